@@ -1,1 +1,28 @@
-//! Being written.
+//! The contract between the node agent and its shims, used by both sides.
+//!
+//! Owns: how a shim is started and found again, the Task API client and server glue, bundle annotations,
+//! the stdio addresses and the CRI log format, cgroup paths, and the mapping of errors to ttrpc codes.
+//! Refuses to know: Pods, and how any runtime runs a container.
+
+pub mod annotations;
+pub mod client;
+pub mod error;
+pub mod oom;
+pub mod service;
+pub mod start;
+pub mod stats;
+pub mod stdio;
+
+pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, TaskStatus};
+pub use error::TaskError;
+pub use start::{ShimAddress, ShimCommand};
+pub use stats::TaskStats;
+
+/// The Task API's wire types, so that shims need not name the protocol crate's layout.
+pub mod api {
+    pub use containerd_shim_protos::api::*;
+    pub use containerd_shim_protos::protobuf;
+    pub use containerd_shim_protos::shim::oci::Options as RuncOptions;
+    pub use containerd_shim_protos::shim_async::Task;
+    pub use ttrpc::r#async::TtrpcContext;
+}

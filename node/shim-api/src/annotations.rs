@@ -1,0 +1,27 @@
+//! Bundle annotations that mean something to a shim. Owns the names; refuses to know who sets them.
+
+/// The Pod sandbox a container belongs to; linux-shim serves one sandbox per process (containerd CRI).
+pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+/// The Kubernetes namespace of the Pod; wasm-shim serves one namespace per process (containerd CRI).
+pub const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+/// The Pod's name (containerd CRI).
+pub const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
+/// The Pod's UID (containerd CRI).
+pub const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+/// The container's name within its Pod (containerd CRI).
+pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+/// `sandbox` or `container` (containerd CRI).
+pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// The reference the image was asked for by (containerd CRI).
+pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
+
+/// Path of the Wasm module or component in the content store.
+pub const WASM_MODULE: &str = "dev.amphipod.wasm/module";
+/// `sha256:…` of that module.
+pub const WASM_DIGEST: &str = "dev.amphipod.wasm/digest";
+/// Directory of code compiled ahead of time.
+pub const WASM_CACHE: &str = "dev.amphipod.wasm/cache";
+/// Port a component exporting `wasi:http/incoming-handler` listens on, in the Pod's network.
+pub const WASM_HTTP_PORT: &str = "dev.amphipod.wasm/http-port";
+/// Where an `incoming-handler` listens when no port is given.
+pub const WASM_HTTP_PORT_DEFAULT: u16 = 8080;

@@ -1,0 +1,20 @@
+//! Starting a shim: the command line both sides speak (containerd's shim v2), and the socket it is found by.
+
+mod agent;
+mod args;
+mod server;
+
+pub use agent::{ShimCommand, StartShimError};
+pub use args::{Action, ArgsError, Invocation};
+pub use server::{ServeError, Served, ensure_server, forget_server, take_listener};
+
+use serde::{Deserialize, Serialize};
+
+/// Where a shim listens and which Task API it speaks; worth keeping on disk to find it again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ShimAddress {
+    /// `unix:///path`.
+    pub address: String,
+    /// 2 or 3: which name of the Task service to call.
+    pub version: u32,
+}

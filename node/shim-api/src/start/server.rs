@@ -1,0 +1,263 @@
+//! The shim's side of starting: find the server of a group, or become the parent of a new one.
+//!
+//! Race-free by a lock per namespace held from the look to the bind. The new server inherits the listening
+//! socket as standard input, so clients may connect before it has begun to run. Refuses to know what it serves.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+
+use super::Invocation;
+
+/// Root of every shim's socket; short, because a socket's path must fit `sun_path`.
+const RUN: &str = "/run/amphipod";
+/// `sun_path` with its ending NUL (unix(7)).
+const SUN_PATH: usize = 108;
+/// Hex digits of the group's hash in a socket's name: 128 bits, so that no group can be made to meet another.
+const HASH_DIGITS: usize = 32;
+/// What a server keeps of the environment of whoever started it.
+const KEPT_ENV: [&str; 3] = ["PATH", "RUST_LOG", "RUST_BACKTRACE"];
+
+/// Why a group's server could be neither found nor made.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the socket path {0:?} is too long for a Unix socket: use a shorter namespace")]
+    PathTooLong(PathBuf),
+    #[error("cannot create the socket directory {path:?}: {source}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot lock {path:?}: {source}")]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {path:?}: {source}")]
+    Bind { path: PathBuf, source: io::Error },
+    #[error("cannot start the server process {program:?}: {source}")]
+    Spawn { program: PathBuf, source: io::Error },
+    #[error("cannot take over the listening socket: {0}")]
+    Socket(io::Error),
+    #[error("cannot leave the starter's session: {0}")]
+    Session(nix::Error),
+}
+
+/// The program to run as the server: it is called as `program words… -namespace N -id GROUP -address SOCKET serve`.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub program: PathBuf,
+    /// Words before the shim's flags (`linux-shim`), if any.
+    pub words: Vec<OsString>,
+}
+
+impl Served {
+    /// This very program, as it was called: the words before `shim_args` words from the end.
+    pub fn this_program(shim_args: usize) -> Self {
+        let all: Vec<OsString> = std::env::args_os().collect();
+        let end = all.len().saturating_sub(shim_args).max(1);
+        Self {
+            program: "/proc/self/exe".into(),
+            words: all[1..end].to_vec(),
+        }
+    }
+}
+
+/// Finds the server of `group`, or starts it, and answers its address (`unix://…`).
+pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<String, ServeError> {
+    let directory = Path::new(RUN).join(&call.namespace).join("s");
+    ensure_in(&directory, call, group, served)
+}
+
+fn ensure_in(
+    directory: &Path,
+    call: &Invocation,
+    group: &str,
+    served: &Served,
+) -> Result<String, ServeError> {
+    let name = socket_name(&call.namespace, group);
+    let socket = directory.join(format!("{name}.sock"));
+    if socket.as_os_str().len() >= SUN_PATH {
+        return Err(ServeError::PathTooLong(socket));
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| ServeError::Directory {
+            path: directory.into(),
+            source,
+        })?;
+    let _lock = lock(&directory.join("lock"))?;
+    if UnixStream::connect(&socket).is_err() {
+        let listener = bind(&socket)?;
+        spawn(call, &name, &socket, listener, served)?;
+    }
+    Ok(format!("unix://{}", socket.display()))
+}
+
+fn socket_name(namespace: &str, group: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(namespace);
+    hash.update([0]);
+    hash.update(group);
+    let mut name = hex::encode(hash.finalize());
+    name.truncate(HASH_DIGITS);
+    name
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
+    let fail = |source| ServeError::Lock {
+        path: path.into(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(fail)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail(errno.into()))
+}
+
+/// Nobody answers on the path (checked under the lock), so what is there is left from a server that died.
+fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
+    let fail = |source| ServeError::Bind {
+        path: socket.into(),
+        source,
+    };
+    match fs::remove_file(socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+        _ => {}
+    }
+    UnixListener::bind(socket).map_err(fail)
+}
+
+fn spawn(
+    call: &Invocation,
+    name: &str,
+    socket: &Path,
+    listener: UnixListener,
+    served: &Served,
+) -> Result<(), ServeError> {
+    let fail = |source| ServeError::Spawn {
+        program: served.program.clone(),
+        source,
+    };
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(socket.with_extension("log"))
+        .map_err(fail)?;
+    let kept = KEPT_ENV
+        .iter()
+        .filter_map(|k| std::env::var_os(k).map(|v| (OsStr::new(k), v)));
+    Command::new(&served.program)
+        .args(&served.words)
+        .args(["-namespace", &call.namespace, "-id", name, "-address"])
+        .arg(socket)
+        .args(call.debug.then_some("-debug"))
+        .arg("serve")
+        .env_clear()
+        .envs(kept)
+        .current_dir("/")
+        .stdin(OwnedFd::from(listener))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map(drop)
+        .map_err(fail)
+}
+
+/// Called first thing in `serve`: leaves the starter's session and takes the listening socket from standard input.
+pub fn take_listener() -> Result<UnixListener, ServeError> {
+    nix::unistd::setsid().map_err(ServeError::Session)?;
+    let socket = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(ServeError::Socket)?;
+    let null = File::open("/dev/null").map_err(ServeError::Socket)?;
+    nix::unistd::dup2_stdin(&null).map_err(|e| ServeError::Socket(e.into()))?;
+    Ok(UnixListener::from(socket))
+}
+
+/// Called when a server ends: its socket and, if nothing was said, its log.
+pub fn forget_server(call: &Invocation) {
+    let socket = Path::new(&call.address);
+    let log = socket.with_extension("log");
+    let said = fs::metadata(&log).is_ok_and(|m| m.len() > 0);
+    for path in [Some(socket.to_owned()), (!said).then_some(log)]
+        .into_iter()
+        .flatten()
+    {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(?path, %error, "could not remove");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::start::Action;
+
+    fn call() -> Invocation {
+        let line = "-namespace n -id c start";
+        let call = Invocation::parse(line.split(' ').map(OsString::from)).unwrap();
+        assert_eq!(call.action, Action::Start);
+        call
+    }
+
+    /// A server that holds its standard input (the socket) open and notes each of its starts.
+    fn holder(directory: &Path) -> Served {
+        let script = format!("echo started >> {}/starts; exec sleep 5", directory.display());
+        Served {
+            program: "/bin/sh".into(),
+            words: vec!["-c".into(), script.into()],
+        }
+    }
+
+    fn wait_for(path: &Path) -> String {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match fs::read_to_string(path) {
+                Ok(text) if !text.is_empty() => return text,
+                _ if std::time::Instant::now() > deadline => panic!("{path:?} never came"),
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+
+    #[test]
+    fn many_starters_get_one_server() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("s");
+        let addresses: Vec<String> = std::thread::scope(|scope| {
+            let start = || ensure_in(&directory, &call(), "pod", &holder(home.path())).unwrap();
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            all.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(addresses.iter().all(|a| a == &addresses[0]), "{addresses:?}");
+        assert_eq!(wait_for(&home.path().join("starts")), "started\n");
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join(format!("{}.sock", socket_name("n", "pod")));
+        drop(UnixListener::bind(&socket).unwrap());
+        ensure_in(home.path(), &call(), "pod", &holder(home.path())).unwrap();
+        UnixStream::connect(&socket).unwrap();
+    }
+
+    #[test]
+    fn names_do_not_run_together() {
+        assert_ne!(socket_name("a", "bc"), socket_name("ab", "c"));
+    }
+}

@@ -1,0 +1,153 @@
+//! What a task uses, as containerd's cgroup metrics on the wire.
+//!
+//! Our shims always answer with the v2 message, whatever the host's cgroups are; v1 metrics of foreign shims
+//! are read too. Refuses to know where the numbers come from.
+
+use containerd_shim_protos::cgroups::metrics::Metrics as V1;
+use containerd_shim_protos::cgroups_v2::metrics::{
+    CPUStat, MemoryEvents, MemoryStat, Metrics as V2, PidsStat,
+};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+
+use crate::error::TaskError;
+
+const V1_TYPE: &str = "io.containerd.cgroups.v1.Metrics";
+const V2_TYPE: &str = "io.containerd.cgroups.v2.Metrics";
+
+/// A reading of a task's resources. Times are totals since its start, memory is bytes now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskStats {
+    /// CPU time used, in nanoseconds.
+    pub cpu_usage_nanos: u64,
+    /// Memory charged to the task.
+    pub memory_usage: u64,
+    /// Page cache that could be dropped at once; usage minus this is the working set.
+    pub memory_inactive_file: u64,
+    /// Anonymous memory.
+    pub memory_anon: u64,
+    /// The limit; `u64::MAX` when there is none.
+    pub memory_limit: u64,
+    /// Page faults, minor and major together.
+    pub page_faults: u64,
+    /// Major page faults.
+    pub major_page_faults: u64,
+    /// Processes and threads (0 where the runtime has none to count).
+    pub pids: u64,
+    /// How many times the kernel, or the runtime, killed for memory.
+    pub oom_kills: u64,
+}
+
+impl TaskStats {
+    /// Memory that cannot be reclaimed easily: what the kubelet evicts by (KEP-2371).
+    pub fn working_set(&self) -> u64 {
+        self.memory_usage.saturating_sub(self.memory_inactive_file)
+    }
+
+    /// The reading as a `StatsResponse.stats`.
+    pub fn to_any(&self) -> Result<Any, TaskError> {
+        let message = V2 {
+            pids: MessageField::some(PidsStat {
+                current: self.pids,
+                ..Default::default()
+            }),
+            cpu: MessageField::some(CPUStat {
+                usage_usec: self.cpu_usage_nanos / 1000,
+                ..Default::default()
+            }),
+            memory: MessageField::some(MemoryStat {
+                anon: self.memory_anon,
+                inactive_file: self.memory_inactive_file,
+                usage: self.memory_usage,
+                usage_limit: self.memory_limit,
+                pgfault: self.page_faults,
+                pgmajfault: self.major_page_faults,
+                ..Default::default()
+            }),
+            memory_events: MessageField::some(MemoryEvents {
+                oom_kill: self.oom_kills,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let value = message
+            .write_to_bytes()
+            .map_err(|e| TaskError::internal("encode metrics", e))?;
+        Ok(Any {
+            type_url: V2_TYPE.into(),
+            value,
+            ..Default::default()
+        })
+    }
+
+    /// Reads a `StatsResponse.stats` of any shim that answers with containerd's cgroup metrics.
+    pub fn from_any(any: &Any) -> Result<Self, TaskError> {
+        let bad = |e| TaskError::internal("decode metrics", e);
+        match any.type_url.rsplit('/').next().unwrap_or_default() {
+            V2_TYPE => Ok(Self::from_v2(&V2::parse_from_bytes(&any.value).map_err(bad)?)),
+            V1_TYPE => Ok(Self::from_v1(&V1::parse_from_bytes(&any.value).map_err(bad)?)),
+            other => Err(TaskError::Internal(format!(
+                "decode metrics: unknown type {other:?}"
+            ))),
+        }
+    }
+
+    fn from_v2(m: &V2) -> Self {
+        Self {
+            cpu_usage_nanos: m.cpu.usage_usec.saturating_mul(1000),
+            memory_usage: m.memory.usage,
+            memory_inactive_file: m.memory.inactive_file,
+            memory_anon: m.memory.anon,
+            memory_limit: m.memory.usage_limit,
+            page_faults: m.memory.pgfault,
+            major_page_faults: m.memory.pgmajfault,
+            pids: m.pids.current,
+            oom_kills: m.memory_events.oom_kill,
+        }
+    }
+
+    fn from_v1(m: &V1) -> Self {
+        Self {
+            cpu_usage_nanos: m.cpu.usage.total,
+            memory_usage: m.memory.usage.usage,
+            memory_inactive_file: m.memory.total_inactive_file,
+            memory_anon: m.memory.total_rss,
+            memory_limit: m.memory.usage.limit,
+            page_faults: m.memory.total_pg_fault,
+            major_page_faults: m.memory.total_pg_maj_fault,
+            pids: m.pids.current,
+            oom_kills: m.memory_oom_control.oom_kill,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_survives_the_wire() {
+        let stats = TaskStats {
+            cpu_usage_nanos: 5_000,
+            memory_usage: 100,
+            memory_inactive_file: 30,
+            memory_anon: 60,
+            memory_limit: u64::MAX,
+            page_faults: 7,
+            major_page_faults: 1,
+            pids: 3,
+            oom_kills: 2,
+        };
+        assert_eq!(TaskStats::from_any(&stats.to_any().unwrap()).unwrap(), stats);
+        assert_eq!(stats.working_set(), 70);
+    }
+
+    #[test]
+    fn unknown_metrics_are_refused() {
+        let any = Any {
+            type_url: "nonsense".into(),
+            ..Default::default()
+        };
+        assert!(TaskStats::from_any(&any).is_err());
+    }
+}
