@@ -1,0 +1,79 @@
+//! A user as the API server sees one, and how a client certificate names it.
+use std::sync::Arc;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// May do everything (upstream's superuser group).
+pub const MASTERS: &str = "system:masters";
+/// Everyone whom the server knows.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Nodes.
+pub const NODES: &str = "system:nodes";
+
+/// An authenticated user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub user: Arc<str>,
+    pub groups: Arc<[String]>,
+}
+
+impl Identity {
+    /// A user with these groups, and `system:authenticated` as every known user.
+    pub fn new(user: &str, groups: impl IntoIterator<Item = String>) -> Self {
+        let mut groups: Vec<String> = groups.into_iter().filter(|g| g != AUTHENTICATED).collect();
+        groups.push(AUTHENTICATED.to_owned());
+        Identity {
+            user: user.into(),
+            groups: groups.into(),
+        }
+    }
+
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+
+    /// The node that this identity is the agent of.
+    pub fn node(&self) -> Option<&str> {
+        let name = self.user.strip_prefix("system:node:")?;
+        (self.is_in(NODES) && !name.is_empty()).then_some(name)
+    }
+
+    /// CN is the user, each O is a group (Kubernetes' X.509 client certificate convention). The TLS layer has
+    /// verified the chain already.
+    pub fn from_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let subject = certificate.subject();
+        let user = subject.iter_common_name().next()?.as_str().ok()?;
+        if user.is_empty() {
+            return None;
+        }
+        let groups = subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .map(str::to_owned);
+        Some(Identity::new(user, groups))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_needs_name_and_group() {
+        let node = |user: &str, groups: &[&str]| {
+            Identity::new(user, groups.iter().map(ToString::to_string))
+                .node()
+                .map(str::to_owned)
+        };
+        assert_eq!(node("system:node:a", &[NODES]).as_deref(), Some("a"));
+        assert_eq!(node("system:node:a", &[]), None);
+        assert_eq!(node("system:node:", &[NODES]), None);
+        assert_eq!(node("bob", &[NODES]), None);
+    }
+
+    #[test]
+    fn everyone_is_authenticated_once() {
+        let me = Identity::new("me", [AUTHENTICATED.to_owned(), MASTERS.to_owned()]);
+        assert_eq!(&*me.groups, [MASTERS.to_owned(), AUTHENTICATED.to_owned()]);
+    }
+}

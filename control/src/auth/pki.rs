@@ -1,0 +1,293 @@
+//! The cluster's own certificate authority, kept in one folder.
+//!
+//! `ca.crt`, `ca.key`, `apiserver.crt`, `apiserver.key`; keys are readable by their owner only. The serving
+//! certificate is made anew at each start, for the addresses that the server has now.
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Calendar years until a certificate made this year ends. Upstream's kubeadm gives a CA ten.
+const CA_YEARS: i16 = 10;
+/// As above, for certificates that the CA signs; agents ask for a new one at each start.
+const LEAF_YEARS: i16 = 3;
+
+/// What a certificate is to say.
+#[derive(Clone, Debug, Default)]
+pub struct CertRequest {
+    /// Common name: the Kubernetes user.
+    pub cn: String,
+    /// Organization: the Kubernetes group.
+    pub org: Option<String>,
+    pub dns: Vec<String>,
+    pub ips: Vec<IpAddr>,
+    /// Usable to authenticate to a server.
+    pub client: bool,
+    /// Usable to serve.
+    pub server: bool,
+}
+
+impl CertRequest {
+    /// A client certificate for a user.
+    pub fn client(cn: &str, org: &str) -> Self {
+        CertRequest {
+            cn: cn.to_owned(),
+            org: Some(org.to_owned()),
+            client: true,
+            ..CertRequest::default()
+        }
+    }
+
+    /// A node's one certificate: identity towards the API server, and name of its kubelet API.
+    pub fn node(name: &str, ips: Vec<IpAddr>) -> Self {
+        CertRequest {
+            cn: format!("system:node:{name}"),
+            org: Some(super::identity::NODES.to_owned()),
+            dns: vec![name.to_owned()],
+            ips,
+            client: true,
+            server: true,
+        }
+    }
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone)]
+pub struct Issued {
+    pub cert_pem: String,
+    pub key_pem: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("cannot {step} {path}: {source}")]
+    File {
+        step: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "{path} is not a usable certificate or key ({message}); restore it, or remove the pki folder to make a new authority (all clients then need new kubeconfigs)"
+    )]
+    Damaged { path: PathBuf, message: String },
+    #[error("cannot make a certificate for {cn}: {message}")]
+    Issue { cn: String, message: String },
+}
+
+/// The authority, and the certificate that the API server serves with.
+pub struct Pki {
+    ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    serving: Issued,
+}
+
+impl Pki {
+    /// Opens the authority in `dir`, or makes one. `sans` are the names and addresses of the API server.
+    pub fn open_or_create(dir: &Path, sans: &[String]) -> Result<Self, PkiError> {
+        fs::create_dir_all(dir).map_err(file("create", dir))?;
+        let (cert, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        if !key.exists() {
+            create_ca(&cert, &key)?;
+        }
+        let ca_pem = fs::read_to_string(&cert).map_err(file("read", &cert))?;
+        let key_pem = fs::read_to_string(&key).map_err(file("read", &key))?;
+        let key = KeyPair::from_pem(&key_pem).map_err(damaged(&key))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key).map_err(damaged(&cert))?;
+        let serving = sign(&issuer, &serving_request(sans))?;
+        write(&dir.join("apiserver.key"), &serving.key_pem, 0o600)?;
+        write(&dir.join("apiserver.crt"), &serving.cert_pem, 0o644)?;
+        Ok(Pki {
+            ca_pem,
+            issuer,
+            serving,
+        })
+    }
+
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// What the API server shows to its clients.
+    pub fn serving(&self) -> &Issued {
+        &self.serving
+    }
+
+    /// Signs a new certificate with a new key.
+    pub fn issue(&self, request: &CertRequest) -> Result<Issued, PkiError> {
+        sign(&self.issuer, request)
+    }
+
+    /// A kubeconfig for `server` (`https://host:port`) with a fresh client certificate.
+    pub fn kubeconfig(&self, cluster: &str, server: &str, request: &CertRequest) -> Result<String, PkiError> {
+        Ok(super::kubeconfig::render(
+            cluster,
+            server,
+            &request.cn,
+            &self.ca_pem,
+            &self.issue(request)?,
+        ))
+    }
+}
+
+fn serving_request(sans: &[String]) -> CertRequest {
+    let (mut dns, mut ips) = (Vec::new(), Vec::new());
+    for san in sans {
+        match san.parse::<IpAddr>() {
+            Ok(ip) if !ips.contains(&ip) => ips.push(ip),
+            Err(_) if !dns.contains(san) => dns.push(san.clone()),
+            _ => {}
+        }
+    }
+    CertRequest {
+        cn: "kube-apiserver".to_owned(),
+        dns,
+        ips,
+        server: true,
+        ..CertRequest::default()
+    }
+}
+
+/// The key goes last, so that a key on disk means a whole authority.
+fn create_ca(cert: &Path, key: &Path) -> Result<(), PkiError> {
+    let cn = "amphipod-ca";
+    let failed = |e: rcgen::Error| PkiError::Issue {
+        cn: cn.to_owned(),
+        message: e.to_string(),
+    };
+    let pair = KeyPair::generate().map_err(failed)?;
+    let mut params = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;
+    params.distinguished_name = name(cn, None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    valid_for(&mut params, CA_YEARS);
+    let made = params.self_signed(&pair).map_err(failed)?;
+    write(cert, &made.pem(), 0o644)?;
+    write(key, &pair.serialize_pem(), 0o600)
+}
+
+fn sign(issuer: &Issuer<'static, KeyPair>, request: &CertRequest) -> Result<Issued, PkiError> {
+    let failed = |e: rcgen::Error| PkiError::Issue {
+        cn: request.cn.clone(),
+        message: e.to_string(),
+    };
+    let pair = KeyPair::generate().map_err(failed)?;
+    let mut params = CertificateParams::new(request.dns.clone()).map_err(failed)?;
+    params
+        .subject_alt_names
+        .extend(request.ips.iter().map(|ip| SanType::IpAddress(*ip)));
+    params.distinguished_name = name(&request.cn, request.org.as_deref());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    if request.client {
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    if request.server {
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    valid_for(&mut params, LEAF_YEARS);
+    let made = params.signed_by(&pair, issuer).map_err(failed)?;
+    Ok(Issued {
+        cert_pem: made.pem(),
+        key_pem: pair.serialize_pem(),
+    })
+}
+
+fn name(cn: &str, org: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    if let Some(org) = org {
+        name.push(DnType::OrganizationName, org);
+    }
+    name.push(DnType::CommonName, cn);
+    name
+}
+
+/// From the first day of this year, so that a clock that is a little behind still accepts it.
+fn valid_for(params: &mut CertificateParams, years: i16) {
+    let year = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year();
+    params.not_before = rcgen::date_time_ymd((year - 1).into(), 12, 31);
+    params.not_after = rcgen::date_time_ymd((year + years).into(), 12, 31);
+}
+
+/// Writes beside the target and renames, so that a reader sees all of it or nothing.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let beside = path.with_extension("new");
+    let _ = fs::remove_file(&beside);
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .map_err(file("create", &beside))?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.sync_all())
+        .map_err(file("write", &beside))?;
+    fs::rename(&beside, path).map_err(file("replace", path))
+}
+
+fn file(step: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> PkiError {
+    let path = path.to_owned();
+    move |source| PkiError::File { step, path, source }
+}
+
+fn damaged(path: &Path) -> impl FnOnce(rcgen::Error) -> PkiError {
+    let path = path.to_owned();
+    move |e| PkiError::Damaged {
+        path,
+        message: e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Identity;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_client_certificate_names_user_and_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open_or_create(dir.path(), &["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let issued = pki.issue(&CertRequest::node("n1", vec![])).unwrap();
+        let der = CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap();
+        let who = Identity::from_certificate(&der).unwrap();
+        assert_eq!((&*who.user, who.node()), ("system:node:n1", Some("n1")));
+    }
+
+    #[test]
+    fn the_authority_is_kept_and_its_key_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Pki::open_or_create(dir.path(), &[]).unwrap();
+        let second = Pki::open_or_create(dir.path(), &[]).unwrap();
+        assert_eq!(first.ca_pem(), second.ca_pem());
+        for key in ["ca.key", "apiserver.key"] {
+            assert_eq!(
+                fs::metadata(dir.path().join(key)).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        Pki::open_or_create(dir.path(), &[]).unwrap();
+        fs::write(dir.path().join("ca.key"), "nonsense").unwrap();
+        let error = Pki::open_or_create(dir.path(), &[]).err().unwrap().to_string();
+        assert!(error.contains("ca.key"), "{error}");
+    }
+}
