@@ -7,3 +7,4 @@ pub mod admission;
 pub mod scheduler;
 pub mod controllers;
 pub mod registry;
+pub mod toolkit;

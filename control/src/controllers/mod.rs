@@ -1,1 +1,54 @@
-//! Being written.
+//! The controllers: each one watches, decides with pure functions, and writes through the API as any client would.
+//!
+//! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
+//! kind is cached once. It refuses to know the store and the HTTP server.
+mod context;
+mod expectations;
+mod pod_template;
+mod replicaset;
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use context::Context;
+
+/// What the controllers need to know beyond what the API tells them.
+#[derive(Clone, Debug)]
+pub struct ControllerOptions {
+    /// The range that is cut into one slice per node.
+    pub pod_cidr: IpNet,
+    /// PEM of the cluster CA, published as `kube-root-ca.crt` in every namespace.
+    pub root_ca: Option<String>,
+    /// How long a node may stay silent before it counts as unreachable.
+    pub node_monitor_grace: Duration,
+}
+
+impl ControllerOptions {
+    pub fn new(pod_cidr: IpNet) -> Self {
+        Self { pod_cidr, root_ca: None, node_monitor_grace: Duration::from_secs(40) }
+    }
+}
+
+/// Runs every controller until `shutdown`.
+pub async fn run(client: Client, options: ControllerOptions, shutdown: CancellationToken) {
+    let context = Context::new(client, options, shutdown.clone());
+    let controllers: Vec<BoxFuture<'static, ()>> = vec![replicaset::start(&context)];
+    let mut tasks = JoinSet::new();
+    context.watches.run(&context.client, &shutdown, &mut tasks);
+    if shutdown.run_until_cancelled(context.watches.synced()).await.is_none() {
+        return;
+    }
+    for controller in controllers {
+        tasks.spawn(controller);
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller ended");
+        }
+    }
+}

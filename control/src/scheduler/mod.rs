@@ -1,1 +1,1 @@
-//! Being written.
+//! The scheduler: gives every Pod without a node the best node that can take it.

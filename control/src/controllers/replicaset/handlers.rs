@@ -1,0 +1,77 @@
+//! From changes of ReplicaSets and Pods to the ReplicaSets that must look again.
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::Controller;
+use crate::toolkit::selectors::Labels;
+use crate::toolkit::{Change, ObjectKey, owners, pods};
+
+pub fn register(controller: &Arc<Controller>) {
+    let this = controller.clone();
+    controller.watches.replica_sets.on_change(move |change| {
+        let set = change.object();
+        if let Change::Deleted(_) = change {
+            this.expectations.forget(&ObjectKey::of(set.as_ref()));
+        }
+        this.queue.add(ObjectKey::of(set.as_ref()));
+    });
+    let this = controller.clone();
+    controller.watches.pods.on_change(move |change| this.pod_changed(change));
+}
+
+impl Controller {
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let pod = change.object();
+        self.observe(change);
+        if let Some(old) = change.old() {
+            if owners::controller_uid(old.as_ref()) != owners::controller_uid(pod.as_ref()) {
+                self.queue_owner(old);
+            }
+        }
+        if owners::controller_of(&pod.metadata).is_some() {
+            self.queue_owner(pod);
+        } else if !matches!(change, Change::Deleted(_)) {
+            self.queue_adopters(pod);
+        }
+    }
+
+    fn observe(&self, change: &Change<Pod>) {
+        let pod = change.object();
+        let Some(owner) = self.owner_key(pod) else { return };
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        match change {
+            Change::Added(_) if pods::is_dying(pod) => self.expectations.deletion_observed(&owner, uid),
+            Change::Added(_) => self.expectations.creation_observed(&owner),
+            Change::Updated { .. } if pods::is_dying(pod) => self.expectations.deletion_observed(&owner, uid),
+            Change::Updated { .. } => {}
+            Change::Deleted(_) => self.expectations.deletion_observed(&owner, uid),
+        }
+    }
+
+    fn queue_owner(&self, pod: &Pod) {
+        if let Some(owner) = self.owner_key(pod) {
+            self.queue.add(owner);
+        }
+    }
+
+    fn owner_key(&self, pod: &Pod) -> Option<ObjectKey> {
+        let owner = owners::controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+        let group_matches = owner.api_version.starts_with("apps/");
+        group_matches.then(|| ObjectKey::new(pod.namespace().unwrap_or_default(), owner.name.clone()))
+    }
+
+    fn queue_adopters(&self, pod: &Pod) {
+        for set in self.watches.replica_sets.in_namespace(&pod.namespace().unwrap_or_default()) {
+            if selector(&set).is_some_and(|selector| selector.matches(&pod.metadata)) {
+                self.queue.add(ObjectKey::of(set.as_ref()));
+            }
+        }
+    }
+}
+
+pub fn selector(set: &ReplicaSet) -> Option<Labels> {
+    set.spec.as_ref().map(|spec| Labels::new(&spec.selector)).filter(|selector| !selector.selects_all())
+}

@@ -1,0 +1,20 @@
+//! What the scheduler and every controller share: a cache fed by a watch, a work queue, events, ownership and
+//! selector arithmetic. It refuses to know any one controller, and talks to the API only through `kube`.
+pub mod error;
+pub mod events;
+pub mod informer;
+pub mod key;
+pub mod lock;
+pub mod owners;
+pub mod patch;
+pub mod pods;
+pub mod queue;
+pub mod selectors;
+pub mod worker;
+
+pub use error::{StepError, Steps};
+pub use events::{EventSink, Recorder};
+pub use informer::{Change, Informer};
+pub use key::ObjectKey;
+pub use queue::Queue;
+pub use worker::{Outcome, work};

@@ -1,0 +1,68 @@
+//! Runs a reconciler over a queue: several workers, retries with backoff, stops on shutdown.
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::error::StepError;
+use super::queue::Queue;
+
+/// What a reconcile asks for after it succeeded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Nothing until something changes.
+    Done,
+    /// Look again after this long, even if nothing changes.
+    After(Duration),
+}
+
+/// Takes keys from `queue` with `workers` concurrent workers until `shutdown`.
+pub async fn work<T, F, Fut>(
+    name: &'static str,
+    queue: Arc<Queue<T>>,
+    workers: usize,
+    shutdown: CancellationToken,
+    reconcile: F,
+) where
+    T: Clone + Debug + Eq + Hash + Ord,
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<Outcome, StepError>>,
+{
+    let reconcile = &reconcile;
+    let loops = (0..workers).map(|_| {
+        let (queue, shutdown) = (queue.clone(), shutdown.clone());
+        async move {
+            while let Some(key) = shutdown.run_until_cancelled(queue.next()).await {
+                let result = reconcile(key.clone()).await;
+                settle(name, &queue, key, result);
+            }
+        }
+    });
+    join_all(loops).await;
+}
+
+fn settle<T>(name: &str, queue: &Queue<T>, key: T, result: Result<Outcome, StepError>)
+where
+    T: Clone + Debug + Eq + Hash + Ord,
+{
+    match result {
+        Ok(outcome) => {
+            queue.forget(&key);
+            if let Outcome::After(delay) = outcome {
+                queue.add_after(key.clone(), delay);
+            }
+        }
+        Err(error) => {
+            if error.is_conflict() || error.is_namespace_terminating() {
+                tracing::debug!(controller = name, ?key, %error, "will try again");
+            } else {
+                tracing::warn!(controller = name, ?key, %error, "will try again");
+            }
+            queue.retry(key.clone());
+        }
+    }
+    queue.done(&key);
+}
