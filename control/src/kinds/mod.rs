@@ -1,1 +1,27 @@
-//! Being written.
+//! The table of kinds and everything pure that is known about them: schemas, decoding, defaults, what create and
+//! update may change, validation, strategic merge, table rows, field labels and OpenAPI.
+//!
+//! Works on `serde_json::Value` and owns no state beyond the embedded table. Refuses to know HTTP, the store, clocks
+//! and who asks. The order of a write: [`Kind::prune`] → [`Kind::default`] → admission → [`Kind::prepare_create`] or
+//! [`Kind::prepare_update`] → [`Kind::validate_create`] or [`Kind::validate_update`] → [`Kind::normalise`] → store.
+mod decode;
+pub mod error;
+mod kind;
+mod meta;
+pub mod names;
+pub mod quantity;
+mod registry;
+mod rows;
+mod rules;
+pub mod schema;
+mod strategic;
+mod table;
+pub mod time;
+mod view;
+mod wire;
+
+pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue};
+pub use kind::{Column, Kind, Subresource};
+pub use meta::mark_deleted;
+pub use registry::Registry;
+pub use strategic::PatchError;

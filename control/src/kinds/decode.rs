@@ -1,0 +1,277 @@
+//! Decoding by schema: unknown fields dropped and told, types checked, scalars brought into canonical form.
+//!
+//! Follows Kubernetes' JSON decoder in what it accepts and in the words of its errors. Refuses to know single kinds.
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use super::error::{DecodeError, FieldIssue};
+use super::quantity::Quantity;
+use super::schema::{Definition, Schemas, Type};
+use super::time;
+
+/// Decodes `object` in place. See [`super::Kind::prune`].
+pub fn decode(
+    schemas: &Schemas,
+    root: &Definition,
+    object: &mut Value,
+) -> Result<Vec<FieldIssue>, DecodeError> {
+    let mut decoder = Decoder {
+        schemas,
+        issues: Vec::new(),
+        path: String::new(),
+        names: Vec::new(),
+    };
+    match object {
+        Value::Object(map) => decoder.object(root, map)?,
+        other => {
+            let name = format!("v1.{}", root.short_name());
+            return Err(DecodeError(format!(
+                "json: cannot unmarshal {} into Go value of type {name}",
+                word(other)
+            )));
+        }
+    }
+    Ok(decoder.issues)
+}
+
+struct Decoder<'a> {
+    schemas: &'a Schemas,
+    issues: Vec<FieldIssue>,
+    /// With indices, for issues: `spec.containers[0].foo`.
+    path: String,
+    /// Without indices, for errors: `spec.containers.foo`.
+    names: Vec<String>,
+}
+
+/// Where a value sits, for the error that says it does not fit.
+struct Place<'a> {
+    structure: &'a str,
+    go_type: String,
+}
+
+impl Decoder<'_> {
+    fn object(&mut self, definition: &Definition, map: &mut Map<String, Value>) -> Result<(), DecodeError> {
+        let keys: Vec<String> = map.keys().cloned().collect();
+        for key in keys {
+            let length = self.enter(&key);
+            self.member(definition, map, &key)?;
+            self.path.truncate(length);
+            self.names.pop();
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, key: &str) -> usize {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        self.names.push(key.to_owned());
+        length
+    }
+
+    fn member(
+        &mut self,
+        definition: &Definition,
+        map: &mut Map<String, Value>,
+        key: &str,
+    ) -> Result<(), DecodeError> {
+        let Some(field) = definition.field(key) else {
+            self.issues.push(FieldIssue::Unknown(self.path.clone()));
+            map.remove(key);
+            return Ok(());
+        };
+        match map.get_mut(key) {
+            None | Some(Value::Null) => {
+                map.remove(key);
+                Ok(())
+            }
+            Some(value) => {
+                let place = Place {
+                    structure: definition.short_name(),
+                    go_type: field.go_type(),
+                };
+                self.value(&field.ty, value, &place)
+            }
+        }
+    }
+
+    fn value(&mut self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+        match ty {
+            Type::Any => Ok(()),
+            Type::List(item) => self.list(item, value, place),
+            Type::Map(item) => self.map(item, value, place),
+            Type::Ref(_) => self.reference(ty, value, place),
+            _ => self.scalar(ty, value, place),
+        }
+    }
+
+    fn reference(&mut self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+        let Some(definition) = self.schemas.resolve(ty) else {
+            return Ok(());
+        };
+        if definition.alias.is_some() || definition.fields.is_empty() && definition.name.contains(".JSON") {
+            return Ok(());
+        }
+        let definition = definition.clone();
+        match value {
+            Value::Object(map) => self.object(&definition, map),
+            other => Err(self.mismatch(other, place)),
+        }
+    }
+
+    fn list(&mut self, item: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+        let Value::Array(items) = value else {
+            return Err(self.mismatch(value, place));
+        };
+        let inner = Place {
+            structure: place.structure,
+            go_type: element(&place.go_type, "[]", item),
+        };
+        for (i, element) in items.iter_mut().enumerate() {
+            let length = self.path.len();
+            self.path.push_str(&format!("[{i}]"));
+            self.element(item, element, &inner)?;
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, item: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+        let Value::Object(members) = value else {
+            return Err(self.mismatch(value, place));
+        };
+        let inner = Place {
+            structure: place.structure,
+            go_type: element(&place.go_type, "map[string]", item),
+        };
+        for (key, member) in members.iter_mut() {
+            let length = self.enter(key);
+            self.element(item, member, &inner)?;
+            self.path.truncate(length);
+            self.names.pop();
+        }
+        Ok(())
+    }
+
+    /// A null element is the zero value of its type.
+    fn element(&mut self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+        if value.is_null() {
+            *value = zero(ty);
+            return Ok(());
+        }
+        self.value(ty, value, place)
+    }
+
+    fn scalar(&self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+        match ty {
+            Type::String if value.is_string() => Ok(()),
+            Type::Bool if value.is_boolean() => Ok(()),
+            Type::Float if value.is_number() => Ok(()),
+            Type::Int32 if fits(value, i64::from(i32::MIN), i64::from(i32::MAX)) => Ok(()),
+            Type::Int64 if fits(value, i64::MIN, i64::MAX) => Ok(()),
+            Type::Bytes if value.is_string() => base64_text(value),
+            Type::Quantity => quantity(value),
+            Type::IntOrString => int_or_string(value),
+            Type::Time => moment(value, time::rfc3339),
+            Type::MicroTime => moment(value, time::rfc3339_micro),
+            _ => Err(self.mismatch(value, place)),
+        }
+    }
+
+    fn mismatch(&self, value: &Value, place: &Place) -> DecodeError {
+        let path = self.names.join(".");
+        let (word, structure, ty) = (word(value), place.structure, &place.go_type);
+        DecodeError(format!(
+            "json: cannot unmarshal {word} into Go struct field {structure}.{path} of type {ty}"
+        ))
+    }
+}
+
+fn element(go_type: &str, prefix: &str, item: &Type) -> String {
+    go_type
+        .strip_prefix(prefix)
+        .map_or_else(|| item.go_name(), str::to_owned)
+}
+
+fn fits(value: &Value, low: i64, high: i64) -> bool {
+    value.as_i64().is_some_and(|n| (low..=high).contains(&n))
+}
+
+/// A value's kind as Go's decoder names it; a number comes with its digits when it is the digits that do not fit.
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::Number(n) if n.as_i64().is_none_or(|i| i32::try_from(i).is_err()) => format!("number {n}"),
+        Value::Number(_) => "number".into(),
+        Value::String(_) => "string".into(),
+        Value::Array(_) => "array".into(),
+        Value::Object(_) => "object".into(),
+    }
+}
+
+/// The zero value of a type, as the encoder writes it.
+pub(super) fn zero(ty: &Type) -> Value {
+    match ty {
+        Type::String | Type::Bytes => Value::from(""),
+        Type::Bool => Value::from(false),
+        Type::Int32 | Type::Int64 | Type::Float | Type::IntOrString => Value::from(0),
+        Type::Quantity => Value::from("0"),
+        Type::Ref(_) => Value::Object(Map::new()),
+        Type::List(_) | Type::Map(_) | Type::Any | Type::Time | Type::MicroTime => Value::Null,
+    }
+}
+
+fn base64_text(value: &Value) -> Result<(), DecodeError> {
+    let text: String = value
+        .as_str()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !matches!(c, '\r' | '\n'))
+        .collect();
+    match STANDARD.decode(&text) {
+        Ok(_) => Ok(()),
+        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
+            Err(illegal_base64(at))
+        }
+        Err(_) => Err(illegal_base64(text.len() / 4 * 4)),
+    }
+}
+
+fn illegal_base64(at: usize) -> DecodeError {
+    DecodeError(format!("illegal base64 data at input byte {at}"))
+}
+
+fn quantity(value: &mut Value) -> Result<(), DecodeError> {
+    let text = match &*value {
+        Value::String(s) => s.trim().to_owned(),
+        other => other.to_string(),
+    };
+    let parsed = Quantity::parse(&text).map_err(|e| DecodeError(e.to_string()))?;
+    *value = Value::from(parsed.to_string());
+    Ok(())
+}
+
+fn int_or_string(value: &Value) -> Result<(), DecodeError> {
+    if value.is_string() || fits(value, i64::from(i32::MIN), i64::from(i32::MAX)) {
+        return Ok(());
+    }
+    Err(DecodeError(format!(
+        "json: cannot unmarshal {} into Go value of type int32",
+        word(value)
+    )))
+}
+
+fn moment(value: &mut Value, canonical: fn(&str) -> Result<String, String>) -> Result<(), DecodeError> {
+    let Value::String(text) = &*value else {
+        return Err(DecodeError(format!(
+            "json: cannot unmarshal {} into Go value of type string",
+            word(value)
+        )));
+    };
+    *value = Value::from(canonical(text).map_err(DecodeError)?);
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! What can be wrong with an object: field errors in Kubernetes' words, decoding errors, strictness issues.
+//!
+//! Owns wording. Refuses to know HTTP codes and the rules themselves.
+use std::fmt;
+
+use serde_json::Value;
+
+/// The class of a [`FieldError`]; `reason()` is its name in `Status.details.causes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorKind {
+    NotFound,
+    Required,
+    Duplicate,
+    Invalid,
+    NotSupported,
+    Forbidden,
+    TooLong,
+    TooMany,
+    TypeInvalid,
+}
+
+impl ErrorKind {
+    /// `metav1.CauseType` of this class.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "FieldValueNotFound",
+            ErrorKind::Required => "FieldValueRequired",
+            ErrorKind::Duplicate => "FieldValueDuplicate",
+            ErrorKind::Invalid => "FieldValueInvalid",
+            ErrorKind::NotSupported => "FieldValueNotSupported",
+            ErrorKind::Forbidden => "FieldValueForbidden",
+            ErrorKind::TooLong => "FieldValueTooLong",
+            ErrorKind::TooMany => "FieldValueTooMany",
+            ErrorKind::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "Not found",
+            ErrorKind::Required => "Required value",
+            ErrorKind::Duplicate => "Duplicate value",
+            ErrorKind::Invalid => "Invalid value",
+            ErrorKind::NotSupported => "Unsupported value",
+            ErrorKind::Forbidden => "Forbidden",
+            ErrorKind::TooLong => "Too long",
+            ErrorKind::TooMany => "Too many",
+            ErrorKind::TypeInvalid => "Invalid value",
+        }
+    }
+}
+
+/// One reason why an object is not valid. `Display` gives upstream's line: `spec.x: Invalid value: 1: why`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldError {
+    pub field: String,
+    pub kind: ErrorKind,
+    /// The offending value as it is printed, JSON text; empty where none is shown.
+    pub bad_value: String,
+    pub detail: String,
+}
+
+/// What validation found; empty when the object is valid.
+pub type FieldErrors = Vec<FieldError>;
+
+impl FieldError {
+    fn new(field: impl Into<String>, kind: ErrorKind, bad: Value, detail: impl Into<String>) -> Self {
+        FieldError {
+            field: field.into(),
+            kind,
+            bad_value: shown(&bad),
+            detail: detail.into(),
+        }
+    }
+
+    /// Like [`FieldError::invalid`], with the value already in its printed form.
+    pub fn invalid_shown(
+        field: impl Into<String>,
+        shown: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        FieldError {
+            bad_value: shown.into(),
+            ..Self::new(field, ErrorKind::Invalid, Value::Null, detail)
+        }
+    }
+
+    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(field, ErrorKind::Required, Value::Null, detail)
+    }
+
+    pub fn invalid(field: impl Into<String>, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(field, ErrorKind::Invalid, bad.into(), detail)
+    }
+
+    pub fn duplicate(field: impl Into<String>, bad: impl Into<Value>) -> Self {
+        Self::new(field, ErrorKind::Duplicate, bad.into(), "")
+    }
+
+    pub fn not_found(field: impl Into<String>, bad: impl Into<Value>) -> Self {
+        Self::new(field, ErrorKind::NotFound, bad.into(), "")
+    }
+
+    pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(field, ErrorKind::Forbidden, Value::Null, detail)
+    }
+
+    /// `limit` is in bytes.
+    pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
+        Self::new(
+            field,
+            ErrorKind::TooLong,
+            Value::Null,
+            format!("may not be more than {limit} bytes"),
+        )
+    }
+
+    pub fn too_many(field: impl Into<String>, actual: usize, limit: usize) -> Self {
+        Self::new(
+            field,
+            ErrorKind::TooMany,
+            Value::from(actual),
+            format!("must have at most {limit} items"),
+        )
+    }
+
+    /// `supported` in the order to print.
+    pub fn not_supported(field: impl Into<String>, bad: impl Into<Value>, supported: &[&str]) -> Self {
+        let list: Vec<String> = supported.iter().map(|s| quote(s)).collect();
+        Self::new(
+            field,
+            ErrorKind::NotSupported,
+            bad.into(),
+            format!("supported values: {}", list.join(", ")),
+        )
+    }
+
+    /// The line without the field, as `Status.details.causes[].message` has it.
+    pub fn message(&self) -> String {
+        let mut out = self.kind.words().to_owned();
+        if self.shows_value() {
+            out.push_str(": ");
+            out.push_str(&self.bad_value);
+        }
+        if !self.detail.is_empty() {
+            out.push_str(": ");
+            out.push_str(&self.detail);
+        }
+        out
+    }
+
+    fn shows_value(&self) -> bool {
+        !matches!(
+            self.kind,
+            ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong
+        )
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message())
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => quote(text),
+        other => other.to_string(),
+    }
+}
+
+/// A string as Go's `%q` prints it.
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Joins errors as upstream's aggregate does: one plain, several in brackets, repeats once.
+pub fn join(errors: &[FieldError]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in errors.iter().map(ToString::to_string) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    match lines.len() {
+        1 => lines.remove(0),
+        _ => format!("[{}]", lines.join(", ")),
+    }
+}
+
+/// A field that lenient decoding drops and strict decoding refuses. `Display`: `unknown field "spec.foo"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldIssue {
+    Unknown(String),
+    Duplicate(String),
+}
+
+impl fmt::Display for FieldIssue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FieldIssue::Unknown(path) => write!(f, "unknown field {path:?}"),
+            FieldIssue::Duplicate(path) => write!(f, "duplicate field {path:?}"),
+        }
+    }
+}
+
+/// The object has a value of a type its schema cannot hold. The text is the decoder's; a 400 wraps it as
+/// `KIND in version "VERSION" cannot be handled as a KIND: TEXT` (see `Kind::decode_message`).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_read_as_upstreams() {
+        let cases = [
+            (
+                FieldError::required("spec.containers", ""),
+                "spec.containers: Required value",
+            ),
+            (
+                FieldError::invalid("a", -1, "must be"),
+                "a: Invalid value: -1: must be",
+            ),
+            (
+                FieldError::duplicate("a[1].name", "c"),
+                "a[1].name: Duplicate value: \"c\"",
+            ),
+            (
+                FieldError::not_supported("p", "X", &["SCTP", "TCP"]),
+                "p: Unsupported value: \"X\": supported values: \"SCTP\", \"TCP\"",
+            ),
+            (
+                FieldError::too_long("[]", 3),
+                "[]: Too long: may not be more than 3 bytes",
+            ),
+            (
+                FieldError::not_found("v[0].name", "x"),
+                "v[0].name: Not found: \"x\"",
+            ),
+        ];
+        for (error, want) in cases {
+            assert_eq!(error.to_string(), want);
+        }
+    }
+
+    #[test]
+    fn several_are_bracketed_and_repeats_said_once() {
+        let e = FieldError::required("a", "");
+        assert_eq!(join(&[e.clone(), e.clone()]), "a: Required value");
+        assert_eq!(
+            join(&[e, FieldError::required("b", "")]),
+            "[a: Required value, b: Required value]"
+        );
+    }
+}

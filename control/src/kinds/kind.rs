@@ -1,0 +1,206 @@
+//! A kind: its names, scope, verbs and schema, and the pure functions the request pipeline calls on its objects.
+//!
+//! Owns the one surface behind which kinds differ. Refuses to know requests, stores, clocks and identities.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::error::{DecodeError, FieldErrors, FieldIssue};
+use super::rules::Rules;
+use super::schema::{Definition, Schemas};
+use super::strategic::{self, PatchError};
+use super::{decode, meta, table, wire};
+
+/// A served subresource and the kind its body has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subresource {
+    /// `status`, `scale`, `log`, …
+    pub name: String,
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub verbs: Vec<String>,
+}
+
+/// A column of a `meta.k8s.io/v1` Table.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub ty: String,
+    pub format: String,
+    pub description: String,
+    /// 0 is always shown; 1 only in wide output.
+    pub priority: i32,
+}
+
+/// One row of the table of kinds. Strings are owned so that custom resources can join.
+#[derive(Debug)]
+pub struct Kind {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub list_kind: String,
+    pub plural: String,
+    pub singular: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub namespaced: bool,
+    pub verbs: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    /// `/registry/pods`; a key is this, the namespace when there is one, and the name, joined by `/`.
+    pub storage_prefix: String,
+    pub columns: Vec<Column>,
+    pub schemas: Arc<Schemas>,
+    pub definition: Arc<Definition>,
+    pub(super) rules: &'static Rules,
+}
+
+impl Kind {
+    /// `apps/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        match self.group.as_str() {
+            "" => self.version.clone(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// `deployments.apps`, or `pods` for the core group.
+    pub fn group_resource(&self) -> String {
+        match self.group.as_str() {
+            "" => self.plural.clone(),
+            group => format!("{}.{group}", self.plural),
+        }
+    }
+
+    /// `Deployment.apps`, or `Pod` for the core group, as error messages name it.
+    pub fn group_kind(&self) -> String {
+        match self.group.as_str() {
+            "" => self.kind.clone(),
+            group => format!("{}.{group}", self.kind),
+        }
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    /// The store's key of an object.
+    pub fn key(&self, namespace: Option<&str>, name: &str) -> String {
+        match namespace {
+            Some(namespace) if self.namespaced => format!("{}/{namespace}/{name}", self.storage_prefix),
+            _ => format!("{}/{name}", self.storage_prefix),
+        }
+    }
+
+    /// Decodes by the schema: drops what it does not know (each told as an issue) and nulls, puts quantities and
+    /// times into their canonical form. Fails when a value has a type the field cannot hold.
+    pub fn prune(&self, object: &mut Value) -> Result<Vec<FieldIssue>, DecodeError> {
+        decode::decode(&self.schemas, &self.definition, object)
+    }
+
+    /// The text of the 400 for a body that cannot be decoded.
+    pub fn decode_message(&self, error: &str) -> String {
+        format!(
+            "{0} in version {1:?} cannot be handled as a {0}: {error}",
+            self.kind, self.version
+        )
+    }
+
+    /// Fills in what upstream's defaulting fills in. Idempotent.
+    pub fn default(&self, object: &mut Value) {
+        (self.rules.default)(object);
+    }
+
+    /// Brings the object into the form it is stored and served in: zero values left out or written as upstream's
+    /// encoder does, `apiVersion` and `kind` set. Call last before storing.
+    pub fn normalise(&self, object: &mut Value) {
+        wire::normalise(&self.schemas, &self.definition, object);
+        if let Some(map) = object.as_object_mut() {
+            map.insert("apiVersion".into(), self.api_version().into());
+            map.insert("kind".into(), self.kind.clone().into());
+        }
+    }
+
+    /// Drops what a creator may not set (status, generation, deletion) and sets first values. Name, uid, creation
+    /// time and resource version are the caller's.
+    pub fn prepare_create(&self, object: &mut Value) {
+        meta::prepare_create(object);
+        (self.rules.prepare_create)(object);
+        if self.rules.generation {
+            meta::set_generation(object, 1);
+        }
+    }
+
+    /// Copies from `old` what this update may not touch, and bumps the generation when the desired state changed.
+    /// `subresource` is `status`, `finalize`, … or none for the object itself.
+    pub fn prepare_update(&self, subresource: Option<&str>, new: &mut Value, old: &Value) {
+        meta::prepare_update(new, old);
+        (self.rules.prepare_update)(subresource, new, old);
+        if self.rules.generation && subresource != Some("status") && (self.rules.desired_changed)(new, old) {
+            meta::set_generation(new, meta::generation(old) + 1);
+        }
+    }
+
+    /// Everything wrong with a new object, in upstream's order.
+    pub fn validate_create(&self, object: &Value) -> FieldErrors {
+        let mut errors = meta::validate(object, self.namespaced, self.rules.name_rule);
+        errors.extend((self.rules.validate_create)(object));
+        errors
+    }
+
+    /// Everything wrong with an update. Call after [`Kind::prepare_update`].
+    pub fn validate_update(&self, subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+        let mut errors = meta::validate_update(new, old);
+        errors.extend((self.rules.validate_update)(subresource, new, old));
+        errors
+    }
+
+    /// Applies a strategic merge patch; prune, default and validate the result like any update.
+    pub fn strategic_merge(&self, current: &Value, patch: &Value) -> Result<Value, PatchError> {
+        strategic::merge(&self.schemas, &self.definition, current, patch)
+    }
+
+    /// The columns of this kind's Table, never empty.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The cells of one object, as many as there are columns.
+    pub fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        table::row(self, object, now)
+    }
+
+    /// Every field label a field selector may name, with this object's value.
+    pub fn selectable_fields(&self, object: &Value) -> BTreeMap<String, String> {
+        let mut fields = meta::selectable(object, self.namespaced);
+        fields.extend((self.rules.selectable)(object));
+        fields
+    }
+
+    /// Whether a field selector may name this label.
+    pub fn supports_field_label(&self, label: &str) -> bool {
+        self.selectable_fields(&Value::Null).contains_key(label)
+    }
+
+    /// Turns an object of this kind into the form it is stored in, when another version of it is stored.
+    pub fn to_storage(&self, object: &mut Value) {
+        (self.rules.to_storage)(object);
+    }
+
+    /// Turns a stored object into this kind.
+    pub fn from_storage(&self, object: &mut Value) {
+        (self.rules.from_storage)(object);
+    }
+
+    /// Whether stored bytes are served as they are.
+    pub fn stored_as_served(&self) -> bool {
+        self.rules.stored_as_served
+    }
+}
