@@ -5,6 +5,7 @@
 //! Refuses to know: Pods, and how any runtime runs a container.
 
 pub mod annotations;
+pub mod cgroup;
 pub mod client;
 pub mod error;
 pub mod oom;

@@ -1,0 +1,343 @@
+//! Limits as OCI words them, and the files they become on v1 and v2.
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
+
+use super::{Cgroup, CgroupError, write};
+
+/// What a cgroup may use; `None` leaves a limit alone. −1 means unlimited where OCI says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Relative weight, 2 to 262144 (v1's scale; 1024 is one CPU's worth in Kubernetes).
+    pub cpu_shares: Option<u64>,
+    /// Microseconds per period.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap: Option<i64>,
+    /// Bytes the kernel tries to leave.
+    pub memory_reservation: Option<i64>,
+    pub pids: Option<i64>,
+    /// v1 device rules in order: whether to allow, and the rule (`c 1:3 rwm`).
+    pub devices: Vec<(bool, String)>,
+    /// v2 files set as they are.
+    pub unified: Vec<(String, String)>,
+}
+
+impl From<&LinuxResources> for Limits {
+    fn from(resources: &LinuxResources) -> Self {
+        let cpu = resources.cpu().as_ref();
+        let memory = resources.memory().as_ref();
+        let unified = resources.unified().iter().flatten();
+        Self {
+            cpu_shares: cpu.and_then(|c| c.shares()),
+            cpu_quota: cpu.and_then(|c| c.quota()),
+            cpu_period: cpu.and_then(|c| c.period()),
+            cpuset_cpus: cpu.and_then(|c| c.cpus().clone()),
+            cpuset_mems: cpu.and_then(|c| c.mems().clone()),
+            memory: memory.and_then(|m| m.limit()),
+            memory_swap: memory.and_then(|m| m.swap()),
+            memory_reservation: memory.and_then(|m| m.reservation()),
+            pids: resources.pids().as_ref().map(|p| p.limit()),
+            devices: resources.devices().iter().flatten().map(device).collect(),
+            unified: unified.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+}
+
+fn device(rule: &LinuxDeviceCgroup) -> (bool, String) {
+    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
+    let kind = rule.typ().unwrap_or_default();
+    let kind = kind.as_str();
+    if kind == "a" {
+        return (rule.allow(), "a".into());
+    }
+    let access = rule.access().as_deref().unwrap_or("rwm");
+    (
+        rule.allow(),
+        format!(
+            "{kind} {}:{} {access}",
+            number(rule.major()),
+            number(rule.minor())
+        ),
+    )
+}
+
+/// One value for one file.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    /// The v1 controller; on v2, where the file's prefix names it, for messages only.
+    controller: &'static str,
+    file: String,
+    value: String,
+}
+
+fn setting(controller: &'static str, file: &str, value: impl ToString) -> Setting {
+    Setting {
+        controller,
+        file: file.into(),
+        value: value.to_string(),
+    }
+}
+
+/// Below this the kernel refuses a quota (1 ms, `min_cfs_quota_period`).
+const MIN_QUOTA: i64 = 1000;
+/// The kernel's default period, 100 ms.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+fn v1(limits: &Limits) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut add = |controller, file, value: Option<String>| {
+        out.extend(value.map(|value| setting(controller, file, value)));
+    };
+    add(
+        "cpu",
+        "cpu.shares",
+        limits.cpu_shares.filter(|s| *s > 0).map(|s| s.to_string()),
+    );
+    add(
+        "cpu",
+        "cpu.cfs_period_us",
+        limits.cpu_period.filter(|p| *p > 0).map(|p| p.to_string()),
+    );
+    add(
+        "cpu",
+        "cpu.cfs_quota_us",
+        quota(limits.cpu_quota).map(|q| q.to_string()),
+    );
+    add("cpuset", "cpuset.cpus", given(&limits.cpuset_cpus));
+    add("cpuset", "cpuset.mems", given(&limits.cpuset_mems));
+    add(
+        "memory",
+        "memory.limit_in_bytes",
+        limits.memory.filter(|m| *m != 0).map(|m| m.to_string()),
+    );
+    add(
+        "memory",
+        "memory.memsw.limit_in_bytes",
+        limits.memory_swap.filter(|m| *m != 0).map(|m| m.to_string()),
+    );
+    let reservation = limits.memory_reservation.filter(|m| *m != 0);
+    add(
+        "memory",
+        "memory.soft_limit_in_bytes",
+        reservation.map(|m| m.to_string()),
+    );
+    add("pids", "pids.max", limits.pids.map(max));
+    for (allow, rule) in &limits.devices {
+        add(
+            "devices",
+            if *allow { "devices.allow" } else { "devices.deny" },
+            Some(rule.clone()),
+        );
+    }
+    out
+}
+
+fn v2(limits: &Limits) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut add = |controller, file: &str, value: Option<String>| {
+        out.extend(value.map(|value| setting(controller, file, value)));
+    };
+    add(
+        "cpu",
+        "cpu.weight",
+        limits
+            .cpu_shares
+            .filter(|s| *s > 0)
+            .map(|s| weight(s).to_string()),
+    );
+    if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
+        let quota = quota(limits.cpu_quota)
+            .filter(|q| *q > 0)
+            .map_or("max".into(), |q| q.to_string());
+        let period = limits.cpu_period.filter(|p| *p > 0).unwrap_or(DEFAULT_PERIOD);
+        add("cpu", "cpu.max", Some(format!("{quota} {period}")));
+    }
+    add("cpuset", "cpuset.cpus", given(&limits.cpuset_cpus));
+    add("cpuset", "cpuset.mems", given(&limits.cpuset_mems));
+    add("memory", "memory.max", limits.memory.filter(|m| *m != 0).map(max));
+    add(
+        "memory",
+        "memory.swap.max",
+        swap(limits.memory_swap, limits.memory),
+    );
+    add(
+        "memory",
+        "memory.low",
+        limits.memory_reservation.filter(|m| *m != 0).map(max),
+    );
+    add("pids", "pids.max", limits.pids.map(max));
+    for (file, value) in &limits.unified {
+        add("unified", file, Some(value.clone()));
+    }
+    out
+}
+
+fn given(set: &Option<String>) -> Option<String> {
+    set.clone().filter(|s| !s.is_empty())
+}
+
+fn max(limit: i64) -> String {
+    if limit < 0 {
+        "max".into()
+    } else {
+        limit.to_string()
+    }
+}
+
+fn quota(quota: Option<i64>) -> Option<i64> {
+    quota
+        .filter(|q| *q != 0)
+        .map(|q| if q < 0 { -1 } else { q.max(MIN_QUOTA) })
+}
+
+/// v2 limits swap alone, OCI memory and swap together.
+fn swap(both: Option<i64>, memory: Option<i64>) -> Option<String> {
+    match (both.filter(|b| *b != 0)?, memory) {
+        (b, _) if b < 0 => Some("max".into()),
+        (b, Some(m)) if m > 0 => Some((b - m).max(0).to_string()),
+        _ => None,
+    }
+}
+
+/// [2, 262144] onto [1, 10000], as KEP-2254 and the OCI runtimes do.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError> {
+    if cgroup.is_v2() {
+        let dir = cgroup.unified_dir().ok_or(CgroupError::NoHierarchy)?;
+        return v2(limits).iter().try_for_each(|s| set(dir, s));
+    }
+    for s in v1(limits) {
+        match cgroup.v1_dir(s.controller) {
+            Some(dir) => set_v1(dir, &s, limits)?,
+            None if s.controller == "devices" => {
+                tracing::warn!("no devices controller: device rules are not enforced")
+            }
+            None => return Err(CgroupError::NoController(s.controller)),
+        }
+    }
+    Ok(())
+}
+
+fn set(dir: &std::path::Path, s: &Setting) -> Result<(), CgroupError> {
+    let path = dir.join(&s.file);
+    match write(&path, &s.value) {
+        Err(CgroupError::Write { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            let swap = s.file == "memory.swap.max" || s.file == "memory.memsw.limit_in_bytes";
+            // A kernel without swap accounting has nothing to limit.
+            if swap {
+                Ok(())
+            } else {
+                Err(CgroupError::NoController(s.controller))
+            }
+        }
+        done => done,
+    }
+}
+
+/// v1 keeps memory ≤ memory+swap at every moment, so a raise beyond the old sum must set the sum first.
+fn set_v1(dir: &std::path::Path, s: &Setting, limits: &Limits) -> Result<(), CgroupError> {
+    let first = set(dir, s);
+    if first.is_err() && s.file == "memory.limit_in_bytes" {
+        let sum = limits.memory_swap.filter(|m| *m != 0).unwrap_or(-1);
+        set(dir, &setting("memory", "memory.memsw.limit_in_bytes", sum))?;
+        return set(dir, s);
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(settings: Vec<Setting>) -> Vec<(String, String)> {
+        settings.into_iter().map(|s| (s.file, s.value)).collect()
+    }
+
+    fn pair(file: &str, value: &str) -> (String, String) {
+        (file.into(), value.into())
+    }
+
+    #[test]
+    fn kubernetes_limits_on_both() {
+        let limits = Limits {
+            cpu_shares: Some(512),
+            cpu_quota: Some(50_000),
+            cpu_period: Some(100_000),
+            memory: Some(1 << 20),
+            memory_swap: Some(1 << 20),
+            pids: Some(100),
+            ..Default::default()
+        };
+        assert_eq!(
+            files(v1(&limits)),
+            [
+                pair("cpu.shares", "512"),
+                pair("cpu.cfs_period_us", "100000"),
+                pair("cpu.cfs_quota_us", "50000"),
+                pair("memory.limit_in_bytes", "1048576"),
+                pair("memory.memsw.limit_in_bytes", "1048576"),
+                pair("pids.max", "100"),
+            ]
+        );
+        assert_eq!(
+            files(v2(&limits)),
+            [
+                pair("cpu.weight", "20"),
+                pair("cpu.max", "50000 100000"),
+                pair("memory.max", "1048576"),
+                pair("memory.swap.max", "0"),
+                pair("pids.max", "100"),
+            ]
+        );
+    }
+
+    #[test]
+    fn unlimited_and_nothing() {
+        let limits = Limits {
+            cpu_quota: Some(-1),
+            memory: Some(-1),
+            pids: Some(-1),
+            ..Default::default()
+        };
+        assert_eq!(
+            files(v2(&limits)),
+            [
+                pair("cpu.max", "max 100000"),
+                pair("memory.max", "max"),
+                pair("pids.max", "max")
+            ]
+        );
+        assert!(v1(&Limits::default()).is_empty() && v2(&Limits::default()).is_empty());
+    }
+
+    #[test]
+    fn weights_reach_from_1_to_10000() {
+        assert_eq!(
+            [weight(0), weight(2), weight(1024), weight(262_144)],
+            [1, 1, 39, 10_000]
+        );
+    }
+
+    #[test]
+    fn oci_device_rules() {
+        let json = r#"{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},
+            {"allow":true,"type":"c","major":136,"access":"rw"}],"pids":{"limit":7}}"#;
+        let limits = Limits::from(&serde_json::from_str::<LinuxResources>(json).unwrap());
+        assert_eq!(limits.pids, Some(7));
+        let rules = [
+            (false, "a".into()),
+            (true, "c 1:3 rwm".into()),
+            (true, "c 136:* rw".into()),
+        ];
+        assert_eq!(limits.devices, rules);
+    }
+}

@@ -1,0 +1,197 @@
+//! Control groups on v1, hybrid and v2 hosts behind one set of calls: create, limit, join, count, freeze, kill, remove.
+//!
+//! Owns file names and their formats. Refuses to know what a cgroup is for. Device rules on v2 are programs, not
+//! files: the runtime that has them attaches them itself (to [`Cgroup::unified_dir`]).
+
+mod limits;
+mod mounts;
+mod stats;
+mod tree;
+
+pub use limits::Limits;
+pub use mounts::CgroupHost;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a cgroup may stay busy after its processes were killed; the kernel frees them within milliseconds.
+const REMOVE_LIMIT: Duration = Duration::from_secs(10);
+/// How often a busy cgroup is tried again: v1 has no event for its end.
+const REMOVE_STEP: Duration = Duration::from_millis(2);
+/// How often everything is killed anew while processes are still being forked (each turn freezes them first).
+const KILL_TURNS: usize = 16;
+
+/// A cgroup call that failed, with the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("cannot read {path:?}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {value:?} to {path:?}: {source}")]
+    Write {
+        path: PathBuf,
+        value: String,
+        source: io::Error,
+    },
+    #[error("cannot create cgroup {path:?}: {source}")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot remove cgroup {path:?}: {source}")]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("cgroup {path:?} was still in use after {limit:?}")]
+    Busy { path: PathBuf, limit: Duration },
+    #[error("cgroup path {0:?} must not be empty or leave the hierarchy")]
+    BadPath(String),
+    #[error("no cgroup hierarchy is mounted on this host; mount cgroup2 on /sys/fs/cgroup")]
+    NoHierarchy,
+    #[error("{0} cannot be limited: its cgroup controller is not available on this host")]
+    NoController(&'static str),
+}
+
+/// One hierarchy a cgroup has a directory in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Leg {
+    /// The v1 controllers of the hierarchy; empty for v2.
+    controllers: Vec<String>,
+    mount: PathBuf,
+    dir: PathBuf,
+}
+
+impl Leg {
+    fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
+    }
+}
+
+/// A cgroup of one path in every hierarchy; it need not exist.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    legs: Vec<Leg>,
+    /// Controllers live in the v2 hierarchy (else that leg is only for killing and freezing).
+    v2_controllers: bool,
+}
+
+impl Cgroup {
+    /// The directory in the v2 hierarchy, if one is mounted (on hybrid hosts too).
+    pub fn unified_dir(&self) -> Option<&Path> {
+        self.legs.iter().find(|l| l.is_unified()).map(|l| l.dir.as_path())
+    }
+
+    /// The directory in the hierarchy of a v1 controller, if mounted.
+    pub fn v1_dir(&self, controller: &str) -> Option<&Path> {
+        self.legs
+            .iter()
+            .find(|l| l.controllers.iter().any(|c| c == controller))
+            .map(|l| l.dir.as_path())
+    }
+
+    /// True when limits are set by v2 files.
+    pub fn is_v2(&self) -> bool {
+        self.v2_controllers
+    }
+
+    /// Makes the directories, with controllers enabled on the way down. An existing cgroup is no error.
+    pub fn create(&self) -> Result<(), CgroupError> {
+        self.legs.iter().try_for_each(tree::create)
+    }
+
+    /// Sets every limit that is given; others stay.
+    pub fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
+        limits::apply(self, limits)
+    }
+
+    /// Moves a process (0: the calling one) into the cgroup.
+    pub fn join(&self, pid: u32) -> Result<(), CgroupError> {
+        self.legs
+            .iter()
+            .try_for_each(|leg| write(&leg.dir.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// As [`Cgroup::join`] for a process made by `CLONE_INTO_CGROUP` in [`Cgroup::unified_dir`] already.
+    pub fn join_v1(&self, pid: u32) -> Result<(), CgroupError> {
+        let v1 = self.legs.iter().filter(|l| !l.is_unified());
+        v1.into_iter()
+            .try_for_each(|leg| write(&leg.dir.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// The processes in the cgroup and below it.
+    pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
+        match self.legs.iter().find(|l| l.is_unified()).or(self.legs.first()) {
+            Some(leg) => tree::pids(&leg.dir),
+            None => Err(CgroupError::NoHierarchy),
+        }
+    }
+
+    /// What the cgroup uses now.
+    pub fn stats(&self) -> Result<crate::TaskStats, CgroupError> {
+        stats::read_stats(self)
+    }
+
+    /// How many processes of the cgroup the kernel killed for memory.
+    pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        stats::oom_kills(self)
+    }
+
+    /// Stops or continues every process.
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        tree::freeze(self, frozen)
+    }
+
+    /// Kills every process in the cgroup and below it. They may still be dying when this returns.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        tree::kill(self, KILL_TURNS)
+    }
+
+    /// Removes the cgroup and what is below it; `false` when processes are still in it.
+    pub fn try_remove(&self) -> Result<bool, CgroupError> {
+        for leg in &self.legs {
+            if !tree::remove(&leg.dir)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes the cgroup, waiting for killed processes to be gone.
+    pub async fn remove(&self) -> Result<(), CgroupError> {
+        let attempt = async {
+            while !self.try_remove()? {
+                tokio::time::sleep(REMOVE_STEP).await;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(REMOVE_LIMIT, attempt).await {
+            Ok(done) => done,
+            Err(_) => Err(CgroupError::Busy {
+                path: self.legs.first().map(|l| l.dir.clone()).unwrap_or_default(),
+                limit: REMOVE_LIMIT,
+            }),
+        }
+    }
+
+    /// True when the cgroup has a directory in any hierarchy.
+    pub fn exists(&self) -> bool {
+        self.legs.iter().any(|leg| leg.dir.is_dir())
+    }
+}
+
+fn read(path: &Path) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+/// One write call: cgroup files take a value whole or not at all.
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    let fail = |source| CgroupError::Write {
+        path: path.into(),
+        value: value.into(),
+        source,
+    };
+    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(fail)?;
+    io::Write::write_all(&mut file, value.as_bytes()).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests;

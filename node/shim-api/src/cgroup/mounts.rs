@@ -1,0 +1,171 @@
+//! Finding the hierarchies: `/proc/self/mountinfo` (proc(5)) is the only source.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::{Cgroup, CgroupError, Leg, read};
+
+/// v1 controllers a container is put under; others (`net_cls`, `perf_event`, …) stay with the host.
+const USED: [&str; 9] = [
+    "cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio", "hugetlb",
+];
+
+/// The hierarchies of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupHost {
+    v1: Vec<(Vec<String>, PathBuf)>,
+    v2: Option<PathBuf>,
+}
+
+impl CgroupHost {
+    /// Looks at the calling process's mounts.
+    pub fn discover() -> Result<Self, CgroupError> {
+        let host = Self::from_mountinfo(&read(Path::new("/proc/self/mountinfo"))?);
+        if host.v1.is_empty() && host.v2.is_none() {
+            Err(CgroupError::NoHierarchy)
+        } else {
+            Ok(host)
+        }
+    }
+
+    /// Reads the text of a mountinfo file.
+    pub fn from_mountinfo(text: &str) -> Self {
+        let mut host = Self {
+            v1: Vec::new(),
+            v2: None,
+        };
+        for line in text.lines() {
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(point) = left.split(' ').nth(4).map(unescape) else {
+                continue;
+            };
+            let mut right = right.split(' ');
+            match right.next() {
+                Some("cgroup2") if host.v2.is_none() => host.v2 = Some(point),
+                Some("cgroup") => host.add_v1(right.nth(1).unwrap_or_default(), point),
+                _ => {}
+            }
+        }
+        host
+    }
+
+    fn add_v1(&mut self, options: &str, point: PathBuf) {
+        let controllers: Vec<String> = options
+            .split(',')
+            .filter(|o| USED.contains(o))
+            .map(str::to_owned)
+            .collect();
+        let known = |c: &String| self.v1.iter().any(|(have, _)| have.contains(c));
+        if !controllers.is_empty() && !controllers.iter().any(known) {
+            self.v1.push((controllers, point));
+        }
+    }
+
+    /// True when controllers are in the v2 hierarchy; false on v1 and hybrid hosts.
+    pub fn is_v2(&self) -> bool {
+        self.v2.is_some()
+            && !self
+                .v1
+                .iter()
+                .any(|(c, _)| c.iter().any(|c| c == "memory" || c == "cpu"))
+    }
+
+    /// The cgroup of a path such as `/amphipod-1234/podUID/ID`, below each hierarchy's mount.
+    pub fn cgroup(&self, path: &str) -> Result<Cgroup, CgroupError> {
+        let relative = Path::new(path.trim_start_matches('/'));
+        let plain = |c: Component<'_>| matches!(c, Component::Normal(_));
+        if relative.as_os_str().is_empty() || !relative.components().all(plain) {
+            return Err(CgroupError::BadPath(path.into()));
+        }
+        let leg = |controllers: &[String], mount: &Path| Leg {
+            controllers: controllers.to_vec(),
+            mount: mount.into(),
+            dir: mount.join(relative),
+        };
+        let mut legs: Vec<Leg> = self.v1.iter().map(|(c, m)| leg(c, m)).collect();
+        legs.extend(self.v2.iter().map(|m| leg(&[], m)));
+        if legs.is_empty() {
+            return Err(CgroupError::NoHierarchy);
+        }
+        Ok(Cgroup {
+            legs,
+            v2_controllers: self.is_v2(),
+        })
+    }
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> PathBuf {
+    let mut out = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|d| u8::from_str_radix(d, 8).ok());
+        match code {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+33 31 0:30 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+34 31 0:31 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+35 31 0:32 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+";
+    const V2: &str =
+        "30 23 0:26 / /sys/fs/cg\\040roup rw - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
+
+    #[test]
+    fn hybrid_keeps_controllers_on_v1() {
+        let host = CgroupHost::from_mountinfo(HYBRID);
+        assert!(!host.is_v2());
+        let cgroup = host.cgroup("/a/b").unwrap();
+        assert_eq!(
+            cgroup.v1_dir("cpuacct"),
+            Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"))
+        );
+        assert_eq!(
+            cgroup.unified_dir(),
+            Some(Path::new("/sys/fs/cgroup/unified/a/b"))
+        );
+        assert_eq!(cgroup.v1_dir("pids"), None);
+        assert_eq!(cgroup.legs.len(), 3);
+    }
+
+    #[test]
+    fn v2_alone_has_the_controllers() {
+        let host = CgroupHost::from_mountinfo(V2);
+        assert!(host.is_v2());
+        assert_eq!(
+            host.cgroup("x").unwrap().unified_dir(),
+            Some(Path::new("/sys/fs/cg roup/x"))
+        );
+    }
+
+    #[test]
+    fn paths_stay_inside() {
+        let host = CgroupHost::from_mountinfo(V2);
+        for bad in ["", "/", "/a/../b", "../x", "."] {
+            assert!(host.cgroup(bad).is_err(), "{bad}");
+        }
+        assert!(CgroupHost::from_mountinfo("").cgroup("/a").is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Reading what a cgroup uses.
+
+use std::path::Path;
+
+use super::{Cgroup, CgroupError, read};
+use crate::TaskStats;
+
+fn read_value(path: &Path) -> Result<u64, CgroupError> {
+    Ok(number(&read(path)?))
+}
+
+/// `max` and v1's page-aligned huge numbers mean no limit.
+fn number(text: &str) -> u64 {
+    text.trim()
+        .parse()
+        .map_or(u64::MAX, |n: u64| if n >= (1 << 62) { u64::MAX } else { n })
+}
+
+/// A value from a file of `key value` lines; 0 when the kernel does not have the key.
+fn keyed(text: &str, key: &str) -> u64 {
+    let lines = text.lines().filter_map(|l| l.split_once(' '));
+    lines
+        .into_iter()
+        .find(|(k, _)| *k == key)
+        .map_or(0, |(_, v)| number(v))
+}
+
+/// A missing controller counts as nothing used.
+fn optional(result: Result<u64, CgroupError>) -> Result<u64, CgroupError> {
+    match result {
+        Err(CgroupError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        other => other,
+    }
+}
+
+fn read_v2(dir: &Path) -> Result<TaskStats, CgroupError> {
+    let memory = read(&dir.join("memory.stat")).unwrap_or_default();
+    Ok(TaskStats {
+        cpu_usage_nanos: keyed(&read(&dir.join("cpu.stat"))?, "usage_usec").saturating_mul(1000),
+        memory_usage: optional(read_value(&dir.join("memory.current")))?,
+        memory_inactive_file: keyed(&memory, "inactive_file"),
+        memory_anon: keyed(&memory, "anon"),
+        memory_limit: optional(read_value(&dir.join("memory.max")))?,
+        page_faults: keyed(&memory, "pgfault"),
+        major_page_faults: keyed(&memory, "pgmajfault"),
+        pids: optional(read_value(&dir.join("pids.current")))?,
+        oom_kills: keyed(&read(&dir.join("memory.events")).unwrap_or_default(), "oom_kill"),
+    })
+}
+
+fn read_v1(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
+    let value = |controller: &str, file: &str| match cgroup.v1_dir(controller) {
+        Some(dir) => optional(read_value(&dir.join(file))),
+        None => Ok(0),
+    };
+    let memory = match cgroup.v1_dir("memory") {
+        Some(dir) => read(&dir.join("memory.stat"))?,
+        None => String::new(),
+    };
+    Ok(TaskStats {
+        cpu_usage_nanos: value("cpuacct", "cpuacct.usage")?,
+        memory_usage: value("memory", "memory.usage_in_bytes")?,
+        memory_inactive_file: keyed(&memory, "total_inactive_file"),
+        memory_anon: keyed(&memory, "total_rss"),
+        memory_limit: value("memory", "memory.limit_in_bytes")?,
+        page_faults: keyed(&memory, "total_pgfault"),
+        major_page_faults: keyed(&memory, "total_pgmajfault"),
+        pids: value("pids", "pids.current")?,
+        oom_kills: oom_kills(cgroup)?,
+    })
+}
+
+pub(super) fn read_stats(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
+    match cgroup.unified_dir() {
+        Some(dir) if cgroup.is_v2() => read_v2(dir),
+        _ => read_v1(cgroup),
+    }
+}
+
+pub(super) fn oom_kills(cgroup: &Cgroup) -> Result<u64, CgroupError> {
+    let file = match cgroup.unified_dir() {
+        Some(dir) if cgroup.is_v2() => dir.join("memory.events"),
+        _ => match cgroup.v1_dir("memory") {
+            Some(dir) => dir.join("memory.oom_control"),
+            None => return Ok(0),
+        },
+    };
+    match read(&file) {
+        Ok(text) => Ok(keyed(&text, "oom_kill")),
+        Err(CgroupError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_keys() {
+        let text = "low 0\noom 3\noom_kill 2\n";
+        assert_eq!(
+            (keyed(text, "oom_kill"), keyed(text, "oom"), keyed(text, "none")),
+            (2, 3, 0)
+        );
+    }
+
+    #[test]
+    fn no_limit_is_one_number() {
+        assert_eq!(number("max\n"), u64::MAX);
+        assert_eq!(number("9223372036854771712\n"), u64::MAX);
+        assert_eq!(number("4096\n"), 4096);
+    }
+}

@@ -1,0 +1,136 @@
+//! Cgroups on trees of plain files (any host) and on the host's own hierarchies (root).
+
+use super::*;
+
+fn v2_tree(home: &Path) -> Cgroup {
+    fs::write(home.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+    fs::write(home.join("cgroup.subtree_control"), "").unwrap();
+    let line = format!("30 23 0:26 / {} rw - cgroup2 cgroup2 rw\n", home.display());
+    CgroupHost::from_mountinfo(&line).cgroup("/a/b").unwrap()
+}
+
+#[test]
+fn v2_enables_controllers_on_the_way_down() {
+    let home = tempfile::tempdir().unwrap();
+    v2_tree(home.path()).create().unwrap();
+    assert!(home.path().join("a/b").is_dir());
+    assert_eq!(
+        fs::read_to_string(home.path().join("cgroup.subtree_control")).unwrap(),
+        "+pids"
+    );
+}
+
+#[test]
+fn v2_limits_and_stats_are_files() {
+    let home = tempfile::tempdir().unwrap();
+    let cgroup = v2_tree(home.path());
+    cgroup.create().unwrap();
+    let dir = home.path().join("a/b");
+    for (file, text) in [
+        ("memory.max", "max"),
+        ("cpu.stat", "usage_usec 12\nuser_usec 3\n"),
+        ("memory.current", "4096\n"),
+        ("memory.stat", "anon 100\ninactive_file 50\n"),
+        ("memory.events", "low 0\noom_kill 1\n"),
+        ("pids.current", "2\n"),
+    ] {
+        fs::write(dir.join(file), text).unwrap();
+    }
+    cgroup
+        .apply(&Limits {
+            memory: Some(8192),
+            ..Default::default()
+        })
+        .unwrap();
+    assert!(
+        fs::read_to_string(dir.join("memory.max"))
+            .unwrap()
+            .starts_with("8192")
+    );
+    let missing = cgroup.apply(&Limits {
+        pids: Some(1),
+        ..Default::default()
+    });
+    assert!(
+        matches!(missing, Err(CgroupError::NoController("pids"))),
+        "{missing:?}"
+    );
+    let stats = cgroup.stats().unwrap();
+    assert_eq!(
+        (
+            stats.cpu_usage_nanos,
+            stats.memory_usage,
+            stats.pids,
+            stats.oom_kills
+        ),
+        (12_000, 4096, 2, 1)
+    );
+}
+
+#[test]
+fn v1_cpusets_inherit() {
+    let home = tempfile::tempdir().unwrap();
+    for (file, text) in [("cpuset.cpus", "0-1\n"), ("cpuset.mems", "0\n")] {
+        fs::write(home.path().join(file), text).unwrap();
+        fs::create_dir_all(home.path().join("a")).unwrap();
+        fs::write(home.path().join("a").join(file), "\n").unwrap();
+    }
+    let line = format!(
+        "30 23 0:26 / {} rw - cgroup cgroup rw,cpuset\n",
+        home.path().display()
+    );
+    CgroupHost::from_mountinfo(&line)
+        .cgroup("/a")
+        .unwrap()
+        .create()
+        .unwrap();
+    assert!(
+        fs::read_to_string(home.path().join("a/cpuset.cpus"))
+            .unwrap()
+            .starts_with("0-1")
+    );
+}
+
+/// Removes its cgroup, whatever the test did.
+struct Real(Cgroup);
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.try_remove();
+    }
+}
+
+fn real(name: &str) -> Option<Real> {
+    let cgroup = CgroupHost::discover()
+        .and_then(|host| host.cgroup(&format!("/amphipod-unit-{}-{name}", std::process::id())));
+    match cgroup.and_then(|cgroup| cgroup.create().map(|()| cgroup)) {
+        Ok(cgroup) => Some(Real(cgroup)),
+        Err(error) => {
+            eprintln!("skipped: needs root and cgroups ({error})");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_takes_our_limits_and_kills() {
+    let Some(guard) = real("kill") else { return };
+    let cgroup = guard.0.clone();
+    let limits = Limits {
+        memory: Some(64 << 20),
+        pids: Some(50),
+        cpu_shares: Some(512),
+        ..Default::default()
+    };
+    cgroup.apply(&limits).unwrap();
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroup.join(child.id()).unwrap();
+    assert_eq!(cgroup.pids().unwrap(), [child.id()]);
+    assert_eq!(cgroup.stats().unwrap().memory_limit, 64 << 20);
+    assert!(!cgroup.try_remove().unwrap());
+    cgroup.kill().unwrap();
+    child.wait().unwrap();
+    cgroup.remove().await.unwrap();
+    assert!(!cgroup.exists());
+}
