@@ -1,0 +1,66 @@
+//! What an agent is told at start. Owns no decision: whoever starts a node has read and checked the
+//! command line, the data directory's lock and the certificates before.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// Pods a node accepts unless told otherwise; upstream's default.
+pub const DEFAULT_MAX_PODS: u32 = 110;
+
+/// Everything a [`crate::Node`] needs to start.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Name of the cluster on this host, `amphipod-<id>`; also the containerd namespace of its shims.
+    pub cluster: String,
+    /// The cluster's 8 hex digits.
+    pub id: String,
+    /// Name of the Node object.
+    pub node_name: String,
+    /// `DATA/node`.
+    pub data_dir: PathBuf,
+    /// `/run/amphipod/<cluster>`, on a tmpfs.
+    pub run_dir: PathBuf,
+    /// A client speaking as `system:node:<node_name>`.
+    pub client: kube::Client,
+    /// The node's certificate, for the kubelet API.
+    pub tls: NodeTls,
+    /// Address to report as InternalIP; found from the default route when absent.
+    pub node_ip: Option<IpAddr>,
+    /// Range of Pod addresses; taken from `Node.spec.podCIDR` when absent.
+    pub pod_cidr: Option<IpNet>,
+    /// Range of Service addresses.
+    pub service_cidr: IpNet,
+    /// Where the kubelet API listens; port 0 lets the kernel choose.
+    pub kubelet_listen: SocketAddr,
+    /// Registry host → URL that serves it instead.
+    pub registry_mirrors: BTreeMap<String, String>,
+    /// Registries that may be spoken to over plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// Command words that start the shim of native containers.
+    pub linux_shim: Vec<OsString>,
+    /// Command words that start the shim of Wasm containers.
+    pub wasm_shim: Vec<OsString>,
+    /// Capacity reported as `pods`.
+    pub max_pods: u32,
+    /// Labels to put on the Node besides the well-known ones.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// PEM blocks of the node's one certificate (client and server usage).
+#[derive(Clone)]
+pub struct NodeTls {
+    pub cert_pem: String,
+    pub key_pem: String,
+    pub ca_pem: String,
+}
+
+impl NodeOptions {
+    /// The default command words of a shim: this executable's `subcommand`.
+    pub fn own_shim(subcommand: &str) -> std::io::Result<Vec<OsString>> {
+        Ok(vec![std::env::current_exe()?.into_os_string(), subcommand.into()])
+    }
+}

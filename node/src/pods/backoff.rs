@@ -1,0 +1,83 @@
+//! Exponential delay between attempts, as upstream computes it: 10 s, doubled to 300 s, forgotten after
+//! ten quiet minutes. Owns the arithmetic; the clock is its caller's.
+
+use jiff::{SignedDuration, Timestamp};
+
+const INITIAL: SignedDuration = SignedDuration::from_secs(10);
+const LONGEST: SignedDuration = SignedDuration::from_secs(300);
+/// A last attempt longer ago than this starts the series anew: twice the longest delay.
+const FORGOTTEN: SignedDuration = SignedDuration::from_secs(600);
+
+/// The series of delays of one key (a container's restarts, an image's pulls).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Backoff {
+    last: Option<(SignedDuration, Timestamp)>,
+}
+
+impl Backoff {
+    /// Until when to wait after something failed at `event`; `None` when the next attempt is free.
+    pub fn until(&self, event: Timestamp) -> Option<Timestamp> {
+        let (delay, updated) = self.last?;
+        if event.duration_since(updated) > FORGOTTEN {
+            return None;
+        }
+        event.checked_add(delay).ok()
+    }
+
+    /// The delay in force.
+    pub fn delay(&self) -> SignedDuration {
+        self.last.map_or(SignedDuration::ZERO, |(delay, _)| delay)
+    }
+
+    /// Counts an attempt made at `now` for a failure at `event`.
+    pub fn next(&mut self, event: Timestamp, now: Timestamp) {
+        let delay = match self.last {
+            Some((delay, updated)) if event.duration_since(updated) <= FORGOTTEN => {
+                delay.saturating_add(delay).min(LONGEST)
+            }
+            _ => INITIAL,
+        };
+        self.last = Some((delay, now));
+    }
+}
+
+/// A delay as Go prints it: `10s`, `2m40s`.
+pub fn go_duration(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 60, seconds % 60) {
+        (0, s) => format!("{s}s"),
+        (m, s) => format!("{m}m{s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn doubles_to_five_minutes() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.until(at(0)), None, "the first restart is free");
+        let mut now = 0;
+        for expected in ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s", "5m0s"] {
+            backoff.next(at(now), at(now));
+            assert_eq!(go_duration(backoff.delay()), expected);
+            assert_eq!(backoff.until(at(now)), Some(at(now + backoff.delay().as_secs())));
+            now += backoff.delay().as_secs();
+        }
+    }
+
+    #[test]
+    fn ten_quiet_minutes_start_anew() {
+        let mut backoff = Backoff::default();
+        backoff.next(at(0), at(0));
+        backoff.next(at(20), at(20));
+        assert_eq!(backoff.until(at(621)), None);
+        backoff.next(at(621), at(621));
+        assert_eq!(go_duration(backoff.delay()), "10s");
+    }
+}

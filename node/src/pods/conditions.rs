@@ -1,0 +1,167 @@
+//! Pod conditions with upstream's reasons and messages. Pure. Owns the five conditions a node reports;
+//! the rest belong to others and are left alone.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observed::Observed;
+use super::status::has_sandbox;
+use super::view::{PodView, Role};
+
+/// What a condition says, before it is compared with what it said.
+struct Said {
+    kind: &'static str,
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Said {
+    fn of(kind: &'static str, holds: bool) -> Self {
+        Said {
+            kind,
+            holds,
+            reason: None,
+            message: None,
+        }
+    }
+
+    fn because(kind: &'static str, holds: bool, reason: &'static str) -> Self {
+        Said {
+            kind,
+            holds,
+            reason: Some(reason),
+            message: None,
+        }
+    }
+}
+
+/// The node's conditions of a Pod, in upstream's order.
+pub fn conditions(
+    pod: PodView<'_>,
+    seen: &Observed,
+    phase: &str,
+    inits: &[ContainerStatus],
+    mains: &[ContainerStatus],
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let containers = containers_ready(pod, phase, inits, mains);
+    let ready = ready(pod, &containers);
+    let said = [
+        Said::of("PodReadyToStartContainers", has_sandbox(seen)),
+        initialized(pod, phase, inits),
+        ready,
+        containers,
+        Said::of("PodScheduled", true),
+    ];
+    said.into_iter().map(|s| dated(pod, s, now)).collect()
+}
+
+/// Keeps the time of the last transition when the status did not change.
+fn dated(pod: PodView<'_>, said: Said, now: Timestamp) -> PodCondition {
+    let old = old_condition(pod, said.kind);
+    let status = if said.holds { "True" } else { "False" };
+    let since = old
+        .filter(|c| c.status == status)
+        .and_then(|c| c.last_transition_time.clone());
+    PodCondition {
+        type_: said.kind.to_owned(),
+        status: status.to_owned(),
+        reason: said.reason.map(str::to_owned),
+        message: said.message,
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+        observed_generation: pod.pod.metadata.generation,
+        last_probe_time: None,
+    }
+}
+
+fn old_condition<'a>(pod: PodView<'a>, kind: &str) -> Option<&'a PodCondition> {
+    pod.pod
+        .status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|c| c.type_ == kind)
+}
+
+fn initialized(pod: PodView<'_>, phase: &str, inits: &[ContainerStatus]) -> Said {
+    if phase == "Succeeded" && !inits.is_empty() {
+        return Said::because("Initialized", true, "PodCompleted");
+    }
+    let done = |s: &&ContainerStatus| match pod.container(&s.name) {
+        Some((_, Role::Sidecar)) => s.started != Some(true),
+        _ => !s.ready,
+    };
+    let open: Vec<&str> = inits.iter().filter(done).map(|s| s.name.as_str()).collect();
+    if open.is_empty() || phase == "Running" {
+        return Said::of("Initialized", true);
+    }
+    let message = Some(format!("containers with incomplete status: [{}]", open.join(" ")));
+    Said {
+        message,
+        ..Said::because("Initialized", false, "ContainersNotInitialized")
+    }
+}
+
+fn containers_ready(
+    pod: PodView<'_>,
+    phase: &str,
+    inits: &[ContainerStatus],
+    mains: &[ContainerStatus],
+) -> Said {
+    const KIND: &str = "ContainersReady";
+    match phase {
+        "Succeeded" => return Said::because(KIND, false, "PodCompleted"),
+        "Failed" => return Said::because(KIND, false, "PodFailed"),
+        _ => {}
+    }
+    let sidecar = |s: &&ContainerStatus| pod.container(&s.name).is_some_and(|(_, r)| r == Role::Sidecar);
+    let counted = inits.iter().filter(sidecar).chain(mains);
+    let unready: Vec<&str> = counted.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    if unready.is_empty() {
+        return Said::of(KIND, true);
+    }
+    let message = Some(format!("containers with unready status: [{}]", unready.join(" ")));
+    Said {
+        message,
+        ..Said::because(KIND, false, "ContainersNotReady")
+    }
+}
+
+/// KEP-580: a Pod is ready when its containers are and every readiness gate is True.
+fn ready(pod: PodView<'_>, containers: &Said) -> Said {
+    const KIND: &str = "Ready";
+    if !containers.holds {
+        return Said {
+            kind: KIND,
+            message: containers.message.clone(),
+            ..*containers
+        };
+    }
+    let gates = pod.spec.readiness_gates.iter().flatten();
+    let closed: Vec<String> = gates
+        .filter_map(|gate| closed_gate(pod, &gate.condition_type))
+        .collect();
+    if closed.is_empty() {
+        return Said::of(KIND, true);
+    }
+    Said {
+        message: Some(closed.join(", ")),
+        ..Said::because(KIND, false, "ReadinessGatesNotReady")
+    }
+}
+
+fn closed_gate(pod: PodView<'_>, kind: &str) -> Option<String> {
+    match old_condition(pod, kind) {
+        None => Some(format!(
+            "corresponding condition of pod readiness gate {kind:?} does not exist."
+        )),
+        Some(c) if c.status != "True" => Some(format!(
+            "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+            c.status
+        )),
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,135 @@
+//! What a worker has seen of its Pod on this host: the sandbox, each container's attempts, what is under
+//! way. Plain data that `plan` and `status` read; only the worker changes it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::backoff::Backoff;
+use super::record::Record;
+
+/// A Pod as seen on this host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    pub sandbox: Sandbox,
+    pub containers: BTreeMap<String, Seen>,
+    /// Address the Pod has or had.
+    pub ips: Vec<IpAddr>,
+    /// When this agent first took the Pod on: `status.startTime`.
+    pub start_time: Option<Timestamp>,
+    /// A verdict of the node that ends the Pod whatever its restart policy.
+    pub verdict: Option<Verdict>,
+    /// The API object is gone: nothing is left to report to.
+    pub orphaned: bool,
+    /// Identity of this boot: init containers of another do not count.
+    pub boot_id: String,
+}
+
+/// Volumes, files and namespaces a Pod's containers share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Sandbox {
+    #[default]
+    Absent,
+    Preparing,
+    /// Could not be made; tried again at the time given.
+    Failed {
+        message: String,
+        retry_at: Timestamp,
+    },
+    Ready,
+    TearingDown,
+    /// Torn down for good.
+    Gone,
+}
+
+/// Why the node ends a Pod: `status.reason` and `status.message`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub reason: String,
+    pub message: String,
+}
+
+/// One container as seen on this host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// The newest attempt.
+    pub last: Option<Record>,
+    /// The attempt before it.
+    pub previous: Option<Record>,
+    pub busy: Busy,
+    /// Why the next attempt is not running yet.
+    pub waiting: Option<Waiting>,
+    /// Delays between restarts.
+    pub restarts: Backoff,
+    /// Delays between pulls of its image.
+    pub pulls: Backoff,
+    pub health: Health,
+}
+
+/// The one thing under way with a container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Busy {
+    #[default]
+    Idle,
+    /// Pulling, creating or starting the next attempt.
+    Starting,
+    /// SIGTERM was sent; SIGKILL follows at `until`.
+    Killing { until: Timestamp },
+}
+
+/// A reason for waiting as the API reports it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    pub reason: &'static str,
+    pub message: String,
+    /// When to try again.
+    pub retry_at: Timestamp,
+    /// When the failure happened.
+    pub since: Timestamp,
+}
+
+/// What the probes say of the running attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// The readiness probe succeeded last, or there is none.
+    pub ready: bool,
+    /// The startup probe has succeeded, or there is none.
+    pub started: bool,
+    /// The liveness or startup probe has failed for good.
+    pub failed: Option<&'static str>,
+}
+
+impl Default for Health {
+    /// Before anything was probed.
+    fn default() -> Self {
+        Health {
+            ready: false,
+            started: false,
+            failed: None,
+        }
+    }
+}
+
+impl Seen {
+    pub fn is_running(&self) -> bool {
+        self.last.as_ref().is_some_and(Record::is_running)
+    }
+
+    /// True when a task may exist at a shim for this container.
+    pub fn may_live(&self) -> bool {
+        self.busy == Busy::Starting || self.last.as_ref().is_some_and(|r| r.exit().is_none())
+    }
+
+    pub fn exit_code(&self) -> Option<i32> {
+        self.last
+            .as_ref()
+            .and_then(Record::exit)
+            .map(|exit| exit.exit_code)
+    }
+
+    /// Number the next attempt gets.
+    pub fn next_attempt(&self) -> u32 {
+        self.last.as_ref().map_or(0, |r| r.attempt + 1)
+    }
+}

@@ -1,0 +1,314 @@
+//! The decision: what to do next for one Pod, from its spec, what was seen of it, and the time. Pure; the
+//! worker executes it and asks again after whatever changes. Owns restart policy, back-off, the order of
+//! init containers and of the end; refuses to know how anything is done.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Container;
+
+use super::backoff::go_duration;
+use super::observed::{Busy, Observed, Sandbox, Seen, Verdict, Waiting};
+use super::view::{PodView, RestartPolicy, Role, restarts_after, spec_hash};
+
+/// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
+const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
+
+/// One step; each is safe to repeat.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make volumes, files and namespaces.
+    Prepare,
+    /// Pull, create and start the container's next attempt.
+    Start { container: String, attempt: u32 },
+    /// Give up a start that is under way.
+    Cancel { container: String },
+    /// Stop the running attempt within `grace` seconds; `message` becomes the Killing event.
+    Kill {
+        container: String,
+        grace: i64,
+        message: String,
+    },
+    /// Show why a container is not being started.
+    Hold { container: String, waiting: Waiting },
+    /// End the Pod for this reason.
+    End(Verdict),
+    /// Remove namespaces and volumes; no container lives.
+    TearDown,
+}
+
+/// What to do now, and when to ask again at the latest.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub wake: Option<Timestamp>,
+    /// Nothing of the Pod is left but its records and logs.
+    pub ended: bool,
+}
+
+impl Plan {
+    fn wake_at(&mut self, when: Timestamp) {
+        self.wake = Some(self.wake.map_or(when, |earlier| earlier.min(when)));
+    }
+}
+
+/// Decides the next steps.
+pub fn plan(pod: PodView<'_>, seen: &Observed, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if is_ending(pod, seen) {
+        end(pod, seen, now, &mut plan);
+    } else if !past_deadline(pod, seen, now, &mut plan) {
+        run(pod, seen, now, &mut plan);
+    }
+    plan
+}
+
+/// True when nothing of the Pod shall run any more.
+pub fn is_ending(pod: PodView<'_>, seen: &Observed) -> bool {
+    pod.is_deleted() || seen.orphaned || seen.verdict.is_some() || is_finished(pod, seen)
+}
+
+/// True when the containers ended and the restart policy lets none start again.
+pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
+    let policy = pod.restart_policy();
+    let over = |name: &str, role| {
+        let code = seen
+            .containers
+            .get(name)
+            .filter(|s| s.busy != Busy::Starting)
+            .and_then(Seen::exit_code);
+        code.is_some_and(|code| !restarts_after(role, policy, code))
+    };
+    let init_failed = policy == RestartPolicy::Never
+        && pod.containers().any(|(c, role)| {
+            let failed = seen
+                .containers
+                .get(&c.name)
+                .and_then(Seen::exit_code)
+                .is_some_and(|code| code != 0);
+            role == Role::Init && failed
+        });
+    init_failed || pod.spec.containers.iter().all(|c| over(&c.name, Role::Main))
+}
+
+fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) -> bool {
+    let (Some(seconds), Some(start)) = (pod.spec.active_deadline_seconds, seen.start_time) else {
+        return false;
+    };
+    let Ok(deadline) = start.checked_add(SignedDuration::from_secs(seconds)) else {
+        return false;
+    };
+    if now < deadline {
+        plan.wake_at(deadline);
+        return false;
+    }
+    plan.actions.push(Action::End(Verdict {
+        reason: "DeadlineExceeded".into(),
+        message: "Pod was active on the node longer than the specified deadline".into(),
+    }));
+    true
+}
+
+/// Stops main containers, then sidecars in reverse order, then tears down.
+fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
+    let living = |roles: &[Role]| -> Vec<&Container> {
+        let alive = |c: &Container| seen.containers.get(&c.name).is_some_and(Seen::may_live);
+        pod.containers()
+            .filter(|(c, role)| roles.contains(role) && alive(c))
+            .map(|(c, _)| c)
+            .collect()
+    };
+    let mut targets = living(&[Role::Main, Role::Init]);
+    if targets.is_empty() {
+        targets = living(&[Role::Sidecar]).pop().into_iter().collect();
+    }
+    for container in &targets {
+        let message = format!("Stopping container {}", container.name);
+        plan.actions.extend(stop(
+            container,
+            &seen.containers[&container.name],
+            pod,
+            message,
+            now,
+        ));
+    }
+    if targets.is_empty() {
+        match seen.sandbox {
+            Sandbox::Preparing | Sandbox::TearingDown => {}
+            Sandbox::Gone => plan.ended = true,
+            Sandbox::Absent | Sandbox::Ready | Sandbox::Failed { .. } => plan.actions.push(Action::TearDown),
+        }
+    }
+}
+
+fn stop(c: &Container, seen: &Seen, pod: PodView<'_>, message: String, now: Timestamp) -> Option<Action> {
+    let grace = pod.grace_seconds();
+    let kill = || {
+        Some(Action::Kill {
+            container: c.name.clone(),
+            grace,
+            message,
+        })
+    };
+    match seen.busy {
+        Busy::Starting => Some(Action::Cancel {
+            container: c.name.clone(),
+        }),
+        Busy::Idle => kill(),
+        Busy::Killing { until } if now.saturating_add(SignedDuration::from_secs(grace)).ok()? < until => {
+            kill()
+        }
+        Busy::Killing { .. } => None,
+    }
+}
+
+fn run(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
+    match &seen.sandbox {
+        Sandbox::Absent | Sandbox::Gone => plan.actions.push(Action::Prepare),
+        Sandbox::Failed { retry_at, .. } if now >= *retry_at => plan.actions.push(Action::Prepare),
+        Sandbox::Failed { retry_at, .. } => plan.wake_at(*retry_at),
+        Sandbox::Preparing | Sandbox::TearingDown => {}
+        Sandbox::Ready => run_containers(pod, seen, now, plan),
+    }
+}
+
+fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
+    let nothing = Seen::default();
+    let of = |c: &Container| seen.containers.get(&c.name).unwrap_or(&nothing);
+    for (container, _) in pod.containers() {
+        plan.actions.extend(kill_if_unfit(container, of(container), pod));
+    }
+    let initialized = has_initialized(pod, seen);
+    for (container, role) in pod.containers() {
+        let state = of(container);
+        match role {
+            Role::Init if initialized || completed(state, &seen.boot_id) => continue,
+            Role::Init => {
+                consider(pod, container, role, state, now, plan);
+                return;
+            }
+            Role::Sidecar => {
+                consider(pod, container, role, state, now, plan);
+                if !initialized && !(state.is_running() && state.health.started) {
+                    return;
+                }
+            }
+            Role::Main => consider(pod, container, role, state, now, plan),
+        }
+    }
+}
+
+/// True once a main container was started in this boot: init containers are not run again.
+pub fn has_initialized(pod: PodView<'_>, seen: &Observed) -> bool {
+    pod.spec.containers.iter().any(|c| {
+        let last = seen.containers.get(&c.name).and_then(|s| s.last.as_ref());
+        last.is_some_and(|record| record.boot_id == seen.boot_id)
+    })
+}
+
+/// True when an init container has succeeded in this boot.
+pub fn completed(seen: &Seen, boot_id: &str) -> bool {
+    seen.exit_code() == Some(0) && seen.last.as_ref().is_some_and(|r| r.boot_id == boot_id)
+}
+
+fn kill_if_unfit(container: &Container, seen: &Seen, pod: PodView<'_>) -> Option<Action> {
+    let record = seen
+        .last
+        .as_ref()
+        .filter(|r| r.is_running() && seen.busy == Busy::Idle)?;
+    let why = match seen.health.failed {
+        Some(probe) => format!("failed {probe} probe"),
+        None if record.spec_hash != spec_hash(container) => "definition changed".to_owned(),
+        None => return None,
+    };
+    let message = format!("Container {} {why}, will be restarted", container.name);
+    Some(Action::Kill {
+        container: container.name.clone(),
+        grace: pod.grace_seconds(),
+        message,
+    })
+}
+
+/// Starts a container that is not running when policy and back-off allow.
+fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Timestamp, plan: &mut Plan) {
+    if seen.busy != Busy::Idle {
+        return;
+    }
+    if let Some(record) = &seen.last {
+        let Some(exit) = record.exit() else { return };
+        let succeeded_before_reboot = role == Role::Init && exit.exit_code == 0;
+        if !succeeded_before_reboot && !restarts_after(role, pod.restart_policy(), exit.exit_code) {
+            return;
+        }
+        let finished = exit.finished_at.unwrap_or(record.created_at);
+        if let Some(until) = seen.restarts.until(finished).filter(|until| now < *until) {
+            hold(pod, c, seen, now, until, plan);
+            return;
+        }
+    }
+    match seen.waiting.as_ref().filter(|w| now < w.retry_at) {
+        Some(waiting) => wait(c, waiting, now, plan),
+        None => plan.actions.push(Action::Start {
+            container: c.name.clone(),
+            attempt: seen.next_attempt(),
+        }),
+    }
+}
+
+fn hold(pod: PodView<'_>, c: &Container, seen: &Seen, now: Timestamp, until: Timestamp, plan: &mut Plan) {
+    plan.wake_at(until);
+    if seen
+        .waiting
+        .as_ref()
+        .is_some_and(|w| w.reason == "CrashLoopBackOff" && w.retry_at == until)
+    {
+        return;
+    }
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}",
+        go_duration(seen.restarts.delay()),
+        c.name,
+        pod.full_name()
+    );
+    let waiting = Waiting {
+        reason: "CrashLoopBackOff",
+        message,
+        retry_at: until,
+        since: now,
+    };
+    plan.actions.push(Action::Hold {
+        container: c.name.clone(),
+        waiting,
+    });
+}
+
+/// Waits for the retry; a failed pull turns into a back-off after it was shown.
+fn wait(c: &Container, waiting: &Waiting, now: Timestamp, plan: &mut Plan) {
+    plan.wake_at(waiting.retry_at);
+    if waiting.reason != "ErrImagePull" {
+        return;
+    }
+    let Ok(shown) = waiting.since.checked_add(PULL_ERROR_SHOWN) else {
+        return;
+    };
+    if now < shown {
+        plan.wake_at(shown);
+        return;
+    }
+    let image = c.image.as_deref().unwrap_or_default();
+    let message = format!(
+        "Back-off pulling image {image:?}: ErrImagePull: {}",
+        waiting.message
+    );
+    let waiting = Waiting {
+        reason: "ImagePullBackOff",
+        message,
+        ..waiting.clone()
+    };
+    plan.actions.push(Action::Hold {
+        container: c.name.clone(),
+        waiting,
+    });
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

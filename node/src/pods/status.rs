@@ -1,0 +1,305 @@
+//! The report: `PodStatus` from a Pod, what was seen of it and what the API last held. Pure. Owns phases
+//! and container states as the API documents them (core/v1 PodStatus); refuses to know how it is written.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HostIP, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::conditions::conditions;
+use super::observed::{Observed, Sandbox, Seen};
+use super::plan::{has_initialized, is_ending, is_finished};
+use super::qos;
+use super::record::Record;
+use super::view::{PodView, RestartPolicy, Role, restarts_after};
+
+/// Reason and words for a container nothing is known of, as upstream puts them.
+pub const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
+pub const UNKNOWN_MESSAGE: &str = "The container could not be located when the pod was terminated";
+/// Exit code of such a container.
+pub const UNKNOWN_EXIT_CODE: i32 = 137;
+
+/// Computes the whole status.
+pub fn status(pod: PodView<'_>, seen: &Observed, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {
+    let mut mains = Vec::new();
+    let mut inits = Vec::new();
+    for (container, role) in pod.containers() {
+        let of = seen.containers.get(&container.name);
+        let list = if role == Role::Main {
+            &mut mains
+        } else {
+            &mut inits
+        };
+        list.push(container_status(pod, container, role, of));
+    }
+    let old = pod.pod.status.as_ref();
+    let over = is_over(pod, seen);
+    if over {
+        account_for_all(pod, seen, &mut inits, &mut mains);
+    }
+    let phase = sticky(old, phase(pod, &inits, &mains, over, seen));
+    let generation = pod.pod.metadata.generation;
+    let conditions = conditions(pod, seen, &phase, &inits, &mains, now);
+    let verdict = seen.verdict.as_ref();
+    PodStatus {
+        phase: Some(phase),
+        reason: verdict.map(|v| v.reason.clone()),
+        message: verdict.map(|v| v.message.clone()),
+        conditions: Some(conditions),
+        host_ip: host_ips.first().map(IpAddr::to_string),
+        host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
+        pod_ip: seen.ips.first().map(IpAddr::to_string),
+        pod_ips: Some(seen.ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()),
+        start_time: seen.start_time.map(Time),
+        init_container_statuses: (!inits.is_empty()).then_some(inits),
+        container_statuses: Some(mains),
+        qos_class: Some(qos::class(pod.spec).to_owned()),
+        observed_generation: generation,
+        ..PodStatus::default()
+    }
+}
+
+/// True when the Pod is ending and no container lives.
+fn is_over(pod: PodView<'_>, seen: &Observed) -> bool {
+    is_ending(pod, seen) && !seen.containers.values().any(Seen::may_live)
+}
+
+fn sticky(old: Option<&PodStatus>, phase: String) -> String {
+    match old.and_then(|s| s.phase.as_deref()) {
+        Some(last @ ("Failed" | "Succeeded")) => last.to_owned(),
+        _ => phase,
+    }
+}
+
+/// One container's status.
+fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&Seen>) -> ContainerStatus {
+    let nothing = Seen::default();
+    let seen = seen.unwrap_or(&nothing);
+    let last = seen.last.as_ref();
+    let (state, last_state) = states(pod, role, seen);
+    let running = state.running.is_some();
+    let done = role == Role::Init && seen.exit_code() == Some(0);
+    let ready = if role == Role::Init {
+        done
+    } else {
+        running && seen.health.ready
+    };
+    ContainerStatus {
+        name: c.name.clone(),
+        image: last.map_or(c.image.clone().unwrap_or_default(), |r| r.image.clone()),
+        image_id: last.map_or(String::new(), |r| r.image_id.clone()),
+        container_id: last
+            .filter(|_| state.waiting.is_none() || last_state.is_some())
+            .map(container_id),
+        ready,
+        started: Some(running && (role == Role::Init || seen.health.started)),
+        restart_count: last.map_or(0, |r| r.attempt as i32),
+        state: Some(state),
+        last_state: Some(last_state.unwrap_or_default()),
+        allocated_resources: c.resources.as_ref().and_then(|r| r.requests.clone()),
+        resources: c.resources.clone(),
+        ..ContainerStatus::default()
+    }
+}
+
+/// The id the API shows for an attempt.
+pub fn container_id(record: &Record) -> String {
+    format!("amphipod://{}", record.id)
+}
+
+fn states(pod: PodView<'_>, role: Role, seen: &Seen) -> (ContainerState, Option<ContainerState>) {
+    let before = seen.previous.as_ref().and_then(terminated);
+    let Some(last) = &seen.last else {
+        return (waiting_state(pod, seen), before);
+    };
+    if let Some(started_at) = last.is_running().then(|| last.started_at()).flatten() {
+        let running = ContainerStateRunning {
+            started_at: Some(Time(started_at)),
+        };
+        return (
+            ContainerState {
+                running: Some(running),
+                ..ContainerState::default()
+            },
+            before,
+        );
+    }
+    let Some(ended) = terminated(last) else {
+        return (waiting_state(pod, seen), before);
+    };
+    let code = last.exit().map_or(0, |exit| exit.exit_code);
+    if seen.waiting.is_some() && restarts_after(role, pod.restart_policy(), code) && !pod.is_deleted() {
+        return (waiting_state(pod, seen), Some(ended));
+    }
+    (ended, before)
+}
+
+fn waiting_state(pod: PodView<'_>, seen: &Seen) -> ContainerState {
+    let (reason, message) = match &seen.waiting {
+        Some(waiting) => (waiting.reason, Some(waiting.message.clone())),
+        None if pod.init_containers().is_empty() => ("ContainerCreating", None),
+        None => ("PodInitializing", None),
+    };
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message,
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
+}
+
+fn terminated(record: &Record) -> Option<ContainerState> {
+    let exit = record.exit()?;
+    let terminated = ContainerStateTerminated {
+        container_id: Some(container_id(record)),
+        exit_code: exit.exit_code,
+        reason: Some(exit.reason.clone()),
+        message: exit.message.clone(),
+        started_at: exit.started_at.map(Time),
+        finished_at: exit.finished_at.map(Time),
+        signal: None,
+    };
+    Some(ContainerState {
+        terminated: Some(terminated),
+        ..ContainerState::default()
+    })
+}
+
+/// In a Pod that is over, a container that should have run and left no trace counts as failed.
+fn account_for_all(
+    pod: PodView<'_>,
+    seen: &Observed,
+    inits: &mut [ContainerStatus],
+    mains: &mut [ContainerStatus],
+) {
+    let started_inits = inits.iter().rposition(was_started).map_or(0, |last| last + 1);
+    let lost = inits[..started_inits].iter_mut().filter(|s| !has_terminated(s));
+    lost.for_each(mark_unknown);
+    if has_initialized(pod, seen) {
+        mains
+            .iter_mut()
+            .filter(|s| !has_terminated(s))
+            .for_each(mark_unknown);
+    }
+}
+
+fn was_started(status: &ContainerStatus) -> bool {
+    let has_run = |s: &ContainerState| s.running.is_some() || s.terminated.is_some();
+    status.state.as_ref().is_some_and(has_run) || status.last_state.as_ref().is_some_and(has_run)
+}
+
+fn has_terminated(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|s| s.terminated.is_some())
+}
+
+fn mark_unknown(status: &mut ContainerStatus) {
+    let before = status.last_state.take().filter(|s| s.terminated.is_some());
+    status.state = Some(before.unwrap_or_else(|| ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            reason: Some(UNKNOWN_REASON.into()),
+            message: Some(UNKNOWN_MESSAGE.into()),
+            exit_code: UNKNOWN_EXIT_CODE,
+            ..ContainerStateTerminated::default()
+        }),
+        ..ContainerState::default()
+    }));
+    status.last_state = Some(ContainerState::default());
+    status.ready = false;
+    status.started = Some(false);
+}
+
+/// How many containers are in which state.
+#[derive(Default)]
+struct Tally {
+    waiting: usize,
+    running: usize,
+    stopped: usize,
+    succeeded: usize,
+}
+
+fn tally(mains: &[ContainerStatus]) -> Tally {
+    let mut tally = Tally::default();
+    for status in mains {
+        let state = status.state.as_ref();
+        let before = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+        match state.map(|s| (&s.running, &s.terminated)) {
+            Some((Some(_), _)) => tally.running += 1,
+            Some((None, Some(ended))) => {
+                tally.stopped += 1;
+                tally.succeeded += usize::from(ended.exit_code == 0);
+            }
+            _ if before.is_some() => tally.stopped += 1,
+            _ => tally.waiting += 1,
+        }
+    }
+    tally
+}
+
+fn phase(
+    pod: PodView<'_>,
+    inits: &[ContainerStatus],
+    mains: &[ContainerStatus],
+    over: bool,
+    seen: &Observed,
+) -> String {
+    let t = tally(mains);
+    if seen.verdict.is_some() && over {
+        return "Failed".into();
+    }
+    let phase = if init_failed(pod, inits) {
+        "Failed"
+    } else if init_pending(pod, inits, seen) || t.waiting > 0 {
+        if over { "Failed" } else { "Pending" }
+    } else if t.running > 0 {
+        "Running"
+    } else {
+        match pod.restart_policy() {
+            _ if t.stopped == 0 => "Pending",
+            RestartPolicy::Always if !over => "Running",
+            _ if t.stopped == t.succeeded => "Succeeded",
+            RestartPolicy::OnFailure if !over => "Running",
+            _ => "Failed",
+        }
+    };
+    phase.to_owned()
+}
+
+fn exit_of(status: &ContainerStatus) -> Option<i32> {
+    status.state.as_ref()?.terminated.as_ref().map(|t| t.exit_code)
+}
+
+fn init_failed(pod: PodView<'_>, inits: &[ContainerStatus]) -> bool {
+    let is_init = |s: &&ContainerStatus| pod.container(&s.name).is_some_and(|(_, r)| r == Role::Init);
+    let failed = |s: &ContainerStatus| exit_of(s).is_some_and(|code| code != 0);
+    pod.restart_policy() == RestartPolicy::Never && inits.iter().filter(is_init).any(failed)
+}
+
+fn init_pending(pod: PodView<'_>, inits: &[ContainerStatus], seen: &Observed) -> bool {
+    if has_initialized(pod, seen) {
+        return false;
+    }
+    inits.iter().any(|s| match pod.container(&s.name) {
+        Some((_, Role::Sidecar)) => s.started != Some(true),
+        _ => exit_of(s) != Some(0),
+    })
+}
+
+/// True while the Pod has namespaces with an address.
+pub fn has_sandbox(seen: &Observed) -> bool {
+    matches!(seen.sandbox, Sandbox::Ready)
+}
+
+/// True when the Pod ended by itself: it stays until someone deletes it.
+pub fn is_terminal(pod: PodView<'_>, seen: &Observed) -> bool {
+    (seen.verdict.is_some() || is_finished(pod, seen)) && is_over(pod, seen)
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! Typed questions to a Pod object: its containers and their roles, restart policy, names. Owns no state.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use sha2::{Digest, Sha256};
+
+/// Grace a Pod gets when neither it nor its deletion names one; upstream's default.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// What a container is in its Pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to completion before those after it.
+    Init,
+    /// An init container with `restartPolicy: Always` (KEP-753).
+    Sidecar,
+    Main,
+}
+
+/// `spec.restartPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// A Pod with its spec at hand.
+#[derive(Clone, Copy)]
+pub struct PodView<'a> {
+    pub pod: &'a Pod,
+    pub spec: &'a PodSpec,
+}
+
+impl<'a> PodView<'a> {
+    /// `None` for an object without a spec, which no API server stores.
+    pub fn new(pod: &'a Pod) -> Option<Self> {
+        pod.spec.as_ref().map(|spec| PodView { pod, spec })
+    }
+
+    pub fn name(&self) -> &'a str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> &'a str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub fn uid(&self) -> &'a str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// `name_namespace(uid)`, as upstream names a Pod in messages.
+    pub fn full_name(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid())
+    }
+
+    pub fn hostname(&self) -> String {
+        let name = self
+            .spec
+            .hostname
+            .as_deref()
+            .filter(|h| !h.is_empty())
+            .unwrap_or(self.name());
+        name.chars()
+            .take(63)
+            .collect::<String>()
+            .trim_end_matches(['-', '.'])
+            .to_owned()
+    }
+
+    pub fn restart_policy(&self) -> RestartPolicy {
+        match self.spec.restart_policy.as_deref() {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        }
+    }
+
+    pub fn init_containers(&self) -> &'a [Container] {
+        self.spec.init_containers.as_deref().unwrap_or_default()
+    }
+
+    /// Every container in starting order with its role.
+    pub fn containers(&self) -> impl Iterator<Item = (&'a Container, Role)> + use<'a> {
+        let init = self.init_containers().iter().map(|c| (c, init_role(c)));
+        init.chain(self.spec.containers.iter().map(|c| (c, Role::Main)))
+    }
+
+    pub fn container(&self, name: &str) -> Option<(&'a Container, Role)> {
+        self.containers().find(|(c, _)| c.name == name)
+    }
+
+    /// `spec.containers{name}` or `spec.initContainers{name}`, as events refer to a container.
+    pub fn field_path(&self, name: &str) -> String {
+        match self.container(name) {
+            Some((_, Role::Init | Role::Sidecar)) => format!("spec.initContainers{{{name}}}"),
+            _ => format!("spec.containers{{{name}}}"),
+        }
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.pod.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Seconds between SIGTERM and SIGKILL now, at least 1 once the Pod is deleted (as upstream).
+    pub fn grace_seconds(&self) -> i64 {
+        let own = self
+            .spec
+            .termination_grace_period_seconds
+            .unwrap_or(DEFAULT_GRACE_SECONDS);
+        match self.pod.metadata.deletion_grace_period_seconds {
+            Some(grace) if self.is_deleted() => grace.max(1),
+            _ => own.max(1),
+        }
+    }
+}
+
+fn init_role(container: &Container) -> Role {
+    match container.restart_policy.as_deref() {
+        Some("Always") => Role::Sidecar,
+        _ => Role::Init,
+    }
+}
+
+/// Restart policy of one container: a sidecar always restarts, an init container as the Pod does but
+/// never after success.
+pub fn restarts_after(role: Role, policy: RestartPolicy, exit_code: i32) -> bool {
+    match (role, policy) {
+        (Role::Sidecar, _) => true,
+        (Role::Init, RestartPolicy::Never) | (Role::Main, RestartPolicy::Never) => false,
+        (Role::Init, _) | (Role::Main, RestartPolicy::OnFailure) => exit_code != 0,
+        (Role::Main, RestartPolicy::Always) => true,
+    }
+}
+
+/// Hash of what makes a container another one when changed in place: name and image, as upstream.
+pub fn spec_hash(container: &Container) -> String {
+    let image = container.image.as_deref().unwrap_or_default();
+    hex::encode(&Sha256::digest(format!("{}\0{image}", container.name))[..8])
+}
