@@ -28,7 +28,13 @@ pub struct Context {
 impl Context {
     pub fn new(client: Client, options: ControllerOptions, shutdown: CancellationToken) -> Self {
         let events = EventSink::start(client.clone(), shutdown.clone());
-        Self { client, options: Arc::new(options), events, watches: Arc::new(Watches::new()), shutdown }
+        Self {
+            client,
+            options: Arc::new(options),
+            events,
+            watches: Arc::new(Watches::new()),
+            shutdown,
+        }
     }
 }
 

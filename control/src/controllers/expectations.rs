@@ -32,12 +32,26 @@ impl Expected {
 
 impl Expectations {
     pub fn expect_creations(&self, owner: &ObjectKey, count: usize) {
-        self.expect(owner, Expected { creations: count, deletions: HashSet::new(), since: Instant::now() });
+        self.expect(
+            owner,
+            Expected {
+                creations: count,
+                deletions: HashSet::new(),
+                since: Instant::now(),
+            },
+        );
     }
 
     pub fn expect_deletions(&self, owner: &ObjectKey, uids: impl IntoIterator<Item = String>) {
         let deletions = uids.into_iter().collect();
-        self.expect(owner, Expected { creations: 0, deletions, since: Instant::now() });
+        self.expect(
+            owner,
+            Expected {
+                creations: 0,
+                deletions,
+                since: Instant::now(),
+            },
+        );
     }
 
     fn expect(&self, owner: &ObjectKey, expected: Expected) {

@@ -30,7 +30,11 @@ pub struct ControllerOptions {
 
 impl ControllerOptions {
     pub fn new(pod_cidr: IpNet) -> Self {
-        Self { pod_cidr, root_ca: None, node_monitor_grace: Duration::from_secs(40) }
+        Self {
+            pod_cidr,
+            root_ca: None,
+            node_monitor_grace: Duration::from_secs(40),
+        }
     }
 }
 
@@ -40,7 +44,11 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
     let controllers: Vec<BoxFuture<'static, ()>> = vec![replicaset::start(&context)];
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
-    if shutdown.run_until_cancelled(context.watches.synced()).await.is_none() {
+    if shutdown
+        .run_until_cancelled(context.watches.synced())
+        .await
+        .is_none()
+    {
         return;
     }
     for controller in controllers {

@@ -12,7 +12,10 @@ pub struct StepError {
 
 impl StepError {
     pub fn new(step: impl Into<String>, source: kube::Error) -> Self {
-        Self { step: step.into(), source: Box::new(source) }
+        Self {
+            step: step.into(),
+            source: Box::new(source),
+        }
     }
 
     /// What the API answered, when it answered at all.
@@ -40,15 +43,18 @@ impl StepError {
 
     /// A create was refused because its namespace is going away (upstream's cause `NamespaceTerminating`).
     pub fn is_namespace_terminating(&self) -> bool {
-        self.status().is_some_and(|status| status.code == 403 && names_terminating_namespace(status))
+        self.status()
+            .is_some_and(|status| status.code == 403 && names_terminating_namespace(status))
     }
 }
 
 fn names_terminating_namespace(status: &Status) -> bool {
-    let by_cause = status
-        .details
-        .as_ref()
-        .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"));
+    let by_cause = status.details.as_ref().is_some_and(|details| {
+        details
+            .causes
+            .iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+    });
     by_cause || status.message.contains("because it is being terminated")
 }
 

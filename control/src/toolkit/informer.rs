@@ -68,7 +68,10 @@ where
     pub fn new(indexes: &[IndexFn<K>]) -> Arc<Self> {
         let indexes = indexes.iter().map(|index| (*index, HashMap::new())).collect();
         Arc::new(Self {
-            cache: RwLock::new(Cache { namespaces: HashMap::new(), indexes }),
+            cache: RwLock::new(Cache {
+                namespaces: HashMap::new(),
+                indexes,
+            }),
             handlers: RwLock::new(Vec::new()),
             synced: watch::channel(false).0,
         })
@@ -80,22 +83,43 @@ where
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        read(&self.cache).namespaces.get(&key.namespace)?.get(&key.name).cloned()
+        read(&self.cache)
+            .namespaces
+            .get(&key.namespace)?
+            .get(&key.name)
+            .cloned()
     }
 
     pub fn list(&self) -> Vec<Arc<K>> {
-        read(&self.cache).namespaces.values().flat_map(BTreeMap::values).cloned().collect()
+        read(&self.cache)
+            .namespaces
+            .values()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect()
     }
 
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        read(&self.cache).namespaces.get(namespace).into_iter().flat_map(BTreeMap::values).cloned().collect()
+        read(&self.cache)
+            .namespaces
+            .get(namespace)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect()
     }
 
     /// The objects which index number `index` files under `value`.
     pub fn indexed(&self, index: usize, value: &str) -> Vec<Arc<K>> {
         let cache = read(&self.cache);
-        let keys = cache.indexes.get(index).and_then(|(_, entries)| entries.get(value));
-        keys.into_iter().flatten().filter_map(|key| cache.get(key)).collect()
+        let keys = cache
+            .indexes
+            .get(index)
+            .and_then(|(_, entries)| entries.get(value));
+        keys.into_iter()
+            .flatten()
+            .filter_map(|key| cache.get(key))
+            .collect()
     }
 
     /// Waits until the first list is in the cache.
@@ -131,8 +155,12 @@ where
     }
 
     fn finish_list(&self, listed: HashSet<ObjectKey>) {
-        let gone: Vec<ObjectKey> =
-            self.list().iter().map(|object| ObjectKey::of(object.as_ref())).filter(|key| !listed.contains(key)).collect();
+        let gone: Vec<ObjectKey> = self
+            .list()
+            .iter()
+            .map(|object| ObjectKey::of(object.as_ref()))
+            .filter(|key| !listed.contains(key))
+            .collect();
         for key in gone {
             self.remove(&key, None);
         }
@@ -262,8 +290,19 @@ mod tests {
     fn what_a_relist_no_longer_shows_is_deleted() {
         use watcher::Event::{Apply, Init, InitApply, InitDone};
         let (informer, log) = recorded();
-        replay(&informer, vec![Init, InitApply(pod("a", "1", "1", "x")), InitDone, Apply(pod("b", "2", "2", "x"))]);
-        replay(&informer, vec![Init, InitApply(pod("b", "2", "2", "x")), InitDone]);
+        replay(
+            &informer,
+            vec![
+                Init,
+                InitApply(pod("a", "1", "1", "x")),
+                InitDone,
+                Apply(pod("b", "2", "2", "x")),
+            ],
+        );
+        replay(
+            &informer,
+            vec![Init, InitApply(pod("b", "2", "2", "x")), InitDone],
+        );
         assert_eq!(*lock(&log), ["added a", "added b", "deleted a"]);
     }
 
@@ -271,7 +310,10 @@ mod tests {
     fn a_name_reused_by_another_object_is_a_delete_and_an_add() {
         use watcher::Event::Apply;
         let (informer, log) = recorded();
-        replay(&informer, vec![Apply(pod("a", "1", "1", "")), Apply(pod("a", "2", "2", ""))]);
+        replay(
+            &informer,
+            vec![Apply(pod("a", "1", "1", "")), Apply(pod("a", "2", "2", ""))],
+        );
         assert_eq!(*lock(&log), ["added a", "deleted a", "added a"]);
     }
 
@@ -279,10 +321,16 @@ mod tests {
     fn indexes_follow_updates_and_deletes() {
         use watcher::Event::{Apply, Delete};
         let (informer, _) = recorded();
-        replay(&informer, vec![Apply(pod("a", "1", "1", "")), Apply(pod("a", "1", "2", "x"))]);
+        replay(
+            &informer,
+            vec![Apply(pod("a", "1", "1", "")), Apply(pod("a", "1", "2", "x"))],
+        );
         assert_eq!(informer.indexed(0, "x").len(), 1);
         replay(&informer, vec![Apply(pod("a", "1", "3", "y"))]);
-        assert_eq!((informer.indexed(0, "x").len(), informer.indexed(0, "y").len()), (0, 1));
+        assert_eq!(
+            (informer.indexed(0, "x").len(), informer.indexed(0, "y").len()),
+            (0, 1)
+        );
         replay(&informer, vec![Delete(pod("a", "1", "4", "y"))]);
         assert!(informer.indexed(0, "y").is_empty() && informer.list().is_empty());
     }

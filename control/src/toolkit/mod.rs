@@ -8,8 +8,10 @@ pub mod lock;
 pub mod owners;
 pub mod patch;
 pub mod pods;
+pub mod quantity;
 pub mod queue;
 pub mod selectors;
+pub mod taints;
 pub mod worker;
 
 pub use error::{StepError, Steps};

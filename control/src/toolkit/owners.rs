@@ -4,7 +4,10 @@ use kube::{Resource, ResourceExt};
 
 /// The owner with `controller: true`; an object has at most one.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
 }
 
 /// The uid of the managing controller: what the caches index by.
@@ -39,7 +42,10 @@ pub enum Claim {
 
 /// Decides by controllerRef, selector and deletion, as upstream's `ControllerRefManager`.
 pub fn claim(owner: &ObjectMeta, object: &ObjectMeta, selected: bool) -> Claim {
-    let (owner_dying, object_dying) = (owner.deletion_timestamp.is_some(), object.deletion_timestamp.is_some());
+    let (owner_dying, object_dying) = (
+        owner.deletion_timestamp.is_some(),
+        object.deletion_timestamp.is_some(),
+    );
     match controller_of(object) {
         Some(reference) if Some(&reference.uid) != owner.uid.as_ref() => Claim::Ignore,
         Some(_) if selected => Claim::Keep,
@@ -59,8 +65,13 @@ mod tests {
         ObjectMeta {
             uid: Some(uid.into()),
             deletion_timestamp: dying.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
-            owner_references: controller
-                .map(|uid| vec![OwnerReference { uid: uid.into(), controller: Some(true), ..Default::default() }]),
+            owner_references: controller.map(|uid| {
+                vec![OwnerReference {
+                    uid: uid.into(),
+                    controller: Some(true),
+                    ..Default::default()
+                }]
+            }),
             ..Default::default()
         }
     }
@@ -69,16 +80,41 @@ mod tests {
     fn claims_follow_reference_then_selector_then_deletion() {
         let cases = [
             ("ours and selected", Some("o"), false, false, true, Claim::Keep),
-            ("ours, labels changed", Some("o"), false, false, false, Claim::Release),
-            ("ours, labels changed, owner dying", Some("o"), true, false, false, Claim::Ignore),
+            (
+                "ours, labels changed",
+                Some("o"),
+                false,
+                false,
+                false,
+                Claim::Release,
+            ),
+            (
+                "ours, labels changed, owner dying",
+                Some("o"),
+                true,
+                false,
+                false,
+                Claim::Ignore,
+            ),
             ("another's", Some("x"), false, false, true, Claim::Ignore),
             ("orphan that matches", None, false, false, true, Claim::Adopt),
             ("orphan that does not", None, false, false, false, Claim::Ignore),
-            ("orphan, but the owner is dying", None, true, false, true, Claim::Ignore),
+            (
+                "orphan, but the owner is dying",
+                None,
+                true,
+                false,
+                true,
+                Claim::Ignore,
+            ),
             ("orphan that is dying", None, false, true, true, Claim::Ignore),
         ];
         for (name, controller, owner_dying, object_dying, selected, expected) in cases {
-            let got = claim(&meta("o", None, owner_dying), &meta("p", controller, object_dying), selected);
+            let got = claim(
+                &meta("o", None, owner_dying),
+                &meta("p", controller, object_dying),
+                selected,
+            );
             assert_eq!(got, expected, "{name}");
         }
     }

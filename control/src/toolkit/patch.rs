@@ -65,7 +65,11 @@ mod tests {
             (json!({"a": 1}), json!({"a": 2}), Some(json!({"a": 2}))),
             (json!({"a": 1, "b": 1}), json!({"b": 1}), Some(json!({"a": null}))),
             (json!({"c": [1, 2]}), json!({"c": [2]}), Some(json!({"c": [2]}))),
-            (json!({"m": {"x": 1, "y": 2}}), json!({"m": {"x": 1, "y": 3}}), Some(json!({"m": {"y": 3}}))),
+            (
+                json!({"m": {"x": 1, "y": 2}}),
+                json!({"m": {"x": 1, "y": 3}}),
+                Some(json!({"m": {"y": 3}})),
+            ),
         ];
         for (before, after, expected) in cases {
             assert_eq!(difference(&before, &after), expected, "{before} -> {after}");
@@ -73,7 +77,10 @@ mod tests {
     }
 
     fn documents() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<i32>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            any::<i32>().prop_map(Value::from),
+            "[a-c]{0,2}".prop_map(Value::from)
+        ];
         let value = leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
@@ -81,7 +88,8 @@ mod tests {
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         });
-        prop::collection::btree_map("[a-d]", value, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+        prop::collection::btree_map("[a-d]", value, 0..4)
+            .prop_map(|map| Value::Object(map.into_iter().collect()))
     }
 
     proptest! {

@@ -5,11 +5,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
 }
 
 pub fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .filter(|name| !name.is_empty())
 }
 
 /// Succeeded or Failed: its containers will not run again.
@@ -27,7 +33,12 @@ pub fn is_active(pod: &Pod) -> bool {
 }
 
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+    pod.status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 pub fn is_ready(pod: &Pod) -> bool {
@@ -48,7 +59,9 @@ pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
     if min_ready_seconds <= 0 {
         return Some(Timestamp::MIN);
     }
-    ready_since(pod)?.checked_add(Duration::from_secs(min_ready_seconds.unsigned_abs().into())).ok()
+    ready_since(pod)?
+        .checked_add(Duration::from_secs(min_ready_seconds.unsigned_abs().into()))
+        .ok()
 }
 
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {

@@ -48,7 +48,10 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
             earliest: HashMap::new(),
             failures: HashMap::new(),
         };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
     }
 
     pub fn add(&self, key: T) {
@@ -132,7 +135,9 @@ impl<T: Clone + Eq + Hash + Ord> State<T> {
 
     fn promote(&mut self, now: Instant) {
         while self.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            let Some(Reverse((at, key))) = self.later.pop() else { return };
+            let Some(Reverse((at, key))) = self.later.pop() else {
+                return;
+            };
             if self.earliest.get(&key) == Some(&at) {
                 self.earliest.remove(&key);
                 self.add(key);
@@ -162,7 +167,9 @@ impl<T: Clone + Eq + Hash + Ord> State<T> {
 }
 
 fn backoff(failures: u32) -> Duration {
-    BACKOFF_BASE.checked_mul(1 << failures.min(20)).map_or(BACKOFF_MAX, |delay| delay.min(BACKOFF_MAX))
+    BACKOFF_BASE
+        .checked_mul(1 << failures.min(20))
+        .map_or(BACKOFF_MAX, |delay| delay.min(BACKOFF_MAX))
 }
 
 #[cfg(test)]
@@ -171,9 +178,20 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_limit() {
-        let cases = [(0, 5), (1, 10), (4, 80), (13, 40_960), (14, 60_000), (u32::MAX, 60_000)];
+        let cases = [
+            (0, 5),
+            (1, 10),
+            (4, 80),
+            (13, 40_960),
+            (14, 60_000),
+            (u32::MAX, 60_000),
+        ];
         for (failures, millis) in cases {
-            assert_eq!(backoff(failures), Duration::from_millis(millis), "after {failures}");
+            assert_eq!(
+                backoff(failures),
+                Duration::from_millis(millis),
+                "after {failures}"
+            );
         }
     }
 
@@ -209,7 +227,10 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 2);
         queue.done(&key);
         lock(&queue.state).promote(Instant::now() + Duration::from_secs(60));
-        assert!(lock(&queue.state).take().is_none(), "the later promises were dropped");
+        assert!(
+            lock(&queue.state).take().is_none(),
+            "the later promises were dropped"
+        );
     }
 
     #[tokio::test(start_paused = true)]

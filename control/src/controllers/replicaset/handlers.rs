@@ -19,7 +19,10 @@ pub fn register(controller: &Arc<Controller>) {
         this.queue.add(ObjectKey::of(set.as_ref()));
     });
     let this = controller.clone();
-    controller.watches.pods.on_change(move |change| this.pod_changed(change));
+    controller
+        .watches
+        .pods
+        .on_change(move |change| this.pod_changed(change));
 }
 
 impl Controller {
@@ -64,7 +67,11 @@ impl Controller {
     }
 
     fn queue_adopters(&self, pod: &Pod) {
-        for set in self.watches.replica_sets.in_namespace(&pod.namespace().unwrap_or_default()) {
+        for set in self
+            .watches
+            .replica_sets
+            .in_namespace(&pod.namespace().unwrap_or_default())
+        {
             if selector(&set).is_some_and(|selector| selector.matches(&pod.metadata)) {
                 self.queue.add(ObjectKey::of(set.as_ref()));
             }
@@ -73,5 +80,8 @@ impl Controller {
 }
 
 pub fn selector(set: &ReplicaSet) -> Option<Labels> {
-    set.spec.as_ref().map(|spec| Labels::new(&spec.selector)).filter(|selector| !selector.selects_all())
+    set.spec
+        .as_ref()
+        .map(|spec| Labels::new(&spec.selector))
+        .filter(|selector| !selector.selects_all())
 }

@@ -39,7 +39,10 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let queue = controller.queue.clone();
         let controller = &controller;
-        work("replicaset", queue, WORKERS, shutdown, |key| controller.reconcile(key)).await;
+        work("replicaset", queue, WORKERS, shutdown, |key| {
+            controller.reconcile(key)
+        })
+        .await;
     })
 }
 
@@ -59,7 +62,11 @@ impl Controller {
         };
         let cache_is_current = self.expectations.satisfied(&key);
         let claimed = self.claim(&set).await?;
-        let active: Vec<Arc<Pod>> = claimed.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
+        let active: Vec<Arc<Pod>> = claimed
+            .iter()
+            .filter(|pod| pods::is_active(pod))
+            .cloned()
+            .collect();
         let scaled = if cache_is_current && set.metadata.deletion_timestamp.is_none() {
             self.scale(&key, &set, &active).await
         } else {
@@ -78,7 +85,8 @@ impl Controller {
     ) -> Result<(), StepError> {
         let before = set.status.clone().unwrap_or_default();
         let after = status::compute(set, claimed, failure, Timestamp::now());
-        let Some(patch) = patch::versioned::<ReplicaSetStatus>(&set.metadata, "status", &before, &after) else {
+        let Some(patch) = patch::versioned::<ReplicaSetStatus>(&set.metadata, "status", &before, &after)
+        else {
             return Ok(());
         };
         let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -90,18 +98,32 @@ impl Controller {
     }
 
     fn sets(&self, set: &ReplicaSet) -> Api<ReplicaSet> {
-        Api::namespaced(self.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default())
+        Api::namespaced(
+            self.client.clone(),
+            set.metadata.namespace.as_deref().unwrap_or_default(),
+        )
     }
 
     fn pods(&self, set: &ReplicaSet) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default())
+        Api::namespaced(
+            self.client.clone(),
+            set.metadata.namespace.as_deref().unwrap_or_default(),
+        )
     }
 }
 
 /// A ready Pod becomes available by the passage of time alone: come back then.
 fn next_look(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Outcome {
-    let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-    let upcoming = active.iter().filter_map(|pod| pods::available_at(pod, min_ready)).filter(|at| *at > now).min();
+    let min_ready = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.min_ready_seconds)
+        .unwrap_or(0);
+    let upcoming = active
+        .iter()
+        .filter_map(|pod| pods::available_at(pod, min_ready))
+        .filter(|at| *at > now)
+        .min();
     match upcoming {
         None => Outcome::Done,
         Some(at) => {

@@ -26,15 +26,33 @@ pub fn victims(active: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Tim
 
 fn crowding(related: &[Arc<Pod>]) -> HashMap<String, usize> {
     let mut per_node = HashMap::new();
-    for node in related.iter().filter(|pod| pods::is_active(pod)).filter_map(|pod| pods::node_name(pod)) {
+    for node in related
+        .iter()
+        .filter(|pod| pods::is_active(pod))
+        .filter_map(|pod| pods::node_name(pod))
+    {
         *per_node.entry(node.to_owned()).or_insert(0) += 1;
     }
     per_node
 }
 
 fn order(a: &Pod, b: &Pod, crowding: &HashMap<String, usize>, now: Timestamp) -> Ordering {
-    let crowd = |pod: &Pod| Reverse(pods::node_name(pod).and_then(|node| crowding.get(node)).copied().unwrap_or(0));
-    let key = |pod: &Pod| (pods::node_name(pod).is_some(), phase_order(pod), pods::is_ready(pod), deletion_cost(pod));
+    let crowd = |pod: &Pod| {
+        Reverse(
+            pods::node_name(pod)
+                .and_then(|node| crowding.get(node))
+                .copied()
+                .unwrap_or(0),
+        )
+    };
+    let key = |pod: &Pod| {
+        (
+            pods::node_name(pod).is_some(),
+            phase_order(pod),
+            pods::is_ready(pod),
+            deletion_cost(pod),
+        )
+    };
     key(a)
         .cmp(&key(b))
         .then_with(|| crowd(a).cmp(&crowd(b)))
@@ -53,7 +71,10 @@ fn phase_order(pod: &Pod) -> u8 {
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
-    pod.annotations().get(DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0)
+    pod.annotations()
+        .get(DELETION_COST)
+        .and_then(|cost| cost.parse().ok())
+        .unwrap_or(0)
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {
@@ -64,12 +85,23 @@ fn created(pod: &Pod) -> Option<Timestamp> {
 /// (KEP-2185).
 fn age_class(since: Option<Timestamp>, now: Timestamp) -> u32 {
     let seconds = since.map_or(0, |since| now.duration_since(since).as_secs().max(0));
-    u64::try_from(seconds).unwrap_or(0).checked_ilog2().map_or(0, |log| log + 1)
+    u64::try_from(seconds)
+        .unwrap_or(0)
+        .checked_ilog2()
+        .map_or(0, |log| log + 1)
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.into_iter().flatten().map(|container| container.restart_count).max().unwrap_or(0)
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    statuses
+        .into_iter()
+        .flatten()
+        .map(|container| container.restart_count)
+        .max()
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -97,22 +129,44 @@ mod tests {
     #[test]
     fn each_rule_decides_when_those_before_it_tie() {
         let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
-        let ready_at = |time: &str| {
-            json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": time}]}})
-        };
+        let ready_at = |time: &str| json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": time}]}});
         let restarted = |count: i32| {
             json!({"status": {"containerStatuses": [
                 {"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": count}]}})
         };
         let cases = [
-            ("unassigned before assigned", json!({"spec": {"nodeName": null}}), json!({})),
-            ("pending before running", json!({"status": {"phase": "Pending"}}), json!({})),
-            ("unknown before running", json!({"status": {"phase": "Unknown"}}), json!({})),
+            (
+                "unassigned before assigned",
+                json!({"spec": {"nodeName": null}}),
+                json!({}),
+            ),
+            (
+                "pending before running",
+                json!({"status": {"phase": "Pending"}}),
+                json!({}),
+            ),
+            (
+                "unknown before running",
+                json!({"status": {"phase": "Unknown"}}),
+                json!({}),
+            ),
             ("unready before ready", unready, json!({})),
-            ("cheaper before dearer", json!({"metadata": {"annotations": {DELETION_COST: "-5"}}}), json!({})),
-            ("ready for less time", ready_at("2026-01-01T23:59:00Z"), ready_at("2026-01-01T00:00:00Z")),
+            (
+                "cheaper before dearer",
+                json!({"metadata": {"annotations": {DELETION_COST: "-5"}}}),
+                json!({}),
+            ),
+            (
+                "ready for less time",
+                ready_at("2026-01-01T23:59:00Z"),
+                ready_at("2026-01-01T00:00:00Z"),
+            ),
             ("more restarts", restarted(3), restarted(1)),
-            ("newer", json!({"metadata": {"creationTimestamp": "2026-01-01T23:00:00Z"}}), json!({})),
+            (
+                "newer",
+                json!({"metadata": {"creationTimestamp": "2026-01-01T23:00:00Z"}}),
+                json!({}),
+            ),
         ];
         for (name, delete, keep) in cases {
             assert_eq!(first_victim(delete, keep, &[]), "delete", "{name}");
@@ -122,7 +176,10 @@ mod tests {
     #[test]
     fn the_crowded_node_loses_one_first() {
         let related = [pod("x", json!({"spec": {"nodeName": "n2"}}))];
-        assert_eq!(first_victim(json!({"spec": {"nodeName": "n2"}}), json!({}), &related), "delete");
+        assert_eq!(
+            first_victim(json!({"spec": {"nodeName": "n2"}}), json!({}), &related),
+            "delete"
+        );
     }
 
     #[test]

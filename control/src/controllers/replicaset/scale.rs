@@ -26,19 +26,30 @@ pub struct Failure {
 }
 
 impl Controller {
-    pub(super) async fn scale(&self, key: &ObjectKey, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Failure> {
+    pub(super) async fn scale(
+        &self,
+        key: &ObjectKey,
+        set: &ReplicaSet,
+        active: &[Arc<Pod>],
+    ) -> Result<(), Failure> {
         let wanted = usize::try_from(super::status::replicas(set)).unwrap_or(0);
         if active.len() < wanted {
             let missing = (wanted - active.len()).min(BURST);
             let created = self.create(key, set, missing).await;
-            return created.map_err(|error| Failure { reason: "FailedCreate", error });
+            return created.map_err(|error| Failure {
+                reason: "FailedCreate",
+                error,
+            });
         }
         let surplus = (active.len() - wanted).min(BURST);
         if surplus == 0 {
             return Ok(());
         }
         let victims = rank::victims(active, &self.related(set), surplus, Timestamp::now());
-        self.delete(key, set, &victims).await.map_err(|error| Failure { reason: "FailedDelete", error })
+        self.delete(key, set, &victims).await.map_err(|error| Failure {
+            reason: "FailedDelete",
+            error,
+        })
     }
 
     /// Creates in batches of 1, 2, 4, …: when the API refuses the first, it is not asked hundreds of times.
@@ -61,17 +72,32 @@ impl Controller {
     }
 
     async fn create_one(&self, key: &ObjectKey, set: &ReplicaSet) -> Result<(), StepError> {
-        let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else { return Ok(()) };
+        let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else {
+            return Ok(());
+        };
         let pod = pod_template::pod(template, &key.namespace, &key.name, controller_reference(set));
-        match self.pods(set).create(&PostParams::default(), &pod).await.step(|| format!("create a Pod of {key}")) {
+        match self
+            .pods(set)
+            .create(&PostParams::default(), &pod)
+            .await
+            .step(|| format!("create a Pod of {key}"))
+        {
             Ok(created) => {
-                self.events.normal(set, "SuccessfulCreate", format!("Created pod: {}", created.name_any()));
+                self.events.normal(
+                    set,
+                    "SuccessfulCreate",
+                    format!("Created pod: {}", created.name_any()),
+                );
                 Ok(())
             }
             Err(error) => {
                 self.expectations.creation_observed(key);
                 if !error.is_namespace_terminating() {
-                    self.events.warning(set, "FailedCreate", format!("Error creating: {}", error.message()));
+                    self.events.warning(
+                        set,
+                        "FailedCreate",
+                        format!("Error creating: {}", error.message()),
+                    );
                 }
                 Err(error)
             }
@@ -79,18 +105,28 @@ impl Controller {
     }
 
     async fn delete(&self, key: &ObjectKey, set: &ReplicaSet, victims: &[Arc<Pod>]) -> Result<(), StepError> {
-        self.expectations.expect_deletions(key, victims.iter().filter_map(|pod| pod.uid()));
+        self.expectations
+            .expect_deletions(key, victims.iter().filter_map(|pod| pod.uid()));
         let results = join_all(victims.iter().map(|pod| self.delete_one(key, set, pod))).await;
         results.into_iter().collect()
     }
 
     async fn delete_one(&self, key: &ObjectKey, set: &ReplicaSet, pod: &Pod) -> Result<(), StepError> {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
-        let this_one = Preconditions { uid: pod.uid(), resource_version: None };
+        let this_one = Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        };
         let params = DeleteParams::default().preconditions(this_one);
-        match self.pods(set).delete(&name, &params).await.step_opt(|| format!("delete Pod {name} of {key}")) {
+        match self
+            .pods(set)
+            .delete(&name, &params)
+            .await
+            .step_opt(|| format!("delete Pod {name} of {key}"))
+        {
             Ok(Some(_)) => {
-                self.events.normal(set, "SuccessfulDelete", format!("Deleted pod: {name}"));
+                self.events
+                    .normal(set, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(())
             }
             Ok(None) => {
@@ -99,7 +135,11 @@ impl Controller {
             }
             Err(error) => {
                 self.expectations.deletion_observed(key, &uid);
-                self.events.warning(set, "FailedDelete", format!("Error deleting: {}", error.message()));
+                self.events.warning(
+                    set,
+                    "FailedDelete",
+                    format!("Error deleting: {}", error.message()),
+                );
                 Err(error)
             }
         }
@@ -113,7 +153,11 @@ impl Controller {
         };
         siblings
             .iter()
-            .flat_map(|sibling| self.watches.pods.indexed(BY_OWNER, &sibling.uid().unwrap_or_default()))
+            .flat_map(|sibling| {
+                self.watches
+                    .pods
+                    .indexed(BY_OWNER, &sibling.uid().unwrap_or_default())
+            })
             .collect()
     }
 }

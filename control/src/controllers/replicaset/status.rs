@@ -21,7 +21,11 @@ pub fn compute(
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
-    let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+    let min_ready = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.min_ready_seconds)
+        .unwrap_or(0);
     let labels = template_labels(set);
     let active: Vec<&Arc<Pod>> = claimed.iter().filter(|pod| pods::is_active(pod)).collect();
     let count = |wanted: &dyn Fn(&Pod) -> bool| to_i32(active.iter().filter(|pod| wanted(pod)).count());
@@ -43,9 +47,19 @@ fn template_labels(set: &ReplicaSet) -> BTreeMap<String, String> {
 }
 
 /// Sets ReplicaFailure while Pods cannot be created or deleted, and removes it once they can.
-fn conditions(set: &ReplicaSet, failure: Option<&Failure>, now: Timestamp) -> Option<Vec<ReplicaSetCondition>> {
-    let mut conditions = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let known = conditions.iter().any(|condition| condition.type_ == "ReplicaFailure");
+fn conditions(
+    set: &ReplicaSet,
+    failure: Option<&Failure>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let mut conditions = set
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
+    let known = conditions
+        .iter()
+        .any(|condition| condition.type_ == "ReplicaFailure");
     match failure {
         Some(failure) if !known => conditions.push(ReplicaSetCondition {
             type_: "ReplicaFailure".into(),
@@ -85,7 +99,8 @@ mod tests {
     }
 
     fn pod(details: Value) -> Arc<Pod> {
-        let mut base = json!({"metadata": {"labels": {"app": "x", "v": "1"}}, "status": {"phase": "Running"}});
+        let mut base =
+            json!({"metadata": {"labels": {"app": "x", "v": "1"}}, "status": {"phase": "Running"}});
         json_patch::merge(&mut base, &details);
         Arc::new(serde_json::from_value(base).expect("a pod"))
     }
@@ -119,7 +134,10 @@ mod tests {
     #[test]
     fn a_failure_is_a_condition_until_it_ends() {
         let error = StepErrorFixture::refused();
-        let failure = Failure { reason: "FailedCreate", error };
+        let failure = Failure {
+            reason: "FailedCreate",
+            error,
+        };
         let now = Timestamp::UNIX_EPOCH;
         let failed = compute(&set(json!({"replicas": 0})), &[], Some(&failure), now);
         let condition = &failed.conditions.as_ref().expect("a condition")[0];

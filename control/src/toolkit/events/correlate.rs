@@ -18,8 +18,15 @@ const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
-    Create { name: String, message: String },
-    Count { name: String, count: i32, message: String },
+    Create {
+        name: String,
+        message: String,
+    },
+    Count {
+        name: String,
+        count: i32,
+        message: String,
+    },
     Drop,
 }
 
@@ -65,11 +72,21 @@ impl Correlator {
         match self.seen.get_mut(&identity) {
             Some(seen) => {
                 seen.count = seen.count.saturating_add(1);
-                Verdict::Count { name: seen.name.clone(), count: seen.count, message }
+                Verdict::Count {
+                    name: seen.name.clone(),
+                    count: seen.count,
+                    message,
+                }
             }
             None => {
                 let name = event_name(&occurrence.about, now);
-                self.seen.insert(identity, Seen { name: name.clone(), count: 1 });
+                self.seen.insert(
+                    identity,
+                    Seen {
+                        name: name.clone(),
+                        count: 1,
+                    },
+                );
                 Verdict::Create { name, message }
             }
         }
@@ -82,10 +99,10 @@ impl Correlator {
 
     fn combine(&mut self, occurrence: &Occurrence, now: Timestamp) -> (Identity, String) {
         let key = identity(occurrence, "");
-        let similar = self
-            .similar
-            .entry(key.clone())
-            .or_insert_with(|| Similar { messages: HashSet::new(), last: now });
+        let similar = self.similar.entry(key.clone()).or_insert_with(|| Similar {
+            messages: HashSet::new(),
+            last: now,
+        });
         if now.as_second() - similar.last.as_second() > SIMILAR_WINDOW_SECONDS {
             similar.messages.clear();
         }
@@ -94,14 +111,23 @@ impl Correlator {
             similar.messages.insert(occurrence.message.clone());
         }
         if similar.messages.len() < SIMILAR_LIMIT {
-            return (identity(occurrence, &occurrence.message), occurrence.message.clone());
+            return (
+                identity(occurrence, &occurrence.message),
+                occurrence.message.clone(),
+            );
         }
-        (key, format!("(combined from similar events): {}", occurrence.message))
+        (
+            key,
+            format!("(combined from similar events): {}", occurrence.message),
+        )
     }
 
     fn spend(&mut self, occurrence: &Occurrence, now: Timestamp) -> bool {
         let key = (object(&occurrence.about), occurrence.component);
-        let budget = self.budgets.entry(key).or_insert(Budget { tokens: BURST, last: now });
+        let budget = self.budgets.entry(key).or_insert(Budget {
+            tokens: BURST,
+            last: now,
+        });
         let elapsed = now.duration_since(budget.last).as_secs_f64().max(0.0);
         budget.tokens = (budget.tokens + elapsed * REFILL_PER_SECOND).min(BURST);
         budget.last = now;
@@ -137,12 +163,22 @@ fn identity(occurrence: &Occurrence, message: &str) -> Identity {
 
 fn object(about: &ObjectReference) -> String {
     let part = |field: &Option<String>| field.clone().unwrap_or_default();
-    format!("{}/{}/{}/{}", part(&about.kind), part(&about.namespace), part(&about.name), part(&about.uid))
+    format!(
+        "{}/{}/{}/{}",
+        part(&about.kind),
+        part(&about.namespace),
+        part(&about.name),
+        part(&about.uid)
+    )
 }
 
 /// `<object>.<nanoseconds in hex>`, as client-go names them.
 fn event_name(about: &ObjectReference, now: Timestamp) -> String {
-    format!("{}.{:x}", about.name.as_deref().unwrap_or("event"), now.as_nanosecond())
+    format!(
+        "{}.{:x}",
+        about.name.as_deref().unwrap_or("event"),
+        now.as_nanosecond()
+    )
 }
 
 #[cfg(test)]
@@ -152,7 +188,11 @@ mod tests {
     fn occurrence(message: &str) -> Occurrence {
         Occurrence {
             component: "test",
-            about: ObjectReference { kind: Some("Pod".into()), name: Some("p".into()), ..Default::default() },
+            about: ObjectReference {
+                kind: Some("Pod".into()),
+                name: Some("p".into()),
+                ..Default::default()
+            },
             type_: "Normal",
             reason: "Happened".into(),
             message: message.into(),
@@ -166,9 +206,18 @@ mod tests {
     #[test]
     fn equal_events_are_counted() {
         let mut correlator = Correlator::default();
-        let Verdict::Create { name, .. } = correlator.observe(&occurrence("m"), at(1)) else { panic!("first is new") };
+        let Verdict::Create { name, .. } = correlator.observe(&occurrence("m"), at(1)) else {
+            panic!("first is new")
+        };
         let second = correlator.observe(&occurrence("m"), at(2));
-        assert_eq!(second, Verdict::Count { name, count: 2, message: "m".into() });
+        assert_eq!(
+            second,
+            Verdict::Count {
+                name,
+                count: 2,
+                message: "m".into()
+            }
+        );
     }
 
     #[test]
@@ -178,11 +227,20 @@ mod tests {
             let verdict = correlator.observe(&occurrence(&format!("m{i}")), at(i));
             assert!(matches!(verdict, Verdict::Create { message, .. } if message == format!("m{i}")));
         }
-        let Verdict::Create { message, name } = correlator.observe(&occurrence("m9"), at(9)) else { panic!("new") };
+        let Verdict::Create { message, name } = correlator.observe(&occurrence("m9"), at(9)) else {
+            panic!("new")
+        };
         assert_eq!(message, "(combined from similar events): m9");
         let next = correlator.observe(&occurrence("m10"), at(10));
         let combined = "(combined from similar events): m10".to_owned();
-        assert_eq!(next, Verdict::Count { name, count: 2, message: combined });
+        assert_eq!(
+            next,
+            Verdict::Count {
+                name,
+                count: 2,
+                message: combined
+            }
+        );
     }
 
     #[test]
@@ -200,6 +258,9 @@ mod tests {
         let mut correlator = Correlator::default();
         correlator.observe(&occurrence("m"), at(1));
         correlator.forget(&occurrence("m"));
-        assert!(matches!(correlator.observe(&occurrence("m"), at(2)), Verdict::Create { .. }));
+        assert!(matches!(
+            correlator.observe(&occurrence("m"), at(2)),
+            Verdict::Create { .. }
+        ));
     }
 }

@@ -45,7 +45,10 @@ impl EventSink {
 
     /// A recorder that signs as `component`, say `deployment-controller`.
     pub fn recorder(&self, component: &'static str) -> Recorder {
-        Recorder { sender: self.0.clone(), component }
+        Recorder {
+            sender: self.0.clone(),
+            component,
+        }
     }
 }
 
@@ -66,10 +69,19 @@ impl Recorder {
 
     fn record(&self, about: &impl Subject, type_: &'static str, reason: &str, mut message: String) {
         message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
-        let occurrence =
-            Occurrence { component: self.component, about: about.reference(), type_, reason: reason.into(), message };
+        let occurrence = Occurrence {
+            component: self.component,
+            about: about.reference(),
+            type_,
+            reason: reason.into(),
+            message,
+        };
         if self.sender.try_send(occurrence).is_err() {
-            tracing::debug!(component = self.component, reason, "too many events are waiting; one was dropped");
+            tracing::debug!(
+                component = self.component,
+                reason,
+                "too many events are waiting; one was dropped"
+            );
         }
     }
 }
@@ -118,7 +130,10 @@ async fn write(
         Verdict::Create { name, message } => (name, message),
         Verdict::Count { name, count, message } => {
             let patch = json!({"count": count, "lastTimestamp": Time(now), "message": message});
-            match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match api
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
                 Err(kube::Error::Api(status)) if status.is_not_found() => (name, message),
                 result => return result.map(drop),
             }
@@ -136,7 +151,11 @@ async fn write(
 
 /// Events about cluster-scoped objects live in `default`.
 fn namespace_of(about: &ObjectReference) -> &str {
-    about.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
+    about
+        .namespace
+        .as_deref()
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or("default")
 }
 
 fn event(occurrence: &Occurrence, name: String, message: String, now: Timestamp) -> Event {
@@ -150,7 +169,10 @@ fn event(occurrence: &Occurrence, name: String, message: String, now: Timestamp)
         involved_object: occurrence.about.clone(),
         reason: Some(occurrence.reason.clone()),
         message: Some(message),
-        source: Some(EventSource { component: Some(occurrence.component.to_owned()), host: None }),
+        source: Some(EventSource {
+            component: Some(occurrence.component.to_owned()),
+            host: None,
+        }),
         reporting_component: Some(occurrence.component.to_owned()),
         reporting_instance: Some(String::new()),
         first_timestamp: time.clone(),
@@ -160,4 +182,3 @@ fn event(occurrence: &Occurrence, name: String, message: String, now: Timestamp)
         ..Default::default()
     }
 }
-
