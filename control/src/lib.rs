@@ -1,10 +1,10 @@
 //! Amphipod's control plane: API server, store, scheduler, controllers and the embedded registry.
-pub mod store;
-pub mod kinds;
+pub mod admission;
 pub mod api;
 pub mod auth;
-pub mod admission;
-pub mod scheduler;
 pub mod controllers;
+pub mod kinds;
 pub mod registry;
+pub mod scheduler;
+pub mod store;
 pub mod toolkit;
