@@ -1,0 +1,369 @@
+//! What an OCI bundle says about a Wasm container: `config.json` read once, checked, and turned into our terms.
+//!
+//! Owns the reading of the OCI runtime specification. Refuses to know Pods and wasmtime. Fields that have no meaning
+//! for a guest without kernel (user, capabilities, namespaces other than the network, rlimits, hooks) are ignored.
+
+use crate::engine::meter::Quota;
+use crate::program::digest::{BadDigest, Digest};
+use amphipod_shim_api::annotations;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Most preopened directories: each costs a descriptor per container and one per instance.
+const MAX_PREOPENS: usize = 128;
+
+/// Most bytes of arguments and environment together (`ARG_MAX` of Linux).
+const MAX_ARGUMENT_BYTES: usize = 2 << 20;
+
+/// The kernel's default period for a CPU quota.
+const DEFAULT_PERIOD_MICROS: u64 = 100_000;
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("reading {path}: {source}")]
+    Read { path: PathBuf, source: oci_spec::OciSpecError },
+    #[error("config.json has no process")]
+    NoProcess,
+    #[error("config.json names no program: process.args is empty and there is no annotation {}", annotations::WASM_MODULE)]
+    NoProgram,
+    #[error("arguments and environment have {0} bytes; at most {MAX_ARGUMENT_BYTES} are allowed")]
+    ArgumentsTooLong(usize),
+    #[error("an argument or environment variable contains a NUL byte")]
+    Nul,
+    #[error("annotation {}: {0}", annotations::WASM_DIGEST)]
+    Digest(#[from] BadDigest),
+    #[error("annotation {}: {0:?} is not a port between 1 and 65535", annotations::WASM_HTTP_PORT)]
+    Port(String),
+    #[error("opening the source {source_path} of the mount at {destination}: {error}")]
+    Mount { source_path: PathBuf, destination: PathBuf, error: nix::Error },
+    #[error("config.json has {0} mounts; at most {MAX_PREOPENS} are allowed")]
+    TooManyMounts(usize),
+    #[error("opening the root filesystem {path}: {error}")]
+    Root { path: PathBuf, error: nix::Error },
+    #[error("finding {program:?} in the image: {error}")]
+    Program { program: String, error: nix::Error },
+}
+
+/// A directory the guest gets, pinned by a descriptor: what is at the path later does not matter.
+#[derive(Debug)]
+pub struct Preopen {
+    pub directory: OwnedFd,
+    pub guest_path: String,
+    pub read_only: bool,
+}
+
+/// Where the binary is.
+#[derive(Debug)]
+pub enum ProgramRef {
+    /// Named by annotations: the node's content store.
+    Stored { file: PathBuf, digest: Digest, cache: Option<PathBuf> },
+    /// A file of the image's own root filesystem (`compat-smart` images, containerd).
+    InImage(OwnedFd),
+}
+
+/// A Wasm container, in our terms.
+#[derive(Debug)]
+pub struct Container {
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: Option<String>,
+    pub preopens: Vec<Preopen>,
+    pub program: ProgramRef,
+    pub http_port: u16,
+    pub sandbox: String,
+    pub netns: Option<PathBuf>,
+    pub memory_limit: Option<u64>,
+    pub quota: Option<Quota>,
+    pub shares: u64,
+}
+
+/// Reads `config.json` of a bundle.
+///
+/// # Errors
+/// When it cannot be read or parsed.
+pub fn read_spec(bundle: &Path) -> Result<Spec, BundleError> {
+    let path = bundle.join("config.json");
+    Spec::load(&path).map_err(|source| BundleError::Read { path, source })
+}
+
+/// The annotations of a bundle.
+pub fn annotations_of(spec: &Spec) -> HashMap<String, String> {
+    spec.annotations().clone().unwrap_or_default()
+}
+
+impl Container {
+    /// Understands a bundle. `rootfs` is the image's root filesystem if it has one, `id` the container's id.
+    ///
+    /// # Errors
+    /// When something in it cannot be given to a guest; the message is for the container's status.
+    pub fn from_spec(spec: &Spec, rootfs: Option<OwnedFd>, id: &str) -> Result<Self, BundleError> {
+        let process = spec.process().as_ref().ok_or(BundleError::NoProcess)?;
+        let args = process.args().clone().unwrap_or_default();
+        let env = process.env().clone().unwrap_or_default();
+        check_strings(&args, &env)?;
+        let notes = annotations_of(spec);
+        let program = program(&notes, &args, rootfs.as_ref())?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+        let memory = resources.and_then(|resources| resources.memory().as_ref());
+        let read_only_root = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+        Ok(Self {
+            args,
+            env: env.iter().map(|entry| split_env(entry)).collect(),
+            cwd: cwd(process.cwd()),
+            preopens: preopens(spec.mounts().as_deref().unwrap_or_default(), rootfs, read_only_root)?,
+            program,
+            http_port: http_port(&notes)?,
+            sandbox: notes.get(annotations::SANDBOX_ID).cloned().unwrap_or_else(|| id.to_owned()),
+            netns: netns(spec),
+            memory_limit: memory.and_then(|memory| memory.limit()).and_then(|limit| u64::try_from(limit).ok()),
+            quota: cpu.and_then(|cpu| quota(cpu.quota(), cpu.period())),
+            shares: cpu.and_then(|cpu| cpu.shares()).unwrap_or_default(),
+        })
+    }
+}
+
+fn check_strings(args: &[String], env: &[String]) -> Result<(), BundleError> {
+    let all = || args.iter().chain(env);
+    if all().any(|text| text.contains('\0')) {
+        return Err(BundleError::Nul);
+    }
+    let bytes = all().map(|text| text.len() + 1).sum();
+    if bytes > MAX_ARGUMENT_BYTES { Err(BundleError::ArgumentsTooLong(bytes)) } else { Ok(()) }
+}
+
+fn split_env(entry: &str) -> (String, String) {
+    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+    (name.to_owned(), value.to_owned())
+}
+
+/// The root is where guests begin anyway; naming it would promise a preopen that may not be there.
+fn cwd(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    (!text.is_empty() && text != "/").then(|| text.to_owned())
+}
+
+fn http_port(notes: &HashMap<String, String>) -> Result<u16, BundleError> {
+    let Some(text) = notes.get(annotations::WASM_HTTP_PORT) else {
+        return Ok(annotations::WASM_HTTP_PORT_DEFAULT);
+    };
+    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| BundleError::Port(text.clone()))
+}
+
+fn netns(spec: &Spec) -> Option<PathBuf> {
+    let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
+    namespaces.iter().find(|ns| ns.typ() == LinuxNamespaceType::Network)?.path().clone()
+}
+
+/// `cpu.cfs_quota_us` semantics: a quota that is not positive is none.
+fn quota(quota: Option<i64>, period: Option<u64>) -> Option<Quota> {
+    let micros = u64::try_from(quota?).ok().filter(|micros| *micros > 0)?;
+    let period = period.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD_MICROS);
+    Some(Quota { time: Duration::from_micros(micros), period: Duration::from_micros(period) })
+}
+
+fn program(
+    notes: &HashMap<String, String>,
+    args: &[String],
+    rootfs: Option<&OwnedFd>,
+) -> Result<ProgramRef, BundleError> {
+    if let Some(file) = notes.get(annotations::WASM_MODULE) {
+        let digest = notes.get(annotations::WASM_DIGEST).map(String::as_str).unwrap_or_default().parse()?;
+        let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
+        return Ok(ProgramRef::Stored { file: file.into(), digest, cache });
+    }
+    let (Some(name), Some(rootfs)) = (args.first(), rootfs) else { return Err(BundleError::NoProgram) };
+    open_in(rootfs, Path::new(name))
+        .map(ProgramRef::InImage)
+        .map_err(|error| BundleError::Program { program: name.clone(), error })
+}
+
+/// Opens a file of the image; links are followed inside the image only.
+fn open_in(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = openat2(root, path, how)?;
+    if is(&file, SFlag::S_IFREG)? { Ok(file) } else { Err(nix::Error::EACCES) }
+}
+
+fn is(fd: &impl AsFd, kind: SFlag) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == kind)
+}
+
+/// Opens a directory of the host without reading from it.
+fn open_path(path: &Path) -> nix::Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Opens the image's root filesystem at `path`.
+///
+/// # Errors
+/// When it is not there.
+pub fn open_root(path: &Path) -> Result<OwnedFd, BundleError> {
+    open_path(path).map_err(|error| BundleError::Root { path: path.to_owned(), error })
+}
+
+/// The bind mounts of directories, and the image's root if it has one. WASI preopens are directories: a mounted file
+/// (`/etc/hosts`) has no place in it and is left out.
+fn preopens(
+    mounts: &[Mount],
+    rootfs: Option<OwnedFd>,
+    read_only_root: bool,
+) -> Result<Vec<Preopen>, BundleError> {
+    if mounts.len() > MAX_PREOPENS {
+        return Err(BundleError::TooManyMounts(mounts.len()));
+    }
+    let mut all = Vec::new();
+    if let Some(directory) = rootfs {
+        all.push(Preopen { directory, guest_path: "/".to_owned(), read_only: read_only_root });
+    }
+    for mount in mounts {
+        all.extend(preopen(mount)?);
+    }
+    Ok(all)
+}
+
+fn preopen(mount: &Mount) -> Result<Option<Preopen>, BundleError> {
+    let has = |wanted: &str| mount.options().iter().flatten().any(|option| option == wanted);
+    let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
+    let Some(source) = mount.source().as_ref().filter(|_| is_bind) else { return Ok(None) };
+    let destination = mount.destination();
+    let failed = |error| BundleError::Mount {
+        source_path: source.clone(),
+        destination: destination.clone(),
+        error,
+    };
+    let directory = open_path(source).map_err(failed)?;
+    if !is(&directory, SFlag::S_IFDIR).map_err(failed)? {
+        tracing::debug!(?destination, "a mounted file is not given to a Wasm guest");
+        return Ok(None);
+    }
+    let guest_path = destination.to_string_lossy().into_owned();
+    Ok(Some(Preopen { directory, guest_path, read_only: has("ro") || has("rro") }))
+}
+
+impl Preopen {
+    /// A host path to exactly this directory.
+    pub fn host_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(config: serde_json::Value) -> Result<Container, BundleError> {
+        Container::from_spec(&serde_json::from_value(config).unwrap(), None, "c1")
+    }
+
+    fn minimal() -> serde_json::Value {
+        json!({
+            "ociVersion": "1.2.0",
+            "process": {"args": ["prog", "a"], "env": ["A=b=c", "EMPTY"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+            "annotations": {
+                "dev.amphipod.wasm/module": "/store/m",
+                "dev.amphipod.wasm/digest": Digest::of(b"m").to_string(),
+            },
+        })
+    }
+
+    #[test]
+    fn the_least_a_container_needs() {
+        let container = parse(minimal()).unwrap();
+        assert_eq!(container.args, ["prog", "a"]);
+        assert_eq!(container.env, [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]);
+        assert_eq!((container.http_port, container.sandbox.as_str()), (8080, "c1"));
+        assert_eq!((container.memory_limit, container.quota, container.shares), (None, None, 0));
+        assert!(container.netns.is_none() && container.preopens.is_empty() && container.cwd.is_none());
+    }
+
+    #[test]
+    fn limits_network_and_annotations() {
+        let mut config = minimal();
+        config["annotations"]["dev.amphipod.wasm/http-port"] = json!("9000");
+        config["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
+        config["linux"] = json!({
+            "namespaces": [{"type": "ipc"}, {"type": "network", "path": "/run/ns/net"}],
+            "resources": {"memory": {"limit": 1000}, "cpu": {"shares": 512, "quota": 50000, "period": 200000}},
+        });
+        let container = parse(config).unwrap();
+        assert_eq!((container.http_port, container.sandbox.as_str()), (9000, "pod"));
+        assert_eq!(container.netns.as_deref(), Some(Path::new("/run/ns/net")));
+        assert_eq!((container.memory_limit, container.shares), (Some(1000), 512));
+        let expected = Quota { time: Duration::from_millis(50), period: Duration::from_millis(200) };
+        assert_eq!(container.quota, Some(expected));
+    }
+
+    #[test]
+    fn quotas() {
+        let millis = |time, period| {
+            Some(Quota { time: Duration::from_millis(time), period: Duration::from_millis(period) })
+        };
+        for (given, period, expected) in [
+            (None, None, None),
+            (Some(-1), Some(100_000), None),
+            (Some(0), None, None),
+            (Some(10_000), None, millis(10, 100)),
+            (Some(10_000), Some(0), millis(10, 100)),
+        ] {
+            assert_eq!(quota(given, period), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let with = |pointer: &str, value: serde_json::Value| {
+            let mut config = minimal();
+            let (parent, key) = pointer.rsplit_once('|').unwrap();
+            config.pointer_mut(parent).unwrap()[key] = value;
+            parse(config).unwrap_err().to_string()
+        };
+        assert!(with("/annotations|dev.amphipod.wasm/digest", json!("sha256:../x")).contains("not a digest"));
+        assert!(with("/annotations|dev.amphipod.wasm/http-port", json!("70000")).contains("70000"));
+        assert!(with("/process|args", json!(["a\0b"])).contains("NUL"));
+        assert!(with("/process|env", json!(["x".repeat(3 << 20)])).contains("bytes"));
+        let mounts = json!([{"destination": "/d", "type": "bind", "source": "/nonexistent"}]);
+        assert!(with("|mounts", mounts).contains("/nonexistent"));
+    }
+
+    #[test]
+    fn directories_become_preopens_and_files_do_not() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("hosts");
+        std::fs::write(&file, "").unwrap();
+        let mut config = minimal();
+        config["mounts"] = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "type": "bind", "source": home.path(), "options": ["rbind", "ro"]},
+            {"destination": "/rw", "source": home.path(), "options": ["bind"]},
+            {"destination": "/etc/hosts", "type": "bind", "source": file},
+        ]);
+        let container = parse(config).unwrap();
+        let seen: Vec<_> = container.preopens.iter().map(|p| (p.guest_path.as_str(), p.read_only)).collect();
+        assert_eq!(seen, [("/data", true), ("/rw", false)]);
+        assert!(container.preopens[0].host_path().join("hosts").exists());
+    }
+
+    #[test]
+    fn a_program_in_the_image_cannot_lead_out_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("app.wasm"), "").unwrap();
+        std::os::unix::fs::symlink("/app.wasm", root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("out")).unwrap();
+        let fd = open_root(root.path()).unwrap();
+        assert!(open_in(&fd, Path::new("/app.wasm")).is_ok());
+        assert!(open_in(&fd, Path::new("link")).is_ok());
+        assert!(open_in(&fd, Path::new("out")).is_err());
+        assert!(open_in(&fd, Path::new("../../../etc/passwd")).is_err());
+        assert!(open_in(&fd, Path::new("/")).is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! CPU time of a container: measured on the thread that runs it, and held to its quota.
+//!
+//! Owns the account of one container and the wrapper that charges it. Refuses to know what runs inside. The quota is
+//! the kernel's own scheme (`cpu.cfs_quota_us` in each `cpu.cfs_period_us`) over epochs instead of over the
+//! scheduler tick: a guest keeps its thread for at most one epoch, so it can overdraw by one epoch, and pays that
+//! back in the next period.
+
+use super::ticker::Ticker;
+use nix::time::{ClockId, clock_gettime};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// CPU time allowed in every period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    pub time: Duration,
+    pub period: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    start: Instant,
+    spent: Duration,
+}
+
+impl Window {
+    /// Moves to the period that holds `now`, paying debt off with the quota of the periods that passed.
+    fn roll(&mut self, now: Instant, quota: Quota) {
+        let passed = now.saturating_duration_since(self.start).as_nanos() / quota.period.as_nanos().max(1);
+        if passed == 0 {
+            return;
+        }
+        let periods = u32::try_from(passed).unwrap_or(u32::MAX);
+        self.spent = self.spent.saturating_sub(quota.time.saturating_mul(periods));
+        self.start = now;
+    }
+}
+
+/// The account of one container.
+pub struct Meter {
+    ticker: Ticker,
+    spent_nanos: AtomicU64,
+    throttled_nanos: AtomicU64,
+    quota: Option<(Quota, Mutex<Window>)>,
+}
+
+impl Meter {
+    /// An empty account.
+    pub fn new(ticker: Ticker, quota: Option<Quota>) -> Arc<Self> {
+        let window = Window { start: Instant::now(), spent: Duration::ZERO };
+        Arc::new(Self {
+            ticker,
+            spent_nanos: AtomicU64::new(0),
+            throttled_nanos: AtomicU64::new(0),
+            quota: quota.map(|quota| (quota, Mutex::new(window))),
+        })
+    }
+
+    /// CPU time used so far.
+    pub fn spent(&self) -> Duration {
+        Duration::from_nanos(self.spent_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Time the container was held back by its quota.
+    pub fn throttled(&self) -> Duration {
+        Duration::from_nanos(self.throttled_nanos.load(Ordering::Relaxed))
+    }
+
+    fn charge(&self, time: Duration) {
+        self.spent_nanos.fetch_add(nanos(time), Ordering::Relaxed);
+        if let Some((_, window)) = &self.quota {
+            window.lock().unwrap_or_else(PoisonError::into_inner).spent += time;
+        }
+    }
+
+    /// How long the container must wait before it may run again.
+    fn debt(&self, now: Instant) -> Option<Duration> {
+        let (quota, window) = self.quota.as_ref()?;
+        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.roll(now, *quota);
+        if window.spent < quota.time {
+            return None;
+        }
+        let wait = (window.start + quota.period).saturating_duration_since(now);
+        self.throttled_nanos.fetch_add(nanos(wait), Ordering::Relaxed);
+        Some(wait)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn thread_cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// A guest's future: each poll is measured, charged, and refused while the container is over its quota.
+pub struct Metered<F> {
+    meter: Arc<Meter>,
+    guest: Pin<Box<F>>,
+    throttle: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F: Future> Metered<F> {
+    /// Wraps `guest`; must be polled in the runtime of its Pod.
+    pub fn new(meter: Arc<Meter>, guest: F) -> Self {
+        Self { meter, guest: Box::pin(guest), throttle: None }
+    }
+
+    fn poll_throttle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(sleep) = &mut self.throttle {
+                std::task::ready!(sleep.as_mut().poll(cx));
+                self.throttle = None;
+            }
+            match self.meter.debt(Instant::now()) {
+                Some(wait) => self.throttle = Some(Box::pin(tokio::time::sleep(wait))),
+                None => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl<F: Future> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        std::task::ready!(self.poll_throttle(cx));
+        let this = &mut *self;
+        let before = thread_cpu_time();
+        let running = this.meter.ticker.run();
+        let result = this.guest.as_mut().poll(cx);
+        drop(running);
+        this.meter.charge(thread_cpu_time().saturating_sub(before));
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTA: Quota = Quota { time: Duration::from_millis(20), period: Duration::from_millis(100) };
+
+    fn meter(quota: Option<Quota>) -> Arc<Meter> {
+        Meter::new(Ticker::start(Vec::new()).unwrap(), quota)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_within_its_quota_never_waits() {
+        let meter = meter(Some(QUOTA));
+        meter.charge(Duration::from_millis(19));
+        assert_eq!(meter.debt(Instant::now()), None);
+        assert_eq!(meter.spent(), Duration::from_millis(19));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_over_its_quota_waits_for_the_next_period() {
+        let meter = meter(Some(QUOTA));
+        meter.charge(Duration::from_millis(25));
+        assert_eq!(meter.debt(Instant::now()), Some(Duration::from_millis(100)));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert_eq!(meter.debt(Instant::now()), None);
+        meter.charge(Duration::from_millis(15));
+        assert!(meter.debt(Instant::now()).is_some(), "the 5 ms overdrawn before are owed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_quota_nothing_waits() {
+        let meter = meter(None);
+        meter.charge(Duration::from_secs(1000));
+        assert_eq!(meter.debt(Instant::now()), None);
+    }
+
+    #[tokio::test]
+    async fn work_on_this_thread_is_charged() {
+        let meter = meter(None);
+        Metered::new(Arc::clone(&meter), async {
+            let start = thread_cpu_time();
+            while thread_cpu_time() - start < Duration::from_millis(3) {}
+        })
+        .await;
+        assert!(meter.spent() >= Duration::from_millis(3));
+    }
+}

@@ -1,0 +1,169 @@
+//! stdout and stderr of a guest, on the sinks of its container.
+//!
+//! Owns sharing one sink among the instances of a container, and backpressure from a FIFO that nobody reads. Refuses
+//! to know what a sink is made of.
+
+use amphipod_shim_api::stdio::Sink;
+use bytes::{Buf as _, Bytes, BytesMut};
+use std::io::{self, Write as _};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+
+/// Most bytes a guest may write at once, and so most that wait here for a slow reader (times the instances that
+/// write at the same time).
+const PERMIT: usize = 64 << 10;
+
+struct Inner {
+    sink: Sink,
+    backlog: BytesMut,
+}
+
+impl Inner {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.backlog.is_empty() {
+            let written = ready!(Pin::new(&mut self.sink).poll_write(cx, &self.backlog))?;
+            self.backlog.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while self.backlog.is_empty() && !bytes.is_empty() {
+            match self.sink.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.backlog.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// One output of a container; clones write to the same sink.
+#[derive(Clone)]
+pub struct Output(Arc<Mutex<Inner>>);
+
+impl Output {
+    /// Takes over a sink.
+    pub fn new(sink: Sink) -> Self {
+        Self(Arc::new(Mutex::new(Inner { sink, backlog: BytesMut::new() })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a message of the host (a trap, say) as lines of its own.
+    pub fn say(&self, text: &str) {
+        let mut message = text.trim_end().to_owned();
+        message.push('\n');
+        if let Err(error) = self.inner().write(message.as_bytes()) {
+            tracing::warn!(%error, text, "could not be written to the container's output");
+        }
+    }
+
+    /// Writes out what waits, as far as the reader takes it, and ends a line that was begun.
+    pub fn finish(&self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut inner = self.inner();
+        let drained = inner.poll_drain(&mut cx);
+        if let Poll::Ready(Err(error)) = drained.is_ready().then(|| Pin::new(&mut inner.sink).poll_shutdown(&mut cx)).unwrap_or(drained) {
+            tracing::warn!(%error, "the end of a container's output is lost");
+        }
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.inner();
+        ready!(inner.poll_drain(cx))?;
+        let bytes = &bytes[..bytes.len().min(PERMIT)];
+        Poll::Ready(inner.write(bytes).map(|()| bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_drain(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_drain(cx)
+    }
+}
+
+#[async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {
+        // An error is told to the guest by its next write.
+        drop(std::future::poll_fn(|cx| self.inner().poll_drain(cx)).await);
+    }
+}
+
+#[async_trait]
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.inner().write(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.inner().poll_drain(&mut cx) {
+            Poll::Ready(Ok(())) => Ok(PERMIT),
+            Poll::Ready(Err(error)) => Err(StreamError::LastOperationFailed(error.into())),
+            Poll::Pending => Ok(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amphipod_shim_api::stdio::Sinks;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn a_fifo_that_nobody_reads_holds_the_guest_back_and_loses_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("out");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let sink = Sinks::open(path.to_str().unwrap(), "").unwrap().stdout;
+        let mut output = Output::new(sink);
+        let chunk = vec![b'x'; PERMIT];
+        let mut sent = 0;
+        while output.check_write().unwrap() > 0 {
+            output.write(chunk.clone().into()).unwrap();
+            sent += chunk.len();
+        }
+        let mut reader = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap();
+        let mut got = vec![0; sent];
+        let (read, ()) = tokio::join!(reader.read_exact(&mut got), output.ready());
+        assert_eq!(read.unwrap(), sent);
+        assert_eq!(output.check_write().unwrap(), PERMIT);
+    }
+}

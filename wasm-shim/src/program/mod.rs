@@ -1,0 +1,9 @@
+//! From a Wasm binary to something that can be instantiated: digest, kind, world, compile cache, loading.
+
+pub mod binary;
+pub mod cache;
+pub mod compile;
+pub mod digest;
+pub mod load;
+pub mod state;
+pub mod world;

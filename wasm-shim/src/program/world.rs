@@ -1,0 +1,260 @@
+//! The world this host offers to guests, and whether a guest fits into it.
+//!
+//! Owns the linkers, the list of what is offered, and how a guest is started. Refuses to know containers. Linking is
+//! decided before anything runs, at compile time and again at load time, so that a missing import is an error with a
+//! name and never a trap.
+
+use super::state::State;
+use wasmtime::component::{Component, Linker as ComponentLinker};
+use wasmtime::{Engine, InstancePre, Linker, Module, Precompiled};
+use wasmtime_wasi::p1;
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+/// The interfaces offered to components, each for every 0.2.x a guest may ask for. The linker decides; this list only
+/// explains its decision, and a test holds it to the linker.
+pub const OFFERED: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+];
+
+/// The version track of [`OFFERED`].
+const OFFERED_VERSION: &str = "0.2.";
+
+/// What core modules may import.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+/// Exports that make a component a program.
+const EXPORT_RUN: &str = "wasi:cli/run";
+const EXPORT_HANDLER: &str = "wasi:http/incoming-handler";
+
+/// Export that makes a core module a program (WASI preview 1, application ABI).
+const EXPORT_START: &str = "_start";
+
+/// Why a guest does not fit this host.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("component imports {import:?}, which this host does not offer (offered: {offered})")]
+    NotOffered { import: String, offered: String },
+    #[error("module imports {module:?} {name:?}, which this host does not offer (offered: the functions of {PREVIEW1:?})")]
+    ModuleNotOffered { module: String, name: String },
+    #[error("component exports neither {EXPORT_RUN}@0.2 nor {EXPORT_HANDLER}@0.2: there is nothing to run (exports: {exports})")]
+    NothingToRun { exports: String },
+    #[error("module does not export a function {EXPORT_START:?} without parameters and results: there is nothing to run")]
+    NoStart,
+    #[error("linking: {0:#}")]
+    Other(wasmtime::Error),
+}
+
+/// A guest that is linked and needs only a store to run.
+pub enum Linked {
+    Module(InstancePre<State>),
+    Command(CommandPre<State>),
+    Http(ProxyPre<State>),
+}
+
+/// The linkers of one engine.
+pub struct World {
+    engine: Engine,
+    modules: Linker<State>,
+    components: ComponentLinker<State>,
+}
+
+impl World {
+    /// Defines everything this host offers.
+    ///
+    /// # Errors
+    /// When wasmtime's own definitions clash, which would be a defect of this program.
+    pub fn new(engine: &Engine) -> wasmtime::Result<Self> {
+        let mut modules = Linker::new(engine);
+        p1::add_to_linker_async(&mut modules, |state: &mut State| &mut state.wasi)?;
+        let mut components = ComponentLinker::new(engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
+        Ok(Self { engine: engine.clone(), modules, components })
+    }
+
+    /// The engine guests of this world are compiled for.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Links a core module that is a preview 1 command.
+    ///
+    /// # Errors
+    /// When an import is missing or of another type, or there is no `_start`.
+    pub fn link_module(&self, module: &Module) -> Result<Linked, LinkError> {
+        let start = module.get_export(EXPORT_START);
+        let fits = start.as_ref().and_then(|export| export.func()).is_some_and(|function| {
+            function.params().len() == 0 && function.results().len() == 0
+        });
+        if !fits {
+            return Err(LinkError::NoStart);
+        }
+        let pre = self.modules.instantiate_pre(module).map_err(|error| self.explain_module(module, error))?;
+        Ok(Linked::Module(pre))
+    }
+
+    /// Links a component that is a command or an HTTP handler; one that is both serves HTTP.
+    ///
+    /// # Errors
+    /// When an import is missing or of another type, or it exports neither.
+    pub fn link_component(&self, component: &Component) -> Result<Linked, LinkError> {
+        let ty = component.component_type();
+        let exports: Vec<&str> = ty.exports(&self.engine).map(|(name, _)| name).collect();
+        let has = |wanted: &str| exports.iter().any(|name| on_our_track(name, wanted));
+        let pre = self.components.instantiate_pre(component).map_err(|error| self.explain(component, error))?;
+        if has(EXPORT_HANDLER) {
+            ProxyPre::new(pre).map(Linked::Http).map_err(LinkError::Other)
+        } else if has(EXPORT_RUN) {
+            CommandPre::new(pre).map(Linked::Command).map_err(LinkError::Other)
+        } else {
+            Err(LinkError::NothingToRun { exports: listed(&exports) })
+        }
+    }
+
+    fn explain(&self, component: &Component, error: wasmtime::Error) -> LinkError {
+        let ty = component.component_type();
+        let missing = ty
+            .imports(&self.engine)
+            .map(|(name, _)| name)
+            .find(|name| !OFFERED.iter().any(|offered| on_our_track(name, offered)));
+        match missing {
+            Some(import) => {
+                LinkError::NotOffered { import: import.to_owned(), offered: offered_for_people() }
+            }
+            None => LinkError::Other(error),
+        }
+    }
+
+    fn explain_module(&self, module: &Module, error: wasmtime::Error) -> LinkError {
+        let missing = module.imports().find(|import| import.module() != PREVIEW1);
+        match missing {
+            Some(import) => LinkError::ModuleNotOffered {
+                module: import.module().to_owned(),
+                name: import.name().to_owned(),
+            },
+            None => LinkError::Other(error),
+        }
+    }
+}
+
+/// Whether `name` (`wasi:cli/run@0.2.3`) is `interface` (`wasi:cli/run`) in a version of the track offered here.
+fn on_our_track(name: &str, interface: &str) -> bool {
+    name.strip_prefix(interface)
+        .and_then(|rest| rest.strip_prefix('@'))
+        .is_some_and(|version| version.starts_with(OFFERED_VERSION))
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn offered_for_people() -> String {
+    OFFERED.iter().map(|name| format!("{name}@{OFFERED_VERSION}x")).collect::<Vec<_>>().join(", ")
+}
+
+/// Which kind of compiled code a file holds, without mapping it.
+pub fn precompiled_kind(path: &std::path::Path) -> Option<Precompiled> {
+    Engine::detect_precompiled_file(path).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::compiler;
+
+    fn world() -> World {
+        World::new(&compiler().unwrap()).unwrap()
+    }
+
+    fn component(text: &str) -> Result<Linked, LinkError> {
+        let world = world();
+        let component = Component::new(world.engine(), wat::parse_str(text).unwrap()).unwrap();
+        world.link_component(&component)
+    }
+
+    fn module(text: &str) -> Result<Linked, LinkError> {
+        let world = world();
+        let module = Module::new(world.engine(), wat::parse_str(text).unwrap()).unwrap();
+        world.link_module(&module)
+    }
+
+    fn refusal(result: Result<Linked, LinkError>) -> String {
+        result.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_interface_offered_links() {
+        for name in OFFERED {
+            for version in ["0.2.0", "0.2.6"] {
+                let text = format!(r#"(component (import "{name}@{version}" (instance)))"#);
+                let message = refusal(component(&text));
+                assert!(message.contains("nothing to run"), "{name}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_import_is_named() {
+        let message = refusal(component(r#"(component (import "foo:bar/baz@1.0.0" (instance (export "f" (func)))))"#));
+        assert!(
+            message.starts_with(r#"component imports "foo:bar/baz@1.0.0", which this host does not offer (offered: wasi:cli"#),
+            "{message}"
+        );
+        let message = refusal(module(r#"(module (import "env" "abort" (func)) (func (export "_start")))"#));
+        assert!(message.starts_with(r#"module imports "env" "abort", which this host does not offer"#), "{message}");
+    }
+
+    #[test]
+    fn an_import_of_another_type_is_refused() {
+        let text = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param f64))) (func (export "_start")))"#;
+        assert!(refusal(module(text)).starts_with("linking: "));
+    }
+
+    #[test]
+    fn a_module_needs_a_start() {
+        assert!(matches!(module("(module)"), Err(LinkError::NoStart)));
+        assert!(matches!(module(r#"(module (func (export "_start") (param i32)))"#), Err(LinkError::NoStart)));
+        assert!(matches!(module(r#"(module (func (export "_start")))"#), Ok(Linked::Module(_))));
+    }
+
+    #[test]
+    fn tracks() {
+        for (name, interface, expected) in [
+            ("wasi:cli/run@0.2.0", "wasi:cli/run", true),
+            ("wasi:cli/run@0.3.0", "wasi:cli/run", false),
+            ("wasi:cli/run", "wasi:cli/run", false),
+            ("wasi:cli/runner@0.2.0", "wasi:cli/run", false),
+        ] {
+            assert_eq!(on_our_track(name, interface), expected, "{name}");
+        }
+    }
+}
