@@ -27,21 +27,31 @@ const DEFAULT_PERIOD_MICROS: u64 = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error("reading {path}: {source}")]
-    Read { path: PathBuf, source: oci_spec::OciSpecError },
+    Read {
+        path: PathBuf,
+        source: oci_spec::OciSpecError,
+    },
     #[error("config.json has no process")]
     NoProcess,
-    #[error("config.json names no program: process.args is empty and there is no annotation {}", annotations::WASM_MODULE)]
+    #[error(
+        "config.json names no program: process.args is empty and there is no annotation {}",
+        annotations::WASM_MODULE
+    )]
     NoProgram,
     #[error("arguments and environment have {0} bytes; at most {MAX_ARGUMENT_BYTES} are allowed")]
     ArgumentsTooLong(usize),
     #[error("an argument or environment variable contains a NUL byte")]
     Nul,
-    #[error("annotation {}: {0}", annotations::WASM_DIGEST)]
+    #[error("annotation {name}: {0}", name = annotations::WASM_DIGEST)]
     Digest(#[from] BadDigest),
-    #[error("annotation {}: {0:?} is not a port between 1 and 65535", annotations::WASM_HTTP_PORT)]
+    #[error("annotation {name}: {0:?} is not a port between 1 and 65535", name = annotations::WASM_HTTP_PORT)]
     Port(String),
     #[error("opening the source {source_path} of the mount at {destination}: {error}")]
-    Mount { source_path: PathBuf, destination: PathBuf, error: nix::Error },
+    Mount {
+        source_path: PathBuf,
+        destination: PathBuf,
+        error: nix::Error,
+    },
     #[error("config.json has {0} mounts; at most {MAX_PREOPENS} are allowed")]
     TooManyMounts(usize),
     #[error("opening the root filesystem {path}: {error}")]
@@ -62,7 +72,11 @@ pub struct Preopen {
 #[derive(Debug)]
 pub enum ProgramRef {
     /// Named by annotations: the node's content store.
-    Stored { file: PathBuf, digest: Digest, cache: Option<PathBuf> },
+    Stored {
+        file: PathBuf,
+        digest: Digest,
+        cache: Option<PathBuf>,
+    },
     /// A file of the image's own root filesystem (`compat-smart` images, containerd).
     InImage(OwnedFd),
 }
@@ -112,17 +126,30 @@ impl Container {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let cpu = resources.and_then(|resources| resources.cpu().as_ref());
         let memory = resources.and_then(|resources| resources.memory().as_ref());
-        let read_only_root = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+        let read_only_root = spec
+            .root()
+            .as_ref()
+            .and_then(|root| root.readonly())
+            .unwrap_or(false);
         Ok(Self {
             args,
             env: env.iter().map(|entry| split_env(entry)).collect(),
             cwd: cwd(process.cwd()),
-            preopens: preopens(spec.mounts().as_deref().unwrap_or_default(), rootfs, read_only_root)?,
+            preopens: preopens(
+                spec.mounts().as_deref().unwrap_or_default(),
+                rootfs,
+                read_only_root,
+            )?,
             program,
             http_port: http_port(&notes)?,
-            sandbox: notes.get(annotations::SANDBOX_ID).cloned().unwrap_or_else(|| id.to_owned()),
+            sandbox: notes
+                .get(annotations::SANDBOX_ID)
+                .cloned()
+                .unwrap_or_else(|| id.to_owned()),
             netns: netns(spec),
-            memory_limit: memory.and_then(|memory| memory.limit()).and_then(|limit| u64::try_from(limit).ok()),
+            memory_limit: memory
+                .and_then(|memory| memory.limit())
+                .and_then(|limit| u64::try_from(limit).ok()),
             quota: cpu.and_then(|cpu| quota(cpu.quota(), cpu.period())),
             shares: cpu.and_then(|cpu| cpu.shares()).unwrap_or_default(),
         })
@@ -135,7 +162,11 @@ fn check_strings(args: &[String], env: &[String]) -> Result<(), BundleError> {
         return Err(BundleError::Nul);
     }
     let bytes = all().map(|text| text.len() + 1).sum();
-    if bytes > MAX_ARGUMENT_BYTES { Err(BundleError::ArgumentsTooLong(bytes)) } else { Ok(()) }
+    if bytes > MAX_ARGUMENT_BYTES {
+        Err(BundleError::ArgumentsTooLong(bytes))
+    } else {
+        Ok(())
+    }
 }
 
 fn split_env(entry: &str) -> (String, String) {
@@ -153,19 +184,31 @@ fn http_port(notes: &HashMap<String, String>) -> Result<u16, BundleError> {
     let Some(text) = notes.get(annotations::WASM_HTTP_PORT) else {
         return Ok(annotations::WASM_HTTP_PORT_DEFAULT);
     };
-    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| BundleError::Port(text.clone()))
+    text.parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| BundleError::Port(text.clone()))
 }
 
 fn netns(spec: &Spec) -> Option<PathBuf> {
     let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
-    namespaces.iter().find(|ns| ns.typ() == LinuxNamespaceType::Network)?.path().clone()
+    namespaces
+        .iter()
+        .find(|ns| ns.typ() == LinuxNamespaceType::Network)?
+        .path()
+        .clone()
 }
 
 /// `cpu.cfs_quota_us` semantics: a quota that is not positive is none.
 fn quota(quota: Option<i64>, period: Option<u64>) -> Option<Quota> {
     let micros = u64::try_from(quota?).ok().filter(|micros| *micros > 0)?;
-    let period = period.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD_MICROS);
-    Some(Quota { time: Duration::from_micros(micros), period: Duration::from_micros(period) })
+    let period = period
+        .filter(|period| *period > 0)
+        .unwrap_or(DEFAULT_PERIOD_MICROS);
+    Some(Quota {
+        time: Duration::from_micros(micros),
+        period: Duration::from_micros(period),
+    })
 }
 
 fn program(
@@ -174,14 +217,27 @@ fn program(
     rootfs: Option<&OwnedFd>,
 ) -> Result<ProgramRef, BundleError> {
     if let Some(file) = notes.get(annotations::WASM_MODULE) {
-        let digest = notes.get(annotations::WASM_DIGEST).map(String::as_str).unwrap_or_default().parse()?;
+        let digest: Digest = notes
+            .get(annotations::WASM_DIGEST)
+            .map(String::as_str)
+            .unwrap_or_default()
+            .parse()?;
         let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
-        return Ok(ProgramRef::Stored { file: file.into(), digest, cache });
+        return Ok(ProgramRef::Stored {
+            file: file.into(),
+            digest,
+            cache,
+        });
     }
-    let (Some(name), Some(rootfs)) = (args.first(), rootfs) else { return Err(BundleError::NoProgram) };
+    let (Some(name), Some(rootfs)) = (args.first(), rootfs) else {
+        return Err(BundleError::NoProgram);
+    };
     open_in(rootfs, Path::new(name))
         .map(ProgramRef::InImage)
-        .map_err(|error| BundleError::Program { program: name.clone(), error })
+        .map_err(|error| BundleError::Program {
+            program: name.clone(),
+            error,
+        })
 }
 
 /// Opens a file of the image; links are followed inside the image only.
@@ -190,7 +246,11 @@ fn open_in(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let file = openat2(root, path, how)?;
-    if is(&file, SFlag::S_IFREG)? { Ok(file) } else { Err(nix::Error::EACCES) }
+    if is(&file, SFlag::S_IFREG)? {
+        Ok(file)
+    } else {
+        Err(nix::Error::EACCES)
+    }
 }
 
 fn is(fd: &impl AsFd, kind: SFlag) -> nix::Result<bool> {
@@ -207,7 +267,10 @@ fn open_path(path: &Path) -> nix::Result<OwnedFd> {
 /// # Errors
 /// When it is not there.
 pub fn open_root(path: &Path) -> Result<OwnedFd, BundleError> {
-    open_path(path).map_err(|error| BundleError::Root { path: path.to_owned(), error })
+    open_path(path).map_err(|error| BundleError::Root {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// The bind mounts of directories, and the image's root if it has one. WASI preopens are directories: a mounted file
@@ -222,7 +285,11 @@ fn preopens(
     }
     let mut all = Vec::new();
     if let Some(directory) = rootfs {
-        all.push(Preopen { directory, guest_path: "/".to_owned(), read_only: read_only_root });
+        all.push(Preopen {
+            directory,
+            guest_path: "/".to_owned(),
+            read_only: read_only_root,
+        });
     }
     for mount in mounts {
         all.extend(preopen(mount)?);
@@ -233,7 +300,9 @@ fn preopens(
 fn preopen(mount: &Mount) -> Result<Option<Preopen>, BundleError> {
     let has = |wanted: &str| mount.options().iter().flatten().any(|option| option == wanted);
     let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
-    let Some(source) = mount.source().as_ref().filter(|_| is_bind) else { return Ok(None) };
+    let Some(source) = mount.source().as_ref().filter(|_| is_bind) else {
+        return Ok(None);
+    };
     let destination = mount.destination();
     let failed = |error| BundleError::Mount {
         source_path: source.clone(),
@@ -246,7 +315,11 @@ fn preopen(mount: &Mount) -> Result<Option<Preopen>, BundleError> {
         return Ok(None);
     }
     let guest_path = destination.to_string_lossy().into_owned();
-    Ok(Some(Preopen { directory, guest_path, read_only: has("ro") || has("rro") }))
+    Ok(Some(Preopen {
+        directory,
+        guest_path,
+        read_only: has("ro") || has("rro"),
+    }))
 }
 
 impl Preopen {
@@ -280,9 +353,15 @@ mod tests {
     fn the_least_a_container_needs() {
         let container = parse(minimal()).unwrap();
         assert_eq!(container.args, ["prog", "a"]);
-        assert_eq!(container.env, [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]);
+        assert_eq!(
+            container.env,
+            [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
+        );
         assert_eq!((container.http_port, container.sandbox.as_str()), (8080, "c1"));
-        assert_eq!((container.memory_limit, container.quota, container.shares), (None, None, 0));
+        assert_eq!(
+            (container.memory_limit, container.quota, container.shares),
+            (None, None, 0)
+        );
         assert!(container.netns.is_none() && container.preopens.is_empty() && container.cwd.is_none());
     }
 
@@ -299,14 +378,20 @@ mod tests {
         assert_eq!((container.http_port, container.sandbox.as_str()), (9000, "pod"));
         assert_eq!(container.netns.as_deref(), Some(Path::new("/run/ns/net")));
         assert_eq!((container.memory_limit, container.shares), (Some(1000), 512));
-        let expected = Quota { time: Duration::from_millis(50), period: Duration::from_millis(200) };
+        let expected = Quota {
+            time: Duration::from_millis(50),
+            period: Duration::from_millis(200),
+        };
         assert_eq!(container.quota, Some(expected));
     }
 
     #[test]
     fn quotas() {
         let millis = |time, period| {
-            Some(Quota { time: Duration::from_millis(time), period: Duration::from_millis(period) })
+            Some(Quota {
+                time: Duration::from_millis(time),
+                period: Duration::from_millis(period),
+            })
         };
         for (given, period, expected) in [
             (None, None, None),
@@ -348,7 +433,11 @@ mod tests {
             {"destination": "/etc/hosts", "type": "bind", "source": file},
         ]);
         let container = parse(config).unwrap();
-        let seen: Vec<_> = container.preopens.iter().map(|p| (p.guest_path.as_str(), p.read_only)).collect();
+        let seen: Vec<_> = container
+            .preopens
+            .iter()
+            .map(|p| (p.guest_path.as_str(), p.read_only))
+            .collect();
         assert_eq!(seen, [("/data", true), ("/rw", false)]);
         assert!(container.preopens[0].host_path().join("hosts").exists());
     }

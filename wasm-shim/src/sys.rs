@@ -17,16 +17,16 @@ pub enum Mapped {
 /// When the file is no compiled artifact of this engine, or the engine's instance allocator cannot hold it.
 pub fn map(engine: &Engine, artifact: &TrustedArtifact) -> wasmtime::Result<Mapped> {
     let path = artifact.path();
-    match Engine::detect_precompiled_file(path)? {
+    match Engine::detect_precompiled_file(&path)? {
         // SAFETY: deserializing runs whatever machine code the file holds, so the file must have been written by
         // wasmtime and by nobody else. `TrustedArtifact` exists only for a regular file which this user owns and
         // nobody else may write, in a directory of the same kind; it is pinned by an open descriptor, and artifacts
         // are replaced by rename, never written in place, so the mapping cannot change under us.
         Some(Precompiled::Module) => Ok(Mapped::Module(unsafe { Module::deserialize_file(engine, path) }?)),
         // SAFETY: as above.
-        Some(Precompiled::Component) => {
-            Ok(Mapped::Component(unsafe { Component::deserialize_file(engine, path) }?))
-        }
+        Some(Precompiled::Component) => Ok(Mapped::Component(unsafe {
+            Component::deserialize_file(engine, path)
+        }?)),
         None => Err(wasmtime::format_err!("not a compiled artifact")),
     }
 }

@@ -20,7 +20,9 @@ const MAX_PER_STORE: usize = 1_000;
 
 /// The error a guest is ended with when it asks for more than the budget has.
 #[derive(Debug, thiserror::Error)]
-#[error("out of memory: {wanted} more bytes would exceed the container's limit of {limit} bytes ({used} in use)")]
+#[error(
+    "out of memory: {wanted} more bytes would exceed the container's limit of {limit} bytes ({used} in use)"
+)]
 pub struct OverBudget {
     pub wanted: u64,
     pub used: u64,
@@ -32,7 +34,6 @@ pub struct Budget {
     /// Bytes; `u64::MAX` for none.
     limit: u64,
     used: AtomicU64,
-    peak: AtomicU64,
     exceeded: AtomicBool,
     freed: Notify,
 }
@@ -43,7 +44,6 @@ impl Budget {
         Arc::new(Self {
             limit: limit.unwrap_or(u64::MAX),
             used: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
             exceeded: AtomicBool::new(false),
             freed: Notify::new(),
         })
@@ -52,11 +52,6 @@ impl Budget {
     /// Bytes in use now.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
-    }
-
-    /// The most bytes that were in use at once.
-    pub fn peak(&self) -> u64 {
-        self.peak.load(Ordering::Relaxed)
     }
 
     /// The limit in bytes, if there is one.
@@ -70,16 +65,16 @@ impl Budget {
     }
 
     fn try_take(&self, bytes: u64) -> std::result::Result<(), OverBudget> {
-        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|total| *total <= self.limit)
-        });
-        match taken {
-            Ok(before) => {
-                self.peak.fetch_max(before + bytes, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(used) => Err(OverBudget { wanted: bytes, used, limit: self.limit }),
-        }
+        let taken = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|total| *total <= self.limit)
+            });
+        taken.map(drop).map_err(|used| OverBudget {
+            wanted: bytes,
+            used,
+            limit: self.limit,
+        })
     }
 
     fn give_back(&self, bytes: u64) {
@@ -94,7 +89,12 @@ impl Budget {
     pub fn open(self: &Arc<Self>, prepaid: u64) -> std::result::Result<Limiter, OverBudget> {
         let bytes = prepaid.saturating_add(INSTANCE_BYTES);
         self.try_take(bytes)?;
-        Ok(Limiter { budget: Arc::clone(self), held: bytes, prepaid, last: 0 })
+        Ok(Limiter {
+            budget: Arc::clone(self),
+            held: bytes,
+            prepaid,
+            last: 0,
+        })
     }
 
     /// Like [`Budget::open`], but waits for other stores to give back what they hold: a burst of requests queues
@@ -225,10 +225,11 @@ mod tests {
         limiter.memory_growing(0, 2 * MIB, None).unwrap();
         limiter.table_growing(0, 1000, None).unwrap();
         limiter.memory_growing(0, MIB, None).unwrap();
-        limiter.memory_grow_failed(wasmtime::Error::msg("no pages")).unwrap();
+        limiter
+            .memory_grow_failed(wasmtime::Error::msg("no pages"))
+            .unwrap();
         drop(limiter);
         assert_eq!(budget.used(), 0);
-        assert!(budget.peak() >= 2 * MIB as u64);
     }
 
     #[test]

@@ -45,18 +45,19 @@ impl Window {
 pub struct Meter {
     ticker: Ticker,
     spent_nanos: AtomicU64,
-    throttled_nanos: AtomicU64,
     quota: Option<(Quota, Mutex<Window>)>,
 }
 
 impl Meter {
     /// An empty account.
     pub fn new(ticker: Ticker, quota: Option<Quota>) -> Arc<Self> {
-        let window = Window { start: Instant::now(), spent: Duration::ZERO };
+        let window = Window {
+            start: Instant::now(),
+            spent: Duration::ZERO,
+        };
         Arc::new(Self {
             ticker,
             spent_nanos: AtomicU64::new(0),
-            throttled_nanos: AtomicU64::new(0),
             quota: quota.map(|quota| (quota, Mutex::new(window))),
         })
     }
@@ -64,11 +65,6 @@ impl Meter {
     /// CPU time used so far.
     pub fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_nanos.load(Ordering::Relaxed))
-    }
-
-    /// Time the container was held back by its quota.
-    pub fn throttled(&self) -> Duration {
-        Duration::from_nanos(self.throttled_nanos.load(Ordering::Relaxed))
     }
 
     fn charge(&self, time: Duration) {
@@ -86,9 +82,7 @@ impl Meter {
         if window.spent < quota.time {
             return None;
         }
-        let wait = (window.start + quota.period).saturating_duration_since(now);
-        self.throttled_nanos.fetch_add(nanos(wait), Ordering::Relaxed);
-        Some(wait)
+        Some((window.start + quota.period).saturating_duration_since(now))
     }
 }
 
@@ -110,7 +104,11 @@ pub struct Metered<F> {
 impl<F: Future> Metered<F> {
     /// Wraps `guest`; must be polled in the runtime of its Pod.
     pub fn new(meter: Arc<Meter>, guest: F) -> Self {
-        Self { meter, guest: Box::pin(guest), throttle: None }
+        Self {
+            meter,
+            guest: Box::pin(guest),
+            throttle: None,
+        }
     }
 
     fn poll_throttle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -146,7 +144,10 @@ impl<F: Future> Future for Metered<F> {
 mod tests {
     use super::*;
 
-    const QUOTA: Quota = Quota { time: Duration::from_millis(20), period: Duration::from_millis(100) };
+    const QUOTA: Quota = Quota {
+        time: Duration::from_millis(20),
+        period: Duration::from_millis(100),
+    };
 
     fn meter(quota: Option<Quota>) -> Arc<Meter> {
         Meter::new(Ticker::start(Vec::new()).unwrap(), quota)
@@ -168,7 +169,10 @@ mod tests {
         tokio::time::advance(Duration::from_millis(100)).await;
         assert_eq!(meter.debt(Instant::now()), None);
         meter.charge(Duration::from_millis(15));
-        assert!(meter.debt(Instant::now()).is_some(), "the 5 ms overdrawn before are owed");
+        assert!(
+            meter.debt(Instant::now()).is_some(),
+            "the 5 ms overdrawn before are owed"
+        );
     }
 
     #[tokio::test(start_paused = true)]

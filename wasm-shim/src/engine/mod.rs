@@ -66,12 +66,18 @@ impl Engines {
     pub fn start() -> Result<Self, EngineError> {
         let on_demand = Engine::new(&base_config()).map_err(EngineError::Config)?;
         let pooled = pooled_engine().unwrap_or_else(|error| {
-            tracing::warn!(error = format!("{error:#}"), "no instance pool here (address space limit?); allocating on demand");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "no instance pool here (address space limit?); allocating on demand"
+            );
             on_demand.clone()
         });
-        let ticker =
-            Ticker::start(vec![pooled.clone(), on_demand.clone()]).map_err(EngineError::Ticker)?;
-        Ok(Self { pooled, on_demand, ticker })
+        let ticker = Ticker::start(vec![pooled.clone(), on_demand.clone()]).map_err(EngineError::Ticker)?;
+        Ok(Self {
+            pooled,
+            on_demand,
+            ticker,
+        })
     }
 }
 
@@ -145,7 +151,10 @@ mod tests {
     fn both_engines_take_the_same_code() {
         let engines = Engines::start().unwrap();
         assert_eq!(compatibility(&engines.pooled), compatibility(&engines.on_demand));
-        assert_eq!(compatibility(&engines.pooled), compatibility(&compiler().unwrap()));
+        assert_eq!(
+            compatibility(&engines.pooled),
+            compatibility(&compiler().unwrap())
+        );
     }
 
     #[test]

@@ -37,11 +37,18 @@ impl Ticker {
     /// # Errors
     /// When the thread cannot be created.
     pub fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { running: AtomicUsize::new(0), asleep: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            running: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+        });
         let theirs = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("epoch".into()).spawn(move || tick_forever(&theirs, &engines))?;
-        Ok(Self { shared, thread: thread.thread().clone() })
+        let thread = std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || tick_forever(&theirs, &engines))?;
+        Ok(Self {
+            shared,
+            thread: thread.thread().clone(),
+        })
     }
 
     /// Marks one guest as running until the guard is dropped.
@@ -66,7 +73,11 @@ fn tick_forever(shared: &Shared, engines: &[Engine]) {
     loop {
         std::thread::park_timeout(TICK);
         engines.iter().for_each(Engine::increment_epoch);
-        idle = if shared.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+        idle = if shared.running.load(Ordering::SeqCst) == 0 {
+            idle + 1
+        } else {
+            0
+        };
         if idle >= IDLE_TICKS {
             sleep_until_needed(shared);
             idle = 0;

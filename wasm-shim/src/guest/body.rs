@@ -69,8 +69,13 @@ impl TiedBody {
 
     /// A body of the host's own words.
     pub fn text(text: impl Into<Bytes>) -> Self {
-        let inner = Full::new(text.into()).map_err(|never| match never {}).boxed_unsync();
-        Self { inner, tie: Tie::new() }
+        let inner = Full::new(text.into())
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        Self {
+            inner,
+            tie: Tie::new(),
+        }
     }
 }
 
@@ -78,9 +83,14 @@ impl Body for TiedBody {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            None if self.tie.failed.load(Ordering::Acquire) => Poll::Ready(Some(Err(Error::ConnectionTerminated))),
+            None if self.tie.failed.load(Ordering::Acquire) => {
+                Poll::Ready(Some(Err(Error::ConnectionTerminated)))
+            }
             other => Poll::Ready(other),
         }
     }
@@ -106,7 +116,10 @@ mod tests {
     use http_body_util::Empty;
 
     fn empty(tie: &Arc<Tie>) -> TiedBody {
-        TiedBody::new(Empty::new().map_err(|never| match never {}).boxed_unsync(), Arc::clone(tie))
+        TiedBody::new(
+            Empty::new().map_err(|never| match never {}).boxed_unsync(),
+            Arc::clone(tie),
+        )
     }
 
     #[tokio::test]

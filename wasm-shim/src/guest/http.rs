@@ -152,7 +152,10 @@ pub async fn bind(port: u16) -> io::Result<TcpListener> {
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 impl Handler {
@@ -219,7 +222,10 @@ impl Handler {
         watcher: Watcher,
     ) {
         // Until the first byte no protocol is known, and no timer of hyper runs.
-        if !matches!(tokio::time::timeout(HEADER_DEADLINE, stream.readable()).await, Ok(Ok(()))) {
+        if !matches!(
+            tokio::time::timeout(HEADER_DEADLINE, stream.readable()).await,
+            Ok(Ok(()))
+        ) {
             return;
         }
         let service = service_fn(move |request| Arc::clone(&self).answer(request));
@@ -238,15 +244,24 @@ impl Handler {
         }))
     }
 
-    async fn exchange(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<TiedBody>, RequestError> {
+    async fn exchange(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<TiedBody>, RequestError> {
         let deadline = Instant::now() + HEAD_DEADLINE;
-        let turn = tokio::time::timeout_at(deadline, self.take_turn()).await.map_err(|_| RequestError::Busy)??;
+        let turn = tokio::time::timeout_at(deadline, self.take_turn())
+            .await
+            .map_err(|_| RequestError::Busy)??;
         let (answer, answered) = oneshot::channel();
         let tie = Tie::new();
         let instance = Instance::new(&self, request, answer, turn)?;
-        let guest = self.guests.spawn(Arc::clone(&self).run_guest(instance, Arc::clone(&tie)));
+        let guest = self
+            .guests
+            .spawn(Arc::clone(&self).run_guest(instance, Arc::clone(&tie)));
         let mut abort = AbortOnDrop(Some(guest.abort_handle()));
-        let result = tokio::time::timeout_at(deadline, answered).await.map_err(|_| RequestError::NoAnswer)?;
+        let result = tokio::time::timeout_at(deadline, answered)
+            .await
+            .map_err(|_| RequestError::NoAnswer)?;
         abort.0 = None;
         let response = result.map_err(|_| RequestError::Failed)?;
         let response = response.map_err(|code| RequestError::GuestError(format!("{code:?}")))?;
@@ -255,11 +270,18 @@ impl Handler {
 
     /// Waits until one more guest may run.
     async fn take_turn(&self) -> Result<Turn, RequestError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| RequestError::Busy)?;
-        let limiter = self.budget.open_when_free(self.program.initial_bytes).await.map_err(|over| {
-            self.exceeded(&over);
-            RequestError::Failed
-        })?;
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| RequestError::Busy)?;
+        let limiter = self
+            .budget
+            .open_when_free(self.program.initial_bytes)
+            .await
+            .map_err(|over| {
+                self.exceeded(&over);
+                RequestError::Failed
+            })?;
         Ok(Turn { limiter, permit })
     }
 
@@ -344,9 +366,19 @@ impl Instance {
         let program = Arc::clone(&handler.program);
         let mut store = store(program.engine(), wasi, turn.limiter);
         let mut view = store.data_mut().http();
-        let request = view.new_incoming_request(Scheme::Http, request).map_err(|_| RequestError::BadRequest)?;
-        let answer = view.new_response_outparam(answer).map_err(|_| RequestError::Failed)?;
-        Ok(Self { program, store, request, answer, _permit: turn.permit })
+        let request = view
+            .new_incoming_request(Scheme::Http, request)
+            .map_err(|_| RequestError::BadRequest)?;
+        let answer = view
+            .new_response_outparam(answer)
+            .map_err(|_| RequestError::Failed)?;
+        Ok(Self {
+            program,
+            store,
+            request,
+            answer,
+            _permit: turn.permit,
+        })
     }
 
     async fn call(&mut self) -> wasmtime::Result<()> {

@@ -53,7 +53,10 @@ pub struct Output(Arc<Mutex<Inner>>);
 impl Output {
     /// Takes over a sink.
     pub fn new(sink: Sink) -> Self {
-        Self(Arc::new(Mutex::new(Inner { sink, backlog: BytesMut::new() })))
+        Self(Arc::new(Mutex::new(Inner {
+            sink,
+            backlog: BytesMut::new(),
+        })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -74,7 +77,11 @@ impl Output {
         let mut cx = Context::from_waker(Waker::noop());
         let mut inner = self.inner();
         let drained = inner.poll_drain(&mut cx);
-        if let Poll::Ready(Err(error)) = drained.is_ready().then(|| Pin::new(&mut inner.sink).poll_shutdown(&mut cx)).unwrap_or(drained) {
+        if let Poll::Ready(Err(error)) = drained
+            .is_ready()
+            .then(|| Pin::new(&mut inner.sink).poll_shutdown(&mut cx))
+            .unwrap_or(drained)
+        {
             tracing::warn!(%error, "the end of a container's output is lost");
         }
     }
@@ -124,7 +131,9 @@ impl Pollable for Output {
 #[async_trait]
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.inner().write(&bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
+        self.inner()
+            .write(&bytes)
+            .map_err(|error| StreamError::LastOperationFailed(error.into()))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -160,7 +169,9 @@ mod tests {
             output.write(chunk.clone().into()).unwrap();
             sent += chunk.len();
         }
-        let mut reader = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap();
+        let mut reader = tokio::net::unix::pipe::OpenOptions::new()
+            .open_receiver(&path)
+            .unwrap();
         let mut got = vec![0; sent];
         let (read, ()) = tokio::join!(reader.read_exact(&mut got), output.ready());
         assert_eq!(read.unwrap(), sent);

@@ -44,7 +44,9 @@ const NICE_STEP: f64 = 1.25;
 pub enum PodError {
     #[error("opening the network namespace {path}: {source}")]
     Open { path: PathBuf, source: io::Error },
-    #[error("entering the network namespace {path}: {source}; is it a namespace, and may this process enter it?")]
+    #[error(
+        "entering the network namespace {path}: {source}; is it a namespace, and may this process enter it?"
+    )]
     Enter { path: PathBuf, source: nix::Error },
     #[error("starting the Pod's threads: {0}")]
     Threads(io::Error),
@@ -74,20 +76,33 @@ impl Pod {
             .thread_name("pod")
             .on_thread_start(move || {
                 enter_or_abort(namespace.as_ref());
-                started.lock().unwrap_or_else(PoisonError::into_inner).push(gettid());
+                started
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(gettid());
             })
             .on_thread_stop(move || {
-                stopped.lock().unwrap_or_else(PoisonError::into_inner).retain(|thread| *thread != gettid());
+                stopped
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .retain(|thread| *thread != gettid());
             })
             .enable_all()
             .build()
             .map_err(PodError::Threads)?;
-        Ok(Arc::new(Self { runtime: Some(runtime), threads, shares: Mutex::new(0) }))
+        Ok(Arc::new(Self {
+            runtime: Some(runtime),
+            threads,
+            shares: Mutex::new(0),
+        }))
     }
 
     /// A handle to the Pod's runtime.
     pub fn handle(&self) -> &Handle {
-        self.runtime.as_ref().map(Runtime::handle).expect("a Pod has its runtime until it is dropped")
+        self.runtime
+            .as_ref()
+            .map(Runtime::handle)
+            .expect("a Pod has its runtime until it is dropped")
     }
 
     /// Runs a task on the Pod's threads.
@@ -129,16 +144,24 @@ fn nice(shares: u64) -> i32 {
 }
 
 fn open_namespace(path: &Path) -> Result<File, PodError> {
-    let file =
-        File::open(path).map_err(|source| PodError::Open { path: path.to_owned(), source })?;
-    let probe = file.try_clone().map_err(|source| PodError::Open { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| PodError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let probe = file.try_clone().map_err(|source| PodError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
     // Tried on a thread of its own, which ends inside: the error is one container's, not this process's.
     let entered = std::thread::Builder::new()
         .spawn(move || setns(probe.as_fd(), CloneFlags::CLONE_NEWNET))
         .map_err(PodError::Threads)?
         .join()
         .unwrap_or(Err(nix::Error::EINVAL));
-    entered.map_err(|source| PodError::Enter { path: path.to_owned(), source })?;
+    entered.map_err(|source| PodError::Enter {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(file)
 }
 
@@ -187,8 +210,14 @@ mod tests {
     #[test]
     fn what_is_no_namespace_is_an_error_of_one_pod() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(Pod::start(Some(file.path())), Err(PodError::Enter { .. })));
-        assert!(matches!(Pod::start(Some(Path::new("/nonexistent"))), Err(PodError::Open { .. })));
+        assert!(matches!(
+            Pod::start(Some(file.path())),
+            Err(PodError::Enter { .. })
+        ));
+        assert!(matches!(
+            Pod::start(Some(Path::new("/nonexistent"))),
+            Err(PodError::Open { .. })
+        ));
     }
 
     #[test]

@@ -14,14 +14,26 @@ use wasmtime_wasi::{FsPerms, WasiCtx};
 /// When a preopened directory cannot be opened (descriptors are used up, say).
 pub fn world(container: &Container, stdout: &Output, stderr: &Output) -> wasmtime::Result<WasiP1Ctx> {
     let mut builder = WasiCtx::builder();
-    builder.args(&container.args).envs(&container.env).stdout(stdout.clone()).stderr(stderr.clone());
+    builder
+        .args(&container.args)
+        .envs(&container.env)
+        .stdout(stdout.clone())
+        .stderr(stderr.clone());
     if let Some(cwd) = &container.cwd {
         builder.initial_cwd(cwd);
     }
     for preopen in &container.preopens {
-        let permissions = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        let permissions = if preopen.read_only {
+            FsPerms::ReadOnly
+        } else {
+            FsPerms::ReadWrite
+        };
         builder.preopened_dir(preopen.host_path(), &preopen.guest_path, permissions)?;
     }
-    builder.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    builder
+        .inherit_network()
+        .allow_tcp(true)
+        .allow_udp(true)
+        .allow_ip_name_lookup(true);
     Ok(builder.build_p1())
 }

@@ -24,9 +24,15 @@ pub enum SniffError {
 /// When it is none of ours.
 pub fn sniff(bytes: &[u8]) -> Result<Kind, SniffError> {
     let Some(rest) = bytes.strip_prefix(b"\0asm") else {
-        return Err(if bytes.trim_ascii_start().starts_with(b"(") { SniffError::Text } else { SniffError::NotWasm });
+        return Err(if bytes.trim_ascii_start().starts_with(b"(") {
+            SniffError::Text
+        } else {
+            SniffError::NotWasm
+        });
     };
-    let Some(&[a, b, c, d]) = rest.get(..4) else { return Err(SniffError::NotWasm) };
+    let Some(&[a, b, c, d]) = rest.get(..4) else {
+        return Err(SniffError::NotWasm);
+    };
     match (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])) {
         (1, 0) => Ok(Kind::Module),
         (0x0d, 1) => Ok(Kind::Component),
@@ -43,7 +49,13 @@ mod tests {
         for (bytes, expected) in [
             (&b"\0asm\x01\0\0\0rest"[..], Ok(Kind::Module)),
             (b"\0asm\x0d\0\x01\0", Ok(Kind::Component)),
-            (b"\0asm\x0a\0\x01\0", Err(SniffError::Unknown { version: 10, layer: 1 })),
+            (
+                b"\0asm\x0a\0\x01\0",
+                Err(SniffError::Unknown {
+                    version: 10,
+                    layer: 1,
+                }),
+            ),
             (b"\0asm\x01", Err(SniffError::NotWasm)),
             (b"\x7fELF\x02\x01\x01\0", Err(SniffError::NotWasm)),
             (b"", Err(SniffError::NotWasm)),

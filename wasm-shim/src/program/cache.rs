@@ -19,7 +19,9 @@ const OTHERS_MAY_WRITE: u32 = 0o022;
 pub enum WriteError {
     #[error("making the cache directory {path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
-    #[error("cache directory {path} is owned or writable by somebody else; remove it or give it back (chown, chmod go-w)")]
+    #[error(
+        "cache directory {path} is owned or writable by somebody else; remove it or give it back (chown, chmod go-w)"
+    )]
     Shared { path: PathBuf },
     #[error("writing {path}: {source}")]
     File { path: PathBuf, source: io::Error },
@@ -43,27 +45,21 @@ pub struct Cache {
 }
 
 /// An artifact which only this user can have written, pinned by an open descriptor.
-pub struct TrustedArtifact {
-    file: File,
-    pinned: PathBuf,
-}
+pub struct TrustedArtifact(File);
 
 impl TrustedArtifact {
     /// A path to exactly the file that was checked.
-    pub fn path(&self) -> &Path {
-        &self.pinned
-    }
-
-    /// Bytes of machine code and data.
-    pub fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }
 
 impl Cache {
     /// The cache of the engine with this compatibility hash under `root`.
     pub fn new(root: &Path, compatibility: &str) -> Self {
-        Self { directory: root.join(compatibility) }
+        Self {
+            directory: root.join(compatibility),
+        }
     }
 
     /// Where the compiled code of `digest` is or would be.
@@ -80,18 +76,24 @@ impl Cache {
         let untrusted = || OpenError::Untrusted { path: path.clone() };
         let io = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => OpenError::Missing,
-            _ => OpenError::Io { path: path.clone(), source },
+            _ => OpenError::Io {
+                path: path.clone(),
+                source,
+            },
         };
         if !is_ours(&fs::symlink_metadata(&self.directory).map_err(io)?) {
             return Err(untrusted());
         }
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).map_err(io)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() || !is_ours(&metadata) {
             return Err(untrusted());
         }
-        let pinned = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        Ok(TrustedArtifact { file, pinned })
+        Ok(TrustedArtifact(file))
     }
 
     /// Writes compiled code so that a reader sees all of it or nothing, also after a power cut.
@@ -101,22 +103,34 @@ impl Cache {
     pub fn write(&self, digest: &Digest, code: &[u8]) -> Result<PathBuf, WriteError> {
         self.make_directory()?;
         let path = self.path(digest);
-        let temporary = self.directory.join(format!(".{}.{}", digest.hex(), std::process::id()));
+        let temporary = self
+            .directory
+            .join(format!(".{}.{}", digest.hex(), std::process::id()));
         let written = write_new(&temporary, code)
             .and_then(|()| fs::rename(&temporary, &path))
             .and_then(|()| File::open(&self.directory)?.sync_all());
         written.map_err(|source| {
             // The error that matters is `source`; a leftover is overwritten by the next process of this id.
             drop(fs::remove_file(&temporary));
-            WriteError::File { path: path.clone(), source }
+            WriteError::File {
+                path: path.clone(),
+                source,
+            }
         })?;
         Ok(path)
     }
 
     fn make_directory(&self) -> Result<(), WriteError> {
         let path = &self.directory;
-        let failed = |source| WriteError::Directory { path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let failed = |source| WriteError::Directory {
+            path: path.clone(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
         if metadata.is_dir() && is_ours(&metadata) {
             Ok(())
@@ -135,7 +149,11 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -171,7 +189,10 @@ mod tests {
         cache.write(&digest, b"code").unwrap();
         fs::set_permissions(root.path().join("engine"), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(cache.open(&digest), Err(OpenError::Untrusted { .. })));
-        assert!(matches!(cache.write(&digest, b"code"), Err(WriteError::Shared { .. })));
+        assert!(matches!(
+            cache.write(&digest, b"code"),
+            Err(WriteError::Shared { .. })
+        ));
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub enum CompileError {
     #[error("{path} is larger than {MAX_BINARY} bytes, the most this host compiles")]
     TooLarge { path: PathBuf },
     #[error("{path} has the digest {found}, not {expected}")]
-    Digest { path: PathBuf, found: Digest, expected: Digest },
+    Digest {
+        path: PathBuf,
+        found: Digest,
+        expected: Digest,
+    },
     #[error(transparent)]
     Sniff(#[from] SniffError),
     #[error("invalid WebAssembly: {0:#}")]
@@ -81,7 +85,11 @@ impl Job {
         if found == self.digest {
             Ok(bytes)
         } else {
-            Err(CompileError::Digest { path: self.file.clone(), found, expected: self.digest.clone() })
+            Err(CompileError::Digest {
+                path: self.file.clone(),
+                found,
+                expected: self.digest.clone(),
+            })
         }
     }
 }
@@ -91,12 +99,19 @@ impl Job {
 /// # Errors
 /// When it is larger or cannot be read.
 pub fn read_bounded(path: &Path) -> Result<Vec<u8>, CompileError> {
-    let failed = |source| CompileError::Read { path: path.to_owned(), source };
+    let failed = |source| CompileError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(MAX_BINARY + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_BINARY + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > MAX_BINARY {
-        return Err(CompileError::TooLarge { path: path.to_owned() });
+        return Err(CompileError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     Ok(bytes)
 }
@@ -147,7 +162,11 @@ mod tests {
     fn job(directory: &Path, bytes: &[u8]) -> Job {
         let file = directory.join("module.wasm");
         std::fs::write(&file, bytes).unwrap();
-        Job { cache: directory.join("cache"), digest: Digest::of(bytes), file }
+        Job {
+            cache: directory.join("cache"),
+            digest: Digest::of(bytes),
+            file,
+        }
     }
 
     #[test]
@@ -178,7 +197,10 @@ mod tests {
     #[test]
     fn another_file_than_promised_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let job = Job { digest: Digest::of(b"other"), ..job(directory.path(), b"\0asm\x01\0\0\0") };
+        let job = Job {
+            digest: Digest::of(b"other"),
+            ..job(directory.path(), b"\0asm\x01\0\0\0")
+        };
         assert!(matches!(job.run(), Err(CompileError::Digest { .. })));
     }
 }

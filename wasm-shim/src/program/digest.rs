@@ -52,7 +52,14 @@ mod tests {
         let good = Digest::of(b"x").to_string();
         assert_eq!(good.parse::<Digest>().unwrap(), Digest::of(b"x"));
         let hex = "a".repeat(64);
-        for bad in ["", "sha256:", "sha256:../../etc/passwd", &hex, &good.to_uppercase(), &format!("md5:{hex}")] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:../../etc/passwd",
+            &hex,
+            &good.to_uppercase(),
+            &format!("md5:{hex}"),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

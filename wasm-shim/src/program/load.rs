@@ -34,7 +34,10 @@ pub enum LoadError {
     #[error("{0}")]
     NotCompilable(String),
     #[error("starting the compiler {program:?}: {source}")]
-    Spawn { program: PathBuf, source: std::io::Error },
+    Spawn {
+        program: PathBuf,
+        source: std::io::Error,
+    },
     #[error("compiling took longer than {} s", DEADLINE.as_secs())]
     TooSlow,
     #[error("loading compiled code: {0:#}")]
@@ -120,7 +123,11 @@ impl Programs {
     }
 
     fn in_memory(&self, digest: &Digest) -> Option<Arc<Program>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest)?.upgrade()
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(digest)?
+            .upgrade()
     }
 
     async fn load_from_cache(&self, source: &Source) -> Result<Program, LoadError> {
@@ -150,8 +157,10 @@ impl Programs {
     }
 
     async fn compile(&self, source: &Source) -> Result<(), LoadError> {
-        let spawn_failed =
-            |error| LoadError::Spawn { program: self.compiler.program.clone(), source: error };
+        let spawn_failed = |error| LoadError::Spawn {
+            program: self.compiler.program.clone(),
+            source: error,
+        };
         let child = Command::new(&self.compiler.program)
             .args(&self.compiler.words)
             .args(["compile", "--cache"])
@@ -169,7 +178,11 @@ impl Programs {
             .await
             .map_err(|_| LoadError::TooSlow)?
             .map_err(spawn_failed)?;
-        if output.status.success() { Ok(()) } else { Err(LoadError::NotCompilable(reason(&output))) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(LoadError::NotCompilable(reason(&output)))
+        }
     }
 }
 
@@ -177,7 +190,10 @@ impl Programs {
 fn reason(output: &std::process::Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(MAX_REASON)]);
     let said = said.trim();
-    match (said.is_empty(), std::os::unix::process::ExitStatusExt::signal(&output.status)) {
+    match (
+        said.is_empty(),
+        std::os::unix::process::ExitStatusExt::signal(&output.status),
+    ) {
         (true, _) => format!("the compiler ended with {}", output.status),
         (false, Some(_)) => format!("the compiler ended with {}: {said}", output.status),
         (false, None) => said.to_owned(),
@@ -189,13 +205,19 @@ fn link(world: &World, artifact: &TrustedArtifact) -> Result<Program, LoadError>
         Mapped::Module(module) => (world.link_module(&module)?, Some(module.resources_required())),
         Mapped::Component(component) => (world.link_component(&component)?, component.resources_required()),
     };
-    Ok(Program { linked, initial_bytes: initial_bytes(resources), engine: world.engine().clone() })
+    Ok(Program {
+        linked,
+        initial_bytes: initial_bytes(resources),
+        engine: world.engine().clone(),
+    })
 }
 
 /// An upper bound: wasmtime tells the largest memory (in pages) and table (in elements), and how many there are.
 fn initial_bytes(resources: Option<ResourcesRequired>) -> u64 {
     resources.map_or(0, |needs| {
-        let memories = u64::from(needs.num_memories).saturating_mul(needs.max_initial_memory_size.unwrap_or(0)).saturating_mul(WASM_PAGE);
+        let memories = u64::from(needs.num_memories)
+            .saturating_mul(needs.max_initial_memory_size.unwrap_or(0))
+            .saturating_mul(WASM_PAGE);
         let tables = u64::from(needs.num_tables).saturating_mul(needs.max_initial_table_size.unwrap_or(0));
         memories.saturating_add(tables.saturating_mul(TABLE_ELEMENT_BYTES))
     })

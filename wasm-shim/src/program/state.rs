@@ -27,14 +27,25 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: default_hooks(), table: self.wasi.ctx().table, ctx: &mut self.http }
+        WasiHttpCtxView {
+            hooks: default_hooks(),
+            table: self.wasi.ctx().table,
+            ctx: &mut self.http,
+        }
     }
 }
 
 /// A store whose guest is limited by `limiter` and gives its thread away at every epoch.
 pub fn store(engine: &Engine, mut wasi: WasiP1Ctx, limiter: Limiter) -> Store<State> {
     wasi.ctx().table.set_max_capacity(MAX_HANDLES);
-    let mut store = Store::new(engine, State { wasi, http: WasiHttpCtx::new(), limiter });
+    let mut store = Store::new(
+        engine,
+        State {
+            wasi,
+            http: WasiHttpCtx::new(),
+            limiter,
+        },
+    );
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_epoch_deadline(1);

@@ -6,7 +6,7 @@
 
 use super::state::State;
 use wasmtime::component::{Component, Linker as ComponentLinker};
-use wasmtime::{Engine, InstancePre, Linker, Module, Precompiled};
+use wasmtime::{Engine, InstancePre, Linker, Module};
 use wasmtime_wasi::p1;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -63,11 +63,17 @@ const EXPORT_START: &str = "_start";
 pub enum LinkError {
     #[error("component imports {import:?}, which this host does not offer (offered: {offered})")]
     NotOffered { import: String, offered: String },
-    #[error("module imports {module:?} {name:?}, which this host does not offer (offered: the functions of {PREVIEW1:?})")]
+    #[error(
+        "module imports {module:?} {name:?}, which this host does not offer (offered: the functions of {PREVIEW1:?})"
+    )]
     ModuleNotOffered { module: String, name: String },
-    #[error("component exports neither {EXPORT_RUN}@0.2 nor {EXPORT_HANDLER}@0.2: there is nothing to run (exports: {exports})")]
+    #[error(
+        "component exports neither {EXPORT_RUN}@0.2 nor {EXPORT_HANDLER}@0.2: there is nothing to run (exports: {exports})"
+    )]
     NothingToRun { exports: String },
-    #[error("module does not export a function {EXPORT_START:?} without parameters and results: there is nothing to run")]
+    #[error(
+        "module does not export a function {EXPORT_START:?} without parameters and results: there is nothing to run"
+    )]
     NoStart,
     #[error("linking: {0:#}")]
     Other(wasmtime::Error),
@@ -98,7 +104,11 @@ impl World {
         let mut components = ComponentLinker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
-        Ok(Self { engine: engine.clone(), modules, components })
+        Ok(Self {
+            engine: engine.clone(),
+            modules,
+            components,
+        })
     }
 
     /// The engine guests of this world are compiled for.
@@ -112,13 +122,17 @@ impl World {
     /// When an import is missing or of another type, or there is no `_start`.
     pub fn link_module(&self, module: &Module) -> Result<Linked, LinkError> {
         let start = module.get_export(EXPORT_START);
-        let fits = start.as_ref().and_then(|export| export.func()).is_some_and(|function| {
-            function.params().len() == 0 && function.results().len() == 0
-        });
+        let fits = start
+            .as_ref()
+            .and_then(|export| export.func())
+            .is_some_and(|function| function.params().len() == 0 && function.results().len() == 0);
         if !fits {
             return Err(LinkError::NoStart);
         }
-        let pre = self.modules.instantiate_pre(module).map_err(|error| self.explain_module(module, error))?;
+        let pre = self
+            .modules
+            .instantiate_pre(module)
+            .map_err(|error| self.explain_module(module, error))?;
         Ok(Linked::Module(pre))
     }
 
@@ -130,13 +144,20 @@ impl World {
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(&self.engine).map(|(name, _)| name).collect();
         let has = |wanted: &str| exports.iter().any(|name| on_our_track(name, wanted));
-        let pre = self.components.instantiate_pre(component).map_err(|error| self.explain(component, error))?;
+        let pre = self
+            .components
+            .instantiate_pre(component)
+            .map_err(|error| self.explain(component, error))?;
         if has(EXPORT_HANDLER) {
             ProxyPre::new(pre).map(Linked::Http).map_err(LinkError::Other)
         } else if has(EXPORT_RUN) {
-            CommandPre::new(pre).map(Linked::Command).map_err(LinkError::Other)
+            CommandPre::new(pre)
+                .map(Linked::Command)
+                .map_err(LinkError::Other)
         } else {
-            Err(LinkError::NothingToRun { exports: listed(&exports) })
+            Err(LinkError::NothingToRun {
+                exports: listed(&exports),
+            })
         }
     }
 
@@ -147,9 +168,10 @@ impl World {
             .map(|(name, _)| name)
             .find(|name| !OFFERED.iter().any(|offered| on_our_track(name, offered)));
         match missing {
-            Some(import) => {
-                LinkError::NotOffered { import: import.to_owned(), offered: offered_for_people() }
-            }
+            Some(import) => LinkError::NotOffered {
+                import: import.to_owned(),
+                offered: offered_for_people(),
+            },
             None => LinkError::Other(error),
         }
     }
@@ -174,16 +196,19 @@ fn on_our_track(name: &str, interface: &str) -> bool {
 }
 
 fn listed(names: &[&str]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 fn offered_for_people() -> String {
-    OFFERED.iter().map(|name| format!("{name}@{OFFERED_VERSION}x")).collect::<Vec<_>>().join(", ")
-}
-
-/// Which kind of compiled code a file holds, without mapping it.
-pub fn precompiled_kind(path: &std::path::Path) -> Option<Precompiled> {
-    Engine::detect_precompiled_file(path).ok().flatten()
+    OFFERED
+        .iter()
+        .map(|name| format!("{name}@{OFFERED_VERSION}x"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -224,13 +249,22 @@ mod tests {
 
     #[test]
     fn a_missing_import_is_named() {
-        let message = refusal(component(r#"(component (import "foo:bar/baz@1.0.0" (instance (export "f" (func)))))"#));
+        let message = refusal(component(
+            r#"(component (import "foo:bar/baz@1.0.0" (instance (export "f" (func)))))"#,
+        ));
         assert!(
-            message.starts_with(r#"component imports "foo:bar/baz@1.0.0", which this host does not offer (offered: wasi:cli"#),
+            message.starts_with(
+                r#"component imports "foo:bar/baz@1.0.0", which this host does not offer (offered: wasi:cli"#
+            ),
             "{message}"
         );
-        let message = refusal(module(r#"(module (import "env" "abort" (func)) (func (export "_start")))"#));
-        assert!(message.starts_with(r#"module imports "env" "abort", which this host does not offer"#), "{message}");
+        let message = refusal(module(
+            r#"(module (import "env" "abort" (func)) (func (export "_start")))"#,
+        ));
+        assert!(
+            message.starts_with(r#"module imports "env" "abort", which this host does not offer"#),
+            "{message}"
+        );
     }
 
     #[test]
@@ -242,8 +276,14 @@ mod tests {
     #[test]
     fn a_module_needs_a_start() {
         assert!(matches!(module("(module)"), Err(LinkError::NoStart)));
-        assert!(matches!(module(r#"(module (func (export "_start") (param i32)))"#), Err(LinkError::NoStart)));
-        assert!(matches!(module(r#"(module (func (export "_start")))"#), Ok(Linked::Module(_))));
+        assert!(matches!(
+            module(r#"(module (func (export "_start") (param i32)))"#),
+            Err(LinkError::NoStart)
+        ));
+        assert!(matches!(
+            module(r#"(module (func (export "_start")))"#),
+            Ok(Linked::Module(_))
+        ));
     }
 
     #[test]

@@ -1,0 +1,233 @@
+//! The command line: containerd's shim actions, and `compile`.
+//!
+//! Owns parsing, exit codes, and the process around the service. Refuses to know containers.
+
+use crate::bundle::{annotations_of, read_spec};
+use crate::cgroup::NamespaceCgroup;
+use crate::engine::{EngineError, Engines};
+use crate::guest::Ending;
+use crate::guest::pod::Pods;
+use crate::program::compile::{CompileError, DEADLINE, Job, bound_this_process};
+use crate::program::digest::{BadDigest, Digest};
+use crate::program::load::{CompileCommand, Programs};
+use crate::task::create::Host;
+use crate::task::service::Service;
+use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE};
+use amphipod_shim_api::api::DeleteResponse;
+use amphipod_shim_api::api::protobuf::Message as _;
+use amphipod_shim_api::start::{
+    Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
+};
+use amphipod_shim_api::{TaskError, service};
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Threads that answer the Task API; guests run on threads of their Pods.
+const SERVICE_THREADS: usize = 2;
+
+/// Threads that read bundles and map code.
+const SERVICE_BLOCKING_THREADS: usize = 4;
+
+/// Why the program ended badly.
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    #[error("compile: expected --cache DIR --digest sha256:… FILE")]
+    CompileArgs,
+    #[error(transparent)]
+    Digest(#[from] BadDigest),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error("finding the bundle: {0}")]
+    Bundle(io::Error),
+    #[error(transparent)]
+    Start(#[from] ServeError),
+    #[error("writing the answer: {0}")]
+    Answer(io::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("preparing what this host offers: {0:#}")]
+    World(wasmtime::Error),
+    #[error("starting the service's threads: {0}")]
+    Threads(io::Error),
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Runs one invocation: the words after the program's name and `wasm-shim`.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever started this program reads its reason from stderr; if nobody does, nothing is lost.
+fn say(message: &str) {
+    drop(writeln!(io::stderr(), "{message}"));
+}
+
+fn dispatch(args: &[OsString]) -> Result<(), MainError> {
+    if args.first().is_some_and(|word| word == "compile") {
+        return compile(&args[1..]);
+    }
+    let call = Invocation::parse(args.iter().cloned())?;
+    match call.action {
+        Action::Start => start(&call, args.len()),
+        Action::Delete => delete(),
+        Action::Serve => serve(&call, args.len()),
+    }
+}
+
+fn compile(args: &[OsString]) -> Result<(), MainError> {
+    let job = parse_job(args)?;
+    bound_this_process(|| {
+        say(&format!("compiling took longer than {} s", DEADLINE.as_secs()));
+        std::process::exit(1);
+    })?;
+    let path = job.run()?;
+    writeln!(io::stdout(), "{}", path.display()).map_err(MainError::Answer)
+}
+
+fn parse_job(args: &[OsString]) -> Result<Job, MainError> {
+    let (mut cache, mut digest, mut file) = (None, None, None);
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let slot = match word.to_str() {
+            Some("--cache") => &mut cache,
+            Some("--digest") => &mut digest,
+            _ if file.is_none() => {
+                file = Some(PathBuf::from(word));
+                continue;
+            }
+            _ => return Err(MainError::CompileArgs),
+        };
+        *slot = words.next();
+    }
+    let (Some(cache), Some(digest), Some(file)) = (cache, digest, file) else {
+        return Err(MainError::CompileArgs);
+    };
+    let digest: Digest = digest.to_string_lossy().parse()?;
+    Ok(Job {
+        cache: cache.into(),
+        digest,
+        file,
+    })
+}
+
+/// Finds or starts the process of the bundle's Kubernetes namespace; prints its address.
+fn start(call: &Invocation, words: usize) -> Result<(), MainError> {
+    let bundle = std::env::current_dir().map_err(MainError::Bundle)?;
+    let group = group(&bundle, &call.id);
+    let address = ensure_server(call, &group, &Served::this_program(words))?;
+    write!(io::stdout(), "{address}").map_err(MainError::Answer)
+}
+
+/// Without annotations (containerd's `ctr`) every container has a process of its own.
+fn group(bundle: &Path, id: &str) -> String {
+    let notes = read_spec(bundle)
+        .map(|spec| annotations_of(&spec))
+        .unwrap_or_default();
+    let pick = |name: &str| notes.get(name).cloned();
+    pick(SANDBOX_NAMESPACE)
+        .or_else(|| pick(SANDBOX_ID))
+        .unwrap_or_else(|| id.to_owned())
+}
+
+/// A guest ends with its process and leaves nothing on the host, so there is nothing to clean up.
+fn delete() -> Result<(), MainError> {
+    let now = jiff::Timestamp::now();
+    let response = DeleteResponse {
+        exit_status: Ending::Signalled(libc::SIGKILL as u8).status(),
+        exited_at: crate::task::service::wire_time(now),
+        ..DeleteResponse::default()
+    };
+    let bytes = response
+        .write_to_bytes()
+        .map_err(|error| MainError::Answer(io::Error::other(error)))?;
+    io::stdout().write_all(&bytes).map_err(MainError::Answer)
+}
+
+fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
+    let listener = take_listener()?;
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
+    let engines = Engines::start()?;
+    let Served { program, words } = Served::this_program(words);
+    let programs = Programs::new(&engines, CompileCommand { program, words }).map_err(MainError::World)?;
+    let host = Host {
+        programs,
+        pods: Pods::default(),
+        ticker: engines.ticker.clone(),
+    };
+    let shutdown = CancellationToken::new();
+    let task = Arc::new(Service::new(
+        host,
+        NamespaceCgroup::new(&call.namespace),
+        shutdown.clone(),
+    ));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(SERVICE_THREADS)
+        .max_blocking_threads(SERVICE_BLOCKING_THREADS)
+        .thread_name("service")
+        .enable_all()
+        .build()
+        .map_err(MainError::Threads)?;
+    let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
+    forget_server(call);
+    Ok(served?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn compile_jobs() {
+        let digest = Digest::of(b"x");
+        let job = parse_job(&words(&format!("--cache /c --digest {digest} /f.wasm"))).unwrap();
+        assert_eq!(
+            job,
+            Job {
+                cache: "/c".into(),
+                digest: digest.clone(),
+                file: "/f.wasm".into()
+            }
+        );
+        for bad in [
+            "--cache /c /f",
+            "/f",
+            "--cache",
+            &format!("--cache /c --digest {digest} /f /g"),
+        ] {
+            assert!(
+                matches!(parse_job(&words(bad)), Err(MainError::CompileArgs)),
+                "{bad}"
+            );
+        }
+        assert!(matches!(
+            parse_job(&words("--cache /c --digest x /f")),
+            Err(MainError::Digest(_))
+        ));
+    }
+
+    #[test]
+    fn without_annotations_a_container_is_a_group() {
+        assert_eq!(group(Path::new("/nonexistent"), "c1"), "c1");
+    }
+}

@@ -1,0 +1,6 @@
+//! The Task API over this process's containers.
+
+pub mod container;
+pub mod create;
+pub mod phase;
+pub mod service;

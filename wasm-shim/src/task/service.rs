@@ -1,0 +1,310 @@
+//! `containerd.task.v3.Task`: each call translated to a container, and nothing else.
+//!
+//! Owns the table of containers and when this process may end. An exit status is kept until Delete.
+
+use super::container::{Container, StartError};
+use super::create::Host;
+use super::phase::Phase;
+use crate::cgroup::NamespaceCgroup;
+use crate::guest::Ending;
+use amphipod_shim_api::TaskError;
+use amphipod_shim_api::api::protobuf::well_known_types::timestamp::Timestamp as WireTime;
+use amphipod_shim_api::api::protobuf::{EnumOrUnknown, MessageField};
+use amphipod_shim_api::api::{
+    self, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PidsRequest, PidsResponse,
+    ResizePtyRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
+    StatsRequest, StatsResponse, Task, TtrpcContext, WaitRequest, WaitResponse,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// Most containers in one process: the project's aim for a node, with room.
+const MAX_CONTAINERS: usize = 20_000;
+
+/// Guests have no process of their own; the contract says 0.
+const NO_PID: u32 = 0;
+
+/// Linux signals end at 64 (`SIGRTMAX`).
+const MAX_SIGNAL: u32 = 64;
+
+/// A place in the table. Taken while a container is made, so that two calls cannot make the same.
+enum Slot {
+    Making,
+    Made(Arc<Container>),
+}
+
+/// The service of one process.
+pub struct Service {
+    host: Host,
+    cgroup: NamespaceCgroup,
+    containers: Mutex<HashMap<String, Slot>>,
+    shutdown: CancellationToken,
+}
+
+type Reply<T> = Result<T, ttrpc::Error>;
+
+impl Service {
+    /// A service without containers; `shutdown` is cancelled when it may end.
+    pub fn new(host: Host, cgroup: NamespaceCgroup, shutdown: CancellationToken) -> Self {
+        Self {
+            host,
+            cgroup,
+            containers: Mutex::default(),
+            shutdown,
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container of a call. Its guest is its only process: nothing was exec'd into it.
+    fn find(&self, id: &str, exec: &str) -> Result<Arc<Container>, TaskError> {
+        match self.table().get(id) {
+            _ if !exec.is_empty() => Err(TaskError::NotFound(format!(
+                "no exec {exec:?} in container {id:?}"
+            ))),
+            Some(Slot::Made(container)) => Ok(Arc::clone(container)),
+            Some(Slot::Making) | None => Err(TaskError::NotFound(format!("no container {id:?}"))),
+        }
+    }
+
+    fn reserve(&self, id: &str) -> Result<Reserved<'_>, TaskError> {
+        let mut table = self.table();
+        if table.len() >= MAX_CONTAINERS {
+            return Err(TaskError::FailedPrecondition(format!(
+                "this shim holds {MAX_CONTAINERS} containers already"
+            )));
+        }
+        match table.entry(id.to_owned()) {
+            Entry::Occupied(_) => Err(TaskError::AlreadyExists(format!(
+                "container {id:?} exists already"
+            ))),
+            Entry::Vacant(place) => {
+                place.insert(Slot::Making);
+                Ok(Reserved {
+                    service: self,
+                    id: id.to_owned(),
+                })
+            }
+        }
+    }
+
+    async fn make(&self, request: &CreateTaskRequest) -> Result<(), TaskError> {
+        let reserved = self.reserve(&request.id)?;
+        if request.terminal {
+            return Err(TaskError::Unimplemented(
+                "a Wasm container has no terminal (tty: true)".to_owned(),
+            ));
+        }
+        self.cgroup.join_once(request.bundle.as_ref());
+        let container = self.host.create(request).await?;
+        reserved.fill(container);
+        Ok(())
+    }
+
+    fn remove(&self, id: &str, exec: &str) -> Result<(Ending, Timestamp), TaskError> {
+        let container = self.find(id, exec)?;
+        let ended = match container.phase() {
+            Phase::Stopped { ending, at } => (ending, at),
+            Phase::Created => (Ending::Exited(0), Timestamp::now()),
+            Phase::Starting | Phase::Running => {
+                return Err(TaskError::FailedPrecondition(format!(
+                    "container {id:?} is running; kill it first"
+                )));
+            }
+        };
+        self.table().remove(id);
+        Ok(ended)
+    }
+}
+
+/// A place held while its container is made; given back when that fails.
+struct Reserved<'a> {
+    service: &'a Service,
+    id: String,
+}
+
+impl Reserved<'_> {
+    fn fill(self, container: Arc<Container>) {
+        self.service
+            .table()
+            .insert(self.id.clone(), Slot::Made(container));
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut table = self.service.table();
+        if matches!(table.get(&self.id), Some(Slot::Making)) {
+            table.remove(&self.id);
+        }
+    }
+}
+
+fn start_error(error: StartError) -> TaskError {
+    match error {
+        StartError::Phase(_) => TaskError::FailedPrecondition(error.to_string()),
+        StartError::Listen { .. } => TaskError::Internal(error.to_string()),
+    }
+}
+
+/// A time as the Task API writes it.
+pub fn wire_time(at: Timestamp) -> MessageField<WireTime> {
+    MessageField::some(WireTime {
+        seconds: at.as_second(),
+        nanos: at.subsec_nanosecond(),
+        ..WireTime::default()
+    })
+}
+
+fn wire_status(phase: Phase) -> api::Status {
+    match phase {
+        Phase::Created | Phase::Starting => api::Status::CREATED,
+        Phase::Running => api::Status::RUNNING,
+        Phase::Stopped { .. } => api::Status::STOPPED,
+    }
+}
+
+fn unimplemented<T>(call: &str, why: &str) -> Reply<T> {
+    Err(TaskError::Unimplemented(format!("{call}: {why}")).into())
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Reply<CreateTaskResponse> {
+        self.make(&request).await?;
+        Ok(CreateTaskResponse {
+            pid: NO_PID,
+            ..CreateTaskResponse::default()
+        })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Reply<StartResponse> {
+        let container = self.find(&request.id, &request.exec_id)?;
+        container.start().await.map_err(start_error)?;
+        Ok(StartResponse {
+            pid: NO_PID,
+            ..StartResponse::default()
+        })
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Reply<StateResponse> {
+        let container = self.find(&request.id, &request.exec_id)?;
+        let phase = container.phase();
+        let mut response = StateResponse {
+            id: request.id,
+            bundle: container.bundle.to_string_lossy().into_owned(),
+            pid: NO_PID,
+            status: EnumOrUnknown::new(wire_status(phase)),
+            stdout: container.addresses.stdout.clone(),
+            stderr: container.addresses.stderr.clone(),
+            ..StateResponse::default()
+        };
+        if let Phase::Stopped { ending, at } = phase {
+            response.exit_status = ending.status();
+            response.exited_at = wire_time(at);
+        }
+        Ok(response)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Reply<WaitResponse> {
+        let (ending, at) = self.find(&request.id, &request.exec_id)?.wait().await;
+        Ok(WaitResponse {
+            exit_status: ending.status(),
+            exited_at: wire_time(at),
+            ..WaitResponse::default()
+        })
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Reply<Empty> {
+        let container = self.find(&request.id, &request.exec_id)?;
+        let signal = u8::try_from(request.signal)
+            .ok()
+            .filter(|signal| u32::from(*signal) <= MAX_SIGNAL);
+        let Some(signal) = signal else {
+            return Err(TaskError::InvalidArgument(format!("{} is not a signal", request.signal)).into());
+        };
+        if container.signal(signal) {
+            Ok(Empty::default())
+        } else {
+            Err(TaskError::NotFound(format!("container {:?} has ended already", request.id)).into())
+        }
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Reply<DeleteResponse> {
+        let (ending, at) = self.remove(&request.id, &request.exec_id)?;
+        Ok(DeleteResponse {
+            pid: NO_PID,
+            exit_status: ending.status(),
+            exited_at: wire_time(at),
+            ..DeleteResponse::default()
+        })
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Reply<PidsResponse> {
+        self.find(&request.id, "")?;
+        Ok(PidsResponse::default())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Reply<StatsResponse> {
+        let stats = self.find(&request.id, "")?.stats().to_any()?;
+        Ok(StatsResponse {
+            stats: MessageField::some(stats),
+            ..StatsResponse::default()
+        })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Reply<ConnectResponse> {
+        self.find(&request.id, "")?;
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: NO_PID,
+            ..ConnectResponse::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Reply<Empty> {
+        if self.table().is_empty() {
+            self.shutdown.cancel();
+        }
+        Ok(Empty::default())
+    }
+
+    /// Guests have no standard input that could be closed.
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Reply<Empty> {
+        self.find(&request.id, &request.exec_id)?;
+        Ok(Empty::default())
+    }
+
+    /// Guests have no terminal whose size could change.
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Reply<Empty> {
+        self.find(&request.id, &request.exec_id)?;
+        Ok(Empty::default())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> Reply<Empty> {
+        unimplemented("Exec", "a Wasm container runs one guest")
+    }
+
+    async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> Reply<Empty> {
+        unimplemented("Pause", "guests share their process with others of the namespace")
+    }
+
+    async fn resume(&self, _: &TtrpcContext, _: api::ResumeRequest) -> Reply<Empty> {
+        unimplemented("Resume", "guests cannot be paused")
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: api::CheckpointTaskRequest) -> Reply<Empty> {
+        unimplemented("Checkpoint", "guests cannot be checkpointed")
+    }
+
+    async fn update(&self, _: &TtrpcContext, _: api::UpdateTaskRequest) -> Reply<Empty> {
+        unimplemented("Update", "limits of a Wasm container are fixed at Create")
+    }
+}
