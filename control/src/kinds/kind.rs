@@ -141,6 +141,7 @@ impl Kind {
     /// Copies from `old` what this update may not touch, and bumps the generation when the desired state changed.
     /// `subresource` is `status`, `finalize`, … or none for the object itself.
     pub fn prepare_update(&self, subresource: Option<&str>, new: &mut Value, old: &Value) {
+        self.normalise(new);
         meta::prepare_update(new, old);
         (self.rules.prepare_update)(subresource, new, old);
         if self.rules.generation && subresource != Some("status") && (self.rules.desired_changed)(new, old) {

@@ -5,10 +5,13 @@
 //! and who asks. The order of a write: [`Kind::prune`] → [`Kind::default`] → admission → [`Kind::prepare_create`] or
 //! [`Kind::prepare_update`] → [`Kind::validate_create`] or [`Kind::validate_update`] → [`Kind::normalise`] → store.
 mod decode;
+mod defaults;
 pub mod error;
+mod image;
 mod kind;
 mod meta;
 pub mod names;
+mod prepare;
 pub mod quantity;
 mod registry;
 mod rows;

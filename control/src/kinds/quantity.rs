@@ -71,6 +71,22 @@ impl Quantity {
         ceil_div(self.nanos, NANOS)
     }
 
+    /// The sum, in the style of the first.
+    pub fn plus(self, other: Quantity) -> Quantity {
+        Quantity {
+            nanos: self.nanos.saturating_add(other.nanos).min(CAP),
+            ..self
+        }
+    }
+
+    /// The next whole thousandth.
+    pub fn round_up_to_milli(self) -> Quantity {
+        Quantity {
+            nanos: self.milli_value() * 1_000_000,
+            ..self
+        }
+    }
+
     pub fn is_negative(&self) -> bool {
         self.nanos < 0
     }

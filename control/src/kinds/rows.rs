@@ -2,7 +2,9 @@
 //!
 //! Adding a kind is adding a row here (its schema and columns are in the embedded table already) and, where it has
 //! defaults or validation of its own, a `Rules` row.
+use super::names::NameRule;
 use super::rules::Rules;
+use super::{defaults, prepare};
 
 /// One served resource.
 #[derive(Debug)]
@@ -49,52 +51,120 @@ const fn grouped(
 }
 
 pub(super) static SERVED: &[Served] = &[
-    core("configmaps", &[], "/registry/configmaps", &Rules::PLAIN),
-    core("endpoints", &[], "/registry/services/endpoints", &Rules::PLAIN),
-    core("events", &[], "/registry/events", &Rules::PLAIN),
+    core("configmaps", &[], "/registry/configmaps", &CONFIG_MAP),
+    core("endpoints", &[], "/registry/services/endpoints", &ENDPOINTS),
+    core("events", &[], "/registry/events", &EVENT),
     core(
         "namespaces",
         &["finalize", "status"],
         "/registry/namespaces",
-        &Rules::PLAIN,
+        &NAMESPACE,
     ),
-    core("nodes", &["status"], "/registry/minions", &Rules::PLAIN),
+    core("nodes", &["status"], "/registry/minions", &NODE),
+    core("pods", &["binding", "log", "status"], "/registry/pods", &POD),
+    core("secrets", &[], "/registry/secrets", &SECRET),
     core(
-        "pods",
-        &["binding", "log", "status"],
-        "/registry/pods",
-        &Rules::PLAIN,
+        "serviceaccounts",
+        &[],
+        "/registry/serviceaccounts",
+        &SERVICE_ACCOUNT,
     ),
-    core("secrets", &[], "/registry/secrets", &Rules::PLAIN),
-    core("serviceaccounts", &[], "/registry/serviceaccounts", &Rules::PLAIN),
-    core("services", &["status"], "/registry/services/specs", &Rules::PLAIN),
+    core("services", &["status"], "/registry/services/specs", &SERVICE),
     grouped(
         "apps",
         "deployments",
         &["scale", "status"],
         "/registry/deployments",
-        &Rules::PLAIN,
+        &DEPLOYMENT,
     ),
     grouped(
         "apps",
         "replicasets",
         &["scale", "status"],
         "/registry/replicasets",
-        &Rules::PLAIN,
+        &REPLICA_SET,
     ),
-    grouped("events.k8s.io", "events", &[], "/registry/events", &Rules::PLAIN),
-    grouped(
-        "coordination.k8s.io",
-        "leases",
-        &[],
-        "/registry/leases",
-        &Rules::PLAIN,
-    ),
+    grouped("events.k8s.io", "events", &[], "/registry/events", &EVENT_V1),
+    grouped("coordination.k8s.io", "leases", &[], "/registry/leases", &LEASE),
     grouped(
         "discovery.k8s.io",
         "endpointslices",
         &[],
         "/registry/endpointslices",
-        &Rules::PLAIN,
+        &ENDPOINT_SLICE,
     ),
 ];
+
+static CONFIG_MAP: Rules = Rules { ..Rules::PLAIN };
+
+static ENDPOINTS: Rules = Rules {
+    default: defaults::network::endpoints,
+    ..Rules::PLAIN
+};
+
+static EVENT: Rules = Rules { ..Rules::PLAIN };
+
+static EVENT_V1: Rules = Rules { ..Rules::PLAIN };
+
+static NAMESPACE: Rules = Rules {
+    name_rule: NameRule::Label,
+    default: defaults::objects::namespace,
+    prepare_create: prepare::objects::namespace_create,
+    prepare_update: prepare::objects::namespace_update,
+    ..Rules::PLAIN
+};
+
+static NODE: Rules = Rules {
+    default: defaults::objects::node,
+    prepare_update: prepare::split_status,
+    ..Rules::PLAIN
+};
+
+static POD: Rules = Rules {
+    generation: true,
+    default: defaults::pod::pod,
+    prepare_create: prepare::pod::create,
+    prepare_update: prepare::pod::update,
+    ..Rules::PLAIN
+};
+
+static SECRET: Rules = Rules {
+    default: defaults::objects::secret,
+    ..Rules::PLAIN
+};
+
+static SERVICE_ACCOUNT: Rules = Rules { ..Rules::PLAIN };
+
+static SERVICE: Rules = Rules {
+    name_rule: NameRule::Label1035,
+    default: defaults::network::service,
+    prepare_create: prepare::service::create,
+    prepare_update: prepare::service::update,
+    ..Rules::PLAIN
+};
+
+static DEPLOYMENT: Rules = Rules {
+    generation: true,
+    default: defaults::apps::deployment,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::objects::deployment_update,
+    desired_changed: prepare::objects::deployment_changed,
+    ..Rules::PLAIN
+};
+
+static REPLICA_SET: Rules = Rules {
+    generation: true,
+    default: defaults::apps::replica_set,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    ..Rules::PLAIN
+};
+
+static LEASE: Rules = Rules { ..Rules::PLAIN };
+
+static ENDPOINT_SLICE: Rules = Rules {
+    generation: true,
+    default: defaults::network::endpoint_slice,
+    desired_changed: prepare::objects::endpoint_slice_changed,
+    ..Rules::PLAIN
+};

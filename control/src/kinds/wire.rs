@@ -84,7 +84,7 @@ mod tests {
         check(
             "io.k8s.api.apps.v1.ReplicaSet",
             json!({"metadata": {"labels": {}, "creationTimestamp": null}}),
-            json!({"metadata": {}, "spec": {"template": {"metadata": {}, "spec": {"containers": null}}, "selector": null},
+            json!({"metadata": {}, "spec": {"template": {"metadata": {}, "spec": {"containers": null}}},
                    "status": {"replicas": 0}}),
         );
         check(

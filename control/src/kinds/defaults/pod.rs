@@ -1,0 +1,171 @@
+//! Defaults of Pods and of the Pod specs inside templates.
+use serde_json::{Map, Value};
+
+use super::resources;
+use super::volumes;
+use crate::kinds::image;
+use crate::kinds::view::{existing_mut, items_mut, object_mut, set_missing, set_zero};
+
+type Object = Map<String, Value>;
+
+const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
+
+/// A Pod: everything of a spec, and what a template does not get.
+pub fn pod(object: &mut Value) {
+    let Some(spec) = object_mut(object, "spec") else {
+        return;
+    };
+    pod_spec(spec);
+    for list in ["initContainers", "containers"] {
+        items_mut(spec, list).for_each(resources::requests_from_limits);
+    }
+    resources::pod_level(spec);
+    set_missing(spec, "enableServiceLinks", true);
+    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
+        host_ports(spec);
+    }
+}
+
+/// The template at `spec.template` of a workload.
+pub fn template(object: &mut Value) {
+    if let Some(spec) = object_mut(object, "spec.template.spec") {
+        pod_spec(spec);
+    }
+}
+
+/// A Pod spec wherever it stands.
+fn pod_spec(spec: &mut Object) {
+    set_zero(spec, "dnsPolicy", "ClusterFirst");
+    set_zero(spec, "restartPolicy", "Always");
+    set_missing(spec, "securityContext", Object::new());
+    set_missing(spec, "terminationGracePeriodSeconds", 30);
+    set_zero(spec, "schedulerName", "default-scheduler");
+    service_account(spec);
+    for list in CONTAINER_LISTS {
+        items_mut(spec, list).for_each(container);
+    }
+    items_mut(spec, "volumes").for_each(volumes::volume);
+    if let Some(overhead) = spec.get_mut("overhead") {
+        resources::round_up(overhead);
+    }
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; both are served.
+fn service_account(spec: &mut Object) {
+    let name = |key: &str, spec: &Object| {
+        spec.get(key)
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
+            .map(String::from)
+    };
+    if let Some(name) = name("serviceAccountName", spec).or_else(|| name("serviceAccount", spec)) {
+        spec.insert("serviceAccountName".into(), name.clone().into());
+        spec.insert("serviceAccount".into(), name.into());
+    }
+}
+
+fn container(container: &mut Object) {
+    let reference = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = if image::is_latest(reference) {
+        "Always"
+    } else {
+        "IfNotPresent"
+    };
+    set_zero(container, "imagePullPolicy", policy);
+    set_zero(container, "terminationMessagePath", "/dev/termination-log");
+    set_zero(container, "terminationMessagePolicy", "File");
+    items_mut(container, "ports").for_each(|port| set_zero(port, "protocol", "TCP"));
+    items_mut(container, "env").for_each(env);
+    for probe in PROBES {
+        if let Some(Value::Object(probe)) = container.get_mut(probe) {
+            self::probe(probe);
+        }
+    }
+    lifecycle(container);
+    resources::round_up_requirements(container);
+}
+
+fn env(variable: &mut Object) {
+    if let Some(Value::Object(source)) = variable.get_mut("valueFrom") {
+        field_reference(source);
+        if let Some(Value::Object(file)) = source.get_mut("fileKeyRef") {
+            set_missing(file, "optional", false);
+        }
+    }
+}
+
+/// A `fieldRef` inside `holder`.
+pub(super) fn field_reference(holder: &mut Object) {
+    if let Some(Value::Object(reference)) = holder.get_mut("fieldRef") {
+        set_zero(reference, "apiVersion", "v1");
+    }
+}
+
+fn probe(probe: &mut Object) {
+    set_zero(probe, "timeoutSeconds", 1);
+    set_zero(probe, "periodSeconds", 10);
+    set_zero(probe, "successThreshold", 1);
+    set_zero(probe, "failureThreshold", 3);
+    http_get(probe);
+    if let Some(Value::Object(grpc)) = probe.get_mut("grpc") {
+        set_missing(grpc, "service", "");
+    }
+}
+
+fn lifecycle(container: &mut Object) {
+    for hook in ["postStart", "preStop"] {
+        if let Some(Value::Object(handler)) = container.get_mut("lifecycle").and_then(|l| l.get_mut(hook)) {
+            http_get(handler);
+        }
+    }
+}
+
+fn http_get(handler: &mut Object) {
+    if let Some(Value::Object(get)) = handler.get_mut("httpGet") {
+        set_zero(get, "path", "/");
+        set_zero(get, "scheme", "HTTP");
+    }
+}
+
+/// On the host's network a container's port is the host's port.
+fn host_ports(spec: &mut Object) {
+    for list in ["initContainers", "containers"] {
+        for container in items_mut(spec, list) {
+            for port in items_mut(container, "ports") {
+                let number = port.get("containerPort").cloned().unwrap_or(Value::Null);
+                set_zero(port, "hostPort", number);
+            }
+        }
+    }
+}
+
+/// What admission adds to every new Pod: priority and the tolerations that let it outlive a short node failure.
+/// KEP-166 (taint based eviction), KEP-268 (priority).
+pub fn admit(object: &mut Value) {
+    let Some(spec) = existing_mut(object, "spec") else {
+        return;
+    };
+    set_missing(spec, "priority", 0);
+    set_missing(spec, "preemptionPolicy", "PreemptLowerPriority");
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        tolerate(spec, key);
+    }
+}
+
+fn tolerate(spec: &mut Object, key: &str) {
+    set_missing(spec, "tolerations", Value::Array(Vec::new()));
+    let Some(Value::Array(tolerations)) = spec.get_mut("tolerations") else {
+        return;
+    };
+    let text = |t: &Value, name: &str| t.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let covers = |t: &Value| {
+        let (tolerated, effect) = (text(t, "key"), text(t, "effect"));
+        (tolerated.is_empty() || tolerated == key) && (effect.is_empty() || effect == "NoExecute")
+    };
+    if !tolerations.iter().any(covers) {
+        tolerations.push(serde_json::json!({
+            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300
+        }));
+    }
+}

@@ -1,0 +1,225 @@
+//! Services: the two spellings of the cluster IP, families, and what survives an update that leaves it out.
+use serde_json::{Map, Value, json};
+
+use super::{split_status, without_status};
+use crate::kinds::view::{View, existing_mut, items_mut, object_mut, set_missing};
+
+type Object = Map<String, Value>;
+
+const HEADLESS: &str = "None";
+
+pub fn create(object: &mut Value) {
+    without_status(object);
+    sync_cluster_ips(object);
+    families(object);
+}
+
+/// `clusterIP` alone sets `clusterIPs`.
+fn sync_cluster_ips(object: &mut Value) {
+    let ip = object.text("spec.clusterIP").to_owned();
+    if !ip.is_empty() && object.list("spec.clusterIPs").is_empty() {
+        set(object, "clusterIPs", json!([ip]));
+    }
+}
+
+/// One IPv4 address, unless the Service is headless without selector: then whoever writes its endpoints decides.
+fn families(object: &mut Value) {
+    if !needs_cluster_ip(object) {
+        return;
+    }
+    let open =
+        object.text("spec.clusterIP") == HEADLESS && object.map("spec.selector").is_none_or(Map::is_empty);
+    let Some(spec) = object_mut(object, "spec") else {
+        return;
+    };
+    let (policy, families) = match open {
+        true => ("RequireDualStack", json!(["IPv4", "IPv6"])),
+        false => ("SingleStack", json!(["IPv4"])),
+    };
+    if spec
+        .get("ipFamilies")
+        .is_none_or(|f| f.as_array().is_none_or(Vec::is_empty))
+    {
+        let single = spec.get("ipFamilyPolicy").is_some_and(|p| p == "SingleStack");
+        spec.insert(
+            "ipFamilies".into(),
+            if single { json!(["IPv4"]) } else { families },
+        );
+    }
+    set_missing(spec, "ipFamilyPolicy", policy);
+}
+
+pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
+    split_status(subresource, new, old);
+    if subresource.is_none() {
+        keep_addresses(new, old);
+        keep_node_ports(new, old);
+        drop_what_the_type_lacks(new, old);
+        sync_cluster_ips(new);
+        families(new);
+    }
+}
+
+/// An address once given stays when the update leaves it out.
+fn keep_addresses(new: &mut Value, old: &Value) {
+    if !(needs_cluster_ip(new) && needs_cluster_ip(old)) {
+        return;
+    }
+    if new.text("spec.clusterIP").is_empty() && new.list("spec.clusterIPs").is_empty() {
+        copy(new, old, "clusterIP");
+    }
+    if new.list("spec.clusterIPs").is_empty() && new.text("spec.clusterIP") == old.text("spec.clusterIP") {
+        copy(new, old, "clusterIPs");
+    }
+    for key in ["ipFamilies", "ipFamilyPolicy"] {
+        if !new.has(&format!("spec.{key}")) {
+            copy(new, old, key);
+        }
+    }
+}
+
+fn keep_node_ports(new: &mut Value, old: &Value) {
+    if needs_node_port(new) && needs_node_port(old) {
+        let mut used: Vec<i64> = new
+            .list("spec.ports")
+            .iter()
+            .filter_map(|p| p.int("nodePort"))
+            .collect();
+        let Some(spec) = existing_mut(new, "spec") else {
+            return;
+        };
+        for port in items_mut(spec, "ports").filter(|p| p.get("nodePort").is_none_or(|n| n == 0)) {
+            let same =
+                |o: &&Value| o.get("port") == port.get("port") && o.get("protocol") == port.get("protocol");
+            let number = old
+                .list("spec.ports")
+                .iter()
+                .find(same)
+                .and_then(|o| o.int("nodePort"));
+            if let Some(number) = number.filter(|n| *n != 0 && !used.contains(n)) {
+                used.push(number);
+                port.insert("nodePort".into(), number.into());
+            }
+        }
+    }
+    if needs_health_check(new)
+        && needs_health_check(old)
+        && new.int("spec.healthCheckNodePort").unwrap_or(0) == 0
+    {
+        copy(new, old, "healthCheckNodePort");
+    }
+}
+
+/// A change of type takes along what only the old type had, where the update left it as it was.
+fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
+    if needs_cluster_ip(old) && !needs_cluster_ip(new) {
+        let keys = [
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ];
+        drop_unchanged(new, old, &keys);
+    }
+    if needs_node_port(old) && !needs_node_port(new) && node_ports(new) == node_ports(old) {
+        if let Some(spec) = existing_mut(new, "spec") {
+            items_mut(spec, "ports").for_each(|p| drop(p.remove("nodePort")));
+        }
+    }
+    if needs_health_check(old) && !needs_health_check(new) {
+        drop_unchanged(new, old, &["healthCheckNodePort"]);
+    }
+    if has_external_policy(old) && !has_external_policy(new) {
+        drop_unchanged(new, old, &["externalTrafficPolicy"]);
+    }
+    if is(old, "LoadBalancer") && !is(new, "LoadBalancer") {
+        drop_unchanged(new, old, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+}
+
+fn drop_unchanged(new: &mut Value, old: &Value, keys: &[&str]) {
+    for key in keys {
+        let path = format!("spec.{key}");
+        if new.at(&path) == old.at(&path)
+            && let Some(spec) = existing_mut(new, "spec")
+        {
+            spec.remove(*key);
+        }
+    }
+}
+
+fn node_ports(service: &Value) -> Vec<i64> {
+    service
+        .list("spec.ports")
+        .iter()
+        .filter_map(|p| p.int("nodePort"))
+        .filter(|n| *n != 0)
+        .collect()
+}
+
+fn copy(new: &mut Value, old: &Value, key: &str) {
+    let value = old.at(&format!("spec.{key}"));
+    if !value.is_null() {
+        set(new, key, value.clone());
+    }
+}
+
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(spec) = object_mut(object, "spec") {
+        let spec: &mut Object = spec;
+        spec.insert(key.to_owned(), value);
+    }
+}
+
+fn is(service: &Value, ty: &str) -> bool {
+    service.text("spec.type") == ty
+}
+
+/// Whether a Service of this type has a cluster IP at all.
+pub fn needs_cluster_ip(service: &Value) -> bool {
+    ["ClusterIP", "NodePort", "LoadBalancer"].contains(&service.text("spec.type"))
+}
+
+/// Whether a Service gets node ports of its own accord.
+pub fn needs_node_port(service: &Value) -> bool {
+    is(service, "NodePort")
+        || is(service, "LoadBalancer")
+            && service.at("spec.allocateLoadBalancerNodePorts") != &Value::Bool(false)
+}
+
+/// Whether a Service needs a port on which nodes tell if they have local endpoints.
+pub fn needs_health_check(service: &Value) -> bool {
+    is(service, "LoadBalancer") && service.text("spec.externalTrafficPolicy") == "Local"
+}
+
+fn has_external_policy(service: &Value) -> bool {
+    is(service, "NodePort")
+        || is(service, "LoadBalancer")
+        || is(service, "ClusterIP") && !service.list("spec.externalIPs").is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_that_leaves_addresses_out_keeps_them() {
+        let old = json!({"spec": {"type": "NodePort", "clusterIP": "1.2.3.4", "clusterIPs": ["1.2.3.4"],
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30000}]}});
+        let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
+        update(None, &mut new, &old);
+        assert_eq!(new["spec"]["clusterIPs"], json!(["1.2.3.4"]));
+        assert_eq!(new["spec"]["ports"][0]["nodePort"], 30000);
+    }
+
+    #[test]
+    fn becoming_external_gives_up_addresses() {
+        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "1.2.3.4", "clusterIPs": ["1.2.3.4"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster"}});
+        let mut new = old.clone();
+        new["spec"]["type"] = "ExternalName".into();
+        update(None, &mut new, &old);
+        assert_eq!(new, json!({"spec": {"type": "ExternalName"}}));
+    }
+}
