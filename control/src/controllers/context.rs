@@ -1,7 +1,7 @@
 //! What all controllers are given: the client, the options, the event sink and the shared watches.
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
@@ -42,6 +42,7 @@ impl Context {
 pub struct Watches {
     pub pods: Arc<Informer<Pod>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub deployments: Arc<Informer<Deployment>>,
 }
 
 impl Watches {
@@ -49,6 +50,7 @@ impl Watches {
         Self {
             pods: Informer::new(&[owner_index::<Pod>, |pod| pods::node_name(pod).map(str::to_owned)]),
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
+            deployments: Informer::new(&[]),
         }
     }
 
@@ -60,11 +62,15 @@ impl Watches {
                 tasks.spawn(self.$cache.clone().run(api, Config::default(), shutdown.clone()));
             )*};
         }
-        follow!(pods, replica_sets);
+        follow!(pods, replica_sets, deployments);
     }
 
     pub async fn synced(&self) {
-        tokio::join!(self.pods.synced(), self.replica_sets.synced());
+        tokio::join!(
+            self.pods.synced(),
+            self.replica_sets.synced(),
+            self.deployments.synced()
+        );
     }
 }
 

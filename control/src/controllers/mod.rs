@@ -2,7 +2,9 @@
 //!
 //! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
 //! kind is cached once. It refuses to know the store and the HTTP server.
+mod adoption;
 mod context;
+mod deployment;
 mod expectations;
 mod pod_template;
 mod replicaset;
@@ -41,7 +43,8 @@ impl ControllerOptions {
 /// Runs every controller until `shutdown`.
 pub async fn run(client: Client, options: ControllerOptions, shutdown: CancellationToken) {
     let context = Context::new(client, options, shutdown.clone());
-    let controllers: Vec<BoxFuture<'static, ()>> = vec![replicaset::start(&context)];
+    let controllers: Vec<BoxFuture<'static, ()>> =
+        vec![replicaset::start(&context), deployment::start(&context)];
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
     if shutdown

@@ -59,6 +59,11 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
         self.changed.notify_one();
     }
 
+    /// Adds whatever keys there are.
+    pub fn extend(&self, keys: impl IntoIterator<Item = T>) {
+        keys.into_iter().for_each(|key| self.add(key));
+    }
+
     /// Adds the key once `delay` has passed; of several such promises for one key the earliest counts.
     pub fn add_after(&self, key: T, delay: Duration) {
         if delay.is_zero() {

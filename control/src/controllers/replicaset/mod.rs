@@ -2,7 +2,6 @@
 //!
 //! Flow: a change of a ReplicaSet or of a Pod queues the ReplicaSet; its reconcile claims Pods, creates or deletes what
 //! is too few or too many, and writes the status. Guarantees: never acts on a cache that misses its own writes.
-mod claim;
 mod handlers;
 mod rank;
 mod scale;
@@ -16,9 +15,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
-use super::context::{Context, Watches};
+use super::adoption::Adopter;
+use super::context::{BY_OWNER, Context, Watches, orphans_in};
 use super::expectations::Expectations;
 use crate::toolkit::{ObjectKey, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
 
@@ -75,6 +75,29 @@ impl Controller {
         self.write_status(&set, &claimed, scaled.as_ref().err()).await?;
         scaled.map_err(|failure| failure.error)?;
         Ok(next_look(&set, &active, Timestamp::now()))
+    }
+
+    /// All Pods that belong to `set` after adoption and release, dying ones included, finished ones not.
+    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, StepError> {
+        let Some(selector) = handlers::selector(set) else {
+            return Ok(Vec::new());
+        };
+        let mut candidates = self
+            .watches
+            .pods
+            .indexed(BY_OWNER, &set.uid().unwrap_or_default());
+        candidates.extend(
+            self.watches
+                .pods
+                .indexed(BY_OWNER, &orphans_in(&set.namespace().unwrap_or_default())),
+        );
+        candidates.retain(|pod| !pods::is_terminal(pod));
+        let adopter = Adopter {
+            owner: set,
+            owners: self.sets(set),
+            children: self.pods(set),
+        };
+        adopter.claim(&selector, candidates).await
     }
 
     async fn write_status(

@@ -1,0 +1,82 @@
+//! Brings controller references in line with selectors: adopts orphans that match, releases children that no longer do.
+//!
+//! Shared by every controller that owns objects through labels; upstream's `ControllerRefManager`.
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::toolkit::owners::{Claim, claim, controller_reference};
+use crate::toolkit::selectors::Labels;
+use crate::toolkit::{StepError, Steps, patch};
+
+/// An owner, and the APIs through which it and its children are reached.
+pub struct Adopter<'a, O, C> {
+    pub owner: &'a O,
+    pub owners: Api<O>,
+    pub children: Api<C>,
+}
+
+impl<O, C> Adopter<'_, O, C>
+where
+    O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    C: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    /// Those of `candidates` that belong to the owner once references are adjusted.
+    pub async fn claim(&self, selector: &Labels, candidates: Vec<Arc<C>>) -> Result<Vec<Arc<C>>, StepError> {
+        let mut claimed = Vec::new();
+        for child in candidates {
+            match claim(self.owner.meta(), child.meta(), selector.matches(child.meta())) {
+                Claim::Keep => claimed.push(child),
+                Claim::Adopt => claimed.extend(self.adopt(&child).await?),
+                Claim::Release => self.release(&child).await?,
+                Claim::Ignore => {}
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Takes an orphan, unless the owner itself turns out to be gone, replaced or dying.
+    async fn adopt(&self, child: &C) -> Result<Option<Arc<C>>, StepError> {
+        let name = self.owner.name_any();
+        let live = self
+            .owners
+            .get_opt(&name)
+            .await
+            .step(|| format!("read {name} before it adopts"))?;
+        let ours = |live: &O| live.uid() == self.owner.uid() && live.meta().deletion_timestamp.is_none();
+        if !live.as_ref().is_some_and(ours) {
+            return Ok(None);
+        }
+        let mut owners = child.owner_references().to_vec();
+        owners.push(controller_reference(self.owner));
+        let adopted = self
+            .write_owners(child, owners)
+            .await
+            .step_opt(|| format!("adopt {}", child.name_any()))?;
+        Ok(adopted.map(Arc::new))
+    }
+
+    async fn release(&self, child: &C) -> Result<(), StepError> {
+        let mut owners = child.owner_references().to_vec();
+        owners.retain(|owner| Some(&owner.uid) != self.owner.meta().uid.as_ref());
+        self.write_owners(child, owners)
+            .await
+            .step_opt(|| format!("release {}", child.name_any()))
+            .map(drop)
+    }
+
+    async fn write_owners(&self, child: &C, owners: impl Serialize) -> Result<C, kube::Error> {
+        let body = patch::guarded(
+            child.meta(),
+            json!({"metadata": {"ownerReferences": json!(owners)}}),
+        );
+        self.children
+            .patch(&child.name_any(), &PatchParams::default(), &Patch::Merge(body))
+            .await
+    }
+}
