@@ -7,8 +7,10 @@
 mod decode;
 mod defaults;
 pub mod error;
+pub mod event;
 mod image;
 mod kind;
+pub mod labels;
 mod meta;
 pub mod names;
 mod prepare;
@@ -16,14 +18,16 @@ pub mod quantity;
 mod registry;
 mod rows;
 mod rules;
+pub mod scale;
 pub mod schema;
+mod selectable;
 mod strategic;
 mod table;
 pub mod time;
 mod view;
 mod wire;
 
-pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue};
+pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join};
 pub use kind::{Column, Kind, Subresource};
 pub use meta::mark_deleted;
 pub use registry::Registry;

@@ -4,7 +4,7 @@
 //! defaults or validation of its own, a `Rules` row.
 use super::names::NameRule;
 use super::rules::Rules;
-use super::{defaults, prepare};
+use super::{defaults, event, prepare, selectable, table};
 
 /// One served resource.
 #[derive(Debug)]
@@ -95,28 +95,47 @@ pub(super) static SERVED: &[Served] = &[
     ),
 ];
 
-static CONFIG_MAP: Rules = Rules { ..Rules::PLAIN };
-
-static ENDPOINTS: Rules = Rules {
-    default: defaults::network::endpoints,
+static CONFIG_MAP: Rules = Rules {
+    row: Some(table::objects::config_map),
     ..Rules::PLAIN
 };
 
-static EVENT: Rules = Rules { ..Rules::PLAIN };
+static ENDPOINTS: Rules = Rules {
+    default: defaults::network::endpoints,
+    row: Some(table::network::endpoints),
+    ..Rules::PLAIN
+};
 
-static EVENT_V1: Rules = Rules { ..Rules::PLAIN };
+static EVENT: Rules = Rules {
+    row: Some(table::objects::event),
+    selectable: event::selectable,
+    ..Rules::PLAIN
+};
+
+static EVENT_V1: Rules = Rules {
+    row: Some(event_row),
+    selectable: event::selectable_new,
+    to_storage: event::to_core,
+    from_storage: event::from_core,
+    stored_as_served: false,
+    ..Rules::PLAIN
+};
 
 static NAMESPACE: Rules = Rules {
     name_rule: NameRule::Label,
     default: defaults::objects::namespace,
     prepare_create: prepare::objects::namespace_create,
     prepare_update: prepare::objects::namespace_update,
+    row: Some(table::objects::namespace),
+    selectable: selectable::namespace,
     ..Rules::PLAIN
 };
 
 static NODE: Rules = Rules {
     default: defaults::objects::node,
     prepare_update: prepare::split_status,
+    row: Some(table::objects::node),
+    selectable: selectable::node,
     ..Rules::PLAIN
 };
 
@@ -125,21 +144,30 @@ static POD: Rules = Rules {
     default: defaults::pod::pod,
     prepare_create: prepare::pod::create,
     prepare_update: prepare::pod::update,
+    row: Some(table::pod::row),
+    selectable: selectable::pod,
     ..Rules::PLAIN
 };
 
 static SECRET: Rules = Rules {
     default: defaults::objects::secret,
+    row: Some(table::objects::secret),
+    selectable: selectable::secret,
     ..Rules::PLAIN
 };
 
-static SERVICE_ACCOUNT: Rules = Rules { ..Rules::PLAIN };
+static SERVICE_ACCOUNT: Rules = Rules {
+    row: Some(table::objects::service_account),
+    ..Rules::PLAIN
+};
 
 static SERVICE: Rules = Rules {
     name_rule: NameRule::Label1035,
     default: defaults::network::service,
     prepare_create: prepare::service::create,
     prepare_update: prepare::service::update,
+    row: Some(table::network::service),
+    selectable: selectable::service,
     ..Rules::PLAIN
 };
 
@@ -149,6 +177,7 @@ static DEPLOYMENT: Rules = Rules {
     prepare_create: prepare::without_status,
     prepare_update: prepare::objects::deployment_update,
     desired_changed: prepare::objects::deployment_changed,
+    row: Some(table::workloads::deployment),
     ..Rules::PLAIN
 };
 
@@ -157,14 +186,25 @@ static REPLICA_SET: Rules = Rules {
     default: defaults::apps::replica_set,
     prepare_create: prepare::without_status,
     prepare_update: prepare::split_status,
+    row: Some(table::workloads::replica_set),
+    selectable: selectable::replica_set,
     ..Rules::PLAIN
 };
 
-static LEASE: Rules = Rules { ..Rules::PLAIN };
+static LEASE: Rules = Rules {
+    row: Some(table::objects::lease),
+    ..Rules::PLAIN
+};
 
 static ENDPOINT_SLICE: Rules = Rules {
     generation: true,
     default: defaults::network::endpoint_slice,
     desired_changed: prepare::objects::endpoint_slice_changed,
+    row: Some(table::network::endpoint_slice),
     ..Rules::PLAIN
 };
+
+/// An `events.k8s.io` Event prints as the core Event it is stored as.
+fn event_row(event: &serde_json::Value, now: jiff::Timestamp) -> Vec<serde_json::Value> {
+    table::objects::event(&event::as_core(event), now)
+}

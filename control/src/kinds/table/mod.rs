@@ -1,6 +1,11 @@
 //! Rows of `meta.k8s.io/v1` Tables: what `kubectl get` prints for one object.
 //!
 //! Owns the frame every row has; the cells of a kind are in its own module. Refuses to know requests.
+pub(super) mod network;
+pub(super) mod objects;
+pub(super) mod pod;
+pub(super) mod workloads;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -37,4 +42,13 @@ pub(super) fn name(object: &Value) -> Value {
 /// The cell of column Age.
 pub(super) fn age(object: &Value, now: Timestamp) -> Value {
     Value::from(time::age(object.at("metadata.creationTimestamp").as_str(), now))
+}
+
+/// A text, or `<none>` when there is none.
+fn or_none(text: &str) -> Value {
+    Value::from(none_when_empty(text.to_owned()))
+}
+
+fn none_when_empty(text: String) -> String {
+    if text.is_empty() { "<none>".into() } else { text }
 }

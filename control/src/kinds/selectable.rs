@@ -1,0 +1,63 @@
+//! Field labels: what a field selector of each kind may name, and the value an object has there.
+use serde_json::Value;
+
+use super::view::View;
+
+pub(super) fn pod(pod: &Value) -> Vec<(String, String)> {
+    let ip = match pod.list("status.podIPs").first() {
+        Some(ip) => ip.text("ip"),
+        None => pod.text("status.podIP"),
+    };
+    let mut fields = texts(
+        pod,
+        &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "status.phase",
+            "status.nominatedNodeName",
+        ],
+    );
+    fields.push(("status.podIP".into(), ip.to_owned()));
+    fields.push((
+        "spec.hostNetwork".into(),
+        pod.flag("spec.hostNetwork").to_string(),
+    ));
+    fields
+}
+
+pub(super) fn node(node: &Value) -> Vec<(String, String)> {
+    vec![(
+        "spec.unschedulable".into(),
+        node.flag("spec.unschedulable").to_string(),
+    )]
+}
+
+pub(super) fn namespace(namespace: &Value) -> Vec<(String, String)> {
+    let mut fields = texts(namespace, &["status.phase"]);
+    fields.push(("name".into(), namespace.text("metadata.name").to_owned()));
+    fields
+}
+
+pub(super) fn secret(secret: &Value) -> Vec<(String, String)> {
+    texts(secret, &["type"])
+}
+
+pub(super) fn service(service: &Value) -> Vec<(String, String)> {
+    texts(service, &["spec.clusterIP", "spec.type"])
+}
+
+pub(super) fn replica_set(set: &Value) -> Vec<(String, String)> {
+    vec![(
+        "status.replicas".into(),
+        set.int("status.replicas").unwrap_or(0).to_string(),
+    )]
+}
+
+fn texts(object: &Value, paths: &[&str]) -> Vec<(String, String)> {
+    paths
+        .iter()
+        .map(|path| ((*path).to_owned(), object.text(path).to_owned()))
+        .collect()
+}
