@@ -1,0 +1,216 @@
+//! Links, addresses and routes, by rtnetlink, in whatever network namespace the socket was opened in.
+//! Knows names and indexes; what they mean is the caller's.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use futures::TryStreamExt;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteScope};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::task::AbortHandle;
+
+/// A request the kernel refused, and for which link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] io::Error),
+    #[error("cannot {step} {link}: {reason}")]
+    Request { step: &'static str, link: String, reason: String, code: i32 },
+    #[error("link {0} is gone")]
+    Gone(String),
+}
+
+/// The mesh of a netlink socket and the task that serves it; dropping it ends the task.
+pub struct Links {
+    handle: Handle,
+    driver: AbortHandle,
+}
+
+/// A link as found.
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub controller: Option<u32>,
+    pub mtu: Option<u32>,
+    pub up: bool,
+}
+
+/// What a Pod's end of a veth pair is made of.
+pub struct PodEnd<'a> {
+    pub name: &'a str,
+    pub address: [u8; 6],
+    pub mtu: Option<u32>,
+    /// The name of the other end, and the network namespace it appears in.
+    pub peer: &'a str,
+    pub peer_namespace: BorrowedFd<'a>,
+}
+
+impl Links {
+    /// Opens a socket in the network namespace of the calling thread. Must be called within a tokio runtime.
+    pub fn open() -> Result<Self, LinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Socket)?;
+        let driver = tokio::spawn(connection).abort_handle();
+        Ok(Self { handle, driver })
+    }
+
+    pub async fn find(&self, name: &str) -> Result<Option<Link>, LinkError> {
+        let found = self.handle.link().get().match_name(name).execute().try_next().await;
+        match found.map_err(|e| refused("look up", name, &e)) {
+            Ok(message) => Ok(message.map(|m| describe(&m))),
+            Err(LinkError::Request { code, .. }) if code == -libc::ENODEV => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub async fn get(&self, name: &str) -> Result<Link, LinkError> {
+        self.find(name).await?.ok_or_else(|| LinkError::Gone(name.to_owned()))
+    }
+
+    pub async fn all(&self) -> Result<Vec<Link>, LinkError> {
+        let links = self.handle.link().get().execute().map_ok(|m| describe(&m));
+        links.try_collect().await.map_err(|e| refused("list", "links", &e))
+    }
+
+    /// Makes a bridge, up. Multicast snooping is off: it would need a querier for nothing.
+    pub async fn add_bridge(&self, name: &str, address: [u8; 6], mtu: Option<u32>) -> Result<(), LinkError> {
+        let mut link = LinkBridge::new(name).mcast_snooping(false).address(address.to_vec());
+        if let Some(mtu) = mtu {
+            link = link.mtu(mtu);
+        }
+        let made = self.handle.link().add(link.build()).execute().await;
+        made.map_err(|e| refused("make bridge", name, &e))
+    }
+
+    /// Makes a veth pair, one end here, the other in another namespace.
+    pub async fn add_veth(&self, end: PodEnd<'_>) -> Result<(), LinkError> {
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(end.peer.to_owned())
+            .setns_by_fd(end.peer_namespace.as_raw_fd());
+        let mut link = LinkVeth::new(end.name, end.peer).address(end.address.to_vec());
+        if let Some(mtu) = end.mtu {
+            (peer, link) = (peer.mtu(mtu), link.mtu(mtu));
+        }
+        let link = link.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        let made = self.handle.link().add(link.build()).execute().await;
+        made.map_err(|e| refused("make veth", end.peer, &e))
+    }
+
+    pub async fn up(&self, link: &Link) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(link.index).up().build();
+        let done = self.handle.link().set(message).execute().await;
+        done.map_err(|e| refused("bring up", &link.name, &e))
+    }
+
+    /// Puts a link on a bridge, up and isolated: it exchanges frames with the host only, so whatever
+    /// Pods send each other is routed, and Service addresses are translated both ways.
+    pub async fn attach(&self, link: &Link, bridge: &Link) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(link.index).controller(bridge.index).up().build();
+        let done = self.handle.link().set(message).execute().await;
+        done.map_err(|e| refused("attach to the bridge", &link.name, &e))?;
+        let port = LinkBridgePort::new(link.index).isolated(true).build();
+        let done = self.handle.link().set_port(port).execute().await;
+        done.map_err(|e| refused("isolate bridge port", &link.name, &e))
+    }
+
+    /// Removes a link; one that is gone already is no error.
+    pub async fn remove(&self, link: &Link) -> Result<(), LinkError> {
+        match self.handle.link().del(link.index).execute().await.map_err(|e| refused("remove", &link.name, &e)) {
+            Err(LinkError::Request { code, .. }) if code == -libc::ENODEV => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives a link an address; one it has already is no error.
+    pub async fn add_address(&self, link: &Link, ip: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
+        let added = self.handle.address().add(link.index, ip.into(), prefix).replace().execute().await;
+        added.map_err(|e| refused("give an address to", &link.name, &e))
+    }
+
+    /// Routes everything through a gateway that is on the link though no prefix says so.
+    pub async fn route_through(&self, link: &Link, gateway: Ipv4Addr) -> Result<(), LinkError> {
+        let to = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(gateway, 32)
+            .scope(RouteScope::Link)
+            .output_interface(link.index)
+            .build();
+        let through = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(link.index).build();
+        for route in [to, through] {
+            let added = self.handle.route().add(route).execute().await;
+            added.map_err(|e| refused("add a route to", &link.name, &e))?;
+        }
+        Ok(())
+    }
+
+    /// The MTU of the link the default route leaves by; None without such a route.
+    pub async fn uplink_mtu(&self) -> Result<Option<u32>, LinkError> {
+        let routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let routes: Vec<_> = routes.try_collect().await.map_err(|e| refused("list", "routes", &e))?;
+        let uplink = routes.iter().filter(|r| r.header.destination_prefix_length == 0).find_map(|route| {
+            route.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })
+        });
+        let Some(uplink) = uplink else { return Ok(None) };
+        Ok(self.all().await?.into_iter().find(|link| link.index == uplink).and_then(|link| link.mtu))
+    }
+}
+
+impl Links {
+    /// The name of a link other than the given one with an address whose network meets a range.
+    pub async fn overlapping(&self, range: Ipv4Net, except: u32) -> Result<Option<String>, LinkError> {
+        let addresses = self.handle.address().get().execute();
+        let addresses: Vec<_> = addresses.try_collect().await.map_err(|e| refused("list", "addresses", &e))?;
+        let other = addresses.iter().filter(|a| a.header.index != except).find(|a| {
+            network_of(a).is_some_and(|net| net.contains(&range.network()) || range.contains(&net.network()))
+        });
+        let Some(other) = other else { return Ok(None) };
+        Ok(self.all().await?.into_iter().find(|link| link.index == other.header.index).map(|link| link.name))
+    }
+}
+
+fn network_of(message: &AddressMessage) -> Option<Ipv4Net> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(IpAddr::V4(ip)) => Some(*ip),
+        _ => None,
+    })?;
+    Ipv4Net::new(address, message.header.prefix_len).ok()
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+fn describe(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        controller: None,
+        mtu: None,
+        up: message.header.flags.contains(LinkFlags::Up),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn refused(step: &'static str, link: &str, error: &rtnetlink::Error) -> LinkError {
+    let (reason, code) = match error {
+        rtnetlink::Error::NetlinkError(message) => (message.to_io().to_string(), message.raw_code()),
+        other => (other.to_string(), 0),
+    };
+    LinkError::Request { step, link: link.to_owned(), reason, code }
+}

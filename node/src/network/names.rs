@@ -1,0 +1,109 @@
+//! The names of everything the network makes on a host, from the cluster's id.
+//!
+//! Two clusters on one host never share a name, and a name alone says whose a thing is: this is what
+//! lets `down` find what to remove when every file of the cluster is gone.
+
+use sha2::{Digest, Sha256};
+
+/// What the names of links and tables of one cluster are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    id: String,
+}
+
+/// The id is not eight lower-case hex digits, so names made of it would not fit or not be unique.
+#[derive(Debug, thiserror::Error)]
+#[error("cluster id {0:?} is not eight lower-case hexadecimal digits")]
+pub struct BadClusterId(pub String);
+
+/// The uid of a Pod holds a character that has no place in a file name.
+#[derive(Debug, thiserror::Error)]
+#[error("Pod uid {0:?} is not a name of at most 63 letters, digits and dashes")]
+pub struct BadUid(pub String);
+
+/// A uid becomes a folder name; a UUID has 36 characters, the limit leaves room for hashes of static Pods.
+const UID_LIMIT: usize = 63;
+
+impl Names {
+    pub fn new(id: &str) -> Result<Self, BadClusterId> {
+        let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        if id.len() == 8 && id.chars().all(hex) {
+            Ok(Self { id: id.to_owned() })
+        } else {
+            Err(BadClusterId(id.to_owned()))
+        }
+    }
+
+    /// The bridge all Pods of the cluster on this node hang on.
+    pub fn bridge(&self) -> String {
+        format!("ap{}", self.id)
+    }
+
+    /// The nftables table (family ip) with all rules of the cluster.
+    pub fn table(&self) -> String {
+        format!("amphipod-{}", self.id)
+    }
+
+    /// The host end of a Pod's veth pair: 15 characters, all an interface name may have.
+    pub fn veth(&self, uid: &str) -> String {
+        let digest = Sha256::digest(uid.as_bytes());
+        format!("v{}{}", self.id, hex::encode(&digest[..3]))
+    }
+
+    /// Whether a link on the host belongs to this cluster.
+    pub fn owns_link(&self, name: &str) -> bool {
+        name == self.bridge() || (name.len() == 15 && name.starts_with(&format!("v{}", self.id)))
+    }
+
+    /// The bridge's hardware address: fixed, so that Pods never see their gateway's address change.
+    pub fn bridge_address(&self) -> [u8; 6] {
+        let digest = Sha256::digest(self.id.as_bytes());
+        [0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]]
+    }
+}
+
+/// The hardware address of a Pod's eth0, from its IP: an address given to a new Pod keeps its
+/// hardware address, so no neighbour's cache goes stale.
+pub fn pod_address(ip: std::net::Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [0x0a, 0x59, a, b, c, d]
+}
+
+/// Refuses a uid that could not be a single path component.
+pub fn check_uid(uid: &str) -> Result<(), BadUid> {
+    let fits = !uid.is_empty() && uid.len() <= UID_LIMIT;
+    if fits && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        Ok(())
+    } else {
+        Err(BadUid(uid.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_an_interface_and_carry_the_id() {
+        let names = Names::new("0a1b2c3d").unwrap();
+        assert_eq!(names.bridge(), "ap0a1b2c3d");
+        assert_eq!(names.table(), "amphipod-0a1b2c3d");
+        assert_eq!(names.veth("some-uid").len(), 15);
+        assert!(names.owns_link(&names.veth("some-uid")));
+        assert!(names.owns_link("ap0a1b2c3d"));
+        for other in ["ap0a1b2c3e", "v0a1b2c3e123456", "v0a1b2c3d12345", "eth0", ""] {
+            assert!(!names.owns_link(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn ids_and_uids_that_are_no_names_are_refused() {
+        for id in ["", "0a1b2c3", "0A1B2C3D", "0a1b2c3d4", "../../..", "0a1b2c3g"] {
+            assert!(Names::new(id).is_err(), "{id}");
+        }
+        for uid in ["", ".", "..", "a/b", "a\0b", &"a".repeat(64)] {
+            assert!(check_uid(uid).is_err(), "{uid}");
+        }
+        assert!(check_uid("0b8ad7d6-3f6f-4d0f-9f55-2c7a1f0f6d11").is_ok());
+    }
+}

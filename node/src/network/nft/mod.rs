@@ -1,0 +1,20 @@
+//! nf_tables over netlink: just the messages this program sends, in one transaction, without the `nft` program.
+//!
+//! The wire format is the kernel's include/uapi/linux/netfilter/nf_tables.h. Knows tables, chains, sets
+//! and rules; nothing of Services or Pods.
+
+mod batch;
+mod expr;
+mod socket;
+mod wire;
+
+pub use batch::{Batch, ChainKind, Element, Hook, SetKind, Value, add_table};
+pub use expr::{Expression, Meta, Register, Verdict, join, matches};
+pub use socket::{Existing, NftError, apply, existing};
+
+/// Removes a table and all in it; one that is not there is no error.
+pub fn delete_table(table: &str) -> Result<(), NftError> {
+    let mut batch = add_table(table);
+    batch.delete_table();
+    apply(batch)
+}

@@ -1,0 +1,209 @@
+//! The namespaces of one Pod: made by a thread of their own, pinned by bind mounts, found again later.
+//!
+//! A namespace lives as long as something holds it; here that is a bind mount under the run directory,
+//! so a Pod needs no pause process, and a new agent finds the namespaces where the old one left them.
+//! The network namespace is pinned last: where its pin is, everything inside is complete.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use tokio::sync::oneshot;
+
+use super::links::{LinkError, Links, PodEnd};
+use super::names::pod_address;
+use super::sysctl::{self, SysctlError};
+
+/// In the order they are pinned.
+const KINDS: [&str; 3] = ["ipc", "uts", "net"];
+
+/// The name a Pod knows its interface by.
+const POD_LINK: &str = "eth0";
+
+/// Host names are cut where the kernel's field ends, as the kubelet does.
+const HOST_NAME_LIMIT: usize = 63;
+
+/// Why a Pod's namespaces could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("cannot {step}: {reason}")]
+    Step { step: String, reason: String },
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+}
+
+/// What the namespaces of a Pod are made with.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    pub dir: PathBuf,
+    pub hostname: String,
+    pub ip: Ipv4Addr,
+    pub gateway: Ipv4Addr,
+    pub veth: String,
+    pub mtu: Option<u32>,
+    /// All settings to write, already checked.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// Makes the directory Pods' namespaces are pinned under a mount of its own that shares nothing with
+/// other mount namespaces: a pin is seen, and released, in one place only.
+pub fn prepare_root(root: &Path) -> Result<(), SandboxError> {
+    fs::create_dir_all(root).map_err(|e| step(format!("create {}", root.display()), e))?;
+    if !is_mount_point(root)? {
+        mount(Some(root), root, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|e| step(format!("bind {} on itself", root.display()), e.into()))?;
+    }
+    mount(None::<&str>, root, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(|e| step(format!("make {} a private mount", root.display()), e.into()))
+}
+
+/// Makes and pins the namespaces. What an earlier attempt left must have been removed before.
+pub async fn create(blueprint: Blueprint) -> Result<(), SandboxError> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("pod-sandbox".into())
+        .spawn(move || {
+            // The receiver is gone when the caller was cancelled; the pins are found at the next attempt.
+            let _ = done.send(create_on_this_thread(&blueprint));
+        })
+        .map_err(|e| step("start a thread for new namespaces".into(), e))?;
+    result.await.map_err(|_| SandboxError::Step {
+        step: "make namespaces".into(),
+        reason: "the thread making them ended early".into(),
+    })?
+}
+
+/// Leaves the calling thread in the new namespaces: it must do nothing else afterwards.
+fn create_on_this_thread(blueprint: &Blueprint) -> Result<(), SandboxError> {
+    let host = File::open("/proc/thread-self/ns/net").map_err(|e| step("open the host's network namespace".into(), e))?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
+        .map_err(|e| step("unshare net, ipc and uts".into(), e.into()))?;
+    let hostname: String = blueprint.hostname.chars().take(HOST_NAME_LIMIT).collect();
+    nix::unistd::sethostname(&hostname).map_err(|e| step(format!("set host name {hostname}"), e.into()))?;
+    for (name, value) in &blueprint.sysctls {
+        sysctl::write(name, value)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| step("start a runtime for the new network namespace".into(), e))?;
+    runtime.block_on(connect(blueprint, &host))?;
+    pin(&blueprint.dir, blueprint.ip)
+}
+
+/// Configures the Pod's network from inside: lo, and eth0 whose other end appears on the host.
+///
+/// The address has no prefix (/32): all a Pod sends goes to its gateway, also what is for a neighbour.
+async fn connect(blueprint: &Blueprint, host: &File) -> Result<(), SandboxError> {
+    let links = Links::open()?;
+    links.up(&links.get("lo").await?).await?;
+    let end = PodEnd {
+        name: POD_LINK,
+        address: pod_address(blueprint.ip),
+        mtu: blueprint.mtu,
+        peer: &blueprint.veth,
+        peer_namespace: host.as_fd(),
+    };
+    links.add_veth(end).await?;
+    let eth0 = links.get(POD_LINK).await?;
+    links.add_address(&eth0, blueprint.ip, 32).await?;
+    links.up(&eth0).await?;
+    links.route_through(&eth0, blueprint.gateway).await?;
+    Ok(())
+}
+
+fn pin(dir: &Path, ip: Ipv4Addr) -> Result<(), SandboxError> {
+    fs::create_dir_all(dir).map_err(|e| step(format!("create {}", dir.display()), e))?;
+    fs::write(dir.join("ip"), ip.to_string()).map_err(|e| step("note the Pod's address".into(), e))?;
+    for kind in KINDS {
+        let (source, target) = (PathBuf::from("/proc/thread-self/ns").join(kind), dir.join(kind));
+        File::create(&target).map_err(|e| step(format!("create {}", target.display()), e))?;
+        mount(Some(&source), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|e| step(format!("pin a namespace at {}", target.display()), e.into()))?;
+    }
+    Ok(())
+}
+
+/// Whether all namespaces of a Pod are pinned and were made for this address.
+pub fn is_alive(dir: &Path, ip: Ipv4Addr) -> bool {
+    let pinned = KINDS.iter().all(|kind| statfs(&dir.join(kind)).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC));
+    pinned && fs::read_to_string(dir.join("ip")).is_ok_and(|noted| noted == ip.to_string())
+}
+
+/// Unpins what is pinned in a directory and removes it; what is gone already is no error.
+pub fn unpin(dir: &Path) -> Result<(), SandboxError> {
+    for kind in KINDS {
+        release_mount(&dir.join(kind))?;
+    }
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(step(format!("remove {}", dir.display()), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes a mount away, also one stacked several times; a path that is none is no error.
+pub fn release_mount(path: &Path) -> Result<(), SandboxError> {
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(nix::Error::EINVAL | nix::Error::ENOENT) => return Ok(()),
+            Err(e) => return Err(step(format!("unmount {}", path.display()), e.into())),
+        }
+    }
+}
+
+/// A path is a mount point when its device or its number differs from what its parent directory says.
+fn is_mount_point(path: &Path) -> Result<bool, SandboxError> {
+    let table = fs::read_to_string("/proc/self/mountinfo").map_err(|e| step("read the mount table".into(), e))?;
+    let path = path.canonicalize().map_err(|e| step(format!("resolve {}", path.display()), e))?;
+    Ok(mount_points(&table).iter().any(|point| *point == path))
+}
+
+/// The mount points in a mountinfo table (proc(5)), in order, with its octal escapes resolved.
+pub fn mount_points(table: &str) -> Vec<PathBuf> {
+    table.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect()
+}
+
+fn unescape(field: &str) -> String {
+    let mut out = field.to_owned();
+    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        out = out.replace(escape, plain);
+    }
+    out
+}
+
+fn step(step: String, source: io::Error) -> SandboxError {
+    SandboxError::Step { step, reason: source.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_escapes() {
+        let table = "36 35 98:0 /mnt1 /mnt2\\040x rw,noatime master:1 - ext3 /dev/root rw\n22 1 0:5 / /proc rw - proc proc rw\n";
+        assert_eq!(mount_points(table), [PathBuf::from("/mnt2 x"), PathBuf::from("/proc")]);
+    }
+
+    #[test]
+    fn a_directory_without_pins_is_not_alive_and_unpinning_it_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("uid");
+        assert!(!is_alive(&pod, Ipv4Addr::LOCALHOST));
+        fs::create_dir(&pod).unwrap();
+        fs::write(pod.join("net"), "").unwrap();
+        assert!(!is_alive(&pod, Ipv4Addr::LOCALHOST));
+        unpin(&pod).unwrap();
+        unpin(&pod).unwrap();
+        assert!(!pod.exists());
+    }
+}

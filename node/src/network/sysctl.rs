@@ -1,0 +1,127 @@
+//! Kernel settings under /proc/sys/net: those the node needs, those every Pod starts with, and those
+//! a Pod may ask for (`spec.securityContext.sysctls`).
+//!
+//! /proc/sys shows the namespaces of the thread that opens a file, so a Pod's settings are written by
+//! the thread that made its namespaces.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+/// The settings a Pod may choose: namespaced, and unable to harm a neighbour. The list is the kubelet's
+/// (documentation: Tasks, "Using sysctls in a Kubernetes Cluster", safe set).
+const SAFE: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// What every Pod starts with, as under containerd: ports below 1024 and ping without privilege.
+const POD_DEFAULTS: &[(&str, &str)] =
+    &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
+/// What holds in every Pod whatever it asks for. A Pod reaches its neighbours through the gateway only;
+/// the node, forwarding out of the interface a packet came in by, may tell it of a shorter way that
+/// does not exist, so it must not listen.
+const POD_FIXED: &[(&str, &str)] =
+    &[("net.ipv4.conf.all.accept_redirects", "0"), ("net.ipv4.conf.default.accept_redirects", "0")];
+
+/// A setting that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SysctlError {
+    #[error("forbidden sysctl: {name:?} not allowlisted")]
+    Forbidden { name: String },
+    #[error("cannot set sysctl {name} to {value:?}")]
+    Write { name: String, value: String, source: io::Error },
+}
+
+/// The settings of a Pod in the order they are written: defaults, the Pod's own over them, fixed ones last.
+pub fn pod_settings(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SysctlError> {
+    let mut settings = pairs(POD_DEFAULTS);
+    for (name, value) in asked {
+        let dotted = name.replace('/', ".");
+        if !SAFE.contains(&dotted.as_str()) {
+            return Err(SysctlError::Forbidden { name: name.clone() });
+        }
+        settings.insert(dotted, value.clone());
+    }
+    settings.extend(pairs(POD_FIXED));
+    Ok(settings)
+}
+
+/// Writes one setting, for the namespaces of the calling thread.
+pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
+    let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+    std::fs::write(path, value).map_err(|source| SysctlError::Write {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
+}
+
+/// One setting the node needs on the host, and what does not work without it.
+pub struct HostSetting {
+    pub name: String,
+    pub value: &'static str,
+    pub without: &'static str,
+}
+
+/// What the node needs for a bridge. Everything but `ip_forward` is the bridge's own and goes with it.
+pub fn host_settings(bridge: &str) -> Vec<HostSetting> {
+    let of = |family: &str, key: &str, value, without| HostSetting {
+        name: format!("net.{family}.conf.{bridge}.{key}"),
+        value,
+        without,
+    };
+    vec![
+        HostSetting {
+            name: "net.ipv4.ip_forward".into(),
+            value: "1",
+            without: "Pods reach neither each other nor anything outside this host",
+        },
+        of("ipv4", "forwarding", "1", "Pods do not reach each other"),
+        of("ipv4", "route_localnet", "1", "NodePorts do not answer on 127.0.0.1, only on the host's other addresses"),
+        of("ipv4", "send_redirects", "0", "the host sends ICMP redirects that Pods ignore"),
+        of("ipv6", "disable_ipv6", "1", "a Pod can send IPv6 router advertisements to this host"),
+    ]
+}
+
+fn pairs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+    list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(name: &str, value: &str) -> BTreeMap<String, String> {
+        pairs(&[(name, value)])
+    }
+
+    #[test]
+    fn a_pod_may_change_defaults_but_not_what_is_fixed() {
+        let settings = pod_settings(&asked("net.ipv4.ip_unprivileged_port_start", "80")).unwrap();
+        assert_eq!(settings["net.ipv4.ip_unprivileged_port_start"], "80");
+        assert_eq!(settings["net.ipv4.ping_group_range"], "0 2147483647");
+        assert_eq!(settings["net.ipv4.conf.all.accept_redirects"], "0");
+        let slashed = pod_settings(&asked("net/ipv4/tcp_syncookies", "0")).unwrap();
+        assert_eq!(slashed["net.ipv4.tcp_syncookies"], "0");
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for name in ["kernel.msgmax", "net.ipv4.ip_forward", "vm.swappiness", "../../etc/passwd", ""] {
+            let error = pod_settings(&asked(name, "1")).unwrap_err();
+            assert!(matches!(error, SysctlError::Forbidden { .. }), "{name}: {error}");
+        }
+    }
+}
