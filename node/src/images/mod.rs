@@ -1,1 +1,320 @@
-//! Being written.
+//! The node's images: references, pulls, the content store, unpacked layers, container snapshots, Wasm modules.
+//!
+//! Flow: `pull` resolves a reference, fetches what the store lacks (every byte hashed on its way in), unpacks layers
+//! once per diffID or compiles the module, and records the image last; `prepare` gives a container its root.
+//! Guarantees: a recorded image is complete and durable; a failed pull leaves no partial file; concurrent pulls of
+//! one image are one pull. It refuses to know Pods, and mounts nothing itself.
+
+mod content;
+mod digest;
+pub mod distribution;
+mod error;
+mod flight;
+mod image;
+mod layers;
+mod manifest;
+pub mod media;
+mod pull;
+mod reference;
+mod snapshot;
+mod sweep;
+mod unpack;
+mod user;
+mod wasm;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+use tokio::sync::{Semaphore, broadcast};
+
+pub use self::digest::{Digest, DigestError};
+pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
+pub use self::error::{PullError, PullFailure, StoreError};
+pub use self::image::{Image, ImageConfig, ImageKind, Mount, PullProgress, PullStep, Rootfs};
+pub use self::reference::{ImageReference, ReferenceError};
+pub use self::unpack::{UnpackError, UnpackLimits};
+pub use self::user::{ContainerUser, UserError};
+
+use self::content::{Layout, write_atomically};
+use self::flight::{Flights, KeyedLocks};
+
+/// Progress events kept for a slow listener before it misses some.
+const PROGRESS_BACKLOG: usize = 1024;
+
+/// How a store is opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImagesOptions {
+    /// Registry name → endpoint URL, such as `amphipod.local` → `http://127.0.0.1:5050`.
+    pub mirrors: BTreeMap<String, String>,
+    /// `host[:port]` of registries spoken to over plain HTTP.
+    pub insecure_registries: BTreeSet<String>,
+    /// The Wasm shim's command words; `compile --cache DIR --digest D FILE` is appended. Without one, modules
+    /// are compiled when first started.
+    pub wasm_shim: Vec<OsString>,
+    pub limits: ImageLimits,
+}
+
+/// What one image may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Bytes of one compressed layer.
+    pub blob_bytes: u64,
+    /// Bytes of one Wasm module: beyond it compilation takes longer than its time limit.
+    pub module_bytes: u64,
+    /// Layers of one image fetched at a time, as containerd does by default.
+    pub parallel_layers: usize,
+    pub unpack: UnpackLimits,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { blob_bytes: 32 << 30, module_bytes: 256 << 20, parallel_layers: 3, unpack: UnpackLimits::default() }
+    }
+}
+
+/// A handle on the node's image store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    options: ImagesOptions,
+    client: Distribution,
+    flights: Flights,
+    /// One download of a blob, one unpacking of a layer at a time.
+    locks: KeyedLocks,
+    /// One compilation at a time: each uses every core.
+    compiling: Semaphore,
+    progress: broadcast::Sender<PullProgress>,
+    /// Held shared while the store is open, so that nobody sweeps it.
+    _lock: File,
+}
+
+impl Images {
+    /// Opens the store in `dir`, making it when it is not there. When nobody else has it open, what an earlier
+    /// run left unfinished or unused is removed.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn open(dir: &Path, options: ImagesOptions) -> Result<Self, StoreError> {
+        let layout = Layout::create(dir)?;
+        let lock = lock_and_sweep(&layout)?;
+        let endpoints =
+            Endpoints { mirrors: options.mirrors.clone(), insecure: options.insecure_registries.clone() };
+        let client = Distribution::new(endpoints).map_err(|error| StoreError::Client(error.to_string()))?;
+        let inner = Inner {
+            layout,
+            options,
+            client,
+            flights: Flights::default(),
+            locks: KeyedLocks::default(),
+            compiling: Semaphore::new(1),
+            progress: broadcast::channel(PROGRESS_BACKLOG).0,
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Events of all pulls from now on.
+    pub fn progress(&self) -> broadcast::Receiver<PullProgress> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Makes the image `name` complete in the store, asking the registry what it is now. Pulls of the same image
+    /// with the same credentials at the same time are one pull.
+    ///
+    /// # Errors
+    /// See [`PullError`]; its `reason` and text are what `waiting` shows.
+    pub async fn pull(&self, name: &str, auth: &RegistryAuth) -> Result<Image, PullError> {
+        let reference = parse(name)?;
+        let key = (reference.to_string(), format!("{:?}", SecretKey(auth)));
+        let inner = self.inner.clone();
+        let auth = auth.clone();
+        let flight = self.inner.flights.join(key, || Box::pin(pull::run(inner, reference, auth)));
+        flight.await
+    }
+
+    /// The image recorded under `name`, if it is in the store. A digest reference finds any image pulled as it.
+    ///
+    /// # Errors
+    /// `name` is no reference (as [`PullError::InvalidName`]), or the record cannot be read.
+    pub fn find(&self, name: &str) -> Result<Option<Image>, PullError> {
+        let reference = parse(name)?;
+        let path = self.inner.record_path(&reference.to_string());
+        read_record(&path).map_err(|error| PullError::Failed {
+            reference: reference.to_string(),
+            cause: Arc::new(error.into()),
+        })
+    }
+
+    /// Every image in the store, by reference.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub fn list(&self) -> Result<Vec<Image>, StoreError> {
+        let mut images = self.inner.layout.images()?;
+        images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(images)
+    }
+
+    /// Forgets the image under `name`; its content goes at the next opening, unless others use it. False when there
+    /// was none.
+    ///
+    /// # Errors
+    /// The record cannot be removed.
+    pub fn forget(&self, name: &str) -> Result<bool, PullError> {
+        let reference = parse(name)?;
+        let path = self.inner.record_path(&reference.to_string());
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => {
+                let error = StoreError::Io { step: "remove", path, source };
+                Err(PullError::Failed { reference: reference.to_string(), cause: Arc::new(error.into()) })
+            }
+        }
+    }
+
+    /// A client with this store's endpoints, for pushing and listing.
+    pub fn distribution(&self) -> &Distribution {
+        &self.inner.client
+    }
+
+    /// The root of the container `key`: for a native image an overlay of its layers with a writable layer of the
+    /// container's own, for Wasm the module. Asking again gives the same.
+    ///
+    /// # Errors
+    /// The image is no longer complete, or the disk fails.
+    pub fn prepare(&self, image: &Image, key: &str) -> Result<Rootfs, StoreError> {
+        match &image.module {
+            Some(module) => Ok(Rootfs::Wasm {
+                module: self.inner.layout.blob(module),
+                digest: module.clone(),
+                cache: self.inner.layout.wasm_cache(),
+            }),
+            None => snapshot::prepare(&self.inner.layout, image, key),
+        }
+    }
+
+    /// Removes what `prepare` made for `key`; that there is nothing is success.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn release(&self, key: &str) -> Result<(), StoreError> {
+        snapshot::release(&self.inner.layout, key)
+    }
+
+    /// The keys `prepare` made snapshots for and nobody released.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn snapshots(&self) -> Result<Vec<String>, StoreError> {
+        snapshot::keys(&self.inner.layout)
+    }
+
+    /// Who `spec` (`user`, `uid`, `user:group`, …) is inside the image, by its own `/etc/passwd` and `/etc/group`.
+    ///
+    /// # Errors
+    /// Nobody has that name, or a number is out of range: never root by accident.
+    pub fn user(&self, image: &Image, spec: &str) -> Result<ContainerUser, UserError> {
+        user::resolve(&self.inner.layout, &image.layers, spec)
+    }
+}
+
+/// Removes every container's writable layer below `dir`; images stay.
+///
+/// # Errors
+/// The disk fails.
+pub fn down(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join("snapshots");
+    content::remove_all(&path).map_err(StoreError::io("remove", &path))
+}
+
+impl Inner {
+    fn record_path(&self, reference: &str) -> std::path::PathBuf {
+        self.layout.records().join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))
+    }
+
+    fn record(&self, image: &Image) -> Result<(), StoreError> {
+        let path = self.record_path(&image.reference);
+        let damaged = |source| StoreError::Record { path: path.clone(), source };
+        let bytes = serde_json::to_vec_pretty(image).map_err(damaged)?;
+        write_atomically(&path, &bytes).map_err(StoreError::io("write", &path))
+    }
+
+    /// Nobody listening is fine.
+    fn report(&self, reference: &ImageReference, step: PullStep) {
+        let _ = self.progress.send(PullProgress { reference: reference.to_string(), step });
+    }
+}
+
+impl Layout {
+    /// All recorded images; a damaged record is logged and left out.
+    fn images(&self) -> Result<Vec<Image>, StoreError> {
+        let dir = self.records();
+        let mut images = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
+            let path = entry.map_err(StoreError::io("list", &dir))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read_record(&path) {
+                Ok(image) => images.extend(image),
+                Err(error) => tracing::warn!(%error, "image left out"),
+            }
+        }
+        Ok(images)
+    }
+}
+
+fn read_record(path: &Path) -> Result<Option<Image>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let image = serde_json::from_slice(&bytes);
+            image.map(Some).map_err(|source| StoreError::Record { path: path.to_owned(), source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Io { step: "read", path: path.to_owned(), source }),
+    }
+}
+
+fn parse(name: &str) -> Result<ImageReference, PullError> {
+    name.parse().map_err(|source| PullError::InvalidName { name: name.to_owned(), source })
+}
+
+/// Tells credentials apart without keeping them in a map.
+struct SecretKey<'a>(&'a RegistryAuth);
+
+impl std::fmt::Debug for SecretKey<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = match self.0 {
+            RegistryAuth::Anonymous => return f.write_str("anonymous"),
+            RegistryAuth::Basic(user, password) => format!("{user}\0{password}"),
+            RegistryAuth::Bearer(token) => token.clone(),
+        };
+        write!(f, "{}", Digest::of(secret.as_bytes()))
+    }
+}
+
+/// Sweeps the store if nobody else has it open, and keeps a shared lock on it.
+fn lock_and_sweep(layout: &Layout) -> Result<File, StoreError> {
+    let path = layout.lock();
+    let lock = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = lock.map_err(StoreError::io("open", &path))?;
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        sweep::sweep(layout)?;
+    }
+    rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(|e| StoreError::io("lock", &path)(e.into()))?;
+    Ok(lock)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The content store: blobs by digest under `content/blobs/sha256/`. A blob has its final name only when every
+//! byte was hashed and is on disk; what did not get that far is removed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::digest::Digest;
+use super::error::StoreError;
+
+/// Paths of the store; see ARCHITECTURE.md, "Data directory".
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Creates what is missing below `root`.
+    ///
+    /// # Errors
+    /// The directories cannot be made, or overlayfs could not use their paths.
+    pub fn create(root: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(root).map_err(StoreError::io("create", root))?;
+        let root = root.canonicalize().map_err(StoreError::io("resolve", root))?;
+        let unusable = |c: char| matches!(c, ':' | ',' | '\\');
+        if root.to_str().is_none_or(|text| text.contains(unusable)) {
+            return Err(StoreError::Path { path: root });
+        }
+        let layout = Self { root };
+        for dir in [
+            layout.blobs(), layout.ingest(), layout.layers(), layout.links(), layout.snapshots(),
+            layout.records(), layout.wasm_cache(),
+        ] {
+            fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
+        }
+        Ok(layout)
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("content/blobs/sha256")
+    }
+
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    /// Content on its way in.
+    pub fn ingest(&self) -> PathBuf {
+        self.root.join("content/ingest")
+    }
+
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.layers().join(diff_id.hex())
+    }
+
+    /// Symlinks to layers under short names: overlay's options must fit one page.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("l")
+    }
+
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    /// One file per reference.
+    pub fn records(&self) -> PathBuf {
+        self.root.join("records")
+    }
+
+    /// Compiled Wasm, by digest and engine.
+    pub fn wasm_cache(&self) -> PathBuf {
+        self.root.join("wasm")
+    }
+}
+
+/// A blob being written. Dropped without `commit`, it leaves nothing.
+#[derive(Debug)]
+pub struct Ingest {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    expected: Digest,
+    hasher: Sha256,
+    written: u64,
+    committed: bool,
+}
+
+/// What was written is not what was announced.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error("expected {expected}, got {actual}")]
+    Digest { expected: Digest, actual: Digest },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Ingest {
+    /// Starts a blob that must turn out to be `expected`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn begin(layout: &Layout, expected: &Digest) -> io::Result<Self> {
+        let path = layout.ingest().join(uuid::Uuid::new_v4().simple().to_string());
+        let file = File::create_new(&path)?;
+        let target = layout.blob(expected);
+        let expected = expected.clone();
+        Ok(Self { file, path, target, expected, hasher: Sha256::new(), written: 0, committed: false })
+    }
+
+    /// Bytes so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends and hashes.
+    ///
+    /// # Errors
+    /// The disk is full or failing.
+    pub fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.file.write_all(chunk)?;
+        self.hasher.update(chunk);
+        self.written += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// Verifies, makes durable and gives the blob its name.
+    ///
+    /// # Errors
+    /// The digest is another, or the disk fails; either way nothing is kept.
+    pub fn commit(mut self) -> Result<(), CommitError> {
+        let actual = Digest::finish(std::mem::take(&mut self.hasher));
+        if actual != self.expected {
+            return Err(CommitError::Digest { expected: self.expected.clone(), actual });
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.path, &self.target)?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Replaces `path` by a file with `bytes`, durably or not at all.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let temporary = dir.join(format!(".{}", uuid::Uuid::new_v4().simple()));
+    let write = || {
+        let mut file = File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+/// Removes a tree or file; that it is not there is success.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_verified_content_gets_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        let digest = Digest::of(b"hello");
+        let mut bad = Ingest::begin(&layout, &digest).unwrap();
+        bad.write(b"hellx").unwrap();
+        assert!(matches!(bad.commit(), Err(CommitError::Digest { .. })));
+        assert!(!layout.blob(&digest).exists());
+        let mut dropped = Ingest::begin(&layout, &digest).unwrap();
+        dropped.write(b"hel").unwrap();
+        drop(dropped);
+        assert_eq!(fs::read_dir(layout.ingest()).unwrap().count(), 0);
+        let mut good = Ingest::begin(&layout, &digest).unwrap();
+        good.write(b"hello").unwrap();
+        good.commit().unwrap();
+        assert_eq!(fs::read(layout.blob(&digest)).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn paths_overlay_cannot_take_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Layout::create(&dir.path().join("a:b")), Err(StoreError::Path { .. })));
+    }
+}

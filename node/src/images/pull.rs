@@ -1,0 +1,268 @@
+//! One pull, step by step: resolve, decide, fetch, unpack or compile, record.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use super::content::{CommitError, Ingest};
+use super::digest::Digest;
+use super::distribution::{RawManifest, RegistryAuth, RegistryError};
+use super::error::{PullError, PullFailure, StoreError};
+use super::image::{Image, ImageKind, PullStep};
+use super::manifest::{self, Contents, Decision, Descriptor, Layer, Manifest, ManifestError, Resolved};
+use super::reference::ImageReference;
+use super::{Inner, layers, wasm};
+
+/// Largest image configuration read into memory; real ones are a few kilobytes.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// An index may point to an index (buildkit does not, some mirrors do); deeper is a trap.
+const MAX_INDEX_DEPTH: usize = 3;
+/// Bytes between two progress events of one blob.
+const PROGRESS_STEP: u64 = 256 << 10;
+
+/// A reference resolved down to this platform's manifest.
+struct Target {
+    top: Digest,
+    digest: Digest,
+    manifest: Manifest,
+    /// The manifest and the indexes above it.
+    documents: Vec<(Digest, Bytes)>,
+}
+
+/// Pulls `reference` and tells listeners how it ended.
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    reference: ImageReference,
+    auth: RegistryAuth,
+) -> Result<Image, PullError> {
+    let pull = Pull { inner: &inner, reference: &reference, auth: &auth };
+    match pull.run().await {
+        Ok(image) => {
+            inner.report(&reference, PullStep::Done);
+            Ok(image)
+        }
+        Err(cause) => {
+            let error = PullError::Failed { reference: reference.to_string(), cause: Arc::new(cause) };
+            inner.report(&reference, PullStep::Failed { message: error.to_string() });
+            Err(error)
+        }
+    }
+}
+
+struct Pull<'a> {
+    inner: &'a Arc<Inner>,
+    reference: &'a ImageReference,
+    auth: &'a RegistryAuth,
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> Result<Image, PullFailure> {
+        let target = self.resolve().await?;
+        let config = self.config(&target.manifest.config).await?;
+        let decision = manifest::decide(&target.manifest, &config, manifest::native_arch())
+            .map_err(|source| PullFailure::Manifest { digest: target.digest.clone(), source })?;
+        self.announce(&target.manifest);
+        let (layers, module) = match &decision.contents {
+            Contents::Module(module) => (Vec::new(), Some(self.module(module).await?)),
+            Contents::Layers(layers) => self.layers(&decision, layers).await?,
+        };
+        if let Some(module) = &module {
+            self.compile(module).await?;
+        }
+        for (digest, bytes) in &target.documents {
+            self.keep(digest, bytes)?;
+        }
+        let image = self.image(&target, decision, layers, module);
+        self.inner.record(&image)?;
+        Ok(image)
+    }
+
+    fn image(
+        &self,
+        target: &Target,
+        decision: Decision,
+        layers: Vec<Digest>,
+        module: Option<Digest>,
+    ) -> Image {
+        let parts = || std::iter::once(&target.manifest.config).chain(&target.manifest.layers);
+        let documents = target.documents.iter().map(|(digest, _)| digest.clone());
+        Image {
+            reference: self.reference.to_string(),
+            id: target.manifest.config.digest.clone(),
+            digest: target.top.clone(),
+            repo_digest: self.reference.pinned(&target.top),
+            manifest: target.digest.clone(),
+            size: parts().map(|part| part.size).fold(0, u64::saturating_add),
+            kind: decision.kind,
+            config: decision.config,
+            blobs: parts().map(|part| part.digest.clone()).chain(documents).chain(module.clone()).collect(),
+            layers,
+            module,
+        }
+    }
+
+    /// Follows the reference through indexes to this platform's manifest.
+    async fn resolve(&self) -> Result<Target, PullFailure> {
+        let mut id = self.reference.manifest_id();
+        let mut documents = Vec::new();
+        for _ in 0..MAX_INDEX_DEPTH {
+            let RawManifest { media_type, digest, bytes } =
+                self.inner.client.manifest(self.reference, &id, self.auth).await.map_err(|source| {
+                    PullFailure::Resolve { reference: self.reference.to_string(), source }
+                })?;
+            let wrong = |source| PullFailure::Manifest { digest: digest.clone(), source };
+            documents.push((digest.clone(), bytes.clone()));
+            match manifest::parse(&bytes, &media_type).map_err(wrong)? {
+                Resolved::Image(manifest) => {
+                    let top = documents[0].0.clone();
+                    return Ok(Target { top, digest, manifest, documents });
+                }
+                Resolved::Index(entries) => {
+                    let chosen = manifest::choose(&entries, manifest::native_arch()).map_err(wrong)?;
+                    id = chosen.digest.to_string();
+                }
+            }
+        }
+        let digest = documents.pop().map_or_else(|| Digest::of(&[]), |(digest, _)| digest);
+        Err(PullFailure::Manifest { digest, source: ManifestError::Nested })
+    }
+
+    fn announce(&self, manifest: &Manifest) {
+        let total_bytes = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+        self.inner.report(self.reference, PullStep::Resolved { blobs: manifest.layers.len(), total_bytes });
+    }
+
+    async fn config(&self, config: &Descriptor) -> Result<Vec<u8>, PullFailure> {
+        self.fetch(config, MAX_CONFIG_BYTES, "image config").await?;
+        let path = self.inner.layout.blob(&config.digest);
+        Ok(std::fs::read(&path).map_err(StoreError::io("read", &path))?)
+    }
+
+    async fn module(&self, module: &Descriptor) -> Result<Digest, PullFailure> {
+        self.fetch(module, self.inner.options.limits.module_bytes, "Wasm module").await?;
+        Ok(module.digest.clone())
+    }
+
+    /// Fetches and unpacks all layers; for a Wasm image of this shape, takes the module out of them.
+    async fn layers(
+        &self,
+        decision: &Decision,
+        layers: &[Layer],
+    ) -> Result<(Vec<Digest>, Option<Digest>), PullFailure> {
+        let limit = self.inner.options.limits.parallel_layers.max(1);
+        let layer = |layer: &Layer| {
+            let layer = layer.clone();
+            async move { self.layer(&layer).await }
+        };
+        // Boxed: a borrowing closure over an iterator is more than the compiler proves for a `Send` future.
+        let work: Vec<_> = layers.iter().map(|l| Box::pin(layer(l))).collect();
+        futures::stream::iter(work).buffer_unordered(limit).try_collect::<Vec<()>>().await?;
+        let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        match decision.kind {
+            ImageKind::Native => Ok((diff_ids, None)),
+            ImageKind::Wasm => {
+                let limit = self.inner.options.limits.module_bytes;
+                let module = wasm::extract(&self.inner.layout, &diff_ids, &decision.config, limit)?;
+                Ok((Vec::new(), Some(module)))
+            }
+        }
+    }
+
+    async fn layer(&self, layer: &Layer) -> Result<(), PullFailure> {
+        if self.inner.layout.layer(&layer.diff_id).is_dir() {
+            return layers::link(&self.inner.layout, &layer.diff_id).map_err(PullFailure::from);
+        }
+        self.fetch(&layer.blob, self.inner.options.limits.blob_bytes, "layer").await?;
+        let _only_one = self.inner.locks.lock(&format!("layer {}", layer.diff_id)).await;
+        self.inner.report(self.reference, PullStep::Unpacking { layer: layer.blob.digest.clone() });
+        let (inner, layer) = (self.inner.clone(), layer.clone());
+        let unpacking = tokio::task::spawn_blocking(move || {
+            layers::unpack_once(&inner.layout, &layer, &inner.options.limits.unpack)
+        });
+        joined(unpacking).await
+    }
+
+    async fn compile(&self, module: &Digest) -> Result<(), PullFailure> {
+        if self.inner.options.wasm_shim.is_empty() {
+            return Ok(());
+        }
+        self.inner.report(self.reference, PullStep::Compiling { module: module.clone() });
+        Ok(wasm::compile(self.inner, module).await?)
+    }
+
+    /// Makes sure a blob is in the store.
+    async fn fetch(&self, blob: &Descriptor, limit: u64, what: &'static str) -> Result<(), PullFailure> {
+        let failed = |source| PullFailure::Fetch { digest: blob.digest.clone(), source };
+        if blob.size > limit {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            return Err(failed(RegistryError::TooLarge { what, limit }));
+        }
+        let _only_one = self.inner.locks.lock(&format!("blob {}", blob.digest)).await;
+        let path = self.inner.layout.blob(&blob.digest);
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() == blob.size) {
+            return Ok(());
+        }
+        let ingest = self.download(blob).await.map_err(failed)?;
+        let committing = tokio::task::spawn_blocking(move || ingest.commit());
+        match committing.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(CommitError::Digest { expected, actual })) => {
+                Err(failed(RegistryError::DigestMismatch { expected, actual }))
+            }
+            Ok(Err(CommitError::Io(source))) => Err(StoreError::Io { step: "write", path, source }.into()),
+            Err(error) => Err(panicked(path, &error)),
+        }
+    }
+
+    /// Streams a blob into the store, hashing; stops at the first byte too many.
+    async fn download(&self, blob: &Descriptor) -> Result<Ingest, RegistryError> {
+        let io = |source| RegistryError::Io { step: "write to the image store", source };
+        let mut response = self.inner.client.blob(self.reference, &blob.digest, self.auth).await?;
+        let mut ingest = Ingest::begin(&self.inner.layout, &blob.digest).map_err(io)?;
+        let mut reported = 0;
+        loop {
+            let chunk = response.chunk().await.map_err(|error| RegistryError::Transport {
+                url: format!("{}/blobs/{}", self.reference.repository(), blob.digest),
+                message: error.to_string(),
+            })?;
+            let Some(chunk) = chunk else { break };
+            let actual = ingest.written() + chunk.len() as u64;
+            if actual > blob.size {
+                return Err(RegistryError::SizeMismatch { expected: blob.size, actual });
+            }
+            ingest.write(&chunk).map_err(io)?;
+            if actual - reported >= PROGRESS_STEP || actual == blob.size {
+                reported = actual;
+                let step = PullStep::Fetching { blob: blob.digest.clone(), done: actual, total: blob.size };
+                self.inner.report(self.reference, step);
+            }
+        }
+        match ingest.written() == blob.size {
+            true => Ok(ingest),
+            false => Err(RegistryError::SizeMismatch { expected: blob.size, actual: ingest.written() }),
+        }
+    }
+
+    /// Stores a manifest or index beside the blobs it names.
+    fn keep(&self, digest: &Digest, bytes: &[u8]) -> Result<(), PullFailure> {
+        let path = self.inner.layout.blob(digest);
+        if path.exists() {
+            return Ok(());
+        }
+        Ok(super::content::write_atomically(&path, bytes).map_err(StoreError::io("write", &path))?)
+    }
+}
+
+/// Awaits work on a blocking thread.
+async fn joined<T>(work: tokio::task::JoinHandle<Result<T, PullFailure>>) -> Result<T, PullFailure> {
+    match work.await {
+        Ok(result) => result,
+        Err(error) => Err(panicked(PathBuf::from("layer"), &error)),
+    }
+}
+
+fn panicked(path: PathBuf, error: &tokio::task::JoinError) -> PullFailure {
+    StoreError::Io { step: "finish work on", path, source: std::io::Error::other(error.to_string()) }.into()
+}

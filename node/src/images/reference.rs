@@ -1,0 +1,188 @@
+//! Image references as people write them, normalised as Docker does (distribution/reference `normalize.go`): short
+//! names belong to `docker.io/library`, no tag means `latest`. It knows nothing of where a registry is reached.
+
+use std::fmt;
+use std::str::FromStr;
+
+use oci_distribution::Reference;
+
+use super::digest::{Digest, DigestError};
+
+/// A normalised reference. Its `Display` is the name an image is recorded under.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ImageReference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+/// Why a string is not an image reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    #[error("invalid reference format")]
+    Format,
+    #[error("invalid reference format: repository name ({0}) must be lowercase")]
+    Uppercase(String),
+    #[error("invalid reference format: repository name must not be more than 255 characters")]
+    TooLong,
+    #[error("invalid reference format: repository name ({0}) cannot be 64 hexadecimal digits")]
+    Identifier(String),
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+}
+
+impl ImageReference {
+    /// The registry as named, such as `docker.io` or `localhost:5000`.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The repository inside the registry, such as `library/nginx`.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag; none when only a digest was given.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest, when the reference pins one.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// What to ask the registry for: the digest where there is one, else the tag.
+    pub fn manifest_id(&self) -> String {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(tag)) => tag.clone(),
+            (None, None) => "latest".to_owned(),
+        }
+    }
+
+    /// `registry/repository@digest`: the imageID Kubernetes reports.
+    pub fn pinned(&self, digest: &Digest) -> String {
+        format!("{}/{}@{digest}", self.registry, self.repository)
+    }
+}
+
+impl FromStr for ImageReference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let parsed = text.parse::<Reference>().map_err(|error| explain(text, &error))?;
+        let repository = parsed.repository().to_owned();
+        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ReferenceError::Uppercase(repository));
+        }
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(ReferenceError::Identifier(text.to_owned()));
+        }
+        Ok(Self {
+            registry: parsed.registry().to_owned(),
+            repository,
+            tag: parsed.tag().map(str::to_owned),
+            digest: parsed.digest().map(str::parse).transpose()?,
+        })
+    }
+}
+
+/// Says what is wrong with `text` in the words of Docker's own parser.
+fn explain(text: &str, error: &oci_distribution::ParseError) -> ReferenceError {
+    use oci_distribution::ParseError as P;
+    match error {
+        P::NameTooLong => ReferenceError::TooLong,
+        P::DigestInvalidFormat | P::DigestInvalidLength | P::DigestUnsupported => {
+            let digest = text.split_once('@').map_or(text, |(_, digest)| digest);
+            ReferenceError::Digest(DigestError(digest.to_owned()))
+        }
+        _ => {
+            let name = text.split('@').next().unwrap_or(text);
+            let path = name.rsplit_once(':').map_or(name, |(path, _)| path);
+            match path.bytes().any(|b| b.is_ascii_uppercase()) && path.parse::<Reference>().is_err() {
+                true if path.to_ascii_lowercase().parse::<Reference>().is_ok() => {
+                    ReferenceError::Uppercase(path.to_owned())
+                }
+                _ => ReferenceError::Format,
+            }
+        }
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(input: &str, expected: &str) {
+        assert_eq!(input.parse::<ImageReference>().unwrap().to_string(), expected, "{input}");
+    }
+
+    #[test]
+    fn short_names_are_normalised() {
+        check("nginx", "docker.io/library/nginx:latest");
+        check("nginx:1.27", "docker.io/library/nginx:1.27");
+        check("me/app", "docker.io/me/app:latest");
+        check("index.docker.io/nginx", "docker.io/library/nginx:latest");
+        check("amphipod.local/hello", "amphipod.local/hello:latest");
+        check("localhost/x", "localhost/x:latest");
+        check("localhost:5000/a/b:t", "localhost:5000/a/b:t");
+        let pinned = format!("ghcr.io/a/b@sha256:{}", "ab".repeat(32));
+        check(&pinned, &pinned);
+        let both = format!("ghcr.io/a/b:v1@sha256:{}", "ab".repeat(32));
+        check(&both, &both);
+        assert!(both.parse::<ImageReference>().unwrap().manifest_id().starts_with("sha256:"));
+    }
+
+    #[test]
+    fn bad_names_say_why() {
+        for bad in ["", ":", "a b", "../x", "a/../b", "nginx:", "nginx@", "http://x/y", "x//y", "-x", "x:y:z"] {
+            assert!(bad.parse::<ImageReference>().is_err(), "{bad:?}");
+        }
+        assert!(matches!("Nginx".parse::<ImageReference>(), Err(ReferenceError::Uppercase(_))));
+        assert!(matches!("Foo/bar".parse::<ImageReference>(), Err(ReferenceError::Uppercase(_))));
+        assert!(matches!("x@sha256:../x".parse::<ImageReference>(), Err(ReferenceError::Format)));
+        let short = format!("x@sha256:{}", "ab".repeat(20));
+        assert!(matches!(short.parse::<ImageReference>(), Err(ReferenceError::Digest(_))));
+        assert!(matches!("ab".repeat(32).parse::<ImageReference>(), Err(ReferenceError::Identifier(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_is_total_and_idempotent(text in "\\PC{0,80}") {
+            if let Ok(reference) = text.parse::<ImageReference>() {
+                let again: ImageReference = reference.to_string().parse().unwrap();
+                prop_assert_eq!(again, reference);
+            }
+        }
+
+        #[test]
+        fn well_formed_references_keep_their_parts(
+            registry in "[a-z]{1,8}\\.[a-z]{2,4}(:[1-9][0-9]{1,3})?",
+            repository in "[a-z0-9]{1,6}(/[a-z0-9]{1,6}){0,3}",
+            tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
+        ) {
+            prop_assume!(registry != "docker.io" && registry != "index.docker.io");
+            let reference: ImageReference = format!("{registry}/{repository}:{tag}").parse().unwrap();
+            prop_assert_eq!(reference.registry(), registry);
+            prop_assert_eq!(reference.repository(), repository);
+            prop_assert_eq!(reference.tag(), Some(tag.as_str()));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A container's root filesystem: an overlay of the image's layers under a writable layer of its own. Only the
+//! directories are made here; whoever runs the container mounts.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::content::{Layout, remove_all, write_atomically};
+use super::digest::Digest;
+use super::error::StoreError;
+use super::image::{Image, Mount, Rootfs};
+use super::layers;
+
+/// mount(2) takes one page of options, with its terminating NUL.
+const MAX_OPTION_BYTES: usize = 4095;
+/// Longest key; leaves room for the path in the options.
+const MAX_KEY_BYTES: usize = 200;
+/// Which layers a snapshot stands on, so that a sweep keeps them.
+const LAYERS_FILE: &str = "layers.json";
+
+/// Makes or finds the snapshot `key` on `image`.
+pub fn prepare(layout: &Layout, image: &Image, key: &str) -> Result<Rootfs, StoreError> {
+    let dir = directory(layout, key)?;
+    let lower = lower_dirs(layout, &image.layers)?;
+    let (upper, work) = (dir.join("fs"), dir.join("work"));
+    let options = vec![
+        format!("lowerdir={}", lower.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":")),
+        format!("upperdir={}", upper.display()),
+        format!("workdir={}", work.display()),
+    ];
+    let bytes = options.join(",").len();
+    if bytes > MAX_OPTION_BYTES {
+        let (image, count) = (image.reference.clone(), image.layers.len());
+        return Err(StoreError::TooManyLayers { image, count, bytes, limit: MAX_OPTION_BYTES });
+    }
+    fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
+    let layers_file = dir.join(LAYERS_FILE);
+    let list = serde_json::json!(image.layers).to_string();
+    write_atomically(&layers_file, list.as_bytes()).map_err(StoreError::io("write", &layers_file))?;
+    for path in [&upper, &work] {
+        fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+    }
+    // The merged root shows the upper directory's mode, whatever our umask is.
+    fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", &upper))?;
+    let mount = Mount { fs_type: "overlay".to_owned(), source: "overlay".to_owned(), options };
+    Ok(Rootfs::Native { mounts: vec![mount] })
+}
+
+/// Lower directories, topmost first as overlayfs wants them. An image without layers stands on an empty one.
+fn lower_dirs(layout: &Layout, diff_ids: &[Digest]) -> Result<Vec<PathBuf>, StoreError> {
+    if diff_ids.is_empty() {
+        let empty = layout.links().join("empty");
+        fs::create_dir_all(&empty).map_err(StoreError::io("create", &empty))?;
+        return Ok(vec![empty]);
+    }
+    let lower = |diff_id: &Digest| {
+        if !layout.layer(diff_id).is_dir() {
+            return Err(StoreError::MissingLayer(diff_id.clone()));
+        }
+        layers::link(layout, diff_id)?;
+        Ok(layers::short(layout, diff_id))
+    };
+    diff_ids.iter().rev().map(lower).collect()
+}
+
+/// Removes the snapshot `key`.
+pub fn release(layout: &Layout, key: &str) -> Result<(), StoreError> {
+    let dir = directory(layout, key)?;
+    remove_all(&dir).map_err(StoreError::io("remove", &dir))
+}
+
+/// All snapshots.
+pub fn keys(layout: &Layout) -> Result<Vec<String>, StoreError> {
+    let dir = layout.snapshots();
+    let mut keys = Vec::new();
+    for entry in fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
+        let name = entry.map_err(StoreError::io("list", &dir))?.file_name();
+        keys.extend(name.into_string().ok());
+    }
+    Ok(keys)
+}
+
+/// The layers the snapshot in `dir` stands on.
+pub fn layers_of(dir: &Path) -> Result<Vec<Digest>, StoreError> {
+    let path = dir.join(LAYERS_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Record { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(StoreError::Io { step: "read", path, source }),
+    }
+}
+
+fn directory(layout: &Layout, key: &str) -> Result<PathBuf, StoreError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let usable = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.starts_with('.') && key.bytes().all(plain);
+    usable.then(|| layout.snapshots().join(key)).ok_or_else(|| StoreError::Key(key.to_owned()))
+}

@@ -1,0 +1,112 @@
+//! Wasm modules: taking them out of images that carry them as a file, and compiling them ahead of time by the
+//! Wasm shim's own command, bounded in time.
+
+use std::io::{self, Read};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use super::Inner;
+use super::content::{CommitError, Ingest, Layout};
+use super::digest::Digest;
+use super::error::{PullFailure, StoreError};
+use super::image::ImageConfig;
+use super::user::open_in_layers;
+
+/// A module that compiles longer than this is refused; a 10 MiB component takes a few seconds on one slow core.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
+/// What is kept of the compiler's complaint: the place it is shown in takes a few kilobytes.
+const MAX_COMPLAINT_BYTES: u64 = 8 << 10;
+/// Every module and component starts so (WebAssembly core spec §5.5.16).
+const MAGIC: &[u8] = b"\0asm";
+
+/// Why a module is not ready to run.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    #[error("cannot start the Wasm compiler {program:?}: {source}")]
+    Start { program: String, source: io::Error },
+    #[error("Wasm module {module} does not run here: {complaint}")]
+    Refused { module: Digest, complaint: String },
+    #[error("Wasm module {module} was not compiled within {} s", COMPILE_TIMEOUT.as_secs())]
+    Timeout { module: Digest },
+    #[error("the image is marked as Wasm, but its entrypoint {entrypoint:?} is no Wasm module in its layers")]
+    NoModule { entrypoint: String },
+    #[error("Wasm module is larger than the limit of {0} bytes")]
+    TooLarge(u64),
+}
+
+/// Copies the module an image's entrypoint names from its unpacked layers into the content store.
+pub fn extract(
+    layout: &Layout,
+    diff_ids: &[Digest],
+    config: &ImageConfig,
+    limit: u64,
+) -> Result<Digest, PullFailure> {
+    let entrypoint = config.entrypoint.first().or(config.cmd.first()).cloned().unwrap_or_default();
+    let missing = || CompileError::NoModule { entrypoint: entrypoint.clone() };
+    let file = open_in_layers(layout, diff_ids, entrypoint.trim_start_matches('/'));
+    let file = file.map_err(|_| missing())?.ok_or_else(missing)?;
+    let mut bytes = Vec::new();
+    let path = layout.layers();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+    if bytes.len() as u64 > limit {
+        return Err(CompileError::TooLarge(limit).into());
+    }
+    if !bytes.starts_with(MAGIC) {
+        return Err(missing().into());
+    }
+    let digest = Digest::of(&bytes);
+    let store = |error: CommitError| {
+        let source = io::Error::other(error.to_string());
+        StoreError::Io { step: "write", path: layout.blob(&digest), source }
+    };
+    let mut ingest = Ingest::begin(layout, &digest).map_err(|error| store(error.into()))?;
+    ingest.write(&bytes).map_err(|error| store(error.into()))?;
+    ingest.commit().map_err(store)?;
+    Ok(digest)
+}
+
+/// Runs the shim's `compile`; it does nothing when the cache holds the module already.
+pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileError> {
+    let [program, words @ ..] = &inner.options.wasm_shim[..] else { return Ok(()) };
+    let start =
+        |source| CompileError::Start { program: program.to_string_lossy().into_owned(), source };
+    let _one_at_a_time =
+        inner.compiling.acquire().await.map_err(|error| start(io::Error::other(error.to_string())))?;
+    let mut child = Command::new(program)
+        .args(words)
+        .arg("compile")
+        .arg("--cache")
+        .arg(inner.layout.wasm_cache())
+        .arg("--digest")
+        .arg(module.to_string())
+        .arg(inner.layout.blob(module))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(start)?;
+    let mut stderr = child.stderr.take();
+    let run = async {
+        let mut complaint = Vec::new();
+        if let Some(stderr) = &mut stderr {
+            stderr.take(MAX_COMPLAINT_BYTES).read_to_end(&mut complaint).await?;
+            tokio::io::copy(stderr, &mut tokio::io::sink()).await?;
+        }
+        Ok::<_, io::Error>((child.wait().await?, complaint))
+    };
+    let (status, complaint) = tokio::time::timeout(COMPILE_TIMEOUT, run)
+        .await
+        .map_err(|_| CompileError::Timeout { module: module.clone() })?
+        .map_err(start)?;
+    if status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+    let complaint = if complaint.is_empty() { status.to_string() } else { complaint };
+    Err(CompileError::Refused { module: module.clone(), complaint })
+}
