@@ -30,8 +30,13 @@ impl Layout {
         }
         let layout = Self { root };
         for dir in [
-            layout.blobs(), layout.ingest(), layout.layers(), layout.links(), layout.snapshots(),
-            layout.records(), layout.wasm_cache(),
+            layout.blobs(),
+            layout.ingest(),
+            layout.layers(),
+            layout.links(),
+            layout.snapshots(),
+            layout.records(),
+            layout.wasm_cache(),
         ] {
             fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
         }
@@ -114,7 +119,15 @@ impl Ingest {
         let file = File::create_new(&path)?;
         let target = layout.blob(expected);
         let expected = expected.clone();
-        Ok(Self { file, path, target, expected, hasher: Sha256::new(), written: 0, committed: false })
+        Ok(Self {
+            file,
+            path,
+            target,
+            expected,
+            hasher: Sha256::new(),
+            written: 0,
+            committed: false,
+        })
     }
 
     /// Bytes so far.
@@ -140,7 +153,10 @@ impl Ingest {
     pub fn commit(mut self) -> Result<(), CommitError> {
         let actual = Digest::finish(std::mem::take(&mut self.hasher));
         if actual != self.expected {
-            return Err(CommitError::Digest { expected: self.expected.clone(), actual });
+            return Err(CommitError::Digest {
+                expected: self.expected.clone(),
+                actual,
+            });
         }
         self.file.sync_all()?;
         fs::rename(&self.path, &self.target)?;
@@ -218,6 +234,9 @@ mod tests {
     #[test]
     fn paths_overlay_cannot_take_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Layout::create(&dir.path().join("a:b")), Err(StoreError::Path { .. })));
+        assert!(matches!(
+            Layout::create(&dir.path().join("a:b")),
+            Err(StoreError::Path { .. })
+        ));
     }
 }

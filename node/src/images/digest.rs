@@ -27,7 +27,9 @@ impl Digest {
 
     /// The digest of what was fed to `hasher`.
     pub fn finish(hasher: Sha256) -> Self {
-        Self { hex: hex::encode(hasher.finalize()) }
+        Self {
+            hex: hex::encode(hasher.finalize()),
+        }
     }
 
     /// The 64 hex digits: the file name in a content store.
@@ -40,7 +42,9 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let hex = text.strip_prefix("sha256:").ok_or_else(|| DigestError(text.to_owned()))?;
+        let hex = text
+            .strip_prefix("sha256:")
+            .ok_or_else(|| DigestError(text.to_owned()))?;
         let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !valid {
             return Err(DigestError(text.to_owned()));

@@ -17,7 +17,10 @@ pub enum PullError {
     #[error("Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: {source}")]
     InvalidName { name: String, source: ReferenceError },
     #[error("failed to pull and unpack image {reference:?}: {cause}")]
-    Failed { reference: String, cause: Arc<PullFailure> },
+    Failed {
+        reference: String,
+        cause: Arc<PullFailure>,
+    },
 }
 
 impl PullError {
@@ -40,7 +43,10 @@ impl PullError {
 #[derive(Debug, thiserror::Error)]
 pub enum PullFailure {
     #[error("failed to resolve reference {reference:?}: {source}")]
-    Resolve { reference: String, source: RegistryError },
+    Resolve {
+        reference: String,
+        source: RegistryError,
+    },
     #[error("failed to fetch {digest}: {source}")]
     Fetch { digest: Digest, source: RegistryError },
     #[error("unexpected content of {digest}: {source}")]
@@ -57,13 +63,27 @@ pub enum PullFailure {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot {step} {}: {source}", path.display())]
-    Io { step: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("image store {} cannot be used: overlayfs takes no ':' ',' or '\\' in paths; choose another data directory", path.display())]
     Path { path: PathBuf },
     #[error("image record {} is damaged ({source}); remove it and pull the image again", path.display())]
-    Record { path: PathBuf, source: serde_json::Error },
-    #[error("the {count} layers of {image} need {bytes} bytes of mount options, more than the {limit} a mount takes; use a shorter data directory or an image with fewer layers")]
-    TooManyLayers { image: String, count: usize, bytes: usize, limit: usize },
+    Record {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error(
+        "the {count} layers of {image} need {bytes} bytes of mount options, more than the {limit} a mount takes; use a shorter data directory or an image with fewer layers"
+    )]
+    TooManyLayers {
+        image: String,
+        count: usize,
+        bytes: usize,
+        limit: usize,
+    },
     #[error("snapshot key {0:?} is not a plain name")]
     Key(String),
     #[error("layer {0} is gone from the image store; pull the image again")]
@@ -75,6 +95,10 @@ pub enum StoreError {
 impl StoreError {
     /// For `map_err`: names the step and the path.
     pub(super) fn io<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io { step, path: path.to_owned(), source }
+        move |source| Self::Io {
+            step,
+            path: path.to_owned(),
+            source,
+        }
     }
 }

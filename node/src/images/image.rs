@@ -81,7 +81,11 @@ pub enum Rootfs {
     /// Mounts that make the root filesystem, in the terms of the Task API's `CreateTaskRequest.rootfs`.
     Native { mounts: Vec<Mount> },
     /// A module in the content store and the directory of its compiled code.
-    Wasm { module: PathBuf, digest: Digest, cache: PathBuf },
+    Wasm {
+        module: PathBuf,
+        digest: Digest,
+        cache: PathBuf,
+    },
 }
 
 /// One mount, as mount(8) would take it.
@@ -104,12 +108,25 @@ pub struct PullProgress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullStep {
     /// The manifest is known: these blobs will be fetched.
-    Resolved { blobs: usize, total_bytes: u64 },
+    Resolved {
+        blobs: usize,
+        total_bytes: u64,
+    },
     /// `done` of `total` bytes of one blob are here.
-    Fetching { blob: Digest, done: u64, total: u64 },
-    Unpacking { layer: Digest },
+    Fetching {
+        blob: Digest,
+        done: u64,
+        total: u64,
+    },
+    Unpacking {
+        layer: Digest,
+    },
     /// A Wasm module is being compiled ahead of time.
-    Compiling { module: Digest },
+    Compiling {
+        module: Digest,
+    },
     Done,
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
 }

@@ -36,10 +36,15 @@ pub fn unpack_once(layout: &Layout, layer: &Layer, limits: &UnpackLimits) -> Res
     if !target.is_dir() {
         let blob = layout.blob(&layer.blob.digest);
         let unfinished = make_unfinished(layout)?;
-        unpack::unpack(&blob, layer.compression, &layer.diff_id, &unfinished.path, limits).map_err(|source| {
-            let _ = fs::remove_file(&blob);
-            PullFailure::Unpack { layer: layer.blob.digest.clone(), source }
-        })?;
+        unpack::unpack(&blob, layer.compression, &layer.diff_id, &unfinished.path, limits).map_err(
+            |source| {
+                let _ = fs::remove_file(&blob);
+                PullFailure::Unpack {
+                    layer: layer.blob.digest.clone(),
+                    source,
+                }
+            },
+        )?;
         finish(&unfinished.path, &target)?;
     }
     Ok(link(layout, &layer.diff_id)?)
@@ -58,7 +63,12 @@ fn make_unfinished(layout: &Layout) -> Result<Unfinished, StoreError> {
 /// Another process may have been first; its layer is as good.
 fn finish(unfinished: &Path, target: &Path) -> Result<(), StoreError> {
     match fs::rename(unfinished, target) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+            ) =>
+        {
             Err(StoreError::io("rename", unfinished)(error))
         }
         _ => Ok(()),

@@ -18,8 +18,13 @@ pub const MAX_INDEX_ENTRIES: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("{what} is not valid JSON: {source}")]
-    Json { what: &'static str, source: serde_json::Error },
-    #[error("manifest has both \"layers\" and \"manifests\", which makes its meaning ambiguous (CVE-2021-41190)")]
+    Json {
+        what: &'static str,
+        source: serde_json::Error,
+    },
+    #[error(
+        "manifest has both \"layers\" and \"manifests\", which makes its meaning ambiguous (CVE-2021-41190)"
+    )]
     Ambiguous,
     #[error("manifest has neither \"layers\" nor \"manifests\"")]
     Neither,
@@ -32,7 +37,11 @@ pub enum ManifestError {
     #[error("index refers to another index too deeply")]
     Nested,
     #[error("{count} {what} are more than the limit of {limit}")]
-    TooMany { what: &'static str, count: usize, limit: usize },
+    TooMany {
+        what: &'static str,
+        count: usize,
+        limit: usize,
+    },
     #[error("layer {digest} has foreign URLs ({url}), which are never fetched")]
     Foreign { digest: Digest, url: String },
     #[error("layer {digest} has media type {media_type:?}, which this node cannot unpack")]
@@ -106,14 +115,20 @@ struct Index {
 /// # Errors
 /// Refuses anything whose meaning depends on who reads it.
 pub fn parse(bytes: &[u8], content_type: &str) -> Result<Resolved, ManifestError> {
-    let json = |source| ManifestError::Json { what: "manifest", source };
+    let json = |source| ManifestError::Json {
+        what: "manifest",
+        source,
+    };
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
     let has = |key: &str| value.get(key).is_some_and(|v| !v.is_null());
     if value.get("schemaVersion").and_then(serde_json::Value::as_u64) == Some(1) {
         return Err(ManifestError::SchemaOne);
     }
     let (image, index) = (has("layers") || has("config"), has("manifests"));
-    let declared = value.get("mediaType").and_then(|v| v.as_str()).unwrap_or(content_type);
+    let declared = value
+        .get("mediaType")
+        .and_then(|v| v.as_str())
+        .unwrap_or(content_type);
     check_media_type(declared, index)?;
     match (image, index) {
         (true, true) => Err(ManifestError::Ambiguous),
@@ -137,7 +152,9 @@ fn check_media_type(declared: &str, index: bool) -> Result<(), ManifestError> {
         media::OCI_MANIFEST | media::DOCKER_MANIFEST => !index,
         _ => true,
     };
-    fits.then_some(()).ok_or_else(|| ManifestError::MediaType { declared: declared.to_owned() })
+    fits.then_some(()).ok_or_else(|| ManifestError::MediaType {
+        declared: declared.to_owned(),
+    })
 }
 
 fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), ManifestError> {
@@ -174,13 +191,28 @@ fn is_wasm(platform: &Platform) -> bool {
 /// None fits.
 pub fn choose<'a>(entries: &'a [Descriptor], arch: &str) -> Result<&'a Descriptor, ManifestError> {
     let matching = |test: &dyn Fn(&Platform) -> bool| {
-        entries.iter().find(|entry| entry.platform.as_ref().is_some_and(test))
+        entries
+            .iter()
+            .find(|entry| entry.platform.as_ref().is_some_and(test))
     };
-    let lone = || entries.first().filter(|entry| entries.len() == 1 && entry.platform.is_none());
-    matching(&|p| is_native(p, arch)).or_else(|| matching(&is_wasm)).or_else(lone).ok_or_else(|| {
-        let found: Vec<String> = entries.iter().filter_map(|e| e.platform.as_ref().map(Platform::to_string)).collect();
-        ManifestError::NoPlatform { wanted: format!("linux/{arch} or wasi/wasm"), found: found.join(", ") }
-    })
+    let lone = || {
+        entries
+            .first()
+            .filter(|entry| entries.len() == 1 && entry.platform.is_none())
+    };
+    matching(&|p| is_native(p, arch))
+        .or_else(|| matching(&is_wasm))
+        .or_else(lone)
+        .ok_or_else(|| {
+            let found: Vec<String> = entries
+                .iter()
+                .filter_map(|e| e.platform.as_ref().map(Platform::to_string))
+                .collect();
+            ManifestError::NoPlatform {
+                wanted: format!("linux/{arch} or wasi/wasm"),
+                found: found.join(", "),
+            }
+        })
 }
 
 /// An image configuration, as far as a node needs it.
@@ -230,16 +262,30 @@ pub struct Decision {
 /// Refuses configs that are not JSON, layers nobody can unpack or that live elsewhere, and foreign platforms.
 pub fn decide(manifest: &Manifest, config: &[u8], arch: &str) -> Result<Decision, ManifestError> {
     refuse_foreign(&manifest.layers)?;
-    let file: ConfigFile =
-        serde_json::from_slice(config).map_err(|source| ManifestError::Json { what: "config", source })?;
-    let platform =
-        Platform { os: file.os, architecture: file.architecture, variant: String::new() };
+    let file: ConfigFile = serde_json::from_slice(config).map_err(|source| ManifestError::Json {
+        what: "config",
+        source,
+    })?;
+    let platform = Platform {
+        os: file.os,
+        architecture: file.architecture,
+        variant: String::new(),
+    };
     let config = file.config.unwrap_or_default();
-    let modules: Vec<&Descriptor> =
-        manifest.layers.iter().filter(|layer| media::is_wasm_layer(&layer.media_type)).collect();
+    let modules: Vec<&Descriptor> = manifest
+        .layers
+        .iter()
+        .filter(|layer| media::is_wasm_layer(&layer.media_type))
+        .collect();
     if !modules.is_empty() || media::is_wasm_config(&manifest.config.media_type) {
-        let [module] = modules[..] else { return Err(ManifestError::WasmLayers(modules.len())) };
-        return Ok(Decision { kind: ImageKind::Wasm, config, contents: Contents::Module(module.clone()) });
+        let [module] = modules[..] else {
+            return Err(ManifestError::WasmLayers(modules.len()));
+        };
+        return Ok(Decision {
+            kind: ImageKind::Wasm,
+            config,
+            contents: Contents::Module(module.clone()),
+        });
     }
     let kind = if is_wasm(&platform) || is_compat(manifest, &config) {
         ImageKind::Wasm
@@ -248,21 +294,32 @@ pub fn decide(manifest: &Manifest, config: &[u8], arch: &str) -> Result<Decision
         ImageKind::Native
     };
     let layers = pair_layers(&manifest.layers, file.rootfs.unwrap_or_default().diff_ids)?;
-    Ok(Decision { kind, config, contents: Contents::Layers(layers) })
+    Ok(Decision {
+        kind,
+        config,
+        contents: Contents::Layers(layers),
+    })
 }
 
 /// Scratch images with a module at their entrypoint, marked by an annotation or label.
 fn is_compat(manifest: &Manifest, config: &ImageConfig) -> bool {
     const VARIANT: &str = "module.wasm.image/variant";
-    let variant = manifest.annotations.get(VARIANT).or_else(|| config.labels.get(VARIANT));
+    let variant = manifest
+        .annotations
+        .get(VARIANT)
+        .or_else(|| config.labels.get(VARIANT));
     variant.is_some_and(|v| matches!(v.as_str(), "compat" | "compat-smart"))
 }
 
 fn refuse_foreign(layers: &[Descriptor]) -> Result<(), ManifestError> {
-    match layers.iter().find_map(|layer| layer.urls.first().map(|url| (layer, url))) {
-        Some((layer, url)) => {
-            Err(ManifestError::Foreign { digest: layer.digest.clone(), url: url.clone() })
-        }
+    match layers
+        .iter()
+        .find_map(|layer| layer.urls.first().map(|url| (layer, url)))
+    {
+        Some((layer, url)) => Err(ManifestError::Foreign {
+            digest: layer.digest.clone(),
+            url: url.clone(),
+        }),
         None => Ok(()),
     }
 }
@@ -271,21 +328,31 @@ fn refuse_foreign(layers: &[Descriptor]) -> Result<(), ManifestError> {
 fn refuse_foreign_platform(platform: &Platform, arch: &str) -> Result<(), ManifestError> {
     let named = !platform.os.is_empty() && !platform.architecture.is_empty();
     if named && !is_native(platform, arch) {
-        return Err(ManifestError::NoPlatform { wanted: format!("linux/{arch}"), found: platform.to_string() });
+        return Err(ManifestError::NoPlatform {
+            wanted: format!("linux/{arch}"),
+            found: platform.to_string(),
+        });
     }
     Ok(())
 }
 
 fn pair_layers(layers: &[Descriptor], diff_ids: Vec<Digest>) -> Result<Vec<Layer>, ManifestError> {
     if layers.len() != diff_ids.len() {
-        return Err(ManifestError::DiffIds { diff_ids: diff_ids.len(), layers: layers.len() });
+        return Err(ManifestError::DiffIds {
+            diff_ids: diff_ids.len(),
+            layers: layers.len(),
+        });
     }
     let pair = |(blob, diff_id): (&Descriptor, Digest)| {
         let compression = media::compression(&blob.media_type).ok_or_else(|| ManifestError::LayerType {
             digest: blob.digest.clone(),
             media_type: blob.media_type.clone(),
         })?;
-        Ok(Layer { blob: blob.clone(), diff_id, compression })
+        Ok(Layer {
+            blob: blob.clone(),
+            diff_id,
+            compression,
+        })
     };
     layers.iter().zip(diff_ids).map(pair).collect()
 }
@@ -325,16 +392,59 @@ mod tests {
         let tar = || vec![layer(media::OCI_LAYER_GZIP)];
         let rootfs = json!({"diff_ids": [digest(1)]});
         let cases = [
-            (manifest(media::WASM_CONFIG, vec![layer(media::WASM_LAYER)]), json!({"os": "wasip2"}), ImageKind::Wasm),
-            (manifest(media::WASM_CONFIG_V1, vec![layer("application/vnd.wasm.content.layer.v1+wasm")]), json!({}), ImageKind::Wasm),
-            (manifest(media::OCI_CONFIG, vec![layer("application/vnd.bytecodealliance.wasm.component.layer.v0+wasm")]), json!({}), ImageKind::Wasm),
-            (manifest(media::OCI_CONFIG, vec![layer("application/vnd.module.wasm.content.layer.v1+wasm")]), json!({}), ImageKind::Wasm),
-            (manifest(media::OCI_CONFIG, tar()), json!({"os": "wasip1", "architecture": "wasm", "rootfs": rootfs}), ImageKind::Wasm),
-            (manifest(media::OCI_CONFIG, tar()), json!({"os": "wasi", "architecture": "wasm32", "rootfs": rootfs}), ImageKind::Wasm),
-            (manifest(media::OCI_CONFIG, tar()), json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs,
-                "config": {"Labels": {"module.wasm.image/variant": "compat-smart"}}}), ImageKind::Wasm),
-            (manifest(media::OCI_CONFIG, tar()), json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs,
-                "config": {"Labels": null, "Entrypoint": null}}), ImageKind::Native),
+            (
+                manifest(media::WASM_CONFIG, vec![layer(media::WASM_LAYER)]),
+                json!({"os": "wasip2"}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(
+                    media::WASM_CONFIG_V1,
+                    vec![layer("application/vnd.wasm.content.layer.v1+wasm")],
+                ),
+                json!({}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(
+                    media::OCI_CONFIG,
+                    vec![layer(
+                        "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+                    )],
+                ),
+                json!({}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(
+                    media::OCI_CONFIG,
+                    vec![layer("application/vnd.module.wasm.content.layer.v1+wasm")],
+                ),
+                json!({}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(media::OCI_CONFIG, tar()),
+                json!({"os": "wasip1", "architecture": "wasm", "rootfs": rootfs}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(media::OCI_CONFIG, tar()),
+                json!({"os": "wasi", "architecture": "wasm32", "rootfs": rootfs}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(media::OCI_CONFIG, tar()),
+                json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs,
+                "config": {"Labels": {"module.wasm.image/variant": "compat-smart"}}}),
+                ImageKind::Wasm,
+            ),
+            (
+                manifest(media::OCI_CONFIG, tar()),
+                json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs,
+                "config": {"Labels": null, "Entrypoint": null}}),
+                ImageKind::Native,
+            ),
         ];
         for (manifest, config, expected) in cases {
             assert_eq!(kind_of(&manifest, config.clone()).unwrap(), expected, "{config}");
@@ -344,19 +454,37 @@ mod tests {
     #[test]
     fn hostile_manifests_are_refused() {
         let both = json!({"schemaVersion": 2, "layers": [], "config": {"digest": digest(0), "size": 1}, "manifests": []});
-        assert!(matches!(parse(both.to_string().as_bytes(), ""), Err(ManifestError::Ambiguous)));
+        assert!(matches!(
+            parse(both.to_string().as_bytes(), ""),
+            Err(ManifestError::Ambiguous)
+        ));
         assert!(matches!(parse(b"{}", ""), Err(ManifestError::Neither)));
         assert!(matches!(parse(b"\x00", ""), Err(ManifestError::Json { .. })));
-        assert!(matches!(parse(b"{\"schemaVersion\":1,\"layers\":[]}", ""), Err(ManifestError::SchemaOne)));
+        assert!(matches!(
+            parse(b"{\"schemaVersion\":1,\"layers\":[]}", ""),
+            Err(ManifestError::SchemaOne)
+        ));
         let index = json!({"manifests": []}).to_string();
-        assert!(matches!(parse(index.as_bytes(), media::OCI_MANIFEST), Err(ManifestError::MediaType { .. })));
+        assert!(matches!(
+            parse(index.as_bytes(), media::OCI_MANIFEST),
+            Err(ManifestError::MediaType { .. })
+        ));
         let traversal = json!({"layers": [{"digest": "sha256:../x", "size": 1}], "config": {"digest": digest(0), "size": 1}});
-        assert!(matches!(parse(traversal.to_string().as_bytes(), ""), Err(ManifestError::Json { .. })));
+        assert!(matches!(
+            parse(traversal.to_string().as_bytes(), ""),
+            Err(ManifestError::Json { .. })
+        ));
         let negative = json!({"layers": [{"digest": digest(1), "size": -1}], "config": {"digest": digest(0), "size": 1}});
-        assert!(matches!(parse(negative.to_string().as_bytes(), ""), Err(ManifestError::Json { .. })));
+        assert!(matches!(
+            parse(negative.to_string().as_bytes(), ""),
+            Err(ManifestError::Json { .. })
+        ));
         let many: Vec<_> = (0..=MAX_LAYERS).map(|_| layer(media::OCI_LAYER)).collect();
         let many = json!({"layers": many, "config": {"digest": digest(0), "size": 1}});
-        assert!(matches!(parse(many.to_string().as_bytes(), ""), Err(ManifestError::TooMany { .. })));
+        assert!(matches!(
+            parse(many.to_string().as_bytes(), ""),
+            Err(ManifestError::TooMany { .. })
+        ));
     }
 
     #[test]
@@ -366,14 +494,26 @@ mod tests {
         let m = manifest(media::OCI_CONFIG, vec![foreign]);
         assert!(matches!(of(&m, b"{}"), ManifestError::Foreign { .. }));
         let m = manifest(media::OCI_CONFIG, vec![layer(media::OCI_LAYER)]);
-        assert!(matches!(of(&m, b"nope"), ManifestError::Json { what: "config", .. }));
+        assert!(matches!(
+            of(&m, b"nope"),
+            ManifestError::Json { what: "config", .. }
+        ));
         assert!(matches!(of(&m, b"{}"), ManifestError::DiffIds { .. }));
         let arm = json!({"os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": [digest(1)]}});
-        assert!(matches!(of(&m, arm.to_string().as_bytes()), ManifestError::NoPlatform { .. }));
+        assert!(matches!(
+            of(&m, arm.to_string().as_bytes()),
+            ManifestError::NoPlatform { .. }
+        ));
         let m = manifest(media::OCI_CONFIG, vec![layer("application/x-unknown")]);
         let config = json!({"rootfs": {"diff_ids": [digest(1)]}}).to_string();
-        assert!(matches!(of(&m, config.as_bytes()), ManifestError::LayerType { .. }));
-        let m = manifest(media::WASM_CONFIG, vec![layer(media::WASM_LAYER), layer(media::WASM_LAYER)]);
+        assert!(matches!(
+            of(&m, config.as_bytes()),
+            ManifestError::LayerType { .. }
+        ));
+        let m = manifest(
+            media::WASM_CONFIG,
+            vec![layer(media::WASM_LAYER), layer(media::WASM_LAYER)],
+        );
         assert!(matches!(of(&m, b"{}"), ManifestError::WasmLayers(2)));
         let m = manifest(media::WASM_CONFIG, vec![]);
         assert!(matches!(of(&m, b"{}"), ManifestError::WasmLayers(0)));
@@ -381,18 +521,28 @@ mod tests {
 
     #[test]
     fn an_index_gives_the_native_platform_then_wasm() {
-        let entry = |os: &str, arch: &str, n| {
-            json!({"digest": digest(n), "size": 1, "platform": {"os": os, "architecture": arch}})
-        };
+        let entry = |os: &str, arch: &str, n| json!({"digest": digest(n), "size": 1, "platform": {"os": os, "architecture": arch}});
         let chosen = |entries: Vec<serde_json::Value>| {
             let index = json!({"manifests": entries}).to_string();
-            let Resolved::Index(entries) = parse(index.as_bytes(), media::OCI_INDEX).unwrap() else { panic!() };
+            let Resolved::Index(entries) = parse(index.as_bytes(), media::OCI_INDEX).unwrap() else {
+                panic!()
+            };
             choose(&entries, "amd64").map(|d| d.digest.to_string())
         };
-        let all = vec![entry("unknown", "unknown", 1), entry("wasip2", "wasm", 2), entry("linux", "amd64", 3)];
+        let all = vec![
+            entry("unknown", "unknown", 1),
+            entry("wasip2", "wasm", 2),
+            entry("linux", "amd64", 3),
+        ];
         assert_eq!(chosen(all).unwrap(), digest(3));
-        assert_eq!(chosen(vec![entry("linux", "arm64", 1), entry("wasi", "wasm", 2)]).unwrap(), digest(2));
-        assert_eq!(chosen(vec![json!({"digest": digest(9), "size": 1})]).unwrap(), digest(9));
+        assert_eq!(
+            chosen(vec![entry("linux", "arm64", 1), entry("wasi", "wasm", 2)]).unwrap(),
+            digest(2)
+        );
+        assert_eq!(
+            chosen(vec![json!({"digest": digest(9), "size": 1})]).unwrap(),
+            digest(9)
+        );
         let error = chosen(vec![entry("windows", "amd64", 1)]).unwrap_err();
         assert!(error.to_string().contains("windows/amd64"), "{error}");
     }

@@ -46,9 +46,8 @@ pub fn compression(media_type: &str) -> Option<Compression> {
     match media_type {
         OCI_LAYER | "application/vnd.docker.image.rootfs.diff.tar" => Some(Compression::None),
         OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Some(Compression::Gzip),
-        "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-            Some(Compression::Zstd)
-        }
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(Compression::Zstd),
         _ => None,
     }
 }

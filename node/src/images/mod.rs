@@ -73,7 +73,12 @@ pub struct ImageLimits {
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        Self { blob_bytes: 32 << 30, module_bytes: 256 << 20, parallel_layers: 3, unpack: UnpackLimits::default() }
+        Self {
+            blob_bytes: 32 << 30,
+            module_bytes: 256 << 20,
+            parallel_layers: 3,
+            unpack: UnpackLimits::default(),
+        }
     }
 }
 
@@ -107,8 +112,10 @@ impl Images {
     pub fn open(dir: &Path, options: ImagesOptions) -> Result<Self, StoreError> {
         let layout = Layout::create(dir)?;
         let lock = lock_and_sweep(&layout)?;
-        let endpoints =
-            Endpoints { mirrors: options.mirrors.clone(), insecure: options.insecure_registries.clone() };
+        let endpoints = Endpoints {
+            mirrors: options.mirrors.clone(),
+            insecure: options.insecure_registries.clone(),
+        };
         let client = Distribution::new(endpoints).map_err(|error| StoreError::Client(error.to_string()))?;
         let inner = Inner {
             layout,
@@ -120,7 +127,9 @@ impl Images {
             progress: broadcast::channel(PROGRESS_BACKLOG).0,
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Events of all pulls from now on.
@@ -138,7 +147,10 @@ impl Images {
         let key = (reference.to_string(), format!("{:?}", SecretKey(auth)));
         let inner = self.inner.clone();
         let auth = auth.clone();
-        let flight = self.inner.flights.join(key, || Box::pin(pull::run(inner, reference, auth)));
+        let flight = self
+            .inner
+            .flights
+            .join(key, || Box::pin(pull::run(inner, reference, auth)));
         flight.await
     }
 
@@ -177,8 +189,15 @@ impl Images {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => {
-                let error = StoreError::Io { step: "remove", path, source };
-                Err(PullError::Failed { reference: reference.to_string(), cause: Arc::new(error.into()) })
+                let error = StoreError::Io {
+                    step: "remove",
+                    path,
+                    source,
+                };
+                Err(PullError::Failed {
+                    reference: reference.to_string(),
+                    cause: Arc::new(error.into()),
+                })
             }
         }
     }
@@ -240,19 +259,27 @@ pub fn down(dir: &Path) -> Result<(), StoreError> {
 
 impl Inner {
     fn record_path(&self, reference: &str) -> std::path::PathBuf {
-        self.layout.records().join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))
+        self.layout
+            .records()
+            .join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))
     }
 
     fn record(&self, image: &Image) -> Result<(), StoreError> {
         let path = self.record_path(&image.reference);
-        let damaged = |source| StoreError::Record { path: path.clone(), source };
+        let damaged = |source| StoreError::Record {
+            path: path.clone(),
+            source,
+        };
         let bytes = serde_json::to_vec_pretty(image).map_err(damaged)?;
         write_atomically(&path, &bytes).map_err(StoreError::io("write", &path))
     }
 
     /// Nobody listening is fine.
     fn report(&self, reference: &ImageReference, step: PullStep) {
-        let _ = self.progress.send(PullProgress { reference: reference.to_string(), step });
+        let _ = self.progress.send(PullProgress {
+            reference: reference.to_string(),
+            step,
+        });
     }
 }
 
@@ -279,15 +306,25 @@ fn read_record(path: &Path) -> Result<Option<Image>, StoreError> {
     match fs::read(path) {
         Ok(bytes) => {
             let image = serde_json::from_slice(&bytes);
-            image.map(Some).map_err(|source| StoreError::Record { path: path.to_owned(), source })
+            image.map(Some).map_err(|source| StoreError::Record {
+                path: path.to_owned(),
+                source,
+            })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::Io { step: "read", path: path.to_owned(), source }),
+        Err(source) => Err(StoreError::Io {
+            step: "read",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 fn parse(name: &str) -> Result<ImageReference, PullError> {
-    name.parse().map_err(|source| PullError::InvalidName { name: name.to_owned(), source })
+    name.parse().map_err(|source| PullError::InvalidName {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 /// Tells credentials apart without keeping them in a map.
@@ -307,14 +344,16 @@ impl std::fmt::Debug for SecretKey<'_> {
 /// Sweeps the store if nobody else has it open, and keeps a shared lock on it.
 fn lock_and_sweep(layout: &Layout) -> Result<File, StoreError> {
     let path = layout.lock();
-    let lock = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let lock = lock.map_err(StoreError::io("open", &path))?;
     if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         sweep::sweep(layout)?;
     }
-    rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(|e| StoreError::io("lock", &path)(e.into()))?;
+    rustix::fs::flock(&lock, FlockOperation::LockShared)
+        .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
     Ok(lock)
 }
-
-#[cfg(test)]
-mod tests;

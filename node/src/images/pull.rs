@@ -37,15 +37,27 @@ pub(super) async fn run(
     reference: ImageReference,
     auth: RegistryAuth,
 ) -> Result<Image, PullError> {
-    let pull = Pull { inner: &inner, reference: &reference, auth: &auth };
+    let pull = Pull {
+        inner: &inner,
+        reference: &reference,
+        auth: &auth,
+    };
     match pull.run().await {
         Ok(image) => {
             inner.report(&reference, PullStep::Done);
             Ok(image)
         }
         Err(cause) => {
-            let error = PullError::Failed { reference: reference.to_string(), cause: Arc::new(cause) };
-            inner.report(&reference, PullStep::Failed { message: error.to_string() });
+            let error = PullError::Failed {
+                reference: reference.to_string(),
+                cause: Arc::new(cause),
+            };
+            inner.report(
+                &reference,
+                PullStep::Failed {
+                    message: error.to_string(),
+                },
+            );
             Err(error)
         }
     }
@@ -61,8 +73,13 @@ impl Pull<'_> {
     async fn run(&self) -> Result<Image, PullFailure> {
         let target = self.resolve().await?;
         let config = self.config(&target.manifest.config).await?;
-        let decision = manifest::decide(&target.manifest, &config, manifest::native_arch())
-            .map_err(|source| PullFailure::Manifest { digest: target.digest.clone(), source })?;
+        let decision =
+            manifest::decide(&target.manifest, &config, manifest::native_arch()).map_err(|source| {
+                PullFailure::Manifest {
+                    digest: target.digest.clone(),
+                    source,
+                }
+            })?;
         self.announce(&target.manifest);
         let (layers, module) = match &decision.contents {
             Contents::Module(module) => (Vec::new(), Some(self.module(module).await?)),
@@ -97,7 +114,11 @@ impl Pull<'_> {
             size: parts().map(|part| part.size).fold(0, u64::saturating_add),
             kind: decision.kind,
             config: decision.config,
-            blobs: parts().map(|part| part.digest.clone()).chain(documents).chain(module.clone()).collect(),
+            blobs: parts()
+                .map(|part| part.digest.clone())
+                .chain(documents)
+                .chain(module.clone())
+                .collect(),
             layers,
             module,
         }
@@ -108,16 +129,33 @@ impl Pull<'_> {
         let mut id = self.reference.manifest_id();
         let mut documents = Vec::new();
         for _ in 0..MAX_INDEX_DEPTH {
-            let RawManifest { media_type, digest, bytes } =
-                self.inner.client.manifest(self.reference, &id, self.auth).await.map_err(|source| {
-                    PullFailure::Resolve { reference: self.reference.to_string(), source }
+            let RawManifest {
+                media_type,
+                digest,
+                bytes,
+            } = self
+                .inner
+                .client
+                .manifest(self.reference, &id, self.auth)
+                .await
+                .map_err(|source| PullFailure::Resolve {
+                    reference: self.reference.to_string(),
+                    source,
                 })?;
-            let wrong = |source| PullFailure::Manifest { digest: digest.clone(), source };
+            let wrong = |source| PullFailure::Manifest {
+                digest: digest.clone(),
+                source,
+            };
             documents.push((digest.clone(), bytes.clone()));
             match manifest::parse(&bytes, &media_type).map_err(wrong)? {
                 Resolved::Image(manifest) => {
                     let top = documents[0].0.clone();
-                    return Ok(Target { top, digest, manifest, documents });
+                    return Ok(Target {
+                        top,
+                        digest,
+                        manifest,
+                        documents,
+                    });
                 }
                 Resolved::Index(entries) => {
                     let chosen = manifest::choose(&entries, manifest::native_arch()).map_err(wrong)?;
@@ -125,13 +163,28 @@ impl Pull<'_> {
                 }
             }
         }
-        let digest = documents.pop().map_or_else(|| Digest::of(&[]), |(digest, _)| digest);
-        Err(PullFailure::Manifest { digest, source: ManifestError::Nested })
+        let digest = documents
+            .pop()
+            .map_or_else(|| Digest::of(&[]), |(digest, _)| digest);
+        Err(PullFailure::Manifest {
+            digest,
+            source: ManifestError::Nested,
+        })
     }
 
     fn announce(&self, manifest: &Manifest) {
-        let total_bytes = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-        self.inner.report(self.reference, PullStep::Resolved { blobs: manifest.layers.len(), total_bytes });
+        let total_bytes = manifest
+            .layers
+            .iter()
+            .map(|layer| layer.size)
+            .fold(0, u64::saturating_add);
+        self.inner.report(
+            self.reference,
+            PullStep::Resolved {
+                blobs: manifest.layers.len(),
+                total_bytes,
+            },
+        );
     }
 
     async fn config(&self, config: &Descriptor) -> Result<Vec<u8>, PullFailure> {
@@ -141,7 +194,8 @@ impl Pull<'_> {
     }
 
     async fn module(&self, module: &Descriptor) -> Result<Digest, PullFailure> {
-        self.fetch(module, self.inner.options.limits.module_bytes, "Wasm module").await?;
+        self.fetch(module, self.inner.options.limits.module_bytes, "Wasm module")
+            .await?;
         Ok(module.digest.clone())
     }
 
@@ -158,7 +212,10 @@ impl Pull<'_> {
         };
         // Boxed: a borrowing closure over an iterator is more than the compiler proves for a `Send` future.
         let work: Vec<_> = layers.iter().map(|l| Box::pin(layer(l))).collect();
-        futures::stream::iter(work).buffer_unordered(limit).try_collect::<Vec<()>>().await?;
+        futures::stream::iter(work)
+            .buffer_unordered(limit)
+            .try_collect::<Vec<()>>()
+            .await?;
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
         match decision.kind {
             ImageKind::Native => Ok((diff_ids, None)),
@@ -174,9 +231,15 @@ impl Pull<'_> {
         if self.inner.layout.layer(&layer.diff_id).is_dir() {
             return layers::link(&self.inner.layout, &layer.diff_id).map_err(PullFailure::from);
         }
-        self.fetch(&layer.blob, self.inner.options.limits.blob_bytes, "layer").await?;
+        self.fetch(&layer.blob, self.inner.options.limits.blob_bytes, "layer")
+            .await?;
         let _only_one = self.inner.locks.lock(&format!("layer {}", layer.diff_id)).await;
-        self.inner.report(self.reference, PullStep::Unpacking { layer: layer.blob.digest.clone() });
+        self.inner.report(
+            self.reference,
+            PullStep::Unpacking {
+                layer: layer.blob.digest.clone(),
+            },
+        );
         let (inner, layer) = (self.inner.clone(), layer.clone());
         let unpacking = tokio::task::spawn_blocking(move || {
             layers::unpack_once(&inner.layout, &layer, &inner.options.limits.unpack)
@@ -188,13 +251,21 @@ impl Pull<'_> {
         if self.inner.options.wasm_shim.is_empty() {
             return Ok(());
         }
-        self.inner.report(self.reference, PullStep::Compiling { module: module.clone() });
+        self.inner.report(
+            self.reference,
+            PullStep::Compiling {
+                module: module.clone(),
+            },
+        );
         Ok(wasm::compile(self.inner, module).await?)
     }
 
     /// Makes sure a blob is in the store.
     async fn fetch(&self, blob: &Descriptor, limit: u64, what: &'static str) -> Result<(), PullFailure> {
-        let failed = |source| PullFailure::Fetch { digest: blob.digest.clone(), source };
+        let failed = |source| PullFailure::Fetch {
+            digest: blob.digest.clone(),
+            source,
+        };
         if blob.size > limit {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             return Err(failed(RegistryError::TooLarge { what, limit }));
@@ -211,15 +282,27 @@ impl Pull<'_> {
             Ok(Err(CommitError::Digest { expected, actual })) => {
                 Err(failed(RegistryError::DigestMismatch { expected, actual }))
             }
-            Ok(Err(CommitError::Io(source))) => Err(StoreError::Io { step: "write", path, source }.into()),
+            Ok(Err(CommitError::Io(source))) => Err(StoreError::Io {
+                step: "write",
+                path,
+                source,
+            }
+            .into()),
             Err(error) => Err(panicked(path, &error)),
         }
     }
 
     /// Streams a blob into the store, hashing; stops at the first byte too many.
     async fn download(&self, blob: &Descriptor) -> Result<Ingest, RegistryError> {
-        let io = |source| RegistryError::Io { step: "write to the image store", source };
-        let mut response = self.inner.client.blob(self.reference, &blob.digest, self.auth).await?;
+        let io = |source| RegistryError::Io {
+            step: "write to the image store",
+            source,
+        };
+        let mut response = self
+            .inner
+            .client
+            .blob(self.reference, &blob.digest, self.auth)
+            .await?;
         let mut ingest = Ingest::begin(&self.inner.layout, &blob.digest).map_err(io)?;
         let mut reported = 0;
         loop {
@@ -230,18 +313,28 @@ impl Pull<'_> {
             let Some(chunk) = chunk else { break };
             let actual = ingest.written() + chunk.len() as u64;
             if actual > blob.size {
-                return Err(RegistryError::SizeMismatch { expected: blob.size, actual });
+                return Err(RegistryError::SizeMismatch {
+                    expected: blob.size,
+                    actual,
+                });
             }
             ingest.write(&chunk).map_err(io)?;
             if actual - reported >= PROGRESS_STEP || actual == blob.size {
                 reported = actual;
-                let step = PullStep::Fetching { blob: blob.digest.clone(), done: actual, total: blob.size };
+                let step = PullStep::Fetching {
+                    blob: blob.digest.clone(),
+                    done: actual,
+                    total: blob.size,
+                };
                 self.inner.report(self.reference, step);
             }
         }
         match ingest.written() == blob.size {
             true => Ok(ingest),
-            false => Err(RegistryError::SizeMismatch { expected: blob.size, actual: ingest.written() }),
+            false => Err(RegistryError::SizeMismatch {
+                expected: blob.size,
+                actual: ingest.written(),
+            }),
         }
     }
 
@@ -264,5 +357,10 @@ async fn joined<T>(work: tokio::task::JoinHandle<Result<T, PullFailure>>) -> Res
 }
 
 fn panicked(path: PathBuf, error: &tokio::task::JoinError) -> PullFailure {
-    StoreError::Io { step: "finish work on", path, source: std::io::Error::other(error.to_string()) }.into()
+    StoreError::Io {
+        step: "finish work on",
+        path,
+        source: std::io::Error::other(error.to_string()),
+    }
+    .into()
 }

@@ -131,7 +131,11 @@ mod tests {
     use super::*;
 
     fn check(input: &str, expected: &str) {
-        assert_eq!(input.parse::<ImageReference>().unwrap().to_string(), expected, "{input}");
+        assert_eq!(
+            input.parse::<ImageReference>().unwrap().to_string(),
+            expected,
+            "{input}"
+        );
     }
 
     #[test]
@@ -147,20 +151,52 @@ mod tests {
         check(&pinned, &pinned);
         let both = format!("ghcr.io/a/b:v1@sha256:{}", "ab".repeat(32));
         check(&both, &both);
-        assert!(both.parse::<ImageReference>().unwrap().manifest_id().starts_with("sha256:"));
+        assert!(
+            both.parse::<ImageReference>()
+                .unwrap()
+                .manifest_id()
+                .starts_with("sha256:")
+        );
     }
 
     #[test]
     fn bad_names_say_why() {
-        for bad in ["", ":", "a b", "../x", "a/../b", "nginx:", "nginx@", "http://x/y", "x//y", "-x", "x:y:z"] {
+        for bad in [
+            "",
+            ":",
+            "a b",
+            "../x",
+            "a/../b",
+            "nginx:",
+            "nginx@",
+            "http://x/y",
+            "x//y",
+            "-x",
+            "x:y:z",
+        ] {
             assert!(bad.parse::<ImageReference>().is_err(), "{bad:?}");
         }
-        assert!(matches!("Nginx".parse::<ImageReference>(), Err(ReferenceError::Uppercase(_))));
-        assert!(matches!("Foo/bar".parse::<ImageReference>(), Err(ReferenceError::Uppercase(_))));
-        assert!(matches!("x@sha256:../x".parse::<ImageReference>(), Err(ReferenceError::Format)));
+        assert!(matches!(
+            "Nginx".parse::<ImageReference>(),
+            Err(ReferenceError::Uppercase(_))
+        ));
+        assert!(matches!(
+            "Foo/bar".parse::<ImageReference>(),
+            Err(ReferenceError::Uppercase(_))
+        ));
+        assert!(matches!(
+            "x@sha256:../x".parse::<ImageReference>(),
+            Err(ReferenceError::Format)
+        ));
         let short = format!("x@sha256:{}", "ab".repeat(20));
-        assert!(matches!(short.parse::<ImageReference>(), Err(ReferenceError::Digest(_))));
-        assert!(matches!("ab".repeat(32).parse::<ImageReference>(), Err(ReferenceError::Identifier(_))));
+        assert!(matches!(
+            short.parse::<ImageReference>(),
+            Err(ReferenceError::Digest(_))
+        ));
+        assert!(matches!(
+            "ab".repeat(32).parse::<ImageReference>(),
+            Err(ReferenceError::Identifier(_))
+        ));
     }
 
     proptest! {

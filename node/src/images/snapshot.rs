@@ -25,14 +25,26 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str) -> Result<Rootfs, Stor
     let lower = lower_dirs(layout, &image.layers)?;
     let (upper, work) = (dir.join("fs"), dir.join("work"));
     let options = vec![
-        format!("lowerdir={}", lower.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":")),
+        format!(
+            "lowerdir={}",
+            lower
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(":")
+        ),
         format!("upperdir={}", upper.display()),
         format!("workdir={}", work.display()),
     ];
     let bytes = options.join(",").len();
     if bytes > MAX_OPTION_BYTES {
         let (image, count) = (image.reference.clone(), image.layers.len());
-        return Err(StoreError::TooManyLayers { image, count, bytes, limit: MAX_OPTION_BYTES });
+        return Err(StoreError::TooManyLayers {
+            image,
+            count,
+            bytes,
+            limit: MAX_OPTION_BYTES,
+        });
     }
     fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
     let layers_file = dir.join(LAYERS_FILE);
@@ -43,7 +55,11 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str) -> Result<Rootfs, Stor
     }
     // The merged root shows the upper directory's mode, whatever our umask is.
     fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", &upper))?;
-    let mount = Mount { fs_type: "overlay".to_owned(), source: "overlay".to_owned(), options };
+    let mount = Mount {
+        fs_type: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        options,
+    };
     Ok(Rootfs::Native { mounts: vec![mount] })
 }
 
@@ -87,12 +103,19 @@ pub fn layers_of(dir: &Path) -> Result<Vec<Digest>, StoreError> {
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Record { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(StoreError::Io { step: "read", path, source }),
+        Err(source) => Err(StoreError::Io {
+            step: "read",
+            path,
+            source,
+        }),
     }
 }
 
 fn directory(layout: &Layout, key: &str) -> Result<PathBuf, StoreError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let usable = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.starts_with('.') && key.bytes().all(plain);
-    usable.then(|| layout.snapshots().join(key)).ok_or_else(|| StoreError::Key(key.to_owned()))
+    let usable =
+        !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.starts_with('.') && key.bytes().all(plain);
+    usable
+        .then(|| layout.snapshots().join(key))
+        .ok_or_else(|| StoreError::Key(key.to_owned()))
 }

@@ -11,9 +11,13 @@ use super::snapshot;
 /// Removes unfinished content, and blobs and layers that neither a record nor a snapshot refers to.
 pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
     let images = layout.images()?;
-    let blobs = images.iter().flat_map(|image| image.blobs.iter().map(|digest| digest.hex().to_owned()));
-    let mut layers: HashSet<String> =
-        images.iter().flat_map(|image| image.layers.iter().map(|digest| digest.hex().to_owned())).collect();
+    let blobs = images
+        .iter()
+        .flat_map(|image| image.blobs.iter().map(|digest| digest.hex().to_owned()));
+    let mut layers: HashSet<String> = images
+        .iter()
+        .flat_map(|image| image.layers.iter().map(|digest| digest.hex().to_owned()))
+        .collect();
     for key in snapshot::keys(layout)? {
         let needed = snapshot::layers_of(&layout.snapshots().join(key))?;
         layers.extend(needed.iter().map(|digest| digest.hex().to_owned()));
@@ -23,7 +27,9 @@ pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
     let blobs: HashSet<String> = blobs.collect();
     retain(&layout.blobs(), |name| blobs.contains(name))?;
     retain(&layout.layers(), |name| layers.contains(name))?;
-    retain(&layout.links(), |name| name == "empty" || layers.iter().any(|layer| layer.starts_with(name)))
+    retain(&layout.links(), |name| {
+        name == "empty" || layers.iter().any(|layer| layer.starts_with(name))
+    })
 }
 
 fn retain(dir: &Path, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {

@@ -35,7 +35,10 @@ pub enum UserError {
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
     #[error("cannot read {file} of the image: {source}")]
-    Read { file: &'static str, source: std::io::Error },
+    Read {
+        file: &'static str,
+        source: std::io::Error,
+    },
 }
 
 /// Resolves `user[:group]`, each a name or a number. Empty means root.
@@ -47,23 +50,36 @@ pub fn resolve(layout: &Layout, diff_ids: &[Digest], spec: &str) -> Result<Conta
 
 fn read(layout: &Layout, diff_ids: &[Digest], file: &'static str) -> Result<String, UserError> {
     let failed = |source| UserError::Read { file, source };
-    let Some(opened) = open_in_layers(layout, diff_ids, file).map_err(failed)? else { return Ok(String::new()) };
+    let Some(opened) = open_in_layers(layout, diff_ids, file).map_err(failed)? else {
+        return Ok(String::new());
+    };
     let mut bytes = Vec::new();
-    opened.take(MAX_ACCOUNTS_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    opened
+        .take(MAX_ACCOUNTS_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The decision over the two files' text.
 fn lookup(passwd: &str, group: &str, spec: &str) -> Result<ContainerUser, UserError> {
-    let (user, wanted_group) = spec.split_once(':').map_or((spec, ""), |(user, group)| (user, group));
+    let (user, wanted_group) = spec
+        .split_once(':')
+        .map_or((spec, ""), |(user, group)| (user, group));
     let user = if user.is_empty() { "0" } else { user };
     let accounts = || passwd.lines().filter_map(Account::parse);
     let number = id(user);
     let account = match number {
         Some(uid) => accounts().find(|account| account.uid == uid),
-        None => Some(accounts().find(|account| account.name == user).ok_or_else(|| UserError::NoUser(user.into()))?),
+        None => Some(
+            accounts()
+                .find(|account| account.name == user)
+                .ok_or_else(|| UserError::NoUser(user.into()))?,
+        ),
     };
-    let uid = account.as_ref().map_or(number.unwrap_or_default(), |account| account.uid);
+    let uid = account
+        .as_ref()
+        .map_or(number.unwrap_or_default(), |account| account.uid);
     let groups = || group.lines().filter_map(Group::parse);
     let gid = match (wanted_group, id(wanted_group)) {
         ("", _) => account.as_ref().map_or(0, |account| account.gid),
@@ -74,13 +90,19 @@ fn lookup(passwd: &str, group: &str, spec: &str) -> Result<ContainerUser, UserEr
         }
     };
     let name = account.as_ref().map(|account| account.name);
-    let member = |group: &Group<'_>| name.is_some_and(|name| group.members.split(',').any(|member| member == name));
+    let member =
+        |group: &Group<'_>| name.is_some_and(|name| group.members.split(',').any(|member| member == name));
     let additional_gids = match wanted_group {
         "" => groups().filter(member).map(|group| group.gid).collect(),
         _ => Vec::new(),
     };
     let home = account.map_or_else(String::new, |account| account.home.to_owned());
-    Ok(ContainerUser { uid, gid, additional_gids, home })
+    Ok(ContainerUser {
+        uid,
+        gid,
+        additional_gids,
+        home,
+    })
 }
 
 /// A number in range; everything else is a name.
@@ -120,7 +142,11 @@ impl<'a> Group<'a> {
         let mut fields = line.split(':');
         let name = fields.next()?;
         let gid = id(fields.nth(1)?)?;
-        Some(Self { name, gid, members: fields.next().unwrap_or_default() })
+        Some(Self {
+            name,
+            gid,
+            members: fields.next().unwrap_or_default(),
+        })
     }
 }
 
@@ -148,11 +174,21 @@ fn look(layer: &Path, path: &str) -> std::io::Result<Look> {
     let root = rustix::fs::openat(CWD, layer, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let hidden = |()| if is_hidden(&root, path) { Look::Hidden } else { Look::Below };
+    let hidden = |()| {
+        if is_hidden(&root, path) {
+            Look::Hidden
+        } else {
+            Look::Below
+        }
+    };
     match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
         Ok(fd) => {
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-            Ok(if kind == FileType::RegularFile { Look::Found(fd.into()) } else { Look::Hidden })
+            Ok(if kind == FileType::RegularFile {
+                Look::Found(fd.into())
+            } else {
+                Look::Hidden
+            })
         }
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(hidden(())),
         // A whiteout is a device without a driver.
@@ -164,9 +200,13 @@ fn look(layer: &Path, path: &str) -> std::io::Result<Look> {
 /// Whether one of the path's ancestors in this layer cuts lower layers off.
 fn is_hidden(root: impl std::os::fd::AsFd, path: &str) -> bool {
     let root = root.as_fd();
-    let ancestors = Path::new(path).ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty());
+    let ancestors = Path::new(path)
+        .ancestors()
+        .filter(|ancestor| !ancestor.as_os_str().is_empty());
     ancestors.into_iter().any(|ancestor| {
-        let Ok(stat) = rustix::fs::statat(root, ancestor, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        let Ok(stat) = rustix::fs::statat(root, ancestor, AtFlags::SYMLINK_NOFOLLOW) else {
+            return false;
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => is_opaque(root, ancestor),
             FileType::Symlink => false,
@@ -178,7 +218,9 @@ fn is_hidden(root: impl std::os::fd::AsFd, path: &str) -> bool {
 fn is_opaque(root: impl std::os::fd::AsFd, dir: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = rustix::fs::openat2(root, dir, flags, Mode::empty(), resolve) else { return false };
+    let Ok(fd) = rustix::fs::openat2(root, dir, flags, Mode::empty(), resolve) else {
+        return false;
+    };
     let mut value = [0_u8; 8];
     rustix::fs::fgetxattr(&fd, "trusted.overlay.opaque", &mut value).is_ok_and(|n| value[..n] == *b"y")
 }
@@ -192,7 +234,11 @@ mod tests {
 
     fn check(spec: &str, uid: u32, gid: u32, additional: &[u32]) {
         let user = lookup(PASSWD, GROUP, spec).unwrap();
-        assert_eq!((user.uid, user.gid, &user.additional_gids[..]), (uid, gid, additional), "{spec:?}");
+        assert_eq!(
+            (user.uid, user.gid, &user.additional_gids[..]),
+            (uid, gid, additional),
+            "{spec:?}"
+        );
     }
 
     #[test]
@@ -209,7 +255,16 @@ mod tests {
 
     #[test]
     fn nobody_becomes_root_by_accident() {
-        for bad in ["nosuchuser", "4294967296", "-1", "2147483648", "0x0", "nginx:nogroup", "nginx:-1", "broken"] {
+        for bad in [
+            "nosuchuser",
+            "4294967296",
+            "-1",
+            "2147483648",
+            "0x0",
+            "nginx:nogroup",
+            "nginx:-1",
+            "broken",
+        ] {
             assert!(lookup(PASSWD, GROUP, bad).is_err(), "{bad}");
         }
     }

@@ -45,13 +45,22 @@ pub fn extract(
     config: &ImageConfig,
     limit: u64,
 ) -> Result<Digest, PullFailure> {
-    let entrypoint = config.entrypoint.first().or(config.cmd.first()).cloned().unwrap_or_default();
-    let missing = || CompileError::NoModule { entrypoint: entrypoint.clone() };
+    let entrypoint = config
+        .entrypoint
+        .first()
+        .or(config.cmd.first())
+        .cloned()
+        .unwrap_or_default();
+    let missing = || CompileError::NoModule {
+        entrypoint: entrypoint.clone(),
+    };
     let file = open_in_layers(layout, diff_ids, entrypoint.trim_start_matches('/'));
     let file = file.map_err(|_| missing())?.ok_or_else(missing)?;
     let mut bytes = Vec::new();
     let path = layout.layers();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(StoreError::io("read", &path))?;
     if bytes.len() as u64 > limit {
         return Err(CompileError::TooLarge(limit).into());
     }
@@ -61,7 +70,11 @@ pub fn extract(
     let digest = Digest::of(&bytes);
     let store = |error: CommitError| {
         let source = io::Error::other(error.to_string());
-        StoreError::Io { step: "write", path: layout.blob(&digest), source }
+        StoreError::Io {
+            step: "write",
+            path: layout.blob(&digest),
+            source,
+        }
     };
     let mut ingest = Ingest::begin(layout, &digest).map_err(|error| store(error.into()))?;
     ingest.write(&bytes).map_err(|error| store(error.into()))?;
@@ -71,11 +84,18 @@ pub fn extract(
 
 /// Runs the shim's `compile`; it does nothing when the cache holds the module already.
 pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileError> {
-    let [program, words @ ..] = &inner.options.wasm_shim[..] else { return Ok(()) };
-    let start =
-        |source| CompileError::Start { program: program.to_string_lossy().into_owned(), source };
-    let _one_at_a_time =
-        inner.compiling.acquire().await.map_err(|error| start(io::Error::other(error.to_string())))?;
+    let [program, words @ ..] = &inner.options.wasm_shim[..] else {
+        return Ok(());
+    };
+    let start = |source| CompileError::Start {
+        program: program.to_string_lossy().into_owned(),
+        source,
+    };
+    let _one_at_a_time = inner
+        .compiling
+        .acquire()
+        .await
+        .map_err(|error| start(io::Error::other(error.to_string())))?;
     let mut child = Command::new(program)
         .args(words)
         .arg("compile")
@@ -94,19 +114,31 @@ pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileE
     let run = async {
         let mut complaint = Vec::new();
         if let Some(stderr) = &mut stderr {
-            stderr.take(MAX_COMPLAINT_BYTES).read_to_end(&mut complaint).await?;
+            stderr
+                .take(MAX_COMPLAINT_BYTES)
+                .read_to_end(&mut complaint)
+                .await?;
             tokio::io::copy(stderr, &mut tokio::io::sink()).await?;
         }
         Ok::<_, io::Error>((child.wait().await?, complaint))
     };
     let (status, complaint) = tokio::time::timeout(COMPILE_TIMEOUT, run)
         .await
-        .map_err(|_| CompileError::Timeout { module: module.clone() })?
+        .map_err(|_| CompileError::Timeout {
+            module: module.clone(),
+        })?
         .map_err(start)?;
     if status.success() {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
-    let complaint = if complaint.is_empty() { status.to_string() } else { complaint };
-    Err(CompileError::Refused { module: module.clone(), complaint })
+    let complaint = if complaint.is_empty() {
+        status.to_string()
+    } else {
+        complaint
+    };
+    Err(CompileError::Refused {
+        module: module.clone(),
+        complaint,
+    })
 }

@@ -61,12 +61,21 @@ impl Tokens {
         if let RegistryAuth::Bearer(token) = session.auth {
             return Some(Proof::Bearer(token.clone()));
         }
-        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.get(&key(session)).filter(|(_, until)| *until > Instant::now()).map(|(proof, _)| proof.clone())
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        known
+            .get(&key(session))
+            .filter(|(_, until)| *until > Instant::now())
+            .map(|(proof, _)| proof.clone())
     }
 
     fn put(&self, session: &Session<'_>, proof: Proof, life: Duration) {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self
+            .known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
         if known.len() >= MAX_TOKENS {
             known.retain(|_, (_, until)| *until > now);
@@ -113,7 +122,11 @@ impl Distribution {
     ) -> Result<bool, RegistryError> {
         match challenge {
             Challenge::Basic => Ok(self.answer_basic(session)),
-            Challenge::Bearer { realm, service, scope } => {
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            } => {
                 let url = token_url(session, &realm, service, scope)?;
                 let (token, life) = self.fetch_token(session, url).await?;
                 self.inner.tokens.put(session, Proof::Bearer(token), life);
@@ -123,7 +136,9 @@ impl Distribution {
     }
 
     fn answer_basic(&self, session: &Session<'_>) -> bool {
-        let RegistryAuth::Basic(user, password) = session.auth else { return false };
+        let RegistryAuth::Basic(user, password) = session.auth else {
+            return false;
+        };
         let proof = Proof::Basic(user.clone(), password.clone());
         self.inner.tokens.put(session, proof, Duration::from_secs(3600));
         true
@@ -151,11 +166,21 @@ impl Distribution {
             };
         }
         let body = bounded(&mut response, "token", MAX_DOCUMENT_BYTES).await?;
-        let document: TokenDocument = serde_json::from_slice(&body)
-            .map_err(|error| RegistryError::Token { realm: realm.clone(), message: error.to_string() })?;
-        let token = if document.token.is_empty() { document.access_token } else { document.token };
+        let document: TokenDocument =
+            serde_json::from_slice(&body).map_err(|error| RegistryError::Token {
+                realm: realm.clone(),
+                message: error.to_string(),
+            })?;
+        let token = if document.token.is_empty() {
+            document.access_token
+        } else {
+            document.token
+        };
         if token.is_empty() {
-            return Err(RegistryError::Token { realm, message: "the answer holds none".to_owned() });
+            return Err(RegistryError::Token {
+                realm,
+                message: "the answer holds none".to_owned(),
+            });
         }
         let life = DEFAULT_TOKEN_LIFE.max(Duration::from_secs(document.expires_in.min(24 * 3600)));
         Ok((token, life.mul_f32(0.9)))
@@ -169,8 +194,10 @@ fn token_url(
     service: Option<String>,
     scope: Option<String>,
 ) -> Result<Url, RegistryError> {
-    let foreign =
-        || RegistryError::ForeignRealm { registry: session.registry.to_owned(), realm: realm.to_owned() };
+    let foreign = || RegistryError::ForeignRealm {
+        registry: session.registry.to_owned(),
+        realm: realm.to_owned(),
+    };
     let mut url = Url::parse(realm).map_err(|_| foreign())?;
     let plain_http = url.scheme() == "http" && session.base.scheme() == "http";
     if url.scheme() != "https" && !plain_http {

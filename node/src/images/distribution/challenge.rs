@@ -6,21 +6,31 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
 }
 
 /// The best challenge in a header value: Bearer before Basic; none when neither is offered.
 pub fn parse(header: &str) -> Option<Challenge> {
     let challenges = split(header);
     let bearer = challenges.iter().find_map(|(scheme, params)| {
-        let realm = params.get("realm").filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+        let realm = params
+            .get("realm")
+            .filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
         Some(Challenge::Bearer {
             realm: realm.clone(),
             service: params.get("service").cloned(),
             scope: params.get("scope").cloned(),
         })
     });
-    let basic = || challenges.iter().any(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
+    let basic = || {
+        challenges
+            .iter()
+            .any(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
+    };
     bearer.or_else(|| basic().then_some(Challenge::Basic))
 }
 

@@ -43,9 +43,12 @@ impl Endpoints {
         let host = host_of(authority);
         let listed = self.insecure.contains(authority) || self.insecure.contains(&host);
         let mirror = || {
-            let plain = |url: &String| url.parse::<Uri>().is_ok_and(|uri| {
-                uri.scheme_str() == Some("http") && uri.authority().is_some_and(|a| a.as_str() == authority)
-            });
+            let plain = |url: &String| {
+                url.parse::<Uri>().is_ok_and(|uri| {
+                    uri.scheme_str() == Some("http")
+                        && uri.authority().is_some_and(|a| a.as_str() == authority)
+                })
+            };
             self.mirrors.values().any(plain)
         };
         listed || is_loopback(&host) || mirror()
@@ -53,13 +56,22 @@ impl Endpoints {
 }
 
 fn host_of(authority: &str) -> String {
-    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(host, _)| host);
-    bracketed.unwrap_or_else(|| authority.split(':').next().unwrap_or(authority)).to_owned()
+    let bracketed = authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map(|(host, _)| host);
+    bracketed
+        .unwrap_or_else(|| authority.split(':').next().unwrap_or(authority))
+        .to_owned()
 }
 
 /// Whether `host` is this machine by definition, whatever the resolver says.
 pub fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Whether two URLs are the same origin as far as credentials go: host and port.
@@ -73,7 +85,9 @@ pub fn may_authenticate(registry: &Url, realm: &Url) -> bool {
     if realm.scheme() != "https" && !(registry.scheme() == "http" && same_authority(registry, realm)) {
         return false;
     }
-    let (Some(ours), Some(theirs)) = (registry.host_str(), realm.host_str()) else { return false };
+    let (Some(ours), Some(theirs)) = (registry.host_str(), realm.host_str()) else {
+        return false;
+    };
     let is_ip = theirs.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let parent = !is_ip && theirs.contains('.') && ours.ends_with(&format!(".{theirs}"));
     ours == theirs || parent || (ours == "registry-1.docker.io" && theirs == "auth.docker.io")
@@ -104,9 +118,16 @@ mod tests {
             ("10.0.0.1:5000", "https://10.0.0.1:5000/"),
         ];
         for (registry, expected) in cases {
-            assert_eq!(endpoints().resolve(registry).unwrap().as_str(), expected, "{registry}");
+            assert_eq!(
+                endpoints().resolve(registry).unwrap().as_str(),
+                expected,
+                "{registry}"
+            );
         }
-        let bad = Endpoints { mirrors: [("x".to_owned(), "file:///etc".to_owned())].into(), ..Endpoints::default() };
+        let bad = Endpoints {
+            mirrors: [("x".to_owned(), "file:///etc".to_owned())].into(),
+            ..Endpoints::default()
+        };
         assert!(bad.resolve("x").is_err());
     }
 
@@ -114,10 +135,18 @@ mod tests {
     fn passwords_go_only_where_they_belong() {
         let cases = [
             ("https://ghcr.io", "https://ghcr.io/token", true),
-            ("https://registry-1.docker.io", "https://auth.docker.io/token", true),
+            (
+                "https://registry-1.docker.io",
+                "https://auth.docker.io/token",
+                true,
+            ),
             ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", true),
             ("https://registry.example.com", "https://evil.com/token", false),
-            ("https://registry.example.com", "https://auth.example.com/token", false),
+            (
+                "https://registry.example.com",
+                "https://auth.example.com/token",
+                false,
+            ),
             ("https://registry.com", "https://com/token", false),
             ("https://ghcr.io", "http://ghcr.io/token", false),
             ("http://127.0.0.1:5000", "http://127.0.0.1:5000/token", true),

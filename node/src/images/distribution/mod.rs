@@ -41,10 +41,16 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum RegistryError {
     #[error("{what}: not found")]
     NotFound { what: String },
-    #[error("pull access denied, repository {repository} does not exist or may require authorization: {message}")]
+    #[error(
+        "pull access denied, repository {repository} does not exist or may require authorization: {message}"
+    )]
     Denied { repository: String, message: String },
     #[error("unexpected status from {url}: {status}{message}")]
-    Status { url: String, status: StatusCode, message: String },
+    Status {
+        url: String,
+        status: StatusCode,
+        message: String,
+    },
     #[error("failed to do request to {url}: {message}")]
     Transport { url: String, message: String },
     #[error("registry {registry} asks for credentials to be sent to {realm}, which is refused")]
@@ -68,7 +74,10 @@ pub enum RegistryError {
     #[error(transparent)]
     Digest(#[from] super::digest::DigestError),
     #[error("cannot {step}: {source}")]
-    Io { step: &'static str, source: std::io::Error },
+    Io {
+        step: &'static str,
+        source: std::io::Error,
+    },
 }
 
 /// A manifest as served, digest verified where one was asked for.
@@ -112,7 +121,12 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: None }
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: None,
+        }
     }
 }
 
@@ -144,7 +158,9 @@ impl Distribution {
             direct: builder().no_proxy().build()?,
             tokens: Tokens::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The manifest or index `id` (a tag or digest) names in `reference`'s repository.
@@ -160,17 +176,24 @@ impl Distribution {
         let session = self.session(reference, Access::Pull, auth)?;
         let mut request = Request::new(Method::GET, session.url(&format!("manifests/{id}"))?);
         let accept = HeaderValue::from_str(&media::MANIFESTS.join(", "));
-        request.headers.insert(header::ACCEPT, accept.unwrap_or(HeaderValue::from_static("*/*")));
+        request
+            .headers
+            .insert(header::ACCEPT, accept.unwrap_or(HeaderValue::from_static("*/*")));
         let response = self.send(&session, request).await?;
         let mut response = success(response, &session, &reference.to_string()).await?;
         let media_type = header_text(&response, header::CONTENT_TYPE).unwrap_or_default();
         let bytes = bounded(&mut response, "manifest", MAX_MANIFEST_BYTES).await?;
         let digest = Digest::of(&bytes);
         match id.parse::<Digest>() {
-            Ok(expected) if expected != digest => {
-                Err(RegistryError::DigestMismatch { expected, actual: digest })
-            }
-            _ => Ok(RawManifest { media_type, digest, bytes }),
+            Ok(expected) if expected != digest => Err(RegistryError::DigestMismatch {
+                expected,
+                actual: digest,
+            }),
+            _ => Ok(RawManifest {
+                media_type,
+                digest,
+                bytes,
+            }),
         }
     }
 
@@ -201,7 +224,13 @@ impl Distribution {
         auth: &RegistryAuth,
     ) -> Result<Bytes, RegistryError> {
         let base = self.inner.endpoints.resolve(registry)?;
-        let session = Session { registry, repository: "", access: Access::Pull, auth, base };
+        let session = Session {
+            registry,
+            repository: "",
+            access: Access::Pull,
+            auth,
+            base,
+        };
         let url = join(&session.base, &format!("/v2/{path}"))?;
         let response = self.send(&session, Request::new(Method::GET, url)).await?;
         let mut response = success(response, &session, path).await?;
@@ -215,7 +244,13 @@ impl Distribution {
         auth: &'a RegistryAuth,
     ) -> Result<Session<'a>, RegistryError> {
         let base = self.inner.endpoints.resolve(reference.registry())?;
-        Ok(Session { registry: reference.registry(), repository: reference.repository(), access, auth, base })
+        Ok(Session {
+            registry: reference.registry(),
+            repository: reference.repository(),
+            access,
+            auth,
+            base,
+        })
     }
 
     /// Sends a request with what is known of the credentials, answers one challenge, and follows redirects.
@@ -226,7 +261,9 @@ impl Distribution {
         }
         let challenge = header_text(&response, header::WWW_AUTHENTICATE);
         let challenge = challenge.as_deref().and_then(challenge::parse);
-        let Some(challenge) = challenge else { return Ok(response) };
+        let Some(challenge) = challenge else {
+            return Ok(response);
+        };
         match self.authenticate(session, challenge).await? {
             true => self.follow(session, &request).await,
             false => Ok(response),
@@ -242,18 +279,25 @@ impl Distribution {
             }
             url = self.redirect_target(&url, &response)?;
         }
-        Err(RegistryError::Redirects { url: request.url.to_string() })
+        Err(RegistryError::Redirects {
+            url: request.url.to_string(),
+        })
     }
 
     fn redirect_target(&self, from: &Url, response: &Response) -> Result<Url, RegistryError> {
         let location = header_text(response, header::LOCATION);
         let target = location.and_then(|location| from.join(&location).ok());
-        let to = target.ok_or_else(|| RegistryError::Redirects { url: from.to_string() })?;
+        let to = target.ok_or_else(|| RegistryError::Redirects {
+            url: from.to_string(),
+        })?;
         let plain_allowed = || self.inner.endpoints.allows_http(&authority(&to));
         match to.scheme() {
             "https" => Ok(to),
             "http" if from.scheme() == "http" || plain_allowed() => Ok(to),
-            _ => Err(RegistryError::Downgrade { from: bare(from), to: bare(&to) }),
+            _ => Err(RegistryError::Downgrade {
+                from: bare(from),
+                to: bare(&to),
+            }),
         }
     }
 
@@ -264,7 +308,9 @@ impl Distribution {
         url: &Url,
     ) -> Result<Response, RegistryError> {
         let client = self.client_for(url);
-        let mut builder = client.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        let mut builder = client
+            .request(request.method.clone(), url.clone())
+            .headers(request.headers.clone());
         if endpoint::same_authority(url, &session.base) && url.scheme() == session.base.scheme() {
             builder = self.inner.tokens.apply(session, builder);
         }
@@ -291,7 +337,9 @@ impl Session<'_> {
 
 fn join(base: &Url, path: &str) -> Result<Url, RegistryError> {
     let mut url = base.clone();
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let (path, query) = path
+        .split_once('?')
+        .map_or((path, None), |(path, query)| (path, Some(query)));
     url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
     url.set_query(query);
     Ok(url)
@@ -304,7 +352,8 @@ fn is_redirect(method: &Method, status: StatusCode) -> bool {
 /// `host[:port]` of a URL, as a registry is named.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// A URL without its query: signed URLs are secrets and do not belong in messages.
@@ -324,11 +373,18 @@ fn transport(url: &Url, error: &reqwest::Error) -> RegistryError {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    RegistryError::Transport { url: bare(url), message: cause.to_string() }
+    RegistryError::Transport {
+        url: bare(url),
+        message: cause.to_string(),
+    }
 }
 
 /// Passes a success on and turns everything else into an error that says what was asked.
-async fn success(mut response: Response, session: &Session<'_>, what: &str) -> Result<Response, RegistryError> {
+async fn success(
+    mut response: Response,
+    session: &Session<'_>,
+    what: &str,
+) -> Result<Response, RegistryError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -336,13 +392,23 @@ async fn success(mut response: Response, session: &Session<'_>, what: &str) -> R
     let url = bare(response.url());
     let message = error_message(&mut response).await;
     match status {
-        StatusCode::NOT_FOUND => Err(RegistryError::NotFound { what: what.to_owned() }),
+        StatusCode::NOT_FOUND => Err(RegistryError::NotFound {
+            what: what.to_owned(),
+        }),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError::Denied {
             repository: format!("{}/{}", session.registry, session.repository),
-            message: if message.is_empty() { status.to_string() } else { message },
+            message: if message.is_empty() {
+                status.to_string()
+            } else {
+                message
+            },
         }),
         _ => {
-            let message = if message.is_empty() { message } else { format!(": {message}") };
+            let message = if message.is_empty() {
+                message
+            } else {
+                format!(": {message}")
+            };
             Err(RegistryError::Status { url, status, message })
         }
     }
@@ -361,9 +427,17 @@ async fn error_message(response: &mut Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let Ok(body) = bounded(response, "error document", MAX_DOCUMENT_BYTES).await else { return String::new() };
-    let Ok(document) = serde_json::from_slice::<Document>(&body) else { return String::new() };
-    let texts: Vec<String> = document.errors.iter().map(|e| format!("{}: {}", e.code, e.message)).collect();
+    let Ok(body) = bounded(response, "error document", MAX_DOCUMENT_BYTES).await else {
+        return String::new();
+    };
+    let Ok(document) = serde_json::from_slice::<Document>(&body) else {
+        return String::new();
+    };
+    let texts: Vec<String> = document
+        .errors
+        .iter()
+        .map(|e| format!("{}: {}", e.code, e.message))
+        .collect();
     texts.join("; ")
 }
 

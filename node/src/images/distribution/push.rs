@@ -9,7 +9,9 @@ use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, Url};
 use tokio_util::io::ReaderStream;
 
-use super::{Access, Distribution, RegistryAuth, RegistryError, Request, Session, bare, header_text, success};
+use super::{
+    Access, Distribution, RegistryAuth, RegistryError, Request, Session, bare, header_text, success,
+};
 use crate::images::digest::Digest;
 use crate::images::reference::ImageReference;
 
@@ -38,7 +40,9 @@ impl BlobSource {
             Self::File(path) => {
                 let path = path.clone();
                 let on_bytes = on_bytes.clone();
-                let open = async move { Ok::<_, std::io::Error>(ReaderStream::new(tokio::fs::File::open(path).await?)) };
+                let open = async move {
+                    Ok::<_, std::io::Error>(ReaderStream::new(tokio::fs::File::open(path).await?))
+                };
                 let stream = futures::stream::once(open).try_flatten();
                 Body::wrap_stream(stream.inspect_ok(move |chunk| on_bytes(chunk.len() as u64)))
             }
@@ -62,7 +66,9 @@ impl Distribution {
         let response = self.send(&session, request).await?;
         match response.status() {
             StatusCode::NOT_FOUND => Ok(false),
-            _ => success(response, &session, &reference.pinned(digest)).await.map(|_| true),
+            _ => success(response, &session, &reference.pinned(digest))
+                .await
+                .map(|_| true),
         }
     }
 
@@ -79,29 +85,48 @@ impl Distribution {
         on_bytes: impl Fn(u64) + Clone + Send + Sync + 'static,
     ) -> Result<(), RegistryError> {
         let session = self.session(reference, Access::Push, auth)?;
-        let length = source.len().await.map_err(|source| RegistryError::Io { step: "read the blob", source })?;
+        let length = source.len().await.map_err(|source| RegistryError::Io {
+            step: "read the blob",
+            source,
+        })?;
         let mut url = self.begin_upload(&session).await?;
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let body = || source.body(&on_bytes);
         let mut request = Request::new(Method::PUT, url);
         request.body = Some(&body);
-        request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        request.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        request.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        request
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let response = self.send(&session, request).await?;
-        success(response, &session, &reference.pinned(digest)).await.map(drop)
+        success(response, &session, &reference.pinned(digest))
+            .await
+            .map(drop)
     }
 
     /// Opens an upload session and returns its URL, which must stay with the registry.
     async fn begin_upload(&self, session: &Session<'_>) -> Result<Url, RegistryError> {
         let mut request = Request::new(Method::POST, session.url("blobs/uploads/")?);
-        request.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        request
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         let response = self.send(session, request).await?;
         let response = success(response, session, session.repository).await?;
         let from = response.url().clone();
-        let location = header_text(&response, header::LOCATION).and_then(|location| from.join(&location).ok());
-        let to = location.ok_or_else(|| RegistryError::Header { url: bare(&from), header: "Location" })?;
+        let location =
+            header_text(&response, header::LOCATION).and_then(|location| from.join(&location).ok());
+        let to = location.ok_or_else(|| RegistryError::Header {
+            url: bare(&from),
+            header: "Location",
+        })?;
         if from.scheme() == "https" && to.scheme() != "https" {
-            return Err(RegistryError::Downgrade { from: bare(&from), to: bare(&to) });
+            return Err(RegistryError::Downgrade {
+                from: bare(&from),
+                to: bare(&to),
+            });
         }
         Ok(to)
     }

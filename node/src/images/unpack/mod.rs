@@ -43,7 +43,11 @@ pub struct UnpackLimits {
 
 impl Default for UnpackLimits {
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 500_000, devices: false }
+        Self {
+            bytes: 64 << 30,
+            entries: 500_000,
+            devices: false,
+        }
     }
 }
 
@@ -74,7 +78,9 @@ pub enum UnpackError {
     TooMany(u64),
     #[error("unpacked content is {actual}, the image's config says {expected}")]
     DiffId { expected: Digest, actual: Digest },
-    #[error("cannot mark a directory opaque: {0}; the image store needs a file system with trusted xattrs, and root")]
+    #[error(
+        "cannot mark a directory opaque: {0}; the image store needs a file system with trusted xattrs, and root"
+    )]
     Opaque(Errno),
     #[error(transparent)]
     Io(io::Error),
@@ -83,7 +89,10 @@ pub enum UnpackError {
 impl From<io::Error> for UnpackError {
     /// The size limit travels through `io::Read` as an error of its own.
     fn from(error: io::Error) -> Self {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<OverLimit>())
+        {
             Some(OverLimit(limit)) => Self::TooLarge(*limit),
             None => Self::Io(error),
         }
@@ -109,9 +118,16 @@ pub fn unpack(
 ) -> Result<(), UnpackError> {
     let file = File::open(blob)?;
     let compressed = file.metadata()?.len();
-    let limit = limits.bytes.min(RATIO_FLOOR.max(compressed.saturating_mul(MAX_RATIO)));
+    let limit = limits
+        .bytes
+        .min(RATIO_FLOOR.max(compressed.saturating_mul(MAX_RATIO)));
     let decoder = decoder(BufReader::with_capacity(1 << 16, file), compression)?;
-    let hashing = Hashing { inner: decoder, hasher: Sha256::new(), left: limit, limit };
+    let hashing = Hashing {
+        inner: decoder,
+        hasher: Sha256::new(),
+        left: limit,
+        limit,
+    };
     // Headers are 512 bytes each: without a buffer every one would be a call through the decoder and hasher.
     let mut entries = Entries::new(BufReader::with_capacity(1 << 16, hashing));
     apply_all(&mut entries, root, limits)?;
@@ -120,7 +136,10 @@ pub fn unpack(
     let actual = Digest::finish(rest.into_inner().hasher);
     match actual == *diff_id {
         true => Ok(()),
-        false => Err(UnpackError::DiffId { expected: diff_id.clone(), actual }),
+        false => Err(UnpackError::DiffId {
+            expected: diff_id.clone(),
+            actual,
+        }),
     }
 }
 
@@ -136,7 +155,11 @@ fn decoder(file: BufReader<File>, compression: Compression) -> io::Result<Box<dy
     })
 }
 
-fn apply_all<R: Read>(entries: &mut Entries<R>, root: &Path, limits: &UnpackLimits) -> Result<(), UnpackError> {
+fn apply_all<R: Read>(
+    entries: &mut Entries<R>,
+    root: &Path,
+    limits: &UnpackLimits,
+) -> Result<(), UnpackError> {
     let mut tree = Tree::open(root)?;
     let mut count = 0;
     while let Some(entry) = entries.next_entry()? {
@@ -163,7 +186,9 @@ fn apply<R: Read>(
     }
     match entry.kind {
         EntryType::Directory => tree.directory(&path, entry),
-        EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => tree.directory(&path, entry),
+        EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => {
+            tree.directory(&path, entry)
+        }
         EntryType::Regular | EntryType::Continuous => tree.file(&path, entry, content),
         EntryType::Symlink => tree.symlink(&path, entry, link_of(entry)?),
         EntryType::Link => tree.hard_link(&path, &link_target(link_of(entry)?)?),
@@ -180,7 +205,10 @@ fn apply<R: Read>(
 }
 
 fn link_of(entry: &Entry) -> Result<&[u8], UnpackError> {
-    let link = entry.link.as_deref().filter(|link| !link.is_empty() && !link.contains(&0));
+    let link = entry
+        .link
+        .as_deref()
+        .filter(|link| !link.is_empty() && !link.contains(&0));
     link.ok_or(UnpackError::Header("link target"))
 }
 
@@ -216,7 +244,10 @@ struct OverLimit(u64);
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other(OverLimit(self.limit)))?;
+        self.left = self
+            .left
+            .checked_sub(n as u64)
+            .ok_or_else(|| io::Error::other(OverLimit(self.limit)))?;
         self.hasher.update(&buf[..n]);
         Ok(n)
     }

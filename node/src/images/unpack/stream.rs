@@ -40,13 +40,18 @@ struct Extensions {
 
 impl Extensions {
     fn pax(&self, key: &str) -> Option<&[u8]> {
-        self.pax.iter().rev().find(|(k, _)| k == key.as_bytes()).map(|(_, value)| value.as_slice())
+        self.pax
+            .iter()
+            .rev()
+            .find(|(k, _)| k == key.as_bytes())
+            .map(|(_, value)| value.as_slice())
     }
 
     fn number(&self, key: &'static str) -> Result<Option<u64>, UnpackError> {
         let parse = |value: &[u8]| {
             let text = std::str::from_utf8(value).ok();
-            text.and_then(|text| text.parse().ok()).ok_or(UnpackError::Header(key))
+            text.and_then(|text| text.parse().ok())
+                .ok_or(UnpackError::Header(key))
         };
         self.pax(key).map(parse).transpose()
     }
@@ -63,7 +68,11 @@ pub struct Entries<R> {
 
 impl<R: Read> Entries<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, pending: 0, content: 0 }
+        Self {
+            reader,
+            pending: 0,
+            content: 0,
+        }
     }
 
     /// The stream behind the entries, for draining it.
@@ -79,8 +88,10 @@ impl<R: Read> Entries<R> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_rest()?;
-            let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|_| UnpackError::Header("size"))?;
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
+            let size = number(&header.as_old().size, header.entry_size(), "size")?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(self.text(size)?),
                 EntryType::GNULongLink => extensions.link = Some(self.text(size)?),
@@ -102,10 +113,17 @@ impl<R: Read> Entries<R> {
         let size = agreed_size(header_size, extensions.number("size")?)?;
         let has_content = matches!(kind, EntryType::Regular | EntryType::Continuous);
         self.expect(if has_content { size } else { header_size })?;
-        let path = extensions.pax("path").map(<[u8]>::to_vec).or_else(|| extensions.path.clone());
-        let link = extensions.pax("linkpath").map(<[u8]>::to_vec).or_else(|| extensions.link.clone());
-        let id = |key, from_header: io::Result<u64>| {
-            let value = extensions.number(key)?.map_or(from_header, Ok).map_err(|_| UnpackError::Header(key))?;
+        let path = extensions
+            .pax("path")
+            .map(<[u8]>::to_vec)
+            .or_else(|| extensions.path.clone());
+        let link = extensions
+            .pax("linkpath")
+            .map(<[u8]>::to_vec)
+            .or_else(|| extensions.link.clone());
+        let old = header.as_old();
+        let id = |key, from_header: Result<u64, UnpackError>| {
+            let value = extensions.number(key)?.map_or(from_header, Ok)?;
             u32::try_from(value).map_err(|_| UnpackError::Header(key))
         };
         Ok(Entry {
@@ -113,11 +131,11 @@ impl<R: Read> Entries<R> {
             path: path.unwrap_or_else(|| header.path_bytes().into_owned()),
             link: link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)),
             size: if has_content { size } else { 0 },
-            mode: header.mode().map_err(|_| UnpackError::Header("mode"))? & 0o7777,
-            uid: id("uid", header.uid())?,
-            gid: id("gid", header.gid())?,
+            mode: (number(&old.mode, header.mode().map(u64::from), "mode")? & 0o7777) as u32,
+            uid: id("uid", number(&old.uid, header.uid(), "uid"))?,
+            gid: id("gid", number(&old.gid, header.gid(), "gid"))?,
             mtime: mtime(header, extensions)?,
-            device: device(header)?,
+            device: device(header),
             xattrs: xattrs(extensions),
         })
     }
@@ -147,7 +165,9 @@ impl<R: Read> Entries<R> {
 
     fn expect(&mut self, content: u64) -> Result<(), UnpackError> {
         self.content = content;
-        self.pending = content.checked_next_multiple_of(BLOCK).ok_or(UnpackError::Header("size"))?;
+        self.pending = content
+            .checked_next_multiple_of(BLOCK)
+            .ok_or(UnpackError::Header("size"))?;
         Ok(())
     }
 
@@ -194,7 +214,10 @@ impl<R: Read> Read for Entries<R> {
 }
 
 fn refuse_sparse(kind: EntryType, extensions: &Extensions) -> Result<(), UnpackError> {
-    let pax_sparse = extensions.pax.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
+    let pax_sparse = extensions
+        .pax
+        .iter()
+        .any(|(key, _)| key.starts_with(b"GNU.sparse."));
     match kind == EntryType::GNUSparse || pax_sparse {
         true => Err(UnpackError::Sparse),
         false => Ok(()),
@@ -204,7 +227,9 @@ fn refuse_sparse(kind: EntryType, extensions: &Extensions) -> Result<(), UnpackE
 /// A pax size replaces the header's only where the header cannot say it.
 fn agreed_size(header: u64, pax: Option<u64>) -> Result<u64, UnpackError> {
     match pax {
-        Some(pax) if pax != header && pax <= MAX_OCTAL_SIZE => Err(UnpackError::SizeDisagreement { header, pax }),
+        Some(pax) if pax != header && pax <= MAX_OCTAL_SIZE => {
+            Err(UnpackError::SizeDisagreement { header, pax })
+        }
         Some(pax) => Ok(pax),
         None => Ok(header),
     }
@@ -213,7 +238,7 @@ fn agreed_size(header: u64, pax: Option<u64>) -> Result<u64, UnpackError> {
 fn mtime(header: &Header, extensions: &Extensions) -> Result<(i64, i64), UnpackError> {
     let bad = || UnpackError::Header("mtime");
     let Some(value) = extensions.pax("mtime") else {
-        let seconds = header.mtime().map_err(|_| bad())?;
+        let seconds = number(&header.as_old().mtime, header.mtime(), "mtime")?;
         return Ok((i64::try_from(seconds).unwrap_or_default(), 0));
     };
     let text = std::str::from_utf8(value).map_err(|_| bad())?;
@@ -223,18 +248,28 @@ fn mtime(header: &Header, extensions: &Extensions) -> Result<(i64, i64), UnpackE
     Ok((seconds, digits.parse::<u32>().map_err(|_| bad())?.into()))
 }
 
-fn device(header: &Header) -> Result<(u32, u32), UnpackError> {
+/// A device's numbers; fields left empty are 0, which is no device.
+fn device(header: &Header) -> (u32, u32) {
     let kind = header.entry_type();
     if !kind.is_block_special() && !kind.is_character_special() {
-        return Ok((0, 0));
+        return (0, 0);
     }
-    let field = |value: io::Result<Option<u32>>| value.ok().flatten().ok_or(UnpackError::Header("device"));
-    Ok((field(header.device_major())?, field(header.device_minor())?))
+    let field = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or_default();
+    (field(header.device_major()), field(header.device_minor()))
+}
+
+/// A numeric field; one left empty means 0 (some archivers write them so for links).
+fn number(field: &[u8], parsed: io::Result<u64>, name: &'static str) -> Result<u64, UnpackError> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    parsed.map_err(|_| UnpackError::Header(name))
 }
 
 fn xattrs(extensions: &Extensions) -> Vec<(Vec<u8>, Vec<u8>)> {
     let named = |(key, value): &(Vec<u8>, Vec<u8>)| {
-        key.strip_prefix(b"SCHILY.xattr.").map(|name| (name.to_vec(), value.clone()))
+        key.strip_prefix(b"SCHILY.xattr.")
+            .map(|name| (name.to_vec(), value.clone()))
     };
     extensions.pax.iter().filter_map(named).collect()
 }
@@ -245,8 +280,12 @@ fn records(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, UnpackError> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let space = bytes.iter().position(|byte| *byte == b' ').ok_or_else(bad)?;
-        let length = std::str::from_utf8(&bytes[..space]).ok().and_then(|text| text.parse::<usize>().ok());
-        let length = length.filter(|length| *length > space + 1 && *length <= bytes.len()).ok_or_else(bad)?;
+        let length = std::str::from_utf8(&bytes[..space])
+            .ok()
+            .and_then(|text| text.parse::<usize>().ok());
+        let length = length
+            .filter(|length| *length > space + 1 && *length <= bytes.len())
+            .ok_or_else(bad)?;
         let (record, rest) = bytes.split_at(length);
         let record = record[space + 1..].strip_suffix(b"\n").ok_or_else(bad)?;
         let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
@@ -268,7 +307,14 @@ mod tests {
         let got = records(&binary[..]).unwrap();
         assert_eq!(got[0], (b"SCHILY.xattr.user.a".to_vec(), b"\n\n\n".to_vec()));
         assert_eq!(got[1], (b"path".to_vec(), b"ab".to_vec()));
-        for bad in [&b"5 a=b\n"[..], b"99 a=b\n", b"x a=b\n", b"6 a=bX", b"6 abc\n", b"2 "] {
+        for bad in [
+            &b"5 a=b\n"[..],
+            b"99 a=b\n",
+            b"x a=b\n",
+            b"6 a=bX",
+            b"6 abc\n",
+            b"2 ",
+        ] {
             assert!(records(bad).is_err(), "{bad:?}");
         }
     }
@@ -278,7 +324,10 @@ mod tests {
         assert_eq!(agreed_size(5, None).unwrap(), 5);
         assert_eq!(agreed_size(5, Some(5)).unwrap(), 5);
         assert_eq!(agreed_size(0, Some(1 << 34)).unwrap(), 1 << 34);
-        assert!(matches!(agreed_size(5, Some(6)), Err(UnpackError::SizeDisagreement { .. })));
+        assert!(matches!(
+            agreed_size(5, Some(6)),
+            Err(UnpackError::SizeDisagreement { .. })
+        ));
     }
 
     proptest! {

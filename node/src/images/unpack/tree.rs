@@ -51,7 +51,12 @@ impl Inside {
     /// Directory and leaf; none for the root itself.
     pub fn split(&self) -> Option<(Self, &OsStr)> {
         let (leaf, parent) = self.components.split_last()?;
-        Some((Self { components: parent.to_vec() }, leaf))
+        Some((
+            Self {
+                components: parent.to_vec(),
+            },
+            leaf,
+        ))
     }
 
     /// `name` directly inside; `name` must be a plain component.
@@ -62,7 +67,11 @@ impl Inside {
     }
 
     fn path(&self) -> PathBuf {
-        if self.components.is_empty() { PathBuf::from(".") } else { self.components.iter().collect() }
+        if self.components.is_empty() {
+            PathBuf::from(".")
+        } else {
+            self.components.iter().collect()
+        }
     }
 }
 
@@ -79,7 +88,10 @@ impl Tree {
     pub fn open(root: &Path) -> Result<Self, UnpackError> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let root = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
-        Ok(Self { root, times: Vec::new() })
+        Ok(Self {
+            root,
+            times: Vec::new(),
+        })
     }
 
     /// Sets the directories' times and makes everything durable.
@@ -108,7 +120,9 @@ impl Tree {
         match self.resolve(path) {
             Ok(fd) => Ok(fd),
             Err(Errno::NOENT) => {
-                let Some((parent, leaf)) = path.split() else { return Err(Errno::NOENT.into()) };
+                let Some((parent, leaf)) = path.split() else {
+                    return Err(Errno::NOENT.into());
+                };
                 let parent = self.ensure(&parent)?;
                 self.clear_whiteout(&parent, leaf)?;
                 rustix::fs::mkdirat(&parent, leaf, Mode::from_raw_mode(0o755))?;
@@ -153,7 +167,12 @@ impl Tree {
         let (parent, leaf) = self.locate(path)?;
         self.replace(&parent, leaf)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&parent, leaf, flags, Mode::from_raw_mode(0o600))?);
+        let mut file = File::from(rustix::fs::openat(
+            &parent,
+            leaf,
+            flags,
+            Mode::from_raw_mode(0o600),
+        )?);
         let copied = io::copy(&mut content.take(entry.size), &mut file)?;
         if copied != entry.size {
             return Err(UnpackError::Truncated);
@@ -178,7 +197,9 @@ impl Tree {
     /// own, so nothing else is set.
     pub fn hard_link(&self, path: &Inside, target: &Inside) -> Result<(), UnpackError> {
         let (target_dir, target_leaf) = target.split().ok_or_else(|| UnpackError::Path("/".to_owned()))?;
-        let from = self.resolve(&target_dir).map_err(|errno| escape_or(errno, target))?;
+        let from = self
+            .resolve(&target_dir)
+            .map_err(|errno| escape_or(errno, target))?;
         let kind = kind_of(&from, target_leaf)?;
         if kind.is_none() {
             return Err(UnpackError::LinkTarget(target.path()));
@@ -287,8 +308,14 @@ fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
 }
 
 fn timestamps(entry: &Entry) -> Timestamps {
-    let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1 };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: entry.mtime.0,
+        tv_nsec: entry.mtime.1,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 /// Owner before mode before xattrs: chown clears set-id bits and file capabilities.
