@@ -13,6 +13,7 @@ mod kind;
 pub mod labels;
 mod meta;
 pub mod names;
+pub mod openapi;
 mod prepare;
 pub mod quantity;
 mod registry;
