@@ -1,0 +1,121 @@
+//! One probe as the spec gives it, made ready to run: what to ask, where, and for how long.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::http::HttpCheck;
+use super::{dial, seconds};
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    /// Success, with something the user should know.
+    Warning(String),
+    Failure(String),
+    /// The probe itself did not work: nothing is known of the container.
+    Error(String),
+}
+
+/// A probe that did not work is tried so often before that is its outcome, as upstream does.
+const ATTEMPTS: usize = 3;
+
+/// What to do to probe a container.
+#[derive(Clone, Debug)]
+pub struct Check {
+    action: Action,
+    timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Http(HttpCheck),
+    Tcp { host: String, port: u16 },
+    Impossible(String),
+}
+
+impl Check {
+    pub fn of(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Self {
+        let action = action(probe, container, pod_ip).unwrap_or_else(Action::Impossible);
+        Self { action, timeout: seconds(probe.timeout_seconds, 1) }
+    }
+
+    pub async fn run(&self) -> Outcome {
+        let mut outcome = self.once().await;
+        for _ in 1..ATTEMPTS {
+            if !matches!(outcome, Outcome::Error(_)) {
+                break;
+            }
+            outcome = self.once().await;
+        }
+        outcome
+    }
+
+    async fn once(&self) -> Outcome {
+        match &self.action {
+            Action::Http(check) => check.run(self.timeout).await,
+            Action::Tcp { host, port } => match dial::connect(host, *port, self.timeout).await {
+                Ok(_) => Outcome::Success,
+                Err(error) => Outcome::Failure(error.to_string()),
+            },
+            Action::Impossible(why) => Outcome::Error(why.clone()),
+        }
+    }
+}
+
+fn action(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Result<Action, String> {
+    let host = |given: &Option<String>| match given.as_deref() {
+        None | Some("") => pod_ip.to_string(),
+        Some(host) => host.to_owned(),
+    };
+    if let Some(get) = &probe.http_get {
+        let port = port(&get.port, container)?;
+        return Ok(Action::Http(HttpCheck::new(get, host(&get.host), port)));
+    }
+    if let Some(tcp) = &probe.tcp_socket {
+        return Ok(Action::Tcp { host: host(&tcp.host), port: port(&tcp.port, container)? });
+    }
+    if probe.exec.is_some() || probe.grpc.is_some() {
+        return Err("this node runs httpGet and tcpSocket probes only".to_owned());
+    }
+    Err(format!("missing probe handler for container {}", container.name))
+}
+
+/// A port by number or by the name the container gives it.
+fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(name) => {
+            let named = container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name));
+            named.map(|p| p.container_port).or_else(|| name.parse().ok())
+        }
+    };
+    let number = number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
+    number.ok_or_else(|| match port {
+        IntOrString::Int(number) => format!("invalid port number: {number}"),
+        IntOrString::String(name) => format!("couldn't find port: {name:?}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_found_by_number_and_by_name() {
+        let container: Container =
+            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+                .unwrap();
+        let named = |name: &str| port(&IntOrString::String(name.into()), &container);
+        assert_eq!(port(&IntOrString::Int(80), &container), Ok(80));
+        assert_eq!(named("web"), Ok(8080));
+        assert_eq!(named("81"), Ok(81));
+        assert!(named("nope").is_err());
+        for number in [0, -1, 70_000] {
+            assert!(port(&IntOrString::Int(number), &container).is_err());
+        }
+    }
+}
