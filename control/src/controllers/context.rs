@@ -2,19 +2,23 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ControllerOptions;
+use super::{ControllerOptions, endpoints, root_ca};
 use crate::toolkit::{EventSink, Informer, owners, pods};
 
 /// Index of Pods and ReplicaSets: by managing controller, see [`owner_index`].
 pub const BY_OWNER: usize = 0;
 /// Index of Pods: by the node they are bound to.
 pub const BY_NODE: usize = 1;
+/// Where nodes renew their leases.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 #[derive(Clone)]
 pub struct Context {
@@ -43,6 +47,16 @@ pub struct Watches {
     pub pods: Arc<Informer<Pod>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     pub deployments: Arc<Informer<Deployment>>,
+    pub services: Arc<Informer<Service>>,
+    pub slices: Arc<Informer<EndpointSlice>>,
+    pub endpoints: Arc<Informer<Endpoints>>,
+    pub namespaces: Arc<Informer<Namespace>>,
+    pub service_accounts: Arc<Informer<ServiceAccount>>,
+    /// Only those that publish the cluster CA.
+    pub root_cas: Arc<Informer<ConfigMap>>,
+    pub nodes: Arc<Informer<Node>>,
+    /// Only those of nodes.
+    pub leases: Arc<Informer<Lease>>,
 }
 
 impl Watches {
@@ -51,25 +65,63 @@ impl Watches {
             pods: Informer::new(&[owner_index::<Pod>, |pod| pods::node_name(pod).map(str::to_owned)]),
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
             deployments: Informer::new(&[]),
+            services: Informer::new(&[]),
+            slices: Informer::new(&[endpoints::service_index]),
+            endpoints: Informer::new(&[]),
+            namespaces: Informer::new(&[]),
+            service_accounts: Informer::new(&[]),
+            root_cas: Informer::new(&[]),
+            nodes: Informer::new(&[]),
+            leases: Informer::new(&[]),
         }
     }
 
     /// Starts all watches on `tasks`.
     pub fn run(&self, client: &Client, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
-        macro_rules! follow {
+        macro_rules! follow_all {
             ($($cache:ident),*) => {$(
                 let api = Api::all(client.clone());
                 tasks.spawn(self.$cache.clone().run(api, Config::default(), shutdown.clone()));
             )*};
         }
-        follow!(pods, replica_sets, deployments);
+        follow_all!(
+            pods,
+            replica_sets,
+            deployments,
+            services,
+            slices,
+            endpoints,
+            namespaces,
+            service_accounts,
+            nodes
+        );
+        let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
+        tasks.spawn(
+            self.root_cas
+                .clone()
+                .run(Api::all(client.clone()), cas, shutdown.clone()),
+        );
+        let leases = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+        tasks.spawn(
+            self.leases
+                .clone()
+                .run(leases, Config::default(), shutdown.clone()),
+        );
     }
 
     pub async fn synced(&self) {
         tokio::join!(
             self.pods.synced(),
             self.replica_sets.synced(),
-            self.deployments.synced()
+            self.deployments.synced(),
+            self.services.synced(),
+            self.slices.synced(),
+            self.endpoints.synced(),
+            self.namespaces.synced(),
+            self.service_accounts.synced(),
+            self.root_cas.synced(),
+            self.nodes.synced(),
+            self.leases.synced(),
         );
     }
 }

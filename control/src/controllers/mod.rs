@@ -5,9 +5,12 @@
 mod adoption;
 mod context;
 mod deployment;
+mod endpoints;
 mod expectations;
 mod pod_template;
 mod replicaset;
+mod root_ca;
+mod service_account;
 
 use std::time::Duration;
 
@@ -43,8 +46,13 @@ impl ControllerOptions {
 /// Runs every controller until `shutdown`.
 pub async fn run(client: Client, options: ControllerOptions, shutdown: CancellationToken) {
     let context = Context::new(client, options, shutdown.clone());
-    let controllers: Vec<BoxFuture<'static, ()>> =
-        vec![replicaset::start(&context), deployment::start(&context)];
+    let controllers: Vec<BoxFuture<'static, ()>> = vec![
+        replicaset::start(&context),
+        deployment::start(&context),
+        endpoints::start(&context),
+        service_account::start(&context),
+        root_ca::start(&context),
+    ];
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
     if shutdown

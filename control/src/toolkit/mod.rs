@@ -5,6 +5,7 @@ pub mod events;
 pub mod informer;
 pub mod key;
 pub mod lock;
+pub mod names;
 pub mod owners;
 pub mod patch;
 pub mod pods;

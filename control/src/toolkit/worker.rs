@@ -17,6 +17,8 @@ pub enum Outcome {
     Done,
     /// Look again after this long, even if nothing changes.
     After(Duration),
+    /// Look again, less and less often: what is waited for cannot be watched.
+    Poll,
 }
 
 /// Takes keys from `queue` with `workers` concurrent workers until `shutdown`.
@@ -49,12 +51,12 @@ where
     T: Clone + Debug + Eq + Hash + Ord,
 {
     match result {
-        Ok(outcome) => {
+        Ok(Outcome::Done) => queue.forget(&key),
+        Ok(Outcome::After(delay)) => {
             queue.forget(&key);
-            if let Outcome::After(delay) = outcome {
-                queue.add_after(key.clone(), delay);
-            }
+            queue.add_after(key.clone(), delay);
         }
+        Ok(Outcome::Poll) => queue.retry(key.clone()),
         Err(error) => {
             if error.is_conflict() || error.is_namespace_terminating() {
                 tracing::debug!(controller = name, ?key, %error, "will try again");

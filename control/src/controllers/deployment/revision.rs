@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::spec;
-use crate::toolkit::{owners, patch};
+use crate::toolkit::{names, owners, patch};
 
 pub const HASH_LABEL: &str = "pod-template-hash";
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -64,24 +64,11 @@ pub fn revision(meta: &ObjectMeta) -> i64 {
     recorded.and_then(|revision| revision.parse().ok()).unwrap_or(0)
 }
 
-/// FNV-1a over the template's JSON and the collision count, spelled so that it never makes a word.
+/// A short name for the template: equal templates have equal hashes, and a collision count tells unequal ones apart.
 pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    let mut bytes = patch::to_value(template).to_string().into_bytes();
-    if let Some(collisions) = collisions {
-        bytes.extend(collisions.to_le_bytes());
-    }
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
-    safe_encode(&hash.to_string())
-}
-
-/// Upstream's `rand.SafeEncodeString`: letters and digits without vowels.
-fn safe_encode(text: &str) -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    text.bytes()
-        .map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]))
-        .collect()
+    let json = patch::to_value(template).to_string();
+    let collisions = collisions.map(i32::to_le_bytes).unwrap_or_default();
+    names::hash([json.as_bytes(), &collisions])
 }
 
 /// A new ReplicaSet for the current template, of size 0.
@@ -236,7 +223,6 @@ mod tests {
         let template = spec::of(&deployment(json!({}))).template;
         let hashes = [None, Some(1), Some(2)].map(|collisions| template_hash(&template, collisions));
         assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2]);
-        assert!(hashes[0].bytes().all(|byte| !b"aeiou013".contains(&byte)));
     }
 
     #[test]
