@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{ControllerOptions, endpoints, root_ca};
+use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, owners, pods};
 
 /// Index of Pods and ReplicaSets: by managing controller, see [`owner_index`].
@@ -26,17 +27,20 @@ pub struct Context {
     pub options: Arc<ControllerOptions>,
     pub events: EventSink,
     pub watches: Arc<Watches>,
+    pub catalog: Arc<Catalog>,
     pub shutdown: CancellationToken,
 }
 
 impl Context {
     pub fn new(client: Client, options: ControllerOptions, shutdown: CancellationToken) -> Self {
         let events = EventSink::start(client.clone(), shutdown.clone());
+        let catalog = Arc::new(Catalog::new(client.clone()));
         Self {
             client,
             options: Arc::new(options),
             events,
             watches: Arc::new(Watches::new()),
+            catalog,
             shutdown,
         }
     }

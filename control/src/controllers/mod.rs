@@ -7,6 +7,8 @@ mod context;
 mod deployment;
 mod endpoints;
 mod expectations;
+mod garbage;
+mod namespace;
 mod pod_template;
 mod replicaset;
 mod root_ca;
@@ -52,6 +54,8 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         endpoints::start(&context),
         service_account::start(&context),
         root_ca::start(&context),
+        namespace::start(&context),
+        garbage::start(&context),
     ];
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);

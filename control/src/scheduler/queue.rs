@@ -237,78 +237,72 @@ mod tests {
         ObjectKey::new("n", name)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn priority_first_then_arrival() {
-        let queue = SchedulingQueue::new();
-        for (name, priority) in [("a", 0), ("b", 10), ("c", 0)] {
-            queue.add(key(name), priority);
-        }
-        let mut order = Vec::new();
-        for _ in 0..3 {
-            order.push(queue.next().await.key.name);
-        }
+    fn with(pods: &[(&str, i32)]) -> State {
+        let mut state = State::default();
+        pods.iter()
+            .for_each(|(name, priority)| state.add(key(name), *priority));
+        state
+    }
+
+    fn name(ticket: Option<Ticket>) -> Option<String> {
+        ticket.map(|ticket| ticket.key.name)
+    }
+
+    #[test]
+    fn priority_first_then_arrival() {
+        let mut state = with(&[("a", 0), ("b", 10), ("c", 0)]);
+        let order: Vec<String> = (0..3).filter_map(|_| name(state.take(Instant::now()))).collect();
         assert_eq!(order, ["b", "a", "c"]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_unschedulable_pod_waits_for_a_change_and_its_backoff() {
-        let queue = SchedulingQueue::new();
-        queue.add(key("a"), 0);
+    #[test]
+    fn an_unschedulable_pod_waits_for_a_change_and_its_backoff() {
+        let mut state = with(&[("a", 0)]);
         let start = Instant::now();
-        let ticket = queue.next().await;
-        queue.unschedulable(&ticket);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(3600), queue.next())
-                .await
-                .is_err()
-        );
-        queue.something_changed();
-        queue.next().await;
-        assert_eq!(
-            start.elapsed(),
-            Duration::from_secs(3600),
-            "its backoff was over long ago"
-        );
+        let ticket = state.take(start).expect("a Pod");
+        state.put_back(&ticket, false);
+        state.promote(start + Duration::from_secs(3600));
+        assert_eq!(name(state.take(start)), None, "nothing changed");
+        state.unpark();
+        state.promote(start + Duration::from_millis(999));
+        assert_eq!(name(state.take(start)), None, "its backoff is not over");
+        state.promote(start + BACKOFF_BASE);
+        assert_eq!(name(state.take(start)), Some("a".into()));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_change_during_the_attempt_is_not_lost() {
-        let queue = SchedulingQueue::new();
-        queue.add(key("a"), 0);
+    #[test]
+    fn a_change_during_the_attempt_is_not_lost() {
+        let mut state = with(&[("a", 0)]);
         let start = Instant::now();
-        let ticket = queue.next().await;
-        queue.something_changed();
-        queue.unschedulable(&ticket);
-        queue.next().await;
-        assert_eq!(start.elapsed(), BACKOFF_BASE);
+        let ticket = state.take(start).expect("a Pod");
+        state.unpark();
+        state.put_back(&ticket, false);
+        state.promote(start + BACKOFF_BASE);
+        assert_eq!(name(state.take(start)), Some("a".into()));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_double_the_wait() {
-        let queue = SchedulingQueue::new();
-        queue.add(key("a"), 0);
+    #[test]
+    fn failures_double_the_wait() {
+        let mut state = with(&[("a", 0)]);
         let mut waits = Vec::new();
-        let mut ticket = queue.next().await;
+        let mut now = Instant::now();
         for _ in 0..6 {
-            let start = Instant::now();
-            queue.failed(&ticket);
-            ticket = queue.next().await;
-            waits.push(start.elapsed().as_secs());
+            let ticket = state.take(now).expect("the Pod");
+            state.put_back(&ticket, true);
+            let due = state.backoff.keys().next().expect("a wait").0;
+            waits.push((due - now).as_secs());
+            now = due;
+            state.promote(now);
         }
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_forgotten_pod_does_not_come_back() {
-        let queue = SchedulingQueue::new();
-        queue.add(key("a"), 0);
-        let ticket = queue.next().await;
-        queue.forget(&key("a"));
-        queue.failed(&ticket);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(60), queue.next())
-                .await
-                .is_err()
-        );
+    #[test]
+    fn a_forgotten_pod_does_not_come_back() {
+        let mut state = with(&[("a", 0)]);
+        let ticket = state.take(Instant::now()).expect("a Pod");
+        state.forget(&key("a"));
+        state.put_back(&ticket, true);
+        assert!(state.entries.is_empty() && state.backoff.is_empty());
     }
 }

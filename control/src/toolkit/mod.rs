@@ -1,5 +1,6 @@
 //! What the scheduler and every controller share: a cache fed by a watch, a work queue, events, ownership and
 //! selector arithmetic. It refuses to know any one controller, and talks to the API only through `kube`.
+pub mod catalog;
 pub mod error;
 pub mod events;
 pub mod informer;

@@ -40,16 +40,8 @@ impl<T: Clone + Eq + Hash + Ord> Default for Queue<T> {
 
 impl<T: Clone + Eq + Hash + Ord> Queue<T> {
     pub fn new() -> Self {
-        let state = State {
-            ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            working: HashSet::new(),
-            later: BinaryHeap::new(),
-            earliest: HashMap::new(),
-            failures: HashMap::new(),
-        };
         Self {
-            state: Mutex::new(state),
+            state: Mutex::new(State::default()),
             changed: Notify::new(),
         }
     }
@@ -117,6 +109,19 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
         let again = lock(&self.state).done(key);
         if again {
             self.changed.notify_one();
+        }
+    }
+}
+
+impl<T: Ord> Default for State<T> {
+    fn default() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            dirty: HashSet::new(),
+            working: HashSet::new(),
+            later: BinaryHeap::new(),
+            earliest: HashMap::new(),
+            failures: HashMap::new(),
         }
     }
 }
@@ -200,50 +205,56 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn repeated_adds_fold_into_one() {
-        let queue = Queue::new();
-        queue.add("a");
-        queue.add("a");
-        queue.add("b");
-        assert_eq!((queue.next().await, queue.next().await), ("a", "b"));
-        assert!(lock(&queue.state).take().is_none());
+    fn state(keys: &[&'static str]) -> State<&'static str> {
+        let mut state = State::default();
+        keys.iter().for_each(|key| state.add(key));
+        state
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_key_added_during_its_work_comes_again_only_after_done() {
-        let queue = Queue::new();
-        queue.add("a");
-        let key = queue.next().await;
-        queue.add("a");
-        assert!(lock(&queue.state).take().is_none());
-        queue.done(&key);
-        assert_eq!(queue.next().await, "a");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_earliest_promise_counts() {
-        let queue = Queue::new();
-        let start = Instant::now();
-        queue.add_after("a", Duration::from_secs(10));
-        queue.add_after("a", Duration::from_secs(2));
-        queue.add_after("a", Duration::from_secs(5));
-        let key = queue.next().await;
-        assert_eq!(start.elapsed().as_secs(), 2);
-        queue.done(&key);
-        lock(&queue.state).promote(Instant::now() + Duration::from_secs(60));
-        assert!(
-            lock(&queue.state).take().is_none(),
-            "the later promises were dropped"
+    #[test]
+    fn repeated_adds_fold_into_one() {
+        let mut state = state(&["a", "a", "b"]);
+        assert_eq!(
+            [state.take(), state.take(), state.take()],
+            [Some("a"), Some("b"), None]
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[test]
+    fn a_key_added_during_its_work_comes_again_only_after_done() {
+        let mut state = state(&["a"]);
+        let key = state.take().expect("a key");
+        state.add("a");
+        assert_eq!(state.take(), None);
+        assert!(state.done(&key));
+        assert_eq!(state.take(), Some("a"));
+        assert!(!state.done(&key));
+    }
+
+    #[test]
+    fn the_earliest_promise_counts() {
+        let mut state = state(&[]);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for seconds in [10, 2, 5] {
+            state.add_at("a", at(seconds));
+        }
+        state.promote(at(1));
+        assert_eq!((state.take(), state.next_due()), (None, Some(at(2))));
+        state.promote(at(2));
+        let key = state.take().expect("due");
+        state.done(&key);
+        state.promote(at(60));
+        assert_eq!(state.take(), None, "the later promises were dropped");
+    }
+
+    #[tokio::test]
     async fn success_forgets_the_failures() {
         let queue = Queue::new();
         queue.retry("a");
-        queue.retry("a");
+        assert_eq!(queue.next().await, "a");
         queue.forget(&"a");
+        queue.done(&"a");
         assert!(lock(&queue.state).failures.is_empty());
     }
 }

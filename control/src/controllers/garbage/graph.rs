@@ -1,0 +1,331 @@
+//! The graph of owners and dependents, kept from watches of all resources. Pure: each observation returns the objects
+//! that must be looked at.
+use std::collections::{HashMap, HashSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::toolkit::ObjectKey;
+
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
+
+/// What must be looked at.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Work {
+    /// May have lost its owners, or wait for its dependents: decide whether it goes.
+    Examine(String),
+    /// Is deleted without its dependents: cut them loose.
+    Orphan(String),
+}
+
+/// Where an object is on its way out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Life {
+    Alive,
+    /// Being deleted for other reasons than those below.
+    Dying,
+    /// Being deleted, waiting until its dependents are.
+    Foreground,
+    /// Being deleted, waiting until its dependents no longer refer to it.
+    Orphaning,
+}
+
+impl Life {
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let waits_for = |name: &str| {
+            meta.finalizers
+                .iter()
+                .flatten()
+                .any(|finalizer| finalizer == name)
+        };
+        match meta.deletion_timestamp {
+            None => Self::Alive,
+            Some(_) if waits_for(ORPHAN) => Self::Orphaning,
+            Some(_) if waits_for(FOREGROUND) => Self::Foreground,
+            Some(_) => Self::Dying,
+        }
+    }
+}
+
+/// The place of an object in the API. The version is that of the reference or the watch that told of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    pub api_version: String,
+    pub kind: String,
+    pub key: ObjectKey,
+}
+
+impl Identity {
+    pub fn group(&self) -> &str {
+        self.api_version.rsplit_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// Whether both name the same object, in whatever version.
+    fn same_place(&self, other: &Self) -> bool {
+        (self.group(), &self.kind, &self.key) == (other.group(), &other.kind, &other.key)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub identity: Identity,
+    pub owners: Vec<OwnerReference>,
+    pub dependents: HashSet<String>,
+    pub life: Life,
+    /// False for owners only known from the references of others.
+    pub observed: bool,
+}
+
+#[derive(Default)]
+pub struct Graph(HashMap<String, Entry>);
+
+impl Graph {
+    pub fn get(&self, uid: &str) -> Option<&Entry> {
+        self.0.get(uid)
+    }
+
+    /// The observed objects of one resource.
+    pub fn uids_of(&self, group: &str, kind: &str) -> Vec<String> {
+        let of_kind =
+            |entry: &Entry| entry.observed && entry.identity.group() == group && entry.identity.kind == kind;
+        self.0
+            .iter()
+            .filter(|(_, entry)| of_kind(entry))
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+
+    /// Those dependents of `uid` that keep it from going before them.
+    pub fn blocking(&self, uid: &str) -> Vec<&str> {
+        let Some(entry) = self.0.get(uid) else {
+            return Vec::new();
+        };
+        let blocks = |owner: &OwnerReference| owner.uid == uid && owner.block_owner_deletion == Some(true);
+        let dependents = entry
+            .dependents
+            .iter()
+            .filter_map(|dependent| self.0.get_key_value(dependent));
+        dependents
+            .filter(|(_, entry)| entry.owners.iter().any(blocks))
+            .map(|(uid, _)| uid.as_str())
+            .collect()
+    }
+
+    /// An object as it is now.
+    pub fn observe(&mut self, identity: Identity, meta: &ObjectMeta) -> Vec<Work> {
+        let uid = meta.uid.clone().unwrap_or_default();
+        let owners = meta.owner_references.clone().unwrap_or_default();
+        let life = Life::of(meta);
+        let entry = self.0.entry(uid.clone()).or_insert_with(|| Entry {
+            identity: identity.clone(),
+            owners: Vec::new(),
+            dependents: HashSet::new(),
+            life: Life::Alive,
+            observed: false,
+        });
+        let mut work = Vec::new();
+        if !entry.observed && !entry.identity.same_place(&identity) {
+            // Those who referred to it named something else: they have no such owner.
+            work.extend(entry.dependents.iter().cloned().map(Work::Examine));
+        }
+        let before = std::mem::replace(&mut entry.life, life);
+        let old_owners = std::mem::replace(&mut entry.owners, owners.clone());
+        (entry.identity, entry.observed) = (identity, true);
+        work.extend(self.relink(&uid, &old_owners, &owners));
+        if before != life {
+            work.extend(self.on_transition(&uid, life));
+        }
+        work
+    }
+
+    /// An object that is gone.
+    pub fn forget(&mut self, uid: &str) -> Vec<Work> {
+        let Some(entry) = self.0.remove(uid) else {
+            return Vec::new();
+        };
+        let mut work: Vec<Work> = entry.dependents.iter().cloned().map(Work::Examine).collect();
+        work.extend(self.relink(uid, &entry.owners, &[]));
+        work
+    }
+
+    fn relink(&mut self, uid: &str, old: &[OwnerReference], new: &[OwnerReference]) -> Vec<Work> {
+        let mut work = Vec::new();
+        for owner in old.iter().filter(|owner| !new.contains(owner)) {
+            let gone = !new.iter().any(|kept| kept.uid == owner.uid);
+            if let Some(entry) = self.0.get_mut(&owner.uid) {
+                if gone {
+                    entry.dependents.remove(uid);
+                }
+                if entry.life == Life::Foreground {
+                    work.push(Work::Examine(owner.uid.clone()));
+                }
+                if !entry.observed && entry.dependents.is_empty() {
+                    self.0.remove(&owner.uid);
+                }
+            }
+        }
+        let namespace = self
+            .0
+            .get(uid)
+            .map(|entry| entry.identity.key.namespace.clone())
+            .unwrap_or_default();
+        for owner in new {
+            work.extend(self.link(uid, &namespace, owner));
+        }
+        work
+    }
+
+    fn link(&mut self, uid: &str, namespace: &str, owner: &OwnerReference) -> Option<Work> {
+        let known = self.0.contains_key(&owner.uid);
+        let entry = self.0.entry(owner.uid.clone()).or_insert_with(|| Entry {
+            identity: guess(owner, namespace),
+            owners: Vec::new(),
+            dependents: HashSet::new(),
+            life: Life::Alive,
+            observed: false,
+        });
+        entry.dependents.insert(uid.to_owned());
+        let claims_another = entry.observed && !refers_to(owner, namespace, &entry.identity);
+        if !known {
+            // Perhaps it never existed: look.
+            Some(Work::Examine(owner.uid.clone()))
+        } else {
+            claims_another.then(|| Work::Examine(uid.to_owned()))
+        }
+    }
+
+    fn on_transition(&self, uid: &str, life: Life) -> Vec<Work> {
+        match life {
+            Life::Alive | Life::Dying => Vec::new(),
+            Life::Orphaning => vec![Work::Orphan(uid.to_owned())],
+            Life::Foreground => {
+                let dependents = self
+                    .0
+                    .get(uid)
+                    .into_iter()
+                    .flat_map(|entry| entry.dependents.iter().cloned());
+                dependents.chain([uid.to_owned()]).map(Work::Examine).collect()
+            }
+        }
+    }
+}
+
+/// Where an owner should be, from a reference; whether its kind is namespaced is settled when it is looked up.
+pub fn guess(owner: &OwnerReference, namespace: &str) -> Identity {
+    Identity {
+        api_version: owner.api_version.clone(),
+        kind: owner.kind.clone(),
+        key: ObjectKey::new(namespace, owner.name.clone()),
+    }
+}
+
+/// Whether `owner`, named by an object in `namespace`, is the object at `identity`: of the same kind and name, and in the
+/// same namespace or in none.
+pub fn refers_to(owner: &OwnerReference, namespace: &str, identity: &Identity) -> bool {
+    let named = guess(owner, &identity.key.namespace);
+    named.same_place(identity) && (identity.key.namespace.is_empty() || identity.key.namespace == namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn identity(kind: &str, name: &str) -> Identity {
+        Identity {
+            api_version: "v1".into(),
+            kind: kind.into(),
+            key: ObjectKey::new("n", name),
+        }
+    }
+
+    fn meta(uid: &str, owners: &[&str], details: Value) -> ObjectMeta {
+        let owners: Vec<Value> = owners
+            .iter()
+            .map(|owner| json!({"apiVersion": "v1", "kind": "Owner", "name": owner, "uid": owner, "blockOwnerDeletion": true}))
+            .collect();
+        let mut base = json!({"uid": uid, "name": uid, "namespace": "n", "ownerReferences": owners});
+        json_patch::merge(&mut base, &details);
+        serde_json::from_value(base).expect("metadata")
+    }
+
+    fn examine(uids: &[&str]) -> Vec<Work> {
+        uids.iter().map(|uid| Work::Examine((*uid).to_owned())).collect()
+    }
+
+    fn sorted(mut work: Vec<Work>) -> Vec<Work> {
+        work.sort();
+        work
+    }
+
+    fn dying(finalizer: &str) -> Value {
+        json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [finalizer]})
+    }
+
+    #[test]
+    fn an_unknown_owner_is_looked_up() {
+        let mut graph = Graph::default();
+        assert_eq!(
+            graph.observe(identity("Pod", "p"), &meta("p", &["o"], json!({}))),
+            examine(&["o"])
+        );
+        assert_eq!(
+            graph.observe(identity("Pod", "q"), &meta("q", &["o"], json!({}))),
+            examine(&[])
+        );
+        assert_eq!(
+            graph.observe(identity("Owner", "o"), &meta("o", &[], json!({}))),
+            examine(&[])
+        );
+        assert_eq!(graph.get("o").expect("the owner").dependents.len(), 2);
+    }
+
+    #[test]
+    fn when_an_owner_goes_its_dependents_are_examined() {
+        let mut graph = Graph::default();
+        graph.observe(identity("Owner", "o"), &meta("o", &[], json!({})));
+        graph.observe(identity("Pod", "p"), &meta("p", &["o"], json!({})));
+        graph.observe(identity("Pod", "q"), &meta("q", &["o"], json!({})));
+        assert_eq!(sorted(graph.forget("o")), examine(&["p", "q"]));
+    }
+
+    #[test]
+    fn foreground_deletion_examines_dependents_and_each_one_that_goes_frees_the_owner() {
+        let mut graph = Graph::default();
+        graph.observe(identity("Owner", "o"), &meta("o", &[], json!({})));
+        graph.observe(identity("Pod", "p"), &meta("p", &["o"], json!({})));
+        let started = graph.observe(identity("Owner", "o"), &meta("o", &[], dying(FOREGROUND)));
+        assert_eq!(sorted(started), examine(&["o", "p"]));
+        assert_eq!(graph.blocking("o"), ["p"]);
+        assert_eq!(graph.forget("p"), examine(&["o"]));
+        assert!(graph.blocking("o").is_empty());
+    }
+
+    #[test]
+    fn orphaning_is_work_of_its_own() {
+        let mut graph = Graph::default();
+        graph.observe(identity("Owner", "o"), &meta("o", &[], json!({})));
+        let work = graph.observe(identity("Owner", "o"), &meta("o", &[], dying(ORPHAN)));
+        assert_eq!(work, [Work::Orphan("o".into())]);
+    }
+
+    #[test]
+    fn a_reference_to_an_object_by_another_name_is_examined() {
+        let mut graph = Graph::default();
+        graph.observe(identity("Owner", "other"), &meta("o", &[], json!({})));
+        assert_eq!(
+            graph.observe(identity("Pod", "p"), &meta("p", &["o"], json!({}))),
+            examine(&["p"])
+        );
+    }
+
+    #[test]
+    fn a_dropped_reference_unlinks() {
+        let mut graph = Graph::default();
+        graph.observe(identity("Owner", "o"), &meta("o", &[], json!({})));
+        graph.observe(identity("Pod", "p"), &meta("p", &["o"], json!({})));
+        graph.observe(identity("Pod", "p"), &meta("p", &[], json!({})));
+        assert!(graph.get("o").expect("the owner").dependents.is_empty());
+        assert!(graph.forget("o").is_empty());
+    }
+}

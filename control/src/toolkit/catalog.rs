@@ -1,0 +1,114 @@
+//! Which resources the API serves, for controllers that act on all of them (garbage collection, namespace deletion).
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::discovery::{ApiCapabilities, ApiResource, Discovery, Scope};
+use kube::{Api, Client};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::error::{StepError, Steps};
+
+/// How long an answer is trusted: upstream's garbage collector looks for new resources as often.
+pub const FRESH_FOR: Duration = Duration::from_secs(30);
+
+/// Any object, reduced to its metadata.
+pub type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// One served resource, in its most stable version.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Served {
+    pub resource: ApiResource,
+    pub namespaced: bool,
+    verbs: Vec<String>,
+}
+
+impl Served {
+    pub fn supports(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|known| known == verb)
+    }
+
+    /// The API of this resource in a namespace (ignored for cluster-scoped resources).
+    pub fn api(&self, client: Client, namespace: &str) -> Api<Metadata> {
+        if self.namespaced && !namespace.is_empty() {
+            Api::namespaced_with(client, namespace, &self.resource)
+        } else {
+            Api::all_with(client, &self.resource)
+        }
+    }
+
+    /// `pods` or `deployments.apps`
+    pub fn qualified_name(&self) -> String {
+        match self.resource.group.as_str() {
+            "" => self.resource.plural.clone(),
+            group => format!("{}.{group}", self.resource.plural),
+        }
+    }
+}
+
+/// Discovery with a short memory.
+pub struct Catalog {
+    client: Client,
+    known: Mutex<Option<(Instant, Arc<Vec<Served>>)>>,
+}
+
+impl Catalog {
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            known: Mutex::new(None),
+        }
+    }
+
+    /// What is served; asks the API when the last answer is older than [`FRESH_FOR`].
+    pub async fn served(&self) -> Result<Arc<Vec<Served>>, StepError> {
+        let mut known = self.known.lock().await;
+        if let Some((_, served)) = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
+            return Ok(served.clone());
+        }
+        let served = Arc::new(discover(&self.client).await?);
+        *known = Some((Instant::now(), served.clone()));
+        Ok(served)
+    }
+
+    /// What is served now.
+    pub async fn refreshed(&self) -> Result<Arc<Vec<Served>>, StepError> {
+        self.known.lock().await.take();
+        self.served().await
+    }
+
+    /// The resource of a kind, whatever version it is named in.
+    pub async fn find(&self, api_version: &str, kind: &str) -> Result<Option<Served>, StepError> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let matches = |served: &&Served| served.resource.group == group && served.resource.kind == kind;
+        Ok(self.served().await?.iter().find(matches).cloned())
+    }
+}
+
+async fn discover(client: &Client) -> Result<Vec<Served>, StepError> {
+    let discovery = match Discovery::new(client.clone()).run_aggregated().await {
+        Ok(discovery) => discovery,
+        // Servers before 1.26 list group by group.
+        Err(_) => Discovery::new(client.clone())
+            .run()
+            .await
+            .step(|| "discover the served resources".into())?,
+    };
+    let all = discovery
+        .groups()
+        .flat_map(|group| group.resources_by_stability());
+    let mut served: Vec<Served> = all.map(served).collect();
+    served.sort_by(|a, b| {
+        (&a.resource.group, &a.resource.plural).cmp(&(&b.resource.group, &b.resource.plural))
+    });
+    Ok(served)
+}
+
+fn served((resource, capabilities): (ApiResource, ApiCapabilities)) -> Served {
+    Served {
+        resource,
+        namespaced: capabilities.scope == Scope::Namespaced,
+        verbs: capabilities.operations,
+    }
+}
