@@ -3,13 +3,22 @@
 //! Owns: Pods on this host from their API objects to running tasks, and back. An ordinary client of the
 //! Kubernetes API; refuses to know the control plane it talks to and how shims run containers.
 
+pub mod agent;
+pub mod bundle;
+pub mod down;
+pub mod env;
+pub mod events;
+pub mod host;
 pub mod images;
 pub mod network;
 pub mod options;
 pub mod pods;
 pub mod probes;
 pub mod quantity;
+pub mod registration;
 pub mod server;
 pub mod volumes;
 
+pub use agent::{Node, StartError};
+pub use down::{DownError, DownOptions, down};
 pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls};

@@ -25,3 +25,10 @@ pub const WASM_CACHE: &str = "dev.amphipod.wasm/cache";
 pub const WASM_HTTP_PORT: &str = "dev.amphipod.wasm/http-port";
 /// Where an `incoming-handler` listens when no port is given.
 pub const WASM_HTTP_PORT_DEFAULT: u16 = 8080;
+
+/// The seccomp profile of a native container whose `config.json` carries none.
+pub const SECCOMP: &str = "dev.amphipod.linux/seccomp";
+/// linux-shim's own default profile; also what holds without the annotation.
+pub const SECCOMP_RUNTIME_DEFAULT: &str = "RuntimeDefault";
+/// No filter.
+pub const SECCOMP_UNCONFINED: &str = "Unconfined";

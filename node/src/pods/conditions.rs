@@ -2,7 +2,7 @@
 //! the rest belong to others and are left alone.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::Observed;
@@ -37,30 +37,34 @@ impl Said {
     }
 }
 
+/// What the conditions are made from.
+pub struct Report<'a> {
+    pub pod: PodView<'a>,
+    pub seen: &'a Observed,
+    pub phase: &'a str,
+    pub inits: &'a [ContainerStatus],
+    pub mains: &'a [ContainerStatus],
+    /// The status last reported.
+    pub old: Option<&'a PodStatus>,
+}
+
 /// The node's conditions of a Pod, in upstream's order.
-pub fn conditions(
-    pod: PodView<'_>,
-    seen: &Observed,
-    phase: &str,
-    inits: &[ContainerStatus],
-    mains: &[ContainerStatus],
-    now: Timestamp,
-) -> Vec<PodCondition> {
-    let containers = containers_ready(pod, phase, inits, mains);
-    let ready = ready(pod, &containers);
+pub fn conditions(report: &Report<'_>, now: Timestamp) -> Vec<PodCondition> {
+    let containers = containers_ready(report);
+    let ready = ready(report.pod, &containers);
     let said = [
-        Said::of("PodReadyToStartContainers", has_sandbox(seen)),
-        initialized(pod, phase, inits),
+        Said::of("PodReadyToStartContainers", has_sandbox(report.seen)),
+        initialized(report.pod, report.phase, report.inits),
         ready,
         containers,
         Said::of("PodScheduled", true),
     ];
-    said.into_iter().map(|s| dated(pod, s, now)).collect()
+    said.into_iter().map(|s| dated(report, s, now)).collect()
 }
 
 /// Keeps the time of the last transition when the status did not change.
-fn dated(pod: PodView<'_>, said: Said, now: Timestamp) -> PodCondition {
-    let old = old_condition(pod, said.kind);
+fn dated(report: &Report<'_>, said: Said, now: Timestamp) -> PodCondition {
+    let old = condition(report.old, said.kind);
     let status = if said.holds { "True" } else { "False" };
     let since = old
         .filter(|c| c.status == status)
@@ -71,19 +75,13 @@ fn dated(pod: PodView<'_>, said: Said, now: Timestamp) -> PodCondition {
         reason: said.reason.map(str::to_owned),
         message: said.message,
         last_transition_time: Some(since.unwrap_or(Time(now))),
-        observed_generation: pod.pod.metadata.generation,
+        observed_generation: report.pod.pod.metadata.generation,
         last_probe_time: None,
     }
 }
 
-fn old_condition<'a>(pod: PodView<'a>, kind: &str) -> Option<&'a PodCondition> {
-    pod.pod
-        .status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|c| c.type_ == kind)
+fn condition<'a>(status: Option<&'a PodStatus>, kind: &str) -> Option<&'a PodCondition> {
+    status?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
 fn initialized(pod: PodView<'_>, phase: &str, inits: &[ContainerStatus]) -> Said {
@@ -105,20 +103,20 @@ fn initialized(pod: PodView<'_>, phase: &str, inits: &[ContainerStatus]) -> Said
     }
 }
 
-fn containers_ready(
-    pod: PodView<'_>,
-    phase: &str,
-    inits: &[ContainerStatus],
-    mains: &[ContainerStatus],
-) -> Said {
+fn containers_ready(report: &Report<'_>) -> Said {
     const KIND: &str = "ContainersReady";
-    match phase {
+    match report.phase {
         "Succeeded" => return Said::because(KIND, false, "PodCompleted"),
         "Failed" => return Said::because(KIND, false, "PodFailed"),
         _ => {}
     }
-    let sidecar = |s: &&ContainerStatus| pod.container(&s.name).is_some_and(|(_, r)| r == Role::Sidecar);
-    let counted = inits.iter().filter(sidecar).chain(mains);
+    let sidecar = |s: &&ContainerStatus| {
+        report
+            .pod
+            .container(&s.name)
+            .is_some_and(|(_, r)| r == Role::Sidecar)
+    };
+    let counted = report.inits.iter().filter(sidecar).chain(report.mains);
     let unready: Vec<&str> = counted.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
     if unready.is_empty() {
         return Said::of(KIND, true);
@@ -154,7 +152,7 @@ fn ready(pod: PodView<'_>, containers: &Said) -> Said {
 }
 
 fn closed_gate(pod: PodView<'_>, kind: &str) -> Option<String> {
-    match old_condition(pod, kind) {
+    match condition(pod.pod.status.as_ref(), kind) {
         None => Some(format!(
             "corresponding condition of pod readiness gate {kind:?} does not exist."
         )),

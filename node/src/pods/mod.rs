@@ -3,9 +3,20 @@
 
 pub mod backoff;
 pub mod conditions;
+pub mod context;
+mod failure;
+pub mod manager;
 pub mod observed;
 pub mod plan;
+mod pull;
 pub mod qos;
 pub mod record;
+mod refresh;
+mod reporter;
+mod sandbox;
+mod start;
 pub mod status;
+mod tasks;
+mod termination;
 pub mod view;
+mod worker;

@@ -24,6 +24,8 @@ pub struct Observed {
     pub orphaned: bool,
     /// Identity of this boot: init containers of another do not count.
     pub boot_id: String,
+    /// When to plan again at the latest.
+    pub wake: Option<Timestamp>,
 }
 
 /// Volumes, files and namespaces a Pod's containers share.
@@ -74,6 +76,8 @@ pub enum Busy {
     Idle,
     /// Pulling, creating or starting the next attempt.
     Starting,
+    /// That start was given up and has not ended yet.
+    Cancelling,
     /// SIGTERM was sent; SIGKILL follows at `until`.
     Killing { until: Timestamp },
 }
@@ -118,7 +122,8 @@ impl Seen {
 
     /// True when a task may exist at a shim for this container.
     pub fn may_live(&self) -> bool {
-        self.busy == Busy::Starting || self.last.as_ref().is_some_and(|r| r.exit().is_none())
+        matches!(self.busy, Busy::Starting | Busy::Cancelling)
+            || self.last.as_ref().is_some_and(|r| r.exit().is_none())
     }
 
     pub fn exit_code(&self) -> Option<i32> {

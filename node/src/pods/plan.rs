@@ -63,7 +63,13 @@ pub fn plan(pod: PodView<'_>, seen: &Observed, now: Timestamp) -> Plan {
 
 /// True when nothing of the Pod shall run any more.
 pub fn is_ending(pod: PodView<'_>, seen: &Observed) -> bool {
-    pod.is_deleted() || seen.orphaned || seen.verdict.is_some() || is_finished(pod, seen)
+    pod.is_deleted() || seen.orphaned || seen.verdict.is_some() || was_over(pod) || is_finished(pod, seen)
+}
+
+/// The API already holds a final phase: it is never left again.
+fn was_over(pod: PodView<'_>) -> bool {
+    let phase = pod.pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// True when the containers ended and the restart policy lets none start again.
@@ -152,6 +158,7 @@ fn stop(c: &Container, seen: &Seen, pod: PodView<'_>, message: String, now: Time
         Busy::Starting => Some(Action::Cancel {
             container: c.name.clone(),
         }),
+        Busy::Cancelling => None,
         Busy::Idle => kill(),
         Busy::Killing { until } if now.saturating_add(SignedDuration::from_secs(grace)).ok()? < until => {
             kill()

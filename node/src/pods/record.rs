@@ -30,12 +30,11 @@ pub struct Record {
     pub image: String,
     /// The image with its digest, as reported in `imageID`.
     pub image_id: String,
-    /// Command words of the shim that runs it.
-    pub shim: Vec<String>,
+    pub runtime: RuntimeKind,
     /// ttrpc address the shim printed; absent until it was started.
     pub address: Option<ShimAddress>,
-    /// Path of the termination message inside the container and on the host.
-    pub termination_log: Option<PathBuf>,
+    /// The signal that asks it to stop: the image's StopSignal, else SIGTERM.
+    pub stop_signal: u32,
     pub log_path: PathBuf,
     /// Hash of the container's spec: a changed image is a new container.
     pub spec_hash: String,
@@ -43,6 +42,14 @@ pub struct Record {
     pub boot_id: String,
     pub created_at: Timestamp,
     pub state: State,
+}
+
+/// Which shim runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RuntimeKind {
+    Native,
+    Wasm,
 }
 
 /// Where an attempt is in its life. The only edges are Created → Running → Exited and Created → Exited.
@@ -167,9 +174,9 @@ pub mod tests {
             attempt,
             image: "i".into(),
             image_id: "i@sha256:0".into(),
-            shim: vec!["amphipod".into(), "linux-shim".into()],
+            runtime: RuntimeKind::Native,
             address: None,
-            termination_log: None,
+            stop_signal: 15,
             log_path: "/l".into(),
             spec_hash: "h".into(),
             boot_id: "boot".into(),

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::conditions::conditions;
+use super::conditions::{Report, conditions};
 use super::observed::{Observed, Sandbox, Seen};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
@@ -23,8 +23,14 @@ pub const UNKNOWN_MESSAGE: &str = "The container could not be located when the p
 /// Exit code of such a container.
 pub const UNKNOWN_EXIT_CODE: i32 = 137;
 
-/// Computes the whole status.
-pub fn status(pod: PodView<'_>, seen: &Observed, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {
+/// Computes the whole status; `old` is the one last reported.
+pub fn status(
+    pod: PodView<'_>,
+    seen: &Observed,
+    host_ips: &[IpAddr],
+    old: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodStatus {
     let mut mains = Vec::new();
     let mut inits = Vec::new();
     for (container, role) in pod.containers() {
@@ -36,14 +42,21 @@ pub fn status(pod: PodView<'_>, seen: &Observed, host_ips: &[IpAddr], now: Times
         };
         list.push(container_status(pod, container, role, of));
     }
-    let old = pod.pod.status.as_ref();
     let over = is_over(pod, seen);
     if over {
         account_for_all(pod, seen, &mut inits, &mut mains);
     }
     let phase = sticky(old, phase(pod, &inits, &mains, over, seen));
     let generation = pod.pod.metadata.generation;
-    let conditions = conditions(pod, seen, &phase, &inits, &mains, now);
+    let report = Report {
+        pod,
+        seen,
+        phase: &phase,
+        inits: &inits,
+        mains: &mains,
+        old,
+    };
+    let conditions = conditions(&report, now);
     let verdict = seen.verdict.as_ref();
     PodStatus {
         phase: Some(phase),
@@ -293,6 +306,17 @@ fn init_pending(pod: PodView<'_>, inits: &[ContainerStatus], seen: &Observed) ->
 /// True while the Pod has namespaces with an address.
 pub fn has_sandbox(seen: &Observed) -> bool {
     matches!(seen.sandbox, Sandbox::Ready)
+}
+
+/// True when no container of the report runs: its object may go.
+pub fn is_settled(status: &PodStatus) -> bool {
+    let all = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .chain(status.init_container_statuses.iter().flatten());
+    all.filter_map(|c| c.state.as_ref())
+        .all(|state| state.running.is_none())
 }
 
 /// True when the Pod ended by itself: it stays until someone deletes it.

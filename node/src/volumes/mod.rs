@@ -1,1 +1,178 @@
-//! Being written.
+//! Pod volumes on this host: where they are, making them, keeping projected ones current, removing them.
+//! Refuses to know containers beyond the mounts they ask for.
+
+pub mod atomic;
+pub mod host;
+pub mod payload;
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Volume};
+
+use crate::bundle::mounts::{Bind, Propagation};
+use crate::env::expand::expand;
+use crate::env::{Environment, Objects, PodFacts};
+use crate::quantity;
+
+/// Why a volume cannot be used: the text after "MountVolume.SetUp failed for volume".
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error(transparent)]
+    Payload(#[from] payload::PayloadError),
+    #[error(transparent)]
+    Write(#[from] atomic::WriteError),
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    #[error("volume {0:?} has a source this node does not support")]
+    Unsupported(String),
+}
+
+/// Why a mount cannot be given: `CreateContainerConfigError`.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum MountError {
+    #[error("volume {volume:?} of mount {path:?} is not in the Pod")]
+    NoVolume { volume: String, path: String },
+    #[error("subPath of mount {0:?} is not supported by this node")]
+    SubPath(String),
+}
+
+/// Directory of one volume below a Pod's `volumes` directory.
+fn directory(volumes: &Path, volume: &Volume) -> PathBuf {
+    volumes.join(&volume.name)
+}
+
+/// Makes one volume ready. Repeating it refreshes what is projected.
+pub fn set_up(
+    volumes: &Path,
+    volume: &Volume,
+    facts: &PodFacts<'_>,
+    objects: &Objects,
+) -> Result<(), VolumeError> {
+    let dir = directory(volumes, volume);
+    let group = facts.pod.spec.security_context.as_ref().and_then(|s| s.fs_group);
+    let group = group.and_then(|gid| u32::try_from(gid).ok());
+    if payload::is_projection(volume) {
+        return project(&dir, volume, facts, objects, group);
+    }
+    if let Some(source) = &volume.empty_dir {
+        let size = source
+            .size_limit
+            .as_ref()
+            .and_then(quantity::value)
+            .filter(|bytes| *bytes > 0);
+        match source.medium.as_deref() {
+            Some("Memory") => host::mount_tmpfs(&dir, size.map(|bytes| bytes as u64), 0o777)?,
+            _ => host::make_dir(&dir, 0o777)?,
+        }
+        group.map_or(Ok(()), |gid| host::give_to_group(&dir, gid))?;
+        return Ok(());
+    }
+    if let Some(source) = &volume.host_path {
+        let kind = source.type_.as_deref().unwrap_or_default();
+        return Ok(host::host_path(Path::new(&source.path), kind)?);
+    }
+    Err(VolumeError::Unsupported(volume.name.clone()))
+}
+
+/// Secrets live in memory only; the rest on disk.
+fn project(
+    dir: &Path,
+    volume: &Volume,
+    facts: &PodFacts<'_>,
+    objects: &Objects,
+    group: Option<u32>,
+) -> Result<(), VolumeError> {
+    let files = payload::payload(volume, facts, objects)?;
+    match volume.config_map.is_some() || volume.downward_api.is_some() {
+        true => host::make_dir(dir, 0o755)?,
+        false => host::mount_tmpfs(dir, None, 0o755)?,
+    }
+    atomic::write(dir, &files, group)?;
+    Ok(())
+}
+
+/// The mounts a container asks for.
+pub fn binds(
+    volumes: &Path,
+    all: &[Volume],
+    container: &Container,
+    environment: &Environment,
+) -> Result<Vec<Bind>, MountError> {
+    let mut made = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = all
+            .iter()
+            .find(|v| v.name == mount.name)
+            .ok_or_else(|| MountError::NoVolume {
+                volume: mount.name.clone(),
+                path: mount.mount_path.clone(),
+            })?;
+        let lookup = |name: &str| environment.get(name).map(str::to_owned);
+        let expanded = mount.sub_path_expr.as_deref().map(|e| expand(e, lookup));
+        let below = expanded
+            .or_else(|| mount.sub_path.clone())
+            .filter(|p| !p.is_empty());
+        if below.is_some() {
+            return Err(MountError::SubPath(mount.mount_path.clone()));
+        }
+        let source = match &volume.host_path {
+            Some(host) => PathBuf::from(&host.path),
+            None => directory(volumes, volume),
+        };
+        let read_only = mount.read_only == Some(true) || payload::is_projection(volume);
+        let propagation = match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::None,
+        };
+        let mut bind = Bind::new(source, absolute(&mount.mount_path), read_only);
+        bind.propagation = propagation;
+        made.push(bind);
+    }
+    Ok(made)
+}
+
+/// A mount path without a leading slash is taken from the root, as upstream.
+fn absolute(path: &str) -> PathBuf {
+    Path::new("/").join(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn mounts_of_a_container() {
+        let volumes: Vec<Volume> = serde_json::from_value(json!([
+            {"name": "d", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/srv"}},
+            {"name": "c", "configMap": {"name": "m"}}]))
+        .unwrap();
+        let container: Container = serde_json::from_value(json!({"name": "c", "volumeMounts": [
+            {"name": "d", "mountPath": "/d"}, {"name": "h", "mountPath": "h", "readOnly": true},
+            {"name": "c", "mountPath": "/c"}]}))
+        .unwrap();
+        let made = binds(Path::new("/v"), &volumes, &container, &Environment::default()).unwrap();
+        let expected = [
+            Bind::new("/v/d", "/d", false),
+            Bind::new("/srv", "/h", true),
+            Bind::new("/v/c", "/c", true),
+        ];
+        assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn a_mount_of_no_volume_is_named() {
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}))
+                .unwrap();
+        let error = binds(Path::new("/v"), &[], &container, &Environment::default()).unwrap_err();
+        assert_eq!(
+            error,
+            MountError::NoVolume {
+                volume: "x".into(),
+                path: "/x".into()
+            }
+        );
+    }
+}

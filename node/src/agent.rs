@@ -1,0 +1,202 @@
+//! The agent as a whole: join, open the subsystems, run, stop. Owns the order of these; each subsystem owns
+//! itself.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Recorder, Severity, node_reference};
+use crate::host::{Host, HostError, default_address};
+use crate::images::{Images, ImagesOptions, StoreError};
+use crate::network::{self, Network, NetworkConfig};
+use crate::options::NodeOptions;
+use crate::pods::context::Context;
+use crate::pods::manager;
+use crate::registration::{RegisterError, Registration, lease};
+
+/// Why an agent could not start; each says what to do where something can be done.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("cannot create {}: {source}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {address} for the kubelet API: {source}; is another node running there?")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error("the image store cannot be opened: {0}")]
+    Images(#[from] StoreError),
+    #[error("the Pod network cannot be brought up: {0}")]
+    Network(#[from] network::OpenError),
+    #[error("Pod and Service addresses of this node are IPv4; {0} is not")]
+    NotIpv4(IpNet),
+}
+
+/// A running node agent.
+pub struct Node {
+    ctx: Arc<Context>,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    /// Joins the cluster and takes up its Pods, also those an earlier agent left running.
+    pub async fn start(options: NodeOptions) -> Result<Node, StartError> {
+        let host = Host::read()?;
+        make_directories(&options)?;
+        let address = options.kubelet_listen;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| StartError::Listen { address, source })?;
+        let port = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address, source })?
+            .port();
+        let known_ip = options.node_ip.or_else(default_address);
+        let memory_capacity = host.memory_bytes;
+        let boot_id = host.boot_id.clone();
+        let mut registration = Registration::new(&options, host, known_ip, port);
+        registration.register().await?;
+        let network = Arc::new(open_network(&options, &registration).await?);
+        let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
+        registration.network_is_ready(ip);
+        let node = registration.register().await?;
+        let shutdown = CancellationToken::new();
+        let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
+        let reference = node_reference(&node);
+        recorder.event(
+            reference,
+            Severity::Normal,
+            "Starting",
+            "Starting kubelet.".into(),
+        );
+        let mut tasks = JoinSet::new();
+        let services = follow_services(&options, &mut tasks, &shutdown);
+        let ctx = Arc::new(Context {
+            images: open_images(&options)?,
+            network,
+            recorder,
+            services,
+            host_ips: vec![ip],
+            allocatable: registration.allocatable(),
+            memory_capacity,
+            boot_id,
+            shutdown,
+            options,
+        });
+        spawn_all(&ctx, node, registration, &mut tasks);
+        Ok(Node { ctx, tasks })
+    }
+
+    /// The image store, whose pulls can be watched.
+    pub fn images(&self) -> &Images {
+        &self.ctx.images
+    }
+
+    /// The address the node reports.
+    pub fn ip(&self) -> IpAddr {
+        self.ctx.host_ips[0]
+    }
+
+    /// Stops the agent within `deadline`; its Pods run on and are taken back at the next start.
+    pub async fn shutdown(mut self, deadline: Duration) {
+        self.ctx.shutdown.cancel();
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(deadline, drained).await.is_err() {
+            tracing::warn!(
+                ?deadline,
+                "some of the agent's tasks did not end in time and are abandoned"
+            );
+        }
+    }
+}
+
+fn spawn_all(
+    ctx: &Arc<Context>,
+    node: k8s_openapi::api::core::v1::Node,
+    registration: Registration,
+    tasks: &mut JoinSet<()>,
+) {
+    let client = ctx.options.client.clone();
+    let name = ctx.options.node_name.clone();
+    let shutdown = || ctx.shutdown.clone();
+    tasks.spawn(lease::run(client.clone(), node, shutdown()));
+    tasks.spawn(Arc::new(registration).run(shutdown()));
+    tasks.spawn(network::services::run(
+        ctx.network.clone(),
+        client,
+        name,
+        shutdown(),
+    ));
+    tasks.spawn(manager::run(ctx.clone()));
+}
+
+fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
+    let data = &options.data_dir;
+    for path in [data.join("pods"), data.join("logs"), options.run_dir.clone()] {
+        std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
+    }
+    Ok(())
+}
+
+async fn open_network(options: &NodeOptions, registration: &Registration) -> Result<Network, StartError> {
+    let pod_cidr = match options.pod_cidr {
+        Some(cidr) => cidr,
+        None => registration.pod_cidr().await?,
+    };
+    let v4 = |net: IpNet| match net {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(_) => Err(StartError::NotIpv4(net)),
+    };
+    let config = NetworkConfig {
+        cluster_id: options.id.clone(),
+        pod_cidr: v4(pod_cidr)?,
+        service_cidr: v4(options.service_cidr)?,
+        run_dir: options.run_dir.clone(),
+        data_dir: options.data_dir.clone(),
+    };
+    Ok(Network::open(config).await?)
+}
+
+fn open_images(options: &NodeOptions) -> Result<Images, StoreError> {
+    let images = ImagesOptions {
+        mirrors: options.registry_mirrors.clone(),
+        insecure_registries: options.insecure_registries.iter().cloned().collect(),
+        wasm_shim: options.wasm_shim.clone(),
+        ..ImagesOptions::default()
+    };
+    Images::open(&options.data_dir.join("images"), images)
+}
+
+/// Keeps a copy of all Services, for environments.
+fn follow_services(
+    options: &NodeOptions,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> reflector::Store<Service> {
+    let (reader, writer) = reflector::store();
+    let api: Api<Service> = Api::all(options.client.clone());
+    let stream = reflector(writer, watcher(api, watcher::Config::default())).default_backoff();
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let follow = futures::StreamExt::for_each(stream, |event| async move {
+            if let Err(error) = event {
+                tracing::warn!(%error, "watching Services failed; trying again");
+            }
+        });
+        shutdown.run_until_cancelled(follow).await;
+    });
+    reader
+}

@@ -1,0 +1,199 @@
+//! The one place where a Pod becomes an OCI runtime bundle (runtime-spec `config.json`). Pure: everything it
+//! refers to was made before. Refuses to know shims; speaks to them only by the annotations of the contract.
+
+pub mod identity;
+pub mod mounts;
+pub mod process;
+pub mod resources;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use amphipod_shim_api::annotations;
+use k8s_openapi::api::core::v1::Container;
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+
+use crate::env::Environment;
+use crate::images::ImageConfig;
+use crate::pods::view::PodView;
+use identity::Identity;
+use mounts::Bind;
+
+/// Version of the runtime specification written.
+const OCI_VERSION: &str = "1.2.0";
+
+/// Everything a bundle is made from.
+pub struct Parts<'a> {
+    pub pod: PodView<'a>,
+    pub container: &'a Container,
+    /// Id of the task.
+    pub id: &'a str,
+    /// `amphipod-<id>`.
+    pub cluster: &'a str,
+    pub image: &'a ImageConfig,
+    pub environment: &'a Environment,
+    pub identity: &'a Identity,
+    pub runtime: Runtime<'a>,
+    /// Files every native container gets: hosts, hostname, resolv.conf, shm, the termination log.
+    pub files: &'a [Bind],
+    pub volumes: &'a [Bind],
+    pub namespaces: &'a Namespaces,
+    pub hostname: &'a str,
+    /// Bytes of memory of the node.
+    pub memory_capacity: u64,
+}
+
+/// Which runtime runs the container, as the artifact decided.
+#[derive(Clone, Copy, Debug)]
+pub enum Runtime<'a> {
+    Native,
+    Wasm {
+        module: &'a Path,
+        digest: &'a str,
+        cache: &'a Path,
+    },
+}
+
+/// Paths of the Pod's pinned namespaces; `None` is the host's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    pub net: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+    pub uts: Option<PathBuf>,
+    pub host_pid: bool,
+}
+
+/// Builds `config.json`.
+pub fn spec(parts: &Parts<'_>) -> Spec {
+    let mut spec = Spec::default();
+    let read_only = security(parts.container).and_then(|s| s.read_only_root_filesystem) == Some(true);
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(read_only));
+    let mounts = match parts.runtime {
+        Runtime::Native => mounts::native(parts.files, parts.volumes, is_privileged(parts.container)),
+        Runtime::Wasm { .. } => mounts::wasm(parts.volumes),
+    };
+    spec.set_version(OCI_VERSION.into())
+        .set_root(Some(root))
+        .set_process(Some(process::process(parts)))
+        .set_mounts(Some(mounts))
+        .set_linux(Some(linux(parts)))
+        .set_annotations(Some(notes(parts)));
+    if parts.namespaces.uts.is_none() {
+        spec.set_hostname(None);
+    } else {
+        spec.set_hostname(Some(parts.hostname.to_owned()));
+    }
+    spec
+}
+
+fn security(container: &Container) -> Option<&k8s_openapi::api::core::v1::SecurityContext> {
+    container.security_context.as_ref()
+}
+
+/// `securityContext.privileged`.
+pub fn is_privileged(container: &Container) -> bool {
+    security(container).and_then(|s| s.privileged) == Some(true)
+}
+
+fn linux(parts: &Parts<'_>) -> Linux {
+    let privileged = is_privileged(parts.container);
+    let mut linux = Linux::default();
+    let path = format!("/{}/pod{}/{}", parts.cluster, parts.pod.uid(), parts.id);
+    linux
+        .set_cgroups_path(Some(path.into()))
+        .set_namespaces(Some(namespaces(parts.namespaces)))
+        .set_resources(Some(resources::resources(parts.container, privileged)));
+    let unmasked = security(parts.container).and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked");
+    if privileged || unmasked {
+        linux.set_masked_paths(None).set_readonly_paths(None);
+    }
+    linux
+}
+
+fn namespaces(given: &Namespaces) -> Vec<LinuxNamespace> {
+    let of = |kind, path: Option<&PathBuf>| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind).set_path(path.cloned());
+        namespace
+    };
+    let mut made = vec![
+        of(LinuxNamespaceType::Mount, None),
+        of(LinuxNamespaceType::Cgroup, None),
+    ];
+    if !given.host_pid {
+        made.push(of(LinuxNamespaceType::Pid, None));
+    }
+    let shared = [
+        (LinuxNamespaceType::Network, &given.net),
+        (LinuxNamespaceType::Ipc, &given.ipc),
+        (LinuxNamespaceType::Uts, &given.uts),
+    ];
+    let pinned = shared
+        .into_iter()
+        .filter_map(|(kind, path)| path.as_ref().map(|p| of(kind, Some(p))));
+    made.extend(pinned);
+    made
+}
+
+fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
+    let mut notes = HashMap::from([
+        (annotations::CONTAINER_TYPE.to_owned(), "container".to_owned()),
+        (annotations::SANDBOX_ID.to_owned(), parts.pod.uid().to_owned()),
+        (annotations::SANDBOX_UID.to_owned(), parts.pod.uid().to_owned()),
+        (annotations::SANDBOX_NAME.to_owned(), parts.pod.name().to_owned()),
+        (
+            annotations::SANDBOX_NAMESPACE.to_owned(),
+            parts.pod.namespace().to_owned(),
+        ),
+        (
+            annotations::CONTAINER_NAME.to_owned(),
+            parts.container.name.clone(),
+        ),
+        (
+            annotations::IMAGE_NAME.to_owned(),
+            parts.container.image.clone().unwrap_or_default(),
+        ),
+        (annotations::SECCOMP.to_owned(), seccomp(parts).to_owned()),
+    ]);
+    if let Runtime::Wasm {
+        module,
+        digest,
+        cache,
+    } = parts.runtime
+    {
+        notes.insert(annotations::WASM_MODULE.to_owned(), module.display().to_string());
+        notes.insert(annotations::WASM_DIGEST.to_owned(), digest.to_owned());
+        notes.insert(annotations::WASM_CACHE.to_owned(), cache.display().to_string());
+        let port = parts
+            .container
+            .ports
+            .iter()
+            .flatten()
+            .next()
+            .map(|p| p.container_port);
+        let port = port.unwrap_or(i32::from(annotations::WASM_HTTP_PORT_DEFAULT));
+        notes.insert(annotations::WASM_HTTP_PORT.to_owned(), port.to_string());
+    }
+    notes
+}
+
+/// The seccomp profile by name: the runtime's default unless told otherwise.
+fn seccomp(parts: &Parts<'_>) -> &'static str {
+    let own = security(parts.container).and_then(|s| s.seccomp_profile.as_ref());
+    let shared = parts
+        .pod
+        .spec
+        .security_context
+        .as_ref()
+        .and_then(|s| s.seccomp_profile.as_ref());
+    match own.or(shared).map(|p| p.type_.as_str()) {
+        _ if is_privileged(parts.container) => annotations::SECCOMP_UNCONFINED,
+        Some("Unconfined") => annotations::SECCOMP_UNCONFINED,
+        _ => annotations::SECCOMP_RUNTIME_DEFAULT,
+    }
+}
+
+#[cfg(test)]
+#[path = "bundle/tests.rs"]
+mod tests;

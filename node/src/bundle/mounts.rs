@@ -1,0 +1,143 @@
+//! The mounts of a container: the kernel's file systems as every runtime gives them, the Pod's own files,
+//! its volumes. Pure; sources were made before.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Mount;
+
+/// A host path shown inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    pub source: PathBuf,
+    pub destination: PathBuf,
+    pub read_only: bool,
+    pub propagation: Propagation,
+}
+
+/// `mountPropagation` of a volume mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    #[default]
+    None,
+    HostToContainer,
+    Bidirectional,
+}
+
+impl Bind {
+    pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>, read_only: bool) -> Self {
+        Bind {
+            source: source.into(),
+            destination: destination.into(),
+            read_only,
+            propagation: Propagation::None,
+        }
+    }
+
+    fn mount(&self) -> Mount {
+        let propagation = match self.propagation {
+            Propagation::None => "rprivate",
+            Propagation::HostToContainer => "rslave",
+            Propagation::Bidirectional => "rshared",
+        };
+        let access = if self.read_only { "ro" } else { "rw" };
+        let mut mount = mount(&self.destination, "bind", &["rbind", propagation, access]);
+        mount.set_source(Some(self.source.clone()));
+        mount
+    }
+}
+
+fn mount(destination: &Path, kind: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(destination.to_owned())
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(kind.into()))
+        .set_options(Some(options.iter().map(|o| (*o).to_owned()).collect()));
+    mount
+}
+
+/// The kernel's file systems, as containerd mounts them for a Kubernetes container.
+fn kernel(privileged: bool) -> Vec<Mount> {
+    let access = if privileged { "rw" } else { "ro" };
+    let of = |at: &str, kind: &str, options: &[&str]| mount(Path::new(at), kind, options);
+    vec![
+        of("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        of(
+            "/dev",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        of(
+            "/dev/pts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        of("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        of("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        of(
+            "/sys/fs/cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", access],
+        ),
+    ]
+}
+
+/// All mounts of a native container: `files` unless a volume takes their place, then volumes, outer before inner.
+pub fn native(files: &[Bind], volumes: &[Bind], privileged: bool) -> Vec<Mount> {
+    let mut all = kernel(privileged);
+    all.extend(binds(files, volumes));
+    all
+}
+
+/// The mounts of a Wasm container: every bind becomes a preopen, there is no kernel to show.
+pub fn wasm(volumes: &[Bind]) -> Vec<Mount> {
+    binds(&[], volumes)
+}
+
+fn binds(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
+    let free = |file: &&Bind| volumes.iter().all(|v| v.destination != file.destination);
+    let mut chosen: Vec<&Bind> = files.iter().filter(free).chain(volumes).collect();
+    chosen.sort_by_key(|bind| bind.destination.components().count());
+    chosen.into_iter().map(Bind::mount).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outer_before_inner_and_volumes_win() {
+        let files = [
+            Bind::new("/pod/hosts", "/etc/hosts", false),
+            Bind::new("/pod/name", "/etc/hostname", false),
+        ];
+        let volumes = [
+            Bind::new("/v/1", "/data/inner", true),
+            Bind::new("/v/2", "/data", false),
+            Bind::new("/v/3", "/etc/hosts", true),
+        ];
+        let made: Vec<_> = binds(&files, &volumes)
+            .iter()
+            .map(|m| {
+                (
+                    m.destination().display().to_string(),
+                    m.source().clone().unwrap().display().to_string(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("/data", "/v/2"),
+            ("/etc/hostname", "/pod/name"),
+            ("/data/inner", "/v/1"),
+            ("/etc/hosts", "/v/3"),
+        ];
+        assert_eq!(made, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+}

@@ -1,0 +1,203 @@
+//! The process of a container: words, environment, directory, user, capabilities. Pure.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use k8s_openapi::api::core::v1::Container;
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
+
+use super::{Parts, Runtime, is_privileged, security};
+use crate::env::expand::expand;
+use crate::pods::qos;
+
+/// Where programs are looked for when neither image nor Pod says.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Capabilities a container has by default; containerd's and Docker's set.
+const DEFAULT_CAPABILITIES: [Capability; 14] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fsetid,
+    Capability::Fowner,
+    Capability::Mknod,
+    Capability::NetRaw,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setfcap,
+    Capability::Setpcap,
+    Capability::NetBindService,
+    Capability::SysChroot,
+    Capability::Kill,
+    Capability::AuditWrite,
+];
+
+/// Every capability of Linux by its kernel number order (capability.h).
+const ALL_CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// Builds `process`.
+pub fn process(parts: &Parts<'_>) -> Process {
+    let mut user = User::default();
+    user.set_uid(parts.identity.uid).set_gid(parts.identity.gid);
+    if !parts.identity.additional_gids.is_empty() {
+        user.set_additional_gids(Some(parts.identity.additional_gids.clone()));
+    }
+    let no_new_privileges =
+        security(parts.container).and_then(|s| s.allow_privilege_escalation) == Some(false);
+    let mut process = Process::default();
+    process
+        .set_terminal(Some(parts.container.tty == Some(true)))
+        .set_user(user)
+        .set_args(Some(words(parts)))
+        .set_env(Some(environment(parts)))
+        .set_cwd(directory(parts))
+        .set_capabilities(Some(capabilities(parts.container)))
+        .set_rlimits(None)
+        .set_no_new_privileges(Some(no_new_privileges))
+        .set_oom_score_adj(Some(qos::oom_score_adj(
+            parts.pod.spec,
+            parts.container,
+            parts.memory_capacity,
+        )));
+    process
+}
+
+/// `command` replaces the image's entrypoint and command, `args` only its command (core/v1 Container).
+fn words(parts: &Parts<'_>) -> Vec<String> {
+    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
+        let lookup = |name: &str| parts.environment.get(name).map(str::to_owned);
+        words.iter().flatten().map(|word| expand(word, lookup)).collect()
+    };
+    let command = expanded(&parts.container.command);
+    let args = expanded(&parts.container.args);
+    let mut made = match (command.is_empty(), args.is_empty()) {
+        (false, _) => [command, args].concat(),
+        (true, false) => [parts.image.entrypoint.clone(), args].concat(),
+        (true, true) => [parts.image.entrypoint.clone(), parts.image.cmd.clone()].concat(),
+    };
+    if matches!(parts.runtime, Runtime::Wasm { .. }) && named_nothing(parts) {
+        made.insert(0, parts.container.name.clone());
+    }
+    made
+}
+
+/// A Wasm artifact has no entrypoint: `argv[0]` is then the container's name.
+fn named_nothing(parts: &Parts<'_>) -> bool {
+    parts.container.command.as_ref().is_none_or(Vec::is_empty) && parts.image.entrypoint.is_empty()
+}
+
+fn environment(parts: &Parts<'_>) -> Vec<String> {
+    let mut base = match parts.runtime {
+        Runtime::Native => vec![format!("PATH={DEFAULT_PATH}")],
+        Runtime::Wasm { .. } => Vec::new(),
+    };
+    base.push(format!("HOSTNAME={}", parts.hostname));
+    if parts.container.tty == Some(true) {
+        base.push("TERM=xterm".into());
+    }
+    if let (Runtime::Native, Some(home)) = (parts.runtime, &parts.identity.home) {
+        base.push(format!("HOME={home}"));
+    } else if matches!(parts.runtime, Runtime::Native) {
+        base.push("HOME=/".into());
+    }
+    let mut image = crate::env::Environment::default();
+    for word in parts.image.env.iter() {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        image.set(name, value);
+    }
+    parts.environment.over(&image.over(&base))
+}
+
+fn directory(parts: &Parts<'_>) -> PathBuf {
+    let own = parts.container.working_dir.as_deref().filter(|d| !d.is_empty());
+    let image = Some(parts.image.working_dir.as_str()).filter(|d| !d.is_empty());
+    own.or(image).unwrap_or("/").into()
+}
+
+fn capabilities(container: &Container) -> LinuxCapabilities {
+    let set = chosen(container);
+    let mut made = LinuxCapabilities::default();
+    made.set_bounding(Some(set.clone()))
+        .set_effective(Some(set.clone()))
+        .set_permitted(Some(set))
+        .set_inheritable(None)
+        .set_ambient(None);
+    made
+}
+
+fn chosen(container: &Container) -> HashSet<Capability> {
+    if is_privileged(container) {
+        return all();
+    }
+    let given = security(container).and_then(|s| s.capabilities.as_ref());
+    let names = |list: Option<&Vec<String>>| -> Vec<String> {
+        let bare = |name: &String| name.to_ascii_uppercase().trim_start_matches("CAP_").to_owned();
+        list.into_iter().flatten().map(bare).collect()
+    };
+    let add = names(given.and_then(|c| c.add.as_ref()));
+    let drop = names(given.and_then(|c| c.drop.as_ref()));
+    let is_all = |list: &[String]| list.iter().any(|name| name == "ALL");
+    let mut set = match (is_all(&add), is_all(&drop)) {
+        (true, _) => all(),
+        (false, true) => HashSet::new(),
+        (false, false) => DEFAULT_CAPABILITIES.into_iter().collect(),
+    };
+    set.extend(add.iter().filter_map(|name| capability(name)));
+    for dropped in drop.iter().filter_map(|name| capability(name)) {
+        set.remove(&dropped);
+    }
+    set
+}
+
+fn all() -> HashSet<Capability> {
+    ALL_CAPABILITIES
+        .iter()
+        .filter_map(|name| capability(name))
+        .collect()
+}
+
+fn capability(name: &str) -> Option<Capability> {
+    Capability::from_str(name).ok()
+}

@@ -1,0 +1,101 @@
+//! Limits and requests as cgroup values, computed as the kubelet does. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
+
+use crate::quantity;
+
+/// Length of a CFS period in microseconds; upstream's default.
+const PERIOD_MICROS: u64 = 100_000;
+/// The kernel refuses shorter quotas.
+const MIN_QUOTA_MICROS: i64 = 1000;
+/// The kernel's least weight.
+const MIN_SHARES: i64 = 2;
+/// The kernel's greatest weight.
+const MAX_SHARES: i64 = 262_144;
+
+/// The cgroup values of a container.
+pub fn resources(container: &Container, privileged: bool) -> LinuxResources {
+    let mut made = LinuxResources::default();
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(Some(shares(container)));
+    if let Some(quota) = quota(container) {
+        cpu.set_quota(Some(quota)).set_period(Some(PERIOD_MICROS));
+    }
+    made.set_cpu(Some(cpu));
+    if let Some(limit) = memory_limit(container) {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(limit));
+        made.set_memory(Some(memory));
+    }
+    let mut devices = LinuxDeviceCgroup::default();
+    devices.set_allow(privileged).set_access(Some("rwm".into()));
+    made.set_devices(Some(vec![devices]));
+    made
+}
+
+fn limits(container: &Container) -> Option<&BTreeMap<String, Quantity>> {
+    container.resources.as_ref()?.limits.as_ref()
+}
+
+fn requests(container: &Container) -> Option<&BTreeMap<String, Quantity>> {
+    container.resources.as_ref()?.requests.as_ref()
+}
+
+fn milli_cpu(list: Option<&BTreeMap<String, Quantity>>) -> Option<i64> {
+    quantity::milli(list?.get("cpu")?)
+}
+
+/// cgroup v1 `cpu.shares`; shims on v2 convert.
+fn shares(container: &Container) -> u64 {
+    let milli = milli_cpu(requests(container))
+        .or_else(|| milli_cpu(limits(container)))
+        .unwrap_or(0);
+    milli
+        .saturating_mul(1024)
+        .saturating_div(1000)
+        .clamp(MIN_SHARES, MAX_SHARES) as u64
+}
+
+fn quota(container: &Container) -> Option<i64> {
+    let milli = milli_cpu(limits(container)).filter(|m| *m > 0)?;
+    Some(
+        milli
+            .saturating_mul(PERIOD_MICROS as i64)
+            .saturating_div(1000)
+            .max(MIN_QUOTA_MICROS),
+    )
+}
+
+fn memory_limit(container: &Container) -> Option<i64> {
+    quantity::value(limits(container)?.get("memory")?).filter(|bytes| *bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn as_the_kubelet_computes() {
+        for (given, expected) in [
+            (json!({}), (2, None, None)),
+            (json!({"requests": {"cpu": "250m"}}), (256, None, None)),
+            (json!({"limits": {"cpu": "1500m"}}), (1536, Some(150_000), None)),
+            (
+                json!({"limits": {"cpu": "1m"}, "requests": {"cpu": "1m"}}),
+                (2, Some(1000), None),
+            ),
+            (json!({"limits": {"memory": "64Mi"}}), (2, None, Some(64 << 20))),
+        ] {
+            let c: Container = serde_json::from_value(json!({"name": "c", "resources": given})).unwrap();
+            let made = resources(&c, false);
+            let cpu = made.cpu().as_ref().unwrap();
+            let memory = made.memory().as_ref().and_then(|m| m.limit());
+            assert_eq!((cpu.shares().unwrap(), cpu.quota(), memory), expected, "{given}");
+        }
+    }
+}

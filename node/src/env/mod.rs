@@ -1,0 +1,235 @@
+//! The environment of a container: what `env`, `envFrom` and Services make of it, as the API documents.
+//! Pure once the referenced objects are fetched. Refuses to know images and runtimes.
+
+pub mod expand;
+pub mod fields;
+pub mod objects;
+pub mod services;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, Service};
+
+pub use fields::{FieldError, PodFacts};
+pub use objects::{Objects, ObjectsError};
+
+/// Why an environment cannot be made: `CreateContainerConfigError` with upstream's words.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum EnvError {
+    #[error("configmap {0:?} not found")]
+    NoConfigMap(String),
+    #[error("secret {0:?} not found")]
+    NoSecret(String),
+    #[error("couldn't find key {key} in ConfigMap {namespace}/{name}")]
+    NoConfigMapKey {
+        key: String,
+        namespace: String,
+        name: String,
+    },
+    #[error("couldn't find key {key} in Secret {namespace}/{name}")]
+    NoSecretKey {
+        key: String,
+        namespace: String,
+        name: String,
+    },
+    #[error("secret {namespace}/{name} key {key} is not UTF-8 text, which an environment variable must be")]
+    NotText {
+        key: String,
+        namespace: String,
+        name: String,
+    },
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("environment variable {0} has a source this node does not support")]
+    Unsupported(String),
+}
+
+/// Variables in the order they are given to the process; a later one of the same name has replaced the earlier.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Environment {
+    order: Vec<String>,
+    values: BTreeMap<String, String>,
+}
+
+impl Environment {
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let name = name.into();
+        if self.values.insert(name.clone(), value.into()).is_none() {
+            self.order.push(name);
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.order
+            .iter()
+            .map(|name| (name.as_str(), self.values[name].as_str()))
+    }
+
+    /// `NAME=value` words over the image's, which these override.
+    pub fn over(&self, image: &[String]) -> Vec<String> {
+        let mut all = Environment::default();
+        for word in image {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            all.set(name, value);
+        }
+        self.iter().for_each(|(name, value)| all.set(name, value));
+        all.iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    }
+}
+
+/// What an environment is made from.
+pub struct Sources<'a> {
+    pub facts: &'a PodFacts<'a>,
+    pub objects: &'a Objects,
+    /// Services the Pod may see: its namespace's, and `default/kubernetes`.
+    pub services: &'a [std::sync::Arc<Service>],
+}
+
+/// Makes the environment of one container: Services lowest, then `envFrom`, then `env`.
+pub fn environment(container: &Container, sources: &Sources<'_>) -> Result<Environment, EnvError> {
+    let mut made = Environment::default();
+    let namespace = sources.facts.pod.namespace();
+    let links = sources.facts.pod.spec.enable_service_links.unwrap_or(true);
+    let of_services = services::variables(sources.services, namespace, links);
+    for from in container.env_from.iter().flatten() {
+        add_all(from, sources, &mut made)?;
+    }
+    for variable in container.env.iter().flatten() {
+        add_one(container, variable, sources, &of_services, &mut made)?;
+    }
+    for (name, value) in of_services {
+        if made.get(&name).is_none() {
+            made.set(name, value);
+        }
+    }
+    Ok(made)
+}
+
+fn add_all(from: &EnvFromSource, sources: &Sources<'_>, made: &mut Environment) -> Result<(), EnvError> {
+    let prefix = from.prefix.as_deref().unwrap_or_default();
+    if let Some(source) = &from.config_map_ref {
+        match sources.objects.config_map(&source.name) {
+            Some(map) => map
+                .data
+                .iter()
+                .flatten()
+                .for_each(|(k, v)| made.set(format!("{prefix}{k}"), v)),
+            None if source.optional == Some(true) => {}
+            None => return Err(EnvError::NoConfigMap(source.name.clone())),
+        }
+    }
+    if let Some(source) = &from.secret_ref {
+        match sources.objects.secret(&source.name) {
+            Some(secret) => {
+                for (key, bytes) in secret.data.iter().flatten() {
+                    made.set(
+                        format!("{prefix}{key}"),
+                        text(sources, &source.name, key, &bytes.0)?,
+                    );
+                }
+            }
+            None if source.optional == Some(true) => {}
+            None => return Err(EnvError::NoSecret(source.name.clone())),
+        }
+    }
+    Ok(())
+}
+
+fn text(sources: &Sources<'_>, name: &str, key: &str, bytes: &[u8]) -> Result<String, EnvError> {
+    let namespace = sources.facts.pod.namespace().to_owned();
+    String::from_utf8(bytes.to_vec()).map_err(|_| EnvError::NotText {
+        key: key.into(),
+        namespace,
+        name: name.into(),
+    })
+}
+
+fn add_one(
+    container: &Container,
+    variable: &EnvVar,
+    sources: &Sources<'_>,
+    of_services: &BTreeMap<String, String>,
+    made: &mut Environment,
+) -> Result<(), EnvError> {
+    let value = match &variable.value_from {
+        Some(source) => from_source(container, &variable.name, source, sources)?,
+        None => {
+            let lookup = |name: &str| {
+                made.get(name)
+                    .map(str::to_owned)
+                    .or_else(|| of_services.get(name).cloned())
+            };
+            Some(expand::expand(
+                variable.value.as_deref().unwrap_or_default(),
+                lookup,
+            ))
+        }
+    };
+    if let Some(value) = value {
+        made.set(&variable.name, value);
+    }
+    Ok(())
+}
+
+fn from_source(
+    container: &Container,
+    variable: &str,
+    source: &EnvVarSource,
+    sources: &Sources<'_>,
+) -> Result<Option<String>, EnvError> {
+    if let Some(field) = &source.field_ref {
+        return Ok(Some(fields::field(sources.facts, &field.field_path)?));
+    }
+    if let Some(resource) = &source.resource_field_ref {
+        return Ok(Some(fields::resource(sources.facts, resource, Some(container))?));
+    }
+    let namespace = || sources.facts.pod.namespace().to_owned();
+    if let Some(key) = &source.config_map_key_ref {
+        let optional = key.optional == Some(true);
+        let Some(map) = sources.objects.config_map(&key.name) else {
+            return if optional {
+                Ok(None)
+            } else {
+                Err(EnvError::NoConfigMap(key.name.clone()))
+            };
+        };
+        return match map.data.as_ref().and_then(|d| d.get(&key.key)) {
+            Some(value) => Ok(Some(value.clone())),
+            None if optional => Ok(None),
+            None => Err(EnvError::NoConfigMapKey {
+                key: key.key.clone(),
+                namespace: namespace(),
+                name: key.name.clone(),
+            }),
+        };
+    }
+    if let Some(key) = &source.secret_key_ref {
+        let optional = key.optional == Some(true);
+        let Some(secret) = sources.objects.secret(&key.name) else {
+            return if optional {
+                Ok(None)
+            } else {
+                Err(EnvError::NoSecret(key.name.clone()))
+            };
+        };
+        return match secret.data.as_ref().and_then(|d| d.get(&key.key)) {
+            Some(bytes) => text(sources, &key.name, &key.key, &bytes.0).map(Some),
+            None if optional => Ok(None),
+            None => Err(EnvError::NoSecretKey {
+                key: key.key.clone(),
+                namespace: namespace(),
+                name: key.name.clone(),
+            }),
+        };
+    }
+    Err(EnvError::Unsupported(variable.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Events as upstream's recorder writes them (core/v1): the same event again raises its count. Losing one under
+//! load is allowed; waiting for the API is not.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::pods::view::PodView;
+
+/// Events waiting for the API; more are dropped, as upstream drops them.
+const QUEUE: usize = 1000;
+/// Events remembered for aggregation; upstream's cache holds as many.
+const REMEMBERED: usize = 4096;
+/// A message is cut here; the API refuses more than 1024 bytes of note.
+const MESSAGE_LIMIT: usize = 1024;
+/// Who reports.
+const COMPONENT: &str = "kubelet";
+
+/// `type` of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    Normal,
+    Warning,
+}
+
+impl Severity {
+    fn text(self) -> &'static str {
+        match self {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        }
+    }
+}
+
+/// Something that happened to an object.
+struct Happening {
+    object: ObjectReference,
+    severity: Severity,
+    reason: &'static str,
+    message: String,
+}
+
+/// A cheap handle; clones write to the same queue.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Happening>,
+}
+
+impl Recorder {
+    /// Starts the task that writes events until `shutdown`.
+    pub fn start(client: Client, node_name: &str, shutdown: CancellationToken) -> Recorder {
+        let (queue, events) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            client,
+            host: node_name.to_owned(),
+            known: HashMap::new(),
+        };
+        tokio::spawn(writer.run(events, shutdown));
+        Recorder { queue }
+    }
+
+    pub fn event(&self, object: ObjectReference, severity: Severity, reason: &'static str, message: String) {
+        let happening = Happening {
+            object,
+            severity,
+            reason,
+            message,
+        };
+        if let Err(error) = self.queue.try_send(happening) {
+            tracing::debug!(%error, "an event was dropped");
+        }
+    }
+
+    /// An event of a container, with its field path.
+    pub fn container(
+        &self,
+        pod: PodView<'_>,
+        name: &str,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+    ) {
+        let field_path = Some(pod.field_path(name));
+        self.event(
+            ObjectReference {
+                field_path,
+                ..pod_reference(pod)
+            },
+            severity,
+            reason,
+            message,
+        );
+    }
+
+    pub fn pod(&self, pod: PodView<'_>, severity: Severity, reason: &'static str, message: String) {
+        self.event(pod_reference(pod), severity, reason, message);
+    }
+}
+
+fn pod_reference(pod: PodView<'_>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: Some(pod.name().to_owned()),
+        namespace: Some(pod.namespace().to_owned()),
+        uid: Some(pod.uid().to_owned()),
+        resource_version: pod.pod.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
+
+/// Reference to a Node as upstream's kubelet makes it: the uid is the name.
+pub fn node_reference(node: &Node) -> ObjectReference {
+    let name = node.metadata.name.clone();
+    ObjectReference {
+        kind: Some("Node".into()),
+        uid: name.clone(),
+        name,
+        ..ObjectReference::default()
+    }
+}
+
+/// What makes two events the same.
+type Key = (String, String, Severity, &'static str, String);
+
+struct Known {
+    name: String,
+    count: i32,
+}
+
+struct Writer {
+    client: Client,
+    host: String,
+    known: HashMap<Key, Known>,
+}
+
+impl Writer {
+    async fn run(mut self, mut events: mpsc::Receiver<Happening>, shutdown: CancellationToken) {
+        while let Some(Some(event)) = shutdown.run_until_cancelled(events.recv()).await {
+            let message = cut(&event.message);
+            if let Err(error) = self.write(event, message).await {
+                tracing::debug!(%error, "an event was not written");
+            }
+        }
+    }
+
+    async fn write(&mut self, event: Happening, message: String) -> Result<(), kube::Error> {
+        let namespace = event.object.namespace.clone().unwrap_or_else(|| "default".into());
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let now = jiff::Timestamp::now();
+        let key = key(&event, &message);
+        if let Some(known) = self.known.get_mut(&key) {
+            let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now)});
+            match api
+                .patch(&known.name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
+                Ok(_) => {
+                    known.count += 1;
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let object = self.object(event, &namespace, message, now);
+        let name = object.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &object).await?;
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(key, Known { name, count: 1 });
+        Ok(())
+    }
+
+    fn object(&self, event: Happening, namespace: &str, message: String, now: jiff::Timestamp) -> Event {
+        let name = event.object.name.as_deref().unwrap_or_default();
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: event.object,
+            reason: Some(event.reason.to_owned()),
+            message: Some(message),
+            type_: Some(event.severity.text().to_owned()),
+            count: Some(1),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            source: Some(EventSource {
+                component: Some(COMPONENT.into()),
+                host: Some(self.host.clone()),
+            }),
+            reporting_component: Some(COMPONENT.into()),
+            reporting_instance: Some(self.host.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+fn key(event: &Happening, message: &str) -> Key {
+    let uid = event.object.uid.clone().unwrap_or_default();
+    let path = event.object.field_path.clone().unwrap_or_default();
+    (uid, path, event.severity, event.reason, message.to_owned())
+}
+
+/// Cuts a message at a character within the limit.
+fn cut(message: &str) -> String {
+    let mut end = message.len().min(MESSAGE_LIMIT);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_cut_never_splits_a_character() {
+        assert_eq!(super::cut(&"é".repeat(600)).len(), 1024);
+        assert_eq!(super::cut(&format!("a{}", "é".repeat(600))).len(), 1023);
+        assert_eq!(super::cut("short"), "short");
+    }
+}

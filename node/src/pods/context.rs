@@ -1,0 +1,118 @@
+//! What every worker shares: the node's subsystems and facts. Owns no Pod.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use amphipod_shim_api::ShimCommand;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::runtime::reflector::Store;
+use tokio_util::sync::CancellationToken;
+
+use super::record::RuntimeKind;
+use super::view::PodView;
+use crate::env::PodFacts;
+use crate::events::Recorder;
+use crate::images::Images;
+use crate::network::Network;
+use crate::options::NodeOptions;
+
+/// The node as workers see it.
+pub struct Context {
+    pub options: NodeOptions,
+    pub images: Images,
+    pub network: Arc<Network>,
+    pub recorder: Recorder,
+    pub services: Store<Service>,
+    pub host_ips: Vec<IpAddr>,
+    pub allocatable: BTreeMap<String, Quantity>,
+    pub memory_capacity: u64,
+    pub boot_id: String,
+    /// Ends the agent; Pods run on.
+    pub shutdown: CancellationToken,
+}
+
+impl Context {
+    pub fn pods_dir(&self) -> PathBuf {
+        pods_dir(&self.options)
+    }
+
+    pub fn dirs(&self, pod: PodView<'_>) -> PodDirs {
+        let logs = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
+        PodDirs {
+            root: self.pods_dir().join(pod.uid()),
+            logs: self.options.data_dir.join("logs").join(logs),
+        }
+    }
+
+    pub fn shim(&self, runtime: RuntimeKind) -> ShimCommand {
+        let words = match runtime {
+            RuntimeKind::Native => &self.options.linux_shim,
+            RuntimeKind::Wasm => &self.options.wasm_shim,
+        };
+        ShimCommand {
+            words: words.clone(),
+            namespace: self.options.cluster.clone(),
+        }
+    }
+
+    pub fn facts<'a>(&'a self, pod: PodView<'a>, pod_ips: &'a [IpAddr]) -> PodFacts<'a> {
+        PodFacts {
+            pod,
+            pod_ips,
+            host_ips: &self.host_ips,
+            node_name: &self.options.node_name,
+            allocatable: &self.allocatable,
+        }
+    }
+
+    pub fn all_services(&self) -> Vec<Arc<Service>> {
+        self.services.state()
+    }
+}
+
+/// `DATA/node/pods`.
+pub fn pods_dir(options: &NodeOptions) -> PathBuf {
+    options.data_dir.join("pods")
+}
+
+/// Where one Pod's things are on disk.
+#[derive(Clone, Debug)]
+pub struct PodDirs {
+    /// `DATA/node/pods/<uid>`
+    pub root: PathBuf,
+    /// `DATA/node/logs/<ns>_<pod>_<uid>`
+    pub logs: PathBuf,
+}
+
+impl PodDirs {
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    pub fn shm(&self) -> PathBuf {
+        self.root.join("shm")
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    pub fn attempt(&self, container: &str, attempt: u32) -> PathBuf {
+        self.containers().join(container).join(attempt.to_string())
+    }
+
+    pub fn bundle(&self, container: &str, attempt: u32) -> PathBuf {
+        self.attempt(container, attempt).join("bundle")
+    }
+
+    pub fn log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.logs.join(container).join(format!("{attempt}.log"))
+    }
+}

@@ -1,0 +1,166 @@
+//! Brings a Pod's status to the API, and removes the object when its node part is over. Latest wins: while
+//! the API is slow or away, older reports are skipped. Owns nothing of what is reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::view::PodView;
+
+/// First pause after a write that failed, doubled up to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Least time between two writes of one Pod: what changes meanwhile goes out together.
+const SPACING: Duration = Duration::from_millis(20);
+
+/// What the API shall hold of a Pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    pub status: Option<PodStatus>,
+    /// The containers are gone: delete the object (its deletion was asked for).
+    pub remove: bool,
+}
+
+/// Writes each new report until the sender or the agent ends, or the Pod is gone.
+pub async fn run(
+    ctx: Arc<Context>,
+    pod: Arc<Pod>,
+    mut reports: watch::Receiver<Report>,
+    shutdown: CancellationToken,
+) {
+    let Some(view) = PodView::new(&pod) else { return };
+    let api: Api<Pod> = Api::namespaced(ctx.options.client.clone(), view.namespace());
+    let mut written: Option<PodStatus> = None;
+    let mut pause = RETRY_FIRST;
+    while let Some(Ok(())) = shutdown.run_until_cancelled(reports.changed()).await {
+        loop {
+            let report = reports.borrow_and_update().clone();
+            match write(&api, view, &report, &mut written).await {
+                Ok(Progress::Gone) => return,
+                Ok(Progress::Written) => {
+                    pause = RETRY_FIRST;
+                    break;
+                }
+                Err(error) => tracing::debug!(%error, pod = %view.full_name(), "the status was not written"),
+            }
+            let wait = tokio::time::timeout(pause, reports.changed());
+            if let None | Some(Ok(Err(_))) = shutdown.run_until_cancelled(wait).await {
+                return;
+            }
+            pause = (pause * 2).min(RETRY_LONGEST);
+        }
+        if shutdown
+            .run_until_cancelled(tokio::time::sleep(SPACING))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+enum Progress {
+    Written,
+    /// The object is not there any more, or is another of the same name.
+    Gone,
+}
+
+async fn write(
+    api: &Api<Pod>,
+    pod: PodView<'_>,
+    report: &Report,
+    written: &mut Option<PodStatus>,
+) -> Result<Progress, kube::Error> {
+    if let Some(status) = report.status.as_ref().filter(|s| written.as_ref() != Some(s)) {
+        let patch = Patch::Strategic(body(pod.uid(), status));
+        match api
+            .patch_status(pod.name(), &PatchParams::default(), &patch)
+            .await
+        {
+            Ok(_) => *written = Some(status.clone()),
+            Err(error) if is_gone(&error) => return Ok(Progress::Gone),
+            Err(error) => return Err(error),
+        }
+    }
+    if !report.remove {
+        return Ok(Progress::Written);
+    }
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: Some(pod.uid().to_owned()),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(pod.name(), &params).await {
+        Ok(_) => Ok(Progress::Written),
+        Err(error) if is_gone(&error) => Ok(Progress::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// Not found, or a conflict of uid: a Pod's status is never contested otherwise.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+}
+
+/// The strategic merge patch of a status: what is absent is removed, others' conditions stay.
+fn body(uid: &str, status: &PodStatus) -> Value {
+    let mut patch = json!(status);
+    for name in ["reason", "message", "podIP"] {
+        let absent = patch.get(name).is_none();
+        if absent {
+            patch[name] = Value::Null;
+        }
+    }
+    let conditions = status.conditions.iter().flatten().map(condition).collect();
+    patch["conditions"] = Value::Array(conditions);
+    json!({"metadata": {"uid": uid}, "status": patch})
+}
+
+/// Merging keeps what a condition no longer says, unless told otherwise.
+fn condition(condition: &PodCondition) -> Value {
+    let mut value = json!(condition);
+    for name in ["reason", "message"] {
+        if value.get(name).is_none() {
+            value[name] = Value::Null;
+        }
+    }
+    value["lastProbeTime"] = Value::Null;
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_is_removed() {
+        let status = PodStatus {
+            phase: Some("Running".into()),
+            conditions: Some(vec![PodCondition {
+                type_: "Ready".into(),
+                status: "True".into(),
+                ..Default::default()
+            }]),
+            ..PodStatus::default()
+        };
+        let patch = body("u", &status);
+        assert_eq!(patch["metadata"]["uid"], "u");
+        assert_eq!(patch["status"]["phase"], "Running");
+        assert!(patch["status"]["reason"].is_null() && patch["status"].get("reason").is_some());
+        assert!(
+            patch["status"]["conditions"][0]
+                .get("message")
+                .is_some_and(Value::is_null)
+        );
+    }
+}

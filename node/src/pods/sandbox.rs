@@ -1,0 +1,310 @@
+//! What a Pod's containers share: directories, files of the name service, volumes, namespaces. Each step may
+//! be repeated: what is there is taken as it is.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::PodSpec;
+
+use super::context::{Context, PodDirs};
+use super::record::write_atomic;
+use super::view::PodView;
+use crate::bundle::Namespaces;
+use crate::env::ObjectsError;
+use crate::env::objects::Names;
+use crate::network::Origin;
+use crate::network::SetupError;
+use crate::volumes::{self, VolumeError, host::HostError};
+
+/// `/dev/shm` of a Pod, in bytes; what containerd gives.
+const SHM_BYTES: u64 = 64 << 20;
+/// The Pod object as last seen, for cleaning up after it when it is gone.
+pub const POD_FILE: &str = "pod.json";
+
+/// A Pod's shared surroundings.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub ips: Vec<IpAddr>,
+    pub namespaces: Namespaces,
+    /// The namespaces were found alive.
+    pub adopted: bool,
+}
+
+/// Why a Pod's surroundings could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
+    Volume { name: String, source: VolumeError },
+    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
+    Objects { name: String, source: ObjectsError },
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("{step} {path}: {source}")]
+    File {
+        step: &'static str,
+        path: String,
+        source: io::Error,
+    },
+    #[error("failed to set up the network of the sandbox: {0}")]
+    Network(#[from] SetupError),
+}
+
+impl PrepareError {
+    /// The event upstream records for it.
+    pub fn event_reason(&self) -> &'static str {
+        match self {
+            Self::Volume { .. } | Self::Objects { .. } => "FailedMount",
+            _ => "FailedCreatePodSandBox",
+        }
+    }
+}
+
+/// Makes everything a Pod's containers share.
+pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, PrepareError> {
+    let dirs = ctx.dirs(pod);
+    volumes::host::make_dir(&dirs.root, 0o755)?;
+    volumes::host::make_dir(&dirs.volumes(), 0o755)?;
+    save_pod(&dirs, pod)?;
+    set_up_volumes(ctx, pod, &[]).await?;
+    volumes::host::mount_tmpfs(&dirs.shm(), Some(SHM_BYTES), 0o1777)?;
+    let surroundings = network(ctx, pod).await?;
+    write_files(ctx, pod, &dirs, &surroundings)?;
+    Ok(surroundings)
+}
+
+fn save_pod(dirs: &PodDirs, pod: PodView<'_>) -> Result<(), PrepareError> {
+    let path = dirs.file(POD_FILE);
+    let bytes = serde_json::to_vec(pod.pod).map_err(io::Error::from);
+    bytes
+        .and_then(|b| write_atomic(&path, &b))
+        .map_err(file_error("write", &path))
+}
+
+fn file_error<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PrepareError + 'a {
+    move |source| PrepareError::File {
+        step,
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+/// Makes or refreshes the Pod's volumes.
+pub async fn set_up_volumes(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr]) -> Result<(), PrepareError> {
+    let dir = ctx.dirs(pod).volumes();
+    for volume in pod.spec.volumes.iter().flatten() {
+        let name = || volume.name.clone();
+        let objects = Names::of_volume(volume)
+            .fetch(&ctx.options.client, pod.namespace())
+            .await;
+        let objects = objects.map_err(|source| PrepareError::Objects { name: name(), source })?;
+        volumes::set_up(&dir, volume, &ctx.facts(pod, ips), &objects)
+            .map_err(|source| PrepareError::Volume { name: name(), source })?;
+    }
+    Ok(())
+}
+
+async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, PrepareError> {
+    let host_pid = pod.spec.host_pid == Some(true);
+    if pod.spec.host_network == Some(true) {
+        let namespaces = Namespaces {
+            host_pid,
+            ..Namespaces::default()
+        };
+        return Ok(Surroundings {
+            ips: ctx.host_ips.clone(),
+            namespaces,
+            adopted: true,
+        });
+    }
+    let security = pod.spec.security_context.as_ref();
+    let sysctls = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
+    let sysctls = sysctls.map(|s| (s.name.clone(), s.value.clone())).collect();
+    let made = ctx
+        .network
+        .setup_pod(pod.uid(), &pod.hostname(), &sysctls)
+        .await?;
+    let ipc = if pod.spec.host_ipc == Some(true) {
+        None
+    } else {
+        Some(made.ipc_path)
+    };
+    Ok(Surroundings {
+        ips: vec![made.ip.into()],
+        namespaces: Namespaces {
+            net: Some(made.net_path),
+            ipc,
+            uts: Some(made.uts_path),
+            host_pid,
+        },
+        adopted: made.origin == Origin::Adopted,
+    })
+}
+
+/// Writes `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of the Pod.
+fn write_files(
+    ctx: &Context,
+    pod: PodView<'_>,
+    dirs: &PodDirs,
+    made: &Surroundings,
+) -> Result<(), PrepareError> {
+    let host_network = pod.spec.host_network == Some(true);
+    let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let hosts = match host_network {
+        true => fs::read_to_string("/etc/hosts").unwrap_or_default() + &aliases(pod.spec),
+        false => hosts(pod, &made.ips),
+    };
+    let hostname = if host_network {
+        host_name.trim().to_owned()
+    } else {
+        pod.hostname()
+    };
+    let resolv = resolv_conf(pod.spec, &resolv);
+    for (name, text) in [
+        ("etc-hosts", hosts),
+        ("hostname", hostname + "\n"),
+        ("resolv.conf", resolv),
+    ] {
+        let path = dirs.file(name);
+        // Written in place: running containers have the very file mounted.
+        fs::write(&path, text).map_err(file_error("write", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+            .map_err(file_error("open up", &path))?;
+    }
+    tracing::debug!(pod = %pod.full_name(), ips = ?made.ips, node = %ctx.options.node_name, "sandbox is ready");
+    Ok(())
+}
+
+/// `/etc/hosts` of a Pod with a network of its own, in upstream's layout.
+fn hosts(pod: PodView<'_>, ips: &[IpAddr]) -> String {
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
+    for ip in ips {
+        let _ = writeln!(text, "{ip}\t{}", pod.hostname());
+    }
+    text + &aliases(pod.spec)
+}
+
+fn aliases(spec: &PodSpec) -> String {
+    let mut text = String::new();
+    let all = spec.host_aliases.iter().flatten();
+    for (position, alias) in all.enumerate() {
+        if position == 0 {
+            text.push_str("\n# Entries added by HostAliases.\n");
+        }
+        let _ = writeln!(
+            text,
+            "{}\t{}",
+            alias.ip,
+            alias
+                .hostnames
+                .iter()
+                .flatten()
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("\t")
+        );
+    }
+    text
+}
+
+/// The host's resolv.conf with what `dnsConfig` adds; nothing of the host's with policy None.
+fn resolv_conf(spec: &PodSpec, host: &str) -> String {
+    let mut text = match spec.dns_policy.as_deref() {
+        Some("None") => String::new(),
+        _ => host.to_owned(),
+    };
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let Some(config) = &spec.dns_config else {
+        return text;
+    };
+    for server in config.nameservers.iter().flatten() {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if let Some(searches) = config.searches.as_ref().filter(|s| !s.is_empty()) {
+        let _ = writeln!(text, "search {}", searches.join(" "));
+    }
+    let option = |o: &k8s_openapi::api::core::v1::PodDNSConfigOption| {
+        let name = o.name.clone().unwrap_or_default();
+        o.value
+            .as_ref()
+            .map_or(name.clone(), |value| format!("{name}:{value}"))
+    };
+    let options: Vec<String> = config.options.iter().flatten().map(option).collect();
+    if !options.is_empty() {
+        let _ = writeln!(text, "options {}", options.join(" "));
+    }
+    text
+}
+
+/// Why a Pod's surroundings could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TearDownError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("failed to tear down the network of the sandbox: {0}")]
+    Network(#[from] crate::network::TeardownError),
+}
+
+/// Takes away namespaces, volumes and mounts; records and logs stay.
+pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownError> {
+    let dirs = ctx.dirs(pod);
+    ctx.network.teardown_pod(pod.uid()).await?;
+    volumes::host::remove_tree(&dirs.volumes())?;
+    volumes::host::remove_tree(&dirs.shm())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    fn pod() -> Pod {
+        serde_json::from_value(
+            json!({"metadata": {"name": "web-0", "namespace": "n", "uid": "u"}, "spec": {
+            "containers": [], "hostAliases": [{"ip": "192.0.2.1", "hostnames": ["a", "b"]}],
+            "dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.53"], "searches": ["x", "y"],
+                "options": [{"name": "ndots", "value": "5"}, {"name": "edns0"}]}}}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn hosts_file() {
+        let pod = pod();
+        let text = hosts(PodView::new(&pod).unwrap(), &["10.42.0.9".parse().unwrap()]);
+        assert!(
+            text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("10.42.0.9\tweb-0\n\n# Entries added by HostAliases.\n192.0.2.1\ta\tb\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn resolver() {
+        let spec = pod().spec.unwrap();
+        let own = "nameserver 192.0.2.53\nsearch x y\noptions ndots:5 edns0\n";
+        assert_eq!(resolv_conf(&spec, "nameserver 1.1.1.1"), own);
+        let inherits = PodSpec {
+            dns_policy: Some("Default".into()),
+            ..spec
+        };
+        assert_eq!(
+            resolv_conf(&inherits, "nameserver 1.1.1.1"),
+            format!("nameserver 1.1.1.1\n{own}")
+        );
+    }
+}

@@ -1,0 +1,454 @@
+//! Starting one attempt of a container: image, configuration, bundle, task. A straight list of steps, each
+//! with its own failure; a record is on disk before anything runs.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError, stdio::StdioUri};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Context, PodDirs};
+use super::failure::{FailureKind, StartFailure};
+use super::pull;
+use super::record::{Exit, Record, RuntimeKind, State, write_atomic};
+use super::view::{PodView, spec_hash};
+use crate::bundle::mounts::Bind;
+use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
+use crate::env::objects::Names;
+use crate::env::{self, Environment, Sources};
+use crate::events::Severity::Normal;
+use crate::images::{Image, ImageKind, Rootfs};
+use crate::volumes;
+
+/// Exit code and reason of a task that could not be started, as containerd gives them.
+const START_ERROR_CODE: i32 = 128;
+const START_ERROR: &str = "StartError";
+/// Where the termination message is inside a container that names no path.
+const TERMINATION_PATH: &str = "/dev/termination-log";
+/// File of an attempt that receives it.
+pub const TERMINATION_FILE: &str = "termination-log";
+const SIGTERM: u32 = 15;
+
+/// One start.
+pub struct Job {
+    pub pod: Arc<Pod>,
+    pub container: String,
+    pub attempt: u32,
+    pub ips: Vec<IpAddr>,
+    pub namespaces: Namespaces,
+    pub cancel: CancellationToken,
+}
+
+/// Runs the job to a running task.
+pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> {
+    let Some(pod) = PodView::new(&job.pod) else {
+        return Err(StartFailure::cancelled());
+    };
+    let Some((container, _)) = pod.container(&job.container) else {
+        return Err(StartFailure::cancelled());
+    };
+    let image = job
+        .cancel
+        .run_until_cancelled(pull::ensure(&ctx, pod, container))
+        .await;
+    let image = image.unwrap_or_else(|| Err(StartFailure::cancelled()))?;
+    let prepared = prepare(&ctx, &job, pod, container, &image).await?;
+    let event = |reason, text: &str| {
+        ctx.recorder.container(
+            pod,
+            &container.name,
+            Normal,
+            reason,
+            format!("{text} container: {}", container.name),
+        );
+    };
+    event("Created", "Created");
+    if job.cancel.is_cancelled() {
+        discard(&ctx, pod, &prepared.record);
+        return Err(StartFailure::cancelled());
+    }
+    let record = launch(&ctx, pod, prepared).await?;
+    event("Started", "Started");
+    Ok(record)
+}
+
+/// A bundle on disk with its record.
+struct Prepared {
+    record: Record,
+    dir: PathBuf,
+    rootfs: Vec<RootfsMount>,
+    terminal: bool,
+}
+
+/// Everything decided for one attempt, before it is written.
+struct Build<'a> {
+    ctx: &'a Context,
+    job: &'a Job,
+    pod: PodView<'a>,
+    container: &'a Container,
+    image: &'a Image,
+    id: String,
+    rootfs: Rootfs,
+    environment: Environment,
+    identity: identity::Identity,
+    volumes: Vec<Bind>,
+    dirs: PodDirs,
+}
+
+async fn prepare(
+    ctx: &Context,
+    job: &Job,
+    pod: PodView<'_>,
+    container: &Container,
+    image: &Image,
+) -> Result<Prepared, StartFailure> {
+    let environment = environment(ctx, job, pod, container).await?;
+    let identity = identity(ctx, pod, container, image)?;
+    let dirs = ctx.dirs(pod);
+    let all = pod.spec.volumes.as_deref().unwrap_or_default();
+    let volumes =
+        volumes::binds(&dirs.volumes(), all, container, &environment).map_err(StartFailure::config)?;
+    let id = hex::encode(rand::random::<[u8; 32]>());
+    let rootfs = {
+        let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
+        tokio::task::spawn_blocking(move || images.prepare(&image, &key)).await
+    };
+    let rootfs = rootfs
+        .map_err(StartFailure::create)?
+        .map_err(StartFailure::create)?;
+    let build = Build {
+        ctx,
+        job,
+        pod,
+        container,
+        image,
+        id,
+        rootfs,
+        environment,
+        identity,
+        volumes,
+        dirs,
+    };
+    let record = build.record();
+    if let Err(error) = build.write(&record) {
+        discard(ctx, pod, &record);
+        return Err(StartFailure::create(format!(
+            "failed to write the bundle of the container: {error}"
+        )));
+    }
+    Ok(build.prepared(record))
+}
+
+async fn environment(
+    ctx: &Context,
+    job: &Job,
+    pod: PodView<'_>,
+    container: &Container,
+) -> Result<Environment, StartFailure> {
+    let objects = Names::of_environment(container)
+        .fetch(&ctx.options.client, pod.namespace())
+        .await;
+    let objects = objects.map_err(StartFailure::config)?;
+    let facts = ctx.facts(pod, &job.ips);
+    let sources = Sources {
+        facts: &facts,
+        objects: &objects,
+        services: &ctx.all_services(),
+    };
+    env::environment(container, &sources).map_err(StartFailure::config)
+}
+
+/// A guest without a kernel has no user; a native process is who the Pod and the image say.
+fn identity(
+    ctx: &Context,
+    pod: PodView<'_>,
+    container: &Container,
+    image: &Image,
+) -> Result<identity::Identity, StartFailure> {
+    if image.kind == ImageKind::Wasm {
+        return Ok(identity::Identity::default());
+    }
+    let wish = identity::wish(pod, container, &image.config.user).map_err(StartFailure::config)?;
+    let found = ctx.images.user(image, &wish.user).map_err(StartFailure::create)?;
+    Ok(wish.granted(found.uid, found.gid, &found.additional_gids, &found.home))
+}
+
+impl Build<'_> {
+    fn record(&self) -> Record {
+        let runtime = match self.rootfs {
+            Rootfs::Native { .. } => RuntimeKind::Native,
+            Rootfs::Wasm { .. } => RuntimeKind::Wasm,
+        };
+        Record {
+            id: self.id.clone(),
+            pod_uid: self.pod.uid().to_owned(),
+            pod_namespace: self.pod.namespace().to_owned(),
+            pod_name: self.pod.name().to_owned(),
+            container: self.container.name.clone(),
+            attempt: self.job.attempt,
+            image: self.image.reference.clone(),
+            image_id: self.image.repo_digest.clone(),
+            runtime,
+            address: None,
+            stop_signal: stop_signal(&self.image.config.stop_signal),
+            log_path: self.dirs.log(&self.container.name, self.job.attempt),
+            spec_hash: spec_hash(self.container),
+            boot_id: self.ctx.boot_id.clone(),
+            created_at: Timestamp::now(),
+            state: State::Created,
+        }
+    }
+
+    fn attempt_dir(&self) -> PathBuf {
+        self.dirs.attempt(&self.container.name, self.job.attempt)
+    }
+
+    /// Writes the bundle, and the record last.
+    fn write(&self, record: &Record) -> io::Result<()> {
+        let dir = self.attempt_dir();
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let bundle = self.dirs.bundle(&self.container.name, self.job.attempt);
+        fs::create_dir_all(bundle.join("rootfs"))?;
+        make_log_directory(&record.log_path)?;
+        let message = dir.join(TERMINATION_FILE);
+        fs::write(&message, "")?;
+        // Any user of the container may leave its last words.
+        fs::set_permissions(&message, fs::Permissions::from_mode(0o666))?;
+        let config = serde_json::to_vec(&self.config(&message))?;
+        write_atomic(&bundle.join("config.json"), &config)?;
+        record.save(&dir)
+    }
+
+    fn config(&self, message: &Path) -> oci_spec::runtime::Spec {
+        let digest = match &self.rootfs {
+            Rootfs::Native { .. } => String::new(),
+            Rootfs::Wasm { digest, .. } => digest.to_string(),
+        };
+        let runtime = match &self.rootfs {
+            Rootfs::Native { .. } => Runtime::Native,
+            Rootfs::Wasm { module, cache, .. } => Runtime::Wasm {
+                module,
+                digest: &digest,
+                cache,
+            },
+        };
+        bundle::spec(&Parts {
+            pod: self.pod,
+            container: self.container,
+            id: &self.id,
+            cluster: &self.ctx.options.cluster,
+            image: &self.image.config,
+            environment: &self.environment,
+            identity: &self.identity,
+            runtime,
+            files: &self.files(message),
+            volumes: &self.volumes,
+            namespaces: &self.job.namespaces,
+            hostname: &self.pod.hostname(),
+            memory_capacity: self.ctx.memory_capacity,
+        })
+    }
+
+    /// Files every native container gets.
+    fn files(&self, message: &Path) -> Vec<Bind> {
+        let sealed = self
+            .container
+            .security_context
+            .as_ref()
+            .and_then(|s| s.read_only_root_filesystem);
+        let sealed = sealed == Some(true);
+        let path = self
+            .container
+            .termination_message_path
+            .as_deref()
+            .filter(|p| !p.is_empty());
+        vec![
+            Bind::new(self.dirs.file("etc-hosts"), "/etc/hosts", sealed),
+            Bind::new(self.dirs.file("hostname"), "/etc/hostname", sealed),
+            Bind::new(self.dirs.file("resolv.conf"), "/etc/resolv.conf", sealed),
+            Bind::new(self.dirs.shm(), "/dev/shm", false),
+            Bind::new(message, path.unwrap_or(TERMINATION_PATH), false),
+        ]
+    }
+
+    fn prepared(self, record: Record) -> Prepared {
+        let dir = self.attempt_dir();
+        let rootfs = match self.rootfs {
+            Rootfs::Native { mounts } => mounts
+                .into_iter()
+                .map(|m| RootfsMount {
+                    kind: m.fs_type,
+                    source: m.source,
+                    options: m.options,
+                })
+                .collect(),
+            Rootfs::Wasm { .. } => Vec::new(),
+        };
+        Prepared {
+            record,
+            dir,
+            rootfs,
+            terminal: self.container.tty == Some(true),
+        }
+    }
+}
+
+fn make_log_directory(log: &Path) -> io::Result<()> {
+    log.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// The image's `StopSignal`, a name with or without SIG or a number.
+fn stop_signal(text: &str) -> u32 {
+    let text = text.trim();
+    if text.is_empty() {
+        return SIGTERM;
+    }
+    if let Ok(number) = text.parse::<u32>() {
+        return if (1..=64).contains(&number) {
+            number
+        } else {
+            SIGTERM
+        };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") {
+        upper
+    } else {
+        format!("SIG{upper}")
+    };
+    name.parse::<nix::sys::signal::Signal>()
+        .map_or(SIGTERM, |signal| signal as u32)
+}
+
+/// Makes and starts the task. What fails here has counted as an attempt.
+async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Result<Record, StartFailure> {
+    let Prepared {
+        mut record,
+        dir,
+        rootfs,
+        terminal,
+    } = prepared;
+    let bundle = dir.join("bundle");
+    match run(ctx, &mut record, &dir, &bundle, rootfs, terminal).await {
+        Ok(()) => Ok(record),
+        Err(message) => {
+            let shim = ctx.shim(record.runtime);
+            if let Err(error) = shim.delete(&record.id, &bundle).await {
+                tracing::debug!(%error, id = record.id, "the shim had nothing to clean up");
+            }
+            release(ctx, &record.id);
+            Err(failed_attempt(pod, record, &dir, message))
+        }
+    }
+}
+
+async fn run(
+    ctx: &Context,
+    record: &mut Record,
+    dir: &Path,
+    bundle: &Path,
+    rootfs: Vec<RootfsMount>,
+    terminal: bool,
+) -> Result<(), String> {
+    let address = ctx.shim(record.runtime).start(&record.id, bundle).await;
+    let address = address.map_err(|e| format!("failed to start shim: {e}"))?;
+    record.address = Some(address.clone());
+    record
+        .save(dir)
+        .map_err(|e| format!("failed to save the record of the container: {e}"))?;
+    let task = TaskClient::new(address);
+    let request = CreateTask {
+        id: record.id.clone(),
+        bundle: bundle.to_owned(),
+        rootfs,
+        terminal,
+        stdin: String::new(),
+        stdout: StdioUri::cri(&record.log_path),
+        stderr: StdioUri::cri(&record.log_path),
+    };
+    task.create(&request)
+        .await
+        .map_err(|e| format!("failed to create containerd task: failed to create shim task: {e}"))?;
+    if let Err(error) = task.start(&record.id).await {
+        give_up(&task, &record.id).await;
+        return Err(format!(
+            "failed to start containerd task {:?}: {error}",
+            record.id
+        ));
+    }
+    record.state = State::Running {
+        started_at: Timestamp::now(),
+    };
+    record
+        .save(dir)
+        .map_err(|e| format!("failed to save the record of the container: {e}"))
+}
+
+/// Removes a task that was created and did not start.
+async fn give_up(task: &TaskClient, id: &String) {
+    match task.delete(id).await {
+        Ok(_) | Err(TaskError::NotFound(_)) => {}
+        Err(error) => tracing::warn!(%error, id, "a task that did not start could not be deleted"),
+    }
+}
+
+fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, message: String) -> StartFailure {
+    record.state = State::Exited(Exit {
+        started_at: None,
+        finished_at: Some(Timestamp::now()),
+        exit_code: START_ERROR_CODE,
+        reason: START_ERROR.into(),
+        message: Some(message.clone()),
+    });
+    if let Err(error) = record.save(dir) {
+        tracing::warn!(%error, pod = %pod.full_name(), "the record of a failed start was not saved");
+    }
+    StartFailure {
+        reason: "RunContainerError",
+        message,
+        kind: FailureKind::Attempt(Box::new(record)),
+    }
+}
+
+/// Removes what was prepared for an attempt that will not be.
+fn discard(ctx: &Context, pod: PodView<'_>, record: &Record) {
+    release(ctx, &record.id);
+    let dir = ctx.dirs(pod).attempt(&record.container, record.attempt);
+    if let Err(error) = fs::remove_dir_all(&dir) {
+        tracing::warn!(%error, path = %dir.display(), "cannot remove a given-up attempt");
+    }
+}
+
+/// Gives back an attempt's root filesystem.
+pub fn release(ctx: &Context, id: &str) {
+    if let Err(error) = ctx.images.release(id) {
+        tracing::warn!(%error, id, "cannot release a snapshot");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn stop_signals() {
+        for (text, number) in [
+            ("", 15),
+            ("SIGQUIT", 3),
+            ("quit", 3),
+            ("9", 9),
+            ("SIGNOTHING", 15),
+            ("0", 15),
+            ("1000", 15),
+        ] {
+            assert_eq!(super::stop_signal(text), number, "{text}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Tasks at shims: taking them back after a restart of the agent, waiting for their end, stopping them.
+//! Knows the Task API only; what an end means is `termination`'s and `plan`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskError, TaskStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::context::Context;
+use super::record::{Exit, Record, State};
+use super::start::release;
+use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
+use super::termination;
+use super::view::PodView;
+
+const SIGKILL: u32 = 9;
+/// SIGKILL is sent again this often until the end is seen: a shim may have been starting the process.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
+/// Attempts to reach a shim whose connection broke, before its containers count as lost.
+const RECONNECTS: u32 = 3;
+/// Time between them.
+const RECONNECT_AFTER: Duration = Duration::from_millis(200);
+
+/// What became of a recorded task while nobody watched.
+pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Record {
+    if record.exit().is_some() {
+        return record;
+    }
+    if record.boot_id != ctx.boot_id {
+        return lost(ctx, pod, record).await;
+    }
+    let Some(address) = record.address.clone() else {
+        return lost(ctx, pod, record).await;
+    };
+    match TaskClient::new(address.clone()).state(&record.id).await {
+        Ok(state) => match (state.status, record.is_running()) {
+            (TaskStatus::Stopped, _) => ended(ctx, pod, record, state.exit).await,
+            (TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing, true) => record,
+            (TaskStatus::Running, false) => mark_running(ctx, pod, record),
+            _ => lost(ctx, pod, record).await,
+        },
+        Err(error) => {
+            tracing::info!(%error, id = record.id, "a task is gone");
+            lost(ctx, pod, record).await
+        }
+    }
+}
+
+/// The agent died between Start and the record of it: the start time is the best known, the creation's.
+fn mark_running(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
+    record.state = State::Running {
+        started_at: record.created_at,
+    };
+    save(ctx, pod, &record);
+    record
+}
+
+/// Waits for the end of a running attempt and settles it.
+pub async fn wait(ctx: Arc<Context>, pod: Arc<Pod>, record: Record) -> Record {
+    let Some(address) = record.address.clone() else {
+        return lost(&ctx, &pod, record).await;
+    };
+    let client = TaskClient::new(address);
+    let mut failures = 0;
+    loop {
+        match client.wait(&record.id).await {
+            Ok(exit) => return ended(&ctx, &pod, record, Some(exit)).await,
+            Err(TaskError::Disconnected(_)) if failures < RECONNECTS => {
+                failures += 1;
+                tokio::time::sleep(RECONNECT_AFTER).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, id = record.id, "a task was lost");
+                return lost(&ctx, &pod, record).await;
+            }
+        }
+    }
+}
+
+/// Records the exit, then lets the shim forget the task.
+async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskExit>) -> Record {
+    let exit = exit.unwrap_or(TaskExit {
+        status: UNKNOWN_EXIT_CODE as u32,
+        at: Timestamp::now(),
+    });
+    if let Some(view) = PodView::new(pod) {
+        let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
+        let container = view.container(&record.container).map(|(c, _)| c);
+        record.state = State::Exited(termination::exit(&record, &dir, container, exit));
+    }
+    save(ctx, pod, &record);
+    if let Some(address) = record.address.clone() {
+        let client = TaskClient::new(address);
+        match client.delete(&record.id).await {
+            Ok(_) | Err(TaskError::NotFound(_)) => {}
+            Err(error) => tracing::warn!(%error, id = record.id, "a stopped task could not be deleted"),
+        }
+        if let Err(error) = client.shutdown(&record.id).await {
+            tracing::debug!(%error, id = record.id, "the shim stays");
+        }
+    }
+    release(ctx, &record.id);
+    record
+}
+
+/// Settles an attempt whose task is nowhere: what is left of it on the host is removed.
+async fn lost(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
+    if let Some(view) = PodView::new(pod) {
+        let bundle = ctx.dirs(view).bundle(&record.container, record.attempt);
+        if let Err(error) = ctx.shim(record.runtime).delete(&record.id, &bundle).await {
+            tracing::warn!(%error, id = record.id, "cleaning up after a lost task failed");
+        }
+    }
+    record.state = State::Exited(Exit {
+        started_at: record.started_at(),
+        finished_at: Some(Timestamp::now()),
+        exit_code: UNKNOWN_EXIT_CODE,
+        reason: UNKNOWN_REASON.into(),
+        message: Some(UNKNOWN_MESSAGE.into()),
+    });
+    save(ctx, pod, &record);
+    release(ctx, &record.id);
+    record
+}
+
+fn save(ctx: &Context, pod: &Pod, record: &Record) {
+    let Some(view) = PodView::new(pod) else { return };
+    let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
+    if let Err(error) = record.save(&dir) {
+        tracing::error!(%error, path = %dir.display(), "the record of a container was not saved");
+    }
+}
+
+/// Asks a task to stop and, after `grace`, makes it. Runs until dropped: the end itself is `wait`'s to see.
+pub async fn stop(record: Record, grace: Duration) {
+    let Some(address) = record.address.clone() else {
+        return;
+    };
+    let client = TaskClient::new(address);
+    signal(&client, &record, record.stop_signal).await;
+    tokio::time::sleep(grace).await;
+    loop {
+        signal(&client, &record, SIGKILL).await;
+        tokio::time::sleep(KILL_AGAIN).await;
+    }
+}
+
+async fn signal(client: &TaskClient, record: &Record, signal: u32) {
+    match client.kill(&record.id, signal, signal == SIGKILL).await {
+        Ok(()) | Err(TaskError::NotFound(_)) => {}
+        Err(error) => tracing::debug!(%error, id = record.id, signal, "a signal was not delivered"),
+    }
+}

@@ -1,0 +1,203 @@
+//! The Node object and its Lease: registration, heartbeats, conditions. Owns what the API knows of this node;
+//! refuses to know its Pods.
+
+pub mod lease;
+pub mod node;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::wait::await_condition;
+use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::Host;
+use crate::options::NodeOptions;
+use node::Facts;
+
+/// How often the status is looked at; upstream's nodeStatusUpdateFrequency.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// How often it is written when nothing changed; upstream's nodeStatusReportFrequency.
+const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// Time a control plane may take to come up before a node gives up on its first registration.
+const REGISTER_LIMIT: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_millis(500);
+/// Time the controller may take to give the node its range of Pod addresses.
+const CIDR_LIMIT: Duration = Duration::from_secs(120);
+
+/// Why a node could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    #[error(
+        "node {node} could not be registered within {limit:?}: {source}; is the API server up, and may this node's certificate speak for it?"
+    )]
+    Register {
+        node: String,
+        limit: Duration,
+        source: Box<kube::Error>,
+    },
+    #[error("node {node} got no podCIDR within {limit:?}; is a node controller running, or give --pod-cidr")]
+    NoCidr { node: String, limit: Duration },
+    #[error("watching node {node} failed: {source}")]
+    Watch {
+        node: String,
+        source: kube::runtime::wait::Error,
+    },
+    #[error("node {node} has the podCIDR {text:?}, which is no network")]
+    BadCidr { node: String, text: String },
+}
+
+/// The node as the API shall know it.
+pub struct Registration {
+    api: Api<Node>,
+    facts: Facts,
+}
+
+impl Registration {
+    /// Until [`Registration::network_is_ready`] the node reports that it is not ready.
+    pub fn new(options: &NodeOptions, host: Host, ip: Option<IpAddr>, kubelet_port: u16) -> Self {
+        let facts = Facts {
+            host,
+            ip,
+            network_ready: false,
+            kubelet_port,
+            name: options.node_name.clone(),
+            labels: options.labels.clone(),
+            max_pods: options.max_pods,
+            data_dir: options.data_dir.clone(),
+        };
+        Registration {
+            api: Api::all(options.client.clone()),
+            facts,
+        }
+    }
+
+    /// From now on the node reports to be ready, at `ip`.
+    pub fn network_is_ready(&mut self, ip: IpAddr) {
+        self.facts.ip = Some(ip);
+        self.facts.network_ready = true;
+    }
+
+    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        node::capacity(&self.facts)
+    }
+
+    /// Creates or updates the Node, trying until the API server answers.
+    pub async fn register(&self) -> Result<Node, RegisterError> {
+        let started = tokio::time::Instant::now();
+        loop {
+            match self.put().await {
+                Ok(node) => return Ok(node),
+                Err(source) if started.elapsed() > REGISTER_LIMIT => {
+                    let node = self.facts.name.clone();
+                    return Err(RegisterError::Register {
+                        node,
+                        limit: REGISTER_LIMIT,
+                        source: Box::new(source),
+                    });
+                }
+                Err(error) => tracing::debug!(%error, "registering the node failed; trying again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn put(&self) -> Result<Node, kube::Error> {
+        let wanted = node::object(&self.facts);
+        if self.api.get_opt(&self.facts.name).await?.is_none() {
+            match self.api.create(&PostParams::default(), &wanted).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let labels = json!({"metadata": {"labels": wanted.metadata.labels}});
+        self.api
+            .patch(&self.facts.name, &PatchParams::default(), &Patch::Merge(labels))
+            .await?;
+        self.write_status(&[]).await
+    }
+
+    async fn write_status(&self, old: &[NodeCondition]) -> Result<Node, kube::Error> {
+        let patch = Patch::Strategic(json!({"status": self.status(old)}));
+        self.api
+            .patch_status(&self.facts.name, &PatchParams::default(), &patch)
+            .await
+    }
+
+    fn status(&self, old: &[NodeCondition]) -> Value {
+        json!(node::status(&self.facts, old, Timestamp::now()))
+    }
+
+    /// The range of Pod addresses the cluster gave this node.
+    pub async fn pod_cidr(&self) -> Result<IpNet, RegisterError> {
+        let name = &self.facts.name;
+        let has_cidr = |node: Option<&Node>| cidr_of(node).is_some();
+        let found = await_condition(self.api.clone(), name, has_cidr);
+        let found = tokio::time::timeout(CIDR_LIMIT, found).await;
+        let found = found.map_err(|_| RegisterError::NoCidr {
+            node: name.clone(),
+            limit: CIDR_LIMIT,
+        })?;
+        let node = found.map_err(|source| RegisterError::Watch {
+            node: name.clone(),
+            source,
+        })?;
+        let text = cidr_of(node.as_ref()).unwrap_or_default();
+        text.parse().map_err(|_| RegisterError::BadCidr {
+            node: name.clone(),
+            text,
+        })
+    }
+
+    /// Keeps the status current until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(STATUS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last: Option<(Value, tokio::time::Instant)> = None;
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let heartbeat = self.beat(&mut last);
+            match shutdown.run_until_cancelled(heartbeat).await {
+                Some(Err(error)) => tracing::warn!(%error, "the status of the node was not written"),
+                Some(Ok(())) => {}
+                None => return,
+            }
+        }
+    }
+
+    async fn beat(&self, last: &mut Option<(Value, tokio::time::Instant)>) -> Result<(), kube::Error> {
+        let Some(node) = self.api.get_opt(&self.facts.name).await? else {
+            self.put().await?;
+            return Ok(());
+        };
+        let old = node.status.and_then(|s| s.conditions).unwrap_or_default();
+        let now = node::without_heartbeats(self.status(&old));
+        let reflected = old.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+        let same = last
+            .as_ref()
+            .is_some_and(|(said, at)| *said == now && at.elapsed() < REPORT_EVERY);
+        if !(same && reflected) {
+            self.write_status(&old).await?;
+            *last = Some((now, tokio::time::Instant::now()));
+        }
+        Ok(())
+    }
+}
+
+fn cidr_of(node: Option<&Node>) -> Option<String> {
+    node?
+        .spec
+        .as_ref()?
+        .pod_cidr
+        .clone()
+        .filter(|cidr| !cidr.is_empty())
+}

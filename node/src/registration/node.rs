@@ -1,0 +1,252 @@
+//! The Node object: labels, capacity, conditions with upstream's reasons and messages. Pure but for reading
+//! how full disk, memory and process table are.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::Value;
+
+use crate::host::{self, Host};
+
+/// The Kubernetes version this agent speaks, with whose it is.
+pub const KUBELET_VERSION: &str = "v1.36.2+amphipod";
+/// Upstream's hard eviction thresholds: less than this is pressure.
+const MEMORY_RESERVE: u64 = 100 << 20;
+const DISK_FREE_PERCENT: u64 = 10;
+const INODES_FREE_PERCENT: u64 = 5;
+const PIDS_FREE_PERCENT: u64 = 5;
+
+/// What a Node object is made from.
+pub struct Facts {
+    pub name: String,
+    pub host: Host,
+    pub ip: Option<IpAddr>,
+    pub network_ready: bool,
+    pub kubelet_port: u16,
+    pub labels: BTreeMap<String, String>,
+    pub max_pods: u32,
+    pub data_dir: PathBuf,
+}
+
+/// The object to create.
+pub fn object(facts: &Facts) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(facts.name.clone()),
+            labels: Some(labels(facts)),
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    }
+}
+
+fn labels(facts: &Facts) -> BTreeMap<String, String> {
+    let arch = facts.host.architecture;
+    let known = [
+        ("beta.kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/hostname", facts.name.as_str()),
+    ];
+    let known = known.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+    facts.labels.clone().into_iter().chain(known).collect()
+}
+
+/// `capacity` and `allocatable`: nothing is reserved.
+pub fn capacity(facts: &Facts) -> BTreeMap<String, Quantity> {
+    let disk = host::disk(&facts.data_dir).map_or(0, |d| d.bytes);
+    [
+        ("cpu", facts.host.processors.to_string()),
+        ("memory", format!("{}Ki", facts.host.memory_bytes / 1024)),
+        ("pods", facts.max_pods.to_string()),
+        ("ephemeral-storage", format!("{}Ki", disk / 1024)),
+        ("hugepages-1Gi", "0".to_owned()),
+        ("hugepages-2Mi", "0".to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect()
+}
+
+/// The whole status; `old` conditions keep their transition times.
+pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatus {
+    let address = |kind: &str, address: String| NodeAddress {
+        type_: kind.to_owned(),
+        address,
+    };
+    NodeStatus {
+        addresses: Some(
+            facts
+                .ip
+                .map(|ip| address("InternalIP", ip.to_string()))
+                .into_iter()
+                .chain([address("Hostname", facts.name.clone())])
+                .collect(),
+        ),
+        capacity: Some(capacity(facts)),
+        allocatable: Some(capacity(facts)),
+        conditions: Some(conditions(&Pressure::read(facts), facts.network_ready, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(facts.kubelet_port),
+            }),
+        }),
+        node_info: Some(NodeSystemInfo {
+            architecture: facts.host.architecture.to_owned(),
+            boot_id: facts.host.boot_id.clone(),
+            container_runtime_version: format!("amphipod://{}", env!("CARGO_PKG_VERSION")),
+            kernel_version: facts.host.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            machine_id: facts.host.machine_id.clone(),
+            operating_system: "linux".to_owned(),
+            os_image: facts.host.os_image.clone(),
+            swap: None,
+            system_uuid: facts.host.system_uuid.clone(),
+        }),
+        ..NodeStatus::default()
+    }
+}
+
+/// What runs short.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pressure {
+    pub memory: bool,
+    pub disk: bool,
+    pub pids: bool,
+}
+
+impl Pressure {
+    fn read(facts: &Facts) -> Pressure {
+        let below = |free: u64, of: u64, percent: u64| of > 0 && free < of / 100 * percent;
+        let disk = host::disk(&facts.data_dir).is_ok_and(|d| {
+            below(d.free_bytes, d.bytes, DISK_FREE_PERCENT)
+                || below(d.free_inodes, d.inodes, INODES_FREE_PERCENT)
+        });
+        let pids = host::processes()
+            .is_some_and(|(used, most)| below(most.saturating_sub(used), most, PIDS_FREE_PERCENT));
+        Pressure {
+            memory: host::available_memory().is_some_and(|free| free < MEMORY_RESERVE),
+            disk,
+            pids,
+        }
+    }
+}
+
+/// A condition's type, status, reason and message.
+type Said = (&'static str, bool, &'static str, &'static str);
+
+fn conditions(pressure: &Pressure, ready: bool, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+    let said: [Said; 4] = [
+        match pressure.memory {
+            false => (
+                "MemoryPressure",
+                false,
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            true => (
+                "MemoryPressure",
+                true,
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+        },
+        match pressure.disk {
+            false => (
+                "DiskPressure",
+                false,
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+            true => (
+                "DiskPressure",
+                true,
+                "KubeletHasDiskPressure",
+                "kubelet has disk pressure",
+            ),
+        },
+        match pressure.pids {
+            false => (
+                "PIDPressure",
+                false,
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
+            true => (
+                "PIDPressure",
+                true,
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+            ),
+        },
+        match ready {
+            true => ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+            false => (
+                "Ready",
+                false,
+                "KubeletNotReady",
+                "the Pod network of this node is not up yet",
+            ),
+        },
+    ];
+    said.into_iter().map(|said| dated(said, old, now)).collect()
+}
+
+fn dated((kind, holds, reason, message): Said, old: &[NodeCondition], now: Timestamp) -> NodeCondition {
+    let status = if holds { "True" } else { "False" };
+    let before = old.iter().find(|c| c.type_ == kind && c.status == status);
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(Time(now)),
+        last_transition_time: Some(
+            before
+                .and_then(|c| c.last_transition_time.clone())
+                .unwrap_or(Time(now)),
+        ),
+    }
+}
+
+/// A status as JSON without what changes at every look.
+pub fn without_heartbeats(mut status: Value) -> Value {
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastHeartbeatTime"] = Value::Null;
+        condition["lastTransitionTime"] = Value::Null;
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transition_is_dated_and_kept() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let calm = Pressure::default();
+        let first = conditions(&calm, true, &[], at(1));
+        let second = conditions(&calm, true, &first, at(2));
+        let time = |list: &[NodeCondition], kind: &str| {
+            let found = list.iter().find(|c| c.type_ == kind).unwrap();
+            (
+                found.status.clone(),
+                found.last_transition_time.clone().unwrap().0,
+            )
+        };
+        assert_eq!(time(&second, "Ready"), ("True".into(), at(1)));
+        let tight = conditions(&Pressure { memory: true, ..calm }, true, &second, at(3));
+        assert_eq!(time(&tight, "MemoryPressure"), ("True".into(), at(3)));
+        assert_eq!(time(&tight, "DiskPressure"), ("False".into(), at(1)));
+    }
+}

@@ -1,0 +1,191 @@
+//! Directories, tmpfs mounts and host paths behind volumes. Owns what is mounted below a Pod's directory and
+//! its removal.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Why something on the host could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("hostPath type check failed: {} is not a {kind}", path.display())]
+    Type { path: PathBuf, kind: &'static str },
+    #[error("hostPath type {0:?} is unknown")]
+    UnknownType(String),
+    #[error("{step} {}: {source}", path.display())]
+    Io {
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> HostError + 'a {
+    move |source| HostError::Io {
+        step,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes a directory with its parents; `mode` holds whatever the umask.
+pub fn make_dir(path: &Path, mode: u32) -> Result<(), HostError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(at("create", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at("change the mode of", path))
+}
+
+/// Gives a directory to a group, with the setgid bit so that new files follow (`fsGroup`).
+pub fn give_to_group(path: &Path, gid: u32) -> Result<(), HostError> {
+    chown(path, None, Some(gid)).map_err(at("change the group of", path))?;
+    let mode = fs::metadata(path)
+        .map_err(at("inspect", path))?
+        .permissions()
+        .mode();
+    let shared = (mode & 0o7777) | 0o2070;
+    fs::set_permissions(path, fs::Permissions::from_mode(shared)).map_err(at("change the mode of", path))
+}
+
+/// Mounts a tmpfs at `path` unless one is there; `size` in bytes.
+pub fn mount_tmpfs(path: &Path, size: Option<u64>, mode: u32) -> Result<(), HostError> {
+    make_dir(path, mode)?;
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    let options = match size {
+        Some(bytes) => format!("mode={mode:o},size={bytes}"),
+        None => format!("mode={mode:o}"),
+    };
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
+        .map_err(|e| at("mount a tmpfs at", path)(e.into()))
+}
+
+fn is_mount_point(path: &Path) -> Result<bool, HostError> {
+    Ok(mounts_under(path)?.iter().any(|m| m == path))
+}
+
+/// Mount points at and below `dir`, innermost last (proc_pid_mountinfo(5)).
+fn mounts_under(dir: &Path) -> Result<Vec<PathBuf>, HostError> {
+    let table = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(table).map_err(at("read", table))?;
+    let points = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape);
+    Ok(points.filter(|point| point.starts_with(dir)).collect())
+}
+
+/// Octal escapes of mountinfo: space, tab, newline, backslash.
+fn unescape(field: &str) -> PathBuf {
+    let plain = field
+        .replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\");
+    PathBuf::from(plain)
+}
+
+/// Unmounts everything at and below `dir`.
+pub fn unmount_under(dir: &Path) -> Result<(), HostError> {
+    for point in mounts_under(dir)?.iter().rev() {
+        umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|e| at("unmount", point)(e.into()))?;
+    }
+    Ok(())
+}
+
+/// Removes `dir` with everything in it, mounts first. Absent is fine.
+pub fn remove_tree(dir: &Path) -> Result<(), HostError> {
+    unmount_under(dir)?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Checks or makes a hostPath as its type says (core/v1 HostPathVolumeSource).
+pub fn host_path(path: &Path, kind: &str) -> Result<(), HostError> {
+    let metadata = fs::metadata(path);
+    let is = |test: fn(&fs::FileType) -> bool| metadata.as_ref().is_ok_and(|m| test(&m.file_type()));
+    let need = |holds: bool, kind| {
+        if holds {
+            Ok(())
+        } else {
+            Err(HostError::Type {
+                path: path.to_owned(),
+                kind,
+            })
+        }
+    };
+    match kind {
+        "" => Ok(()),
+        "DirectoryOrCreate" if metadata.is_err() => make_dir(path, 0o755),
+        "FileOrCreate" if metadata.is_err() => make_file(path),
+        "Directory" | "DirectoryOrCreate" => need(is(fs::FileType::is_dir), "directory"),
+        "File" | "FileOrCreate" => need(is(fs::FileType::is_file), "file"),
+        "Socket" => need(is(fs::FileType::is_socket), "socket"),
+        "CharDevice" => need(is(fs::FileType::is_char_device), "character device"),
+        "BlockDevice" => need(is(fs::FileType::is_block_device), "block device"),
+        other => Err(HostError::UnknownType(other.to_owned())),
+    }
+}
+
+fn make_file(path: &Path) -> Result<(), HostError> {
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map(drop)
+        .map_err(at("create", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(at("change the mode of", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_paths_are_what_their_type_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        fs::write(&file, "").unwrap();
+        for (path, kind, ok) in [
+            (dir.path(), "Directory", true),
+            (dir.path(), "File", false),
+            (file.as_path(), "File", true),
+            (file.as_path(), "Socket", false),
+            (Path::new("/dev/null"), "CharDevice", true),
+            (Path::new("/nonexistent"), "", true),
+            (Path::new("/nonexistent"), "Directory", false),
+            (dir.path(), "Odd", false),
+        ] {
+            assert_eq!(host_path(path, kind).is_ok(), ok, "{} {kind}", path.display());
+        }
+        host_path(&dir.path().join("new/dir"), "DirectoryOrCreate").unwrap();
+        host_path(&dir.path().join("new/dir/file"), "FileOrCreate").unwrap();
+        assert!(dir.path().join("new/dir/file").is_file());
+    }
+
+    #[test]
+    fn a_tmpfs_comes_and_goes() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("a b");
+        mount_tmpfs(&at, Some(1 << 20), 0o777).unwrap();
+        mount_tmpfs(&at, Some(1 << 20), 0o777).unwrap();
+        assert_eq!(mounts_under(dir.path()).unwrap(), [at.clone()], "mounted once");
+        fs::write(at.join("x"), "x").unwrap();
+        remove_tree(dir.path()).unwrap();
+        assert!(!dir.path().exists());
+    }
+}
