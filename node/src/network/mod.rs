@@ -21,15 +21,15 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 
 pub use down::{DownError, down};
-use ipam::Ipam;
 pub use ipam::IpamError;
+use ipam::Ipam;
 pub use links::LinkError;
 use links::Links;
 use names::Names;
 pub use names::{BadClusterId, BadUid};
 pub use nft::NftError;
-use sandbox::Blueprint;
 pub use sandbox::SandboxError;
+use sandbox::Blueprint;
 pub use sysctl::SysctlError;
 
 /// What the network of a node is made from.
@@ -138,14 +138,7 @@ impl Network {
         ensure_bridge(&links, &names, &ipam, config.pod_cidr, mtu).await?;
         let limits = apply_host_settings(&names.bridge());
         services::install_base(&names.table(), &names.bridge(), config.pod_cidr)?;
-        Ok(Self {
-            config,
-            names,
-            ipam,
-            links,
-            mtu,
-            limits,
-        })
+        Ok(Self { config, names, ipam, links, mtu, limits })
     }
 
     /// What does not work on this host and why, one sentence each; empty where everything does.
@@ -191,15 +184,8 @@ impl Network {
         sandbox::unpin(&dir)?;
         let gateway = self.ipam.gateway();
         let hostname = hostname.to_owned();
-        let blueprint = Blueprint {
-            dir: dir.clone(),
-            hostname,
-            ip,
-            gateway,
-            veth: veth.clone(),
-            mtu: self.mtu,
-            sysctls,
-        };
+        let blueprint =
+            Blueprint { dir: dir.clone(), hostname, ip, gateway, veth: veth.clone(), mtu: self.mtu, sysctls };
         sandbox::create(blueprint).await?;
         self.links.attach(&self.links.get(&veth).await?, &bridge).await?;
         Ok(pod_sandbox(&dir, ip, origin))
@@ -220,10 +206,7 @@ impl Network {
     /// The uids of all Pods that have anything here, for finding those nobody knows any more.
     pub fn list(&self) -> Result<BTreeSet<String>, TeardownError> {
         let root = self.config.run_dir.join("ns");
-        let failed = |source| TeardownError::List {
-            path: root.clone(),
-            source,
-        };
+        let failed = |source| TeardownError::List { path: root.clone(), source };
         let mut uids: BTreeSet<String> = self.ipam.owners().into_iter().collect();
         for entry in std::fs::read_dir(&root).map_err(failed)? {
             uids.extend(entry.map_err(failed)?.file_name().into_string());
@@ -238,13 +221,7 @@ impl Network {
 
 fn pod_sandbox(dir: &Path, ip: Ipv4Addr, origin: Origin) -> PodSandbox {
     let [net_path, ipc_path, uts_path] = ["net", "ipc", "uts"].map(|kind| dir.join(kind));
-    PodSandbox {
-        ip,
-        net_path,
-        ipc_path,
-        uts_path,
-        origin,
-    }
+    PodSandbox { ip, net_path, ipc_path, uts_path, origin }
 }
 
 async fn ensure_bridge(
@@ -262,9 +239,7 @@ async fn ensure_bridge(
     if let Some(other) = links.overlapping(range, bridge.index).await? {
         return Err(OpenError::Overlap(range, other));
     }
-    links
-        .add_address(&bridge, ipam.gateway(), range.prefix_len())
-        .await?;
+    links.add_address(&bridge, ipam.gateway(), range.prefix_len()).await?;
     Ok(links.up(&bridge).await?)
 }
 
