@@ -1,1 +1,60 @@
-//! Being written.
+//! Runs native Linux containers under the containerd Task API: one process serves all containers of a Pod.
+//!
+//! The shim is one thread. Each container's first process is forked from it with `clone3`, straight into its
+//! namespaces and cgroup, and sets itself up with ordinary code: a copy of a single-threaded process has a whole
+//! heap. That is faster and smaller than executing a second stage of a large program, and safe as long as the one
+//! thread is one, which `sys::clone` checks. What the container could reach of the shim's program through
+//! `/proc/self/exe` is a read-only mount of it (see `guard`).
+//!
+//! Refuses to know Pods and Kubernetes.
+
+mod cleanup;
+mod container;
+mod guard;
+mod init;
+mod mount_plan;
+mod process;
+mod reaper;
+mod rootfs_plan;
+mod seccomp;
+mod serve;
+mod service;
+mod spec;
+mod streams;
+mod sys;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use amphipod_shim_api::start::{Action, Invocation};
+
+/// Runs the shim as its arguments (without the program's name) say; what fails is said on standard error.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {
+    let words = args.len();
+    let call = Invocation::parse(args)?;
+    match call.action {
+        Action::Start => {
+            let address = serve::start(&call, words)?;
+            std::io::stdout().write_all(address.as_bytes())?;
+        }
+        Action::Serve => serve::serve(&call)?,
+        Action::Delete => {
+            let answer = cleanup::delete(&call)?;
+            std::io::stdout().write_all(&answer)?;
+        }
+    }
+    Ok(())
+}

@@ -85,6 +85,14 @@ impl Cgroup {
             .map(|l| l.dir.as_path())
     }
 
+    /// Each hierarchy's directory, with the name it is usually mounted under (`cpu,cpuacct`, `unified`).
+    pub fn directories(&self) -> impl Iterator<Item = (String, &Path)> {
+        self.legs.iter().map(|leg| {
+            let name = if leg.is_unified() { "unified".to_owned() } else { leg.controllers.join(",") };
+            (name, leg.dir.as_path())
+        })
+    }
+
     /// True when limits are set by v2 files.
     pub fn is_v2(&self) -> bool {
         self.v2_controllers

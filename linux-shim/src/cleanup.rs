@@ -1,0 +1,52 @@
+//! `delete`: what is left of a container whose shim died is killed and removed.
+//!
+//! Only the cgroup is left on the host: every mount was made in the container's own namespace.
+
+use amphipod_shim_api::api::DeleteResponse;
+use amphipod_shim_api::api::protobuf::{Message, MessageField};
+use amphipod_shim_api::cgroup::{CgroupError, CgroupHost};
+use amphipod_shim_api::client::Exit;
+use amphipod_shim_api::start::Invocation;
+
+use crate::serve::{ShimError, bundle};
+use crate::spec;
+
+/// A container that ends this way ended by SIGKILL.
+const KILLED: u32 = 128 + 9;
+
+/// Why a dead shim's container could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot start the event loop: {0}")]
+    Runtime(std::io::Error),
+    #[error("cannot encode the answer: {0}")]
+    Encode(amphipod_shim_api::api::protobuf::Error),
+}
+
+/// Answers an encoded `DeleteResponse`. A bundle that is gone leaves nothing to find.
+pub fn delete(call: &Invocation) -> Result<Vec<u8>, DeleteError> {
+    if let Ok(spec) = spec::load(&bundle(call)?) {
+        let cgroup = CgroupHost::discover()?.cgroup(&spec::cgroup_path(&spec, &call.namespace, &call.id))?;
+        if cgroup.exists() {
+            cgroup.kill()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime.map_err(DeleteError::Runtime)?.block_on(cgroup.remove())?;
+        }
+    }
+    let exit = Exit {
+        status: KILLED,
+        at: jiff::Timestamp::now(),
+    };
+    let answer = DeleteResponse {
+        exit_status: exit.status,
+        exited_at: MessageField::some(exit.wire_time()),
+        ..Default::default()
+    };
+    answer.write_to_bytes().map_err(DeleteError::Encode)
+}

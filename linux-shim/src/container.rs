@@ -1,0 +1,316 @@
+//! A container: its cgroup, its first process, those exec'd into it, and the calls its state allows.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
+use amphipod_shim_api::client::{Exit, TaskStatus};
+use amphipod_shim_api::{TaskError, oom};
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+
+use crate::init::ProcessPlan;
+use crate::process::{ContainerProcess, ProcessError};
+use crate::reaper::Reaper;
+use crate::rootfs_plan::RootfsMount;
+use crate::spec;
+use crate::streams::Addresses;
+
+/// A container and everything in it.
+#[derive(Debug)]
+pub struct Container {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub spec: Spec,
+    cgroup: Cgroup,
+    first: Arc<ContainerProcess>,
+    execs: Mutex<HashMap<String, Exec>>,
+    paused: AtomicBool,
+}
+
+/// A process added to a running container; it is made when it is started.
+#[derive(Debug, Clone)]
+enum Exec {
+    Asked(Box<ProcessPlan>, Addresses),
+    Made(Arc<ContainerProcess>),
+}
+
+/// One process as State describes it.
+#[derive(Debug)]
+pub struct Described {
+    pub pid: u32,
+    pub status: TaskStatus,
+    pub addresses: Addresses,
+    pub exit: Option<Exit>,
+}
+
+fn failed(error: &ProcessError) -> TaskError {
+    TaskError::Internal(format!(
+        "OCI runtime create failed: unable to start container process: {error}"
+    ))
+}
+
+fn cgroup_failed(error: CgroupError) -> TaskError {
+    TaskError::Internal(format!("cgroup: {error}"))
+}
+
+/// What Create asks for.
+#[derive(Debug)]
+pub struct Asked {
+    pub id: String,
+    pub namespace: String,
+    pub bundle: PathBuf,
+    pub rootfs: Vec<RootfsMount>,
+    pub addresses: Addresses,
+}
+
+impl Container {
+    /// Makes a container whose program waits for [`Container::start`]. On failure nothing of it is left.
+    pub async fn create(reaper: &Reaper, asked: Asked) -> Result<Self, TaskError> {
+        let spec = spec::load(&asked.bundle).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        let path = spec::cgroup_path(&spec, &asked.namespace, &asked.id);
+        let (mut plan, limits) = spec::plan(&spec, &asked.bundle, &path, asked.rootfs)
+            .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        plan.process.terminal = plan
+            .process
+            .terminal
+            .or(asked.addresses.terminal.then_some((0, 0)));
+        let addresses = Addresses {
+            terminal: plan.process.terminal.is_some(),
+            ..asked.addresses
+        };
+        make_rootfs_dir(&plan.rootfs)?;
+        let made = match limit(&plan.cgroup, &limits) {
+            Ok(()) => ContainerProcess::create(reaper, &plan, &addresses)
+                .await
+                .map_err(|e| failed(&e)),
+            Err(error) => Err(cgroup_failed(error)),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                discard(&plan.cgroup).await;
+                return Err(error);
+            }
+        };
+        let (cgroup, bundle) = (plan.cgroup.clone(), asked.bundle.clone());
+        let first = made.follow(move || note_oom(&cgroup, &bundle));
+        Ok(Self {
+            id: asked.id,
+            bundle: asked.bundle,
+            spec,
+            cgroup: plan.cgroup,
+            first,
+            execs: Mutex::default(),
+            paused: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets the first process, or an exec, run; answers its pid.
+    pub async fn start(&self, reaper: &Reaper, exec: &str) -> Result<u32, TaskError> {
+        if exec.is_empty() {
+            started(self.first.start().await)?;
+            return Ok(self.first.pid());
+        }
+        let (plan, addresses) = match self.exec(exec)? {
+            Exec::Asked(plan, addresses) => (plan, addresses),
+            Exec::Made(_) => return started(Err(ProcessError::Started)).map(|()| 0),
+        };
+        let container = Pid::from_raw(self.first.pid().cast_signed());
+        let made = ContainerProcess::exec(reaper, container, &self.cgroup, &plan, &addresses).await;
+        let process = made.map_err(|e| exec_failed(&e))?.follow(|| {});
+        self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
+        process.start().await.map_err(|e| exec_failed(&e))?;
+        Ok(process.pid())
+    }
+
+    /// Remembers a process to be started in the container.
+    pub fn add_exec(&self, exec: &str, plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
+        if self.first.exit().is_some() || !self.first.is_started() {
+            return Err(TaskError::FailedPrecondition(format!(
+                "container {} is not running",
+                self.id
+            )));
+        }
+        let mut execs = self.execs();
+        if execs.contains_key(exec) {
+            return Err(TaskError::AlreadyExists(format!(
+                "exec {exec} in container {}",
+                self.id
+            )));
+        }
+        execs.insert(exec.into(), Exec::Asked(Box::new(plan), addresses));
+        Ok(())
+    }
+
+    /// The first process (for an empty id) or a started exec.
+    pub fn process(&self, exec: &str) -> Result<Arc<ContainerProcess>, TaskError> {
+        if exec.is_empty() {
+            return Ok(Arc::clone(&self.first));
+        }
+        match self.exec(exec)? {
+            Exec::Made(process) => Ok(process),
+            Exec::Asked(..) => Err(TaskError::FailedPrecondition(format!(
+                "exec {exec} is not started"
+            ))),
+        }
+    }
+
+    pub fn describe(&self, exec: &str) -> Result<Described, TaskError> {
+        if !exec.is_empty()
+            && let Exec::Asked(_, addresses) = self.exec(exec)?
+        {
+            return Ok(Described {
+                pid: 0,
+                status: TaskStatus::Created,
+                addresses,
+                exit: None,
+            });
+        }
+        let process = self.process(exec)?;
+        let exit = process.exit();
+        let status = match (exit, process.is_started(), self.paused.load(Ordering::Relaxed)) {
+            (Some(_), ..) => TaskStatus::Stopped,
+            (None, false, _) => TaskStatus::Created,
+            (None, true, true) => TaskStatus::Paused,
+            (None, true, false) => TaskStatus::Running,
+        };
+        Ok(Described {
+            pid: process.pid(),
+            status,
+            addresses: process.addresses().clone(),
+            exit,
+        })
+    }
+
+    /// Signals one process, or everything in the container.
+    pub fn kill(&self, exec: &str, signal: i32, all: bool) -> Result<(), TaskError> {
+        if all && exec.is_empty() {
+            return self.kill_all(signal);
+        }
+        match self.process(exec)?.kill(signal) {
+            Err(ProcessError::Finished) => Err(TaskError::NotFound("process already finished".into())),
+            Err(error) => Err(TaskError::InvalidArgument(error.to_string())),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn kill_all(&self, signal: i32) -> Result<(), TaskError> {
+        if signal == libc::SIGKILL {
+            return self.cgroup.kill().map_err(cgroup_failed);
+        }
+        for pid in self.cgroup.pids().map_err(cgroup_failed)? {
+            // One that is gone meanwhile needs no signal.
+            let _ = crate::sys::process::kill(pid.cast_signed(), signal);
+        }
+        Ok(())
+    }
+
+    /// Removes a stopped exec.
+    pub fn delete_exec(&self, exec: &str) -> Result<(u32, Exit), TaskError> {
+        let (pid, exit) = match self.exec(exec)? {
+            Exec::Asked(..) => (
+                0,
+                Exit {
+                    status: 0,
+                    at: jiff::Timestamp::now(),
+                },
+            ),
+            Exec::Made(process) => match process.exit() {
+                Some(exit) => (process.pid(), exit),
+                None => {
+                    return Err(TaskError::FailedPrecondition(format!(
+                        "exec {exec} is still running"
+                    )));
+                }
+            },
+        };
+        self.execs().remove(exec);
+        Ok((pid, exit))
+    }
+
+    /// Ends what is left of a container that is stopped or was never started, and its cgroup.
+    pub async fn delete(&self) -> Result<(u32, Exit), TaskError> {
+        if self.first.exit().is_none() && self.first.is_started() {
+            return Err(TaskError::FailedPrecondition(format!(
+                "container {} is still running",
+                self.id
+            )));
+        }
+        if self.cgroup.exists() {
+            self.cgroup.kill().map_err(cgroup_failed)?;
+        }
+        let exit = self.first.wait().await;
+        self.cgroup.remove().await.map_err(cgroup_failed)?;
+        Ok((self.first.pid(), exit))
+    }
+
+    pub fn freeze(&self, frozen: bool) -> Result<(), TaskError> {
+        self.cgroup.freeze(frozen).map_err(cgroup_failed)?;
+        self.paused.store(frozen, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    fn exec(&self, exec: &str) -> Result<Exec, TaskError> {
+        let missing = || TaskError::NotFound(format!("exec {exec} in container {}", self.id));
+        self.execs().get(exec).cloned().ok_or_else(missing)
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn started(result: Result<(), ProcessError>) -> Result<(), TaskError> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(ProcessError::Started) => Err(TaskError::FailedPrecondition("already started".into())),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn exec_failed(error: &ProcessError) -> TaskError {
+    TaskError::Internal(format!(
+        "OCI runtime exec failed: unable to start container process: {error}"
+    ))
+}
+
+fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError> {
+    cgroup.create()?;
+    cgroup.apply(limits)
+}
+
+/// Kills and removes the cgroup of a container that was not to be.
+pub async fn discard(cgroup: &Cgroup) {
+    if !cgroup.exists() {
+        return;
+    }
+    if let Err(error) = cgroup.kill() {
+        tracing::warn!(%error, "kill a failed container");
+    }
+    if let Err(error) = cgroup.remove().await {
+        tracing::warn!(%error, "remove the cgroup of a failed container");
+    }
+}
+
+fn make_rootfs_dir(path: &Path) -> Result<(), TaskError> {
+    std::fs::create_dir_all(path)
+        .map_err(|e| TaskError::internal("create the root file system's mount point", e))
+}
+
+fn note_oom(cgroup: &Cgroup, bundle: &Path) {
+    let noted = match cgroup.oom_kills() {
+        Ok(0) => return,
+        Ok(_) => oom::mark(bundle).map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(%error, "cannot tell whether memory ran out");
+    }
+}

@@ -1,0 +1,67 @@
+//! Keeping the shim's own program out of a container's reach.
+//!
+//! A process on its way into a container is a copy of the shim, and a container may look at it through
+//! `/proc/PID/exe` (CVE-2019-5736). So the server runs from a detached read-only mount of its program: nothing can
+//! be written through it, it has no path in any mount namespace, and its pages are those of the file itself (a sealed
+//! copy in memory would cost the whole program once per Pod).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::sys::mount::{Attributes, clone_tree, set_attributes};
+
+/// A program to execute; valid while this lives, in this process and its children.
+#[derive(Debug)]
+pub struct GuardedProgram {
+    mount: OwnedFd,
+}
+
+impl GuardedProgram {
+    /// Guards the running program.
+    pub fn this() -> io::Result<Self> {
+        Self::of(Path::new("/proc/self/exe"))
+    }
+
+    fn of(program: &Path) -> io::Result<Self> {
+        let program = File::open(program)?;
+        let mount = clone_tree(Some(program.as_fd()), Path::new(""), false)?;
+        let read_only = Attributes {
+            set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+            clear: 0,
+            propagation: libc::MS_PRIVATE,
+        };
+        set_attributes(mount.as_fd(), read_only, false)?;
+        fcntl(&mount, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(Self { mount })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.mount.as_raw_fd()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_cannot_be_written_through_its_mount() {
+        let home = tempfile::tempdir().unwrap();
+        let program = home.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        let guarded = match GuardedProgram::of(&program) {
+            Ok(guarded) => guarded,
+            Err(error) => return eprintln!("skipped: needs root ({error})"),
+        };
+        let error = std::fs::OpenOptions::new()
+            .write(true)
+            .open(guarded.path())
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem, "{error}");
+        std::fs::File::open(guarded.path()).unwrap();
+    }
+}

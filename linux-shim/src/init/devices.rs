@@ -1,0 +1,154 @@
+//! `/dev` of a container: the default nodes, those asked for, the usual links, and the console.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+
+use super::error::{During, InitError};
+use super::root::{Root, clean};
+use crate::sys::mount::{attach, clone_tree};
+use crate::sys::process::{open_terminal_peer, set_window_size};
+
+/// One device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub path: PathBuf,
+    pub kind: SFlag,
+    pub major: u64,
+    pub minor: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Device {
+    fn default_node(name: &str, minor: u64, major: u64) -> Self {
+        let path = Path::new("/dev").join(name);
+        Self {
+            path,
+            kind: SFlag::S_IFCHR,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        }
+    }
+}
+
+/// The devices every container has (OCI runtime-spec, config-linux "Default Devices").
+pub fn defaults() -> [Device; 6] {
+    [
+        Device::default_node("null", 3, 1),
+        Device::default_node("zero", 5, 1),
+        Device::default_node("full", 7, 1),
+        Device::default_node("random", 8, 1),
+        Device::default_node("urandom", 9, 1),
+        Device::default_node("tty", 0, 5),
+    ]
+}
+
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// Makes every node and link.
+pub fn make_all(root: &Root, asked: &[Device]) -> Result<(), InitError> {
+    let dev = root.make_dir(Path::new("/dev")).during(|| "make /dev".into())?;
+    for device in defaults()
+        .iter()
+        .filter(|d| !asked.iter().any(|a| a.path == d.path))
+        .chain(asked)
+    {
+        make(root, device).during(|| format!("make device {:?}", device.path))?;
+    }
+    for (target, name) in LINKS {
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).during(|| format!("link /dev/{name}")),
+        }
+    }
+    Ok(())
+}
+
+fn make(root: &Root, device: &Device) -> io::Result<()> {
+    let path = clean(&device.path);
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = root.make_dir(path.parent().unwrap_or(Path::new("/")))?;
+    let number = makedev(device.major, device.minor);
+    match mknodat(&parent, name, device.kind, Mode::empty(), number) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => return same(&parent, Path::new(name), device),
+        Err(Errno::EPERM) => return borrow(root, &device.path),
+        Err(errno) => return Err(errno.into()),
+    }
+    let node = root.find_plain(&path, OFlag::O_PATH)?;
+    let owner = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
+    fchownat(&node, "", owner.0, owner.1, nix::fcntl::AtFlags::AT_EMPTY_PATH)?;
+    let mode = Mode::from_bits_truncate(device.mode);
+    nix::sys::stat::fchmodat(&parent, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+    Ok(())
+}
+
+/// What is there already must be that very device.
+fn same(parent: &OwnedFd, name: &Path, device: &Device) -> io::Result<()> {
+    let seen = fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let kind = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT;
+    if kind == device.kind && seen.st_rdev == makedev(device.major, device.minor) {
+        return Ok(());
+    }
+    Err(io::Error::other("the image has something else in its place"))
+}
+
+/// Where the kernel lets us make no nodes, the host's own node is mounted.
+fn borrow(root: &Root, path: &Path) -> io::Result<()> {
+    let target = root.make_file(path)?;
+    let tree = clone_tree(None, path, false)?;
+    attach(tree.as_fd(), target.as_fd())
+}
+
+/// A terminal made by the container's own devpts, with its other end mounted on `/dev/console`.
+#[derive(Debug)]
+pub struct Terminal {
+    /// The end the shim keeps.
+    pub master: OwnedFd,
+    /// The end the container's process has as its standard streams.
+    pub peer: OwnedFd,
+}
+
+/// Opens a terminal in the container's devpts. The peer is asked of the kernel, not opened by a name that could be
+/// led elsewhere (TIOCGPTPEER; CVE-2024-21626 and the /dev/console races).
+pub fn open_terminal(root: &Root, width: u16, height: u16) -> Result<Terminal, InitError> {
+    let step = || "open a terminal in /dev/pts".to_owned();
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let master = root.find_plain(Path::new("/dev/pts/ptmx"), flags).during(step)?;
+    let peer = open_terminal_peer(master.as_fd()).during(step)?;
+    if width > 0 && height > 0 {
+        set_window_size(master.as_fd(), width, height).during(step)?;
+    }
+    Ok(Terminal { master, peer })
+}
+
+/// Mounts the terminal on `/dev/console`.
+pub fn mount_console(root: &Root, terminal: &Terminal) -> Result<(), InitError> {
+    let step = || "mount the terminal on /dev/console".to_owned();
+    let target = root.make_file(Path::new("/dev/console")).during(step)?;
+    let kind = SFlag::from_bits_truncate(fstat(&target).during(step)?.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFREG && kind != SFlag::S_IFCHR {
+        return Err(InitError::Refused(
+            "/dev/console of the image is neither a file nor a device".into(),
+        ));
+    }
+    fchmod(&terminal.peer, Mode::from_bits_truncate(0o620)).during(step)?;
+    let tree = clone_tree(Some(terminal.peer.as_fd()), Path::new(""), false).during(step)?;
+    attach(tree.as_fd(), target.as_fd()).during(step)
+}

@@ -1,0 +1,173 @@
+//! Who the container's process is: limits, user, groups, capabilities, privileges.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use caps::{CapSet, CapsHashSet};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
+
+use super::error::{During, InitError};
+use super::warn::Warnings;
+use crate::sys::process::install_filter;
+
+/// The five sets, as config.json gives them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    pub bounding: CapsHashSet,
+    pub effective: CapsHashSet,
+    pub permitted: CapsHashSet,
+    pub inheritable: CapsHashSet,
+    pub ambient: CapsHashSet,
+}
+
+/// Everything about the process's identity.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: u32,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    pub rlimits: Vec<(Resource, u64, u64)>,
+    pub oom_score_adj: Option<i32>,
+    /// Compiled filters, in the order they are to be installed.
+    pub seccomp: Vec<seccompiler::BpfProgram>,
+}
+
+/// Limits that need privileges the host may have taken from us: then they stay, and that is said.
+pub fn set_rlimits(identity: &Identity, warnings: &mut Warnings) -> Result<(), InitError> {
+    for (resource, soft, hard) in &identity.rlimits {
+        match setrlimit(*resource, *soft, *hard) {
+            Ok(()) => {}
+            Err(nix::errno::Errno::EPERM) => {
+                warnings.add(format!(
+                    "{resource:?} stays as it is: this host does not allow raising it"
+                ));
+            }
+            Err(errno) => return Err(errno).during(|| format!("set {resource:?} to {soft}:{hard}")),
+        }
+    }
+    Ok(())
+}
+
+/// Done while the host's procfs is there: the container's own may be read-only or absent.
+pub fn set_oom_score(score: Option<i32>, warnings: &mut Warnings) -> Result<(), InitError> {
+    let Some(score) = score else { return Ok(()) };
+    match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied) => {
+            warnings.add(format!(
+                "oom_score_adj stays as it is: this host does not allow {score}"
+            ));
+            Ok(())
+        }
+        other => other.during(|| format!("set oom_score_adj to {score}")),
+    }
+}
+
+/// Lets the user open its standard streams by name (`/dev/stdout`).
+pub fn own_streams(identity: &Identity, streams: &[BorrowedFd<'_>]) {
+    for stream in streams {
+        // Devices and files that belong to others stay theirs: a stream is of use without being owned.
+        let _ = fchown(stream, Some(Uid::from_raw(identity.uid)), None);
+    }
+}
+
+/// Becomes the user. Without `no_new_privs` the filters need CAP_SYS_ADMIN, so they come first then.
+pub fn become_user(identity: &Identity) -> Result<(), InitError> {
+    let early = !identity.no_new_privileges;
+    if early {
+        install_filters(identity)?;
+    }
+    drop_bounding(&identity.capabilities.bounding)?;
+    nix::sys::prctl::set_keepcaps(true).during(|| "keep capabilities across the change of user".into())?;
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    setgroups(&groups).during(|| format!("set additional groups {:?}", identity.groups))?;
+    setresgid(gid, gid, gid).during(|| format!("become group {gid}"))?;
+    setresuid(uid, uid, uid).during(|| format!("become user {uid}"))?;
+    nix::sys::prctl::set_keepcaps(false).during(|| "let go of capabilities".into())?;
+    set_capabilities(&identity.capabilities)?;
+    if identity.no_new_privileges {
+        nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
+    }
+    if !early {
+        install_filters(identity)?;
+    }
+    Ok(())
+}
+
+fn install_filters(identity: &Identity) -> Result<(), InitError> {
+    identity
+        .seccomp
+        .iter()
+        .try_for_each(|f| install_filter(f).during(|| "install the seccomp filter".into()))
+}
+
+fn failed(step: &str, error: &caps::errors::CapsError) -> InitError {
+    InitError::Step {
+        step: step.into(),
+        source: io::Error::other(error.to_string()),
+    }
+}
+
+fn drop_bounding(keep: &CapsHashSet) -> Result<(), InitError> {
+    for capability in caps::runtime::thread_all_supported().difference(keep) {
+        caps::drop(None, CapSet::Bounding, *capability)
+            .map_err(|e| failed(&format!("drop {capability} for good"), &e))?;
+    }
+    Ok(())
+}
+
+/// What the kernel lets us have is less where the shim itself has less; asking for more is then an error.
+fn set_capabilities(wanted: &Capabilities) -> Result<(), InitError> {
+    let sets = [
+        (CapSet::Effective, &wanted.effective),
+        (CapSet::Permitted, &wanted.permitted),
+        (CapSet::Inheritable, &wanted.inheritable),
+    ];
+    // Effective must fit into permitted at every moment: it is emptied first and filled last.
+    let empty = CapsHashSet::new();
+    for (set, value) in [(CapSet::Effective, &empty), sets[2], sets[1], sets[0]] {
+        caps::set(None, set, value).map_err(|e| failed(&format!("set {set:?} capabilities"), &e))?;
+    }
+    caps::clear(None, CapSet::Ambient).map_err(|e| failed("clear ambient capabilities", &e))?;
+    for capability in &wanted.ambient {
+        caps::raise(None, CapSet::Ambient, *capability)
+            .map_err(|e| failed(&format!("raise {capability} to ambient"), &e))?;
+    }
+    Ok(())
+}
+
+/// `HOME` for a user without one in its environment: its entry in the container's passwd, or `/`.
+pub fn home_of(uid: u32) -> String {
+    let passwd = read_small(Path::new("/etc/passwd")).unwrap_or_default();
+    let entry = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.get(2)?.parse() == Ok(uid)).then(|| fields.get(5).map(|home| (*home).to_owned()))?
+    });
+    entry
+        .filter(|home| !home.is_empty())
+        .unwrap_or_else(|| "/".into())
+}
+
+/// A passwd file of an image is not ours: a device or an endless file must not hold the start up.
+const PASSWD_LIMIT: u64 = 1 << 20;
+
+fn read_small(path: &Path) -> io::Result<String> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(PASSWD_LIMIT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,369 @@
+//! Making the mounts of a container: root file system, config.json's mounts, masked and read-only paths.
+//!
+//! Runs in the container's own mount namespace before `pivot_root`; nothing it does is visible to the host.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use amphipod_shim_api::cgroup::Cgroup;
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::error::{During, InitError};
+use super::root::Root;
+use crate::mount_plan::{MountPlan, Source};
+use crate::rootfs_plan::RootfsMount;
+use crate::sys::mount::{Attributes, attach, clone_tree, new_filesystem, set_attributes};
+
+const READ_ONLY: Attributes = Attributes {
+    set: libc::MOUNT_ATTR_RDONLY,
+    clear: 0,
+    propagation: 0,
+};
+const PRIVATE: Attributes = Attributes {
+    set: 0,
+    clear: 0,
+    propagation: libc::MS_PRIVATE,
+};
+/// Attributes of a file system made to cover something.
+const INERT: u64 =
+    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// Opens the source of every bind mount, in order, while host mounts still have their own propagation.
+pub fn open_sources(mounts: &[MountPlan]) -> Result<Vec<Option<OwnedFd>>, InitError> {
+    let open = |plan: &MountPlan| match &plan.source {
+        Source::Bind { path, recursive } => clone_tree(None, path, *recursive)
+            .during(|| format!("open mount source {path:?} for {:?}", plan.destination))
+            .map(Some),
+        _ => Ok(None),
+    };
+    mounts.iter().map(open).collect()
+}
+
+/// Cuts the new mount namespace off: what the host mounts later may come in, nothing goes out.
+pub fn detach_from_host() -> Result<(), InitError> {
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_SLAVE | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .during(|| "make the mount namespace a slave of the host's".into())
+}
+
+/// Mounts the root file system on `path` and opens it.
+pub fn mount_rootfs(path: &Path, mounts: &[RootfsMount]) -> Result<Root, InitError> {
+    for m in mounts {
+        if let Some(base) = &m.base {
+            std::env::set_current_dir(base).during(|| format!("enter the layers' directory {base:?}"))?;
+        }
+        mount(
+            Some(m.source.as_str()),
+            path,
+            Some(m.kind.as_str()),
+            m.flags,
+            Some(m.data.as_str()),
+        )
+        .during(|| format!("mount the {} root file system on {path:?}", m.kind))?;
+    }
+    if mounts.is_empty() {
+        let tree = clone_tree(None, path, true).during(|| format!("open the root file system {path:?}"))?;
+        let below = Root::open(path).during(|| format!("open the root file system {path:?}"))?;
+        attach(tree.as_fd(), below.fd()).during(|| format!("mount the root file system {path:?}"))?;
+    }
+    let root = Root::open(path).during(|| format!("open the root file system {path:?}"))?;
+    set_attributes(root.fd(), PRIVATE, true).during(|| "make the root file system private".into())?;
+    Ok(root)
+}
+
+/// Makes one mount of config.json.
+pub fn make(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>, cgroup: &Cgroup) -> Result<(), InitError> {
+    let at = &plan.destination;
+    let step = || format!("mount {:?} on {at:?}", source_name(&plan.source));
+    match (&plan.source, tree) {
+        (Source::Bind { .. }, None) => {
+            Err(InitError::Refused(format!("the source of {at:?} was not opened")))
+        }
+        (Source::Bind { .. }, Some(tree)) => bind(root, plan, tree).during(step),
+        (
+            Source::Filesystem {
+                kind,
+                source,
+                options,
+            },
+            _,
+        ) => {
+            let target = target_for(root, kind, at)?;
+            let fs = new_filesystem(kind, source.as_deref(), options, plan.attributes.set).during(step)?;
+            attach(fs.as_fd(), target.as_fd()).during(step)?;
+            propagate(fs.as_fd(), plan).during(step)
+        }
+        (Source::Cgroup, _) => cgroups(root, plan, cgroup),
+    }
+}
+
+fn source_name(source: &Source) -> String {
+    match source {
+        Source::Bind { path, .. } => path.display().to_string(),
+        Source::Filesystem { kind, .. } => kind.clone(),
+        Source::Cgroup => "cgroup".into(),
+    }
+}
+
+/// A directory to mount on. proc and sysfs must be where they are said to be: behind a symbolic link, the masks
+/// made later could be led elsewhere (CVE-2019-19921).
+fn target_for(root: &Root, kind: &str, at: &Path) -> Result<OwnedFd, InitError> {
+    let made = root
+        .make_dir(at)
+        .during(|| format!("make the mount point {at:?}"))?;
+    if kind != "proc" && kind != "sysfs" {
+        return Ok(made);
+    }
+    root.find_plain(at, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .map_err(|_| {
+            InitError::Refused(format!(
+                "{kind} cannot be mounted on {at:?}: the image has a symbolic link in that path"
+            ))
+        })
+}
+
+fn bind(root: &Root, plan: &MountPlan, tree: &OwnedFd) -> io::Result<()> {
+    let directory = SFlag::from_bits_truncate(fstat(tree)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let target = if directory {
+        root.make_dir(&plan.destination)
+    } else {
+        root.make_file(&plan.destination)
+    }?;
+    propagate(tree.as_fd(), plan)?;
+    set_attributes(
+        tree.as_fd(),
+        Attributes {
+            propagation: 0,
+            ..plan.attributes
+        },
+        false,
+    )?;
+    attach(tree.as_fd(), target.as_fd())
+}
+
+/// Propagation (private unless asked otherwise) and recursive attributes.
+fn propagate(mount: BorrowedFd<'_>, plan: &MountPlan) -> io::Result<()> {
+    let (propagation, recursive) = match plan.attributes.propagation {
+        0 => (libc::MS_PRIVATE, true),
+        given => (given, plan.propagation_recursive),
+    };
+    set_attributes(
+        mount,
+        Attributes {
+            propagation,
+            ..Attributes::default()
+        },
+        recursive,
+    )?;
+    if plan.recursive != Attributes::default() {
+        set_attributes(mount, plan.recursive, true)?;
+    }
+    Ok(())
+}
+
+/// The container's own part of each hierarchy: the one file system on v2, a directory of them on v1 and hybrid.
+fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitError> {
+    let at = &plan.destination;
+    let step = |what: &Path| format!("mount cgroup {what:?} on {at:?}");
+    let target = root
+        .make_dir(at)
+        .during(|| format!("make the mount point {at:?}"))?;
+    if cgroup.is_v2() {
+        let dir = cgroup.unified_dir().unwrap_or(Path::new("/sys/fs/cgroup"));
+        return mount_cgroup(dir, target.as_fd(), plan.attributes).during(|| step(dir));
+    }
+    let data = [("mode".to_owned(), Some("755".to_owned()))];
+    let base = new_filesystem(
+        "tmpfs",
+        Some("tmpfs"),
+        &data,
+        plan.attributes.set & !libc::MOUNT_ATTR_RDONLY,
+    )
+    .during(|| step(at))?;
+    attach(base.as_fd(), target.as_fd()).during(|| step(at))?;
+    for (name, dir) in cgroup.directories() {
+        mkdirat(&base, name.as_str(), Mode::from_bits_truncate(0o755)).during(|| step(dir))?;
+        let point = root
+            .find(&at.join(&name), OFlag::O_PATH | OFlag::O_DIRECTORY)
+            .during(|| step(dir))?;
+        mount_cgroup(dir, point.as_fd(), plan.attributes).during(|| step(dir))?;
+    }
+    set_attributes(
+        base.as_fd(),
+        Attributes {
+            propagation: libc::MS_PRIVATE,
+            ..plan.attributes
+        },
+        false,
+    )
+    .during(|| step(at))
+}
+
+/// A bind of the cgroup's own directory shows exactly that subtree, with or without a cgroup namespace.
+fn mount_cgroup(dir: &Path, target: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
+    let tree = clone_tree(None, dir, false)?;
+    set_attributes(
+        tree.as_fd(),
+        Attributes {
+            propagation: libc::MS_PRIVATE,
+            ..attributes
+        },
+        false,
+    )?;
+    attach(tree.as_fd(), target)
+}
+
+/// Makes a path of the container unreadable; a path that is not there is none to hide.
+pub fn mask(root: &Root, path: &str, cover: &mut Cover) -> Result<(), InitError> {
+    let step = || format!("mask {path:?}");
+    let Some(target) = existing(root, path).during(step)? else {
+        return Ok(());
+    };
+    let kind = SFlag::from_bits_truncate(fstat(&target).during(step)?.st_mode) & SFlag::S_IFMT;
+    let tree = if kind == SFlag::S_IFDIR {
+        cover.directory()
+    } else {
+        cover.null()
+    }
+    .during(step)?;
+    attach(tree.as_fd(), target.as_fd()).during(step)?;
+    verify_mask(root, path, &tree).during(step)?;
+    if kind == SFlag::S_IFDIR {
+        cover.directory.get_or_insert(tree);
+    }
+    Ok(())
+}
+
+fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
+    match root.find(Path::new(path), OFlag::O_PATH) {
+        Ok(fd) if path.starts_with("/proc/") && fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC => {
+            Err(io::Error::other("the path does not lead to procfs"))
+        }
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Looks again: what is seen at the path must now be the cover.
+fn verify_mask(root: &Root, path: &str, cover: &OwnedFd) -> io::Result<()> {
+    let seen = fstat(root.find(Path::new(path), OFlag::O_PATH)?)?;
+    let want = fstat(cover)?;
+    if (seen.st_dev, seen.st_ino) == (want.st_dev, want.st_ino) {
+        return Ok(());
+    }
+    Err(io::Error::other("something else is there after masking"))
+}
+
+/// What masked paths are covered with: the host's `/dev/null`, and an empty read-only directory.
+#[derive(Debug)]
+pub struct Cover {
+    null: OwnedFd,
+    /// The first cover of a directory, once attached: later ones are copies of it.
+    directory: Option<OwnedFd>,
+}
+
+impl Cover {
+    /// Opens `/dev/null`; one that is not device 1:3 is refused (CVE-2025-31133).
+    pub fn open() -> Result<Self, InitError> {
+        let step = || "open /dev/null".to_owned();
+        let null =
+            nix::fcntl::open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).during(step)?;
+        let seen = fstat(&null).during(step)?;
+        let device = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+        if !device || seen.st_rdev != nix::sys::stat::makedev(1, 3) {
+            return Err(InitError::Refused(
+                "the host's /dev/null is not the null device".into(),
+            ));
+        }
+        Ok(Self {
+            null,
+            directory: None,
+        })
+    }
+
+    fn null(&self) -> io::Result<OwnedFd> {
+        let tree = clone_tree(Some(self.null.as_fd()), Path::new(""), false)?;
+        set_attributes(tree.as_fd(), PRIVATE, false)?;
+        Ok(tree)
+    }
+
+    fn directory(&self) -> io::Result<OwnedFd> {
+        if let Some(first) = &self.directory {
+            return clone_tree(Some(first.as_fd()), Path::new(""), false);
+        }
+        let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "000")];
+        let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
+        new_filesystem("tmpfs", Some("tmpfs"), &options, INERT)
+    }
+}
+
+/// Makes a path of the container, and what is mounted below it, read-only.
+pub fn make_read_only(root: &Root, path: &str) -> Result<(), InitError> {
+    let step = || format!("make {path:?} read-only");
+    let Some(target) = existing(root, path).during(step)? else {
+        return Ok(());
+    };
+    let tree = clone_tree(Some(target.as_fd()), Path::new(""), true).during(step)?;
+    set_attributes(tree.as_fd(), READ_ONLY, true).during(step)?;
+    attach(tree.as_fd(), target.as_fd()).during(step)
+}
+
+/// Makes the container's root the process's root; the host's tree is gone from the namespace afterwards.
+pub fn enter(root: &Root) -> Result<(), InitError> {
+    let old = Root::open(Path::new("/")).during(|| "open the host's root".into())?;
+    nix::unistd::fchdir(root.fd()).during(|| "enter the root file system".into())?;
+    nix::unistd::pivot_root(".", ".").during(|| "pivot_root".into())?;
+    nix::unistd::fchdir(old.fd()).during(|| "return to the host's root".into())?;
+    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).during(|| "unmount the host's root".into())?;
+    std::env::set_current_dir("/").during(|| "enter the new root".into())
+}
+
+/// Last touches on the root mount itself.
+pub fn finish_root(read_only: bool, propagation: Option<u64>) -> Result<(), InitError> {
+    let root = Root::open(Path::new("/")).during(|| "open the new root".into())?;
+    if let Some(propagation) = propagation {
+        set_attributes(
+            root.fd(),
+            Attributes {
+                propagation,
+                ..Attributes::default()
+            },
+            false,
+        )
+        .during(|| "set the root's propagation".into())?;
+    }
+    if read_only {
+        set_attributes(root.fd(), READ_ONLY, false)
+            .during(|| "make the root file system read-only".into())?;
+    }
+    Ok(())
+}
+
+/// Writes kernel parameters through a procfs of our own that no container path leads to (CVE-2025-52881).
+pub fn write_sysctls(sysctls: &[(String, String)]) -> Result<(), InitError> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let proc = new_filesystem("proc", Some("proc"), &[], 0).during(|| "mount procfs for sysctls".into())?;
+    for (name, value) in sysctls {
+        let path = PathBuf::from("sys").join(name.replace('.', "/"));
+        let step = || format!("set sysctl {name} to {value:?}");
+        let how = nix::fcntl::OpenHow::new()
+            .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
+            .resolve(nix::fcntl::ResolveFlag::RESOLVE_BENEATH | nix::fcntl::ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let file = nix::fcntl::openat2(&proc, &path, how).during(step)?;
+        io::Write::write_all(&mut fs::File::from(file), value.as_bytes()).during(step)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! What the mounts of a config.json mean: options parsed into attributes, propagation and file system data.
+//!
+//! Pure: decides, mounts nothing. Option names are those of the OCI runtime specification and mount(8).
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Mount;
+
+use crate::sys::mount::Attributes;
+
+/// The bits that together say how access times are kept (`MOUNT_ATTR__ATIME`).
+const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Bind {
+        path: PathBuf,
+        recursive: bool,
+    },
+    Filesystem {
+        kind: String,
+        source: Option<String>,
+        options: Vec<(String, Option<String>)>,
+    },
+    /// The container's own cgroups, whatever the host's layout is.
+    Cgroup,
+}
+
+/// One mount, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPlan {
+    pub source: Source,
+    pub destination: PathBuf,
+    pub attributes: Attributes,
+    /// Attributes of the mount and everything below it (`rro` and its kin).
+    pub recursive: Attributes,
+    pub propagation_recursive: bool,
+}
+
+/// A mount that cannot be made.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MountPlanError {
+    #[error("mount at {0:?}: the destination must be an absolute path")]
+    Relative(PathBuf),
+    #[error("mount at {0:?}: a bind mount needs an absolute source")]
+    NoSource(PathBuf),
+    #[error("mount at {0:?}: no type is given and it is no bind mount")]
+    NoType(PathBuf),
+    #[error("mount at {0:?}: option {1:?} is not supported")]
+    Unsupported(PathBuf, String),
+}
+
+/// Reads one mount of config.json.
+pub fn parse(mount: &Mount) -> Result<MountPlan, MountPlanError> {
+    let destination = mount.destination().clone();
+    if !destination.is_absolute() {
+        return Err(MountPlanError::Relative(destination));
+    }
+    let mut options = Options::default();
+    for option in mount.options().iter().flatten() {
+        options
+            .add(option)
+            .map_err(|()| MountPlanError::Unsupported(destination.clone(), option.clone()))?;
+    }
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let source = if options.bind.is_some() || kind == "bind" {
+        let path = mount.source().clone().filter(|p| p.is_absolute());
+        let path = path.ok_or_else(|| MountPlanError::NoSource(destination.clone()))?;
+        Source::Bind {
+            path,
+            recursive: options.bind.unwrap_or(true),
+        }
+    } else if kind == "cgroup" || kind == "cgroup2" {
+        Source::Cgroup
+    } else if kind.is_empty() || kind == "none" {
+        return Err(MountPlanError::NoType(destination));
+    } else {
+        let source = mount.source().as_ref().map(|s| s.to_string_lossy().into_owned());
+        Source::Filesystem {
+            kind: kind.into(),
+            source,
+            options: options.data,
+        }
+    };
+    Ok(MountPlan {
+        source,
+        destination,
+        attributes: options.attributes,
+        recursive: options.recursive,
+        propagation_recursive: options.propagation_recursive,
+    })
+}
+
+#[derive(Default)]
+struct Options {
+    /// `Some(recursive)` once bind or rbind was seen.
+    bind: Option<bool>,
+    attributes: Attributes,
+    recursive: Attributes,
+    propagation_recursive: bool,
+    data: Vec<(String, Option<String>)>,
+}
+
+impl Options {
+    fn add(&mut self, option: &str) -> Result<(), ()> {
+        match option {
+            "bind" => self.bind = Some(self.bind.unwrap_or(false)),
+            "rbind" => self.bind = Some(true),
+            "defaults" | "async" | "loud" => {}
+            "remount" | "idmap" | "ridmap" | "tmpcopyup" => return Err(()),
+            _ => self.add_other(option),
+        }
+        Ok(())
+    }
+
+    fn add_other(&mut self, option: &str) {
+        if let Some(propagation) = propagation(option) {
+            self.attributes.propagation = propagation;
+            self.propagation_recursive = option.starts_with('r');
+        } else if let Some(change) = attribute(option) {
+            merge(&mut self.attributes, change);
+        } else if let Some(change) = option.strip_prefix('r').and_then(attribute) {
+            merge(&mut self.recursive, change);
+        } else {
+            let (key, value) = match option.split_once('=') {
+                Some((key, value)) => (key, Some(value.to_owned())),
+                None => (option, None),
+            };
+            self.data.push((key.to_owned(), value));
+        }
+    }
+}
+
+/// The propagation an option or `linux.rootfsPropagation` names.
+pub fn propagation(name: &str) -> Option<u64> {
+    let flag = match name {
+        "private" | "rprivate" => libc::MS_PRIVATE,
+        "slave" | "rslave" => libc::MS_SLAVE,
+        "shared" | "rshared" => libc::MS_SHARED,
+        "unbindable" | "runbindable" => libc::MS_UNBINDABLE,
+        _ => return None,
+    };
+    Some(flag)
+}
+
+/// Bits to set and to clear.
+fn attribute(option: &str) -> Option<(u64, u64)> {
+    Some(match option {
+        "ro" => (libc::MOUNT_ATTR_RDONLY, 0),
+        "rw" => (0, libc::MOUNT_ATTR_RDONLY),
+        "nosuid" => (libc::MOUNT_ATTR_NOSUID, 0),
+        "suid" => (0, libc::MOUNT_ATTR_NOSUID),
+        "nodev" => (libc::MOUNT_ATTR_NODEV, 0),
+        "dev" => (0, libc::MOUNT_ATTR_NODEV),
+        "noexec" => (libc::MOUNT_ATTR_NOEXEC, 0),
+        "exec" => (0, libc::MOUNT_ATTR_NOEXEC),
+        "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, 0),
+        "diratime" => (0, libc::MOUNT_ATTR_NODIRATIME),
+        "noatime" => (libc::MOUNT_ATTR_NOATIME, ATIME),
+        "strictatime" => (libc::MOUNT_ATTR_STRICTATIME, ATIME),
+        "atime" | "relatime" | "norelatime" | "nostrictatime" => (0, ATIME),
+        "nosymfollow" => (libc::MOUNT_ATTR_NOSYMFOLLOW, 0),
+        "symfollow" => (0, libc::MOUNT_ATTR_NOSYMFOLLOW),
+        _ => return None,
+    })
+}
+
+/// The later option wins.
+fn merge(into: &mut Attributes, (set, clear): (u64, u64)) {
+    into.set = (into.set & !clear) | set;
+    into.clear = (into.clear & !(set & !ATIME)) | clear;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<MountPlan, MountPlanError> {
+        parse(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn a_tmpfs_keeps_its_data() {
+        let p = plan(
+            r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=64k"]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            p.attributes.set,
+            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_STRICTATIME
+        );
+        let Source::Filesystem { kind, options, .. } = p.source else {
+            panic!("{p:?}")
+        };
+        assert_eq!(kind, "tmpfs");
+        assert_eq!(
+            options,
+            [
+                ("mode".into(), Some("755".into())),
+                ("size".into(), Some("64k".into()))
+            ]
+        );
+    }
+
+    #[test]
+    fn binds_and_propagation() {
+        let p = plan(
+            r#"{"destination":"/v","type":"bind","source":"/s","options":["rbind","rprivate","ro","rro"]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            p.source,
+            Source::Bind {
+                path: "/s".into(),
+                recursive: true
+            }
+        );
+        assert_eq!(
+            (p.attributes.propagation, p.propagation_recursive),
+            (libc::MS_PRIVATE, true)
+        );
+        assert_eq!(
+            (p.attributes.set, p.recursive.set),
+            (libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY)
+        );
+        let p = plan(r#"{"destination":"/v","source":"/s","options":["bind","ro","rw"]}"#).unwrap();
+        assert_eq!(
+            p.source,
+            Source::Bind {
+                path: "/s".into(),
+                recursive: false
+            }
+        );
+        assert_eq!(
+            (p.attributes.set, p.attributes.clear),
+            (0, libc::MOUNT_ATTR_RDONLY)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said() {
+        let at = |p: &str| PathBuf::from(p);
+        let cases = [
+            (
+                r#"{"destination":"v","type":"proc"}"#,
+                MountPlanError::Relative(at("v")),
+            ),
+            (
+                r#"{"destination":"/v","type":"bind"}"#,
+                MountPlanError::NoSource(at("/v")),
+            ),
+            (r#"{"destination":"/v"}"#, MountPlanError::NoType(at("/v"))),
+            (
+                r#"{"destination":"/v","type":"bind","source":"/s","options":["idmap"]}"#,
+                MountPlanError::Unsupported(at("/v"), "idmap".into()),
+            ),
+        ];
+        for (json, error) in cases {
+            assert_eq!(plan(json), Err(error));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Collecting the exits of every child, and telling whoever waits for one.
+//!
+//! One place calls `waitpid`: a pid is the shim's until then, so a signal sent to a known pid never meets a stranger.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Exits of processes nobody has claimed yet: a child made by a child may end before its pid is reported.
+const UNCLAIMED_LIMIT: usize = 64;
+
+/// Hands exit statuses (a code, or 128 plus a signal) to those who wait.
+#[derive(Debug, Default)]
+pub struct Reaper {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<i32, oneshot::Sender<u32>>,
+    unclaimed: VecDeque<(i32, u32)>,
+}
+
+impl Reaper {
+    /// Waits for a process just made by `clone`: it cannot have been collected, because no await lies between.
+    pub fn expect(&self, pid: Pid) -> oneshot::Receiver<u32> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().waiting.insert(pid.as_raw(), sender);
+        receiver
+    }
+
+    /// Waits for a process made by a child of ours, which may have ended already.
+    pub fn adopt(&self, pid: Pid) -> oneshot::Receiver<u32> {
+        let receiver = self.expect(pid);
+        let mut state = self.lock();
+        if let Some(at) = state.unclaimed.iter().position(|(p, _)| *p == pid.as_raw()) {
+            let status = state.unclaimed.remove(at).map_or(0, |(_, status)| status);
+            state.deliver(pid.as_raw(), status);
+        }
+        drop(state);
+        receiver
+    }
+
+    /// Runs for the life of the shim.
+    pub async fn run(&self, mut children: Signal) {
+        loop {
+            self.collect();
+            if children.recv().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn collect(&self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => self.lock().deliver(pid.as_raw(), code.cast_unsigned()),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.lock()
+                        .deliver(pid.as_raw(), 128 + (signal as i32).cast_unsigned());
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "waitpid");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn deliver(&mut self, pid: i32, status: u32) {
+        match self.waiting.remove(&pid) {
+            // Nobody may be waiting any more; then the exit has no one to matter to.
+            Some(sender) => drop(sender.send(status)),
+            None => {
+                self.unclaimed.push_back((pid, status));
+                if self.unclaimed.len() > UNCLAIMED_LIMIT {
+                    self.unclaimed.pop_front();
+                }
+            }
+        }
+    }
+}
+
+/// The signal [`Reaper::run`] listens to; taken before any child is made.
+pub fn children() -> std::io::Result<Signal> {
+    signal(SignalKind::child())
+}

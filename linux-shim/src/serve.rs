@@ -1,0 +1,125 @@
+//! The process that serves a group: found or started by `start`, ended by Shutdown or by having nothing to do.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphipod_shim_api::start::{Invocation, ServeError, Served, ensure_server, forget_server, take_listener};
+use amphipod_shim_api::{TaskError, annotations, service};
+use oci_spec::runtime::Spec;
+
+use crate::guard::GuardedProgram;
+use crate::reaper::{self, Reaper};
+use crate::service::{Service, Shim};
+use crate::spec::{self, SpecError};
+
+/// A server whose agent never came, or went away after the last Delete, leaves by itself after this.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
+
+/// Why the shim could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    #[error("cannot tell the bundle: {0}")]
+    Directory(io::Error),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("cannot guard the shim's program (root and Linux 5.12 are needed): {0}")]
+    Guard(io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot start the event loop: {0}")]
+    Runtime(io::Error),
+    #[error("cannot become the parent of orphans: {0}")]
+    Subreaper(nix::Error),
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// `start`: answers the address of the process that serves this bundle's group.
+pub fn start(call: &Invocation, words: usize) -> Result<String, ShimError> {
+    let spec = spec::load(&bundle(call)?)?;
+    let group = group(&spec, &call.id);
+    let program = GuardedProgram::this().map_err(ShimError::Guard)?;
+    let served = Served {
+        program: program.path(),
+        ..Served::this_program(words)
+    };
+    Ok(ensure_server(call, &group, &served)?)
+}
+
+/// The bundle is given by flag, or it is the working directory (containerd's way).
+pub fn bundle(call: &Invocation) -> Result<PathBuf, ShimError> {
+    if call.bundle.as_os_str().is_empty() {
+        return std::env::current_dir().map_err(ShimError::Directory);
+    }
+    Ok(call.bundle.clone())
+}
+
+/// All containers of a Pod share a process; a container of no Pod has one to itself.
+fn group(spec: &Spec, id: &str) -> String {
+    let annotations = spec.annotations().as_ref();
+    annotations
+        .and_then(|a| a.get(annotations::SANDBOX_ID))
+        .cloned()
+        .unwrap_or_else(|| id.to_owned())
+}
+
+/// `serve`: the server itself, on one thread.
+pub fn serve(call: &Invocation) -> Result<(), ShimError> {
+    let listener = take_listener()?;
+    log_to_stderr(call.debug);
+    nix::sys::prctl::set_child_subreaper(true).map_err(ShimError::Subreaper)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ShimError::Runtime)?;
+    let served = runtime.block_on(run(call, listener));
+    forget_server(call);
+    served
+}
+
+async fn run(call: &Invocation, listener: std::os::unix::net::UnixListener) -> Result<(), ShimError> {
+    let reaper = Arc::new(Reaper::default());
+    let children = reaper::children().map_err(ShimError::Runtime)?;
+    let collector = Arc::clone(&reaper);
+    tokio::spawn(async move { collector.run(children).await });
+    let shim = Arc::new(Shim::new(call.namespace.clone(), reaper));
+    let leaving = Arc::clone(&shim);
+    let shutdown = async move {
+        tokio::select! {
+            () = leaving.left() => {}
+            () = idle(&leaving) => {}
+        }
+    };
+    service::serve(listener, Arc::new(Service(shim)), shutdown).await?;
+    Ok(())
+}
+
+/// Completes after a whole [`IDLE_LIMIT`] without a container.
+async fn idle(shim: &Shim) {
+    let mut rounds = tokio::time::interval(IDLE_LIMIT);
+    let mut was_empty = false;
+    rounds.tick().await;
+    loop {
+        let empty = shim.is_empty();
+        if empty && was_empty {
+            return;
+        }
+        was_empty = empty;
+        rounds.tick().await;
+    }
+}
+
+fn log_to_stderr(debug: bool) {
+    let level = if debug {
+        tracing::Level::DEBUG
+    } else {
+        tracing::Level::WARN
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+}

@@ -1,0 +1,339 @@
+//! The Task API over the containers of one group. Translation only: what a call does is in [`crate::container`].
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use amphipod_shim_api::TaskError;
+use amphipod_shim_api::api::protobuf::{EnumOrUnknown, MessageField};
+use amphipod_shim_api::api::{self, Task, TtrpcContext};
+use amphipod_shim_api::cgroup::Limits;
+use amphipod_shim_api::client::{Exit, TaskStatus};
+use amphipod_shim_api::stats::TaskStats;
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::container::{Asked, Container};
+use crate::reaper::Reaper;
+use crate::rootfs_plan;
+use crate::spec;
+use crate::streams::Addresses;
+
+/// The containers of one group.
+pub struct Shim {
+    namespace: String,
+    reaper: Arc<Reaper>,
+    containers: Mutex<HashMap<String, Slot>>,
+    leave: watch::Sender<bool>,
+}
+
+enum Slot {
+    /// The id is taken by a Create or Delete under way.
+    Busy,
+    Ready(Arc<Container>),
+}
+
+type Answer<T> = ttrpc::Result<T>;
+
+impl Shim {
+    pub fn new(namespace: String, reaper: Arc<Reaper>) -> Self {
+        Self {
+            namespace,
+            reaper,
+            containers: Mutex::default(),
+            leave: watch::Sender::new(false),
+        }
+    }
+
+    /// Completes when the shim was asked to go and had nothing left.
+    pub async fn left(&self) {
+        // The sender lives as long as self, so waiting ends with the value only.
+        let _ = self.leave.subscribe().wait_for(|leave| *leave).await;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots().is_empty()
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Container>, TaskError> {
+        match self.slots().get(id) {
+            Some(Slot::Ready(container)) => Ok(Arc::clone(container)),
+            Some(Slot::Busy) => Err(TaskError::FailedPrecondition(format!(
+                "container {id} is being made or removed"
+            ))),
+            None => Err(TaskError::NotFound(format!("container {id}"))),
+        }
+    }
+
+    fn reserve(&self, id: &str) -> Result<(), TaskError> {
+        match self.slots().entry(id.into()) {
+            Entry::Occupied(_) => Err(TaskError::AlreadyExists(format!("container {id}"))),
+            Entry::Vacant(free) => {
+                free.insert(Slot::Busy);
+                Ok(())
+            }
+        }
+    }
+
+    async fn create_container(&self, asked: Asked) -> Result<u32, TaskError> {
+        let id = asked.id.clone();
+        self.reserve(&id)?;
+        match Container::create(&self.reaper, asked).await {
+            Ok(container) => {
+                let pid = container.process("")?.pid();
+                self.slots().insert(id, Slot::Ready(Arc::new(container)));
+                Ok(pid)
+            }
+            Err(error) => {
+                self.slots().remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete_container(&self, id: &str) -> Result<(u32, Exit), TaskError> {
+        let container = self.find(id)?;
+        let deleted = container.delete().await?;
+        self.slots().remove(id);
+        Ok(deleted)
+    }
+}
+
+/// Calls that make or remove something run to their end even when the caller goes away in between.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, TaskError>> + Send + 'static,
+) -> Result<T, TaskError> {
+    tokio::spawn(work)
+        .await
+        .map_err(|e| TaskError::internal("finish the call", e))?
+}
+
+fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, TaskError> {
+    let parse = |m: &api::Mount| rootfs_plan::parse(&m.type_, &m.source, &m.options);
+    let rootfs = request.rootfs.iter().map(parse).collect::<Result<_, _>>();
+    Ok(Asked {
+        id: request.id,
+        namespace: namespace.into(),
+        bundle: request.bundle.into(),
+        rootfs: rootfs.map_err(|e| TaskError::InvalidArgument(e.to_string()))?,
+        addresses: Addresses {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        },
+    })
+}
+
+fn wire_status(status: TaskStatus) -> EnumOrUnknown<api::Status> {
+    EnumOrUnknown::new(match status {
+        TaskStatus::Unknown => api::Status::UNKNOWN,
+        TaskStatus::Created => api::Status::CREATED,
+        TaskStatus::Running => api::Status::RUNNING,
+        TaskStatus::Stopped => api::Status::STOPPED,
+        TaskStatus::Paused => api::Status::PAUSED,
+        TaskStatus::Pausing => api::Status::PAUSING,
+    })
+}
+
+fn json<T: serde::de::DeserializeOwned>(
+    what: &str,
+    any: &MessageField<api::protobuf::well_known_types::any::Any>,
+) -> Result<T, TaskError> {
+    let any = any
+        .as_ref()
+        .ok_or_else(|| TaskError::InvalidArgument(format!("the request has no {what}")))?;
+    serde_json::from_slice(&any.value).map_err(|e| TaskError::InvalidArgument(format!("{what}: {e}")))
+}
+
+/// Handlers hold the shim by `Arc`, for the calls that outlive their caller.
+#[derive(Clone)]
+pub struct Service(pub Arc<Shim>);
+
+#[async_trait]
+impl Task for Service {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateTaskRequest,
+    ) -> Answer<api::CreateTaskResponse> {
+        let shim = Arc::clone(&self.0);
+        let asked = asked(&shim.namespace, request)?;
+        let pid = to_the_end(async move { shim.create_container(asked).await }).await?;
+        Ok(api::CreateTaskResponse {
+            pid,
+            ..Default::default()
+        })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: api::StartRequest) -> Answer<api::StartResponse> {
+        let shim = Arc::clone(&self.0);
+        let container = shim.find(&request.id)?;
+        let start = async move { container.start(&shim.reaper, &request.exec_id).await };
+        Ok(api::StartResponse {
+            pid: to_the_end(start).await?,
+            ..Default::default()
+        })
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> Answer<api::StateResponse> {
+        let container = self.0.find(&request.id)?;
+        let described = container.describe(&request.exec_id)?;
+        let mut answer = api::StateResponse {
+            id: request.id,
+            exec_id: request.exec_id,
+            bundle: container.bundle.to_string_lossy().into_owned(),
+            pid: described.pid,
+            status: wire_status(described.status),
+            stdin: described.addresses.stdin,
+            stdout: described.addresses.stdout,
+            stderr: described.addresses.stderr,
+            terminal: described.addresses.terminal,
+            ..Default::default()
+        };
+        if let Some(exit) = described.exit {
+            answer.exit_status = exit.status;
+            answer.exited_at = MessageField::some(exit.wire_time());
+        }
+        Ok(answer)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> Answer<api::WaitResponse> {
+        let exit = self.0.find(&request.id)?.process(&request.exec_id)?.wait().await;
+        let exited_at = MessageField::some(exit.wire_time());
+        Ok(api::WaitResponse {
+            exit_status: exit.status,
+            exited_at,
+            ..Default::default()
+        })
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> Answer<api::Empty> {
+        let signal = i32::try_from(request.signal)
+            .map_err(|_| TaskError::InvalidArgument(format!("signal {} does not exist", request.signal)))?;
+        self.0
+            .find(&request.id)?
+            .kill(&request.exec_id, signal, request.all)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: api::DeleteRequest) -> Answer<api::DeleteResponse> {
+        let shim = Arc::clone(&self.0);
+        let (pid, exit) = if request.exec_id.is_empty() {
+            to_the_end(async move { shim.delete_container(&request.id).await }).await?
+        } else {
+            shim.find(&request.id)?.delete_exec(&request.exec_id)?
+        };
+        let exited_at = MessageField::some(exit.wire_time());
+        Ok(api::DeleteResponse {
+            pid,
+            exit_status: exit.status,
+            exited_at,
+            ..Default::default()
+        })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
+        let container = self.0.find(&request.id)?;
+        let process: oci_spec::runtime::Process = json("process", &request.spec)?;
+        let linux = container.spec.linux().clone().unwrap_or_default();
+        let mut plan =
+            spec::process_plan(&process, &linux).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        plan.terminal = plan.terminal.or(request.terminal.then_some((0, 0)));
+        let addresses = Addresses {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: plan.terminal.is_some(),
+        };
+        container.add_exec(&request.exec_id, plan, addresses)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> Answer<api::PidsResponse> {
+        let pids = self
+            .0
+            .find(&request.id)?
+            .cgroup()
+            .pids()
+            .map_err(|e| TaskError::internal("list processes", e))?;
+        let processes = pids
+            .into_iter()
+            .map(|pid| api::ProcessInfo {
+                pid,
+                ..Default::default()
+            })
+            .collect();
+        Ok(api::PidsResponse {
+            processes,
+            ..Default::default()
+        })
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> Answer<api::StatsResponse> {
+        let read = self.0.find(&request.id)?.cgroup().stats();
+        let stats: TaskStats = read.map_err(|e| TaskError::internal("read the cgroup", e))?;
+        Ok(api::StatsResponse {
+            stats: MessageField::some(stats.to_any()?),
+            ..Default::default()
+        })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
+        self.0.find(&request.id)?.freeze(true)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
+        self.0.find(&request.id)?.freeze(false)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
+        let container = self.0.find(&request.id)?;
+        let resources: oci_spec::runtime::LinuxResources = json("resources", &request.resources)?;
+        let applied = container.cgroup().apply(&Limits::from(&resources));
+        applied.map_err(|e| TaskError::internal("update the cgroup", e))?;
+        Ok(api::Empty::new())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> Answer<api::Empty> {
+        let process = self.0.find(&request.id)?.process(&request.exec_id)?;
+        if request.stdin {
+            process.close_stdin();
+        }
+        Ok(api::Empty::new())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: api::ResizePtyRequest) -> Answer<api::Empty> {
+        let side = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        let process = self.0.find(&request.id)?.process(&request.exec_id)?;
+        let resized = process.resize(side(request.width), side(request.height));
+        resized.map_err(|e| TaskError::internal("resize the terminal", e))?;
+        Ok(api::Empty::new())
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: api::ConnectRequest) -> Answer<api::ConnectResponse> {
+        let task_pid = self
+            .0
+            .find(&request.id)
+            .and_then(|c| c.process(""))
+            .map_or(0, |p| p.pid());
+        Ok(api::ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid,
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> Answer<api::Empty> {
+        if self.0.is_empty() {
+            self.0.leave.send_replace(true);
+        }
+        Ok(api::Empty::new())
+    }
+}

@@ -1,0 +1,232 @@
+//! A process's standard streams: the ends it gets, and the pumps that carry what it writes to where it belongs.
+//!
+//! Nothing here uses tokio's blocking pool: the shim must stay a single thread (see `sys::clone`).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphipod_shim_api::stdio::{Sink, Sinks, StdioError, StdioUri};
+use nix::fcntl::OFlag;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
+
+use crate::init::ChildStreams;
+use crate::sys::socket::watch;
+
+/// One read from a container's pipe; the pipe itself holds 64 KiB.
+const READ: usize = 16 * 1024;
+/// How long the output of an ended process is waited for: longer only if something else holds its streams open.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Addresses of the streams, as Create and Exec give them.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// Why streams could not be connected.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    #[error("cannot make a standard stream: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Streams before the process is there.
+#[derive(Debug)]
+pub struct Opened {
+    pub child: ChildStreams,
+    pub streams: Streams,
+    /// Where a terminal's output goes.
+    terminal: Option<Sink>,
+}
+
+/// The shim's side of the streams.
+#[derive(Debug, Default)]
+pub struct Streams {
+    pumps: JoinSet<()>,
+    /// Keeps the standard input from ending; dropped by CloseIO.
+    pub stdin: Option<File>,
+    pub master: Option<Arc<AsyncFd<OwnedFd>>>,
+}
+
+/// Opens everything; pumps of pipes start at once.
+pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
+    let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
+    let mut streams = Streams::default();
+    if addresses.terminal {
+        streams.stdin = hold(&addresses.stdin)?;
+        return Ok(Opened {
+            child: ChildStreams::default(),
+            streams,
+            terminal: Some(sinks.stdout),
+        });
+    }
+    let stdin = match hold(&addresses.stdin)? {
+        None => File::open("/dev/null")?,
+        Some(held) => {
+            // With both ends held, opening for reading does not wait for a writer.
+            let end = OpenOptions::new().read(true).open(path_of(&addresses.stdin)?)?;
+            streams.stdin = Some(held);
+            end
+        }
+    };
+    let stdout = output(sinks.stdout, &mut streams.pumps)?;
+    let stderr = output(sinks.stderr, &mut streams.pumps)?;
+    let child = ChildStreams {
+        stdin: Some(stdin.into()),
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+    };
+    Ok(Opened {
+        child,
+        streams,
+        terminal: None,
+    })
+}
+
+fn path_of(address: &str) -> Result<std::path::PathBuf, StdioError> {
+    match StdioUri::parse(address)? {
+        StdioUri::Fifo(path) => Ok(path),
+        _ => Err(StdioError::BadAddress(address.into())),
+    }
+}
+
+fn hold(address: &str) -> Result<Option<File>, StreamError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let path = path_of(address)?;
+    let open = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path);
+    Ok(Some(open.map_err(|source| StdioError::Open { path, source })?))
+}
+
+/// A file is given to the process as it is; everything else gets a pipe and a pump.
+fn output(sink: Sink, pumps: &mut JoinSet<()>) -> io::Result<OwnedFd> {
+    match sink {
+        Sink::Null => Ok(OpenOptions::new().write(true).open("/dev/null")?.into()),
+        Sink::File(file) => Ok(file.into()),
+        sink => {
+            let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+            nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            pumps.spawn(pump(pipe::Receiver::from_owned_fd(ours)?, sink));
+            Ok(theirs)
+        }
+    }
+}
+
+/// Carries bytes until the pipe ends. When they cannot be kept (a full disk), they are dropped and that is said once:
+/// a container must not stop because its log does.
+async fn pump(mut from: pipe::Receiver, mut to: Sink) {
+    let mut buffer = vec![0; READ];
+    let mut failed = false;
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(length) => deliver(&mut to, &buffer[..length], &mut failed).await,
+            Err(error) => {
+                tracing::warn!(%error, "read a container's output");
+                break;
+            }
+        }
+    }
+    if let Err(error) = to.shutdown().await {
+        tracing::warn!(%error, "finish a container's log");
+    }
+}
+
+async fn deliver(to: &mut Sink, bytes: &[u8], failed: &mut bool) {
+    if let Err(error) = to.write_all(bytes).await
+        && !*failed
+    {
+        tracing::warn!(%error, "a container's output is lost");
+        *failed = true;
+    }
+}
+
+impl Streams {
+    /// Connects a terminal's master, once the container has made it.
+    pub fn connect_terminal(&mut self, master: OwnedFd, output: Option<Sink>) -> io::Result<()> {
+        nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let master = Arc::new(watch(master, Interest::READABLE | Interest::WRITABLE)?);
+        self.pumps
+            .spawn(from_terminal(Arc::clone(&master), output.unwrap_or(Sink::Null)));
+        if let Some(stdin) = &self.stdin {
+            let input = pipe::Receiver::from_file(stdin.try_clone()?)?;
+            // Input ends with the process, not the other way round: it is not waited for.
+            tokio::spawn(to_terminal(input, Arc::downgrade(&master)));
+        }
+        self.master = Some(master);
+        Ok(())
+    }
+
+    /// Waits for the output of an ended process to be where it belongs.
+    pub async fn drain(&mut self) {
+        self.stdin = None;
+        let all = async { while self.pumps.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
+            tracing::debug!("a stream is still held open after its process ended");
+            self.pumps.abort_all();
+        }
+        self.master = None;
+    }
+}
+
+impl Opened {
+    /// Takes the parts apart once the child has its ends.
+    pub fn connect(self, master: Option<OwnedFd>) -> io::Result<Streams> {
+        let mut streams = self.streams;
+        if let Some(master) = master {
+            streams.connect_terminal(master, self.terminal)?;
+        }
+        Ok(streams)
+    }
+}
+
+/// A terminal whose last user is gone answers EIO.
+async fn from_terminal(master: Arc<AsyncFd<OwnedFd>>, mut to: Sink) {
+    let mut buffer = vec![0; READ];
+    let mut failed = false;
+    let interest = Interest::READABLE;
+    loop {
+        let read = master
+            .async_io(interest, |fd| Ok(nix::unistd::read(fd.as_fd(), &mut buffer)?))
+            .await;
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(length) => deliver(&mut to, &buffer[..length], &mut failed).await,
+        }
+    }
+}
+
+async fn to_terminal(mut input: pipe::Receiver, master: std::sync::Weak<AsyncFd<OwnedFd>>) {
+    let mut buffer = vec![0; READ];
+    let interest = Interest::WRITABLE;
+    while let Ok(length @ 1..) = input.read(&mut buffer).await {
+        let Some(master) = master.upgrade() else { return };
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            match master
+                .async_io(interest, |fd| Ok(nix::unistd::write(fd.as_fd(), rest)?))
+                .await
+            {
+                Ok(written) => rest = &rest[written..],
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The only place with `unsafe`: system calls no kept crate wraps. Each wrapper takes and gives safe types.
+#![allow(unsafe_code)]
+
+pub mod clone;
+pub mod mount;
+pub mod process;
+pub mod socket;
+
+use std::io;
+
+/// Turns a raw result into the errno it carries.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

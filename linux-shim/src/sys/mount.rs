@@ -1,0 +1,116 @@
+//! The mount API by descriptors (Linux 5.2, `mount_setattr` 5.12): mounts are made detached, get their attributes,
+//! and are attached to a descriptor, so that no path inside a container is ever walked by `mount(2)`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use super::check;
+
+fn text(bytes: impl Into<Vec<u8>>) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(check(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the system call has just made this descriptor for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A detached copy of the mount at `path` below `dir` (or of `dir` itself for an empty path), with what is
+/// mounted below it if `recursive`.
+pub fn clone_tree(dir: Option<BorrowedFd<'_>>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let path = text(path.as_os_str().as_encoded_bytes())?;
+    let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
+    let mut flags =
+        libc::OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    if recursive {
+        flags |= libc::AT_RECURSIVE.cast_unsigned();
+    }
+    // SAFETY: the path is NUL-terminated and lives through the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })
+}
+
+/// Attaches a detached mount on what `target` refers to.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let empty = c"".as_ptr();
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (from, to) = (mount.as_raw_fd(), target.as_raw_fd());
+    // SAFETY: both paths are the static empty string; the descriptors are borrowed for the call.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) }).map(drop)
+}
+
+/// Changes of a mount's attributes (`MOUNT_ATTR_*`) and propagation (`MS_PRIVATE` and its kin, 0 to leave it).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    pub propagation: u64,
+}
+
+/// Applies attributes to the mount `mount` refers to the root of, and to those below it if `recursive`.
+pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    // SAFETY: mount_attr is plain integers for which zero means "nothing".
+    let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attr.attr_set = attributes.set;
+    attr.attr_clr = attributes.clear;
+    attr.propagation = attributes.propagation;
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let fd = mount.as_raw_fd();
+    // SAFETY: the path is static, the structure lives through the call and its size is passed.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of_val(&attr),
+        )
+    };
+    check(done).map(drop)
+}
+
+/// A new file system of type `kind`, detached.
+pub fn new_filesystem(
+    kind: &str,
+    source: Option<&str>,
+    options: &[(String, Option<String>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let name = text(kind)?;
+    // SAFETY: the name is NUL-terminated and lives through the call.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+    if let Some(source) = source {
+        configure(&context, libc::FSCONFIG_SET_STRING, Some("source"), Some(source))?;
+    }
+    for (key, value) in options {
+        let command = if value.is_some() {
+            libc::FSCONFIG_SET_STRING
+        } else {
+            libc::FSCONFIG_SET_FLAG
+        };
+        configure(&context, command, Some(key), value.as_deref())
+            .map_err(|e| io::Error::new(e.kind(), format!("option {key:?}: {e}")))?;
+    }
+    configure(&context, libc::FSCONFIG_CMD_CREATE, None, None)?;
+    let fd = context.as_raw_fd();
+    // SAFETY: no pointers are passed.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
+}
+
+fn configure(
+    context: &OwnedFd,
+    command: libc::c_uint,
+    key: Option<&str>,
+    value: Option<&str>,
+) -> io::Result<()> {
+    let key = key.map(text).transpose()?;
+    let value = value.map(text).transpose()?;
+    let pointer = |s: &Option<CString>| s.as_ref().map_or(std::ptr::null(), |s| s.as_ptr());
+    let fd = context.as_raw_fd();
+    // SAFETY: both strings are NUL-terminated or null, as the command asks, and live through the call.
+    let done = unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, pointer(&key), pointer(&value), 0) };
+    check(done).map(drop)
+}

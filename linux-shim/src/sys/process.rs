@@ -1,0 +1,116 @@
+//! Small calls on the process itself.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use seccompiler::BpfProgramRef;
+
+use super::check;
+
+/// Puts every signal back to its default action and unblocks all: Rust ignores SIGPIPE, and what is ignored stays
+/// ignored across `execve`.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL installs no handler of ours. The two real-time signals glibc keeps answer EINVAL.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero set is filled by sigemptyset before it is used.
+    let done = unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    };
+    check(done.into()).map(drop)
+}
+
+/// Marks every descriptor from `first` on to be closed by `execve`.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor of this process from 3 on, but for those in `keep`.
+///
+/// Meant for a forked child that uses nothing it does not name: the owners of the closed descriptors live on
+/// in memory and must not be dropped before the child exits or executes.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .map(|fd| fd.as_raw_fd().cast_unsigned())
+        .filter(|fd| *fd >= 3)
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX, 0)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: the call takes numbers only. Closing is argued at the callers; close-on-exec changes nothing here.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Installs a seccomp filter on the calling thread. Needs `no_new_privs` or CAP_SYS_ADMIN; unlike
+/// `seccompiler::apply_filter` this does not set `no_new_privs` by itself.
+pub fn install_filter(program: BpfProgramRef<'_>) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: seccompiler's sock_filter has the layout of the kernel's (repr(C): u16, u8, u8, u32); the kernel
+    // copies the program during the call and does not write to it.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter) }).map(drop)
+}
+
+/// Makes a terminal the controlling one of the calling session leader.
+pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Sets a terminal's size in characters.
+pub fn set_window_size(terminal: BorrowedFd<'_>, width: u16, height: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the structure lives through the call, which reads it.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
+}
+
+/// Unlocks a new terminal and opens its other end by the kernel's own knowledge of it (`TIOCGPTPEER`, Linux 4.13).
+pub fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    let fd = master.as_raw_fd();
+    // SAFETY: TIOCSPTLCK reads one integer, which lives through the call.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSPTLCK, &raw const unlocked) }.into())?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags by value and answers a new descriptor.
+    let peer = check(unsafe { libc::ioctl(fd, libc::TIOCGPTPEER, flags) }.into())?;
+    let peer = i32::try_from(peer).map_err(io::Error::other)?;
+    // SAFETY: the descriptor was just made for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(peer) })
+}
+
+/// Sets the NIS domain name of the UTS namespace.
+pub fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the kernel reads `len` bytes of the string, which lives through the call.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// Sends a signal by number; real-time signals have no name in nix.
+pub fn kill(pid: libc::pid_t, signal: libc::c_int) -> nix::Result<()> {
+    // SAFETY: the call takes numbers only.
+    nix::errno::Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
