@@ -2,9 +2,13 @@
 pub mod admission;
 pub mod api;
 pub mod auth;
+mod bootstrap;
 pub mod controllers;
 pub mod kinds;
+mod plane;
 pub mod registry;
 pub mod scheduler;
 pub mod store;
 pub mod toolkit;
+
+pub use plane::{ControlOptions, ControlPlane, StartError};

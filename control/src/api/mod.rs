@@ -1,1 +1,287 @@
-//! Being written.
+//! The Kubernetes API over HTTP: routing, verbs, and what an answer looks like.
+//!
+//! Flow: TLS → who is it → which path → may they → verb. Refuses to know any one kind: kinds are rows in `kinds`, and
+//! what is special about them is a rule there or in `admission`.
+mod cache;
+mod decode;
+mod delete;
+mod discovery;
+mod health;
+mod list;
+mod negotiate;
+mod object;
+mod patch;
+mod query;
+mod render;
+mod route;
+mod selectors;
+pub mod serve;
+pub mod status;
+pub mod subresource;
+mod token;
+mod version;
+mod watch;
+mod write;
+
+pub use cache::Cache;
+pub use token::Tokens;
+
+use crate::admission::{Admission, Objects};
+use crate::auth::Identity;
+use crate::auth::authorize::{Attributes, authorize};
+use crate::kinds::{Kind, Registry};
+use crate::store::Store;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use object::Object;
+use query::Query;
+use render::{Include, Style};
+use route::{Route, Target};
+use serde_json::Value;
+use status::{ApiError, Result};
+use std::sync::Arc;
+
+/// Everything that answering takes.
+pub struct Api {
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<Cache>,
+    pub kinds: Arc<Registry>,
+    pub admission: Admission,
+    pub tokens: Tokens,
+    /// Reaches the kubelet API of nodes.
+    pub nodes: subresource::NodeClient,
+}
+
+/// The API as a service; the identity is an extension of the request.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new().fallback(answer).with_state(api)
+}
+
+/// One request to a resource, with all that has been read of it.
+pub struct Call {
+    pub api: Arc<Api>,
+    pub who: Identity,
+    pub target: Target,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
+    dispatch(api, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    if let Some(response) = health::answer(&api, &parts) {
+        return Ok(response);
+    }
+    let who = parts
+        .extensions
+        .get::<Identity>()
+        .cloned()
+        .ok_or_else(ApiError::unauthorized)?;
+    let target = match route::parse(&api.kinds, path) {
+        None => return version::answer(&parts),
+        Some(Ok(Route::Resource(target))) => target,
+        Some(Ok(route)) => return discovery::answer(&api, &route, &parts),
+        Some(Err(error)) => return discovery::refuse(&api, path, error),
+    };
+    let query = Query::of(&parts.uri)?;
+    let verb = verb(&parts.method, &target, &query)?;
+    may(&who, verb, &target)?;
+    let body = decode::read(body).await?;
+    let call = Call {
+        api,
+        who,
+        target,
+        query,
+        headers: parts.headers,
+        body,
+    };
+    perform(&call, verb).await
+}
+
+/// The verb of a request, as upstream's authorizers and audit logs name it.
+fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str> {
+    let named = target.name.is_some();
+    let verb = match (method.as_str(), named) {
+        ("GET" | "HEAD", _) if query.flag("watch") && target.subresource.is_none() => "watch",
+        ("GET" | "HEAD", true) => "get",
+        ("GET" | "HEAD", false) => "list",
+        ("POST", _) => "create",
+        ("PUT", true) => "update",
+        ("PATCH", true) => "patch",
+        ("DELETE", true) => "delete",
+        ("DELETE", false) => "deletecollection",
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    let served = match &target.subresource {
+        Some(name) => target
+            .kind
+            .subresource(name)
+            .is_some_and(|sub| sub.verbs.iter().any(|v| v == verb)),
+        None => target.kind.has_verb(verb) && !(verb == "create" && named),
+    };
+    let collection_of_all = target.kind.namespaced && target.namespace.is_none();
+    let writes = !matches!(verb, "get" | "list" | "watch");
+    match served || (verb == "watch" && named) {
+        true if !(writes && collection_of_all) => Ok(verb),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+fn may(who: &Identity, verb: &str, target: &Target) -> Result<()> {
+    let kind = &target.kind;
+    let what = Attributes {
+        verb,
+        group: &kind.group,
+        resource: &kind.plural,
+        subresource: target.subresource.as_deref(),
+        namespace: target.namespace.as_deref(),
+        name: target.name.as_deref(),
+    };
+    let name = target.name.as_deref().unwrap_or_default();
+    authorize(who, &what).map_err(|denied| ApiError::forbidden(&kind.group, &kind.plural, name, &denied.0))
+}
+
+async fn perform(call: &Call, verb: &str) -> Result<Response> {
+    let style = Style {
+        accepted: negotiate::accept(&call.headers)?,
+        include: Include::of(&call.query)?,
+    };
+    if let Some(response) = subresource::answer(call, verb, style).await? {
+        return Ok(response);
+    }
+    match verb {
+        "get" => get(call, style).await,
+        "list" => list::serve(call, style).await,
+        "watch" => watch::serve(call, style).await,
+        "create" => create(call, style).await,
+        "update" => update(call, style).await,
+        "patch" => patch::serve(call, style).await,
+        "delete" => delete::serve(call, style).await,
+        "deletecollection" => delete::collection(call, style).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+async fn get(call: &Call, style: Style) -> Result<Response> {
+    let name = call
+        .target
+        .name
+        .as_deref()
+        .ok_or_else(ApiError::method_not_allowed)?;
+    match call.query.revision()? {
+        Some(revision) => call.api.cache.at_least(revision).await?,
+        None => call.api.cache.fresh().await?,
+    };
+    let found = call
+        .api
+        .cache
+        .resource(&call.target.kind)?
+        .get(&call.target.key(name));
+    let object = found.ok_or_else(|| ApiError::not_found(&call.target.kind, name))?;
+    render::stored(&call.target.kind, style, &object)
+}
+
+async fn create(call: &Call, style: Style) -> Result<Response> {
+    let options = write::Options::of(&call.query, "CreateOptions")?;
+    let body = decode::object(
+        &call.target.kind.kind,
+        negotiate::body(&call.headers)?,
+        &call.body,
+    )?;
+    written(
+        call,
+        style,
+        write::create(call, options, body.value, body.issues).await?,
+    )
+}
+
+async fn update(call: &Call, style: Style) -> Result<Response> {
+    let name = call
+        .target
+        .name
+        .as_deref()
+        .ok_or_else(ApiError::method_not_allowed)?;
+    let options = write::Options::of(&call.query, "UpdateOptions")?;
+    let body = decode::object(
+        &call.target.kind.kind,
+        negotiate::body(&call.headers)?,
+        &call.body,
+    )?;
+    decode::check_kind(&call.target.kind, &body.value)?;
+    let change = |_: &Value| Ok((body.value.clone(), body.issues.clone()));
+    let result = match write::update(call, options, name, &change).await {
+        Err(error) if error.code == StatusCode::NOT_FOUND && creates(call, name, &body.value) => {
+            write::create(call, options, body.value.clone(), body.issues.clone()).await
+        }
+        result => result,
+    };
+    written(call, style, result?)
+}
+
+/// Whether an update of what is not there creates it.
+fn creates(call: &Call, name: &str, body: &Value) -> bool {
+    let kind = &call.target.kind;
+    call.target.subresource.is_none() && kind.creates_on_update() && body["metadata"]["name"] == name
+}
+
+fn written(call: &Call, style: Style, written: write::Written) -> Result<Response> {
+    let code = if written.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(render::warn(
+        render::one(&call.target.kind, style, code, &written.value)?,
+        &written.warnings,
+    ))
+}
+
+impl Api {
+    /// The named object as it is now, or 404.
+    async fn read(&self, target: &Target, name: &str) -> Result<Arc<Object>> {
+        self.cache.fresh().await?;
+        let found = self.cache.resource(&target.kind)?.get(&target.key(name));
+        found.ok_or_else(|| ApiError::not_found(&target.kind, name))
+    }
+
+    /// As above after a lost race: from the store itself.
+    async fn reread(&self, target: &Target, name: &str) -> Result<Arc<Object>> {
+        let stored_as = &self.cache.resource(&target.kind)?.kind;
+        let found = self.store.get(&target.key(name)).await?;
+        let kv = found.ok_or_else(|| ApiError::not_found(&target.kind, name))?;
+        Ok(Arc::new(
+            Object::read(stored_as, &kv).map_err(ApiError::internal)?,
+        ))
+    }
+}
+
+/// What admission reads: the watch cache.
+pub struct CachedObjects {
+    pub cache: Arc<Cache>,
+    pub kinds: Arc<Registry>,
+}
+
+impl Objects for CachedObjects {
+    fn get(&self, plural: &str, namespace: Option<&str>, name: &str) -> Option<Value> {
+        let kind: &Arc<Kind> = self.kinds.resource("", "v1", plural)?;
+        let object = self.cache.resource(kind).ok()?.get(&kind.key(namespace, name))?;
+        object.value().ok()
+    }
+}
+
+/// A plain text answer.
+fn text(code: StatusCode, body: impl Into<Body>) -> Response {
+    let content = [(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (code, content, body.into()).into_response()
+}

@@ -25,6 +25,8 @@ pub fn create(object: &mut Value) {
 pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     match subresource {
         Some(STATUS) => status_update(new, old),
+        // Binding names the node and says so in the conditions.
+        Some("binding") => {}
         _ => copy_member(new, old, STATUS),
     }
 }

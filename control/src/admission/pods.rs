@@ -1,0 +1,85 @@
+//! Pods: every one has a service account that exists.
+use super::{Action, Denial, Objects, Review};
+use serde_json::{Map, Value};
+
+pub(super) fn admit(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -> Result<(), Denial> {
+    if !matches!(review.action, Action::Create) {
+        return Ok(());
+    }
+    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+        service_account(objects, review.namespace.unwrap_or_default(), spec)?;
+    }
+    Ok(())
+}
+
+/// The ServiceAccount admission plugin, without tokens.
+fn service_account(
+    objects: &dyn Objects,
+    namespace: &str,
+    spec: &mut Map<String, Value>,
+) -> Result<(), Denial> {
+    let said = |spec: &Map<String, Value>, key: &str| {
+        spec.get(key)
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+    };
+    let name = said(spec, "serviceAccountName").or_else(|| said(spec, "serviceAccount"));
+    let name = name.unwrap_or_else(|| "default".to_owned());
+    if objects.get("serviceaccounts", Some(namespace), &name).is_none() {
+        return Err(Denial::Forbidden(format!(
+            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+        )));
+    }
+    spec.insert("serviceAccountName".into(), name.clone().into());
+    spec.insert("serviceAccount".into(), name.into());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Registry;
+    use serde_json::json;
+
+    struct Accounts;
+
+    impl Objects for Accounts {
+        fn get(&self, plural: &str, _: Option<&str>, name: &str) -> Option<Value> {
+            (plural == "serviceaccounts" && name != "missing").then(|| json!({}))
+        }
+    }
+
+    fn admitted(spec: Value) -> Result<Value, Denial> {
+        let kind = Registry::builtin().resource("", "v1", "pods").unwrap();
+        let review = Review {
+            kind,
+            namespace: Some("n"),
+            name: "p",
+            subresource: None,
+            action: Action::Create,
+        };
+        let mut pod = json!({"spec": spec});
+        admit(&Accounts, &review, &mut pod).map(|()| pod["spec"].take())
+    }
+
+    #[test]
+    fn a_pod_gets_the_default_account() {
+        let spec = admitted(json!({})).unwrap();
+        assert_eq!(
+            (&spec["serviceAccountName"], &spec["serviceAccount"]),
+            (&json!("default"), &json!("default"))
+        );
+    }
+
+    #[test]
+    fn an_account_must_exist() {
+        let Err(Denial::Forbidden(why)) = admitted(json!({"serviceAccountName": "missing"})) else {
+            panic!()
+        };
+        assert_eq!(
+            why,
+            "error looking up service account n/missing: serviceaccount \"missing\" not found"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! The watch cache: every object in memory in its served form, fed by one watch of the store.
+//!
+//! Flow: store batch → [`Resource::apply`] per event (update the map, remember the event, hand it to watchers) →
+//! progress is announced. Guarantees: readers that wait for a revision see everything up to it; a watcher gets every
+//! matching event after its revision once, in order, or is closed. Assumes: keys under a kind's prefix hold that
+//! kind's stored form.
+mod event;
+mod resource;
+
+pub use event::{ChangeKind, Delivery, Shown, frame};
+pub use resource::{Resource, Start, Subscription};
+
+use super::object::Object;
+use super::status::{ApiError, Result};
+use crate::kinds::{Kind, Registry};
+use crate::store::{Batch, Range, ReadError, Revision, Store, WatchError};
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How long a reader waits for the cache to reach a revision before it is told to come back (upstream's 3 s).
+const FRESH_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long to wait before watching the store again after a failure.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// All resources, by storage prefix.
+pub struct Cache {
+    store: Arc<dyn Store>,
+    resources: HashMap<String, Arc<Resource>>,
+    progress: watch::Sender<Revision>,
+}
+
+impl Cache {
+    /// Reads everything once. [`Cache::run`] keeps it up to date.
+    pub async fn load(store: Arc<dyn Store>, kinds: &Registry) -> std::result::Result<Self, ReadError> {
+        let revision = store.revision().await?;
+        let mut resources = HashMap::new();
+        for kind in kinds.iter().filter(|kind| kind.stored_as_served()) {
+            let resource = Resource::new(kind.clone(), revision);
+            resources.insert(kind.storage_prefix.clone(), Arc::new(resource));
+        }
+        let cache = Cache {
+            store,
+            resources,
+            progress: watch::Sender::new(0),
+        };
+        cache.reload().await?;
+        Ok(cache)
+    }
+
+    /// The objects behind a kind, whichever version or group it shows them in.
+    pub fn resource(&self, kind: &Kind) -> Result<&Arc<Resource>> {
+        let missing = || ApiError::internal(format!("nothing is stored under {}", kind.storage_prefix));
+        self.resources.get(&kind.storage_prefix).ok_or_else(missing)
+    }
+
+    /// How far the cache has come.
+    pub fn revision(&self) -> Revision {
+        *self.progress.borrow()
+    }
+
+    /// Waits until all that is durable now is in the cache: what is read next is as consistent as the store.
+    pub async fn fresh(&self) -> Result<Revision> {
+        let revision = self.store.revision().await?;
+        self.at_least(revision).await
+    }
+
+    /// Waits for a revision, for a while.
+    pub async fn at_least(&self, revision: Revision) -> Result<Revision> {
+        if self.revision() >= revision {
+            return Ok(self.revision());
+        }
+        let mut progress = self.progress.subscribe();
+        let reached = tokio::time::timeout(FRESH_WITHIN, progress.wait_for(|now| *now >= revision)).await;
+        match reached {
+            Ok(Ok(now)) => Ok(*now),
+            Ok(Err(_)) | Err(_) => Err(ApiError::too_large_revision(revision, self.revision())),
+        }
+    }
+
+    /// Follows the store until `shutdown`. When the cache falls behind the retained history it reads all again.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                error = self.follow() => {
+                    tracing::warn!(%error, "the watch cache lost the store's watch; watching again");
+                    self.recover(error).await;
+                }
+            }
+        }
+        self.close();
+    }
+
+    /// Ends every watch; the clients come back when the server does.
+    pub fn close(&self) {
+        self.resources.values().for_each(|resource| resource.close());
+    }
+
+    async fn follow(&self) -> WatchError {
+        let mut batches = match self.store.watch(self.revision()).await {
+            Ok(batches) => batches,
+            Err(error) => return error,
+        };
+        while let Some(batch) = batches.next().await {
+            match batch {
+                Ok(batch) => self.apply(&batch),
+                Err(error) => return error,
+            }
+        }
+        WatchError::Lagged
+    }
+
+    async fn recover(&self, error: WatchError) {
+        match error {
+            WatchError::Lagged => {}
+            WatchError::Compacted { .. } => {
+                self.close();
+                if let Err(error) = self.reload().await {
+                    tracing::error!(%error, "the watch cache cannot read the store");
+                }
+            }
+            WatchError::Backend(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+
+    fn apply(&self, batch: &Batch) {
+        for event in batch.events.iter() {
+            if let Some(resource) = self.owner(&event.key) {
+                resource.apply(event);
+            }
+        }
+        self.progress.send_replace(batch.revision);
+    }
+
+    /// The resource whose prefix the key is under.
+    fn owner(&self, key: &str) -> Option<&Arc<Resource>> {
+        let mut end = key.len();
+        while let Some(at) = key[..end].rfind('/') {
+            if let Some(resource) = self.resources.get(&key[..at]) {
+                return Some(resource);
+            }
+            end = at;
+        }
+        None
+    }
+
+    async fn reload(&self) -> std::result::Result<(), ReadError> {
+        let revision = self.store.revision().await?;
+        for (prefix, resource) in &self.resources {
+            let range = Range {
+                revision: Some(revision),
+                ..Range::prefix(format!("{prefix}/"))
+            };
+            let found = self.store.range(range).await?;
+            let read = found.items.iter().filter_map(|kv| readable(&resource.kind, kv));
+            resource.replace(read.collect(), revision);
+        }
+        self.progress.send_replace(revision);
+        Ok(())
+    }
+}
+
+/// A damaged object is logged and left out: the others must still be served.
+fn readable(kind: &Kind, kv: &crate::store::KeyValue) -> Option<Arc<Object>> {
+    Object::read(kind, kv)
+        .inspect_err(|error| tracing::error!(%error, "an object cannot be served"))
+        .ok()
+        .map(Arc::new)
+}

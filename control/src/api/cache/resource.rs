@@ -1,0 +1,214 @@
+//! The objects of one resource, its recent events, and who watches them.
+use super::super::object::Object;
+use super::event::{ChangeKind, Delivery, Shown};
+use crate::kinds::Kind;
+use crate::store::{Event, Revision};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::mpsc;
+
+/// Events kept in memory for watches that start a little in the past; older ones are read from the store's log.
+const WINDOW: usize = 1024;
+/// Events a watcher may leave unread before its watch is closed. Events are shared, so a place costs two words.
+const WATCHER_QUEUE: usize = 16_384;
+
+/// Whether an object is part of what a watcher asked for.
+pub type Filter = Arc<dyn Fn(&Object) -> bool + Send + Sync>;
+
+/// One resource's part of the cache.
+pub struct Resource {
+    /// The kind that objects are stored as.
+    pub kind: Arc<Kind>,
+    state: RwLock<State>,
+}
+
+struct State {
+    objects: BTreeMap<Arc<str>, Arc<Object>>,
+    recent: VecDeque<Arc<Shown>>,
+    /// `recent` holds everything after this revision.
+    recent_after: Revision,
+    /// The revision of the last change.
+    changed: Revision,
+    watchers: Vec<Watcher>,
+}
+
+struct Watcher {
+    prefix: String,
+    filter: Filter,
+    queue: mpsc::Sender<Delivery>,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what is there now.
+    Now,
+    /// With what happened after this revision.
+    After(Revision),
+}
+
+/// A watch that has begun.
+pub struct Subscription {
+    /// What to show before the queue: existing objects or past events.
+    pub initial: Vec<Delivery>,
+    /// The resource's last change when the watch began; `initial` includes it.
+    pub revision: Revision,
+    pub queue: mpsc::Receiver<Delivery>,
+}
+
+impl Resource {
+    pub(super) fn new(kind: Arc<Kind>, revision: Revision) -> Self {
+        let state = State {
+            objects: BTreeMap::new(),
+            recent: VecDeque::new(),
+            recent_after: revision,
+            changed: revision,
+            watchers: Vec::new(),
+        };
+        Resource {
+            kind,
+            state: RwLock::new(state),
+        }
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// Objects whose keys begin with `prefix`, after `after`, in order; and the revision of the last change, so that
+    /// these are the objects at every revision from it to the cache's.
+    pub fn list(&self, prefix: &str, after: Option<&str>) -> (Vec<Arc<Object>>, Revision) {
+        let state = self.read();
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let rest = state.objects.range::<str, _>((from, Bound::Unbounded));
+        let mine = rest
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(_, object)| object.clone());
+        (mine.collect(), state.changed)
+    }
+
+    /// Begins a watch of the keys under `prefix`. `None` when the past asked for is no longer in memory.
+    pub fn subscribe(&self, prefix: String, filter: Filter, start: Start) -> Option<Subscription> {
+        let mut state = self.write();
+        let initial = match start {
+            Start::Now => state.existing(&prefix, &filter),
+            Start::After(revision) => state.past(&prefix, &filter, revision)?,
+        };
+        let (queue, events) = mpsc::channel(WATCHER_QUEUE);
+        state.watchers.retain(|watcher| !watcher.queue.is_closed());
+        state.watchers.push(Watcher {
+            prefix,
+            filter,
+            queue,
+        });
+        Some(Subscription {
+            initial,
+            revision: state.changed,
+            queue: events,
+        })
+    }
+
+    /// What the memory still holds begins after this revision.
+    pub fn recent_after(&self) -> Revision {
+        self.read().recent_after
+    }
+
+    pub(super) fn apply(&self, event: &Event) {
+        let now = event.now.as_ref().and_then(|kv| super::readable(&self.kind, kv));
+        let mut state = self.write();
+        let before = match &now {
+            Some(object) => state.objects.insert(event.key.clone(), object.clone()),
+            None => state.objects.remove(&event.key),
+        };
+        state.changed = event.revision;
+        let shown = Arc::new(Shown::new(event.revision, now, before));
+        state.remember(shown.clone());
+        state.deliver(&event.key, &shown);
+    }
+
+    pub(super) fn replace(&self, objects: Vec<Arc<Object>>, revision: Revision) {
+        let mut state = self.write();
+        state.objects = objects
+            .into_iter()
+            .map(|object| (object.key.clone(), object))
+            .collect();
+        state.recent.clear();
+        state.recent_after = revision;
+        state.changed = revision;
+    }
+
+    pub(super) fn close(&self) {
+        self.write().watchers.clear();
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn existing(&self, prefix: &str, filter: &Filter) -> Vec<Delivery> {
+        let rest = self
+            .objects
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        rest.take_while(|(key, _)| key.starts_with(prefix))
+            .filter(|(_, object)| filter(object))
+            .map(|(_, object)| Delivery {
+                kind: ChangeKind::Added,
+                shown: Arc::new(Shown::existing(object.clone())),
+            })
+            .collect()
+    }
+
+    fn past(&self, prefix: &str, filter: &Filter, after: Revision) -> Option<Vec<Delivery>> {
+        if after < self.recent_after {
+            return None;
+        }
+        let events = self.recent.iter().filter(|shown| shown.revision > after);
+        let mine = events.filter(|shown| key_of(shown).is_some_and(|key| key.starts_with(prefix)));
+        Some(mine.filter_map(|shown| delivery(shown, filter)).collect())
+    }
+
+    fn remember(&mut self, shown: Arc<Shown>) {
+        if self.recent.len() == WINDOW
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.recent_after = oldest.revision;
+        }
+        self.recent.push_back(shown);
+    }
+
+    /// A watcher that cannot keep up, or is gone, is dropped: its stream ends and the client watches again.
+    fn deliver(&mut self, key: &str, shown: &Arc<Shown>) {
+        self.watchers.retain(|watcher| {
+            if !key.starts_with(&watcher.prefix) {
+                return !watcher.queue.is_closed();
+            }
+            match delivery(shown, &watcher.filter) {
+                Some(delivery) => watcher.queue.try_send(delivery).is_ok(),
+                None => !watcher.queue.is_closed(),
+            }
+        });
+    }
+}
+
+fn key_of(shown: &Shown) -> Option<&str> {
+    shown
+        .now
+        .as_ref()
+        .or(shown.before.as_ref())
+        .map(|object| &*object.key)
+}
+
+fn delivery(shown: &Arc<Shown>, filter: &Filter) -> Option<Delivery> {
+    let kind = shown.seen_by(|object| filter(object))?;
+    Some(Delivery {
+        kind,
+        shown: shown.clone(),
+    })
+}

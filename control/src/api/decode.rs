@@ -1,0 +1,291 @@
+//! Bodies: bytes within limits → a JSON value, with duplicate keys noted.
+use super::negotiate::Format;
+use super::status::{ApiError, Result};
+use crate::kinds::{FieldIssue, Kind};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// Upstream's `MaxRequestBodyBytes`.
+pub const BODY_LIMIT: usize = 3 << 20;
+/// How long a client may take to send a body.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// Events, nodes and scalars of a YAML body: as much as a JSON body of the same limit can hold, so that aliases
+/// cannot multiply a small text.
+const YAML_NODES: usize = 400_000;
+const YAML_ALIASES: usize = 1_000;
+/// How much of a body an error repeats.
+const SHOWN: usize = 30;
+
+/// Reads a body whole.
+pub async fn read(body: axum::body::Body) -> Result<Bytes> {
+    let collect = Limited::new(body, BODY_LIMIT).collect();
+    match tokio::time::timeout(BODY_WITHIN, collect).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(BODY_LIMIT)),
+        Ok(Err(e)) => Err(ApiError::bad_request(format!("the body cannot be read: {e}"))),
+        Err(_) => Err(ApiError::bad_request("the body did not arrive in time")),
+    }
+}
+
+/// A decoded body and what strict decoding would refuse about it.
+#[derive(Debug)]
+pub struct Decoded {
+    pub value: Value,
+    pub issues: Vec<FieldIssue>,
+}
+
+/// Decodes an object of `kind`; the value is checked to be one, not more.
+pub fn object(kind: &str, format: Format, body: &[u8]) -> Result<Decoded> {
+    let decoded = any(format, body).map_err(|why| unrecognized(kind, &why, body))?;
+    match &decoded.value {
+        Value::Object(_) => Ok(decoded),
+        other => {
+            let target = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            let why = format!(
+                "json: cannot unmarshal {} into Go value of type {target}",
+                word(other)
+            );
+            Err(unrecognized(kind, &why, body))
+        }
+    }
+}
+
+/// Decodes any value.
+pub fn any(format: Format, body: &[u8]) -> std::result::Result<Decoded, String> {
+    match format {
+        Format::Json => json(body),
+        Format::Yaml => yaml(body).map(|value| Decoded {
+            value,
+            issues: Vec::new(),
+        }),
+    }
+}
+
+fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
+    let issues = RefCell::new(Vec::new());
+    let seed = Noting {
+        path: String::new(),
+        issues: &issues,
+    };
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = seed
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value));
+    match value {
+        Ok(value) => Ok(Decoded {
+            value,
+            issues: issues.into_inner(),
+        }),
+        Err(e) if e.is_eof() => Err("unexpected end of JSON input".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn yaml(body: &[u8]) -> std::result::Result<Value, String> {
+    let text = std::str::from_utf8(body).map_err(|e| e.to_string())?;
+    let mut budget = serde_yaml::Budget::default();
+    budget.max_nodes = YAML_NODES;
+    budget.max_events = YAML_NODES * 2;
+    budget.max_aliases = YAML_ALIASES;
+    budget.max_total_scalar_bytes = BODY_LIMIT * 2;
+    budget.max_documents = 1;
+    let options =
+        serde_yaml::options! { budget: Some(budget), legacy_octal_numbers: true, with_snippet: false };
+    serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())
+}
+
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
+    let summary = summary(body);
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} \
+         ({summary})"
+    ))
+}
+
+fn summary(body: &[u8]) -> String {
+    let head = &body[..body.len().min(SHOWN)];
+    let dots = if body.len() > SHOWN { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{dots}", hex::encode(head)),
+    }
+}
+
+fn word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Checks that a body is of the kind that the path is of. Both may be left out.
+pub fn check_kind(kind: &Kind, object: &Value) -> Result<()> {
+    let said = |field: &str| {
+        object
+            .get(field)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let wanted = kind.api_version();
+    if let Some(found) = said("apiVersion")
+        && found != wanted
+    {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({found}) does not match the expected API version ({wanted})"
+        )));
+    }
+    match said("kind") {
+        Some(found) if found != kind.kind => {
+            let why = format!(
+                "no kind {found:?} is registered for this resource, expected {:?}",
+                kind.kind
+            );
+            Err(ApiError::bad_request(kind.decode_message(&why)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Builds a value and notes keys that come twice; the last wins.
+struct Noting<'a> {
+    path: String,
+    issues: &'a RefCell<Vec<FieldIssue>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Noting<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Noting<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_i64<E>(self, v: i64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_f64<E>(self, v: f64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_str<E>(self, v: &str) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_string<E>(self, v: String) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let path = format!("{}[{}]", self.path, items.len());
+            match seq.next_element_seed(Noting {
+                path,
+                issues: self.issues,
+            })? {
+                Some(item) => items.push(item),
+                None => return Ok(items.into()),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let path = if self.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", self.path)
+            };
+            if members.contains_key(&key) {
+                self.issues.borrow_mut().push(FieldIssue::Duplicate(path.clone()));
+            }
+            let value = map.next_value_seed(Noting {
+                path,
+                issues: self.issues,
+            })?;
+            members.insert(key, value);
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_noted_with_their_path() {
+        let body = br#"{"a":{"b":1,"b":2},"l":[{"x":1,"x":1}]}"#;
+        let decoded = any(Format::Json, body).unwrap();
+        assert_eq!(decoded.value["a"]["b"], 2);
+        let wanted = ["a.b", "l[0].x"].map(|p| FieldIssue::Duplicate(p.into()));
+        assert_eq!(decoded.issues, wanted);
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        let bomb = "[".repeat(100_000);
+        assert!(any(Format::Json, bomb.as_bytes()).is_err());
+        assert!(any(Format::Yaml, bomb.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_alias_bomb_is_an_error() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for i in 1..12 {
+            let refs = vec![format!("*a{}", i - 1); 9].join(",");
+            bomb.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
+        }
+        assert!(any(Format::Yaml, bomb.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn errors_read_as_upstreams() {
+        let message = |body: &[u8]| {
+            object("Pod", Format::Json, body)
+                .unwrap_err()
+                .message()
+                .to_owned()
+        };
+        let start = "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: ";
+        assert_eq!(
+            message(br#"{"a":"#),
+            format!("{start}unexpected end of JSON input ({{\"a\":)")
+        );
+        assert_eq!(
+            message(b""),
+            format!("{start}unexpected end of JSON input (<empty>)")
+        );
+        assert!(message(b"[]").ends_with("(5b5d)"));
+    }
+}

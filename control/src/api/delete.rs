@@ -1,0 +1,409 @@
+//! `delete` and `deletecollection`.
+//!
+//! An object with finalizers, or one that leaves gracefully, is only marked; the update that takes the last obstacle
+//! away removes it (see `write`).
+use super::Call;
+use super::decode;
+use super::list;
+use super::negotiate;
+use super::object::Object;
+use super::query::Query;
+use super::render::{self, Style};
+use super::status::{self, ApiError, Result};
+use super::write;
+use crate::admission::Action;
+use crate::kinds::conduct::{Departure, pod_grace};
+use crate::kinds::{FieldError, Kind, mark_deleted};
+use crate::store::{Txn, TxnOutcome};
+use axum::response::Response;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// How often a deletion tries again after losing a race.
+const RETRIES: usize = 8;
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Who deletes the dependents, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Propagation {
+    Foreground,
+    Background,
+    Orphan,
+}
+
+/// `metav1.DeleteOptions`, from query and body.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    grace: Option<i64>,
+    uid: Option<String>,
+    version: Option<String>,
+    propagation: Option<Propagation>,
+    dry_run: bool,
+}
+
+/// What a deletion came to.
+enum Outcome {
+    /// Still there, marked.
+    Marked(Value),
+    Gone(Value),
+}
+
+pub async fn serve(call: &Call, style: Style) -> Result<Response> {
+    let name = call
+        .target
+        .name
+        .as_deref()
+        .ok_or_else(ApiError::method_not_allowed)?;
+    let options = options(call)?;
+    let kind = &call.target.kind;
+    match delete(call, name, &options).await? {
+        Outcome::Marked(value) => render::one(kind, style, StatusCode::OK, &value),
+        Outcome::Gone(value) if kind.returns_deleted() => render::one(kind, style, StatusCode::OK, &value),
+        Outcome::Gone(value) => {
+            let uid = value["metadata"]["uid"].as_str().unwrap_or_default();
+            render::respond(
+                style.accepted.format,
+                StatusCode::OK,
+                &status::deleted(kind, name, uid),
+            )
+        }
+    }
+}
+
+/// Deletes what a list would show, and answers with that list.
+pub async fn collection(call: &Call, style: Style) -> Result<Response> {
+    let options = options(call)?;
+    let page = list::page(call).await?;
+    for object in &page.objects {
+        let name = object.key.rsplit('/').next().unwrap_or_default();
+        match delete(call, name, &options).await {
+            Ok(_) => {}
+            Err(error) if error.code == StatusCode::NOT_FOUND => {}
+            Err(error) => return Err(error),
+        }
+    }
+    list::answer(call, style, page)
+}
+
+/// An eviction is a deletion with the options in its body.
+pub async fn evict(call: &Call, name: &str, eviction: &Value) -> Result<()> {
+    let mut options = Options::default();
+    read_body(&eviction["deleteOptions"], &mut options)?;
+    options.dry_run |= call.query.dry_run("CreateOptions")?;
+    delete(call, name, &options).await.map(|_| ())
+}
+
+async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
+    let review = write::review(call, name, Action::Delete);
+    let admitted = call
+        .api
+        .admission
+        .admit(call.api.store.as_ref(), &review, &mut Value::Null)
+        .await;
+    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
+    let mut current = call.api.read(&call.target, name).await?;
+    for _ in 0..RETRIES {
+        match delete_once(call, name, &current, options).await? {
+            Some(outcome) => return Ok(outcome),
+            None => current = call.api.reread(&call.target, name).await?,
+        }
+    }
+    Err(ApiError::modified(&call.target.kind, name))
+}
+
+/// `None` when somebody else wrote first.
+async fn delete_once(
+    call: &Call,
+    name: &str,
+    current: &Arc<Object>,
+    options: &Options,
+) -> Result<Option<Outcome>> {
+    let kind = &call.target.kind;
+    let value = render::value(kind, current)?;
+    check(kind, name, &value, options)?;
+    let step = plan(kind, &value, options, Timestamp::now());
+    let (outcome, txn) = match step {
+        Step::Nothing => return Ok(Some(Outcome::Marked(value))),
+        _ if options.dry_run => return Ok(Some(Outcome::Gone(value))),
+        Step::Remove => (
+            Outcome::Gone(value.clone()),
+            write::remove(call, current, &value).await?,
+        ),
+        Step::Mark(mut marked) => {
+            kind.normalise(&mut marked);
+            let txn = Txn::swap(
+                &*current.key,
+                current.revision,
+                write::stored_form(call, &marked)?,
+            );
+            (Outcome::Marked(marked), call.api.store.txn(txn).await?)
+        }
+    };
+    Ok(match txn {
+        TxnOutcome::Conflict { .. } => None,
+        TxnOutcome::Committed { revision } => Some(match outcome {
+            Outcome::Marked(value) => Outcome::Marked(write::at(value, revision)),
+            Outcome::Gone(value) => Outcome::Gone(write::at(value, revision)),
+        }),
+    })
+}
+
+/// What a deletion does to the object.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// It is on its way already.
+    Nothing,
+    Mark(Value),
+    Remove,
+}
+
+/// Decides. Pure.
+fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp) -> Step {
+    let mut after = value.clone();
+    set_finalizers(&mut after, options.propagation);
+    let waiting = ["metadata", "spec"]
+        .iter()
+        .any(|part| has_finalizers(&after[*part]));
+    let marked = value["metadata"]["deletionTimestamp"].is_string();
+    let left = value["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    let grace = match kind.departure() {
+        Departure::Pod => pod_grace(value, options.grace),
+        Departure::Immediate | Departure::Namespace => 0,
+    };
+    if kind.departure() == Departure::Namespace && !marked {
+        after["status"]["phase"] = "Terminating".into();
+    }
+    match marked {
+        false if grace == 0 && !waiting => Step::Remove,
+        false => mark(after, now, grace),
+        true if grace == 0 && !waiting && kind.departure() != Departure::Namespace => Step::Remove,
+        true if left.is_some_and(|left| grace < left) => mark(after, now, grace),
+        true if after != *value => Step::Mark(after),
+        true => Step::Nothing,
+    }
+}
+
+fn mark(mut value: Value, now: Timestamp, grace: i64) -> Step {
+    let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    mark_deleted(&mut value, &end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), grace);
+    Step::Mark(value)
+}
+
+fn has_finalizers(part: &Value) -> bool {
+    part["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+}
+
+/// The garbage collector reads the policy from the finalizers.
+fn set_finalizers(value: &mut Value, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else { return };
+    let list = value["metadata"]["finalizers"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mut list: Vec<Value> = list
+        .into_iter()
+        .filter(|f| f != ORPHAN && f != FOREGROUND)
+        .collect();
+    match propagation {
+        Propagation::Background => {}
+        Propagation::Foreground => list.push(FOREGROUND.into()),
+        Propagation::Orphan => list.push(ORPHAN.into()),
+    }
+    if let Some(meta) = value["metadata"].as_object_mut() {
+        match list.is_empty() {
+            true => drop(meta.remove("finalizers")),
+            false => drop(meta.insert("finalizers".into(), list.into())),
+        }
+    }
+}
+
+fn check(kind: &Kind, name: &str, value: &Value, options: &Options) -> Result<()> {
+    let is = |key: &str| value["metadata"][key].as_str().unwrap_or_default();
+    if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != is("uid")) {
+        let is = is("uid");
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({is}). The object might have been \
+             deleted and then recreated"
+        );
+        return Err(ApiError::precondition(kind, name, &why));
+    }
+    if let Some(version) = options
+        .version
+        .as_deref()
+        .filter(|version| *version != is("resourceVersion"))
+    {
+        let is = is("resourceVersion");
+        let why = format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({is}). \
+             The object might have been modified"
+        );
+        return Err(ApiError::precondition(kind, name, &why));
+    }
+    Ok(())
+}
+
+fn options(call: &Call) -> Result<Options> {
+    let mut options = from_query(&call.query)?;
+    if !call.body.is_empty() {
+        let format = negotiate::body(&call.headers)?;
+        let body = decode::object("DeleteOptions", format, &call.body)?.value;
+        read_body(&body, &mut options)?;
+    }
+    Ok(options)
+}
+
+fn from_query(query: &Query) -> Result<Options> {
+    let propagation = query.get("propagationPolicy").map(propagation).transpose()?;
+    let orphans = query.tristate("orphanDependents").map(orphans);
+    Ok(Options {
+        grace: query.number("gracePeriodSeconds")?,
+        propagation: propagation.or(orphans),
+        dry_run: query.dry_run("DeleteOptions")?,
+        ..Options::default()
+    })
+}
+
+fn read_body(body: &Value, options: &mut Options) -> Result<()> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    options.grace = body["gracePeriodSeconds"].as_i64().or(options.grace);
+    options.uid = text(&body["preconditions"]["uid"]).or(options.uid.take());
+    options.version = text(&body["preconditions"]["resourceVersion"]).or(options.version.take());
+    if let Some(policy) = body["propagationPolicy"].as_str() {
+        options.propagation = Some(propagation(policy)?);
+    } else if let Some(orphan) = body["orphanDependents"].as_bool() {
+        options.propagation = Some(orphans(orphan));
+    }
+    match &body["dryRun"] {
+        Value::Array(list) if list.iter().all(|v| v == "All") => options.dry_run |= !list.is_empty(),
+        Value::Null => {}
+        other => {
+            return Err(invalid(FieldError::not_supported(
+                "dryRun",
+                other.clone(),
+                &["All"],
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn orphans(orphan: bool) -> Propagation {
+    if orphan {
+        Propagation::Orphan
+    } else {
+        Propagation::Background
+    }
+}
+
+fn propagation(text: &str) -> Result<Propagation> {
+    match text {
+        "Foreground" => Ok(Propagation::Foreground),
+        "Background" => Ok(Propagation::Background),
+        "Orphan" => Ok(Propagation::Orphan),
+        other => {
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            Err(invalid(FieldError::not_supported(
+                "propagationPolicy",
+                other,
+                &supported,
+            )))
+        }
+    }
+}
+
+fn invalid(error: FieldError) -> ApiError {
+    ApiError::invalid_options("DeleteOptions", &vec![error])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Registry;
+    use serde_json::json;
+
+    fn kind(plural: &str) -> Arc<Kind> {
+        Registry::builtin().resource("", "v1", plural).unwrap().clone()
+    }
+
+    fn step(plural: &str, value: Value, options: Options) -> Step {
+        plan(&kind(plural), &value, &options, Timestamp::UNIX_EPOCH)
+    }
+
+    fn marked(step: Step) -> Value {
+        match step {
+            Step::Mark(value) => value["metadata"].clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_object_goes_at_once() {
+        assert_eq!(
+            step("configmaps", json!({"metadata": {}}), Options::default()),
+            Step::Remove
+        );
+    }
+
+    #[test]
+    fn finalizers_keep_it_marked() {
+        let held = json!({"metadata": {"finalizers": ["x/y"]}});
+        let meta = marked(step("configmaps", held, Options::default()));
+        assert_eq!(meta["deletionTimestamp"], "1970-01-01T00:00:00Z");
+        assert_eq!(meta["deletionGracePeriodSeconds"], 0);
+    }
+
+    #[test]
+    fn foreground_and_orphan_are_finalizers() {
+        for (propagation, want) in [
+            (Propagation::Foreground, FOREGROUND),
+            (Propagation::Orphan, ORPHAN),
+        ] {
+            let options = Options {
+                propagation: Some(propagation),
+                ..Options::default()
+            };
+            let meta = marked(step("configmaps", json!({"metadata": {}}), options));
+            assert_eq!(meta["finalizers"], json!([want]));
+        }
+    }
+
+    #[test]
+    fn a_pod_on_a_node_gets_its_time_and_less_when_asked_again() {
+        let pod = json!({"metadata": {"generation": 1}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 20}});
+        let first = step("pods", pod.clone(), Options::default());
+        let meta = marked(first);
+        assert_eq!(
+            (&meta["deletionGracePeriodSeconds"], &meta["generation"]),
+            (&json!(20), &json!(2))
+        );
+        assert_eq!(meta["deletionTimestamp"], "1970-01-01T00:00:20Z");
+        let going = json!({"metadata": meta, "spec": pod["spec"]});
+        assert_eq!(step("pods", going.clone(), Options::default()), Step::Nothing);
+        let sooner = Options {
+            grace: Some(5),
+            ..Options::default()
+        };
+        assert_eq!(
+            marked(step("pods", going.clone(), sooner))["deletionGracePeriodSeconds"],
+            5
+        );
+        let now = Options {
+            grace: Some(0),
+            ..Options::default()
+        };
+        assert_eq!(step("pods", going, now), Step::Remove);
+    }
+
+    #[test]
+    fn a_namespace_is_emptied_first() {
+        let namespace = json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}});
+        let Step::Mark(value) = step("namespaces", namespace, Options::default()) else {
+            panic!()
+        };
+        assert_eq!(value["status"]["phase"], "Terminating");
+        assert_eq!(step("namespaces", value, Options::default()), Step::Nothing);
+    }
+}

@@ -1,0 +1,297 @@
+//! `list`: a consistent set of objects, whole or in pages.
+use super::Call;
+use super::negotiate::{Format, Shape};
+use super::object::Object;
+use super::query::{Query, VersionMatch};
+use super::render::{self, Style};
+use super::route::Target;
+use super::selectors::{FieldSelector, LabelSelector};
+use super::status::{ApiError, Result};
+use super::token::Position;
+use crate::kinds::Kind;
+use crate::store::{Range, ReadError, Revision};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A large list goes out in pieces of about this size, so that it is never in memory twice.
+const PIECE: usize = 256 << 10;
+
+/// What a request selects.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+}
+
+impl Selection {
+    pub fn of(kind: &Kind, query: &Query) -> Result<Self> {
+        let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?;
+        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())?;
+        for field in fields.fields() {
+            if !kind.supports_field_label(field) {
+                return Err(ApiError::bad_request(format!(
+                    "field label not supported: {field}"
+                )));
+            }
+        }
+        Ok(Selection { labels, fields })
+    }
+
+    /// What the keys of all that is selected begin with: one object's key when it is named.
+    pub fn prefix(&self, target: &Target) -> String {
+        match self.fields.exact("metadata.name") {
+            Some(name) if !target.kind.namespaced || target.namespace.is_some() => target.key(name),
+            _ => target.prefix(),
+        }
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// Whether an object as `kind` shows it is selected.
+    pub fn matches(&self, kind: &Kind, object: &Object) -> bool {
+        if !self.labels.matches(&object.labels) {
+            return false;
+        }
+        if self.fields.is_empty() || kind.stored_as_served() {
+            return self.fields.matches(&object.fields);
+        }
+        render::value(kind, object).is_ok_and(|value| self.fields.matches(&kind.selectable_fields(&value)))
+    }
+}
+
+/// A page of a list.
+pub struct Page {
+    pub objects: Vec<Arc<Object>>,
+    pub revision: Revision,
+    /// The token of the next page.
+    pub next: Option<String>,
+    /// How many are left, where that is known.
+    pub remaining: Option<usize>,
+}
+
+pub async fn serve(call: &Call, style: Style) -> Result<Response> {
+    let page = page(call).await?;
+    answer(call, style, page)
+}
+
+pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
+    match (style.accepted.format, style.accepted.shape) {
+        (Format::Json, Shape::Object) => whole(&call.target.kind, page),
+        (format, shape) => render::respond(
+            format,
+            StatusCode::OK,
+            &shaped(&call.target.kind, style, shape, &page)?,
+        ),
+    }
+}
+
+/// Reads the page that the query asks for.
+pub async fn page(call: &Call) -> Result<Page> {
+    let query = &call.query;
+    let selection = Selection::of(&call.target.kind, query)?;
+    let limit = query
+        .number("limit")?
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|n| *n > 0);
+    let Snapshot {
+        mut objects,
+        revision,
+    } = snapshot(call, &selection).await?;
+    if !selection.is_everything() {
+        objects.retain(|object| selection.matches(&call.target.kind, object));
+    }
+    let left = limit.map_or(0, |limit| objects.len().saturating_sub(limit));
+    objects.truncate(limit.unwrap_or(usize::MAX));
+    let next = match (left, objects.last()) {
+        (1.., Some(last)) => Some(call.api.tokens.seal(&Position {
+            revision,
+            after: last.key.to_string(),
+            prefix: call.target.prefix(),
+        })?),
+        _ => None,
+    };
+    let remaining = (left > 0 && selection.is_everything()).then_some(left);
+    Ok(Page {
+        objects,
+        revision,
+        next,
+        remaining,
+    })
+}
+
+struct Snapshot {
+    objects: Vec<Arc<Object>>,
+    revision: Revision,
+}
+
+/// The objects of the collection at the revision that the query means.
+async fn snapshot(call: &Call, selection: &Selection) -> Result<Snapshot> {
+    let query = &call.query;
+    let matching = query.version_match()?;
+    let revision = query.revision()?;
+    if let Some(token) = query.get("continue") {
+        if revision.is_some_and(|r| r > 0) {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        return go_on(call, token).await;
+    }
+    let prefix = selection.prefix(&call.target);
+    match (revision, matching) {
+        (Some(0), _) => newest(call, call.api.cache.revision(), &prefix, None),
+        (Some(revision), Some(VersionMatch::Exact)) => exact(call, revision, None).await,
+        (Some(revision), _) => newest(call, call.api.cache.at_least(revision).await?, &prefix, None),
+        (None, _) => newest(call, call.api.cache.fresh().await?, &prefix, None),
+    }
+}
+
+async fn go_on(call: &Call, token: &str) -> Result<Snapshot> {
+    let position = call.api.tokens.open_token(token, &call.target.prefix())?;
+    let after = Some(position.after.as_str());
+    match position.revision {
+        0 => newest(call, call.api.cache.fresh().await?, &call.target.prefix(), after),
+        revision => exact(call, revision, after).await,
+    }
+}
+
+/// What is there now. `revision` is at most the cache's, and nothing of this resource changed since it.
+fn newest(call: &Call, revision: Revision, prefix: &str, after: Option<&str>) -> Result<Snapshot> {
+    let resource = call.api.cache.resource(&call.target.kind)?;
+    let (objects, changed) = resource.list(prefix, after);
+    Ok(Snapshot {
+        objects,
+        revision: revision.max(changed),
+    })
+}
+
+/// What was there at `revision`: from memory when nothing changed since, else from the store's history.
+async fn exact(call: &Call, revision: Revision, after: Option<&str>) -> Result<Snapshot> {
+    call.api.cache.at_least(revision).await?;
+    let resource = call.api.cache.resource(&call.target.kind)?;
+    let (objects, changed) = resource.list(&call.target.prefix(), after);
+    if changed <= revision {
+        return Ok(Snapshot { objects, revision });
+    }
+    let prefix = call.target.prefix();
+    let range = Range {
+        revision: Some(revision),
+        after: after.map(str::to_owned),
+        ..Range::prefix(prefix.clone())
+    };
+    let found = match (call.api.store.range(range).await, after) {
+        (Err(ReadError::Compacted { .. }), Some(after)) => {
+            let position = Position {
+                revision: 0,
+                after: after.to_owned(),
+                prefix,
+            };
+            return Err(ApiError::expired_page(call.api.tokens.seal(&position)?));
+        }
+        (found, _) => found?,
+    };
+    let read = found
+        .items
+        .iter()
+        .map(|kv| Object::read(&resource.kind, kv).map(Arc::new));
+    let objects = read
+        .collect::<std::result::Result<_, _>>()
+        .map_err(ApiError::internal)?;
+    Ok(Snapshot { objects, revision })
+}
+
+fn metadata(page: &Page) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), page.revision.to_string().into());
+    if let Some(next) = &page.next {
+        metadata.insert("continue".into(), next.clone().into());
+    }
+    if let Some(remaining) = page.remaining {
+        metadata.insert("remainingItemCount".into(), remaining.into());
+    }
+    Value::Object(metadata)
+}
+
+/// Tables, metadata lists and YAML: built as values.
+fn shaped(kind: &Kind, style: Style, shape: Shape, page: &Page) -> Result<Value> {
+    let metadata = metadata(page);
+    let values = page.objects.iter().map(|object| render::value(kind, object));
+    match shape {
+        Shape::Table => {
+            let rows = values
+                .map(|v| Ok(render::row(kind, style.include, &v?)))
+                .collect::<Result<Vec<_>>>()?;
+            Ok(render::table(kind, &metadata, rows, true))
+        }
+        Shape::Metadata => {
+            let items = values
+                .map(|v| Ok(render::metadata_only(&v?)))
+                .collect::<Result<Vec<_>>>()?;
+            let (list, version) = ("PartialObjectMetadataList", "meta.k8s.io/v1");
+            Ok(json!({"kind": list, "apiVersion": version, "metadata": metadata, "items": items}))
+        }
+        Shape::Object => {
+            let items = values.collect::<Result<Vec<_>>>()?;
+            Ok(
+                json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items}),
+            )
+        }
+    }
+}
+
+/// A list of objects as stored bytes, joined on the way out.
+fn whole(kind: &Arc<Kind>, page: Page) -> Result<Response> {
+    let head = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+        kind.list_kind,
+        kind.api_version(),
+        metadata(&page)
+    );
+    let mut first = true;
+    let mut objects = page.objects.into_iter();
+    let kind = kind.clone();
+    let mut head = Some(head);
+    let pieces = std::iter::from_fn(move || {
+        let mut piece = BytesMut::new();
+        let head = head.take();
+        let begun = head.is_some();
+        piece.put_slice(head.unwrap_or_default().as_bytes());
+        while piece.len() < PIECE {
+            let Some(object) = objects.next() else { break };
+            if let Err(error) = put_item(&mut piece, &kind, &object, &mut first) {
+                return Some(Err(std::io::Error::other(error.message().to_owned())));
+            }
+        }
+        (begun || !piece.is_empty()).then(|| Ok(piece.freeze()))
+    });
+    let end = std::iter::once(Ok(Bytes::from_static(b"]}\n")));
+    Ok(render::json_response(
+        StatusCode::OK,
+        Body::from_stream(stream::iter(pieces.chain(end))),
+    ))
+}
+
+fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object, first: &mut bool) -> Result<()> {
+    if !std::mem::take(first) {
+        out.put_u8(b',');
+    }
+    if kind.stored_as_served() {
+        out.put_u8(b'{');
+        out.put(object.list_item());
+    } else {
+        let mut value = render::value(kind, object)?;
+        if let Some(map) = value.as_object_mut() {
+            map.remove("kind");
+            map.remove("apiVersion");
+        }
+        out.put_slice(value.to_string().as_bytes());
+    }
+    Ok(())
+}

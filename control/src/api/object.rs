@@ -1,0 +1,208 @@
+//! An object as stored bytes and as served bytes.
+//!
+//! Stored bytes are `{"kind":K,"apiVersion":V,"metadata":{…},…}` without `resourceVersion`, which is the store's
+//! `mod_revision` and known only after the write. Served bytes are the same with it put in first place of the
+//! metadata, made once per revision and shared by all readers.
+use crate::kinds::Kind;
+use crate::store::{KeyValue, Revision};
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
+/// A stored object that is not an object any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored object {key} is damaged: {why}")]
+pub struct Damaged {
+    key: String,
+    why: String,
+}
+
+/// One object at one revision, as its storage kind serves it.
+#[derive(Debug)]
+pub struct Object {
+    pub key: Arc<str>,
+    pub revision: Revision,
+    /// What [`encode`] wrote, with the resource version.
+    pub json: Bytes,
+    /// Where `"metadata":{` begins in `json`.
+    metadata_at: usize,
+    pub labels: BTreeMap<String, String>,
+    /// Field labels of the storage kind.
+    pub fields: BTreeMap<String, String>,
+}
+
+impl Object {
+    /// Reads stored bytes; `kind` is the kind they are stored as.
+    pub fn read(kind: &Kind, kv: &KeyValue) -> Result<Self, Damaged> {
+        let damaged = |why: String| Damaged {
+            key: kv.key.to_string(),
+            why,
+        };
+        let value: Value = serde_json::from_slice(&kv.value).map_err(|e| damaged(e.to_string()))?;
+        let metadata_at = find(&kv.value, METADATA).ok_or_else(|| damaged("it has no metadata".into()))?;
+        Ok(Object {
+            key: kv.key.clone(),
+            revision: kv.mod_revision,
+            json: with_revision(&kv.value, metadata_at, kv.mod_revision),
+            metadata_at,
+            labels: string_map(&value["metadata"]["labels"]),
+            fields: kind.selectable_fields(&value),
+        })
+    }
+
+    /// The whole object, with its resource version.
+    pub fn value(&self) -> Result<Value, Damaged> {
+        serde_json::from_slice(&self.json).map_err(|e| Damaged {
+            key: self.key.to_string(),
+            why: e.to_string(),
+        })
+    }
+
+    /// Whether these are the stored bytes.
+    pub fn is_stored_as(&self, stored: &[u8]) -> bool {
+        let start = self.metadata_at + METADATA.len();
+        let end = start + revision_member(self.revision).len();
+        let head_and_tail = stored.split_at_checked(start);
+        head_and_tail.is_some_and(|(head, tail)| head == &self.json[..start] && tail == &self.json[end..])
+    }
+
+    /// The bytes after `{"kind":…,"apiVersion":…,`: items of built-in lists carry neither.
+    pub fn list_item(&self) -> Bytes {
+        self.json.slice(self.metadata_at..)
+    }
+
+    /// The last state under the revision that deleted it, as a watch shows deletions.
+    pub fn at(&self, revision: Revision) -> Bytes {
+        let start = self.metadata_at + METADATA.len();
+        let end = start + revision_member(self.revision).len();
+        let mut out = Vec::with_capacity(self.json.len() + 4);
+        out.extend_from_slice(&self.json[..start]);
+        out.extend_from_slice(revision_member(revision).as_bytes());
+        out.extend_from_slice(&self.json[end..]);
+        out.into()
+    }
+}
+
+fn with_revision(stored: &[u8], metadata_at: usize, revision: Revision) -> Bytes {
+    let at = metadata_at + METADATA.len();
+    let member = revision_member(revision);
+    let mut out = Vec::with_capacity(stored.len() + member.len());
+    out.extend_from_slice(&stored[..at]);
+    out.extend_from_slice(member.as_bytes());
+    out.extend_from_slice(&stored[at..]);
+    out.into()
+}
+
+/// Metadata is never empty (it has a name), so a comma always follows.
+fn revision_member(revision: Revision) -> String {
+    format!("\"resourceVersion\":\"{revision}\",")
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn string_map(value: &Value) -> BTreeMap<String, String> {
+    let members = value.as_object().into_iter().flatten();
+    members
+        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+        .collect()
+}
+
+/// The bytes to store: kind, version and metadata first, no resource version.
+pub fn encode(object: &Value) -> Bytes {
+    let mut out = String::with_capacity(512);
+    out.push('{');
+    let members = object.as_object().into_iter().flatten();
+    let (head, tail): (Vec<_>, Vec<_>) = members.partition(|(k, _)| rank(k) < LAST);
+    let mut head = head;
+    head.sort_by_key(|(k, _)| rank(k));
+    for (key, value) in head.into_iter().chain(tail) {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        write_member(&mut out, key, value);
+    }
+    out.push('}');
+    out.into()
+}
+
+const LAST: usize = 3;
+
+fn rank(key: &str) -> usize {
+    ["kind", "apiVersion", "metadata"]
+        .iter()
+        .position(|k| *k == key)
+        .unwrap_or(LAST)
+}
+
+fn write_member(out: &mut String, key: &str, value: &Value) {
+    let mut metadata = value.clone();
+    let value = match (key, metadata.as_object_mut()) {
+        ("metadata", Some(map)) => {
+            map.remove("resourceVersion");
+            &metadata
+        }
+        _ => value,
+    };
+    // Writing JSON text into a String cannot fail.
+    let _ = write!(out, "{}:{value}", Value::from(key));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Registry;
+    use serde_json::json;
+
+    fn stored() -> KeyValue {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "\"metadata\":{"},
+            "metadata": {"name": "c", "namespace": "n", "labels": {"x": "y"}, "resourceVersion": "77"},
+        });
+        let value = encode(&object);
+        KeyValue {
+            key: "/registry/configmaps/n/c".into(),
+            value,
+            create_revision: 5,
+            mod_revision: 9,
+            version: 2,
+        }
+    }
+
+    fn read() -> Object {
+        Object::read(
+            Registry::builtin().resource("", "v1", "configmaps").unwrap(),
+            &stored(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn stored_bytes_have_no_version_and_served_bytes_the_stores() {
+        assert!(!stored().value.windows(15).any(|w| w == b"resourceVersion"));
+        assert_eq!(read().value().unwrap()["metadata"]["resourceVersion"], "9");
+        assert_eq!(read().labels["x"], "y");
+        assert!(read().is_stored_as(&stored().value));
+        assert!(!read().is_stored_as(b"{}"));
+    }
+
+    #[test]
+    fn a_deletion_has_its_own_version() {
+        let gone: Value = serde_json::from_slice(&read().at(1234)).unwrap();
+        assert_eq!(gone["metadata"]["resourceVersion"], "1234");
+        assert_eq!(gone["data"]["a"], "\"metadata\":{");
+    }
+
+    #[test]
+    fn a_list_item_is_the_object_without_its_kind() {
+        let text = format!("{{{}", String::from_utf8(read().list_item().to_vec()).unwrap());
+        let item: Value = serde_json::from_str(&text).unwrap();
+        assert!(item.get("kind").is_none());
+        assert_eq!(item["metadata"]["name"], "c");
+    }
+}

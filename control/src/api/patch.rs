@@ -1,0 +1,141 @@
+//! `patch`: a JSON patch, a merge patch or a strategic merge patch becomes an update.
+use super::decode;
+use super::negotiate::{self, Format, PatchType};
+use super::render::Style;
+use super::status::{ApiError, Result};
+use super::write::{self, Options, Written};
+use super::{Call, render};
+use crate::kinds::{FieldIssue, Kind};
+use axum::response::Response;
+use http::StatusCode;
+use json_patch::{Patch, PatchOperation};
+use serde_json::Value;
+
+/// Upstream's `maxJSONPatchOperations`.
+const OPERATIONS: usize = 10_000;
+/// Upstream's `JSONPatchMaxCopyBytes`: what all `copy` operations of one patch may add up to.
+const COPIED: usize = 3 << 20;
+
+/// A decoded patch, ready to be applied to whatever the object is by then.
+pub enum Prepared {
+    Json(Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+pub async fn serve(call: &Call, style: Style) -> Result<Response> {
+    let name = call
+        .target
+        .name
+        .as_deref()
+        .ok_or_else(ApiError::method_not_allowed)?;
+    let options = Options::of(&call.query, "PatchOptions")?;
+    let (patch, issues) = prepare(call)?;
+    let kind = call.target.kind.clone();
+    let change = move |current: &Value| Ok((apply(&kind, &patch, current)?, issues.clone()));
+    let Written { value, warnings, .. } = write::update(call, options, name, &change).await?;
+    Ok(render::warn(
+        render::one(&call.target.kind, style, StatusCode::OK, &value)?,
+        &warnings,
+    ))
+}
+
+/// Decodes the body.
+pub fn prepare(call: &Call) -> Result<(Prepared, Vec<FieldIssue>)> {
+    let kind = negotiate::patch(&call.headers)?;
+    let undecodable = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));
+    let decoded = decode::any(Format::Json, &call.body).map_err(undecodable)?;
+    let patch = match kind {
+        PatchType::Json => Prepared::Json(operations(decoded.value)?),
+        PatchType::Merge => Prepared::Merge(decoded.value),
+        PatchType::Strategic => Prepared::Strategic(decoded.value),
+    };
+    Ok((patch, decoded.issues))
+}
+
+fn operations(value: Value) -> Result<Patch> {
+    let count = value.as_array().map_or(0, Vec::len);
+    if count > OPERATIONS {
+        return Err(ApiError::too_many_operations(OPERATIONS, count));
+    }
+    serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
+}
+
+/// What the patch makes of the object.
+pub fn apply(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
+    match patch {
+        Prepared::Json(patch) => apply_json(patch, current),
+        Prepared::Merge(patch) => {
+            if !patch.is_object() {
+                return Err(ApiError::bad_request(
+                    "error decoding patch: a merge patch must be a JSON object",
+                ));
+            }
+            let mut value = current.clone();
+            json_patch::merge(&mut value, patch);
+            Ok(value)
+        }
+        Prepared::Strategic(patch) => kind
+            .strategic_merge(current, patch)
+            .map_err(|e| ApiError::bad_request(e.to_string())),
+    }
+}
+
+/// One operation after the other, so that what they copy can be counted.
+fn apply_json(patch: &Patch, current: &Value) -> Result<Value> {
+    let mut value = current.clone();
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let PatchOperation::Copy(copy) = operation {
+            let source = value
+                .pointer(copy.from.as_str())
+                .map_or(0, |v| v.to_string().len());
+            copied += source;
+            if copied > COPIED {
+                return Err(ApiError::unprocessable(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
+                     limit {COPIED}"
+                )));
+            }
+        }
+        json_patch::patch(&mut value, std::slice::from_ref(operation)).map_err(|e| {
+            ApiError::unprocessable(format!(
+                "the server rejected our request due to an error in our request: {e}"
+            ))
+        })?;
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn json_patch(operations_of: Value, current: &Value) -> Result<Value> {
+        apply_json(&operations(operations_of)?, current)
+    }
+
+    #[test]
+    fn too_many_operations_are_refused() {
+        let many = vec![json!({"op": "test", "path": "/a", "value": 1}); OPERATIONS + 1];
+        assert_eq!(json_patch(json!(many), &json!({"a": 1})).unwrap_err().code, 413);
+    }
+
+    #[test]
+    fn a_patch_that_doubles_the_document_is_stopped() {
+        let double = vec![json!({"op": "copy", "from": "", "path": "/b"}); 64];
+        assert_eq!(
+            json_patch(json!(double), &json!({"a": "x".repeat(1000)}))
+                .unwrap_err()
+                .code,
+            422
+        );
+    }
+
+    #[test]
+    fn a_failing_test_is_unprocessable() {
+        let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
+        assert_eq!(json_patch(patch, &json!({"a": 1})).unwrap_err().code, 422);
+    }
+}

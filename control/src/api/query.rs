@@ -1,0 +1,186 @@
+//! The options in a request's query string, read once, with upstream's meaning of each.
+use super::status::{ApiError, Result};
+use crate::kinds::FieldError;
+use crate::store::Revision;
+use axum::extract::Query as Pairs;
+use http::Uri;
+use std::time::Duration;
+
+/// How unknown and duplicate fields are taken (`fieldValidation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// What `resourceVersion` means to a list (`resourceVersionMatch`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// Key-value pairs of the query, the last of a name winning (as upstream takes the first, see [`Query::get`]).
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn of(uri: &Uri) -> Result<Self> {
+        let Pairs(pairs) = Pairs::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|e| ApiError::bad_request(format!("the query cannot be read: {e}")))?;
+        Ok(Query(pairs))
+    }
+
+    /// The first value of this name that is not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Present and not `false` or `0`, as Kubernetes converts query values.
+    pub fn flag(&self, name: &str) -> bool {
+        self.all(name)
+            .next()
+            .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    pub fn tristate(&self, name: &str) -> Option<bool> {
+        self.all(name).next().map(|_| self.flag(name))
+    }
+
+    pub fn number(&self, name: &str) -> Result<Option<i64>> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let bad = |_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+        text.parse().map(Some).map_err(bad)
+    }
+
+    /// `dryRun=All`; anything else is invalid. `options` names the options object in the error.
+    pub fn dry_run(&self, options: &str) -> Result<bool> {
+        let values: Vec<&str> = self.all("dryRun").filter(|v| !v.is_empty()).collect();
+        if values.iter().any(|v| *v != "All") {
+            let error = FieldError::not_supported("dryRun", values, &["All"]);
+            return Err(ApiError::invalid_options(options, &vec![error]));
+        }
+        Ok(!values.is_empty())
+    }
+
+    pub fn field_validation(&self, options: &str) -> Result<FieldValidation> {
+        match self.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => {
+                let error =
+                    FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]);
+                Err(ApiError::invalid_options(options, &vec![error]))
+            }
+        }
+    }
+
+    /// `timeoutSeconds` of a watch.
+    pub fn timeout(&self) -> Result<Option<Duration>> {
+        let seconds = self.number("timeoutSeconds")?;
+        Ok(seconds
+            .and_then(|s| u64::try_from(s).ok())
+            .filter(|s| *s > 0)
+            .map(Duration::from_secs))
+    }
+
+    /// `resourceVersion`: none when absent.
+    pub fn revision(&self) -> Result<Option<Revision>> {
+        self.get("resourceVersion").map(parse_revision).transpose()
+    }
+
+    pub fn version_match(&self) -> Result<Option<VersionMatch>> {
+        let invalid = |error| Err(ApiError::invalid_options("ListOptions", &vec![error]));
+        let field = "resourceVersionMatch";
+        let found = match self.get(field) {
+            None => return Ok(None),
+            Some("Exact") => VersionMatch::Exact,
+            Some("NotOlderThan") => VersionMatch::NotOlderThan,
+            Some(other) => {
+                let supported = ["Exact", "NotOlderThan"];
+                return invalid(FieldError::not_supported(field, other, &supported));
+            }
+        };
+        let initial = self.flag("sendInitialEvents");
+        if self.get("resourceVersion").is_none() && !initial {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            return invalid(FieldError::forbidden(field, why));
+        }
+        if found == VersionMatch::Exact && self.get("resourceVersion") == Some("0") {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            return invalid(FieldError::forbidden(field, why));
+        }
+        Ok(Some(found))
+    }
+}
+
+/// A resource version as clients send it.
+pub fn parse_revision(text: &str) -> Result<Revision> {
+    text.parse().map_err(|_| {
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: {why}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("/api/v1/pods?{text}").parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn flags_read_as_upstreams() {
+        for (text, want) in [
+            ("watch=1", true),
+            ("watch=true", true),
+            ("watch", true),
+            ("watch=0", false),
+            ("", false),
+        ] {
+            assert_eq!(query(text).flag("watch"), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_dry_run_is_invalid() {
+        assert!(query("dryRun=All").dry_run("CreateOptions").unwrap());
+        let error = query("dryRun=Some").dry_run("CreateOptions").unwrap_err();
+        assert_eq!(
+            error.message(),
+            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\""
+        );
+    }
+
+    #[test]
+    fn a_match_needs_a_version() {
+        assert!(query("resourceVersionMatch=Exact").version_match().is_err());
+        assert!(
+            query("resourceVersionMatch=Exact&resourceVersion=0")
+                .version_match()
+                .is_err()
+        );
+        assert_eq!(
+            query("resourceVersionMatch=Exact&resourceVersion=5")
+                .version_match()
+                .unwrap(),
+            Some(VersionMatch::Exact)
+        );
+        assert!(query("resourceVersion=abc").revision().is_err());
+    }
+}

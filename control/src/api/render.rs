@@ -1,0 +1,175 @@
+//! Answers: objects, Tables and PartialObjectMetadata, as JSON or YAML.
+//!
+//! Stored bytes go out as they are wherever the kind is served as it is stored.
+use super::negotiate::{Accepted, Format, Shape};
+use super::object::Object;
+use super::query::Query;
+use super::status::{ApiError, Result};
+use crate::kinds::Kind;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// What a Table row carries of its object (`includeObject`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl Include {
+    pub fn of(query: &Query) -> Result<Self> {
+        match query.get("includeObject") {
+            None | Some("Metadata") => Ok(Include::Metadata),
+            Some("None") => Ok(Include::None),
+            Some("Object") => Ok(Include::Object),
+            Some(other) => {
+                let supported = ["Metadata", "None", "Object"];
+                let error = crate::kinds::FieldError::not_supported("includeObject", other, &supported);
+                Err(ApiError::invalid_options("TableOptions", &vec![error]))
+            }
+        }
+    }
+}
+
+/// How one request wants its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    pub accepted: Accepted,
+    pub include: Include,
+}
+
+/// An object as `kind` serves it.
+pub fn value(kind: &Kind, object: &Object) -> Result<Value> {
+    let mut value = object.value().map_err(ApiError::internal)?;
+    if !kind.stored_as_served() {
+        show_as(kind, &mut value);
+    }
+    Ok(value)
+}
+
+/// As [`value`], in bytes.
+pub fn bytes(kind: &Kind, object: &Object) -> Result<Bytes> {
+    match kind.stored_as_served() {
+        true => Ok(object.json.clone()),
+        false => Ok(value(kind, object)?.to_string().into()),
+    }
+}
+
+/// Turns stored bytes of any revision into what `kind` serves.
+pub fn reread(kind: &Kind, json: &[u8]) -> Result<Value> {
+    let mut value = serde_json::from_slice(json).map_err(ApiError::internal)?;
+    if !kind.stored_as_served() {
+        show_as(kind, &mut value);
+    }
+    Ok(value)
+}
+
+/// Normalising sets `apiVersion` and `kind`, and leaves the metadata alone.
+fn show_as(kind: &Kind, value: &mut Value) {
+    kind.from_storage(value);
+    kind.normalise(value);
+}
+
+/// One object in the shape that was asked for.
+pub fn one(kind: &Kind, style: Style, code: StatusCode, object: &Value) -> Result<Response> {
+    let shaped = shape(kind, style, object, true)?;
+    respond(style.accepted.format, code, shaped.as_ref().unwrap_or(object))
+}
+
+/// A stored object, without parsing it where it can be served as it is.
+pub fn stored(kind: &Kind, style: Style, object: &Object) -> Result<Response> {
+    if style.accepted
+        == (Accepted {
+            format: Format::Json,
+            shape: Shape::Object,
+        })
+    {
+        return Ok(json_response(StatusCode::OK, Body::from(bytes(kind, object)?)));
+    }
+    one(kind, style, StatusCode::OK, &value(kind, object)?)
+}
+
+/// The object in another shape; none when it is to go out as it is.
+pub fn shape(kind: &Kind, style: Style, object: &Value, headers: bool) -> Result<Option<Value>> {
+    match style.accepted.shape {
+        Shape::Object => Ok(None),
+        Shape::Metadata => Ok(Some(metadata_only(object))),
+        Shape::Table => {
+            let version = &object["metadata"]["resourceVersion"];
+            let metadata = json!({"resourceVersion": version});
+            Ok(Some(table(
+                kind,
+                &metadata,
+                vec![row(kind, style.include, object)],
+                headers,
+            )))
+        }
+    }
+}
+
+pub fn metadata_only(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object.get("metadata").cloned().unwrap_or_default(),
+    })
+}
+
+/// One row of a Table.
+pub fn row(kind: &Kind, include: Include, object: &Value) -> Value {
+    let shown = match include {
+        Include::None => Value::Null,
+        Include::Metadata => metadata_only(object),
+        Include::Object => object.clone(),
+    };
+    json!({"cells": kind.row(object, Timestamp::now()), "object": shown})
+}
+
+/// A Table. Later tables of one watch repeat no headers.
+pub fn table(kind: &Kind, metadata: &Value, rows: Vec<Value>, headers: bool) -> Value {
+    let columns = if headers {
+        json!(kind.columns())
+    } else {
+        Value::Null
+    };
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata,
+        "columnDefinitions": columns,
+        "rows": rows,
+    })
+}
+
+/// Any value, in the format that was asked for.
+pub fn respond(format: Format, code: StatusCode, value: &Value) -> Result<Response> {
+    match format {
+        Format::Json => Ok(json_response(code, Body::from(value.to_string()))),
+        Format::Yaml => {
+            let text = serde_yaml::to_string(value).map_err(ApiError::internal)?;
+            let content = [(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))];
+            Ok((code, content, text).into_response())
+        }
+    }
+}
+
+pub fn json_response(code: StatusCode, body: Body) -> Response {
+    let content = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (code, content, body).into_response()
+}
+
+/// Adds `Warning` headers (RFC 9110's code 299, agent `-`).
+pub fn warn(mut response: Response, warnings: &[String]) -> Response {
+    for warning in warnings {
+        let quoted = Value::from(warning.as_str()).to_string();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {quoted}")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}

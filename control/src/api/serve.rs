@@ -1,0 +1,164 @@
+//! The API over HTTPS, and in-process without a wire.
+//!
+//! Flow per connection: TLS handshake (client certificate optional) → identity → HTTP/1.1 or h2 until either side
+//! ends or shutdown drains it. Limits keep one connection from hurting the others.
+use crate::auth::Identity;
+use crate::auth::pki::Pki;
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Connections at once; further ones wait in the kernel's queue.
+const CONNECTIONS: usize = 8192;
+/// How long a handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long the headers of a request may take.
+const HEADERS_WITHIN: Duration = Duration::from_secs(15);
+/// Requests at once on one h2 connection; a client with many watches needs many (upstream: 100, client-go copes).
+const STREAMS: u32 = 1000;
+/// Streams that a client may reset before we took notice; more is an attack (CVE-2023-44487).
+const PENDING_RESETS: usize = 64;
+/// Streams that we had to reset before the connection is ended (CVE-2025-8671).
+const LOCAL_RESETS: usize = 512;
+/// Header bytes of one request, CONTINUATION frames included.
+const HEADER_BYTES: u32 = 64 << 10;
+/// How often a silent h2 client is asked whether it is still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the serving certificate cannot be used: {0}")]
+pub struct TlsError(String);
+
+/// What the listener needs to shake hands.
+pub fn tls(pki: &Pki) -> Result<TlsAcceptor, TlsError> {
+    let bad = |e: &dyn std::fmt::Display| TlsError(e.to_string());
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).map_err(|e| bad(&e))?)
+        .map_err(|e| bad(&e))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| bad(&e))?;
+    let serving = pki.serving();
+    let chain = vec![CertificateDer::from_pem_slice(serving.cert_pem.as_bytes()).map_err(|e| bad(&e))?];
+    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes()).map_err(|e| bad(&e))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(&e))?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(|e| bad(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Accepts until `shutdown`, then waits for the connections to drain.
+pub async fn run(listener: TcpListener, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            break;
+        };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, _)) => {
+                let connection = connection(tcp, acceptor.clone(), router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// After running out of file descriptors, so that the loop does not spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+    // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
+    let _ = tcp.set_nodelay(true);
+    let tls = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(tcp)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let certificates = tls.get_ref().1.peer_certificates();
+    let identity = certificates
+        .and_then(|chain| chain.first())
+        .and_then(|der| Identity::from_certificate(der));
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(identity.clone());
+        }
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let http = http();
+    let serving = http.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(HEADER_BYTES as usize);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_header_list_size(HEADER_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WITHIN);
+    http
+}
+
+/// A client over the router itself: the same code as a remote one, without TCP.
+pub fn client(router: Router, identity: Identity) -> kube::Client {
+    let service = router.map_request(move |mut request: Request<kube::client::Body>| {
+        request.extensions_mut().insert(identity.clone());
+        request.map(Body::new)
+    });
+    kube::Client::new(service, "default")
+}

@@ -1,0 +1,373 @@
+//! Every error of the API, in upstream's codes, reasons, details and words, and how it becomes a `Status` response.
+//!
+//! This is the only file that knows how an error looks on the wire. Who sees what: a client's mistake is told to the
+//! client in full; a failure of ours is logged here and told as `Internal error occurred: …`.
+use crate::admission::Denial;
+use crate::kinds::{FieldErrors, Kind, join};
+use crate::store::{ReadError, Revision, WatchError, WriteError};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+/// An answer other than success.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    pub code: StatusCode,
+    /// `metav1.StatusReason`; empty where upstream gives none.
+    reason: &'static str,
+    message: String,
+    details: Option<Value>,
+    /// `metadata.continue` of an expired list.
+    token: Option<String>,
+}
+
+pub type Result<T> = std::result::Result<T, ApiError>;
+
+impl ApiError {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        ApiError {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            token: None,
+        }
+    }
+
+    fn with(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    fn about(self, kind: &Kind, name: &str) -> Self {
+        self.with(details(name, &kind.group, &kind.plural))
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The object is not there.
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} not found", kind.group_resource());
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(kind, name)
+    }
+
+    /// No such resource, version or path below `/api` and `/apis`.
+    pub fn no_resource() -> Self {
+        let message = "the server could not find the requested resource";
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(json!({}))
+    }
+
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(json!({}))
+    }
+
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} already exists", kind.group_resource());
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(kind, name)
+    }
+
+    /// The writer saw an older object.
+    pub fn modified(kind: &Kind, name: &str) -> Self {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(kind, name, why)
+    }
+
+    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            kind.group_resource()
+        );
+        Self::new(StatusCode::CONFLICT, "Conflict", message).about(kind, name)
+    }
+
+    /// A conflict on a subresource.
+    pub fn conflict_at(kind: &Kind, subresource: &str, name: &str, why: &str) -> Self {
+        let resource = format!("{}/{subresource}", kind.plural);
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with(details(name, &kind.group, &resource))
+    }
+
+    /// A precondition of a deletion does not hold; upstream names the kind here, not the resource.
+    pub fn precondition(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            kind.group_kind()
+        );
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with(details(name, &kind.group, &kind.kind))
+    }
+
+    /// Validation failed. `kind` and `group` are of the object judged, which may be an options object.
+    pub fn invalid(kind: &str, group: &str, name: &str, errors: &FieldErrors) -> Self {
+        let of = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
+        let causes: Vec<Value> = errors
+            .iter()
+            .map(|e| json!({"reason": e.kind.reason(), "message": e.message(), "field": e.field}))
+            .collect();
+        let mut about = details(name, group, kind);
+        about["causes"] = causes.into();
+        let message = format!("{of} {name:?} is invalid: {}", join(errors));
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with(about)
+    }
+
+    /// An option of the request is wrong: `CreateOptions`, `ListOptions`, ….
+    pub fn invalid_options(options: &str, errors: &FieldErrors) -> Self {
+        Self::invalid(options, "meta.k8s.io", "", errors)
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// A well-formed request whose content cannot be processed, without field causes.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    }
+
+    /// `name` may be empty, for a whole collection.
+    pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
+        let of = if group.is_empty() {
+            resource.to_owned()
+        } else {
+            format!("{resource}.{group}")
+        };
+        let object = if name.is_empty() {
+            of
+        } else {
+            format!("{of} {name:?}")
+        };
+        let message = format!("{object} is forbidden: {why}");
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).with(details(name, group, resource))
+    }
+
+    /// A path that is no resource is refused.
+    pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
+        let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}");
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).with(json!({}))
+    }
+
+    /// As above, with the cause that makes clients stop creating in a namespace that goes away.
+    pub fn terminating(kind: &Kind, name: &str, namespace: &str) -> Self {
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut error = Self::forbidden(&kind.group, &kind.plural, name, &why);
+        let cause = json!({
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        });
+        if let Some(about) = &mut error.details {
+            about["causes"] = json!([cause]);
+        }
+        error
+    }
+
+    pub fn unsupported_media(accepted: &[&str]) -> Self {
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+    }
+
+    pub fn not_acceptable(offered: &[&str]) -> Self {
+        let message = format!(
+            "406: Not Acceptable\n\nAvailable representations: {}",
+            offered.join(", ")
+        );
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(json!({}))
+    }
+
+    pub fn body_too_large(limit: usize) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    pub fn too_many_operations(limit: usize, got: usize) -> Self {
+        let message = format!(
+            "Request entity too large: The allowed maximum operations in a JSON patch is {limit}, got {got}"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// History before this point is gone; the client must list again.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "Expired", message)
+    }
+
+    /// As above for a list in pages, with a token to go on inconsistently.
+    pub fn expired_page(token: String) -> Self {
+        let mut error = Self::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+             the results. Continuing with the provided token results in an inconsistent list - objects that were \
+             created, modified, or deleted between the time the first chunk was returned and now may show up in the \
+             list.",
+        );
+        error.token = Some(token);
+        error
+    }
+
+    /// A revision was asked for that the server has not reached.
+    pub fn too_large_revision(wanted: Revision, newest: Revision) -> Self {
+        let message = format!("Too large resource version: {wanted}, current: {newest}");
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "Timeout",
+            format!("Timeout: {message}"),
+        )
+        .with(json!({"causes": [cause], "retryAfterSeconds": 1}))
+    }
+
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+            .with(json!({"retryAfterSeconds": 1}))
+    }
+
+    /// A backend that the request had to reach did not answer.
+    pub fn bad_gateway(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    /// A node answered something else than success; passed on as it is.
+    pub fn from_node(code: StatusCode, message: String) -> Self {
+        let reason = match code.as_u16() {
+            400 => "BadRequest",
+            404 => "NotFound",
+            _ => "InternalError",
+        };
+        Self::new(code, reason, message)
+    }
+
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "a request failed inside the server");
+        let message = format!("Internal error occurred: {error}");
+        let cause = json!({"message": error.to_string()});
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+            .with(json!({"causes": [cause]}))
+    }
+
+    /// The `metav1.Status` object.
+    pub fn status(&self) -> Value {
+        let mut status = Map::new();
+        let metadata = self.token.as_ref().map_or(json!({}), |t| json!({"continue": t}));
+        status.insert("kind".into(), "Status".into());
+        status.insert("apiVersion".into(), "v1".into());
+        status.insert("metadata".into(), metadata);
+        status.insert("status".into(), "Failure".into());
+        status.insert("message".into(), self.message.clone().into());
+        if !self.reason.is_empty() {
+            status.insert("reason".into(), self.reason.into());
+        }
+        if let Some(details) = &self.details {
+            status.insert("details".into(), details.clone());
+        }
+        status.insert("code".into(), self.code.as_u16().into());
+        Value::Object(status)
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        self.details.as_ref()?.get("retryAfterSeconds")?.as_u64()
+    }
+}
+
+/// `Status` of a deletion that left nothing to show.
+pub fn deleted(kind: &Kind, name: &str, uid: &str) -> Value {
+    let mut about = details(name, &kind.group, &kind.plural);
+    about["uid"] = uid.into();
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about})
+}
+
+/// `Status` of an action that has no object of its own (binding, eviction).
+pub fn success(code: StatusCode) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16()})
+}
+
+fn details(name: &str, group: &str, kind: &str) -> Value {
+    let mut about = Map::new();
+    for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
+        if !value.is_empty() {
+            about.insert(key.into(), value.into());
+        }
+    }
+    Value::Object(about)
+}
+
+impl axum::response::IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let mut response = (self.code, headers, self.status().to_string()).into_response();
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Compacted { wanted, oldest } => ApiError::expired(format!(
+                "The provided resource version is too old: {wanted} ({oldest})"
+            )),
+            ReadError::Future { wanted, newest } => ApiError::too_large_revision(wanted, newest),
+            ReadError::Backend(_) => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::KeyTooLong { .. } => ApiError::bad_request(error.to_string()),
+            WriteError::Closed | WriteError::Backend(_) => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<WatchError> for ApiError {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Compacted { wanted, oldest } => too_old(wanted, oldest),
+            WatchError::Lagged | WatchError::Backend(_) => ApiError::internal(error),
+        }
+    }
+}
+
+/// A watch asked for history that is gone.
+pub fn too_old(wanted: Revision, oldest: Revision) -> ApiError {
+    ApiError::expired(format!("too old resource version: {wanted} ({oldest})"))
+}
+
+/// What admission refused, for an object of this kind.
+pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
+    match denial {
+        Denial::NoNamespace(namespace) => {
+            let message = format!("namespaces {namespace:?} not found");
+            ApiError::new(StatusCode::NOT_FOUND, "NotFound", message).with(details(
+                &namespace,
+                "",
+                "namespaces",
+            ))
+        }
+        Denial::Terminating(namespace) => ApiError::terminating(kind, name, &namespace),
+        Denial::Forbidden(why) => ApiError::forbidden(&kind.group, &kind.plural, name, &why),
+        Denial::Invalid(errors) => ApiError::invalid(&kind.kind, &kind.group, name, &errors),
+        Denial::Failed(why) => ApiError::internal(why),
+    }
+}

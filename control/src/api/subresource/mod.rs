@@ -1,0 +1,44 @@
+//! Subresources that are more than a part of their object: scale, binding, eviction, log.
+//!
+//! `status`, `finalize` and the like are plain updates (see `write`) whose reach the kind's rules limit.
+mod binding;
+mod log;
+mod scale;
+
+pub use log::{NodeClient, NodeClientError};
+
+use super::render::Style;
+use super::status::{ApiError, Result};
+use super::{Call, decode, delete, negotiate, render, status};
+use axum::response::Response;
+use http::StatusCode;
+
+/// The answer of a subresource that is served here; none for the others.
+pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Option<Response>> {
+    let Some(subresource) = call.target.subresource.as_deref() else {
+        return Ok(None);
+    };
+    let name = call
+        .target
+        .name
+        .as_deref()
+        .ok_or_else(ApiError::method_not_allowed)?;
+    let response = match (subresource, verb) {
+        ("scale", _) => scale::serve(call, name, verb, style).await?,
+        ("binding", "create") => binding::serve(call, name, style).await?,
+        ("eviction", "create") => evict(call, name, style).await?,
+        ("log", "get") => log::serve(call, name).await?,
+        _ => return Ok(None),
+    };
+    Ok(Some(response))
+}
+
+async fn evict(call: &Call, name: &str, style: Style) -> Result<Response> {
+    let body = decode::object("Eviction", negotiate::body(&call.headers)?, &call.body)?.value;
+    delete::evict(call, name, &body).await?;
+    render::respond(
+        style.accepted.format,
+        StatusCode::CREATED,
+        &status::success(StatusCode::CREATED),
+    )
+}

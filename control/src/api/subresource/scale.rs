@@ -1,0 +1,63 @@
+//! `scale`: the number of replicas, as `autoscaling/v1` Scale.
+use super::super::patch::{self, Prepared};
+use super::super::render::{self, Style};
+use super::super::status::{ApiError, Result};
+use super::super::write::{self, Options};
+use super::super::{Call, decode, negotiate};
+use crate::kinds::{FieldIssue, scale};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+
+pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> Result<Response> {
+    let object = match verb {
+        "get" => render::value(
+            &call.target.kind,
+            &call.api.read(&call.target, name).await?.as_ref(),
+        )?,
+        "update" => {
+            let body = decode::object("Scale", negotiate::body(&call.headers)?, &call.body)?.value;
+            let change = |current: &Value| rescale(name, current, body.clone());
+            write::update(call, Options::of(&call.query, "UpdateOptions")?, name, &change)
+                .await?
+                .value
+        }
+        "patch" => {
+            let (prepared, _) = patch::prepare(call)?;
+            let change =
+                |current: &Value| rescale(name, current, patched(&call.target.kind, &prepared, current)?);
+            write::update(call, Options::of(&call.query, "PatchOptions")?, name, &change)
+                .await?
+                .value
+        }
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    render::respond(style.accepted.format, StatusCode::OK, &scale::get(&object))
+}
+
+/// A Scale has no lists, so that a strategic merge is a merge.
+fn patched(kind: &crate::kinds::Kind, prepared: &Prepared, current: &Value) -> Result<Value> {
+    let current = scale::get(current);
+    match prepared {
+        Prepared::Strategic(patch) => patch::apply(kind, &Prepared::Merge(patch.clone()), &current),
+        other => patch::apply(kind, other, &current),
+    }
+}
+
+/// The object with the replicas, and the resource version, of the Scale.
+fn rescale(name: &str, current: &Value, wanted: Value) -> Result<(Value, Vec<FieldIssue>)> {
+    let said = wanted["metadata"]["name"].as_str().unwrap_or_default();
+    if !said.is_empty() && said != name {
+        let why = format!("the name of the object ({said}) does not match the name on the URL ({name})");
+        return Err(ApiError::bad_request(why));
+    }
+    let errors = scale::validate(&wanted);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("Scale", "autoscaling", name, &errors));
+    }
+    let mut object = current.clone();
+    scale::set(&mut object, &wanted);
+    let version = wanted["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    object["metadata"]["resourceVersion"] = version.into();
+    Ok((object, Vec::new()))
+}

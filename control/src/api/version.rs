@@ -1,0 +1,73 @@
+//! Paths outside `/api` and `/apis`: `/version`, `/openapi/*`, the index of paths, and 404.
+use super::negotiate;
+use super::render;
+use super::status::Result;
+use super::text;
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::request::Parts;
+use serde_json::json;
+
+/// The Kubernetes version whose API this is.
+pub const MAJOR: &str = "1";
+pub const MINOR: &str = "36";
+const GIT_VERSION: &str = concat!("v1.36.2+amphipod-", env!("CARGO_PKG_VERSION"));
+
+pub(super) fn answer(parts: &Parts) -> Result<Response> {
+    match parts.uri.path().trim_end_matches('/') {
+        "" => index(),
+        "/version" => version(),
+        path => Ok(openapi(path).unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n"))),
+    }
+}
+
+fn index() -> Result<Response> {
+    let paths = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
+    render::respond(negotiate::Format::Json, StatusCode::OK, &json!({"paths": paths}))
+}
+
+/// `apimachinery/version.Info`.
+fn version() -> Result<Response> {
+    let info = json!({
+        "major": MAJOR,
+        "minor": MINOR,
+        "emulationMajor": MAJOR,
+        "emulationMinor": MINOR,
+        "minCompatibilityMajor": MAJOR,
+        "minCompatibilityMinor": "35",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, platform()),
+    });
+    render::respond(negotiate::Format::Json, StatusCode::OK, &info)
+}
+
+/// The architecture by Go's name, as nodes report it.
+fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn openapi(path: &str) -> Option<Response> {
+    let _ = path;
+    let document: Option<bytes::Bytes> = None;
+    document.map(|document| render::json_response(StatusCode::OK, Body::from(document)))
+}

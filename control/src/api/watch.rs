@@ -1,0 +1,373 @@
+//! `watch`: the changes of a collection as a stream of lines.
+//!
+//! Flow: find where to begin → subscribe to the cache → initial lines → lines as they come, with bookmarks → end at
+//! the timeout, at shutdown, or when the client is too slow.
+use super::Call;
+use super::cache::{ChangeKind, Delivery, Resource, Shown, Start, Subscription, frame};
+use super::list::Selection;
+use super::negotiate::Shape;
+use super::object::Object;
+use super::query::VersionMatch;
+use super::render::{self, Style};
+use super::status::{ApiError, Result, too_old};
+use crate::kinds::{FieldError, Kind};
+use crate::store::{ReadError, Revision, WatchError};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, StreamExt};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, Interval};
+
+/// Upstream's `--min-request-timeout`: a watch without `timeoutSeconds` ends within one to two of these.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How often a quiet watch is told how far the server has come.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Deliveries joined into one piece of the response.
+const JOINED: usize = 64;
+
+/// What the query says about how to begin.
+struct Beginning {
+    revision: Option<Revision>,
+    bookmarks: bool,
+    initial_events: bool,
+}
+
+pub async fn serve(call: &Call, style: Style) -> Result<Response> {
+    let selection = selection(call)?;
+    let beginning = beginning(call)?;
+    let timeout = call
+        .query
+        .timeout()?
+        .unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(rand::random::<f64>()));
+    let resource = call.api.cache.resource(&call.target.kind)?.clone();
+    let begun = match begin(call, &resource, &beginning, selection).await {
+        Ok(begun) => begun,
+        Err(error) if error.code == StatusCode::GONE => return Ok(gone(&error)),
+        Err(error) => return Err(error),
+    };
+    let watcher = Watcher {
+        encoder: Encoder {
+            kind: call.target.kind.clone(),
+            style,
+            headers_sent: false,
+        },
+        api: call.api.clone(),
+        begun,
+        bookmarks: beginning.bookmarks,
+        timer: tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY),
+        deadline: Instant::now() + timeout,
+        state: State::Initial,
+    };
+    let lines = stream::unfold(watcher, |mut watcher| async move {
+        watcher.next().await.map(|line| (line, watcher))
+    });
+    let lines = lines.map(Ok::<_, std::convert::Infallible>);
+    Ok(render::json_response(StatusCode::OK, Body::from_stream(lines)))
+}
+
+/// Upstream begins the stream and says in it that the history is gone.
+fn gone(error: &ApiError) -> Response {
+    let line = frame("ERROR", error.status().to_string().as_bytes());
+    render::json_response(StatusCode::OK, Body::from(line))
+}
+
+/// A named path with `?watch` is a watch of that one object.
+fn selection(call: &Call) -> Result<Selection> {
+    let mut selection = Selection::of(&call.target.kind, &call.query)?;
+    if let Some(name) = &call.target.name {
+        selection.fields.require("metadata.name", name);
+    }
+    Ok(selection)
+}
+
+fn beginning(call: &Call) -> Result<Beginning> {
+    let query = &call.query;
+    let initial_events = query.tristate("sendInitialEvents");
+    let matching = query.version_match()?;
+    let invalid = |field: &str, why: &str| {
+        Err(ApiError::invalid_options(
+            "ListOptions",
+            &vec![FieldError::forbidden(field, why)],
+        ))
+    };
+    if initial_events.is_some() && matching != Some(VersionMatch::NotOlderThan) {
+        return invalid(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    }
+    if initial_events.is_none() && matching.is_some() {
+        return invalid(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
+    }
+    Ok(Beginning {
+        revision: query.revision()?,
+        bookmarks: query.flag("allowWatchBookmarks"),
+        initial_events: initial_events == Some(true),
+    })
+}
+
+/// Where a watch stands after it has been set up.
+struct Begun {
+    subscription: Subscription,
+    /// Events up to here are not for this watcher.
+    after: Revision,
+    /// The revision of the bookmark that ends the initial events, when one was asked for.
+    mark: Option<Revision>,
+}
+
+async fn begin(
+    call: &Call,
+    resource: &Arc<Resource>,
+    how: &Beginning,
+    selection: Selection,
+) -> Result<Begun> {
+    let kind = call.target.kind.clone();
+    let prefix = selection.prefix(&call.target);
+    let filter = Arc::new(move |object: &Object| selection.matches(&kind, object));
+    let cache = &call.api.cache;
+    let from_now = match how.revision {
+        _ if how.initial_events => true,
+        None | Some(0) => true,
+        Some(_) => false,
+    };
+    if from_now {
+        let reached = match how.revision {
+            Some(revision) => cache.at_least(revision).await?,
+            None => cache.fresh().await?,
+        };
+        let subscription = resource.subscribe(prefix, filter, Start::Now).ok_or_else(lost)?;
+        let mark = reached.max(subscription.revision);
+        return Ok(Begun {
+            subscription,
+            after: 0,
+            mark: (how.initial_events && how.bookmarks).then_some(mark),
+        });
+    }
+    let after = how.revision.unwrap_or_default();
+    if let Some(subscription) = resource.subscribe(prefix.clone(), filter.clone(), Start::After(after)) {
+        return Ok(Begun {
+            subscription,
+            after,
+            mark: None,
+        });
+    }
+    let memory_from = resource.recent_after();
+    let mut subscription = resource
+        .subscribe(prefix.clone(), filter.clone(), Start::After(memory_from))
+        .ok_or_else(lost)?;
+    let mut initial = older(call, resource, &prefix, (after, memory_from)).await?;
+    initial.retain_mut(|delivery| match delivery.shown.seen_by(|object| filter(object)) {
+        Some(kind) => {
+            delivery.kind = kind;
+            true
+        }
+        None => false,
+    });
+    initial.append(&mut subscription.initial);
+    subscription.initial = initial;
+    Ok(Begun {
+        subscription,
+        after,
+        mark: None,
+    })
+}
+
+fn lost() -> ApiError {
+    ApiError::internal("the watch cache moved on while a watch began; try again")
+}
+
+/// Events of the store's log after the first revision, up to and including the second.
+async fn older(
+    call: &Call,
+    resource: &Resource,
+    prefix: &str,
+    (after, until): (Revision, Revision),
+) -> Result<Vec<Delivery>> {
+    let mut batches = match call.api.store.watch(after).await {
+        Ok(batches) => batches,
+        Err(WatchError::Compacted { wanted, oldest }) => return Err(too_old(wanted, oldest)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    while let Some(batch) = batches.next().await {
+        let batch = batch?;
+        if batch.revision <= until {
+            let mine = batch.events.iter().filter(|event| event.key.starts_with(prefix));
+            found.extend(
+                mine.map(|event| past(&resource.kind, event))
+                    .collect::<Result<Vec<_>>>()?,
+            );
+        }
+        if batch.revision >= until {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn past(kind: &Kind, event: &crate::store::Event) -> Result<Delivery> {
+    let read = |kv: &Option<crate::store::KeyValue>| {
+        let object = kv
+            .as_ref()
+            .map(|kv| Object::read(kind, kv).map(Arc::new))
+            .transpose();
+        object.map_err(|e| ApiError::from(ReadError::Backend(e.to_string())))
+    };
+    let shown = Shown::new(event.revision, read(&event.now)?, read(&event.before)?);
+    Ok(Delivery {
+        kind: ChangeKind::Modified,
+        shown: Arc::new(shown),
+    })
+}
+
+/// What a watch is about to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Initial,
+    Live,
+    Ended,
+}
+
+struct Watcher {
+    encoder: Encoder,
+    api: Arc<super::Api>,
+    begun: Begun,
+    bookmarks: bool,
+    timer: Interval,
+    deadline: Instant,
+    state: State,
+}
+
+/// Why a live watch woke up.
+enum Woken {
+    Events(Vec<Delivery>),
+    Timer,
+    End,
+}
+
+impl Watcher {
+    /// The next piece of the response.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let piece = match self.state {
+                State::Initial => self.initial(),
+                State::Live => self.live().await,
+                State::Ended => return None,
+            };
+            match piece {
+                Ok(piece) if piece.is_empty() => {}
+                Ok(piece) => return Some(piece),
+                Err(error) => {
+                    self.state = State::Ended;
+                    return Some(frame("ERROR", error.status().to_string().as_bytes()));
+                }
+            }
+        }
+    }
+
+    fn initial(&mut self) -> Result<Bytes> {
+        self.state = State::Live;
+        let initial = std::mem::take(&mut self.begun.subscription.initial);
+        let mut piece = self.encode(initial)?;
+        if let Some(revision) = self.begun.mark {
+            piece.extend_from_slice(&self.encoder.bookmark(revision, true)?);
+        }
+        Ok(piece.freeze())
+    }
+
+    async fn live(&mut self) -> Result<Bytes> {
+        // Read before the queue: all events up to here are in the queue or were delivered.
+        let progress = self.api.cache.revision();
+        match self.wake().await {
+            Woken::Events(events) => Ok(self.encode(events)?.freeze()),
+            Woken::Timer if self.bookmarks && self.begun.subscription.queue.is_empty() => {
+                self.encoder.bookmark(progress.max(self.begun.after), false)
+            }
+            Woken::Timer => Ok(Bytes::new()),
+            Woken::End => {
+                self.state = State::Ended;
+                Ok(Bytes::new())
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Woken {
+        let mut events = Vec::new();
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(self.deadline) => Woken::End,
+            count = self.begun.subscription.queue.recv_many(&mut events, JOINED) => match count {
+                0 => Woken::End,
+                _ => Woken::Events(events),
+            },
+            _ = self.timer.tick() => Woken::Timer,
+        }
+    }
+
+    fn encode(&mut self, events: Vec<Delivery>) -> Result<BytesMut> {
+        let mut piece = BytesMut::new();
+        for delivery in events
+            .iter()
+            .filter(|delivery| delivery.shown.revision > self.begun.after)
+        {
+            piece.extend_from_slice(&self.encoder.line(delivery)?);
+        }
+        Ok(piece)
+    }
+}
+
+/// Turns deliveries into lines of one kind and shape.
+struct Encoder {
+    kind: Arc<Kind>,
+    style: Style,
+    headers_sent: bool,
+}
+
+impl Encoder {
+    fn line(&mut self, delivery: &Delivery) -> Result<Bytes> {
+        if self.style.accepted.shape == Shape::Object && self.kind.stored_as_served() {
+            return Ok(delivery.shown.frame(delivery.kind));
+        }
+        let object = render::reread(&self.kind, &delivery.shown.object(delivery.kind))?;
+        let shaped = render::shape(&self.kind, self.style, &object, !self.headers_sent)?;
+        self.headers_sent = true;
+        Ok(frame(
+            delivery.kind.word(),
+            shaped.as_ref().unwrap_or(&object).to_string().as_bytes(),
+        ))
+    }
+
+    /// An object with nothing but a resource version.
+    fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Result<Bytes> {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object =
+            json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
+        let shaped = match self.style.accepted.shape {
+            Shape::Object => object,
+            Shape::Metadata => render::metadata_only(&object),
+            Shape::Table => {
+                let mut rows = vec![];
+                if initial_end {
+                    rows.push(json!({"cells": [], "object": render::metadata_only(&object)}));
+                }
+                render::table(
+                    &self.kind,
+                    &json!({"resourceVersion": revision.to_string()}),
+                    rows,
+                    false,
+                )
+            }
+        };
+        Ok(frame("BOOKMARK", shaped.to_string().as_bytes()))
+    }
+}

@@ -1,0 +1,374 @@
+//! `create` and `update`: the one way an object gets into the store.
+//!
+//! decode → strictness → default → mutate → admit → validate → store (compare-and-swap). Nothing here knows a kind:
+//! what differs is in `kinds` and `admission`.
+use super::object::{self, Object};
+use super::query::{FieldValidation, Query, parse_revision};
+use super::status::{self, ApiError, Result};
+use super::{Call, render};
+use crate::admission::{Action, Claims, Review};
+use crate::kinds::{FieldError, FieldIssue, Kind};
+use crate::store::{Op, Revision, Store, Txn, TxnOutcome};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How often a write that does not insist on a revision tries again after losing a race (upstream's patch retries).
+const RETRIES: usize = 8;
+/// Characters of a generated suffix, and how many: no vowels, so no words.
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
+/// Generated names are cut to leave room for the suffix within a label.
+const GENERATED_BASE: usize = 63 - SUFFIX_LENGTH;
+
+/// Options that every write has.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+impl Options {
+    /// `name` is that of the options object, for errors.
+    pub fn of(query: &Query, name: &str) -> Result<Self> {
+        Ok(Options {
+            dry_run: query.dry_run(name)?,
+            validation: query.field_validation(name)?,
+        })
+    }
+}
+
+/// What a write left behind.
+pub struct Written {
+    pub value: Value,
+    pub warnings: Vec<String>,
+    pub created: bool,
+}
+
+/// Creates an object from a decoded body.
+pub async fn create(
+    call: &Call,
+    options: Options,
+    mut body: Value,
+    issues: Vec<FieldIssue>,
+) -> Result<Written> {
+    let kind = &call.target.kind;
+    super::decode::check_kind(kind, &body)?;
+    let warnings = prune(kind, options, &mut body, issues)?;
+    place(call, &mut body)?;
+    let generated = generates(&body);
+    for attempt in 0.. {
+        let mut value = body.clone();
+        name(&mut value, generated);
+        match create_once(call, options, value).await? {
+            Some(value) => {
+                return Ok(Written {
+                    value,
+                    warnings,
+                    created: true,
+                });
+            }
+            None if generated && attempt < RETRIES => {}
+            None => return Err(ApiError::already_exists(kind, name_of(&body))),
+        }
+    }
+    Err(ApiError::internal("no free name was found"))
+}
+
+/// `None` when the name is taken.
+async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<Option<Value>> {
+    let kind = &call.target.kind;
+    let name = name_of(&value).to_owned();
+    kind.default(&mut value);
+    kind.prepare_create(&mut value);
+    stamp(&mut value);
+    let key = call.target.key(&name);
+    for _ in 0..RETRIES {
+        let mut value = value.clone();
+        let claims = admit(call, &name, Action::Create, &mut value).await?;
+        let errors = kind.validate_create(&value);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&kind.kind, &kind.group, &name, &errors));
+        }
+        kind.normalise(&mut value);
+        if options.dry_run {
+            let taken = call.api.store.get(&key).await?.is_some();
+            return Ok((!taken).then_some(value));
+        }
+        let mut txn = Txn::create(key.clone(), stored_form(call, &value)?);
+        claims.join(&key, &mut txn);
+        match call.api.store.txn(txn).await? {
+            TxnOutcome::Committed { revision } => return Ok(Some(at(value, revision))),
+            TxnOutcome::Conflict { key: lost, .. } if lost == key => return Ok(None),
+            TxnOutcome::Conflict { .. } => {}
+        }
+    }
+    Err(ApiError::internal(
+        "the addresses that were chosen were taken by others, again and again",
+    ))
+}
+
+/// What an update makes of the object that is there: the new object, and what strict decoding says of it.
+pub type Change<'c> = dyn Fn(&Value) -> Result<(Value, Vec<FieldIssue>)> + Send + Sync + 'c;
+
+/// Replaces the named object by what `change` makes of it; a resource version in the result must be current.
+pub async fn update(call: &Call, options: Options, name: &str, change: &Change<'_>) -> Result<Written> {
+    let mut current = call.api.read(&call.target, name).await?;
+    for _ in 0..RETRIES {
+        match update_once(call, options, &current, change).await? {
+            Attempt::Done(written) => return Ok(written),
+            Attempt::Lost => current = call.api.reread(&call.target, name).await?,
+        }
+    }
+    Err(ApiError::modified(&call.target.kind, name))
+}
+
+enum Attempt {
+    Done(Written),
+    /// Somebody else wrote first.
+    Lost,
+}
+
+async fn update_once(
+    call: &Call,
+    options: Options,
+    current: &Arc<Object>,
+    change: &Change<'_>,
+) -> Result<Attempt> {
+    let kind = &call.target.kind;
+    let old = render::value(kind, current)?;
+    let (mut new, issues) = change(&old)?;
+    let warnings = prune(kind, options, &mut new, issues)?;
+    place(call, &mut new)?;
+    let name = same_name(call, &new, &old)?;
+    precondition(kind, &name, &new, &old)?;
+    if let Some(meta) = new["metadata"].as_object_mut() {
+        meta.remove("resourceVersion");
+    }
+    kind.default(&mut new);
+    kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);
+    let claims = admit(call, &name, Action::Update { old: &old }, &mut new).await?;
+    validate_update(call, &name, &new, &old)?;
+    kind.normalise(&mut new);
+    let done = |value: Value| {
+        Ok(Attempt::Done(Written {
+            value,
+            warnings: warnings.clone(),
+            created: false,
+        }))
+    };
+    let bytes = stored_form(call, &new)?;
+    // A write that changes nothing is no write: no revision, no event.
+    if claims == Claims::default() && current.is_stored_as(&bytes) {
+        return done(old);
+    }
+    if options.dry_run {
+        return done(at(new, current.revision));
+    }
+    let outcome = match is_finished(&new) {
+        true => remove(call, current, &old).await?,
+        false => {
+            let mut txn = Txn::swap(&*current.key, current.revision, bytes);
+            claims.join(&current.key, &mut txn);
+            call.api.store.txn(txn).await?
+        }
+    };
+    match outcome {
+        TxnOutcome::Committed { revision } => done(at(new, revision)),
+        TxnOutcome::Conflict { .. } => Ok(Attempt::Lost),
+    }
+}
+
+fn validate_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<()> {
+    let kind = &call.target.kind;
+    let errors = kind.validate_update(call.target.subresource.as_deref(), new, old);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors))
+}
+
+/// An object that was only waiting for its finalizers goes with the last of them.
+pub fn is_finished(value: &Value) -> bool {
+    let meta = &value["metadata"];
+    let waiting = meta["finalizers"].as_array().is_some_and(|f| !f.is_empty())
+        || value["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|f| !f.is_empty());
+    meta["deletionTimestamp"].is_string()
+        && meta["deletionGracePeriodSeconds"].as_i64() == Some(0)
+        && !waiting
+}
+
+/// Takes the object out of the store, with what it held.
+pub async fn remove(call: &Call, current: &Object, value: &Value) -> Result<TxnOutcome> {
+    let mut txn = Txn {
+        compare: Txn::remove(&*current.key, current.revision).compare,
+        ops: Vec::new(),
+    };
+    txn.ops.push(Op::Delete {
+        key: current.key.to_string(),
+    });
+    call.api
+        .admission
+        .releases(&call.target.kind, value)
+        .join(&current.key, &mut txn);
+    Ok(call.api.store.txn(txn).await?)
+}
+
+async fn admit(call: &Call, name: &str, action: Action<'_>, value: &mut Value) -> Result<Claims> {
+    let review = review(call, name, action);
+    let admitted = call
+        .api
+        .admission
+        .admit(call.api.store.as_ref() as &dyn Store, &review, value)
+        .await;
+    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))
+}
+
+pub fn review<'a>(call: &'a Call, name: &'a str, action: Action<'a>) -> Review<'a> {
+    Review {
+        kind: &call.target.kind,
+        namespace: call.target.namespace.as_deref(),
+        name,
+        subresource: call.target.subresource.as_deref(),
+        action,
+    }
+}
+
+/// Decodes by the schema. Issues are refused, told as warnings, or passed over.
+pub fn prune(
+    kind: &Kind,
+    options: Options,
+    value: &mut Value,
+    mut issues: Vec<FieldIssue>,
+) -> Result<Vec<String>> {
+    let found = kind
+        .prune(value)
+        .map_err(|e| ApiError::bad_request(kind.decode_message(&e.to_string())))?;
+    issues.extend(found);
+    let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
+    match options.validation {
+        FieldValidation::Strict if !told.is_empty() => {
+            let why = format!("strict decoding error: {}", told.join(", "));
+            Err(ApiError::bad_request(kind.decode_message(&why)))
+        }
+        FieldValidation::Warn => Ok(told),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
+    }
+}
+
+/// Puts the object into the namespace of the path.
+fn place(call: &Call, value: &mut Value) -> Result<()> {
+    let Some(object) = value.as_object_mut() else {
+        return Err(ApiError::bad_request("the body is not an object"));
+    };
+    let meta = object.entry("metadata").or_insert_with(|| json!({}));
+    let said = meta["namespace"].as_str().unwrap_or_default().to_owned();
+    let wanted = call.target.namespace.as_deref().unwrap_or_default();
+    if said.is_empty() && !wanted.is_empty() {
+        meta["namespace"] = wanted.into();
+    } else if said != wanted {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(why));
+    }
+    Ok(())
+}
+
+fn name_of(value: &Value) -> &str {
+    value["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn generates(value: &Value) -> bool {
+    name_of(value).is_empty()
+        && value["metadata"]["generateName"]
+            .as_str()
+            .is_some_and(|base| !base.is_empty())
+}
+
+/// Makes up the name of an object that has only the beginning of one.
+fn name(value: &mut Value, generated: bool) {
+    if generated {
+        let base = value["metadata"]["generateName"].as_str().unwrap_or_default();
+        let base: String = base.chars().take(GENERATED_BASE).collect();
+        value["metadata"]["name"] = format!("{base}{}", suffix()).into();
+    }
+}
+
+fn suffix() -> String {
+    (0..SUFFIX_LENGTH)
+        .map(|_| char::from(SUFFIX[rand::random_range(0..SUFFIX.len())]))
+        .collect()
+}
+
+/// Identity and birth of a new object.
+fn stamp(value: &mut Value) {
+    let meta = &mut value["metadata"];
+    meta["uid"] = uuid::Uuid::new_v4().to_string().into();
+    meta["creationTimestamp"] = now().into();
+    if let Some(meta) = meta.as_object_mut() {
+        meta.remove("resourceVersion");
+    }
+}
+
+/// The time as objects carry it: RFC 3339, whole seconds.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The name in the body must be that of the path.
+fn same_name(call: &Call, new: &Value, old: &Value) -> Result<String> {
+    let (said, wanted) = (name_of(new), name_of(old));
+    match said {
+        "" if call.target.subresource.is_none() => {
+            let errors = vec![FieldError::invalid("metadata.name", "", "name is required")];
+            let kind = &call.target.kind;
+            Err(ApiError::invalid(&kind.kind, &kind.group, wanted, &errors))
+        }
+        _ if said == wanted => Ok(wanted.to_owned()),
+        _ => Err(ApiError::bad_request(format!(
+            "the name of the object ({said}) does not match the name on the URL ({wanted})"
+        ))),
+    }
+}
+
+/// Checks uid and resource version of an update against what is there. When this writer then loses a race it is asked
+/// again, about what is there by then.
+fn precondition(kind: &Kind, name: &str, new: &Value, old: &Value) -> Result<()> {
+    let meta = |value: &Value, key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let (uid, is) = (meta(new, "uid"), meta(old, "uid"));
+    if !uid.is_empty() && uid != is {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
+        return Err(ApiError::conflict(kind, name, &why));
+    }
+    let (version, is) = (meta(new, "resourceVersion"), meta(old, "resourceVersion"));
+    if version.is_empty() {
+        if kind.updates_unconditionally() {
+            return Ok(());
+        }
+        let why = "must be specified for an update";
+        let errors = vec![FieldError::invalid_shown("metadata.resourceVersion", "0x0", why)];
+        return Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors));
+    }
+    if parse_revision(&version)?.to_string() != is {
+        return Err(ApiError::modified(kind, name));
+    }
+    Ok(())
+}
+
+/// The bytes to store.
+pub fn stored_form(call: &Call, value: &Value) -> Result<bytes::Bytes> {
+    let kind = &call.target.kind;
+    if kind.stored_as_served() {
+        return Ok(object::encode(value));
+    }
+    let mut value = value.clone();
+    kind.to_storage(&mut value);
+    call.api.cache.resource(kind)?.kind.normalise(&mut value);
+    Ok(object::encode(&value))
+}
+
+/// The object under the revision that wrote it.
+pub fn at(mut value: Value, revision: Revision) -> Value {
+    value["metadata"]["resourceVersion"] = revision.to_string().into();
+    value
+}

@@ -1,0 +1,118 @@
+//! What every cluster has from the first moment: its namespaces, and the `kubernetes` Service that leads to this API.
+//!
+//! An ordinary API client; run at each start, since addresses may have changed.
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const SERVICE: &str = "kubernetes";
+const PORT_NAME: &str = "https";
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up {what}: {source}")]
+pub struct BootstrapError {
+    what: &'static str,
+    source: Box<kube::Error>,
+}
+
+/// Brings these objects about. `address` is where the API server can be reached, `cluster_ip` what the Service is to
+/// have.
+pub async fn run(client: &Client, address: SocketAddr, cluster_ip: IpAddr) -> Result<(), BootstrapError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for name in NAMESPACES {
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        ensure(&namespaces, name, body, None)
+            .await
+            .map_err(failed("the system namespaces"))?;
+    }
+    let (service, endpoints, slice) = (service(cluster_ip), endpoints(address), slice(address));
+    let in_default = |what| failed(what);
+    ensure::<Service>(&Api::default_namespaced(client.clone()), SERVICE, service, None)
+        .await
+        .map_err(in_default("the kubernetes Service"))?;
+    let subsets = json!({"subsets": endpoints["subsets"]});
+    ensure::<Endpoints>(
+        &Api::default_namespaced(client.clone()),
+        SERVICE,
+        endpoints,
+        Some(subsets),
+    )
+    .await
+    .map_err(in_default("the kubernetes Endpoints"))?;
+    let current = json!({"endpoints": slice["endpoints"], "ports": slice["ports"]});
+    ensure::<EndpointSlice>(
+        &Api::default_namespaced(client.clone()),
+        SERVICE,
+        slice,
+        Some(current),
+    )
+    .await
+    .map_err(in_default("the kubernetes EndpointSlice"))
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> BootstrapError {
+    move |source| BootstrapError {
+        what,
+        source: Box::new(source),
+    }
+}
+
+/// Creates the object; when it is there, patches what may have changed.
+async fn ensure<K>(api: &Api<K>, name: &str, body: Value, update: Option<Value>) -> Result<(), kube::Error>
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    let object: K = serde_json::from_value(body).map_err(kube::Error::SerdeError)?;
+    match api.create(&PostParams::default(), &object).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => match update {
+            Some(update) => api
+                .patch(name, &PatchParams::default(), &Patch::Merge(update))
+                .await
+                .map(|_| ()),
+            None => Ok(()),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+fn labels() -> Value {
+    json!({"component": "apiserver", "provider": "kubernetes"})
+}
+
+fn service(cluster_ip: IpAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE, "labels": labels()},
+        "spec": {
+            "clusterIP": cluster_ip, "sessionAffinity": "None", "type": "ClusterIP",
+            "ports": [{"name": PORT_NAME, "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        },
+    })
+}
+
+fn endpoints(address: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": SERVICE, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": address.ip()}],
+            "ports": [{"name": PORT_NAME, "port": address.port(), "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn slice(address: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": SERVICE, "labels": {"kubernetes.io/service-name": SERVICE}},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}],
+        "ports": [{"name": PORT_NAME, "port": address.port(), "protocol": "TCP"}],
+    })
+}

@@ -1,0 +1,105 @@
+//! How a kind behaves under the verbs, where kinds differ: facts, not code.
+use super::kind::Kind;
+use serde_json::Value;
+
+/// How an object of a kind goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// At once, unless finalizers hold it.
+    Immediate,
+    /// After its node let it go: stays, marked, for its grace period.
+    Pod,
+    /// After its contents: stays, marked and `Terminating`, until its `spec.finalizers` are done.
+    Namespace,
+}
+
+impl Kind {
+    pub fn departure(&self) -> Departure {
+        match (self.group.as_str(), self.plural.as_str()) {
+            ("", "pods") => Departure::Pod,
+            ("", "namespaces") => Departure::Namespace,
+            _ => Departure::Immediate,
+        }
+    }
+
+    /// Whether a deletion answers with the object instead of a `Status` (upstream's `ReturnDeletedObject`).
+    pub fn returns_deleted(&self) -> bool {
+        match self.group.as_str() {
+            "" => matches!(
+                self.plural.as_str(),
+                "pods"
+                    | "persistentvolumeclaims"
+                    | "persistentvolumes"
+                    | "podtemplates"
+                    | "resourcequotas"
+                    | "serviceaccounts"
+                    | "services"
+            ),
+            "storage.k8s.io" => true,
+            _ => false,
+        }
+    }
+
+    /// Whether an update of an object that is not there creates it (upstream's `AllowCreateOnUpdate`).
+    pub fn creates_on_update(&self) -> bool {
+        match self.group.as_str() {
+            "" => matches!(
+                self.plural.as_str(),
+                "endpoints" | "events" | "limitranges" | "services"
+            ),
+            "coordination.k8s.io" | "events.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io" => true,
+            _ => false,
+        }
+    }
+
+    /// Whether an update may leave the resource version out (upstream's `AllowUnconditionalUpdate`).
+    pub fn updates_unconditionally(&self) -> bool {
+        !matches!(
+            self.group.as_str(),
+            "coordination.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io"
+        )
+    }
+}
+
+/// Seconds that a deletion of this Pod gives it, when the deletion does not say: none when no node holds it or it has
+/// ended.
+pub fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
+    let held = pod["spec"]["nodeName"]
+        .as_str()
+        .is_some_and(|node| !node.is_empty());
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if !held || ended {
+        return 0;
+    }
+    let own = pod["spec"]["terminationGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(30);
+    // A negative value means one second, as the API documents.
+    match asked.unwrap_or(own) {
+        seconds if seconds < 0 => 1,
+        seconds => seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn grace_periods() {
+        let on_node = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 20}});
+        let pending = json!({"spec": {"terminationGracePeriodSeconds": 20}});
+        let ended = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Failed"}});
+        for (pod, asked, want) in [
+            (&on_node, None, 20),
+            (&on_node, Some(5), 5),
+            (&on_node, Some(0), 0),
+            (&on_node, Some(-1), 1),
+            (&pending, None, 0),
+            (&ended, None, 0),
+        ] {
+            assert_eq!(pod_grace(pod, asked), want);
+        }
+    }
+}

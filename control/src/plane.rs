@@ -1,0 +1,261 @@
+//! The control plane as one thing that starts and stops.
+//!
+//! Start: store → certificates → listener → watch cache → API → system objects → scheduler, controllers, registry.
+//! Stop is the reverse. Nothing is bound before all options have been read.
+use crate::admission::{Admission, ServiceAddresses};
+use crate::api::subresource::{NodeClient, NodeClientError};
+use crate::api::{self, Api, Cache, CachedObjects, Tokens, serve};
+use crate::auth::Identity;
+use crate::auth::identity::MASTERS;
+use crate::auth::pki::{Pki, PkiError};
+use crate::bootstrap::{self, BootstrapError};
+use crate::controllers::{self, ControllerOptions};
+use crate::kinds::Registry;
+use crate::scheduler;
+use crate::store::{self, OpenError, ReadError, RedbStore, Store};
+use axum::Router;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a control plane is made of.
+#[derive(Clone, Debug)]
+pub struct ControlOptions {
+    /// `DATA/control`: the store and the certificates.
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub pod_cidr: IpNet,
+    pub service_cidr: IpNet,
+    pub node_ports: RangeInclusive<u16>,
+    /// Further names and addresses that clients reach the API server by.
+    pub extra_sans: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("cannot read the store: {0}")]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    NodeClient(#[from] NodeClientError),
+    #[error(transparent)]
+    Tls(#[from] serve::TlsError),
+    #[error(
+        "cannot listen on {address} ({source}); stop what uses it, or choose another address with --listen"
+    )]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(
+        "the service range {0} has no address for the kubernetes Service; choose a larger --service-cidr"
+    )]
+    ServiceCidr(IpNet),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    local_addr: SocketAddr,
+    pki: Arc<Pki>,
+    router: Router,
+    clients: Stage,
+    server: Stage,
+}
+
+/// Tasks that stop together.
+struct Stage {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Stage {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Whether all tasks ended in time.
+    async fn end(&self, deadline: Duration) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok()
+    }
+}
+
+impl ControlPlane {
+    /// Starts everything; on return the API answers and the system objects are there.
+    pub async fn start(options: ControlOptions) -> Result<Self, StartError> {
+        let addresses = ServiceAddresses {
+            cidr: options.service_cidr,
+            node_ports: options.node_ports.clone(),
+        };
+        let cluster_ip = addresses
+            .first()
+            .ok_or(StartError::ServiceCidr(options.service_cidr))?;
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&options.data_dir.join("store.redb"))?);
+        let pki = Arc::new(Pki::open_or_create(
+            &options.data_dir.join("pki"),
+            &sans(&options, cluster_ip),
+        )?);
+        let acceptor = serve::tls(&pki)?;
+        let listen = options.listen;
+        let unbound = |source| StartError::Listen {
+            address: listen,
+            source,
+        };
+        let listener = TcpListener::bind(listen).await.map_err(unbound)?;
+        let local_addr = listener.local_addr().map_err(unbound)?;
+
+        let server = Stage::new();
+        let api = build(store.clone(), &pki, addresses).await?;
+        let cache = api.cache.clone();
+        let stop = server.stop.clone();
+        server.tasks.spawn(async move { cache.run(stop).await });
+        server
+            .tasks
+            .spawn(store::run_compactor(store, server.stop.clone()));
+        let router = api::router(api);
+        server.tasks.spawn(serve::run(
+            listener,
+            acceptor,
+            router.clone(),
+            server.stop.clone(),
+        ));
+
+        let plane = ControlPlane {
+            local_addr,
+            pki,
+            router,
+            clients: Stage::new(),
+            server,
+        };
+        bootstrap::run(&plane.client(), plane.reachable(), cluster_ip).await?;
+        plane.start_clients(&options);
+        Ok(plane)
+    }
+
+    fn start_clients(&self, options: &ControlOptions) {
+        let stop = &self.clients.stop;
+        self.clients
+            .tasks
+            .spawn(scheduler::run(self.client(), stop.clone()));
+        let controllers = ControllerOptions {
+            root_ca: Some(self.pki.ca_pem().to_owned()),
+            ..ControllerOptions::new(options.pod_cidr)
+        };
+        self.clients
+            .tasks
+            .spawn(controllers::run(self.client(), controllers, stop.clone()));
+    }
+
+    /// Where the API server listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// An address of this machine by which others can reach the API server.
+    fn reachable(&self) -> SocketAddr {
+        match self.local_addr.ip() {
+            ip if ip.is_unspecified() => SocketAddr::new(own_address(), self.local_addr.port()),
+            _ => self.local_addr,
+        }
+    }
+
+    /// An in-process client that may do everything.
+    pub fn client(&self) -> kube::Client {
+        self.client_as("system:admin", &[MASTERS])
+    }
+
+    /// An in-process client of another user.
+    pub fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let groups = groups.iter().map(ToString::to_string);
+        serve::client(self.router.clone(), Identity::new(user, groups))
+    }
+
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// Stops clients first, then the server; connections get until `deadline` to end.
+    pub async fn shutdown(self, deadline: Duration) {
+        for (name, stage) in [
+            ("the controllers", &self.clients),
+            ("the API server", &self.server),
+        ] {
+            if !stage.end(deadline).await {
+                tracing::warn!("{name} did not stop in time");
+            }
+        }
+    }
+}
+
+async fn build(
+    store: Arc<dyn Store>,
+    pki: &Pki,
+    addresses: ServiceAddresses,
+) -> Result<Arc<Api>, StartError> {
+    let kinds = Registry::builtin().clone();
+    let tokens = Tokens::open(store.as_ref()).await?;
+    let cache = Arc::new(Cache::load(store.clone(), &kinds).await?);
+    let objects = Arc::new(CachedObjects {
+        cache: cache.clone(),
+        kinds: kinds.clone(),
+    });
+    let admission = Admission::new(objects, addresses);
+    Ok(Arc::new(Api {
+        store,
+        cache,
+        kinds,
+        admission,
+        tokens,
+        nodes: NodeClient::new(pki)?,
+    }))
+}
+
+/// Names and addresses in the serving certificate.
+fn sans(options: &ControlOptions, cluster_ip: IpAddr) -> Vec<String> {
+    let fixed = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "127.0.0.1",
+        "::1",
+    ];
+    let addresses = [cluster_ip, options.listen.ip(), own_address()];
+    let addresses = addresses
+        .iter()
+        .filter(|ip| !ip.is_unspecified())
+        .map(ToString::to_string);
+    fixed
+        .iter()
+        .map(ToString::to_string)
+        .chain(addresses)
+        .chain(options.extra_sans.iter().cloned())
+        .collect()
+}
+
+/// The address of this machine on its way out, by asking the kernel for a route (nothing is sent); loopback without a
+/// network.
+fn own_address() -> IpAddr {
+    let documentation = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
+    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(documentation)?;
+        socket.local_addr()
+    });
+    routed.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+}
