@@ -9,6 +9,7 @@ mod endpoints;
 mod expectations;
 mod garbage;
 mod namespace;
+mod node;
 mod pod_template;
 mod replicaset;
 mod root_ca;
@@ -48,7 +49,7 @@ impl ControllerOptions {
 /// Runs every controller until `shutdown`.
 pub async fn run(client: Client, options: ControllerOptions, shutdown: CancellationToken) {
     let context = Context::new(client, options, shutdown.clone());
-    let controllers: Vec<BoxFuture<'static, ()>> = vec![
+    let mut controllers: Vec<BoxFuture<'static, ()>> = vec![
         replicaset::start(&context),
         deployment::start(&context),
         endpoints::start(&context),
@@ -57,6 +58,7 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         namespace::start(&context),
         garbage::start(&context),
     ];
+    controllers.extend(node::start(&context));
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
     if shutdown

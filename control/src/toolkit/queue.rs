@@ -207,7 +207,7 @@ mod tests {
 
     fn state(keys: &[&'static str]) -> State<&'static str> {
         let mut state = State::default();
-        keys.iter().for_each(|key| state.add(key));
+        keys.iter().for_each(|key| state.add(*key));
         state
     }
 

@@ -1,0 +1,91 @@
+//! Pod garbage collection: Pods bound to nodes that no longer exist, and Pods deleted before they were bound, which no
+//! agent will ever finish.
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt};
+
+use super::disruption;
+use crate::controllers::context::{BY_NODE, Context};
+use crate::toolkit::{Change, ObjectKey, Outcome, Queue, StepError, Steps, pods, work};
+
+/// How long a node must be missing: it may be registering anew (upstream's quarantine).
+const QUARANTINE: Duration = Duration::from_secs(40);
+/// Pods collected at once.
+const WORKERS: usize = 4;
+
+pub fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let context = context.clone();
+    let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new());
+    let (suspects, watches) = (queue.clone(), context.watches.clone());
+    context.watches.pods.on_change(move |change| {
+        let (pod, key) = (change.object(), ObjectKey::of(change.object().as_ref()));
+        let has_node = |name: &str| watches.nodes.get(&ObjectKey::cluster(name)).is_some();
+        match pods::node_name(pod) {
+            _ if matches!(change, Change::Deleted(_)) => {}
+            Some(node) if !has_node(node) => suspects.add_after(key, QUARANTINE),
+            None if pods::is_dying(pod) => suspects.add(key),
+            _ => {}
+        }
+    });
+    let (suspects, watches) = (queue.clone(), context.watches.clone());
+    context.watches.nodes.on_change(move |change| {
+        if let Change::Deleted(node) = change {
+            for pod in watches.pods.indexed(BY_NODE, &node.name_any()) {
+                suspects.add_after(ObjectKey::of(pod.as_ref()), QUARANTINE);
+            }
+        }
+    });
+    Box::pin(async move {
+        let context = &context;
+        work("pod-gc", queue, WORKERS, context.shutdown.clone(), |key| {
+            reconcile(context, key)
+        })
+        .await;
+    })
+}
+
+async fn reconcile(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
+    let Some(pod) = context.watches.pods.get(&key) else {
+        return Ok(Outcome::Done);
+    };
+    match pods::node_name(&pod) {
+        None if pods::is_dying(&pod) => delete(context, &key, &pod).await?,
+        Some(node) if is_gone(context, node).await? => {
+            let message = "PodGC: node no longer exists";
+            disruption::mark(&context.client, &pod, "DeletionByPodGC", message, true).await?;
+            delete(context, &key, &pod).await?;
+        }
+        _ => {}
+    }
+    Ok(Outcome::Done)
+}
+
+/// Asks the API itself before a Pod is given up for lost.
+async fn is_gone(context: &Context, node: &str) -> Result<bool, StepError> {
+    if context.watches.nodes.get(&ObjectKey::cluster(node)).is_some() {
+        return Ok(false);
+    }
+    let api: Api<Node> = Api::all(context.client.clone());
+    Ok(api
+        .get_opt(node)
+        .await
+        .step(|| format!("look for node {node}"))?
+        .is_none())
+}
+
+async fn delete(context: &Context, key: &ObjectKey, pod: &Pod) -> Result<(), StepError> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let this_one = Preconditions {
+        uid: pod.uid(),
+        resource_version: None,
+    };
+    let params = DeleteParams::default().grace_period(0).preconditions(this_one);
+    api.delete(&key.name, &params)
+        .await
+        .step_opt(|| format!("remove the lost Pod {key}"))
+        .map(drop)
+}
