@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{FieldError, FieldErrors, quote};
 use super::names::{self, NameRule};
-use super::view::{View, copy_member, existing_mut, object_mut};
+use super::view::{View, copy_member, object_mut};
 
 /// All annotation keys and values of an object together, in bytes.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
@@ -328,20 +328,6 @@ fn new_finalizers(new: &[Value], old: &[Value]) -> Option<FieldError> {
         "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
     );
     (!added.is_empty()).then(|| FieldError::forbidden("metadata.finalizers", detail))
-}
-
-/// The label a namespace carries with its own name.
-pub(super) fn set_label(object: &mut Value, key: &str, value: &str) {
-    if let Some(labels) = object_mut(object, "metadata.labels") {
-        labels.insert(key.to_owned(), value.into());
-    }
-}
-
-/// Drops the object at a dotted path's member, when it is there.
-pub(super) fn remove(object: &mut Value, path: &str, key: &str) {
-    if let Some(map) = existing_mut(object, path) {
-        map.remove(key);
-    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod selectable;
 mod strategic;
 mod table;
 pub mod time;
+mod validate;
 mod view;
 mod wire;
 
@@ -34,3 +35,7 @@ pub use kind::{Column, Kind, Subresource};
 pub use meta::mark_deleted;
 pub use registry::Registry;
 pub use strategic::PatchError;
+pub use validate::pod_update::binding as validate_binding;
+
+#[cfg(test)]
+mod upstream_tests;

@@ -4,7 +4,7 @@
 //! defaults or validation of its own, a `Rules` row.
 use super::names::NameRule;
 use super::rules::Rules;
-use super::{defaults, event, prepare, selectable, table};
+use super::{defaults, event, prepare, selectable, table, validate};
 
 /// One served resource.
 #[derive(Debug)]
@@ -97,18 +97,24 @@ pub(super) static SERVED: &[Served] = &[
 
 static CONFIG_MAP: Rules = Rules {
     row: Some(table::objects::config_map),
+    validate_create: validate::config::config_map,
+    validate_update: validate::config::config_map_update,
     ..Rules::PLAIN
 };
 
 static ENDPOINTS: Rules = Rules {
     default: defaults::network::endpoints,
     row: Some(table::network::endpoints),
+    validate_create: validate::network::endpoints,
+    validate_update: validate::network::endpoints_update,
     ..Rules::PLAIN
 };
 
 static EVENT: Rules = Rules {
     row: Some(table::objects::event),
     selectable: event::selectable,
+    validate_create: validate::event::core,
+    validate_update: validate::event::core_update,
     ..Rules::PLAIN
 };
 
@@ -118,6 +124,8 @@ static EVENT_V1: Rules = Rules {
     to_storage: event::to_core,
     from_storage: event::from_core,
     stored_as_served: false,
+    validate_create: validate::event::new,
+    validate_update: validate::event::new_update,
     ..Rules::PLAIN
 };
 
@@ -128,6 +136,8 @@ static NAMESPACE: Rules = Rules {
     prepare_update: prepare::objects::namespace_update,
     row: Some(table::objects::namespace),
     selectable: selectable::namespace,
+    validate_create: validate::config::namespace,
+    validate_update: validate::config::namespace_update,
     ..Rules::PLAIN
 };
 
@@ -136,6 +146,8 @@ static NODE: Rules = Rules {
     prepare_update: prepare::split_status,
     row: Some(table::objects::node),
     selectable: selectable::node,
+    validate_create: validate::node::create,
+    validate_update: validate::node::update,
     ..Rules::PLAIN
 };
 
@@ -146,6 +158,8 @@ static POD: Rules = Rules {
     prepare_update: prepare::pod::update,
     row: Some(table::pod::row),
     selectable: selectable::pod,
+    validate_create: validate::pod::create,
+    validate_update: validate::pod_update::update,
     ..Rules::PLAIN
 };
 
@@ -153,6 +167,8 @@ static SECRET: Rules = Rules {
     default: defaults::objects::secret,
     row: Some(table::objects::secret),
     selectable: selectable::secret,
+    validate_create: validate::config::secret,
+    validate_update: validate::config::secret_update,
     ..Rules::PLAIN
 };
 
@@ -168,6 +184,8 @@ static SERVICE: Rules = Rules {
     prepare_update: prepare::service::update,
     row: Some(table::network::service),
     selectable: selectable::service,
+    validate_create: validate::service::validate,
+    validate_update: validate::service::update,
     ..Rules::PLAIN
 };
 
@@ -178,6 +196,8 @@ static DEPLOYMENT: Rules = Rules {
     prepare_update: prepare::objects::deployment_update,
     desired_changed: prepare::objects::deployment_changed,
     row: Some(table::workloads::deployment),
+    validate_create: validate::apps::deployment,
+    validate_update: validate::apps::deployment_update,
     ..Rules::PLAIN
 };
 
@@ -188,11 +208,15 @@ static REPLICA_SET: Rules = Rules {
     prepare_update: prepare::split_status,
     row: Some(table::workloads::replica_set),
     selectable: selectable::replica_set,
+    validate_create: validate::apps::replica_set,
+    validate_update: validate::apps::replica_set_update,
     ..Rules::PLAIN
 };
 
 static LEASE: Rules = Rules {
     row: Some(table::objects::lease),
+    validate_create: validate::config::lease,
+    validate_update: validate::config::lease_update,
     ..Rules::PLAIN
 };
 
@@ -201,6 +225,8 @@ static ENDPOINT_SLICE: Rules = Rules {
     default: defaults::network::endpoint_slice,
     desired_changed: prepare::objects::endpoint_slice_changed,
     row: Some(table::network::endpoint_slice),
+    validate_create: validate::network::slice,
+    validate_update: validate::network::slice_update,
     ..Rules::PLAIN
 };
 

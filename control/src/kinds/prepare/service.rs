@@ -122,10 +122,12 @@ fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
         ];
         drop_unchanged(new, old, &keys);
     }
-    if needs_node_port(old) && !needs_node_port(new) && node_ports(new) == node_ports(old) {
-        if let Some(spec) = existing_mut(new, "spec") {
-            items_mut(spec, "ports").for_each(|p| drop(p.remove("nodePort")));
-        }
+    if needs_node_port(old)
+        && !needs_node_port(new)
+        && node_ports(new) == node_ports(old)
+        && let Some(spec) = existing_mut(new, "spec")
+    {
+        items_mut(spec, "ports").for_each(|p| drop(p.remove("nodePort")));
     }
     if needs_health_check(old) && !needs_health_check(new) {
         drop_unchanged(new, old, &["healthCheckNodePort"]);

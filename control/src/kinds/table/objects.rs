@@ -200,7 +200,18 @@ mod tests {
             "source": {"component": "kubelet", "host": "n1"},
         });
         let cells = event(&object, "2024-01-01T00:02:00Z".parse().expect("time"));
-        let want = json!(["60s", "Normal", "R", "pod/p", "", "kubelet, n1", "m", "2m", 2, "e"]);
+        let want = json!([
+            "60s",
+            "Normal",
+            "R",
+            "pod/p",
+            "",
+            "kubelet, n1",
+            "m",
+            "2m",
+            2,
+            "e"
+        ]);
         assert_eq!(json!(cells), want);
     }
 }

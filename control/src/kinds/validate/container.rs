@@ -1,0 +1,262 @@
+//! Containers of every sort.
+use serde_json::Value;
+
+use super::pod::Place;
+use super::{
+    PROTOCOLS, complain, complain_number, duplicates, env, lifecycle, one_of, resources, security, volumes,
+};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::names;
+use crate::kinds::view::View;
+
+const INIT_ONLY: &str = "may not be set for init containers without restartPolicy=Always";
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
+
+/// All containers of a Pod spec at `path`.
+pub(super) fn containers(spec: &Value, path: &str) -> FieldErrors {
+    let main = spec.list("containers");
+    let at = format!("{path}.containers");
+    if main.is_empty() {
+        let mut errors = vec![FieldError::required(at, "")];
+        errors.extend(init_containers(spec, path));
+        return errors;
+    }
+    let mut errors = Vec::new();
+    for (i, container) in main.iter().enumerate() {
+        let at = format!("{at}[{i}]");
+        errors.extend(common(container, spec, &at));
+        if main[..i].iter().any(|c| c.text("name") == container.text("name")) {
+            errors.push(FieldError::duplicate(
+                format!("{at}.name"),
+                container.text("name"),
+            ));
+        }
+        errors.extend(lifecycle::lifecycle(container, spec, &at));
+        if container.has("restartPolicy") {
+            let detail = "may not be set for non-init containers";
+            errors.push(FieldError::forbidden(format!("{at}.restartPolicy"), detail));
+        }
+    }
+    errors.extend(host_port_conflicts(main, &at));
+    errors.extend(init_containers(spec, path));
+    errors.extend(ephemeral_containers(spec, path));
+    errors
+}
+
+fn init_containers(spec: &Value, path: &str) -> FieldErrors {
+    let mut names: Vec<&str> = spec.list("containers").iter().map(|c| c.text("name")).collect();
+    let mut errors = Vec::new();
+    for (i, container) in spec.list("initContainers").iter().enumerate() {
+        let at = format!("{path}.initContainers[{i}]");
+        errors.extend(common(container, spec, &at));
+        let name = container.text("name");
+        if container.has("restartPolicy") && container.text("restartPolicy") != "Always" {
+            let policy = container.text("restartPolicy");
+            errors.push(FieldError::not_supported(
+                format!("{at}.restartPolicy"),
+                policy,
+                &["Always"],
+            ));
+        }
+        if names.contains(&name) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), name));
+        }
+        names.push(name);
+        errors.extend(init_lifecycle(container, spec, &at));
+    }
+    errors
+}
+
+/// Only init containers that keep running have hooks and probes.
+fn init_lifecycle(container: &Value, spec: &Value, path: &str) -> FieldErrors {
+    if container.text("restartPolicy") == "Always" {
+        return lifecycle::lifecycle(container, spec, path);
+    }
+    let keys = std::iter::once("lifecycle").chain(PROBES);
+    let set = keys.filter(|key| container.has(key));
+    set.map(|key| FieldError::forbidden(format!("{path}.{key}"), INIT_ONLY))
+        .collect()
+}
+
+fn ephemeral_containers(spec: &Value, path: &str) -> FieldErrors {
+    let fixed = || {
+        spec.list("containers")
+            .iter()
+            .chain(spec.list("initContainers"))
+            .map(|c| c.text("name"))
+    };
+    let mut names: Vec<&str> = fixed().collect();
+    let mut errors = Vec::new();
+    for (i, container) in spec.list("ephemeralContainers").iter().enumerate() {
+        let at = format!("{path}.ephemeralContainers[{i}]");
+        errors.extend(common(container, spec, &at));
+        errors.extend(image_padding(container, &at));
+        let (name, target) = (container.text("name"), container.text("targetContainerName"));
+        if names.contains(&name) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), name));
+        }
+        names.push(name);
+        if !target.is_empty() && !fixed().any(|n| n == target) {
+            errors.push(FieldError::not_found(format!("{at}.targetContainerName"), target));
+        }
+        errors.extend(not_ephemeral(container, &at));
+    }
+    errors
+}
+
+fn not_ephemeral(container: &Value, path: &str) -> FieldErrors {
+    let set = |key: &&str| match container.at(key) {
+        Value::Null => false,
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    };
+    let keys = [
+        "ports",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    ];
+    let forbid = |key: &str| FieldError::forbidden(format!("{path}.{key}"), NOT_EPHEMERAL);
+    let mut errors: FieldErrors = keys.iter().filter(|k| set(k)).map(|k| forbid(k)).collect();
+    for (i, mount) in container.list("volumeMounts").iter().enumerate() {
+        let set = ["subPath", "subPathExpr"]
+            .into_iter()
+            .filter(|k| !mount.text(k).is_empty());
+        errors.extend(set.map(|k| forbid(&format!("volumeMounts[{i}].{k}"))));
+    }
+    errors
+}
+
+/// What every container must have.
+fn common(container: &Value, spec: &Value, path: &str) -> FieldErrors {
+    let name = container.text("name");
+    let mut errors = match name {
+        "" => vec![FieldError::required(format!("{path}.name"), "")],
+        name => complain(&format!("{path}.name"), name, names::label(name)),
+    };
+    errors.extend(super::present(container, "image", path));
+    let policies = ["File", "FallbackToLogsOnError"];
+    let policy = container.text("terminationMessagePolicy");
+    errors.extend(one_of(
+        format!("{path}.terminationMessagePolicy"),
+        policy,
+        &policies,
+    ));
+    errors.extend(ports(container.list("ports"), &format!("{path}.ports")));
+    errors.extend(env::variables(container.list("env"), &format!("{path}.env")));
+    errors.extend(env::sources(
+        container.list("envFrom"),
+        &format!("{path}.envFrom"),
+    ));
+    errors.extend(volumes::mounts(container, spec, path));
+    let policies = ["Always", "IfNotPresent", "Never"];
+    errors.extend(one_of(
+        format!("{path}.imagePullPolicy"),
+        container.text("imagePullPolicy"),
+        &policies,
+    ));
+    errors.extend(resources::requirements(
+        container.at("resources"),
+        &format!("{path}.resources"),
+    ));
+    errors.extend(security::container(
+        container.at("securityContext"),
+        &format!("{path}.securityContext"),
+    ));
+    errors
+}
+
+/// Spaces around an image are a mistake in a Pod; templates may hold them for later replacement.
+pub(super) fn image_padding(container: &Value, path: &str) -> Option<FieldError> {
+    let image = container.text("image");
+    let padded = image.trim().len() != image.len();
+    padded.then(|| {
+        FieldError::invalid(
+            format!("{path}.image"),
+            image,
+            "must not have leading or trailing whitespace",
+        )
+    })
+}
+
+fn ports(ports: &[Value], path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (i, port) in ports.iter().enumerate() {
+        let at = format!("{path}[{i}]");
+        errors.extend(port_name(port, &ports[..i], &at));
+        match port.int("containerPort").unwrap_or(0) {
+            0 => errors.push(FieldError::required(format!("{at}.containerPort"), "")),
+            number => errors.extend(complain_number(
+                &format!("{at}.containerPort"),
+                number,
+                names::port_number(number),
+            )),
+        }
+        if let Some(number) = port.int("hostPort").filter(|n| *n != 0) {
+            errors.extend(complain_number(
+                &format!("{at}.hostPort"),
+                number,
+                names::port_number(number),
+            ));
+        }
+        errors.extend(one_of(
+            format!("{at}.protocol"),
+            port.text("protocol"),
+            &PROTOCOLS,
+        ));
+    }
+    errors
+}
+
+fn port_name(port: &Value, before: &[Value], path: &str) -> FieldErrors {
+    let (name, path) = (port.text("name"), format!("{path}.name"));
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let complaints = names::port_name(name);
+    match complaints.is_empty() && before.iter().any(|p| p.text("name") == name) {
+        true => vec![FieldError::duplicate(path, name)],
+        false => complain(&path, name, complaints),
+    }
+}
+
+fn host_port_conflicts(containers: &[Value], path: &str) -> FieldErrors {
+    let mut keys = Vec::new();
+    for (i, container) in containers.iter().enumerate() {
+        for (j, port) in container.list("ports").iter().enumerate() {
+            if let Some(number) = port.int("hostPort").filter(|n| *n != 0) {
+                let key = format!("{}/{}/{number}", port.text("protocol"), port.text("hostIP"));
+                keys.push((format!("{path}[{i}].ports[{j}].hostPort"), key));
+            }
+        }
+    }
+    duplicates(keys.iter().map(|(path, key)| (path.clone(), key.as_str())))
+}
+
+/// On the host's network the host port is the container's port.
+pub(super) fn host_network_ports(spec: &Value, path: &str, place: Place) -> FieldErrors {
+    if !spec.flag("hostNetwork") {
+        return Vec::new();
+    }
+    let mut errors = Vec::new();
+    for (i, container) in spec.list("containers").iter().enumerate() {
+        for (j, port) in container.list("ports").iter().enumerate() {
+            let (host, own) = (
+                port.int("hostPort").unwrap_or(0),
+                port.int("containerPort").unwrap_or(0),
+            );
+            if (place == Place::Pod || host != 0) && host != own {
+                let at = format!("{path}.containers[{i}].ports[{j}].hostPort");
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(at, host, detail));
+            }
+        }
+    }
+    errors
+}

@@ -1,0 +1,135 @@
+//! Validation: what makes an object of a served kind invalid, in Kubernetes' words and order.
+//!
+//! One module per subject; every function takes the value and its path and returns all complaints. Metadata common to
+//! all kinds is `meta`'s.
+pub(super) mod apps;
+pub(super) mod config;
+mod container;
+mod env;
+pub(super) mod event;
+mod lifecycle;
+pub(super) mod network;
+pub(super) mod node;
+pub(super) mod pod;
+pub(super) mod pod_update;
+mod resources;
+mod scheduling;
+mod security;
+pub(super) mod service;
+mod volumes;
+
+use serde_json::Value;
+
+use super::error::{FieldError, FieldErrors};
+use super::names;
+use super::view::View;
+
+pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+pub(super) const IMMUTABLE: &str = "field is immutable";
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+/// Complaints about a text, as errors of the field at `path`.
+fn complain(path: &str, value: &str, complaints: Vec<String>) -> FieldErrors {
+    complaints
+        .into_iter()
+        .map(|message| FieldError::invalid(path, value, message))
+        .collect()
+}
+
+/// Complaints about a number, as errors of the field at `path`.
+fn complain_number(path: &str, value: i64, complaints: Vec<String>) -> FieldErrors {
+    complaints
+        .into_iter()
+        .map(|message| FieldError::invalid(path, value, message))
+        .collect()
+}
+
+/// A number that may be missing but not negative.
+fn not_negative(object: &Value, key: &str, path: &str) -> Option<FieldError> {
+    let value = object.int(key).filter(|n| *n < 0)?;
+    Some(FieldError::invalid(format!("{path}.{key}"), value, NOT_NEGATIVE))
+}
+
+/// A text that must be one of `supported`; empty is told as missing.
+fn one_of(path: String, value: &str, supported: &[&str]) -> Option<FieldError> {
+    match value {
+        "" => Some(FieldError::required(path, "")),
+        value if supported.contains(&value) => None,
+        value => Some(FieldError::not_supported(path, value, supported)),
+    }
+}
+
+/// A text that may be missing, else one of `supported`.
+fn maybe_one_of(object: &Value, key: &str, path: &str, supported: &[&str]) -> Option<FieldError> {
+    let value = object.at(key).as_str()?;
+    (!supported.contains(&value))
+        .then(|| FieldError::not_supported(format!("{path}.{key}"), value, supported))
+}
+
+/// A text that must not be empty.
+fn present(object: &Value, key: &str, path: &str) -> Option<FieldError> {
+    object
+        .text(key)
+        .is_empty()
+        .then(|| FieldError::required(format!("{path}.{key}"), ""))
+}
+
+/// A field that an update may not change.
+fn immutable(new: &Value, old: &Value, path: &str) -> Option<FieldError> {
+    (new.at(path) != old.at(path)).then(|| FieldError::invalid(path, new.at(path).clone(), IMMUTABLE))
+}
+
+fn ip(path: &str, value: &str) -> Option<FieldError> {
+    value
+        .parse::<std::net::IpAddr>()
+        .is_err()
+        .then(|| FieldError::invalid(path, value, BAD_IP))
+}
+
+fn cidr(path: &str, value: &str) -> Option<FieldError> {
+    value
+        .parse::<ipnet::IpNet>()
+        .is_err()
+        .then(|| FieldError::invalid(path, value, BAD_CIDR))
+}
+
+/// A port by number or by name.
+fn port(path: &str, value: &Value) -> FieldErrors {
+    match value {
+        Value::String(name) => complain(path, name, names::port_name(name)),
+        number => {
+            let number = number.as_i64().unwrap_or(0);
+            complain_number(path, number, names::port_number(number))
+        }
+    }
+}
+
+/// Values seen twice, each told at its later place.
+fn duplicates<'a>(values: impl Iterator<Item = (String, &'a str)>) -> FieldErrors {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut errors = Vec::new();
+    for (path, value) in values {
+        match seen.contains(&value) {
+            true => errors.push(FieldError::duplicate(path, value)),
+            false => seen.push(value),
+        }
+    }
+    errors
+}
+
+/// A path below some root: relative, and never upwards.
+fn descending(path: &str, value: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    if value.starts_with('/') {
+        errors.push(FieldError::invalid(path, value, "must be a relative path"));
+    }
+    errors.extend(no_backsteps(path, value));
+    errors
+}
+
+fn no_backsteps(path: &str, value: &str) -> Option<FieldError> {
+    let back = value.split('/').any(|part| part == "..");
+    back.then(|| FieldError::invalid(path, value, "must not contain '..'"))
+}

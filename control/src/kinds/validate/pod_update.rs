@@ -1,0 +1,216 @@
+//! What an update of a Pod may change: next to nothing.
+use serde_json::Value;
+
+use super::{pod, scheduling};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::names;
+use crate::kinds::view::View;
+
+const FROZEN: &str = "pod updates may not change fields other than \
+    `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+    `spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    match subresource {
+        Some("status") => pod::status_update(new, old),
+        _ => spec_update(new, old),
+    }
+}
+
+fn spec_update(new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = pod::pod_body(new);
+    for list in ["containers", "initContainers"] {
+        let path = format!("spec.{list}");
+        if new.list(&path).len() != old.list(&path).len() {
+            errors.push(FieldError::forbidden(
+                path,
+                "pod updates may not add or remove containers",
+            ));
+            return errors;
+        }
+    }
+    errors.extend(deadline(new, old));
+    errors.extend(kept_tolerations(new, old));
+    errors.extend(only_opened_gates(new, old));
+    if frozen_part(new, old) != frozen_part(old, old) {
+        errors.push(FieldError::forbidden(
+            "spec",
+            format!("{FROZEN}\n{}", changed(new, old)),
+        ));
+    }
+    errors
+}
+
+fn deadline(new: &Value, old: &Value) -> FieldErrors {
+    let path = "spec.activeDeadlineSeconds";
+    match (new.int(path), old.int(path)) {
+        (Some(seconds), _) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
+            super::complain_number(path, seconds, names::in_range(seconds, 0, i64::from(i32::MAX)))
+        }
+        (Some(seconds), Some(before)) if before < seconds => {
+            vec![FieldError::invalid(
+                path,
+                seconds,
+                "must be less than or equal to previous value",
+            )]
+        }
+        (None, Some(_)) => {
+            let detail = "must not update from a positive integer to nil value";
+            vec![FieldError::invalid(path, Value::Null, detail)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Tolerations may be added, and how long they last may change.
+fn kept_tolerations(new: &Value, old: &Value) -> Option<FieldError> {
+    let essence = |t: &Value| {
+        let mut t = t.clone();
+        t.as_object_mut().map(|m| m.remove("tolerationSeconds"));
+        t
+    };
+    let now: Vec<Value> = new.list("spec.tolerations").iter().map(essence).collect();
+    let lost = old
+        .list("spec.tolerations")
+        .iter()
+        .map(essence)
+        .any(|t| !now.contains(&t));
+    let detail = "existing toleration can not be modified except its tolerationSeconds";
+    lost.then(|| FieldError::forbidden("spec.tolerations", detail))
+}
+
+fn only_opened_gates(new: &Value, old: &Value) -> FieldErrors {
+    let gates = new.list("spec.schedulingGates").iter().enumerate();
+    let known = |name: &str| {
+        old.list("spec.schedulingGates")
+            .iter()
+            .any(|g| g.text("name") == name)
+    };
+    let added = gates.filter(|(_, g)| !known(g.text("name")));
+    let error = |(i, gate): (usize, &Value)| {
+        let detail = format!(
+            "only deletion is allowed, but found new scheduling gate '{}'",
+            gate.text("name")
+        );
+        FieldError::forbidden(format!("spec.schedulingGates[{i}].name"), detail)
+    };
+    added.map(error).collect()
+}
+
+/// The spec with everything an update may change taken from `old`.
+fn frozen_part(pod: &Value, old: &Value) -> Value {
+    let mut spec = pod.at("spec").clone();
+    let gated = !old.list("spec.schedulingGates").is_empty();
+    let mut movable = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
+    if gated {
+        movable.push("nodeSelector");
+    }
+    let lists = ["containers", "initContainers"];
+    if let Some(map) = spec.as_object_mut() {
+        map.retain(|key, _| !movable.contains(&key.as_str()));
+        let container = |c: &mut Value| drop(c.as_object_mut().map(|c| c.remove("image")));
+        for list in lists {
+            map.get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+                .for_each(container);
+        }
+        let shortened = old
+            .int("spec.terminationGracePeriodSeconds")
+            .is_some_and(|s| s < 0);
+        if shortened && map.get("terminationGracePeriodSeconds") == Some(&Value::from(1)) {
+            map.insert(
+                "terminationGracePeriodSeconds".into(),
+                old.at("spec.terminationGracePeriodSeconds").clone(),
+            );
+        }
+        if gated && let Some(Value::Object(affinity)) = map.get_mut("affinity") {
+            affinity.remove("nodeAffinity");
+        }
+    }
+    spec
+}
+
+/// The fields that differ, one line each: `-` as it was, `+` as asked.
+fn changed(new: &Value, old: &Value) -> String {
+    let (before, after) = (frozen_part(old, old), frozen_part(new, old));
+    let empty = serde_json::Map::new();
+    let (before, after) = (
+        before.as_object().unwrap_or(&empty),
+        after.as_object().unwrap_or(&empty),
+    );
+    let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut lines = String::new();
+    for key in keys.into_iter().filter(|k| before.get(*k) != after.get(*k)) {
+        for (sign, side) in [('-', before), ('+', after)] {
+            let value = side.get(key).map_or_else(|| "null".to_owned(), Value::to_string);
+            lines.push_str(&format!("{sign} {key}: {value}\n"));
+        }
+    }
+    lines
+}
+
+/// Everything wrong with a Binding's target.
+pub fn binding(binding: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let kind = binding.text("target.kind");
+    if !["", "Node"].contains(&kind) {
+        errors.push(FieldError::not_supported(
+            "target.kind",
+            kind,
+            &["Node", "<empty>"],
+        ));
+    }
+    if binding.text("target.name").is_empty() {
+        errors.push(FieldError::required("target.name", ""));
+    }
+    errors
+}
+
+/// Effects a taint or toleration may have.
+pub(super) fn taint_effects() -> &'static [&'static str] {
+    &scheduling::TAINT_EFFECTS
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::error::join;
+
+    fn pod(spec: Value) -> Value {
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec});
+        crate::kinds::defaults::pod::pod(&mut pod);
+        pod
+    }
+
+    #[test]
+    fn images_and_tolerations_may_change() {
+        let old = pod(json!({"containers": [{"name": "c", "image": "a:1"}]}));
+        let mut new = pod(
+            json!({"containers": [{"name": "c", "image": "b:1"}], "tolerations": [{"operator": "Exists"}]}),
+        );
+        assert_eq!(update(None, &new, &old), []);
+        new["spec"]["nodeName"] = "x".into();
+        assert!(
+            join(&update(None, &new, &old))
+                .starts_with("spec: Forbidden: pod updates may not change fields other")
+        );
+        assert!(join(&update(None, &old, &new)).contains("existing toleration can not be modified"));
+    }
+
+    #[test]
+    fn containers_stay() {
+        let old = pod(json!({"containers": [{"name": "c", "image": "a"}]}));
+        let new = pod(json!({"containers": [{"name": "c", "image": "a"}, {"name": "d", "image": "a"}]}));
+        assert_eq!(
+            join(&update(None, &new, &old)),
+            "spec.containers: Forbidden: pod updates may not add or remove containers"
+        );
+    }
+}

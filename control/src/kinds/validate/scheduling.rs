@@ -1,0 +1,289 @@
+//! Affinity, tolerations and topology spread.
+use serde_json::Value;
+
+use super::{complain, one_of};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::labels::validate_selector;
+use crate::kinds::names;
+use crate::kinds::view::View;
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const BAD_OPERATOR: &str = "not a valid selector operator";
+pub(super) const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+pub(super) fn affinity(affinity: &Value, path: &str) -> FieldErrors {
+    let mut errors = node_affinity(affinity.at("nodeAffinity"), &format!("{path}.nodeAffinity"));
+    for key in ["podAffinity", "podAntiAffinity"] {
+        let at = format!("{path}.{key}");
+        let terms = affinity.at(key);
+        for (i, term) in terms.list(REQUIRED).iter().enumerate() {
+            errors.extend(pod_term(term, &format!("{at}.{REQUIRED}[{i}]")));
+        }
+        for (i, weighted) in terms.list(PREFERRED).iter().enumerate() {
+            let at = format!("{at}.{PREFERRED}[{i}]");
+            errors.extend(weight(weighted, &at));
+            errors.extend(pod_term(
+                weighted.at("podAffinityTerm"),
+                &format!("{at}.podAffinityTerm"),
+            ));
+        }
+    }
+    errors
+}
+
+fn node_affinity(affinity: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    if affinity.has(REQUIRED) {
+        let at = format!("{path}.{REQUIRED}.nodeSelectorTerms");
+        let terms = affinity.at(REQUIRED).list("nodeSelectorTerms");
+        if terms.is_empty() {
+            errors.push(FieldError::required(
+                at.clone(),
+                "must have at least one node selector term",
+            ));
+        }
+        for (i, term) in terms.iter().enumerate() {
+            errors.extend(node_term(term, &format!("{at}[{i}]"), true));
+        }
+    }
+    for (i, preferred) in affinity.list(PREFERRED).iter().enumerate() {
+        let at = format!("{path}.{PREFERRED}[{i}]");
+        errors.extend(weight(preferred, &at));
+        errors.extend(node_term(
+            preferred.at("preference"),
+            &format!("{at}.preference"),
+            false,
+        ));
+    }
+    errors
+}
+
+fn weight(term: &Value, path: &str) -> Option<FieldError> {
+    let weight = term.int("weight").unwrap_or(0);
+    let bad = !(1..=100).contains(&weight);
+    bad.then(|| FieldError::invalid(format!("{path}.weight"), weight, "must be in the range 1-100"))
+}
+
+fn node_term(term: &Value, path: &str, strict: bool) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (i, requirement) in term.list("matchExpressions").iter().enumerate() {
+        errors.extend(node_requirement(
+            requirement,
+            &format!("{path}.matchExpressions[{i}]"),
+            strict,
+        ));
+    }
+    for (i, requirement) in term.list("matchFields").iter().enumerate() {
+        errors.extend(field_requirement(
+            requirement,
+            &format!("{path}.matchFields[{i}]"),
+        ));
+    }
+    errors
+}
+
+fn node_requirement(requirement: &Value, path: &str, strict: bool) -> FieldErrors {
+    let (values, at) = (requirement.list("values"), format!("{path}.values"));
+    let mut errors = Vec::new();
+    match requirement.text("operator") {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.push(FieldError::required(
+                at.clone(),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            ));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.push(FieldError::forbidden(at.clone(), detail));
+        }
+        "Gt" | "Lt" if values.len() != 1 => {
+            let detail = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+            errors.push(FieldError::required(at.clone(), detail));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+        other => errors.push(FieldError::invalid(
+            format!("{path}.operator"),
+            other,
+            BAD_OPERATOR,
+        )),
+    }
+    let key = requirement.text("key");
+    errors.extend(complain(&format!("{path}.key"), key, names::qualified(key)));
+    if strict {
+        for (i, value) in values.iter().filter_map(Value::as_str).enumerate() {
+            errors.extend(complain(&format!("{at}[{i}]"), value, names::label_value(value)));
+        }
+    }
+    errors
+}
+
+/// A requirement on a field of a Node; only its name can be asked for.
+fn field_requirement(requirement: &Value, path: &str) -> FieldErrors {
+    let values = requirement.list("values");
+    let mut errors = Vec::new();
+    match requirement.text("operator") {
+        "In" | "NotIn" if values.len() != 1 => {
+            let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+            errors.push(FieldError::required(format!("{path}.values"), detail));
+        }
+        "In" | "NotIn" => {}
+        other => errors.push(FieldError::invalid(
+            format!("{path}.operator"),
+            other,
+            BAD_OPERATOR,
+        )),
+    }
+    match requirement.text("key") {
+        "metadata.name" => {
+            for (i, name) in values.iter().filter_map(Value::as_str).enumerate() {
+                errors.extend(complain(
+                    &format!("{path}.values[{i}]"),
+                    name,
+                    names::subdomain(name),
+                ));
+            }
+        }
+        other => {
+            errors.push(FieldError::invalid(
+                format!("{path}.key"),
+                other,
+                "not a valid field selector key",
+            ));
+        }
+    }
+    errors
+}
+
+fn pod_term(term: &Value, path: &str) -> FieldErrors {
+    let mut errors = validate_selector(term.at("labelSelector"), &format!("{path}.labelSelector"));
+    errors.extend(validate_selector(
+        term.at("namespaceSelector"),
+        &format!("{path}.namespaceSelector"),
+    ));
+    for name in term.list("namespaces").iter().filter_map(Value::as_str) {
+        errors.extend(complain(&format!("{path}.namespace"), name, names::label(name)));
+    }
+    let (key, at) = (term.text("topologyKey"), format!("{path}.topologyKey"));
+    if key.is_empty() {
+        errors.push(FieldError::required(at.clone(), "can not be empty"));
+    }
+    errors.extend(complain(&at, key, names::qualified(key)));
+    errors
+}
+
+pub(super) fn tolerations(tolerations: &[Value], path: &str) -> FieldErrors {
+    tolerations
+        .iter()
+        .enumerate()
+        .flat_map(|(i, t)| toleration(t, &format!("{path}[{i}]")))
+        .collect()
+}
+
+fn toleration(toleration: &Value, path: &str) -> FieldErrors {
+    let (key, operator) = (toleration.text("key"), toleration.text("operator"));
+    let (value, effect) = (toleration.text("value"), toleration.text("effect"));
+    let at = format!("{path}.operator");
+    let mut errors = Vec::new();
+    if !key.is_empty() {
+        errors.extend(complain(&format!("{path}.key"), key, names::qualified(key)));
+    }
+    if key.is_empty() && operator != "Exists" {
+        let detail =
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+        errors.push(FieldError::invalid(at.clone(), operator, detail));
+    }
+    if toleration.has("tolerationSeconds") && effect != "NoExecute" {
+        let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+        errors.push(FieldError::invalid(format!("{path}.effect"), effect, detail));
+    }
+    match operator {
+        "" | "Equal" => {
+            let complaints = names::label_value(value);
+            let joined = (!complaints.is_empty()).then(|| vec![complaints.join(";")]);
+            errors.extend(complain(&at, value, joined.unwrap_or_default()));
+        }
+        "Exists" if !value.is_empty() => {
+            errors.push(FieldError::invalid(
+                at,
+                value,
+                "value must be empty when `operator` is 'Exists'",
+            ));
+        }
+        "Exists" => {}
+        other => errors.push(FieldError::not_supported(at, other, &["Equal", "Exists"])),
+    }
+    if !effect.is_empty() {
+        errors.extend(one_of(format!("{path}.effect"), effect, &TAINT_EFFECTS));
+    }
+    errors
+}
+
+/// Topology spread constraints. KEP-895.
+pub(super) fn spread(constraints: &[Value], path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (i, constraint) in constraints.iter().enumerate() {
+        let at = format!("{path}[{i}]");
+        let (key, when) = (
+            constraint.text("topologyKey"),
+            constraint.text("whenUnsatisfiable"),
+        );
+        errors.extend(counts(constraint, when, &at));
+        match key {
+            "" => errors.push(FieldError::required(
+                format!("{at}.topologyKey"),
+                "can not be empty",
+            )),
+            key => errors.extend(complain(&format!("{at}.topologyKey"), key, names::qualified(key))),
+        }
+        if !["DoNotSchedule", "ScheduleAnyway"].contains(&when) {
+            let supported = ["DoNotSchedule", "ScheduleAnyway"];
+            errors.push(FieldError::not_supported(
+                format!("{at}.whenUnsatisfiable"),
+                when,
+                &supported,
+            ));
+        }
+        let same = |c: &Value| c.text("topologyKey") == key && c.text("whenUnsatisfiable") == when;
+        if constraints[..i].iter().any(same) {
+            let pair = format!("{{{key}, {when}}}");
+            errors.push(FieldError::duplicate(
+                format!("{at}.{{topologyKey, whenUnsatisfiable}}"),
+                pair,
+            ));
+        }
+        errors.extend(validate_selector(
+            constraint.at("labelSelector"),
+            &format!("{at}.labelSelector"),
+        ));
+    }
+    errors
+}
+
+fn counts(constraint: &Value, when: &str, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    let skew = constraint.int("maxSkew").unwrap_or(0);
+    if skew <= 0 {
+        errors.push(FieldError::invalid(
+            format!("{path}.maxSkew"),
+            skew,
+            "must be greater than zero",
+        ));
+    }
+    let Some(domains) = constraint.int("minDomains") else {
+        return errors;
+    };
+    let at = format!("{path}.minDomains");
+    if domains <= 0 {
+        errors.push(FieldError::invalid(
+            at.clone(),
+            domains,
+            "must be greater than zero",
+        ));
+    }
+    if when != "DoNotSchedule" {
+        let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+        errors.push(FieldError::invalid(at, domains, detail));
+    }
+    errors
+}
