@@ -1,0 +1,240 @@
+//! HTTP handlers in network namespaces.
+
+use crate::netns::Netns;
+use crate::shim::{Shim, ended, in_network, is_root, wat, workload};
+use amphipod_shim_api::{TaskError, TaskStatus};
+use serde_json::json;
+
+/// A handler whose `handle` is the given core code; it never answers by itself.
+fn handler(code: &str) -> Vec<u8> {
+    wat(&format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (core module $code
+                (memory 1)
+                (func (export "handle") (param i32 i32) {code}))
+            (core instance $instance (instantiate $code))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $instance "handle")))
+            (instance $exports (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $exports)))"#
+    ))
+}
+
+fn on_port(port: u16, netns: &Netns) -> impl Fn(&mut serde_json::Value) {
+    move |config| {
+        in_network(config, netns);
+        config["annotations"]["dev.amphipod.wasm/http-port"] = json!(port.to_string());
+    }
+}
+
+#[tokio::test]
+async fn two_pods_serve_the_same_port_each_in_its_own_network() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let (one, two) = (Netns::new(), Netns::new());
+    for (id, netns) in [("one", &one), ("two", &two)] {
+        shim.start(id, &workload("server.wasm"), |config| {
+            on_port(8080, netns)(config);
+            config["process"]["env"] = json!([format!("POD_NAME={id}")]);
+        })
+        .await;
+    }
+    for (id, netns) in [("one", &one), ("two", &two)] {
+        let answer = netns.get(8080, "/?x=1");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(answer.contains("hello from wasm") && answer.contains(&format!("pod: {id}")), "{answer}");
+    }
+    assert!(std::net::TcpStream::connect("127.0.0.1:8080").is_err(), "a Pod's port is open on the host");
+}
+
+#[tokio::test]
+async fn bodies_files_and_outgoing_requests() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("message"), "from the volume").unwrap();
+    shim.start("c", &workload("server.wasm"), |config| {
+        on_port(9000, &netns)(config);
+        config["mounts"] = json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": ["ro"]}]);
+    })
+    .await;
+    assert!(netns.get(9000, "/files/data/message").ends_with("from the volume"));
+    assert!(netns.get(9000, "/files/data/../../etc/passwd").starts_with("HTTP/1.1 404"));
+    assert!(netns.get(9000, "/fetch?url=http://127.0.0.1:9000/healthz").ends_with("ok\n"));
+    let body = "x".repeat(300_000);
+    let request = format!("POST /echo HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    assert!(netns.http(9000, &request).ends_with(&body));
+    assert!(netns.http(9000, "BROKEN\r\n\r\n").starts_with("HTTP/1.1 400"));
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    shim.start("c", &workload("server.wasm"), on_port(8080, &netns)).await;
+    let (status, body) = netns.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(get_by_http2("127.0.0.1:8080"))
+    });
+    assert_eq!((status, body.as_str()), (200, "ok\n"));
+}
+
+async fn get_by_http2(address: &str) -> (u16, String) {
+    use http_body_util::{BodyExt as _, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{address}/healthz")).body(Empty::<bytes::Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_of_start() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let first = shim.start("first", &workload("server.wasm"), on_port(8080, &netns)).await;
+    let second = shim.create("second", &workload("server.wasm"), on_port(8080, &netns)).await;
+    let error = second.start("second").await.unwrap_err();
+    assert!(matches!(error, TaskError::Internal(_)));
+    assert!(error.to_string().contains("listening on port 8080"), "{error}");
+    first.kill("first", 9, true).await.unwrap();
+    ended(&first, "first").await;
+    second.start("second").await.unwrap();
+    assert!(netns.get(8080, "/healthz").ends_with("ok\n"));
+}
+
+#[tokio::test]
+async fn a_trap_is_500_for_its_own_request_and_the_container_goes_on() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let trap = shim.start("trap", &handler("unreachable"), on_port(8080, &netns)).await;
+    shim.start("good", &workload("server.wasm"), on_port(8081, &netns)).await;
+    for _ in 0..3 {
+        assert!(netns.get(8080, "/").starts_with("HTTP/1.1 500"));
+    }
+    assert_eq!(trap.state("trap").await.unwrap().status, TaskStatus::Running);
+    assert!(netns.get(8081, "/healthz").ends_with("ok\n"));
+    let log = shim.log("trap").join("\n");
+    assert!(log.contains("unreachable"), "{log}");
+    let silent = shim.start("silent", &handler(""), on_port(8082, &netns)).await;
+    assert!(netns.get(8082, "/").starts_with("HTTP/1.1 500"));
+    assert_eq!(silent.state("silent").await.unwrap().status, TaskStatus::Running);
+}
+
+#[tokio::test]
+async fn a_spinning_handler_leaves_its_neighbours_in_the_same_pod_alone() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let pod = |config: &mut serde_json::Value| config["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
+    let spin = shim
+        .start("spin", &handler("(loop br 0)"), |config| {
+            on_port(8080, &netns)(config);
+            pod(config);
+        })
+        .await;
+    shim.start("good", &workload("server.wasm"), |config| {
+        on_port(8081, &netns)(config);
+        pod(config);
+    })
+    .await;
+    let client = netns.run(|| {
+        use std::io::Write as _;
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        stream
+    });
+    let begin = std::time::Instant::now();
+    for _ in 0..20 {
+        assert!(netns.get(8081, "/healthz").ends_with("ok\n"));
+    }
+    assert!(begin.elapsed() < crate::shim::LIMIT / 10, "{:?}", begin.elapsed());
+    assert!(spin.stats("spin").await.unwrap().cpu_usage_nanos > 0, "nothing was spinning");
+    drop(client);
+    spin.kill("spin", 9, true).await.unwrap();
+    assert_eq!(ended(&spin, "spin").await.status, 137);
+}
+
+#[tokio::test]
+async fn a_handler_over_its_memory_is_oom_killed() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let code = "(loop (drop (memory.grow (i32.const 16))) br 0)";
+    let client = shim
+        .start("c", &handler(code), |config| {
+            on_port(8080, &netns)(config);
+            config["linux"]["resources"]["memory"] = json!({"limit": 16 << 20});
+        })
+        .await;
+    netns.get(8080, "/");
+    assert_eq!(ended(&client, "c").await.status, 137);
+    assert!(amphipod_shim_api::oom::happened(&shim.home.path().join("c")));
+    assert!(netns.refuses(8080));
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_closes_the_port() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let client = shim.start("c", &workload("server.wasm"), on_port(8080, &netns)).await;
+    assert!(netns.get(8080, "/healthz").ends_with("ok\n"));
+    client.kill("c", 15, false).await.unwrap();
+    assert_eq!(ended(&client, "c").await.status, 143);
+    assert!(netns.refuses(8080));
+    client.delete("c").await.unwrap();
+}
+
+#[tokio::test]
+async fn many_requests_at_once_within_a_small_memory_limit() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let client = shim
+        .start("c", &workload("server.wasm"), |config| {
+            on_port(8080, &netns)(config);
+            config["linux"]["resources"]["memory"] = json!({"limit": 16 << 20});
+        })
+        .await;
+    let good = netns.run(|| {
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..64).map(|_| scope.spawn(|| netns.get(8080, "/").starts_with("HTTP/1.1 200"))).collect();
+            all.into_iter().filter_map(|one| one.join().ok()).filter(|good| *good).count()
+        })
+    });
+    assert_eq!(good, 64);
+    assert_eq!(client.state("c").await.unwrap().status, TaskStatus::Running);
+}

@@ -1,0 +1,9 @@
+//! The shim as the node agent drives it: the real binary, the Task API over its socket, real Wasm programs.
+//!
+//! Needs root (network namespaces, `/run/amphipod`); without it every test says so and passes.
+
+mod commands;
+mod hostile;
+mod http;
+mod netns;
+mod shim;

@@ -1,0 +1,75 @@
+//! Network namespaces with a loopback, pinned as the node agent pins them.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+/// One namespace; unmounted and gone when dropped.
+pub struct Netns {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Netns {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("net");
+        File::create(&path).unwrap();
+        let target = path.clone();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+            assert!(up.success());
+            let none: Option<&str> = None;
+            mount(Some("/proc/thread-self/ns/net"), &target, none, MsFlags::MS_BIND, none).unwrap();
+        })
+        .join()
+        .unwrap();
+        Self { _directory: directory, path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs on a thread inside.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(File::open(&self.path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// One HTTP/1.1 request on a connection of its own; answers all bytes until the server closes.
+    pub fn http(&self, port: u16, request: &str) -> String {
+        self.run(|| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.set_read_timeout(Some(crate::shim::LIMIT)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            // A reset after the answer is an end as well.
+            drop(stream.read_to_end(&mut answer));
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+    }
+
+    pub fn get(&self, port: u16, path: &str) -> String {
+        self.http(port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+    }
+
+    pub fn refuses(&self, port: u16) -> bool {
+        self.run(|| TcpStream::connect(("127.0.0.1", port)).is_err())
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        drop(umount2(&self.path, MntFlags::MNT_DETACH));
+    }
+}
