@@ -89,7 +89,8 @@ pub struct Container {
     pub cwd: Option<String>,
     pub preopens: Vec<Preopen>,
     pub program: ProgramRef,
-    pub http_port: u16,
+    /// Where a handler listens, if that was said.
+    pub http_port: Option<u16>,
     pub sandbox: String,
     pub netns: Option<PathBuf>,
     pub memory_limit: Option<u64>,
@@ -180,14 +181,14 @@ fn cwd(path: &Path) -> Option<String> {
     (!text.is_empty() && text != "/").then(|| text.to_owned())
 }
 
-fn http_port(notes: &HashMap<String, String>) -> Result<u16, BundleError> {
+fn http_port(notes: &HashMap<String, String>) -> Result<Option<u16>, BundleError> {
     let Some(text) = notes.get(annotations::WASM_HTTP_PORT) else {
-        return Ok(annotations::WASM_HTTP_PORT_DEFAULT);
+        return Ok(None);
     };
-    text.parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| BundleError::Port(text.clone()))
+    match text.parse() {
+        Ok(port) if port != 0 => Ok(Some(port)),
+        _ => Err(BundleError::Port(text.clone())),
+    }
 }
 
 fn netns(spec: &Spec) -> Option<PathBuf> {
@@ -357,7 +358,7 @@ mod tests {
             container.env,
             [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
         );
-        assert_eq!((container.http_port, container.sandbox.as_str()), (8080, "c1"));
+        assert_eq!((container.http_port, container.sandbox.as_str()), (None, "c1"));
         assert_eq!(
             (container.memory_limit, container.quota, container.shares),
             (None, None, 0)
@@ -375,7 +376,10 @@ mod tests {
             "resources": {"memory": {"limit": 1000}, "cpu": {"shares": 512, "quota": 50000, "period": 200000}},
         });
         let container = parse(config).unwrap();
-        assert_eq!((container.http_port, container.sandbox.as_str()), (9000, "pod"));
+        assert_eq!(
+            (container.http_port, container.sandbox.as_str()),
+            (Some(9000), "pod")
+        );
         assert_eq!(container.netns.as_deref(), Some(Path::new("/run/ns/net")));
         assert_eq!((container.memory_limit, container.shares), (Some(1000), 512));
         let expected = Quota {

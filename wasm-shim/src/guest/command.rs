@@ -49,7 +49,7 @@ async fn call(linked: &Linked, store: &mut Store<State>) -> wasmtime::Result<Res
             let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
             start.call_async(&mut *store, ()).await.map(Ok)
         }
-        Linked::Command(pre) => {
+        Linked::Command(pre) | Linked::Either { command: pre, .. } => {
             let command = pre.instantiate_async(&mut *store).await?;
             command.wasi_cli_run().call_run(&mut *store).await
         }

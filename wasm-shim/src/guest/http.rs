@@ -16,9 +16,7 @@ use super::wasi;
 use crate::bundle::Container;
 use crate::engine::budget::{Budget, Limiter, OverBudget};
 use crate::engine::meter::{Meter, Metered};
-use crate::program::load::Program;
 use crate::program::state::{State, store};
-use crate::program::world::Linked;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -92,7 +90,8 @@ pub enum Served {
 
 /// One HTTP container.
 pub struct Handler {
-    program: Arc<Program>,
+    pre: ProxyPre<State>,
+    initial_bytes: u64,
     container: Arc<Container>,
     budget: Arc<Budget>,
     meter: Arc<Meter>,
@@ -106,7 +105,9 @@ pub struct Handler {
 
 /// What a container consists of while it serves.
 pub struct Parts {
-    pub program: Arc<Program>,
+    pub pre: ProxyPre<State>,
+    /// Bytes of linear memory and tables one fresh instance takes.
+    pub initial_bytes: u64,
     pub container: Arc<Container>,
     pub budget: Arc<Budget>,
     pub meter: Arc<Meter>,
@@ -162,7 +163,8 @@ impl Handler {
     /// A container about to serve.
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            program: parts.program,
+            pre: parts.pre,
+            initial_bytes: parts.initial_bytes,
             container: parts.container,
             budget: parts.budget,
             meter: parts.meter,
@@ -276,7 +278,7 @@ impl Handler {
             .map_err(|_| RequestError::Busy)?;
         let limiter = self
             .budget
-            .open_when_free(self.program.initial_bytes)
+            .open_when_free(self.initial_bytes)
             .await
             .map_err(|over| {
                 self.exceeded(&over);
@@ -294,7 +296,7 @@ impl Handler {
 
     async fn run_guest(self: Arc<Self>, mut instance: Instance, tie: Arc<Tie>) {
         let guard = tie.guard();
-        let running = Metered::new(Arc::clone(&self.meter), instance.call());
+        let running = Metered::new(Arc::clone(&self.meter), instance.call(&self.pre));
         let result = tokio::select! {
             result = running => result,
             () = self.ended.cancelled() => return,
@@ -345,7 +347,6 @@ type Answer = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>;
 
 /// A store with a request in it, not yet instantiated.
 struct Instance {
-    program: Arc<Program>,
     store: Store<State>,
     request: Resource<HostIncomingRequest>,
     answer: Resource<HostResponseOutparam>,
@@ -363,8 +364,7 @@ impl Instance {
             handler.stderr.say(&format!("{error:?}"));
             RequestError::Failed
         })?;
-        let program = Arc::clone(&handler.program);
-        let mut store = store(program.engine(), wasi, turn.limiter);
+        let mut store = store(handler.pre.engine(), wasi, turn.limiter);
         let mut view = store.data_mut().http();
         let request = view
             .new_incoming_request(Scheme::Http, request)
@@ -373,7 +373,6 @@ impl Instance {
             .new_response_outparam(answer)
             .map_err(|_| RequestError::Failed)?;
         Ok(Self {
-            program,
             store,
             request,
             answer,
@@ -381,11 +380,7 @@ impl Instance {
         })
     }
 
-    async fn call(&mut self) -> wasmtime::Result<()> {
-        let Linked::Http(pre) = &self.program.linked else {
-            return Err(wasmtime::format_err!("not an HTTP handler"));
-        };
-        let pre: &ProxyPre<State> = pre;
+    async fn call(&mut self, pre: &ProxyPre<State>) -> wasmtime::Result<()> {
         let proxy = pre.instantiate_async(&mut self.store).await?;
         let handler: &exports::wasi::http::incoming_handler::Guest = proxy.wasi_http_incoming_handler();
         let request = Resource::new_own(self.request.rep());

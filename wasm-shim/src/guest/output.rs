@@ -76,12 +76,11 @@ impl Output {
     pub fn finish(&self) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut inner = self.inner();
-        let drained = inner.poll_drain(&mut cx);
-        if let Poll::Ready(Err(error)) = drained
-            .is_ready()
-            .then(|| Pin::new(&mut inner.sink).poll_shutdown(&mut cx))
-            .unwrap_or(drained)
-        {
+        let ended = match inner.poll_drain(&mut cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut inner.sink).poll_shutdown(&mut cx),
+            unfinished => unfinished,
+        };
+        if let Poll::Ready(Err(error)) = ended {
             tracing::warn!(%error, "the end of a container's output is lost");
         }
     }

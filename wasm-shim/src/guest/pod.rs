@@ -176,7 +176,10 @@ fn enter_or_abort(namespace: Option<&File>) {
 
 /// The Pods of this process, by sandbox and network namespace.
 #[derive(Default)]
-pub struct Pods(Mutex<HashMap<(String, Option<PathBuf>), Weak<Pod>>>);
+pub struct Pods(Mutex<HashMap<PodKey, Weak<Pod>>>);
+
+/// Sandbox and network namespace.
+type PodKey = (String, Option<PathBuf>);
 
 impl Pods {
     /// The Pod's runtime, started if this is its first container.

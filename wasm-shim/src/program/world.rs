@@ -84,6 +84,22 @@ pub enum Linked {
     Module(InstancePre<State>),
     Command(CommandPre<State>),
     Http(ProxyPre<State>),
+    /// Exports both, as every TinyGo component does: its container decides.
+    Either {
+        command: CommandPre<State>,
+        http: ProxyPre<State>,
+    },
+}
+
+impl Linked {
+    /// The handler, when the program is to serve: one that is both serves if its container was given a port.
+    pub fn http(&self, port_given: bool) -> Option<&ProxyPre<State>> {
+        match self {
+            Self::Http(http) => Some(http),
+            Self::Either { http, .. } if port_given => Some(http),
+            Self::Either { .. } | Self::Module(_) | Self::Command(_) => None,
+        }
+    }
 }
 
 /// The linkers of one engine.
@@ -136,7 +152,7 @@ impl World {
         Ok(Linked::Module(pre))
     }
 
-    /// Links a component that is a command or an HTTP handler; one that is both serves HTTP.
+    /// Links a component that is a command or an HTTP handler or both.
     ///
     /// # Errors
     /// When an import is missing or of another type, or it exports neither.
@@ -148,16 +164,18 @@ impl World {
             .components
             .instantiate_pre(component)
             .map_err(|error| self.explain(component, error))?;
-        if has(EXPORT_HANDLER) {
-            ProxyPre::new(pre).map(Linked::Http).map_err(LinkError::Other)
-        } else if has(EXPORT_RUN) {
-            CommandPre::new(pre)
-                .map(Linked::Command)
-                .map_err(LinkError::Other)
-        } else {
-            Err(LinkError::NothingToRun {
+        let command = has(EXPORT_RUN).then(|| CommandPre::new(pre.clone())).transpose();
+        let http = has(EXPORT_HANDLER).then(|| ProxyPre::new(pre)).transpose();
+        match (
+            command.map_err(LinkError::Other)?,
+            http.map_err(LinkError::Other)?,
+        ) {
+            (Some(command), Some(http)) => Ok(Linked::Either { command, http }),
+            (Some(command), None) => Ok(Linked::Command(command)),
+            (None, Some(http)) => Ok(Linked::Http(http)),
+            (None, None) => Err(LinkError::NothingToRun {
                 exports: listed(&exports),
-            })
+            }),
         }
     }
 

@@ -5,13 +5,13 @@
 use super::phase::{Event, IllegalEdge, Phase};
 use crate::bundle::Container as Granted;
 use crate::engine::budget::Budget;
-use crate::engine::meter::Meter;
+use crate::engine::meter::{Meter, Metered};
 use crate::guest::http::{Handler, Parts, Served, bind};
 use crate::guest::output::Output;
 use crate::guest::pod::Pod;
 use crate::guest::{Disposition, Ending, command, disposition};
 use crate::program::load::Program;
-use crate::program::world::Linked;
+use amphipod_shim_api::annotations::WASM_HTTP_PORT_DEFAULT;
 use amphipod_shim_api::{TaskStats, oom};
 use jiff::Timestamp;
 use std::future::Future;
@@ -141,9 +141,9 @@ impl Container {
         self.step(Event::Started)?;
         self.pod.add_shares(self.shares());
         let this = Arc::clone(self);
-        match listener {
-            Some(listener) => self.supervise(this.serve(listener)),
-            None => self.supervise(this.run()),
+        match (self.handler(), listener) {
+            (Some(handler), Some(listener)) => self.supervise(this.serve(handler, listener)),
+            _ => self.supervise(this.run()),
         }
         Ok(())
     }
@@ -152,17 +152,35 @@ impl Container {
         i64::try_from(self.granted.shares).unwrap_or(i64::MAX)
     }
 
+    /// Whether this container serves HTTP rather than run a command.
+    fn serves(&self) -> bool {
+        self.program
+            .linked
+            .http(self.granted.http_port.is_some())
+            .is_some()
+    }
+
+    fn handler(&self) -> Option<Arc<Handler>> {
+        let pre = self.program.linked.http(self.granted.http_port.is_some())?;
+        Some(Handler::new(Parts {
+            pre: pre.clone(),
+            initial_bytes: self.program.initial_bytes,
+            container: Arc::clone(&self.granted),
+            budget: Arc::clone(&self.budget),
+            meter: Arc::clone(&self.meter),
+            stdout: self.stdout.clone(),
+            stderr: self.stderr.clone(),
+        }))
+    }
+
     /// Binds on a thread of the Pod, because a socket belongs to the network of the thread that makes it.
     async fn listen(&self) -> Result<Option<TcpListener>, StartError> {
-        if !matches!(self.program.linked, Linked::Http(_)) {
+        if !self.serves() {
             return Ok(None);
         }
-        let port = self.granted.http_port;
-        let bound = self
-            .pod
-            .spawn(bind(port))
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        let port = self.granted.http_port.unwrap_or(WASM_HTTP_PORT_DEFAULT);
+        let bound = self.pod.spawn(bind(port)).await;
+        let bound = bound.unwrap_or_else(|error| Err(io::Error::other(error)));
         bound
             .map(Some)
             .map_err(|source| StartError::Listen { port, source })
@@ -191,27 +209,16 @@ impl Container {
             &self.stdout,
             &self.stderr,
         );
-        let guest = crate::engine::meter::Metered::new(Arc::clone(&self.meter), guest);
+        let guest = Metered::new(Arc::clone(&self.meter), guest);
         self.end
             .run_until_cancelled(guest)
             .await
             .unwrap_or_else(|| self.signalled())
     }
 
-    async fn serve(self: Arc<Self>, listener: TcpListener) -> Ending {
-        let handler = Handler::new(Parts {
-            program: Arc::clone(&self.program),
-            container: Arc::clone(&self.granted),
-            budget: Arc::clone(&self.budget),
-            meter: Arc::clone(&self.meter),
-            stdout: self.stdout.clone(),
-            stderr: self.stderr.clone(),
-        });
-        match self
-            .end
-            .run_until_cancelled(handler.serve(listener, self.drain.clone()))
-            .await
-        {
+    async fn serve(self: Arc<Self>, handler: Arc<Handler>, listener: TcpListener) -> Ending {
+        let serving = handler.serve(listener, self.drain.clone());
+        match self.end.run_until_cancelled(serving).await {
             Some(Served::OutOfMemory) => Ending::OutOfMemory,
             Some(Served::Drained) | None => self.signalled(),
         }
@@ -244,7 +251,7 @@ impl Container {
         }
         let effect = match disposition(signal) {
             Disposition::Ignore => return true,
-            Disposition::Drain if matches!(self.program.linked, Linked::Http(_)) => &self.drain,
+            Disposition::Drain if self.serves() => &self.drain,
             Disposition::Drain | Disposition::End => &self.end,
         };
         if !effect.is_cancelled() {

@@ -28,7 +28,7 @@ async fn exit_code_arguments_and_environment() {
 }
 
 #[tokio::test]
-async fn a_component_prints_what_it_was_given_and_files_it_may_read() {
+async fn a_guest_prints_what_it_was_given_and_files_it_may_read() {
     if !is_root() {
         return;
     }
@@ -46,10 +46,57 @@ async fn a_component_prints_what_it_was_given_and_files_it_may_read() {
             .await;
         let log = shim.log(id);
         assert_eq!(exit.status, 0, "{log:?}");
-        for line in ["stdout F arg 0: print", "stdout F arg 1: a", "stdout F X=y", "stdout F from the volume"] {
+        for line in [
+            "stdout F arg 0: print",
+            "stdout F arg 1: a",
+            "stdout F X=y",
+            "stdout F from the volume",
+        ] {
             assert!(log.iter().any(|seen| seen == line), "{line} is not in {log:?}");
         }
-        assert!(!log.iter().any(|line| line.contains("PATH=")), "the host's environment shows: {log:?}");
+        assert!(
+            !log.iter().any(|line| line.contains("PATH=")),
+            "the host's environment shows: {log:?}"
+        );
+    }
+}
+
+/// A `wasi:cli/command` component whose `run` is the given core code; it may call `$exit`.
+fn command(code: &str) -> Vec<u8> {
+    wat(&format!(
+        r#"(component
+            (import "wasi:cli/exit@0.2.0" (instance $exit (export "exit" (func (param "status" (result))))))
+            (core func $exit (canon lower (func $exit "exit")))
+            (core module $code
+                (import "cli" "exit" (func $exit (param i32)))
+                (func (export "run") (result i32) {code}))
+            (core instance $instance (instantiate $code
+                (with "cli" (instance (export "exit" (func $exit))))))
+            (func $run (result (result)) (canon lift (core func $instance "run")))
+            (instance $exports (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $exports)))"#
+    ))
+}
+
+#[tokio::test]
+async fn results_of_components_are_exit_codes() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    for (id, code, status) in [
+        ("ok", "i32.const 0", 0),
+        ("err", "i32.const 1", 1),
+        ("exit-ok", "(call $exit (i32.const 0)) unreachable", 0),
+        ("exit-err", "(call $exit (i32.const 1)) unreachable", 1),
+        ("trap", "unreachable", 134),
+    ] {
+        assert_eq!(
+            shim.run(id, &command(code), |_| ()).await.status,
+            status,
+            "{id}: {:?}",
+            shim.log(id)
+        );
     }
 }
 
@@ -60,16 +107,24 @@ async fn a_read_only_mount_is_not_written_and_a_writable_one_is() {
     }
     let shim = Shim::new();
     let data = tempfile::tempdir().unwrap();
-    let mount = |options: &[&str]| {
-        json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": options}])
-    };
-    let exit = shim.run("ro", &workload("writer.wasm"), |config| config["mounts"] = mount(&["rbind", "ro"])).await;
+    let mount = |options: &[&str]| json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": options}]);
+    let exit = shim
+        .run("ro", &workload("writer.wasm"), |config| {
+            config["mounts"] = mount(&["rbind", "ro"])
+        })
+        .await;
     assert_eq!(exit.status, 1);
     assert!(std::fs::read_dir(data.path()).unwrap().next().is_none());
 
-    let client = shim.start("rw", &workload("writer.wasm"), |config| config["mounts"] = mount(&["rbind"])).await;
+    let client = shim
+        .start("rw", &workload("writer.wasm"), |config| {
+            config["mounts"] = mount(&["rbind"])
+        })
+        .await;
     let message = data.path().join("message");
-    let text = tokio::task::spawn_blocking(move || wait_for_file(&message)).await.unwrap();
+    let text = tokio::task::spawn_blocking(move || wait_for_file(&message))
+        .await
+        .unwrap();
     assert!(text.contains("from wasm"), "{text}");
     client.kill("rw", 15, false).await.unwrap();
     assert_eq!(ended(&client, "rw").await.status, 143);
@@ -109,7 +164,9 @@ async fn memory_over_the_limit_is_oom_killed() {
         })
         .await;
     assert_eq!(exit.status, 0);
-    assert!(!amphipod_shim_api::oom::happened(&shim.home.path().join("modest")));
+    assert!(!amphipod_shim_api::oom::happened(
+        &shim.home.path().join("modest")
+    ));
 }
 
 #[tokio::test]
@@ -143,10 +200,15 @@ async fn a_quota_is_kept() {
         })
         .await;
     let begin = std::time::Instant::now();
-    tokio::time::timeout(std::time::Duration::from_secs(2), client.wait("burn")).await.unwrap_err();
+    tokio::time::timeout(std::time::Duration::from_secs(2), client.wait("burn"))
+        .await
+        .unwrap_err();
     let used = client.stats("burn").await.unwrap().cpu_usage_nanos as f64;
     let share = used / begin.elapsed().as_nanos() as f64;
-    assert!((0.02..0.14).contains(&share), "a container with a tenth of a cpu used {share}");
+    assert!(
+        (0.02..0.14).contains(&share),
+        "a container with a tenth of a cpu used {share}"
+    );
     client.kill("burn", 9, true).await.unwrap();
     assert_eq!(ended(&client, "burn").await.status, 137);
 }
@@ -161,8 +223,14 @@ async fn a_trap_ends_its_container_with_a_backtrace_of_names() {
     let module = wat(r#"(module (func $inner unreachable) (func (export "_start") call $inner))"#);
     assert_eq!(shim.run("trap", &module, |_| ()).await.status, 134);
     let log = shim.log("trap").join("\n");
-    assert!(log.contains("stderr F") && log.contains("inner") && log.contains("unreachable"), "{log}");
-    assert_eq!(neighbour.state("neighbour").await.unwrap().status, TaskStatus::Running);
+    assert!(
+        log.contains("stderr F") && log.contains("inner") && log.contains("unreachable"),
+        "{log}"
+    );
+    assert_eq!(
+        neighbour.state("neighbour").await.unwrap().status,
+        TaskStatus::Running
+    );
 }
 
 #[tokio::test]
@@ -171,7 +239,9 @@ async fn a_client_that_comes_back_finds_everything() {
         return;
     }
     let shim = Shim::new();
-    let bundle = shim.bundle("c", &workload("fail.wasm"), |config| config["process"]["args"] = json!(["fail", "3"]));
+    let bundle = shim.bundle("c", &workload("fail.wasm"), |config| {
+        config["process"]["args"] = json!(["fail", "3"])
+    });
     let address = {
         let client = shim.try_create("c", &bundle).await.unwrap();
         client.start("c").await.unwrap();
@@ -185,7 +255,10 @@ async fn a_client_that_comes_back_finds_everything() {
     assert_eq!(exit.status, 3);
 
     client.shutdown("c").await.unwrap();
-    assert!(client.state("c").await.is_ok(), "a shim with containers does not end");
+    assert!(
+        client.state("c").await.is_ok(),
+        "a shim with containers does not end"
+    );
     assert_eq!(client.delete("c").await.unwrap(), exit);
     assert!(matches!(client.state("c").await, Err(TaskError::NotFound(_))));
     client.shutdown("c").await.unwrap();
@@ -199,15 +272,33 @@ async fn calls_in_the_wrong_order_are_refused() {
     let shim = Shim::new();
     let client = shim.create("c", &workload("burn.wasm"), |_| ()).await;
     let bundle = shim.home.path().join("c");
-    assert!(matches!(shim.try_create("c", &bundle).await, Err(TaskError::AlreadyExists(_))));
+    assert!(matches!(
+        shim.try_create("c", &bundle).await,
+        Err(TaskError::AlreadyExists(_))
+    ));
     client.start("c").await.unwrap();
-    assert!(matches!(client.start("c").await, Err(TaskError::FailedPrecondition(_))));
-    assert!(matches!(client.delete("c").await, Err(TaskError::FailedPrecondition(_))));
-    assert!(matches!(client.kill("c", 99, false).await, Err(TaskError::InvalidArgument(_))));
-    assert!(matches!(client.state(("c", "exec")).await, Err(TaskError::NotFound(_))));
+    assert!(matches!(
+        client.start("c").await,
+        Err(TaskError::FailedPrecondition(_))
+    ));
+    assert!(matches!(
+        client.delete("c").await,
+        Err(TaskError::FailedPrecondition(_))
+    ));
+    assert!(matches!(
+        client.kill("c", 99, false).await,
+        Err(TaskError::InvalidArgument(_))
+    ));
+    assert!(matches!(
+        client.state(("c", "exec")).await,
+        Err(TaskError::NotFound(_))
+    ));
     client.kill("c", 15, false).await.unwrap();
     assert_eq!(ended(&client, "c").await.status, 143);
-    assert!(matches!(client.kill("c", 9, false).await, Err(TaskError::NotFound(_))));
+    assert!(matches!(
+        client.kill("c", 9, false).await,
+        Err(TaskError::NotFound(_))
+    ));
 
     let client = shim.create("never", &workload("burn.wasm"), |_| ()).await;
     client.kill("never", 9, false).await.unwrap();

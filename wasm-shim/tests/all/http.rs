@@ -49,9 +49,15 @@ async fn two_pods_serve_the_same_port_each_in_its_own_network() {
     for (id, netns) in [("one", &one), ("two", &two)] {
         let answer = netns.get(8080, "/?x=1");
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-        assert!(answer.contains("hello from wasm") && answer.contains(&format!("pod: {id}")), "{answer}");
+        assert!(
+            answer.contains("hello from wasm") && answer.contains(&format!("pod: {id}")),
+            "{answer}"
+        );
     }
-    assert!(std::net::TcpStream::connect("127.0.0.1:8080").is_err(), "a Pod's port is open on the host");
+    assert!(
+        std::net::TcpStream::connect("127.0.0.1:8080").is_err(),
+        "a Pod's port is open on the host"
+    );
 }
 
 #[tokio::test]
@@ -65,14 +71,30 @@ async fn bodies_files_and_outgoing_requests() {
     std::fs::write(data.path().join("message"), "from the volume").unwrap();
     shim.start("c", &workload("server.wasm"), |config| {
         on_port(9000, &netns)(config);
-        config["mounts"] = json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": ["ro"]}]);
+        config["mounts"] =
+            json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": ["ro"]}]);
     })
     .await;
-    assert!(netns.get(9000, "/files/data/message").ends_with("from the volume"));
-    assert!(netns.get(9000, "/files/data/../../etc/passwd").starts_with("HTTP/1.1 404"));
-    assert!(netns.get(9000, "/fetch?url=http://127.0.0.1:9000/healthz").ends_with("ok\n"));
+    assert!(
+        netns
+            .get(9000, "/files/data/message")
+            .ends_with("from the volume")
+    );
+    assert!(
+        netns
+            .get(9000, "/files/data/../../etc/passwd")
+            .starts_with("HTTP/1.1 404")
+    );
+    assert!(
+        netns
+            .get(9000, "/fetch?url=http://127.0.0.1:9000/healthz")
+            .ends_with("ok\n")
+    );
     let body = "x".repeat(300_000);
-    let request = format!("POST /echo HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     assert!(netns.http(9000, &request).ends_with(&body));
     assert!(netns.http(9000, "BROKEN\r\n\r\n").starts_with("HTTP/1.1 400"));
 }
@@ -84,9 +106,13 @@ async fn http2_with_prior_knowledge() {
     }
     let shim = Shim::new();
     let netns = Netns::new();
-    shim.start("c", &workload("server.wasm"), on_port(8080, &netns)).await;
+    shim.start("c", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
     let (status, body) = netns.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(get_by_http2("127.0.0.1:8080"))
     });
     assert_eq!((status, body.as_str()), (200, "ok\n"));
@@ -97,9 +123,13 @@ async fn get_by_http2(address: &str) -> (u16, String) {
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
     tokio::spawn(connection);
-    let request = http::Request::get(format!("http://{address}/healthz")).body(Empty::<bytes::Bytes>::new()).unwrap();
+    let request = http::Request::get(format!("http://{address}/healthz"))
+        .body(Empty::<bytes::Bytes>::new())
+        .unwrap();
     let response = sender.send_request(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -113,8 +143,12 @@ async fn a_taken_port_is_an_error_of_start() {
     }
     let shim = Shim::new();
     let netns = Netns::new();
-    let first = shim.start("first", &workload("server.wasm"), on_port(8080, &netns)).await;
-    let second = shim.create("second", &workload("server.wasm"), on_port(8080, &netns)).await;
+    let first = shim
+        .start("first", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
+    let second = shim
+        .create("second", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
     let error = second.start("second").await.unwrap_err();
     assert!(matches!(error, TaskError::Internal(_)));
     assert!(error.to_string().contains("listening on port 8080"), "{error}");
@@ -131,8 +165,11 @@ async fn a_trap_is_500_for_its_own_request_and_the_container_goes_on() {
     }
     let shim = Shim::new();
     let netns = Netns::new();
-    let trap = shim.start("trap", &handler("unreachable"), on_port(8080, &netns)).await;
-    shim.start("good", &workload("server.wasm"), on_port(8081, &netns)).await;
+    let trap = shim
+        .start("trap", &handler("unreachable"), on_port(8080, &netns))
+        .await;
+    shim.start("good", &workload("server.wasm"), on_port(8081, &netns))
+        .await;
     for _ in 0..3 {
         assert!(netns.get(8080, "/").starts_with("HTTP/1.1 500"));
     }
@@ -152,7 +189,8 @@ async fn a_spinning_handler_leaves_its_neighbours_in_the_same_pod_alone() {
     }
     let shim = Shim::new();
     let netns = Netns::new();
-    let pod = |config: &mut serde_json::Value| config["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
+    let pod =
+        |config: &mut serde_json::Value| config["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
     let spin = shim
         .start("spin", &handler("(loop br 0)"), |config| {
             on_port(8080, &netns)(config);
@@ -175,7 +213,10 @@ async fn a_spinning_handler_leaves_its_neighbours_in_the_same_pod_alone() {
         assert!(netns.get(8081, "/healthz").ends_with("ok\n"));
     }
     assert!(begin.elapsed() < crate::shim::LIMIT / 10, "{:?}", begin.elapsed());
-    assert!(spin.stats("spin").await.unwrap().cpu_usage_nanos > 0, "nothing was spinning");
+    assert!(
+        spin.stats("spin").await.unwrap().cpu_usage_nanos > 0,
+        "nothing was spinning"
+    );
     drop(client);
     spin.kill("spin", 9, true).await.unwrap();
     assert_eq!(ended(&spin, "spin").await.status, 137);
@@ -208,7 +249,9 @@ async fn sigterm_drains_and_closes_the_port() {
     }
     let shim = Shim::new();
     let netns = Netns::new();
-    let client = shim.start("c", &workload("server.wasm"), on_port(8080, &netns)).await;
+    let client = shim
+        .start("c", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
     assert!(netns.get(8080, "/healthz").ends_with("ok\n"));
     client.kill("c", 15, false).await.unwrap();
     assert_eq!(ended(&client, "c").await.status, 143);
@@ -231,8 +274,13 @@ async fn many_requests_at_once_within_a_small_memory_limit() {
         .await;
     let good = netns.run(|| {
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..64).map(|_| scope.spawn(|| netns.get(8080, "/").starts_with("HTTP/1.1 200"))).collect();
-            all.into_iter().filter_map(|one| one.join().ok()).filter(|good| *good).count()
+            let all: Vec<_> = (0..64)
+                .map(|_| scope.spawn(|| netns.get(8080, "/").starts_with("HTTP/1.1 200")))
+                .collect();
+            all.into_iter()
+                .filter_map(|one| one.join().ok())
+                .filter(|good| *good)
+                .count()
         })
     });
     assert_eq!(good, 64);

@@ -21,14 +21,27 @@ impl Netns {
         let target = path.clone();
         std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .unwrap();
             assert!(up.success());
             let none: Option<&str> = None;
-            mount(Some("/proc/thread-self/ns/net"), &target, none, MsFlags::MS_BIND, none).unwrap();
+            mount(
+                Some("/proc/thread-self/ns/net"),
+                &target,
+                none,
+                MsFlags::MS_BIND,
+                none,
+            )
+            .unwrap();
         })
         .join()
         .unwrap();
-        Self { _directory: directory, path }
+        Self {
+            _directory: directory,
+            path,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -60,7 +73,10 @@ impl Netns {
     }
 
     pub fn get(&self, port: u16, path: &str) -> String {
-        self.http(port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+        self.http(
+            port,
+            &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"),
+        )
     }
 
     pub fn refuses(&self, port: u16) -> bool {
@@ -70,6 +86,6 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        drop(umount2(&self.path, MntFlags::MNT_DETACH));
+        let _ = umount2(&self.path, MntFlags::MNT_DETACH);
     }
 }

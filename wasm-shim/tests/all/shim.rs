@@ -2,8 +2,11 @@
 
 use crate::netns::Netns;
 use amphipod_shim_api::{CreateTask, Exit, ShimCommand, TaskClient, TaskError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,14 +20,16 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs root");
+        let _ = writeln!(std::io::stderr(), "skipped: needs root");
     }
     root
 }
 
 /// The directory of the committed demo programs.
 pub fn workload(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads/wasm").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../workloads/wasm")
+        .join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -83,7 +88,9 @@ impl Shim {
     /// What follows the time in each line of a container's log.
     pub fn log(&self, id: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.log_path(id)).unwrap();
-        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+        text.lines()
+            .map(|line| line.split_once(' ').unwrap().1.to_owned())
+            .collect()
     }
 
     pub async fn client(&self, id: &str, bundle: &Path) -> TaskClient {
@@ -104,14 +111,17 @@ impl Shim {
         };
         let created = client.create(&task).await;
         if created.is_ok() {
-            self.pids.lock().unwrap().push(client.shim_pid(id).await.unwrap());
+            let pid = client.shim_pid(id).await.unwrap();
+            self.pids.lock().unwrap().push(pid);
         }
         created.map(|_| client)
     }
 
     pub async fn create(&self, id: &str, wasm: &[u8], change: impl FnOnce(&mut Value)) -> TaskClient {
         let bundle = self.bundle(id, wasm, change);
-        self.try_create(id, &bundle).await.unwrap_or_else(|error| panic!("{error}"))
+        self.try_create(id, &bundle)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     pub async fn refusal(&self, id: &str, wasm: &[u8], change: impl FnOnce(&mut Value)) -> String {
@@ -137,26 +147,30 @@ impl Shim {
 
 /// Waits for a container's end.
 pub async fn ended(client: &TaskClient, id: &str) -> Exit {
-    tokio::time::timeout(LIMIT, client.wait(id)).await.expect("the container did not end").unwrap()
+    tokio::time::timeout(LIMIT, client.wait(id))
+        .await
+        .expect("the container did not end")
+        .unwrap()
 }
 
 impl Drop for Shim {
     fn drop(&mut self) {
         for pid in self.pids.lock().unwrap().iter() {
             // Gone already, if the test ended it.
-            drop(nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(*pid as i32),
-                nix::sys::signal::Signal::SIGKILL,
-            ));
+            let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
         }
-        drop(std::fs::remove_dir_all(Path::new("/run/amphipod").join(&self.command.namespace)));
+        drop(std::fs::remove_dir_all(
+            Path::new("/run/amphipod").join(&self.command.namespace),
+        ));
         remove_cgroups(&self.command.namespace);
     }
 }
 
 fn remove_cgroups(cluster: &str) {
     use amphipod_shim_api::cgroup::CgroupHost;
-    let Ok(cgroup) = CgroupHost::discover().and_then(|host| host.cgroup(&format!("/{cluster}"))) else { return };
+    let Ok(cgroup) = CgroupHost::discover().and_then(|host| host.cgroup(&format!("/{cluster}"))) else {
+        return;
+    };
     let deadline = std::time::Instant::now() + LIMIT;
     while !cgroup.try_remove().unwrap_or(true) && std::time::Instant::now() < deadline {
         std::thread::yield_now();
