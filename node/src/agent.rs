@@ -22,6 +22,7 @@ use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
 use crate::pods::context::Context;
 use crate::pods::manager;
+use crate::pods::table::Table;
 use crate::registration::{RegisterError, Registration, lease};
 
 /// Why an agent could not start; each says what to do where something can be done.
@@ -89,6 +90,7 @@ impl Node {
             network,
             recorder,
             services,
+            table: Table::new(options.data_dir.join("logs")),
             host_ips: vec![ip],
             allocatable: registration.allocatable(),
             memory_capacity,

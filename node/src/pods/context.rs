@@ -12,6 +12,7 @@ use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::record::RuntimeKind;
+use super::table::Table;
 use super::view::PodView;
 use crate::env::PodFacts;
 use crate::events::Recorder;
@@ -26,6 +27,7 @@ pub struct Context {
     pub network: Arc<Network>,
     pub recorder: Recorder,
     pub services: Store<Service>,
+    pub table: Table,
     pub host_ips: Vec<IpAddr>,
     pub allocatable: BTreeMap<String, Quantity>,
     pub memory_capacity: u64,

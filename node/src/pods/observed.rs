@@ -94,7 +94,7 @@ pub struct Waiting {
 }
 
 /// What the probes say of the running attempt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     /// The readiness probe succeeded last, or there is none.
     pub ready: bool,
@@ -102,17 +102,6 @@ pub struct Health {
     pub started: bool,
     /// The liveness or startup probe has failed for good.
     pub failed: Option<&'static str>,
-}
-
-impl Default for Health {
-    /// Before anything was probed.
-    fn default() -> Self {
-        Health {
-            ready: false,
-            started: false,
-            failed: None,
-        }
-    }
 }
 
 impl Seen {

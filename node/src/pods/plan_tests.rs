@@ -1,1 +1,245 @@
+//! Tables of decisions.
 
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pods::observed::Health;
+use crate::pods::record::tests::record;
+use crate::pods::record::{Exit, Record, State};
+use k8s_openapi::api::core::v1::Pod;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn pod(spec: Value) -> Pod {
+    let mut spec = spec;
+    if spec.get("containers").is_none() {
+        spec["containers"] = json!([{"name": "a", "image": "i"}]);
+    }
+    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})).unwrap()
+}
+
+fn deleted(mut pod: Pod, grace: i64) -> Pod {
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    pod
+}
+
+fn of(name: &str, pod: &Pod, attempt: u32, state: State) -> Record {
+    let view = PodView::new(pod).unwrap();
+    let hash = spec_hash(view.container(name).unwrap().0);
+    Record { spec_hash: hash, ..record(name, attempt, state) }
+}
+
+fn running() -> State {
+    State::Running { started_at: at(0) }
+}
+
+fn exited(code: i32, finished: i64) -> State {
+    State::Exited(Exit {
+        started_at: Some(at(0)),
+        finished_at: Some(at(finished)),
+        exit_code: code,
+        reason: "Error".into(),
+        message: None,
+    })
+}
+
+/// A Pod seen with a ready sandbox and these newest attempts.
+fn seen(pod: &Pod, containers: &[(&str, u32, State)]) -> Observed {
+    let one = |(name, attempt, state): &(&str, u32, State)| {
+        let health = Health { ready: true, started: true, failed: None };
+        let last = Some(of(name, pod, *attempt, state.clone()));
+        ((*name).to_owned(), Seen { last, health, ..Seen::default() })
+    };
+    Observed {
+        sandbox: Sandbox::Ready,
+        containers: containers.iter().map(one).collect(),
+        start_time: Some(at(0)),
+        boot_id: "boot".into(),
+        ..Observed::default()
+    }
+}
+
+fn decide(pod: &Pod, seen: &Observed, now: i64) -> Plan {
+    plan(PodView::new(pod).unwrap(), seen, at(now))
+}
+
+/// The actions as short words.
+fn words(plan: &Plan) -> Vec<String> {
+    let word = |action: &Action| match action {
+        Action::Prepare => "prepare".to_owned(),
+        Action::Start { container, attempt } => format!("start {container}/{attempt}"),
+        Action::Cancel { container } => format!("cancel {container}"),
+        Action::Kill { container, grace, .. } => format!("kill {container} {grace}s"),
+        Action::Hold { container, waiting } => format!("hold {container} {}", waiting.reason),
+        Action::End(verdict) => format!("end {}", verdict.reason),
+        Action::TearDown => "tear down".to_owned(),
+    };
+    plan.actions.iter().map(word).collect()
+}
+
+fn check(pod: &Pod, seen: &Observed, now: i64, expected: &[&str]) {
+    assert_eq!(words(&decide(pod, seen, now)), expected, "{seen:#?}");
+}
+
+#[test]
+fn the_sandbox_comes_first() {
+    let p = pod(json!({}));
+    let mut s = Observed::default();
+    check(&p, &s, 0, &["prepare"]);
+    s.sandbox = Sandbox::Preparing;
+    check(&p, &s, 0, &[]);
+    s.sandbox = Sandbox::Failed { message: String::new(), retry_at: at(10) };
+    assert_eq!(decide(&p, &s, 9), Plan { wake: Some(at(10)), ..Plan::default() });
+    check(&p, &s, 10, &["prepare"]);
+    s.sandbox = Sandbox::Ready;
+    check(&p, &s, 0, &["start a/0"]);
+}
+
+#[test]
+fn restart_policies() {
+    for (policy, code, expected) in [
+        ("Always", 0, vec!["start a/1"]),
+        ("Always", 1, vec!["start a/1"]),
+        ("OnFailure", 0, vec!["tear down"]),
+        ("OnFailure", 1, vec!["start a/1"]),
+        ("Never", 0, vec!["tear down"]),
+        ("Never", 1, vec!["tear down"]),
+    ] {
+        let p = pod(json!({"restartPolicy": policy}));
+        check(&p, &seen(&p, &[("a", 0, exited(code, 5))]), 6, &expected);
+        check(&p, &seen(&p, &[("a", 0, running())]), 6, &[]);
+    }
+}
+
+#[test]
+fn one_container_that_ended_leaves_the_others_alone() {
+    let p = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]}));
+    check(&p, &seen(&p, &[("a", 0, exited(1, 5)), ("b", 0, running())]), 6, &[]);
+    check(&p, &seen(&p, &[("a", 0, exited(1, 5)), ("b", 0, exited(0, 5))]), 6, &["tear down"]);
+}
+
+#[test]
+fn a_crash_loop_backs_off() {
+    let p = pod(json!({}));
+    let mut s = seen(&p, &[("a", 1, exited(1, 100))]);
+    s.containers.get_mut("a").unwrap().restarts.next(at(90), at(90));
+    let held = decide(&p, &s, 101);
+    assert_eq!(words(&held), ["hold a CrashLoopBackOff"]);
+    assert_eq!(held.wake, Some(at(110)));
+    let Action::Hold { waiting, .. } = &held.actions[0] else { panic!() };
+    assert_eq!(waiting.message, "back-off 10s restarting failed container=a pod=p_n(u)");
+    s.containers.get_mut("a").unwrap().waiting = Some(waiting.clone());
+    check(&p, &s, 102, &[]);
+    check(&p, &s, 110, &["start a/2"]);
+}
+
+#[test]
+fn a_failed_pull_is_shown_then_backs_off() {
+    let p = pod(json!({}));
+    let mut s = seen(&p, &[]);
+    let waiting =
+        Waiting { reason: "ErrImagePull", message: "no such image".into(), retry_at: at(10), since: at(0) };
+    s.containers.insert("a".into(), Seen { waiting: Some(waiting), ..Seen::default() });
+    assert_eq!(decide(&p, &s, 1), Plan { wake: Some(at(2)), ..Plan::default() });
+    let held = decide(&p, &s, 2);
+    assert_eq!(words(&held), ["hold a ImagePullBackOff"]);
+    let Action::Hold { waiting, .. } = &held.actions[0] else { panic!() };
+    assert_eq!(waiting.message, "Back-off pulling image \"i\": ErrImagePull: no such image");
+    check(&p, &s, 10, &["start a/0"]);
+}
+
+#[test]
+fn init_containers_run_one_by_one() {
+    let p = pod(json!({"initContainers": [{"name": "x"}, {"name": "y"}]}));
+    check(&p, &seen(&p, &[]), 0, &["start x/0"]);
+    check(&p, &seen(&p, &[("x", 0, running())]), 0, &[]);
+    check(&p, &seen(&p, &[("x", 0, exited(1, 0))]), 0, &["start x/1"]);
+    check(&p, &seen(&p, &[("x", 0, exited(0, 0))]), 0, &["start y/0"]);
+    let done = [("x", 0, exited(0, 0)), ("y", 0, exited(0, 0))];
+    check(&p, &seen(&p, &done), 0, &["start a/0"]);
+    let never = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "x"}]}));
+    check(&never, &seen(&never, &[("x", 0, exited(1, 0))]), 0, &["tear down"]);
+}
+
+#[test]
+fn init_containers_run_again_after_a_reboot() {
+    let p = pod(json!({"initContainers": [{"name": "x"}]}));
+    let mut s = seen(&p, &[("x", 0, exited(0, 0)), ("a", 0, exited(137, 0))]);
+    check(&p, &s, 0, &["start a/1"]);
+    s.boot_id = "another boot".into();
+    check(&p, &s, 0, &["start x/1"]);
+}
+
+#[test]
+fn sidecars_start_in_order_and_restart() {
+    let p = pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "x"}]}));
+    check(&p, &seen(&p, &[]), 0, &["start s/0"]);
+    check(&p, &seen(&p, &[("s", 0, running())]), 0, &["start x/0"]);
+    let up = [("s", 0, exited(1, 0)), ("x", 0, exited(0, 0)), ("a", 0, running())];
+    check(&p, &seen(&p, &up), 0, &["start s/1"]);
+    let done = [("s", 0, running()), ("x", 0, exited(0, 0)), ("a", 0, exited(0, 0))];
+    check(&p, &seen(&p, &done), 0, &["kill s 30s"]);
+}
+
+#[test]
+fn deletion_kills_then_tears_down() {
+    let p = deleted(pod(json!({"containers": [{"name": "a"}, {"name": "b"}]})), 7);
+    let mut s = seen(&p, &[("a", 0, running()), ("b", 0, exited(0, 0))]);
+    check(&p, &s, 0, &["kill a 7s"]);
+    s.containers.get_mut("a").unwrap().busy = Busy::Killing { until: at(7) };
+    check(&p, &s, 1, &[]);
+    let sooner = deleted(p.clone(), 1);
+    check(&sooner, &s, 1, &["kill a 1s"]);
+    let mut s = seen(&p, &[("a", 0, exited(143, 0)), ("b", 0, exited(0, 0))]);
+    check(&p, &s, 1, &["tear down"]);
+    s.sandbox = Sandbox::TearingDown;
+    check(&p, &s, 1, &[]);
+    s.sandbox = Sandbox::Gone;
+    assert!(decide(&p, &s, 1).ended);
+}
+
+#[test]
+fn deletion_gives_up_a_start() {
+    let p = deleted(pod(json!({})), 30);
+    let mut s = seen(&p, &[]);
+    s.containers.insert("a".into(), Seen { busy: Busy::Starting, ..Seen::default() });
+    check(&p, &s, 0, &["cancel a"]);
+    s.containers.get_mut("a").unwrap().busy = Busy::Cancelling;
+    check(&p, &s, 0, &[]);
+    s.containers.get_mut("a").unwrap().busy = Busy::Idle;
+    check(&p, &s, 0, &["tear down"]);
+}
+
+#[test]
+fn unfit_containers_are_killed_to_be_restarted() {
+    let p = pod(json!({}));
+    let mut s = seen(&p, &[("a", 0, running())]);
+    s.containers.get_mut("a").unwrap().health.failed = Some("liveness");
+    let decided = decide(&p, &s, 0);
+    let Action::Kill { message, .. } = &decided.actions[0] else { panic!("{decided:?}") };
+    assert_eq!(message, "Container a failed liveness probe, will be restarted");
+    let changed = pod(json!({"containers": [{"name": "a", "image": "other"}]}));
+    let s = seen(&p, &[("a", 0, running())]);
+    check(&changed, &s, 0, &["kill a 30s"]);
+}
+
+#[test]
+fn a_deadline_ends_the_pod() {
+    let p = pod(json!({"activeDeadlineSeconds": 5}));
+    let mut s = seen(&p, &[("a", 0, running())]);
+    assert_eq!(decide(&p, &s, 4).wake, Some(at(5)));
+    check(&p, &s, 5, &["end DeadlineExceeded"]);
+    s.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: String::new() });
+    check(&p, &s, 5, &["kill a 30s"]);
+}
+
+#[test]
+fn a_final_phase_is_never_left() {
+    let mut p = pod(json!({}));
+    p.status = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
+    check(&p, &Observed::default(), 0, &["tear down"]);
+}

@@ -1,1 +1,193 @@
+//! Tables of reports.
 
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pods::observed::{Busy, Health, Verdict, Waiting};
+use crate::pods::record::tests::record;
+use crate::pods::record::{Exit, State};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn pod(spec: Value) -> Pod {
+    let mut spec = spec;
+    if spec.get("containers").is_none() {
+        spec["containers"] = json!([{"name": "a", "image": "i"}]);
+    }
+    let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 3});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+fn running() -> State {
+    State::Running { started_at: at(5) }
+}
+
+fn exited(code: i32) -> State {
+    State::Exited(Exit {
+        started_at: Some(at(5)),
+        finished_at: Some(at(6)),
+        exit_code: code,
+        reason: if code == 0 { "Completed".into() } else { "Error".into() },
+        message: None,
+    })
+}
+
+fn with(states: &[(&str, u32, State)]) -> Observed {
+    let one = |(name, attempt, state): &(&str, u32, State)| {
+        let up = matches!(state, State::Running { .. });
+        let health = Health { ready: up, started: up, failed: None };
+        let seen = Seen { last: Some(record(name, *attempt, state.clone())), health, ..Seen::default() };
+        ((*name).to_owned(), seen)
+    };
+    Observed {
+        sandbox: Sandbox::Ready,
+        containers: states.iter().map(one).collect(),
+        ips: vec!["10.42.0.2".parse().unwrap()],
+        start_time: Some(at(1)),
+        boot_id: "boot".into(),
+        ..Observed::default()
+    }
+}
+
+fn report(pod: &Pod, seen: &Observed) -> Value {
+    let host = ["192.0.2.1".parse().unwrap()];
+    json!(status(PodView::new(pod).unwrap(), seen, &host, None, at(9)))
+}
+
+fn condition<'a>(report: &'a Value, kind: &str) -> (&'a str, Option<&'a str>, Option<&'a str>) {
+    let all = report["conditions"].as_array().unwrap();
+    let found = all.iter().find(|c| c["type"] == kind).unwrap();
+    (found["status"].as_str().unwrap(), found["reason"].as_str(), found["message"].as_str())
+}
+
+#[test]
+fn a_running_pod() {
+    let p = pod(json!({}));
+    let r = report(&p, &with(&[("a", 2, running())]));
+    assert_eq!(r["phase"], "Running");
+    assert_eq!((&r["podIP"], &r["hostIP"], &r["observedGeneration"]), (&json!("10.42.0.2"), &json!("192.0.2.1"), &json!(3)));
+    assert_eq!(r["qosClass"], "BestEffort");
+    let c = &r["containerStatuses"][0];
+    assert_eq!(c["state"], json!({"running": {"startedAt": "1970-01-01T00:00:05Z"}}));
+    assert_eq!((&c["restartCount"], &c["ready"], &c["started"]), (&json!(2), &json!(true), &json!(true)));
+    assert_eq!(c["containerID"], "amphipod://a-2");
+    for kind in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        assert_eq!(condition(&r, kind).0, "True", "{kind}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_coming_up() {
+    let p = pod(json!({}));
+    let r = report(&p, &Observed::default());
+    assert_eq!(r["phase"], "Pending");
+    assert_eq!(r["containerStatuses"][0]["state"], json!({"waiting": {"reason": "ContainerCreating"}}));
+    assert_eq!(r["containerStatuses"][0]["image"], "i");
+    let unready = Some("containers with unready status: [a]");
+    assert_eq!(condition(&r, "Ready"), ("False", Some("ContainersNotReady"), unready));
+    assert_eq!(condition(&r, "ContainersReady"), ("False", Some("ContainersNotReady"), unready));
+    assert_eq!(condition(&r, "PodReadyToStartContainers").0, "False");
+}
+
+#[test]
+fn init_containers_hold_the_rest() {
+    let p = pod(json!({"initContainers": [{"name": "x"}, {"name": "y"}]}));
+    let r = report(&p, &with(&[("x", 0, exited(0)), ("y", 0, running())]));
+    assert_eq!(r["phase"], "Pending");
+    assert_eq!(r["initContainerStatuses"][0]["ready"], true);
+    assert_eq!(r["initContainerStatuses"][1]["ready"], false);
+    assert_eq!(r["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+    let open = Some("containers with incomplete status: [y]");
+    assert_eq!(condition(&r, "Initialized"), ("False", Some("ContainersNotInitialized"), open));
+    let r = report(&p, &with(&[("x", 0, exited(0)), ("y", 0, exited(0)), ("a", 0, running())]));
+    assert_eq!((&r["phase"], condition(&r, "Initialized").0), (&json!("Running"), "True"));
+}
+
+#[test]
+fn ends() {
+    for (policy, code, phase) in [
+        ("Never", 0, "Succeeded"),
+        ("Never", 3, "Failed"),
+        ("OnFailure", 0, "Succeeded"),
+        ("OnFailure", 3, "Running"),
+        ("Always", 0, "Running"),
+    ] {
+        let p = pod(json!({"restartPolicy": policy}));
+        let r = report(&p, &with(&[("a", 0, exited(code))]));
+        assert_eq!(r["phase"], phase, "{policy} {code}");
+        assert_eq!(r["containerStatuses"][0]["state"]["terminated"]["exitCode"], code);
+        let ready = condition(&r, "Ready");
+        match phase {
+            "Succeeded" => assert_eq!(ready, ("False", Some("PodCompleted"), None)),
+            "Failed" => assert_eq!(ready, ("False", Some("PodFailed"), None)),
+            _ => assert_eq!(ready.1, Some("ContainersNotReady")),
+        }
+    }
+}
+
+#[test]
+fn a_crash_loop_shows_why_and_what_was() {
+    let p = pod(json!({}));
+    let mut s = with(&[("a", 4, exited(1))]);
+    let waiting = Waiting { reason: "CrashLoopBackOff", message: "m".into(), retry_at: at(99), since: at(9) };
+    s.containers.get_mut("a").unwrap().waiting = Some(waiting);
+    let r = report(&p, &s);
+    assert_eq!(r["phase"], "Running");
+    let c = &r["containerStatuses"][0];
+    assert_eq!(c["state"], json!({"waiting": {"reason": "CrashLoopBackOff", "message": "m"}}));
+    assert_eq!(c["lastState"]["terminated"]["exitCode"], 1);
+    assert_eq!((&c["restartCount"], &c["containerID"]), (&json!(4), &json!("amphipod://a-4")));
+}
+
+#[test]
+fn the_last_run_is_remembered() {
+    let p = pod(json!({}));
+    let mut s = with(&[("a", 1, running())]);
+    s.containers.get_mut("a").unwrap().previous = Some(record("a", 0, exited(2)));
+    let r = report(&p, &s);
+    assert_eq!(r["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 2);
+}
+
+#[test]
+fn a_deleted_pod_is_still_running_until_it_is_not() {
+    let mut p = pod(json!({}));
+    p.metadata.deletion_timestamp = Some(Time(at(7)));
+    let mut s = with(&[("a", 0, running())]);
+    s.containers.get_mut("a").unwrap().busy = Busy::Killing { until: at(30) };
+    assert_eq!(report(&p, &s)["phase"], "Running");
+    let r = report(&p, &with(&[("a", 0, exited(137))]));
+    assert_eq!(r["phase"], "Failed");
+    assert_eq!(r["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
+}
+
+#[test]
+fn what_cannot_be_found_counts_as_failed() {
+    let mut p = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+    p.metadata.deletion_timestamp = Some(Time(at(7)));
+    let r = report(&p, &with(&[("a", 0, exited(0))]));
+    assert_eq!(r["phase"], "Failed");
+    let lost = &r["containerStatuses"][1]["state"]["terminated"];
+    assert_eq!((&lost["reason"], &lost["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+}
+
+#[test]
+fn a_verdict_is_the_phase() {
+    let p = pod(json!({}));
+    let mut s = with(&[("a", 0, exited(0))]);
+    s.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: "too long".into() });
+    let r = report(&p, &s);
+    assert_eq!((&r["phase"], &r["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+}
+
+#[test]
+fn transitions_are_dated_once() {
+    let p = pod(json!({}));
+    let view = PodView::new(&p).unwrap();
+    let s = with(&[("a", 0, running())]);
+    let first = status(view, &s, &[], None, at(10));
+    let second = status(view, &s, &[], Some(&first), at(20));
+    assert_eq!(first, second);
+}

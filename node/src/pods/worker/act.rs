@@ -1,0 +1,160 @@
+//! What a worker does with each action of a plan: note it as under way and start it.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::{Outcome, Worker};
+use crate::events::Severity::{Normal, Warning};
+use crate::pods::observed::{Busy, Sandbox, Verdict, Waiting};
+use crate::pods::plan::Action;
+use crate::pods::record::Record;
+use crate::pods::sandbox;
+use crate::pods::start::{self, Job};
+use crate::pods::tasks;
+use crate::pods::view::PodView;
+
+impl Worker {
+    pub(super) fn act(&mut self, pod: PodView<'_>, action: Action) {
+        match action {
+            Action::Prepare => self.prepare(),
+            Action::Start { container, attempt } => self.start(container, attempt),
+            Action::Cancel { container } => self.cancel(&container),
+            Action::Kill {
+                container,
+                grace,
+                message,
+            } => self.kill(pod, &container, grace, message),
+            Action::Hold { container, waiting } => self.hold(pod, container, waiting),
+            Action::End(verdict) => self.end(pod, verdict),
+            Action::TearDown => self.tear_down(),
+        }
+    }
+
+    pub(super) fn prepare(&mut self) {
+        self.seen.sandbox = Sandbox::Preparing;
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        self.under_way.spawn(async move {
+            let Some(view) = PodView::new(&pod) else {
+                return Outcome::Stopped;
+            };
+            Outcome::Prepared(sandbox::prepare(&ctx, view).await)
+        });
+    }
+
+    pub(super) fn start(&mut self, container: String, attempt: u32) {
+        let now = Timestamp::now();
+        let seen = self.seen.containers.entry(container.clone()).or_default();
+        if let Some(exit) = seen.last.as_ref().and_then(Record::exit) {
+            let finished = exit.finished_at.unwrap_or(now);
+            seen.restarts.next(finished, now);
+        }
+        seen.busy = Busy::Starting;
+        let cancel = CancellationToken::new();
+        self.starts.insert(container.clone(), cancel.clone());
+        let job = Job {
+            pod: self.pod.clone(),
+            container: container.clone(),
+            attempt,
+            ips: self.seen.ips.clone(),
+            namespaces: self.namespaces.clone(),
+            cancel,
+        };
+        let ctx = self.ctx.clone();
+        self.under_way.spawn(async move {
+            let result = start::start(ctx, job).await;
+            Outcome::Started { container, result }
+        });
+    }
+
+    pub(super) fn cancel(&mut self, container: &str) {
+        if let Some(token) = self.starts.get(container) {
+            token.cancel();
+        }
+        if let Some(seen) = self.seen.containers.get_mut(container) {
+            seen.busy = Busy::Cancelling;
+        }
+    }
+
+    pub(super) fn kill(&mut self, pod: PodView<'_>, container: &str, grace: i64, message: String) {
+        let Some(seen) = self.seen.containers.get_mut(container) else {
+            return;
+        };
+        let Some(record) = seen.last.clone() else { return };
+        if seen.busy == Busy::Idle {
+            self.ctx
+                .recorder
+                .container(pod, container, Normal, "Killing", message);
+        }
+        let grace = SignedDuration::from_secs(grace.max(0));
+        let until = Timestamp::now().checked_add(grace).unwrap_or(Timestamp::MAX);
+        seen.busy = Busy::Killing { until };
+        let grace = Duration::try_from(grace).unwrap_or_default();
+        let stop = self.under_way.spawn(async move {
+            tasks::stop(record, grace).await;
+            Outcome::Stopped
+        });
+        if let Some(slower) = self.stops.insert(container.to_owned(), stop) {
+            slower.abort();
+        }
+    }
+
+    pub(super) fn hold(&mut self, pod: PodView<'_>, container: String, waiting: Waiting) {
+        let event = |severity, message| {
+            self.ctx
+                .recorder
+                .container(pod, &container, severity, "BackOff", message);
+        };
+        if waiting.reason == "CrashLoopBackOff" {
+            let name = pod.full_name();
+            event(
+                Warning,
+                format!("Back-off restarting failed container {container} in pod {name}"),
+            );
+        } else {
+            let image = pod
+                .container(&container)
+                .and_then(|(c, _)| c.image.clone())
+                .unwrap_or_default();
+            event(Normal, format!("Back-off pulling image {image:?}"));
+            let message = format!("Error: {}", waiting.reason);
+            self.ctx
+                .recorder
+                .container(pod, &container, Warning, "Failed", message);
+        }
+        self.seen.containers.entry(container).or_default().waiting = Some(waiting);
+    }
+
+    pub(super) fn end(&mut self, pod: PodView<'_>, verdict: Verdict) {
+        self.ctx
+            .recorder
+            .pod(pod, Normal, "DeadlineExceeded", verdict.message.clone());
+        self.seen.verdict = Some(verdict);
+    }
+
+    pub(super) fn tear_down(&mut self) {
+        self.seen.sandbox = Sandbox::TearingDown;
+        self.watches.abort_all();
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        self.under_way.spawn(async move {
+            let Some(view) = PodView::new(&pod) else {
+                return Outcome::Stopped;
+            };
+            Outcome::TornDown(sandbox::tear_down(&ctx, view).await)
+        });
+    }
+
+    pub(super) fn refresh(&mut self) {
+        if self.seen.sandbox != Sandbox::Ready {
+            return;
+        }
+        let (ctx, pod, ips) = (self.ctx.clone(), self.pod.clone(), self.seen.ips.clone());
+        self.under_way.spawn(async move {
+            let Some(view) = PodView::new(&pod) else {
+                return Outcome::Stopped;
+            };
+            Outcome::Refreshed(sandbox::set_up_volumes(&ctx, view, &ips).await)
+        });
+    }
+}

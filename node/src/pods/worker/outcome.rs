@@ -1,0 +1,211 @@
+//! What a worker learns when something under way has ended.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Outcome, Worker};
+use crate::events::Severity::{Normal, Warning};
+use crate::pods::failure::{FailureKind, StartFailure};
+use crate::pods::observed::{Busy, Health, Sandbox, Waiting};
+use crate::pods::record::Record;
+use crate::pods::refresh;
+use crate::pods::sandbox::{PrepareError, Surroundings};
+use crate::pods::tasks;
+use crate::pods::view::PodView;
+
+/// Pause before something that failed is tried again; upstream's back-off period of a Pod worker.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+impl Worker {
+    pub(super) fn take_in(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Prepared(result) => self.prepared(result),
+            Outcome::Started { container, result } => self.started(container, result),
+            Outcome::Exited(record) => self.exited(record),
+            Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
+            Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
+            Outcome::Refreshed(Err(error)) => self.warn(error.event_reason(), error.to_string()),
+            Outcome::Refreshed(Ok(())) | Outcome::Stopped => {}
+        }
+    }
+
+    pub(super) fn warn(&self, reason: &'static str, message: String) {
+        if let Some(view) = PodView::new(&self.pod) {
+            self.ctx.recorder.pod(view, Warning, reason, message);
+        }
+    }
+
+    pub(super) fn sandbox_failed(&mut self, reason: &'static str, message: String) {
+        let retry_at = Timestamp::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
+        self.seen.sandbox = Sandbox::Failed {
+            message: message.clone(),
+            retry_at,
+        };
+        self.warn(reason, message);
+    }
+
+    pub(super) fn prepared(&mut self, result: Result<Surroundings, PrepareError>) {
+        match result {
+            Ok(made) => {
+                self.seen.sandbox = Sandbox::Ready;
+                self.seen.ips = made.ips;
+                self.namespaces = made.namespaces;
+                if !made.adopted {
+                    self.forsake_running();
+                }
+                refresh::watch(&self.ctx, &self.pod, &self.refresh_wanted, &mut self.watches);
+            }
+            Err(error) => {
+                let reason = error.event_reason();
+                let message = match &error {
+                    PrepareError::Volume { .. } | PrepareError::Objects { .. } => error.to_string(),
+                    other => format!("Failed to create pod sandbox: {other}"),
+                };
+                self.sandbox_failed(reason, message);
+            }
+        }
+    }
+
+    /// Containers that ran in namespaces which are no more are stopped at once; the plan starts them anew.
+    pub(super) fn forsake_running(&mut self) {
+        let pod = self.pod.clone();
+        let Some(view) = PodView::new(&pod) else { return };
+        let running: Vec<String> = self
+            .seen
+            .containers
+            .iter()
+            .filter(|(_, s)| s.is_running())
+            .map(|(name, _)| name.clone())
+            .collect();
+        if running.is_empty() {
+            return;
+        }
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        self.ctx
+            .recorder
+            .pod(view, Normal, "SandboxChanged", message.to_owned());
+        for name in running {
+            self.kill(view, &name, 0, format!("Stopping container {name}"));
+        }
+    }
+
+    pub(super) fn started(&mut self, container: String, result: Result<Record, StartFailure>) {
+        self.starts.remove(&container);
+        let seen = self.seen.containers.entry(container.clone()).or_default();
+        seen.busy = Busy::Idle;
+        match result {
+            Ok(record) => {
+                seen.waiting = None;
+                self.push(record.clone());
+                self.watch(record);
+                self.forget_old(&container);
+            }
+            Err(failure) => self.start_failed(container, failure),
+        }
+    }
+
+    pub(super) fn start_failed(&mut self, container: String, failure: StartFailure) {
+        let StartFailure {
+            reason,
+            message,
+            kind,
+        } = failure;
+        let now = Timestamp::now();
+        if matches!(kind, FailureKind::Cancelled) {
+            return;
+        }
+        if let Some(view) = PodView::new(&self.pod) {
+            let what = if matches!(kind, FailureKind::Image) {
+                reason
+            } else {
+                message.as_str()
+            };
+            self.ctx
+                .recorder
+                .container(view, &container, Warning, "Failed", format!("Error: {what}"));
+        }
+        let mut retry_at = now.checked_add(RETRY).unwrap_or(Timestamp::MAX);
+        let seen = self.seen.containers.entry(container.clone()).or_default();
+        if matches!(kind, FailureKind::Image) {
+            seen.pulls.next(now, now);
+            retry_at = seen.pulls.until(now).unwrap_or(retry_at);
+        }
+        seen.waiting = Some(Waiting {
+            reason,
+            message,
+            retry_at,
+            since: now,
+        });
+        if let FailureKind::Attempt(record) = kind {
+            self.push(*record);
+            self.forget_old(&container);
+        }
+    }
+
+    pub(super) fn exited(&mut self, record: Record) {
+        if let Some(stop) = self.stops.remove(&record.container) {
+            stop.abort();
+        }
+        self.probes.stop(&record.container);
+        let Some(seen) = self.seen.containers.get_mut(&record.container) else { return };
+        seen.busy = Busy::Idle;
+        seen.health = Health::default();
+        seen.last = Some(record);
+    }
+
+    /// Takes an attempt as the container's newest.
+    pub(super) fn push(&mut self, record: Record) {
+        let seen = self.seen.containers.entry(record.container.clone()).or_default();
+        seen.previous = seen.last.take();
+        seen.last = Some(record);
+        seen.health = Health::default();
+    }
+
+    /// Takes in what the probes found.
+    pub(super) fn read_health(&mut self) {
+        for (name, health) in self.probes.results() {
+            if let Some(seen) = self.seen.containers.get_mut(name) {
+                seen.health = health;
+            }
+        }
+    }
+
+    /// Follows a running attempt: its probes and its end.
+    pub(super) fn watch(&mut self, record: Record) {
+        let health = self.probes.start(&self.pod, &record, self.seen.ips.first().copied());
+        if let (Some(health), Some(seen)) = (health, self.seen.containers.get_mut(&record.container)) {
+            seen.health = health;
+        }
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        self.under_way
+            .spawn(async move { Outcome::Exited(tasks::wait(ctx, pod, record).await) });
+    }
+
+    /// Removes attempts older than the last two, with their logs.
+    pub(super) fn forget_old(&self, container: &str) {
+        let Some(view) = PodView::new(&self.pod) else {
+            return;
+        };
+        let Some(seen) = self.seen.containers.get(container) else {
+            return;
+        };
+        let Some(oldest) = seen.previous.as_ref().map(|r| r.attempt) else {
+            return;
+        };
+        let dirs = self.ctx.dirs(view);
+        let Some(gone) = oldest.checked_sub(1) else { return };
+        for path in [dirs.attempt(container, gone), dirs.log(container, gone)] {
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            if let Err(error) = removed.or_else(ignore_absent) {
+                tracing::warn!(%error, path = %path.display(), "cannot remove an old attempt");
+            }
+        }
+    }
+}
+
+fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
