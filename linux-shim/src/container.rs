@@ -11,6 +11,7 @@ use amphipod_shim_api::{TaskError, oom};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
+use crate::device_filter;
 use crate::init::ProcessPlan;
 use crate::process::{ContainerProcess, ProcessError};
 use crate::reaper::Reaper;
@@ -86,7 +87,7 @@ impl Container {
             Ok(()) => ContainerProcess::create(reaper, &plan, &addresses)
                 .await
                 .map_err(|e| failed(&e)),
-            Err(error) => Err(cgroup_failed(error)),
+            Err(error) => Err(error),
         };
         let made = match made {
             Ok(made) => made,
@@ -281,9 +282,17 @@ fn exec_failed(error: &ProcessError) -> TaskError {
     ))
 }
 
-fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError> {
-    cgroup.create()?;
-    cgroup.apply(limits)
+fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), TaskError> {
+    cgroup
+        .create()
+        .and_then(|()| cgroup.apply(limits))
+        .map_err(cgroup_failed)?;
+    match cgroup.unified_dir() {
+        Some(dir) if cgroup.is_v2() => {
+            device_filter::attach(dir, &limits.devices).map_err(|e| TaskError::Internal(e.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Kills and removes the cgroup of a container that was not to be.

@@ -10,6 +10,7 @@
 
 mod cleanup;
 mod container;
+mod device_filter;
 mod guard;
 mod init;
 mod mount_plan;

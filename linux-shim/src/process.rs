@@ -17,7 +17,7 @@ use crate::init::channel::{self, ChildEnd, Report, ShimEnd};
 use crate::init::{self, ChildStreams, ContainerPlan, ProcessPlan};
 use crate::reaper::Reaper;
 use crate::streams::{Addresses, Opened, StreamError, Streams};
-use crate::sys::clone::{CloneError, spawn};
+use crate::sys::clone::{CloneError, SingleThread, spawn};
 use crate::sys::process::set_window_size;
 use crate::sys::socket::pidfd;
 
@@ -81,14 +81,19 @@ impl ContainerProcess {
         addresses: &Addresses,
     ) -> Result<Made, ProcessError> {
         let cgroup = open_cgroup(&plan.cgroup)?;
+        let single = SingleThread::check()?;
         let body = |streams: &ChildStreams, end: &ChildEnd| {
             let flags = plan.new_namespaces.bits();
             let cgroup = cgroup.as_ref().map(AsFd::as_fd);
             match &plan.join_pid {
-                None => spawn(flags, cgroup, || init::run_container(plan, streams, end)),
-                Some(path) => spawn(0, cgroup, || {
+                None => spawn(&single, flags, cgroup, |_| {
+                    init::run_container(plan, streams, end)
+                }),
+                Some(path) => spawn(&single, 0, cgroup, |single| {
                     let joined = init::join_pid_namespace(path);
-                    hand_over(end, joined, flags, || init::run_container(plan, streams, end))
+                    hand_over(single, end, joined, flags, || {
+                        init::run_container(plan, streams, end)
+                    })
                 }),
             }
         };
@@ -106,10 +111,11 @@ impl ContainerProcess {
     ) -> Result<Made, ProcessError> {
         let container = pidfd(container).map_err(ProcessError::Container)?;
         let score = plan.identity.oom_score_adj;
+        let single = SingleThread::check()?;
         let body = |streams: &ChildStreams, end: &ChildEnd| {
-            spawn(0, None, || {
+            spawn(&single, 0, None, |single| {
                 let joined = init::join_container(container.as_fd(), cgroup, score);
-                hand_over(end, joined, 0, || init::run_exec(plan, streams, end))
+                hand_over(single, end, joined, 0, || init::run_exec(plan, streams, end))
             })
         };
         Making { reaper, addresses }.run(true, body).await
@@ -310,14 +316,15 @@ impl Born<'_> {
 
 /// In the intermediate child: makes the real one as its sibling, tells its pid, and ends.
 fn hand_over(
+    single: &SingleThread,
     end: &ChildEnd,
     joined: Result<(), init::InitError>,
     flags: libc::c_int,
     body: impl FnOnce() -> i32,
 ) -> i32 {
-    let made = joined
-        .map_err(|e| e.to_string())
-        .and_then(|()| spawn(flags | CloneFlags::CLONE_PARENT.bits(), None, body).map_err(|e| e.to_string()));
+    let made = joined.map_err(|e| e.to_string()).and_then(|()| {
+        spawn(single, flags | CloneFlags::CLONE_PARENT.bits(), None, |_| body()).map_err(|e| e.to_string())
+    });
     let told = match made {
         Ok(pid) => end.pid(pid.as_raw()),
         Err(text) => end.failed(&text),

@@ -240,9 +240,8 @@ impl Task for Service {
     async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
         let container = self.0.find(&request.id)?;
         let process: oci_spec::runtime::Process = json("process", &request.spec)?;
-        let linux = container.spec.linux().clone().unwrap_or_default();
-        let mut plan =
-            spec::process_plan(&process, &linux).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        let mut plan = spec::process_plan(&process, &container.spec)
+            .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
         plan.terminal = plan.terminal.or(request.terminal.then_some((0, 0)));
         let addresses = Addresses {
             stdin: request.stdin,

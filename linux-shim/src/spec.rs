@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use amphipod_shim_api::annotations;
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
 use caps::CapsHashSet;
 use nix::sched::CloneFlags;
@@ -146,7 +147,7 @@ pub fn plan(
             .domainname()
             .clone()
             .filter(|d| !d.is_empty() && namespaces.own_uts),
-        process: process_plan(process, linux)?,
+        process: process_plan(process, spec)?,
     };
     Ok((plan, limits))
 }
@@ -234,14 +235,10 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
 }
 
 /// A process of config.json, or of an Exec request in the same container.
-pub fn process_plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, SpecError> {
+pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecError> {
     let user = process.user();
-    let seccomp = linux
-        .seccomp()
-        .as_ref()
-        .map(seccomp::compile)
-        .transpose()?
-        .unwrap_or_default();
+    let capabilities = capabilities(process)?;
+    let seccomp = filters(spec, &capabilities)?;
     if process
         .apparmor_profile()
         .as_ref()
@@ -271,13 +268,30 @@ pub fn process_plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Spe
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask().unwrap_or(0o022),
-            capabilities: capabilities(process)?,
+            capabilities,
             no_new_privileges: process.no_new_privileges().unwrap_or_default(),
             rlimits: process.rlimits().iter().flatten().filter_map(rlimit).collect(),
             oom_score_adj: process.oom_score_adj(),
             seccomp,
         },
     })
+}
+
+/// config.json's own profile, or the one named by annotation; with neither there is no filter (runtime-spec).
+fn filters(spec: &Spec, capabilities: &Capabilities) -> Result<Vec<seccompiler::BpfProgram>, SpecError> {
+    if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        return Ok(seccomp::compile(profile)?);
+    }
+    let named = spec
+        .annotations()
+        .as_ref()
+        .and_then(|a| a.get(annotations::SECCOMP))
+        .map(String::as_str);
+    match named {
+        Some(annotations::SECCOMP_RUNTIME_DEFAULT) => Ok(seccomp::runtime_default(&capabilities.bounding)?),
+        None | Some(annotations::SECCOMP_UNCONFINED) => Ok(Vec::new()),
+        Some(other) => Err(SpecError::Unsupported(format!("the seccomp profile {other:?}"))),
+    }
 }
 
 fn capabilities(process: &Process) -> Result<Capabilities, SpecError> {

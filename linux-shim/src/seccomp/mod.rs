@@ -3,7 +3,10 @@
 //! A seccompiler filter has one action for what it matches, an OCI profile many: the profile becomes a stack of
 //! filters, one per action, and the kernel takes the strictest answer of them (seccomp(2)). Pure.
 
+mod default;
 mod syscalls;
+
+pub use default::filters as runtime_default;
 
 use std::collections::{BTreeMap, HashSet};
 

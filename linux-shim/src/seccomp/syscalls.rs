@@ -17,6 +17,11 @@ pub fn number(name: &str) -> Option<i64> {
     find(COMMON).or_else(|| find(OTHER))
 }
 
+/// Every call of this architecture.
+pub fn all() -> impl Iterator<Item = (&'static str, i64)> {
+    COMMON.iter().chain(OTHER).copied()
+}
+
 const COMMON: Table = table! {
     SYS_accept SYS_accept4 SYS_acct SYS_add_key SYS_adjtimex SYS_bind SYS_bpf SYS_brk SYS_capget SYS_capset
     SYS_chdir SYS_chroot SYS_clock_adjtime SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep

@@ -26,21 +26,33 @@ pub enum CloneError {
     Clone(io::Error),
 }
 
+/// Proof that the calling process is a single thread. A forked child is one too, and gets its own.
+#[derive(Debug)]
+pub struct SingleThread(());
+
+impl SingleThread {
+    /// Counts the threads.
+    pub fn check() -> Result<Self, CloneError> {
+        match std::fs::read_dir("/proc/self/task")
+            .map_err(CloneError::Count)?
+            .count()
+        {
+            1 => Ok(Self(())),
+            threads => Err(CloneError::Threads(threads)),
+        }
+    }
+}
+
 /// Runs `child` in a new process and answers its pid; the child exits with the answer of `child`.
 ///
-/// `flags` are `CLONE_NEW*` and `CLONE_PARENT`. The caller must be single-threaded (checked): then the copy has
-/// a whole heap and no lock held by a thread that does not exist there, and the child may run any code.
+/// `flags` are `CLONE_NEW*` and `CLONE_PARENT`. Because the caller is a single thread, the copy has a whole heap and
+/// no lock held by a thread that does not exist there: the child may run any code.
 pub fn spawn(
+    _single: &SingleThread,
     flags: libc::c_int,
     cgroup: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> i32,
+    child: impl FnOnce(&SingleThread) -> i32,
 ) -> Result<Pid, CloneError> {
-    let threads = std::fs::read_dir("/proc/self/task")
-        .map_err(CloneError::Count)?
-        .count();
-    if threads != 1 {
-        return Err(CloneError::Threads(threads));
-    }
     // SAFETY: clone_args is plain integers; zero is its documented default for every field.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = u64::from(flags.cast_unsigned());
@@ -55,7 +67,7 @@ pub fn spawn(
     // The only thread makes the call, so no lock is held by another. The structure outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
     if pid == 0 {
-        let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
+        let code = catch_unwind(AssertUnwindSafe(|| child(&SingleThread(())))).unwrap_or(PANICKED);
         // SAFETY: _exit has no preconditions; unlike exit it runs nothing of the parent's in the copy.
         unsafe { libc::_exit(code) }
     }

@@ -1,6 +1,7 @@
 //! The only place with `unsafe`: system calls no kept crate wraps. Each wrapper takes and gives safe types.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod clone;
 pub mod mount;
 pub mod process;

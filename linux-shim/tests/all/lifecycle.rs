@@ -1,9 +1,8 @@
-//! From Create to Delete: codes, signals, states, and what is left behind.
+//! From Create to Delete: codes, signals, states.
 
-use amphipod_shim_api::{TaskError, TaskStatus, oom};
-use serde_json::json;
+use amphipod_shim_api::{TaskClient, TaskError, TaskStatus, oom};
 
-use crate::harness::pod;
+use crate::harness::{PATIENCE, pod};
 
 #[tokio::test]
 async fn a_container_runs_and_is_gone() {
@@ -30,40 +29,147 @@ async fn a_container_runs_and_is_gone() {
         Err(TaskError::NotFound(_))
     ));
     assert!(!oom::happened(&bundle.dir));
-    pod.client.shutdown("").await.unwrap();
 }
 
 #[tokio::test]
 async fn it_is_alone_in_its_namespaces() {
     let Some(pod) = pod().await else { return };
-    let (status, out) = pod.sh("echo $$; hostname; ls /; ls /proc/self/fd | wc -l; cat /proc/self/cgroup; ip link | wc -l; ps | wc -l; pwd; echo $HOME").await;
-    println!("{out}");
-    assert_eq!(status, 0, "{out}");
-    let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(&lines[..2], ["1", "box"]);
-}
-
-#[tokio::test]
-async fn a_missing_command_is_a_create_error() {
-    let Some(pod) = pod().await else { return };
-    let bundle = pod.bundle(&["nosuch"]);
-    let error = pod.create(&bundle).await.unwrap_err().to_string();
-    assert!(
-        error.contains(r#"exec: "nosuch": executable file not found in $PATH"#),
-        "{error}"
+    let (status, out) =
+        pod.sh("echo $$; hostname; ls / | tr '\\n' ' '; echo; cat /proc/self/cgroup | cut -d: -f3 | sort -u; pwd; echo $HOME").await;
+    assert_eq!(
+        (status, out.as_str()),
+        (0, "1\nbox\nbin data dev etc proc sys tmp \n/\n/\n/root\n")
     );
-    assert!(matches!(
-        pod.client.state(&bundle.id).await,
-        Err(TaskError::NotFound(_))
-    ));
 }
 
 #[tokio::test]
-async fn memory_beyond_the_limit_is_an_oom_kill() {
+async fn what_is_not_there_is_a_create_error() {
     let Some(pod) = pod().await else { return };
-    let mut bundle = pod.script("x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done");
-    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
-    let (status, out) = pod.run(&bundle).await;
-    assert_eq!(status, 137, "{out}");
-    assert!(oom::happened(&bundle.dir));
+    for (command, words) in [
+        ("nosuch", r#"exec: "nosuch": executable file not found in $PATH"#),
+        (
+            "/no/such",
+            r#"exec: "/no/such": stat /no/such: no such file or directory"#,
+        ),
+        (
+            "/etc/passwd",
+            r#"exec: "/etc/passwd": stat /etc/passwd: permission denied"#,
+        ),
+    ] {
+        let bundle = pod.bundle(&[command]);
+        let error = pod.create(&bundle).await.unwrap_err().to_string();
+        assert!(
+            error.contains("unable to start container process") && error.contains(words),
+            "{error}"
+        );
+        assert!(matches!(
+            pod.client.state(&bundle.id).await,
+            Err(TaskError::NotFound(_))
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_run_is_a_start_error() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.bundle(&["/bin/broken"]);
+    bundle.add("bin/broken", "not a program", 0o755);
+    pod.create(&bundle).await.unwrap();
+    let error = pod.client.start(&bundle.id).await.unwrap_err().to_string();
+    assert!(error.contains("exec /bin/broken: exec format error"), "{error}");
+    assert_eq!(pod.wait(&bundle.id).await.status, 127);
+    pod.client.delete(&bundle.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn signals_end_it_with_their_number() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.script("trap 'exit 3' TERM; echo ready; while true; do sleep 0.05; done");
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    pod.until_logged(&bundle, "ready").await;
+    assert!(matches!(
+        pod.client.delete(&bundle.id).await,
+        Err(TaskError::FailedPrecondition(_))
+    ));
+    pod.client.kill(&bundle.id, 15, false).await.unwrap();
+    assert_eq!(pod.wait(&bundle.id).await.status, 3);
+    let late = pod.client.kill(&bundle.id, 15, false).await;
+    assert!(matches!(late, Err(TaskError::NotFound(_))), "{late:?}");
+    let bundle = pod.bundle(&["sleep", "1000"]);
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    pod.client.kill(&bundle.id, 9, true).await.unwrap();
+    assert_eq!(pod.wait(&bundle.id).await.status, 137);
+}
+
+#[tokio::test]
+async fn one_that_was_never_started_can_go() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.script("echo never");
+    pod.create(&bundle).await.unwrap();
+    assert!(matches!(
+        pod.create(&bundle).await,
+        Err(TaskError::AlreadyExists(_))
+    ));
+    assert_eq!(pod.client.delete(&bundle.id).await.unwrap().status, 137);
+    assert_eq!(bundle.output(), "");
+}
+
+#[tokio::test]
+async fn many_wait_and_one_comes_back() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.script("echo up; read -t 60 x < /data/go; exit 5");
+    bundle.add("data/keep", "", 0o644);
+    nix::unistd::mkfifo(&bundle.dir.join("upper/data/go"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    pod.until_logged(&bundle, "up").await;
+    // The agent goes away and another one comes.
+    let again = TaskClient::connect(pod.client.address().clone()).await.unwrap();
+    let (state, shim) = (
+        again.state(&bundle.id).await.unwrap(),
+        again.shim_pid(&bundle.id).await.unwrap(),
+    );
+    assert_eq!(
+        (state.status, vec![shim]),
+        (
+            TaskStatus::Running,
+            pod.shims().iter().map(|p| p.cast_unsigned()).collect()
+        )
+    );
+    let waits = [&pod.client, &again, &again].map(|c| c.wait(&bundle.id));
+    let write = async {
+        let root = format!("/proc/{}/root/data/go", state.pid);
+        let options = std::fs::OpenOptions::new().read(true).write(true).open(root);
+        std::io::Write::write_all(&mut options.unwrap(), b"\n").unwrap();
+    };
+    let all = async { tokio::join!(futures_all(waits), write).0 };
+    for exit in tokio::time::timeout(PATIENCE, all).await.unwrap() {
+        assert_eq!(exit.unwrap().status, 5);
+    }
+}
+
+async fn futures_all<T>(futures: [impl Future<Output = T>; 3]) -> [T; 3] {
+    let [a, b, c] = futures;
+    let (a, b, c) = tokio::join!(a, b, c);
+    [a, b, c]
+}
+
+#[tokio::test]
+async fn pausing_stops_it() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.script("while true; do sleep 0.01; done");
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    pod.client.pause(&bundle.id).await.unwrap();
+    assert_eq!(
+        pod.client.state(&bundle.id).await.unwrap().status,
+        TaskStatus::Paused
+    );
+    pod.client.resume(&bundle.id).await.unwrap();
+    assert_eq!(
+        pod.client.state(&bundle.id).await.unwrap().status,
+        TaskStatus::Running
+    );
 }

@@ -2,5 +2,12 @@
 //!
 //! Needs root; without it, or without `/bin/busybox`, every test says so and passes.
 
+mod escapes;
+mod exec;
 mod harness;
+mod identity;
+mod leftovers;
 mod lifecycle;
+mod limits;
+mod mounts;
+mod streams;

@@ -28,7 +28,7 @@ pub const WASM_HTTP_PORT_DEFAULT: u16 = 8080;
 
 /// The seccomp profile of a native container whose `config.json` carries none.
 pub const SECCOMP: &str = "dev.amphipod.linux/seccomp";
-/// linux-shim's own default profile; also what holds without the annotation.
+/// linux-shim's own default profile.
 pub const SECCOMP_RUNTIME_DEFAULT: &str = "RuntimeDefault";
-/// No filter.
+/// No filter; as without the annotation (a bundle without a profile has none, says the runtime specification).
 pub const SECCOMP_UNCONFINED: &str = "Unconfined";

@@ -88,7 +88,11 @@ impl Cgroup {
     /// Each hierarchy's directory, with the name it is usually mounted under (`cpu,cpuacct`, `unified`).
     pub fn directories(&self) -> impl Iterator<Item = (String, &Path)> {
         self.legs.iter().map(|leg| {
-            let name = if leg.is_unified() { "unified".to_owned() } else { leg.controllers.join(",") };
+            let name = if leg.is_unified() {
+                "unified".to_owned()
+            } else {
+                leg.controllers.join(",")
+            };
             (name, leg.dir.as_path())
         })
     }

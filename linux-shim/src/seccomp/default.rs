@@ -1,0 +1,183 @@
+//! The `RuntimeDefault` profile: every system call this runtime knows, but for those that reach beyond a container.
+//!
+//! What is kept out, and which capability lets it in, follows the default profiles of Docker and containerd; a call
+//! newer than the table in `syscalls` is kept out too, with EPERM. Pure.
+
+use caps::{Capability as Cap, CapsHashSet};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+use super::{Rules, SeccompError, stack, syscalls};
+
+/// Calls kept out unless the container's bounding set has one of the capabilities.
+struct Kept {
+    calls: &'static [&'static str],
+    unless: &'static [Cap],
+}
+
+const fn kept(calls: &'static [&'static str], unless: &'static [Cap]) -> Kept {
+    Kept { calls, unless }
+}
+
+const KEPT_OUT: &[Kept] = &[
+    // Keys are not namespaced.
+    kept(&["add_key", "keyctl", "request_key"], &[]),
+    // A large surface that other filters cannot see into.
+    kept(&["io_uring_enter", "io_uring_register", "io_uring_setup"], &[]),
+    // Holding the kernel inside a fault is how races in it are won.
+    kept(&["userfaultfd"], &[]),
+    kept(
+        &["kexec_file_load", "kexec_load", "pivot_root", "swapoff", "swapon"],
+        &[],
+    ),
+    // Long obsolete.
+    kept(
+        &[
+            "_sysctl",
+            "afs_syscall",
+            "getpmsg",
+            "nfsservctl",
+            "putpmsg",
+            "security",
+            "sysfs",
+            "tuxcall",
+            "uselib",
+            "ustat",
+            "vserver",
+        ],
+        &[],
+    ),
+    kept(&["acct"], &[Cap::CAP_SYS_PACCT]),
+    kept(&["bpf"], &[Cap::CAP_SYS_ADMIN, Cap::CAP_BPF]),
+    kept(&["chroot"], &[Cap::CAP_SYS_CHROOT]),
+    kept(&["clock_settime", "settimeofday"], &[Cap::CAP_SYS_TIME]),
+    kept(
+        &["delete_module", "finit_module", "init_module"],
+        &[Cap::CAP_SYS_MODULE],
+    ),
+    kept(
+        &[
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "setns",
+            "umount2",
+            "unshare",
+        ],
+        &[Cap::CAP_SYS_ADMIN],
+    ),
+    kept(
+        &[
+            "fanotify_init",
+            "lookup_dcookie",
+            "name_to_handle_at",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+        ],
+        &[Cap::CAP_SYS_ADMIN],
+    ),
+    kept(&["perf_event_open"], &[Cap::CAP_SYS_ADMIN, Cap::CAP_PERFMON]),
+    kept(&["syslog"], &[Cap::CAP_SYS_ADMIN, Cap::CAP_SYSLOG]),
+    kept(
+        &[
+            "get_mempolicy",
+            "mbind",
+            "migrate_pages",
+            "move_pages",
+            "set_mempolicy",
+            "set_mempolicy_home_node",
+        ],
+        &[Cap::CAP_SYS_NICE],
+    ),
+    kept(&["ioperm", "iopl"], &[Cap::CAP_SYS_RAWIO]),
+    kept(
+        &[
+            "kcmp",
+            "pidfd_getfd",
+            "process_madvise",
+            "process_vm_readv",
+            "process_vm_writev",
+        ],
+        &[Cap::CAP_SYS_PTRACE],
+    ),
+    kept(&["open_by_handle_at"], &[Cap::CAP_DAC_READ_SEARCH]),
+    kept(&["reboot"], &[Cap::CAP_SYS_BOOT]),
+    kept(&["vhangup"], &[Cap::CAP_SYS_TTY_CONFIG]),
+];
+
+/// The personalities that change nothing about safety: Linux, Linux32, with UNAME26, and the question itself.
+const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+/// `CLONE_NEW*` that `clone` must not have without CAP_SYS_ADMIN.
+const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP) as u64;
+
+/// The filters for a container with this bounding set.
+pub fn filters(bounding: &CapsHashSet) -> Result<Vec<BpfProgram>, SeccompError> {
+    let mut allowed: Rules = syscalls::all().map(|(_, number)| (number, Vec::new())).collect();
+    for row in KEPT_OUT
+        .iter()
+        .filter(|row| !row.unless.iter().any(|c| bounding.contains(c)))
+    {
+        for number in row.calls.iter().filter_map(|name| syscalls::number(name)) {
+            allowed.remove(&number);
+        }
+    }
+    let personality = PERSONALITIES
+        .iter()
+        .map(|p| first_argument(SeccompCmpOp::Eq, *p))
+        .collect::<Result<_, _>>()?;
+    allowed.insert(libc::SYS_personality, personality);
+    // A container has no business with the hypervisor.
+    let not_vsock = first_argument(SeccompCmpOp::Ne, libc::AF_VSOCK as u64)?;
+    allowed.insert(libc::SYS_socket, vec![not_vsock]);
+    let mut others = Vec::new();
+    if !bounding.contains(&Cap::CAP_SYS_ADMIN) {
+        let old_namespaces = first_argument(SeccompCmpOp::MaskedEq(NEW_NAMESPACES), 0)?;
+        allowed.insert(libc::SYS_clone, vec![old_namespaces]);
+        // Its flags are behind a pointer; C libraries fall back to clone on ENOSYS only.
+        let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+        others.push((answer, Rules::from([(libc::SYS_clone3, Vec::new())])));
+    }
+    stack(SeccompAction::Errno(libc::EPERM.cast_unsigned()), allowed, others)
+}
+
+fn first_argument(op: SeccompCmpOp, value: u64) -> Result<SeccompRule, SeccompError> {
+    // Both are C ints or unsigned ints: the upper half of the register says nothing.
+    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, value)?;
+    Ok(SeccompRule::new(vec![condition])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_known() {
+        // aarch64 lacks the oldest of them.
+        if cfg!(target_arch = "x86_64") {
+            for name in KEPT_OUT.iter().flat_map(|row| row.calls) {
+                assert!(syscalls::number(name).is_some(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn clone3_answers_by_a_filter_of_its_own() {
+        assert_eq!(filters(&CapsHashSet::new()).unwrap().len(), 2);
+        assert_eq!(
+            filters(&CapsHashSet::from([Cap::CAP_SYS_ADMIN])).unwrap().len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! Other processes in a running container.
+
+use amphipod_shim_api::client::ExecTask;
+use amphipod_shim_api::{TaskError, TaskStatus};
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, PATIENCE, Pod, pod};
+
+fn process(args: &[&str]) -> Value {
+    let caps = json!(["CAP_KILL"]);
+    json!({"user": {"uid": 0, "gid": 0}, "cwd": "/tmp", "args": args, "env": ["PATH=/bin", "X=y"],
+        "capabilities": {"bounding": caps, "effective": caps, "permitted": caps}})
+}
+
+async fn running(pod: &Pod) -> Bundle {
+    let bundle = pod.bundle(&["sleep", "1000"]);
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    bundle
+}
+
+async fn exec(pod: &Pod, bundle: &Bundle, id: &str, process: Value) -> Result<u32, TaskError> {
+    let out = format!("cri://{}", bundle.log.display());
+    let task = ExecTask {
+        id: bundle.id.clone(),
+        exec_id: id.into(),
+        stdout: out.clone(),
+        stderr: out,
+        process,
+        ..Default::default()
+    };
+    pod.client.exec(&task).await?;
+    pod.client.start((bundle.id.as_str(), id)).await?;
+    let exit = tokio::time::timeout(PATIENCE, pod.client.wait((bundle.id.as_str(), id)))
+        .await
+        .unwrap()?;
+    pod.client.delete((bundle.id.as_str(), id)).await?;
+    Ok(exit.status)
+}
+
+#[tokio::test]
+async fn it_is_in_the_container_with_its_own_words() {
+    let Some(pod) = pod().await else { return };
+    let bundle = running(&pod).await;
+    let script =
+        "ps -o args | grep -c '^sleep 1000'; hostname; pwd; echo $X; grep CapBnd /proc/self/status; exit 9";
+    assert_eq!(
+        exec(&pod, &bundle, "e1", process(&["sh", "-c", script]))
+            .await
+            .unwrap(),
+        9
+    );
+    assert_eq!(bundle.output(), "1\nbox\n/tmp\ny\nCapBnd:\t0000000000000020\n");
+    assert_eq!(
+        pod.client.state(&bundle.id).await.unwrap().status,
+        TaskStatus::Running
+    );
+    let procs = pod.client.pids(&bundle.id).await.unwrap();
+    assert_eq!(procs.len(), 1);
+}
+
+#[tokio::test]
+async fn errors_leave_the_container_alone() {
+    let Some(pod) = pod().await else { return };
+    let bundle = running(&pod).await;
+    let error = exec(&pod, &bundle, "e1", process(&["nosuch"]))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(r#"exec: "nosuch": executable file not found in $PATH"#),
+        "{error}"
+    );
+    assert_eq!(
+        pod.client.state(&bundle.id).await.unwrap().status,
+        TaskStatus::Running
+    );
+    pod.client.kill(&bundle.id, 9, false).await.unwrap();
+    pod.wait(&bundle.id).await;
+    let late = exec(&pod, &bundle, "e2", process(&["true"])).await;
+    assert!(matches!(late, Err(TaskError::FailedPrecondition(_))), "{late:?}");
+}
+
+#[tokio::test]
+async fn it_ends_with_its_container() {
+    let Some(pod) = pod().await else { return };
+    let bundle = running(&pod).await;
+    let ended = exec(&pod, &bundle, "e1", process(&["sh", "-c", "echo up; sleep 1000"]));
+    let kill = async {
+        pod.until_logged(&bundle, "up").await;
+        pod.client.kill(&bundle.id, 9, true).await.unwrap();
+    };
+    assert_eq!(tokio::join!(ended, kill).0.unwrap(), 137);
+}

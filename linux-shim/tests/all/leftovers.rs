@@ -1,0 +1,131 @@
+//! Nothing is left: of containers that ended, of a shim that was killed, of the shim itself.
+
+use std::fs;
+
+use amphipod_shim_api::TaskError;
+use amphipod_shim_api::cgroup::CgroupHost;
+
+use crate::harness::{PATIENCE, Pod, command, pod};
+
+#[derive(Debug, PartialEq)]
+struct Left {
+    mounts: usize,
+    descriptors: usize,
+    children: usize,
+    cgroups: usize,
+}
+
+fn left(pod: &Pod) -> Left {
+    let shim = pod.shims()[0];
+    let proc = format!("/proc/{shim}");
+    let children = fs::read_to_string(format!("{proc}/task/{shim}/children")).unwrap();
+    let cgroups = CgroupHost::discover()
+        .unwrap()
+        .cgroup(&format!("{}/pod", pod.namespace))
+        .unwrap();
+    let dirs = cgroups
+        .directories()
+        .map(|(_, dir)| dir.to_path_buf())
+        .collect::<Vec<_>>();
+    let entries = |dir: &std::path::PathBuf| {
+        let all = fs::read_dir(dir).into_iter().flatten();
+        all.filter(|e| e.as_ref().is_ok_and(|e| e.path().is_dir()))
+            .count()
+    };
+    Left {
+        mounts: fs::read_to_string(format!("{proc}/mountinfo"))
+            .unwrap()
+            .lines()
+            .count(),
+        descriptors: fs::read_dir(format!("{proc}/fd")).unwrap().count(),
+        children: children.split_whitespace().count(),
+        cgroups: dirs.iter().map(entries).sum(),
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_containers_that_ended() {
+    let Some(pod) = pod().await else { return };
+    pod.sh("true").await;
+    let before = left(&pod);
+    assert_eq!((before.children, before.cgroups), (0, 0));
+    let runs = (0..8).map(|_| async {
+        let bundle = pod.script("sleep 1000 & echo hi");
+        assert_eq!(pod.run(&bundle).await.0, 0);
+        let failing = pod.bundle(&["nosuch"]);
+        assert!(pod.create(&failing).await.is_err());
+    });
+    for run in runs {
+        run.await;
+    }
+    assert_eq!(left(&pod), before);
+}
+
+#[tokio::test]
+async fn many_at_once() {
+    let Some(pod) = pod().await else { return };
+    let bundles: Vec<_> = (0..16).map(|n| pod.script(&format!("exit {n}"))).collect();
+    let pod = &pod;
+    let mut expected = 0;
+    let all = bundles.iter().map(|b| Box::pin(pod.run(b)));
+    for run in all.collect::<Vec<_>>() {
+        assert_eq!(run.await.0, expected);
+        expected += 1;
+    }
+    assert_eq!(left(pod).children, 0);
+}
+
+#[tokio::test]
+async fn a_dead_shim_is_cleaned_up_after() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.bundle(&["sleep", "1000"]);
+    let pid = pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    let shim = nix::unistd::Pid::from_raw(pod.shims()[0]);
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let lost = tokio::time::timeout(PATIENCE, pod.client.wait(&bundle.id))
+        .await
+        .unwrap();
+    assert!(matches!(lost, Err(TaskError::Disconnected(_))), "{lost:?}");
+    let exit = command(&pod.namespace)
+        .delete(&bundle.id, &bundle.dir)
+        .await
+        .unwrap();
+    assert_eq!(exit.status, 137);
+    assert!(!fs::exists(format!("/proc/{pid}/root/bin")).unwrap_or(false));
+    let cgroup = CgroupHost::discover()
+        .unwrap()
+        .cgroup(&format!("{}/pod/{}", pod.namespace, bundle.id))
+        .unwrap();
+    assert!(!cgroup.exists());
+    // A new shim takes the group's place.
+    command(&pod.namespace)
+        .start(&bundle.id, &bundle.dir)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_shim_leaves_when_it_is_asked_and_empty() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.bundle(&["sleep", "1000"]);
+    pod.create(&bundle).await.unwrap();
+    pod.client.shutdown("").await.unwrap();
+    pod.client.state(&bundle.id).await.unwrap();
+    pod.client.delete(&bundle.id).await.unwrap();
+    pod.client.shutdown("").await.unwrap();
+    let gone = async {
+        while !pod.shims().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("the shim is still there");
+    let directory = format!("/run/amphipod/{}/s", pod.namespace);
+    let files: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["lock"]);
+}
