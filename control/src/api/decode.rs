@@ -1,7 +1,7 @@
 //! Bodies: bytes within limits → a JSON value, with duplicate keys noted.
-use super::negotiate::Format;
+use super::negotiate::Encoding;
 use super::status::{ApiError, Result};
-use crate::kinds::{FieldIssue, Kind};
+use crate::kinds::{FieldIssue, Kind, protobuf};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -38,9 +38,14 @@ pub struct Decoded {
     pub issues: Vec<FieldIssue>,
 }
 
-/// Decodes an object of `kind`; the value is checked to be one, not more.
-pub fn object(kind: &str, format: Format, body: &[u8]) -> Result<Decoded> {
-    let decoded = any(format, body).map_err(|why| unrecognized(kind, &why, body))?;
+/// Decodes an object of `kind`; the value is checked to be an object, not more.
+pub fn object(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
+    let decoded = match encoding {
+        Encoding::Json => json(body),
+        Encoding::Yaml => yaml(body),
+        Encoding::Protobuf => binary(kind, body),
+    };
+    let decoded = decoded.map_err(|why| unrecognized(kind, &why, body))?;
     match &decoded.value {
         Value::Object(_) => Ok(decoded),
         other => {
@@ -54,18 +59,13 @@ pub fn object(kind: &str, format: Format, body: &[u8]) -> Result<Decoded> {
     }
 }
 
-/// Decodes any value.
-pub fn any(format: Format, body: &[u8]) -> std::result::Result<Decoded, String> {
-    match format {
-        Format::Json => json(body),
-        Format::Yaml => yaml(body).map(|value| Decoded {
-            value,
-            issues: Vec::new(),
-        }),
-    }
+fn binary(kind: &str, body: &[u8]) -> std::result::Result<Decoded, String> {
+    let value = protobuf::decode(body, ("v1", kind)).map_err(|e| e.to_string())?;
+    Ok(Decoded { value, issues: Vec::new() })
 }
 
-fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
+/// Decodes any JSON value.
+pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
     let issues = RefCell::new(Vec::new());
     let seed = Noting {
         path: String::new(),
@@ -85,7 +85,7 @@ fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
     }
 }
 
-fn yaml(body: &[u8]) -> std::result::Result<Value, String> {
+fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
     let text = std::str::from_utf8(body).map_err(|e| e.to_string())?;
     let mut budget = serde_yaml::Budget::default();
     budget.max_nodes = YAML_NODES;
@@ -95,7 +95,8 @@ fn yaml(body: &[u8]) -> std::result::Result<Value, String> {
     budget.max_documents = 1;
     let options =
         serde_yaml::options! { budget: Some(budget), legacy_octal_numbers: true, with_snippet: false };
-    serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())
+    let value = serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())?;
+    Ok(Decoded { value, issues: Vec::new() })
 }
 
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn duplicates_are_noted_with_their_path() {
         let body = br#"{"a":{"b":1,"b":2},"l":[{"x":1,"x":1}]}"#;
-        let decoded = any(Format::Json, body).unwrap();
+        let decoded = json(body).unwrap();
         assert_eq!(decoded.value["a"]["b"], 2);
         let wanted = ["a.b", "l[0].x"].map(|p| FieldIssue::Duplicate(p.into()));
         assert_eq!(decoded.issues, wanted);
@@ -255,8 +256,8 @@ mod tests {
     #[test]
     fn deep_nesting_is_an_error() {
         let bomb = "[".repeat(100_000);
-        assert!(any(Format::Json, bomb.as_bytes()).is_err());
-        assert!(any(Format::Yaml, bomb.as_bytes()).is_err());
+        assert!(json(bomb.as_bytes()).is_err());
+        assert!(yaml(bomb.as_bytes()).is_err());
     }
 
     #[test]
@@ -266,13 +267,13 @@ mod tests {
             let refs = vec![format!("*a{}", i - 1); 9].join(",");
             bomb.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
         }
-        assert!(any(Format::Yaml, bomb.as_bytes()).is_err());
+        assert!(yaml(bomb.as_bytes()).is_err());
     }
 
     #[test]
     fn errors_read_as_upstreams() {
         let message = |body: &[u8]| {
-            object("Pod", Format::Json, body)
+            object("Pod", Encoding::Json, body)
                 .unwrap_err()
                 .message()
                 .to_owned()

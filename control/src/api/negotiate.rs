@@ -1,6 +1,6 @@
 //! Content negotiation: in which format and shape an answer goes out, and in which a body comes in. Pure.
 //!
-//! Protobuf is neither read nor written; clients that ask for it with JSON as their second choice get JSON.
+//! Protobuf is read but not written: clients that ask for it have JSON as their second choice, and get that.
 use super::status::{ApiError, Result};
 use http::{HeaderMap, header};
 
@@ -11,12 +11,20 @@ const OFFERED: [&str; 3] = [
     "application/json;stream=watch",
 ];
 /// What a body may be, for the 415.
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
     Yaml,
+}
+
+/// The format of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
 }
 
 /// The shape of an answer.
@@ -113,10 +121,11 @@ pub fn wants(headers: &HeaderMap, kind: &str, group: &str, version: &str) -> boo
 }
 
 /// The format of a body.
-pub fn body(headers: &HeaderMap) -> Result<Format> {
+pub fn body(headers: &HeaderMap) -> Result<Encoding> {
     match media_type(headers).as_str() {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
+        "" | "application/json" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
         _ => Err(ApiError::unsupported_media(&ACCEPTED)),
     }
 }

@@ -1,6 +1,6 @@
 //! `patch`: a JSON patch, a merge patch or a strategic merge patch becomes an update.
 use super::decode;
-use super::negotiate::{self, Format, PatchType};
+use super::negotiate::{self, PatchType};
 use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options, Written};
@@ -44,7 +44,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
 pub fn prepare(call: &Call) -> Result<(Prepared, Vec<FieldIssue>)> {
     let kind = negotiate::patch(&call.headers)?;
     let undecodable = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));
-    let decoded = decode::any(Format::Json, &call.body).map_err(undecodable)?;
+    let decoded = decode::json(&call.body).map_err(undecodable)?;
     let patch = match kind {
         PatchType::Json => Prepared::Json(operations(decoded.value)?),
         PatchType::Merge => Prepared::Merge(decoded.value),

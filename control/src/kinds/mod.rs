@@ -16,6 +16,7 @@ mod meta;
 pub mod names;
 pub mod openapi;
 mod prepare;
+pub mod protobuf;
 pub mod quantity;
 mod registry;
 mod rows;

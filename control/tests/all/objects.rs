@@ -1,0 +1,122 @@
+//! Creating, changing and deleting, and what goes wrong with it.
+use super::plane::{Plane, config_map};
+use http::Method;
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn at(path: &str, name: &str) -> String {
+    format!("{path}/{name}")
+}
+
+fn reason(answer: &(http::StatusCode, Value)) -> (u16, &str) {
+    (answer.0.as_u16(), answer.1["reason"].as_str().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_life() {
+    let plane = Plane::start().await;
+    let (code, made) = plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    assert_eq!(code, 201);
+    assert!(made["metadata"]["uid"].is_string() && made["metadata"]["creationTimestamp"].is_string());
+    assert_eq!(reason(&plane.call(Method::POST, MAPS, config_map("c", "1")).await), (409, "AlreadyExists"));
+
+    let mut changed = made.clone();
+    changed["data"]["a"] = "2".into();
+    let (code, after) = plane.call(Method::PUT, &at(MAPS, "c"), changed.clone()).await;
+    assert_eq!((code.as_u16(), &after["data"]["a"]), (200, &json!("2")));
+    changed["data"]["a"] = "3".into();
+    assert_eq!(reason(&plane.call(Method::PUT, &at(MAPS, "c"), changed).await), (409, "Conflict"));
+    let (_, same) = plane.call(Method::PUT, &at(MAPS, "c"), after.clone()).await;
+    assert_eq!(same["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+
+    let (code, status) = plane.call(Method::DELETE, &at(MAPS, "c"), Value::Null).await;
+    assert_eq!((code.as_u16(), &status["status"], &status["details"]["kind"]), (200, &json!("Success"), &json!("configmaps")));
+    let gone = plane.get(&at(MAPS, "c")).await;
+    assert_eq!(gone.1["message"], "configmaps \"c\" not found");
+}
+
+#[tokio::test]
+async fn patches() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    let patch = async |kind: &str, body: Value| {
+        let content = format!("application/{kind}+json");
+        plane.send(Method::PATCH, &at(MAPS, "c"), &content, body.to_string()).await
+    };
+    let (_, merged) = patch("merge-patch", json!({"data": {"b": "2", "a": null}})).await;
+    assert_eq!(merged["data"], json!({"b": "2"}));
+    let (_, listed) = patch("json-patch", json!([{"op": "add", "path": "/data/c", "value": "3"}])).await;
+    assert_eq!(listed["data"], json!({"b": "2", "c": "3"}));
+    let (_, strategic) = patch("strategic-merge-patch", json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!(strategic["metadata"]["labels"]["x"], "y");
+    assert_eq!(patch("merge-patch", json!({"metadata": {"resourceVersion": "1"}})).await.0, 409);
+    assert_eq!(plane.send(Method::PATCH, &at(MAPS, "c"), "application/apply-patch+yaml", "{}".into()).await.0, 415);
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object() {
+    let plane = Plane::start().await;
+    let mut body = config_map("c", "1");
+    body["metadata"]["finalizers"] = json!(["x.io/hold"]);
+    plane.call(Method::POST, MAPS, body).await;
+    let (_, marked) = plane.call(Method::DELETE, &at(MAPS, "c"), Value::Null).await;
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    let release = json!({"metadata": {"finalizers": null}}).to_string();
+    let (code, _) = plane.send(Method::PATCH, &at(MAPS, "c"), "application/merge-patch+json", release).await;
+    assert_eq!(code, 200);
+    assert_eq!(plane.get(&at(MAPS, "c")).await.0, 404);
+}
+
+#[tokio::test]
+async fn names_can_be_generated() {
+    let plane = Plane::start().await;
+    let body = json!({"metadata": {"generateName": "g-"}});
+    let (code, made) = plane.call(Method::POST, MAPS, body).await;
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert_eq!((code.as_u16(), name.len(), &name[..2]), (201, 7, "g-"));
+}
+
+#[tokio::test]
+async fn bad_requests_get_their_status() {
+    let plane = Plane::start().await;
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let mut unknown = config_map("c", "1");
+    unknown["nope"] = 1.into();
+    for (method, path, body, want) in [
+        (Method::POST, MAPS, json!([]).to_string(), 400),
+        (Method::POST, MAPS, "[".repeat(100_000), 400),
+        (Method::POST, MAPS, format!("\"{}\"", "x".repeat(4 << 20)), 413),
+        (Method::POST, strict.as_str(), unknown.to_string(), 400),
+        (Method::POST, "/api/v1/namespaces/missing/configmaps", config_map("c", "1").to_string(), 404),
+        (Method::POST, &at(MAPS, "x"), config_map("x", "1").to_string(), 405),
+        (Method::PUT, MAPS, config_map("x", "1").to_string(), 405),
+        (Method::GET, "/api/v1/nosuch", String::new(), 404),
+        (Method::GET, "/api/v1/namespaces/..%2f../configmaps", String::new(), 400),
+        (Method::GET, &format!("{MAPS}?fieldSelector=spec.x=1"), String::new(), 400),
+        (Method::GET, &format!("{MAPS}?labelSelector=a%20b"), String::new(), 400),
+        (Method::GET, &format!("{MAPS}?resourceVersion=abc"), String::new(), 400),
+        (Method::GET, &format!("{MAPS}?continue=forged"), String::new(), 400),
+        (Method::GET, &format!("{MAPS}?resourceVersion=99999999"), String::new(), 504),
+        (Method::DELETE, "/api/v1/namespaces/default", String::new(), 403),
+    ] {
+        let (code, status) = plane.send(method, path, "application/json", body).await;
+        assert_eq!(code, want, "{path}: {status}");
+        assert_eq!(status["kind"], "Status", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn tables_and_metadata() {
+    let plane = Plane::start().await;
+    let ask = async |accept: &str| {
+        let request = http::Request::get("/api/v1/namespaces").header("accept", accept);
+        let text = plane.client().request_text(request.body(Vec::new()).unwrap()).await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let table = ask("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await;
+    assert_eq!((&table["kind"], &table["columnDefinitions"][0]["name"]), (&json!("Table"), &json!("Name")));
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let metadata = ask("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
+    assert_eq!(metadata["items"].as_array().unwrap().len(), 4);
+}

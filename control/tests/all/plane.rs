@@ -1,0 +1,64 @@
+//! A control plane on a directory and ports of its own.
+use amphipod_control::{ControlOptions, ControlPlane};
+use http::{Method, Request, StatusCode};
+use kube::Client;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+pub struct Plane {
+    pub control: ControlPlane,
+    pub dir: tempfile::TempDir,
+}
+
+impl Plane {
+    pub async fn start() -> Plane {
+        let dir = tempfile::tempdir().unwrap();
+        let control = start_in(dir.path()).await;
+        Plane { control, dir }
+    }
+
+    pub fn client(&self) -> Client {
+        self.control.client()
+    }
+
+    /// Stops it and starts another one on the same data.
+    pub async fn restart(self) -> Plane {
+        self.control.shutdown(Duration::from_secs(10)).await;
+        let control = start_in(self.dir.path()).await;
+        Plane { control, dir: self.dir }
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        self.send(method, path, "application/json", body.to_string()).await
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.send(Method::GET, path, "application/json", String::new()).await
+    }
+
+    /// A request as it is, and the answer whatever its code.
+    pub async fn send(&self, method: Method, path: &str, content: &str, body: String) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header("content-type", content);
+        let response = self.client().send(request.body(body.into_bytes().into()).unwrap()).await.unwrap();
+        let code = response.status();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into()))
+    }
+}
+
+async fn start_in(dir: &Path) -> ControlPlane {
+    let options = ControlOptions {
+        data_dir: dir.join("control"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        pod_cidr: "10.45.0.0/16".parse().unwrap(),
+        service_cidr: "10.97.0.0/24".parse().unwrap(),
+        node_ports: 30000..=30010,
+        extra_sans: vec![],
+    };
+    ControlPlane::start(options).await.unwrap()
+}
+
+pub fn config_map(name: &str, data: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": data}})
+}

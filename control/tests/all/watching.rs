@@ -1,0 +1,85 @@
+//! Watches: order, history, selection, initial events, and their end.
+use super::plane::{Plane, config_map};
+use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// The events of a watch that ends by itself.
+async fn watch(plane: &Plane, query: &str) -> Vec<Value> {
+    let request = Request::get(format!("{MAPS}?watch=1&timeoutSeconds=1&{query}")).body(Vec::new()).unwrap();
+    let lines = plane.client().request_stream(request).await.unwrap().lines();
+    lines.map_ok(|line| serde_json::from_str(&line).unwrap()).try_collect().await.unwrap()
+}
+
+fn shown(events: &[Value]) -> Vec<(&str, &str)> {
+    events
+        .iter()
+        .map(|e| (e["type"].as_str().unwrap(), e["object"]["metadata"]["name"].as_str().unwrap_or_default()))
+        .collect()
+}
+
+#[tokio::test]
+async fn history_is_replayed_in_order() {
+    let plane = Plane::start().await;
+    let (_, first) = plane.call(Method::POST, MAPS, config_map("a", "1")).await;
+    plane.call(Method::POST, MAPS, config_map("b", "1")).await;
+    let patch = json!({"data": {"a": "2"}}).to_string();
+    plane.send(Method::PATCH, &format!("{MAPS}/a"), "application/merge-patch+json", patch).await;
+    plane.call(Method::DELETE, &format!("{MAPS}/b"), Value::Null).await;
+    let from = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let own = "fieldSelector=metadata.name!%3Dkube-root-ca.crt";
+    let events = watch(&plane, &format!("resourceVersion={from}&{own}")).await;
+    assert_eq!(shown(&events), [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]);
+
+    // A new process has nothing in memory: the same history comes from the store.
+    let plane = plane.restart().await;
+    let events = watch(&plane, &format!("resourceVersion={from}&{own}")).await;
+    assert_eq!(shown(&events), [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]);
+}
+
+#[tokio::test]
+async fn leaving_the_selection_is_a_deletion() {
+    let plane = Plane::start().await;
+    let mut body = config_map("a", "1");
+    body["metadata"]["labels"] = json!({"l": "in"});
+    let (_, made) = plane.call(Method::POST, MAPS, body).await;
+    let from = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let patch = json!({"metadata": {"labels": {"l": "out"}}}).to_string();
+    plane.send(Method::PATCH, &format!("{MAPS}/a"), "application/merge-patch+json", patch).await;
+    let events = watch(&plane, &format!("resourceVersion={from}&labelSelector=l%3Din")).await;
+    assert_eq!(shown(&events), [("DELETED", "a")]);
+}
+
+#[tokio::test]
+async fn a_watch_list_ends_its_start_with_a_bookmark() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("a", "1")).await;
+    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true\
+                 &fieldSelector=metadata.name%3Da";
+    let events = watch(&plane, query).await;
+    assert_eq!(shown(&events), [("ADDED", "a"), ("BOOKMARK", "")]);
+    assert_eq!(events[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+}
+
+#[tokio::test]
+async fn the_kube_crates_watcher_sees_changes_live() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::{WatchStreamExt, watcher};
+    let plane = Plane::start().await;
+    let api: kube::Api<ConfigMap> = kube::Api::namespaced(plane.client(), "default");
+    let config = watcher::Config::default().fields("metadata.name=live");
+    let mut changes = watcher(api.clone(), config).applied_objects().boxed();
+    let made: ConfigMap = serde_json::from_value(config_map("live", "1")).unwrap();
+    api.create(&Default::default(), &made).await.unwrap();
+    let seen = changes.try_next().await.unwrap().unwrap();
+    assert_eq!(seen.metadata.name.as_deref(), Some("live"));
+}
+
+#[tokio::test]
+async fn expired_history_is_told_in_the_stream() {
+    let plane = Plane::start().await;
+    let (code, status) = plane.get(&format!("{MAPS}?watch=1&resourceVersion=abc")).await;
+    assert_eq!((code.as_u16(), &status["kind"]), (400, &json!("Status")));
+}
