@@ -11,4 +11,4 @@ pub mod scheduler;
 pub mod store;
 pub mod toolkit;
 
-pub use plane::{ControlOptions, ControlPlane, StartError};
+pub use plane::{ControlOptions, ControlPlane, RegistryOptions, StartError};

@@ -4,15 +4,15 @@
 //! Stop is the reverse. Nothing is bound before all options have been read.
 use crate::admission::{Admission, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError};
-use crate::api::{self, Api, Cache, CachedObjects, Tokens, serve};
+use crate::api::{self, Api, Cache, CachedObjects, GIT_VERSION, OpenApi, Tokens, serve};
 use crate::auth::Identity;
 use crate::auth::identity::MASTERS;
 use crate::auth::pki::{Pki, PkiError};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions};
 use crate::kinds::Registry;
-use crate::scheduler;
 use crate::store::{self, OpenError, ReadError, RedbStore, Store};
+use crate::{registry, scheduler};
 use axum::Router;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -33,8 +33,18 @@ pub struct ControlOptions {
     pub pod_cidr: IpNet,
     pub service_cidr: IpNet,
     pub node_ports: RangeInclusive<u16>,
+    /// The embedded OCI registry; none without.
+    pub registry: Option<RegistryOptions>,
     /// Further names and addresses that clients reach the API server by.
     pub extra_sans: Vec<String>,
+}
+
+/// Where the embedded registry listens and keeps its content.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    pub listen: SocketAddr,
+    /// `DATA/registry`.
+    pub dir: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +60,11 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] serve::TlsError),
     #[error(
-        "cannot listen on {address} ({source}); stop what uses it, or choose another address with --listen"
+        "cannot listen on {address} ({source}); stop what uses it, or choose another address with {flag}"
     )]
     Listen {
         address: SocketAddr,
+        flag: &'static str,
         source: std::io::Error,
     },
     #[error(
@@ -67,6 +78,7 @@ pub enum StartError {
 /// A running control plane.
 pub struct ControlPlane {
     local_addr: SocketAddr,
+    registry_addr: Option<SocketAddr>,
     pki: Arc<Pki>,
     router: Router,
     clients: Stage,
@@ -111,13 +123,11 @@ impl ControlPlane {
             &sans(&options, cluster_ip),
         )?);
         let acceptor = serve::tls(&pki)?;
-        let listen = options.listen;
-        let unbound = |source| StartError::Listen {
-            address: listen,
-            source,
+        let (listener, local_addr) = bind(options.listen, "--listen").await?;
+        let registry = match &options.registry {
+            Some(registry) => Some((bind(registry.listen, "--registry").await?, registry.dir.clone())),
+            None => None,
         };
-        let listener = TcpListener::bind(listen).await.map_err(unbound)?;
-        let local_addr = listener.local_addr().map_err(unbound)?;
 
         let server = Stage::new();
         let api = build(store.clone(), &pki, addresses).await?;
@@ -135,8 +145,15 @@ impl ControlPlane {
             server.stop.clone(),
         ));
 
+        let registry_addr = registry.map(|((listener, address), dir)| {
+            server
+                .tasks
+                .spawn(serve_registry(listener, dir, server.stop.clone()));
+            address
+        });
         let plane = ControlPlane {
             local_addr,
+            registry_addr,
             pki,
             router,
             clients: Stage::new(),
@@ -164,6 +181,11 @@ impl ControlPlane {
     /// Where the API server listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where the embedded registry listens.
+    pub fn registry_addr(&self) -> Option<SocketAddr> {
+        self.registry_addr
     }
 
     /// An address of this machine by which others can reach the API server.
@@ -202,6 +224,23 @@ impl ControlPlane {
     }
 }
 
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let unbound = |source| StartError::Listen {
+        address,
+        flag,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(unbound)?;
+    let local = listener.local_addr().map_err(unbound)?;
+    Ok((listener, local))
+}
+
+async fn serve_registry(listener: TcpListener, dir: PathBuf, stop: CancellationToken) {
+    if let Err(error) = registry::serve(listener, &dir, stop).await {
+        tracing::error!(%error, "the embedded registry ended");
+    }
+}
+
 async fn build(
     store: Arc<dyn Store>,
     pki: &Pki,
@@ -215,12 +254,14 @@ async fn build(
         kinds: kinds.clone(),
     });
     let admission = Admission::new(objects, addresses);
+    let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
     Ok(Arc::new(Api {
         store,
         cache,
         kinds,
         admission,
         tokens,
+        openapi,
         nodes: NodeClient::new(pki)?,
     }))
 }

@@ -46,7 +46,8 @@ impl ServiceAddresses {
         };
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
         self.addresses(store, spec, &held).await?;
-        self.ports(store, spec, &held).await?;
+        let chosen = self.ports(store, spec, &held).await?;
+        self.health_check_port(store, spec, &held, &chosen).await?;
         let wanted: BTreeSet<String> = keys(service).into_iter().collect();
         Ok(Claims {
             take: wanted.difference(&held).cloned().collect(),
@@ -145,19 +146,22 @@ impl ServiceAddresses {
         store: &dyn Store,
         spec: &mut Map<String, Value>,
         held: &BTreeSet<String>,
-    ) -> Result<(), Denial> {
+    ) -> Result<BTreeSet<u16>, Denial> {
         let wanted = match text(spec, "type") {
             "NodePort" => true,
             "LoadBalancer" => spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
             _ => false,
         };
         let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else {
-            return Ok(());
+            return Ok(BTreeSet::new());
         };
         let mut chosen: BTreeSet<u16> = ports.iter().filter_map(node_port).collect();
         for (index, port) in ports.iter_mut().enumerate() {
             match node_port(port) {
-                Some(number) => self.given_port(store, index, number, held).await?,
+                Some(number) => {
+                    let field = format!("spec.ports[{index}].nodePort");
+                    self.given_port(store, &field, number, held).await?;
+                }
                 None if wanted => {
                     let number = self.free_port(store, &chosen).await?;
                     chosen.insert(number);
@@ -166,23 +170,42 @@ impl ServiceAddresses {
                 None => {}
             }
         }
-        Ok(())
+        Ok(chosen)
+    }
+
+    /// A load balancer that keeps traffic local asks the nodes on a port of its own whether they have endpoints.
+    async fn health_check_port(
+        &self,
+        store: &dyn Store,
+        spec: &mut Map<String, Value>,
+        held: &BTreeSet<String>,
+        chosen: &BTreeSet<u16>,
+    ) -> Result<(), Denial> {
+        const FIELD: &str = "healthCheckNodePort";
+        if text(spec, "type") != "LoadBalancer" || text(spec, "externalTrafficPolicy") != "Local" {
+            return Ok(());
+        }
+        match spec.get(FIELD).and_then(port_number) {
+            Some(number) => {
+                self.given_port(store, &format!("spec.{FIELD}"), number, held)
+                    .await
+            }
+            None => {
+                let number = self.free_port(store, chosen).await?;
+                spec.insert(FIELD.into(), number.into());
+                Ok(())
+            }
+        }
     }
 
     async fn given_port(
         &self,
         store: &dyn Store,
-        index: usize,
+        field: &str,
         number: u16,
         held: &BTreeSet<String>,
     ) -> Result<(), Denial> {
-        let refused = |why: String| {
-            Denial::Invalid(vec![FieldError::invalid(
-                format!("spec.ports[{index}].nodePort"),
-                number,
-                why,
-            )])
-        };
+        let refused = |why: String| Denial::Invalid(vec![FieldError::invalid(field, number, why)]);
         let key = format!("{PORTS}{number}");
         if held.contains(&key) {
             return Ok(());
@@ -238,13 +261,17 @@ pub(super) fn keys(service: &Value) -> Vec<String> {
         .into_iter()
         .flatten()
         .filter_map(node_port);
-    let ports: BTreeSet<u16> = ports.collect();
+    let ports: BTreeSet<u16> = ports.chain(port_number(&spec["healthCheckNodePort"])).collect();
     ips.chain(ports.into_iter().map(|port| format!("{PORTS}{port}")))
         .collect()
 }
 
 fn node_port(port: &Value) -> Option<u16> {
-    port["nodePort"]
+    port_number(&port["nodePort"])
+}
+
+fn port_number(value: &Value) -> Option<u16> {
+    value
         .as_u64()
         .and_then(|n| u16::try_from(n).ok())
         .filter(|n| *n > 0)

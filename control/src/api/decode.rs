@@ -61,7 +61,10 @@ pub fn object(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
 
 fn binary(kind: &str, body: &[u8]) -> std::result::Result<Decoded, String> {
     let value = protobuf::decode(body, ("v1", kind)).map_err(|e| e.to_string())?;
-    Ok(Decoded { value, issues: Vec::new() })
+    Ok(Decoded {
+        value,
+        issues: Vec::new(),
+    })
 }
 
 /// Decodes any JSON value.
@@ -96,7 +99,10 @@ fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
     let options =
         serde_yaml::options! { budget: Some(budget), legacy_octal_numbers: true, with_snippet: false };
     let value = serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())?;
-    Ok(Decoded { value, issues: Vec::new() })
+    Ok(Decoded {
+        value,
+        issues: Vec::new(),
+    })
 }
 
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {

@@ -129,7 +129,7 @@ async fn delete_once(
         Step::Nothing => return Ok(Some(Outcome::Marked(value))),
         _ if options.dry_run => return Ok(Some(Outcome::Gone(value))),
         Step::Remove => (
-            Outcome::Gone(value.clone()),
+            Outcome::Gone(last_state(kind, &value)),
             write::remove(call, current, &value).await?,
         ),
         Step::Mark(mut marked) => {
@@ -179,8 +179,8 @@ fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp) -> Step {
     match marked {
         false if grace == 0 && !waiting => Step::Remove,
         false => mark(after, now, grace),
-        true if grace == 0 && !waiting && kind.departure() != Departure::Namespace => Step::Remove,
-        true if left.is_some_and(|left| grace < left) => mark(after, now, grace),
+        true if grace == 0 && !waiting => Step::Remove,
+        true if left.is_some_and(|left| grace < left) => Step::Mark(hurried(after, grace)),
         true if after != *value => Step::Mark(after),
         true => Step::Nothing,
     }
@@ -188,8 +188,39 @@ fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp) -> Step {
 
 fn mark(mut value: Value, now: Timestamp, grace: i64) -> Step {
     let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
-    mark_deleted(&mut value, &end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), grace);
+    mark_deleted(&mut value, &rfc3339(end), grace);
     Step::Mark(value)
+}
+
+/// Less time for what is leaving already: the end moves, the beginning stays.
+fn hurried(mut value: Value, grace: i64) -> Value {
+    let meta = &mut value["metadata"];
+    let left = meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let end = meta["deletionTimestamp"]
+        .as_str()
+        .and_then(|end| end.parse::<Timestamp>().ok());
+    if let Some(end) = end.and_then(|end| end.checked_add(SignedDuration::from_secs(grace - left)).ok()) {
+        meta["deletionTimestamp"] = rfc3339(end).into();
+    }
+    meta["deletionGracePeriodSeconds"] = grace.into();
+    value
+}
+
+/// What a deletion answers with: a graceful kind shows that its time was up.
+fn last_state(kind: &Kind, value: &Value) -> Value {
+    let mut value = value.clone();
+    match kind.departure() {
+        Departure::Pod if value["metadata"]["deletionTimestamp"].is_string() => hurried(value, 0),
+        Departure::Pod => {
+            mark_deleted(&mut value, &rfc3339(Timestamp::now()), 0);
+            value
+        }
+        Departure::Immediate | Departure::Namespace => value,
+    }
+}
+
+fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn has_finalizers(part: &Value) -> bool {
@@ -386,10 +417,10 @@ mod tests {
             grace: Some(5),
             ..Options::default()
         };
-        assert_eq!(
-            marked(step("pods", going.clone(), sooner))["deletionGracePeriodSeconds"],
-            5
-        );
+        let hurried = marked(step("pods", going.clone(), sooner));
+        assert_eq!(hurried["deletionGracePeriodSeconds"], 5);
+        assert_eq!(hurried["deletionTimestamp"], "1970-01-01T00:00:05Z");
+        assert_eq!(hurried["generation"], 2);
         let now = Options {
             grace: Some(0),
             ..Options::default()

@@ -10,6 +10,7 @@ mod health;
 mod list;
 mod negotiate;
 mod object;
+mod openapi;
 mod patch;
 mod query;
 mod render;
@@ -24,7 +25,9 @@ mod watch;
 mod write;
 
 pub use cache::Cache;
+pub use openapi::OpenApi;
 pub use token::Tokens;
+pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
 use crate::auth::Identity;
@@ -52,6 +55,7 @@ pub struct Api {
     pub kinds: Arc<Registry>,
     pub admission: Admission,
     pub tokens: Tokens,
+    pub openapi: OpenApi,
     /// Reaches the kubelet API of nodes.
     pub nodes: subresource::NodeClient,
 }
@@ -89,7 +93,7 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         .cloned()
         .ok_or_else(ApiError::unauthorized)?;
     let target = match route::parse(&api.kinds, path) {
-        None => return version::answer(&parts),
+        None => return version::answer(&api, &parts),
         Some(Ok(Route::Resource(target))) => target,
         Some(Ok(route)) => return discovery::answer(&api, &route, &parts),
         Some(Err(error)) => return discovery::refuse(&api, path, error),

@@ -1,9 +1,6 @@
 //! Paths outside `/api` and `/apis`: `/version`, `/openapi/*`, the index of paths, and 404.
-use super::negotiate;
-use super::render;
 use super::status::Result;
-use super::text;
-use axum::body::Body;
+use super::{Api, negotiate, render, text};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
@@ -12,13 +9,16 @@ use serde_json::json;
 /// The Kubernetes version whose API this is.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "36";
-const GIT_VERSION: &str = concat!("v1.36.2+amphipod-", env!("CARGO_PKG_VERSION"));
+pub const GIT_VERSION: &str = concat!("v1.36.2+amphipod-", env!("CARGO_PKG_VERSION"));
 
-pub(super) fn answer(parts: &Parts) -> Result<Response> {
+pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {
     match parts.uri.path().trim_end_matches('/') {
         "" => index(),
         "/version" => version(),
-        path => Ok(openapi(path).unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n"))),
+        _ => Ok(api
+            .openapi
+            .answer(parts)
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n"))),
     }
 }
 
@@ -64,10 +64,4 @@ fn platform() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-fn openapi(path: &str) -> Option<Response> {
-    let _ = path;
-    let document: Option<bytes::Bytes> = None;
-    document.map(|document| render::json_response(StatusCode::OK, Body::from(document)))
 }

@@ -146,8 +146,8 @@ async fn update_once(
     }
     kind.default(&mut new);
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);
-    let claims = admit(call, &name, Action::Update { old: &old }, &mut new).await?;
     validate_update(call, &name, &new, &old)?;
+    let claims = admit(call, &name, Action::Update { old: &old }, &mut new).await?;
     kind.normalise(&mut new);
     let done = |value: Value| {
         Ok(Attempt::Done(Written {

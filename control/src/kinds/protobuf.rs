@@ -43,8 +43,15 @@ type Result<T> = std::result::Result<T, ProtobufError>;
 
 /// Decodes a body. `fallback` is the `(apiVersion, kind)` of a body that does not say.
 pub fn decode(body: &[u8], fallback: (&str, &str)) -> Result<Value> {
-    let unknown = Fields(body.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?).collect::<Result<Vec<_>>>()?;
-    let part = |number: u64| unknown.iter().rev().find(|(n, _)| *n == number).map(|(_, raw)| raw);
+    let unknown =
+        Fields(body.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?).collect::<Result<Vec<_>>>()?;
+    let part = |number: u64| {
+        unknown
+            .iter()
+            .rev()
+            .find(|(n, _)| *n == number)
+            .map(|(_, raw)| raw)
+    };
     let (mut version, mut kind) = (String::new(), String::new());
     if let Some(Raw::Bytes(meta)) = part(1) {
         for field in Fields(meta) {
@@ -77,8 +84,11 @@ pub fn decode(body: &[u8], fallback: (&str, &str)) -> Result<Value> {
 fn definition(version: &str, kind: &str) -> Option<&'static Definition> {
     static BY_KIND: OnceLock<HashMap<(String, String), String>> = OnceLock::new();
     let by_kind = BY_KIND.get_or_init(|| {
-        let all = Schemas::builtin().iter().flat_map(|d| d.group_version_kinds.iter().map(move |gvk| (gvk, d)));
-        all.map(|((group, version, kind), d)| ((joined(group, version), kind.clone()), d.name.clone())).collect()
+        let all = Schemas::builtin()
+            .iter()
+            .flat_map(|d| d.group_version_kinds.iter().map(move |gvk| (gvk, d)));
+        all.map(|((group, version, kind), d)| ((joined(group, version), kind.clone()), d.name.clone()))
+            .collect()
     });
     let own = by_kind.get(&(version.to_owned(), kind.to_owned()));
     let name = own.cloned().unwrap_or_else(|| format!("{META}{kind}"));
@@ -86,21 +96,30 @@ fn definition(version: &str, kind: &str) -> Option<&'static Definition> {
 }
 
 fn joined(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// Definition → field number → JSON name, or `@` and the definition of an inlined struct.
 fn numbers() -> &'static HashMap<String, HashMap<u64, String>> {
     static TABLE: OnceLock<HashMap<String, HashMap<u64, String>>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let rows = NUMBERS.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        rows.filter_map(|row| Some((row["n"].as_str()?.to_owned(), row_numbers(&row)))).collect()
+        let rows = NUMBERS
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        rows.filter_map(|row| Some((row["n"].as_str()?.to_owned(), row_numbers(&row))))
+            .collect()
     })
 }
 
 fn row_numbers(row: &Value) -> HashMap<u64, String> {
     let fields = row["f"].as_array().into_iter().flatten();
-    fields.filter_map(|f| Some((f[0].as_u64()?, f[1].as_str()?.to_owned()))).collect()
+    fields
+        .filter_map(|f| Some((f[0].as_u64()?, f[1].as_str()?.to_owned())))
+        .collect()
 }
 
 fn message(definition: &Definition, bytes: &[u8], out: &mut Map<String, Value>, depth: usize) -> Result<()> {
@@ -118,7 +137,9 @@ fn inlined(
     if depth > DEPTH {
         return Err(ProtobufError::Deep);
     }
-    let Some(names) = numbers().get(numbered) else { return Ok(()) };
+    let Some(names) = numbers().get(numbered) else {
+        return Ok(());
+    };
     for field in Fields(bytes) {
         let (number, raw) = field?;
         let Some(name) = names.get(&number) else { continue };
@@ -138,7 +159,9 @@ fn member(
     out: &mut Map<String, Value>,
     depth: usize,
 ) -> Result<()> {
-    let Some(field) = definition.field(name) else { return Ok(()) };
+    let Some(field) = definition.field(name) else {
+        return Ok(());
+    };
     match &field.ty {
         Type::List(item) => {
             let list = out.entry(name).or_insert_with(|| Value::Array(Vec::new()));
@@ -192,7 +215,9 @@ fn elements(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<Vec<Value>> {
 
 /// A map is a list of messages with a key and a value.
 fn entry(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<(String, Value)> {
-    let Raw::Bytes(bytes) = raw else { return Err(ProtobufError::Mismatch("map".into())) };
+    let Raw::Bytes(bytes) = raw else {
+        return Err(ProtobufError::Mismatch("map".into()));
+    };
     let (mut key, mut value) = (String::new(), None);
     for field in Fields(bytes) {
         match field? {
@@ -201,7 +226,13 @@ fn entry(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<(String, Value)> {
             _ => {}
         }
     }
-    let value = value.unwrap_or_else(|| if *ty == Type::String { "".into() } else { Value::Null });
+    let value = value.unwrap_or_else(|| {
+        if *ty == Type::String {
+            "".into()
+        } else {
+            Value::Null
+        }
+    });
     Ok((key, value))
 }
 
@@ -212,7 +243,9 @@ fn single(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<Value> {
         (Type::Int32 | Type::Int64, Raw::Varint(n)) => Ok((n.cast_signed()).into()),
         (Type::Float, Raw::Fixed(n)) => Ok(f64::from_bits(*n).into()),
         (Type::Bytes, Raw::Bytes(bytes)) => Ok(STANDARD.encode(bytes).into()),
-        (Type::Quantity, Raw::Bytes(bytes)) => first(bytes).map(|text| text.unwrap_or_else(|| "0".into()).into()),
+        (Type::Quantity, Raw::Bytes(bytes)) => {
+            first(bytes).map(|text| text.unwrap_or_else(|| "0".into()).into())
+        }
         (Type::IntOrString, Raw::Bytes(bytes)) => int_or_string(bytes),
         (Type::Time, Raw::Bytes(bytes)) => time(bytes, "%Y-%m-%dT%H:%M:%SZ"),
         (Type::MicroTime, Raw::Bytes(bytes)) => time(bytes, "%Y-%m-%dT%H:%M:%S%.6fZ"),
@@ -220,7 +253,9 @@ fn single(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<Value> {
         (Type::Ref(name), Raw::Bytes(bytes)) => reference(name, bytes, depth),
         // A list inside a map is a message of its own, with the elements as field 1.
         (Type::List(item), Raw::Bytes(bytes)) => {
-            let found = Fields(bytes).map(|field| elements(item, &field?.1, depth)).collect::<Result<Vec<_>>>()?;
+            let found = Fields(bytes)
+                .map(|field| elements(item, &field?.1, depth))
+                .collect::<Result<Vec<_>>>()?;
             Ok(found.concat().into())
         }
         _ => Err(ProtobufError::Mismatch(ty.go_name())),
@@ -228,7 +263,9 @@ fn single(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<Value> {
 }
 
 fn reference(name: &str, bytes: &[u8], depth: usize) -> Result<Value> {
-    let Some(definition) = Schemas::builtin().get(name) else { return Ok(Value::Null) };
+    let Some(definition) = Schemas::builtin().get(name) else {
+        return Ok(Value::Null);
+    };
     if definition.fields.is_empty() {
         return embedded(bytes);
     }
@@ -288,7 +325,9 @@ fn time(bytes: &[u8], format: &str) -> Result<Value> {
 
 fn text(raw: &Raw<'_>) -> Result<String> {
     match raw {
-        Raw::Bytes(bytes) => std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| ProtobufError::Utf8),
+        Raw::Bytes(bytes) => std::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| ProtobufError::Utf8),
         _ => Err(ProtobufError::Mismatch("string".into())),
     }
 }
@@ -323,12 +362,16 @@ impl<'b> Fields<'b> {
         let tag = varint(&mut self.0)?;
         let raw = match tag & 7 {
             0 => Raw::Varint(varint(&mut self.0)?),
-            1 => Raw::Fixed(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| ProtobufError::Short)?)),
+            1 => Raw::Fixed(u64::from_le_bytes(
+                self.take(8)?.try_into().map_err(|_| ProtobufError::Short)?,
+            )),
             2 => {
                 let length = usize::try_from(varint(&mut self.0)?).map_err(|_| ProtobufError::Short)?;
                 Raw::Bytes(self.take(length)?)
             }
-            5 => Raw::Fixed(u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| ProtobufError::Short)?).into()),
+            5 => Raw::Fixed(
+                u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| ProtobufError::Short)?).into(),
+            ),
             other => return Err(ProtobufError::WireType(other)),
         };
         Ok((tag >> 3, raw))
@@ -378,7 +421,8 @@ mod tests {
         let metadata = [field(1, "c"), field(2, ""), field(8, "")].concat();
         let data = [field(1, "a"), field(2, "1")].concat();
         let raw = [field(1, metadata), field(2, data)].concat();
-        let want = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}});
+        let want =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}});
         assert_eq!(decode(&body("v1", "ConfigMap", raw), ("", "")).unwrap(), want);
     }
 
@@ -390,17 +434,29 @@ mod tests {
         let container = [field(1, "c"), field(8, field(1, limit)), field(10, probe)].concat();
         let spec = [field(1, volume), field(2, container)].concat();
         let pod = decode(&body("v1", "Pod", field(2, spec)), ("", "")).unwrap();
-        assert_eq!(pod["spec"]["volumes"], json!([{"name": "v", "emptyDir": {"medium": "Memory"}}]));
+        assert_eq!(
+            pod["spec"]["volumes"],
+            json!([{"name": "v", "emptyDir": {"medium": "Memory"}}])
+        );
         assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "500m");
-        assert_eq!(pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"], 80);
+        assert_eq!(
+            pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"],
+            80
+        );
     }
 
     #[test]
     fn every_table_row_is_of_a_definition_or_inlined() {
-        let inlined: Vec<&str> =
-            numbers().values().flat_map(|row| row.values()).filter_map(|f| f.strip_prefix('@')).collect();
+        let inlined: Vec<&str> = numbers()
+            .values()
+            .flat_map(|row| row.values())
+            .filter_map(|f| f.strip_prefix('@'))
+            .collect();
         for name in numbers().keys() {
-            assert!(Schemas::builtin().get(name).is_some() || inlined.contains(&name.as_str()), "{name}");
+            assert!(
+                Schemas::builtin().get(name).is_some() || inlined.contains(&name.as_str()),
+                "{name}"
+            );
         }
     }
 

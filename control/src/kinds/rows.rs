@@ -61,7 +61,12 @@ pub(super) static SERVED: &[Served] = &[
         &NAMESPACE,
     ),
     core("nodes", &["status"], "/registry/minions", &NODE),
-    core("pods", &["binding", "log", "status"], "/registry/pods", &POD),
+    core(
+        "pods",
+        &["binding", "eviction", "log", "status"],
+        "/registry/pods",
+        &POD,
+    ),
     core("secrets", &[], "/registry/secrets", &SECRET),
     core(
         "serviceaccounts",

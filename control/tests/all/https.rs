@@ -9,7 +9,9 @@ async fn client(plane: &Plane, request: &CertRequest) -> Client {
     let server = format!("https://{}", plane.control.local_addr());
     let text = plane.control.pki().kubeconfig("test", &server, request).unwrap();
     let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     Client::try_from(config).unwrap()
 }
 
@@ -41,7 +43,15 @@ async fn others_are_not() {
     let anonymous = Client::try_from(config).unwrap();
     let request = |path: &str| http::Request::get(path).body(Vec::new()).unwrap();
     assert_eq!(anonymous.request_text(request("/livez")).await.unwrap(), "ok");
-    assert_eq!(code(anonymous.request_text(request("/api/v1/namespaces")).await.unwrap_err()), 401);
+    assert_eq!(
+        code(
+            anonymous
+                .request_text(request("/api/v1/namespaces"))
+                .await
+                .unwrap_err()
+        ),
+        401
+    );
 }
 
 #[tokio::test]
@@ -54,8 +64,14 @@ async fn a_node_writes_itself_and_no_other() {
     };
     nodes.create(&Default::default(), &body("n1")).await.unwrap();
     let foreign = plane.client();
-    Api::<Node>::all(foreign).create(&Default::default(), &body("n2")).await.unwrap();
+    Api::<Node>::all(foreign)
+        .create(&Default::default(), &body("n2"))
+        .await
+        .unwrap();
     let label = kube::api::Patch::Merge(serde_json::json!({"metadata": {"labels": {"a": "b"}}}));
     nodes.patch("n1", &Default::default(), &label).await.unwrap();
-    assert_eq!(code(nodes.patch("n2", &Default::default(), &label).await.unwrap_err()), 403);
+    assert_eq!(
+        code(nodes.patch("n2", &Default::default(), &label).await.unwrap_err()),
+        403
+    );
 }

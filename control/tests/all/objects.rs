@@ -19,19 +19,31 @@ async fn a_life() {
     let (code, made) = plane.call(Method::POST, MAPS, config_map("c", "1")).await;
     assert_eq!(code, 201);
     assert!(made["metadata"]["uid"].is_string() && made["metadata"]["creationTimestamp"].is_string());
-    assert_eq!(reason(&plane.call(Method::POST, MAPS, config_map("c", "1")).await), (409, "AlreadyExists"));
+    assert_eq!(
+        reason(&plane.call(Method::POST, MAPS, config_map("c", "1")).await),
+        (409, "AlreadyExists")
+    );
 
     let mut changed = made.clone();
     changed["data"]["a"] = "2".into();
     let (code, after) = plane.call(Method::PUT, &at(MAPS, "c"), changed.clone()).await;
     assert_eq!((code.as_u16(), &after["data"]["a"]), (200, &json!("2")));
     changed["data"]["a"] = "3".into();
-    assert_eq!(reason(&plane.call(Method::PUT, &at(MAPS, "c"), changed).await), (409, "Conflict"));
+    assert_eq!(
+        reason(&plane.call(Method::PUT, &at(MAPS, "c"), changed).await),
+        (409, "Conflict")
+    );
     let (_, same) = plane.call(Method::PUT, &at(MAPS, "c"), after.clone()).await;
-    assert_eq!(same["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+    assert_eq!(
+        same["metadata"]["resourceVersion"],
+        after["metadata"]["resourceVersion"]
+    );
 
     let (code, status) = plane.call(Method::DELETE, &at(MAPS, "c"), Value::Null).await;
-    assert_eq!((code.as_u16(), &status["status"], &status["details"]["kind"]), (200, &json!("Success"), &json!("configmaps")));
+    assert_eq!(
+        (code.as_u16(), &status["status"], &status["details"]["kind"]),
+        (200, &json!("Success"), &json!("configmaps"))
+    );
     let gone = plane.get(&at(MAPS, "c")).await;
     assert_eq!(gone.1["message"], "configmaps \"c\" not found");
 }
@@ -42,16 +54,42 @@ async fn patches() {
     plane.call(Method::POST, MAPS, config_map("c", "1")).await;
     let patch = async |kind: &str, body: Value| {
         let content = format!("application/{kind}+json");
-        plane.send(Method::PATCH, &at(MAPS, "c"), &content, body.to_string()).await
+        plane
+            .send(Method::PATCH, &at(MAPS, "c"), &content, body.to_string())
+            .await
     };
     let (_, merged) = patch("merge-patch", json!({"data": {"b": "2", "a": null}})).await;
     assert_eq!(merged["data"], json!({"b": "2"}));
-    let (_, listed) = patch("json-patch", json!([{"op": "add", "path": "/data/c", "value": "3"}])).await;
+    let (_, listed) = patch(
+        "json-patch",
+        json!([{"op": "add", "path": "/data/c", "value": "3"}]),
+    )
+    .await;
     assert_eq!(listed["data"], json!({"b": "2", "c": "3"}));
-    let (_, strategic) = patch("strategic-merge-patch", json!({"metadata": {"labels": {"x": "y"}}})).await;
+    let (_, strategic) = patch(
+        "strategic-merge-patch",
+        json!({"metadata": {"labels": {"x": "y"}}}),
+    )
+    .await;
     assert_eq!(strategic["metadata"]["labels"]["x"], "y");
-    assert_eq!(patch("merge-patch", json!({"metadata": {"resourceVersion": "1"}})).await.0, 409);
-    assert_eq!(plane.send(Method::PATCH, &at(MAPS, "c"), "application/apply-patch+yaml", "{}".into()).await.0, 415);
+    assert_eq!(
+        patch("merge-patch", json!({"metadata": {"resourceVersion": "1"}}))
+            .await
+            .0,
+        409
+    );
+    assert_eq!(
+        plane
+            .send(
+                Method::PATCH,
+                &at(MAPS, "c"),
+                "application/apply-patch+yaml",
+                "{}".into()
+            )
+            .await
+            .0,
+        415
+    );
 }
 
 #[tokio::test]
@@ -63,7 +101,14 @@ async fn finalizers_hold_an_object() {
     let (_, marked) = plane.call(Method::DELETE, &at(MAPS, "c"), Value::Null).await;
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     let release = json!({"metadata": {"finalizers": null}}).to_string();
-    let (code, _) = plane.send(Method::PATCH, &at(MAPS, "c"), "application/merge-patch+json", release).await;
+    let (code, _) = plane
+        .send(
+            Method::PATCH,
+            &at(MAPS, "c"),
+            "application/merge-patch+json",
+            release,
+        )
+        .await;
     assert_eq!(code, 200);
     assert_eq!(plane.get(&at(MAPS, "c")).await.0, 404);
 }
@@ -88,16 +133,56 @@ async fn bad_requests_get_their_status() {
         (Method::POST, MAPS, "[".repeat(100_000), 400),
         (Method::POST, MAPS, format!("\"{}\"", "x".repeat(4 << 20)), 413),
         (Method::POST, strict.as_str(), unknown.to_string(), 400),
-        (Method::POST, "/api/v1/namespaces/missing/configmaps", config_map("c", "1").to_string(), 404),
-        (Method::POST, &at(MAPS, "x"), config_map("x", "1").to_string(), 405),
+        (
+            Method::POST,
+            "/api/v1/namespaces/missing/configmaps",
+            config_map("c", "1").to_string(),
+            404,
+        ),
+        (
+            Method::POST,
+            &at(MAPS, "x"),
+            config_map("x", "1").to_string(),
+            405,
+        ),
         (Method::PUT, MAPS, config_map("x", "1").to_string(), 405),
         (Method::GET, "/api/v1/nosuch", String::new(), 404),
-        (Method::GET, "/api/v1/namespaces/..%2f../configmaps", String::new(), 400),
-        (Method::GET, &format!("{MAPS}?fieldSelector=spec.x=1"), String::new(), 400),
-        (Method::GET, &format!("{MAPS}?labelSelector=a%20b"), String::new(), 400),
-        (Method::GET, &format!("{MAPS}?resourceVersion=abc"), String::new(), 400),
-        (Method::GET, &format!("{MAPS}?continue=forged"), String::new(), 400),
-        (Method::GET, &format!("{MAPS}?resourceVersion=99999999"), String::new(), 504),
+        (
+            Method::GET,
+            "/api/v1/namespaces/..%2f../configmaps",
+            String::new(),
+            400,
+        ),
+        (
+            Method::GET,
+            &format!("{MAPS}?fieldSelector=spec.x=1"),
+            String::new(),
+            400,
+        ),
+        (
+            Method::GET,
+            &format!("{MAPS}?labelSelector=a%20b"),
+            String::new(),
+            400,
+        ),
+        (
+            Method::GET,
+            &format!("{MAPS}?resourceVersion=abc"),
+            String::new(),
+            400,
+        ),
+        (
+            Method::GET,
+            &format!("{MAPS}?continue=forged"),
+            String::new(),
+            400,
+        ),
+        (
+            Method::GET,
+            &format!("{MAPS}?resourceVersion=99999999"),
+            String::new(),
+            504,
+        ),
         (Method::DELETE, "/api/v1/namespaces/default", String::new(), 403),
     ] {
         let (code, status) = plane.send(method, path, "application/json", body).await;
@@ -111,11 +196,18 @@ async fn tables_and_metadata() {
     let plane = Plane::start().await;
     let ask = async |accept: &str| {
         let request = http::Request::get("/api/v1/namespaces").header("accept", accept);
-        let text = plane.client().request_text(request.body(Vec::new()).unwrap()).await.unwrap();
+        let text = plane
+            .client()
+            .request_text(request.body(Vec::new()).unwrap())
+            .await
+            .unwrap();
         serde_json::from_str::<Value>(&text).unwrap()
     };
     let table = ask("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await;
-    assert_eq!((&table["kind"], &table["columnDefinitions"][0]["name"]), (&json!("Table"), &json!("Name")));
+    assert_eq!(
+        (&table["kind"], &table["columnDefinitions"][0]["name"]),
+        (&json!("Table"), &json!("Name"))
+    );
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let metadata = ask("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!(metadata["items"].as_array().unwrap().len(), 4);

@@ -6,25 +6,41 @@ use serde_json::Value;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn names(list: &Value) -> Vec<&str> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test]
 async fn pages_are_of_one_moment() {
     let plane = Plane::start().await;
     for name in ["a", "b", "c", "d"] {
-        plane.call(Method::POST, &format!("{MAPS}?x"), with_label(name)).await;
+        plane
+            .call(Method::POST, &format!("{MAPS}?x"), with_label(name))
+            .await;
     }
     let (_, first) = plane.get(&format!("{MAPS}?limit=2&labelSelector=t%3D1")).await;
     assert_eq!(names(&first), ["a", "b"]);
-    plane.call(Method::DELETE, &format!("{MAPS}/c"), Value::Null).await;
+    plane
+        .call(Method::DELETE, &format!("{MAPS}/c"), Value::Null)
+        .await;
     plane.call(Method::POST, MAPS, with_label("e")).await;
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let (_, second) = plane.get(&format!("{MAPS}?limit=5&labelSelector=t%3D1&continue={token}")).await;
+    let (_, second) = plane
+        .get(&format!("{MAPS}?limit=5&labelSelector=t%3D1&continue={token}"))
+        .await;
     assert_eq!(names(&second), ["c", "d"]);
-    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(
+        second["metadata"]["resourceVersion"],
+        first["metadata"]["resourceVersion"]
+    );
     assert!(second["metadata"].get("continue").is_none());
-    let (code, _) = plane.get(&format!("/api/v1/namespaces/default/secrets?continue={token}")).await;
+    let (code, _) = plane
+        .get(&format!("/api/v1/namespaces/default/secrets?continue={token}"))
+        .await;
     assert_eq!(code, 400);
 }
 

@@ -26,24 +26,42 @@ impl Plane {
     pub async fn restart(self) -> Plane {
         self.control.shutdown(Duration::from_secs(10)).await;
         let control = start_in(self.dir.path()).await;
-        Plane { control, dir: self.dir }
+        Plane {
+            control,
+            dir: self.dir,
+        }
     }
 
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        self.send(method, path, "application/json", body.to_string()).await
+        self.send(method, path, "application/json", body.to_string())
+            .await
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
-        self.send(Method::GET, path, "application/json", String::new()).await
+        self.send(Method::GET, path, "application/json", String::new())
+            .await
     }
 
     /// A request as it is, and the answer whatever its code.
     pub async fn send(&self, method: Method, path: &str, content: &str, body: String) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).header("content-type", content);
-        let response = self.client().send(request.body(body.into_bytes().into()).unwrap()).await.unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content);
+        let response = self
+            .client()
+            .send(request.body(body.into_bytes().into()).unwrap())
+            .await
+            .unwrap();
         let code = response.status();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into()))
+        let body = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
+        (
+            code,
+            serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into()),
+        )
     }
 }
 
@@ -54,6 +72,7 @@ async fn start_in(dir: &Path) -> ControlPlane {
         pod_cidr: "10.45.0.0/16".parse().unwrap(),
         service_cidr: "10.97.0.0/24".parse().unwrap(),
         node_ports: 30000..=30010,
+        registry: None,
         extra_sans: vec![],
     };
     ControlPlane::start(options).await.unwrap()

@@ -26,7 +26,13 @@ async fn concurrent_services_get_addresses_of_their_own() {
         assert!(ips.insert(made["spec"]["clusterIP"].to_string()));
         assert!(ports.insert(made["spec"]["ports"][0]["nodePort"].to_string()));
     }
-    let full = plane.call(Method::POST, SERVICES, service("one-more", json!({"type": "NodePort"}))).await;
+    let full = plane
+        .call(
+            Method::POST,
+            SERVICES,
+            service("one-more", json!({"type": "NodePort"})),
+        )
+        .await;
     assert!(full.0.is_server_error(), "{full:?}");
 }
 
@@ -39,7 +45,19 @@ async fn an_address_is_free_again_after_deletion_and_taken_after_a_restart() {
     let other = service("b", json!({"clusterIP": "10.97.0.9"}));
     let (code, status) = plane.call(Method::POST, SERVICES, other.clone()).await;
     assert_eq!(code, 422);
-    assert!(status["message"].as_str().unwrap().contains("provided IP is already allocated"), "{status}");
-    assert_eq!(plane.call(Method::DELETE, &format!("{SERVICES}/a"), Value::Null).await.0, 200);
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("provided IP is already allocated"),
+        "{status}"
+    );
+    assert_eq!(
+        plane
+            .call(Method::DELETE, &format!("{SERVICES}/a"), Value::Null)
+            .await
+            .0,
+        200
+    );
     assert_eq!(plane.call(Method::POST, SERVICES, other).await.0, 201);
 }

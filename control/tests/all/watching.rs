@@ -8,15 +8,26 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The events of a watch that ends by itself.
 async fn watch(plane: &Plane, query: &str) -> Vec<Value> {
-    let request = Request::get(format!("{MAPS}?watch=1&timeoutSeconds=1&{query}")).body(Vec::new()).unwrap();
+    let request = Request::get(format!("{MAPS}?watch=1&timeoutSeconds=1&{query}"))
+        .body(Vec::new())
+        .unwrap();
     let lines = plane.client().request_stream(request).await.unwrap().lines();
-    lines.map_ok(|line| serde_json::from_str(&line).unwrap()).try_collect().await.unwrap()
+    lines
+        .map_ok(|line| serde_json::from_str(&line).unwrap())
+        .try_collect()
+        .await
+        .unwrap()
 }
 
 fn shown(events: &[Value]) -> Vec<(&str, &str)> {
     events
         .iter()
-        .map(|e| (e["type"].as_str().unwrap(), e["object"]["metadata"]["name"].as_str().unwrap_or_default()))
+        .map(|e| {
+            (
+                e["type"].as_str().unwrap(),
+                e["object"]["metadata"]["name"].as_str().unwrap_or_default(),
+            )
+        })
         .collect()
 }
 
@@ -26,17 +37,32 @@ async fn history_is_replayed_in_order() {
     let (_, first) = plane.call(Method::POST, MAPS, config_map("a", "1")).await;
     plane.call(Method::POST, MAPS, config_map("b", "1")).await;
     let patch = json!({"data": {"a": "2"}}).to_string();
-    plane.send(Method::PATCH, &format!("{MAPS}/a"), "application/merge-patch+json", patch).await;
-    plane.call(Method::DELETE, &format!("{MAPS}/b"), Value::Null).await;
+    plane
+        .send(
+            Method::PATCH,
+            &format!("{MAPS}/a"),
+            "application/merge-patch+json",
+            patch,
+        )
+        .await;
+    plane
+        .call(Method::DELETE, &format!("{MAPS}/b"), Value::Null)
+        .await;
     let from = first["metadata"]["resourceVersion"].as_str().unwrap();
     let own = "fieldSelector=metadata.name!%3Dkube-root-ca.crt";
     let events = watch(&plane, &format!("resourceVersion={from}&{own}")).await;
-    assert_eq!(shown(&events), [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]);
+    assert_eq!(
+        shown(&events),
+        [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+    );
 
     // A new process has nothing in memory: the same history comes from the store.
     let plane = plane.restart().await;
     let events = watch(&plane, &format!("resourceVersion={from}&{own}")).await;
-    assert_eq!(shown(&events), [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]);
+    assert_eq!(
+        shown(&events),
+        [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+    );
 }
 
 #[tokio::test]
@@ -47,7 +73,14 @@ async fn leaving_the_selection_is_a_deletion() {
     let (_, made) = plane.call(Method::POST, MAPS, body).await;
     let from = made["metadata"]["resourceVersion"].as_str().unwrap();
     let patch = json!({"metadata": {"labels": {"l": "out"}}}).to_string();
-    plane.send(Method::PATCH, &format!("{MAPS}/a"), "application/merge-patch+json", patch).await;
+    plane
+        .send(
+            Method::PATCH,
+            &format!("{MAPS}/a"),
+            "application/merge-patch+json",
+            patch,
+        )
+        .await;
     let events = watch(&plane, &format!("resourceVersion={from}&labelSelector=l%3Din")).await;
     assert_eq!(shown(&events), [("DELETED", "a")]);
 }
@@ -60,7 +93,10 @@ async fn a_watch_list_ends_its_start_with_a_bookmark() {
                  &fieldSelector=metadata.name%3Da";
     let events = watch(&plane, query).await;
     assert_eq!(shown(&events), [("ADDED", "a"), ("BOOKMARK", "")]);
-    assert_eq!(events[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(
+        events[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
 }
 
 #[tokio::test]
