@@ -35,7 +35,7 @@ pub async fn down(cluster_id: &str, run_dir: &Path) -> Result<(), DownError> {
     Ok(nft::delete_table(&names.table())?)
 }
 
-fn remove_pins(root: &Path) -> Result<(), DownError> {
+pub(super) fn remove_pins(root: &Path) -> Result<(), DownError> {
     let failed = |step, path: &Path, source| DownError::File { step, path: path.to_owned(), source };
     let Ok(root) = root.canonicalize() else { return Ok(()) };
     let table = Path::new("/proc/self/mountinfo");

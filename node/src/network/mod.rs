@@ -254,3 +254,6 @@ fn apply_host_settings(bridge: &str) -> Vec<String> {
     }
     limits
 }
+
+#[cfg(test)]
+mod tests;
