@@ -17,6 +17,7 @@ pub mod probes;
 pub mod quantity;
 pub mod registration;
 pub mod server;
+mod sys;
 pub mod volumes;
 
 pub use agent::{Node, StartError};

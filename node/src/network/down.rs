@@ -24,7 +24,11 @@ pub enum DownError {
     #[error(transparent)]
     Nft(#[from] NftError),
     #[error("cannot {step} {}", path.display())]
-    File { step: &'static str, path: PathBuf, source: io::Error },
+    File {
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 /// Removes pinned namespaces and their mounts, links, and the nftables table of a cluster.
@@ -36,11 +40,21 @@ pub async fn down(cluster_id: &str, run_dir: &Path) -> Result<(), DownError> {
 }
 
 pub(super) fn remove_pins(root: &Path) -> Result<(), DownError> {
-    let failed = |step, path: &Path, source| DownError::File { step, path: path.to_owned(), source };
-    let Ok(root) = root.canonicalize() else { return Ok(()) };
+    let failed = |step, path: &Path, source| DownError::File {
+        step,
+        path: path.to_owned(),
+        source,
+    };
+    let Ok(root) = root.canonicalize() else {
+        return Ok(());
+    };
     let table = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(table).map_err(|e| failed("read", table, e))?;
-    for point in mount_points(&text).iter().rev().filter(|point| point.starts_with(&root)) {
+    for point in mount_points(&text)
+        .iter()
+        .rev()
+        .filter(|point| point.starts_with(&root))
+    {
         release_mount(point)?;
     }
     fs::remove_dir_all(&root).map_err(|e| failed("remove", &root, e))
@@ -48,7 +62,12 @@ pub(super) fn remove_pins(root: &Path) -> Result<(), DownError> {
 
 async fn remove_links(names: &Names) -> Result<(), DownError> {
     let links = Links::open()?;
-    for link in links.all().await?.iter().filter(|link| names.owns_link(&link.name)) {
+    for link in links
+        .all()
+        .await?
+        .iter()
+        .filter(|link| names.owns_link(&link.name))
+    {
         links.remove(link).await?;
     }
     Ok(())

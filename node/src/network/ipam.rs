@@ -25,7 +25,11 @@ pub enum IpamError {
     #[error("Pod network {0} is too small: a prefix of at most /29 is needed")]
     TooSmall(Ipv4Net),
     #[error("cannot {step} {}", path.display())]
-    File { step: &'static str, path: PathBuf, source: io::Error },
+    File {
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 /// The addresses of one node.
@@ -61,7 +65,11 @@ impl Ipam {
             }
         }
         let last = owners.keys().next_back().copied();
-        Ok(Self { dir: dir.to_owned(), range, state: Mutex::new(State { owners, last }) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            range,
+            state: Mutex::new(State { owners, last }),
+        })
     }
 
     /// The address Pods use as their gateway: the first of the range.
@@ -91,7 +99,9 @@ impl Ipam {
     /// Takes the Pod's address back; a Pod without one is no error.
     pub fn release(&self, uid: &str) -> Result<(), IpamError> {
         let mut state = self.lock();
-        let Some(ip) = owned(&state, uid) else { return Ok(()) };
+        let Some(ip) = owned(&state, uid) else {
+            return Ok(());
+        };
         let path = self.dir.join(ip.to_string());
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file("remove", &path, e)),
@@ -125,14 +135,21 @@ pub fn gateway(range: Ipv4Net) -> Ipv4Addr {
 }
 
 fn owned(state: &State, uid: &str) -> Option<Ipv4Addr> {
-    state.owners.iter().find(|(_, owner)| *owner == uid).map(|(ip, _)| *ip)
+    state
+        .owners
+        .iter()
+        .find(|(_, owner)| *owner == uid)
+        .map(|(ip, _)| *ip)
 }
 
 fn next_free(range: Ipv4Net, state: &State) -> Option<Ipv4Addr> {
     let first = u32::from(range.network()) + 2;
     let end = u32::from(range.broadcast());
     let start = state.last.map_or(first, |ip| u32::from(ip) + 1).clamp(first, end);
-    (start..end).chain(first..start).map(Ipv4Addr::from).find(|ip| !state.owners.contains_key(ip))
+    (start..end)
+        .chain(first..start)
+        .map(Ipv4Addr::from)
+        .find(|ip| !state.owners.contains_key(ip))
 }
 
 fn read_owner(path: &Path, range: Ipv4Net) -> Result<Option<(Ipv4Addr, String)>, IpamError> {
@@ -145,7 +162,11 @@ fn read_owner(path: &Path, range: Ipv4Net) -> Result<Option<(Ipv4Addr, String)>,
 }
 
 fn file(step: &'static str, path: &Path, source: io::Error) -> IpamError {
-    IpamError::File { step, path: path.to_owned(), source }
+    IpamError::File {
+        step,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -196,9 +217,13 @@ mod tests {
     #[test]
     fn remains_of_a_crash_and_strangers_are_cleared() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, content) in
-            [(".new-10.1.2.5", "x"), ("10.1.2.6", ""), ("10.9.9.9", "y"), ("junk", "z"), ("10.1.2.7", "../x")]
-        {
+        for (name, content) in [
+            (".new-10.1.2.5", "x"),
+            ("10.1.2.6", ""),
+            ("10.9.9.9", "y"),
+            ("junk", "z"),
+            ("10.1.2.7", "../x"),
+        ] {
             fs::write(dir.path().join(name), content).unwrap();
         }
         let ipam = Ipam::open(dir.path(), range("10.1.2.0/24")).unwrap();

@@ -9,8 +9,10 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteScope};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 use tokio::task::AbortHandle;
 
 /// A request the kernel refused, and for which link.
@@ -19,7 +21,12 @@ pub enum LinkError {
     #[error("cannot open a netlink socket")]
     Socket(#[source] io::Error),
     #[error("cannot {step} {link}: {reason}")]
-    Request { step: &'static str, link: String, reason: String, code: i32 },
+    Request {
+        step: &'static str,
+        link: String,
+        reason: String,
+        code: i32,
+    },
     #[error("link {0} is gone")]
     Gone(String),
 }
@@ -59,7 +66,14 @@ impl Links {
     }
 
     pub async fn find(&self, name: &str) -> Result<Option<Link>, LinkError> {
-        let found = self.handle.link().get().match_name(name).execute().try_next().await;
+        let found = self
+            .handle
+            .link()
+            .get()
+            .match_name(name)
+            .execute()
+            .try_next()
+            .await;
         match found.map_err(|e| refused("look up", name, &e)) {
             Ok(message) => Ok(message.map(|m| describe(&m))),
             Err(LinkError::Request { code, .. }) if code == -libc::ENODEV => Ok(None),
@@ -68,17 +82,24 @@ impl Links {
     }
 
     pub async fn get(&self, name: &str) -> Result<Link, LinkError> {
-        self.find(name).await?.ok_or_else(|| LinkError::Gone(name.to_owned()))
+        self.find(name)
+            .await?
+            .ok_or_else(|| LinkError::Gone(name.to_owned()))
     }
 
     pub async fn all(&self) -> Result<Vec<Link>, LinkError> {
         let links = self.handle.link().get().execute().map_ok(|m| describe(&m));
-        links.try_collect().await.map_err(|e| refused("list", "links", &e))
+        links
+            .try_collect()
+            .await
+            .map_err(|e| refused("list", "links", &e))
     }
 
     /// Makes a bridge, up. Multicast snooping is off: it would need a querier for nothing.
     pub async fn add_bridge(&self, name: &str, address: [u8; 6], mtu: Option<u32>) -> Result<(), LinkError> {
-        let mut link = LinkBridge::new(name).mcast_snooping(false).address(address.to_vec());
+        let mut link = LinkBridge::new(name)
+            .mcast_snooping(false)
+            .address(address.to_vec());
         if let Some(mtu) = mtu {
             link = link.mtu(mtu);
         }
@@ -106,20 +127,30 @@ impl Links {
         done.map_err(|e| refused("bring up", &link.name, &e))
     }
 
-    /// Puts a link on a bridge, up and isolated: it exchanges frames with the host only, so whatever
-    /// Pods send each other is routed, and Service addresses are translated both ways.
+    /// Puts a link on a bridge, up. Where br_netfilter is loaded, a frame whose destination is rewritten
+    /// stays on the bridge and may have to leave by the port it came in by: hairpin lets it.
     pub async fn attach(&self, link: &Link, bridge: &Link) -> Result<(), LinkError> {
-        let message = LinkUnspec::new_with_index(link.index).controller(bridge.index).up().build();
+        let message = LinkUnspec::new_with_index(link.index)
+            .controller(bridge.index)
+            .up()
+            .build();
         let done = self.handle.link().set(message).execute().await;
         done.map_err(|e| refused("attach to the bridge", &link.name, &e))?;
-        let port = LinkBridgePort::new(link.index).isolated(true).build();
+        let port = LinkBridgePort::new(link.index).hairpin(true).build();
         let done = self.handle.link().set_port(port).execute().await;
-        done.map_err(|e| refused("isolate bridge port", &link.name, &e))
+        done.map_err(|e| refused("set hairpin on bridge port", &link.name, &e))
     }
 
     /// Removes a link; one that is gone already is no error.
     pub async fn remove(&self, link: &Link) -> Result<(), LinkError> {
-        match self.handle.link().del(link.index).execute().await.map_err(|e| refused("remove", &link.name, &e)) {
+        match self
+            .handle
+            .link()
+            .del(link.index)
+            .execute()
+            .await
+            .map_err(|e| refused("remove", &link.name, &e))
+        {
             Err(LinkError::Request { code, .. }) if code == -libc::ENODEV => Ok(()),
             other => other,
         }
@@ -127,7 +158,13 @@ impl Links {
 
     /// Gives a link an address; one it has already is no error.
     pub async fn add_address(&self, link: &Link, ip: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
-        let added = self.handle.address().add(link.index, ip.into(), prefix).replace().execute().await;
+        let added = self
+            .handle
+            .address()
+            .add(link.index, ip.into(), prefix)
+            .replace()
+            .execute()
+            .await;
         added.map_err(|e| refused("give an address to", &link.name, &e))
     }
 
@@ -138,7 +175,10 @@ impl Links {
             .scope(RouteScope::Link)
             .output_interface(link.index)
             .build();
-        let through = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(link.index).build();
+        let through = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(link.index)
+            .build();
         for route in [to, through] {
             let added = self.handle.route().add(route).execute().await;
             added.map_err(|e| refused("add a route to", &link.name, &e))?;
@@ -146,18 +186,55 @@ impl Links {
         Ok(())
     }
 
+    /// Routes a network out of a link, unless that is so already; says the index of another link that has it.
+    pub async fn route_network(&self, link: &Link, network: Ipv4Net) -> Result<Option<u32>, LinkError> {
+        let (to, length) = (network.network(), network.prefix_len());
+        for route in self.routes().await? {
+            let destination = route
+                .attributes
+                .iter()
+                .any(|a| matches!(a, RouteAttribute::Destination(RouteAddress::Inet(ip)) if *ip == to));
+            if destination && route.header.destination_prefix_length == length {
+                return Ok(output(&route).filter(|index| *index != link.index));
+            }
+        }
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to, length)
+            .scope(RouteScope::Link)
+            .output_interface(link.index)
+            .build();
+        let added = self.handle.route().add(route).execute().await;
+        added
+            .map(|()| None)
+            .map_err(|e| refused("add a route to", &link.name, &e))
+    }
+
     /// The MTU of the link the default route leaves by; None without such a route.
     pub async fn uplink_mtu(&self) -> Result<Option<u32>, LinkError> {
-        let routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-        let routes: Vec<_> = routes.try_collect().await.map_err(|e| refused("list", "routes", &e))?;
-        let uplink = routes.iter().filter(|r| r.header.destination_prefix_length == 0).find_map(|route| {
-            route.attributes.iter().find_map(|a| match a {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            })
-        });
+        let routes = self.routes().await?;
+        let uplink = routes
+            .iter()
+            .filter(|r| r.header.destination_prefix_length == 0)
+            .find_map(output);
         let Some(uplink) = uplink else { return Ok(None) };
-        Ok(self.all().await?.into_iter().find(|link| link.index == uplink).and_then(|link| link.mtu))
+        Ok(self
+            .all()
+            .await?
+            .into_iter()
+            .find(|link| link.index == uplink)
+            .and_then(|link| link.mtu))
+    }
+
+    async fn routes(&self) -> Result<Vec<RouteMessage>, LinkError> {
+        let routes = self
+            .handle
+            .route()
+            .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
+            .execute();
+        routes
+            .try_collect()
+            .await
+            .map_err(|e| refused("list", "routes", &e))
     }
 }
 
@@ -165,13 +242,28 @@ impl Links {
     /// The name of a link other than the given one with an address whose network meets a range.
     pub async fn overlapping(&self, range: Ipv4Net, except: u32) -> Result<Option<String>, LinkError> {
         let addresses = self.handle.address().get().execute();
-        let addresses: Vec<_> = addresses.try_collect().await.map_err(|e| refused("list", "addresses", &e))?;
+        let addresses: Vec<_> = addresses
+            .try_collect()
+            .await
+            .map_err(|e| refused("list", "addresses", &e))?;
         let other = addresses.iter().filter(|a| a.header.index != except).find(|a| {
             network_of(a).is_some_and(|net| net.contains(&range.network()) || range.contains(&net.network()))
         });
         let Some(other) = other else { return Ok(None) };
-        Ok(self.all().await?.into_iter().find(|link| link.index == other.header.index).map(|link| link.name))
+        Ok(self
+            .all()
+            .await?
+            .into_iter()
+            .find(|link| link.index == other.header.index)
+            .map(|link| link.name))
     }
+}
+
+fn output(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
 }
 
 fn network_of(message: &AddressMessage) -> Option<Ipv4Net> {
@@ -212,5 +304,10 @@ fn refused(step: &'static str, link: &str, error: &rtnetlink::Error) -> LinkErro
         rtnetlink::Error::NetlinkError(message) => (message.to_io().to_string(), message.raw_code()),
         other => (other.to_string(), 0),
     };
-    LinkError::Request { step, link: link.to_owned(), reason, code }
+    LinkError::Request {
+        step,
+        link: link.to_owned(),
+        reason,
+        code,
+    }
 }

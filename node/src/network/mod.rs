@@ -1,8 +1,8 @@
 //! The network of one node: a bridge, an address and pinned namespaces per Pod, Services by nftables.
 //!
-//! Pods hang on isolated ports of the bridge `ap<id>` with /32 addresses: all they send is routed by the
-//! host, which translates Service addresses in both directions without br_netfilter, and no Pod
-//! can speak in another's name on the link. Knows Pods by uid and host name only, and nothing of images or shims.
+//! Pods hang on the bridge `ap<id>` with /32 addresses: what they send goes to the host, also what is for a
+//! neighbour, so Service addresses are translated in both directions with and without br_netfilter.
+//! Knows Pods by uid and host name only, and nothing of images or shims.
 
 mod down;
 mod ipam;
@@ -21,15 +21,15 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 
 pub use down::{DownError, down};
-pub use ipam::IpamError;
 use ipam::Ipam;
+pub use ipam::IpamError;
 pub use links::LinkError;
 use links::Links;
 use names::Names;
 pub use names::{BadClusterId, BadUid};
 pub use nft::NftError;
-pub use sandbox::SandboxError;
 use sandbox::Blueprint;
+pub use sandbox::SandboxError;
 pub use sysctl::SysctlError;
 
 /// What the network of a node is made from.
@@ -82,7 +82,9 @@ pub enum OpenError {
     #[error(transparent)]
     Nft(#[from] NftError),
     #[error("{0} is used by link {1}: choose another --pod-cidr")]
-    Overlap(Ipv4Net, String),
+    PodOverlap(Ipv4Net, String),
+    #[error("{0} is used by link {1}: choose another --service-cidr")]
+    ServiceOverlap(Ipv4Net, String),
 }
 
 /// Why a Pod got no network.
@@ -135,10 +137,17 @@ impl Network {
         sandbox::prepare_root(&config.run_dir.join("ns"))?;
         let links = Links::open()?;
         let mtu = links.uplink_mtu().await?;
-        ensure_bridge(&links, &names, &ipam, config.pod_cidr, mtu).await?;
+        ensure_bridge(&links, &names, &config, mtu).await?;
         let limits = apply_host_settings(&names.bridge());
         services::install_base(&names.table(), &names.bridge(), config.pod_cidr)?;
-        Ok(Self { config, names, ipam, links, mtu, limits })
+        Ok(Self {
+            config,
+            names,
+            ipam,
+            links,
+            mtu,
+            limits,
+        })
     }
 
     /// What does not work on this host and why, one sentence each; empty where everything does.
@@ -184,8 +193,15 @@ impl Network {
         sandbox::unpin(&dir)?;
         let gateway = self.ipam.gateway();
         let hostname = hostname.to_owned();
-        let blueprint =
-            Blueprint { dir: dir.clone(), hostname, ip, gateway, veth: veth.clone(), mtu: self.mtu, sysctls };
+        let blueprint = Blueprint {
+            dir: dir.clone(),
+            hostname,
+            ip,
+            gateway,
+            veth: veth.clone(),
+            mtu: self.mtu,
+            sysctls,
+        };
         sandbox::create(blueprint).await?;
         self.links.attach(&self.links.get(&veth).await?, &bridge).await?;
         Ok(pod_sandbox(&dir, ip, origin))
@@ -206,7 +222,10 @@ impl Network {
     /// The uids of all Pods that have anything here, for finding those nobody knows any more.
     pub fn list(&self) -> Result<BTreeSet<String>, TeardownError> {
         let root = self.config.run_dir.join("ns");
-        let failed = |source| TeardownError::List { path: root.clone(), source };
+        let failed = |source| TeardownError::List {
+            path: root.clone(),
+            source,
+        };
         let mut uids: BTreeSet<String> = self.ipam.owners().into_iter().collect();
         for entry in std::fs::read_dir(&root).map_err(failed)? {
             uids.extend(entry.map_err(failed)?.file_name().into_string());
@@ -221,26 +240,45 @@ impl Network {
 
 fn pod_sandbox(dir: &Path, ip: Ipv4Addr, origin: Origin) -> PodSandbox {
     let [net_path, ipc_path, uts_path] = ["net", "ipc", "uts"].map(|kind| dir.join(kind));
-    PodSandbox { ip, net_path, ipc_path, uts_path, origin }
+    PodSandbox {
+        ip,
+        net_path,
+        ipc_path,
+        uts_path,
+        origin,
+    }
 }
 
+/// The bridge with the gateway's address, and the route that lets this host reach Services: without one, a
+/// host that knows no default route would not even try.
 async fn ensure_bridge(
     links: &Links,
     names: &Names,
-    ipam: &Ipam,
-    range: Ipv4Net,
+    config: &NetworkConfig,
     mtu: Option<u32>,
 ) -> Result<(), OpenError> {
-    let name = names.bridge();
+    let (name, range) = (names.bridge(), config.pod_cidr);
     if links.find(&name).await?.is_none() {
         links.add_bridge(&name, names.bridge_address(), mtu).await?;
     }
     let bridge = links.get(&name).await?;
     if let Some(other) = links.overlapping(range, bridge.index).await? {
-        return Err(OpenError::Overlap(range, other));
+        return Err(OpenError::PodOverlap(range, other));
     }
-    links.add_address(&bridge, ipam.gateway(), range.prefix_len()).await?;
-    Ok(links.up(&bridge).await?)
+    links
+        .add_address(&bridge, ipam::gateway(range), range.prefix_len())
+        .await?;
+    links.up(&bridge).await?;
+    match links.route_network(&bridge, config.service_cidr).await? {
+        None => Ok(()),
+        Some(index) => {
+            let other = links.all().await?.into_iter().find(|link| link.index == index);
+            Err(OpenError::ServiceOverlap(
+                config.service_cidr,
+                other.map(|link| link.name).unwrap_or_default(),
+            ))
+        }
+    }
 }
 
 /// Sets what can be set, and says what does not work where it cannot.

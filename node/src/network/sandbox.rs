@@ -61,8 +61,14 @@ pub fn prepare_root(root: &Path) -> Result<(), SandboxError> {
         mount(Some(root), root, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(|e| step(format!("bind {} on itself", root.display()), e.into()))?;
     }
-    mount(None::<&str>, root, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(|e| step(format!("make {} a private mount", root.display()), e.into()))
+    mount(
+        None::<&str>,
+        root,
+        None::<&str>,
+        MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .map_err(|e| step(format!("make {} a private mount", root.display()), e.into()))
 }
 
 /// Makes and pins the namespaces. What an earlier attempt left must have been removed before.
@@ -83,7 +89,8 @@ pub async fn create(blueprint: Blueprint) -> Result<(), SandboxError> {
 
 /// Leaves the calling thread in the new namespaces: it must do nothing else afterwards.
 fn create_on_this_thread(blueprint: &Blueprint) -> Result<(), SandboxError> {
-    let host = File::open("/proc/thread-self/ns/net").map_err(|e| step("open the host's network namespace".into(), e))?;
+    let host = File::open("/proc/thread-self/ns/net")
+        .map_err(|e| step("open the host's network namespace".into(), e))?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
         .map_err(|e| step("unshare net, ipc and uts".into(), e.into()))?;
     let hostname: String = blueprint.hostname.chars().take(HOST_NAME_LIMIT).collect();
@@ -126,15 +133,23 @@ fn pin(dir: &Path, ip: Ipv4Addr) -> Result<(), SandboxError> {
     for kind in KINDS {
         let (source, target) = (PathBuf::from("/proc/thread-self/ns").join(kind), dir.join(kind));
         File::create(&target).map_err(|e| step(format!("create {}", target.display()), e))?;
-        mount(Some(&source), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|e| step(format!("pin a namespace at {}", target.display()), e.into()))?;
+        mount(
+            Some(&source),
+            &target,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(|e| step(format!("pin a namespace at {}", target.display()), e.into()))?;
     }
     Ok(())
 }
 
 /// Whether all namespaces of a Pod are pinned and were made for this address.
 pub fn is_alive(dir: &Path, ip: Ipv4Addr) -> bool {
-    let pinned = KINDS.iter().all(|kind| statfs(&dir.join(kind)).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC));
+    let pinned = KINDS
+        .iter()
+        .all(|kind| statfs(&dir.join(kind)).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC));
     pinned && fs::read_to_string(dir.join("ip")).is_ok_and(|noted| noted == ip.to_string())
 }
 
@@ -162,14 +177,21 @@ pub fn release_mount(path: &Path) -> Result<(), SandboxError> {
 
 /// A path is a mount point when its device or its number differs from what its parent directory says.
 fn is_mount_point(path: &Path) -> Result<bool, SandboxError> {
-    let table = fs::read_to_string("/proc/self/mountinfo").map_err(|e| step("read the mount table".into(), e))?;
-    let path = path.canonicalize().map_err(|e| step(format!("resolve {}", path.display()), e))?;
+    let table =
+        fs::read_to_string("/proc/self/mountinfo").map_err(|e| step("read the mount table".into(), e))?;
+    let path = path
+        .canonicalize()
+        .map_err(|e| step(format!("resolve {}", path.display()), e))?;
     Ok(mount_points(&table).iter().any(|point| *point == path))
 }
 
 /// The mount points in a mountinfo table (proc(5)), in order, with its octal escapes resolved.
 pub fn mount_points(table: &str) -> Vec<PathBuf> {
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect()
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|field| PathBuf::from(unescape(field)))
+        .collect()
 }
 
 fn unescape(field: &str) -> String {
@@ -181,7 +203,10 @@ fn unescape(field: &str) -> String {
 }
 
 fn step(step: String, source: io::Error) -> SandboxError {
-    SandboxError::Step { step, reason: source.to_string() }
+    SandboxError::Step {
+        step,
+        reason: source.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -191,7 +216,10 @@ mod tests {
     #[test]
     fn mount_points_are_read_with_their_escapes() {
         let table = "36 35 98:0 /mnt1 /mnt2\\040x rw,noatime master:1 - ext3 /dev/root rw\n22 1 0:5 / /proc rw - proc proc rw\n";
-        assert_eq!(mount_points(table), [PathBuf::from("/mnt2 x"), PathBuf::from("/proc")]);
+        assert_eq!(
+            mount_points(table),
+            [PathBuf::from("/mnt2 x"), PathBuf::from("/proc")]
+        );
     }
 
     #[test]

@@ -26,14 +26,18 @@ const SAFE: &[&str] = &[
 ];
 
 /// What every Pod starts with, as under containerd: ports below 1024 and ping without privilege.
-const POD_DEFAULTS: &[(&str, &str)] =
-    &[("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+const POD_DEFAULTS: &[(&str, &str)] = &[
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
 
 /// What holds in every Pod whatever it asks for. A Pod reaches its neighbours through the gateway only;
 /// the node, forwarding out of the interface a packet came in by, may tell it of a shorter way that
 /// does not exist, so it must not listen.
-const POD_FIXED: &[(&str, &str)] =
-    &[("net.ipv4.conf.all.accept_redirects", "0"), ("net.ipv4.conf.default.accept_redirects", "0")];
+const POD_FIXED: &[(&str, &str)] = &[
+    ("net.ipv4.conf.all.accept_redirects", "0"),
+    ("net.ipv4.conf.default.accept_redirects", "0"),
+];
 
 /// A setting that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +45,11 @@ pub enum SysctlError {
     #[error("forbidden sysctl: {name:?} not allowlisted")]
     Forbidden { name: String },
     #[error("cannot set sysctl {name} to {value:?}")]
-    Write { name: String, value: String, source: io::Error },
+    Write {
+        name: String,
+        value: String,
+        source: io::Error,
+    },
 }
 
 /// The settings of a Pod in the order they are written: defaults, the Pod's own over them, fixed ones last.
@@ -89,14 +97,31 @@ pub fn host_settings(bridge: &str) -> Vec<HostSetting> {
             without: "Pods reach neither each other nor anything outside this host",
         },
         of("ipv4", "forwarding", "1", "Pods do not reach each other"),
-        of("ipv4", "route_localnet", "1", "NodePorts do not answer on 127.0.0.1, only on the host's other addresses"),
-        of("ipv4", "send_redirects", "0", "the host sends ICMP redirects that Pods ignore"),
-        of("ipv6", "disable_ipv6", "1", "a Pod can send IPv6 router advertisements to this host"),
+        of(
+            "ipv4",
+            "route_localnet",
+            "1",
+            "NodePorts do not answer on 127.0.0.1, only on the host's other addresses",
+        ),
+        of(
+            "ipv4",
+            "send_redirects",
+            "0",
+            "the host sends ICMP redirects that Pods ignore",
+        ),
+        of(
+            "ipv6",
+            "disable_ipv6",
+            "1",
+            "a Pod can send IPv6 router advertisements to this host",
+        ),
     ]
 }
 
 fn pairs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
-    list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    list.iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -119,7 +144,13 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for name in ["kernel.msgmax", "net.ipv4.ip_forward", "vm.swappiness", "../../etc/passwd", ""] {
+        for name in [
+            "kernel.msgmax",
+            "net.ipv4.ip_forward",
+            "vm.swappiness",
+            "../../etc/passwd",
+            "",
+        ] {
             let error = pod_settings(&asked(name, "1")).unwrap_err();
             assert!(matches!(error, SysctlError::Forbidden { .. }), "{name}: {error}");
         }

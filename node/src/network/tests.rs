@@ -39,7 +39,10 @@ impl Host {
         let root = dir.path().to_owned();
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let links = Links::open().unwrap();
                 links.up(&links.get("lo").await.unwrap()).await.unwrap();
@@ -92,7 +95,9 @@ fn within<T: Send>(namespace: &Path, action: impl FnOnce() -> T + Send) -> T {
 
 /// Serves a Pod's name and the address its client comes from.
 fn serve(pod: &PodSandbox, port: u16, name: &'static str) {
-    let bound = within(&pod.net_path, || std::net::TcpListener::bind(("0.0.0.0", port)).unwrap());
+    let bound = within(&pod.net_path, || {
+        std::net::TcpListener::bind(("0.0.0.0", port)).unwrap()
+    });
     serve_on(bound, name);
 }
 
@@ -102,7 +107,10 @@ fn serve_on(bound: std::net::TcpListener, name: &'static str) {
     tokio::spawn(async move {
         loop {
             let (mut stream, peer) = listener.accept().await.unwrap();
-            stream.write_all(format!("{name} {}", peer.ip()).as_bytes()).await.unwrap();
+            stream
+                .write_all(format!("{name} {}", peer.ip()).as_bytes())
+                .await
+                .unwrap();
         }
     });
 }
@@ -120,26 +128,34 @@ async fn ask(from: Option<&Path>, to: &str) -> Result<String, std::io::Error> {
         stream.read_to_string(&mut text).await?;
         Ok(text)
     };
-    timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    timeout(PATIENCE, exchange)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 fn service(extra: Value) -> Service {
     let mut spec = json!({"clusterIP": "10.202.0.7", "clusterIPs": ["10.202.0.7"],
         "ports": [{"port": 80, "nodePort": 30080}]});
-    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec})).unwrap()
+    spec.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
+    serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}))
+        .unwrap()
 }
 
 fn slice(ports: Value, pods: &[&PodSandbox]) -> EndpointSlice {
     let endpoints: Vec<Value> = pods.iter().map(|pod| json!({"addresses": [pod.ip]})).collect();
-    let metadata = json!({"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}});
+    let metadata =
+        json!({"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}});
     let object = json!({"metadata": metadata, "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
     serde_json::from_value(object).unwrap()
 }
 
 fn apply(network: &Network, extra: Value, pods: &[&PodSandbox]) {
     let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), pods);
-    network.apply_services(&rules(&[service(extra)], &[slice], "node")).unwrap();
+    network
+        .apply_services(&rules(&[service(extra)], &[slice], "node"))
+        .unwrap();
 }
 
 #[test]
@@ -158,12 +174,21 @@ fn pods_have_names_addresses_and_reach_each_other_under_their_own() {
         assert_eq!(port.trim(), "0");
         serve(&two, 8080, "two");
         let to = format!("{}:8080", two.ip);
-        assert_eq!(ask(Some(&one.net_path), &to).await.unwrap(), format!("two {}", one.ip));
+        assert_eq!(
+            ask(Some(&one.net_path), &to).await.unwrap(),
+            format!("two {}", one.ip)
+        );
         assert_eq!(ask(None, &to).await.unwrap(), "two 10.201.1.1");
         serve(&one, 8080, "one");
-        assert_eq!(ask(Some(&one.net_path), "127.0.0.1:8080").await.unwrap(), "one 127.0.0.1");
+        assert_eq!(
+            ask(Some(&one.net_path), "127.0.0.1:8080").await.unwrap(),
+            "one 127.0.0.1"
+        );
         serve_on(std::net::TcpListener::bind("0.0.0.0:9999").unwrap(), "host");
-        assert_eq!(ask(Some(&one.net_path), "10.201.1.1:9999").await.unwrap(), format!("host {}", one.ip));
+        assert_eq!(
+            ask(Some(&one.net_path), "10.201.1.1:9999").await.unwrap(),
+            format!("host {}", one.ip)
+        );
     });
 }
 
@@ -175,14 +200,32 @@ fn a_restarted_agent_takes_sandboxes_back_and_replaces_broken_ones() {
         assert_eq!(pod(&first, "one").await.origin, Origin::Adopted);
         drop(first);
         let again = host.network("a").await;
-        assert_eq!(again.list().unwrap(), BTreeSet::from(["one".to_owned(), "two".to_owned()]));
-        assert_eq!(pod(&again, "one").await, PodSandbox { origin: Origin::Adopted, ..one.clone() });
+        assert_eq!(
+            again.list().unwrap(),
+            BTreeSet::from(["one".to_owned(), "two".to_owned()])
+        );
+        assert_eq!(
+            pod(&again, "one").await,
+            PodSandbox {
+                origin: Origin::Adopted,
+                ..one.clone()
+            }
+        );
         sandbox::release_mount(&two.net_path).unwrap();
         let rebuilt = pod(&again, "two").await;
-        assert_eq!(rebuilt, PodSandbox { origin: Origin::Rebuilt, ..two });
+        assert_eq!(
+            rebuilt,
+            PodSandbox {
+                origin: Origin::Rebuilt,
+                ..two
+            }
+        );
         serve(&rebuilt, 8080, "two");
         let to = format!("{}:8080", rebuilt.ip);
-        assert_eq!(ask(Some(&one.net_path), &to).await.unwrap(), format!("two {}", one.ip));
+        assert_eq!(
+            ask(Some(&one.net_path), &to).await.unwrap(),
+            format!("two {}", one.ip)
+        );
     });
 }
 
@@ -197,11 +240,24 @@ fn a_pod_torn_down_leaves_nothing() {
         network.teardown_pod("one").await.unwrap();
         assert!(!one.net_path.exists());
         assert_eq!(network.list().unwrap(), BTreeSet::from(["two".to_owned()]));
-        assert!(network.links.find(&network.names.veth("one")).await.unwrap().is_none());
-        assert!(matches!(network.teardown_pod("../x").await, Err(TeardownError::Uid(_))));
+        assert!(
+            network
+                .links
+                .find(&network.names.veth("one"))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(matches!(
+            network.teardown_pod("../x").await,
+            Err(TeardownError::Uid(_))
+        ));
         let forbidden = BTreeMap::from([("kernel.msgmax".to_owned(), "1".to_owned())]);
         let refused = network.setup_pod("three", "three", &forbidden).await;
-        assert!(matches!(refused, Err(SetupError::Sysctl(SysctlError::Forbidden { .. }))));
+        assert!(matches!(
+            refused,
+            Err(SetupError::Sysctl(SysctlError::Forbidden { .. }))
+        ));
     });
 }
 
@@ -225,7 +281,10 @@ fn a_service_is_reached_from_host_pods_and_its_own_endpoint() {
             let answer = ask(from.map(|pod| pod.net_path.as_path()), to).await;
             assert_eq!(answer.unwrap(), format!("server {seen_as}"), "{from:?} to {to}");
         }
-        assert_eq!(ask(Some(&other.net_path), &format!("{own}:8080")).await.unwrap(), format!("server {}", other.ip));
+        assert_eq!(
+            ask(Some(&other.net_path), &format!("{own}:8080")).await.unwrap(),
+            format!("server {}", other.ip)
+        );
     });
 }
 
@@ -236,11 +295,18 @@ fn without_endpoints_connections_are_refused_and_come_back_with_them() {
         let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
         serve(&server, 8080, "server");
         let refused = async || {
-            for (from, to) in
-                [(None, "10.202.0.7:80"), (None, "127.0.0.1:30080"), (Some(&client), "10.202.0.7:80"), (Some(&client), "10.201.1.1:30080")]
-            {
+            for (from, to) in [
+                (None, "10.202.0.7:80"),
+                (None, "127.0.0.1:30080"),
+                (Some(&client), "10.202.0.7:80"),
+                (Some(&client), "10.201.1.1:30080"),
+            ] {
                 let error = ask(from.map(|pod| pod.net_path.as_path()), to).await.unwrap_err();
-                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{from:?} to {to}");
+                assert_eq!(
+                    error.kind(),
+                    std::io::ErrorKind::ConnectionRefused,
+                    "{from:?} to {to}"
+                );
             }
         };
         apply(&network, json!({}), &[]);
@@ -258,15 +324,20 @@ fn without_endpoints_connections_are_refused_and_come_back_with_them() {
 fn connections_spread_over_endpoints_unless_clients_stick() {
     Host::run(|host| async move {
         let network = host.network("a").await;
-        let (one, two, client) =
-            (pod(&network, "one").await, pod(&network, "two").await, pod(&network, "client").await);
+        let (one, two, client) = (
+            pod(&network, "one").await,
+            pod(&network, "two").await,
+            pod(&network, "client").await,
+        );
         serve(&one, 8080, "one");
         serve(&two, 8080, "two");
         let ask_many = async || {
             let mut names = BTreeMap::<String, u32>::new();
             for _ in 0..40 {
                 let answer = ask(Some(&client.net_path), "10.202.0.7:80").await.unwrap();
-                *names.entry(answer.split(' ').next().unwrap().to_owned()).or_default() += 1;
+                *names
+                    .entry(answer.split(' ').next().unwrap().to_owned())
+                    .or_default() += 1;
             }
             names
         };
@@ -278,11 +349,17 @@ fn connections_spread_over_endpoints_unless_clients_stick() {
         let kept = ask_many().await;
         assert_eq!(kept.len(), 1, "{kept:?}");
         apply(&network, sticky.clone(), &[&one, &two]);
-        assert_eq!(ask_many().await.keys().collect::<Vec<_>>(), kept.keys().collect::<Vec<_>>());
+        assert_eq!(
+            ask_many().await.keys().collect::<Vec<_>>(),
+            kept.keys().collect::<Vec<_>>()
+        );
         // The endpoint a client stuck to goes away: it gets the other.
         let left = if kept.contains_key("one") { &two } else { &one };
         apply(&network, sticky, &[left]);
-        assert_ne!(ask_many().await.keys().collect::<Vec<_>>(), kept.keys().collect::<Vec<_>>());
+        assert_ne!(
+            ask_many().await.keys().collect::<Vec<_>>(),
+            kept.keys().collect::<Vec<_>>()
+        );
     });
 }
 
@@ -291,7 +368,9 @@ fn udp_is_balanced_too() {
     Host::run(|host| async move {
         let network = host.network("a").await;
         let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
-        let bound = within(&server.net_path, || std::net::UdpSocket::bind("0.0.0.0:5353").unwrap());
+        let bound = within(&server.net_path, || {
+            std::net::UdpSocket::bind("0.0.0.0:5353").unwrap()
+        });
         bound.set_nonblocking(true).unwrap();
         let socket = UdpSocket::from_std(bound).unwrap();
         tokio::spawn(async move {
@@ -303,13 +382,18 @@ fn udp_is_balanced_too() {
         let dns = service(json!({"ports": ports}));
         let slice = slice(json!([{"port": 5353, "protocol": "UDP"}]), &[&server]);
         network.apply_services(&rules(&[dns], &[slice], "node")).unwrap();
-        let asking = within(&client.net_path, || std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+        let asking = within(&client.net_path, || {
+            std::net::UdpSocket::bind("0.0.0.0:0").unwrap()
+        });
         asking.set_nonblocking(true).unwrap();
         let asking = UdpSocket::from_std(asking).unwrap();
         asking.connect("10.202.0.7:53").await.unwrap();
         asking.send(b"hello").await.unwrap();
         let mut buffer = [0; 64];
-        let length = timeout(PATIENCE, asking.recv(&mut buffer)).await.unwrap().unwrap();
+        let length = timeout(PATIENCE, asking.recv(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(&buffer[..length], b"hello");
     });
 }
@@ -319,7 +403,10 @@ async fn outside(links: &Links) -> PathBuf {
     let (namespace, path) = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let file = File::open("/proc/thread-self/ns/net").unwrap();
-        let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+        let path = PathBuf::from(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&file)
+        ));
         (file, path)
     })
     .join()
@@ -333,14 +420,23 @@ async fn outside(links: &Links) -> PathBuf {
     };
     links.add_veth(end).await.unwrap();
     let uplink: Link = links.get("uplink").await.unwrap();
-    links.add_address(&uplink, "192.0.2.1".parse().unwrap(), 24).await.unwrap();
+    links
+        .add_address(&uplink, "192.0.2.1".parse().unwrap(), 24)
+        .await
+        .unwrap();
     links.up(&uplink).await.unwrap();
     within(&path, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let links = Links::open().unwrap();
             let eth0 = links.get("eth0").await.unwrap();
-            links.add_address(&eth0, "192.0.2.2".parse().unwrap(), 24).await.unwrap();
+            links
+                .add_address(&eth0, "192.0.2.2".parse().unwrap(), 24)
+                .await
+                .unwrap();
             links.up(&eth0).await.unwrap();
         });
     });
@@ -359,8 +455,14 @@ fn pods_leave_the_node_under_its_address_and_node_ports_let_others_in() {
         apply(&network, json!({}), &[&server]);
         let world = within(&outside, || std::net::TcpListener::bind("0.0.0.0:80").unwrap());
         serve_on(world, "world");
-        assert_eq!(ask(Some(&server.net_path), "192.0.2.2:80").await.unwrap(), "world 192.0.2.1");
-        assert_eq!(ask(Some(&outside), "192.0.2.1:30080").await.unwrap(), "server 10.201.1.1");
+        assert_eq!(
+            ask(Some(&server.net_path), "192.0.2.2:80").await.unwrap(),
+            "world 192.0.2.1"
+        );
+        assert_eq!(
+            ask(Some(&outside), "192.0.2.1:30080").await.unwrap(),
+            "server 10.201.1.1"
+        );
     });
 }
 
@@ -378,13 +480,26 @@ fn clusters_side_by_side_do_not_touch_each_other_and_down_removes_one() {
         assert!(!other.net_path.exists());
         assert!(ask(None, "127.0.0.1:30080").await.is_ok());
         assert_eq!(a.links.find("apaaaaaaa2").await.unwrap().map(|l| l.name), None);
-        assert_eq!(nft::existing("amphipod-aaaaaaa2").unwrap(), nft::Existing::default());
+        assert_eq!(
+            nft::existing("amphipod-aaaaaaa2").unwrap(),
+            nft::Existing::default()
+        );
         assert!(!nft::existing("amphipod-aaaaaaa1").unwrap().chains.is_empty());
         down("aaaaaaa2", &host.config("b").run_dir).await.unwrap();
         // Half of it is gone already.
-        a.links.remove(&a.links.get("apaaaaaaa1").await.unwrap()).await.unwrap();
+        a.links
+            .remove(&a.links.get("apaaaaaaa1").await.unwrap())
+            .await
+            .unwrap();
         down("aaaaaaa1", &host.config("a").run_dir).await.unwrap();
-        let left: Vec<String> = a.links.all().await.unwrap().into_iter().map(|link| link.name).collect();
+        let left: Vec<String> = a
+            .links
+            .all()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|link| link.name)
+            .collect();
         assert!(!left.iter().any(|name| a.names.owns_link(name)), "{left:?}");
     });
 }
@@ -393,9 +508,24 @@ fn clusters_side_by_side_do_not_touch_each_other_and_down_removes_one() {
 fn a_range_in_use_is_refused_by_name() {
     Host::run(|host| async move {
         let _a = host.network("a").await;
-        let taken = NetworkConfig { pod_cidr: "10.201.0.0/16".parse().unwrap(), ..host.config("b") };
+        let taken = NetworkConfig {
+            pod_cidr: "10.201.0.0/16".parse().unwrap(),
+            ..host.config("b")
+        };
         let error = Network::open(taken).await.err().unwrap();
-        assert_eq!(error.to_string(), "10.201.0.0/16 is used by link apaaaaaaa1: choose another --pod-cidr");
+        assert_eq!(
+            error.to_string(),
+            "10.201.0.0/16 is used by link apaaaaaaa1: choose another --pod-cidr"
+        );
+        let taken = NetworkConfig {
+            service_cidr: "10.202.0.0/16".parse().unwrap(),
+            ..host.config("b")
+        };
+        let error = Network::open(taken).await.err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "10.202.0.0/16 is used by link apaaaaaaa1: choose another --service-cidr"
+        );
     });
 }
 
@@ -406,11 +536,20 @@ fn many_services_fit_one_transaction() {
         let mut ruleset = services::Ruleset::default();
         for n in 0..2_000u32 {
             let chain = format!("svc-default/service-{n}/tcp/80");
-            let endpoints = (2..6).map(|host| SocketAddrV4::new([10, 201, 1, host].into(), 8080)).collect();
+            let endpoints = (2..6)
+                .map(|host| SocketAddrV4::new([10, 201, 1, host].into(), 8080))
+                .collect();
             let protocol = services::Protocol::Tcp;
             let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 202, 0, 0)) + n);
             ruleset.addresses.insert((ip, protocol, 80), chain.clone());
-            ruleset.balancers.insert(chain, services::Balancer { protocol, endpoints, affinity: Some(60) });
+            ruleset.balancers.insert(
+                chain,
+                services::Balancer {
+                    protocol,
+                    endpoints,
+                    affinity: Some(60),
+                },
+            );
         }
         network.apply_services(&ruleset).unwrap();
         network.apply_services(&ruleset).unwrap();

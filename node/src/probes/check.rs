@@ -40,7 +40,10 @@ enum Action {
 impl Check {
     pub fn of(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Self {
         let action = action(probe, container, pod_ip).unwrap_or_else(Action::Impossible);
-        Self { action, timeout: seconds(probe.timeout_seconds, 1) }
+        Self {
+            action,
+            timeout: seconds(probe.timeout_seconds, 1),
+        }
     }
 
     pub async fn run(&self) -> Outcome {
@@ -76,7 +79,10 @@ fn action(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Result<Action
         return Ok(Action::Http(HttpCheck::new(get, host(&get.host), port)));
     }
     if let Some(tcp) = &probe.tcp_socket {
-        return Ok(Action::Tcp { host: host(&tcp.host), port: port(&tcp.port, container)? });
+        return Ok(Action::Tcp {
+            host: host(&tcp.host),
+            port: port(&tcp.port, container)?,
+        });
     }
     if probe.exec.is_some() || probe.grpc.is_some() {
         return Err("this node runs httpGet and tcpSocket probes only".to_owned());
@@ -89,7 +95,11 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name));
+            let named = container
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.name.as_ref() == Some(name));
             named.map(|p| p.container_port).or_else(|| name.parse().ok())
         }
     };
@@ -106,9 +116,10 @@ mod tests {
 
     #[test]
     fn ports_are_found_by_number_and_by_name() {
-        let container: Container =
-            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
-                .unwrap();
+        let container: Container = serde_json::from_value(
+            serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}),
+        )
+        .unwrap();
         let named = |name: &str| port(&IntOrString::String(name.into()), &container);
         assert_eq!(port(&IntOrString::Int(80), &container), Ok(80));
         assert_eq!(named("web"), Ok(8080));

@@ -25,11 +25,18 @@ enum Cause {
 /// Connects to a host and port within a time.
 pub async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStream, DialError> {
     let address = authority(host, port);
-    let failed = |cause| DialError { address: address.clone(), cause };
+    let failed = |cause| DialError {
+        address: address.clone(),
+        cause,
+    };
     let connecting = async {
-        let found = tokio::net::lookup_host((host, port)).await.map_err(Cause::Lookup)?;
+        let found = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(Cause::Lookup)?;
         let addresses: Vec<_> = found.collect();
-        TcpStream::connect(addresses.as_slice()).await.map_err(Cause::Connect)
+        TcpStream::connect(addresses.as_slice())
+            .await
+            .map_err(Cause::Connect)
     };
     match timeout(within, connecting).await {
         Ok(result) => result.map_err(failed),
@@ -39,7 +46,11 @@ pub async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStrea
 
 /// `host:port`, with the brackets IPv6 needs.
 pub fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// The system's words for an error, in lower case.

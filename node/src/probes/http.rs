@@ -58,13 +58,19 @@ struct Url {
 impl HttpCheck {
     pub fn new(get: &HTTPGetAction, host: String, port: u16) -> Self {
         let tls = get.scheme.as_deref() == Some("HTTPS");
-        let url = Url { tls, host, port: Some(port), path: path(get.path.as_deref().unwrap_or("/")) };
+        let url = Url {
+            tls,
+            host,
+            port: Some(port),
+            path: path(get.path.as_deref().unwrap_or("/")),
+        };
         let mut headers = HeaderMap::new();
         let mut own_host = None;
         for header in get.http_headers.iter().flatten() {
-            let (Ok(name), Ok(value)) =
-                (HeaderName::try_from(&header.name), HeaderValue::try_from(&header.value))
-            else {
+            let (Ok(name), Ok(value)) = (
+                HeaderName::try_from(&header.name),
+                HeaderValue::try_from(&header.value),
+            ) else {
                 continue;
             };
             if name == HOST {
@@ -75,7 +81,11 @@ impl HttpCheck {
         }
         default_header(&mut headers, USER_AGENT, AGENT);
         default_header(&mut headers, ACCEPT, "*/*");
-        Self { url, headers, host: own_host }
+        Self {
+            url,
+            headers,
+            host: own_host,
+        }
     }
 
     pub async fn run(&self, within: Duration) -> Outcome {
@@ -97,10 +107,16 @@ impl HttpCheck {
 
     async fn get(&self, url: &Url, deadline: Instant) -> Result<Answer, String> {
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let stream = dial::connect(&url.host, url.port(), remaining).await.map_err(|error| {
-            let suffix = if error.is_timeout() { " (Client.Timeout exceeded while awaiting headers)" } else { "" };
-            format!("{error}{suffix}")
-        })?;
+        let stream = dial::connect(&url.host, url.port(), remaining)
+            .await
+            .map_err(|error| {
+                let suffix = if error.is_timeout() {
+                    " (Client.Timeout exceeded while awaiting headers)"
+                } else {
+                    ""
+                };
+                format!("{error}{suffix}")
+            })?;
         let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
         let exchange = async {
             if url.tls {
@@ -116,7 +132,12 @@ impl HttpCheck {
         })
     }
 
-    async fn exchange<S>(&self, url: &Url, stream: S, ends: Option<(SocketAddr, SocketAddr)>) -> Result<Answer, String>
+    async fn exchange<S>(
+        &self,
+        url: &Url,
+        stream: S,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<Answer, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -128,7 +149,12 @@ impl HttpCheck {
         let request = self.request(url).map_err(|e| e.to_string())?;
         let response = sender.send_request(request).await.map_err(|e| words(&e, ends))?;
         let (head, body) = Response::into_parts(response);
-        Ok(Answer { status: head.status, headers: head.headers, body, _driver: driver })
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+            _driver: driver,
+        })
     }
 
     fn request(&self, url: &Url) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -139,7 +165,9 @@ impl HttpCheck {
             None => HeaderValue::try_from(url.authority())?,
         };
         request.headers_mut().insert(HOST, host);
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        request
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
         Ok(request)
     }
 }
@@ -166,7 +194,8 @@ async fn judge(answer: Answer, deadline: Instant) -> Outcome {
         Ok(Ok(text)) => text,
         Ok(Err(error)) => return Outcome::Error(error.to_string()),
         Err(_) => {
-            let text = "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
+            let text =
+                "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
             return Outcome::Error(text.to_owned());
         }
     };
@@ -240,9 +269,18 @@ impl Url {
                 return None;
             }
             let authority = uri.authority()?;
-            let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+            let host = authority
+                .host()
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
             let path = path(uri.path_and_query().map_or("/", PathAndQuery::as_str));
-            return Some(Self { tls, host, port: authority.port().map(|p| p.as_u16()), path });
+            return Some(Self {
+                tls,
+                host,
+                port: authority.port().map(|p| p.as_u16()),
+                path,
+            });
         }
         let path = match location {
             "" => self.path.clone(),
@@ -291,7 +329,10 @@ fn default_header(headers: &mut HeaderMap, name: HeaderName, value: &'static str
 
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     // A name that is no valid SNI is asked for as an address that matches nothing and is not sent.
-    let name = host.parse::<Authority>().ok().and_then(|_| ServerName::try_from(host.to_owned()).ok());
+    let name = host
+        .parse::<Authority>()
+        .ok()
+        .and_then(|_| ServerName::try_from(host.to_owned()).ok());
     Ok(name.unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())))
 }
 
@@ -369,14 +410,24 @@ mod tests {
     use super::*;
 
     fn url(path: &str) -> Url {
-        Url { tls: false, host: "10.1.0.2".into(), port: Some(8080), path: path.into() }
+        Url {
+            tls: false,
+            host: "10.1.0.2".into(),
+            port: Some(8080),
+            path: path.into(),
+        }
     }
 
     #[test]
     fn paths_become_request_targets() {
-        for (given, target) in
-            [("/", "/"), ("", "/"), ("healthz", "/healthz"), ("/a b?c=d e", "/a%20b?c=d%20e"), ("/x#y", "/x"), ("/%20ü", "/%20%C3%BC")]
-        {
+        for (given, target) in [
+            ("/", "/"),
+            ("", "/"),
+            ("healthz", "/healthz"),
+            ("/a b?c=d e", "/a%20b?c=d%20e"),
+            ("/x#y", "/x"),
+            ("/%20ü", "/%20%C3%BC"),
+        ] {
             assert_eq!(path(given), target);
         }
     }

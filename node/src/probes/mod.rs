@@ -73,7 +73,11 @@ impl Health {
     /// What holds before anything was probed: what no probe speaks against.
     pub fn unprobed(container: &Container) -> Self {
         let started = container.startup_probe.is_none();
-        Self { started, ready: started && container.readiness_probe.is_none(), failed: None }
+        Self {
+            started,
+            ready: started && container.readiness_probe.is_none(),
+            failed: None,
+        }
     }
 }
 
@@ -116,7 +120,9 @@ pub struct Probing {
 impl Probing {
     /// Starts the probes a container has; for one without, nothing runs. Must be called within a tokio runtime.
     pub fn start(target: Target, sink: Arc<dyn ProbeSink>) -> Self {
-        let initial = target.before.unwrap_or_else(|| Health::unprobed(&target.container));
+        let initial = target
+            .before
+            .unwrap_or_else(|| Health::unprobed(&target.container));
         let (health, seen) = watch::channel(initial);
         let (terminating, _) = watch::channel(false);
         let shared = Arc::new(Shared { target, sink, health });
@@ -127,7 +133,11 @@ impl Probing {
                 tasks.spawn(worker.run(terminating.subscribe()));
             }
         }
-        Self { health: seen, terminating, _tasks: tasks }
+        Self {
+            health: seen,
+            terminating,
+            _tasks: tasks,
+        }
     }
 
     /// What is known now.
@@ -181,7 +191,14 @@ impl Worker {
             first += period.mul_f64(rand::random());
         }
         let tally = Tally::new(probe.success_threshold, probe.failure_threshold);
-        Self { kind, check, tally, first, period, shared }
+        Self {
+            kind,
+            check,
+            tally,
+            first,
+            period,
+            shared,
+        }
     }
 
     async fn run(mut self, terminating: watch::Receiver<bool>) {
@@ -211,7 +228,11 @@ impl Worker {
             ticks.tick().await;
             let outcome = self.check.run().await;
             self.tell(&outcome);
-            if self.tally.record(&outcome).is_some_and(|verdict| self.apply(verdict)) {
+            if self
+                .tally
+                .record(&outcome)
+                .is_some_and(|verdict| self.apply(verdict))
+            {
                 return;
             }
         }
@@ -246,17 +267,25 @@ impl Worker {
             Outcome::Success => return,
             Outcome::Warning(text) => ("ProbeWarning", format!("{title} probe warning: {text}")),
             Outcome::Failure(text) => ("Unhealthy", format!("{title} probe failed: {text}")),
-            Outcome::Error(text) => {
-                ("Unhealthy", format!("{title} probe errored and resulted in unknown state: {text}"))
-            }
+            Outcome::Error(text) => (
+                "Unhealthy",
+                format!("{title} probe errored and resulted in unknown state: {text}"),
+            ),
         };
-        self.shared.sink.event(&self.shared.target.container.name, ProbeEvent { reason, message });
+        self.shared
+            .sink
+            .event(&self.shared.target.container.name, ProbeEvent { reason, message });
     }
 }
 
 /// A number of seconds, or the default where it is absent or makes no sense.
 fn seconds(given: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(given.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0).unwrap_or(default))
+    Duration::from_secs(
+        given
+            .and_then(|s| u64::try_from(s).ok())
+            .filter(|s| *s > 0)
+            .unwrap_or(default),
+    )
 }
 
 fn age(since: Timestamp) -> Duration {

@@ -21,8 +21,18 @@ pub struct Tally {
 impl Tally {
     /// Thresholds default to 1 and 3 (API reference, Probe).
     pub fn new(success: Option<i32>, failure: Option<i32>) -> Self {
-        let or = |given: Option<i32>, default| given.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default);
-        Self { success_threshold: or(success, 1), failure_threshold: or(failure, 3), last: None, run: 0 }
+        let or = |given: Option<i32>, default| {
+            given
+                .and_then(|n| u32::try_from(n).ok())
+                .filter(|n| *n > 0)
+                .unwrap_or(default)
+        };
+        Self {
+            success_threshold: or(success, 1),
+            failure_threshold: or(failure, 3),
+            last: None,
+            run: 0,
+        }
     }
 
     /// Counts an outcome; says the verdict once it is reached, and at every outcome that confirms it. An
@@ -33,7 +43,11 @@ impl Tally {
             Outcome::Failure(_) => Verdict::Failed,
             Outcome::Error(_) => return None,
         };
-        self.run = if self.last == Some(now) { self.run.saturating_add(1) } else { 1 };
+        self.run = if self.last == Some(now) {
+            self.run.saturating_add(1)
+        } else {
+            1
+        };
         self.last = Some(now);
         let threshold = match now {
             Verdict::Passed => self.success_threshold,

@@ -26,7 +26,10 @@ impl ProbeSink for Heard {
 
 fn start(container: Value, before: Option<Health>) -> (Probing, mpsc::UnboundedReceiver<Health>, Arc<Heard>) {
     let (health, changes) = mpsc::unbounded_channel();
-    let heard = Arc::new(Heard { health, events: Mutex::default() });
+    let heard = Arc::new(Heard {
+        health,
+        events: Mutex::default(),
+    });
     let target = Target {
         container: serde_json::from_value(container).unwrap(),
         container_id: "id".into(),
@@ -48,7 +51,10 @@ async fn serve(answers: Vec<String>) -> (u16, mpsc::UnboundedReceiver<String>) {
             let mut buffer = vec![0; 4096];
             let length = stream.read(&mut buffer).await.unwrap();
             let _ = requests.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
-            stream.write_all(answers[n.min(answers.len() - 1)].as_bytes()).await.unwrap();
+            stream
+                .write_all(answers[n.min(answers.len() - 1)].as_bytes())
+                .await
+                .unwrap();
         }
     });
     (port, seen)
@@ -59,13 +65,24 @@ fn status(line: &str) -> String {
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 #[tokio::test]
 async fn a_container_without_probes_is_ready_at_once() {
     let (probing, ..) = start(json!({"name": "c"}), None);
-    assert_eq!(probing.health(), Health { started: true, ready: true, failed: None });
+    assert_eq!(
+        probing.health(),
+        Health {
+            started: true,
+            ready: true,
+            failed: None
+        }
+    );
 }
 
 #[tokio::test]
@@ -75,14 +92,30 @@ async fn readiness_follows_the_status_code() {
     let probe = json!({"httpGet": {"port": port, "path": "/ready", "httpHeaders": [{"name": "Host", "value": "me"},
         {"name": "X-A", "value": "b"}]}, "periodSeconds": 1, "failureThreshold": 1});
     let (probing, mut changes, heard) = start(json!({"name": "c", "readinessProbe": probe}), None);
-    assert_eq!(probing.health(), Health { started: true, ready: false, failed: None });
+    assert_eq!(
+        probing.health(),
+        Health {
+            started: true,
+            ready: false,
+            failed: None
+        }
+    );
     assert!(changes.recv().await.unwrap().ready);
     assert!(!changes.recv().await.unwrap().ready);
     let events = heard.events.lock().unwrap().clone();
     assert_eq!(events[0].reason, "Unhealthy");
-    assert_eq!(events[0].message, "Readiness probe failed: HTTP probe failed with statuscode: 500");
+    assert_eq!(
+        events[0].message,
+        "Readiness probe failed: HTTP probe failed with statuscode: 500"
+    );
     let request = requests.recv().await.unwrap().to_lowercase();
-    for line in ["get /ready http/1.1", "host: me", "x-a: b", "user-agent: kube-probe/1.36", "accept: */*"] {
+    for line in [
+        "get /ready http/1.1",
+        "host: me",
+        "x-a: b",
+        "user-agent: kube-probe/1.36",
+        "accept: */*",
+    ] {
         assert!(request.contains(line), "{line} in {request}");
     }
 }
@@ -90,10 +123,18 @@ async fn readiness_follows_the_status_code() {
 #[tokio::test]
 async fn liveness_fails_for_good_after_its_threshold() {
     let port = free_port();
-    let probe = json!({"httpGet": {"port": port, "path": "/live"}, "periodSeconds": 1, "failureThreshold": 2});
+    let probe =
+        json!({"httpGet": {"port": port, "path": "/live"}, "periodSeconds": 1, "failureThreshold": 2});
     let (_probing, mut changes, heard) = start(json!({"name": "c", "livenessProbe": probe}), None);
     let health = changes.recv().await.unwrap();
-    assert_eq!(health, Health { started: true, ready: true, failed: Some(Kind::Liveness) });
+    assert_eq!(
+        health,
+        Health {
+            started: true,
+            ready: true,
+            failed: Some(Kind::Liveness)
+        }
+    );
     let events = heard.events.lock().unwrap().clone();
     assert_eq!(events.len(), 2);
     let expected = format!(
@@ -106,13 +147,41 @@ async fn liveness_fails_for_good_after_its_threshold() {
 async fn nothing_else_is_probed_before_the_startup_probe_has_passed() {
     let (port, mut requests) = serve(vec![status("503 not yet"), status("200 ok")]).await;
     let probe = |path: &str| json!({"httpGet": {"port": port, "path": path}, "periodSeconds": 1});
-    let container = json!({"name": "c", "startupProbe": probe("/startup"), "readinessProbe": probe("/ready")});
+    let container =
+        json!({"name": "c", "startupProbe": probe("/startup"), "readinessProbe": probe("/ready")});
     let (probing, mut changes, _) = start(container, None);
-    assert_eq!(probing.health(), Health { started: false, ready: false, failed: None });
-    assert_eq!(changes.recv().await.unwrap(), Health { started: true, ready: false, failed: None });
-    assert_eq!(changes.recv().await.unwrap(), Health { started: true, ready: true, failed: None });
+    assert_eq!(
+        probing.health(),
+        Health {
+            started: false,
+            ready: false,
+            failed: None
+        }
+    );
+    assert_eq!(
+        changes.recv().await.unwrap(),
+        Health {
+            started: true,
+            ready: false,
+            failed: None
+        }
+    );
+    assert_eq!(
+        changes.recv().await.unwrap(),
+        Health {
+            started: true,
+            ready: true,
+            failed: None
+        }
+    );
     for path in ["/startup", "/startup", "/ready"] {
-        assert!(requests.recv().await.unwrap().starts_with(&format!("GET {path} ")));
+        assert!(
+            requests
+                .recv()
+                .await
+                .unwrap()
+                .starts_with(&format!("GET {path} "))
+        );
     }
 }
 
@@ -154,7 +223,10 @@ async fn redirects_are_followed_on_the_host_and_end_elsewhere() {
     assert!(requests.recv().await.unwrap().starts_with("GET /next "));
     let event = heard.events.lock().unwrap()[0].clone();
     assert_eq!(event.reason, "ProbeWarning");
-    assert_eq!(event.message, "Readiness probe warning: Probe terminated redirects, Response body: ");
+    assert_eq!(
+        event.message,
+        "Readiness probe warning: Probe terminated redirects, Response body: "
+    );
 }
 
 #[tokio::test]
@@ -165,17 +237,33 @@ async fn https_is_probed_without_verification() {
     let (_probing, mut changes, heard) = start(json!({"name": "c", "livenessProbe": probe}), None);
     assert!(changes.recv().await.unwrap().failed.is_some());
     let message = heard.events.lock().unwrap()[0].message.clone();
-    assert!(message.starts_with(&format!("Liveness probe failed: Get \"https://127.0.0.1:{port}/\": ")), "{message}");
+    assert!(
+        message.starts_with(&format!(
+            "Liveness probe failed: Get \"https://127.0.0.1:{port}/\": "
+        )),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn what_a_restarted_agent_knew_holds_until_a_probe_says_otherwise() {
-    let before = Health { started: true, ready: true, failed: None };
+    let before = Health {
+        started: true,
+        ready: true,
+        failed: None,
+    };
     let probe = json!({"tcpSocket": {"port": free_port()}, "periodSeconds": 1, "failureThreshold": 1});
     let container = json!({"name": "c", "startupProbe": probe, "readinessProbe": probe});
     let (probing, mut changes, _) = start(container, Some(before));
     assert_eq!(probing.health(), before);
-    assert_eq!(changes.recv().await.unwrap(), Health { started: true, ready: false, failed: None });
+    assert_eq!(
+        changes.recv().await.unwrap(),
+        Health {
+            started: true,
+            ready: false,
+            failed: None
+        }
+    );
 }
 
 #[tokio::test]
@@ -187,5 +275,12 @@ async fn a_terminating_pod_is_not_restarted_by_its_liveness_probe() {
     let (probing, mut changes, _) = start(container, None);
     probing.pod_is_terminating();
     assert!(changes.recv().await.unwrap().ready);
-    assert_eq!(changes.recv().await.unwrap(), Health { started: true, ready: false, failed: None });
+    assert_eq!(
+        changes.recv().await.unwrap(),
+        Health {
+            started: true,
+            ready: false,
+            failed: None
+        }
+    );
 }

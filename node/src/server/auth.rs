@@ -61,7 +61,10 @@ fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'st
 }
 
 fn pem(what: &'static str, error: io::Error) -> TlsError {
-    TlsError::Pem { what, reason: error.to_string() }
+    TlsError::Pem {
+        what,
+        reason: error.to_string(),
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -69,19 +72,33 @@ fn pem(what: &'static str, error: io::Error) -> TlsError {
 pub enum Caller {
     /// No certificate was shown.
     Unknown,
-    Known { name: String, groups: Vec<String> },
+    Known {
+        name: String,
+        groups: Vec<String>,
+    },
 }
 
 impl Caller {
     /// The subject of a verified certificate: CN is the user, each O a group (documentation: Authenticating).
     pub fn of(chain: Option<&[CertificateDer<'_>]>) -> Self {
-        let Some(first) = chain.and_then(<[_]>::first) else { return Self::Unknown };
-        let Ok((_, certificate)) = X509Certificate::from_der(first) else { return Self::Unknown };
+        let Some(first) = chain.and_then(<[_]>::first) else {
+            return Self::Unknown;
+        };
+        let Ok((_, certificate)) = X509Certificate::from_der(first) else {
+            return Self::Unknown;
+        };
         let subject = certificate.subject();
         let name = subject.iter_common_name().find_map(|cn| cn.as_str().ok());
-        let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+        let groups = subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .map(str::to_owned)
+            .collect();
         match name {
-            Some(name) => Self::Known { name: name.to_owned(), groups },
+            Some(name) => Self::Known {
+                name: name.to_owned(),
+                groups,
+            },
             None => Self::Unknown,
         }
     }
@@ -99,14 +116,21 @@ mod tests {
     use super::*;
 
     fn known(name: &str, groups: &[&str]) -> Caller {
-        Caller::Known { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect() }
+        Caller::Known {
+            name: name.into(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+        }
     }
 
     #[test]
     fn the_api_server_and_administrators_get_in() {
         assert!(known(API_SERVER, &[]).is_allowed());
         assert!(known("admin", &["dev", ADMINISTRATORS]).is_allowed());
-        for other in [Caller::Unknown, known("system:node:n", &["system:nodes"]), known(ADMINISTRATORS, &[API_SERVER])] {
+        for other in [
+            Caller::Unknown,
+            known("system:node:n", &["system:nodes"]),
+            known(ADMINISTRATORS, &[API_SERVER]),
+        ] {
             assert!(!other.is_allowed(), "{other:?}");
         }
     }

@@ -113,7 +113,9 @@ async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, sh
     let mut connections = JoinSet::new();
     let accepting = async {
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let Ok(permit) = room.clone().acquire_owned().await else {
+                return;
+            };
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let connection = connection(stream, acceptor.clone(), router.clone());
@@ -147,7 +149,10 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     let caller = auth::Caller::of(stream.get_ref().1.peer_certificates());
     let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new());
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(error, "connection to the kubelet API ended");

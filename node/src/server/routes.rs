@@ -26,7 +26,10 @@ pub fn router(table: Table) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(container_logs),
+        )
         .layer(middleware::from_fn(authorise))
         .with_state(table)
 }
@@ -37,8 +40,13 @@ async fn authorise(Extension(caller): Extension<Caller>, request: Request, next:
         Caller::Unknown => (StatusCode::UNAUTHORIZED, "Unauthorized").into_response(),
         _ if caller.is_allowed() => next.run(request).await,
         Caller::Known { name, .. } => {
-            let subresource = if request.uri().path().starts_with("/containerLogs/") { "log" } else { "proxy" };
-            let text = format!("Forbidden (user={name}, verb=get, resource=nodes, subresource(s)=[{subresource}])");
+            let subresource = if request.uri().path().starts_with("/containerLogs/") {
+                "log"
+            } else {
+                "proxy"
+            };
+            let text =
+                format!("Forbidden (user={name}, verb=get, resource=nodes, subresource(s)=[{subresource}])");
             (StatusCode::FORBIDDEN, text).into_response()
         }
     }
@@ -63,12 +71,18 @@ async fn container_logs(
         .pod(&namespace, &name)
         .ok_or_else(|| missing(format!("pod {name:?} does not exist in namespace {namespace:?}")))?;
     if !logs::has_container(&pod, &container) {
-        return Err(missing(format!("container {container:?} not found in pod {name:?}")));
+        return Err(missing(format!(
+            "container {container:?} not found in pod {name:?}"
+        )));
     }
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let id = logs::choose(&pod, &container, query.previous).map_err(bad)?;
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let gone = || missing(format!("the log of container {container:?} in pod {name:?} is no longer on this node"));
+    let gone = || {
+        missing(format!(
+            "the log of container {container:?} in pod {name:?} is no longer on this node"
+        ))
+    };
     let file = table.log(uid, &container, id).ok_or_else(gone)?;
     let stream = logs::open(file, query).await.map_err(|error| {
         tracing::warn!(%error, namespace, pod = name, container, "cannot read a container's log");

@@ -9,9 +9,7 @@ use std::sync::Mutex;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -32,16 +30,27 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     fn issue(&self, cn: &str, organisation: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["node".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, cn);
-        params.distinguished_name.push(DnType::OrganizationName, organisation);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, organisation);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        (
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 }
 
@@ -57,7 +66,12 @@ impl PodTable for Table {
     }
 
     fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.pods.lock().unwrap().get(name).filter(|_| namespace == "default").cloned()
+        self.pods
+            .lock()
+            .unwrap()
+            .get(name)
+            .filter(|_| namespace == "default")
+            .cloned()
     }
 
     fn log(&self, _: &str, _: &str, container_id: &str) -> Option<LogFile> {
@@ -81,10 +95,23 @@ impl Cluster {
         let (cert_pem, key_pem) = authority.issue("system:node:node", "system:nodes");
         let table = Arc::new(Table::default());
         let listen = "127.0.0.1:0".parse().unwrap();
-        let options = ServerOptions { listen, cert_pem, key_pem, ca_pem: authority.pem.clone() };
+        let options = ServerOptions {
+            listen,
+            cert_pem,
+            key_pem,
+            ca_pem: authority.pem.clone(),
+        };
         let shutdown = CancellationToken::new();
-        let server = KubeletServer::start(options, table.clone(), shutdown.clone()).await.unwrap();
-        Self { authority, table, server, logs: tempfile::tempdir().unwrap(), shutdown }
+        let server = KubeletServer::start(options, table.clone(), shutdown.clone())
+            .await
+            .unwrap();
+        Self {
+            authority,
+            table,
+            server,
+            logs: tempfile::tempdir().unwrap(),
+            shutdown,
+        }
     }
 
     /// A running Pod `p` with a container `c` whose log is `LINES`.
@@ -93,7 +120,11 @@ impl Cluster {
         fs::write(self.log_path(), LINES).unwrap();
         self.add_pod(json!({"running": {}}));
         let (running, receiver) = watch::channel(true);
-        let file = LogFile { root: self.logs.path().into(), path: "c/0.log".into(), running: receiver };
+        let file = LogFile {
+            root: self.logs.path().into(),
+            path: "c/0.log".into(),
+            running: receiver,
+        };
         self.table.logs.lock().unwrap().insert("id".into(), file);
         running
     }
@@ -103,7 +134,11 @@ impl Cluster {
             "containerID": "amphipod://id", "state": state});
         let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"},
             "spec": {"containers": [{"name": "c"}]}, "status": {"containerStatuses": [status]}});
-        self.table.pods.lock().unwrap().insert("p".into(), Arc::new(serde_json::from_value(pod).unwrap()));
+        self.table
+            .pods
+            .lock()
+            .unwrap()
+            .insert("p".into(), Arc::new(serde_json::from_value(pod).unwrap()));
     }
 
     fn log_path(&self) -> PathBuf {
@@ -114,16 +149,26 @@ impl Cluster {
         let identity = who.map(|(cn, o)| self.authority.issue(cn, o));
         let stream = TcpStream::connect(self.server.local_addr).await.unwrap();
         let connector = TlsConnector::from(Arc::new(client(&self.authority.pem, identity)));
-        let stream = connector.connect(ServerName::try_from("node").unwrap(), stream).await.unwrap();
+        let stream = connector
+            .connect(ServerName::try_from("node").unwrap(), stream)
+            .await
+            .unwrap();
         let shake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = shake.await.unwrap();
         tokio::spawn(connection);
-        let request = Request::get(path).header("host", "node").body(Empty::<Bytes>::new()).unwrap();
+        let request = Request::get(path)
+            .header("host", "node")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
         sender.send_request(request).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
-        text(self.request(Some(("kube-apiserver-kubelet-client", "x")), path).await).await
+        text(
+            self.request(Some(("kube-apiserver-kubelet-client", "x")), path)
+                .await,
+        )
+        .await
     }
 }
 
@@ -135,7 +180,9 @@ impl Drop for Cluster {
 
 fn client(ca: &str, identity: Option<(String, String)>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -160,12 +207,19 @@ async fn text(response: http::Response<Incoming>) -> (StatusCode, String) {
 
 /// The next bytes of a body, or None at its end.
 async fn next(body: &mut Incoming) -> Option<String> {
-    let frame = timeout(Duration::from_secs(20), body.frame()).await.expect("something comes")?;
+    let frame = timeout(Duration::from_secs(20), body.frame())
+        .await
+        .expect("something comes")?;
     Some(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
 }
 
 fn append(path: &Path, text: &str) {
-    OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
 }
 
 #[tokio::test]
@@ -178,11 +232,18 @@ async fn only_the_api_server_and_administrators_get_in() {
         (Some(("someone", "system:masters")), StatusCode::OK),
     ] {
         for path in ["/healthz", "/pods"] {
-            assert_eq!(cluster.request(who, path).await.status(), expected, "{who:?} {path}");
+            assert_eq!(
+                cluster.request(who, path).await.status(),
+                expected,
+                "{who:?} {path}"
+            );
         }
     }
     let (_, text) = text(cluster.request(Some(("eve", "x")), "/containerLogs/a/b/c").await).await;
-    assert_eq!(text, "Forbidden (user=eve, verb=get, resource=nodes, subresource(s)=[log])");
+    assert_eq!(
+        text,
+        "Forbidden (user=eve, verb=get, resource=nodes, subresource(s)=[log])"
+    );
 }
 
 #[tokio::test]
@@ -193,9 +254,15 @@ async fn a_certificate_of_another_ca_does_not_get_in() {
     let connector = TlsConnector::from(Arc::new(client(&cluster.authority.pem, Some(identity))));
     let name = ServerName::try_from("node").unwrap();
     // With TLS 1.3 the refusal may come with the first read only.
-    let Ok(mut stream) = connector.connect(name, stream).await else { return };
+    let Ok(mut stream) = connector.connect(name, stream).await else {
+        return;
+    };
     let mut byte = [0];
-    assert!(tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.is_err());
+    assert!(
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -244,7 +311,10 @@ async fn what_there_is_no_log_of_is_said() {
     cluster.add_pod(json!({"waiting": {"reason": "ContainerCreating"}}));
     let (status, text) = cluster.get("/containerLogs/default/p/c").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(text, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating");
+    assert_eq!(
+        text,
+        "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"
+    );
 }
 
 #[tokio::test]
@@ -265,7 +335,10 @@ async fn following_ends_with_the_container_and_shows_all_it_wrote() {
     let cluster = Cluster::start().await;
     let running = cluster.with_log();
     let who = Some(("admin", "system:masters"));
-    let mut body = cluster.request(who, "/containerLogs/default/p/c?follow=true&tailLines=1").await.into_body();
+    let mut body = cluster
+        .request(who, "/containerLogs/default/p/c?follow=true&tailLines=1")
+        .await
+        .into_body();
     assert_eq!(next(&mut body).await.unwrap(), "two\n");
     append(&cluster.log_path(), "2026-01-01T00:00:02Z stdout F thr");
     append(&cluster.log_path(), "ee\n");
@@ -281,13 +354,19 @@ async fn following_survives_a_rotation() {
     let cluster = Cluster::start().await;
     let running = cluster.with_log();
     let who = Some(("admin", "system:masters"));
-    let mut body = cluster.request(who, "/containerLogs/default/p/c?follow=true").await.into_body();
+    let mut body = cluster
+        .request(who, "/containerLogs/default/p/c?follow=true")
+        .await
+        .into_body();
     assert_eq!(next(&mut body).await.unwrap(), "one\ntwo\n");
     let rotated = cluster.logs.path().join("c/0.log.old");
     fs::rename(cluster.log_path(), &rotated).unwrap();
     append(&rotated, "2026-01-01T00:00:02Z stdout F before\n");
     let new = cluster.logs.path().join("c/new");
-    File::create(&new).unwrap().write_all(b"2026-01-01T00:00:03Z stdout F after\n").unwrap();
+    File::create(&new)
+        .unwrap()
+        .write_all(b"2026-01-01T00:00:03Z stdout F after\n")
+        .unwrap();
     fs::rename(&new, cluster.log_path()).unwrap();
     assert_eq!(next(&mut body).await.unwrap(), "before\n");
     assert_eq!(next(&mut body).await.unwrap(), "after\n");
@@ -300,9 +379,14 @@ async fn shutdown_closes_what_is_open() {
     let cluster = Cluster::start().await;
     let _running = cluster.with_log();
     let who = Some(("admin", "system:masters"));
-    let mut body = cluster.request(who, "/containerLogs/default/p/c?follow=true").await.into_body();
+    let mut body = cluster
+        .request(who, "/containerLogs/default/p/c?follow=true")
+        .await
+        .into_body();
     assert!(next(&mut body).await.is_some());
     cluster.shutdown.cancel();
-    let end = timeout(Duration::from_secs(20), body.frame()).await.expect("the connection is closed");
+    let end = timeout(Duration::from_secs(20), body.frame())
+        .await
+        .expect("the connection is closed");
     assert!(end.is_none_or(|frame| frame.is_err()));
 }

@@ -25,7 +25,6 @@ const ELEMENTS_AT_ONCE: usize = 150;
 pub enum Hook {
     Prerouting = 0,
     Input = 1,
-    Forward = 2,
     Output = 3,
     Postrouting = 4,
 }
@@ -45,9 +44,20 @@ pub enum SetKind {
     /// Keys to verdicts.
     Verdicts { key: u32, shown: u32 },
     /// Keys to fixed bytes.
-    Map { key: u32, shown: u32, value: u32, value_shown: u32 },
+    Map {
+        key: u32,
+        shown: u32,
+        value: u32,
+        value_shown: u32,
+    },
     /// Like `Map`, filled by rules; entries end after their time.
-    Memory { key: u32, shown: u32, value: u32, value_shown: u32, size: u32 },
+    Memory {
+        key: u32,
+        shown: u32,
+        value: u32,
+        value_shown: u32,
+        size: u32,
+    },
 }
 
 /// What an element of a map maps to.
@@ -75,9 +85,22 @@ pub struct Batch {
 
 /// Starts a transaction on a table, which is made where there is none.
 pub fn add_table(table: &str) -> Batch {
-    let mut batch = Batch { table: table.to_owned(), bytes: Vec::new(), steps: Vec::new(), anonymous: 0 };
+    let mut batch = Batch {
+        table: table.to_owned(),
+        bytes: Vec::new(),
+        steps: Vec::new(),
+        anonymous: 0,
+    };
     let edge = batch.header("begin", BATCH_BEGIN, REQUEST);
-    message(&mut batch.bytes, Header { family: 0, resource: SUBSYSTEM, ..edge }, Attributes::default());
+    message(
+        &mut batch.bytes,
+        Header {
+            family: 0,
+            resource: SUBSYSTEM,
+            ..edge
+        },
+        Attributes::default(),
+    );
     let name = Attributes::default().text(1, table);
     batch.push("make the table", kind::NEW_TABLE, CREATE | ACK, name);
     batch
@@ -111,7 +134,9 @@ impl Batch {
 
     /// Makes a chain packets pass at a hook, or empties the one there is.
     pub fn base_chain(&mut self, name: &str, kind: ChainKind, hook: Hook, priority: i32) {
-        let place = Attributes::default().u32(1, hook as u32).bytes(2, &priority.to_be_bytes());
+        let place = Attributes::default()
+            .u32(1, hook as u32)
+            .bytes(2, &priority.to_be_bytes());
         let kind = match kind {
             ChainKind::Filter => "filter",
             ChainKind::Nat => "nat",
@@ -136,9 +161,16 @@ impl Batch {
     pub fn rule(&mut self, chain: &str, expressions: impl IntoIterator<Item = Expression>) {
         let list = expressions
             .into_iter()
-            .fold(Attributes::default(), |list, expression| list.nest(LIST_ELEMENT, expression.encode()));
+            .fold(Attributes::default(), |list, expression| {
+                list.nest(LIST_ELEMENT, expression.encode())
+            });
         let rule = self.of_table().text(2, chain).nest(4, list);
-        self.push(format!("add a rule to chain {chain}"), kind::NEW_RULE, CREATE | APPEND, rule);
+        self.push(
+            format!("add a rule to chain {chain}"),
+            kind::NEW_RULE,
+            CREATE | APPEND,
+            rule,
+        );
     }
 
     /// Makes a set, or leaves the one there is.
@@ -169,7 +201,12 @@ impl Batch {
         let constant = flag::ANONYMOUS | flag::CONSTANT;
         let set = self.describe_set(&name, kind, constant);
         let size = Attributes::default().u32(1, elements.len() as u32);
-        self.push("make an anonymous set", kind::NEW_SET, CREATE, set.nest(9, size).u32(10, id));
+        self.push(
+            "make an anonymous set",
+            kind::NEW_SET,
+            CREATE,
+            set.nest(9, size).u32(10, id),
+        );
         self.add_elements(&name, Some(id), elements);
         (name, id)
     }
@@ -177,16 +214,31 @@ impl Batch {
     /// The bytes to send, and the purpose of each message by its sequence number.
     pub fn finish(mut self) -> (Vec<u8>, Vec<String>) {
         let edge = self.header("commit", BATCH_END, REQUEST);
-        message(&mut self.bytes, Header { family: 0, resource: SUBSYSTEM, ..edge }, Attributes::default());
+        message(
+            &mut self.bytes,
+            Header {
+                family: 0,
+                resource: SUBSYSTEM,
+                ..edge
+            },
+            Attributes::default(),
+        );
         (self.bytes, self.steps)
     }
 
     fn add_elements(&mut self, set: &str, id: Option<u32>, elements: &[Element]) {
         for portion in elements.chunks(ELEMENTS_AT_ONCE) {
-            let list = portion.iter().fold(Attributes::default(), |l, e| l.nest(LIST_ELEMENT, encode(e)));
+            let list = portion
+                .iter()
+                .fold(Attributes::default(), |l, e| l.nest(LIST_ELEMENT, encode(e)));
             let message = self.of_table().text(2, set).nest(3, list);
             let message = message.maybe(id.map(|id| move |a: Attributes| a.u32(4, id)));
-            self.push(format!("add elements to set {set}"), kind::NEW_ELEMENTS, CREATE, message);
+            self.push(
+                format!("add elements to set {set}"),
+                kind::NEW_ELEMENTS,
+                CREATE,
+                message,
+            );
         }
     }
 
@@ -194,15 +246,37 @@ impl Batch {
         let set = self.of_table().text(2, name);
         match kind {
             SetKind::Set { key, shown } => set.u32(3, flags).u32(4, shown).u32(5, key),
-            SetKind::Verdicts { key, shown } => {
-                set.u32(3, flags | flag::MAP).u32(4, shown).u32(5, key).u32(6, VERDICT).u32(7, 0)
-            }
-            SetKind::Map { key, shown, value, value_shown } => {
-                set.u32(3, flags | flag::MAP).u32(4, shown).u32(5, key).u32(6, value_shown).u32(7, value)
-            }
-            SetKind::Memory { key, shown, value, value_shown, size } => {
+            SetKind::Verdicts { key, shown } => set
+                .u32(3, flags | flag::MAP)
+                .u32(4, shown)
+                .u32(5, key)
+                .u32(6, VERDICT)
+                .u32(7, 0),
+            SetKind::Map {
+                key,
+                shown,
+                value,
+                value_shown,
+            } => set
+                .u32(3, flags | flag::MAP)
+                .u32(4, shown)
+                .u32(5, key)
+                .u32(6, value_shown)
+                .u32(7, value),
+            SetKind::Memory {
+                key,
+                shown,
+                value,
+                value_shown,
+                size,
+            } => {
                 let flags = flags | flag::MAP | flag::TIMEOUT | flag::FILLED_BY_RULES;
-                let set = set.u32(3, flags).u32(4, shown).u32(5, key).u32(6, value_shown).u32(7, value);
+                let set = set
+                    .u32(3, flags)
+                    .u32(4, shown)
+                    .u32(5, key)
+                    .u32(6, value_shown)
+                    .u32(7, value);
                 set.nest(9, Attributes::default().u32(1, size))
             }
         }
@@ -222,7 +296,13 @@ impl Batch {
     fn header(&mut self, step: impl Into<String>, kind: u16, flags: u16) -> Header {
         let sequence = self.steps.len() as u32;
         self.steps.push(step.into());
-        Header { kind, flags, sequence, family: FAMILY, resource: 0 }
+        Header {
+            kind,
+            flags,
+            sequence,
+            family: FAMILY,
+            resource: 0,
+        }
     }
 }
 

@@ -36,33 +36,81 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression {
     /// Loads a property.
-    Meta { key: Meta, to: Register },
+    Meta {
+        key: Meta,
+        to: Register,
+    },
     /// Loads the connection's status bits.
-    ConnectionStatus { to: Register },
+    ConnectionStatus {
+        to: Register,
+    },
     /// Loads a field of the IPv4 header.
-    Network { offset: u32, length: u32, to: Register },
+    Network {
+        offset: u32,
+        length: u32,
+        to: Register,
+    },
     /// Loads a field of the TCP, UDP or SCTP header.
-    Transport { offset: u32, length: u32, to: Register },
+    Transport {
+        offset: u32,
+        length: u32,
+        to: Register,
+    },
     /// Loads the kind of the destination address (`RTN_LOCAL` and so on).
-    DestinationKind { to: Register },
+    DestinationKind {
+        to: Register,
+    },
     /// Loads a random number below a bound.
-    Random { below: u32, to: Register },
+    Random {
+        below: u32,
+        to: Register,
+    },
     /// Loads fixed bytes.
-    Load { value: Vec<u8>, to: Register },
+    Load {
+        value: Vec<u8>,
+        to: Register,
+    },
     /// Keeps only the bits of a mask.
-    Mask { register: Register, mask: Vec<u8> },
+    Mask {
+        register: Register,
+        mask: Vec<u8>,
+    },
     /// Goes on only where the register equals, or differs from, a value.
-    Compare { register: Register, equal: bool, value: Vec<u8> },
+    Compare {
+        register: Register,
+        equal: bool,
+        value: Vec<u8>,
+    },
     /// Goes on only where the set holds the key that starts at a register.
-    Member { set: String, id: Option<u32>, key: Register },
+    Member {
+        set: String,
+        id: Option<u32>,
+        key: Register,
+    },
     /// Looks the key up, and loads the value of the map.
-    Map { set: String, id: Option<u32>, key: Register, to: Register },
+    Map {
+        set: String,
+        id: Option<u32>,
+        key: Register,
+        to: Register,
+    },
     /// Looks the key up, and does what the verdict map says.
-    VerdictMap { set: String, key: Register },
+    VerdictMap {
+        set: String,
+        key: Register,
+    },
     /// Adds key and value to a map, or makes them new again.
-    Remember { set: String, key: Register, value: Register, timeout_ms: u64 },
+    Remember {
+        set: String,
+        key: Register,
+        value: Register,
+        timeout_ms: u64,
+    },
     /// Rewrites the destination to address and port in two registers.
-    Destination { address: Register, port: Register },
+    Destination {
+        address: Register,
+        port: Register,
+    },
     /// Rewrites the source to the address of the interface the packet leaves by.
     Masquerade,
     /// Answers with ICMP port unreachable; a TCP client sees its connection refused.
@@ -89,27 +137,50 @@ impl Expression {
             Self::Random { below, to } => ("numgen", new().u32(1, register(*to)).u32(2, *below).u32(3, 1)),
             Self::Load { value, to } => ("immediate", new().u32(1, register(*to)).nest(2, data(value))),
             Self::Mask { register: r, mask } => ("bitwise", bitwise(*r, mask)),
-            Self::Compare { register: r, equal, value } => {
-                ("cmp", new().u32(1, register(*r)).u32(2, u32::from(!equal)).nest(3, data(value)))
-            }
+            Self::Compare {
+                register: r,
+                equal,
+                value,
+            } => (
+                "cmp",
+                new()
+                    .u32(1, register(*r))
+                    .u32(2, u32::from(!equal))
+                    .nest(3, data(value)),
+            ),
             Self::Member { set, id, key } => ("lookup", lookup(set, *id, *key, None)),
             Self::Map { set, id, key, to } => ("lookup", lookup(set, *id, *key, Some(register(*to)))),
             Self::VerdictMap { set, key } => ("lookup", lookup(set, None, *key, Some(VERDICT_REGISTER))),
-            Self::Remember { set, key, value, timeout_ms } => {
-                let update = new().text(1, set).u32(3, 1).u32(4, register(*key)).u32(5, register(*value));
+            Self::Remember {
+                set,
+                key,
+                value,
+                timeout_ms,
+            } => {
+                let update = new()
+                    .text(1, set)
+                    .u32(3, 1)
+                    .u32(4, register(*key))
+                    .u32(5, register(*value));
                 ("dynset", update.u64(6, *timeout_ms))
             }
             // NFT_NAT_DNAT, NFPROTO_IPV4
-            Self::Destination { address, port } => {
-                ("nat", new().u32(1, 1).u32(2, 2).u32(3, register(*address)).u32(5, register(*port)))
-            }
+            Self::Destination { address, port } => (
+                "nat",
+                new()
+                    .u32(1, 1)
+                    .u32(2, 2)
+                    .u32(3, register(*address))
+                    .u32(5, register(*port)),
+            ),
             // NF_NAT_RANGE_PROTO_RANDOM_FULLY
             Self::Masquerade => ("masq", new().u32(1, 1 << 4)),
             // NFT_REJECT_ICMP_UNREACH, ICMP_PORT_UNREACH
             Self::Reject => ("reject", new().u32(1, 0).bytes(2, &[3])),
-            Self::Verdict(verdict) => {
-                ("immediate", new().u32(1, VERDICT_REGISTER).nest(2, verdict_data(verdict)))
-            }
+            Self::Verdict(verdict) => (
+                "immediate",
+                new().u32(1, VERDICT_REGISTER).nest(2, verdict_data(verdict)),
+            ),
         }
     }
 }
@@ -153,11 +224,19 @@ pub mod matches {
     const NAME_LENGTH: usize = 16;
 
     pub fn source_to(to: Register) -> Expression {
-        Expression::Network { offset: 12, length: 4, to }
+        Expression::Network {
+            offset: 12,
+            length: 4,
+            to,
+        }
     }
 
     pub fn destination_to(to: Register) -> Expression {
-        Expression::Network { offset: 16, length: 4, to }
+        Expression::Network {
+            offset: 16,
+            length: 4,
+            to,
+        }
     }
 
     /// Loads destination address, protocol and port into three registers from the first on.
@@ -170,32 +249,61 @@ pub mod matches {
     /// Loads protocol and destination port into two registers.
     pub fn port_key(to: Register) -> Vec<Expression> {
         vec![
-            Expression::Meta { key: Meta::Protocol, to },
-            Expression::Transport { offset: 2, length: 2, to: to + 1 },
+            Expression::Meta {
+                key: Meta::Protocol,
+                to,
+            },
+            Expression::Transport {
+                offset: 2,
+                length: 2,
+                to: to + 1,
+            },
         ]
     }
 
     /// The source, or destination, is in a network, or is not.
-    pub fn within(load: fn(Register) -> Expression, network: ipnet::Ipv4Net, inside: bool) -> Vec<Expression> {
+    pub fn within(
+        load: fn(Register) -> Expression,
+        network: ipnet::Ipv4Net,
+        inside: bool,
+    ) -> Vec<Expression> {
         let mask = network.netmask().octets().to_vec();
         let value: Ipv4Addr = network.network();
         vec![
             load(0),
             Expression::Mask { register: 0, mask },
-            Expression::Compare { register: 0, equal: inside, value: value.octets().to_vec() },
+            Expression::Compare {
+                register: 0,
+                equal: inside,
+                value: value.octets().to_vec(),
+            },
         ]
     }
 
     pub fn to_this_host() -> Vec<Expression> {
         let value = LOCAL.to_ne_bytes().to_vec();
-        vec![Expression::DestinationKind { to: 0 }, Expression::Compare { register: 0, equal: true, value }]
+        vec![
+            Expression::DestinationKind { to: 0 },
+            Expression::Compare {
+                register: 0,
+                equal: true,
+                value,
+            },
+        ]
     }
 
     pub fn destination_rewritten() -> Vec<Expression> {
         vec![
             Expression::ConnectionStatus { to: 0 },
-            Expression::Mask { register: 0, mask: DESTINATION_REWRITTEN.to_ne_bytes().to_vec() },
-            Expression::Compare { register: 0, equal: false, value: vec![0; 4] },
+            Expression::Mask {
+                register: 0,
+                mask: DESTINATION_REWRITTEN.to_ne_bytes().to_vec(),
+            },
+            Expression::Compare {
+                register: 0,
+                equal: false,
+                value: vec![0; 4],
+            },
         ]
     }
 
@@ -203,7 +311,14 @@ pub mod matches {
     pub fn interface(key: Meta, name: &str, equal: bool) -> Vec<Expression> {
         let mut value = name.as_bytes().to_vec();
         value.resize(NAME_LENGTH, 0);
-        vec![Expression::Meta { key, to: 0 }, Expression::Compare { register: 0, equal, value }]
+        vec![
+            Expression::Meta { key, to: 0 },
+            Expression::Compare {
+                register: 0,
+                equal,
+                value,
+            },
+        ]
     }
 }
 
@@ -220,15 +335,23 @@ fn meta_key(key: Meta) -> u32 {
 }
 
 fn payload(base: u32, offset: u32, length: u32, to: Register) -> Attributes {
-    Attributes::default().u32(1, register(to)).u32(2, base).u32(3, offset).u32(4, length)
+    Attributes::default()
+        .u32(1, register(to))
+        .u32(2, base)
+        .u32(3, offset)
+        .u32(4, length)
 }
 
 fn bitwise(r: Register, mask: &[u8]) -> Attributes {
-    let head = Attributes::default().u32(1, register(r)).u32(2, register(r)).u32(3, mask.len() as u32);
+    let head = Attributes::default()
+        .u32(1, register(r))
+        .u32(2, register(r))
+        .u32(3, mask.len() as u32);
     head.nest(4, data(mask)).nest(5, data(&vec![0; mask.len()]))
 }
 
 fn lookup(set: &str, id: Option<u32>, key: Register, to: Option<u32>) -> Attributes {
     let head = Attributes::default().text(1, set).u32(2, register(key));
-    head.maybe(to.map(|to| move |a: Attributes| a.u32(3, to))).maybe(id.map(|id| move |a: Attributes| a.u32(4, id)))
+    head.maybe(to.map(|to| move |a: Attributes| a.u32(3, to)))
+        .maybe(id.map(|id| move |a: Attributes| a.u32(4, id)))
 }

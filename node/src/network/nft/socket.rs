@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
+    socket, sockopt,
 };
 
 use super::batch::{Batch, FAMILY, SUBSYSTEM};
@@ -50,7 +50,9 @@ pub fn apply(batch: Batch) -> Result<(), NftError> {
     let mut buffer = vec![0; DATAGRAM];
     while let Some(length) = receive(&socket, &mut buffer, MsgFlags::MSG_DONTWAIT)? {
         for answer in messages(&buffer[..length]) {
-            check(&answer, |sequence| steps.get(sequence as usize).cloned().unwrap_or_default())?;
+            check(&answer, |sequence| {
+                steps.get(sequence as usize).cloned().unwrap_or_default()
+            })?;
         }
     }
     Ok(())
@@ -58,19 +60,30 @@ pub fn apply(batch: Batch) -> Result<(), NftError> {
 
 /// What a table holds; nothing where there is no such table.
 pub fn existing(table: &str) -> Result<Existing, NftError> {
-    Ok(Existing { chains: names(table, GET_CHAIN, 3)?, sets: names(table, GET_SET, 2)? })
+    Ok(Existing {
+        chains: names(table, GET_CHAIN, 3)?,
+        sets: names(table, GET_SET, 2)?,
+    })
 }
 
 fn names(table: &str, kind: u16, name: u16) -> Result<BTreeSet<String>, NftError> {
     let socket = open()?;
     let mut request = Vec::new();
     let kind = (SUBSYSTEM << 8) | kind;
-    let header = Header { kind, flags: REQUEST_DUMP, sequence: 0, family: FAMILY, resource: 0 };
+    let header = Header {
+        kind,
+        flags: REQUEST_DUMP,
+        sequence: 0,
+        family: FAMILY,
+        resource: 0,
+    };
     message(&mut request, header, Attributes::default());
     send(&socket, &request)?;
     let (mut found, mut buffer) = (BTreeSet::new(), vec![0; DATAGRAM]);
     loop {
-        let Some(length) = receive(&socket, &mut buffer, MsgFlags::empty())? else { return Ok(found) };
+        let Some(length) = receive(&socket, &mut buffer, MsgFlags::empty())? else {
+            return Ok(found);
+        };
         for answer in messages(&buffer[..length]) {
             if answer.kind == DONE {
                 return Ok(found);
@@ -92,17 +105,33 @@ fn check(answer: &Received<'_>, step: impl FnOnce(u32) -> String) -> Result<(), 
     if code == 0 {
         return Ok(());
     }
-    Err(NftError::Refused { step: step(answer.sequence), source: io::Error::from_raw_os_error(-code) })
+    Err(NftError::Refused {
+        step: step(answer.sequence),
+        source: io::Error::from_raw_os_error(-code),
+    })
 }
 
 fn open() -> Result<OwnedFd, NftError> {
-    let failed = |step| move |e: Errno| NftError::Socket { step, source: e.into() };
+    let failed = |step| {
+        move |e: Errno| NftError::Socket {
+            step,
+            source: e.into(),
+        }
+    };
     let protocol = SockProtocol::NetlinkNetFilter;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
-        .map_err(failed("open a socket to nf_tables"))?;
+    let fd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )
+    .map_err(failed("open a socket to nf_tables"))?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed("bind a socket to nf_tables"))?;
     // Beyond the system's limit where we may; where not, small transactions still fit.
-    for forced in [setsockopt(&fd, sockopt::SndBufForce, &BUFFER), setsockopt(&fd, sockopt::RcvBufForce, &BUFFER)] {
+    for forced in [
+        setsockopt(&fd, sockopt::SndBufForce, &BUFFER),
+        setsockopt(&fd, sockopt::RcvBufForce, &BUFFER),
+    ] {
         if let Err(error) = forced {
             tracing::debug!(%error, "netlink buffers stay at the system's limit");
         }
@@ -111,9 +140,17 @@ fn open() -> Result<OwnedFd, NftError> {
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), NftError> {
-    sendto(socket.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())
-        .map(drop)
-        .map_err(|e| NftError::Socket { step: "send to nf_tables", source: e.into() })
+    sendto(
+        socket.as_raw_fd(),
+        bytes,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )
+    .map(drop)
+    .map_err(|e| NftError::Socket {
+        step: "send to nf_tables",
+        source: e.into(),
+    })
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8], flags: MsgFlags) -> Result<Option<usize>, NftError> {
@@ -122,7 +159,12 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8], flags: MsgFlags) -> Result<Optio
             Ok(length) => return Ok(Some(length)),
             Err(Errno::EAGAIN) => return Ok(None),
             Err(Errno::EINTR) => {}
-            Err(e) => return Err(NftError::Socket { step: "hear from nf_tables", source: e.into() }),
+            Err(e) => {
+                return Err(NftError::Socket {
+                    step: "hear from nf_tables",
+                    source: e.into(),
+                });
+            }
         }
     }
 }

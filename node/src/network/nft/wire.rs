@@ -100,13 +100,17 @@ pub fn messages(mut datagram: &[u8]) -> Vec<Received<'_>> {
     let mut found = Vec::new();
     while let Some(head) = datagram.get(..16) {
         let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        let Some(body) = datagram.get(16..length) else { break };
+        let Some(body) = datagram.get(16..length) else {
+            break;
+        };
         found.push(Received {
             kind: u16::from_ne_bytes([head[4], head[5]]),
             sequence: u32::from_ne_bytes([head[8], head[9], head[10], head[11]]),
             body,
         });
-        datagram = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+        datagram = datagram
+            .get(length.next_multiple_of(ALIGNMENT)..)
+            .unwrap_or_default();
     }
     found
 }
@@ -118,7 +122,9 @@ pub fn find_text(attributes: &[u8], kind: u16) -> Option<&str> {
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         let value = rest.get(4..length)?;
         if u16::from_ne_bytes([head[2], head[3]]) & !NESTED == kind {
-            return std::str::from_utf8(value).ok().map(|text| text.trim_end_matches('\0'));
+            return std::str::from_utf8(value)
+                .ok()
+                .map(|text| text.trim_end_matches('\0'));
         }
         rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
     }
@@ -132,13 +138,32 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let attributes = Attributes::default().u32(2, 7).text(1, "table").nest(3, Attributes::default().u64(1, 9));
+        let attributes = Attributes::default()
+            .u32(2, 7)
+            .text(1, "table")
+            .nest(3, Attributes::default().u64(1, 9));
         let mut out = Vec::new();
-        let header = Header { kind: 0xa00, flags: 1, sequence: 42, family: 2, resource: 0 };
+        let header = Header {
+            kind: 0xa00,
+            flags: 1,
+            sequence: 42,
+            family: 2,
+            resource: 0,
+        };
         message(&mut out, header, attributes.clone());
-        message(&mut out, Header { sequence: 43, ..header }, Attributes::default());
+        message(
+            &mut out,
+            Header {
+                sequence: 43,
+                ..header
+            },
+            Attributes::default(),
+        );
         let read = messages(&out);
-        assert_eq!(read.iter().map(|m| (m.kind, m.sequence)).collect::<Vec<_>>(), [(0xa00, 42), (0xa00, 43)]);
+        assert_eq!(
+            read.iter().map(|m| (m.kind, m.sequence)).collect::<Vec<_>>(),
+            [(0xa00, 42), (0xa00, 43)]
+        );
         assert_eq!(&read[0].body[4..], attributes.into_bytes());
         assert_eq!(find_text(&read[0].body[4..], 1), Some("table"));
         assert_eq!(find_text(&read[0].body[4..], 9), None);

@@ -36,7 +36,13 @@ pub async fn run(network: Arc<Network>, client: Client, node: String, shutdown: 
     let (services, service_changes) = reflect::<Service>(client.clone());
     let (slices, slice_changes) = reflect::<EndpointSlice>(client);
     let changes = stream::select(service_changes, slice_changes);
-    let mut follow = Follow { network, services, slices, node, applied: None };
+    let mut follow = Follow {
+        network,
+        services,
+        slices,
+        node,
+        applied: None,
+    };
     tokio::select! {
         () = follow.run(changes) => {}
         () = shutdown.cancelled() => {}
@@ -81,12 +87,17 @@ impl Follow {
             return None;
         }
         let (services, slices) = (self.services.state(), self.slices.state());
-        let wanted = rules(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &self.node);
+        let wanted = rules(
+            services.iter().map(AsRef::as_ref),
+            slices.iter().map(AsRef::as_ref),
+            &self.node,
+        );
         if self.applied.as_ref() == Some(&wanted) {
             return None;
         }
         let network = self.network.clone();
-        let result = tokio::task::spawn_blocking(move || network.apply_services(&wanted).map(|()| wanted)).await;
+        let result =
+            tokio::task::spawn_blocking(move || network.apply_services(&wanted).map(|()| wanted)).await;
         match result {
             Ok(Ok(wanted)) => {
                 tracing::debug!(balancers = wanted.balancers.len(), "Service rules replaced");
@@ -110,7 +121,13 @@ impl Network {
     pub fn apply_services(&self, ruleset: &Ruleset) -> Result<(), NftError> {
         let table = self.names.table();
         let existing = nft::existing(&table)?;
-        nft::apply(program(&table, self.config.pod_cidr, self.config.service_cidr, ruleset, &existing))
+        nft::apply(program(
+            &table,
+            self.config.pod_cidr,
+            self.config.service_cidr,
+            ruleset,
+            &existing,
+        ))
     }
 }
 
@@ -125,17 +142,24 @@ where
 /// A local copy of all objects of a kind, and a stream that ticks when it may have changed.
 fn reflect<K>(client: Client) -> (Store<K>, impl Stream<Item = ()> + Send + 'static)
 where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let (store, writer) = reflector::store();
     let events = watcher(Api::<K>::all(client), watcher::Config::default());
-    let changes = reflector::reflector(writer, events.default_backoff()).filter_map(async |event| match event {
-        Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(()),
-        Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
-        Err(error) => {
-            tracing::debug!(%error, kind = std::any::type_name::<K>(), "watch interrupted; trying again");
-            None
-        }
-    });
+    let changes =
+        reflector::reflector(writer, events.default_backoff()).filter_map(async |event| match event {
+            Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(()),
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+            Err(error) => {
+                tracing::debug!(%error, kind = std::any::type_name::<K>(), "watch interrupted; trying again");
+                None
+            }
+        });
     (store, changes.boxed())
 }

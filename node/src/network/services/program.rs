@@ -11,13 +11,15 @@ use ipnet::Ipv4Net;
 
 use super::ruleset::{Balancer, Protocol, Ruleset};
 use crate::network::nft::{
-    Batch, ChainKind, Element, Existing, Expression, Hook, Meta, NftError, SetKind, Value, Verdict, add_table, apply,
-    join, matches,
+    Batch, ChainKind, Element, Existing, Expression, Hook, Meta, NftError, SetKind, Value, Verdict,
+    add_table, apply, join, matches,
 };
 
-/// The hooks' priorities (nft(8)): before connection tracking, address translation, filtering.
+/// The hooks' priorities (nft(8)): before connection tracking, address translation, right
+/// behind it, filtering.
 const RAW: i32 = -300;
 const DESTINATION: i32 = -100;
+const TRANSLATED: i32 = DESTINATION + 1;
 const FILTER: i32 = 0;
 const SOURCE: i32 = 100;
 
@@ -31,8 +33,9 @@ const REFUSE: &str = "refuse-services";
 const BALANCER: &str = "svc-";
 const MEMORY: &str = "affinity-";
 
-/// How many clients of one Service port are remembered; the next ones get an endpoint by chance.
-const MEMORY_SIZE: u32 = 65_536;
+/// How many clients of one Service port are remembered; further ones get an endpoint by chance each time.
+/// The kernel allots a table of that size at once (64 KiB), per Service port that asks for affinity.
+const MEMORY_SIZE: u32 = 8_192;
 
 /// Type numbers of the `nft` program, so that `nft list` shows keys as what they are.
 mod shown {
@@ -56,8 +59,16 @@ pub fn install_base(table: &str, bridge: &str, pods: Ipv4Net) -> Result<(), NftE
     batch.base_chain("guard-loopback", ChainKind::Filter, Hook::Prerouting, RAW);
     let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
     for load in [matches::source_to, matches::destination_to] {
-        let rule = [matches::interface(Meta::InputName, bridge, true), matches::within(load, loopback, true)];
-        batch.rule("guard-loopback", rule.concat().into_iter().chain([Expression::Verdict(Verdict::Drop)]));
+        let rule = [
+            matches::interface(Meta::InputName, bridge, true),
+            matches::within(load, loopback, true),
+        ];
+        batch.rule(
+            "guard-loopback",
+            rule.concat()
+                .into_iter()
+                .chain([Expression::Verdict(Verdict::Drop)]),
+        );
     }
     batch.base_chain("pods-leaving", ChainKind::Nat, Hook::Postrouting, SOURCE);
     let leaving = [
@@ -65,12 +76,21 @@ pub fn install_base(table: &str, bridge: &str, pods: Ipv4Net) -> Result<(), NftE
         matches::within(matches::destination_to, pods, false),
         matches::interface(Meta::OutputName, bridge, false),
     ];
-    batch.rule("pods-leaving", leaving.concat().into_iter().chain([Expression::Masquerade]));
+    batch.rule(
+        "pods-leaving",
+        leaving.concat().into_iter().chain([Expression::Masquerade]),
+    );
     apply(batch)
 }
 
 /// The transaction that makes `ruleset` hold where `existing` is there now.
-pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, ruleset: &Ruleset, existing: &Existing) -> Batch {
+pub fn program(
+    table: &str,
+    pods: Ipv4Net,
+    services: Ipv4Net,
+    ruleset: &Ruleset,
+    existing: &Existing,
+) -> Batch {
     let mut batch = add_table(table);
     empty_old(&mut batch, existing);
     make_sets(&mut batch);
@@ -100,11 +120,41 @@ fn empty_old(batch: &mut Batch, existing: &Existing) {
 }
 
 fn make_sets(batch: &mut Batch) {
-    batch.set(ADDRESSES, SetKind::Verdicts { key: 12, shown: shown::SERVICE_KEY });
-    batch.set(NODE_PORTS, SetKind::Verdicts { key: 8, shown: shown::PORT_KEY });
-    batch.set(ENDPOINTS, SetKind::Set { key: 12, shown: shown::SERVICE_KEY });
-    batch.set(REFUSED, SetKind::Set { key: 8, shown: shown::PORT_KEY });
-    batch.set(HAIRPINS, SetKind::Set { key: 8, shown: shown::PAIR });
+    batch.set(
+        ADDRESSES,
+        SetKind::Verdicts {
+            key: 12,
+            shown: shown::SERVICE_KEY,
+        },
+    );
+    batch.set(
+        NODE_PORTS,
+        SetKind::Verdicts {
+            key: 8,
+            shown: shown::PORT_KEY,
+        },
+    );
+    batch.set(
+        ENDPOINTS,
+        SetKind::Set {
+            key: 12,
+            shown: shown::SERVICE_KEY,
+        },
+    );
+    batch.set(
+        REFUSED,
+        SetKind::Set {
+            key: 8,
+            shown: shown::PORT_KEY,
+        },
+    );
+    batch.set(
+        HAIRPINS,
+        SetKind::Set {
+            key: 8,
+            shown: shown::PAIR,
+        },
+    );
     for set in [ENDPOINTS, REFUSED, HAIRPINS] {
         batch.empty_set(set);
     }
@@ -117,7 +167,9 @@ fn delete_stale(batch: &mut Batch, ruleset: &Ruleset, existing: &Existing) {
         }
     }
     for set in &existing.sets {
-        let Some(chain) = set.strip_prefix(MEMORY) else { continue };
+        let Some(chain) = set.strip_prefix(MEMORY) else {
+            continue;
+        };
         if ruleset.balancers.get(chain).is_none_or(|b| b.affinity.is_none()) {
             batch.delete_set(set);
         }
@@ -127,37 +179,64 @@ fn delete_stale(batch: &mut Batch, ruleset: &Ruleset, existing: &Existing) {
 /// The rules of one Service port. Registers: 0 the client, 2 and 3 the endpoint's address and port.
 fn balance(batch: &mut Batch, chain: &str, balancer: &Balancer) {
     let to_endpoint = Expression::Destination { address: 2, port: 3 };
-    let mut rule = choose(batch, balancer);
     if let Some(seconds) = balancer.affinity {
-        let memory = format!("{MEMORY}{chain}");
-        let kind = SetKind::Memory {
-            key: 4,
-            shown: shown::ADDRESS,
-            value: SOCKET_LENGTH,
-            value_shown: shown::SOCKET,
-            size: MEMORY_SIZE,
-        };
-        batch.set(&memory, kind);
+        let memory = make_memory(batch, chain);
         let timeout_ms = u64::from(seconds) * 1_000;
-        let remember = Expression::Remember { set: memory.clone(), key: 0, value: 2, timeout_ms };
+        let remember = Expression::Remember {
+            set: memory.clone(),
+            key: 0,
+            value: 2,
+            timeout_ms,
+        };
         let known = known_endpoints(batch, balancer);
-        let recall = Expression::Map { set: memory, id: None, key: 0, to: 2 };
+        let recall = Expression::Map {
+            set: memory,
+            id: None,
+            key: 0,
+            to: 2,
+        };
         batch.rule(
             chain,
-            [matches::source_to(0), recall, known, remember.clone(), to_endpoint.clone()],
+            [
+                matches::source_to(0),
+                recall,
+                known,
+                remember.clone(),
+                to_endpoint.clone(),
+            ],
         );
-        // The set an anonymous number stands for belongs to the rule after it: choose again.
-        rule = choose(batch, balancer);
-        rule.extend([matches::source_to(0), remember]);
+        let mut rule = choose(batch, balancer);
+        rule.extend([matches::source_to(0), remember, to_endpoint.clone()]);
+        batch.rule(chain, rule);
     }
-    batch.rule(chain, rule.into_iter().chain([to_endpoint]));
+    // Also for a client that is not remembered because the memory is full.
+    let mut rule = choose(batch, balancer);
+    rule.push(to_endpoint);
+    batch.rule(chain, rule);
+}
+
+fn make_memory(batch: &mut Batch, chain: &str) -> String {
+    let memory = format!("{MEMORY}{chain}");
+    let (key, value) = (4, SOCKET_LENGTH);
+    let kind = SetKind::Memory {
+        key,
+        shown: shown::ADDRESS,
+        value,
+        value_shown: shown::SOCKET,
+        size: MEMORY_SIZE,
+    };
+    batch.set(&memory, kind);
+    memory
 }
 
 /// Loads an endpoint into registers 2 and 3, each with the same chance.
 fn choose(batch: &mut Batch, balancer: &Balancer) -> Vec<Expression> {
     let sockets: Vec<Vec<u8>> = balancer.endpoints.iter().map(socket).collect();
     if let [only] = sockets.as_slice() {
-        return vec![Expression::Load { value: only.clone(), to: 2 }];
+        return vec![Expression::Load {
+            value: only.clone(),
+            to: 2,
+        }];
     }
     let below = sockets.len() as u32;
     let element = |(n, value): (usize, Vec<u8>)| Element {
@@ -165,17 +244,46 @@ fn choose(batch: &mut Batch, balancer: &Balancer) -> Vec<Expression> {
         value: Value::Bytes(value),
     };
     let elements: Vec<Element> = sockets.into_iter().enumerate().map(element).collect();
-    let kind = SetKind::Map { key: 4, shown: shown::INTEGER, value: SOCKET_LENGTH, value_shown: shown::SOCKET };
+    let kind = SetKind::Map {
+        key: 4,
+        shown: shown::INTEGER,
+        value: SOCKET_LENGTH,
+        value_shown: shown::SOCKET,
+    };
     let (set, id) = batch.anonymous(kind, &elements);
-    vec![Expression::Random { below, to: 1 }, Expression::Map { set, id: Some(id), key: 1, to: 2 }]
+    vec![
+        Expression::Random { below, to: 1 },
+        Expression::Map {
+            set,
+            id: Some(id),
+            key: 1,
+            to: 2,
+        },
+    ]
 }
 
 /// Goes on only where registers 2 and 3 hold an endpoint there still is.
 fn known_endpoints(batch: &mut Batch, balancer: &Balancer) -> Expression {
-    let elements: Vec<Element> =
-        balancer.endpoints.iter().map(|e| Element { key: socket(e), value: Value::Nothing }).collect();
-    let (set, id) = batch.anonymous(SetKind::Set { key: SOCKET_LENGTH, shown: shown::SOCKET }, &elements);
-    Expression::Member { set, id: Some(id), key: 2 }
+    let elements: Vec<Element> = balancer
+        .endpoints
+        .iter()
+        .map(|e| Element {
+            key: socket(e),
+            value: Value::Nothing,
+        })
+        .collect();
+    let (set, id) = batch.anonymous(
+        SetKind::Set {
+            key: SOCKET_LENGTH,
+            shown: shown::SOCKET,
+        },
+        &elements,
+    );
+    Expression::Member {
+        set,
+        id: Some(id),
+        key: 2,
+    }
 }
 
 fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
@@ -183,15 +291,24 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
     let addresses: Vec<Element> = ruleset
         .addresses
         .iter()
-        .map(|((ip, protocol, port), chain)| Element { key: service_key(*ip, *protocol, *port), value: goto(chain) })
+        .map(|((ip, protocol, port), chain)| Element {
+            key: service_key(*ip, *protocol, *port),
+            value: goto(chain),
+        })
         .collect();
     let node_ports: Vec<Element> = ruleset
         .node_ports
         .iter()
-        .map(|((protocol, port), chain)| Element { key: port_key(*protocol, *port), value: goto(chain) })
+        .map(|((protocol, port), chain)| Element {
+            key: port_key(*protocol, *port),
+            value: goto(chain),
+        })
         .collect();
-    let refused: BTreeSet<Vec<u8>> =
-        ruleset.refused_node_ports.iter().map(|(protocol, port)| port_key(*protocol, *port)).collect();
+    let refused: BTreeSet<Vec<u8>> = ruleset
+        .refused_node_ports
+        .iter()
+        .map(|(protocol, port)| port_key(*protocol, *port))
+        .collect();
     let (mut endpoints, mut hairpins) = (BTreeSet::new(), BTreeSet::new());
     for balancer in ruleset.balancers.values() {
         for endpoint in &balancer.endpoints {
@@ -203,7 +320,13 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
     batch.elements(ADDRESSES, &addresses);
     batch.elements(NODE_PORTS, &node_ports);
     for (set, keys) in [(REFUSED, refused), (ENDPOINTS, endpoints), (HAIRPINS, hairpins)] {
-        let keys: Vec<Element> = keys.into_iter().map(|key| Element { key, value: Value::Nothing }).collect();
+        let keys: Vec<Element> = keys
+            .into_iter()
+            .map(|key| Element {
+                key,
+                value: Value::Nothing,
+            })
+            .collect();
         batch.elements(set, &keys);
     }
 }
@@ -212,9 +335,15 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
 /// would not come back this way: a Pod that meets itself, and whoever is no Pod.
 fn translate(batch: &mut Batch, pods: Ipv4Net) {
     batch.chain(SERVICES);
-    let by_address = Expression::VerdictMap { set: ADDRESSES.into(), key: 0 };
+    let by_address = Expression::VerdictMap {
+        set: ADDRESSES.into(),
+        key: 0,
+    };
     batch.rule(SERVICES, matches::service_key().into_iter().chain([by_address]));
-    let by_port = Expression::VerdictMap { set: NODE_PORTS.into(), key: 1 };
+    let by_port = Expression::VerdictMap {
+        set: NODE_PORTS.into(),
+        key: 1,
+    };
     let local = [matches::to_this_host(), matches::port_key(1)].concat();
     batch.rule(SERVICES, local.into_iter().chain([by_port]));
     for (name, hook) in [("services-in", Hook::Prerouting), ("services-out", Hook::Output)] {
@@ -222,17 +351,34 @@ fn translate(batch: &mut Batch, pods: Ipv4Net) {
         batch.rule(name, [Expression::Verdict(Verdict::Jump(SERVICES.into()))]);
     }
     batch.base_chain("services-return", ChainKind::Nat, Hook::Postrouting, SOURCE);
-    let itself = Expression::Member { set: HAIRPINS.into(), id: None, key: 0 };
-    let hairpin = [matches::destination_rewritten(), vec![matches::source_to(0), matches::destination_to(1), itself]];
-    batch.rule("services-return", hairpin.concat().into_iter().chain([Expression::Masquerade]));
-    let endpoint = Expression::Member { set: ENDPOINTS.into(), id: None, key: 0 };
+    let itself = Expression::Member {
+        set: HAIRPINS.into(),
+        id: None,
+        key: 0,
+    };
+    let hairpin = [
+        matches::destination_rewritten(),
+        vec![matches::source_to(0), matches::destination_to(1), itself],
+    ];
+    batch.rule(
+        "services-return",
+        hairpin.concat().into_iter().chain([Expression::Masquerade]),
+    );
+    let endpoint = Expression::Member {
+        set: ENDPOINTS.into(),
+        id: None,
+        key: 0,
+    };
     let stranger = [
         matches::destination_rewritten(),
         matches::within(matches::source_to, pods, false),
         matches::service_key(),
         vec![endpoint],
     ];
-    batch.rule("services-return", stranger.concat().into_iter().chain([Expression::Masquerade]));
+    batch.rule(
+        "services-return",
+        stranger.concat().into_iter().chain([Expression::Masquerade]),
+    );
 }
 
 /// What still goes to a Service's address here found no endpoint: it is refused, as are such node ports.
@@ -240,14 +386,23 @@ fn refuse(batch: &mut Batch, services: Ipv4Net) {
     batch.chain(REFUSE);
     let nowhere = matches::within(matches::destination_to, services, true);
     batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
-    for (name, hook) in [("refuse-forwarded", Hook::Forward), ("refuse-own", Hook::Output)] {
-        batch.base_chain(name, ChainKind::Filter, hook, FILTER);
+    // Before routing: a packet sent back by the interface it came in by would cost the sender a redirect, and
+    // the kernel's limit for messages to one host would then hold the refusal back.
+    for (name, hook) in [("refuse-others", Hook::Prerouting), ("refuse-own", Hook::Output)] {
+        batch.base_chain(name, ChainKind::Filter, hook, TRANSLATED);
         batch.rule(name, [Expression::Verdict(Verdict::Jump(REFUSE.into()))]);
     }
     batch.base_chain("refuse-arriving", ChainKind::Filter, Hook::Input, FILTER);
-    let refused = Expression::Member { set: REFUSED.into(), id: None, key: 1 };
+    let refused = Expression::Member {
+        set: REFUSED.into(),
+        id: None,
+        key: 1,
+    };
     let arriving = [matches::to_this_host(), matches::port_key(1), vec![refused]];
-    batch.rule("refuse-arriving", arriving.concat().into_iter().chain([Expression::Reject]));
+    batch.rule(
+        "refuse-arriving",
+        arriving.concat().into_iter().chain([Expression::Reject]),
+    );
 }
 
 fn socket(endpoint: &SocketAddrV4) -> Vec<u8> {

@@ -80,15 +80,26 @@ pub fn rules<'a>(
     let slices = by_service(slices);
     let mut ruleset = Ruleset::default();
     for service in services {
-        let (Some(spec), Some(name)) = (&service.spec, &service.metadata.name) else { continue };
+        let (Some(spec), Some(name)) = (&service.spec, &service.metadata.name) else {
+            continue;
+        };
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
         let addresses = addresses(service, spec);
         if addresses.is_empty() {
             continue;
         }
-        let own = slices.get(&(namespace, name.as_str())).map(Vec::as_slice).unwrap_or_default();
+        let slices = slices
+            .get(&(namespace, name.as_str()))
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let service = Balanced {
+            name: format!("{namespace}/{name}"),
+            spec,
+            addresses,
+            slices,
+        };
         for port in spec.ports.iter().flatten() {
-            add_port(&mut ruleset, &format!("{namespace}/{name}"), spec, &addresses, port, own, node);
+            service.add_port(port, node, &mut ruleset);
         }
     }
     ruleset
@@ -100,8 +111,10 @@ fn by_service<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Slices
     let mut map = Slices::new();
     for slice in slices.into_iter().filter(|slice| slice.address_type == "IPv4") {
         let labels = slice.metadata.labels.as_ref();
-        let (Some(name), Some(namespace)) = (labels.and_then(|l| l.get(SERVICE_NAME)), &slice.metadata.namespace)
-        else {
+        let (Some(name), Some(namespace)) = (
+            labels.and_then(|l| l.get(SERVICE_NAME)),
+            &slice.metadata.namespace,
+        ) else {
             continue;
         };
         map.entry((namespace, name)).or_default().push(slice);
@@ -121,45 +134,79 @@ fn addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
     }
     let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
     let ingress = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
-    let ingress = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref());
-    let outside = spec.external_ips.iter().flatten().chain(ingress).filter_map(|ip| ip.parse().ok());
+    let ingress = ingress
+        .filter(|i| i.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|i| i.ip.as_ref());
+    let outside = spec
+        .external_ips
+        .iter()
+        .flatten()
+        .chain(ingress)
+        .filter_map(|ip| ip.parse().ok());
     cluster.iter().copied().chain(outside).collect()
 }
 
-fn add_port(
-    ruleset: &mut Ruleset,
-    service: &str,
-    spec: &ServiceSpec,
-    addresses: &BTreeSet<Ipv4Addr>,
-    port: &ServicePort,
-    slices: &[&EndpointSlice],
-    node: &str,
-) {
-    let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { return };
-    let Ok(number) = u16::try_from(port.port) else { return };
-    let node_port = port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
-    let endpoints = endpoints(spec, port, protocol, slices, node);
-    if endpoints.is_empty() {
-        ruleset.refused_node_ports.extend(node_port.map(|p| (protocol, p)));
-        return;
+/// A Service that answers on addresses, with what is known of its endpoints.
+struct Balanced<'a> {
+    /// `namespace/name`
+    name: String,
+    spec: &'a ServiceSpec,
+    addresses: BTreeSet<Ipv4Addr>,
+    slices: &'a [&'a EndpointSlice],
+}
+
+impl Balanced<'_> {
+    fn add_port(&self, port: &ServicePort, node: &str, ruleset: &mut Ruleset) {
+        let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else {
+            return;
+        };
+        let Ok(number) = u16::try_from(port.port) else {
+            return;
+        };
+        let node_port = port
+            .node_port
+            .and_then(|p| u16::try_from(p).ok())
+            .filter(|p| *p != 0);
+        let endpoints = endpoints(self.spec, port, protocol, self.slices, node);
+        if endpoints.is_empty() {
+            ruleset
+                .refused_node_ports
+                .extend(node_port.map(|p| (protocol, p)));
+            return;
+        }
+        let chain = format!("svc-{}/{}/{number}", self.name, protocol.name());
+        for ip in &self.addresses {
+            ruleset.addresses.insert((*ip, protocol, number), chain.clone());
+        }
+        if let Some(node_port) = node_port {
+            ruleset.node_ports.insert((protocol, node_port), chain.clone());
+        }
+        ruleset.balancers.insert(
+            chain,
+            Balancer {
+                protocol,
+                endpoints,
+                affinity: affinity(self.spec),
+            },
+        );
     }
-    let chain = format!("svc-{service}/{}/{number}", protocol.name());
-    for ip in addresses {
-        ruleset.addresses.insert((*ip, protocol, number), chain.clone());
-    }
-    if let Some(node_port) = node_port {
-        ruleset.node_ports.insert((protocol, node_port), chain.clone());
-    }
-    ruleset.balancers.insert(chain, Balancer { protocol, endpoints, affinity: affinity(spec) });
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<u32> {
     if spec.session_affinity.as_deref() != Some("ClientIP") {
         return None;
     }
-    let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+    let config = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|c| c.client_ip.as_ref());
     let seconds = config.and_then(|c| c.timeout_seconds).unwrap_or(AFFINITY_SECONDS);
-    Some(u32::try_from(seconds).ok().filter(|s| *s > 0).unwrap_or(AFFINITY_SECONDS as u32))
+    Some(
+        u32::try_from(seconds)
+            .ok()
+            .filter(|s| *s > 0)
+            .unwrap_or(AFFINITY_SECONDS as u32),
+    )
 }
 
 /// The endpoints to use: the ready ones, or, when there are none, those still serving while they terminate.
@@ -173,7 +220,9 @@ fn endpoints(
     let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
     let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
     for slice in slices {
-        let Some(number) = target_port(slice, port, protocol) else { continue };
+        let Some(number) = target_port(slice, port, protocol) else {
+            continue;
+        };
         for endpoint in slice.endpoints.iter().flatten() {
             if local_only && endpoint.node_name.as_deref() != Some(node) {
                 continue;
@@ -191,14 +240,19 @@ fn endpoints(
 
 fn endpoint_addresses(endpoint: &Endpoint) -> impl Iterator<Item = Ipv4Addr> {
     // The API: consumers use the first address only.
-    endpoint.addresses.first().and_then(|ip| ip.parse().ok()).into_iter()
+    endpoint
+        .addresses
+        .first()
+        .and_then(|ip| ip.parse().ok())
+        .into_iter()
 }
 
 /// The number a slice gives to a Service's port, by the port's name.
 fn target_port(slice: &EndpointSlice, port: &ServicePort, protocol: Protocol) -> Option<u16> {
     let name = port.name.as_deref().unwrap_or_default();
     let same = |p: &&k8s_openapi::api::discovery::v1::EndpointPort| {
-        p.name.as_deref().unwrap_or_default() == name && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
+        p.name.as_deref().unwrap_or_default() == name
+            && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
     };
     let number = slice.ports.iter().flatten().find(same)?.port?;
     u16::try_from(number).ok().filter(|n| *n != 0)
@@ -247,12 +301,18 @@ mod tests {
     fn web(extra: Value) -> Service {
         let mut spec = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
             "ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
-        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        spec.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         service("web", spec)
     }
 
     fn http(endpoints: Value) -> EndpointSlice {
-        slice("web", json!([{"name": "http", "port": 8080, "protocol": "TCP"}]), endpoints)
+        slice(
+            "web",
+            json!([{"name": "http", "port": 8080, "protocol": "TCP"}]),
+            endpoints,
+        )
     }
 
     fn sockets(list: &[&str]) -> BTreeSet<SocketAddrV4> {
@@ -262,15 +322,23 @@ mod tests {
     #[test]
     fn a_service_leads_to_the_ready_endpoints_of_its_slices() {
         let slices = [
-            http(json!([{"addresses": ["10.1.0.2"]}, {"addresses": ["10.1.0.3"], "conditions": {"ready": false}}])),
+            http(
+                json!([{"addresses": ["10.1.0.2"]}, {"addresses": ["10.1.0.3"], "conditions": {"ready": false}}]),
+            ),
             http(json!([{"addresses": ["10.1.0.4"], "conditions": {"ready": true}}])),
         ];
         let ruleset = rules(&[web(json!({}))], &slices, NODE);
         let chain = "svc-default/web/tcp/80";
         let address = (Ipv4Addr::new(10, 96, 0, 7), Protocol::Tcp, 80);
         assert_eq!(ruleset.addresses, BTreeMap::from([(address, chain.to_owned())]));
-        assert_eq!(ruleset.node_ports, BTreeMap::from([((Protocol::Tcp, 30080), chain.to_owned())]));
-        assert_eq!(ruleset.balancers[chain].endpoints, sockets(&["10.1.0.2:8080", "10.1.0.4:8080"]));
+        assert_eq!(
+            ruleset.node_ports,
+            BTreeMap::from([((Protocol::Tcp, 30080), chain.to_owned())])
+        );
+        assert_eq!(
+            ruleset.balancers[chain].endpoints,
+            sockets(&["10.1.0.2:8080", "10.1.0.4:8080"])
+        );
         assert_eq!(ruleset.balancers[chain].affinity, None);
         assert!(ruleset.refused_node_ports.is_empty());
     }
@@ -281,7 +349,10 @@ mod tests {
         for slices in [vec![], vec![not_ready]] {
             let ruleset = rules(&[web(json!({}))], &slices, NODE);
             assert!(ruleset.addresses.is_empty() && ruleset.balancers.is_empty());
-            assert_eq!(ruleset.refused_node_ports, BTreeSet::from([(Protocol::Tcp, 30080)]));
+            assert_eq!(
+                ruleset.refused_node_ports,
+                BTreeSet::from([(Protocol::Tcp, 30080)])
+            );
         }
     }
 
@@ -291,7 +362,9 @@ mod tests {
         let ready = json!({"addresses": ["10.1.0.2"]});
         let old = json!({"addresses": ["10.1.0.3"], "conditions": draining});
         let chosen = |list: Value| {
-            rules(&[web(json!({}))], &[http(list)], NODE).balancers["svc-default/web/tcp/80"].endpoints.clone()
+            rules(&[web(json!({}))], &[http(list)], NODE).balancers["svc-default/web/tcp/80"]
+                .endpoints
+                .clone()
         };
         assert_eq!(chosen(json!([ready, old])), sockets(&["10.1.0.2:8080"]));
         assert_eq!(chosen(json!([old])), sockets(&["10.1.0.3:8080"]));
@@ -316,7 +389,10 @@ mod tests {
         let of = |extra: Value| {
             rules(&[web(extra)], &[http(list.clone())], NODE).balancers["svc-default/web/tcp/80"].clone()
         };
-        assert_eq!(of(json!({"internalTrafficPolicy": "Local"})).endpoints, sockets(&["10.1.0.2:8080"]));
+        assert_eq!(
+            of(json!({"internalTrafficPolicy": "Local"})).endpoints,
+            sockets(&["10.1.0.2:8080"])
+        );
         assert_eq!(of(json!({"sessionAffinity": "ClientIP"})).affinity, Some(10_800));
         let config = json!({"clientIP": {"timeoutSeconds": 5}});
         let timed = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config});
@@ -332,9 +408,19 @@ mod tests {
                 {"name": "metrics", "port": 9153, "protocol": "TCP"}]}),
         );
         let ports = json!([{"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5354, "protocol": "TCP"}]);
-        let ruleset = rules(&[dns], &[slice("dns", ports, json!([{"addresses": ["10.1.0.9"]}]))], NODE);
-        assert_eq!(ruleset.balancers["svc-default/dns/udp/53"].endpoints, sockets(&["10.1.0.9:5353"]));
-        assert_eq!(ruleset.balancers["svc-default/dns/tcp/53"].endpoints, sockets(&["10.1.0.9:5354"]));
+        let ruleset = rules(
+            &[dns],
+            &[slice("dns", ports, json!([{"addresses": ["10.1.0.9"]}]))],
+            NODE,
+        );
+        assert_eq!(
+            ruleset.balancers["svc-default/dns/udp/53"].endpoints,
+            sockets(&["10.1.0.9:5353"])
+        );
+        assert_eq!(
+            ruleset.balancers["svc-default/dns/tcp/53"].endpoints,
+            sockets(&["10.1.0.9:5354"])
+        );
         assert_eq!(ruleset.balancers.len(), 2);
         assert_eq!(ruleset.addresses.len(), 4);
     }
@@ -343,7 +429,11 @@ mod tests {
     fn slices_of_other_services_and_families_are_not_used() {
         let mut six = http(json!([{"addresses": ["fd00::2"]}]));
         six.address_type = "IPv6".into();
-        let other = slice("other", json!([{"name": "http", "port": 1}]), json!([{"addresses": ["10.1.0.2"]}]));
+        let other = slice(
+            "other",
+            json!([{"name": "http", "port": 1}]),
+            json!([{"addresses": ["10.1.0.2"]}]),
+        );
         assert!(rules(&[web(json!({}))], &[six, other], NODE).balancers.is_empty());
     }
 }

@@ -17,11 +17,16 @@ pub fn choose<'a>(pod: &'a Pod, container: &str, previous: bool) -> Result<&'a s
         .ok_or_else(|| format!("container {container:?} in pod {name:?} is not available"))?;
     let last = status.last_state.as_ref().and_then(terminated);
     if previous {
-        return last.ok_or_else(|| format!("previous terminated container {container:?} in pod {name:?} not found"));
+        return last
+            .ok_or_else(|| format!("previous terminated container {container:?} in pod {name:?} not found"));
     }
     let state = status.state.clone().unwrap_or_default();
     if state.running.is_some() || state.terminated.is_some() {
-        let own = status.container_id.as_deref().map(bare).filter(|id| !id.is_empty());
+        let own = status
+            .container_id
+            .as_deref()
+            .map(bare)
+            .filter(|id| !id.is_empty());
         let ended = status.state.as_ref().and_then(terminated);
         return ended.or(own).or(last).ok_or_else(|| waits(container, name, None));
     }
@@ -41,7 +46,11 @@ fn waits(container: &str, pod: &str, reason: Option<&str>) -> String {
 
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let all = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let all = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
     all.into_iter().flatten().flatten().find(|s| s.name == container)
 }
 
@@ -63,8 +72,10 @@ mod tests {
     fn pod(state: Value, last: Value, id: &str) -> Pod {
         let status = json!({"name": "c", "ready": false, "restartCount": 0, "image": "", "imageID": "",
             "containerID": id, "state": state, "lastState": last});
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}],
-            "initContainers": [{"name": "i"}]}, "status": {"containerStatuses": [status]}}))
+        serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}],
+            "initContainers": [{"name": "i"}]}, "status": {"containerStatuses": [status]}}),
+        )
         .unwrap()
     }
 
@@ -81,17 +92,62 @@ mod tests {
         let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
         for (state, last, id, previous, expected) in [
             (running.clone(), json!({}), "amphipod://b", false, Ok("b")),
-            (running.clone(), ended("amphipod://a"), "amphipod://b", true, Ok("a")),
-            (running, json!({}), "amphipod://b", true, Err("previous terminated container \"c\" in pod \"p\" not found")),
-            (ended("amphipod://b"), ended("amphipod://a"), "amphipod://b", false, Ok("b")),
-            (waiting("CrashLoopBackOff"), ended("x://a"), "x://a", false, Ok("a")),
-            (waiting("ContainerCreating"), json!({}), "", false,
-                Err("container \"c\" in pod \"p\" is waiting to start: ContainerCreating")),
-            (waiting("ErrImagePull"), json!({}), "", false,
-                Err("container \"c\" in pod \"p\" is waiting to start: image can't be pulled")),
-            (waiting("ImagePullBackOff"), json!({}), "", false,
-                Err("container \"c\" in pod \"p\" is waiting to start: trying and failing to pull image")),
-            (json!({}), json!({}), "", false, Err("container \"c\" in pod \"p\" is waiting to start - no logs yet")),
+            (
+                running.clone(),
+                ended("amphipod://a"),
+                "amphipod://b",
+                true,
+                Ok("a"),
+            ),
+            (
+                running,
+                json!({}),
+                "amphipod://b",
+                true,
+                Err("previous terminated container \"c\" in pod \"p\" not found"),
+            ),
+            (
+                ended("amphipod://b"),
+                ended("amphipod://a"),
+                "amphipod://b",
+                false,
+                Ok("b"),
+            ),
+            (
+                waiting("CrashLoopBackOff"),
+                ended("x://a"),
+                "x://a",
+                false,
+                Ok("a"),
+            ),
+            (
+                waiting("ContainerCreating"),
+                json!({}),
+                "",
+                false,
+                Err("container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+            ),
+            (
+                waiting("ErrImagePull"),
+                json!({}),
+                "",
+                false,
+                Err("container \"c\" in pod \"p\" is waiting to start: image can't be pulled"),
+            ),
+            (
+                waiting("ImagePullBackOff"),
+                json!({}),
+                "",
+                false,
+                Err("container \"c\" in pod \"p\" is waiting to start: trying and failing to pull image"),
+            ),
+            (
+                json!({}),
+                json!({}),
+                "",
+                false,
+                Err("container \"c\" in pod \"p\" is waiting to start - no logs yet"),
+            ),
         ] {
             let pod = pod(state, last, id);
             assert_eq!(choose(&pod, "c", previous), expected.map_err(str::to_owned));
@@ -102,6 +158,9 @@ mod tests {
     fn containers_without_a_status_and_unknown_ones_differ() {
         let pod = pod(json!({}), json!({}), "");
         assert!(has_container(&pod, "i") && has_container(&pod, "c") && !has_container(&pod, "../c"));
-        assert_eq!(choose(&pod, "i", false).unwrap_err(), "container \"i\" in pod \"p\" is not available");
+        assert_eq!(
+            choose(&pod, "i", false).unwrap_err(),
+            "container \"i\" in pod \"p\" is not available"
+        );
     }
 }

@@ -21,7 +21,9 @@ pub struct Record<'a> {
 /// Reads a line without its newline; None for what is not in the format.
 pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     let mut fields = line.splitn(4, |b| *b == b' ');
-    let time = std::str::from_utf8(fields.next()?).ok().filter(|t| !t.is_empty())?;
+    let time = std::str::from_utf8(fields.next()?)
+        .ok()
+        .filter(|t| !t.is_empty())?;
     let stream = match fields.next()? {
         b"stdout" => Stream::Stdout,
         b"stderr" => Stream::Stderr,
@@ -33,7 +35,12 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
         b"P" => true,
         _ => return None,
     };
-    Some(Record { time, stream, partial, text: fields.next().unwrap_or_default() })
+    Some(Record {
+        time,
+        stream,
+        partial,
+        text: fields.next().unwrap_or_default(),
+    })
 }
 
 /// Turns bytes of the file, in any portions, into bytes to show.
@@ -53,7 +60,13 @@ pub struct Renderer {
 impl Renderer {
     pub fn new(query: LogQuery) -> Self {
         let left = query.limit_bytes.unwrap_or(u64::MAX);
-        Self { query, pending: Vec::new(), skipping: false, continues: [false; 2], left }
+        Self {
+            query,
+            pending: Vec::new(),
+            skipping: false,
+            continues: [false; 2],
+            left,
+        }
     }
 
     /// Whether all that may be shown was.
@@ -89,7 +102,9 @@ impl Renderer {
 
     fn end_line(&mut self, out: &mut Vec<u8>) {
         let line = std::mem::take(&mut self.pending);
-        if !std::mem::take(&mut self.skipping) && let Some(record) = parse(&line) {
+        if !std::mem::take(&mut self.skipping)
+            && let Some(record) = parse(&line)
+        {
             self.show(&record, out);
         }
         self.pending = line;
@@ -150,12 +165,34 @@ mod tests {
         let since = Some("2026-01-01T00:00:04Z".parse().unwrap());
         for (query, expected) in [
             (all(), "one\ntwo\nthrbetween\nee\n\n"),
-            (LogQuery { stream: Some(Stream::Stdout), ..all() }, "one\nthree\n\n"),
-            (LogQuery { stream: Some(Stream::Stderr), ..all() }, "two\nbetween\n"),
-            (LogQuery { since, ..all() }, "ee\n\n"),
-            (LogQuery { limit_bytes: Some(6), ..all() }, "one\ntw"),
             (
-                LogQuery { timestamps: true, stream: Some(Stream::Stdout), ..all() },
+                LogQuery {
+                    stream: Some(Stream::Stdout),
+                    ..all()
+                },
+                "one\nthree\n\n",
+            ),
+            (
+                LogQuery {
+                    stream: Some(Stream::Stderr),
+                    ..all()
+                },
+                "two\nbetween\n",
+            ),
+            (LogQuery { since, ..all() }, "ee\n\n"),
+            (
+                LogQuery {
+                    limit_bytes: Some(6),
+                    ..all()
+                },
+                "one\ntw",
+            ),
+            (
+                LogQuery {
+                    timestamps: true,
+                    stream: Some(Stream::Stdout),
+                    ..all()
+                },
                 "2026-01-01T00:00:00.5Z one\n2026-01-01T00:00:02Z three\n2026-01-01T00:00:05Z \n",
             ),
         ] {

@@ -22,6 +22,7 @@ use super::cri::Renderer;
 use super::query::LogQuery;
 use super::tail;
 use crate::server::LogFile;
+use crate::sys;
 
 /// Read from a file at once.
 const BLOCK: usize = 32 * 1024;
@@ -47,9 +48,16 @@ type Portion = io::Result<Bytes>;
 
 /// Opens a log, and gives what the query asks for as a stream that ends with it.
 pub async fn open(log: LogFile, query: LogQuery) -> Result<impl Stream<Item = Portion> + Send, OpenError> {
-    let place = Place { root: log.root, path: log.path };
+    let place = Place {
+        root: log.root,
+        path: log.path,
+    };
     // Watched before it is read: nothing written in between goes unnoticed.
-    let changes = if query.follow { Some(Changes::of(&place)?) } else { None };
+    let changes = if query.follow {
+        Some(Changes::of(&place)?)
+    } else {
+        None
+    };
     let opening = place.clone();
     let tail_lines = query.tail_lines;
     let opened = tokio::task::spawn_blocking(move || {
@@ -59,11 +67,20 @@ pub async fn open(log: LogFile, query: LogQuery) -> Result<impl Stream<Item = Po
             Some(lines) => tail::offset(&file, length, lines).map_err(OpenError::Read)?,
             None => 0,
         };
-        Ok(Position { file: Arc::new(file), offset })
+        Ok(Position {
+            file: Arc::new(file),
+            offset,
+        })
     });
     let position = opened.await.map_err(|e| OpenError::Open(io::Error::other(e)))??;
     let (portions, receiver) = mpsc::channel(PORTIONS);
-    let reader = Reader { place, position, renderer: Renderer::new(query), running: log.running, changes };
+    let reader = Reader {
+        place,
+        position,
+        renderer: Renderer::new(query),
+        running: log.running,
+        changes,
+    };
     tokio::spawn(async move {
         tokio::select! {
             result = reader.run(&portions) => if let Err(error) = result {
@@ -177,7 +194,9 @@ impl Reader {
 
     /// Until the directory of the log changes, or the container's state does.
     async fn wait(&mut self) -> io::Result<()> {
-        let Some(changes) = &mut self.changes else { return Ok(()) };
+        let Some(changes) = &mut self.changes else {
+            return Ok(());
+        };
         tokio::select! {
             changed = changes.next() => changed,
             // A closed channel ends the log; it is looked at next.
@@ -196,11 +215,17 @@ fn read_block(file: &File, offset: u64) -> io::Result<Vec<u8>> {
 fn replacement(place: &Place, position: &Position) -> io::Result<Option<Position>> {
     let known = position.file.metadata()?;
     if known.len() < position.offset {
-        return Ok(Some(Position { file: position.file.clone(), offset: 0 }));
+        return Ok(Some(Position {
+            file: position.file.clone(),
+            offset: 0,
+        }));
     }
     match place.open() {
         Ok(file) if file.metadata()?.ino() == known.ino() => Ok(None),
-        Ok(file) => Ok(Some(Position { file: Arc::new(file), offset: 0 })),
+        Ok(file) => Ok(Some(Position {
+            file: Arc::new(file),
+            offset: 0,
+        })),
         // Between the two names of a rotation, or removed for good.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -214,18 +239,27 @@ struct Changes {
 
 impl Changes {
     fn of(place: &Place) -> Result<Self, OpenError> {
-        let parent = place.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let directory = place.beneath(parent, OFlag::O_DIRECTORY).map_err(OpenError::Open)?;
+        let parent = place
+            .path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let directory = place
+            .beneath(parent, OFlag::O_DIRECTORY)
+            .map_err(OpenError::Open)?;
         let watch = || {
             let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
             // By descriptor: the name could have become something else since.
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory));
-            let of_interest = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+            let of_interest =
+                AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
             inotify.add_watch(path.as_str(), of_interest | AddWatchFlags::IN_DELETE_SELF)?;
             Ok::<_, nix::Error>(inotify)
         };
         let inotify = watch().map_err(|e| OpenError::Watch(e.into()))?;
-        Ok(Self { inotify: AsyncFd::register(inotify.into()).map_err(OpenError::Watch)? })
+        Ok(Self {
+            inotify: sys::readable(inotify.into()).map_err(OpenError::Watch)?,
+        })
     }
 
     /// Until something changed; takes all that did as one.

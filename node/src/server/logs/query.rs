@@ -27,7 +27,11 @@ pub struct LogQuery {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     #[error("{name}: {value:?} is not {expected}")]
-    Syntax { name: &'static str, value: String, expected: &'static str },
+    Syntax {
+        name: &'static str,
+        value: String,
+        expected: &'static str,
+    },
     #[error("{0}")]
     Invalid(String),
 }
@@ -45,7 +49,12 @@ impl QueryError {
 
 impl LogQuery {
     pub fn parse(pairs: &[(String, String)], now: Timestamp) -> Result<Self, QueryError> {
-        let get = |name| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let get = |name| {
+            pairs
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_str())
+        };
         let flag = |name| get(name).is_some_and(is_true);
         let stream = stream(get("stream"))?;
         let tail_lines = whole("tailLines", get("tailLines"), 0)?;
@@ -71,7 +80,9 @@ fn is_true(value: &str) -> bool {
 }
 
 fn whole(name: &'static str, value: Option<&str>, least: i64) -> Result<Option<u64>, QueryError> {
-    let Some(value) = value.filter(|v| !v.is_empty()) else { return Ok(None) };
+    let Some(value) = value.filter(|v| !v.is_empty()) else {
+        return Ok(None);
+    };
     let number: i64 = value.parse().map_err(|_| syntax(name, value, "a whole number"))?;
     if number < least {
         let text = format!("{name}: Invalid value: {number}: must be greater than or equal to {least}");
@@ -83,13 +94,16 @@ fn whole(name: &'static str, value: Option<&str>, least: i64) -> Result<Option<u
 fn since(seconds: Option<&str>, time: Option<&str>, now: Timestamp) -> Result<Option<Timestamp>, QueryError> {
     let ago = whole("sinceSeconds", seconds, 1)?;
     let time = match time.filter(|t| !t.is_empty()) {
-        Some(text) => Some(text.parse().map_err(|_| syntax("sinceTime", text, "a time as in RFC 3339"))?),
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| syntax("sinceTime", text, "a time as in RFC 3339"))?,
+        ),
         None => None,
     };
     match (ago, time) {
-        (Some(_), Some(_)) => {
-            Err(QueryError::Invalid("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned()))
-        }
+        (Some(_), Some(_)) => Err(QueryError::Invalid(
+            "at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned(),
+        )),
         // Longer ago than there are times is since ever.
         (Some(ago), None) => {
             let ago = SignedDuration::from_secs(i64::try_from(ago).unwrap_or(i64::MAX));
@@ -105,14 +119,20 @@ fn stream(name: Option<&str>) -> Result<Option<Stream>, QueryError> {
         Some("Stdout") => Ok(Some(Stream::Stdout)),
         Some("Stderr") => Ok(Some(Stream::Stderr)),
         Some(other) => {
-            let text = format!("stream: Unsupported value: {other:?}: supported values: \"All\", \"Stderr\", \"Stdout\"");
+            let text = format!(
+                "stream: Unsupported value: {other:?}: supported values: \"All\", \"Stderr\", \"Stdout\""
+            );
             Err(QueryError::Invalid(text))
         }
     }
 }
 
 fn syntax(name: &'static str, value: &str, expected: &'static str) -> QueryError {
-    QueryError::Syntax { name, value: value.to_owned(), expected }
+    QueryError::Syntax {
+        name,
+        value: value.to_owned(),
+        expected,
+    }
 }
 
 #[cfg(test)]
@@ -120,14 +140,22 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<LogQuery, QueryError> {
-        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         LogQuery::parse(&pairs, "2026-01-01T00:01:00Z".parse().unwrap())
     }
 
     #[test]
     fn options_are_read() {
         assert_eq!(parse(&[]).unwrap(), LogQuery::default());
-        let query = parse(&[("follow", "true"), ("tailLines", "10"), ("sinceSeconds", "60"), ("timestamps", "false")]);
+        let query = parse(&[
+            ("follow", "true"),
+            ("tailLines", "10"),
+            ("sinceSeconds", "60"),
+            ("timestamps", "false"),
+        ]);
         let expected = LogQuery {
             follow: true,
             tail_lines: Some(10),
@@ -135,10 +163,18 @@ mod tests {
             ..LogQuery::default()
         };
         assert_eq!(query.unwrap(), expected);
-        let query = parse(&[("sinceTime", "2025-12-31T23:00:00+01:00"), ("limitBytes", "5"), ("stream", "Stderr")]).unwrap();
+        let query = parse(&[
+            ("sinceTime", "2025-12-31T23:00:00+01:00"),
+            ("limitBytes", "5"),
+            ("stream", "Stderr"),
+        ])
+        .unwrap();
         assert_eq!(query.since, Some("2025-12-31T22:00:00Z".parse().unwrap()));
         assert_eq!((query.limit_bytes, query.stream), (Some(5), Some(Stream::Stderr)));
-        assert_eq!(parse(&[("sinceSeconds", "9223372036854775807")]).unwrap().since, None);
+        assert_eq!(
+            parse(&[("sinceSeconds", "9223372036854775807")]).unwrap().since,
+            None
+        );
     }
 
     #[test]
@@ -149,11 +185,18 @@ mod tests {
             (&[("tailLines", "-1")], 422),
             (&[("limitBytes", "0")], 422),
             (&[("sinceSeconds", "0")], 422),
-            (&[("sinceSeconds", "1"), ("sinceTime", "2025-12-31T23:00:00Z")], 422),
+            (
+                &[("sinceSeconds", "1"), ("sinceTime", "2025-12-31T23:00:00Z")],
+                422,
+            ),
             (&[("stream", "stdin")], 422),
             (&[("stream", "Stdout"), ("tailLines", "1")], 422),
         ] {
-            assert_eq!(parse(pairs).unwrap_err().into_refusal().0.as_u16(), status, "{pairs:?}");
+            assert_eq!(
+                parse(pairs).unwrap_err().into_refusal().0.as_u16(),
+                status,
+                "{pairs:?}"
+            );
         }
     }
 }

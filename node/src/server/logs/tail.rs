@@ -15,7 +15,12 @@ pub fn offset(file: &File, length: u64, lines: u64) -> io::Result<u64> {
     if lines == 0 {
         return Ok(length);
     }
-    let mut search = Search { wanted: lines, found: 0, start: length, seen_any: false };
+    let mut search = Search {
+        wanted: lines,
+        found: 0,
+        start: length,
+        seen_any: false,
+    };
     let mut end = length;
     // What was read of a line whose beginning lies in an earlier block.
     let mut rest: Vec<u8> = Vec::new();
@@ -24,7 +29,14 @@ pub fn offset(file: &File, length: u64, lines: u64) -> io::Result<u64> {
         let mut block = vec![0; (end - from) as usize];
         file.read_exact_at(&mut block, from)?;
         block.append(&mut rest);
-        let whole_from = if from == 0 { 0 } else { block.iter().position(|b| *b == b'\n').map_or(block.len(), |n| n + 1) };
+        let whole_from = if from == 0 {
+            0
+        } else {
+            block
+                .iter()
+                .position(|b| *b == b'\n')
+                .map_or(block.len(), |n| n + 1)
+        };
         if search.block(&block[whole_from..], from + whole_from as u64) {
             return Ok(search.start);
         }
@@ -50,7 +62,10 @@ impl Search {
     fn block(&mut self, bytes: &[u8], offset: u64) -> bool {
         let mut end = bytes.len();
         while end > 0 {
-            let from = bytes[..end - 1].iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+            let from = bytes[..end - 1]
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |n| n + 1);
             let line = bytes[from..end].strip_suffix(b"\n").unwrap_or(&bytes[from..end]);
             if self.line(line, offset + from as u64) {
                 return true;
@@ -61,7 +76,9 @@ impl Search {
     }
 
     fn line(&mut self, line: &[u8], offset: u64) -> bool {
-        let Some(record) = cri::parse(line) else { return false };
+        let Some(record) = cri::parse(line) else {
+            return false;
+        };
         if !record.partial || !self.seen_any {
             if self.found == self.wanted {
                 return true;
@@ -106,7 +123,9 @@ mod tests {
 
     #[test]
     fn blocks_are_crossed() {
-        let lines: Vec<String> = (0..40).map(|n| record('F', &format!("{n}").repeat(7_000))).collect();
+        let lines: Vec<String> = (0..40)
+            .map(|n| record('F', &format!("{n}").repeat(7_000)))
+            .collect();
         let log = lines.concat();
         for n in [1, 5, 17, 39, 40] {
             assert_eq!(tail(&log, n as u64), lines[lines.len() - n..].concat(), "{n}");
