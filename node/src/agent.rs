@@ -11,7 +11,6 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +22,7 @@ use crate::options::NodeOptions;
 use crate::pods::context::Context;
 use crate::pods::manager;
 use crate::pods::table::Table;
+use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::registration::{RegisterError, Registration, lease};
 
 /// Why an agent could not start; each says what to do where something can be done.
@@ -32,11 +32,8 @@ pub enum StartError {
     Host(#[from] HostError),
     #[error("cannot create {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
-    #[error("cannot listen on {address} for the kubelet API: {source}; is another node running there?")]
-    Listen {
-        address: std::net::SocketAddr,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Server(#[from] ServeError),
     #[error(transparent)]
     Register(#[from] RegisterError),
     #[error("the image store cannot be opened: {0}")]
@@ -58,13 +55,11 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<Node, StartError> {
         let host = Host::read()?;
         make_directories(&options)?;
-        let address = options.kubelet_listen;
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-        let port = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address, source })?
-            .port();
+        let shutdown = CancellationToken::new();
+        let table = Table::new(options.data_dir.join("logs"));
+        let server = KubeletServer::start(server_options(&options), Arc::new(table.clone()), shutdown.clone());
+        let server = server.await?;
+        let port = server.local_addr.port();
         let known_ip = options.node_ip.or_else(default_address);
         let memory_capacity = host.memory_bytes;
         let boot_id = host.boot_id.clone();
@@ -72,9 +67,8 @@ impl Node {
         registration.register().await?;
         let network = Arc::new(open_network(&options, &registration).await?);
         let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
-        registration.network_is_ready(ip);
-        let node = registration.register().await?;
-        let shutdown = CancellationToken::new();
+        registration.set_ip(ip);
+        let node = registration.report().await?;
         let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
         let reference = node_reference(&node);
         recorder.event(
@@ -90,7 +84,7 @@ impl Node {
             network,
             recorder,
             services,
-            table: Table::new(options.data_dir.join("logs")),
+            table,
             host_ips: vec![ip],
             allocatable: registration.allocatable(),
             memory_capacity,
@@ -98,6 +92,7 @@ impl Node {
             shutdown,
             options,
         });
+        tasks.spawn(server.stopped());
         spawn_all(&ctx, node, registration, &mut tasks);
         Ok(Node { ctx, tasks })
     }
@@ -151,6 +146,15 @@ fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
         std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
     }
     Ok(())
+}
+
+fn server_options(options: &NodeOptions) -> ServerOptions {
+    ServerOptions {
+        listen: options.kubelet_listen,
+        cert_pem: options.tls.cert_pem.clone(),
+        key_pem: options.tls.key_pem.clone(),
+        ca_pem: options.tls.ca_pem.clone(),
+    }
 }
 
 async fn open_network(options: &NodeOptions, registration: &Registration) -> Result<Network, StartError> {

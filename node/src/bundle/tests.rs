@@ -106,7 +106,7 @@ fn the_place_of_the_container() {
     let net = namespaces.iter().find(|n| n["type"] == "network").unwrap();
     assert_eq!(net["path"], "/ns/net");
     assert!(namespaces.iter().any(|n| n["type"] == "pid" && n.get("path").is_none()));
-    assert_eq!(made["process"]["oomScoreAdj"], 937, "burstable, by its share of memory");
+    assert_eq!(made["process"]["oomScoreAdj"], -997, "guaranteed by its limits");
     assert!(!made["linux"]["maskedPaths"].as_array().unwrap().is_empty());
     let privileged = native(json!({"securityContext": {"privileged": true}}), json!({}));
     assert!(privileged["linux"].get("maskedPaths").is_none());

@@ -27,7 +27,7 @@ pub async fn ensure(ctx: &Context, pod: PodView<'_>, container: &Container) -> R
             event(
                 Normal,
                 "Pulled",
-                format!("Container image {name:?} already present on machine"),
+                format!("Container image {name:?} already present on machine and can be accessed by the pod"),
             );
             Ok(image)
         }

@@ -34,6 +34,8 @@ const TERMINATION_PATH: &str = "/dev/termination-log";
 /// File of an attempt that receives it.
 pub const TERMINATION_FILE: &str = "termination-log";
 const SIGTERM: u32 = 15;
+/// Shims started for one task, at most: losing the race with a shim's end twice is bad luck, more is a fault.
+const CREATE_TRIES: usize = 3;
 
 /// One start.
 pub struct Job {
@@ -60,21 +62,15 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
     let image = image.unwrap_or_else(|| Err(StartFailure::cancelled()))?;
     let prepared = prepare(&ctx, &job, pod, container, &image).await?;
     let event = |reason, text: &str| {
-        ctx.recorder.container(
-            pod,
-            &container.name,
-            Normal,
-            reason,
-            format!("{text} container: {}", container.name),
-        );
+        ctx.recorder.container(pod, &container.name, Normal, reason, text.to_owned());
     };
-    event("Created", "Created");
+    event("Created", "Container created");
     if job.cancel.is_cancelled() {
         discard(&ctx, pod, &prepared.record);
         return Err(StartFailure::cancelled());
     }
     let record = launch(&ctx, pod, prepared).await?;
-    event("Started", "Started");
+    event("Started", "Container started");
     Ok(record)
 }
 
@@ -359,13 +355,6 @@ async fn run(
     rootfs: Vec<RootfsMount>,
     terminal: bool,
 ) -> Result<(), String> {
-    let address = ctx.shim(record.runtime).start(&record.id, bundle).await;
-    let address = address.map_err(|e| format!("failed to start shim: {e}"))?;
-    record.address = Some(address.clone());
-    record
-        .save(dir)
-        .map_err(|e| format!("failed to save the record of the container: {e}"))?;
-    let task = TaskClient::new(address);
     let request = CreateTask {
         id: record.id.clone(),
         bundle: bundle.to_owned(),
@@ -375,9 +364,7 @@ async fn run(
         stdout: StdioUri::cri(&record.log_path),
         stderr: StdioUri::cri(&record.log_path),
     };
-    task.create(&request)
-        .await
-        .map_err(|e| format!("failed to create containerd task: failed to create shim task: {e}"))?;
+    let task = create(ctx, record, dir, &request).await?;
     if let Err(error) = task.start(&record.id).await {
         give_up(&task, &record.id).await;
         return Err(format!(
@@ -391,6 +378,31 @@ async fn run(
     record
         .save(dir)
         .map_err(|e| format!("failed to save the record of the container: {e}"))
+}
+
+/// Makes the task. A shim that served others may end between its answer and our call: then it is started anew.
+async fn create(
+    ctx: &Context,
+    record: &mut Record,
+    dir: &Path,
+    request: &CreateTask,
+) -> Result<TaskClient, String> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let address = ctx.shim(record.runtime).start(&record.id, &request.bundle).await;
+        let address = address.map_err(|e| format!("failed to start shim: {e}"))?;
+        record.address = Some(address.clone());
+        record.save(dir).map_err(|e| format!("failed to save the record of the container: {e}"))?;
+        let task = TaskClient::new(address);
+        match task.create(request).await {
+            Ok(_) => return Ok(task),
+            Err(TaskError::Disconnected(_)) if tries < CREATE_TRIES => {}
+            Err(e) => {
+                return Err(format!("failed to create containerd task: failed to create shim task: {e}"));
+            }
+        }
+    }
 }
 
 /// Removes a task that was created and did not start.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Report, conditions};
-use super::observed::{Observed, Sandbox, Seen};
+use super::observed::{Observed, Sandbox, Seen, Verdict};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::Record;
@@ -57,11 +57,15 @@ pub fn status(
         old,
     };
     let conditions = conditions(&report, now);
-    let verdict = seen.verdict.as_ref();
+    let kept = old.filter(|s| is_final(s.phase.as_deref()));
+    let why = |said: fn(&Verdict) -> &String, was: fn(&PodStatus) -> &Option<String>| {
+        seen.verdict.as_ref().map(|v| said(v).clone()).or_else(|| kept.and_then(|s| was(s).clone()))
+    };
+    let (reason, message) = (why(|v| &v.reason, |s| &s.reason), why(|v| &v.message, |s| &s.message));
     PodStatus {
         phase: Some(phase),
-        reason: verdict.map(|v| v.reason.clone()),
-        message: verdict.map(|v| v.message.clone()),
+        reason,
+        message,
         conditions: Some(conditions),
         host_ip: host_ips.first().map(IpAddr::to_string),
         host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
@@ -81,11 +85,13 @@ fn is_over(pod: PodView<'_>, seen: &Observed) -> bool {
     is_ending(pod, seen) && !seen.containers.values().any(Seen::may_live)
 }
 
+fn is_final(phase: Option<&str>) -> bool {
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
 fn sticky(old: Option<&PodStatus>, phase: String) -> String {
-    match old.and_then(|s| s.phase.as_deref()) {
-        Some(last @ ("Failed" | "Succeeded")) => last.to_owned(),
-        _ => phase,
-    }
+    let last = old.and_then(|s| s.phase.as_deref()).filter(|last| is_final(Some(last)));
+    last.map_or(phase, str::to_owned)
 }
 
 /// One container's status.

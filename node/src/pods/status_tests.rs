@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::observed::{Busy, Health, Verdict, Waiting};
+use crate::pods::observed::{Busy, Health, Waiting};
 use crate::pods::record::tests::record;
 use crate::pods::record::{Exit, State};
 
@@ -190,4 +190,13 @@ fn transitions_are_dated_once() {
     let first = status(view, &s, &[], None, at(10));
     let second = status(view, &s, &[], Some(&first), at(20));
     assert_eq!(first, second);
+}
+
+#[test]
+fn what_ended_a_pod_is_not_forgotten() {
+    let p = pod(json!({}));
+    let view = PodView::new(&p).unwrap();
+    let old = serde_json::from_value(json!({"phase": "Failed", "reason": "Evicted", "message": "m"})).unwrap();
+    let made = status(view, &Observed::default(), &[], Some(&old), at(1));
+    assert_eq!((made.phase.as_deref(), made.reason.as_deref()), (Some("Failed"), Some("Evicted")));
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::observed::Observed;
 use super::record::Record;
+use crate::server::{LogFile, PodTable};
 
 /// A cheap handle on the table.
 #[derive(Clone, Debug)]
@@ -72,4 +73,70 @@ fn note(logs: &mut BTreeMap<String, Log>, record: &Record, root: &Path) {
         running: watch::channel(record.is_running()).0,
     });
     log.running.send_if_modified(|running| std::mem::replace(running, record.is_running()) != record.is_running());
+}
+
+impl PodTable for Table {
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        self.read().values().map(|entry| entry.pod.clone()).collect()
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let is = |pod: &Pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
+        };
+        self.read().values().map(|entry| &entry.pod).find(|pod| is(pod)).cloned()
+    }
+
+    fn log(&self, pod_uid: &str, container: &str, container_id: &str) -> Option<LogFile> {
+        let pods = self.read();
+        let log = pods.get(pod_uid)?.logs.get(container_id).filter(|log| log.container == container)?;
+        Some(LogFile { root: self.log_root.clone(), path: log.path.clone(), running: log.running.subscribe() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::observed::Seen;
+    use crate::pods::record::State;
+    use crate::pods::record::tests::record;
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    fn pod() -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).unwrap()
+    }
+
+    fn seen(attempt: u32, running: bool) -> Observed {
+        let at = Timestamp::UNIX_EPOCH;
+        let state = if running { State::Running { started_at: at } } else { State::Created };
+        let mut last = record("c", attempt, state);
+        last.log_path = format!("/logs/n_p_u/c/{attempt}.log").into();
+        let seen = Seen { last: Some(last), ..Seen::default() };
+        Observed { containers: [("c".to_owned(), seen)].into(), ..Observed::default() }
+    }
+
+    #[tokio::test]
+    async fn logs_are_found_by_id_and_end() {
+        let table = Table::new("/logs".into());
+        table.update(pod(), &seen(0, true));
+        let mut log = table.log("u", "c", "c-0").unwrap();
+        assert_eq!(log.path, Path::new("n_p_u/c/0.log"));
+        assert!(*log.running.borrow());
+        assert!(table.log("u", "other", "c-0").is_none() && table.log("u", "c", "c-1").is_none());
+        table.update(pod(), &seen(0, false));
+        log.running.wait_for(|running| !running).await.unwrap();
+        table.update(pod(), &seen(1, true));
+        assert!(table.log("u", "c", "c-0").is_none());
+        assert!(log.running.changed().await.is_err(), "a forgotten attempt runs no more");
+    }
+
+    #[test]
+    fn pods_are_found_by_name() {
+        let table = Table::new("/logs".into());
+        table.update(pod(), &Observed::default());
+        assert!(table.pod("n", "p").is_some() && table.pod("n", "q").is_none());
+        table.remove("u");
+        assert!(table.pods().is_empty());
+    }
 }

@@ -23,28 +23,49 @@ const RECONNECTS: u32 = 3;
 /// Time between them.
 const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 
-/// What became of a recorded task while nobody watched.
-pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Record {
+/// What became of a recorded task while nobody watched; `None` when it never ran.
+pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
     if record.exit().is_some() {
-        return record;
+        return Some(record);
     }
-    if record.boot_id != ctx.boot_id {
-        return lost(ctx, pod, record).await;
-    }
-    let Some(address) = record.address.clone() else {
-        return lost(ctx, pod, record).await;
+    let address = record.address.clone().filter(|_| record.boot_id == ctx.boot_id);
+    let state = match address {
+        Some(address) => TaskClient::new(address).state(&record.id).await.ok(),
+        None => None,
     };
-    match TaskClient::new(address.clone()).state(&record.id).await {
-        Ok(state) => match (state.status, record.is_running()) {
-            (TaskStatus::Stopped, _) => ended(ctx, pod, record, state.exit).await,
-            (TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing, true) => record,
-            (TaskStatus::Running, false) => mark_running(ctx, pod, record),
-            _ => lost(ctx, pod, record).await,
-        },
-        Err(error) => {
-            tracing::info!(%error, id = record.id, "a task is gone");
-            lost(ctx, pod, record).await
+    match (state.map(|s| (s.status, s.exit)), record.is_running()) {
+        (Some((TaskStatus::Stopped, exit)), _) => Some(ended(ctx, pod, record, exit).await),
+        (Some((TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing, _)), true) => Some(record),
+        (Some((TaskStatus::Running, _)), false) => Some(mark_running(ctx, pod, record)),
+        (_, true) => Some(lost(ctx, pod, record).await),
+        (_, false) => {
+            forget(ctx, pod, &record).await;
+            None
         }
+    }
+}
+
+/// Removes an attempt that was prepared and never ran.
+async fn forget(ctx: &Context, pod: &Pod, record: &Record) {
+    if let Some(address) = record.address.clone() {
+        let deleted = TaskClient::new(address).delete(&record.id).await;
+        tracing::debug!(id = record.id, ?deleted, "forgot a task that never ran");
+    }
+    remove_from_shim(ctx, pod, record).await;
+    release(ctx, &record.id);
+    let Some(view) = PodView::new(pod) else { return };
+    let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        tracing::warn!(%error, path = %dir.display(), "cannot remove an attempt that never ran");
+    }
+}
+
+/// Removes what a dead or unwanted task left on the host.
+async fn remove_from_shim(ctx: &Context, pod: &Pod, record: &Record) {
+    let Some(view) = PodView::new(pod) else { return };
+    let bundle = ctx.dirs(view).bundle(&record.container, record.attempt);
+    if let Err(error) = ctx.shim(record.runtime).delete(&record.id, &bundle).await {
+        tracing::warn!(%error, id = record.id, "cleaning up after a task failed");
     }
 }
 
@@ -107,12 +128,7 @@ async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskEx
 
 /// Settles an attempt whose task is nowhere: what is left of it on the host is removed.
 async fn lost(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
-    if let Some(view) = PodView::new(pod) {
-        let bundle = ctx.dirs(view).bundle(&record.container, record.attempt);
-        if let Err(error) = ctx.shim(record.runtime).delete(&record.id, &bundle).await {
-            tracing::warn!(%error, id = record.id, "cleaning up after a lost task failed");
-        }
-    }
+    remove_from_shim(ctx, pod, &record).await;
     record.state = State::Exited(Exit {
         started_at: record.started_at(),
         finished_at: Some(Timestamp::now()),

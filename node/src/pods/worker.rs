@@ -34,6 +34,8 @@ use crate::volumes::host;
 
 /// Plans made in a row before waiting: an action always changes what the next plan sees.
 const PLANS_IN_A_ROW: usize = 16;
+/// Time starts under way have to finish when the agent ends.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest sleep: a lost wake-up costs this much.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -92,6 +94,7 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
             .await
             .is_none()
         {
+            worker.settle().await;
             break;
         }
     }
@@ -142,8 +145,9 @@ impl Worker {
             Vec::new()
         });
         for record in records {
-            let record = tasks::adopt(&self.ctx, &pod, record).await;
-            self.push(record);
+            if let Some(record) = tasks::adopt(&self.ctx, &pod, record).await {
+                self.push(record);
+            }
         }
         if self.seen.containers.values().any(|s| s.is_running()) {
             let result = sandbox::prepare(&self.ctx, view).await;
@@ -181,6 +185,21 @@ impl Worker {
         }
         self.report(view, decided.ended && view.is_deleted());
         false
+    }
+
+    /// Before the agent ends: starts under way come to their end, so that their records are true.
+    async fn settle(&mut self) {
+        self.starts.values().for_each(CancellationToken::cancel);
+        let settled = async {
+            while !self.starts.is_empty() {
+                if let Some(Ok(outcome)) = self.under_way.join_next().await {
+                    self.take_in(outcome);
+                }
+            }
+        };
+        if tokio::time::timeout(SETTLE_LIMIT, settled).await.is_err() {
+            tracing::warn!("a container was still being started when the agent ended");
+        }
     }
 
     /// Sets the timer for the next plan.

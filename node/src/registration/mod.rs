@@ -63,12 +63,10 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Until [`Registration::network_is_ready`] the node reports that it is not ready.
     pub fn new(options: &NodeOptions, host: Host, ip: Option<IpAddr>, kubelet_port: u16) -> Self {
         let facts = Facts {
             host,
             ip,
-            network_ready: false,
             kubelet_port,
             name: options.node_name.clone(),
             labels: options.labels.clone(),
@@ -81,29 +79,36 @@ impl Registration {
         }
     }
 
-    /// From now on the node reports to be ready, at `ip`.
-    pub fn network_is_ready(&mut self, ip: IpAddr) {
+    /// The address to report.
+    pub fn set_ip(&mut self, ip: IpAddr) {
         self.facts.ip = Some(ip);
-        self.facts.network_ready = true;
     }
 
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         node::capacity(&self.facts)
     }
 
-    /// Creates or updates the Node, trying until the API server answers.
+    /// Creates the Node or brings its labels up to date, trying until the API server answers.
     pub async fn register(&self) -> Result<Node, RegisterError> {
+        self.persist(|| self.put()).await
+    }
+
+    /// Writes the whole status once, trying until the API server answers.
+    pub async fn report(&self) -> Result<Node, RegisterError> {
+        self.persist(|| self.put_status()).await
+    }
+
+    async fn persist<F>(&self, attempt: impl Fn() -> F) -> Result<Node, RegisterError>
+    where
+        F: Future<Output = Result<Node, kube::Error>>,
+    {
         let started = tokio::time::Instant::now();
         loop {
-            match self.put().await {
+            match attempt().await {
                 Ok(node) => return Ok(node),
                 Err(source) if started.elapsed() > REGISTER_LIMIT => {
                     let node = self.facts.name.clone();
-                    return Err(RegisterError::Register {
-                        node,
-                        limit: REGISTER_LIMIT,
-                        source: Box::new(source),
-                    });
+                    return Err(RegisterError::Register { node, limit: REGISTER_LIMIT, source: Box::new(source) });
                 }
                 Err(error) => tracing::debug!(%error, "registering the node failed; trying again"),
             }
@@ -113,25 +118,24 @@ impl Registration {
 
     async fn put(&self) -> Result<Node, kube::Error> {
         let wanted = node::object(&self.facts);
-        if self.api.get_opt(&self.facts.name).await?.is_none() {
-            match self.api.create(&PostParams::default(), &wanted).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(error) => return Err(error),
-            }
+        match self.api.create(&PostParams::default(), &wanted).await {
+            Ok(node) => return Ok(node),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
         }
         let labels = json!({"metadata": {"labels": wanted.metadata.labels}});
-        self.api
-            .patch(&self.facts.name, &PatchParams::default(), &Patch::Merge(labels))
-            .await?;
-        self.write_status(&[]).await
+        self.api.patch(&self.facts.name, &PatchParams::default(), &Patch::Merge(labels)).await
+    }
+
+    async fn put_status(&self) -> Result<Node, kube::Error> {
+        let node = self.api.get(&self.facts.name).await?;
+        let old = node.status.and_then(|s| s.conditions).unwrap_or_default();
+        self.write_status(&old).await
     }
 
     async fn write_status(&self, old: &[NodeCondition]) -> Result<Node, kube::Error> {
         let patch = Patch::Strategic(json!({"status": self.status(old)}));
-        self.api
-            .patch_status(&self.facts.name, &PatchParams::default(), &patch)
-            .await
+        self.api.patch_status(&self.facts.name, &PatchParams::default(), &patch).await
     }
 
     fn status(&self, old: &[NodeCondition]) -> Value {
@@ -177,7 +181,7 @@ impl Registration {
     async fn beat(&self, last: &mut Option<(Value, tokio::time::Instant)>) -> Result<(), kube::Error> {
         let Some(node) = self.api.get_opt(&self.facts.name).await? else {
             self.put().await?;
-            return Ok(());
+            return self.put_status().await.map(drop);
         };
         let old = node.status.and_then(|s| s.conditions).unwrap_or_default();
         let now = node::without_heartbeats(self.status(&old));

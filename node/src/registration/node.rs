@@ -28,7 +28,6 @@ pub struct Facts {
     pub name: String,
     pub host: Host,
     pub ip: Option<IpAddr>,
-    pub network_ready: bool,
     pub kubelet_port: u16,
     pub labels: BTreeMap<String, String>,
     pub max_pods: u32,
@@ -93,7 +92,7 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
         ),
         capacity: Some(capacity(facts)),
         allocatable: Some(capacity(facts)),
-        conditions: Some(conditions(&Pressure::read(facts), facts.network_ready, old, now)),
+        conditions: Some(conditions(&Pressure::read(facts), old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
                 port: i32::from(facts.kubelet_port),
@@ -144,7 +143,7 @@ impl Pressure {
 /// A condition's type, status, reason and message.
 type Said = (&'static str, bool, &'static str, &'static str);
 
-fn conditions(pressure: &Pressure, ready: bool, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(pressure: &Pressure, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
     let said: [Said; 4] = [
         match pressure.memory {
             false => (
@@ -188,15 +187,7 @@ fn conditions(pressure: &Pressure, ready: bool, old: &[NodeCondition], now: Time
                 "kubelet has insufficient PID available",
             ),
         },
-        match ready {
-            true => ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
-            false => (
-                "Ready",
-                false,
-                "KubeletNotReady",
-                "the Pod network of this node is not up yet",
-            ),
-        },
+        ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
     ];
     said.into_iter().map(|said| dated(said, old, now)).collect()
 }
@@ -235,8 +226,8 @@ mod tests {
     fn a_transition_is_dated_and_kept() {
         let at = |s| Timestamp::from_second(s).unwrap();
         let calm = Pressure::default();
-        let first = conditions(&calm, true, &[], at(1));
-        let second = conditions(&calm, true, &first, at(2));
+        let first = conditions(&calm, &[], at(1));
+        let second = conditions(&calm, &first, at(2));
         let time = |list: &[NodeCondition], kind: &str| {
             let found = list.iter().find(|c| c.type_ == kind).unwrap();
             (
@@ -245,7 +236,7 @@ mod tests {
             )
         };
         assert_eq!(time(&second, "Ready"), ("True".into(), at(1)));
-        let tight = conditions(&Pressure { memory: true, ..calm }, true, &second, at(3));
+        let tight = conditions(&Pressure { memory: true, ..calm }, &second, at(3));
         assert_eq!(time(&tight, "MemoryPressure"), ("True".into(), at(3)));
         assert_eq!(time(&tight, "DiskPressure"), ("False".into(), at(1)));
     }
