@@ -154,7 +154,7 @@ fn slice(ports: Value, pods: &[&PodSandbox]) -> EndpointSlice {
 fn apply(network: &Network, extra: Value, pods: &[&PodSandbox]) {
     let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), pods);
     network
-        .apply_services(&rules(&[service(extra)], &[slice], "node"))
+        .apply_services(&rules(&[service(extra)], &[slice], "node"), None)
         .unwrap();
 }
 
@@ -315,7 +315,9 @@ fn without_endpoints_connections_are_refused_and_come_back_with_them() {
         assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_ok());
         apply(&network, json!({}), &[]);
         refused().await;
-        network.apply_services(&services::Ruleset::default()).unwrap();
+        network
+            .apply_services(&services::Ruleset::default(), None)
+            .unwrap();
         assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_err());
     });
 }
@@ -381,7 +383,9 @@ fn udp_is_balanced_too() {
         let ports = json!([{"port": 53, "protocol": "UDP"}]);
         let dns = service(json!({"ports": ports}));
         let slice = slice(json!([{"port": 5353, "protocol": "UDP"}]), &[&server]);
-        network.apply_services(&rules(&[dns], &[slice], "node")).unwrap();
+        network
+            .apply_services(&rules(&[dns], &[slice], "node"), None)
+            .unwrap();
         let asking = within(&client.net_path, || {
             std::net::UdpSocket::bind("0.0.0.0:0").unwrap()
         });
@@ -473,7 +477,7 @@ fn clusters_side_by_side_do_not_touch_each_other_and_down_removes_one() {
         let (server, other) = (pod(&a, "server").await, pod(&b, "other").await);
         serve(&server, 8080, "server");
         apply(&a, json!({}), &[&server]);
-        b.apply_services(&services::Ruleset::default()).unwrap();
+        b.apply_services(&services::Ruleset::default(), None).unwrap();
         assert!(ask(None, "127.0.0.1:30080").await.is_ok());
         drop(b);
         down("aaaaaaa2", &host.config("b").run_dir).await.unwrap();
@@ -529,32 +533,81 @@ fn a_range_in_use_is_refused_by_name() {
     });
 }
 
+fn many(count: u32) -> services::Ruleset {
+    let mut ruleset = services::Ruleset::default();
+    for n in 0..count {
+        let chain = format!("svc-default/service-{n}/tcp/80");
+        let endpoints = (2..6)
+            .map(|host| SocketAddrV4::new([10, 201, 1, host].into(), 8080))
+            .collect();
+        let protocol = services::Protocol::Tcp;
+        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 202, 1, 0)) + n);
+        ruleset.addresses.insert((ip, protocol, 80), chain.clone());
+        let affinity = (n % 100 == 0).then_some(60);
+        ruleset.balancers.insert(
+            chain,
+            services::Balancer {
+                protocol,
+                endpoints,
+                affinity,
+            },
+        );
+    }
+    ruleset
+}
+
 #[test]
-fn many_services_fit_one_transaction() {
+fn many_services_fit_one_transaction_and_change_by_themselves() {
     Host::run(|host| async move {
         let network = host.network("a").await;
-        let mut ruleset = services::Ruleset::default();
-        for n in 0..2_000u32 {
-            let chain = format!("svc-default/service-{n}/tcp/80");
-            let endpoints = (2..6)
-                .map(|host| SocketAddrV4::new([10, 201, 1, host].into(), 8080))
-                .collect();
-            let protocol = services::Protocol::Tcp;
-            let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 202, 0, 0)) + n);
-            ruleset.addresses.insert((ip, protocol, 80), chain.clone());
-            ruleset.balancers.insert(
-                chain,
-                services::Balancer {
-                    protocol,
-                    endpoints,
-                    affinity: Some(60),
-                },
-            );
+        let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
+        serve(&server, 8080, "server");
+        let before = many(1_000);
+        network.apply_services(&before, None).unwrap();
+        assert!(nft::existing("amphipod-aaaaaaa1").unwrap().chains.len() > 1_000);
+        let mut after = before.clone();
+        let first = "svc-default/service-0/tcp/80";
+        let only = BTreeSet::from([SocketAddrV4::new(server.ip, 8080)]);
+        after.balancers.get_mut(first).unwrap().endpoints = only;
+        after.balancers.remove("svc-default/service-1/tcp/80");
+        after
+            .addresses
+            .retain(|_, chain| chain != "svc-default/service-1/tcp/80");
+        network.apply_services(&after, Some(&before)).unwrap();
+        for _ in 0..3 {
+            assert!(ask(Some(&client.net_path), "10.202.1.0:80").await.is_ok());
         }
-        network.apply_services(&ruleset).unwrap();
-        network.apply_services(&ruleset).unwrap();
-        assert!(nft::existing("amphipod-aaaaaaa1").unwrap().chains.len() > 2_000);
-        network.apply_services(&services::Ruleset::default()).unwrap();
-        assert!(nft::existing("amphipod-aaaaaaa1").unwrap().chains.len() < 20);
+        assert!(ask(Some(&client.net_path), "10.202.1.1:80").await.is_err());
+        network
+            .apply_services(&services::Ruleset::default(), Some(&after))
+            .unwrap();
+        let existing = nft::existing("amphipod-aaaaaaa1").unwrap();
+        assert!(existing.chains.len() < 20, "{existing:?}");
+        assert!(
+            !existing.sets.iter().any(|set| set.starts_with("affinity-")),
+            "{existing:?}"
+        );
+    });
+}
+
+#[test]
+fn rules_flushed_by_someone_else_come_back_whole() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let outside = outside(&network.links).await;
+        let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
+        serve(&server, 8080, "server");
+        let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), &[&server]);
+        let ruleset = rules(&[service(json!({}))], &[slice], "node");
+        network.apply_services(&ruleset, None).unwrap();
+        nft::delete_table("amphipod-aaaaaaa1").unwrap();
+        network.apply_services(&ruleset, Some(&ruleset)).unwrap();
+        assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_ok());
+        let world = within(&outside, || std::net::TcpListener::bind("0.0.0.0:80").unwrap());
+        serve_on(world, "world");
+        assert_eq!(
+            ask(Some(&client.net_path), "192.0.2.2:80").await.unwrap(),
+            "world 192.0.2.1"
+        );
     });
 }

@@ -231,7 +231,36 @@ async fn redirects_are_followed_on_the_host_and_end_elsewhere() {
 
 #[tokio::test]
 async fn https_is_probed_without_verification() {
-    // A listener that speaks no TLS: the handshake fails, the certificate question never comes up.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["someone-else".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            key.serialize_der().try_into().unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        stream.read_exact(&mut [0; 64]).await.unwrap();
+        stream.write_all(status("200 ok").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    let probe = json!({"httpGet": {"port": port, "scheme": "HTTPS"}, "periodSeconds": 60});
+    let (_probing, mut changes, _) = start(json!({"name": "c", "readinessProbe": probe}), None);
+    assert!(changes.recv().await.unwrap().ready);
+}
+
+#[tokio::test]
+async fn a_server_without_tls_fails_an_https_probe() {
     let (port, _requests) = serve(vec!["no TLS here, sorry".into()]).await;
     let probe = json!({"httpGet": {"port": port, "scheme": "HTTPS"}, "failureThreshold": 1});
     let (_probing, mut changes, heard) = start(json!({"name": "c", "livenessProbe": probe}), None);

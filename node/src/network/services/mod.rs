@@ -15,11 +15,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use program::install_base;
-use program::program;
+use program::{Change, is_whole, program};
 pub use ruleset::{Balancer, Protocol, Ruleset, rules};
 
 use super::Network;
@@ -30,6 +30,9 @@ const GATHER: Duration = Duration::from_millis(50);
 
 /// How long until rules the kernel refused are tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How often to look whether the rules are still there: a firewall's restart may flush what is not its own.
+const CHECK: Duration = Duration::from_secs(30);
 
 /// Keeps this node's rules what Services and EndpointSlices say, until told to stop.
 pub async fn run(network: Arc<Network>, client: Client, node: String, shutdown: CancellationToken) {
@@ -62,7 +65,7 @@ impl Follow {
     /// Ends only when the watches do, which they never do by themselves.
     async fn run(&mut self, changes: impl Stream<Item = ()>) {
         let mut changes = std::pin::pin!(changes);
-        // Before both lists are whole, rules made from them would cut off Services that exist.
+        let mut checks = interval(CHECK);
         let mut due: Option<Instant> = None;
         loop {
             let wait = async {
@@ -77,12 +80,28 @@ impl Follow {
                     None => return,
                 },
                 () = wait => due = self.synchronise().await,
+                _ = checks.tick() => if !self.holds().await {
+                    tracing::warn!("Service rules were removed by someone else; putting them back");
+                    self.applied = None;
+                    due = self.synchronise().await;
+                },
             }
         }
     }
 
+    /// Whether the kernel has what was applied. Where that cannot be known, nothing is to be done.
+    async fn holds(&self) -> bool {
+        let Some(applied) = self.applied.clone() else {
+            return true;
+        };
+        let table = self.network.names.table();
+        let looking = move || nft::existing(&table).map_or(true, |found| is_whole(&found, &applied));
+        tokio::task::spawn_blocking(looking).await.unwrap_or(true)
+    }
+
     /// Brings the kernel up to date; says when to try again where that failed.
     async fn synchronise(&mut self) -> Option<Instant> {
+        // Before both lists are whole, rules made from them would cut off Services that exist.
         if !(is_ready(&self.services) && is_ready(&self.slices)) {
             return None;
         }
@@ -95,39 +114,59 @@ impl Follow {
         if self.applied.as_ref() == Some(&wanted) {
             return None;
         }
-        let network = self.network.clone();
-        let result =
-            tokio::task::spawn_blocking(move || network.apply_services(&wanted).map(|()| wanted)).await;
-        match result {
+        let (network, previous) = (self.network.clone(), self.applied.take());
+        let applying = move || {
+            network
+                .apply_services(&wanted, previous.as_ref())
+                .map(|()| wanted)
+        };
+        match tokio::task::spawn_blocking(applying).await {
             Ok(Ok(wanted)) => {
                 tracing::debug!(balancers = wanted.balancers.len(), "Service rules replaced");
                 self.applied = Some(wanted);
                 None
             }
-            Ok(Err(error)) => self.failed(&error),
-            Err(error) => self.failed(&error),
+            Ok(Err(error)) => Some(failed(&error)),
+            Err(error) => Some(failed(&error)),
         }
     }
+}
 
-    fn failed(&mut self, error: &dyn std::error::Error) -> Option<Instant> {
-        tracing::error!(%error, "Service rules stay as they were");
-        self.applied = None;
-        Some(Instant::now() + RETRY)
+fn failed(error: &dyn std::error::Error) -> Instant {
+    tracing::error!(error = %Report(error), "Service rules stay as they were");
+    Instant::now() + RETRY
+}
+
+/// An error with its causes.
+struct Report<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
 impl Network {
-    /// Replaces all rules for Services in one transaction.
-    pub fn apply_services(&self, ruleset: &Ruleset) -> Result<(), NftError> {
-        let table = self.names.table();
+    /// Makes a ruleset hold in one transaction. With the one applied before, only what differs is touched.
+    pub fn apply_services(&self, ruleset: &Ruleset, previous: Option<&Ruleset>) -> Result<(), NftError> {
+        let (table, config) = (self.names.table(), &self.config);
         let existing = nft::existing(&table)?;
-        nft::apply(program(
-            &table,
-            self.config.pod_cidr,
-            self.config.service_cidr,
+        let previous = previous.filter(|previous| is_whole(&existing, previous));
+        if previous.is_none() {
+            install_base(&table, &self.names.bridge(), config.pod_cidr)?;
+        }
+        let change = Change {
             ruleset,
-            &existing,
-        ))
+            previous,
+            existing: &existing,
+        };
+        nft::apply(program(&table, config.pod_cidr, config.service_cidr, &change))
     }
 }
 

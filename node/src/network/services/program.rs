@@ -23,6 +23,7 @@ const TRANSLATED: i32 = DESTINATION + 1;
 const FILTER: i32 = 0;
 const SOURCE: i32 = 100;
 
+const PODS_LEAVING: &str = "pods-leaving";
 const SERVICES: &str = "services";
 const ADDRESSES: &str = "service-addresses";
 const NODE_PORTS: &str = "service-node-ports";
@@ -70,51 +71,87 @@ pub fn install_base(table: &str, bridge: &str, pods: Ipv4Net) -> Result<(), NftE
                 .chain([Expression::Verdict(Verdict::Drop)]),
         );
     }
-    batch.base_chain("pods-leaving", ChainKind::Nat, Hook::Postrouting, SOURCE);
+    batch.base_chain(PODS_LEAVING, ChainKind::Nat, Hook::Postrouting, SOURCE);
     let leaving = [
         matches::within(matches::source_to, pods, true),
         matches::within(matches::destination_to, pods, false),
         matches::interface(Meta::OutputName, bridge, false),
     ];
     batch.rule(
-        "pods-leaving",
+        PODS_LEAVING,
         leaving.concat().into_iter().chain([Expression::Masquerade]),
     );
     apply(batch)
 }
 
-/// The transaction that makes `ruleset` hold where `existing` is there now.
-pub fn program(
-    table: &str,
-    pods: Ipv4Net,
-    services: Ipv4Net,
-    ruleset: &Ruleset,
-    existing: &Existing,
-) -> Batch {
+/// What is to hold, and what does.
+pub struct Change<'a> {
+    pub ruleset: &'a Ruleset,
+    /// What was applied before and is still there: Service ports that stay as they were are left alone.
+    pub previous: Option<&'a Ruleset>,
+    pub existing: &'a Existing,
+}
+
+impl Change<'_> {
+    fn keeps(&self, chain: &str) -> bool {
+        let before = self.previous.and_then(|previous| previous.balancers.get(chain));
+        before.is_some() && before == self.ruleset.balancers.get(chain)
+    }
+
+    /// The chains of Service ports there are now.
+    fn existing_chains(&self) -> impl Iterator<Item = &String> {
+        self.existing
+            .chains
+            .iter()
+            .filter(|name| name.starts_with(BALANCER))
+    }
+}
+
+/// Whether a table holds what `install_base` and `program` put there, as far as names tell.
+pub fn is_whole(existing: &Existing, ruleset: &Ruleset) -> bool {
+    let fixed = [PODS_LEAVING, SERVICES]
+        .iter()
+        .all(|chain| existing.chains.contains(*chain));
+    fixed
+        && ruleset
+            .balancers
+            .keys()
+            .all(|chain| existing.chains.contains(chain))
+}
+
+/// The transaction that makes a change.
+pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_>) -> Batch {
     let mut batch = add_table(table);
-    empty_old(&mut batch, existing);
+    empty_old(&mut batch, change);
     make_sets(&mut batch);
-    delete_stale(&mut batch, ruleset, existing);
-    for name in ruleset.balancers.keys() {
+    delete_stale(&mut batch, change);
+    let changed = || {
+        change
+            .ruleset
+            .balancers
+            .iter()
+            .filter(|(name, _)| !change.keeps(name))
+    };
+    for (name, _) in changed() {
         batch.chain(name);
     }
-    for (name, balancer) in &ruleset.balancers {
+    for (name, balancer) in changed() {
         balance(&mut batch, name, balancer);
     }
-    fill_sets(&mut batch, ruleset);
+    fill_sets(&mut batch, change.ruleset);
     translate(&mut batch, pods);
     refuse(&mut batch, services);
     batch
 }
 
 /// Takes every reference to a Service's chain away, so that stale ones can be deleted.
-fn empty_old(batch: &mut Batch, existing: &Existing) {
+fn empty_old(batch: &mut Batch, change: &Change<'_>) {
     for set in [ADDRESSES, NODE_PORTS] {
-        if existing.sets.contains(set) {
+        if change.existing.sets.contains(set) {
             batch.empty_set(set);
         }
     }
-    for chain in existing.chains.iter().filter(|name| name.starts_with(BALANCER)) {
+    for chain in change.existing_chains().filter(|name| !change.keeps(name)) {
         batch.empty_chain(chain);
     }
 }
@@ -160,17 +197,19 @@ fn make_sets(batch: &mut Batch) {
     }
 }
 
-fn delete_stale(batch: &mut Batch, ruleset: &Ruleset, existing: &Existing) {
-    for chain in existing.chains.iter().filter(|name| name.starts_with(BALANCER)) {
-        if !ruleset.balancers.contains_key(chain) {
-            batch.delete_chain(chain);
-        }
+fn delete_stale(batch: &mut Batch, change: &Change<'_>) {
+    let balancers = &change.ruleset.balancers;
+    for chain in change
+        .existing_chains()
+        .filter(|name| !balancers.contains_key(*name))
+    {
+        batch.delete_chain(chain);
     }
-    for set in &existing.sets {
+    for set in &change.existing.sets {
         let Some(chain) = set.strip_prefix(MEMORY) else {
             continue;
         };
-        if ruleset.balancers.get(chain).is_none_or(|b| b.affinity.is_none()) {
+        if balancers.get(chain).is_none_or(|b| b.affinity.is_none()) {
             batch.delete_set(set);
         }
     }
