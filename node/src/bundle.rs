@@ -172,8 +172,7 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
             .flatten()
             .next()
             .map(|p| p.container_port);
-        let port = port.unwrap_or(i32::from(annotations::WASM_HTTP_PORT_DEFAULT));
-        notes.insert(annotations::WASM_HTTP_PORT.to_owned(), port.to_string());
+        notes.extend(port.map(|port| (annotations::WASM_HTTP_PORT.to_owned(), port.to_string())));
     }
     notes
 }

@@ -19,6 +19,7 @@ use amphipod_shim_api::start::{
     Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
 };
 use amphipod_shim_api::{TaskError, service};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -159,6 +160,7 @@ fn delete() -> Result<(), MainError> {
 
 fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
     let listener = take_listener()?;
+    allow_many_files();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(io::stderr)
@@ -187,6 +189,16 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
     let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
     forget_server(call);
     Ok(served?)
+}
+
+/// Each container holds its log, its listener, its Pod's threads' epoll and event descriptors, and its directories: raise
+/// the soft limit to the hard one, as servers do. Where that is refused, fewer containers fit.
+fn allow_many_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ fn handler(code: &str) -> Vec<u8> {
     ))
 }
 
+/// A handler that answers 200, writes `half` into the body, and then runs the given core code.
+fn half_answer(code: &str) -> Vec<u8> {
+    wat(&include_str!("half_answer.wat").replace(";; THEN", code))
+}
+
 fn on_port(port: u16, netns: &Netns) -> impl Fn(&mut serde_json::Value) {
     move |config| {
         in_network(config, netns);
@@ -180,6 +185,68 @@ async fn a_trap_is_500_for_its_own_request_and_the_container_goes_on() {
     let silent = shim.start("silent", &handler(""), on_port(8082, &netns)).await;
     assert!(netns.get(8082, "/").starts_with("HTTP/1.1 500"));
     assert_eq!(silent.state("silent").await.unwrap().status, TaskStatus::Running);
+}
+
+#[tokio::test]
+async fn a_trap_in_the_middle_of_a_body_breaks_that_connection_only() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let client = shim
+        .start("c", &half_answer("unreachable"), on_port(8080, &netns))
+        .await;
+    shim.start(
+        "whole",
+        &half_answer("(call $finish (local.get $body))"),
+        on_port(8081, &netns),
+    )
+    .await;
+    let request = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+    for _ in 0..2 {
+        // Nothing at all, when the guest was faster than the first write to the socket.
+        let answer = netns.http(8080, request);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(!answer.ends_with("0\r\n\r\n"), "a broken body ends like a whole one: {answer}");
+        assert!(netns.get(8081, "/").ends_with("half\r\n0\r\n\r\n"));
+    }
+    assert_eq!(client.state("c").await.unwrap().status, TaskStatus::Running);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_its_own_guest_only() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let client = shim
+        .start("c", &half_answer("(br $again)"), on_port(8080, &netns))
+        .await;
+    let idle = netns.run(|| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+        stream
+    });
+    let other = netns.run(|| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        let mut bytes = vec![0; 100_000];
+        stream.read_exact(&mut bytes).unwrap();
+        bytes
+    });
+    assert!(other.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(
+        client.stats("c").await.unwrap().memory_usage < 8 << 20,
+        "an endless body is buffered"
+    );
+    drop(idle);
+    client.kill("c", 9, true).await.unwrap();
+    assert_eq!(ended(&client, "c").await.status, 137);
 }
 
 #[tokio::test]
