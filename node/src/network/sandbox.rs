@@ -182,7 +182,7 @@ fn is_mount_point(path: &Path) -> Result<bool, SandboxError> {
     let path = path
         .canonicalize()
         .map_err(|e| step(format!("resolve {}", path.display()), e))?;
-    Ok(mount_points(&table).iter().any(|point| *point == path))
+    Ok(mount_points(&table).contains(&path))
 }
 
 /// The mount points in a mountinfo table (proc(5)), in order, with its octal escapes resolved.

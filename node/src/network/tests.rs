@@ -365,40 +365,62 @@ fn connections_spread_over_endpoints_unless_clients_stick() {
     });
 }
 
+/// A UDP socket in a Pod.
+fn udp_socket(pod: &PodSandbox, port: u16) -> UdpSocket {
+    let bound = within(&pod.net_path, || {
+        std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap()
+    });
+    bound.set_nonblocking(true).unwrap();
+    UdpSocket::from_std(bound).unwrap()
+}
+
+/// Answers every packet with a name.
+fn answer(pod: &PodSandbox, name: &'static str) {
+    let socket = udp_socket(pod, 5353);
+    tokio::spawn(async move {
+        loop {
+            let (_, peer) = socket.recv_from(&mut [0; 64]).await.unwrap();
+            socket.send_to(name.as_bytes(), peer).await.unwrap();
+        }
+    });
+}
+
 #[test]
-fn udp_is_balanced_too() {
+fn udp_is_balanced_and_follows_its_endpoints_within_a_flow() {
     Host::run(|host| async move {
         let network = host.network("a").await;
-        let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
-        let bound = within(&server.net_path, || {
-            std::net::UdpSocket::bind("0.0.0.0:5353").unwrap()
-        });
-        bound.set_nonblocking(true).unwrap();
-        let socket = UdpSocket::from_std(bound).unwrap();
-        tokio::spawn(async move {
-            let mut buffer = [0; 64];
-            let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
-            socket.send_to(&buffer[..length], peer).await.unwrap();
-        });
-        let ports = json!([{"port": 53, "protocol": "UDP"}]);
-        let dns = service(json!({"ports": ports}));
-        let slice = slice(json!([{"port": 5353, "protocol": "UDP"}]), &[&server]);
-        network
-            .apply_services(&rules(&[dns], &[slice], "node"), None)
-            .unwrap();
-        let asking = within(&client.net_path, || {
-            std::net::UdpSocket::bind("0.0.0.0:0").unwrap()
-        });
-        asking.set_nonblocking(true).unwrap();
-        let asking = UdpSocket::from_std(asking).unwrap();
-        asking.connect("10.202.0.7:53").await.unwrap();
-        asking.send(b"hello").await.unwrap();
-        let mut buffer = [0; 64];
-        let length = timeout(PATIENCE, asking.recv(&mut buffer))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(&buffer[..length], b"hello");
+        let (one, two, client) = (
+            pod(&network, "one").await,
+            pod(&network, "two").await,
+            pod(&network, "client").await,
+        );
+        answer(&one, "one");
+        answer(&two, "two");
+        let ruleset = |pod: &PodSandbox| {
+            let dns = service(json!({"ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}]}));
+            rules(
+                &[dns],
+                &[slice(json!([{"port": 5353, "protocol": "UDP"}]), &[pod])],
+                "node",
+            )
+        };
+        for to in ["10.202.0.7:53", "10.201.1.1:30053"] {
+            let asking = udp_socket(&client, 0);
+            asking.connect(to).await.unwrap();
+            let mut previous = None;
+            for (pod, name) in [(&one, "one"), (&two, "two")] {
+                let wanted = ruleset(pod);
+                network.apply_services(&wanted, previous.as_ref()).unwrap();
+                previous = Some(wanted);
+                asking.send(b"who?").await.unwrap();
+                let mut buffer = [0; 64];
+                let length = timeout(PATIENCE, asking.recv(&mut buffer))
+                    .await
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), name, "{to}");
+            }
+        }
     });
 }
 

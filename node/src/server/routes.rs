@@ -85,6 +85,9 @@ async fn container_logs(
     };
     let file = table.log(uid, &container, id).ok_or_else(gone)?;
     let stream = logs::open(file, query).await.map_err(|error| {
+        if error.is_absence() {
+            return gone();
+        }
         tracing::warn!(%error, namespace, pod = name, container, "cannot read a container's log");
         (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     })?;

@@ -1,9 +1,11 @@
-//! nf_tables over netlink: just the messages this program sends, in one transaction, without the `nft` program.
+//! nf_tables over netlink: just the messages this program sends, in one transaction, without the `nft` program;
+//! and the flows connection tracking remembers.
 //!
 //! The wire format is the kernel's include/uapi/linux/netfilter/nf_tables.h. Knows tables, chains, sets
 //! and rules; nothing of Services or Pods.
 
 mod batch;
+pub mod conntrack;
 mod expr;
 mod socket;
 mod wire;

@@ -38,6 +38,7 @@ const DATAGRAM: usize = 64 << 10;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const REQUEST_DUMP: u16 = 0x301;
+const REQUEST_ACK: u16 = 5;
 const GET_CHAIN: u16 = 4;
 const GET_SET: u16 = 10;
 
@@ -67,9 +68,18 @@ pub fn existing(table: &str) -> Result<Existing, NftError> {
 }
 
 fn names(table: &str, kind: u16, name: u16) -> Result<BTreeSet<String>, NftError> {
+    let mut found = BTreeSet::new();
+    dump((SUBSYSTEM << 8) | kind, "list a table", |attributes| {
+        if find_text(attributes, 1) == Some(table) {
+            found.extend(find_text(attributes, name).map(str::to_owned));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Asks for all there is of a kind over IPv4, and hands over the attributes of each.
+pub fn dump(kind: u16, step: &str, mut each: impl FnMut(&[u8])) -> Result<(), NftError> {
     let socket = open()?;
-    let mut request = Vec::new();
-    let kind = (SUBSYSTEM << 8) | kind;
     let header = Header {
         kind,
         flags: REQUEST_DUMP,
@@ -77,24 +87,46 @@ fn names(table: &str, kind: u16, name: u16) -> Result<BTreeSet<String>, NftError
         family: FAMILY,
         resource: 0,
     };
-    message(&mut request, header, Attributes::default());
-    send(&socket, &request)?;
-    let (mut found, mut buffer) = (BTreeSet::new(), vec![0; DATAGRAM]);
+    send_one(&socket, header, Attributes::default())?;
+    let mut buffer = vec![0; DATAGRAM];
     loop {
         let Some(length) = receive(&socket, &mut buffer, MsgFlags::empty())? else {
-            return Ok(found);
+            return Ok(());
         };
         for answer in messages(&buffer[..length]) {
             if answer.kind == DONE {
-                return Ok(found);
+                return Ok(());
             }
-            check(&answer, |_| "list a table".to_owned())?;
-            let attributes = answer.body.get(HEAD - 16..).unwrap_or_default();
-            if find_text(attributes, 1) == Some(table) {
-                found.extend(find_text(attributes, name).map(str::to_owned));
-            }
+            check(&answer, |_| step.to_owned())?;
+            each(answer.body.get(HEAD - 16..).unwrap_or_default());
         }
     }
+}
+
+/// Sends one message outside of a transaction, and hears whether it was done.
+pub fn request(kind: u16, step: &str, attributes: Attributes) -> Result<(), NftError> {
+    let socket = open()?;
+    let header = Header {
+        kind,
+        flags: REQUEST_ACK,
+        sequence: 0,
+        family: FAMILY,
+        resource: 0,
+    };
+    send_one(&socket, header, attributes)?;
+    let mut buffer = vec![0; DATAGRAM];
+    while let Some(length) = receive(&socket, &mut buffer, MsgFlags::MSG_DONTWAIT)? {
+        messages(&buffer[..length])
+            .iter()
+            .try_for_each(|answer| check(answer, |_| step.to_owned()))?;
+    }
+    Ok(())
+}
+
+fn send_one(socket: &OwnedFd, header: Header, attributes: Attributes) -> Result<(), NftError> {
+    let mut bytes = Vec::new();
+    message(&mut bytes, header, attributes);
+    send(socket, &bytes)
 }
 
 fn check(answer: &Received<'_>, step: impl FnOnce(u32) -> String) -> Result<(), NftError> {

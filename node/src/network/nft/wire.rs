@@ -3,6 +3,9 @@
 /// Attributes that hold attributes say so.
 const NESTED: u16 = 1 << 15;
 
+/// What is left of an attribute's kind without that and the flag for byte order.
+const KIND: u16 = 0x3fff;
+
 /// Everything in a message starts at a multiple of this.
 const ALIGNMENT: usize = 4;
 
@@ -32,7 +35,12 @@ impl Attributes {
     }
 
     pub fn nest(self, kind: u16, inner: Attributes) -> Self {
-        self.bytes(kind | NESTED, &inner.0)
+        self.nest_bytes(kind, &inner.0)
+    }
+
+    /// Attributes as received.
+    pub fn nest_bytes(self, kind: u16, inner: &[u8]) -> Self {
+        self.bytes(kind | NESTED, inner)
     }
 
     pub fn maybe(self, add: Option<impl FnOnce(Self) -> Self>) -> Self {
@@ -115,20 +123,24 @@ pub fn messages(mut datagram: &[u8]) -> Vec<Received<'_>> {
     found
 }
 
-/// The string in the first attribute of a kind; None where there is none or it is no text.
-pub fn find_text(attributes: &[u8], kind: u16) -> Option<&str> {
+/// The value of the first attribute of a kind.
+pub fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     let mut rest = attributes;
     while let Some(head) = rest.get(..4) {
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([head[2], head[3]]) & !NESTED == kind {
-            return std::str::from_utf8(value)
-                .ok()
-                .map(|text| text.trim_end_matches('\0'));
+        if u16::from_ne_bytes([head[2], head[3]]) & KIND == kind {
+            return Some(value);
         }
         rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
     }
     None
+}
+
+/// The string in the first attribute of a kind; None where there is none or it is no text.
+pub fn find_text(attributes: &[u8], kind: u16) -> Option<&str> {
+    let text = std::str::from_utf8(find(attributes, kind)?).ok()?;
+    Some(text.trim_end_matches('\0'))
 }
 
 #[cfg(test)]

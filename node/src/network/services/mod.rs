@@ -23,6 +23,7 @@ use program::{Change, is_whole, program};
 pub use ruleset::{Balancer, Protocol, Ruleset, rules};
 
 use super::Network;
+use super::nft::conntrack::{forget, udp_flows};
 use super::nft::{self, NftError};
 
 /// Changes come in bursts (a rollout, a start): the first waits so long for others.
@@ -166,7 +167,29 @@ impl Network {
             previous,
             existing: &existing,
         };
-        nft::apply(program(&table, config.pod_cidr, config.service_cidr, &change))
+        nft::apply(program(&table, config.pod_cidr, config.service_cidr, &change))?;
+        if !previous.map_or_else(
+            || ruleset.udp().eq([]),
+            |previous| previous.udp().eq(ruleset.udp()),
+        ) {
+            self.forget_stale_flows(ruleset);
+        }
+        Ok(())
+    }
+
+    /// Lets UDP flows to endpoints that are no more be balanced anew. Where that cannot be done, they are
+    /// by themselves when nothing came for a while.
+    fn forget_stale_flows(&self, ruleset: &Ruleset) {
+        let (services, pods) = (self.config.service_cidr, self.config.pod_cidr);
+        let forgotten = udp_flows().and_then(|flows| {
+            flows
+                .iter()
+                .filter(|flow| ruleset.is_stale_udp(flow, services, pods))
+                .try_for_each(forget)
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(error = %Report(&error), "UDP flows may go to endpoints that are gone for a while");
+        }
     }
 }
 

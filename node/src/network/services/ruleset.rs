@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+
+use crate::network::nft::conntrack::Flow;
 
 /// The label that says whose endpoints a slice holds.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -69,6 +72,32 @@ pub struct Ruleset {
     pub node_ports: BTreeMap<(Protocol, u16), String>,
     /// Node ports of Services without endpoints: connections to them are refused.
     pub refused_node_ports: BTreeSet<(Protocol, u16)>,
+}
+
+impl Ruleset {
+    /// Whether a UDP flow goes where these rules would no longer send it. Flows to node ports are judged only
+    /// where a Pod answers them: the port of another host's service may have the same number.
+    pub fn is_stale_udp(&self, flow: &Flow, services: Ipv4Net, pods: Ipv4Net) -> bool {
+        let (ip, port) = (*flow.to.ip(), flow.to.port());
+        let chain = match self.addresses.get(&(ip, Protocol::Udp, port)) {
+            None if services.contains(&ip) => return true,
+            None if !pods.contains(flow.answered_by.ip()) || flow.to == flow.answered_by => return false,
+            None => self.node_ports.get(&(Protocol::Udp, port)),
+            found => found,
+        };
+        let refused = self.refused_node_ports.contains(&(Protocol::Udp, port));
+        let balancer = chain.and_then(|chain| self.balancers.get(chain));
+        balancer.map_or(refused, |balancer| {
+            !balancer.endpoints.contains(&flow.answered_by)
+        })
+    }
+
+    /// The part that is about UDP.
+    pub fn udp(&self) -> impl Iterator<Item = (&String, &Balancer)> {
+        self.balancers
+            .iter()
+            .filter(|(_, balancer)| balancer.protocol == Protocol::Udp)
+    }
 }
 
 /// The rules for these Services. Services that are headless, external or without an IPv4 address make none.

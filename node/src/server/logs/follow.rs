@@ -44,6 +44,16 @@ pub enum OpenError {
 /// Room for some tens of change notices, read at once.
 const EVENTS: usize = 4 * 1024;
 
+impl OpenError {
+    /// Whether there is no such file: none at all, or something in its place that is no file of ours.
+    pub fn is_absence(&self) -> bool {
+        let Self::Open(error) = self else { return false };
+        let absent = [libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::EXDEV];
+        error.kind() == io::ErrorKind::InvalidInput
+            || error.raw_os_error().is_some_and(|e| absent.contains(&e))
+    }
+}
+
 type Portion = io::Result<Bytes>;
 
 /// Opens a log, and gives what the query asks for as a stream that ends with it.
