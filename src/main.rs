@@ -1,2 +1,4 @@
 //! Being written.
+mod image;
+
 fn main() {}

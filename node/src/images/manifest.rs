@@ -125,25 +125,26 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Resolved, ManifestError
         return Err(ManifestError::SchemaOne);
     }
     let (image, index) = (has("layers") || has("config"), has("manifests"));
+    if image == index {
+        return Err(if image {
+            ManifestError::Ambiguous
+        } else {
+            ManifestError::Neither
+        });
+    }
     let declared = value
         .get("mediaType")
         .and_then(|v| v.as_str())
         .unwrap_or(content_type);
     check_media_type(declared, index)?;
-    match (image, index) {
-        (true, true) => Err(ManifestError::Ambiguous),
-        (false, false) => Err(ManifestError::Neither),
-        (true, false) => {
-            let manifest: Manifest = serde_json::from_value(value).map_err(json)?;
-            limit("layers", manifest.layers.len(), MAX_LAYERS)?;
-            Ok(Resolved::Image(manifest))
-        }
-        (false, true) => {
-            let index: Index = serde_json::from_value(value).map_err(json)?;
-            limit("index entries", index.manifests.len(), MAX_INDEX_ENTRIES)?;
-            Ok(Resolved::Index(index.manifests))
-        }
+    if image {
+        let manifest: Manifest = serde_json::from_value(value).map_err(json)?;
+        limit("layers", manifest.layers.len(), MAX_LAYERS)?;
+        return Ok(Resolved::Image(manifest));
     }
+    let index: Index = serde_json::from_value(value).map_err(json)?;
+    limit("index entries", index.manifests.len(), MAX_INDEX_ENTRIES)?;
+    Ok(Resolved::Index(index.manifests))
 }
 
 fn check_media_type(declared: &str, index: bool) -> Result<(), ManifestError> {

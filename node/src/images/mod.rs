@@ -36,6 +36,7 @@ pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
 pub use self::image::{Image, ImageConfig, ImageKind, Mount, PullProgress, PullStep, Rootfs};
+pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
 pub use self::unpack::{UnpackError, UnpackLimits};
 pub use self::user::{ContainerUser, UserError};
@@ -357,3 +358,6 @@ fn lock_and_sweep(layout: &Layout) -> Result<File, StoreError> {
         .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
     Ok(lock)
 }
+
+#[cfg(test)]
+mod tests;

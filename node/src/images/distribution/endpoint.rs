@@ -53,6 +53,23 @@ impl Endpoints {
         };
         listed || is_loopback(&host) || mirror()
     }
+
+    /// Whether a request to `from` may go on at `to`: never from HTTPS down to HTTP, unless that host is one plain
+    /// HTTP is spoken to anyway; never to another scheme.
+    pub fn may_redirect(&self, from: &Url, to: &Url) -> bool {
+        match to.scheme() {
+            "https" => true,
+            "http" => from.scheme() == "http" || self.allows_http(&authority(to)),
+            _ => false,
+        }
+    }
+}
+
+/// `host[:port]` of a URL, as a registry is named.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn host_of(authority: &str) -> String {
@@ -129,6 +146,22 @@ mod tests {
             ..Endpoints::default()
         };
         assert!(bad.resolve("x").is_err());
+    }
+
+    #[test]
+    fn redirects_never_step_down() {
+        let cases = [
+            ("https://ghcr.io/a", "https://cdn.example/b", true),
+            ("https://ghcr.io/a", "http://ghcr.io/b", false),
+            ("https://ghcr.io/a", "http://plain.example:5000/b", true),
+            ("http://plain.example:5000/a", "http://cdn.example/b", true),
+            ("https://ghcr.io/a", "file:///etc/shadow", false),
+            ("https://ghcr.io/a", "ftp://ghcr.io/b", false),
+        ];
+        for (from, to, expected) in cases {
+            let (f, t) = (Url::parse(from).unwrap(), Url::parse(to).unwrap());
+            assert_eq!(endpoints().may_redirect(&f, &t), expected, "{from} {to}");
+        }
     }
 
     #[test]

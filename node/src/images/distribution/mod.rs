@@ -287,14 +287,10 @@ impl Distribution {
     fn redirect_target(&self, from: &Url, response: &Response) -> Result<Url, RegistryError> {
         let location = header_text(response, header::LOCATION);
         let target = location.and_then(|location| from.join(&location).ok());
-        let to = target.ok_or_else(|| RegistryError::Redirects {
-            url: from.to_string(),
-        })?;
-        let plain_allowed = || self.inner.endpoints.allows_http(&authority(&to));
-        match to.scheme() {
-            "https" => Ok(to),
-            "http" if from.scheme() == "http" || plain_allowed() => Ok(to),
-            _ => Err(RegistryError::Downgrade {
+        let to = target.ok_or_else(|| RegistryError::Redirects { url: bare(from) })?;
+        match self.inner.endpoints.may_redirect(from, &to) {
+            true => Ok(to),
+            false => Err(RegistryError::Downgrade {
                 from: bare(from),
                 to: bare(&to),
             }),
@@ -347,13 +343,6 @@ fn join(base: &Url, path: &str) -> Result<Url, RegistryError> {
 
 fn is_redirect(method: &Method, status: StatusCode) -> bool {
     matches!(*method, Method::GET | Method::HEAD) && matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// `host[:port]` of a URL, as a registry is named.
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// A URL without its query: signed URLs are secrets and do not belong in messages.

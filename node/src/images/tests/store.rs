@@ -1,0 +1,253 @@
+//! What outlives a run, what a container stands on, and what compiling says.
+
+use std::ffi::OsString;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::*;
+use crate::images::layers;
+use crate::images::manifest::{Descriptor, Layer};
+use crate::images::media::Compression;
+
+/// Puts layers into a store as a pull would, and records an image over them.
+fn install(images: &Images, name: &str, tars: &[Vec<u8>]) -> Image {
+    let inner = &images.inner;
+    let mut diff_ids = Vec::new();
+    for tar in tars {
+        let digest = Digest::of(tar);
+        fs::write(inner.layout.blob(&digest), tar).unwrap();
+        let blob = json!({"digest": digest.to_string(), "size": tar.len()});
+        let blob: Descriptor = serde_json::from_value(blob).unwrap();
+        let layer = Layer {
+            blob,
+            diff_id: digest.clone(),
+            compression: Compression::None,
+        };
+        layers::unpack_once(&inner.layout, &layer, &inner.options.limits.unpack).unwrap();
+        diff_ids.push(digest);
+    }
+    let reference: ImageReference = name.parse().unwrap();
+    let digest = Digest::of(name.as_bytes());
+    let image = Image {
+        reference: reference.to_string(),
+        id: digest.clone(),
+        repo_digest: reference.pinned(&digest),
+        manifest: digest.clone(),
+        digest,
+        size: 1,
+        kind: ImageKind::Native,
+        config: ImageConfig::default(),
+        blobs: diff_ids.clone(),
+        layers: diff_ids,
+        module: None,
+    };
+    inner.record(&image).unwrap();
+    image
+}
+
+#[test]
+fn a_store_remembers_and_sweeps() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let kept = install(&images, "kept:v1", &[layer(&[("a", "1")])]);
+    let used = install(&images, "used:v1", &[layer(&[("a", "2")])]);
+    let unused = install(&images, "unused:v1", &[layer(&[("a", "3")])]);
+    images.prepare(&used, "c1").unwrap();
+    assert!(images.forget("used:v1").unwrap() && images.forget("unused:v1").unwrap());
+    assert!(!images.forget("unused:v1").unwrap());
+    fs::write(images.inner.layout.ingest().join("half"), "x").unwrap();
+    fs::create_dir(images.inner.layout.layers().join(".tmp-half")).unwrap();
+    let second = open(dir.path(), ImagesOptions::default());
+    assert_eq!(
+        names(&second.inner.layout.ingest()),
+        ["half"],
+        "somebody else has the store open"
+    );
+    drop((images, second));
+    let images = open(dir.path(), ImagesOptions::default());
+    assert_no_leftovers(&images);
+    assert_eq!(images.find("kept:v1").unwrap(), Some(kept.clone()));
+    assert_eq!(images.list().unwrap(), [kept]);
+    assert_eq!(images.find("used:v1").unwrap(), None);
+    let layers = names(&images.inner.layout.layers());
+    assert!(
+        layers.contains(&used.layers[0].hex().to_owned()),
+        "a container stands on it"
+    );
+    assert!(!layers.contains(&unused.layers[0].hex().to_owned()));
+    assert!(matches!(images.find("UPPER"), Err(error) if error.reason() == "InvalidImageName"));
+}
+
+/// A mount that goes with the value.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        umount2(self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_container_sees_its_layers_merged() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(&dir.path().join("store"), ImagesOptions::default());
+    let tars = [
+        layer(&[("low", "l"), ("both", "low"), ("gone", "x"), ("dir/old", "x")]),
+        layer(&[
+            ("both", "high"),
+            (".wh.gone", ""),
+            ("dir/.wh..wh..opq", ""),
+            ("dir/new", "n"),
+        ]),
+    ];
+    let image = install(&images, "app", &tars);
+    let Rootfs::Native { mounts } = images.prepare(&image, "pod1-app-0").unwrap() else {
+        panic!("not native")
+    };
+    assert_eq!(
+        images.prepare(&image, "pod1-app-0").unwrap(),
+        Rootfs::Native {
+            mounts: mounts.clone()
+        }
+    );
+    let root = dir.path().join("merged");
+    fs::create_dir(&root).unwrap();
+    let [overlay] = &mounts[..] else {
+        panic!("one mount")
+    };
+    let options = overlay.options.join(",");
+    let mounted = mount(
+        Some(&*overlay.source),
+        &root,
+        Some(&*overlay.fs_type),
+        MsFlags::empty(),
+        Some(&*options),
+    );
+    if let Err(errno) = mounted {
+        eprintln!("skipped: overlayfs cannot be mounted here ({errno})");
+        return;
+    }
+    let mounted = Mounted(&root);
+    let read = |name: &str| fs::read_to_string(root.join(name)).ok();
+    assert_eq!(
+        (read("low").as_deref(), read("both").as_deref(), read("gone")),
+        (Some("l"), Some("high"), None)
+    );
+    assert_eq!((read("dir/old"), read("dir/new").as_deref()), (None, Some("n")));
+    fs::write(root.join("written"), "w").unwrap();
+    drop(mounted);
+    assert_eq!(images.snapshots().unwrap(), ["pod1-app-0"]);
+    images.release("pod1-app-0").unwrap();
+    images.release("pod1-app-0").unwrap();
+    assert_eq!(images.snapshots().unwrap(), [""; 0]);
+}
+
+#[test]
+fn too_many_layers_for_one_mount_are_refused_in_words() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let mut image = install(&images, "app", &[layer(&[("a", "1")])]);
+    image.layers = vec![image.layers[0].clone(); 127];
+    let deep = "x".repeat(60);
+    let images = open(&dir.path().join(&deep), ImagesOptions::default());
+    install(&images, "app", &[layer(&[("a", "1")])]);
+    assert!(matches!(
+        images.prepare(&image, "c"),
+        Err(StoreError::TooManyLayers { count: 127, .. })
+    ));
+}
+
+#[test]
+fn keys_are_plain_names() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let image = install(&images, "app", &[layer(&[("a", "1")])]);
+    for bad in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../x",
+        "a,b",
+        "a:b",
+        ".hidden",
+        &"x".repeat(300),
+    ] {
+        assert!(
+            matches!(images.prepare(&image, bad), Err(StoreError::Key(_))),
+            "{bad:?}"
+        );
+        assert!(images.release(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn accounts_are_read_through_layers() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let low = layer(&[("etc/passwd", "low:x:1:1::/:\n"), ("etc/group", "g:x:9:low\n")]);
+    let high = layer(&[("etc/passwd", "high:x:2:2::/:\n"), ("other", "")]);
+    let hidden = layer(&[("etc/.wh.passwd", "")]);
+    let opaque = layer(&[("etc/.wh..wh..opq", "")]);
+    let image = install(&images, "a", &[low.clone(), high.clone()]);
+    assert_eq!(images.user(&image, "high").unwrap().uid, 2);
+    assert_eq!(images.user(&image, "2:g").unwrap().gid, 9);
+    assert!(images.user(&image, "low").is_err(), "replaced by the upper layer");
+    for top in [hidden, opaque] {
+        let image = install(&images, "b", &[low.clone(), top]);
+        assert!(images.user(&image, "low").is_err());
+    }
+}
+
+async fn compile_with(script: &str) -> (tempfile::TempDir, Result<(), String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let wasm_shim: Vec<OsString> = ["/bin/sh", "-c", script, "shim"].map(OsString::from).into();
+    let images = open(
+        dir.path(),
+        ImagesOptions {
+            wasm_shim,
+            ..ImagesOptions::default()
+        },
+    );
+    let module = Digest::of(b"\0asm");
+    fs::write(images.inner.layout.blob(&module), b"\0asm").unwrap();
+    let result = super::super::wasm::compile(&images.inner, &module).await;
+    (dir, result.map_err(|error| error.to_string()))
+}
+
+#[tokio::test]
+async fn the_compiler_is_called_by_its_contract_and_quoted() {
+    let (dir, result) = compile_with(r#"printf '%s\n' "$@" > "$3/args""#).await;
+    result.unwrap();
+    let args = fs::read_to_string(dir.path().join("wasm/args")).unwrap();
+    let args: Vec<&str> = args.lines().collect();
+    let digest = Digest::of(b"\0asm");
+    assert_eq!(
+        (args[0], args[1], args[3], args[4]),
+        ("compile", "--cache", "--digest", &*digest.to_string())
+    );
+    assert!(args[5].ends_with(digest.hex()));
+    let (_dir, result) = compile_with("echo imports x:y, which is not offered >&2; exit 1").await;
+    assert!(
+        result
+            .unwrap_err()
+            .contains("does not run here: imports x:y, which is not offered")
+    );
+    let (_dir, result) = compile_with("head -c 100000 /dev/zero >&2; exit 3").await;
+    assert!(result.unwrap_err().len() < 10_000);
+}
