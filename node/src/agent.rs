@@ -22,8 +22,8 @@ use crate::options::NodeOptions;
 use crate::pods::context::Context;
 use crate::pods::manager;
 use crate::pods::table::Table;
-use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::registration::{RegisterError, Registration, lease};
+use crate::server::{KubeletServer, ServeError, ServerOptions};
 
 /// Why an agent could not start; each says what to do where something can be done.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,11 @@ impl Node {
         make_directories(&options)?;
         let shutdown = CancellationToken::new();
         let table = Table::new(options.data_dir.join("logs"));
-        let server = KubeletServer::start(server_options(&options), Arc::new(table.clone()), shutdown.clone());
+        let server = KubeletServer::start(
+            server_options(&options),
+            Arc::new(table.clone()),
+            shutdown.clone(),
+        );
         let server = server.await?;
         let port = server.local_addr.port();
         let known_ip = options.node_ip.or_else(default_address);

@@ -29,7 +29,7 @@ pub enum ImageCommand {
 #[derive(Debug, Args)]
 pub struct AccessArgs {
     /// Data directory of the cluster whose registry `amphipod.local` stands for
-    #[arg(long, value_name = "DIR", default_value = "amphipod-data")]
+    #[arg(long, value_name = "DIR", env = "AMPHIPOD_DATA_DIR", default_value = crate::cli::DEFAULT_DATA_DIR)]
     pub data_dir: PathBuf,
     /// Reach `amphipod.local` at this URL instead of asking the data directory
     #[arg(long, value_name = "URL")]

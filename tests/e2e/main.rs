@@ -1,1 +1,10 @@
-#[test] fn t(){}
+//! End-to-end tests: the real binary on a temporary data directory, driven as a user drives it.
+//!
+//! Each test has a cluster of its own (data dir, ports, address ranges), so they run in parallel; a cluster is taken
+//! down when its guard is dropped, also by a panic. They need root and say so when they do not have it.
+
+mod bad_input;
+mod cluster;
+mod kubectl;
+mod lifecycle;
+mod workloads;

@@ -87,20 +87,32 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Opens the authority in `dir`, or makes one. `sans` are the names and addresses of the API server.
+    /// Opens the authority in `dir`, or makes one; the serving certificate is made anew. `sans` are the names and
+    /// addresses of the API server.
     pub fn open_or_create(dir: &Path, sans: &[String]) -> Result<Self, PkiError> {
         fs::create_dir_all(dir).map_err(file("create", dir))?;
-        let (cert, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let key = dir.join("ca.key");
         if !key.exists() {
-            create_ca(&cert, &key)?;
+            create_ca(&dir.join("ca.crt"), &key)?;
         }
-        let ca_pem = fs::read_to_string(&cert).map_err(file("read", &cert))?;
-        let key_pem = fs::read_to_string(&key).map_err(file("read", &key))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(damaged(&key))?;
-        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key).map_err(damaged(&cert))?;
+        let (ca_pem, issuer) = open_ca(dir)?;
         let serving = sign(&issuer, &serving_request(sans))?;
         write(&dir.join("apiserver.key"), &serving.key_pem, 0o600)?;
         write(&dir.join("apiserver.crt"), &serving.cert_pem, 0o644)?;
+        Ok(Pki {
+            ca_pem,
+            issuer,
+            serving,
+        })
+    }
+
+    /// Opens what a control plane made in `dir` before, and changes nothing: a control plane may be running.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        let (ca_pem, issuer) = open_ca(dir)?;
+        let serving = Issued {
+            cert_pem: read(&dir.join("apiserver.crt"))?,
+            key_pem: read(&dir.join("apiserver.key"))?,
+        };
         Ok(Pki {
             ca_pem,
             issuer,
@@ -132,6 +144,18 @@ impl Pki {
             &self.issue(request)?,
         ))
     }
+}
+
+fn open_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    let (cert, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let ca_pem = read(&cert)?;
+    let pair = KeyPair::from_pem(&read(&key)?).map_err(damaged(&key))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, pair).map_err(damaged(&cert))?;
+    Ok((ca_pem, issuer))
+}
+
+fn read(path: &Path) -> Result<String, PkiError> {
+    fs::read_to_string(path).map_err(file("read", path))
 }
 
 fn serving_request(sans: &[String]) -> CertRequest {

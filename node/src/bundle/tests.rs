@@ -17,7 +17,11 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
     environment.set("GREETING", "hello");
     environment.set("PATH", "/mine");
     let runtime = match wasm {
-        true => Runtime::Wasm { module: Path::new("/m.wasm"), digest: "sha256:0", cache: Path::new("/cache") },
+        true => Runtime::Wasm {
+            module: Path::new("/m.wasm"),
+            digest: "sha256:0",
+            cache: Path::new("/cache"),
+        },
         false => Runtime::Native,
     };
     let namespaces = Namespaces {
@@ -34,7 +38,12 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
         cluster: "amphipod-0",
         image: &image,
         environment: &environment,
-        identity: &Identity { uid: 5, gid: 6, additional_gids: vec![7], home: None },
+        identity: &Identity {
+            uid: 5,
+            gid: 6,
+            additional_gids: vec![7],
+            home: None
+        },
         runtime,
         files: &[Bind::new("/pod/hosts", "/etc/hosts", false)],
         volumes: &[Bind::new("/v", "/data", true)],
@@ -57,29 +66,55 @@ fn words_of_the_process() {
         (json!({}), image.clone(), json!(["/e", "d"])),
         (json!({"command": ["x"]}), image.clone(), json!(["x"])),
         (json!({"args": ["y"]}), image.clone(), json!(["/e", "y"])),
-        (json!({"command": ["x"], "args": ["$(GREETING) $(NO) $$(GREETING)"]}), image.clone(),
-            json!(["x", "hello $(NO) $(GREETING)"])),
+        (
+            json!({"command": ["x"], "args": ["$(GREETING) $(NO) $$(GREETING)"]}),
+            image.clone(),
+            json!(["x", "hello $(NO) $(GREETING)"]),
+        ),
         (json!({"args": ["y"]}), json!({"Cmd": ["d"]}), json!(["y"])),
     ] {
-        assert_eq!(native(container.clone(), image)["process"]["args"], expected, "{container}");
+        assert_eq!(
+            native(container.clone(), image)["process"]["args"],
+            expected,
+            "{container}"
+        );
     }
     let guest = build(json!({}), json!({"args": ["y"]}), json!({}), true);
-    assert_eq!(guest["process"]["args"], json!(["c", "y"]), "a guest's argv[0] is its container");
+    assert_eq!(
+        guest["process"]["args"],
+        json!(["c", "y"]),
+        "a guest's argv[0] is its container"
+    );
 }
 
 #[test]
 fn environment_directory_and_user() {
-    let made = native(json!({}), json!({"Env": ["PATH=/image", "LANG=C"], "WorkingDir": "/w"}));
+    let made = native(
+        json!({}),
+        json!({"Env": ["PATH=/image", "LANG=C"], "WorkingDir": "/w"}),
+    );
     let process = &made["process"];
-    assert_eq!(process["env"], json!(["PATH=/mine", "HOSTNAME=p", "HOME=/", "LANG=C", "GREETING=hello"]));
+    assert_eq!(
+        process["env"],
+        json!(["PATH=/mine", "HOSTNAME=p", "HOME=/", "LANG=C", "GREETING=hello"])
+    );
     assert_eq!(process["cwd"], "/w");
-    assert_eq!(process["user"], json!({"uid": 5, "gid": 6, "additionalGids": [7]}));
-    assert_eq!(native(json!({"workingDir": "/x"}), json!({"WorkingDir": "/w"}))["process"]["cwd"], "/x");
+    assert_eq!(
+        process["user"],
+        json!({"uid": 5, "gid": 6, "additionalGids": [7]})
+    );
+    assert_eq!(
+        native(json!({"workingDir": "/x"}), json!({"WorkingDir": "/w"}))["process"]["cwd"],
+        "/x"
+    );
 }
 
 fn bounding(container: Value) -> std::collections::BTreeSet<String> {
     let made = native(container, json!({}));
-    let list = made["process"]["capabilities"]["bounding"].as_array().unwrap().clone();
+    let list = made["process"]["capabilities"]["bounding"]
+        .as_array()
+        .unwrap()
+        .clone();
     list.iter().map(|c| c.as_str().unwrap().to_owned()).collect()
 }
 
@@ -93,19 +128,32 @@ fn capabilities_are_added_and_dropped() {
     let only = with(json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}));
     assert_eq!(only, ["CAP_NET_BIND_SERVICE".to_owned()].into());
     assert_eq!(with(json!({"add": ["ALL"]})).len(), 41);
-    assert_eq!(bounding(json!({"securityContext": {"privileged": true}})).len(), 41);
+    assert_eq!(
+        bounding(json!({"securityContext": {"privileged": true}})).len(),
+        41
+    );
 }
 
 #[test]
 fn the_place_of_the_container() {
-    let made = native(json!({"resources": {"limits": {"memory": "64Mi", "cpu": "500m"}}}), json!({}));
+    let made = native(
+        json!({"resources": {"limits": {"memory": "64Mi", "cpu": "500m"}}}),
+        json!({}),
+    );
     assert_eq!(made["linux"]["cgroupsPath"], "/amphipod-0/podu/id");
     assert_eq!(made["linux"]["resources"]["memory"]["limit"], 64 << 20);
-    assert_eq!(made["linux"]["resources"]["cpu"], json!({"shares": 512, "quota": 50_000, "period": 100_000}));
+    assert_eq!(
+        made["linux"]["resources"]["cpu"],
+        json!({"shares": 512, "quota": 50_000, "period": 100_000})
+    );
     let namespaces = made["linux"]["namespaces"].as_array().unwrap();
     let net = namespaces.iter().find(|n| n["type"] == "network").unwrap();
     assert_eq!(net["path"], "/ns/net");
-    assert!(namespaces.iter().any(|n| n["type"] == "pid" && n.get("path").is_none()));
+    assert!(
+        namespaces
+            .iter()
+            .any(|n| n["type"] == "pid" && n.get("path").is_none())
+    );
     assert_eq!(made["process"]["oomScoreAdj"], -997, "guaranteed by its limits");
     assert!(!made["linux"]["maskedPaths"].as_array().unwrap().is_empty());
     let privileged = native(json!({"securityContext": {"privileged": true}}), json!({}));
@@ -116,12 +164,27 @@ fn the_place_of_the_container() {
 fn switches_of_the_security_context() {
     for (context, pointer, expected) in [
         (json!({}), "/process/noNewPrivileges", json!(false)),
-        (json!({"allowPrivilegeEscalation": false}), "/process/noNewPrivileges", json!(true)),
-        (json!({"readOnlyRootFilesystem": true}), "/root/readonly", json!(true)),
+        (
+            json!({"allowPrivilegeEscalation": false}),
+            "/process/noNewPrivileges",
+            json!(true),
+        ),
+        (
+            json!({"readOnlyRootFilesystem": true}),
+            "/root/readonly",
+            json!(true),
+        ),
         (json!({}), "/root/readonly", json!(false)),
-        (json!({}), "/annotations/dev.amphipod.linux~1seccomp", json!("RuntimeDefault")),
-        (json!({"seccompProfile": {"type": "Unconfined"}}), "/annotations/dev.amphipod.linux~1seccomp",
-            json!("Unconfined")),
+        (
+            json!({}),
+            "/annotations/dev.amphipod.linux~1seccomp",
+            json!("RuntimeDefault"),
+        ),
+        (
+            json!({"seccompProfile": {"type": "Unconfined"}}),
+            "/annotations/dev.amphipod.linux~1seccomp",
+            json!("Unconfined"),
+        ),
     ] {
         let made = native(json!({"securityContext": context}), json!({}));
         assert_eq!(made.pointer(pointer), Some(&expected), "{context} {pointer}");
@@ -130,7 +193,12 @@ fn switches_of_the_security_context() {
 
 #[test]
 fn a_guest_gets_its_module_and_no_kernel() {
-    let made = build(json!({}), json!({"ports": [{"containerPort": 9000}]}), json!({}), true);
+    let made = build(
+        json!({}),
+        json!({"ports": [{"containerPort": 9000}]}),
+        json!({}),
+        true,
+    );
     let notes = &made["annotations"];
     assert_eq!(notes["dev.amphipod.wasm/module"], "/m.wasm");
     assert_eq!(notes["dev.amphipod.wasm/digest"], "sha256:0");
@@ -141,14 +209,32 @@ fn a_guest_gets_its_module_and_no_kernel() {
     assert_eq!(mounts.len(), 1);
     assert_eq!(mounts[0]["destination"], "/data");
     let without = build(json!({}), json!({}), json!({}), true);
-    assert!(without["annotations"].get("dev.amphipod.wasm/http-port").is_none(), "the shim knows its default");
+    assert!(
+        without["annotations"]
+            .get("dev.amphipod.wasm/http-port")
+            .is_none(),
+        "the shim knows its default"
+    );
 }
 
 #[test]
 fn natives_get_the_kernel_and_the_pods_files() {
     let made = native(json!({}), json!({}));
-    let at: Vec<&str> =
-        made["mounts"].as_array().unwrap().iter().map(|m| m["destination"].as_str().unwrap()).collect();
-    let expected = ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/data", "/etc/hosts"];
+    let at: Vec<&str> = made["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["destination"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "/proc",
+        "/dev",
+        "/dev/pts",
+        "/dev/mqueue",
+        "/sys",
+        "/sys/fs/cgroup",
+        "/data",
+        "/etc/hosts",
+    ];
     assert_eq!(at, expected);
 }

@@ -25,7 +25,11 @@ pub struct Probes {
 
 impl Probes {
     pub fn new(recorder: Recorder) -> Self {
-        Probes { running: BTreeMap::new(), changed: Arc::new(Notify::new()), recorder }
+        Probes {
+            running: BTreeMap::new(),
+            changed: Arc::new(Notify::new()),
+            recorder,
+        }
     }
 
     /// Starts probing a running attempt; answers what is known of it at once.
@@ -39,7 +43,11 @@ impl Probes {
             started_at: record.started_at()?,
             before: before(view, record),
         };
-        let sink = Sink { pod: pod.clone(), recorder: self.recorder.clone(), changed: self.changed.clone() };
+        let sink = Sink {
+            pod: pod.clone(),
+            recorder: self.recorder.clone(),
+            changed: self.changed.clone(),
+        };
         let probing = Probing::start(target, Arc::new(sink));
         let health = of(&probing);
         self.running.insert(record.container.clone(), probing);
@@ -52,7 +60,9 @@ impl Probes {
 
     /// What is known of every probed container.
     pub fn results(&self) -> impl Iterator<Item = (&str, Health)> {
-        self.running.iter().map(|(name, probing)| (name.as_str(), of(probing)))
+        self.running
+            .iter()
+            .map(|(name, probing)| (name.as_str(), of(probing)))
     }
 
     /// Only readiness matters from now on.
@@ -63,17 +73,31 @@ impl Probes {
 
 fn of(probing: &Probing) -> Health {
     let found = probing.health();
-    Health { ready: found.ready, started: found.started, failed: found.failed.map(probes::Kind::name) }
+    Health {
+        ready: found.ready,
+        started: found.started,
+        failed: found.failed.map(probes::Kind::name),
+    }
 }
 
 /// What the API says of the very attempt: an agent that returns does not make a ready container unready.
 fn before(pod: PodView<'_>, record: &Record) -> Option<probes::Health> {
     let status = pod.pod.status.as_ref()?;
     let id = container_id(record);
-    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let found = all.into_iter().find(|c| c.container_id.as_deref() == Some(id.as_str()))?;
+    let all = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .flatten();
+    let found = all
+        .into_iter()
+        .find(|c| c.container_id.as_deref() == Some(id.as_str()))?;
     found.state.as_ref().and_then(|s| s.running.as_ref())?;
-    Some(probes::Health { ready: found.ready, started: found.started == Some(true), failed: None })
+    Some(probes::Health {
+        ready: found.ready,
+        started: found.started == Some(true),
+        failed: None,
+    })
 }
 
 struct Sink {
@@ -90,7 +114,8 @@ impl ProbeSink for Sink {
 
     fn event(&self, container: &str, event: ProbeEvent) {
         if let Some(view) = PodView::new(&self.pod) {
-            self.recorder.container(view, container, Severity::Warning, event.reason, event.message);
+            self.recorder
+                .container(view, container, Severity::Warning, event.reason, event.message);
         }
     }
 }

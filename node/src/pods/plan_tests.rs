@@ -17,7 +17,8 @@ fn pod(spec: Value) -> Pod {
     if spec.get("containers").is_none() {
         spec["containers"] = json!([{"name": "a", "image": "i"}]);
     }
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}))
+        .unwrap()
 }
 
 fn deleted(mut pod: Pod, grace: i64) -> Pod {
@@ -29,7 +30,10 @@ fn deleted(mut pod: Pod, grace: i64) -> Pod {
 fn of(name: &str, pod: &Pod, attempt: u32, state: State) -> Record {
     let view = PodView::new(pod).unwrap();
     let hash = spec_hash(view.container(name).unwrap().0);
-    Record { spec_hash: hash, ..record(name, attempt, state) }
+    Record {
+        spec_hash: hash,
+        ..record(name, attempt, state)
+    }
 }
 
 fn running() -> State {
@@ -49,9 +53,20 @@ fn exited(code: i32, finished: i64) -> State {
 /// A Pod seen with a ready sandbox and these newest attempts.
 fn seen(pod: &Pod, containers: &[(&str, u32, State)]) -> Observed {
     let one = |(name, attempt, state): &(&str, u32, State)| {
-        let health = Health { ready: true, started: true, failed: None };
+        let health = Health {
+            ready: true,
+            started: true,
+            failed: None,
+        };
         let last = Some(of(name, pod, *attempt, state.clone()));
-        ((*name).to_owned(), Seen { last, health, ..Seen::default() })
+        (
+            (*name).to_owned(),
+            Seen {
+                last,
+                health,
+                ..Seen::default()
+            },
+        )
     };
     Observed {
         sandbox: Sandbox::Ready,
@@ -91,8 +106,17 @@ fn the_sandbox_comes_first() {
     check(&p, &s, 0, &["prepare"]);
     s.sandbox = Sandbox::Preparing;
     check(&p, &s, 0, &[]);
-    s.sandbox = Sandbox::Failed { message: String::new(), retry_at: at(10) };
-    assert_eq!(decide(&p, &s, 9), Plan { wake: Some(at(10)), ..Plan::default() });
+    s.sandbox = Sandbox::Failed {
+        message: String::new(),
+        retry_at: at(10),
+    };
+    assert_eq!(
+        decide(&p, &s, 9),
+        Plan {
+            wake: Some(at(10)),
+            ..Plan::default()
+        }
+    );
     check(&p, &s, 10, &["prepare"]);
     s.sandbox = Sandbox::Ready;
     check(&p, &s, 0, &["start a/0"]);
@@ -117,8 +141,18 @@ fn restart_policies() {
 #[test]
 fn one_container_that_ended_leaves_the_others_alone() {
     let p = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]}));
-    check(&p, &seen(&p, &[("a", 0, exited(1, 5)), ("b", 0, running())]), 6, &[]);
-    check(&p, &seen(&p, &[("a", 0, exited(1, 5)), ("b", 0, exited(0, 5))]), 6, &["tear down"]);
+    check(
+        &p,
+        &seen(&p, &[("a", 0, exited(1, 5)), ("b", 0, running())]),
+        6,
+        &[],
+    );
+    check(
+        &p,
+        &seen(&p, &[("a", 0, exited(1, 5)), ("b", 0, exited(0, 5))]),
+        6,
+        &["tear down"],
+    );
 }
 
 #[test]
@@ -129,8 +163,13 @@ fn a_crash_loop_backs_off() {
     let held = decide(&p, &s, 101);
     assert_eq!(words(&held), ["hold a CrashLoopBackOff"]);
     assert_eq!(held.wake, Some(at(110)));
-    let Action::Hold { waiting, .. } = &held.actions[0] else { panic!() };
-    assert_eq!(waiting.message, "back-off 10s restarting failed container=a pod=p_n(u)");
+    let Action::Hold { waiting, .. } = &held.actions[0] else {
+        panic!()
+    };
+    assert_eq!(
+        waiting.message,
+        "back-off 10s restarting failed container=a pod=p_n(u)"
+    );
     s.containers.get_mut("a").unwrap().waiting = Some(waiting.clone());
     check(&p, &s, 102, &[]);
     check(&p, &s, 110, &["start a/2"]);
@@ -140,14 +179,35 @@ fn a_crash_loop_backs_off() {
 fn a_failed_pull_is_shown_then_backs_off() {
     let p = pod(json!({}));
     let mut s = seen(&p, &[]);
-    let waiting =
-        Waiting { reason: "ErrImagePull", message: "no such image".into(), retry_at: at(10), since: at(0) };
-    s.containers.insert("a".into(), Seen { waiting: Some(waiting), ..Seen::default() });
-    assert_eq!(decide(&p, &s, 1), Plan { wake: Some(at(2)), ..Plan::default() });
+    let waiting = Waiting {
+        reason: "ErrImagePull",
+        message: "no such image".into(),
+        retry_at: at(10),
+        since: at(0),
+    };
+    s.containers.insert(
+        "a".into(),
+        Seen {
+            waiting: Some(waiting),
+            ..Seen::default()
+        },
+    );
+    assert_eq!(
+        decide(&p, &s, 1),
+        Plan {
+            wake: Some(at(2)),
+            ..Plan::default()
+        }
+    );
     let held = decide(&p, &s, 2);
     assert_eq!(words(&held), ["hold a ImagePullBackOff"]);
-    let Action::Hold { waiting, .. } = &held.actions[0] else { panic!() };
-    assert_eq!(waiting.message, "Back-off pulling image \"i\": ErrImagePull: no such image");
+    let Action::Hold { waiting, .. } = &held.actions[0] else {
+        panic!()
+    };
+    assert_eq!(
+        waiting.message,
+        "Back-off pulling image \"i\": ErrImagePull: no such image"
+    );
     check(&p, &s, 10, &["start a/0"]);
 }
 
@@ -161,7 +221,12 @@ fn init_containers_run_one_by_one() {
     let done = [("x", 0, exited(0, 0)), ("y", 0, exited(0, 0))];
     check(&p, &seen(&p, &done), 0, &["start a/0"]);
     let never = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "x"}]}));
-    check(&never, &seen(&never, &[("x", 0, exited(1, 0))]), 0, &["tear down"]);
+    check(
+        &never,
+        &seen(&never, &[("x", 0, exited(1, 0))]),
+        0,
+        &["tear down"],
+    );
 }
 
 #[test]
@@ -179,9 +244,17 @@ fn sidecars_start_in_order_and_restart() {
         "initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "x"}]}));
     check(&p, &seen(&p, &[]), 0, &["start s/0"]);
     check(&p, &seen(&p, &[("s", 0, running())]), 0, &["start x/0"]);
-    let up = [("s", 0, exited(1, 0)), ("x", 0, exited(0, 0)), ("a", 0, running())];
+    let up = [
+        ("s", 0, exited(1, 0)),
+        ("x", 0, exited(0, 0)),
+        ("a", 0, running()),
+    ];
     check(&p, &seen(&p, &up), 0, &["start s/1"]);
-    let done = [("s", 0, running()), ("x", 0, exited(0, 0)), ("a", 0, exited(0, 0))];
+    let done = [
+        ("s", 0, running()),
+        ("x", 0, exited(0, 0)),
+        ("a", 0, exited(0, 0)),
+    ];
     check(&p, &seen(&p, &done), 0, &["kill s 30s"]);
 }
 
@@ -206,7 +279,13 @@ fn deletion_kills_then_tears_down() {
 fn deletion_gives_up_a_start() {
     let p = deleted(pod(json!({})), 30);
     let mut s = seen(&p, &[]);
-    s.containers.insert("a".into(), Seen { busy: Busy::Starting, ..Seen::default() });
+    s.containers.insert(
+        "a".into(),
+        Seen {
+            busy: Busy::Starting,
+            ..Seen::default()
+        },
+    );
     check(&p, &s, 0, &["cancel a"]);
     s.containers.get_mut("a").unwrap().busy = Busy::Cancelling;
     check(&p, &s, 0, &[]);
@@ -220,7 +299,9 @@ fn unfit_containers_are_killed_to_be_restarted() {
     let mut s = seen(&p, &[("a", 0, running())]);
     s.containers.get_mut("a").unwrap().health.failed = Some("liveness");
     let decided = decide(&p, &s, 0);
-    let Action::Kill { message, .. } = &decided.actions[0] else { panic!("{decided:?}") };
+    let Action::Kill { message, .. } = &decided.actions[0] else {
+        panic!("{decided:?}")
+    };
     assert_eq!(message, "Container a failed liveness probe, will be restarted");
     let changed = pod(json!({"containers": [{"name": "a", "image": "other"}]}));
     let s = seen(&p, &[("a", 0, running())]);
@@ -233,7 +314,10 @@ fn a_deadline_ends_the_pod() {
     let mut s = seen(&p, &[("a", 0, running())]);
     assert_eq!(decide(&p, &s, 4).wake, Some(at(5)));
     check(&p, &s, 5, &["end DeadlineExceeded"]);
-    s.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: String::new() });
+    s.verdict = Some(Verdict {
+        reason: "DeadlineExceeded".into(),
+        message: String::new(),
+    });
     check(&p, &s, 5, &["kill a 30s"]);
 }
 

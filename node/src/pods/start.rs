@@ -62,7 +62,8 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
     let image = image.unwrap_or_else(|| Err(StartFailure::cancelled()))?;
     let prepared = prepare(&ctx, &job, pod, container, &image).await?;
     let event = |reason, text: &str| {
-        ctx.recorder.container(pod, &container.name, Normal, reason, text.to_owned());
+        ctx.recorder
+            .container(pod, &container.name, Normal, reason, text.to_owned());
     };
     event("Created", "Container created");
     if job.cancel.is_cancelled() {
@@ -393,13 +394,17 @@ async fn create(
         let address = ctx.shim(record.runtime).start(&record.id, &request.bundle).await;
         let address = address.map_err(|e| format!("failed to start shim: {e}"))?;
         record.address = Some(address.clone());
-        record.save(dir).map_err(|e| format!("failed to save the record of the container: {e}"))?;
+        record
+            .save(dir)
+            .map_err(|e| format!("failed to save the record of the container: {e}"))?;
         let task = TaskClient::new(address);
         match task.create(request).await {
             Ok(_) => return Ok(task),
             Err(TaskError::Disconnected(_)) if tries < CREATE_TRIES => {}
             Err(e) => {
-                return Err(format!("failed to create containerd task: failed to create shim task: {e}"));
+                return Err(format!(
+                    "failed to create containerd task: failed to create shim task: {e}"
+                ));
             }
         }
     }

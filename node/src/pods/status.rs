@@ -59,9 +59,15 @@ pub fn status(
     let conditions = conditions(&report, now);
     let kept = old.filter(|s| is_final(s.phase.as_deref()));
     let why = |said: fn(&Verdict) -> &String, was: fn(&PodStatus) -> &Option<String>| {
-        seen.verdict.as_ref().map(|v| said(v).clone()).or_else(|| kept.and_then(|s| was(s).clone()))
+        seen.verdict
+            .as_ref()
+            .map(|v| said(v).clone())
+            .or_else(|| kept.and_then(|s| was(s).clone()))
     };
-    let (reason, message) = (why(|v| &v.reason, |s| &s.reason), why(|v| &v.message, |s| &s.message));
+    let (reason, message) = (
+        why(|v| &v.reason, |s| &s.reason),
+        why(|v| &v.message, |s| &s.message),
+    );
     PodStatus {
         phase: Some(phase),
         reason,
@@ -90,7 +96,9 @@ fn is_final(phase: Option<&str>) -> bool {
 }
 
 fn sticky(old: Option<&PodStatus>, phase: String) -> String {
-    let last = old.and_then(|s| s.phase.as_deref()).filter(|last| is_final(Some(last)));
+    let last = old
+        .and_then(|s| s.phase.as_deref())
+        .filter(|last| is_final(Some(last)));
     last.map_or(phase, str::to_owned)
 }
 

@@ -30,7 +30,11 @@ fn exited(code: i32) -> State {
         started_at: Some(at(5)),
         finished_at: Some(at(6)),
         exit_code: code,
-        reason: if code == 0 { "Completed".into() } else { "Error".into() },
+        reason: if code == 0 {
+            "Completed".into()
+        } else {
+            "Error".into()
+        },
         message: None,
     })
 }
@@ -38,8 +42,16 @@ fn exited(code: i32) -> State {
 fn with(states: &[(&str, u32, State)]) -> Observed {
     let one = |(name, attempt, state): &(&str, u32, State)| {
         let up = matches!(state, State::Running { .. });
-        let health = Health { ready: up, started: up, failed: None };
-        let seen = Seen { last: Some(record(name, *attempt, state.clone())), health, ..Seen::default() };
+        let health = Health {
+            ready: up,
+            started: up,
+            failed: None,
+        };
+        let seen = Seen {
+            last: Some(record(name, *attempt, state.clone())),
+            health,
+            ..Seen::default()
+        };
         ((*name).to_owned(), seen)
     };
     Observed {
@@ -60,7 +72,11 @@ fn report(pod: &Pod, seen: &Observed) -> Value {
 fn condition<'a>(report: &'a Value, kind: &str) -> (&'a str, Option<&'a str>, Option<&'a str>) {
     let all = report["conditions"].as_array().unwrap();
     let found = all.iter().find(|c| c["type"] == kind).unwrap();
-    (found["status"].as_str().unwrap(), found["reason"].as_str(), found["message"].as_str())
+    (
+        found["status"].as_str().unwrap(),
+        found["reason"].as_str(),
+        found["message"].as_str(),
+    )
 }
 
 #[test]
@@ -68,13 +84,28 @@ fn a_running_pod() {
     let p = pod(json!({}));
     let r = report(&p, &with(&[("a", 2, running())]));
     assert_eq!(r["phase"], "Running");
-    assert_eq!((&r["podIP"], &r["hostIP"], &r["observedGeneration"]), (&json!("10.42.0.2"), &json!("192.0.2.1"), &json!(3)));
+    assert_eq!(
+        (&r["podIP"], &r["hostIP"], &r["observedGeneration"]),
+        (&json!("10.42.0.2"), &json!("192.0.2.1"), &json!(3))
+    );
     assert_eq!(r["qosClass"], "BestEffort");
     let c = &r["containerStatuses"][0];
-    assert_eq!(c["state"], json!({"running": {"startedAt": "1970-01-01T00:00:05Z"}}));
-    assert_eq!((&c["restartCount"], &c["ready"], &c["started"]), (&json!(2), &json!(true), &json!(true)));
+    assert_eq!(
+        c["state"],
+        json!({"running": {"startedAt": "1970-01-01T00:00:05Z"}})
+    );
+    assert_eq!(
+        (&c["restartCount"], &c["ready"], &c["started"]),
+        (&json!(2), &json!(true), &json!(true))
+    );
     assert_eq!(c["containerID"], "amphipod://a-2");
-    for kind in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+    for kind in [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ] {
         assert_eq!(condition(&r, kind).0, "True", "{kind}");
     }
 }
@@ -84,11 +115,20 @@ fn a_pod_that_is_coming_up() {
     let p = pod(json!({}));
     let r = report(&p, &Observed::default());
     assert_eq!(r["phase"], "Pending");
-    assert_eq!(r["containerStatuses"][0]["state"], json!({"waiting": {"reason": "ContainerCreating"}}));
+    assert_eq!(
+        r["containerStatuses"][0]["state"],
+        json!({"waiting": {"reason": "ContainerCreating"}})
+    );
     assert_eq!(r["containerStatuses"][0]["image"], "i");
     let unready = Some("containers with unready status: [a]");
-    assert_eq!(condition(&r, "Ready"), ("False", Some("ContainersNotReady"), unready));
-    assert_eq!(condition(&r, "ContainersReady"), ("False", Some("ContainersNotReady"), unready));
+    assert_eq!(
+        condition(&r, "Ready"),
+        ("False", Some("ContainersNotReady"), unready)
+    );
+    assert_eq!(
+        condition(&r, "ContainersReady"),
+        ("False", Some("ContainersNotReady"), unready)
+    );
     assert_eq!(condition(&r, "PodReadyToStartContainers").0, "False");
 }
 
@@ -99,11 +139,23 @@ fn init_containers_hold_the_rest() {
     assert_eq!(r["phase"], "Pending");
     assert_eq!(r["initContainerStatuses"][0]["ready"], true);
     assert_eq!(r["initContainerStatuses"][1]["ready"], false);
-    assert_eq!(r["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!(
+        r["containerStatuses"][0]["state"]["waiting"]["reason"],
+        "PodInitializing"
+    );
     let open = Some("containers with incomplete status: [y]");
-    assert_eq!(condition(&r, "Initialized"), ("False", Some("ContainersNotInitialized"), open));
-    let r = report(&p, &with(&[("x", 0, exited(0)), ("y", 0, exited(0)), ("a", 0, running())]));
-    assert_eq!((&r["phase"], condition(&r, "Initialized").0), (&json!("Running"), "True"));
+    assert_eq!(
+        condition(&r, "Initialized"),
+        ("False", Some("ContainersNotInitialized"), open)
+    );
+    let r = report(
+        &p,
+        &with(&[("x", 0, exited(0)), ("y", 0, exited(0)), ("a", 0, running())]),
+    );
+    assert_eq!(
+        (&r["phase"], condition(&r, "Initialized").0),
+        (&json!("Running"), "True")
+    );
 }
 
 #[test]
@@ -132,14 +184,25 @@ fn ends() {
 fn a_crash_loop_shows_why_and_what_was() {
     let p = pod(json!({}));
     let mut s = with(&[("a", 4, exited(1))]);
-    let waiting = Waiting { reason: "CrashLoopBackOff", message: "m".into(), retry_at: at(99), since: at(9) };
+    let waiting = Waiting {
+        reason: "CrashLoopBackOff",
+        message: "m".into(),
+        retry_at: at(99),
+        since: at(9),
+    };
     s.containers.get_mut("a").unwrap().waiting = Some(waiting);
     let r = report(&p, &s);
     assert_eq!(r["phase"], "Running");
     let c = &r["containerStatuses"][0];
-    assert_eq!(c["state"], json!({"waiting": {"reason": "CrashLoopBackOff", "message": "m"}}));
+    assert_eq!(
+        c["state"],
+        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "m"}})
+    );
     assert_eq!(c["lastState"]["terminated"]["exitCode"], 1);
-    assert_eq!((&c["restartCount"], &c["containerID"]), (&json!(4), &json!("amphipod://a-4")));
+    assert_eq!(
+        (&c["restartCount"], &c["containerID"]),
+        (&json!(4), &json!("amphipod://a-4"))
+    );
 }
 
 #[test]
@@ -148,7 +211,10 @@ fn the_last_run_is_remembered() {
     let mut s = with(&[("a", 1, running())]);
     s.containers.get_mut("a").unwrap().previous = Some(record("a", 0, exited(2)));
     let r = report(&p, &s);
-    assert_eq!(r["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 2);
+    assert_eq!(
+        r["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
+        2
+    );
 }
 
 #[test]
@@ -170,16 +236,25 @@ fn what_cannot_be_found_counts_as_failed() {
     let r = report(&p, &with(&[("a", 0, exited(0))]));
     assert_eq!(r["phase"], "Failed");
     let lost = &r["containerStatuses"][1]["state"]["terminated"];
-    assert_eq!((&lost["reason"], &lost["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+    assert_eq!(
+        (&lost["reason"], &lost["exitCode"]),
+        (&json!("ContainerStatusUnknown"), &json!(137))
+    );
 }
 
 #[test]
 fn a_verdict_is_the_phase() {
     let p = pod(json!({}));
     let mut s = with(&[("a", 0, exited(0))]);
-    s.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: "too long".into() });
+    s.verdict = Some(Verdict {
+        reason: "DeadlineExceeded".into(),
+        message: "too long".into(),
+    });
     let r = report(&p, &s);
-    assert_eq!((&r["phase"], &r["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+    assert_eq!(
+        (&r["phase"], &r["reason"]),
+        (&json!("Failed"), &json!("DeadlineExceeded"))
+    );
 }
 
 #[test]
@@ -196,7 +271,11 @@ fn transitions_are_dated_once() {
 fn what_ended_a_pod_is_not_forgotten() {
     let p = pod(json!({}));
     let view = PodView::new(&p).unwrap();
-    let old = serde_json::from_value(json!({"phase": "Failed", "reason": "Evicted", "message": "m"})).unwrap();
+    let old =
+        serde_json::from_value(json!({"phase": "Failed", "reason": "Evicted", "message": "m"})).unwrap();
     let made = status(view, &Observed::default(), &[], Some(&old), at(1));
-    assert_eq!((made.phase.as_deref(), made.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!(
+        (made.phase.as_deref(), made.reason.as_deref()),
+        (Some("Failed"), Some("Evicted"))
+    );
 }

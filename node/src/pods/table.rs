@@ -36,7 +36,10 @@ struct Log {
 impl Table {
     /// `log_root` is `DATA/node/logs`.
     pub fn new(log_root: PathBuf) -> Self {
-        Table { log_root, pods: Arc::default() }
+        Table {
+            log_root,
+            pods: Arc::default(),
+        }
     }
 
     /// The data is whole even if a thread panicked beside it: each write is one assignment.
@@ -50,13 +53,24 @@ impl Table {
 
     /// Notes a Pod with its status and the attempts seen.
     pub fn update(&self, pod: Pod, seen: &Observed) {
-        let Some(uid) = pod.metadata.uid.clone() else { return };
+        let Some(uid) = pod.metadata.uid.clone() else {
+            return;
+        };
         let mut pods = self.write();
         let pod = Arc::new(pod);
-        let entry = pods.entry(uid).or_insert_with(|| Entry { pod: pod.clone(), logs: BTreeMap::new() });
+        let entry = pods.entry(uid).or_insert_with(|| Entry {
+            pod: pod.clone(),
+            logs: BTreeMap::new(),
+        });
         entry.pod = pod;
-        let records = || seen.containers.values().flat_map(|s| s.last.iter().chain(&s.previous));
-        entry.logs.retain(|id, _| records().any(|record| record.id == *id));
+        let records = || {
+            seen.containers
+                .values()
+                .flat_map(|s| s.last.iter().chain(&s.previous))
+        };
+        entry
+            .logs
+            .retain(|id, _| records().any(|record| record.id == *id));
         records().for_each(|record| note(&mut entry.logs, record, &self.log_root));
     }
 
@@ -66,13 +80,16 @@ impl Table {
 }
 
 fn note(logs: &mut BTreeMap<String, Log>, record: &Record, root: &Path) {
-    let Ok(path) = record.log_path.strip_prefix(root) else { return };
+    let Ok(path) = record.log_path.strip_prefix(root) else {
+        return;
+    };
     let log = logs.entry(record.id.clone()).or_insert_with(|| Log {
         container: record.container.clone(),
         path: path.to_owned(),
         running: watch::channel(record.is_running()).0,
     });
-    log.running.send_if_modified(|running| std::mem::replace(running, record.is_running()) != record.is_running());
+    log.running
+        .send_if_modified(|running| std::mem::replace(running, record.is_running()) != record.is_running());
 }
 
 impl PodTable for Table {
@@ -84,13 +101,25 @@ impl PodTable for Table {
         let is = |pod: &Pod| {
             pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
         };
-        self.read().values().map(|entry| &entry.pod).find(|pod| is(pod)).cloned()
+        self.read()
+            .values()
+            .map(|entry| &entry.pod)
+            .find(|pod| is(pod))
+            .cloned()
     }
 
     fn log(&self, pod_uid: &str, container: &str, container_id: &str) -> Option<LogFile> {
         let pods = self.read();
-        let log = pods.get(pod_uid)?.logs.get(container_id).filter(|log| log.container == container)?;
-        Some(LogFile { root: self.log_root.clone(), path: log.path.clone(), running: log.running.subscribe() })
+        let log = pods
+            .get(pod_uid)?
+            .logs
+            .get(container_id)
+            .filter(|log| log.container == container)?;
+        Some(LogFile {
+            root: self.log_root.clone(),
+            path: log.path.clone(),
+            running: log.running.subscribe(),
+        })
     }
 }
 
@@ -109,11 +138,21 @@ mod tests {
 
     fn seen(attempt: u32, running: bool) -> Observed {
         let at = Timestamp::UNIX_EPOCH;
-        let state = if running { State::Running { started_at: at } } else { State::Created };
+        let state = if running {
+            State::Running { started_at: at }
+        } else {
+            State::Created
+        };
         let mut last = record("c", attempt, state);
         last.log_path = format!("/logs/n_p_u/c/{attempt}.log").into();
-        let seen = Seen { last: Some(last), ..Seen::default() };
-        Observed { containers: [("c".to_owned(), seen)].into(), ..Observed::default() }
+        let seen = Seen {
+            last: Some(last),
+            ..Seen::default()
+        };
+        Observed {
+            containers: [("c".to_owned(), seen)].into(),
+            ..Observed::default()
+        }
     }
 
     #[tokio::test]
@@ -128,7 +167,10 @@ mod tests {
         log.running.wait_for(|running| !running).await.unwrap();
         table.update(pod(), &seen(1, true));
         assert!(table.log("u", "c", "c-0").is_none());
-        assert!(log.running.changed().await.is_err(), "a forgotten attempt runs no more");
+        assert!(
+            log.running.changed().await.is_err(),
+            "a forgotten attempt runs no more"
+        );
     }
 
     #[test]

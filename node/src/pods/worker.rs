@@ -257,7 +257,10 @@ impl Worker {
         let status = status::status(pod, &self.seen, host, self.last_status.as_ref(), Timestamp::now());
         let remove = remove && status::is_settled(&status);
         self.last_status = Some(status.clone());
-        let object = Pod { status: Some(status.clone()), ..Pod::clone(&self.pod) };
+        let object = Pod {
+            status: Some(status.clone()),
+            ..Pod::clone(&self.pod)
+        };
         self.ctx.table.update(object, &self.seen);
         let report = Report {
             status: Some(status),

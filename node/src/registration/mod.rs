@@ -108,7 +108,11 @@ impl Registration {
                 Ok(node) => return Ok(node),
                 Err(source) if started.elapsed() > REGISTER_LIMIT => {
                     let node = self.facts.name.clone();
-                    return Err(RegisterError::Register { node, limit: REGISTER_LIMIT, source: Box::new(source) });
+                    return Err(RegisterError::Register {
+                        node,
+                        limit: REGISTER_LIMIT,
+                        source: Box::new(source),
+                    });
                 }
                 Err(error) => tracing::debug!(%error, "registering the node failed; trying again"),
             }
@@ -124,7 +128,9 @@ impl Registration {
             Err(error) => return Err(error),
         }
         let labels = json!({"metadata": {"labels": wanted.metadata.labels}});
-        self.api.patch(&self.facts.name, &PatchParams::default(), &Patch::Merge(labels)).await
+        self.api
+            .patch(&self.facts.name, &PatchParams::default(), &Patch::Merge(labels))
+            .await
     }
 
     async fn put_status(&self) -> Result<Node, kube::Error> {
@@ -135,7 +141,9 @@ impl Registration {
 
     async fn write_status(&self, old: &[NodeCondition]) -> Result<Node, kube::Error> {
         let patch = Patch::Strategic(json!({"status": self.status(old)}));
-        self.api.patch_status(&self.facts.name, &PatchParams::default(), &patch).await
+        self.api
+            .patch_status(&self.facts.name, &PatchParams::default(), &patch)
+            .await
     }
 
     fn status(&self, old: &[NodeCondition]) -> Value {

@@ -207,8 +207,14 @@ async fn a_trap_in_the_middle_of_a_body_breaks_that_connection_only() {
     for _ in 0..2 {
         // Nothing at all, when the guest was faster than the first write to the socket.
         let answer = netns.http(8080, request);
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-        assert!(!answer.ends_with("0\r\n\r\n"), "a broken body ends like a whole one: {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 200 OK"),
+            "{answer}"
+        );
+        assert!(
+            !answer.ends_with("0\r\n\r\n"),
+            "a broken body ends like a whole one: {answer}"
+        );
         assert!(netns.get(8081, "/").ends_with("half\r\n0\r\n\r\n"));
     }
     assert_eq!(client.state("c").await.unwrap().status, TaskStatus::Running);

@@ -5,7 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-#[expect(clippy::disallowed_methods, reason = "writing once a period is what this program is for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "writing once a period is what this program is for"
+)]
 fn main() -> std::io::Result<()> {
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
     let file = setting("FILE", "/data/message");

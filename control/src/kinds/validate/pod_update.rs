@@ -14,6 +14,8 @@ const FROZEN: &str = "pod updates may not change fields other than \
 pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     match subresource {
         Some("status") => pod::status_update(new, old),
+        // What a Binding may set is checked where it is applied; the Pod itself was valid before.
+        Some("binding") => FieldErrors::new(),
         _ => spec_update(new, old),
     }
 }

@@ -146,7 +146,9 @@ impl Worker {
             stop.abort();
         }
         self.probes.stop(&record.container);
-        let Some(seen) = self.seen.containers.get_mut(&record.container) else { return };
+        let Some(seen) = self.seen.containers.get_mut(&record.container) else {
+            return;
+        };
         seen.busy = Busy::Idle;
         seen.health = Health::default();
         seen.last = Some(record);
@@ -171,7 +173,9 @@ impl Worker {
 
     /// Follows a running attempt: its probes and its end.
     pub(super) fn watch(&mut self, record: Record) {
-        let health = self.probes.start(&self.pod, &record, self.seen.ips.first().copied());
+        let health = self
+            .probes
+            .start(&self.pod, &record, self.seen.ips.first().copied());
         if let (Some(health), Some(seen)) = (health, self.seen.containers.get_mut(&record.container)) {
             seen.health = health;
         }
@@ -207,5 +211,9 @@ impl Worker {
 }
 
 fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+    if error.kind() == std::io::ErrorKind::NotFound {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }

@@ -1,0 +1,161 @@
+//! The command line: what can be said, with help for every flag. Refuses to know what the commands do.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+/// Where a cluster lives when nothing else is said.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/amphipod";
+
+/// A Kubernetes-compatible orchestrator whose Pods run Wasm and native Linux containers side by side.
+#[derive(Parser)]
+#[command(name = "amphipod", version, propagate_version = true)]
+pub struct Cli {
+    /// What to log to standard error, as a tracing filter (`info`, `amphipod_node=debug`).
+    #[arg(
+        long,
+        global = true,
+        env = "AMPHIPOD_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
+    pub log: EnvFilter,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine, and apply manifests to it. Stays until Ctrl-C; Pods outlive it.
+    Up(UpArgs),
+    /// Remove everything a cluster made on this host: Pods, mounts, links, rules, cgroups. Keeps its data.
+    Down(DownArgs),
+    /// Start only the control plane: API server, scheduler, controllers, registry.
+    Control(ControlArgs),
+    /// Start only a node agent, for a control plane somewhere else.
+    Node(NodeArgs),
+    /// Write a kubeconfig for a cluster's administrator, or for a node that is to join.
+    Kubeconfig(KubeconfigArgs),
+    /// Push, pull and list images.
+    #[command(subcommand)]
+    Image(crate::image::cli::ImageCommand),
+    /// Print the version.
+    Version,
+    /// Run native containers for the node agent (containerd's shim command line follows).
+    #[command(hide = true)]
+    LinuxShim,
+    /// Run Wasm containers for the node agent (containerd's shim command line follows).
+    #[command(hide = true)]
+    WasmShim,
+}
+
+/// Where the cluster lives, and what it listens on. What is not said is what the cluster had before, or the default.
+#[derive(Args, Clone)]
+pub struct ClusterArgs {
+    /// Directory of everything that lasts: objects, images, Pods' volumes and logs.
+    #[arg(long, env = "AMPHIPOD_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Write the administrator's kubeconfig here too (always: DIR/kubeconfig).
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the API server listens [default: 0.0.0.0:6443]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where the embedded image registry listens [default: 127.0.0.1:5050]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub registry: Option<SocketAddr>,
+    /// Addresses for Pods; fixed at the cluster's first start [default: 10.42.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<IpNet>,
+    /// Addresses for Services; fixed at the cluster's first start [default: 10.43.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<IpNet>,
+}
+
+#[derive(Args)]
+pub struct UpArgs {
+    /// Manifests to apply: YAML or JSON files, or directories of them. An images.yaml beside them names local images.
+    #[arg(value_name = "MANIFEST|DIR")]
+    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Name of this machine's Node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// On a clean stop, end the Pods and remove everything the cluster made on this host, its data directory included.
+    #[arg(long)]
+    pub rm: bool,
+}
+
+#[derive(Args)]
+pub struct DownArgs {
+    /// The cluster's data directory.
+    #[arg(long, env = "AMPHIPOD_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Remove the data directory too: objects, images, volumes, logs.
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Args)]
+pub struct ControlArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+#[derive(Args)]
+pub struct NodeArgs {
+    /// URL of the API server.
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// Kubeconfig with the node's own client certificate (`amphipod kubeconfig --node NAME` writes one).
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Directory of images, Pods' volumes and logs.
+    #[arg(
+        long,
+        env = "AMPHIPOD_DATA_DIR",
+        default_value = "/var/lib/amphipod-node",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+    /// Name of this machine's Node: the one the certificate was made for [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address that other nodes and the API server reach this node by [default: that of the default route]
+    #[arg(long, value_name = "ADDR")]
+    pub node_ip: Option<IpAddr>,
+    /// URL of the registry that amphipod.local/ names mean [default: http://127.0.0.1:5050]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5050")]
+    pub registry: String,
+    /// Addresses for this node's Pods [default: what the control plane gives]
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<IpNet>,
+    /// Addresses of Services: the control plane's --service-cidr.
+    #[arg(long, value_name = "CIDR", default_value = crate::cluster::DEFAULT_SERVICE_CIDR)]
+    pub service_cidr: IpNet,
+}
+
+#[derive(Args)]
+pub struct KubeconfigArgs {
+    /// The cluster's data directory.
+    #[arg(long, env = "AMPHIPOD_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Make it for this node instead of the administrator.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// URL of the API server to write into it [default: https://127.0.0.1 and the cluster's port]
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+}
+
+/// Logs go to standard error; standard output is for what the user asked for.
+pub fn init_log(filter: &EnvFilter) {
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.clone())
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,212 @@
+//! One function a command. Refuses to know more than which parts a command needs.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
+use std::time::Duration;
+
+use amphipod_control::{ControlOptions, ControlPlane, RegistryOptions};
+use amphipod_node::{DownOptions, Node, NodeOptions, NodeTls};
+use anyhow::{Context, Result, anyhow, bail};
+use kube::Client;
+
+use crate::cli::{ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
+use crate::cluster::{self, Cluster, DataDir};
+use crate::progress::{Progress, print_line};
+use crate::{image, kubeconfig, signals, up};
+
+/// How long each half of a cluster has to stop in order. Shims are not waited for: they outlive us.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Any free port: several agents live on one host, and the Node object tells the API server which one it is.
+const KUBELET_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
+/// Upstream's default `--service-node-port-range`.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// Runs a command to its end.
+pub async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(args) => up::run(args).await,
+        Command::Down(args) => down(&args).await,
+        Command::Control(args) => control(&args).await,
+        Command::Node(args) => node(&args).await,
+        Command::Kubeconfig(args) => write_kubeconfig(&args),
+        Command::Image(command) => {
+            let registry = |data_dir: &Path| {
+                cluster::read_cluster(data_dir)
+                    .ok()
+                    .flatten()
+                    .map(|it| it.local_registry())
+            };
+            Ok(image::cli::run(command, registry, own_shim("wasm-shim")?).await?)
+        }
+        Command::Version => {
+            print_line(concat!("amphipod ", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+        Command::LinuxShim | Command::WasmShim => {
+            bail!("shims are started by the node agent, as the first word")
+        }
+    }
+}
+
+/// Starts the control plane of a cluster and writes the kubeconfigs that lead to it.
+pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs) -> Result<ControlPlane> {
+    let options = ControlOptions {
+        data_dir: data.path.join("control"),
+        listen: cluster.listen,
+        registry: Some(RegistryOptions {
+            listen: cluster.registry,
+            dir: data.path.join("registry"),
+        }),
+        pod_cidr: cluster.pod_cidr,
+        service_cidr: cluster.service_cidr,
+        node_ports: NODE_PORTS,
+        extra_sans: Vec::new(),
+    };
+    let control = ControlPlane::start(options)
+        .await
+        .context("starting the control plane")?;
+    let admin = kubeconfig::admin(control.pki(), &cluster.local_server())?;
+    cluster::replace_file(&data.path.join("kubeconfig"), admin.as_bytes())?;
+    if let Some(file) = &args.kubeconfig {
+        cluster::replace_file(file, admin.as_bytes())?;
+    }
+    Ok(control)
+}
+
+async fn control(args: &ControlArgs) -> Result<()> {
+    let stop = signals::on_interrupt()?;
+    let data = DataDir::open(&args.cluster.data_dir)?;
+    let cluster = data.settle(&args.cluster, None)?;
+    let control = start_control(&data, &cluster, &args.cluster).await?;
+    let progress = Progress::new();
+    progress.say(&format!(
+        "control plane on {}, registry on {}",
+        cluster.local_server(),
+        cluster.local_registry()
+    ));
+    progress.say(&format!(
+        "  kubectl --kubeconfig {} get nodes",
+        data.path.join("kubeconfig").display()
+    ));
+    stop.cancelled().await;
+    control.shutdown(STOP_DEADLINE).await;
+    Ok(())
+}
+
+async fn node(args: &NodeArgs) -> Result<()> {
+    let stop = signals::on_interrupt()?;
+    let data = DataDir::open(&args.data_dir)?;
+    let cluster = data.settle(&joining(args), args.node_name.as_deref())?;
+    let (client, tls) = kubeconfig::node_client(&args.kubeconfig, &args.server).await?;
+    let common = node_options(&data, &cluster, &args.registry, client, tls)?;
+    let options = NodeOptions {
+        node_ip: args.node_ip,
+        pod_cidr: args.pod_cidr,
+        ..common
+    };
+    let node = Node::start(options).await.context("starting the node agent")?;
+    Progress::new().say(&format!("node {} joined {}", cluster.node_name, args.server));
+    stop.cancelled().await;
+    node.shutdown(STOP_DEADLINE).await;
+    Ok(())
+}
+
+/// A node that joins makes things on its host too, under an id of its own.
+fn joining(args: &NodeArgs) -> ClusterArgs {
+    ClusterArgs {
+        data_dir: args.data_dir.clone(),
+        kubeconfig: None,
+        listen: None,
+        registry: None,
+        pod_cidr: args.pod_cidr,
+        service_cidr: Some(args.service_cidr),
+    }
+}
+
+/// What every node agent of this binary has in common. `registry` is the URL that `amphipod.local/` names mean.
+pub fn node_options(
+    data: &DataDir,
+    cluster: &Cluster,
+    registry: &str,
+    client: Client,
+    tls: NodeTls,
+) -> Result<NodeOptions> {
+    Ok(NodeOptions {
+        cluster: cluster.name(),
+        id: cluster.id.clone(),
+        node_name: cluster.node_name.clone(),
+        data_dir: data.path.join("node"),
+        run_dir: cluster.run_dir(),
+        client,
+        tls,
+        node_ip: None,
+        pod_cidr: None,
+        service_cidr: cluster.service_cidr,
+        kubelet_listen: KUBELET_LISTEN,
+        registry_mirrors: [(image::cli::CLUSTER_REGISTRY.to_owned(), registry.to_owned())].into(),
+        insecure_registries: Vec::new(),
+        linux_shim: own_shim("linux-shim")?,
+        wasm_shim: own_shim("wasm-shim")?,
+        max_pods: amphipod_node::DEFAULT_MAX_PODS,
+        labels: Default::default(),
+    })
+}
+
+fn own_shim(word: &str) -> Result<Vec<OsString>> {
+    NodeOptions::own_shim(word).with_context(|| format!("finding this program to run its {word}"))
+}
+
+async fn down(args: &DownArgs) -> Result<()> {
+    if !args.data_dir.exists() {
+        bail!(
+            "there is no data directory {}; give the cluster's --data-dir",
+            args.data_dir.display()
+        );
+    }
+    let data = DataDir::open(&args.data_dir)?;
+    let Some(cluster) = data.cluster()? else {
+        bail!("no cluster was ever started in {}", data.path.display())
+    };
+    remove(&data, &cluster, args.purge).await?;
+    print_line(&format!("{} is gone from this host", cluster.name()));
+    Ok(())
+}
+
+/// Ends a cluster's Pods and removes what it made on this host; with `purge` its data too.
+pub async fn remove(data: &DataDir, cluster: &Cluster, purge: bool) -> Result<()> {
+    let options = DownOptions {
+        cluster: cluster.name(),
+        id: cluster.id.clone(),
+        data_dir: data.path.join("node"),
+        run_dir: cluster.run_dir(),
+        linux_shim: own_shim("linux-shim")?,
+        wasm_shim: own_shim("wasm-shim")?,
+    };
+    amphipod_node::down(&options)
+        .await
+        .with_context(|| format!("removing what {} made on this host", cluster.name()))?;
+    if purge {
+        std::fs::remove_dir_all(&data.path).with_context(|| format!("removing {}", data.path.display()))?;
+    }
+    Ok(())
+}
+
+fn write_kubeconfig(args: &KubeconfigArgs) -> Result<()> {
+    let cluster = cluster::read_cluster(&args.data_dir)?.ok_or_else(|| {
+        anyhow!(
+            "no cluster was ever started in {}; give its --data-dir",
+            args.data_dir.display()
+        )
+    })?;
+    let server = args.server.clone().unwrap_or_else(|| cluster.local_server());
+    let pki = kubeconfig::open_pki(&args.data_dir.join("control"))?;
+    let text = match &args.node {
+        Some(name) => kubeconfig::node(&pki, &server, name)?,
+        None => kubeconfig::admin(&pki, &server)?,
+    };
+    print_line(text.trim_end());
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! `amphipod up`: a whole cluster in one process, then manifests applied to it, then the wait for Ctrl-C.
+
+use amphipod_control::ControlPlane;
+use amphipod_node::Node;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
+use kube::{Api, Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{self, Applied};
+use crate::cli::UpArgs;
+use crate::cluster::{Cluster, DataDir};
+use crate::commands::{self, STOP_DEADLINE};
+use crate::manifest::{self, Document};
+use crate::progress::Progress;
+use crate::{kubeconfig, prepare, ready, signals};
+
+/// Brings the cluster up, applies the manifests, and stays until a signal.
+pub async fn run(args: UpArgs) -> Result<()> {
+    let stop = signals::on_interrupt()?;
+    let progress = Progress::new();
+    // Everything that can be wrong with the command line is found before anything is started.
+    let documents = manifest::read(&manifest::files(&args.manifests)?)?;
+    let data = DataDir::open(&args.cluster.data_dir)?;
+    let cluster = data.settle(&args.cluster, args.node_name.as_deref())?;
+
+    let control = commands::start_control(&data, &cluster, &args.cluster).await?;
+    let outcome = match start_node(&data, &cluster, &control).await {
+        Ok(node) => {
+            let outcome = serve(&documents, &data, &cluster, &control, &stop, &progress).await;
+            node.shutdown(STOP_DEADLINE).await;
+            outcome
+        }
+        Err(why) => Err(why),
+    };
+    control.shutdown(STOP_DEADLINE).await;
+    if args.rm {
+        commands::remove(&data, &cluster, true).await?;
+        progress.say(&format!("{} is gone from this host", cluster.name()));
+    }
+    outcome
+}
+
+async fn start_node(data: &DataDir, cluster: &Cluster, control: &ControlPlane) -> Result<Node> {
+    let tls = kubeconfig::node_tls(control.pki(), &cluster.node_name)?;
+    let client = control.client_as(&format!("system:node:{}", cluster.node_name), &["system:nodes"]);
+    let options = commands::node_options(data, cluster, &cluster.local_registry(), client, tls)?;
+    Node::start(options).await.context("starting the node agent")
+}
+
+/// From a started cluster to a stop signal.
+async fn serve(
+    documents: &[Document],
+    data: &DataDir,
+    cluster: &Cluster,
+    control: &ControlPlane,
+    stop: &CancellationToken,
+    progress: &Progress,
+) -> Result<()> {
+    let client = control.client();
+    let deploy = async {
+        node_ready(&client, &cluster.node_name, progress).await?;
+        let late = deploy(documents, cluster, &client, progress).await?;
+        tell(&client, data, cluster, documents, &late, progress).await
+    };
+    tokio::select! {
+        outcome = deploy => outcome?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    stop.cancelled().await;
+    progress.say(&format!(
+        "stopping; Pods keep running. `amphipod up --data-dir {0}` takes them back, `amphipod down --data-dir {0}` ends them.",
+        data.path.display()
+    ));
+    Ok(())
+}
+
+async fn node_ready(client: &Client, name: &str, progress: &Progress) -> Result<()> {
+    let mut task = progress.task(format!("node {name}"));
+    task.update("starting");
+    let nodes: Api<NodeObject> = Api::all(client.clone());
+    let is_ready = |node: Option<&NodeObject>| {
+        let conditions = node
+            .and_then(|node| node.status.as_ref())
+            .and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    };
+    kube::runtime::wait::await_condition(nodes, name, is_ready)
+        .await
+        .context("waiting for the node")?;
+    task.done("ready");
+    Ok(())
+}
+
+async fn deploy(
+    documents: &[Document],
+    cluster: &Cluster,
+    client: &Client,
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    let kinds = apply::resolve(client, documents).await?;
+    prepare::images(documents, &cluster.local_registry(), progress).await?;
+    let mut applied: Vec<Applied> = Vec::new();
+    for (document, kind) in documents.iter().zip(&kinds) {
+        let one = apply::apply(client, document, kind).await?;
+        progress.say(&format!(
+            "  {} {} {}",
+            one.resource.kind,
+            one.object.name_any(),
+            one.done
+        ));
+        applied.push(one);
+    }
+    ready::wait(&applied, progress).await
+}
+
+/// What can be tried now, and how `kubectl` gets here.
+async fn tell(
+    client: &Client,
+    data: &DataDir,
+    cluster: &Cluster,
+    documents: &[Document],
+    late: &[String],
+    progress: &Progress,
+) -> Result<()> {
+    let kubectl = format!("kubectl --kubeconfig {}", data.path.join("kubeconfig").display());
+    progress.say(&format!("\n{} is up: {}", cluster.name(), cluster.local_server()));
+    for line in urls(client, documents).await? {
+        progress.say(&format!("  try   {line}"));
+    }
+    for name in late {
+        progress.say(&format!(
+            "  not ready yet: {name}; `{kubectl} describe pods` and `{kubectl} get events` say why"
+        ));
+    }
+    progress.say(&format!("  see   {kubectl} get pods -A -o wide"));
+    progress.say("Ctrl-C stops the control plane and the agent.");
+    Ok(())
+}
+
+/// Every applied Service, as an address that answers on this machine.
+async fn urls(client: &Client, documents: &[Document]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for document in documents
+        .iter()
+        .filter(|document| document.kind.group.is_empty() && document.kind.kind == "Service")
+    {
+        let namespace = document.object.namespace().unwrap_or_else(|| "default".into());
+        let api: Api<Service> = Api::namespaced(client.clone(), &namespace);
+        let service = api
+            .get(&document.object.name_any())
+            .await
+            .with_context(|| document.place())?;
+        lines.extend(url(&service).map(|url| format!("curl {url:32} # Service {}", service.name_any())));
+    }
+    Ok(lines)
+}
+
+fn url(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    let port = spec.ports.as_ref()?.first()?;
+    match (port.node_port, spec.cluster_ip.as_deref()) {
+        (Some(node_port), _) => Some(format!("http://127.0.0.1:{node_port}/")),
+        (None, Some(ip)) if ip != "None" && !ip.is_empty() => Some(format!("http://{ip}:{}/", port.port)),
+        _ => None,
+    }
+}

@@ -1,0 +1,246 @@
+//! A cluster under test: starts `amphipod up`, hands out clients and commands, and takes everything down at the end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine before the test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One `/16` for Pods and one for Services a cluster: 10.128.0.0/16, 10.129.0.0/16, …
+static NEXT_NET: AtomicU8 = AtomicU8::new(128);
+
+/// The binary under test.
+pub const AMPHIPOD: &str = env!("CARGO_BIN_EXE_amphipod");
+
+/// Says so and is false where the tests have no root.
+pub fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped {test}: it needs root");
+    }
+    root
+}
+
+pub struct Cluster {
+    dir: TempDir,
+    net: u8,
+    listen: u16,
+    registry: u16,
+    up: Option<Up>,
+}
+
+/// A running `amphipod up`.
+struct Up {
+    child: Child,
+    lines: Receiver<String>,
+    seen: String,
+}
+
+impl Cluster {
+    /// A place for a cluster that is not started yet.
+    pub fn new() -> Self {
+        let net = NEXT_NET.fetch_add(2, Ordering::Relaxed);
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            net,
+            listen: free_port(),
+            registry: free_port(),
+            up: None,
+        }
+    }
+
+    /// A cluster that is up, with these manifests applied.
+    pub fn up(manifests: &[&Path]) -> Self {
+        let mut cluster = Self::new();
+        cluster.start(manifests);
+        cluster
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("kubeconfig")
+    }
+
+    /// `amphipod-<id>`, in the name of everything it makes on the host.
+    pub fn id(&self) -> String {
+        let text = std::fs::read_to_string(self.data_dir().join("cluster.json")).unwrap();
+        let cluster: serde_json::Value = serde_json::from_str(&text).unwrap();
+        cluster["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The `up` command line of this cluster.
+    pub fn up_command(&self, manifests: &[&Path]) -> Command {
+        let mut command = Command::new(AMPHIPOD);
+        command
+            .arg("up")
+            .args(manifests)
+            .arg("--data-dir")
+            .arg(self.data_dir());
+        command.args(["--listen", &format!("127.0.0.1:{}", self.listen)]);
+        command.args(["--registry", &format!("127.0.0.1:{}", self.registry)]);
+        command.args(["--pod-cidr", &format!("10.{}.0.0/16", self.net)]);
+        command.args(["--service-cidr", &format!("10.{}.0.0/16", self.net + 1)]);
+        command.args(["--node-name", "node-a"]);
+        command
+    }
+
+    /// Starts `up` and waits until it says that it is.
+    pub fn start(&mut self, manifests: &[&Path]) {
+        let log = std::fs::File::create(self.dir.path().join("up.log")).unwrap();
+        let mut child = self
+            .up_command(manifests)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            // Ends when `up` does; a test that has ended listens no more.
+            for line in stdout.lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        self.up = Some(Up {
+            child,
+            lines,
+            seen: String::new(),
+        });
+        self.wait_for_line("Ctrl-C stops");
+    }
+
+    /// Reads what `up` prints until a line has these words.
+    pub fn wait_for_line(&mut self, words: &str) {
+        let log = self.dir.path().join("up.log");
+        let up = self.up.as_mut().expect("the cluster was not started");
+        loop {
+            match up.lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    up.seen.push_str(&line);
+                    up.seen.push('\n');
+                    if line.contains(words) {
+                        return;
+                    }
+                }
+                Err(why) => panic!(
+                    "no {words:?} from `up` ({why}); it printed:\n{}\nand logged:\n{}",
+                    up.seen,
+                    std::fs::read_to_string(log).unwrap_or_default()
+                ),
+            }
+        }
+    }
+
+    /// Everything that `up` printed so far.
+    pub fn printed(&self) -> &str {
+        &self.up.as_ref().expect("the cluster was not started").seen
+    }
+
+    /// Ends `up` with this signal and waits for it.
+    pub fn stop(&mut self, signal: nix::sys::signal::Signal) -> std::process::ExitStatus {
+        let mut up = self.up.take().expect("the cluster was not started");
+        let pid = nix::unistd::Pid::from_raw(up.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+        up.child.wait().unwrap()
+    }
+
+    /// A client with the administrator's rights.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// Pushes a local file or folder into the cluster's registry as `amphipod.local/NAME`.
+    pub fn push(&self, path: &Path, name: &str) {
+        let reference = format!("amphipod.local/{name}");
+        let output = run(Command::new(AMPHIPOD)
+            .args(["image", "push"])
+            .arg(path)
+            .arg(&reference)
+            .arg("--data-dir")
+            .arg(self.data_dir()));
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    pub fn down(&self) -> Output {
+        run(Command::new(AMPHIPOD)
+            .arg("down")
+            .arg("--data-dir")
+            .arg(self.data_dir()))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut up) = self.up.take() {
+            let _ = up.child.kill(); // it may have ended by itself
+            let _ = up.child.wait();
+        }
+        if self.data_dir().join("cluster.json").exists() {
+            let output = self.down();
+            if !output.status.success() && !std::thread::panicking() {
+                panic!("down failed: {output:?}");
+            }
+        }
+    }
+}
+
+/// Runs a command to its end, with what it printed.
+pub fn run(command: &mut Command) -> Output {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|why| panic!("{command:?}: {why}"))
+}
+
+/// Both outputs of a command, as one text.
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// `GET url` as a plain HTTP/1.1 client without keep-alive: status line, headers and body in one text.
+pub fn http_get(address: &str, path: &str) -> std::io::Result<String> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
