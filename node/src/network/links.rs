@@ -239,24 +239,34 @@ impl Links {
 }
 
 impl Links {
-    /// The name of a link other than the given one with an address whose network meets a range.
+    /// The name of a link other than the given one whose addresses and a range cannot both be used.
     pub async fn overlapping(&self, range: Ipv4Net, except: u32) -> Result<Option<String>, LinkError> {
         let addresses = self.handle.address().get().execute();
         let addresses: Vec<_> = addresses
             .try_collect()
             .await
             .map_err(|e| refused("list", "addresses", &e))?;
-        let other = addresses.iter().filter(|a| a.header.index != except).find(|a| {
-            network_of(a).is_some_and(|net| net.contains(&range.network()) || range.contains(&net.network()))
-        });
+        let other = addresses
+            .iter()
+            .filter(|a| a.header.index != except)
+            .find(|a| network_of(a).is_some_and(|net| overlap(range, net)));
         let Some(other) = other else { return Ok(None) };
-        Ok(self
+        let owner = self
             .all()
             .await?
             .into_iter()
-            .find(|link| link.index == other.header.index)
-            .map(|link| link.name))
+            .find(|link| link.index == other.header.index);
+        Ok(owner.map(|link| link.name))
     }
+}
+
+/// Networks at least this wide (10.0.0.0/8, 172.16.0.0/12) are routed, not used to the last address: a range
+/// cut out of one is common, and the route to it more specific.
+const WIDE: u8 = 12;
+
+/// Whether a range and an address with its network get in each other's way.
+fn overlap(range: Ipv4Net, other: Ipv4Net) -> bool {
+    range.contains(&other.addr()) || (other.prefix_len() > WIDE && other.contains(&range.network()))
 }
 
 fn output(route: &RouteMessage) -> Option<u32> {
@@ -309,5 +319,27 @@ fn refused(step: &'static str, link: &str, error: &rtnetlink::Error) -> LinkErro
         link: link.to_owned(),
         reason,
         code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_in_use_overlap_and_ranges_of_wide_networks_do_not() {
+        for (other, expected) in [
+            ("10.244.0.9/32", true),
+            ("10.244.7.1/24", true),
+            ("10.240.0.1/12", false),
+            ("10.0.0.1/8", false),
+            ("10.244.1.1/8", true),
+            ("10.245.0.1/15", true),
+            ("192.168.0.2/24", false),
+            ("127.0.0.1/8", false),
+        ] {
+            let range = "10.244.0.0/16".parse().unwrap();
+            assert_eq!(overlap(range, other.parse().unwrap()), expected, "{other}");
+        }
     }
 }

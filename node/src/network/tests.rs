@@ -230,6 +230,28 @@ fn a_restarted_agent_takes_sandboxes_back_and_replaces_broken_ones() {
 }
 
 #[test]
+fn pods_start_and_end_side_by_side() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let uids: Vec<String> = (0..20).map(|n| format!("pod-{n}")).collect();
+        let started = std::time::Instant::now();
+        let pods = futures::future::join_all(uids.iter().map(|uid| pod(&network, uid))).await;
+        let up = started.elapsed();
+        let addresses: BTreeSet<Ipv4Addr> = pods.iter().map(|pod| pod.ip).collect();
+        assert_eq!(addresses.len(), uids.len());
+        serve(&pods[0], 8080, "first");
+        let answer = ask(Some(&pods[19].net_path), &format!("{}:8080", pods[0].ip)).await;
+        assert_eq!(answer.unwrap(), format!("first {}", pods[19].ip));
+        let started = std::time::Instant::now();
+        for result in futures::future::join_all(uids.iter().map(|uid| network.teardown_pod(uid))).await {
+            result.unwrap();
+        }
+        eprintln!("20 Pods up in {up:?}, down in {:?}", started.elapsed());
+        assert!(network.list().unwrap().is_empty());
+    });
+}
+
+#[test]
 fn a_pod_torn_down_leaves_nothing() {
     Host::run(|host| async move {
         let network = host.network("a").await;

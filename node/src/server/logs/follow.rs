@@ -5,17 +5,20 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, interval};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::cri::Renderer;
@@ -37,9 +40,12 @@ pub enum OpenError {
     Open(#[source] io::Error),
     #[error("cannot read the log: {0}")]
     Read(#[source] io::Error),
-    #[error("cannot watch the log for changes: {0} (see fs.inotify.max_user_instances)")]
+    #[error("cannot watch the log for changes: {0}")]
     Watch(#[source] io::Error),
 }
+
+/// How often a log is looked at where the kernel cannot tell of changes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Room for some tens of change notices, read at once.
 const EVENTS: usize = 4 * 1024;
@@ -243,8 +249,10 @@ fn replacement(place: &Place, position: &Position) -> io::Result<Option<Position
 }
 
 /// Tells of changes in a log's directory.
-struct Changes {
-    inotify: AsyncFd<OwnedFd>,
+enum Changes {
+    Told(AsyncFd<OwnedFd>),
+    /// The kernel has no more watches to give (fs.inotify.max_user_instances): looked for now and then.
+    Looked(Interval),
 }
 
 impl Changes {
@@ -257,25 +265,29 @@ impl Changes {
         let directory = place
             .beneath(parent, OFlag::O_DIRECTORY)
             .map_err(OpenError::Open)?;
-        let watch = || {
-            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-            // By descriptor: the name could have become something else since.
-            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory));
-            let of_interest =
-                AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-            inotify.add_watch(path.as_str(), of_interest | AddWatchFlags::IN_DELETE_SELF)?;
-            Ok::<_, nix::Error>(inotify)
-        };
-        let inotify = watch().map_err(|e| OpenError::Watch(e.into()))?;
-        Ok(Self {
-            inotify: sys::readable(inotify.into()).map_err(OpenError::Watch)?,
-        })
+        match watch(&directory) {
+            Ok(inotify) => Ok(Self::Told(
+                sys::readable(inotify.into()).map_err(OpenError::Watch)?,
+            )),
+            Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC)) => {
+                tracing::debug!(%error, "following a log without being told of changes");
+                Ok(Self::Looked(interval(LOOK)))
+            }
+            Err(error) => Err(OpenError::Watch(error.into())),
+        }
     }
 
-    /// Until something changed; takes all that did as one.
+    /// Until something may have changed; takes all that did as one.
     async fn next(&mut self) -> io::Result<()> {
+        let inotify = match self {
+            Self::Told(inotify) => inotify,
+            Self::Looked(interval) => {
+                interval.tick().await;
+                return Ok(());
+            }
+        };
         loop {
-            let mut ready = self.inotify.readable().await?;
+            let mut ready = inotify.readable().await?;
             // Which change it was does not matter: what it changed is looked at.
             let mut events = [0; EVENTS];
             if let Ok(read) = ready.try_io(|inotify| Ok(nix::unistd::read(inotify, &mut events)?)) {
@@ -283,4 +295,13 @@ impl Changes {
             }
         }
     }
+}
+
+fn watch(directory: &OwnedFd) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    // By descriptor: the name could have become something else since.
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let of_interest = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+    inotify.add_watch(path.as_str(), of_interest | AddWatchFlags::IN_DELETE_SELF)?;
+    Ok(inotify)
 }
