@@ -159,6 +159,8 @@ impl Kind {
     /// Everything wrong with an update. Call after [`Kind::prepare_update`].
     pub fn validate_update(&self, subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
         let mut errors = meta::validate_update(new, old);
+        // Upstream checks metadata before and again with the kind: each complaint is listed twice in `causes`.
+        errors.extend(errors.clone());
         errors.extend((self.rules.validate_update)(subresource, new, old));
         errors
     }
