@@ -275,3 +275,116 @@ fn moment(value: &mut Value, canonical: fn(&str) -> Result<String, String>) -> R
     *value = Value::from(canonical(text).map_err(DecodeError)?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(mut object: Value) -> Result<(Value, Vec<String>), String> {
+        let schemas = Schemas::builtin();
+        let definition = schemas.get("io.k8s.api.core.v1.Pod").expect("definition");
+        let issues = decode(schemas, definition, &mut object).map_err(|e| e.to_string())?;
+        Ok((object, issues.iter().map(ToString::to_string).collect()))
+    }
+
+    #[test]
+    fn unknown_fields_go_and_are_told_with_their_path() {
+        let (object, issues) = pod(json!({
+            "metadata": {"name": "p", "nope": 1},
+            "spec": {"containers": [{"name": "c", "env": [{"name": "A", "valu": "x"}]}], "foo": {}},
+        }))
+        .expect("decodes");
+        assert_eq!(
+            object,
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "env": [{"name": "A"}]}]}})
+        );
+        let mut issues = issues;
+        issues.sort();
+        let want = [
+            "unknown field \"metadata.nope\"",
+            "unknown field \"spec.containers[0].env[0].valu\"",
+            "unknown field \"spec.foo\"",
+        ];
+        assert_eq!(issues, want);
+    }
+
+    #[test]
+    fn nulls_are_absence_and_zero_values() {
+        let (object, _) = pod(json!({
+            "metadata": {"labels": {"a": null}, "creationTimestamp": null},
+            "spec": {"containers": [null, {"command": [null, "x"]}]},
+        }))
+        .expect("decodes");
+        assert_eq!(
+            object,
+            json!({"metadata": {"labels": {"a": ""}}, "spec": {"containers": [{}, {"command": ["", "x"]}]}})
+        );
+    }
+
+    #[test]
+    fn wrong_types_are_told_as_upstream_tells_them() {
+        let cases = [
+            (
+                json!({"spec": {"containers": "x"}}),
+                "string into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                json!({"spec": {"containers": [{"name": 1}]}}),
+                "number into Go struct field Container.spec.containers.name of type string",
+            ),
+            (
+                json!({"spec": {"containers": ["c"]}}),
+                "string into Go struct field PodSpec.spec.containers of type v1.Container",
+            ),
+            (
+                json!({"metadata": {"name": true}}),
+                "bool into Go struct field ObjectMeta.metadata.name of type string",
+            ),
+            (
+                json!({"metadata": {"labels": {"a": 1}}}),
+                "number into Go struct field ObjectMeta.metadata.labels.a of type string",
+            ),
+            (
+                json!({"spec": {"restartPolicy": 1}}),
+                "number into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+            ),
+            (
+                json!({"spec": {"priority": 3_000_000_000_i64}}),
+                "number 3000000000 into Go struct field PodSpec.spec.priority of type int32",
+            ),
+            (
+                json!({"spec": []}),
+                "array into Go struct field Pod.spec of type v1.PodSpec",
+            ),
+            (
+                json!({"spec": {"containers": [{"ports": [{"containerPort": 1.5}]}]}}),
+                "number 1.5 into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+            ),
+            (json!([]), "array into Go value of type v1.Pod"),
+        ];
+        for (object, want) in cases {
+            assert_eq!(
+                pod(object).expect_err("refused"),
+                format!("json: cannot unmarshal {want}")
+            );
+        }
+    }
+
+    #[test]
+    fn scalars_become_canonical() {
+        let (object, _) = pod(json!({
+            "metadata": {"creationTimestamp": "2024-01-02T03:04:05.6+01:00"},
+            "spec": {"overhead": {"cpu": 1, "memory": "1024Ki"}},
+        }))
+        .expect("decodes");
+        assert_eq!(object["metadata"]["creationTimestamp"], "2024-01-02T02:04:05Z");
+        assert_eq!(object["spec"]["overhead"], json!({"cpu": "1", "memory": "1Mi"}));
+        let bad = pod(json!({"spec": {"overhead": {"cpu": "one"}}})).expect_err("refused");
+        assert!(
+            bad.starts_with("quantities must match the regular expression"),
+            "{bad}"
+        );
+    }
+}

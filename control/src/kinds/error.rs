@@ -1,6 +1,7 @@
 //! What can be wrong with an object: field errors in Kubernetes' words, decoding errors, strictness issues.
 //!
 //! Owns wording. Refuses to know HTTP codes and the rules themselves.
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -191,9 +192,9 @@ pub fn quote(text: &str) -> String {
 
 /// Joins errors as upstream's aggregate does: one plain, several in brackets, repeats once.
 pub fn join(errors: &[FieldError]) -> String {
-    let mut lines: Vec<String> = Vec::new();
+    let (mut lines, mut seen) = (Vec::new(), HashSet::new());
     for line in errors.iter().map(ToString::to_string) {
-        if !lines.contains(&line) {
+        if seen.insert(line.clone()) {
             lines.push(line);
         }
     }

@@ -1,5 +1,5 @@
 //! `ObjectMeta` of every kind: what a client may set, what an update keeps, and what makes it invalid.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -317,6 +317,7 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> FieldErrors {
 }
 
 fn new_finalizers(new: &[Value], old: &[Value]) -> Option<FieldError> {
+    let old: HashSet<&Value> = old.iter().collect();
     let mut added: Vec<&str> = new
         .iter()
         .filter(|f| !old.contains(f))

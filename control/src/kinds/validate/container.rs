@@ -1,9 +1,12 @@
 //! Containers of every sort.
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::pod::Place;
 use super::{
-    PROTOCOLS, complain, complain_number, duplicates, env, lifecycle, one_of, resources, security, volumes,
+    PROTOCOLS, Seen, complain, complain_number, duplicates, env, lifecycle, one_of, resources, security,
+    volumes,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
@@ -16,17 +19,22 @@ const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 /// All containers of a Pod spec at `path`.
 pub(super) fn containers(spec: &Value, path: &str) -> FieldErrors {
     let main = spec.list("containers");
+    let volumes = &spec
+        .list("volumes")
+        .iter()
+        .map(|v| v.text("name"))
+        .collect::<HashSet<&str>>();
     let at = format!("{path}.containers");
     if main.is_empty() {
         let mut errors = vec![FieldError::required(at, "")];
-        errors.extend(init_containers(spec, path));
+        errors.extend(init_containers(spec, volumes, path));
         return errors;
     }
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in main.iter().enumerate() {
         let at = format!("{at}[{i}]");
-        errors.extend(common(container, spec, &at));
-        if main[..i].iter().any(|c| c.text("name") == container.text("name")) {
+        errors.extend(common(container, volumes, &at));
+        if seen.again(container.text("name")) {
             errors.push(FieldError::duplicate(
                 format!("{at}.name"),
                 container.text("name"),
@@ -39,17 +47,18 @@ pub(super) fn containers(spec: &Value, path: &str) -> FieldErrors {
         }
     }
     errors.extend(host_port_conflicts(main, &at));
-    errors.extend(init_containers(spec, path));
-    errors.extend(ephemeral_containers(spec, path));
+    errors.extend(init_containers(spec, volumes, path));
+    errors.extend(ephemeral_containers(spec, volumes, path));
     errors
 }
 
-fn init_containers(spec: &Value, path: &str) -> FieldErrors {
-    let mut names: Vec<&str> = spec.list("containers").iter().map(|c| c.text("name")).collect();
-    let mut errors = Vec::new();
+fn init_containers(spec: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    seen.0
+        .extend(spec.list("containers").iter().map(|c| c.text("name").to_owned()));
     for (i, container) in spec.list("initContainers").iter().enumerate() {
         let at = format!("{path}.initContainers[{i}]");
-        errors.extend(common(container, spec, &at));
+        errors.extend(common(container, volumes, &at));
         let name = container.text("name");
         if container.has("restartPolicy") && container.text("restartPolicy") != "Always" {
             let policy = container.text("restartPolicy");
@@ -59,10 +68,9 @@ fn init_containers(spec: &Value, path: &str) -> FieldErrors {
                 &["Always"],
             ));
         }
-        if names.contains(&name) {
+        if seen.again(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
-        names.push(name);
         errors.extend(init_lifecycle(container, spec, &at));
     }
     errors
@@ -79,25 +87,19 @@ fn init_lifecycle(container: &Value, spec: &Value, path: &str) -> FieldErrors {
         .collect()
 }
 
-fn ephemeral_containers(spec: &Value, path: &str) -> FieldErrors {
-    let fixed = || {
-        spec.list("containers")
-            .iter()
-            .chain(spec.list("initContainers"))
-            .map(|c| c.text("name"))
-    };
-    let mut names: Vec<&str> = fixed().collect();
-    let mut errors = Vec::new();
+fn ephemeral_containers(spec: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
+    let fixed = spec.list("containers").iter().chain(spec.list("initContainers"));
+    let fixed: HashSet<&str> = fixed.map(|c| c.text("name")).collect();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in spec.list("ephemeralContainers").iter().enumerate() {
         let at = format!("{path}.ephemeralContainers[{i}]");
-        errors.extend(common(container, spec, &at));
+        errors.extend(common(container, volumes, &at));
         errors.extend(image_padding(container, &at));
         let (name, target) = (container.text("name"), container.text("targetContainerName"));
-        if names.contains(&name) {
+        if fixed.contains(name) || seen.again(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
-        names.push(name);
-        if !target.is_empty() && !fixed().any(|n| n == target) {
+        if !target.is_empty() && !fixed.contains(target) {
             errors.push(FieldError::not_found(format!("{at}.targetContainerName"), target));
         }
         errors.extend(not_ephemeral(container, &at));
@@ -134,7 +136,7 @@ fn not_ephemeral(container: &Value, path: &str) -> FieldErrors {
 }
 
 /// What every container must have.
-fn common(container: &Value, spec: &Value, path: &str) -> FieldErrors {
+fn common(container: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
     let name = container.text("name");
     let mut errors = match name {
         "" => vec![FieldError::required(format!("{path}.name"), "")],
@@ -154,7 +156,7 @@ fn common(container: &Value, spec: &Value, path: &str) -> FieldErrors {
         container.list("envFrom"),
         &format!("{path}.envFrom"),
     ));
-    errors.extend(volumes::mounts(container, spec, path));
+    errors.extend(volumes::mounts(container, volumes, path));
     let policies = ["Always", "IfNotPresent", "Never"];
     errors.extend(one_of(
         format!("{path}.imagePullPolicy"),
@@ -186,10 +188,10 @@ pub(super) fn image_padding(container: &Value, path: &str) -> Option<FieldError>
 }
 
 fn ports(ports: &[Value], path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, port) in ports.iter().enumerate() {
         let at = format!("{path}[{i}]");
-        errors.extend(port_name(port, &ports[..i], &at));
+        errors.extend(port_name(port, &mut seen, &at));
         match port.int("containerPort").unwrap_or(0) {
             0 => errors.push(FieldError::required(format!("{at}.containerPort"), "")),
             number => errors.extend(complain_number(
@@ -214,13 +216,13 @@ fn ports(ports: &[Value], path: &str) -> FieldErrors {
     errors
 }
 
-fn port_name(port: &Value, before: &[Value], path: &str) -> FieldErrors {
+fn port_name(port: &Value, seen: &mut Seen, path: &str) -> FieldErrors {
     let (name, path) = (port.text("name"), format!("{path}.name"));
     if name.is_empty() {
         return Vec::new();
     }
     let complaints = names::port_name(name);
-    match complaints.is_empty() && before.iter().any(|p| p.text("name") == name) {
+    match complaints.is_empty() && seen.again(name) {
         true => vec![FieldError::duplicate(path, name)],
         false => complain(&path, name, complaints),
     }

@@ -16,7 +16,11 @@ mod resources;
 mod scheduling;
 mod security;
 pub(super) mod service;
+#[cfg(test)]
+mod tests;
 mod volumes;
+
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -106,17 +110,23 @@ fn port(path: &str, value: &Value) -> FieldErrors {
     }
 }
 
+/// Remembers what was there before, so that long lists are checked in one pass.
+#[derive(Debug, Default)]
+struct Seen(HashSet<String>);
+
+impl Seen {
+    /// Whether this value came before.
+    fn again(&mut self, value: impl Into<String>) -> bool {
+        !self.0.insert(value.into())
+    }
+}
+
 /// Values seen twice, each told at its later place.
 fn duplicates<'a>(values: impl Iterator<Item = (String, &'a str)>) -> FieldErrors {
-    let mut seen: Vec<&str> = Vec::new();
-    let mut errors = Vec::new();
-    for (path, value) in values {
-        match seen.contains(&value) {
-            true => errors.push(FieldError::duplicate(path, value)),
-            false => seen.push(value),
-        }
-    }
-    errors
+    let mut seen = Seen::default();
+    values
+        .filter_map(|(path, value)| seen.again(value).then(|| FieldError::duplicate(path, value)))
+        .collect()
 }
 
 /// A path below some root: relative, and never upwards.

@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-use super::{PROTOCOLS, complain, complain_number, immutable, ip, maybe_one_of, one_of};
+use super::{PROTOCOLS, Seen, complain, complain_number, immutable, ip, maybe_one_of, one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -123,13 +123,13 @@ fn slice_ports(ports: &[Value]) -> FieldErrors {
     if ports.len() > MAX_PORTS {
         return vec![FieldError::too_many("ports", ports.len(), MAX_PORTS)];
     }
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, port) in ports.iter().enumerate() {
         let (path, name) = (format!("ports[{i}]"), port.text("name"));
         if !name.is_empty() {
             errors.extend(complain(&format!("{path}.name"), name, names::label(name)));
         }
-        if ports[..i].iter().any(|p| p.text("name") == name) {
+        if seen.again(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
         errors.extend(maybe_one_of(port, "protocol", &path, &PROTOCOLS));

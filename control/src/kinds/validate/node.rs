@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::pod_update::taint_effects;
-use super::{NOT_NEGATIVE, cidr, complain, one_of};
+use super::{NOT_NEGATIVE, Seen, cidr, complain, one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
@@ -24,10 +24,10 @@ pub fn create(node: &Value) -> FieldErrors {
 }
 
 pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     let addresses = new.list("status.addresses");
     for (i, address) in addresses.iter().enumerate() {
-        if addresses[..i].contains(address) {
+        if seen.again(address.to_string()) {
             errors.push(FieldError::duplicate(
                 format!("status.addresses[{i}]"),
                 address.clone(),
@@ -51,7 +51,7 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
 }
 
 fn taints(taints: &[Value]) -> FieldErrors {
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, taint) in taints.iter().enumerate() {
         let at = format!("spec.taints[{i}]");
         let (key, value, effect) = (taint.text("key"), taint.text("value"), taint.text("effect"));
@@ -65,8 +65,7 @@ fn taints(taints: &[Value]) -> FieldErrors {
             ));
         }
         errors.extend(one_of(format!("{at}.effect"), effect, taint_effects()));
-        let same = |t: &Value| t.text("key") == key && t.text("effect") == effect;
-        if taints[..i].iter().any(same) {
+        if seen.again(format!("{key}:{effect}")) {
             errors.push(FieldError::duplicate(at, taint.clone()));
         }
     }

@@ -2,8 +2,8 @@
 use serde_json::Value;
 
 use super::{
-    complain, container, descending, immutable, ip, no_backsteps, one_of, resources, scheduling, security,
-    volumes,
+    Seen, complain, container, descending, immutable, ip, no_backsteps, one_of, resources, scheduling,
+    security, volumes,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
@@ -149,9 +149,10 @@ fn gates(spec: &Value, path: &str) -> FieldErrors {
         .map(|g| g.text("name"))
         .collect();
     let at = |i: usize| format!("{path}.schedulingGates[{i}]");
+    let mut seen = Seen::default();
     for (i, name) in names.iter().enumerate() {
         errors.extend(complain(&at(i), name, names::qualified(name)));
-        if names[..i].contains(name) {
+        if seen.again(*name) {
             errors.push(FieldError::duplicate(at(i), *name));
         }
     }

@@ -1,4 +1,6 @@
 //! What an update of a Pod may change: next to nothing.
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{pod, scheduling};
@@ -70,9 +72,9 @@ fn kept_tolerations(new: &Value, old: &Value) -> Option<FieldError> {
     let essence = |t: &Value| {
         let mut t = t.clone();
         t.as_object_mut().map(|m| m.remove("tolerationSeconds"));
-        t
+        t.to_string()
     };
-    let now: Vec<Value> = new.list("spec.tolerations").iter().map(essence).collect();
+    let now: HashSet<String> = new.list("spec.tolerations").iter().map(essence).collect();
     let lost = old
         .list("spec.tolerations")
         .iter()
@@ -84,12 +86,9 @@ fn kept_tolerations(new: &Value, old: &Value) -> Option<FieldError> {
 
 fn only_opened_gates(new: &Value, old: &Value) -> FieldErrors {
     let gates = new.list("spec.schedulingGates").iter().enumerate();
-    let known = |name: &str| {
-        old.list("spec.schedulingGates")
-            .iter()
-            .any(|g| g.text("name") == name)
-    };
-    let added = gates.filter(|(_, g)| !known(g.text("name")));
+    let before = old.list("spec.schedulingGates").iter().map(|g| g.text("name"));
+    let before: HashSet<&str> = before.collect();
+    let added = gates.filter(|(_, g)| !before.contains(g.text("name")));
     let error = |(i, gate): (usize, &Value)| {
         let detail = format!(
             "only deletion is allowed, but found new scheduling gate '{}'",

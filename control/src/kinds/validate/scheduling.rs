@@ -1,7 +1,7 @@
 //! Affinity, tolerations and topology spread.
 use serde_json::Value;
 
-use super::{complain, one_of};
+use super::{Seen, complain, one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::labels::validate_selector;
 use crate::kinds::names;
@@ -221,7 +221,7 @@ fn toleration(toleration: &Value, path: &str) -> FieldErrors {
 
 /// Topology spread constraints. KEP-895.
 pub(super) fn spread(constraints: &[Value], path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, constraint) in constraints.iter().enumerate() {
         let at = format!("{path}[{i}]");
         let (key, when) = (
@@ -244,9 +244,8 @@ pub(super) fn spread(constraints: &[Value], path: &str) -> FieldErrors {
                 &supported,
             ));
         }
-        let same = |c: &Value| c.text("topologyKey") == key && c.text("whenUnsatisfiable") == when;
-        if constraints[..i].iter().any(same) {
-            let pair = format!("{{{key}, {when}}}");
+        let pair = format!("{{{key}, {when}}}");
+        if seen.again(pair.as_str()) {
             errors.push(FieldError::duplicate(
                 format!("{at}.{{topologyKey, whenUnsatisfiable}}"),
                 pair,

@@ -1,7 +1,7 @@
 //! Security contexts of Pods and containers.
 use serde_json::Value;
 
-use super::{complain_number, maybe_one_of, pod};
+use super::{Seen, complain_number, maybe_one_of, pod};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -67,7 +67,7 @@ pub(super) fn pod(spec: &Value, path: &str) -> FieldErrors {
 
 fn sysctls(spec: &Value, path: &str) -> FieldErrors {
     let sysctls = spec.list("securityContext.sysctls");
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, name) in sysctls.iter().map(|s| s.text("name")).enumerate() {
         let at = format!("{path}[{i}].name");
         if name.is_empty() {
@@ -76,7 +76,7 @@ fn sysctls(spec: &Value, path: &str) -> FieldErrors {
         }
         if !is_sysctl(name) {
             errors.push(FieldError::invalid(at.clone(), name, SYSCTL));
-        } else if sysctls[..i].iter().any(|s| s.text("name") == name) {
+        } else if seen.again(name) {
             errors.push(FieldError::duplicate(at.clone(), name));
         }
         errors.extend(host_sysctl(spec, name, at));

@@ -1,7 +1,7 @@
 //! Services.
 use serde_json::Value;
 
-use super::{PROTOCOLS, cidr, complain, complain_number, ip, one_of, port};
+use super::{PROTOCOLS, Seen, cidr, complain, complain_number, ip, one_of, port};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::prepare::service::{needs_cluster_ip, needs_health_check};
 use crate::kinds::view::View;
@@ -64,7 +64,7 @@ fn is_headless(service: &Value) -> bool {
 pub fn validate(service: &Value) -> FieldErrors {
     let ports = service.list("spec.ports");
     let ty = service.text("spec.type");
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     if ports.is_empty() && !is_headless(service) && ty != "ExternalName" {
         errors.push(FieldError::required("spec.ports", ""));
     }
@@ -72,7 +72,7 @@ pub fn validate(service: &Value) -> FieldErrors {
     for (i, p) in ports.iter().enumerate() {
         errors.extend(service_port(
             p,
-            &ports[..i],
+            &mut seen,
             ports.len() > 1,
             &format!("spec.ports[{i}]"),
         ));
@@ -122,14 +122,14 @@ fn external_name(service: &Value) -> FieldErrors {
     errors
 }
 
-fn service_port(port: &Value, before: &[Value], name_needed: bool, path: &str) -> FieldErrors {
+fn service_port(port: &Value, seen: &mut Seen, name_needed: bool, path: &str) -> FieldErrors {
     let (name, at) = (port.text("name"), format!("{path}.name"));
     let mut errors = Vec::new();
     if name.is_empty() {
         errors.extend(name_needed.then(|| FieldError::required(at, "")));
     } else {
         errors.extend(complain(&at, name, names::label(name)));
-        if before.iter().any(|p| p.text("name") == name) {
+        if seen.again(name) {
             errors.push(FieldError::duplicate(at, name));
         }
     }
@@ -284,7 +284,7 @@ fn external_ip(address: &str, path: &str) -> FieldErrors {
 
 fn node_ports(ports: &[Value], ty: &str) -> FieldErrors {
     let node_port = |p: &Value| p.int("nodePort").filter(|n| *n != 0);
-    let mut errors = Vec::new();
+    let (mut errors, mut node_ports, mut own_ports) = (Vec::new(), Seen::default(), Seen::default());
     for (i, port) in ports.iter().enumerate() {
         if ty == "ClusterIP" && node_port(port).is_some() {
             let detail = "may not be used when `type` is 'ClusterIP'";
@@ -292,15 +292,13 @@ fn node_ports(ports: &[Value], ty: &str) -> FieldErrors {
         }
     }
     for (i, port) in ports.iter().enumerate() {
-        let same =
-            |p: &Value, key: &str| p.at(key) == port.at(key) && p.at("protocol") == port.at("protocol");
-        if let Some(number) = node_port(port).filter(|_| ports[..i].iter().any(|p| same(p, "nodePort"))) {
+        let number = node_port(port);
+        if let Some(number) = number.filter(|n| node_ports.again(format!("{n}/{}", port.text("protocol")))) {
             errors.push(FieldError::duplicate(format!("spec.ports[{i}].nodePort"), number));
         }
     }
     for (i, port) in ports.iter().enumerate() {
-        let same = |p: &Value| p.at("port") == port.at("port") && p.at("protocol") == port.at("protocol");
-        if ports[..i].iter().any(same) {
+        if own_ports.again(format!("{}/{}", port.at("port"), port.text("protocol"))) {
             let key = serde_json::json!({"port": port.at("port"), "protocol": port.at("protocol")});
             errors.push(FieldError::duplicate(format!("spec.ports[{i}]"), key));
         }

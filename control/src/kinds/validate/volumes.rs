@@ -1,8 +1,10 @@
 //! Volumes of a Pod and where containers mount them.
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::env::downward_items;
-use super::{complain, descending, maybe_one_of, pod, present};
+use super::{Seen, complain, descending, maybe_one_of, pod, present};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
@@ -23,7 +25,7 @@ const BAD_MODE: &str = "must be a number between 0 and 0777 (octal), both inclus
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
 
 pub(super) fn volumes(volumes: &[Value], path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, volume) in volumes.iter().enumerate() {
         let at = format!("{path}[{i}]");
         errors.extend(source(volume, &at));
@@ -32,7 +34,7 @@ pub(super) fn volumes(volumes: &[Value], path: &str) -> FieldErrors {
             "" => errors.push(FieldError::required(format!("{at}.name"), "")),
             name => errors.extend(complain(&format!("{at}.name"), name, names::label(name))),
         }
-        if volumes[..i].iter().any(|v| v.text("name") == name) {
+        if seen.again(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
     }
@@ -188,18 +190,18 @@ fn token(token: &Value, path: &str) -> FieldErrors {
 }
 
 /// Mounts of a container: each volume exists, each path is taken once.
-pub(super) fn mounts(container: &Value, spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn mounts(container: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
     let mounts = container.list("volumeMounts");
-    let mut errors = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, mount) in mounts.iter().enumerate() {
         let at = format!("{path}.volumeMounts[{i}]");
         let (name, mount_path) = (mount.text("name"), mount.text("mountPath"));
         errors.extend(present(mount, "name", &at));
-        if !spec.list("volumes").iter().any(|v| v.text("name") == name) {
+        if !volumes.contains(name) {
             errors.push(FieldError::not_found(format!("{at}.name"), name));
         }
         errors.extend(present(mount, "mountPath", &at));
-        if mounts[..i].iter().any(|m| m.text("mountPath") == mount_path) {
+        if seen.again(mount_path) {
             errors.push(FieldError::invalid(
                 format!("{at}.mountPath"),
                 mount_path,

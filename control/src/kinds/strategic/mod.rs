@@ -2,9 +2,14 @@
 //!
 //! Directives: `$patch: delete|replace|merge`, `$retainKeys`, `$setElementOrder/FIELD`, `$deleteFromPrimitiveList/FIELD`.
 //! Follows the behaviour kubectl and the API server share (`sigs.k8s.io`'s strategicpatch); refuses to know kinds.
+mod lists;
+
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::schema::{Definition, Field, Schemas, Type};
+use lists::{Keyed, identity, in_order, places};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -153,7 +158,7 @@ impl Merger<'_> {
         let order = order_of(patch, name)?;
         match field.merge_key.as_deref() {
             Some(key) => self.keyed_list(field, key, old, new, order),
-            None => Ok(self.primitive_list(old, new, order, deletions(patch, name))),
+            None => Ok(primitive_list(old, new, order, deletions(patch, name))),
         }
     }
 
@@ -169,65 +174,56 @@ impl Merger<'_> {
             return Ok(new.iter().filter(|v| v.get(PATCH).is_none()).cloned().collect());
         }
         let definition = self.inner(Some(field));
-        let original = old.clone();
-        let mut merged = old;
+        let id = |v: &Value| v.get(key).map_or_else(String::new, identity);
+        let before = places(old.iter().map(id));
+        let mut merged = Keyed::new(old, id);
         for element in new {
             self.keyed_element(definition, key, &mut merged, element)?;
         }
-        let id = |v: &Value| v.get(key).cloned().unwrap_or(Value::Null);
-        let patched: Vec<Value> = new.iter().map(id).collect();
-        let order: Option<Vec<Value>> = order.map(|o| o.iter().map(id).collect());
-        Ok(in_order(
-            merged,
-            &original,
-            order.as_deref().unwrap_or(&patched),
-            id,
-        ))
+        let order = places(order.unwrap_or(new).iter().map(id));
+        Ok(in_order(merged.into_list(), &before, &order, id))
     }
 
     fn keyed_element(
         &self,
         definition: Option<&Definition>,
         key: &str,
-        merged: &mut Vec<Value>,
+        merged: &mut Keyed,
         element: &Value,
     ) -> Result<(), PatchError> {
         let missing = || PatchError::MissingKey {
             element: element.to_string(),
             key: key.to_owned(),
         };
-        let Value::Object(patch) = element else {
-            return Err(missing());
-        };
-        let id = patch.get(key).ok_or_else(missing)?;
-        let at = merged.iter().position(|v| v.get(key) == Some(id));
-        match (directive(patch)?, at) {
-            (Some(Directive::Delete), _) => merged.retain(|v| v.get(key) != Some(id)),
-            (_, Some(at)) => {
-                let current = merged[at].as_object().cloned().unwrap_or_default();
-                merged[at] = Value::Object(self.object(definition, current, patch)?);
-            }
-            (_, None) => merged.push(Value::Object(self.object(definition, Object::new(), patch)?)),
+        let patch = element.as_object().ok_or_else(missing)?;
+        let id = identity(patch.get(key).ok_or_else(missing)?);
+        if directive(patch)? == Some(Directive::Delete) {
+            merged.remove(&id);
+            return Ok(());
         }
+        let current = merged
+            .first(&id)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        merged.put(id, Value::Object(self.object(definition, current, patch)?));
         Ok(())
     }
+}
 
-    fn primitive_list(
-        &self,
-        old: Vec<Value>,
-        new: &[Value],
-        order: Option<&[Value]>,
-        gone: &[Value],
-    ) -> Vec<Value> {
-        let original = old.clone();
-        let mut merged: Vec<Value> = old.into_iter().filter(|v| !gone.contains(v)).collect();
-        for value in new {
-            if !merged.contains(value) {
-                merged.push(value.clone());
-            }
-        }
-        in_order(merged, &original, order.unwrap_or(new), Clone::clone)
-    }
+/// A list of scalars that a patch adds to and deletes from.
+fn primitive_list(old: Vec<Value>, new: &[Value], order: Option<&[Value]>, gone: &[Value]) -> Vec<Value> {
+    let gone: HashSet<String> = gone.iter().map(identity).collect();
+    let before = places(old.iter().map(identity));
+    let mut merged: Vec<Value> = old.into_iter().filter(|v| !gone.contains(&identity(v))).collect();
+    let mut present: HashSet<String> = merged.iter().map(identity).collect();
+    merged.extend(new.iter().filter(|v| present.insert(identity(v))).cloned());
+    in_order(
+        merged,
+        &before,
+        &places(order.unwrap_or(new).iter().map(identity)),
+        identity,
+    )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,7 +264,8 @@ fn retain_keys(current: &mut Object, retained: &Value, patch: &Object) -> Result
         wanted: "a list",
         got: kind_of(retained),
     })?;
-    let listed = |key: &str| names.iter().any(|n| n == key);
+    let names: HashSet<&str> = names.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &str| names.contains(key);
     if let Some(stray) = patch
         .iter()
         .find(|(k, v)| !k.starts_with('$') && !v.is_null() && !listed(k))
@@ -287,8 +284,8 @@ fn plain_list(old: Vec<Value>, new: &[Value], patch: &Object, name: &str) -> Vec
     if patch.contains_key(name) {
         return new.to_vec();
     }
-    let gone = deletions(patch, name);
-    old.into_iter().filter(|v| !gone.contains(v)).collect()
+    let gone: HashSet<String> = deletions(patch, name).iter().map(identity).collect();
+    old.into_iter().filter(|v| !gone.contains(&identity(v))).collect()
 }
 
 fn deletions<'a>(patch: &'a Object, name: &str) -> &'a [Value] {
@@ -309,31 +306,6 @@ fn order_of<'a>(patch: &'a Object, name: &str) -> Result<Option<&'a [Value]>, Pa
             got: kind_of(other),
         }),
     }
-}
-
-/// Elements the client ordered come in its order; those only the server has keep their place relative to the
-/// neighbours they had before.
-fn in_order(
-    merged: Vec<Value>,
-    original: &[Value],
-    order: &[Value],
-    id: impl Fn(&Value) -> Value,
-) -> Vec<Value> {
-    let place = |v: &Value| order.iter().position(|o| *o == id(v));
-    let (mut ordered, server_only): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|v| place(v).is_some());
-    ordered.sort_by_key(|v| place(v));
-    let before = |v: &Value| original.iter().position(|o| id(o) == id(v));
-    let mut out: Vec<Value> = Vec::with_capacity(ordered.len() + server_only.len());
-    let (mut left, mut right) = (ordered.into_iter().peekable(), server_only.into_iter().peekable());
-    while let (Some(l), Some(r)) = (left.peek(), right.peek()) {
-        let server_first = matches!((before(l), before(r)), (Some(a), Some(b)) if b < a);
-        let next = if server_first { right.next() } else { left.next() };
-        out.extend(next);
-    }
-    out.extend(left);
-    out.extend(right);
-    out
 }
 
 fn kind_of(value: &Value) -> &'static str {
