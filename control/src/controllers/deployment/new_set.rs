@@ -147,7 +147,8 @@ impl Controller {
         Err(error)
     }
 
-    /// Records the revision on the Deployment, where `kubectl rollout` reads it.
+    /// Records the revision on the Deployment, where `kubectl rollout` reads it. Through `status`, as upstream does: the
+    /// generation counts what users ask for, not this.
     async fn write_revision(&self, rollout: &mut Rollout, revision: i64) -> Result<(), StepError> {
         if revision == 0 || revision::revision(&rollout.deployment.metadata) == revision {
             return Ok(());
@@ -157,7 +158,7 @@ impl Controller {
         let name = rollout.deployment.name_any();
         let updated = self
             .deployments(&rollout.deployment)
-            .patch(&name, &PatchParams::default(), &Patch::Merge(body))
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(body))
             .await;
         rollout.deployment.metadata = updated
             .step(|| format!("write the revision of Deployment {name}"))?

@@ -13,6 +13,7 @@ const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
 /// A Pod: everything of a spec, and what a template does not get.
 pub fn pod(object: &mut Value) {
+    pod_ips(object);
     let Some(spec) = object_mut(object, "spec") else {
         return;
     };
@@ -24,6 +25,29 @@ pub fn pod(object: &mut Value) {
     set_missing(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         host_ports(spec);
+    }
+}
+
+/// `status.podIP` and the first of `status.podIPs` are one address; where they differ the older field wins. KEP-563.
+fn pod_ips(object: &mut Value) {
+    let Some(status) = existing_mut(object, "status") else {
+        return;
+    };
+    let single = status
+        .get("podIP")
+        .and_then(Value::as_str)
+        .filter(|ip| !ip.is_empty())
+        .map(str::to_owned);
+    let first = status
+        .get("podIPs")
+        .and_then(|ips| ips.get(0)?.get("ip")?.as_str())
+        .map(str::to_owned);
+    match (single, first) {
+        (None, Some(first)) => drop(status.insert("podIP".into(), first.into())),
+        (Some(ip), first) if first.as_ref() != Some(&ip) => {
+            status.insert("podIPs".into(), serde_json::json!([{"ip": ip}]));
+        }
+        _ => {}
     }
 }
 
@@ -167,5 +191,53 @@ fn tolerate(spec: &mut Object, key: &str) {
         tolerations.push(serde_json::json!({
             "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_spellings_of_an_address_agree() {
+        for (status, want) in [
+            (
+                json!({"podIP": "1"}),
+                json!({"podIP": "1", "podIPs": [{"ip": "1"}]}),
+            ),
+            (
+                json!({"podIPs": [{"ip": "1"}, {"ip": "2"}]}),
+                json!({"podIP": "1", "podIPs": [{"ip": "1"}, {"ip": "2"}]}),
+            ),
+            (
+                json!({"podIP": "3", "podIPs": [{"ip": "1"}]}),
+                json!({"podIP": "3", "podIPs": [{"ip": "3"}]}),
+            ),
+            (json!({}), json!({})),
+        ] {
+            let mut object = json!({"status": status});
+            pod(&mut object);
+            assert_eq!(object["status"], want);
+        }
+    }
+
+    #[test]
+    fn tolerations_of_a_failing_node_are_added_once() {
+        let mut object =
+            json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]}});
+        admit(&mut object);
+        admit(&mut object);
+        let keys: Vec<&Value> = object["spec"]["tolerations"]
+            .as_array()
+            .expect("list")
+            .iter()
+            .map(|t| &t["key"])
+            .collect();
+        assert_eq!(
+            keys,
+            ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+        );
     }
 }
