@@ -10,17 +10,23 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::watch_object;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::apply::Applied;
-use crate::progress::Progress;
+use crate::progress::{Progress, Task};
 
 /// How long `up` watches before it says what is not ready yet; the cluster goes on trying after that.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long a running Pod that may end (`restartPolicy` other than Always) is given to do so before it counts as ready.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How far an object is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stage {
     Waiting(String),
+    /// It runs, and may be about to end: a Job-like Pod.
+    Running,
     Ready(String),
 }
 
@@ -41,23 +47,7 @@ pub async fn wait(applied: &[Applied], progress: &Progress) -> Result<Vec<String
 async fn wait_one(applied: &Applied, progress: &Progress) -> Result<Option<String>> {
     let title = format!("{} {}", applied.resource.kind, applied.object.name_any());
     let mut task = progress.task(title.clone());
-    let follow = async {
-        let mut states = std::pin::pin!(watch_object(applied.api.clone(), &applied.object.name_any()));
-        while let Some(object) = states
-            .try_next()
-            .await
-            .with_context(|| format!("watching {title}"))?
-        {
-            let Some(object) = object else { continue };
-            match stage(&applied.resource.kind, &object) {
-                Some(Stage::Waiting(why)) => task.update(&why),
-                Some(Stage::Ready(how)) => return Ok(how),
-                None => {}
-            }
-        }
-        Ok::<_, anyhow::Error>(String::new())
-    };
-    match tokio::time::timeout(PATIENCE, follow).await {
+    match tokio::time::timeout(PATIENCE, follow(applied, &title, &mut task)).await {
         Ok(how) => {
             task.done(&how?);
             Ok(None)
@@ -65,6 +55,30 @@ async fn wait_one(applied: &Applied, progress: &Progress) -> Result<Option<Strin
         Err(_elapsed) => {
             task.done("not ready yet");
             Ok(Some(title))
+        }
+    }
+}
+
+/// The last word on an object, when it can be said.
+async fn follow(applied: &Applied, title: &str, task: &mut Task) -> Result<String> {
+    let mut states = std::pin::pin!(watch_object(applied.api.clone(), &applied.object.name_any()));
+    let mut deadline = None;
+    loop {
+        let next = match deadline {
+            None => states.try_next().await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, states.try_next()).await {
+                Ok(next) => next,
+                Err(_elapsed) => return Ok("running".into()),
+            },
+        };
+        let Some(object) = next.with_context(|| format!("watching {title}"))? else {
+            return Ok("gone".into());
+        };
+        match object.and_then(|object| stage(&applied.resource.kind, &object)) {
+            Some(Stage::Waiting(why)) => task.update(&why),
+            Some(Stage::Running) => deadline = deadline.or(Some(Instant::now() + LAST_WORDS)),
+            Some(Stage::Ready(how)) => return Ok(how),
+            None => {}
         }
     }
 }
@@ -123,6 +137,11 @@ fn pod_stage(pod: &Pod) -> Stage {
     let status = pod.status.clone().unwrap_or_default();
     let containers = status.container_statuses.unwrap_or_default();
     let phase = status.phase.as_deref().unwrap_or("Pending");
+    let may_end = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref())
+        .is_some_and(|policy| policy != "Always");
     let ready = status
         .conditions
         .unwrap_or_default()
@@ -130,6 +149,7 @@ fn pod_stage(pod: &Pod) -> Stage {
         .any(|c| c.type_ == "Ready" && c.status == "True");
     match phase {
         "Succeeded" | "Failed" => Stage::Ready(ended(phase, &containers)),
+        "Running" if ready && may_end => Stage::Running,
         "Running" if ready => Stage::Ready("ready".into()),
         _ => Stage::Waiting(
             containers

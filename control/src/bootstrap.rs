@@ -69,16 +69,14 @@ where
     K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let object: K = serde_json::from_value(body).map_err(kube::Error::SerdeError)?;
-    match api.create(&PostParams::default(), &object).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => match update {
-            Some(update) => api
-                .patch(name, &PatchParams::default(), &Patch::Merge(update))
-                .await
-                .map(|_| ()),
-            None => Ok(()),
-        },
-        Err(error) => Err(error),
+    // Looked up first: a second Service with the address of the first is refused for the address, not for its name.
+    match (api.get_opt(name).await?, update) {
+        (None, _) => api.create(&PostParams::default(), &object).await.map(drop),
+        (Some(_), Some(update)) => api
+            .patch(name, &PatchParams::default(), &Patch::Merge(update))
+            .await
+            .map(drop),
+        (Some(_), None) => Ok(()),
     }
 }
 

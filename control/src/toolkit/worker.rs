@@ -58,7 +58,8 @@ where
         }
         Ok(Outcome::Poll) => queue.retry(key.clone()),
         Err(error) => {
-            if error.is_conflict() || error.is_namespace_terminating() {
+            // A cache that is behind shows as one of these; the next try sees more.
+            if error.is_conflict() || error.is_already_exists() || error.is_namespace_terminating() {
                 tracing::debug!(controller = name, ?key, %error, "will try again");
             } else {
                 tracing::warn!(controller = name, ?key, %error, "will try again");
