@@ -85,8 +85,7 @@ async fn write(
             .await
         {
             Ok(_) => *written = Some(status.clone()),
-            Err(error) if is_gone(&error) => return Ok(Progress::Gone),
-            Err(error) => return Err(error),
+            Err(error) => return unless_gone(api, pod, error).await,
         }
     }
     if !report.remove {
@@ -102,14 +101,22 @@ async fn write(
     };
     match api.delete(pod.name(), &params).await {
         Ok(_) => Ok(Progress::Written),
-        Err(error) if is_gone(&error) => Ok(Progress::Gone),
-        Err(error) => Err(error),
+        Err(error) => unless_gone(api, pod, error).await,
     }
 }
 
-/// Not found, or a conflict of uid: a Pod's status is never contested otherwise.
-fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+/// A conflict may mean that another Pod has the name, or only that writes met: the object itself tells.
+async fn unless_gone(api: &Api<Pod>, pod: PodView<'_>, error: kube::Error) -> Result<Progress, kube::Error> {
+    let code = match &error {
+        kube::Error::Api(status) => status.code,
+        _ => return Err(error),
+    };
+    let is_gone = match code {
+        404 => true,
+        409 => api.get_opt(pod.name()).await?.is_none_or(|p| p.metadata.uid.as_deref() != Some(pod.uid())),
+        _ => false,
+    };
+    if is_gone { Ok(Progress::Gone) } else { Err(error) }
 }
 
 /// The strategic merge patch of a status: what is absent is removed, others' conditions stay.

@@ -20,8 +20,6 @@ use crate::network::Origin;
 use crate::network::SetupError;
 use crate::volumes::{self, VolumeError, host::HostError};
 
-/// `/dev/shm` of a Pod, in bytes; what containerd gives.
-const SHM_BYTES: u64 = 64 << 20;
 /// The Pod object as last seen, for cleaning up after it when it is gone.
 pub const POD_FILE: &str = "pod.json";
 
@@ -70,7 +68,6 @@ pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Pr
     volumes::host::make_dir(&dirs.volumes(), 0o755)?;
     save_pod(&dirs, pod)?;
     set_up_volumes(ctx, pod, &[]).await?;
-    volumes::host::mount_tmpfs(&dirs.shm(), Some(SHM_BYTES), 0o1777)?;
     let surroundings = network(ctx, pod).await?;
     write_files(ctx, pod, &dirs, &surroundings)?;
     Ok(surroundings)

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError, stdio::StdioUri};
 use jiff::Timestamp;
@@ -34,6 +35,10 @@ const TERMINATION_PATH: &str = "/dev/termination-log";
 /// File of an attempt that receives it.
 pub const TERMINATION_FILE: &str = "termination-log";
 const SIGTERM: u32 = 15;
+/// `/dev/shm` of a Pod, in bytes; what containerd gives.
+const SHM_BYTES: u64 = 64 << 20;
+/// Time the list of Services may take after the agent's start.
+const SERVICES_LIMIT: Duration = Duration::from_secs(10);
 /// Shims started for one task, at most: losing the race with a shim's end twice is bad luck, more is a fault.
 const CREATE_TRIES: usize = 3;
 
@@ -152,6 +157,7 @@ async fn environment(
         .fetch(&ctx.options.client, pod.namespace())
         .await;
     let objects = objects.map_err(StartFailure::config)?;
+    services_are_known(ctx).await;
     let facts = ctx.facts(pod, &job.ips);
     let sources = Sources {
         facts: &facts,
@@ -159,6 +165,15 @@ async fn environment(
         services: &ctx.all_services(),
     };
     env::environment(container, &sources).map_err(StartFailure::config)
+}
+
+/// Containers started before Services are known would lack their variables for ever.
+async fn services_are_known(ctx: &Context) {
+    match tokio::time::timeout(SERVICES_LIMIT, ctx.services.wait_until_ready()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "Services are not followed; containers start without them"),
+        Err(_) => tracing::warn!("Services are not known yet; a container starts without their variables"),
+    }
 }
 
 /// A guest without a kernel has no user; a native process is who the Pod and the image say.
@@ -208,6 +223,10 @@ impl Build<'_> {
 
     /// Writes the bundle, and the record last.
     fn write(&self, record: &Record) -> io::Result<()> {
+        if record.runtime == RuntimeKind::Native {
+            let shm = volumes::host::mount_tmpfs(&self.dirs.shm(), Some(SHM_BYTES), 0o1777);
+            shm.map_err(io::Error::other)?;
+        }
         let dir = self.attempt_dir();
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
