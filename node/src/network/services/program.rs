@@ -42,7 +42,8 @@ const MEMORY_SIZE: u32 = 8_192;
 mod shown {
     const BITS: u32 = 6;
     pub const ADDRESS: u32 = 7;
-    pub const INTEGER: u32 = 4;
+    /// A packet mark: the one number `nft` knows to be in the host's byte order.
+    pub const INTEGER: u32 = 19;
     const PROTOCOL: u32 = 12;
     const PORT: u32 = 13;
     pub const PORT_KEY: u32 = (PROTOCOL << BITS) | PORT;
@@ -272,10 +273,14 @@ fn make_memory(batch: &mut Batch, chain: &str) -> String {
 fn choose(batch: &mut Batch, balancer: &Balancer) -> Vec<Expression> {
     let sockets: Vec<Vec<u8>> = balancer.endpoints.iter().map(socket).collect();
     if let [only] = sockets.as_slice() {
-        return vec![Expression::Load {
-            value: only.clone(),
-            to: 2,
-        }];
+        // Loaded one by one: `nft list` does not understand both at once.
+        let (address, port) = only.split_at(4);
+        return [(address, 2), (port, 3)]
+            .map(|(value, to)| Expression::Load {
+                value: value.to_vec(),
+                to,
+            })
+            .to_vec();
     }
     let below = sockets.len() as u32;
     let element = |(n, value): (usize, Vec<u8>)| Element {
