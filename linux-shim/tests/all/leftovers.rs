@@ -1,6 +1,7 @@
 //! Nothing is left: of containers that ended, of a shim that was killed, of the shim itself.
 
 use std::fs;
+use std::sync::Arc;
 
 use amphipod_shim_api::TaskError;
 use amphipod_shim_api::cgroup::CgroupHost;
@@ -64,15 +65,18 @@ async fn nothing_of_containers_that_ended() {
 #[tokio::test]
 async fn many_at_once() {
     let Some(pod) = pod().await else { return };
-    let bundles: Vec<_> = (0..16).map(|n| pod.script(&format!("exit {n}"))).collect();
-    let pod = &pod;
-    let mut expected = 0;
-    let all = bundles.iter().map(|b| Box::pin(pod.run(b)));
-    for run in all.collect::<Vec<_>>() {
-        assert_eq!(run.await.0, expected);
-        expected += 1;
+    let pod = Arc::new(pod);
+    let runs: Vec<_> = (0..32)
+        .map(|code| {
+            let pod = Arc::clone(&pod);
+            tokio::spawn(async move { pod.sh(&format!("exit {code}")).await.0 })
+        })
+        .collect();
+    for (code, run) in (0..).zip(runs) {
+        assert_eq!(run.await.unwrap(), code);
     }
-    assert_eq!(left(pod).children, 0);
+    let left = left(&pod);
+    assert_eq!((left.children, left.cgroups), (0, 0));
 }
 
 #[tokio::test]

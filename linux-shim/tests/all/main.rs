@@ -4,6 +4,7 @@
 
 mod escapes;
 mod exec;
+#[cfg(test)]
 mod harness;
 mod identity;
 mod leftovers;

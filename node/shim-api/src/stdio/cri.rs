@@ -167,7 +167,7 @@ mod tests {
     fn tails(bytes: &[u8]) -> Vec<String> {
         let text = String::from_utf8_lossy(bytes).into_owned();
         text.lines()
-            .map(|l| l.splitn(2, ' ').nth(1).unwrap().to_owned())
+            .map(|l| l.split_once(' ').unwrap().1.to_owned())
             .collect()
     }
 
