@@ -10,6 +10,7 @@ use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::{TaskError, oom};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
+use tokio::sync::Notify;
 
 use crate::device_filter;
 use crate::init::ProcessPlan;
@@ -28,6 +29,8 @@ pub struct Container {
     cgroup: Cgroup,
     first: Arc<ContainerProcess>,
     execs: Mutex<HashMap<String, Exec>>,
+    /// An exec was started or removed.
+    changed: Notify,
     paused: AtomicBool,
 }
 
@@ -105,6 +108,7 @@ impl Container {
             cgroup: plan.cgroup,
             first,
             execs: Mutex::default(),
+            changed: Notify::new(),
             paused: AtomicBool::new(false),
         })
     }
@@ -123,6 +127,7 @@ impl Container {
         let made = ContainerProcess::exec(reaper, container, &self.cgroup, &plan, &addresses).await;
         let process = made.map_err(|e| exec_failed(&e))?.follow(|| {});
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
+        self.changed.notify_waiters();
         process.start().await.map_err(|e| exec_failed(&e))?;
         Ok(process.pid())
     }
@@ -156,6 +161,18 @@ impl Container {
             Exec::Asked(..) => Err(TaskError::FailedPrecondition(format!(
                 "exec {exec} is not started"
             ))),
+        }
+    }
+
+    /// Waits for the end of a process; an exec may be waited for before it is started (containerd does).
+    pub async fn wait(&self, exec: &str) -> Result<Exit, TaskError> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match exec.is_empty() {
+                false if matches!(self.exec(exec)?, Exec::Asked(..)) => changed.await,
+                _ => return Ok(self.process(exec)?.wait().await),
+            }
         }
     }
 
@@ -229,6 +246,7 @@ impl Container {
             },
         };
         self.execs().remove(exec);
+        self.changed.notify_waiters();
         Ok((pid, exit))
     }
 

@@ -34,12 +34,15 @@ impl Reaper {
         receiver
     }
 
-    /// Waits for a process made by a child of ours, which may have ended already.
+    /// Waits for a process made by a child of ours, which may have been collected already. An unclaimed exit of the
+    /// same number counts only when no process has that number now.
     pub fn adopt(&self, pid: Pid) -> oneshot::Receiver<u32> {
         let receiver = self.expect(pid);
         let mut state = self.lock();
-        if let Some(at) = state.unclaimed.iter().position(|(p, _)| *p == pid.as_raw()) {
-            let status = state.unclaimed.remove(at).map_or(0, |(_, status)| status);
+        let found = state.unclaimed.iter().rposition(|(p, _)| *p == pid.as_raw());
+        if let Some((_, status)) = found.and_then(|at| state.unclaimed.remove(at))
+            && nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH)
+        {
             state.deliver(pid.as_raw(), status);
         }
         drop(state);
@@ -97,4 +100,28 @@ impl State {
 /// The signal [`Reaper::run`] listens to; taken before any child is made.
 pub fn children() -> std::io::Result<Signal> {
     signal(SignalKind::child())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_early_exit_is_kept_for_its_adopter() {
+        let reaper = Reaper::default();
+        let gone = Pid::from_raw(i32::MAX);
+        reaper.lock().deliver(gone.as_raw(), 3);
+        assert_eq!(reaper.adopt(gone).try_recv(), Ok(3));
+        // A process of that number is there: the exit was of another one.
+        let alive = nix::unistd::getpid();
+        reaper.lock().deliver(alive.as_raw(), 4);
+        assert!(reaper.adopt(alive).try_recv().is_err());
+    }
+
+    #[test]
+    fn unclaimed_exits_are_few() {
+        let reaper = Reaper::default();
+        (1..1000).for_each(|pid| reaper.lock().deliver(pid, 0));
+        assert_eq!(reaper.lock().unclaimed.len(), UNCLAIMED_LIMIT);
+    }
 }

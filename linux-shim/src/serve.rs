@@ -15,7 +15,9 @@ use crate::service::{Service, Shim};
 use crate::spec::{self, SpecError};
 
 /// A server whose agent never came, or went away after the last Delete, leaves by itself after this.
-const IDLE_LIMIT: Duration = Duration::from_secs(300);
+const IDLE_LIMIT: Duration = Duration::from_secs(1800);
+/// How long a server asked to leave waits for a Create of somebody who has just been given its address.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why the shim could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +90,23 @@ async fn run(call: &Invocation, listener: std::os::unix::net::UnixListener) -> R
     let leaving = Arc::clone(&shim);
     let shutdown = async move {
         tokio::select! {
-            () = leaving.left() => {}
+            () = asked(&leaving) => {}
             () = idle(&leaving) => {}
         }
     };
     service::serve(listener, Arc::new(Service(shim)), shutdown).await?;
     Ok(())
+}
+
+/// Completes when the server was asked to leave and is still empty a moment later.
+async fn asked(shim: &Shim) {
+    loop {
+        shim.asked_to_leave().await;
+        tokio::time::sleep(LINGER).await;
+        if shim.is_empty() {
+            return;
+        }
+    }
 }
 
 /// Completes after a whole [`IDLE_LIMIT`] without a container.

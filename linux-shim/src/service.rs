@@ -11,7 +11,7 @@ use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::stats::TaskStats;
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::container::{Asked, Container};
 use crate::reaper::Reaper;
@@ -24,7 +24,7 @@ pub struct Shim {
     namespace: String,
     reaper: Arc<Reaper>,
     containers: Mutex<HashMap<String, Slot>>,
-    leave: watch::Sender<bool>,
+    leave: Notify,
 }
 
 enum Slot {
@@ -41,14 +41,13 @@ impl Shim {
             namespace,
             reaper,
             containers: Mutex::default(),
-            leave: watch::Sender::new(false),
+            leave: Notify::new(),
         }
     }
 
-    /// Completes when the shim was asked to go and had nothing left.
-    pub async fn left(&self) {
-        // The sender lives as long as self, so waiting ends with the value only.
-        let _ = self.leave.subscribe().wait_for(|leave| *leave).await;
+    /// Completes when Shutdown found nothing left.
+    pub async fn asked_to_leave(&self) {
+        self.leave.notified().await;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -203,7 +202,7 @@ impl Task for Service {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> Answer<api::WaitResponse> {
-        let exit = self.0.find(&request.id)?.process(&request.exec_id)?.wait().await;
+        let exit = self.0.find(&request.id)?.wait(&request.exec_id).await?;
         let exited_at = MessageField::some(exit.wire_time());
         Ok(api::WaitResponse {
             exit_status: exit.status,
@@ -331,7 +330,7 @@ impl Task for Service {
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> Answer<api::Empty> {
         if self.0.is_empty() {
-            self.0.leave.send_replace(true);
+            self.0.leave.notify_one();
         }
         Ok(api::Empty::new())
     }

@@ -77,7 +77,7 @@ pub fn own_streams(identity: &Identity, streams: &[BorrowedFd<'_>]) {
 }
 
 /// Becomes the user. Without `no_new_privs` the filters need CAP_SYS_ADMIN, so they come first then.
-pub fn become_user(identity: &Identity) -> Result<(), InitError> {
+pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), InitError> {
     let early = !identity.no_new_privileges;
     if early {
         install_filters(identity)?;
@@ -90,7 +90,7 @@ pub fn become_user(identity: &Identity) -> Result<(), InitError> {
     setresgid(gid, gid, gid).during(|| format!("become group {gid}"))?;
     setresuid(uid, uid, uid).during(|| format!("become user {uid}"))?;
     nix::sys::prctl::set_keepcaps(false).during(|| "let go of capabilities".into())?;
-    set_capabilities(&identity.capabilities)?;
+    set_capabilities(&identity.capabilities, warnings)?;
     if identity.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
     }
@@ -122,21 +122,35 @@ fn drop_bounding(keep: &CapsHashSet) -> Result<(), InitError> {
     Ok(())
 }
 
-/// What the kernel lets us have is less where the shim itself has less; asking for more is then an error.
-fn set_capabilities(wanted: &Capabilities) -> Result<(), InitError> {
-    let sets = [
-        (CapSet::Effective, &wanted.effective),
-        (CapSet::Permitted, &wanted.permitted),
-        (CapSet::Inheritable, &wanted.inheritable),
-    ];
+/// The shim can give no capability it lacks itself (in a container, or on a trimmed host): that is said, and the rest
+/// is given, as the other runtimes do.
+fn set_capabilities(wanted: &Capabilities, warnings: &mut Warnings) -> Result<(), InitError> {
+    let held = caps::read(None, CapSet::Permitted).map_err(|e| failed("read own capabilities", &e))?;
+    let missing: Vec<String> = wanted
+        .permitted
+        .difference(&held)
+        .map(ToString::to_string)
+        .collect();
+    if !missing.is_empty() {
+        warnings.add(format!(
+            "not given, because the shim has them not itself: {}",
+            missing.join(", ")
+        ));
+    }
+    let within = |set: &CapsHashSet| set.intersection(&held).copied().collect::<CapsHashSet>();
     // Effective must fit into permitted at every moment: it is emptied first and filled last.
-    let empty = CapsHashSet::new();
-    for (set, value) in [(CapSet::Effective, &empty), sets[2], sets[1], sets[0]] {
-        caps::set(None, set, value).map_err(|e| failed(&format!("set {set:?} capabilities"), &e))?;
+    let steps = [
+        (CapSet::Effective, CapsHashSet::new()),
+        (CapSet::Inheritable, within(&wanted.inheritable)),
+        (CapSet::Permitted, within(&wanted.permitted)),
+        (CapSet::Effective, within(&wanted.effective)),
+    ];
+    for (set, value) in &steps {
+        caps::set(None, *set, value).map_err(|e| failed(&format!("set {set:?} capabilities"), &e))?;
     }
     caps::clear(None, CapSet::Ambient).map_err(|e| failed("clear ambient capabilities", &e))?;
-    for capability in &wanted.ambient {
-        caps::raise(None, CapSet::Ambient, *capability)
+    for capability in within(&wanted.ambient) {
+        caps::raise(None, CapSet::Ambient, capability)
             .map_err(|e| failed(&format!("raise {capability} to ambient"), &e))?;
     }
     Ok(())

@@ -244,7 +244,7 @@ fn settle(
     }
     identity::set_rlimits(&plan.identity, warnings)?;
     let early = std::env::set_current_dir(&plan.cwd);
-    identity::become_user(&plan.identity)?;
+    identity::become_user(&plan.identity, warnings)?;
     enter_cwd(&plan.cwd, early)?;
     close_on_exec_from(3).during(|| "close descriptors".into())?;
     Ok((Program::find(&plan.args, &env)?, master))

@@ -92,3 +92,30 @@ async fn it_ends_with_its_container() {
     };
     assert_eq!(tokio::join!(ended, kill).0.unwrap(), 137);
 }
+
+#[tokio::test]
+async fn it_may_be_waited_for_before_it_starts() {
+    let Some(pod) = pod().await else { return };
+    let bundle = running(&pod).await;
+    let task = ExecTask {
+        id: bundle.id.clone(),
+        exec_id: "e".into(),
+        process: process(&["sh", "-c", "exit 4"]),
+        ..Default::default()
+    };
+    pod.client.exec(&task).await.unwrap();
+    let process = (bundle.id.as_str(), "e");
+    let start = async {
+        tokio::task::yield_now().await;
+        pod.client.start(process).await.unwrap();
+    };
+    let both = async { tokio::join!(pod.client.wait(process), start).0 };
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, both)
+            .await
+            .unwrap()
+            .unwrap()
+            .status,
+        4
+    );
+}

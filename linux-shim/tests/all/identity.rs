@@ -91,3 +91,14 @@ async fn a_profile_of_the_bundle_is_taken() {
     let (_, out) = pod.run(&bundle).await;
     assert!(out.contains("No space left") && out.contains("after"), "{out}");
 }
+
+#[tokio::test]
+async fn what_the_host_lacks_is_not_given() {
+    let Some(pod) = pod().await else { return };
+    let mut bundle = pod.script("grep CapEff /proc/self/status");
+    let all: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
+    bundle.spec["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+    let (code, out) = pod.run(&bundle).await;
+    let ours = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert_eq!((code, status(&out, "CapEff:")), (0, status(&ours, "CapEff:")));
+}

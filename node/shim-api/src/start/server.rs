@@ -187,9 +187,18 @@ pub fn take_listener() -> Result<UnixListener, ServeError> {
     Ok(UnixListener::from(socket))
 }
 
-/// Called when a server ends: its socket and, if nothing was said, its log.
+/// Called when a server has stopped listening: removes its socket and, if nothing was said, its log. Under the lock,
+/// and not when somebody else listens there already.
 pub fn forget_server(call: &Invocation) {
     let socket = Path::new(&call.address);
+    let Some(directory) = socket.parent() else { return };
+    let _lock = match lock(&directory.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) => return tracing::warn!(%error, "the socket stays"),
+    };
+    if UnixStream::connect(socket).is_ok() {
+        return;
+    }
     let log = socket.with_extension("log");
     let said = fs::metadata(&log).is_ok_and(|m| m.len() > 0);
     for path in [Some(socket.to_owned()), (!said).then_some(log)]
@@ -254,6 +263,22 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         ensure_in(home.path(), &call(), "pod", &holder(home.path())).unwrap();
         UnixStream::connect(&socket).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_ends_leaves_its_successor_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("x.sock");
+        let call = Invocation {
+            address: socket.display().to_string(),
+            ..call()
+        };
+        let successor = UnixListener::bind(&socket).unwrap();
+        forget_server(&call);
+        assert!(socket.exists());
+        drop(successor);
+        forget_server(&call);
+        assert!(!socket.exists());
     }
 
     #[test]
