@@ -155,14 +155,14 @@ impl Images {
         flight.await
     }
 
-    /// The image recorded under `name`, if it is in the store. A digest reference finds any image pulled as it.
+    /// The image recorded under `name`, if it is in the store. A reference with a digest is also found under any
+    /// other name of the same repository.
     ///
     /// # Errors
-    /// `name` is no reference (as [`PullError::InvalidName`]), or the record cannot be read.
+    /// `name` is no reference (as [`PullError::InvalidName`]), or the store cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<Image>, PullError> {
         let reference = parse(name)?;
-        let path = self.inner.record_path(&reference.to_string());
-        read_record(&path).map_err(|error| PullError::Failed {
+        self.inner.find(&reference).map_err(|error| PullError::Failed {
             reference: reference.to_string(),
             cause: Arc::new(error.into()),
         })
@@ -263,6 +263,15 @@ impl Inner {
         self.layout
             .records()
             .join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))
+    }
+
+    fn find(&self, reference: &ImageReference) -> Result<Option<Image>, StoreError> {
+        let recorded = read_record(&self.record_path(&reference.to_string()))?;
+        let Some(digest) = reference.digest().filter(|_| recorded.is_none()) else {
+            return Ok(recorded);
+        };
+        let pinned = reference.pinned(digest);
+        Ok(self.layout.images()?.into_iter().find(|image| image.repo_digest == pinned))
     }
 
     fn record(&self, image: &Image) -> Result<(), StoreError> {
