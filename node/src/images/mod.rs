@@ -271,7 +271,11 @@ impl Inner {
             return Ok(recorded);
         };
         let pinned = reference.pinned(digest);
-        Ok(self.layout.images()?.into_iter().find(|image| image.repo_digest == pinned))
+        Ok(self
+            .layout
+            .images()?
+            .into_iter()
+            .find(|image| image.repo_digest == pinned))
     }
 
     fn record(&self, image: &Image) -> Result<(), StoreError> {

@@ -70,7 +70,11 @@ fn a_store_remembers_and_sweeps() {
     let images = open(dir.path(), ImagesOptions::default());
     assert_no_leftovers(&images);
     assert_eq!(images.find("kept:v1").unwrap(), Some(kept.clone()));
-    assert_eq!(images.find(&kept.repo_digest).unwrap(), Some(kept.clone()), "by digest, under its tag's record");
+    assert_eq!(
+        images.find(&kept.repo_digest).unwrap(),
+        Some(kept.clone()),
+        "by digest, under its tag's record"
+    );
     assert_eq!(images.list().unwrap(), [kept]);
     assert_eq!(images.find("used:v1").unwrap(), None);
     let layers = names(&images.inner.layout.layers());
