@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::{AMPHIPOD, Cluster, PATIENCE, is_root, run, text};
 
@@ -143,7 +145,7 @@ async fn bad_images_and_commands_show_in_status_and_events_and_harm_nobody() {
     }
     corrupt(&cluster, &std::fs::read(wasm.join("print.wasm")).unwrap());
     write_and_push(&cluster, "unknown.wasm", &component_with_unknown_import());
-    write_and_push(&cluster, "invalid.wasm", &invalid_module());
+    push_unchecked(&cluster, "invalid:v1", &invalid_module());
     native_image(&cluster);
 
     let client = cluster.client().await;
@@ -217,11 +219,11 @@ fn cases() -> Vec<Case> {
 }
 
 async fn create(client: &Client, name: &str, image: &str, command: Option<&str>) {
-    let mut container = serde_json::json!({"name": "c", "image": image});
+    let mut container = json!({"name": "c", "image": image});
     if let Some(command) = command {
-        container["command"] = serde_json::json!([command]);
+        container["command"] = json!([command]);
     }
-    let pod = serde_json::from_value(serde_json::json!({
+    let pod = serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}
     }));
@@ -287,6 +289,31 @@ fn write_and_push(cluster: &Cluster, file: &str, bytes: &[u8]) {
     let path = cluster.dir().join(file);
     std::fs::write(&path, bytes).unwrap();
     cluster.push(&path, &format!("{}:v1", file.strip_suffix(".wasm").unwrap()));
+}
+
+/// Pushes a Wasm artifact as another tool might have made it: `amphipod image push` itself refuses what is not valid,
+/// but takes an OCI layout as it is.
+fn push_unchecked(cluster: &Cluster, name: &str, wasm: &[u8]) {
+    let layout = cluster.dir().join("layout");
+    std::fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let blob = |media_type: &str, bytes: &[u8]| {
+        let hex = hex::encode(Sha256::digest(bytes));
+        std::fs::write(layout.join("blobs/sha256").join(&hex), bytes).unwrap();
+        json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len()})
+    };
+    let layer = blob("application/wasm", wasm);
+    let config = json!({"created": "2026-01-01T00:00:00Z", "architecture": "wasm", "os": "wasip1", "layerDigests": [layer["digest"]]});
+    let config = blob(
+        "application/vnd.wasm.config.v0+json",
+        config.to_string().as_bytes(),
+    );
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer]});
+    let manifest = blob(media_type, manifest.to_string().as_bytes());
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    cluster.push(&layout, name);
 }
 
 fn component_with_unknown_import() -> Vec<u8> {

@@ -282,7 +282,7 @@ fn every_kubectl_version_can_work() {
         kubectl.ok(&format!("apply -f {}", manifest.display()), &["configured"]);
         kubectl.ok(&format!("get configmap {name} -o jsonpath={{.data.a}}"), &["c"]);
         kubectl.ok("get nodes -o wide", &["node-a", "Ready"]);
-        kubectl.ok("get namespaces", &["kube-system   Active"]);
+        kubectl.ok("get namespaces", &["kube-system ", "Active"]);
         kubectl.ok("api-resources", &["deployments", "apps/v1", "po "]);
         kubectl.ok("explain pod.spec.containers.image", &["string"]);
         kubectl.ok(&format!("label configmap {name} x=y"), &["labeled"]);
