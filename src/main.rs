@@ -9,6 +9,7 @@ mod kubeconfig;
 mod manifest;
 mod prepare;
 mod progress;
+mod pulls;
 mod ready;
 mod signals;
 mod up;

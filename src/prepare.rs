@@ -106,7 +106,7 @@ fn show(task: Arc<Mutex<Task>>) -> PushProgress {
         match event {
             PushEvent::Prepared { total_bytes, .. } => all.store(total_bytes, Ordering::Relaxed),
             PushEvent::Skipped { bytes } | PushEvent::Sent { bytes } => {
-                drop(done.fetch_add(bytes, Ordering::Relaxed))
+                done.fetch_add(bytes, Ordering::Relaxed);
             }
         }
         if let Ok(task) = task.lock() {

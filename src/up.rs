@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, DataDir};
 use crate::commands::{self, STOP_DEADLINE};
 use crate::manifest::{self, Document};
 use crate::progress::Progress;
-use crate::{kubeconfig, prepare, ready, signals};
+use crate::{kubeconfig, prepare, pulls, ready, signals};
 
 /// Brings the cluster up, applies the manifests, and stays until a signal.
 pub async fn run(args: UpArgs) -> Result<()> {
@@ -27,8 +27,10 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let control = commands::start_control(&data, &cluster, &args.cluster).await?;
     let outcome = match start_node(&data, &cluster, &control).await {
         Ok(node) => {
+            let pulls = tokio::spawn(pulls::show(node.images().progress(), progress.clone()));
             let outcome = serve(&documents, &data, &cluster, &control, &stop, &progress).await;
             node.shutdown(STOP_DEADLINE).await;
+            pulls.abort();
             outcome
         }
         Err(why) => Err(why),
