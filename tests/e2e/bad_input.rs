@@ -1,11 +1,13 @@
 //! Mistakes, each answered in the place where a Kubernetes user looks, with nothing else harmed.
 
 use std::path::Path;
+use std::pin::pin;
 use std::process::Command;
 
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::ListParams;
 use kube::runtime::wait::await_condition;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -269,20 +271,27 @@ async fn check(client: &Client, case: &Case) {
     };
     await_pod(client, case.name, complains).await;
     let events: Api<Event> = Api::default_namespaced(client.clone());
-    let about = ListParams::default().fields(&format!("involvedObject.name={}", case.name));
-    let events = events.list(&about).await.unwrap();
-    let found = events.iter().any(|event| {
-        event.reason.as_deref() == Some(case.event)
-            && event
-                .message
-                .as_deref()
-                .is_some_and(|text| text.contains(case.message))
-    });
-    assert!(
-        found,
-        "{}: no {} event with {:?} among {events:#?}",
-        case.name, case.event, case.message
-    );
+    let about = watcher::Config::default().fields(&format!("involvedObject.name={}", case.name));
+    let says_so = |event: &Event| {
+        let message = event.message.as_deref().unwrap_or_default();
+        event.reason.as_deref() == Some(case.event) && message.contains(case.message)
+    };
+    let mut seen = Vec::new();
+    let mut stream = pin!(watcher(events, about).applied_objects());
+    let wait = async {
+        while let Some(event) = stream.try_next().await.unwrap() {
+            if says_so(&event) {
+                return;
+            }
+            seen.push(format!("{:?}: {:?}", event.reason, event.message));
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        panic!(
+            "{}: no {} event with {:?} among {seen:#?}",
+            case.name, case.event, case.message
+        );
+    }
 }
 
 fn write_and_push(cluster: &Cluster, file: &str, bytes: &[u8]) {

@@ -1,6 +1,7 @@
 //! `/openapi/v2` and `/openapi/v3`: the documents that `kinds` writes, made at first use and kept.
 //!
-//! They are served as JSON whatever is asked for: clients that would like protobuf read JSON too, by its content type.
+//! JSON whatever is asked for, as clients that would like protobuf read it too, by its content type. The exception is
+//! version 2 for kubectl before 1.28, which reads protobuf only.
 use crate::kinds::{Registry, openapi};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +11,13 @@ use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What kubectl before 1.28 accepts.
+const GNOSTIC_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What upstream calls its answer to that.
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// Key of the protobuf form beside the paths.
+const GNOSTIC_PATH: &str = "/openapi/v2 protobuf";
 
 /// A document and the name of its content.
 #[derive(Clone)]
@@ -36,12 +44,15 @@ impl OpenApi {
 
     /// The answer for a path, when it has a document.
     pub(super) fn answer(&self, parts: &Parts) -> Option<Response> {
-        let document = self.document(parts.uri.path().trim_end_matches('/'))?;
+        let path = parts.uri.path().trim_end_matches('/');
+        let protobuf = path == "/openapi/v2" && accepts_only_protobuf(parts);
+        let document = self.document(if protobuf { GNOSTIC_PATH } else { path })?;
+        let media_type = if protobuf { GNOSTIC } else { "application/json" };
         if parts.headers.get(header::IF_NONE_MATCH) == Some(&document.etag) {
             return Some((StatusCode::NOT_MODIFIED, [(header::ETAG, document.etag)]).into_response());
         }
         let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
             (header::ETAG, document.etag),
             (header::VARY, HeaderValue::from_static("Accept")),
         ];
@@ -53,7 +64,10 @@ impl OpenApi {
         if let Some(document) = made.get(path) {
             return Some(document.clone());
         }
-        let bytes: Bytes = self.write(path)?.to_string().into();
+        let bytes: Bytes = match path {
+            GNOSTIC_PATH => openapi::gnostic::document(&openapi::v2(&self.kinds, self.version)).into(),
+            _ => self.write(path)?.to_string().into(),
+        };
         let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&bytes)));
         let document = Document {
             bytes,
@@ -74,4 +88,12 @@ impl OpenApi {
             _ => None,
         }
     }
+}
+
+fn accepts_only_protobuf(parts: &Parts) -> bool {
+    let accept = parts
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.trim() == GNOSTIC_ACCEPT)
 }

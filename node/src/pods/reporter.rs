@@ -113,7 +113,10 @@ async fn unless_gone(api: &Api<Pod>, pod: PodView<'_>, error: kube::Error) -> Re
     };
     let is_gone = match code {
         404 => true,
-        409 => api.get_opt(pod.name()).await?.is_none_or(|p| p.metadata.uid.as_deref() != Some(pod.uid())),
+        409 => api
+            .get_opt(pod.name())
+            .await?
+            .is_none_or(|p| p.metadata.uid.as_deref() != Some(pod.uid())),
         _ => false,
     };
     if is_gone { Ok(Progress::Gone) } else { Err(error) }

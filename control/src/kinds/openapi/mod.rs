@@ -2,6 +2,7 @@
 //!
 //! Version 2 in one document, version 3 by group and version with an index. Facts only, no prose. Refuses to know HTTP.
 mod definitions;
+pub mod gnostic;
 mod operations;
 
 use std::collections::BTreeSet;
