@@ -7,6 +7,7 @@ pub mod context;
 mod failure;
 mod health;
 pub mod manager;
+mod memory;
 pub mod observed;
 pub mod plan;
 mod pull;

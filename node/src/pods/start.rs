@@ -439,7 +439,7 @@ async fn give_up(task: &TaskClient, id: &String) {
 
 fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, message: String) -> StartFailure {
     record.state = State::Exited(Exit {
-        started_at: None,
+        started_at: Some(Timestamp::UNIX_EPOCH),
         finished_at: Some(Timestamp::now()),
         exit_code: START_ERROR_CODE,
         reason: START_ERROR.into(),

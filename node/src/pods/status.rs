@@ -17,6 +17,8 @@ use super::qos;
 use super::record::Record;
 use super::view::{PodView, RestartPolicy, Role, restarts_after};
 
+/// What ids of containers begin with in the API.
+pub const CONTAINER_ID_SCHEME: &str = "amphipod://";
 /// Reason and words for a container nothing is known of, as upstream puts them.
 pub const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
 pub const UNKNOWN_MESSAGE: &str = "The container could not be located when the pod was terminated";
@@ -135,7 +137,7 @@ fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&S
 
 /// The id the API shows for an attempt.
 pub fn container_id(record: &Record) -> String {
-    format!("amphipod://{}", record.id)
+    format!("{CONTAINER_ID_SCHEME}{}", record.id)
 }
 
 fn states(pod: PodView<'_>, role: Role, seen: &Seen) -> (ContainerState, Option<ContainerState>) {

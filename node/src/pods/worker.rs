@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
+use super::memory;
 use super::observed::Observed;
 use super::plan::{Plan, plan};
 use super::record::{self, Record};
@@ -144,6 +145,7 @@ impl Worker {
             tracing::error!(%error, pod = %view.full_name(), "records of containers cannot be read");
             Vec::new()
         });
+        memory::lost_records(view, &records).into_iter().for_each(|record| self.push(record));
         for record in records {
             if let Some(record) = tasks::adopt(&self.ctx, &pod, record).await {
                 self.push(record);
