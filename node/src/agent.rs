@@ -74,13 +74,8 @@ impl Node {
         registration.set_ip(ip);
         let node = registration.report().await?;
         let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
-        let reference = node_reference(&node);
-        recorder.event(
-            reference,
-            Severity::Normal,
-            "Starting",
-            "Starting kubelet.".into(),
-        );
+        let starting = "Starting kubelet.".to_owned();
+        recorder.event(node_reference(&node), Severity::Normal, "Starting", starting);
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);
         let ctx = Arc::new(Context {

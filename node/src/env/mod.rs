@@ -8,7 +8,9 @@ pub mod services;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector, Service,
+};
 
 pub use fields::{FieldError, PodFacts};
 pub use objects::{Objects, ObjectsError};
@@ -189,46 +191,57 @@ fn from_source(
     if let Some(resource) = &source.resource_field_ref {
         return Ok(Some(fields::resource(sources.facts, resource, Some(container))?));
     }
-    let namespace = || sources.facts.pod.namespace().to_owned();
     if let Some(key) = &source.config_map_key_ref {
-        let optional = key.optional == Some(true);
-        let Some(map) = sources.objects.config_map(&key.name) else {
-            return if optional {
-                Ok(None)
-            } else {
-                Err(EnvError::NoConfigMap(key.name.clone()))
-            };
-        };
-        return match map.data.as_ref().and_then(|d| d.get(&key.key)) {
-            Some(value) => Ok(Some(value.clone())),
-            None if optional => Ok(None),
-            None => Err(EnvError::NoConfigMapKey {
-                key: key.key.clone(),
-                namespace: namespace(),
-                name: key.name.clone(),
-            }),
-        };
+        return optional(key.optional, map_key(key, sources));
     }
     if let Some(key) = &source.secret_key_ref {
-        let optional = key.optional == Some(true);
-        let Some(secret) = sources.objects.secret(&key.name) else {
-            return if optional {
-                Ok(None)
-            } else {
-                Err(EnvError::NoSecret(key.name.clone()))
-            };
-        };
-        return match secret.data.as_ref().and_then(|d| d.get(&key.key)) {
-            Some(bytes) => text(sources, &key.name, &key.key, &bytes.0).map(Some),
-            None if optional => Ok(None),
-            None => Err(EnvError::NoSecretKey {
-                key: key.key.clone(),
-                namespace: namespace(),
-                name: key.name.clone(),
-            }),
-        };
+        return optional(key.optional, secret_key(key, sources));
     }
     Err(EnvError::Unsupported(variable.to_owned()))
+}
+
+/// What is missing is no variable where the reference is optional.
+fn optional(optional: Option<bool>, found: Result<String, EnvError>) -> Result<Option<String>, EnvError> {
+    use EnvError::{NoConfigMap, NoConfigMapKey, NoSecret, NoSecretKey};
+    match found {
+        Err(NoConfigMap(_) | NoSecret(_) | NoConfigMapKey { .. } | NoSecretKey { .. })
+            if optional == Some(true) =>
+        {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
+fn map_key(key: &ConfigMapKeySelector, sources: &Sources<'_>) -> Result<String, EnvError> {
+    let map = sources
+        .objects
+        .config_map(&key.name)
+        .ok_or_else(|| EnvError::NoConfigMap(key.name.clone()))?;
+    map.data
+        .as_ref()
+        .and_then(|data| data.get(&key.key))
+        .cloned()
+        .ok_or_else(|| EnvError::NoConfigMapKey {
+            key: key.key.clone(),
+            namespace: sources.facts.pod.namespace().to_owned(),
+            name: key.name.clone(),
+        })
+}
+
+fn secret_key(key: &SecretKeySelector, sources: &Sources<'_>) -> Result<String, EnvError> {
+    let secret = sources
+        .objects
+        .secret(&key.name)
+        .ok_or_else(|| EnvError::NoSecret(key.name.clone()))?;
+    match secret.data.as_ref().and_then(|data| data.get(&key.key)) {
+        Some(bytes) => text(sources, &key.name, &key.key, &bytes.0),
+        None => Err(EnvError::NoSecretKey {
+            key: key.key.clone(),
+            namespace: sources.facts.pod.namespace().to_owned(),
+            name: key.name.clone(),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -9,14 +9,23 @@ use super::view::PodView;
 
 /// A record for every container of the Pod's status that has run, but not on record here.
 pub fn lost_records(pod: PodView<'_>, known: &[Record]) -> Vec<Record> {
-    let Some(status) = &pod.pod.status else { return Vec::new() };
-    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let Some(status) = &pod.pod.status else {
+        return Vec::new();
+    };
+    let all = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten();
     let unknown = all.filter(|s| known.iter().all(|record| record.container != s.name));
     unknown.filter_map(|s| lost(pod, s)).collect()
 }
 
 fn lost(pod: PodView<'_>, status: &ContainerStatus) -> Option<Record> {
-    let id = status.container_id.as_deref()?.strip_prefix(CONTAINER_ID_SCHEME)?;
+    let id = status
+        .container_id
+        .as_deref()?
+        .strip_prefix(CONTAINER_ID_SCHEME)?;
     Some(Record {
         id: id.to_owned(),
         pod_uid: pod.uid().to_owned(),
@@ -40,7 +49,9 @@ fn lost(pod: PodView<'_>, status: &ContainerStatus) -> Option<Record> {
 fn started(state: Option<&ContainerState>) -> Option<jiff::Timestamp> {
     let state = state?;
     let running = state.running.as_ref().and_then(|r| r.started_at.as_ref());
-    running.or(state.terminated.as_ref().and_then(|t| t.started_at.as_ref())).map(|t| t.0)
+    running
+        .or(state.terminated.as_ref().and_then(|t| t.started_at.as_ref()))
+        .map(|t| t.0)
 }
 
 /// The end the API knows, or the one nobody saw.
@@ -73,12 +84,16 @@ mod tests {
     use serde_json::{Value, json};
 
     fn ends(statuses: Value) -> Vec<(String, u32, i32, String)> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"containers": [{"name": "a"}]}, "status": {"containerStatuses": statuses}}))
-        .unwrap();
+            .unwrap();
         let found = lost_records(PodView::new(&pod).unwrap(), &[]);
         let end = |r: &Record| r.exit().map(|e| (e.exit_code, e.reason.clone())).unwrap();
-        found.iter().map(|r| (r.id.clone(), r.attempt, end(r).0, end(r).1)).collect()
+        found
+            .iter()
+            .map(|r| (r.id.clone(), r.attempt, end(r).0, end(r).1))
+            .collect()
     }
 
     fn status(id: Value, state: Value, last: Value) -> Value {
@@ -92,12 +107,26 @@ mod tests {
         let over = json!({"terminated": {"exitCode": 5, "reason": "Error"}});
         for (state, last, code, reason) in [
             (json!({"running": {}}), json!({}), 137, "ContainerStatusUnknown"),
-            (json!({"running": {}}), over.clone(), 137, "ContainerStatusUnknown"),
+            (
+                json!({"running": {}}),
+                over.clone(),
+                137,
+                "ContainerStatusUnknown",
+            ),
             (over.clone(), json!({}), 5, "Error"),
-            (json!({"waiting": {"reason": "CrashLoopBackOff"}}), over.clone(), 5, "Error"),
+            (
+                json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+                over.clone(),
+                5,
+                "Error",
+            ),
         ] {
             let found = ends(status(id.clone(), state.clone(), last.clone()));
-            assert_eq!(found, [("x".to_owned(), 3, code, reason.to_owned())], "{state} {last}");
+            assert_eq!(
+                found,
+                [("x".to_owned(), 3, code, reason.to_owned())],
+                "{state} {last}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ pub mod conditions;
 pub mod context;
 mod failure;
 mod health;
+mod launch;
 pub mod manager;
 mod memory;
 pub mod observed;

@@ -194,7 +194,8 @@ fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut 
             }
             Role::Sidecar => {
                 consider(pod, container, role, state, now, plan);
-                if !initialized && !(state.is_running() && state.health.started) {
+                let is_up = state.is_running() && state.health.started;
+                if !initialized && !is_up {
                     return;
                 }
             }

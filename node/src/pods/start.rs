@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError, stdio::StdioUri};
+use amphipod_shim_api::RootfsMount;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, PodDirs};
-use super::failure::{FailureKind, StartFailure};
+use super::failure::StartFailure;
+use super::launch::{Prepared, launch};
 use super::pull;
-use super::record::{Exit, Record, RuntimeKind, State, write_atomic};
+use super::record::{Record, RuntimeKind, State, write_atomic};
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
 use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
@@ -27,9 +28,6 @@ use crate::events::Severity::Normal;
 use crate::images::{Image, ImageKind, Rootfs};
 use crate::volumes;
 
-/// Exit code and reason of a task that could not be started, as containerd gives them.
-const START_ERROR_CODE: i32 = 128;
-const START_ERROR: &str = "StartError";
 /// Where the termination message is inside a container that names no path.
 const TERMINATION_PATH: &str = "/dev/termination-log";
 /// File of an attempt that receives it.
@@ -39,8 +37,6 @@ const SIGTERM: u32 = 15;
 const SHM_BYTES: u64 = 64 << 20;
 /// Time the list of Services may take after the agent's start.
 const SERVICES_LIMIT: Duration = Duration::from_secs(10);
-/// Shims started for one task, at most: losing the race with a shim's end twice is bad luck, more is a fault.
-const CREATE_TRIES: usize = 3;
 
 /// One start.
 pub struct Job {
@@ -78,14 +74,6 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
     let record = launch(&ctx, pod, prepared).await?;
     event("Started", "Container started");
     Ok(record)
-}
-
-/// A bundle on disk with its record.
-struct Prepared {
-    record: Record,
-    dir: PathBuf,
-    rootfs: Vec<RootfsMount>,
-    terminal: bool,
 }
 
 /// Everything decided for one attempt, before it is written.
@@ -343,116 +331,6 @@ fn stop_signal(text: &str) -> u32 {
     };
     name.parse::<nix::sys::signal::Signal>()
         .map_or(SIGTERM, |signal| signal as u32)
-}
-
-/// Makes and starts the task. What fails here has counted as an attempt.
-async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Result<Record, StartFailure> {
-    let Prepared {
-        mut record,
-        dir,
-        rootfs,
-        terminal,
-    } = prepared;
-    let bundle = dir.join("bundle");
-    match run(ctx, &mut record, &dir, &bundle, rootfs, terminal).await {
-        Ok(()) => Ok(record),
-        Err(message) => {
-            let shim = ctx.shim(record.runtime);
-            if let Err(error) = shim.delete(&record.id, &bundle).await {
-                tracing::debug!(%error, id = record.id, "the shim had nothing to clean up");
-            }
-            release(ctx, &record.id);
-            Err(failed_attempt(pod, record, &dir, message))
-        }
-    }
-}
-
-async fn run(
-    ctx: &Context,
-    record: &mut Record,
-    dir: &Path,
-    bundle: &Path,
-    rootfs: Vec<RootfsMount>,
-    terminal: bool,
-) -> Result<(), String> {
-    let request = CreateTask {
-        id: record.id.clone(),
-        bundle: bundle.to_owned(),
-        rootfs,
-        terminal,
-        stdin: String::new(),
-        stdout: StdioUri::cri(&record.log_path),
-        stderr: StdioUri::cri(&record.log_path),
-    };
-    let task = create(ctx, record, dir, &request).await?;
-    if let Err(error) = task.start(&record.id).await {
-        give_up(&task, &record.id).await;
-        return Err(format!(
-            "failed to start containerd task {:?}: {error}",
-            record.id
-        ));
-    }
-    record.state = State::Running {
-        started_at: Timestamp::now(),
-    };
-    record
-        .save(dir)
-        .map_err(|e| format!("failed to save the record of the container: {e}"))
-}
-
-/// Makes the task. A shim that served others may end between its answer and our call: then it is started anew.
-async fn create(
-    ctx: &Context,
-    record: &mut Record,
-    dir: &Path,
-    request: &CreateTask,
-) -> Result<TaskClient, String> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let address = ctx.shim(record.runtime).start(&record.id, &request.bundle).await;
-        let address = address.map_err(|e| format!("failed to start shim: {e}"))?;
-        record.address = Some(address.clone());
-        record
-            .save(dir)
-            .map_err(|e| format!("failed to save the record of the container: {e}"))?;
-        let task = TaskClient::new(address);
-        match task.create(request).await {
-            Ok(_) => return Ok(task),
-            Err(TaskError::Disconnected(_)) if tries < CREATE_TRIES => {}
-            Err(e) => {
-                return Err(format!(
-                    "failed to create containerd task: failed to create shim task: {e}"
-                ));
-            }
-        }
-    }
-}
-
-/// Removes a task that was created and did not start.
-async fn give_up(task: &TaskClient, id: &String) {
-    match task.delete(id).await {
-        Ok(_) | Err(TaskError::NotFound(_)) => {}
-        Err(error) => tracing::warn!(%error, id, "a task that did not start could not be deleted"),
-    }
-}
-
-fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, message: String) -> StartFailure {
-    record.state = State::Exited(Exit {
-        started_at: Some(Timestamp::UNIX_EPOCH),
-        finished_at: Some(Timestamp::now()),
-        exit_code: START_ERROR_CODE,
-        reason: START_ERROR.into(),
-        message: Some(message.clone()),
-    });
-    if let Err(error) = record.save(dir) {
-        tracing::warn!(%error, pod = %pod.full_name(), "the record of a failed start was not saved");
-    }
-    StartFailure {
-        reason: "RunContainerError",
-        message,
-        kind: FailureKind::Attempt(Box::new(record)),
-    }
 }
 
 /// Removes what was prepared for an attempt that will not be.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Report, conditions};
-use super::observed::{Observed, Sandbox, Seen, Verdict};
+use super::observed::{Observed, Sandbox, Seen};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::Record;
@@ -33,23 +33,9 @@ pub fn status(
     old: Option<&PodStatus>,
     now: Timestamp,
 ) -> PodStatus {
-    let mut mains = Vec::new();
-    let mut inits = Vec::new();
-    for (container, role) in pod.containers() {
-        let of = seen.containers.get(&container.name);
-        let list = if role == Role::Main {
-            &mut mains
-        } else {
-            &mut inits
-        };
-        list.push(container_status(pod, container, role, of));
-    }
     let over = is_over(pod, seen);
-    if over {
-        account_for_all(pod, seen, &mut inits, &mut mains);
-    }
+    let (inits, mains) = containers(pod, seen, over);
     let phase = sticky(old, phase(pod, &inits, &mains, over, seen));
-    let generation = pod.pod.metadata.generation;
     let report = Report {
         pod,
         seen,
@@ -59,17 +45,7 @@ pub fn status(
         old,
     };
     let conditions = conditions(&report, now);
-    let kept = old.filter(|s| is_final(s.phase.as_deref()));
-    let why = |said: fn(&Verdict) -> &String, was: fn(&PodStatus) -> &Option<String>| {
-        seen.verdict
-            .as_ref()
-            .map(|v| said(v).clone())
-            .or_else(|| kept.and_then(|s| was(s).clone()))
-    };
-    let (reason, message) = (
-        why(|v| &v.reason, |s| &s.reason),
-        why(|v| &v.message, |s| &s.message),
-    );
+    let (reason, message) = verdict(seen, old);
     PodStatus {
         phase: Some(phase),
         reason,
@@ -83,9 +59,40 @@ pub fn status(
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
         qos_class: Some(qos::class(pod.spec).to_owned()),
-        observed_generation: generation,
+        observed_generation: pod.pod.metadata.generation,
         ..PodStatus::default()
     }
+}
+
+/// Statuses of init containers and of main ones.
+fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
+    let (mut inits, mut mains) = (Vec::new(), Vec::new());
+    for (container, role) in pod.containers() {
+        let list = if role == Role::Main {
+            &mut mains
+        } else {
+            &mut inits
+        };
+        list.push(container_status(
+            pod,
+            container,
+            role,
+            seen.containers.get(&container.name),
+        ));
+    }
+    if over {
+        account_for_all(pod, seen, &mut inits, &mut mains);
+    }
+    (inits, mains)
+}
+
+/// Why the Pod was ended: the node's verdict, or what a final status already says.
+fn verdict(seen: &Observed, old: Option<&PodStatus>) -> (Option<String>, Option<String>) {
+    if let Some(verdict) = &seen.verdict {
+        return (Some(verdict.reason.clone()), Some(verdict.message.clone()));
+    }
+    let kept = old.filter(|s| is_final(s.phase.as_deref()));
+    kept.map_or((None, None), |s| (s.reason.clone(), s.message.clone()))
 }
 
 /// True when the Pod is ending and no container lives.

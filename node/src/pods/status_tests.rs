@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::observed::{Busy, Health, Waiting};
+use crate::pods::observed::{Busy, Health, Verdict, Waiting};
 use crate::pods::record::tests::record;
 use crate::pods::record::{Exit, State};
 

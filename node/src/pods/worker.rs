@@ -145,7 +145,9 @@ impl Worker {
             tracing::error!(%error, pod = %view.full_name(), "records of containers cannot be read");
             Vec::new()
         });
-        memory::lost_records(view, &records).into_iter().for_each(|record| self.push(record));
+        memory::lost_records(view, &records)
+            .into_iter()
+            .for_each(|record| self.push(record));
         for record in records {
             if let Some(record) = tasks::adopt(&self.ctx, &pod, record).await {
                 self.push(record);

@@ -82,6 +82,5 @@ fn lease(name: &str, node: &Node, now: MicroTime) -> Lease {
             renew_time: Some(now),
             ..LeaseSpec::default()
         }),
-        ..Lease::default()
     }
 }

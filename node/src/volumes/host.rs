@@ -183,7 +183,11 @@ mod tests {
         let at = dir.path().join("a b");
         mount_tmpfs(&at, Some(1 << 20), 0o777).unwrap();
         mount_tmpfs(&at, Some(1 << 20), 0o777).unwrap();
-        assert_eq!(mounts_under(dir.path()).unwrap(), [at.clone()], "mounted once");
+        assert_eq!(
+            mounts_under(dir.path()).unwrap(),
+            std::slice::from_ref(&at),
+            "mounted once"
+        );
         fs::write(at.join("x"), "x").unwrap();
         remove_tree(dir.path()).unwrap();
         assert!(!dir.path().exists());
