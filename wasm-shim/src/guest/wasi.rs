@@ -8,6 +8,9 @@ use crate::bundle::Container;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
+/// Random bytes one call may ask for; they are made outside of the container's budget.
+const MAX_RANDOM: u64 = 16 << 20;
+
 /// Builds the world of a new instance. Each instance has descriptors of its own.
 ///
 /// # Errors
@@ -34,6 +37,7 @@ pub fn world(container: &Container, stdout: &Output, stderr: &Output) -> wasmtim
         .inherit_network()
         .allow_tcp(true)
         .allow_udp(true)
-        .allow_ip_name_lookup(true);
+        .allow_ip_name_lookup(true)
+        .max_random_size(MAX_RANDOM);
     Ok(builder.build_p1())
 }

@@ -110,17 +110,17 @@ impl Service {
 
     fn remove(&self, id: &str, exec: &str) -> Result<(Ending, Timestamp), TaskError> {
         let container = self.find(id, exec)?;
-        let ended = match container.phase() {
-            Phase::Stopped { ending, at } => (ending, at),
-            Phase::Created => (Ending::Exited(0), Timestamp::now()),
-            Phase::Starting | Phase::Running => {
-                return Err(TaskError::FailedPrecondition(format!(
-                    "container {id:?} is running; kill it first"
-                )));
-            }
+        if container.phase() == Phase::Created {
+            // Whoever waits for it learns that it will never run.
+            container.signal(libc::SIGKILL as u8);
+        }
+        let Phase::Stopped { ending, at } = container.phase() else {
+            return Err(TaskError::FailedPrecondition(format!(
+                "container {id:?} is running; kill it first"
+            )));
         };
         self.table().remove(id);
-        Ok(ended)
+        Ok((ending, at))
     }
 }
 
