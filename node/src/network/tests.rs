@@ -377,6 +377,14 @@ fn connections_spread_over_endpoints_unless_clients_stick() {
             ask_many().await.keys().collect::<Vec<_>>(),
             kept.keys().collect::<Vec<_>>()
         );
+        // Another endpoint goes or comes: it stays where it is.
+        let left = if kept.contains_key("one") { &one } else { &two };
+        apply(&network, sticky.clone(), &[left]);
+        apply(&network, sticky.clone(), &[&one, &two]);
+        assert_eq!(
+            ask_many().await.keys().collect::<Vec<_>>(),
+            kept.keys().collect::<Vec<_>>()
+        );
         // The endpoint a client stuck to goes away: it gets the other.
         let left = if kept.contains_key("one") { &two } else { &one };
         apply(&network, sticky, &[left]);
@@ -653,5 +661,33 @@ fn rules_flushed_by_someone_else_come_back_whole() {
             ask(Some(&client.net_path), "192.0.2.2:80").await.unwrap(),
             "world 192.0.2.1"
         );
+    });
+}
+
+/// Administrators list and save all rules of a host with the `nft` program: ours must not be in its way.
+#[test]
+fn the_nft_program_understands_the_rules() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let (one, two) = (pod(&network, "one").await, pod(&network, "two").await);
+        for pods in [&[&one][..], &[&one, &two]] {
+            for extra in [json!({}), json!({"sessionAffinity": "ClientIP"})] {
+                apply(&network, extra.clone(), pods);
+                let listed = match std::process::Command::new("nft")
+                    .args(["list", "ruleset"])
+                    .output()
+                {
+                    Ok(listed) => listed,
+                    Err(error) => return eprintln!("skipped: no nft program ({error})"),
+                };
+                let text = String::from_utf8_lossy(&listed.stdout);
+                let errors = String::from_utf8_lossy(&listed.stderr);
+                assert!(
+                    listed.status.success() && errors.is_empty(),
+                    "{extra}: {errors}\n{text}"
+                );
+                assert!(text.contains("dnat"), "{text}");
+            }
+        }
     });
 }

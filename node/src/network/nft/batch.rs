@@ -50,14 +50,8 @@ pub enum SetKind {
         value: u32,
         value_shown: u32,
     },
-    /// Like `Map`, filled by rules; entries end after their time.
-    Memory {
-        key: u32,
-        shown: u32,
-        value: u32,
-        value_shown: u32,
-        size: u32,
-    },
+    /// Keys that rules put in, each for a time.
+    Memory { key: u32, shown: u32, size: u32 },
 }
 
 /// What an element of a map maps to.
@@ -263,20 +257,11 @@ impl Batch {
                 .u32(5, key)
                 .u32(6, value_shown)
                 .u32(7, value),
-            SetKind::Memory {
-                key,
-                shown,
-                value,
-                value_shown,
-                size,
-            } => {
-                let flags = flags | flag::MAP | flag::TIMEOUT | flag::FILLED_BY_RULES;
+            SetKind::Memory { key, shown, size } => {
                 let set = set
-                    .u32(3, flags)
+                    .u32(3, flags | flag::TIMEOUT | flag::FILLED_BY_RULES)
                     .u32(4, shown)
-                    .u32(5, key)
-                    .u32(6, value_shown)
-                    .u32(7, value);
+                    .u32(5, key);
                 set.nest(9, Attributes::default().u32(1, size))
             }
         }

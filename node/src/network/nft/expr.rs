@@ -97,13 +97,13 @@ pub enum Expression {
     /// Looks the key up, and does what the verdict map says.
     VerdictMap {
         set: String,
+        id: Option<u32>,
         key: Register,
     },
-    /// Adds key and value to a map, or makes them new again.
+    /// Adds the key to a set, or makes it new again; ends the rule where the set is full.
     Remember {
         set: String,
         key: Register,
-        value: Register,
         timeout_ms: u64,
     },
     /// Rewrites the destination to address and port in two registers.
@@ -150,20 +150,15 @@ impl Expression {
             ),
             Self::Member { set, id, key } => ("lookup", lookup(set, *id, *key, None)),
             Self::Map { set, id, key, to } => ("lookup", lookup(set, *id, *key, Some(register(*to)))),
-            Self::VerdictMap { set, key } => ("lookup", lookup(set, None, *key, Some(VERDICT_REGISTER))),
-            Self::Remember {
-                set,
-                key,
-                value,
-                timeout_ms,
-            } => {
-                let update = new()
+            Self::VerdictMap { set, id, key } => ("lookup", lookup(set, *id, *key, Some(VERDICT_REGISTER))),
+            Self::Remember { set, key, timeout_ms } => (
+                "dynset",
+                new()
                     .text(1, set)
                     .u32(3, 1)
                     .u32(4, register(*key))
-                    .u32(5, register(*value));
-                ("dynset", update.u64(6, *timeout_ms))
-            }
+                    .u64(6, *timeout_ms),
+            ),
             // NFT_NAT_DNAT, NFPROTO_IPV4
             Self::Destination { address, port } => (
                 "nat",

@@ -34,8 +34,8 @@ const REFUSE: &str = "refuse-services";
 const BALANCER: &str = "svc-";
 const MEMORY: &str = "affinity-";
 
-/// How many clients of one Service port are remembered; further ones get an endpoint by chance each time.
-/// The kernel allots a table of that size at once (64 KiB), per Service port that asks for affinity.
+/// How many clients one endpoint remembers; further ones get an endpoint by chance each time. The kernel
+/// allots a table of that size at once (64 KiB), per endpoint of a Service port that asks for affinity.
 const MEMORY_SIZE: u32 = 8_192;
 
 /// Type numbers of the `nft` program, so that `nft list` shows keys as what they are.
@@ -94,12 +94,22 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
+    /// Whether a Service port's chain, or one of its endpoints, stays as it is.
     fn keeps(&self, chain: &str) -> bool {
+        let chain = owner(chain);
         let before = self.previous.and_then(|previous| previous.balancers.get(chain));
         before.is_some() && before == self.ruleset.balancers.get(chain)
     }
 
-    /// The chains of Service ports there are now.
+    /// The chains there are to be for Service ports and their endpoints.
+    fn wanted_chains(&self) -> BTreeSet<String> {
+        let balancers = self.ruleset.balancers.iter();
+        balancers
+            .flat_map(|(name, b)| endpoint_chains(name, b).map(|(own, _)| own).chain([name.clone()]))
+            .collect()
+    }
+
+    /// The chains of Service ports and their endpoints there are now.
     fn existing_chains(&self) -> impl Iterator<Item = &String> {
         self.existing
             .chains
@@ -199,100 +209,149 @@ fn make_sets(batch: &mut Batch) {
 }
 
 fn delete_stale(batch: &mut Batch, change: &Change<'_>) {
-    let balancers = &change.ruleset.balancers;
-    for chain in change
-        .existing_chains()
-        .filter(|name| !balancers.contains_key(*name))
-    {
+    let wanted = change.wanted_chains();
+    for chain in change.existing_chains().filter(|name| !wanted.contains(*name)) {
         batch.delete_chain(chain);
     }
     for set in &change.existing.sets {
-        let Some(chain) = set.strip_prefix(MEMORY) else {
-            continue;
-        };
-        if balancers.get(chain).is_none_or(|b| b.affinity.is_none()) {
+        if set
+            .strip_prefix(MEMORY)
+            .is_some_and(|chain| !wanted.contains(chain))
+        {
             batch.delete_set(set);
         }
     }
 }
 
-/// The rules of one Service port. Registers: 0 the client, 2 and 3 the endpoint's address and port.
+/// The chains of the endpoints of a Service port that keeps its clients, named below its own.
+fn endpoint_chains<'a>(
+    chain: &'a str,
+    balancer: &'a Balancer,
+) -> impl Iterator<Item = (String, &'a SocketAddrV4)> {
+    let endpoints = balancer.endpoints.iter().filter(|_| balancer.affinity.is_some());
+    endpoints.map(move |endpoint| (format!("{chain}/{}_{}", endpoint.ip(), endpoint.port()), endpoint))
+}
+
+/// The chain of the Service port, `svc-namespace/name/protocol/port`, that a chain of an endpoint belongs to.
+fn owner(chain: &str) -> &str {
+    chain
+        .match_indices('/')
+        .nth(3)
+        .map_or(chain, |(end, _)| &chain[..end])
+}
+
+/// The rules of one Service port: each endpoint with the same chance, or the one that remembers the client.
 fn balance(batch: &mut Batch, chain: &str, balancer: &Balancer) {
-    let to_endpoint = Expression::Destination { address: 2, port: 3 };
-    if let Some(seconds) = balancer.affinity {
-        let memory = make_memory(batch, chain);
-        let timeout_ms = u64::from(seconds) * 1_000;
+    match balancer.affinity {
+        Some(seconds) => stick(batch, chain, balancer, u64::from(seconds) * 1_000),
+        None => {
+            let mut rule = choose(batch, balancer);
+            rule.push(Expression::Destination { address: 2, port: 3 });
+            batch.rule(chain, rule);
+        }
+    }
+}
+
+fn stick(batch: &mut Batch, chain: &str, balancer: &Balancer, timeout_ms: u64) {
+    let mut verdicts = Vec::new();
+    for (own, endpoint) in endpoint_chains(chain, balancer) {
+        let set = format!("{MEMORY}{own}");
+        let goto = Verdict::Goto(own.clone());
+        batch.chain(&own);
+        batch.set(
+            &set,
+            SetKind::Memory {
+                key: 4,
+                shown: shown::ADDRESS,
+                size: MEMORY_SIZE,
+            },
+        );
         let remember = Expression::Remember {
-            set: memory.clone(),
+            set: set.clone(),
             key: 0,
-            value: 2,
             timeout_ms,
         };
-        let known = known_endpoints(batch, balancer);
-        let recall = Expression::Map {
-            set: memory,
+        // A rule of its own: a client that finds the memory full goes there all the same.
+        batch.rule(&own, [matches::source_to(0), remember]);
+        batch.rule(
+            &own,
+            load(endpoint)
+                .into_iter()
+                .chain([Expression::Destination { address: 2, port: 3 }]),
+        );
+        let known = Expression::Member {
+            set,
             id: None,
             key: 0,
-            to: 2,
         };
         batch.rule(
             chain,
-            [
-                matches::source_to(0),
-                recall,
-                known,
-                remember.clone(),
-                to_endpoint.clone(),
-            ],
+            [matches::source_to(0), known, Expression::Verdict(goto.clone())],
         );
-        let mut rule = choose(batch, balancer);
-        rule.extend([matches::source_to(0), remember, to_endpoint.clone()]);
-        batch.rule(chain, rule);
+        verdicts.push(Value::Verdict(goto));
     }
-    // Also for a client that is not remembered because the memory is full.
-    let mut rule = choose(batch, balancer);
-    rule.push(to_endpoint);
-    batch.rule(chain, rule);
+    let below = verdicts.len() as u32;
+    let elements: Vec<Element> = verdicts
+        .into_iter()
+        .zip(0..)
+        .map(|(value, n)| numbered(n, value))
+        .collect();
+    let (set, id) = batch.anonymous(
+        SetKind::Verdicts {
+            key: 4,
+            shown: shown::INTEGER,
+        },
+        &elements,
+    );
+    let by_chance = Expression::VerdictMap {
+        set,
+        id: Some(id),
+        key: 1,
+    };
+    batch.rule(chain, [Expression::Random { below, to: 1 }, by_chance]);
 }
 
-fn make_memory(batch: &mut Batch, chain: &str) -> String {
-    let memory = format!("{MEMORY}{chain}");
-    let (key, value) = (4, SOCKET_LENGTH);
-    let kind = SetKind::Memory {
-        key,
-        shown: shown::ADDRESS,
+/// Loads an endpoint into registers 2 and 3, one by one: `nft list` does not understand both at once.
+fn load(endpoint: &SocketAddrV4) -> [Expression; 2] {
+    let (address, port) = (
+        endpoint.ip().octets().to_vec(),
+        endpoint.port().to_be_bytes().to_vec(),
+    );
+    [
+        Expression::Load {
+            value: address,
+            to: 2,
+        },
+        Expression::Load { value: port, to: 3 },
+    ]
+}
+
+/// An element for a number that `Random` makes.
+fn numbered(number: u32, value: Value) -> Element {
+    Element {
+        key: number.to_ne_bytes().to_vec(),
         value,
-        value_shown: shown::SOCKET,
-        size: MEMORY_SIZE,
-    };
-    batch.set(&memory, kind);
-    memory
+    }
 }
 
 /// Loads an endpoint into registers 2 and 3, each with the same chance.
 fn choose(batch: &mut Batch, balancer: &Balancer) -> Vec<Expression> {
-    let sockets: Vec<Vec<u8>> = balancer.endpoints.iter().map(socket).collect();
-    if let [only] = sockets.as_slice() {
-        // Loaded one by one: `nft list` does not understand both at once.
-        let (address, port) = only.split_at(4);
-        return [(address, 2), (port, 3)]
-            .map(|(value, to)| Expression::Load {
-                value: value.to_vec(),
-                to,
-            })
-            .to_vec();
+    let endpoints: Vec<&SocketAddrV4> = balancer.endpoints.iter().collect();
+    if let [only] = endpoints.as_slice() {
+        return load(only).to_vec();
     }
-    let below = sockets.len() as u32;
-    let element = |(n, value): (usize, Vec<u8>)| Element {
-        key: (n as u32).to_ne_bytes().to_vec(),
-        value: Value::Bytes(value),
-    };
-    let elements: Vec<Element> = sockets.into_iter().enumerate().map(element).collect();
+    let below = endpoints.len() as u32;
+    let elements: Vec<Element> = endpoints
+        .iter()
+        .zip(0..)
+        .map(|(e, n)| numbered(n, Value::Bytes(socket(e))))
+        .collect();
+    let (value, value_shown) = (SOCKET_LENGTH, shown::SOCKET);
     let kind = SetKind::Map {
         key: 4,
         shown: shown::INTEGER,
-        value: SOCKET_LENGTH,
-        value_shown: shown::SOCKET,
+        value,
+        value_shown,
     };
     let (set, id) = batch.anonymous(kind, &elements);
     vec![
@@ -304,30 +363,6 @@ fn choose(batch: &mut Batch, balancer: &Balancer) -> Vec<Expression> {
             to: 2,
         },
     ]
-}
-
-/// Goes on only where registers 2 and 3 hold an endpoint there still is.
-fn known_endpoints(batch: &mut Batch, balancer: &Balancer) -> Expression {
-    let elements: Vec<Element> = balancer
-        .endpoints
-        .iter()
-        .map(|e| Element {
-            key: socket(e),
-            value: Value::Nothing,
-        })
-        .collect();
-    let (set, id) = batch.anonymous(
-        SetKind::Set {
-            key: SOCKET_LENGTH,
-            shown: shown::SOCKET,
-        },
-        &elements,
-    );
-    Expression::Member {
-        set,
-        id: Some(id),
-        key: 2,
-    }
 }
 
 fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
@@ -381,11 +416,13 @@ fn translate(batch: &mut Batch, pods: Ipv4Net) {
     batch.chain(SERVICES);
     let by_address = Expression::VerdictMap {
         set: ADDRESSES.into(),
+        id: None,
         key: 0,
     };
     batch.rule(SERVICES, matches::service_key().into_iter().chain([by_address]));
     let by_port = Expression::VerdictMap {
         set: NODE_PORTS.into(),
+        id: None,
         key: 1,
     };
     let local = [matches::to_this_host(), matches::port_key(1)].concat();
