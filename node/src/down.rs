@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amphipod_shim_api::cgroup::CgroupHost;
-use amphipod_shim_api::{ShimCommand, TaskClient};
+use amphipod_shim_api::{ShimAddress, ShimCommand, TaskClient};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::images;
 use crate::network;
@@ -17,6 +19,11 @@ use crate::volumes::host::{self, HostError};
 const SIGKILL: u32 = 9;
 /// A killed task ends at once unless the kernel is stuck in it.
 const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// Version of the Task API that our own shims speak.
+const TASK_API: u32 = 3;
+/// Between two looks at a killed process: it is not our child, so nobody tells us.
+const PROCESS_POLL: Duration = Duration::from_millis(5);
 
 /// Which cluster, where.
 #[derive(Clone, Debug)]
@@ -77,6 +84,7 @@ pub async fn down(options: &DownOptions) -> Result<(), DownError> {
             end_task(options, record, &bundle).await;
         }
     }
+    end_shims(&options.run_dir.join("s")).await?;
     host::remove_tree(&pods)?;
     host::remove_tree(&options.data_dir.join("logs"))?;
     images::down(&options.data_dir.join("images"))?;
@@ -115,6 +123,46 @@ async fn end_task(options: &DownOptions, record: &Record, bundle: &Path) {
     };
     if let Err(error) = shim.delete(&record.id, bundle).await {
         tracing::warn!(%error, id = record.id, "cleaning up after a task failed");
+    }
+}
+
+/// Ends the cluster's shims by their sockets: also one between two containers, of which no record speaks.
+async fn end_shims(sockets: &Path) -> Result<(), DownError> {
+    let read = |source| DownError::Read {
+        path: sockets.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(sockets) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(read)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(read(error)),
+    };
+    let is_socket = |path: &PathBuf| path.extension().is_some_and(|end| end == "sock");
+    for socket in entries.into_iter().map(|entry| entry.path()).filter(is_socket) {
+        // A socket that nobody answers on is what a shim that ended left.
+        let address = ShimAddress {
+            address: format!("unix://{}", socket.display()),
+            version: TASK_API,
+        };
+        if let Ok(pid) = TaskClient::new(address).shim_pid("").await {
+            end_process(pid).await;
+        }
+    }
+    Ok(())
+}
+
+/// Kills a process that holds nothing any more, and waits until it is gone.
+async fn end_process(pid: u32) {
+    let Ok(pid) = i32::try_from(pid).map(Pid::from_raw) else {
+        return;
+    };
+    let gone = async {
+        while kill(pid, Signal::SIGKILL).is_ok() {
+            tokio::time::sleep(PROCESS_POLL).await;
+        }
+    };
+    if tokio::time::timeout(END_LIMIT, gone).await.is_err() {
+        tracing::warn!(%pid, "a shim did not end");
     }
 }
 

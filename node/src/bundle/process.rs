@@ -77,6 +77,16 @@ const ALL_CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Whether set-user-id programs work. Stricter than upstream, where they do unless forbidden: here only a container that
+/// is privileged or says `allowPrivilegeEscalation: true` may gain rights that it did not start with (KEP-624's field,
+/// the restricted Pod Security Standard's value as default).
+fn may_gain_privileges(container: &Container) -> bool {
+    let security = security(container);
+    security
+        .and_then(|s| s.allow_privilege_escalation)
+        .unwrap_or(security.and_then(|s| s.privileged) == Some(true))
+}
+
 /// Builds `process`.
 pub fn process(parts: &Parts<'_>) -> Process {
     let mut user = User::default();
@@ -84,8 +94,7 @@ pub fn process(parts: &Parts<'_>) -> Process {
     if !parts.identity.additional_gids.is_empty() {
         user.set_additional_gids(Some(parts.identity.additional_gids.clone()));
     }
-    let no_new_privileges =
-        security(parts.container).and_then(|s| s.allow_privilege_escalation) == Some(false);
+    let no_new_privileges = !may_gain_privileges(parts.container);
     let mut process = Process::default();
     process
         .set_terminal(Some(parts.container.tty == Some(true)))

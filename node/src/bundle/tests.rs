@@ -163,7 +163,17 @@ fn the_place_of_the_container() {
 #[test]
 fn switches_of_the_security_context() {
     for (context, pointer, expected) in [
-        (json!({}), "/process/noNewPrivileges", json!(false)),
+        (json!({}), "/process/noNewPrivileges", json!(true)),
+        (
+            json!({"allowPrivilegeEscalation": true}),
+            "/process/noNewPrivileges",
+            json!(false),
+        ),
+        (
+            json!({"privileged": true}),
+            "/process/noNewPrivileges",
+            json!(false),
+        ),
         (
             json!({"allowPrivilegeEscalation": false}),
             "/process/noNewPrivileges",
