@@ -30,13 +30,17 @@ pub enum DeleteError {
 /// Answers an encoded `DeleteResponse`. A bundle that is gone leaves nothing to find.
 pub fn delete(call: &Invocation) -> Result<Vec<u8>, DeleteError> {
     if let Ok(spec) = spec::load(&bundle(call)?) {
-        let cgroup = CgroupHost::discover()?.cgroup(&spec::cgroup_path(&spec, &call.namespace, &call.id))?;
+        let path = spec::cgroup_path(&spec, &call.namespace, &call.id);
+        let cgroup = CgroupHost::discover()?.cgroup(&path)?;
         if cgroup.exists() {
             cgroup.kill()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build();
             runtime.map_err(DeleteError::Runtime)?.block_on(cgroup.remove())?;
+        }
+        if spec::is_below(&path, &call.namespace) {
+            cgroup.remove_parent();
         }
     }
     let exit = Exit {

@@ -27,6 +27,8 @@ pub struct Container {
     pub bundle: PathBuf,
     pub spec: Spec,
     cgroup: Cgroup,
+    /// The cgroup above belongs to the same cluster, so that the last container removes it.
+    owns_parent: bool,
     first: Arc<ContainerProcess>,
     execs: Mutex<HashMap<String, Exec>>,
     /// An exec was started or removed.
@@ -106,6 +108,7 @@ impl Container {
             bundle: asked.bundle,
             spec,
             cgroup: plan.cgroup,
+            owns_parent: spec::is_below(&path, &asked.namespace),
             first,
             execs: Mutex::default(),
             changed: Notify::new(),
@@ -263,6 +266,9 @@ impl Container {
         }
         let exit = self.first.wait().await;
         self.cgroup.remove().await.map_err(cgroup_failed)?;
+        if self.owns_parent {
+            self.cgroup.remove_parent();
+        }
         Ok((self.first.pid(), exit))
     }
 

@@ -90,7 +90,8 @@ impl ContainerProcess {
                     init::run_container(plan, streams, end)
                 }),
                 Some(path) => spawn(&single, 0, cgroup, |single| {
-                    let joined = init::join_pid_namespace(path);
+                    let joined =
+                        init::begin(streams, end, None).and_then(|()| init::join_pid_namespace(path));
                     hand_over(single, end, joined, flags, || {
                         init::run_container(plan, streams, end)
                     })
@@ -114,15 +115,25 @@ impl ContainerProcess {
         let single = SingleThread::check()?;
         let body = |streams: &ChildStreams, end: &ChildEnd| {
             spawn(&single, 0, None, |single| {
-                let joined = init::join_container(container.as_fd(), cgroup, score);
+                let target = container.as_fd();
+                let joined = init::begin(streams, end, Some(target))
+                    .and_then(|()| init::join_container(target, cgroup, score));
                 hand_over(single, end, joined, 0, || init::run_exec(plan, streams, end))
             })
         };
         Making { reaper, addresses }.run(true, body).await
     }
 
-    /// Lets the program run. An error means that it does not, and that the process ends by itself.
+    /// Lets the program run. After an error it does not, and the process has ended.
     pub async fn start(&self) -> Result<(), ProcessError> {
+        let started = self.let_go().await;
+        if !matches!(started, Ok(()) | Err(ProcessError::Started)) {
+            self.wait().await;
+        }
+        started
+    }
+
+    async fn let_go(&self) -> Result<(), ProcessError> {
         let phase = lock(&self.phase).replace(Phase::Running);
         let Some(Phase::Prepared(channel)) = phase else {
             return Err(ProcessError::Started);

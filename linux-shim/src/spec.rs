@@ -81,6 +81,14 @@ pub fn cgroup_path(spec: &Spec, namespace: &str, id: &str) -> String {
     }
 }
 
+/// True for the cgroup of a container in a Pod's cgroup of this cluster (`/amphipod-1234/podUID/ID`).
+pub fn is_below(path: &str, namespace: &str) -> bool {
+    path.strip_prefix('/')
+        .and_then(|p| p.strip_prefix(namespace))
+        .and_then(|p| p.strip_prefix('/'))
+        .is_some_and(|rest| rest.contains('/'))
+}
+
 /// containerd with systemd as the manager writes `slice:prefix:name`; here that is a plain path.
 fn systemd_path(path: &str) -> String {
     match path.split(':').collect::<Vec<_>>()[..] {
@@ -442,5 +450,11 @@ mod tests {
             "/kubepods.slice/cri-containerd-x.scope"
         );
         assert_eq!(systemd_path("/a/b"), "/a/b");
+        assert!(is_below("/ns/pod1/c1", "ns"));
+        assert!(
+            !is_below("/ns/c1", "ns")
+                && !is_below("/nsx/pod/c1", "ns")
+                && !is_below("/kubepods/pod/c1", "ns")
+        );
     }
 }

@@ -93,7 +93,7 @@ const NOT_STARTED: i32 = 127;
 /// Body of a new container's first process.
 pub fn run_container(plan: &ContainerPlan, streams: &ChildStreams, channel: &ChildEnd) -> i32 {
     let mut warnings = Warnings::default();
-    let prepared = begin(&streams.borrowed(), channel).and_then(|()| build(plan, &mut warnings));
+    let prepared = begin(streams, channel, None).and_then(|()| build(plan, &mut warnings));
     finish(
         prepared.and_then(|terminal| settle(&plan.process, streams, terminal, &mut warnings)),
         channel,
@@ -101,10 +101,10 @@ pub fn run_container(plan: &ContainerPlan, streams: &ChildStreams, channel: &Chi
     )
 }
 
-/// Body of a process in a running container; `namespaces` is a pidfd of its first process.
+/// Body of a process in a running container, all of whose namespaces it is in.
 pub fn run_exec(plan: &ProcessPlan, streams: &ChildStreams, channel: &ChildEnd) -> i32 {
     let mut warnings = Warnings::default();
-    let terminal = begin(&streams.borrowed(), channel).and_then(|()| exec_terminal(plan));
+    let terminal = begin(streams, channel, None).and_then(|()| exec_terminal(plan));
     finish(
         terminal.and_then(|terminal| settle(plan, streams, terminal, &mut warnings)),
         channel,
@@ -141,14 +141,20 @@ fn join(kind: CloneFlags, path: &Path) -> Result<(), InitError> {
     setns(namespace, kind).during(step)
 }
 
-/// Nothing of the shim's goes on: no descriptor, no signal disposition, no session. Not dumpable, so that nobody in a
-/// namespace about to be joined can look into this process before it has become the container's.
-fn begin(streams: &[BorrowedFd<'_>], channel: &ChildEnd) -> Result<(), InitError> {
-    let mut keep = streams.to_vec();
+/// Nothing of the shim's goes on: no descriptor (but for those named), no signal disposition, no session. Not dumpable,
+/// so that nobody in a namespace about to be joined can look into this process, or a child of it, before it has become
+/// the container's. To be called first in every forked process.
+pub fn begin(
+    streams: &ChildStreams,
+    channel: &ChildEnd,
+    also: Option<BorrowedFd<'_>>,
+) -> Result<(), InitError> {
+    nix::sys::prctl::set_dumpable(false).during(|| "hide from the container".into())?;
+    let mut keep = streams.borrowed();
     keep.push(channel.fd());
+    keep.extend(also);
     close_all_but(&keep).during(|| "close the shim's descriptors".into())?;
     reset_signals().during(|| "reset signals".into())?;
-    nix::sys::prctl::set_dumpable(false).during(|| "hide from the container".into())?;
     setsid().map(drop).during(|| "begin a session".into())
 }
 

@@ -77,6 +77,11 @@ async fn many_at_once() {
     }
     let left = left(&pod);
     assert_eq!((left.children, left.cgroups), (0, 0));
+    let parent = CgroupHost::discover()
+        .unwrap()
+        .cgroup(&format!("{}/pod", pod.namespace))
+        .unwrap();
+    assert!(!parent.exists(), "the last container removes the Pod's cgroup");
 }
 
 #[tokio::test]

@@ -77,7 +77,11 @@ async fn a_program_that_cannot_run_is_a_start_error() {
     pod.create(&bundle).await.unwrap();
     let error = pod.client.start(&bundle.id).await.unwrap_err().to_string();
     assert!(error.contains("exec /bin/broken: exec format error"), "{error}");
-    assert_eq!(pod.wait(&bundle.id).await.status, 127);
+    // It has ended by then, so that it can be deleted at once.
+    assert_eq!(
+        pod.client.state(&bundle.id).await.unwrap().exit.unwrap().status,
+        127
+    );
     pod.client.delete(&bundle.id).await.unwrap();
 }
 

@@ -181,6 +181,19 @@ impl Cgroup {
         }
     }
 
+    /// Removes the cgroup above this one (a Pod's, say) when nothing is left in it. One in use stays, silently.
+    pub fn remove_parent(&self) {
+        for parent in self
+            .legs
+            .iter()
+            .filter(|l| l.dir != l.mount)
+            .filter_map(|l| l.dir.parent())
+        {
+            // EBUSY: another container is there. ENOENT: it was never made.
+            let _ = fs::remove_dir(parent);
+        }
+    }
+
     /// True when the cgroup has a directory in any hierarchy.
     pub fn exists(&self) -> bool {
         self.legs.iter().any(|leg| leg.dir.is_dir())
