@@ -94,6 +94,11 @@ fn image(root: &Path) {
     .unwrap();
 }
 
+/// Whether the host can limit `memory`, `pids`, …
+pub fn limitable(controller: &str) -> bool {
+    CgroupHost::discover().is_ok_and(|host| host.has_controller(controller))
+}
+
 /// The bundle a node agent writes for a small container.
 fn spec(args: &[&str], namespace: &str, id: &str) -> Value {
     let caps = [
@@ -129,7 +134,7 @@ fn spec(args: &[&str], namespace: &str, id: &str) -> Value {
         "linux": {
             "cgroupsPath": format!("/{namespace}/pod/{id}"),
             "namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}],
-            "resources": {"pids": {"limit": 100}},
+            "resources": if limitable("pids") { json!({"pids": {"limit": 100}}) } else { json!({}) },
             "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/proc/acpi", "/sys/firmware", "/proc/not/there"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }

@@ -71,6 +71,19 @@ impl CgroupHost {
                 .any(|(c, _)| c.iter().any(|c| c == "memory" || c == "cpu"))
     }
 
+    /// True when `memory`, `cpu`, … can be limited here at all.
+    pub fn has_controller(&self, name: &str) -> bool {
+        let on_v1 = self
+            .v1
+            .iter()
+            .any(|(controllers, _)| controllers.iter().any(|c| c == name));
+        let listed = |mount: &PathBuf| {
+            let list = read(&mount.join("cgroup.controllers")).unwrap_or_default();
+            list.split_whitespace().any(|c| c == name)
+        };
+        on_v1 || self.v2.as_ref().is_some_and(listed)
+    }
+
     /// The cgroup of a path such as `/amphipod-1234/podUID/ID`, below each hierarchy's mount.
     pub fn cgroup(&self, path: &str) -> Result<Cgroup, CgroupError> {
         let relative = Path::new(path.trim_start_matches('/'));
@@ -137,6 +150,7 @@ mod tests {
     fn hybrid_keeps_controllers_on_v1() {
         let host = CgroupHost::from_mountinfo(HYBRID);
         assert!(!host.is_v2());
+        assert!(host.has_controller("memory") && !host.has_controller("pids"));
         let cgroup = host.cgroup("/a/b").unwrap();
         assert_eq!(
             cgroup.v1_dir("cpuacct"),
