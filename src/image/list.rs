@@ -125,7 +125,10 @@ pub fn table(listed: &[Listed]) -> String {
             Cell::new(image.place),
         ]);
     }
-    table.to_string()
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
 }
 
 /// Bytes in the largest unit that leaves at least 1.
