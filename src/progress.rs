@@ -109,15 +109,21 @@ impl Task {
 pub fn complain(why: &anyhow::Error) {
     let mut stderr = std::io::stderr();
     // Where standard error is closed there is nobody left to tell.
-    let _ = writeln!(stderr, "amphipod: {}", explain(why.chain().map(ToString::to_string)));
+    let _ = writeln!(
+        stderr,
+        "amphipod: {}",
+        explain(why.chain().map(ToString::to_string))
+    );
 }
 
 /// Joins an error with its causes, leaving out those it quotes already.
 fn explain(chain: impl Iterator<Item = String>) -> String {
-    chain.fold(String::new(), |text, cause| match (text.is_empty(), text.contains(&cause)) {
-        (true, _) => cause,
-        (false, true) => text,
-        (false, false) => format!("{text}: {cause}"),
+    chain.fold(String::new(), |text, cause| {
+        match (text.is_empty(), text.contains(&cause)) {
+            (true, _) => cause,
+            (false, true) => text,
+            (false, false) => format!("{text}: {cause}"),
+        }
     })
 }
 
@@ -135,7 +141,13 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let tell = |chain: &[&str]| explain(chain.iter().map(|text| (*text).to_owned()));
-        assert_eq!(tell(&["cannot read x: not found", "not found"]), "cannot read x: not found");
-        assert_eq!(tell(&["cannot start", "cannot bind", "in use"]), "cannot start: cannot bind: in use");
+        assert_eq!(
+            tell(&["cannot read x: not found", "not found"]),
+            "cannot read x: not found"
+        );
+        assert_eq!(
+            tell(&["cannot start", "cannot bind", "in use"]),
+            "cannot start: cannot bind: in use"
+        );
     }
 }

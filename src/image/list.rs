@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use amphipod_node::images::{
-    Distribution, Endpoints, Image, ImageKind, Images, ImagesOptions, RegistryAuth, RegistryError,
+    Distribution, Endpoints, Image, ImageKind, ImageReference, Images, ImagesOptions, RegistryAuth,
+    RegistryError, media,
 };
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{ImageError, node_store};
 
@@ -14,8 +16,9 @@ use super::{ImageError, node_store};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub reference: String,
-    /// The digest; empty where only a tag is known.
+    /// The manifest's or index's digest.
     pub digest: String,
+    /// `native` or `wasm`; empty for an index in a registry.
     pub kind: &'static str,
     /// Compressed bytes; none where unknown.
     pub size: Option<u64>,
@@ -93,15 +96,41 @@ async fn from_registry(client: &Distribution, registry: &str) -> Result<Vec<List
             .ok()
             .and_then(|tags| tags.tags)
             .unwrap_or_default();
-        listed.extend(tags.iter().map(|tag| Listed {
-            reference: format!("{registry}/{name}:{tag}"),
-            digest: String::new(),
-            kind: "",
-            size: None,
-            place: "registry",
-        }));
+        for tag in tags {
+            let Ok(reference) = format!("{registry}/{name}:{tag}").parse::<ImageReference>() else {
+                continue;
+            };
+            let manifest = client.manifest(&reference, &tag, &anonymous).await?;
+            let (kind, size) = describe(&manifest.bytes);
+            let (reference, digest) = (reference.to_string(), manifest.digest.to_string());
+            listed.push(Listed {
+                reference,
+                digest,
+                kind,
+                size,
+                place: "registry",
+            });
+        }
     }
     Ok(listed)
+}
+
+/// Kind and compressed size as far as a manifest alone says them; an index says neither.
+fn describe(manifest: &[u8]) -> (&'static str, Option<u64>) {
+    let value: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let Some(layers) = value["layers"].as_array() else {
+        return ("", None);
+    };
+    let media_type = |part: &Value| part["mediaType"].as_str().unwrap_or_default().to_owned();
+    let wasm = media::is_wasm_config(&media_type(&value["config"]))
+        || layers
+            .iter()
+            .any(|layer| media::is_wasm_layer(&media_type(layer)));
+    let parts = std::iter::once(&value["config"]).chain(layers);
+    let size = parts
+        .filter_map(|part| part["size"].as_u64())
+        .fold(0, u64::saturating_add);
+    (if wasm { "wasm" } else { "native" }, Some(size))
 }
 
 /// The list as a table for people.
@@ -153,6 +182,25 @@ fn human_size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn manifests_tell_kind_and_size() {
+        let manifest = |kind: &str| {
+            format!(
+                r#"{{"config":{{"mediaType":"{kind}","size":2}},"layers":[{{"mediaType":"x","size":3}}]}}"#
+            )
+        };
+        assert_eq!(
+            describe(manifest(media::WASM_CONFIG).as_bytes()),
+            ("wasm", Some(5))
+        );
+        assert_eq!(
+            describe(manifest(media::OCI_CONFIG).as_bytes()),
+            ("native", Some(5))
+        );
+        assert_eq!(describe(br#"{"manifests":[]}"#), ("", None));
+        assert_eq!(describe(b"nonsense"), ("", None));
+    }
 
     #[test]
     fn sizes_for_people() {
