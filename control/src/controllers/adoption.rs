@@ -1,31 +1,24 @@
 //! Brings controller references in line with selectors: adopts orphans that match, releases children that no longer do.
 //!
 //! Shared by every controller that owns objects through labels; upstream's `ControllerRefManager`.
-use std::fmt::Debug;
 use std::sync::Arc;
 
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource, ResourceExt};
+use kube::ResourceExt;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::toolkit::owners::{Claim, claim, controller_reference};
 use crate::toolkit::selectors::Labels;
-use crate::toolkit::{StepError, Steps, patch};
+use crate::toolkit::{Kind, Objects, StepError, Steps, patch};
 
 /// An owner, and the APIs through which it and its children are reached.
 pub struct Adopter<'a, O, C> {
     pub owner: &'a O,
-    pub owners: Api<O>,
-    pub children: Api<C>,
+    pub owners: Objects<O>,
+    pub children: Objects<C>,
 }
 
-impl<O, C> Adopter<'_, O, C>
-where
-    O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    C: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-{
+impl<O: Kind, C: Kind> Adopter<'_, O, C> {
     /// Those of `candidates` that belong to the owner once references are adjusted.
     pub async fn claim(&self, selector: &Labels, candidates: Vec<Arc<C>>) -> Result<Vec<Arc<C>>, StepError> {
         let mut claimed = Vec::new();
@@ -75,8 +68,6 @@ where
             child.meta(),
             json!({"metadata": {"ownerReferences": json!(owners)}}),
         );
-        self.children
-            .patch(&child.name_any(), &PatchParams::default(), &Patch::Merge(body))
-            .await
+        self.children.merge(&child.name_any(), body).await
     }
 }

@@ -6,13 +6,13 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Config;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{ControllerOptions, endpoints, root_ca};
 use crate::toolkit::catalog::Catalog;
-use crate::toolkit::{EventSink, Informer, owners, pods};
+use crate::toolkit::{EventSink, Informer, Objects, owners, pods};
 
 /// Index of Pods and ReplicaSets: by managing controller, see [`owner_index`].
 pub const BY_OWNER: usize = 0;
@@ -84,7 +84,7 @@ impl Watches {
     pub fn run(&self, client: &Client, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
         macro_rules! follow_all {
             ($($cache:ident),*) => {$(
-                let api = Api::all(client.clone());
+                let api = Objects::all(client);
                 tasks.spawn(self.$cache.clone().run(api, Config::default(), shutdown.clone()));
             )*};
         }
@@ -103,9 +103,9 @@ impl Watches {
         tasks.spawn(
             self.root_cas
                 .clone()
-                .run(Api::all(client.clone()), cas, shutdown.clone()),
+                .run(Objects::all(client), cas, shutdown.clone()),
         );
-        let leases = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+        let leases = Objects::in_namespace(client, LEASE_NAMESPACE);
         tasks.spawn(
             self.leases
                 .clone()

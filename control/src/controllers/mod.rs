@@ -6,6 +6,7 @@ mod adoption;
 mod context;
 mod deployment;
 mod endpoints;
+mod event_ttl;
 mod expectations;
 mod garbage;
 mod namespace;
@@ -57,19 +58,16 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         root_ca::start(&context),
         namespace::start(&context),
         garbage::start(&context),
+        event_ttl::start(&context),
     ];
     controllers.extend(node::start(&context));
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
-    if shutdown
-        .run_until_cancelled(context.watches.synced())
-        .await
-        .is_none()
-    {
-        return;
-    }
-    for controller in controllers {
-        tasks.spawn(controller);
+    let synced = shutdown.run_until_cancelled(context.watches.synced()).await;
+    if synced.is_some() {
+        for controller in controllers {
+            tasks.spawn(controller);
+        }
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::ResourceExt;
 use kube::core::ObjectMeta;
-use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::Context;
 use super::service_account::is_active;
-use crate::toolkit::{ObjectKey, Outcome, Queue, StepError, Steps, patch, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, work};
 
 pub const NAME: &str = "kube-root-ca.crt";
 const FILE: &str = "ca.crt";
@@ -57,19 +56,15 @@ async fn reconcile(context: &Context, ca: &str, namespace: String) -> Result<Out
     ) {
         return Ok(Outcome::Done);
     }
-    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Objects<ConfigMap> = Objects::in_namespace(&context.client, &namespace);
     let data = BTreeMap::from([(FILE.to_owned(), ca.to_owned())]);
     let written = match context.watches.root_cas.get(&ObjectKey::new(&namespace, NAME)) {
         Some(existing) if existing.data.as_ref() == Some(&data) => return Ok(Outcome::Done),
         Some(existing) => {
             let body = patch::guarded(&existing.metadata, json!({"data": data}));
-            api.patch(NAME, &PatchParams::default(), &Patch::Merge(body))
-                .await
+            api.merge(NAME, body).await
         }
-        None => {
-            api.create(&PostParams::default(), &publication(&namespace, data))
-                .await
-        }
+        None => api.create(&publication(&namespace, data)).await,
     };
     match written.step(|| format!("publish the cluster CA in {namespace}")) {
         Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() => Err(error),

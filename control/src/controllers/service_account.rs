@@ -3,12 +3,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::PostParams;
+use kube::ResourceExt;
 use kube::core::ObjectMeta;
-use kube::{Api, ResourceExt};
 
 use super::context::Context;
-use crate::toolkit::{Change, ObjectKey, Outcome, Queue, StepError, Steps, work};
+use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Queue, StepError, Steps, work};
 
 const NAME: &str = "default";
 /// Namespaces furnished at once.
@@ -71,9 +70,9 @@ async fn reconcile(context: &Context, namespace: String) -> Result<Outcome, Step
         },
         ..Default::default()
     };
-    let api: Api<ServiceAccount> = Api::namespaced(context.client.clone(), &namespace);
+    let api: Objects<ServiceAccount> = Objects::in_namespace(&context.client, &namespace);
     match api
-        .create(&PostParams::default(), &account)
+        .create(&account)
         .await
         .step(|| format!("create ServiceAccount {namespace}/{NAME}"))
     {

@@ -2,11 +2,11 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use kube::{Client, ResourceExt};
+use serde_json::json;
 
-use crate::toolkit::{StepError, Steps, pods};
+use crate::toolkit::patch::to_value;
+use crate::toolkit::{Objects, StepError, Steps, pods};
 
 /// Assigns the Pod to the node (`pods/binding`); the uid keeps a successor of the same name from being bound instead.
 pub async fn bind(client: &Client, pod: &Pod, node: &str) -> Result<(), StepError> {
@@ -24,13 +24,10 @@ pub async fn bind(client: &Client, pod: &Pod, node: &str) -> Result<(), StepErro
             ..Default::default()
         },
     };
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let answer: Result<Value, kube::Error> = api
-        .create_subresource("binding", &name, &PostParams::default(), &binding)
-        .await;
-    answer
+    let api: Objects<Pod> = Objects::in_namespace(client, &namespace);
+    api.post("binding", &name, &to_value(&binding))
+        .await
         .step(|| format!("bind Pod {namespace}/{name} to {node}"))
-        .map(drop)
 }
 
 /// Sets `PodScheduled` to False with the reason and the message, unless it says so already.
@@ -62,9 +59,9 @@ pub async fn write_condition(
         "observedGeneration": pod.metadata.generation,
     });
     let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    let api: Objects<Pod> = Objects::in_namespace(client, &pod.namespace().unwrap_or_default());
     let name = pod.name_any();
-    api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
+    api.strategic_status(&name, patch)
         .await
         .step_opt(|| format!("write the PodScheduled condition of {name}"))
         .map(drop)

@@ -18,14 +18,14 @@ mod watch;
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
 use kube::runtime::watcher::Config;
-use kube::{Api, Client};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::toolkit::lock::lock;
-use crate::toolkit::{EventSink, Informer, ObjectKey, Recorder, pods};
+use crate::toolkit::{EventSink, Informer, ObjectKey, Objects, Recorder, pods};
 use ledger::Ledger;
 use queue::{SchedulingQueue, Ticket};
 use select::Choice;
@@ -70,7 +70,7 @@ impl Scheduler {
     }
 
     fn follow(&self, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
-        let (pods, nodes) = (Api::all(self.client.clone()), Api::all(self.client.clone()));
+        let (pods, nodes) = (Objects::all(&self.client), Objects::all(&self.client));
         tasks.spawn(self.pods.clone().run(pods, Config::default(), shutdown.clone()));
         tasks.spawn(self.nodes.clone().run(nodes, Config::default(), shutdown.clone()));
     }

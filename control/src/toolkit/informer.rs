@@ -4,19 +4,18 @@
 //! that vanished while the watch was broken is reported as deleted. Assumes: handlers only note what changed (they run
 //! on the watch task and must not block).
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Debug;
 use std::sync::{Arc, RwLock};
 
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::key::ObjectKey;
 use super::lock::{read, write};
+use super::raw::{Kind, Objects, Raw};
 
 /// How an object changed.
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ impl<K> Change<K> {
 /// A secondary index: the value under which an object can be found, if any.
 pub type IndexFn<K> = fn(&K) -> Option<String>;
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
-type Objects<K> = BTreeMap<String, Arc<K>>;
+type ByName<K> = BTreeMap<String, Arc<K>>;
 
 pub struct Informer<K> {
     cache: RwLock<Cache<K>>,
@@ -56,14 +55,11 @@ pub struct Informer<K> {
 }
 
 struct Cache<K> {
-    namespaces: HashMap<String, Objects<K>>,
+    namespaces: HashMap<String, ByName<K>>,
     indexes: Vec<(IndexFn<K>, HashMap<String, HashSet<ObjectKey>>)>,
 }
 
-impl<K: Resource> Informer<K>
-where
-    K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Kind> Informer<K> {
     /// An empty cache; `indexes` are queried by their position with [`Informer::indexed`].
     pub fn new(indexes: &[IndexFn<K>]) -> Arc<Self> {
         let indexes = indexes.iter().map(|index| (*index, HashMap::new())).collect();
@@ -128,8 +124,14 @@ where
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// Follows `api` until `shutdown`, starting over with backoff whenever the watch breaks.
-    pub async fn run(self: Arc<Self>, api: Api<K>, config: watcher::Config, shutdown: CancellationToken) {
+    /// Follows `objects` until `shutdown`, starting over with backoff whenever the watch breaks.
+    pub async fn run(
+        self: Arc<Self>,
+        objects: Objects<K>,
+        config: watcher::Config,
+        shutdown: CancellationToken,
+    ) {
+        let api = objects.into_raw();
         let url = api.resource_url().to_owned();
         let mut events = std::pin::pin!(watcher(api, config).default_backoff());
         let mut listed = HashSet::new();
@@ -139,18 +141,28 @@ where
                 Err(error) => tracing::debug!(%url, %error, "watch broke; starting it again"),
             }
         }
+        // Handlers usually hold what holds this cache: without them nothing keeps the client alive after the end.
+        write(&self.handlers).clear();
     }
 
-    fn apply(&self, event: watcher::Event<K>, listed: &mut HashSet<ObjectKey>) {
+    fn apply(&self, event: watcher::Event<Raw>, listed: &mut HashSet<ObjectKey>) {
         match event {
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(object) => {
                 listed.insert(ObjectKey::of(&object));
-                self.store(object);
+                self.take(object);
             }
             watcher::Event::InitDone => self.finish_list(std::mem::take(listed)),
-            watcher::Event::Apply(object) => self.store(object),
-            watcher::Event::Delete(object) => self.remove(&ObjectKey::of(&object), Some(object)),
+            watcher::Event::Apply(object) => self.take(object),
+            watcher::Event::Delete(object) => self.remove(&ObjectKey::of(&object), object.parse().ok()),
+        }
+    }
+
+    fn take(&self, object: Raw) {
+        let key = ObjectKey::of(&object);
+        match object.parse() {
+            Ok(object) => self.store(object),
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %key, %error, "an object was not understood"),
         }
     }
 
@@ -256,12 +268,11 @@ mod tests {
     use crate::toolkit::lock::lock;
     use crate::toolkit::pods;
 
-    fn pod(name: &str, uid: &str, version: &str, node: &str) -> Pod {
-        serde_json::from_value(json!({
+    fn pod(name: &str, uid: &str, version: &str, node: &str) -> Raw {
+        Raw::from(json!({
             "metadata": {"namespace": "n", "name": name, "uid": uid, "resourceVersion": version},
             "spec": {"nodeName": node, "containers": []}
         }))
-        .expect("a pod")
     }
 
     fn recorded() -> (Arc<Informer<Pod>>, Arc<Mutex<Vec<String>>>) {
@@ -279,7 +290,7 @@ mod tests {
         (informer, log)
     }
 
-    fn replay(informer: &Informer<Pod>, events: Vec<watcher::Event<Pod>>) {
+    fn replay(informer: &Informer<Pod>, events: Vec<watcher::Event<Raw>>) {
         let mut listed = HashSet::new();
         for event in events {
             informer.apply(event, &mut listed);

@@ -1,7 +1,15 @@
-//! The control plane as its clients meet it: in-process, over HTTPS, and after being killed.
+//! The control plane as its clients meet it: in-process, over HTTPS, and after being killed; and what its scheduler and
+//! controllers make of what clients ask for.
+mod cluster;
+mod deployments;
+mod endpoints;
+mod garbage;
 mod https;
+mod namespaces;
+mod nodes;
 mod objects;
 mod paging;
 mod plane;
+mod scheduling;
 mod services;
 mod watching;

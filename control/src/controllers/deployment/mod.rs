@@ -18,13 +18,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use super::adoption::Adopter;
 use super::context::{BY_OWNER, Context, Watches, orphans_in};
 use crate::toolkit::selectors::Labels;
-use crate::toolkit::{ObjectKey, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
 use new_set::Create;
 use rollout::Rollout;
 use spec::Strategy;
@@ -226,17 +225,17 @@ impl Controller {
         };
         let name = deployment.name_any();
         self.deployments(deployment)
-            .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .merge_status(&name, patch)
             .await
             .step_opt(|| format!("write the status of Deployment {name}"))
             .map(drop)
     }
 
-    fn deployments(&self, deployment: &Deployment) -> Api<Deployment> {
-        Api::namespaced(self.client.clone(), &deployment.namespace().unwrap_or_default())
+    fn deployments(&self, deployment: &Deployment) -> Objects<Deployment> {
+        Objects::in_namespace(&self.client, &deployment.namespace().unwrap_or_default())
     }
 
-    fn sets(&self, deployment: &Deployment) -> Api<ReplicaSet> {
-        Api::namespaced(self.client.clone(), &deployment.namespace().unwrap_or_default())
+    fn sets(&self, deployment: &Deployment) -> Objects<ReplicaSet> {
+        Objects::in_namespace(&self.client, &deployment.namespace().unwrap_or_default())
     }
 }

@@ -2,7 +2,6 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::rollout::Rollout;
@@ -45,10 +44,7 @@ impl Controller {
         if set.annotations() != &wanted || has_min_ready != min_ready {
             let body = json!({"metadata": {"annotations": wanted}, "spec": {"minReadySeconds": min_ready}});
             let body = patch::guarded(&set.metadata, body);
-            let updated = self
-                .sets(&rollout.deployment)
-                .patch(&name, &PatchParams::default(), &Patch::Merge(body))
-                .await;
+            let updated = self.sets(&rollout.deployment).merge(&name, body).await;
             let updated = updated.step(|| format!("update ReplicaSet {name}"))?;
             current = updated.metadata.clone();
             rollout.update(updated);
@@ -70,10 +66,7 @@ impl Controller {
         let size = rolling::new_size(&rollout.deployment, &rollout.all(), 0);
         set.spec.get_or_insert_default().replicas = Some(size);
         let name = set.name_any();
-        let created = self
-            .sets(&rollout.deployment)
-            .create(&PostParams::default(), &set)
-            .await;
+        let created = self.sets(&rollout.deployment).create(&set).await;
         match created.step(|| format!("create ReplicaSet {name}")) {
             Ok(created) => {
                 rollout.add_new(created);
@@ -156,10 +149,7 @@ impl Controller {
         let body = json!({"metadata": {"annotations": {revision::REVISION: revision.to_string()}}});
         let body = patch::guarded(&rollout.deployment.metadata, body);
         let name = rollout.deployment.name_any();
-        let updated = self
-            .deployments(&rollout.deployment)
-            .patch_status(&name, &PatchParams::default(), &Patch::Merge(body))
-            .await;
+        let updated = self.deployments(&rollout.deployment).merge_status(&name, body).await;
         rollout.deployment.metadata = updated
             .step(|| format!("write the revision of Deployment {name}"))?
             .metadata;

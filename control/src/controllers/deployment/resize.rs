@@ -1,7 +1,7 @@
 //! Writes sizes of ReplicaSets and deletes those no longer needed.
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 
 use super::rolling::Resize;
@@ -49,10 +49,7 @@ impl Controller {
         let body = json!({"metadata": {"annotations": annotations}, "spec": {"replicas": size}});
         let body = patch::guarded(&set.metadata, body);
         let name = set.name_any();
-        let updated = self
-            .sets(&rollout.deployment)
-            .patch(&name, &PatchParams::default(), &Patch::Merge(body))
-            .await;
+        let updated = self.sets(&rollout.deployment).merge(&name, body).await;
         rollout.update(updated.step(|| format!("scale ReplicaSet {name} to {size}"))?);
         Ok(())
     }

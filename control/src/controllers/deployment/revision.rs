@@ -212,7 +212,7 @@ mod tests {
                 set.annotations()[DESIRED_REPLICAS].as_str(),
                 set.annotations()[MAX_REPLICAS].as_str()
             ),
-            ("10", "11")
+            ("10", "10")
         );
         assert!(has_template_of(&set, &deployment));
         assert_eq!(find_new(&deployment, &[std::sync::Arc::new(set)]), Some(0));

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Client, Resource, ResourceExt};
 
 use super::context::{Context, Watches};
-use crate::toolkit::{ObjectKey, Outcome, Queue, Recorder, StepError, Steps, patch, selectors, work};
+use crate::toolkit::{
+    Kind, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, selectors, work,
+};
 use backends::{Backend, Zones};
 pub use handlers::service_index;
 
@@ -100,10 +102,10 @@ impl Controller {
     async fn write_slices(&self, service: &Service, backends: &[Backend]) -> Result<(), StepError> {
         let existing = self.slices_of(&ObjectKey::of(service));
         let plan = slices::plan(service, backends, &existing);
-        let api: Api<EndpointSlice> = self.api(&service.namespace().unwrap_or_default());
+        let api: Objects<EndpointSlice> = self.api(&service.namespace().unwrap_or_default());
         for slice in plan.create {
             let name = slice.name_any();
-            api.create(&PostParams::default(), &slice)
+            api.create(&slice)
                 .await
                 .step(|| format!("create EndpointSlice {name}"))?;
         }
@@ -118,13 +120,13 @@ impl Controller {
 
     async fn write_legacy(&self, service: &Service, backends: &[Backend]) -> Result<(), StepError> {
         let key = ObjectKey::of(service);
-        let api: Api<Endpoints> = self.api(&key.namespace);
+        let api: Objects<Endpoints> = self.api(&key.namespace);
         let existing = self.watches.endpoints.get(&key);
         let wanted = legacy::endpoints(service, backends, existing.as_deref());
         match existing {
             Some(existing) => change(&api, existing.as_ref(), &wanted).await,
             None => api
-                .create(&PostParams::default(), &wanted)
+                .create(&wanted)
                 .await
                 .step(|| format!("create Endpoints {key}"))
                 .map(drop),
@@ -133,7 +135,7 @@ impl Controller {
 
     /// The Service is gone: so is everything made for it.
     async fn remove_all(&self, key: &ObjectKey) -> Result<(), StepError> {
-        let slices: Api<EndpointSlice> = self.api(&key.namespace);
+        let slices: Objects<EndpointSlice> = self.api(&key.namespace);
         for slice in self.slices_of(key) {
             delete(&slices, slice.as_ref()).await?;
         }
@@ -155,33 +157,27 @@ impl Controller {
         slices
     }
 
-    fn api<K>(&self, namespace: &str) -> Api<K>
+    fn api<K: Kind>(&self, namespace: &str) -> Objects<K>
     where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     {
-        Api::namespaced(self.client.clone(), namespace)
+        Objects::in_namespace(&self.client, namespace)
     }
 }
 
-async fn change<K>(api: &Api<K>, old: &K, new: &K) -> Result<(), StepError>
-where
-    K: Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
-{
+async fn change<K: Kind>(api: &Objects<K>, old: &K, new: &K) -> Result<(), StepError> {
     let Some(body) = patch::difference(&patch::to_value(old), &patch::to_value(new)) else {
         return Ok(());
     };
     let name = old.name_any();
-    let body = Patch::Merge(patch::guarded(old.meta(), body));
-    api.patch(&name, &PatchParams::default(), &body)
+    let body = patch::guarded(old.meta(), body);
+    api.merge(&name, body)
         .await
         .step(|| format!("update the endpoints in {name}"))
         .map(drop)
 }
 
-async fn delete<K>(api: &Api<K>, object: &K) -> Result<(), StepError>
-where
-    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
+async fn delete<K: Kind>(api: &Objects<K>, object: &K) -> Result<(), StepError> {
     let name = object.name_any();
     let params = DeleteParams::default().preconditions(Preconditions {
         uid: object.uid(),

@@ -309,7 +309,7 @@ mod tests {
             (1, vec![1]),
             (150, vec![50, 100]),
             (250, vec![50, 100, 100]),
-            (100, vec![100]),
+            (100, vec![50, 50]),
             (0, vec![0]),
         ];
         for (count, expected) in steps {

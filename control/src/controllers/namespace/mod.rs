@@ -9,14 +9,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::discovery::ApiResource;
-use kube::{Api, ResourceExt};
-use serde_json::json;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, PostParams};
 
 use super::context::Context;
 use crate::toolkit::catalog::Served;
-use crate::toolkit::{ObjectKey, Outcome, Queue, StepError, Steps, patch, pods, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, pods, work};
 use conditions::Leftovers;
 
 /// Namespaces emptied at once (upstream's default).
@@ -174,8 +172,8 @@ async fn write_status(
         return Ok(());
     };
     let name = namespace.name_any();
-    let api: Api<Namespace> = Api::all(context.client.clone());
-    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(body))
+    let api: Objects<Namespace> = Objects::all(&context.client);
+    api.merge_status(&name, body)
         .await
         .step_opt(|| format!("write the conditions of namespace {name}"))
         .map(drop)
@@ -183,8 +181,7 @@ async fn write_status(
 
 /// Removes our finalizer through `namespaces/finalize`; the API then removes the namespace itself.
 async fn finalize(context: &Context, name: &str) -> Result<(), StepError> {
-    let namespaces = ApiResource::erase::<Namespace>(&());
-    let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &namespaces);
+    let api = Objects::<Namespace>::all(&context.client).into_raw();
     // Read anew, and as raw JSON: this is a replacement, and must lose nothing.
     let Some(mut namespace) = api
         .get_opt(name)
@@ -193,15 +190,9 @@ async fn finalize(context: &Context, name: &str) -> Result<(), StepError> {
     else {
         return Ok(());
     };
-    let kept: Vec<String> = namespace.data["spec"]["finalizers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|finalizer| finalizer.as_str())
-        .filter(|finalizer| *finalizer != FINALIZER)
-        .map(str::to_owned)
-        .collect();
-    namespace.data["spec"]["finalizers"] = json!(kept);
+    if let Some(finalizers) = namespace.value_mut()["spec"]["finalizers"].as_array_mut() {
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+    }
     api.replace_subresource("finalize", name, &PostParams::default(), &namespace)
         .await
         .step_opt(|| format!("finalize namespace {name}"))

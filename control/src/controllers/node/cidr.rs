@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde_json::json;
 
 use crate::controllers::context::Context;
 use crate::toolkit::lock::lock;
-use crate::toolkit::{Change, ObjectKey, Outcome, Queue, Recorder, StepError, Steps, patch, work};
+use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, work};
 
 /// Prefix of a node's slice (upstream's defaults): 254 Pods.
 const IPV4_PREFIX: u8 = 24;
@@ -85,10 +84,8 @@ impl Controller {
         };
         let body = json!({"spec": {"podCIDR": slice, "podCIDRs": [slice]}});
         let body = patch::guarded(&node.metadata, body);
-        let api: Api<Node> = Api::all(self.context.client.clone());
-        let written = api
-            .patch(&name, &PatchParams::default(), &Patch::Merge(body))
-            .await;
+        let api: Objects<Node> = Objects::all(&self.context.client);
+        let written = api.merge(&name, body).await;
         written
             .step_opt(|| format!("give node {name} the addresses {slice}"))
             .map(|_| Outcome::Done)

@@ -2,12 +2,11 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::toolkit::{StepError, Steps, pods};
+use crate::toolkit::{Objects, StepError, Steps, pods};
 
 /// Sets `DisruptionTarget` on the Pod, and its phase when it cannot end by itself any more.
 pub async fn mark(
@@ -46,9 +45,9 @@ fn condition(pod: &Pod, type_: &str, status: &str, reason: &str, message: &str) 
 
 async fn write(client: &Client, pod: &Pod, status: Value) -> Result<(), StepError> {
     let name = pod.name_any();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let body = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
-    api.patch_status(&name, &PatchParams::default(), &body)
+    let api: Objects<Pod> = Objects::in_namespace(client, &pod.namespace().unwrap_or_default());
+    let body = json!({"metadata": {"uid": pod.uid()}, "status": status});
+    api.strategic_status(&name, body)
         .await
         .step_opt(|| format!("write the conditions of Pod {name}"))
         .map(drop)

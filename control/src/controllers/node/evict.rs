@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
 use super::disruption;
 use crate::controllers::context::{BY_NODE, Context};
 use crate::toolkit::lock::lock;
-use crate::toolkit::{Change, ObjectKey, Outcome, Queue, Recorder, StepError, Steps, pods, taints, work};
+use crate::toolkit::{
+    Change, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, pods, taints, work,
+};
 
 /// Pods evicted at once.
 const WORKERS: usize = 8;
@@ -154,7 +156,7 @@ impl Controller {
             false,
         )
         .await?;
-        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        let api: Objects<Pod> = Objects::in_namespace(&self.context.client, &key.namespace);
         let this_one = Preconditions {
             uid: pod.uid(),
             resource_version: None,

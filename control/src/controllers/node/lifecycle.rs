@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -18,7 +17,7 @@ use super::{disruption, taint};
 use crate::controllers::context::{BY_NODE, Context, LEASE_NAMESPACE};
 use crate::toolkit::lock::lock;
 use crate::toolkit::{
-    Change, ObjectKey, Outcome, Queue, Recorder, StepError, Steps, patch, pods, taints, work,
+    Change, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, pods, taints, work,
 };
 
 /// Nodes judged at once.
@@ -123,10 +122,7 @@ impl Controller {
             return Ok(node.clone());
         };
         let name = node.name_any();
-        let written = self
-            .nodes()
-            .patch_status(&name, &PatchParams::default(), &Patch::Merge(body))
-            .await;
+        let written = self.nodes().merge_status(&name, body).await;
         let written = written.step(|| format!("mark node {name} as silent"))?;
         tracing::warn!(node = name, "the node stopped reporting");
         self.events.normal(
@@ -151,10 +147,7 @@ impl Controller {
         }
         let name = node.name_any();
         let body = patch::guarded(&node.metadata, json!({"spec": {"taints": wanted}}));
-        let written = self
-            .nodes()
-            .patch(&name, &PatchParams::default(), &Patch::Merge(body))
-            .await;
+        let written = self.nodes().merge(&name, body).await;
         written.step_opt(|| format!("taint node {name}")).map(drop)
     }
 
@@ -170,7 +163,7 @@ impl Controller {
         Ok(())
     }
 
-    fn nodes(&self) -> Api<Node> {
-        Api::all(self.context.client.clone())
+    fn nodes(&self) -> Objects<Node> {
+        Objects::all(&self.context.client)
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt};
 
 use super::disruption;
 use crate::controllers::context::{BY_NODE, Context};
-use crate::toolkit::{Change, ObjectKey, Outcome, Queue, StepError, Steps, pods, work};
+use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Queue, StepError, Steps, pods, work};
 
 /// How long a node must be missing: it may be registering anew (upstream's quarantine).
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -69,7 +69,7 @@ async fn is_gone(context: &Context, node: &str) -> Result<bool, StepError> {
     if context.watches.nodes.get(&ObjectKey::cluster(node)).is_some() {
         return Ok(false);
     }
-    let api: Api<Node> = Api::all(context.client.clone());
+    let api: Objects<Node> = Objects::all(&context.client);
     Ok(api
         .get_opt(node)
         .await
@@ -78,7 +78,7 @@ async fn is_gone(context: &Context, node: &str) -> Result<bool, StepError> {
 }
 
 async fn delete(context: &Context, key: &ObjectKey, pod: &Pod) -> Result<(), StepError> {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+    let api: Objects<Pod> = Objects::in_namespace(&context.client, &key.namespace);
     let this_one = Preconditions {
         uid: pod.uid(),
         resource_version: None,

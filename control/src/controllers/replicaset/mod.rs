@@ -14,13 +14,12 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use super::adoption::Adopter;
 use super::context::{BY_OWNER, Context, Watches, orphans_in};
 use super::expectations::Expectations;
-use crate::toolkit::{ObjectKey, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
 
 /// ReplicaSets reconciled at once (upstream's default).
 const WORKERS: usize = 5;
@@ -114,22 +113,22 @@ impl Controller {
         };
         let name = set.metadata.name.as_deref().unwrap_or_default();
         self.sets(set)
-            .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+            .merge_status(name, patch)
             .await
             .step_opt(|| format!("write the status of ReplicaSet {name}"))
             .map(drop)
     }
 
-    fn sets(&self, set: &ReplicaSet) -> Api<ReplicaSet> {
-        Api::namespaced(
-            self.client.clone(),
+    fn sets(&self, set: &ReplicaSet) -> Objects<ReplicaSet> {
+        Objects::in_namespace(
+            &self.client,
             set.metadata.namespace.as_deref().unwrap_or_default(),
         )
     }
 
-    fn pods(&self, set: &ReplicaSet) -> Api<Pod> {
-        Api::namespaced(
-            self.client.clone(),
+    fn pods(&self, set: &ReplicaSet) -> Objects<Pod> {
+        Objects::in_namespace(
+            &self.client,
             set.metadata.namespace.as_deref().unwrap_or_default(),
         )
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 
 use super::{Controller, rank};
 use crate::controllers::context::BY_OWNER;
@@ -78,7 +78,7 @@ impl Controller {
         let pod = pod_template::pod(template, &key.namespace, &key.name, controller_reference(set));
         match self
             .pods(set)
-            .create(&PostParams::default(), &pod)
+            .create(&pod)
             .await
             .step(|| format!("create a Pod of {key}"))
         {

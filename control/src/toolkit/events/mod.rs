@@ -6,12 +6,12 @@ mod correlate;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::raw::Objects;
 use correlate::{Correlator, Verdict};
 
 /// Events waiting to be written; beyond it the newest are dropped (client-go's watch queue holds as many).
@@ -124,23 +124,20 @@ async fn write(
     verdict: Verdict,
     now: Timestamp,
 ) -> Result<(), kube::Error> {
-    let api: Api<Event> = Api::namespaced(client.clone(), namespace_of(&occurrence.about));
+    let api: Objects<Event> = Objects::in_namespace(client, namespace_of(&occurrence.about));
     let (name, message) = match verdict {
         Verdict::Drop => return Ok(()),
         Verdict::Create { name, message } => (name, message),
         Verdict::Count { name, count, message } => {
             let patch = json!({"count": count, "lastTimestamp": Time(now), "message": message});
-            match api
-                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-            {
+            match api.merge(&name, patch).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => (name, message),
                 result => return result.map(drop),
             }
         }
     };
     let event = event(occurrence, name, message, now);
-    match api.create(&PostParams::default(), &event).await {
+    match api.create(&event).await {
         Ok(_) => Ok(()),
         Err(error) => {
             correlator.forget(occurrence);

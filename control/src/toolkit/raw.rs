@@ -1,0 +1,202 @@
+//! Any object as the JSON the API sent, and typed calls on top of it.
+//!
+//! `kube`'s typed client is generic down to the parser: each kind would be compiled once for lists, once for watch events
+//! and once for answers. Here the transport is compiled once, and each kind only converts from JSON. It also keeps one
+//! malformed object from breaking the watch of all others.
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{DynamicResourceScope, ObjectMeta};
+use kube::discovery::ApiResource;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::patch::to_value;
+
+/// A kind of object that can be read from JSON and written to it.
+pub trait Kind:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static
+{
+}
+
+/// An object as it came.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Only what the watch itself needs: name, namespace, uid, resourceVersion.
+    meta: ObjectMeta,
+    value: Value,
+}
+
+impl Raw {
+    /// The object as its type; the error names what does not fit.
+    pub fn parse<K: DeserializeOwned>(self) -> Result<K, serde_json::Error> {
+        serde_json::from_value(self.value)
+    }
+
+    pub fn value_mut(&mut self) -> &mut Value {
+        &mut self.value
+    }
+}
+
+impl From<Value> for Raw {
+    fn from(value: Value) -> Self {
+        let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
+        let meta = ObjectMeta {
+            name: text("name"),
+            namespace: text("namespace"),
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            ..Default::default()
+        };
+        Self { meta, value }
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl Serialize for Raw {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl Resource for Raw {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.api_version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+/// The objects of one kind, in one namespace or everywhere.
+pub struct Objects<K> {
+    api: Api<Raw>,
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> Objects<K> {
+    /// Of a cluster-scoped kind, or of all namespaces.
+    pub fn all(client: &Client) -> Self {
+        Self {
+            api: Api::all_with(client.clone(), &ApiResource::erase::<K>(&())),
+            kind: PhantomData,
+        }
+    }
+
+    pub fn in_namespace(client: &Client, namespace: &str) -> Self
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        Self {
+            api: Api::namespaced_with(client.clone(), namespace, &resource),
+            kind: PhantomData,
+        }
+    }
+
+    /// The untyped API, for watches.
+    pub fn into_raw(self) -> Api<Raw> {
+        self.api
+    }
+
+    pub async fn get_opt(&self, name: &str) -> Result<Option<K>, kube::Error> {
+        self.api.get_opt(name).await?.map(parse).transpose()
+    }
+
+    /// One page of a list, and the token of the next.
+    pub async fn list(&self, page: &ListParams) -> Result<(Vec<K>, Option<String>), kube::Error> {
+        let list = self.api.list(page).await?;
+        let next = list.metadata.continue_.filter(|token| !token.is_empty());
+        Ok((list.items.into_iter().map(parse).collect::<Result<_, _>>()?, next))
+    }
+
+    pub async fn create(&self, object: &K) -> Result<K, kube::Error> {
+        parse(
+            self.api
+                .create(&PostParams::default(), &Raw::from(to_value(object)))
+                .await?,
+        )
+    }
+
+    /// A JSON merge patch.
+    pub async fn merge(&self, name: &str, body: Value) -> Result<K, kube::Error> {
+        parse(
+            self.api
+                .patch(name, &PatchParams::default(), &Patch::Merge(body))
+                .await?,
+        )
+    }
+
+    /// A JSON merge patch of the status.
+    pub async fn merge_status(&self, name: &str, body: Value) -> Result<K, kube::Error> {
+        parse(
+            self.api
+                .patch_status(name, &PatchParams::default(), &Patch::Merge(body))
+                .await?,
+        )
+    }
+
+    /// A strategic merge patch of the status: lists merge by their keys.
+    pub async fn strategic_status(&self, name: &str, body: Value) -> Result<(), kube::Error> {
+        self.api
+            .patch_status(name, &PatchParams::default(), &Patch::Strategic(body))
+            .await
+            .map(drop)
+    }
+
+    pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<(), kube::Error> {
+        self.api.delete(name, params).await.map(drop)
+    }
+
+    /// Posts to a subresource whose answer says no more than that it worked.
+    pub async fn post(&self, subresource: &str, name: &str, body: &Value) -> Result<(), kube::Error> {
+        let answer: Result<Value, kube::Error> = self
+            .api
+            .create_subresource(subresource, name, &PostParams::default(), body)
+            .await;
+        answer.map(drop)
+    }
+}
+
+fn parse<K: DeserializeOwned>(raw: Raw) -> Result<K, kube::Error> {
+    raw.parse().map_err(kube::Error::SerdeError)
+}
