@@ -67,6 +67,11 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
 
     /// Adds the key after a wait that grows with its failures.
     pub fn retry(&self, key: T) {
+        self.retry_within(key, BACKOFF_MAX);
+    }
+
+    /// As [`Queue::retry`], but after `longest` at most.
+    pub fn retry_within(&self, key: T, longest: Duration) {
         let delay = {
             let mut state = lock(&self.state);
             let failures = state.failures.entry(key.clone()).or_insert(0);
@@ -74,7 +79,7 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
             *failures = failures.saturating_add(1);
             delay
         };
-        self.add_after(key, delay);
+        self.add_after(key, delay.min(longest));
     }
 
     /// Forgets the failures of a key that succeeded.

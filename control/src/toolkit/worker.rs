@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::StepError;
 use super::queue::Queue;
 
+/// Longest time between two looks at what cannot be watched: short enough for a person who waits for it.
+const POLL_MAX: Duration = Duration::from_secs(3);
+
 /// What a reconcile asks for after it succeeded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -56,7 +59,7 @@ where
             queue.forget(&key);
             queue.add_after(key.clone(), delay);
         }
-        Ok(Outcome::Poll) => queue.retry(key.clone()),
+        Ok(Outcome::Poll) => queue.retry_within(key.clone(), POLL_MAX),
         Err(error) => {
             // A cache that is behind shows as one of these; the next try sees more.
             if error.is_conflict() || error.is_already_exists() || error.is_namespace_terminating() {

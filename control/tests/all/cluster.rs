@@ -30,7 +30,11 @@ impl Cluster {
     pub async fn start() -> Self {
         let plane = Plane::start().await;
         let client = plane.client();
-        Self { plane, client, stop: CancellationToken::new() }
+        Self {
+            plane,
+            client,
+            stop: CancellationToken::new(),
+        }
     }
 
     /// A cluster with one node on which every Pod becomes ready.
