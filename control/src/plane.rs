@@ -122,7 +122,7 @@ impl ControlPlane {
             &options.data_dir.join("pki"),
             &sans(&options, cluster_ip),
         )?);
-        let acceptor = serve::tls(&pki)?;
+        let tls = serve::tls(&pki)?;
         let (listener, local_addr) = bind(options.listen, "--listen").await?;
         let registry = match &options.registry {
             Some(registry) => Some((bind(registry.listen, "--registry").await?, registry.dir.clone())),
@@ -138,12 +138,9 @@ impl ControlPlane {
             .tasks
             .spawn(store::run_compactor(store, server.stop.clone()));
         let router = api::router(api);
-        server.tasks.spawn(serve::run(
-            listener,
-            acceptor,
-            router.clone(),
-            server.stop.clone(),
-        ));
+        server
+            .tasks
+            .spawn(serve::run(listener, tls, router.clone(), server.stop.clone()));
 
         let registry_addr = registry.map(|((listener, address), dir)| {
             server

@@ -16,6 +16,7 @@ use crate::kinds::conduct::{Departure, pod_grace};
 use crate::kinds::{FieldError, Kind, mark_deleted};
 use crate::store::{Txn, TxnOutcome};
 use axum::response::Response;
+use futures::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -23,6 +24,8 @@ use std::sync::Arc;
 
 /// How often a deletion tries again after losing a race.
 const RETRIES: usize = 8;
+/// Deletions of one `deletecollection` under way at once: they share commits.
+const AT_ONCE: usize = 32;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -77,15 +80,24 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
 pub async fn collection(call: &Call, style: Style) -> Result<Response> {
     let options = options(call)?;
     let page = list::page(call).await?;
-    for object in &page.objects {
-        let name = object.key.rsplit('/').next().unwrap_or_default();
-        match delete(call, name, &options).await {
-            Ok(_) => {}
-            Err(error) if error.code == StatusCode::NOT_FOUND => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let names = page
+        .objects
+        .iter()
+        .map(|object| object.key.rsplit('/').next().unwrap_or_default().to_owned());
+    stream::iter(names.collect::<Vec<_>>())
+        .map(|name| remove_listed(call, name, &options))
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
     list::answer(call, style, page)
+}
+
+/// What is gone by then is as good as deleted.
+async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<()> {
+    match delete(call, &name, options).await {
+        Err(error) if error.code != StatusCode::NOT_FOUND => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// An eviction is a deletion with the options in its body.

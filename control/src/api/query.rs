@@ -21,7 +21,7 @@ pub enum VersionMatch {
     NotOlderThan,
 }
 
-/// Key-value pairs of the query, the last of a name winning (as upstream takes the first, see [`Query::get`]).
+/// Key-value pairs of the query, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 

@@ -3,6 +3,7 @@
 //! Flow per connection: TLS handshake (client certificate optional) → identity → HTTP/1.1 or h2 until either side
 //! ends or shutdown drains it. Limits keep one connection from hurting the others.
 use crate::auth::Identity;
+use crate::auth::client_cert::ClientCertificates;
 use crate::auth::pki::Pki;
 use axum::Router;
 use axum::body::Body;
@@ -13,18 +14,17 @@ use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// Connections at once; further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 8192;
+const CONNECTIONS: usize = 16_384;
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take.
@@ -36,7 +36,7 @@ const PENDING_RESETS: usize = 64;
 /// Streams that we had to reset before the connection is ended (CVE-2025-8671).
 const LOCAL_RESETS: usize = 512;
 /// Header bytes of one request, CONTINUATION frames included.
-const HEADER_BYTES: u32 = 64 << 10;
+const HEADER_BYTES: u32 = 128 << 10;
 /// How often a silent h2 client is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(20);
@@ -45,46 +45,49 @@ const PING_WITHIN: Duration = Duration::from_secs(20);
 #[error("the serving certificate cannot be used: {0}")]
 pub struct TlsError(String);
 
-/// What the listener needs to shake hands.
-pub fn tls(pki: &Pki) -> Result<TlsAcceptor, TlsError> {
+/// What the listener needs to shake hands and to tell clients apart.
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    clients: Arc<ClientCertificates>,
+}
+
+pub fn tls(pki: &Pki) -> Result<Tls, TlsError> {
     let bad = |e: &dyn std::fmt::Display| TlsError(e.to_string());
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).map_err(|e| bad(&e))?)
         .map_err(|e| bad(&e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| bad(&e))?;
+    let clients = Arc::new(ClientCertificates::new(roots, provider.clone()).map_err(TlsError)?);
     let serving = pki.serving();
     let chain = vec![CertificateDer::from_pem_slice(serving.cert_pem.as_bytes()).map_err(|e| bad(&e))?];
     let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes()).map_err(|e| bad(&e))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| bad(&e))?
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(clients.clone())
         .with_single_cert(chain, key)
         .map_err(|e| bad(&e))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Tls {
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        clients,
+    })
 }
 
 /// Accepts until `shutdown`, then waits for the connections to drain.
-pub async fn run(listener: TcpListener, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+pub async fn run(listener: TcpListener, tls: Tls, router: Router, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            break;
-        };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((tcp, _)) => {
-                let connection = connection(tcp, acceptor.clone(), router.clone(), shutdown.clone());
+            Ok((tcp, place)) => {
+                let connection = connection(tcp, tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -101,21 +104,36 @@ pub async fn run(listener: TcpListener, acceptor: TlsAcceptor, router: Router, s
     connections.wait().await;
 }
 
+/// A connection, and its place among those that may be open.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (tcp, _) = listener.accept().await?;
+    Ok((tcp, place))
+}
+
 /// After running out of file descriptors, so that the loop does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: CancellationToken) {
     // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
     let _ = tcp.set_nodelay(true);
-    let tls = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(tcp)).await {
-        Ok(Ok(tls)) => tls,
+    let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, tls.acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let certificates = tls.get_ref().1.peer_certificates();
-    let identity = certificates
-        .and_then(|chain| chain.first())
-        .and_then(|der| Identity::from_certificate(der));
+    let identity = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| tls.clients.identify(chain));
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
@@ -123,7 +141,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, router: Router, shutd
         router.clone().oneshot(request.map(Body::new))
     });
     let http = http();
-    let serving = http.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

@@ -55,6 +55,24 @@ async fn others_are_not() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_another_authority_is_nobodys() {
+    let (plane, other) = (Plane::start().await, Plane::start().await);
+    let server = format!("https://{}", plane.control.local_addr());
+    let request = CertRequest::client("admin", "system:masters");
+    let text = other.control.pki().kubeconfig("test", &server, &request).unwrap();
+    let mut kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
+    if let Some(cluster) = &mut kubeconfig.clusters[0].cluster {
+        cluster.certificate_authority_data = None;
+        cluster.insecure_skip_tls_verify = Some(true);
+    }
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    let namespaces: Api<Namespace> = Api::all(Client::try_from(config).unwrap());
+    assert_eq!(code(namespaces.list(&Default::default()).await.unwrap_err()), 401);
+}
+
+#[tokio::test]
 async fn a_node_writes_itself_and_no_other() {
     let plane = Plane::start().await;
     let node = client(&plane, &CertRequest::node("n1", vec![])).await;

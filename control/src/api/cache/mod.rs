@@ -93,12 +93,7 @@ impl Cache {
                 }
             }
         }
-        self.close();
-    }
-
-    /// Ends every watch; the clients come back when the server does.
-    pub fn close(&self) {
-        self.resources.values().for_each(|resource| resource.close());
+        self.resources.values().for_each(|resource| resource.stop());
     }
 
     async fn follow(&self) -> WatchError {
@@ -119,7 +114,7 @@ impl Cache {
         match error {
             WatchError::Lagged => {}
             WatchError::Compacted { .. } => {
-                self.close();
+                self.resources.values().for_each(|resource| resource.close());
                 if let Err(error) = self.reload().await {
                     tracing::error!(%error, "the watch cache cannot read the store");
                 }

@@ -31,6 +31,8 @@ struct State {
     /// The revision of the last change.
     changed: Revision,
     watchers: Vec<Watcher>,
+    /// The server is stopping: new watches end at once.
+    stopped: bool,
 }
 
 struct Watcher {
@@ -65,6 +67,7 @@ impl Resource {
             recent_after: revision,
             changed: revision,
             watchers: Vec::new(),
+            stopped: false,
         };
         Resource {
             kind,
@@ -97,11 +100,13 @@ impl Resource {
         };
         let (queue, events) = mpsc::channel(WATCHER_QUEUE);
         state.watchers.retain(|watcher| !watcher.queue.is_closed());
-        state.watchers.push(Watcher {
-            prefix,
-            filter,
-            queue,
-        });
+        if !state.stopped {
+            state.watchers.push(Watcher {
+                prefix,
+                filter,
+                queue,
+            });
+        }
         Some(Subscription {
             initial,
             revision: state.changed,
@@ -138,8 +143,15 @@ impl Resource {
         state.changed = revision;
     }
 
+    /// Ends all watches; the clients begin again.
     pub(super) fn close(&self) {
         self.write().watchers.clear();
+    }
+
+    /// Ends all watches, and those that are still to begin.
+    pub(super) fn stop(&self) {
+        self.write().stopped = true;
+        self.close();
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

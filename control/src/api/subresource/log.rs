@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -88,7 +88,7 @@ impl NodeClient {
             let handshake = hyper::client::conn::http1::handshake(TokioIo::new(tls));
             let (mut sender, connection) = handshake.await.map_err(|e| failed(&e))?;
             // Ends with the response: when either side lets go of it.
-            hyper::rt::Executor::execute(&TokioExecutor::new(), async move { drop(connection.await) });
+            tokio::spawn(async move { drop(connection.await) });
             let request = Request::get(path).header(header::HOST, node.address.to_string());
             let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(&e))?;
             sender.send_request(request).await.map_err(|e| failed(&e))

@@ -13,7 +13,7 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
     let object = match verb {
         "get" => render::value(
             &call.target.kind,
-            &call.api.read(&call.target, name).await?.as_ref(),
+            call.api.read(&call.target, name).await?.as_ref(),
         )?,
         "update" => {
             let body = decode::object("Scale", negotiate::body(&call.headers)?, &call.body)?.value;

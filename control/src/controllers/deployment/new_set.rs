@@ -149,7 +149,10 @@ impl Controller {
         let body = json!({"metadata": {"annotations": {revision::REVISION: revision.to_string()}}});
         let body = patch::guarded(&rollout.deployment.metadata, body);
         let name = rollout.deployment.name_any();
-        let updated = self.deployments(&rollout.deployment).merge_status(&name, body).await;
+        let updated = self
+            .deployments(&rollout.deployment)
+            .merge_status(&name, body)
+            .await;
         rollout.deployment.metadata = updated
             .step(|| format!("write the revision of Deployment {name}"))?
             .metadata;

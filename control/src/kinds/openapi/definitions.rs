@@ -58,7 +58,7 @@ fn named(ty: &Type) -> Option<String> {
 }
 
 pub(super) fn render(definition: &Definition, dialect: Dialect) -> Value {
-    let mut out = match (&definition.alias, special(&definition.name)) {
+    let mut out = match (&definition.alias, special(&definition.name, dialect)) {
         (_, Some(schema)) => schema,
         (Some(alias), None) => schema(alias, dialect),
         (None, None) => object(definition, dialect),
@@ -76,10 +76,12 @@ pub(super) fn render(definition: &Definition, dialect: Dialect) -> Value {
 }
 
 /// Scalars that are more than their type.
-fn special(name: &str) -> Option<Value> {
-    match name.rsplit('.').next() {
-        Some("Quantity") => Some(json!({"oneOf": [{"type": "string"}, {"type": "number"}]})),
-        Some("IntOrString") => {
+fn special(name: &str, dialect: Dialect) -> Option<Value> {
+    match (name.rsplit('.').next(), dialect) {
+        (Some("Quantity"), Dialect::V2) => Some(json!({"type": "string"})),
+        (Some("IntOrString"), Dialect::V2) => Some(json!({"type": "string", "format": "int-or-string"})),
+        (Some("Quantity"), Dialect::V3) => Some(json!({"oneOf": [{"type": "string"}, {"type": "number"}]})),
+        (Some("IntOrString"), Dialect::V3) => {
             Some(json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}))
         }
         _ => None,
