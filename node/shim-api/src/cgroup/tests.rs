@@ -14,10 +14,9 @@ fn v2_enables_controllers_on_the_way_down() {
     let home = tempfile::tempdir().unwrap();
     v2_tree(home.path()).create().unwrap();
     assert!(home.path().join("a/b").is_dir());
-    assert_eq!(
-        fs::read_to_string(home.path().join("cgroup.subtree_control")).unwrap(),
-        "+pids"
-    );
+    // On a plain file the three writes lie on top of each other.
+    let last = fs::read_to_string(home.path().join("cgroup.subtree_control")).unwrap();
+    assert!(last.starts_with("+pids"), "{last}");
 }
 
 #[test]
