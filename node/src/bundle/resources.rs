@@ -28,7 +28,8 @@ pub fn resources(container: &Container, privileged: bool) -> LinuxResources {
     made.set_cpu(Some(cpu));
     if let Some(limit) = memory_limit(container) {
         let mut memory = LinuxMemory::default();
-        memory.set_limit(Some(limit));
+        // OCI's swap is memory and swap together: none beyond the limit, as the kubelet's NoSwap (KEP-2400) has it.
+        memory.set_limit(Some(limit)).set_swap(Some(limit));
         made.set_memory(Some(memory));
     }
     let mut devices = LinuxDeviceCgroup::default();
@@ -96,6 +97,7 @@ mod tests {
             let cpu = made.cpu().as_ref().unwrap();
             let memory = made.memory().as_ref().and_then(|m| m.limit());
             assert_eq!((cpu.shares().unwrap(), cpu.quota(), memory), expected, "{given}");
+            assert_eq!(made.memory().as_ref().and_then(|m| m.swap()), memory, "{given}");
         }
     }
 }
