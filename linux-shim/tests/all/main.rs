@@ -9,6 +9,7 @@ mod harness;
 mod identity;
 mod leftovers;
 mod lifecycle;
+#[cfg(test)]
 mod limits;
 mod mounts;
 mod streams;
