@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_patch_that_doubles_the_document_is_stopped() {
-        let double = vec![json!({"op": "copy", "from": "", "path": "/b"}); 64];
+        let double = vec![json!({"op": "copy", "from": "", "path": "/b"}); 128];
         assert_eq!(
             json_patch(json!(double), &json!({"a": "x".repeat(1000)}))
                 .unwrap_err()

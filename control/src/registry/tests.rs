@@ -238,7 +238,8 @@ async fn what_does_not_fit_its_digest_is_not_kept() {
     );
     assert_eq!(std::fs::read_dir(dir.path().join("uploads")).unwrap().count(), 0);
     for (path, code) in [
-        ("/v2/a/blobs/sha256:../x", "DIGEST_INVALID"),
+        ("/v2/a/blobs/sha256:..x", "DIGEST_INVALID"),
+        ("/v2/a/blobs/sha256:../x", "UNSUPPORTED"),
         ("/v2/..%2f..%2fetc/manifests/x", "NAME_INVALID"),
         ("/v2/A/tags/list", "NAME_INVALID"),
         ("/v2/nowhere/tags/list", "NAME_UNKNOWN"),

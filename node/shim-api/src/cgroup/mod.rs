@@ -214,7 +214,11 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
         value: value.into(),
         source,
     };
-    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(fail)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(path)
+        .map_err(fail)?;
     io::Write::write_all(&mut file, value.as_bytes()).map_err(fail)
 }
 
