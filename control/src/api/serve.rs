@@ -27,8 +27,8 @@ use tower::ServiceExt;
 const CONNECTIONS: usize = 16_384;
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long the headers of a request may take.
-const HEADERS_WITHIN: Duration = Duration::from_secs(15);
+/// How long the headers of a request may take, an idle HTTP/1.1 connection included (upstream's 32 s).
+const HEADERS_WITHIN: Duration = Duration::from_secs(32);
 /// Requests at once on one h2 connection; a client with many watches needs many (upstream: 100, client-go copes).
 const STREAMS: u32 = 1000;
 /// Streams that a client may reset before we took notice; more is an attack (CVE-2023-44487).
@@ -140,7 +140,7 @@ async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: Cancella
         }
         router.clone().oneshot(request.map(Body::new))
     });
-    let http = http();
+    let http = http(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
     let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
@@ -155,7 +155,8 @@ async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: Cancella
     }
 }
 
-fn http() -> auto::Builder<TokioExecutor> {
+/// The protocol is what the handshake agreed on: guessing it from the first bytes would wait for them without end.
+fn http(h2: bool) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
@@ -169,7 +170,7 @@ fn http() -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HEADER_BYTES)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN);
-    http
+    if h2 { http.http2_only() } else { http.http1_only() }
 }
 
 /// A client over the router itself: the same code as a remote one, without TCP.

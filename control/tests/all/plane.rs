@@ -33,8 +33,12 @@ impl Plane {
     }
 
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        self.send(method, path, "application/json", body.to_string())
-            .await
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        self.send(method, path, "application/json", body).await
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
