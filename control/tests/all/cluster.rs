@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change, watcher};
@@ -30,6 +30,9 @@ impl Cluster {
     pub async fn start() -> Self {
         let plane = Plane::start().await;
         let client = plane.client();
+        // Without it no Pod is admitted; a controller makes it a moment after the start.
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+        until_one(&accounts, "default", "the default ServiceAccount", |_| true).await;
         Self {
             plane,
             client,

@@ -157,9 +157,9 @@ impl Controller {
         slices
     }
 
-    fn api<K: Kind>(&self, namespace: &str) -> Objects<K>
+    fn api<K>(&self, namespace: &str) -> Objects<K>
     where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Kind + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Objects::in_namespace(&self.client, namespace)
     }
