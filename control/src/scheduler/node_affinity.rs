@@ -55,9 +55,8 @@ fn is_empty(term: &NodeSelectorTerm) -> bool {
 fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let label = |key: &str| node.labels().get(key).map(String::as_str);
     let field = |key: &str| {
-        (key == "metadata.name")
-            .then(|| node.metadata.name.as_deref())
-            .flatten()
+        let name = node.metadata.name.as_deref();
+        name.filter(|_| key == "metadata.name")
     };
     !is_empty(term)
         && term

@@ -46,6 +46,8 @@ impl<K> Change<K> {
 /// A secondary index: the value under which an object can be found, if any.
 pub type IndexFn<K> = fn(&K) -> Option<String>;
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+/// Value → the objects found under it.
+type Index = HashMap<String, HashSet<ObjectKey>>;
 type ByName<K> = BTreeMap<String, Arc<K>>;
 
 pub struct Informer<K> {
@@ -56,7 +58,7 @@ pub struct Informer<K> {
 
 struct Cache<K> {
     namespaces: HashMap<String, ByName<K>>,
-    indexes: Vec<(IndexFn<K>, HashMap<String, HashSet<ObjectKey>>)>,
+    indexes: Vec<(IndexFn<K>, Index)>,
 }
 
 impl<K: Kind> Informer<K> {

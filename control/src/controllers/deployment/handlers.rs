@@ -31,10 +31,10 @@ pub fn register(controller: &Arc<Controller>) {
 impl Controller {
     fn set_changed(&self, change: &Change<ReplicaSet>) {
         let set = change.object();
-        if let Some(old) = change.old() {
-            if owners::controller_uid(old.as_ref()) != owners::controller_uid(set.as_ref()) {
-                self.queue.extend(owner_key(old.as_ref(), "Deployment"));
-            }
+        if let Some(old) = change.old()
+            && owners::controller_uid(old.as_ref()) != owners::controller_uid(set.as_ref())
+        {
+            self.queue.extend(owner_key(old.as_ref(), "Deployment"));
         }
         match owners::controller_of(&set.metadata) {
             Some(_) => self.queue.extend(owner_key(set.as_ref(), "Deployment")),

@@ -29,10 +29,10 @@ impl Controller {
     fn pod_changed(&self, change: &Change<Pod>) {
         let pod = change.object();
         self.observe(change);
-        if let Some(old) = change.old() {
-            if owners::controller_uid(old.as_ref()) != owners::controller_uid(pod.as_ref()) {
-                self.queue_owner(old);
-            }
+        if let Some(old) = change.old()
+            && owners::controller_uid(old.as_ref()) != owners::controller_uid(pod.as_ref())
+        {
+            self.queue_owner(old);
         }
         if owners::controller_of(&pod.metadata).is_some() {
             self.queue_owner(pod);

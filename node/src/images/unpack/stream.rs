@@ -274,8 +274,11 @@ fn xattrs(extensions: &Extensions) -> Vec<(Vec<u8>, Vec<u8>)> {
     extensions.pax.iter().filter_map(named).collect()
 }
 
+/// Key and value of a pax record; values may hold anything.
+type Record = (Vec<u8>, Vec<u8>);
+
 /// Splits pax records, `LENGTH KEY=VALUE\n` each; the length rules, since values may hold anything.
-fn records(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, UnpackError> {
+fn records(mut bytes: &[u8]) -> Result<Vec<Record>, UnpackError> {
     let bad = || UnpackError::Header("pax record");
     let mut found = Vec::new();
     while !bytes.is_empty() {
