@@ -64,7 +64,7 @@ mod tests {
     fn meta(uid: &str, controller: Option<&str>, dying: bool) -> ObjectMeta {
         ObjectMeta {
             uid: Some(uid.into()),
-            deletion_timestamp: dying.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: dying.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             owner_references: controller.map(|uid| {
                 vec![OwnerReference {
                     uid: uid.into(),

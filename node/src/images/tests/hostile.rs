@@ -14,12 +14,14 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+/// A path, and the credentials that came with it.
+type Asked = (String, Option<String>);
 type Answer = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
 /// A server whose every answer a test decides; it keeps what it was asked.
 struct Server {
     address: String,
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -55,7 +57,7 @@ impl Server {
         format!("{}/app:v1", self.address)
     }
 
-    fn asked(&self) -> Vec<(String, Option<String>)> {
+    fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
