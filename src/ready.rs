@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::watch_object;
@@ -142,9 +142,8 @@ fn pod_stage(pod: &Pod) -> Stage {
         .as_ref()
         .and_then(|spec| spec.restart_policy.as_deref())
         .is_some_and(|policy| policy != "Always");
-    let ready = status
-        .conditions
-        .unwrap_or_default()
+    let conditions = status.conditions.unwrap_or_default();
+    let ready = conditions
         .iter()
         .any(|c| c.type_ == "Ready" && c.status == "True");
     match phase {
@@ -155,9 +154,22 @@ fn pod_stage(pod: &Pod) -> Stage {
             containers
                 .iter()
                 .find_map(waiting_reason)
+                .or_else(|| unscheduled(&conditions))
                 .unwrap_or_else(|| phase.to_owned()),
         ),
     }
+}
+
+/// The scheduler's words on a Pod that it has no node for.
+fn unscheduled(conditions: &[PodCondition]) -> Option<String> {
+    let scheduled = conditions
+        .iter()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let reason = scheduled.reason.as_deref()?;
+    Some(match &scheduled.message {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    })
 }
 
 fn ended(phase: &str, containers: &[ContainerStatus]) -> String {
@@ -216,6 +228,11 @@ mod tests {
         assert_eq!(
             pod(json!({"phase": "Pending", "containerStatuses": [waiting]})),
             Some(Stage::Waiting("c: ErrImagePull: no".into()))
+        );
+        let unscheduled = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]);
+        assert_eq!(
+            pod(json!({"phase": "Pending", "conditions": unscheduled})),
+            Some(Stage::Waiting("Unschedulable: 0/1 nodes".into()))
         );
         assert_eq!(
             pod(json!({"phase": "Failed", "containerStatuses": [failed]})),

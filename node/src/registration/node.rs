@@ -13,13 +13,15 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::Value;
 
-use crate::host::{self, Host};
+use crate::host::{self, Disk, Host};
 
 /// The Kubernetes version this agent speaks, with whose it is.
 pub const KUBELET_VERSION: &str = "v1.36.2+amphipod";
-/// Upstream's hard eviction thresholds: less than this is pressure.
+/// Upstream's hard eviction thresholds: less than this is pressure. For the disk, a tenth is upstream's; a laptop
+/// with a large disk nine tenths full can still run Pods, so that one GiB free is always enough.
 const MEMORY_RESERVE: u64 = 100 << 20;
 const DISK_FREE_PERCENT: u64 = 10;
+const DISK_ENOUGH: u64 = 1 << 30;
 const INODES_FREE_PERCENT: u64 = 5;
 const PIDS_FREE_PERCENT: u64 = 5;
 
@@ -125,11 +127,7 @@ pub struct Pressure {
 
 impl Pressure {
     fn read(facts: &Facts) -> Pressure {
-        let below = |free: u64, of: u64, percent: u64| of > 0 && free < of / 100 * percent;
-        let disk = host::disk(&facts.data_dir).is_ok_and(|d| {
-            below(d.free_bytes, d.bytes, DISK_FREE_PERCENT)
-                || below(d.free_inodes, d.inodes, INODES_FREE_PERCENT)
-        });
+        let disk = host::disk(&facts.data_dir).is_ok_and(|disk| is_short(&disk));
         let pids = host::processes()
             .is_some_and(|(used, most)| below(most.saturating_sub(used), most, PIDS_FREE_PERCENT));
         Pressure {
@@ -138,6 +136,15 @@ impl Pressure {
             pids,
         }
     }
+}
+
+fn below(free: u64, of: u64, percent: u64) -> bool {
+    of > 0 && free < of / 100 * percent
+}
+
+fn is_short(disk: &Disk) -> bool {
+    let space = below(disk.free_bytes, disk.bytes, DISK_FREE_PERCENT) && disk.free_bytes < DISK_ENOUGH;
+    space || below(disk.free_inodes, disk.inodes, INODES_FREE_PERCENT)
 }
 
 /// A condition's type, status, reason and message.
@@ -239,5 +246,28 @@ mod tests {
         let tight = conditions(&Pressure { memory: true, ..calm }, &second, at(3));
         assert_eq!(time(&tight, "MemoryPressure"), ("True".into(), at(3)));
         assert_eq!(time(&tight, "DiskPressure"), ("False".into(), at(1)));
+    }
+
+    #[test]
+    fn a_large_disk_is_short_only_below_a_gib_a_small_one_below_a_tenth() {
+        let disk = |bytes, free_bytes| Disk {
+            bytes,
+            free_bytes,
+            inodes: 100,
+            free_inodes: 50,
+        };
+        for (bytes, free, short) in [
+            (250u64 << 30, 20u64 << 30, false),
+            (250 << 30, 1 << 29, true),
+            (4 << 30, 1 << 29, false),
+            (4 << 30, 1 << 28, true),
+        ] {
+            assert_eq!(is_short(&disk(bytes, free)), short, "{free} of {bytes}");
+        }
+        let inodes = Disk {
+            free_inodes: 4,
+            ..disk(250 << 30, 200 << 30)
+        };
+        assert!(is_short(&inodes));
     }
 }
