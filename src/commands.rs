@@ -151,6 +151,7 @@ pub fn node_options(
         linux_shim: own_shim("linux-shim")?,
         wasm_shim: own_shim("wasm-shim")?,
         max_pods: amphipod_node::DEFAULT_MAX_PODS,
+        pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
         labels: Default::default(),
     })
 }

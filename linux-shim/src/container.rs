@@ -102,7 +102,7 @@ impl Container {
             }
         };
         let (cgroup, bundle) = (plan.cgroup.clone(), asked.bundle.clone());
-        let first = made.follow(move || note_oom(&cgroup, &bundle));
+        let first = made.follow(move |status| note_oom(status, &cgroup, &bundle));
         Ok(Self {
             id: asked.id,
             bundle: asked.bundle,
@@ -128,7 +128,7 @@ impl Container {
         };
         let container = Pid::from_raw(self.first.pid().cast_signed());
         let made = ContainerProcess::exec(reaper, container, &self.cgroup, &plan, &addresses).await;
-        let process = made.map_err(|e| exec_failed(&e))?.follow(|| {});
+        let process = made.map_err(|e| exec_failed(&e))?.follow(|_| {});
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
         self.changed.notify_waiters();
         process.start().await.map_err(|e| exec_failed(&e))?;
@@ -337,7 +337,14 @@ fn make_rootfs_dir(path: &Path) -> Result<(), TaskError> {
         .map_err(|e| TaskError::internal("create the root file system's mount point", e))
 }
 
-fn note_oom(cgroup: &Cgroup, bundle: &Path) {
+/// Exit status of a process that was killed.
+const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
+
+/// A container whose first process outlived what the kernel killed has ended for another reason.
+fn note_oom(status: u32, cgroup: &Cgroup, bundle: &Path) {
+    if status != KILLED {
+        return;
+    }
     let noted = match cgroup.oom_kills() {
         Ok(0) => return,
         Ok(_) => oom::mark(bundle).map_err(|e| e.to_string()),

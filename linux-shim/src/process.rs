@@ -217,8 +217,9 @@ pub struct Made {
 }
 
 impl Made {
-    /// Follows the process to its end: its output is complete and `before_exit` has run when others see the exit.
-    pub fn follow(self, before_exit: impl FnOnce() + Send + 'static) -> Arc<ContainerProcess> {
+    /// Follows the process to its end: its output is complete and `before_exit` has run, with the status, when others
+    /// see the exit.
+    pub fn follow(self, before_exit: impl FnOnce(u32) + Send + 'static) -> Arc<ContainerProcess> {
         let process = Arc::clone(&self.process);
         tokio::spawn(async move {
             let status = self.status.await.unwrap_or_else(|_| gone().status);
@@ -227,7 +228,7 @@ impl Made {
             if let Some(mut streams) = streams {
                 streams.drain().await;
             }
-            before_exit();
+            before_exit(status);
             self.process.exit.send_replace(Some(Exit { status, at }));
         });
         process

@@ -14,6 +14,7 @@ use kube::runtime::{WatchStreamExt, reflector, watcher};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::resources::CgroupFacts;
 use crate::events::{Recorder, Severity, node_reference};
 use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
@@ -87,6 +88,7 @@ impl Node {
             host_ips: vec![ip],
             allocatable: registration.allocatable(),
             memory_capacity,
+            cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
             shutdown,
             options,

@@ -41,6 +41,7 @@ pub struct Parts<'a> {
     pub hostname: &'a str,
     /// Bytes of memory of the node.
     pub memory_capacity: u64,
+    pub cgroups: resources::CgroupFacts,
 }
 
 /// Which runtime runs the container, as the artifact decided.
@@ -103,7 +104,11 @@ fn linux(parts: &Parts<'_>) -> Linux {
     linux
         .set_cgroups_path(Some(path.into()))
         .set_namespaces(Some(namespaces(parts.namespaces)))
-        .set_resources(Some(resources::resources(parts.container, privileged)));
+        .set_resources(Some(resources::resources(
+            parts.container,
+            privileged,
+            parts.cgroups,
+        )));
     let unmasked = security(parts.container).and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked");
     if privileged || unmasked {
         linux.set_masked_paths(None).set_readonly_paths(None);

@@ -168,7 +168,7 @@ async fn end_process(pid: u32) {
 
 /// Removes the cluster's cgroups after killing what is left in them.
 async fn remove_cgroups(cluster: &str) -> Result<(), DownError> {
-    let cgroup = CgroupHost::discover()?.cgroup(cluster)?;
+    let cgroup = CgroupHost::discover()?.cgroup_everywhere(cluster)?;
     if !cgroup.exists() {
         return Ok(());
     }

@@ -22,4 +22,4 @@ pub mod volumes;
 
 pub use agent::{Node, StartError};
 pub use down::{DownError, DownOptions, down};
-pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls};
+pub use options::{DEFAULT_MAX_PODS, DEFAULT_PIDS_LIMIT, NodeOptions, NodeTls};

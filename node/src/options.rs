@@ -11,6 +11,10 @@ use ipnet::IpNet;
 /// Pods a node accepts unless told otherwise; upstream's default.
 pub const DEFAULT_MAX_PODS: u32 = 110;
 
+/// Processes and threads a container may have unless told otherwise: more than programs want, fewer than would use up
+/// a host's process numbers (the kernel's least `pid_max` is 32768).
+pub const DEFAULT_PIDS_LIMIT: i64 = 4096;
+
 /// Everything a [`crate::Node`] needs to start.
 #[derive(Clone)]
 pub struct NodeOptions {
@@ -46,6 +50,8 @@ pub struct NodeOptions {
     pub wasm_shim: Vec<OsString>,
     /// Capacity reported as `pods`.
     pub max_pods: u32,
+    /// Processes and threads one container may have; `None` for no limit.
+    pub pids_limit: Option<i64>,
     /// Labels to put on the Node besides the well-known ones.
     pub labels: BTreeMap<String, String>,
 }

@@ -252,7 +252,7 @@ impl Drop for Pod {
     /// Whatever the test did: the Pod's cgroups are killed and removed, which ends its containers; the shim goes by
     /// its pid, and its socket with it.
     fn drop(&mut self) {
-        if let Ok(cgroup) = CgroupHost::discover().and_then(|h| h.cgroup(&self.namespace)) {
+        if let Ok(cgroup) = CgroupHost::discover().and_then(|h| h.cgroup_everywhere(&self.namespace)) {
             let _ = cgroup.kill();
             let until = std::time::Instant::now() + Duration::from_secs(10);
             while !cgroup.try_remove().unwrap_or(true) && std::time::Instant::now() < until {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use amphipod_shim_api::TaskError;
 use amphipod_shim_api::cgroup::CgroupHost;
+use amphipod_shim_api::start::SHIMS;
 
 use crate::harness::{PATIENCE, Pod, command, pod};
 
@@ -137,4 +138,19 @@ async fn the_shim_leaves_when_it_is_asked_and_empty() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(files, ["lock"]);
+}
+
+#[tokio::test]
+async fn the_shim_is_in_no_cgroup_of_its_starter() {
+    let Some(pod) = pod().await else { return };
+    let shims = CgroupHost::discover()
+        .unwrap()
+        .cgroup_everywhere(&format!("{}/{SHIMS}", pod.namespace))
+        .unwrap();
+    for (name, dir) in shims.directories() {
+        let inside = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+        let inside: Vec<i32> = inside.lines().map(|l| l.parse().unwrap()).collect();
+        assert_eq!(inside, pod.shims(), "{name}");
+    }
+    assert_eq!(pod.sh("exit 4").await.0, 4);
 }

@@ -25,6 +25,16 @@ async fn memory_beyond_the_limit_is_an_oom_kill() {
 }
 
 #[tokio::test]
+async fn a_container_that_outlives_a_child_killed_for_memory_is_not_oom_killed() {
+    let Some(pod) = pod(&["memory"]).await else { return };
+    let mut bundle =
+        pod.script("sh -c 'x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done'; echo child ended by $?; exit 3");
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+    assert_eq!(pod.run(&bundle).await, (3, "Killed\nchild ended by 137\n".into()));
+    assert!(!oom::happened(&bundle.dir));
+}
+
+#[tokio::test]
 async fn processes_are_limited() {
     let Some(pod) = pod(&["pids"]).await else { return };
     let mut bundle = pod.script("i=0; while [ $i -lt 20 ]; do sleep 5 & i=$((i+1)); done; echo no limit");

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use amphipod_shim_api::cgroup::CgroupHost;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
 
 use crate::quantity;
 
@@ -17,8 +18,32 @@ const MIN_SHARES: i64 = 2;
 /// The kernel's greatest weight.
 const MAX_SHARES: i64 = 262_144;
 
+/// What this host's cgroups offer, and the node's own limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupFacts {
+    /// A container of several processes ends as a whole when memory runs out: cgroup v2's `memory.oom.group`, which
+    /// the kubelet sets likewise.
+    pub oom_group: bool,
+    /// Processes and threads a container may have; `None` where nothing limits them.
+    pub pids: Option<i64>,
+}
+
+impl CgroupFacts {
+    /// Looks at this host. `pids` is the limit wanted.
+    pub fn of_host(pids: Option<i64>) -> Self {
+        match CgroupHost::discover() {
+            Ok(host) => Self {
+                oom_group: host.is_v2() && host.has_controller("memory"),
+                pids: pids.filter(|_| host.has_controller("pids")),
+            },
+            // Nothing can be limited: each container says so where it asks for a limit.
+            Err(_) => Self::default(),
+        }
+    }
+}
+
 /// The cgroup values of a container.
-pub fn resources(container: &Container, privileged: bool) -> LinuxResources {
+pub fn resources(container: &Container, privileged: bool, facts: CgroupFacts) -> LinuxResources {
     let mut made = LinuxResources::default();
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(Some(shares(container)));
@@ -31,6 +56,15 @@ pub fn resources(container: &Container, privileged: bool) -> LinuxResources {
         // OCI's swap is memory and swap together: none beyond the limit, as the kubelet's NoSwap (KEP-2400) has it.
         memory.set_limit(Some(limit)).set_swap(Some(limit));
         made.set_memory(Some(memory));
+    }
+    if facts.oom_group {
+        let group = ("memory.oom.group".to_owned(), "1".to_owned());
+        made.set_unified(Some([group].into()));
+    }
+    if let Some(limit) = facts.pids {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        made.set_pids(Some(pids));
     }
     let mut devices = LinuxDeviceCgroup::default();
     devices.set_allow(privileged).set_access(Some("rwm".into()));
@@ -93,11 +127,26 @@ mod tests {
             (json!({"limits": {"memory": "64Mi"}}), (2, None, Some(64 << 20))),
         ] {
             let c: Container = serde_json::from_value(json!({"name": "c", "resources": given})).unwrap();
-            let made = resources(&c, false);
+            let made = resources(&c, false, CgroupFacts::default());
             let cpu = made.cpu().as_ref().unwrap();
             let memory = made.memory().as_ref().and_then(|m| m.limit());
             assert_eq!((cpu.shares().unwrap(), cpu.quota(), memory), expected, "{given}");
             assert_eq!(made.memory().as_ref().and_then(|m| m.swap()), memory, "{given}");
         }
+    }
+
+    #[test]
+    fn what_the_host_offers_is_used() {
+        let c: Container = serde_json::from_value(json!({"name": "c"})).unwrap();
+        let made = |oom_group, pids| {
+            let made = resources(&c, false, CgroupFacts { oom_group, pids });
+            let group = made
+                .unified()
+                .as_ref()
+                .and_then(|u| u.get("memory.oom.group").cloned());
+            (group, made.pids().as_ref().map(|p| p.limit()))
+        };
+        assert_eq!(made(false, None), (None, None));
+        assert_eq!(made(true, Some(7)), (Some("1".to_owned()), Some(7)));
     }
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::resources::CgroupFacts;
 use super::*;
 
 fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
@@ -50,6 +51,7 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
         namespaces: &namespaces,
         hostname: "p",
         memory_capacity: 1 << 30,
+        cgroups: CgroupFacts::default(),
     }))
 }
 

@@ -5,6 +5,7 @@
 //! Knows Pods by uid and host name only, and nothing of images or shims.
 
 mod down;
+mod firewall;
 mod ipam;
 mod links;
 mod names;
@@ -138,7 +139,11 @@ impl Network {
         let links = Links::open()?;
         let mtu = links.uplink_mtu().await?;
         ensure_bridge(&links, &names, &config, mtu).await?;
-        let limits = apply_host_settings(&names.bridge());
+        let mut limits = apply_host_settings(&names.bridge());
+        for obstacle in firewall::obstacles(&names.bridge()) {
+            tracing::warn!("{obstacle}");
+            limits.push(obstacle);
+        }
         services::install_base(&names.table(), &names.bridge(), config.pod_cidr)?;
         Ok(Self {
             config,

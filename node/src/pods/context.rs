@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::RuntimeKind;
 use super::table::Table;
 use super::view::PodView;
+use crate::bundle::resources::CgroupFacts;
 use crate::env::PodFacts;
 use crate::events::Recorder;
 use crate::images::Images;
@@ -31,6 +32,7 @@ pub struct Context {
     pub host_ips: Vec<IpAddr>,
     pub allocatable: BTreeMap<String, Quantity>,
     pub memory_capacity: u64,
+    pub cgroups: CgroupFacts,
     pub boot_id: String,
     /// Ends the agent; Pods run on.
     pub shutdown: CancellationToken,

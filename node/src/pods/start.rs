@@ -259,6 +259,7 @@ impl Build<'_> {
             namespaces: &self.job.namespaces,
             hostname: &self.pod.hostname(),
             memory_capacity: self.ctx.memory_capacity,
+            cgroups: self.ctx.cgroups,
         })
     }
 

@@ -168,7 +168,8 @@ impl Drop for Shim {
 
 fn remove_cgroups(cluster: &str) {
     use amphipod_shim_api::cgroup::CgroupHost;
-    let Ok(cgroup) = CgroupHost::discover().and_then(|host| host.cgroup(&format!("/{cluster}"))) else {
+    let Ok(cgroup) = CgroupHost::discover().and_then(|host| host.cgroup_everywhere(&format!("/{cluster}")))
+    else {
         return;
     };
     let deadline = std::time::Instant::now() + LIMIT;

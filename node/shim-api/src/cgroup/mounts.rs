@@ -14,6 +14,8 @@ const USED: [&str; 9] = [
 pub struct CgroupHost {
     v1: Vec<(Vec<String>, PathBuf)>,
     v2: Option<PathBuf>,
+    /// Hierarchies without controllers, by name: `name=systemd`.
+    named: Vec<(String, PathBuf)>,
 }
 
 impl CgroupHost {
@@ -32,6 +34,7 @@ impl CgroupHost {
         let mut host = Self {
             v1: Vec::new(),
             v2: None,
+            named: Vec::new(),
         };
         for line in text.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
@@ -56,6 +59,10 @@ impl CgroupHost {
             .filter(|o| USED.contains(o))
             .map(str::to_owned)
             .collect();
+        if let Some(name) = options.split(',').find(|o| o.starts_with("name=")) {
+            self.named.push((name.to_owned(), point));
+            return;
+        }
         let known = |c: &String| self.v1.iter().any(|(have, _)| have.contains(c));
         if !controllers.is_empty() && !controllers.iter().any(known) {
             self.v1.push((controllers, point));
@@ -82,6 +89,20 @@ impl CgroupHost {
             list.split_whitespace().any(|c| c == name)
         };
         on_v1 || self.v2.as_ref().is_some_and(listed)
+    }
+
+    /// As [`CgroupHost::cgroup`], in the hierarchies too that only name their processes, such as systemd's on v1:
+    /// for what is to leave its starter's unit altogether.
+    pub fn cgroup_everywhere(&self, path: &str) -> Result<Cgroup, CgroupError> {
+        let mut cgroup = self.cgroup(path)?;
+        let relative = Path::new(path.trim_start_matches('/'));
+        let leg = |(name, mount): &(String, PathBuf)| Leg {
+            controllers: vec![name.clone()],
+            mount: mount.clone(),
+            dir: mount.join(relative),
+        };
+        cgroup.legs.extend(self.named.iter().map(leg));
+        Ok(cgroup)
     }
 
     /// The cgroup of a path such as `/amphipod-1234/podUID/ID`, below each hierarchy's mount.
@@ -162,6 +183,12 @@ mod tests {
         );
         assert_eq!(cgroup.v1_dir("pids"), None);
         assert_eq!(cgroup.legs.len(), 3);
+        let everywhere = host.cgroup_everywhere("/a/b").unwrap();
+        assert_eq!(
+            everywhere.v1_dir("name=systemd"),
+            Some(Path::new("/sys/fs/cgroup/systemd/a/b"))
+        );
+        assert_eq!(everywhere.legs.len(), 4);
     }
 
     #[test]

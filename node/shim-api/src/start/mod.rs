@@ -6,7 +6,7 @@ mod server;
 
 pub use agent::{ShimCommand, StartShimError};
 pub use args::{Action, ArgsError, Invocation};
-pub use server::{ServeError, Served, ensure_server, forget_server, take_listener};
+pub use server::{SHIMS, ServeError, Served, ensure_server, forget_server, take_listener};
 
 use serde::{Deserialize, Serialize};
 

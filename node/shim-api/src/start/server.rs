@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use super::Invocation;
+use crate::cgroup::{CgroupError, CgroupHost};
 
 /// Root of every shim's socket; short, because a socket's path must fit `sun_path`.
 const RUN: &str = "/run/amphipod";
@@ -23,6 +24,8 @@ const RUN: &str = "/run/amphipod";
 const SUN_PATH: usize = 108;
 /// Hex digits of the group's hash in a socket's name: 128 bits, so that no group can be made to meet another.
 const HASH_DIGITS: usize = 32;
+/// The cgroup of a cluster's shims, below the cluster's own: a leaf, since v2 lets processes be in leaves only.
+pub const SHIMS: &str = "shims";
 /// What a server keeps of the environment of whoever started it.
 const KEPT_ENV: [&str; 3] = ["PATH", "RUST_LOG", "RUST_BACKTRACE"];
 
@@ -43,6 +46,8 @@ pub enum ServeError {
     Socket(io::Error),
     #[error("cannot leave the starter's session: {0}")]
     Session(nix::Error),
+    #[error("cannot move the server process out of its starter's cgroup: {0}")]
+    Cgroup(#[from] CgroupError),
 }
 
 /// The program to run as the server: it is called as `program words… -namespace N -id GROUP -address SOCKET serve`.
@@ -68,15 +73,32 @@ impl Served {
 /// Finds the server of `group`, or starts it, and answers its address (`unix://…`).
 pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<String, ServeError> {
     let directory = Path::new(RUN).join(&call.namespace).join("s");
-    ensure_in(&directory, call, group, served)
+    let found = ensure_in(&directory, call, group, served)?;
+    // containerd, which gives its address, has an option of its own for this.
+    if let Some(pid) = found.started.filter(|_| call.address.is_empty()) {
+        leave_starter(&call.namespace, pid)?;
+    }
+    Ok(found.address)
 }
 
-fn ensure_in(
-    directory: &Path,
-    call: &Invocation,
-    group: &str,
-    served: &Served,
-) -> Result<String, ServeError> {
+/// Puts a new server where neither its starter's memory limit nor the end of its starter's service reaches it.
+fn leave_starter(cluster: &str, server: u32) -> Result<(), CgroupError> {
+    let host = match CgroupHost::discover() {
+        Err(CgroupError::NoHierarchy) => return Ok(()),
+        other => other?,
+    };
+    let cgroup = host.cgroup_everywhere(&format!("{cluster}/{SHIMS}"))?;
+    cgroup.create()?;
+    cgroup.join(server)
+}
+
+/// A group's server, and its pid if it was started just now.
+struct Found {
+    address: String,
+    started: Option<u32>,
+}
+
+fn ensure_in(directory: &Path, call: &Invocation, group: &str, served: &Served) -> Result<Found, ServeError> {
     let name = socket_name(&call.namespace, group);
     let socket = directory.join(format!("{name}.sock"));
     if socket.as_os_str().len() >= SUN_PATH {
@@ -91,11 +113,14 @@ fn ensure_in(
             source,
         })?;
     let _lock = lock(&directory.join("lock"))?;
-    if UnixStream::connect(&socket).is_err() {
-        let listener = bind(&socket)?;
-        spawn(call, &name, &socket, listener, served)?;
-    }
-    Ok(format!("unix://{}", socket.display()))
+    let started = match UnixStream::connect(&socket) {
+        Ok(_) => None,
+        Err(_) => Some(spawn(call, &name, &socket, bind(&socket)?, served)?),
+    };
+    Ok(Found {
+        address: format!("unix://{}", socket.display()),
+        started,
+    })
 }
 
 fn socket_name(namespace: &str, group: &str) -> String {
@@ -143,7 +168,7 @@ fn spawn(
     socket: &Path,
     listener: UnixListener,
     served: &Served,
-) -> Result<(), ServeError> {
+) -> Result<u32, ServeError> {
     let fail = |source| ServeError::Spawn {
         program: served.program.clone(),
         source,
@@ -171,7 +196,7 @@ fn spawn(
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .map(drop)
+        .map(|child| child.id())
         .map_err(fail)
 }
 
@@ -248,7 +273,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("s");
         let addresses: Vec<String> = std::thread::scope(|scope| {
-            let start = || ensure_in(&directory, &call(), "pod", &holder(home.path())).unwrap();
+            let start = || {
+                ensure_in(&directory, &call(), "pod", &holder(home.path()))
+                    .unwrap()
+                    .address
+            };
             let all: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
             all.into_iter().map(|t| t.join().unwrap()).collect()
         });

@@ -1,6 +1,7 @@
 //! One transaction on one table: what the kernel takes as a whole or not at all.
 
 use super::expr::{Expression, LIST_ELEMENT, Verdict, data, verdict_data};
+use super::socket::Existing;
 use super::wire::{Attributes, Header, message};
 
 const REQUEST: u16 = 1;
@@ -34,6 +35,23 @@ pub enum Hook {
 pub enum ChainKind {
     Filter,
     Nat,
+}
+
+impl ChainKind {
+    fn name(self) -> &'static str {
+        match self {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+        }
+    }
+}
+
+/// What cannot be changed of a base chain that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub kind: String,
+    pub hook: u32,
+    pub priority: i32,
 }
 
 /// What a named set or map holds. The numbers for the `nft` program's eyes are its own type numbers.
@@ -126,16 +144,29 @@ impl Batch {
         self.empty_chain(name);
     }
 
-    /// Makes a chain packets pass at a hook, or empties the one there is.
-    pub fn base_chain(&mut self, name: &str, kind: ChainKind, hook: Hook, priority: i32) {
-        let place = Attributes::default()
-            .u32(1, hook as u32)
-            .bytes(2, &priority.to_be_bytes());
-        let kind = match kind {
-            ChainKind::Filter => "filter",
-            ChainKind::Nat => "nat",
+    /// Makes a chain packets pass at a hook, or empties the one there is. One that hangs elsewhere (an older version's)
+    /// cannot be moved: another takes its place.
+    pub fn base_chain(
+        &mut self,
+        existing: &Existing,
+        name: &str,
+        kind: ChainKind,
+        hook: Hook,
+        priority: i32,
+    ) {
+        let wanted = Base {
+            kind: kind.name().to_owned(),
+            hook: hook as u32,
+            priority,
         };
-        let chain = self.of_table().text(3, name).nest(4, place).text(7, kind);
+        if existing.chains.contains(name) && existing.bases.get(name) != Some(&wanted) {
+            self.empty_chain(name);
+            self.delete_chain(name);
+        }
+        let place = Attributes::default()
+            .u32(1, wanted.hook)
+            .bytes(2, &priority.to_be_bytes());
+        let chain = self.of_table().text(3, name).nest(4, place).text(7, kind.name());
         self.push(format!("make chain {name}"), kind::NEW_CHAIN, CREATE, chain);
         self.empty_chain(name);
     }

@@ -10,9 +10,9 @@ mod expr;
 mod socket;
 mod wire;
 
-pub use batch::{Batch, ChainKind, Element, Hook, SetKind, Value, add_table};
+pub use batch::{Base, Batch, ChainKind, Element, Hook, SetKind, Value, add_table};
 pub use expr::{Expression, Meta, Register, Verdict, join, matches};
-pub use socket::{Existing, NftError, apply, existing};
+pub use socket::{Existing, ForwardPolicy, NftError, apply, existing, forward_drops};
 
 /// Removes a table and all in it; one that is not there is no error.
 pub fn delete_table(table: &str) -> Result<(), NftError> {

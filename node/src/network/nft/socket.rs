@@ -1,6 +1,6 @@
 //! The netlink socket to nf_tables: sends a transaction and hears whether it holds; lists what is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -10,8 +10,8 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use super::batch::{Batch, FAMILY, SUBSYSTEM};
-use super::wire::{Attributes, HEAD, Header, Received, find_text, message, messages};
+use super::batch::{Base, Batch, FAMILY, SUBSYSTEM};
+use super::wire::{Attributes, HEAD, Header, Received, find, find_text, message, messages};
 
 /// Why the kernel's rules are not what they should be; those before are in force.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,8 @@ pub enum NftError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Existing {
     pub chains: BTreeSet<String>,
+    /// Where those of them hang that hang at a hook.
+    pub bases: BTreeMap<String, Base>,
     pub sets: BTreeSet<String>,
 }
 
@@ -34,6 +36,9 @@ const BUFFER: usize = 64 << 20;
 
 /// One datagram of answers; the kernel sends at most 32 KiB at once.
 const DATAGRAM: usize = 64 << 10;
+
+/// `NFPROTO_INET`
+const INET: u8 = 1;
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -61,30 +66,93 @@ pub fn apply(batch: Batch) -> Result<(), NftError> {
 
 /// What a table holds; nothing where there is no such table.
 pub fn existing(table: &str) -> Result<Existing, NftError> {
-    Ok(Existing {
-        chains: names(table, GET_CHAIN, 3)?,
-        sets: names(table, GET_SET, 2)?,
-    })
-}
-
-fn names(table: &str, kind: u16, name: u16) -> Result<BTreeSet<String>, NftError> {
-    let mut found = BTreeSet::new();
-    dump((SUBSYSTEM << 8) | kind, "list a table", |attributes| {
-        if find_text(attributes, 1) == Some(table) {
-            found.extend(find_text(attributes, name).map(str::to_owned));
-        }
+    let mut found = Existing::default();
+    each_of(table, GET_CHAIN, 3, |name, attributes| {
+        found
+            .bases
+            .extend(base(attributes).map(|base| (name.clone(), base)));
+        found.chains.insert(name);
+    })?;
+    each_of(table, GET_SET, 2, |name, _| {
+        found.sets.insert(name);
     })?;
     Ok(found)
 }
 
+/// A chain of another program that drops what is forwarded unless one of its rules accepts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardPolicy {
+    pub family: &'static str,
+    pub table: String,
+    pub chain: String,
+}
+
+/// `NF_INET_FORWARD` and `NF_DROP`.
+const FORWARD: u32 = 2;
+const DROP: u32 = 0;
+const GET_RULE: u16 = 7;
+
+/// The chains that drop what is forwarded by policy, and in which no rule speaks of `link`.
+pub fn forward_drops(link: &str) -> Result<Vec<ForwardPolicy>, NftError> {
+    let mut found = Vec::new();
+    for (number, family) in [(FAMILY, "ip"), (INET, "inet")] {
+        let mut drops = Vec::new();
+        dump_family(number, (SUBSYSTEM << 8) | GET_CHAIN, "list chains", |chain| {
+            drops.extend(forward_drop(family, chain));
+        })?;
+        dump_family(number, (SUBSYSTEM << 8) | GET_RULE, "list rules", |rule| {
+            let speaks = rule.windows(link.len()).any(|bytes| bytes == link.as_bytes());
+            let (table, chain) = (find_text(rule, 1), find_text(rule, 2));
+            drops.retain(|d| !(speaks && table == Some(d.table.as_str()) && chain == Some(d.chain.as_str())));
+        })?;
+        found.extend(drops);
+    }
+    Ok(found)
+}
+
+fn forward_drop(family: &'static str, chain: &[u8]) -> Option<ForwardPolicy> {
+    let policy = u32::from_be_bytes(find(chain, 5)?.try_into().ok()?);
+    let forwards = base(chain)?.hook == FORWARD;
+    (forwards && policy == DROP).then_some(ForwardPolicy {
+        family,
+        table: find_text(chain, 1)?.to_owned(),
+        chain: find_text(chain, 3)?.to_owned(),
+    })
+}
+
+fn each_of(table: &str, kind: u16, name: u16, mut each: impl FnMut(String, &[u8])) -> Result<(), NftError> {
+    dump((SUBSYSTEM << 8) | kind, "list a table", |attributes| {
+        if find_text(attributes, 1) == Some(table)
+            && let Some(name) = find_text(attributes, name)
+        {
+            each(name.to_owned(), attributes);
+        }
+    })
+}
+
+/// `NFTA_CHAIN_HOOK` and `NFTA_CHAIN_TYPE` of a chain that has them.
+fn base(chain: &[u8]) -> Option<Base> {
+    let place = find(chain, 4)?;
+    let number = |kind| Some(u32::from_be_bytes(find(place, kind)?.try_into().ok()?));
+    Some(Base {
+        kind: find_text(chain, 7)?.to_owned(),
+        hook: number(1)?,
+        priority: number(2)?.cast_signed(),
+    })
+}
+
 /// Asks for all there is of a kind over IPv4, and hands over the attributes of each.
-pub fn dump(kind: u16, step: &str, mut each: impl FnMut(&[u8])) -> Result<(), NftError> {
+pub fn dump(kind: u16, step: &str, each: impl FnMut(&[u8])) -> Result<(), NftError> {
+    dump_family(FAMILY, kind, step, each)
+}
+
+fn dump_family(family: u8, kind: u16, step: &str, mut each: impl FnMut(&[u8])) -> Result<(), NftError> {
     let socket = open()?;
     let header = Header {
         kind,
         flags: REQUEST_DUMP,
         sequence: 0,
-        family: FAMILY,
+        family,
         resource: 0,
     };
     send_one(&socket, header, Attributes::default())?;

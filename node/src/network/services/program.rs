@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use super::ruleset::{Balancer, Protocol, Ruleset};
 use crate::network::nft::{
-    Batch, ChainKind, Element, Existing, Expression, Hook, Meta, NftError, SetKind, Value, Verdict,
+    self, Batch, ChainKind, Element, Existing, Expression, Hook, Meta, NftError, SetKind, Value, Verdict,
     add_table, apply, join, matches,
 };
 
@@ -31,6 +31,19 @@ const REFUSED: &str = "refused-node-ports";
 const ENDPOINTS: &str = "endpoints";
 const HAIRPINS: &str = "hairpins";
 const REFUSE: &str = "refuse-services";
+/// The chains there are whatever Services there are.
+const FIXED: [&str; 10] = [
+    "guard-loopback",
+    PODS_LEAVING,
+    SERVICES,
+    "services-in",
+    "services-out",
+    "services-return",
+    REFUSE,
+    "refuse-others",
+    "refuse-own",
+    "refuse-arriving",
+];
 const BALANCER: &str = "svc-";
 const MEMORY: &str = "affinity-";
 
@@ -58,7 +71,14 @@ const SOCKET_LENGTH: u32 = 8;
 /// that listens on the host's loopback only, although the bridge routes such addresses for NodePorts.
 pub fn install_base(table: &str, bridge: &str, pods: Ipv4Net) -> Result<(), NftError> {
     let mut batch = add_table(table);
-    batch.base_chain("guard-loopback", ChainKind::Filter, Hook::Prerouting, RAW);
+    let existing = &nft::existing(table)?;
+    batch.base_chain(
+        existing,
+        "guard-loopback",
+        ChainKind::Filter,
+        Hook::Prerouting,
+        RAW,
+    );
     let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
     for load in [matches::source_to, matches::destination_to] {
         let rule = [
@@ -72,7 +92,7 @@ pub fn install_base(table: &str, bridge: &str, pods: Ipv4Net) -> Result<(), NftE
                 .chain([Expression::Verdict(Verdict::Drop)]),
         );
     }
-    batch.base_chain(PODS_LEAVING, ChainKind::Nat, Hook::Postrouting, SOURCE);
+    batch.base_chain(existing, PODS_LEAVING, ChainKind::Nat, Hook::Postrouting, SOURCE);
     let leaving = [
         matches::within(matches::source_to, pods, true),
         matches::within(matches::destination_to, pods, false),
@@ -107,6 +127,12 @@ impl Change<'_> {
         balancers
             .flat_map(|(name, b)| endpoint_chains(name, b).map(|(own, _)| own).chain([name.clone()]))
             .collect()
+    }
+
+    /// Chains of no use any more: an older version's.
+    fn strangers(&self) -> impl Iterator<Item = &String> {
+        let known = |name: &str| FIXED.contains(&name) || name.starts_with(BALANCER);
+        self.existing.chains.iter().filter(move |name| !known(name))
     }
 
     /// The chains of Service ports and their endpoints there are now.
@@ -150,8 +176,11 @@ pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_
         balance(&mut batch, name, balancer);
     }
     fill_sets(&mut batch, change.ruleset);
-    translate(&mut batch, pods);
-    refuse(&mut batch, services);
+    translate(&mut batch, change.existing, pods);
+    refuse(&mut batch, change.existing, services);
+    for chain in change.strangers() {
+        batch.delete_chain(chain);
+    }
     batch
 }
 
@@ -162,7 +191,8 @@ fn empty_old(batch: &mut Batch, change: &Change<'_>) {
             batch.empty_set(set);
         }
     }
-    for chain in change.existing_chains().filter(|name| !change.keeps(name)) {
+    let stale = change.existing_chains().filter(|name| !change.keeps(name));
+    for chain in stale.chain(change.strangers()) {
         batch.empty_chain(chain);
     }
 }
@@ -412,7 +442,7 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
 
 /// The chains that rewrite destinations on the way in and out of the host, and sources where the answer
 /// would not come back this way: a Pod that meets itself, and whoever is no Pod.
-fn translate(batch: &mut Batch, pods: Ipv4Net) {
+fn translate(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
     batch.chain(SERVICES);
     let by_address = Expression::VerdictMap {
         set: ADDRESSES.into(),
@@ -428,10 +458,16 @@ fn translate(batch: &mut Batch, pods: Ipv4Net) {
     let local = [matches::to_this_host(), matches::port_key(1)].concat();
     batch.rule(SERVICES, local.into_iter().chain([by_port]));
     for (name, hook) in [("services-in", Hook::Prerouting), ("services-out", Hook::Output)] {
-        batch.base_chain(name, ChainKind::Nat, hook, DESTINATION);
+        batch.base_chain(existing, name, ChainKind::Nat, hook, DESTINATION);
         batch.rule(name, [Expression::Verdict(Verdict::Jump(SERVICES.into()))]);
     }
-    batch.base_chain("services-return", ChainKind::Nat, Hook::Postrouting, SOURCE);
+    batch.base_chain(
+        existing,
+        "services-return",
+        ChainKind::Nat,
+        Hook::Postrouting,
+        SOURCE,
+    );
     let itself = Expression::Member {
         set: HAIRPINS.into(),
         id: None,
@@ -463,17 +499,23 @@ fn translate(batch: &mut Batch, pods: Ipv4Net) {
 }
 
 /// What still goes to a Service's address here found no endpoint: it is refused, as are such node ports.
-fn refuse(batch: &mut Batch, services: Ipv4Net) {
+fn refuse(batch: &mut Batch, existing: &Existing, services: Ipv4Net) {
     batch.chain(REFUSE);
     let nowhere = matches::within(matches::destination_to, services, true);
     batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
     // Before routing: a packet sent back by the interface it came in by would cost the sender a redirect, and
     // the kernel's limit for messages to one host would then hold the refusal back.
     for (name, hook) in [("refuse-others", Hook::Prerouting), ("refuse-own", Hook::Output)] {
-        batch.base_chain(name, ChainKind::Filter, hook, TRANSLATED);
+        batch.base_chain(existing, name, ChainKind::Filter, hook, TRANSLATED);
         batch.rule(name, [Expression::Verdict(Verdict::Jump(REFUSE.into()))]);
     }
-    batch.base_chain("refuse-arriving", ChainKind::Filter, Hook::Input, FILTER);
+    batch.base_chain(
+        existing,
+        "refuse-arriving",
+        ChainKind::Filter,
+        Hook::Input,
+        FILTER,
+    );
     let refused = Expression::Member {
         set: REFUSED.into(),
         id: None,

@@ -353,3 +353,49 @@ fn the_nft_program_understands_the_rules() {
         }
     });
 }
+
+#[test]
+fn rules_of_an_older_version_give_way() {
+    Host::run(|host| async move {
+        let table = "amphipod-aaaaaaa1";
+        let nothing = nft::Existing::default();
+        let mut older = nft::add_table(table);
+        older.base_chain(&nothing, "refuse-own", nft::ChainKind::Nat, nft::Hook::Output, 7);
+        older.base_chain(
+            &nothing,
+            "services-in",
+            nft::ChainKind::Nat,
+            nft::Hook::Prerouting,
+            -99,
+        );
+        older.base_chain(
+            &nothing,
+            "guard-loopback",
+            nft::ChainKind::Filter,
+            nft::Hook::Input,
+            0,
+        );
+        older.chain("forgotten");
+        older.base_chain(
+            &nothing,
+            "forgotten-too",
+            nft::ChainKind::Filter,
+            nft::Hook::Input,
+            1,
+        );
+        let jump = nft::Verdict::Jump("forgotten".into());
+        older.rule("forgotten-too", [nft::Expression::Verdict(jump)]);
+        nft::apply(older).unwrap();
+        let network = host.network("a").await;
+        let server = pod(&network, "server").await;
+        serve(&server, 8080, "new");
+        apply(&network, json!({}), &[&server]);
+        let existing = nft::existing(table).unwrap();
+        assert!(
+            !existing.chains.iter().any(|name| name.starts_with("forgotten")),
+            "{existing:?}"
+        );
+        assert_eq!(existing.bases["refuse-own"].kind, "filter");
+        assert!(ask(None, "10.202.0.7:80").await.unwrap().starts_with("new"));
+    });
+}
