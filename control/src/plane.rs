@@ -165,14 +165,16 @@ impl ControlPlane {
         let stop = &self.clients.stop;
         self.clients
             .tasks
-            .spawn(scheduler::run(self.client(), stop.clone()));
+            .spawn(scheduler::run(self.component("kube-scheduler"), stop.clone()));
         let controllers = ControllerOptions {
             root_ca: Some(self.pki.ca_pem().to_owned()),
             ..ControllerOptions::new(options.pod_cidr)
         };
-        self.clients
-            .tasks
-            .spawn(controllers::run(self.client(), controllers, stop.clone()));
+        self.clients.tasks.spawn(controllers::run(
+            self.component("kube-controller-manager"),
+            controllers,
+            stop.clone(),
+        ));
     }
 
     /// Where the API server listens.
@@ -196,6 +198,11 @@ impl ControlPlane {
     /// An in-process client that may do everything.
     pub fn client(&self) -> kube::Client {
         self.client_as("system:admin", &[MASTERS])
+    }
+
+    /// An in-process client of a part of the control plane.
+    fn component(&self, name: &str) -> kube::Client {
+        self.client_as(&format!("system:{name}"), &[MASTERS])
     }
 
     /// An in-process client of another user.

@@ -88,6 +88,14 @@ pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
     }
 }
 
+/// Decodes an applied configuration: YAML, of which JSON is a part.
+pub fn config(body: &[u8]) -> std::result::Result<Decoded, String> {
+    match body.first() {
+        Some(b'{') => json(body).or_else(|_| yaml(body)),
+        _ => yaml(body),
+    }
+}
+
 fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
     let text = std::str::from_utf8(body).map_err(|e| e.to_string())?;
     let mut budget = serde_yaml::Budget::default();

@@ -8,6 +8,7 @@ mod delete;
 mod discovery;
 mod health;
 mod list;
+mod manage;
 mod negotiate;
 mod object;
 mod openapi;

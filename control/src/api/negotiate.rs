@@ -56,6 +56,8 @@ pub enum PatchType {
     /// RFC 7386.
     Merge,
     Strategic,
+    /// KEP-555.
+    Apply,
 }
 
 /// What `Accept` asks for; JSON objects when it says nothing.
@@ -140,10 +142,12 @@ pub fn patch(headers: &HeaderMap) -> Result<PatchType> {
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
+        "application/apply-patch+yaml" => Ok(PatchType::Apply),
         _ => Err(ApiError::unsupported_media(&[
             "application/json-patch+json",
             "application/merge-patch+json",
             "application/strategic-merge-patch+json",
+            "application/apply-patch+yaml",
         ])),
     }
 }

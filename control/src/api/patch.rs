@@ -1,10 +1,11 @@
-//! `patch`: a JSON patch, a merge patch or a strategic merge patch becomes an update.
+//! `patch`: a JSON patch, a merge patch, a strategic merge patch or an applied configuration becomes an update, the
+//! last also a creation.
 use super::decode;
 use super::negotiate::{self, PatchType};
 use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options, Written};
-use super::{Call, render};
+use super::{Call, manage, may, render};
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
 use http::StatusCode;
@@ -21,7 +22,12 @@ pub enum Prepared {
     Json(Patch),
     Merge(Value),
     Strategic(Value),
+    /// Server-side apply.
+    Apply(Value),
 }
+
+/// How often an apply finds the object made or gone by somebody else before it gives up.
+const RETRIES: usize = 4;
 
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
     let name = call
@@ -31,24 +37,96 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         .ok_or_else(ApiError::method_not_allowed)?;
     let options = Options::of(&call.query, "PatchOptions")?;
     let (patch, issues) = prepare(call)?;
-    let kind = call.target.kind.clone();
-    let change = move |current: &Value| Ok((apply(&kind, &patch, current)?, issues.clone()));
-    let Written { value, warnings, .. } = write::update(call, options, name, &change).await?;
+    let Written {
+        value,
+        warnings,
+        created,
+    } = match &patch {
+        Prepared::Apply(config) => apply_config(call, options, name, config, &issues).await?,
+        patch => {
+            let change = |current: &Value| Ok((apply(&call.target.kind, patch, current)?, issues.clone()));
+            write::update(call, options, name, &change).await?
+        }
+    };
+    let code = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(render::warn(
-        render::one(&call.target.kind, style, StatusCode::OK, &value)?,
+        render::one(&call.target.kind, style, code, &value)?,
         &warnings,
     ))
+}
+
+/// Applies to what is there, or creates it.
+async fn apply_config(
+    call: &Call,
+    options: Options,
+    name: &str,
+    config: &Value,
+    issues: &[FieldIssue],
+) -> Result<Written> {
+    let options = Options {
+        applied: true,
+        ..options
+    };
+    let change = |current: &Value| Ok((manage::apply(call, Some(current), config)?, issues.to_vec()));
+    let mut outcome = write::update(call, options, name, &change).await;
+    for _ in 0..RETRIES {
+        outcome = match outcome {
+            Err(error) if error.code == StatusCode::NOT_FOUND && call.target.subresource.is_none() => {
+                create_applied(call, options, name, config, issues).await
+            }
+            Err(error) if error.is_already_exists() => write::update(call, options, name, &change).await,
+            outcome => return outcome,
+        };
+    }
+    outcome
+}
+
+async fn create_applied(
+    call: &Call,
+    options: Options,
+    name: &str,
+    config: &Value,
+    issues: &[FieldIssue],
+) -> Result<Written> {
+    may(&call.who, "create", &call.target)?;
+    let value = manage::apply(call, None, config)?;
+    let said = value["metadata"]["name"].as_str().unwrap_or_default();
+    if said != name {
+        return Err(ApiError::bad_request(match said {
+            "" => {
+                "the name of the object (based on URL) was undeterminable: name must be provided".to_owned()
+            }
+            said => format!("the name of the object ({said}) does not match the name on the URL ({name})"),
+        }));
+    }
+    if let Some(uid) = value["metadata"]["uid"].as_str() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
+        return Err(ApiError::conflict(&call.target.kind, name, &why));
+    }
+    write::create(call, options, value, issues.to_vec()).await
 }
 
 /// Decodes the body.
 pub fn prepare(call: &Call) -> Result<(Prepared, Vec<FieldIssue>)> {
     let kind = negotiate::patch(&call.headers)?;
+    manage::check_apply(&call.query, kind == PatchType::Apply)?;
+    if kind == PatchType::Apply {
+        let decoded = decode::config(&call.body)
+            .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
+        return Ok((Prepared::Apply(decoded.value), decoded.issues));
+    }
     let undecodable = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));
     let decoded = decode::json(&call.body).map_err(undecodable)?;
     let patch = match kind {
         PatchType::Json => Prepared::Json(operations(decoded.value)?),
         PatchType::Merge => Prepared::Merge(decoded.value),
-        PatchType::Strategic => Prepared::Strategic(decoded.value),
+        PatchType::Strategic | PatchType::Apply => Prepared::Strategic(decoded.value),
     };
     Ok((patch, decoded.issues))
 }
@@ -65,7 +143,7 @@ fn operations(value: Value) -> Result<Patch> {
 pub fn apply(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
     match patch {
         Prepared::Json(patch) => apply_json(patch, current),
-        Prepared::Merge(patch) => {
+        Prepared::Merge(patch) | Prepared::Apply(patch) => {
             if !patch.is_object() {
                 return Err(ApiError::bad_request(
                     "error decoding patch: a merge patch must be a JSON object",

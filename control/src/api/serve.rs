@@ -7,7 +7,7 @@ use crate::auth::client_cert::ClientCertificates;
 use crate::auth::pki::Pki;
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -173,10 +173,26 @@ fn http(h2: bool) -> auto::Builder<TokioExecutor> {
     if h2 { http.http2_only() } else { http.http1_only() }
 }
 
+/// Fields that an in-process client sets are owned under the last part of its user's name (`kube-scheduler`).
+fn agent(identity: &Identity) -> Option<HeaderValue> {
+    let program = match identity.user.rsplit(':').next().unwrap_or_default() {
+        "admin" => "amphipod",
+        program => program,
+    };
+    HeaderValue::from_str(program).ok()
+}
+
 /// A client over the router itself: the same code as a remote one, without TCP.
 pub fn client(router: Router, identity: Identity) -> kube::Client {
+    let agent = agent(&identity);
     let service = router.map_request(move |mut request: Request<kube::client::Body>| {
         request.extensions_mut().insert(identity.clone());
+        if let Some(agent) = &agent {
+            request
+                .headers_mut()
+                .entry(header::USER_AGENT)
+                .or_insert_with(|| agent.clone());
+        }
         request.map(Body::new)
     });
     kube::Client::new(service, "default")

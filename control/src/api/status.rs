@@ -3,6 +3,7 @@
 //! This is the only file that knows how an error looks on the wire. Who sees what: a client's mistake is told to the
 //! client in full; a failure of ours is logged here and told as `Internal error occurred: …`.
 use crate::admission::Denial;
+use crate::kinds::managed::Conflict;
 use crate::kinds::{FieldErrors, Kind, join};
 use crate::store::{ReadError, Revision, WatchError, WriteError};
 use http::{HeaderValue, StatusCode, header};
@@ -88,6 +89,23 @@ impl ApiError {
         let resource = format!("{}/{subresource}", kind.plural);
         let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
         Self::new(StatusCode::CONFLICT, "Conflict", message).with(details(name, &kind.group, &resource))
+    }
+
+    /// An apply would change fields of other managers.
+    pub fn apply_conflict(conflicts: &[Conflict]) -> Self {
+        let causes: Vec<Value> = conflicts
+            .iter()
+            .map(|c| {
+                let message = format!("conflict with {}", c.manager.shown());
+                json!({"reason": "FieldManagerConflict", "message": message, "field": c.field()})
+            })
+            .collect();
+        Self::new(StatusCode::CONFLICT, "Conflict", conflict_message(conflicts))
+            .with(json!({"causes": causes}))
+    }
+
+    pub fn is_already_exists(&self) -> bool {
+        self.reason == "AlreadyExists"
     }
 
     /// A precondition of a deletion does not hold; upstream names the kind here, not the resource.
@@ -284,6 +302,31 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         self.details.as_ref()?.get("retryAfterSeconds")?.as_u64()
     }
+}
+
+/// Conflicts by manager.
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [only] = conflicts {
+        return format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            only.manager.shown(),
+            only.field()
+        );
+    }
+    let mut lines = Vec::new();
+    let mut last = None;
+    for conflict in conflicts {
+        if last != Some(&conflict.manager) {
+            lines.push(format!("conflicts with {}:", conflict.manager.shown()));
+            last = Some(&conflict.manager);
+        }
+        lines.push(format!("- {}", conflict.field()));
+    }
+    format!(
+        "Apply failed with {} conflicts: {}",
+        conflicts.len(),
+        lines.join("\n")
+    )
 }
 
 /// `Status` of a deletion that left nothing to show.

@@ -5,7 +5,7 @@
 use super::object::{self, Object};
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
-use super::{Call, render};
+use super::{Call, manage, render};
 use crate::admission::{Action, Claims, Review};
 use crate::kinds::{FieldError, FieldIssue, Kind};
 use crate::store::{Op, Revision, Store, Txn, TxnOutcome};
@@ -25,12 +25,19 @@ const GENERATED_BASE: usize = 63 - SUFFIX_LENGTH;
 pub struct Options {
     pub dry_run: bool,
     pub validation: FieldValidation,
+    /// The owners of fields are set already: by server-side apply.
+    pub applied: bool,
 }
 
 impl Options {
     /// `name` is that of the options object, for errors.
     pub fn of(query: &Query, name: &str) -> Result<Self> {
+        let errors = manage::check_name(query);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid_options(name, &errors));
+        }
         Ok(Options {
+            applied: false,
             dry_run: query.dry_run(name)?,
             validation: query.field_validation(name)?,
         })
@@ -79,6 +86,9 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     let kind = &call.target.kind;
     let name = name_of(&value).to_owned();
     kind.default(&mut value);
+    if !options.applied {
+        manage::note(call, None, &mut value);
+    }
     kind.prepare_create(&mut value);
     stamp(&mut value);
     let key = call.target.key(&name);
@@ -145,10 +155,14 @@ async fn update_once(
         meta.remove("resourceVersion");
     }
     kind.default(&mut new);
+    if !options.applied {
+        manage::note(call, Some(&old), &mut new);
+    }
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);
     validate_update(call, &name, &new, &old)?;
     let claims = admit(call, &name, Action::Update { old: &old }, &mut new).await?;
     kind.normalise(&mut new);
+    manage::settle(&old, &mut new);
     let done = |value: Value| {
         Ok(Attempt::Done(Written {
             value,

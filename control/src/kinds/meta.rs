@@ -21,7 +21,6 @@ pub(super) fn prepare_create(object: &mut Value) {
             "deletionTimestamp",
             "deletionGracePeriodSeconds",
             "selfLink",
-            "managedFields",
         ] {
             meta.remove(key);
         }

@@ -12,6 +12,7 @@ pub mod event;
 mod image;
 mod kind;
 pub mod labels;
+pub mod managed;
 mod meta;
 pub mod names;
 pub mod openapi;

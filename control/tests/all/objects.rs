@@ -83,7 +83,7 @@ async fn patches() {
             .send(
                 Method::PATCH,
                 &at(MAPS, "c"),
-                "application/apply-patch+yaml",
+                "application/apply-patch+cbor",
                 "{}".into()
             )
             .await

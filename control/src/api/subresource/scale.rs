@@ -3,7 +3,7 @@ use super::super::patch::{self, Prepared};
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write::{self, Options};
-use super::super::{Call, decode, negotiate};
+use super::super::{Call, decode, manage, negotiate};
 use crate::kinds::{FieldIssue, scale};
 use axum::response::Response;
 use http::StatusCode;
@@ -24,8 +24,12 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
         }
         "patch" => {
             let (prepared, _) = patch::prepare(call)?;
-            let change =
-                |current: &Value| rescale(name, current, patched(&call.target.kind, &prepared, current)?);
+            let change = |current: &Value| {
+                if let Prepared::Apply(config) = &prepared {
+                    manage::check_scale(call, current, config)?;
+                }
+                rescale(name, current, patched(&call.target.kind, &prepared, current)?)
+            };
             write::update(call, Options::of(&call.query, "PatchOptions")?, name, &change)
                 .await?
                 .value

@@ -1,0 +1,204 @@
+//! Field ownership at the edge of the API: who the manager is, on which path, and how other versions see an object.
+//!
+//! Refuses to know the rules; those are `kinds::managed`.
+use super::Call;
+use super::negotiate::{self, PatchType};
+use super::query::Query;
+use super::status::{ApiError, Result};
+use crate::kinds::managed::{self, ApplyError, Convert, Operation, Rescaling, Writer};
+use crate::kinds::{FieldError, FieldErrors, Kind};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Upstream's `FieldManagerMaxLength`.
+const NAME_LENGTH: usize = 128;
+/// Set by way of another object, or without a trace.
+const SCALE: &str = "scale";
+const BINDING: &str = "binding";
+
+/// What is wrong with the manager's name in the query.
+pub fn check_name(query: &Query) -> FieldErrors {
+    let name = query.get("fieldManager").unwrap_or_default();
+    if name.len() > NAME_LENGTH {
+        return vec![FieldError::too_long("fieldManager", NAME_LENGTH)];
+    }
+    let control = name.chars().enumerate().find(|(_, c)| c.is_control());
+    let complain = |(at, c): (usize, char)| {
+        let why = format!(
+            "should only contain printable characters (invalid character: U+{:04X} at position {at})",
+            u32::from(c)
+        );
+        FieldError::invalid("fieldManager", name, why)
+    };
+    control.map(complain).into_iter().collect()
+}
+
+/// The manager that the query names, else the program that the user agent begins with.
+fn name(call: &Call) -> String {
+    if let Some(name) = call.query.get("fieldManager") {
+        return name.to_owned();
+    }
+    let agent = call
+        .headers
+        .get(http::header::USER_AGENT)
+        .and_then(|v| v.to_str().ok());
+    let program = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+    program
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(NAME_LENGTH)
+        .collect()
+}
+
+/// The object as other served versions of its kind show it.
+fn versions(call: &Call) -> impl Fn(&Value, &str) -> Option<(Arc<Kind>, Value)> + Send + Sync {
+    let (kinds, own) = (call.api.kinds.clone(), call.target.kind.clone());
+    move |value, version| {
+        let from = value["apiVersion"].as_str().unwrap_or_default();
+        let find = |version: &str| match own.api_version() == version {
+            true => Some(own.clone()),
+            false => kinds
+                .object(version, &own.kind)
+                .filter(|k| k.group == own.group)
+                .cloned(),
+        };
+        let kind = find(version)?;
+        let mut value = value.clone();
+        if from != version {
+            find(from)?.to_storage(&mut value);
+            kind.from_storage(&mut value);
+            kind.normalise(&mut value);
+        }
+        Some((kind, value))
+    }
+}
+
+/// Notes who owns what of an object that is about to be stored. It has its defaults; `old` is what it replaces.
+pub fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
+    let kind = &call.target.kind;
+    let subresource = call.target.subresource.as_deref().unwrap_or_default();
+    let name = name(call);
+    match (subresource, old) {
+        (BINDING, _) => {}
+        (SCALE, Some(old)) => rescaled(call, &name, old, new),
+        _ => {
+            let now = super::write::now();
+            let writer = Writer {
+                name: &name,
+                subresource,
+                now: &now,
+            };
+            managed::update(kind, writer, old, new, &versions(call));
+        }
+    }
+}
+
+fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
+    let applies = negotiate::patch(&call.headers).is_ok_and(|patch| patch == PatchType::Apply);
+    let rescaling = Rescaling {
+        writer: name,
+        operation: if applies {
+            Operation::Apply
+        } else {
+            Operation::Update
+        },
+        version: &call.target.kind.api_version(),
+        changes: old["spec"]["replicas"] != new["spec"]["replicas"],
+    };
+    let before = &old["metadata"]["managedFields"];
+    if let Some(entries) = managed::rescaled(before, &rescaling) {
+        new["metadata"]["managedFields"] = entries;
+    }
+}
+
+/// Whether an applied Scale may have its replicas.
+pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<()> {
+    let rescaling = Rescaling {
+        writer: &name(call),
+        operation: Operation::Apply,
+        version: &call.target.kind.api_version(),
+        changes: object["spec"]["replicas"] != config["spec"]["replicas"],
+    };
+    let conflicts = managed::scale_conflicts(&object["metadata"]["managedFields"], &rescaling);
+    match conflicts.is_empty() || call.query.flag("force") {
+        true => Ok(()),
+        false => Err(ApiError::apply_conflict(&conflicts)),
+    }
+}
+
+/// Keeps the entries of `old` where nothing but their times would change, so that a write that changes nothing is none.
+pub fn settle(old: &Value, new: &mut Value) {
+    let (before, after) = (
+        &old["metadata"]["managedFields"],
+        &new["metadata"]["managedFields"],
+    );
+    if before == after || !managed::same_but_times(before, after) {
+        return;
+    }
+    let mut quiet = new.clone();
+    quiet["metadata"]["managedFields"] = before.clone();
+    let version = &old["metadata"]["resourceVersion"];
+    quiet["metadata"]["resourceVersion"] = version.clone();
+    if quiet == *old {
+        new["metadata"]["managedFields"] = before.clone();
+    }
+}
+
+/// The query of an apply: its manager must have a name, and it alone may be forced.
+pub fn check_apply(query: &Query, applies: bool) -> Result<()> {
+    let mut errors = Vec::new();
+    if applies && query.get("fieldManager").is_none() {
+        errors.push(FieldError::required(
+            "fieldManager",
+            "is required for apply patch",
+        ));
+    }
+    if !applies && query.tristate("force").is_some() {
+        errors.push(FieldError::forbidden(
+            "force",
+            "may not be specified for non-apply patch",
+        ));
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid_options("PatchOptions", &errors)),
+    }
+}
+
+/// What applying `config` makes of the object; none is there yet when `old` is none.
+pub fn apply(call: &Call, old: Option<&Value>, config: &Value) -> Result<Value> {
+    let kind = &call.target.kind;
+    right_kind(kind, config)?;
+    if !config["metadata"]["managedFields"].is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let (name, now) = (name(call), super::write::now());
+    let writer = Writer {
+        name: &name,
+        subresource: call.target.subresource.as_deref().unwrap_or_default(),
+        now: &now,
+    };
+    let convert = versions(call);
+    let convert: &Convert<'_> = &convert;
+    let applied = managed::apply(kind, writer, call.query.flag("force"), old, config, convert);
+    applied.map_err(|error| match error {
+        ApplyError::Conflicts(conflicts) => ApiError::apply_conflict(&conflicts),
+        other => ApiError::bad_request(other.to_string()),
+    })
+}
+
+/// An applied configuration says of which kind and version it is.
+fn right_kind(kind: &Kind, config: &Value) -> Result<()> {
+    let text = |key: &str| config[key].as_str().unwrap_or_default();
+    let (group, version) = match text("apiVersion") {
+        "" => ("", ""),
+        both => both.split_once('/').unwrap_or(("", both)),
+    };
+    if (group, version, text("kind")) == (&kind.group, &kind.version, &kind.kind) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "invalid object type: {group}/{version}, Kind={}",
+        text("kind")
+    )))
+}

@@ -1,0 +1,63 @@
+//! Ownership of the number of replicas when it is set by way of the Scale.
+use super::apply::Conflict;
+use super::element::Element;
+use super::managers::{Manager, Managers, Operation, Owned};
+use super::set::{Path, Set};
+use serde_json::Value;
+
+const SUBRESOURCE: &str = "scale";
+
+fn replicas() -> Path {
+    vec![Element::field("spec"), Element::field("replicas")]
+}
+
+/// A write of a Scale: by whom, and whether it changes the number of replicas.
+pub struct Rescaling<'a> {
+    pub writer: &'a str,
+    pub operation: Operation,
+    /// The version of the object.
+    pub version: &'a str,
+    pub changes: bool,
+}
+
+impl Rescaling<'_> {
+    fn manager(&self) -> Manager {
+        Manager::new(self.operation, self.writer, self.version, SUBRESOURCE)
+    }
+}
+
+/// Who else owns the replicas that an apply would change.
+pub fn conflicts(entries: &Value, rescaling: &Rescaling<'_>) -> Vec<Conflict> {
+    let managers = Managers::parse(entries).unwrap_or_default();
+    let me = rescaling.manager();
+    let owns = |owned: &Owned| rescaling.changes && owned.set.has(&replicas());
+    let others = managers
+        .0
+        .into_iter()
+        .filter(|(m, owned)| *m != me && owns(owned));
+    let conflict = |(manager, _)| Conflict {
+        manager,
+        path: replicas(),
+    };
+    others.map(conflict).collect()
+}
+
+/// The managed fields of an object after its replicas were set by its Scale; none when nothing changes about them. As
+/// upstream has it, a new owner's entry has no time.
+pub fn rescaled(entries: &Value, rescaling: &Rescaling<'_>) -> Option<Value> {
+    let mut managers = Managers::parse(entries).unwrap_or_default();
+    if managers.is_empty() || (!rescaling.changes && rescaling.operation == Operation::Update) {
+        return None;
+    }
+    let me = rescaling.manager();
+    let mut set = Set::default();
+    set.insert(&replicas());
+    let time = managers.0.get(&me).and_then(|owned| owned.time.clone());
+    if rescaling.changes {
+        managers.0.values_mut().for_each(|owned| owned.set.subtract(&set));
+        managers.sweep();
+    }
+    let version = rescaling.version.to_owned();
+    managers.0.insert(me, Owned { set, version, time });
+    managers.encoded()
+}
