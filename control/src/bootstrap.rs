@@ -1,6 +1,8 @@
-//! What every cluster has from the first moment: its namespaces, and the `kubernetes` Service that leads to this API.
+//! What every cluster has from the first moment: its namespaces, default roles and bindings, and the `kubernetes` Service that leads to this API.
 //!
 //! An ordinary API client; run at each start, since addresses may have changed.
+mod policy;
+
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -31,6 +33,9 @@ pub async fn run(client: &Client, address: SocketAddr, cluster_ip: IpAddr) -> Re
             .await
             .map_err(failed("the system namespaces"))?;
     }
+    policy::reconcile(client)
+        .await
+        .map_err(failed("the default roles and bindings"))?;
     let (service, endpoints, slice) = (service(cluster_ip), endpoints(address), slice(address));
     let in_default = |what| failed(what);
     ensure::<Service>(&Api::default_namespaced(client.clone()), SERVICE, service, None)

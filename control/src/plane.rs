@@ -5,9 +5,9 @@
 use crate::admission::{Admission, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError};
 use crate::api::{self, Api, Cache, CachedObjects, GIT_VERSION, OpenApi, Tokens, serve};
-use crate::auth::Identity;
 use crate::auth::identity::MASTERS;
 use crate::auth::pki::{Pki, PkiError};
+use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions};
 use crate::kinds::Registry;
@@ -257,13 +257,16 @@ async fn build(
         cache: cache.clone(),
         kinds: kinds.clone(),
     });
-    let admission = Admission::new(objects, addresses);
+    let authorizer = Authorizer::new(objects.clone());
+    let admission = Admission::new(objects.clone(), addresses);
     let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
     Ok(Arc::new(Api {
         store,
         cache,
         kinds,
         admission,
+        authorizer,
+        reader: objects,
         tokens,
         openapi,
         nodes: NodeClient::new(pki)?,

@@ -7,11 +7,13 @@ use super::decode;
 use super::list;
 use super::negotiate;
 use super::object::Object;
+use super::permit;
 use super::query::Query;
 use super::render::{self, Style};
 use super::status::{self, ApiError, Result};
 use super::write;
 use crate::admission::Action;
+use crate::auth::restrict::Operation;
 use crate::kinds::conduct::{Departure, pod_grace};
 use crate::kinds::{FieldError, Kind, mark_deleted};
 use crate::store::{Txn, TxnOutcome};
@@ -135,6 +137,7 @@ async fn delete_once(
 ) -> Result<Option<Outcome>> {
     let kind = &call.target.kind;
     let value = render::value(kind, current)?;
+    permit::write(call, Operation::Delete, name, &value, &Value::Null)?;
     check(kind, name, &value, options)?;
     let step = plan(kind, &value, options, Timestamp::now());
     let (outcome, txn) = match step {

@@ -7,14 +7,18 @@ mod decode;
 mod delete;
 mod discovery;
 mod health;
+mod impersonate;
 mod list;
 mod manage;
 mod negotiate;
 mod object;
 mod openapi;
 mod patch;
+mod permit;
 mod query;
+mod reader;
 mod render;
+mod reviews;
 mod route;
 mod selectors;
 pub mod serve;
@@ -31,8 +35,7 @@ pub use token::Tokens;
 pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
-use crate::auth::Identity;
-use crate::auth::authorize::{Attributes, authorize};
+use crate::auth::{Authorizer, Identity, Reader};
 use crate::kinds::{Kind, Registry};
 use crate::store::Store;
 use axum::Router;
@@ -40,6 +43,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use object::Object;
 use query::Query;
@@ -55,6 +59,8 @@ pub struct Api {
     pub cache: Arc<Cache>,
     pub kinds: Arc<Registry>,
     pub admission: Admission,
+    pub authorizer: Authorizer,
+    pub reader: Arc<dyn Reader>,
     pub tokens: Tokens,
     pub openapi: OpenApi,
     /// Reaches the kubelet API of nodes.
@@ -84,7 +90,6 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
 
 async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path();
     if let Some(response) = health::answer(&api, &parts) {
         return Ok(response);
     }
@@ -93,15 +98,17 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         .get::<Identity>()
         .cloned()
         .ok_or_else(ApiError::unauthorized)?;
-    let target = match route::parse(&api.kinds, path) {
-        None => return version::answer(&api, &parts),
+    let who = impersonate::acting(&api.authorizer, who, &parts.headers)?;
+    let target = match route::parse(&api.kinds, parts.uri.path()) {
         Some(Ok(Route::Resource(target))) => target,
-        Some(Ok(route)) => return discovery::answer(&api, &route, &parts),
-        Some(Err(error)) => return discovery::refuse(&api, path, error),
+        other => {
+            permit::path(&api, &who, &parts)?;
+            return elsewhere(&api, &parts, other);
+        }
     };
     let query = Query::of(&parts.uri)?;
     let verb = verb(&parts.method, &target, &query)?;
-    may(&who, verb, &target)?;
+    permit::resource(&api, &who, verb, &target, &query)?;
     let body = decode::read(body).await?;
     let call = Call {
         api,
@@ -112,6 +119,15 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         body,
     };
     perform(&call, verb).await
+}
+
+/// What is no resource: documents about the API, and nothing.
+fn elsewhere(api: &Api, parts: &Parts, route: Option<Result<Route>>) -> Result<Response> {
+    match route {
+        None => version::answer(api, parts),
+        Some(Ok(route)) => discovery::answer(api, &route, parts),
+        Some(Err(error)) => discovery::refuse(api, parts.uri.path(), error),
+    }
 }
 
 /// The verb of a request, as upstream's authorizers and audit logs name it.
@@ -143,25 +159,14 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str>
     }
 }
 
-fn may(who: &Identity, verb: &str, target: &Target) -> Result<()> {
-    let kind = &target.kind;
-    let what = Attributes {
-        verb,
-        group: &kind.group,
-        resource: &kind.plural,
-        subresource: target.subresource.as_deref(),
-        namespace: target.namespace.as_deref(),
-        name: target.name.as_deref(),
-    };
-    let name = target.name.as_deref().unwrap_or_default();
-    authorize(who, &what).map_err(|denied| ApiError::forbidden(&kind.group, &kind.plural, name, &denied.0))
-}
-
 async fn perform(call: &Call, verb: &str) -> Result<Response> {
     let style = Style {
         accepted: negotiate::accept(&call.headers)?,
         include: Include::of(&call.query)?,
     };
+    if let Some(response) = reviews::answer(call, style)? {
+        return Ok(response);
+    }
     if let Some(response) = subresource::answer(call, verb, style).await? {
         return Ok(response);
     }

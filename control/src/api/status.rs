@@ -168,9 +168,19 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).with(details(name, group, resource))
     }
 
+    /// As [`ApiError::not_found`], for an object that the request is not itself about.
+    pub fn missing(group: &str, plural: &str, name: &str) -> Self {
+        let of = match group {
+            "" => plural.to_owned(),
+            group => format!("{plural}.{group}"),
+        };
+        let message = format!("{of} {name:?} not found");
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(details(name, group, plural))
+    }
+
     /// A path that is no resource is refused.
-    pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
-        let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}");
+    pub fn forbidden_path(why: &str) -> Self {
+        let message = format!("forbidden: {why}");
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).with(json!({}))
     }
 

@@ -5,8 +5,9 @@
 use super::object::{self, Object};
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
-use super::{Call, manage, render};
+use super::{Call, manage, permit, render};
 use crate::admission::{Action, Claims, Review};
+use crate::auth::restrict::Operation;
 use crate::kinds::{FieldError, FieldIssue, Kind};
 use crate::store::{Op, Revision, Store, Txn, TxnOutcome};
 use serde_json::{Value, json};
@@ -86,6 +87,7 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     let kind = &call.target.kind;
     let name = name_of(&value).to_owned();
     kind.default(&mut value);
+    permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
     if !options.applied {
         manage::note(call, None, &mut value);
     }
@@ -155,6 +157,7 @@ async fn update_once(
         meta.remove("resourceVersion");
     }
     kind.default(&mut new);
+    permit::write(call, Operation::Update, &name, &old, &new)?;
     if !options.applied {
         manage::note(call, Some(&old), &mut new);
     }
@@ -272,7 +275,7 @@ pub fn prune(
 }
 
 /// Puts the object into the namespace of the path.
-fn place(call: &Call, value: &mut Value) -> Result<()> {
+pub fn place(call: &Call, value: &mut Value) -> Result<()> {
     let Some(object) = value.as_object_mut() else {
         return Err(ApiError::bad_request("the body is not an object"));
     };

@@ -1,4 +1,6 @@
 //! A user as the API server sees one, and how a client certificate names it.
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -6,6 +8,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub const MASTERS: &str = "system:masters";
 /// Everyone whom the server knows.
 pub const AUTHENTICATED: &str = "system:authenticated";
+/// Everyone whom it does not.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The user who is nobody.
+pub const ANONYMOUS: &str = "system:anonymous";
 /// Nodes.
 pub const NODES: &str = "system:nodes";
 
@@ -14,6 +20,27 @@ pub const NODES: &str = "system:nodes";
 pub struct Identity {
     pub user: Arc<str>,
     pub groups: Arc<[String]>,
+    /// Empty when there is none.
+    pub uid: String,
+    /// What authenticators know besides.
+    pub extra: Arc<BTreeMap<String, Vec<String>>>,
+}
+
+const ACCOUNT: &str = "system:serviceaccount:";
+
+/// Namespace and name of the service account that a user name means.
+pub fn account_of(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix(ACCOUNT)?.split_once(':')?;
+    let good = !namespace.is_empty() && !name.is_empty() && !name.contains(':');
+    good.then_some((namespace, name))
+}
+
+/// The groups of every service account of a namespace.
+pub fn account_groups(namespace: &str) -> Vec<String> {
+    vec![
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+    ]
 }
 
 impl Identity {
@@ -24,7 +51,29 @@ impl Identity {
         Identity {
             user: user.into(),
             groups: groups.into(),
+            uid: String::new(),
+            extra: Arc::default(),
         }
+    }
+
+    /// A service account.
+    pub fn account(namespace: &str, name: &str) -> Self {
+        Identity::new(&format!("{ACCOUNT}{namespace}:{name}"), account_groups(namespace))
+    }
+
+    /// `authentication.k8s.io/v1.UserInfo`.
+    pub fn user_info(&self) -> Value {
+        let mut info = json!({ "username": &*self.user });
+        if !self.uid.is_empty() {
+            info["uid"] = self.uid.as_str().into();
+        }
+        if !self.groups.is_empty() {
+            info["groups"] = json!(&*self.groups);
+        }
+        if !self.extra.is_empty() {
+            info["extra"] = json!(&*self.extra);
+        }
+        info
     }
 
     pub fn is_in(&self, group: &str) -> bool {

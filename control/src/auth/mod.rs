@@ -1,11 +1,20 @@
-//! Who a request comes from.
+//! Who a request comes from, and whether he may.
 //!
-//! Owns: the cluster's certificate authority, certificates, kubeconfigs, and reading an identity out of a client
-//! certificate. Refuses to know: what the identity asks for.
+//! Owns: the cluster's certificate authority, certificates, kubeconfigs, reading an identity out of a client
+//! certificate; and the authorizers. Refuses to know HTTP and the store: objects are seen through [`Reader`].
+pub mod attributes;
 pub mod authorize;
 pub mod client_cert;
+pub mod defaults;
 pub mod identity;
 mod kubeconfig;
+pub mod node;
 pub mod pki;
+pub mod rbac;
+mod reader;
+pub mod restrict;
 
+pub use attributes::Attributes;
+pub use authorize::{Authorizer, Verdict};
 pub use identity::Identity;
+pub use reader::{GroupResource, Reader, Stored};

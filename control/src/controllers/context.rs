@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher::Config;
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
@@ -61,6 +62,7 @@ pub struct Watches {
     pub nodes: Arc<Informer<Node>>,
     /// Only those of nodes.
     pub leases: Arc<Informer<Lease>>,
+    pub cluster_roles: Arc<Informer<ClusterRole>>,
 }
 
 impl Watches {
@@ -77,6 +79,7 @@ impl Watches {
             root_cas: Informer::new(&[]),
             nodes: Informer::new(&[]),
             leases: Informer::new(&[]),
+            cluster_roles: Informer::new(&[]),
         }
     }
 
@@ -97,7 +100,8 @@ impl Watches {
             endpoints,
             namespaces,
             service_accounts,
-            nodes
+            nodes,
+            cluster_roles
         );
         let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
         tasks.spawn(
@@ -126,6 +130,7 @@ impl Watches {
             self.root_cas.synced(),
             self.nodes.synced(),
             self.leases.synced(),
+            self.cluster_roles.synced(),
         );
     }
 }

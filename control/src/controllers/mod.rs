@@ -3,6 +3,7 @@
 //! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
 //! kind is cached once. It refuses to know the store and the HTTP server.
 mod adoption;
+mod cluster_role;
 mod context;
 mod deployment;
 mod endpoints;
@@ -59,6 +60,7 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         namespace::start(&context),
         garbage::start(&context),
         event_ttl::start(&context),
+        cluster_role::start(&context),
     ];
     controllers.extend(node::start(&context));
     let mut tasks = JoinSet::new();

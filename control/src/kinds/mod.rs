@@ -32,7 +32,7 @@ mod validate;
 mod view;
 mod wire;
 
-pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join};
+pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join, quote};
 pub use kind::{Column, Kind, Subresource};
 pub use meta::mark_deleted;
 pub use registry::Registry;

@@ -32,6 +32,8 @@ pub enum NameRule {
     Label,
     /// RFC 1035 label, 63 characters.
     Label1035,
+    /// Whatever fits between two slashes of a path.
+    PathSegment,
 }
 
 impl NameRule {
@@ -42,6 +44,7 @@ impl NameRule {
             NameRule::Subdomain => subdomain(&masked),
             NameRule::Label => label(&masked),
             NameRule::Label1035 => label_1035(&masked),
+            NameRule::PathSegment => path_segment(name),
         }
     }
 }
@@ -91,6 +94,15 @@ fn is_name_part(text: &str) -> bool {
         |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'),
         |b| b.is_ascii_alphanumeric(),
     )
+}
+
+/// A name that a path can hold as one segment, and be taken for nothing else.
+pub fn path_segment(text: &str) -> Vec<String> {
+    if matches!(text, "." | "..") {
+        return vec![format!("may not be '{text}'")];
+    }
+    let found = ["/", "%"].iter().filter(|each| text.contains(**each));
+    found.map(|each| format!("may not contain '{each}'")).collect()
 }
 
 /// RFC 1123 label.

@@ -50,6 +50,15 @@ const fn grouped(
     }
 }
 
+const fn rbac(plural: &'static str, storage_prefix: &'static str, rules: &'static Rules) -> Served {
+    grouped("rbac.authorization.k8s.io", plural, &[], storage_prefix, rules)
+}
+
+/// A kind that is a question: created to be answered, and never stored.
+const fn asked(group: &'static str, plural: &'static str) -> Served {
+    grouped(group, plural, &[], plural, &Rules::PLAIN)
+}
+
 pub(super) static SERVED: &[Served] = &[
     core("configmaps", &[], "/registry/configmaps", &CONFIG_MAP),
     core("endpoints", &[], "/registry/services/endpoints", &ENDPOINTS),
@@ -90,6 +99,19 @@ pub(super) static SERVED: &[Served] = &[
         &REPLICA_SET,
     ),
     grouped("events.k8s.io", "events", &[], "/registry/events", &EVENT_V1),
+    rbac("clusterroles", "/registry/clusterroles", &CLUSTER_ROLE),
+    rbac(
+        "clusterrolebindings",
+        "/registry/clusterrolebindings",
+        &CLUSTER_ROLE_BINDING,
+    ),
+    rbac("roles", "/registry/roles", &ROLE),
+    rbac("rolebindings", "/registry/rolebindings", &ROLE_BINDING),
+    asked("authentication.k8s.io", "selfsubjectreviews"),
+    asked("authorization.k8s.io", "localsubjectaccessreviews"),
+    asked("authorization.k8s.io", "selfsubjectaccessreviews"),
+    asked("authorization.k8s.io", "selfsubjectrulesreviews"),
+    asked("authorization.k8s.io", "subjectaccessreviews"),
     grouped("coordination.k8s.io", "leases", &[], "/registry/leases", &LEASE),
     grouped(
         "discovery.k8s.io",
@@ -215,6 +237,38 @@ static REPLICA_SET: Rules = Rules {
     selectable: selectable::replica_set,
     validate_create: validate::apps::replica_set,
     validate_update: validate::apps::replica_set_update,
+    ..Rules::PLAIN
+};
+
+static CLUSTER_ROLE: Rules = Rules {
+    name_rule: NameRule::PathSegment,
+    validate_create: validate::rbac::cluster_role,
+    validate_update: validate::rbac::cluster_role_update,
+    ..Rules::PLAIN
+};
+
+static CLUSTER_ROLE_BINDING: Rules = Rules {
+    name_rule: NameRule::PathSegment,
+    default: defaults::rbac::binding,
+    row: Some(table::rbac::binding),
+    validate_create: validate::rbac::cluster_role_binding,
+    validate_update: validate::rbac::cluster_role_binding_update,
+    ..Rules::PLAIN
+};
+
+static ROLE: Rules = Rules {
+    name_rule: NameRule::PathSegment,
+    validate_create: validate::rbac::role,
+    validate_update: validate::rbac::role_update,
+    ..Rules::PLAIN
+};
+
+static ROLE_BINDING: Rules = Rules {
+    name_rule: NameRule::PathSegment,
+    default: defaults::rbac::binding,
+    row: Some(table::rbac::binding),
+    validate_create: validate::rbac::role_binding,
+    validate_update: validate::rbac::role_binding_update,
     ..Rules::PLAIN
 };
 

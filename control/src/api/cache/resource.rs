@@ -114,6 +114,11 @@ impl Resource {
         })
     }
 
+    /// The revision of the last change.
+    pub fn changed(&self) -> Revision {
+        self.read().changed
+    }
+
     /// What the memory still holds begins after this revision.
     pub fn recent_after(&self) -> Revision {
         self.read().recent_after

@@ -5,5 +5,6 @@ pub(super) mod apps;
 pub(super) mod network;
 pub(super) mod objects;
 pub(super) mod pod;
+pub(super) mod rbac;
 mod resources;
 mod volumes;

@@ -4,6 +4,7 @@
 pub(super) mod network;
 pub(super) mod objects;
 pub(super) mod pod;
+pub(super) mod rbac;
 pub(super) mod workloads;
 
 use jiff::Timestamp;

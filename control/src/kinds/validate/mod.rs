@@ -12,6 +12,7 @@ pub(super) mod network;
 pub(super) mod node;
 pub(super) mod pod;
 pub(super) mod pod_update;
+pub(super) mod rbac;
 mod resources;
 mod scheduling;
 mod security;

@@ -1,0 +1,96 @@
+//! May the user do what the request asks for: from a request to upstream's attributes, and from a refusal to its
+//! `Status`.
+use super::query::Query;
+use super::route::Target;
+use super::selectors::FieldSelector;
+use super::status::{ApiError, Result};
+use super::{Api, Call};
+use crate::auth::attributes::{Attributes, Resource, What, refusal};
+use crate::auth::restrict::{self, Operation, Refused, Write};
+use crate::auth::{Authorizer, Identity, Verdict};
+use http::request::Parts;
+use serde_json::Value;
+
+/// A request to a resource.
+pub fn resource(api: &Api, who: &Identity, verb: &str, target: &Target, query: &Query) -> Result<()> {
+    let kind = &target.kind;
+    let selected = selected(verb, target, query)?;
+    let name = target.name.as_deref().or(selected.exact("metadata.name"));
+    let what = Resource {
+        group: &kind.group,
+        resource: &kind.plural,
+        subresource: target.subresource.as_deref(),
+        namespace: namespace(target),
+        name,
+        on_node: selected.exact("spec.nodeName"),
+    };
+    demand(&api.authorizer, who, &Attributes::resource(verb, what))
+}
+
+/// A namespace is in itself.
+fn namespace(target: &Target) -> Option<&str> {
+    match (target.kind.group.as_str(), target.kind.plural.as_str()) {
+        ("", "namespaces") => target.name.as_deref(),
+        _ => target.namespace.as_deref(),
+    }
+}
+
+/// What a list or a watch limits itself to.
+fn selected(verb: &str, target: &Target, query: &Query) -> Result<FieldSelector> {
+    match (verb, &target.name) {
+        ("list" | "watch", None) => FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()),
+        _ => Ok(FieldSelector::default()),
+    }
+}
+
+/// A request to a path that is no resource.
+pub fn path(api: &Api, who: &Identity, parts: &Parts) -> Result<()> {
+    let verb = parts.method.as_str().to_ascii_lowercase();
+    demand(&api.authorizer, who, &Attributes::path(&verb, parts.uri.path()))
+}
+
+/// Fails with 403 unless the user may.
+pub fn demand(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>) -> Result<()> {
+    let Verdict::Refused { reason, .. } = authorizer.authorize(who, what) else {
+        return Ok(());
+    };
+    let mut why = refusal(&who.user, what);
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    Err(match &what.what {
+        What::Path(_) => ApiError::forbidden_path(&why),
+        What::Resource(resource) => ApiError::forbidden(
+            resource.group,
+            resource.resource,
+            resource.name.unwrap_or_default(),
+            &why,
+        ),
+    })
+}
+
+/// Fails when the user may write the object, but not this into it.
+pub fn write(call: &Call, operation: Operation, name: &str, old: &Value, new: &Value) -> Result<()> {
+    let kind = &call.target.kind;
+    // An update that creates what is not there needs the right to create as well.
+    if operation == Operation::Create && call.target.name.is_some() && call.target.subresource.is_none() {
+        resource(&call.api, &call.who, "create", &call.target, &Query::default())?;
+    }
+    let write = Write {
+        who: &call.who,
+        operation,
+        group: &kind.group,
+        resource: &kind.plural,
+        subresource: call.target.subresource.as_deref(),
+        namespace: call.target.namespace.as_deref(),
+        name,
+        old,
+        new,
+    };
+    let judged = restrict::check(&call.api.authorizer, call.api.reader.as_ref(), &write);
+    judged.map_err(|refused| match refused {
+        Refused::Forbidden(why) => ApiError::forbidden(&kind.group, &kind.plural, name, &why),
+        Refused::NoRole(plural, role) => ApiError::missing(crate::auth::rbac::GROUP, plural, &role),
+        Refused::NotFound(plural, name) => ApiError::missing("", plural, &name),
+    })
+}

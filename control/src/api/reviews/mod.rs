@@ -1,0 +1,48 @@
+//! Kinds that are questions: who am I, may I, may he. Created to be answered in the same breath, and never stored.
+mod access;
+mod rules;
+
+use super::render::{self, Style};
+use super::status::Result;
+use super::write::{self, Options};
+use super::{Call, decode, manage, negotiate};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// The answer to a question; none when the request is about something else.
+pub(super) fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
+    let kind = &call.target.kind;
+    let status: fn(&Call, &Value) -> Result<Value> = match (kind.group.as_str(), kind.plural.as_str()) {
+        ("authentication.k8s.io", "selfsubjectreviews") => {
+            |call, _| Ok(json!({ "userInfo": call.who.user_info() }))
+        }
+        ("authorization.k8s.io", "subjectaccessreviews") => access::of_subject,
+        ("authorization.k8s.io", "localsubjectaccessreviews") => access::of_subject_here,
+        ("authorization.k8s.io", "selfsubjectaccessreviews") => access::of_self,
+        ("authorization.k8s.io", "selfsubjectrulesreviews") => rules::of_self,
+        _ => return Ok(None),
+    };
+    let (mut question, warnings) = read(call)?;
+    let status = status(call, &question)?;
+    question["status"] = status;
+    if kind.plural == "selfsubjectreviews" {
+        question["metadata"]["creationTimestamp"] = write::now().into();
+    }
+    kind.normalise(&mut question);
+    let response = render::one(kind, style, StatusCode::CREATED, &question)?;
+    Ok(Some(render::warn(response, &warnings)))
+}
+
+/// The body, as its kind.
+fn read(call: &Call) -> Result<(Value, Vec<String>)> {
+    let kind = &call.target.kind;
+    let options = Options::of(&call.query, "CreateOptions")?;
+    let body = decode::object(&kind.kind, negotiate::body(&call.headers)?, &call.body)?;
+    let mut value = body.value;
+    decode::check_kind(kind, &value)?;
+    let warnings = write::prune(kind, options, &mut value, body.issues)?;
+    write::place(call, &mut value)?;
+    manage::note(call, None, &mut value);
+    Ok((value, warnings))
+}
