@@ -5,7 +5,7 @@ use super::negotiate::{self, PatchType};
 use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options, Written};
-use super::{Call, manage, may, render};
+use super::{Call, manage, render};
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
 use http::StatusCode;
@@ -92,7 +92,6 @@ async fn create_applied(
     config: &Value,
     issues: &[FieldIssue],
 ) -> Result<Written> {
-    may(&call.who, "create", &call.target)?;
     let value = manage::apply(call, None, config)?;
     let said = value["metadata"]["name"].as_str().unwrap_or_default();
     if said != name {
