@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amphipod_shim_api::stdio::{Sink, Sinks, StdioError, StdioUri};
@@ -23,6 +24,8 @@ use crate::sys::socket::watch;
 const READ: usize = 16 * 1024;
 /// How long the output of an ended process is waited for: longer only if something else holds its streams open.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// How often that is waited for while output is on its way to a slow reader, who would lose it otherwise.
+const SLOW_READER_ROUNDS: usize = 30;
 
 /// Addresses of the streams, as Create and Exec give them.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +58,8 @@ pub struct Opened {
 #[derive(Debug, Default)]
 pub struct Streams {
     pumps: JoinSet<()>,
+    /// Pumps that have read something and not delivered it yet.
+    delivering: Arc<AtomicUsize>,
     /// Keeps the standard input from ending; dropped by CloseIO.
     pub stdin: Option<File>,
     pub master: Option<Arc<AsyncFd<OwnedFd>>>,
@@ -81,8 +86,8 @@ pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
             end
         }
     };
-    let stdout = output(sinks.stdout, &mut streams.pumps)?;
-    let stderr = output(sinks.stderr, &mut streams.pumps)?;
+    let stdout = streams.output(sinks.stdout)?;
+    let stderr = streams.output(sinks.stderr)?;
     let child = ChildStreams {
         stdin: Some(stdin.into()),
         stdout: Some(stdout),
@@ -115,56 +120,76 @@ fn hold(address: &str) -> Result<Option<File>, StreamError> {
     Ok(Some(open.map_err(|source| StdioError::Open { path, source })?))
 }
 
-/// A file is given to the process as it is; everything else gets a pipe and a pump.
-fn output(sink: Sink, pumps: &mut JoinSet<()>) -> io::Result<OwnedFd> {
-    match sink {
-        Sink::Null => Ok(OpenOptions::new().write(true).open("/dev/null")?.into()),
-        Sink::File(file) => Ok(file.into()),
-        sink => {
-            let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-            nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            pumps.spawn(pump(pipe::Receiver::from_owned_fd(ours)?, sink));
-            Ok(theirs)
-        }
-    }
-}
-
 /// Carries bytes until the pipe ends. When they cannot be kept (a full disk), they are dropped and that is said once:
 /// a container must not stop because its log does.
-async fn pump(mut from: pipe::Receiver, mut to: Sink) {
+async fn pump(mut from: pipe::Receiver, mut to: Outlet) {
     let mut buffer = vec![0; READ];
-    let mut failed = false;
     loop {
         match from.read(&mut buffer).await {
             Ok(0) => break,
-            Ok(length) => deliver(&mut to, &buffer[..length], &mut failed).await,
+            Ok(length) => to.deliver(&buffer[..length]).await,
             Err(error) => {
                 tracing::warn!(%error, "read a container's output");
                 break;
             }
         }
     }
-    if let Err(error) = to.shutdown().await {
+    if let Err(error) = to.sink.shutdown().await {
         tracing::warn!(%error, "finish a container's log");
     }
 }
 
-async fn deliver(to: &mut Sink, bytes: &[u8], failed: &mut bool) {
-    if let Err(error) = to.write_all(bytes).await
-        && !*failed
-    {
-        tracing::warn!(%error, "a container's output is lost");
-        *failed = true;
+/// Where a stream's bytes go.
+struct Outlet {
+    sink: Sink,
+    failed: bool,
+    delivering: Arc<AtomicUsize>,
+}
+
+impl Outlet {
+    async fn deliver(&mut self, bytes: &[u8]) {
+        self.delivering.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.sink.write_all(bytes).await
+            && !self.failed
+        {
+            tracing::warn!(%error, "a container's output is lost");
+            self.failed = true;
+        }
+        self.delivering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Streams {
+    fn outlet(&self, sink: Sink) -> Outlet {
+        Outlet {
+            sink,
+            failed: false,
+            delivering: Arc::clone(&self.delivering),
+        }
+    }
+
+    /// A file is given to the process as it is; everything else gets a pipe and a pump.
+    fn output(&mut self, sink: Sink) -> io::Result<OwnedFd> {
+        match sink {
+            Sink::Null => Ok(OpenOptions::new().write(true).open("/dev/null")?.into()),
+            Sink::File(file) => Ok(file.into()),
+            sink => {
+                let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+                nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+                let outlet = self.outlet(sink);
+                self.pumps
+                    .spawn(pump(pipe::Receiver::from_owned_fd(ours)?, outlet));
+                Ok(theirs)
+            }
+        }
+    }
+
     /// Connects a terminal's master, once the container has made it.
     pub fn connect_terminal(&mut self, master: OwnedFd, output: Option<Sink>) -> io::Result<()> {
         nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let master = Arc::new(watch(master, Interest::READABLE | Interest::WRITABLE)?);
-        self.pumps
-            .spawn(from_terminal(Arc::clone(&master), output.unwrap_or(Sink::Null)));
+        let outlet = self.outlet(output.unwrap_or(Sink::Null));
+        self.pumps.spawn(from_terminal(Arc::clone(&master), outlet));
         if let Some(stdin) = &self.stdin {
             let input = pipe::Receiver::from_file(stdin.try_clone()?)?;
             // Input ends with the process, not the other way round: it is not waited for.
@@ -177,8 +202,14 @@ impl Streams {
     /// Waits for the output of an ended process to be where it belongs.
     pub async fn drain(&mut self) {
         self.stdin = None;
-        let all = async { while self.pumps.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
+        for _ in 0..SLOW_READER_ROUNDS {
+            let all = async { while self.pumps.join_next().await.is_some() {} };
+            let ended = tokio::time::timeout(DRAIN_LIMIT, all).await.is_ok();
+            if ended || self.delivering.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+        }
+        if !self.pumps.is_empty() {
             tracing::debug!("a stream is still held open after its process ended");
             self.pumps.abort_all();
         }
@@ -198,9 +229,8 @@ impl Opened {
 }
 
 /// A terminal whose last user is gone answers EIO.
-async fn from_terminal(master: Arc<AsyncFd<OwnedFd>>, mut to: Sink) {
+async fn from_terminal(master: Arc<AsyncFd<OwnedFd>>, mut to: Outlet) {
     let mut buffer = vec![0; READ];
-    let mut failed = false;
     let interest = Interest::READABLE;
     loop {
         let read = master
@@ -208,7 +238,7 @@ async fn from_terminal(master: Arc<AsyncFd<OwnedFd>>, mut to: Sink) {
             .await;
         match read {
             Ok(0) | Err(_) => break,
-            Ok(length) => deliver(&mut to, &buffer[..length], &mut failed).await,
+            Ok(length) => to.deliver(&buffer[..length]).await,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
 use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
-use crate::pods::context::Context;
+use crate::pods::context::{Context, pods_dir};
 use crate::pods::manager;
 use crate::pods::table::Table;
 use crate::registration::{RegisterError, Registration, lease};
@@ -57,7 +57,7 @@ impl Node {
         let host = Host::read()?;
         make_directories(&options)?;
         let shutdown = CancellationToken::new();
-        let table = Table::new(options.data_dir.join("logs"));
+        let table = Table::new(options.data_dir.join("logs"), pods_dir(&options));
         let server = KubeletServer::start(
             server_options(&options),
             Arc::new(table.clone()),
@@ -155,6 +155,7 @@ fn server_options(options: &NodeOptions) -> ServerOptions {
         cert_pem: options.tls.cert_pem.clone(),
         key_pem: options.tls.key_pem.clone(),
         ca_pem: options.tls.ca_pem.clone(),
+        run_dir: options.run_dir.clone(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod down;
 pub mod env;
 pub mod events;
+pub mod exec;
 pub mod host;
 pub mod images;
 pub mod network;

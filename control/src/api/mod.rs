@@ -45,6 +45,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use hyper::upgrade::OnUpgrade;
 use object::Object;
 use query::Query;
 use render::{Include, Style};
@@ -80,6 +81,8 @@ pub struct Call {
     pub query: Query,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// The connection, where it may become another protocol's.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -89,7 +92,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     if let Some(response) = health::answer(&api, &parts) {
         return Ok(response);
     }
@@ -109,6 +112,10 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
     let query = Query::of(&parts.uri)?;
     let verb = verb(&parts.method, &target, &query)?;
     permit::resource(&api, &who, verb, &target, &query)?;
+    if subresource::creates(&target) {
+        permit::resource(&api, &who, "create", &target, &query)?;
+    }
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let body = decode::read(body).await?;
     let call = Call {
         api,
@@ -117,6 +124,7 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         query,
         headers: parts.headers,
         body,
+        upgrade,
     };
     perform(&call, verb).await
 }

@@ -40,7 +40,8 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+    /// Every value of this name, in order.
+    pub fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
         self.0
             .iter()
             .filter(move |(key, _)| key == name)

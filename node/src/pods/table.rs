@@ -10,12 +10,14 @@ use tokio::sync::watch;
 
 use super::observed::Observed;
 use super::record::Record;
+use crate::exec::Target;
 use crate::server::{LogFile, PodTable};
 
 /// A cheap handle on the table.
 #[derive(Clone, Debug)]
 pub struct Table {
     log_root: PathBuf,
+    pods_root: PathBuf,
     pods: Arc<RwLock<HashMap<String, Entry>>>,
 }
 
@@ -24,6 +26,8 @@ struct Entry {
     pod: Arc<Pod>,
     /// By id of the task.
     logs: BTreeMap<String, Log>,
+    /// Running attempts, by name of the container.
+    targets: BTreeMap<String, Target>,
 }
 
 #[derive(Debug)]
@@ -34,10 +38,11 @@ struct Log {
 }
 
 impl Table {
-    /// `log_root` is `DATA/node/logs`.
-    pub fn new(log_root: PathBuf) -> Self {
+    /// `log_root` is `DATA/node/logs`, `pods_root` `DATA/node/pods`.
+    pub fn new(log_root: PathBuf, pods_root: PathBuf) -> Self {
         Table {
             log_root,
+            pods_root,
             pods: Arc::default(),
         }
     }
@@ -61,6 +66,7 @@ impl Table {
         let entry = pods.entry(uid).or_insert_with(|| Entry {
             pod: pod.clone(),
             logs: BTreeMap::new(),
+            targets: BTreeMap::new(),
         });
         entry.pod = pod;
         let records = || {
@@ -72,6 +78,20 @@ impl Table {
             .logs
             .retain(|id, _| records().any(|record| record.id == *id));
         records().for_each(|record| note(&mut entry.logs, record, &self.log_root));
+        let running = seen.containers.values().filter_map(|s| s.last.as_ref());
+        entry.targets = running.filter_map(|record| self.target_of(record)).collect();
+    }
+
+    fn target_of(&self, record: &Record) -> Option<(String, Target)> {
+        let address = record.address.clone().filter(|_| record.is_running())?;
+        let attempt = record.attempt.to_string();
+        let containers = self.pods_root.join(&record.pod_uid).join("containers");
+        let target = Target {
+            id: record.id.clone(),
+            address,
+            bundle: containers.join(&record.container).join(attempt).join("bundle"),
+        };
+        Some((record.container.clone(), target))
     }
 
     pub fn remove(&self, uid: &str) {
@@ -121,6 +141,10 @@ impl PodTable for Table {
             running: log.running.subscribe(),
         })
     }
+
+    fn target(&self, pod_uid: &str, container: &str) -> Option<Target> {
+        self.read().get(pod_uid)?.targets.get(container).cloned()
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn logs_are_found_by_id_and_end() {
-        let table = Table::new("/logs".into());
+        let table = Table::new("/logs".into(), "/pods".into());
         table.update(pod(), &seen(0, true));
         let mut log = table.log("u", "c", "c-0").unwrap();
         assert_eq!(log.path, Path::new("n_p_u/c/0.log"));
@@ -175,7 +199,7 @@ mod tests {
 
     #[test]
     fn pods_are_found_by_name() {
-        let table = Table::new("/logs".into());
+        let table = Table::new("/logs".into(), "/pods".into());
         table.update(pod(), &Observed::default());
         assert!(table.pod("n", "p").is_some() && table.pod("n", "q").is_none());
         table.remove("u");

@@ -6,6 +6,7 @@
 mod auth;
 mod logs;
 mod routes;
+mod streaming;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::TlsError;
 
+use crate::exec::{Execs, Target};
+
 /// Connections served at once; more wait to be accepted. The API server keeps a few, each `kubectl logs -f` is one.
 const CONNECTIONS: usize = 512;
 
@@ -46,6 +49,8 @@ pub struct ServerOptions {
     pub key_pem: String,
     /// The cluster's CA: client certificates must be its own.
     pub ca_pem: String,
+    /// Where streams of commands in containers are.
+    pub run_dir: PathBuf,
 }
 
 /// What the kubelet API asks the agent. Answers come from memory: calls must not block.
@@ -55,6 +60,8 @@ pub trait PodTable: Send + Sync + 'static {
     fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>>;
     /// The log of one attempt of a container; `container_id` is the one in the Pod's status, without its scheme.
     fn log(&self, pod_uid: &str, container: &str, container_id: &str) -> Option<LogFile>;
+    /// The running attempt of a container.
+    fn target(&self, pod_uid: &str, container: &str) -> Option<Target>;
 }
 
 /// Where a log is, and whether more of it may come.
@@ -96,7 +103,8 @@ impl KubeletServer {
         let failed = |e| ServeError::Listen(options.listen, e);
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let task = tokio::spawn(serve(listener, tls, routes::router(table), shutdown));
+        let router = routes::router(table, Execs::new(&options.run_dir));
+        let task = tokio::spawn(serve(listener, tls, router, shutdown));
         Ok(Self { local_addr, task })
     }
 
@@ -154,7 +162,10 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new());
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await
+    {
         tracing::debug!(error, "connection to the kubelet API ended");
     }
 }

@@ -16,13 +16,16 @@ use serde_json::json;
 use super::PodTable;
 use super::auth::Caller;
 use super::logs::{self, LogQuery};
+use super::streaming;
+use crate::exec::Execs;
 
 type Table = Arc<dyn PodTable>;
 
 /// An answer that is an error.
-type Refusal = (StatusCode, String);
+pub type Refusal = (StatusCode, String);
 
-pub fn router(table: Table) -> Router {
+pub fn router(table: Table, execs: Execs) -> Router {
+    let streams = streaming::router(table.clone(), execs);
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
@@ -30,8 +33,9 @@ pub fn router(table: Table) -> Router {
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs),
         )
-        .layer(middleware::from_fn(authorise))
         .with_state(table)
+        .merge(streams)
+        .layer(middleware::from_fn(authorise))
 }
 
 /// Lets a request pass only for who may make it.

@@ -77,6 +77,10 @@ impl PodTable for Table {
     fn log(&self, _: &str, _: &str, container_id: &str) -> Option<LogFile> {
         self.logs.lock().unwrap().get(container_id).cloned()
     }
+
+    fn target(&self, _: &str, _: &str) -> Option<Target> {
+        None
+    }
 }
 
 struct Cluster {
@@ -100,6 +104,7 @@ impl Cluster {
             cert_pem,
             key_pem,
             ca_pem: authority.pem.clone(),
+            run_dir: "/nonexistent".into(),
         };
         let shutdown = CancellationToken::new();
         let server = KubeletServer::start(options, table.clone(), shutdown.clone())

@@ -1,13 +1,16 @@
-//! Subresources that are more than a part of their object: scale, binding, eviction, log.
+//! Subresources that are more than a part of their object: scale, binding, eviction, log, exec.
 //!
 //! `status`, `finalize` and the like are plain updates (see `write`) whose reach the kind's rules limit.
 mod binding;
 mod log;
+mod node;
 mod scale;
+mod stream;
 
-pub use log::{NodeClient, NodeClientError};
+pub use node::{NodeClient, NodeClientError};
 
 use super::render::Style;
+use super::route::Target;
 use super::status::{ApiError, Result};
 use super::{Call, decode, delete, negotiate, render, status};
 use axum::response::Response;
@@ -28,9 +31,17 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
         ("binding", "create") => binding::serve(call, name, style).await?,
         ("eviction", "create") => evict(call, name, style).await?,
         ("log", "get") => log::serve(call, name).await?,
+        ("exec", "create" | "get") => stream::serve(call, name, subresource).await,
         _ => return Ok(None),
     };
     Ok(Some(response))
+}
+
+/// Whether a request is authorised as `create` whatever its method: a WebSocket begins with a GET, and running something
+/// is no reading (AuthorizePodWebsocketUpgradeCreatePermission).
+pub(super) fn creates(target: &Target) -> bool {
+    let subresource = target.subresource.as_deref();
+    target.kind.plural == "pods" && matches!(subresource, Some("attach" | "exec" | "portforward"))
 }
 
 async fn evict(call: &Call, name: &str, style: Style) -> Result<Response> {

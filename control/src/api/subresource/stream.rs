@@ -1,0 +1,124 @@
+//! `pods/exec`: the request's connection becomes one with the Pod's node, byte for byte, once both have agreed on a
+//! protocol. Which one is the client's and the node's business.
+//!
+//! Until the node has agreed no byte of the client's beyond its request goes there, and when it refuses, the client's
+//! connection is closed: what a client sent ahead must not be taken for a request (CVE-2018-1002105).
+use super::super::status::{ApiError, Result};
+use super::super::{Call, render};
+use super::node::{self, escape};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+/// One direction's buffer of a connection passed on.
+const BUFFER: usize = 32 << 10;
+
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// What of the request, and of the answer, belongs to the change of protocol.
+const PASSED_ON: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    STREAM_PROTOCOL,
+];
+
+/// Serves a subresource whose answer is a connection.
+pub(super) async fn serve(call: &Call, name: &str, subresource: &str) -> Response {
+    let answer = connect(call, name, subresource).await;
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response> {
+    let pod = call.api.read(&call.target, name).await?;
+    let pod = render::value(&call.target.kind, pod.as_ref())?;
+    let path = path(call, &pod, name, subresource)?;
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
+        return Err(ApiError::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
+    };
+    if !call.headers.contains_key(header::UPGRADE) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
+    let Some(client) = call.upgrade.clone() else {
+        return Err(ApiError::bad_request(
+            "this connection cannot become another protocol's; use HTTP/1.1",
+        ));
+    };
+    let node = node::find(call, node)?;
+    let mut request = Request::get(path);
+    for (key, value) in kept(&call.headers) {
+        request = request.header(key, value);
+    }
+    let answer = call.api.nodes.send(&node, request).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(node::refusal(answer).await);
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (key, value) in kept(answer.headers()) {
+        response.headers_mut().append(key, value.clone());
+    }
+    tokio::spawn(join(client, answer));
+    Ok(response)
+}
+
+fn kept(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, &HeaderValue)> {
+    let of = |name: HeaderName| {
+        headers
+            .get_all(&name)
+            .into_iter()
+            .map(move |value| (name.clone(), value))
+    };
+    PASSED_ON.into_iter().flat_map(of)
+}
+
+/// Passes bytes both ways until both sides have ended.
+async fn join(client: hyper::upgrade::OnUpgrade, answer: http::Response<Incoming>) {
+    let ends = tokio::try_join!(client, hyper::upgrade::on(answer));
+    let (client, node) = match ends {
+        Ok(ends) => ends,
+        Err(error) => return tracing::debug!(%error, "a connection did not change its protocol"),
+    };
+    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+    let passed = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut node, BUFFER, BUFFER).await;
+    if let Err(error) = passed {
+        tracing::debug!(%error, "a connection to a node has ended");
+    }
+}
+
+/// The path of the kubelet API, with its names for the options.
+fn path(call: &Call, pod: &Value, name: &str, subresource: &str) -> Result<String> {
+    let namespace = call.target.namespace.as_deref().unwrap_or_default();
+    let container = node::container(pod, name, call.query.get("container"))?;
+    let mut options: Vec<String> = Vec::new();
+    for (theirs, ours) in [
+        ("stdin", "input"),
+        ("stdout", "output"),
+        ("stderr", "error"),
+        ("tty", "tty"),
+    ] {
+        options.extend(call.query.flag(theirs).then(|| format!("{ours}=1")));
+    }
+    options.extend(
+        call.query
+            .all("command")
+            .map(|word| format!("command={}", escape(word))),
+    );
+    Ok(format!(
+        "/{subresource}/{namespace}/{name}/{container}?{}",
+        options.join("&")
+    ))
+}
