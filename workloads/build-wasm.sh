@@ -50,12 +50,14 @@ fi
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_PROFILE_RELEASE_LTO=true CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_INCREMENTAL=false
 mkdir -p "$out"
-for program in print fail hog burn writer; do
+for program in print fail hog burn writer escape toolbox; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip1 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip1/release/$program.wasm" "$out/$program.wasm"
 done
-cargo rustc --locked --release --package workloads --bin print --target wasm32-wasip2 --target-dir "$build"
-install -m 644 "$build/wasm32-wasip2/release/print.wasm" "$out/print-component.wasm"
+for program in print escape; do
+    cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip2 --target-dir "$build"
+    install -m 644 "$build/wasm32-wasip2/release/$program.wasm" "$out/$program-component.wasm"
+done
 cargo rustc --locked --release --package workloads --lib --crate-type cdylib --target wasm32-wasip2 --target-dir "$build"
 install -m 644 "$build/wasm32-wasip2/release/workloads.wasm" "$out/server.wasm"
 ls -l "$out"

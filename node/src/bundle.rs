@@ -178,6 +178,12 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
             .next()
             .map(|p| p.container_port);
         notes.extend(port.map(|port| (annotations::WASM_HTTP_PORT.to_owned(), port.to_string())));
+        let given = parts.pod.pod.metadata.annotations.iter().flatten();
+        notes.extend(
+            given
+                .filter(|(name, _)| annotations::WASM_FROM_POD.contains(&name.as_str()))
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
     }
     notes
 }

@@ -3,6 +3,10 @@
 //! Owns the reading of the OCI runtime specification. Refuses to know Pods and wasmtime. Fields that have no meaning
 //! for a guest without kernel (user, capabilities, namespaces other than the network, rlimits, hooks) are ignored.
 
+mod serving;
+
+pub use serving::{BadSetting, Serving};
+
 use crate::engine::meter::Quota;
 use crate::program::digest::{BadDigest, Digest};
 use amphipod_shim_api::annotations;
@@ -44,8 +48,8 @@ pub enum BundleError {
     Nul,
     #[error("annotation {name}: {0}", name = annotations::WASM_DIGEST)]
     Digest(#[from] BadDigest),
-    #[error("annotation {name}: {0:?} is not a port between 1 and 65535", name = annotations::WASM_HTTP_PORT)]
-    Port(String),
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
     #[error("opening the source {source_path} of the mount at {destination}: {error}")]
     Mount {
         source_path: PathBuf,
@@ -89,8 +93,7 @@ pub struct Container {
     pub cwd: Option<String>,
     pub preopens: Vec<Preopen>,
     pub program: ProgramRef,
-    /// Where a handler listens, if that was said.
-    pub http_port: Option<u16>,
+    pub serving: Serving,
     pub sandbox: String,
     pub netns: Option<PathBuf>,
     pub memory_limit: Option<u64>,
@@ -142,7 +145,7 @@ impl Container {
                 read_only_root,
             )?,
             program,
-            http_port: http_port(&notes)?,
+            serving: Serving::from_annotations(&notes)?,
             sandbox: notes
                 .get(annotations::SANDBOX_ID)
                 .cloned()
@@ -179,16 +182,6 @@ fn split_env(entry: &str) -> (String, String) {
 fn cwd(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     (!text.is_empty() && text != "/").then(|| text.to_owned())
-}
-
-fn http_port(notes: &HashMap<String, String>) -> Result<Option<u16>, BundleError> {
-    let Some(text) = notes.get(annotations::WASM_HTTP_PORT) else {
-        return Ok(None);
-    };
-    match text.parse() {
-        Ok(port) if port != 0 => Ok(Some(port)),
-        _ => Err(BundleError::Port(text.clone())),
-    }
 }
 
 fn netns(spec: &Spec) -> Option<PathBuf> {
@@ -358,7 +351,7 @@ mod tests {
             container.env,
             [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
         );
-        assert_eq!((container.http_port, container.sandbox.as_str()), (None, "c1"));
+        assert_eq!((container.serving.port, container.sandbox.as_str()), (None, "c1"));
         assert_eq!(
             (container.memory_limit, container.quota, container.shares),
             (None, None, 0)
@@ -377,7 +370,7 @@ mod tests {
         });
         let container = parse(config).unwrap();
         assert_eq!(
-            (container.http_port, container.sandbox.as_str()),
+            (container.serving.port, container.sandbox.as_str()),
             (Some(9000), "pod")
         );
         assert_eq!(container.netns.as_deref(), Some(Path::new("/run/ns/net")));

@@ -26,6 +26,15 @@ pub const WASM_HTTP_PORT: &str = "dev.amphipod.wasm/http-port";
 /// Where an `incoming-handler` listens when no port is given.
 pub const WASM_HTTP_PORT_DEFAULT: u16 = 8080;
 
+/// Requests one instance of an `incoming-handler` answers, one after the other, before it is thrown away; 1 without it.
+pub const WASM_INSTANCE_REUSE: &str = "dev.amphipod.wasm/instance-reuse";
+/// Requests in the guests of a container at once.
+pub const WASM_CONCURRENCY: &str = "dev.amphipod.wasm/concurrency";
+/// Seconds a guest has for answering with a head.
+pub const WASM_REQUEST_TIMEOUT: &str = "dev.amphipod.wasm/request-timeout";
+/// Annotations of a Pod that the agent hands on to the bundles of its Wasm containers.
+pub const WASM_FROM_POD: &[&str] = &[WASM_INSTANCE_REUSE, WASM_CONCURRENCY, WASM_REQUEST_TIMEOUT];
+
 /// The seccomp profile of a native container whose `config.json` carries none.
 pub const SECCOMP: &str = "dev.amphipod.linux/seccomp";
 /// linux-shim's own default profile.

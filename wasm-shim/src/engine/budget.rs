@@ -1,4 +1,5 @@
-//! One memory budget per container, over the linear memories, tables and instances of all its stores.
+//! One memory budget per container, over the linear memories, tables, instances, handles and host buffers of all its
+//! stores.
 //!
 //! Owns counting and refusing. Refuses to know what happens to a container over its budget: it remembers that it
 //! happened, the container's task ends it as `OOMKilled`.
@@ -6,11 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use wasmtime::{ResourceLimiter, Result};
 
-/// What one instance costs beside its memories and tables: VM context, resource table, WASI context, and the stack
-/// pages it has touched.
-pub const INSTANCE_BYTES: u64 = 64 << 10;
+/// What one instance costs beside its memories, tables and handles: VM context, WASI context, the stack pages it has
+/// touched, and the buffers between it and its client and log, which have bounds of their own.
+pub const INSTANCE_BYTES: u64 = 128 << 10;
+
+/// What one handle costs: an entry of the resource table and the host object behind it, in the mean.
+pub const HANDLE_BYTES: u64 = 512;
 
 /// What one table element costs: a pointer.
 pub const TABLE_ELEMENT_BYTES: u64 = 8;
@@ -27,6 +32,13 @@ pub struct OverBudget {
     pub wanted: u64,
     pub used: u64,
     pub limit: u64,
+}
+
+impl OverBudget {
+    /// Whether it would fit once others have given back what they hold.
+    pub fn may_fit_later(&self) -> bool {
+        self.used > 0 && self.wanted <= self.limit
+    }
 }
 
 /// The budget of one container.
@@ -94,24 +106,18 @@ impl Budget {
             held: bytes,
             prepaid,
             last: 0,
+            handles: 0,
         })
     }
 
-    /// Like [`Budget::open`], but waits for other stores to give back what they hold: a burst of requests queues
-    /// instead of killing the container.
-    ///
-    /// # Errors
-    /// When even an unused budget could not hold it.
-    pub async fn open_when_free(self: &Arc<Self>, prepaid: u64) -> std::result::Result<Limiter, OverBudget> {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            match self.open(prepaid) {
-                Err(over) if over.used > 0 && over.wanted <= self.limit => freed.await,
-                result => return result,
-            }
-        }
+    /// Completes when bytes are given back after this call.
+    pub fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// Wakes who waits for [`Budget::freed`]: an instance, with all it holds, became idle.
+    pub fn nudge(&self) {
+        self.freed.notify_waiters();
     }
 }
 
@@ -121,17 +127,48 @@ pub struct Limiter {
     held: u64,
     prepaid: u64,
     last: u64,
+    handles: u64,
 }
 
 impl Limiter {
+    /// The limit of the container in bytes, if there is one.
+    pub fn limit(&self) -> Option<u64> {
+        self.budget.limit()
+    }
+
+    /// Counts the handles a store holds now; to be called as often as its guest is looked at.
+    ///
+    /// # Errors
+    /// When the budget cannot hold them.
+    pub fn count_handles(&mut self, handles: usize) -> std::result::Result<(), OverBudget> {
+        let bytes = (handles as u64).saturating_mul(HANDLE_BYTES);
+        match bytes.checked_sub(self.handles) {
+            Some(0) => {}
+            Some(more) => {
+                self.take(more)?;
+                self.held += more;
+            }
+            None => {
+                let less = self.handles - bytes;
+                self.held -= less;
+                self.budget.give_back(less);
+            }
+        }
+        self.handles = bytes;
+        Ok(())
+    }
+
+    fn take(&self, bytes: u64) -> std::result::Result<(), OverBudget> {
+        self.budget
+            .try_take(bytes)
+            .inspect_err(|_| self.budget.exceeded.store(true, Ordering::Relaxed))
+    }
+
     fn grow(&mut self, bytes: u64) -> Result<bool> {
         let covered = bytes.min(self.prepaid);
         self.prepaid -= covered;
         let more = bytes - covered;
-        if let Err(over) = self.budget.try_take(more) {
-            self.budget.exceeded.store(true, Ordering::Relaxed);
-            return Err(over.into());
-        }
+        self.take(more)?;
         self.held += more;
         self.last = more;
         Ok(true)
@@ -241,23 +278,37 @@ mod tests {
         assert_eq!(budget.used(), opened);
     }
 
-    #[tokio::test]
-    async fn a_burst_waits_for_room() {
+    #[test]
+    fn handles_are_counted_and_given_back() {
         let budget = limited(1);
-        let first = budget.open_when_free(MIB as u64).await.unwrap();
-        let waiting = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { budget.open_when_free(MIB as u64).await.is_ok() }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        drop(first);
-        assert!(waiting.await.unwrap());
-        assert!(!budget.exceeded());
+        let mut limiter = budget.open(0).unwrap();
+        let opened = budget.used();
+        limiter.count_handles(100).unwrap();
+        assert_eq!(budget.used(), opened + 100 * HANDLE_BYTES);
+        limiter.count_handles(10).unwrap();
+        assert_eq!(budget.used(), opened + 10 * HANDLE_BYTES);
+        assert!(limiter.count_handles(10_000).is_err());
+        assert!(budget.exceeded());
+        drop(limiter);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]
-    async fn what_never_fits_is_refused_at_once() {
-        assert!(limited(1).open_when_free(16 << 20).await.is_err());
+    async fn who_waits_for_room_is_told() {
+        let budget = limited(1);
+        let first = budget.open(MIB as u64).unwrap();
+        let freed = budget.freed();
+        let over = budget.open(MIB as u64).err().unwrap();
+        assert!(over.may_fit_later());
+        drop(first);
+        freed.await;
+        assert!(budget.open(MIB as u64).is_ok());
+        assert!(!budget.exceeded());
+    }
+
+    #[test]
+    fn what_never_fits_is_known() {
+        let over = limited(1).open(16 << 20).err().unwrap();
+        assert!(!over.may_fit_later());
     }
 }

@@ -1,22 +1,20 @@
 //! HTTP handlers: a component exporting `wasi:http/incoming-handler`, served in its Pod's network.
 //!
-//! Owns the listener, connections and their limits, and the life of the instance behind each request. Refuses to know
-//! tasks and Pods. Every request gets a fresh instance, so nothing of one is left for the next.
+//! Owns the listener, connections and their limits, and the exchange of a request for an answer. Refuses to know tasks
+//! and Pods, and where instances come from.
 //!
 //! | the guest | the client sees |
 //! |---|---|
 //! | traps, or returns without answering | 500 |
-//! | gives no answer by [`HEAD_DEADLINE`] | 504 |
+//! | gives no answer in the time its container sets | 504 |
 //! | traps or is ended in the middle of a body | the connection (HTTP/1) or stream (HTTP/2) broken |
-//! | is one too many for [`MAX_REQUESTS`] or the memory limit, and stays so | 503 |
+//! | is one too many for the container's concurrency or memory limit, and stays so | 503 |
 
 use super::body::{Tie, TiedBody};
+use super::instance::{Call, Instance, InstanceError, Instances, Mould};
 use super::output::Output;
-use super::wasi;
-use crate::bundle::Container;
-use crate::engine::budget::{Budget, Limiter, OverBudget};
+use crate::engine::budget::OverBudget;
 use crate::engine::meter::{Meter, Metered};
-use crate::program::state::{State, store};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,29 +27,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wasmtime::Store;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::WasiHttpView as _;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::bindings::{ProxyPre, exports};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
-
-/// Time for a guest to answer with a head, waiting for its turn included.
-pub const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Time for a whole exchange: a body that streams longer is cut, its client asks again.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// Time a guest may go on after its body was sent or its client left.
 const AFTERMATH: Duration = Duration::from_secs(30);
-
-/// Requests in a guest at once, per container; more wait. The pool of instances is shared by a whole namespace.
-pub const MAX_REQUESTS: usize = 500;
 
 /// Connections at once, per container; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -90,29 +75,13 @@ pub enum Served {
 
 /// One HTTP container.
 pub struct Handler {
-    pre: ProxyPre<State>,
-    initial_bytes: u64,
-    container: Arc<Container>,
-    budget: Arc<Budget>,
+    instances: Arc<Instances>,
+    deadline: Duration,
     meter: Arc<Meter>,
-    stdout: Output,
     stderr: Output,
-    permits: Arc<Semaphore>,
     out_of_memory: CancellationToken,
     ended: CancellationToken,
     guests: TaskTracker,
-}
-
-/// What a container consists of while it serves.
-pub struct Parts {
-    pub pre: ProxyPre<State>,
-    /// Bytes of linear memory and tables one fresh instance takes.
-    pub initial_bytes: u64,
-    pub container: Arc<Container>,
-    pub budget: Arc<Budget>,
-    pub meter: Arc<Meter>,
-    pub stdout: Output,
-    pub stderr: Output,
 }
 
 /// Why a request did not reach a guest's answer.
@@ -120,8 +89,8 @@ pub struct Parts {
 enum RequestError {
     #[error("no instance became free in time")]
     Busy,
-    #[error("the guest did not answer within {} s", HEAD_DEADLINE.as_secs())]
-    NoAnswer,
+    #[error("the guest did not answer within {} s", .0.as_secs())]
+    NoAnswer(Duration),
     #[error("the request cannot be given to the guest")]
     BadRequest,
     #[error("the guest failed before it answered")]
@@ -134,7 +103,7 @@ impl RequestError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoAnswer(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Failed | Self::GuestError(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -161,16 +130,12 @@ fn no_ipv6(error: &io::Error) -> bool {
 
 impl Handler {
     /// A container about to serve.
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(mould: Mould, meter: Arc<Meter>) -> Arc<Self> {
         Arc::new(Self {
-            pre: parts.pre,
-            initial_bytes: parts.initial_bytes,
-            container: parts.container,
-            budget: parts.budget,
-            meter: parts.meter,
-            stdout: parts.stdout,
-            stderr: parts.stderr,
-            permits: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            deadline: mould.container.serving.deadline,
+            stderr: mould.stderr.clone(),
+            instances: Instances::new(mould),
+            meter,
             out_of_memory: CancellationToken::new(),
             ended: CancellationToken::new(),
             guests: TaskTracker::new(),
@@ -186,6 +151,7 @@ impl Handler {
             () = self.out_of_memory.cancelled() => Served::OutOfMemory,
         };
         drop(end_all);
+        self.instances.close();
         self.guests.close();
         self.guests.wait().await;
         served
@@ -250,41 +216,42 @@ impl Handler {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<TiedBody>, RequestError> {
-        let deadline = Instant::now() + HEAD_DEADLINE;
-        let turn = tokio::time::timeout_at(deadline, self.take_turn())
+        let deadline = Instant::now() + self.deadline;
+        let mut instance = tokio::time::timeout_at(deadline, self.instances.take())
             .await
-            .map_err(|_| RequestError::Busy)??;
+            .map_err(|_| RequestError::Busy)?
+            .map_err(|error| self.refused(error))?;
         let (answer, answered) = oneshot::channel();
         let tie = Tie::new();
-        let instance = Instance::new(&self, request, answer, turn)?;
+        let call = instance
+            .prepare(request, answer)
+            .map_err(|error| self.refused(error))?;
         let guest = self
             .guests
-            .spawn(Arc::clone(&self).run_guest(instance, Arc::clone(&tie)));
+            .spawn(Arc::clone(&self).run_guest(instance, call, Arc::clone(&tie)));
         let mut abort = AbortOnDrop(Some(guest.abort_handle()));
         let result = tokio::time::timeout_at(deadline, answered)
             .await
-            .map_err(|_| RequestError::NoAnswer)?;
+            .map_err(|_| RequestError::NoAnswer(self.deadline))?;
         abort.0 = None;
         let response = result.map_err(|_| RequestError::Failed)?;
         let response = response.map_err(|code| RequestError::GuestError(format!("{code:?}")))?;
         Ok(response.map(|body| TiedBody::new(body, tie)))
     }
 
-    /// Waits until one more guest may run.
-    async fn take_turn(&self) -> Result<Turn, RequestError> {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(|_| RequestError::Busy)?;
-        let limiter = self
-            .budget
-            .open_when_free(self.initial_bytes)
-            .await
-            .map_err(|over| {
+    fn refused(&self, error: InstanceError) -> RequestError {
+        match error {
+            InstanceError::OverBudget(over) => {
                 self.exceeded(&over);
                 RequestError::Failed
-            })?;
-        Ok(Turn { limiter, permit })
+            }
+            InstanceError::Ending => RequestError::Busy,
+            InstanceError::World(_) => {
+                self.stderr.say(&error.to_string());
+                RequestError::Failed
+            }
+            InstanceError::Request(_) => RequestError::BadRequest,
+        }
     }
 
     fn exceeded(&self, over: &OverBudget) {
@@ -294,9 +261,10 @@ impl Handler {
         }
     }
 
-    async fn run_guest(self: Arc<Self>, mut instance: Instance, tie: Arc<Tie>) {
+    async fn run_guest(self: Arc<Self>, mut instance: Instance, call: Call, tie: Arc<Tie>) {
         let guard = tie.guard();
-        let running = Metered::new(Arc::clone(&self.meter), instance.call(&self.pre));
+        let called = instance.call(self.instances.pre(), call);
+        let running = Metered::new(Arc::clone(&self.meter), called);
         let result = tokio::select! {
             result = running => result,
             () = self.ended.cancelled() => return,
@@ -308,7 +276,10 @@ impl Handler {
             )),
         };
         match result {
-            Ok(()) => guard.disarm(),
+            Ok(()) => {
+                guard.disarm();
+                self.instances.give_back(instance);
+            }
             Err(error) => self.guest_failed(&error),
         }
     }
@@ -334,58 +305,6 @@ impl Drop for AbortOnDrop {
         if let Some(handle) = self.0.take() {
             handle.abort();
         }
-    }
-}
-
-/// The right to run one guest, and its memory.
-struct Turn {
-    limiter: Limiter,
-    permit: OwnedSemaphorePermit,
-}
-
-type Answer = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>;
-
-/// A store with a request in it, not yet instantiated.
-struct Instance {
-    store: Store<State>,
-    request: Resource<HostIncomingRequest>,
-    answer: Resource<HostResponseOutparam>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Instance {
-    fn new(
-        handler: &Handler,
-        request: Request<Incoming>,
-        answer: Answer,
-        turn: Turn,
-    ) -> Result<Self, RequestError> {
-        let wasi = wasi::world(&handler.container, &handler.stdout, &handler.stderr).map_err(|error| {
-            handler.stderr.say(&format!("{error:?}"));
-            RequestError::Failed
-        })?;
-        let mut store = store(handler.pre.engine(), wasi, turn.limiter);
-        let mut view = store.data_mut().http();
-        let request = view
-            .new_incoming_request(Scheme::Http, request)
-            .map_err(|_| RequestError::BadRequest)?;
-        let answer = view
-            .new_response_outparam(answer)
-            .map_err(|_| RequestError::Failed)?;
-        Ok(Self {
-            store,
-            request,
-            answer,
-            _permit: turn.permit,
-        })
-    }
-
-    async fn call(&mut self, pre: &ProxyPre<State>) -> wasmtime::Result<()> {
-        let proxy = pre.instantiate_async(&mut self.store).await?;
-        let handler: &exports::wasi::http::incoming_handler::Guest = proxy.wasi_http_incoming_handler();
-        let request = Resource::new_own(self.request.rep());
-        let answer = Resource::new_own(self.answer.rep());
-        handler.call_handle(&mut self.store, request, answer).await
     }
 }
 

@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 /// Most bytes a guest may write at once, and so most that wait here for a slow reader (times the instances that
 /// write at the same time).
-const PERMIT: usize = 64 << 10;
+const PERMIT: usize = 32 << 10;
 
 struct Inner {
     sink: Sink,
@@ -48,19 +48,26 @@ impl Inner {
 
 /// One output of a container; clones write to the same sink.
 #[derive(Clone)]
-pub struct Output(Arc<Mutex<Inner>>);
+pub struct Output {
+    inner: Arc<Mutex<Inner>>,
+    /// Bytes this clone may still write before it asks again (`wasi:io/streams`, check-write).
+    permit: usize,
+}
 
 impl Output {
     /// Takes over a sink.
     pub fn new(sink: Sink) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
-            sink,
-            backlog: BytesMut::new(),
-        })))
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                sink,
+                backlog: BytesMut::new(),
+            })),
+            permit: 0,
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a message of the host (a trap, say) as lines of its own.
@@ -129,7 +136,14 @@ impl Pollable for Output {
 
 #[async_trait]
 impl OutputStream for Output {
+    /// A guest that writes more than it was permitted would fill the backlog of a sink nobody reads.
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        let Some(left) = self.permit.checked_sub(bytes.len()) else {
+            return Err(StreamError::trap(
+                "a write to an output that its check-write did not permit",
+            ));
+        };
+        self.permit = left;
         self.inner()
             .write(&bytes)
             .map_err(|error| StreamError::LastOperationFailed(error.into()))
@@ -141,11 +155,13 @@ impl OutputStream for Output {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         let mut cx = Context::from_waker(Waker::noop());
-        match self.inner().poll_drain(&mut cx) {
-            Poll::Ready(Ok(())) => Ok(PERMIT),
-            Poll::Ready(Err(error)) => Err(StreamError::LastOperationFailed(error.into())),
-            Poll::Pending => Ok(0),
-        }
+        let drained = self.inner().poll_drain(&mut cx);
+        self.permit = match drained {
+            Poll::Ready(Ok(())) => PERMIT,
+            Poll::Ready(Err(error)) => return Err(StreamError::LastOperationFailed(error.into())),
+            Poll::Pending => 0,
+        };
+        Ok(self.permit)
     }
 }
 
@@ -168,6 +184,10 @@ mod tests {
             output.write(chunk.clone().into()).unwrap();
             sent += chunk.len();
         }
+        assert!(
+            matches!(output.write(chunk.clone().into()), Err(StreamError::Trap(_))),
+            "a write without a permit is taken"
+        );
         let mut reader = tokio::net::unix::pipe::OpenOptions::new()
             .open_receiver(&path)
             .unwrap();

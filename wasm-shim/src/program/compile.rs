@@ -5,6 +5,7 @@
 
 use super::binary::{Kind, SniffError, sniff};
 use super::cache::{Cache, WriteError};
+use super::census::{MAX_FUNCTIONS, functions};
 use super::digest::Digest;
 use super::world::{LinkError, World};
 use crate::engine::{EngineError, compatibility, compiler};
@@ -40,6 +41,8 @@ pub enum CompileError {
     },
     #[error(transparent)]
     Sniff(#[from] SniffError),
+    #[error("it has {0} functions; this host compiles at most {MAX_FUNCTIONS}")]
+    TooManyFunctions(u64),
     #[error("invalid WebAssembly: {0:#}")]
     Invalid(wasmtime::Error),
     #[error(transparent)]
@@ -118,7 +121,12 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>, CompileError> {
 
 /// Validates, compiles and links (without running anything); answers machine code.
 fn compile(world: &World, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
-    match sniff(bytes)? {
+    let kind = sniff(bytes)?;
+    let functions = functions(bytes);
+    if functions > MAX_FUNCTIONS {
+        return Err(CompileError::TooManyFunctions(functions));
+    }
+    match kind {
         Kind::Module => {
             let module = Module::new(world.engine(), bytes).map_err(CompileError::Invalid)?;
             world.link_module(&module)?;
@@ -139,6 +147,7 @@ fn compile(world: &World, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
 pub fn bound_this_process(on_deadline: impl FnOnce() + Send + 'static) -> Result<(), CompileError> {
     limit(Resource::RLIMIT_DATA, MEMORY)?;
     limit(Resource::RLIMIT_CORE, 0)?;
+    limit(Resource::RLIMIT_CPU, cpu_seconds())?;
     std::thread::spawn(move || {
         let start = std::time::Instant::now();
         while let Some(left) = DEADLINE.checked_sub(start.elapsed()) {
@@ -147,6 +156,12 @@ pub fn bound_this_process(on_deadline: impl FnOnce() + Send + 'static) -> Result
         on_deadline();
     });
     Ok(())
+}
+
+/// CPU time of all threads: the deadline on every core of this machine.
+fn cpu_seconds() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    DEADLINE.as_secs().saturating_mul(cores)
 }
 
 /// Lowers a limit; one that is lower already stays.

@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod cache;
+pub mod census;
 pub mod compile;
 pub mod digest;
 pub mod load;

@@ -4,19 +4,51 @@ use crate::engine::budget::Limiter;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView, default_hooks};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 /// Handles (descriptors, streams, pollables, bodies …) one instance may hold at once.
 const MAX_HANDLES: usize = 10_000;
 
-/// Bytes a guest may hand to the host in one call: larger lists and strings end it.
-const HOSTCALL_BYTES: usize = 16 << 20;
+/// Bytes a guest may hand to the host in one call: larger lists and strings end it. In a small container an eighth of
+/// its memory limit, but never less than what toolchains write at once.
+const HOSTCALL_BYTES: u64 = 16 << 20;
+const HOSTCALL_BYTES_LEAST: u64 = 256 << 10;
+const HOSTCALL_SHARE: u64 = 8;
+
+/// Bytes of an outgoing body on their way between guest and client: part of what an instance is counted for.
+const BODY_CHUNK: usize = 32 << 10;
 
 /// The data of a store, for every kind of guest.
 pub struct State {
     pub wasi: WasiP1Ctx,
     http: WasiHttpCtx,
+    hooks: Hooks,
     limiter: Limiter,
+}
+
+impl State {
+    /// Counts what the guest holds beside its memories.
+    fn recount(&mut self) -> wasmtime::Result<()> {
+        let handles = self.wasi.ctx().table.iter_mut().count();
+        Ok(self.limiter.count_handles(handles)?)
+    }
+}
+
+/// What this host decides about `wasi:http`: buffers of a known size.
+struct Hooks;
+
+impl WasiHttpHooks for Hooks {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
+    }
+}
+
+/// Bytes of one call, for a guest with this memory limit.
+fn hostcall_bytes(limit: Option<u64>) -> usize {
+    let bytes = limit.map_or(HOSTCALL_BYTES, |limit| {
+        (limit / HOSTCALL_SHARE).clamp(HOSTCALL_BYTES_LEAST, HOSTCALL_BYTES)
+    });
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl WasiView for State {
@@ -28,7 +60,7 @@ impl WasiView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
-            hooks: default_hooks(),
+            hooks: &mut self.hooks,
             table: self.wasi.ctx().table,
             ctx: &mut self.http,
         }
@@ -38,19 +70,41 @@ impl WasiHttpView for State {
 /// A store whose guest is limited by `limiter` and gives its thread away at every epoch.
 pub fn store(engine: &Engine, mut wasi: WasiP1Ctx, limiter: Limiter) -> Store<State> {
     wasi.ctx().table.set_max_capacity(MAX_HANDLES);
+    let hostcall_bytes = hostcall_bytes(limiter.limit());
     let mut store = Store::new(
         engine,
         State {
             wasi,
             http: WasiHttpCtx::new(),
+            hooks: Hooks,
             limiter,
         },
     );
     store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_hostcall_fuel(hostcall_bytes);
     store.set_epoch_deadline(1);
     // tokio's own yield lets its driver see sockets and timers before this guest runs again; waking itself at once,
     // as `epoch_deadline_async_yield_and_update` does, would starve them on a runtime with one thread.
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    store.epoch_deadline_callback(|mut guest| {
+        guest.data_mut().recount()?;
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
     store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_as_large_as_the_container_allows() {
+        for (limit, bytes) in [
+            (None, 16 << 20),
+            (Some(1 << 30), 16 << 20),
+            (Some(64 << 20), 8 << 20),
+            (Some(1 << 20), 256 << 10),
+        ] {
+            assert_eq!(hostcall_bytes(limit), bytes);
+        }
+    }
 }

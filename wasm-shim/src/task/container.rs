@@ -6,7 +6,8 @@ use super::phase::{Event, IllegalEdge, Phase};
 use crate::bundle::Container as Granted;
 use crate::engine::budget::Budget;
 use crate::engine::meter::{Meter, Metered};
-use crate::guest::http::{Handler, Parts, Served, bind};
+use crate::guest::http::{Handler, Served, bind};
+use crate::guest::instance::Mould;
 use crate::guest::output::Output;
 use crate::guest::pod::Pod;
 use crate::guest::{Disposition, Ending, command, disposition};
@@ -156,21 +157,21 @@ impl Container {
     fn serves(&self) -> bool {
         self.program
             .linked
-            .http(self.granted.http_port.is_some())
+            .http(self.granted.serving.port.is_some())
             .is_some()
     }
 
     fn handler(&self) -> Option<Arc<Handler>> {
-        let pre = self.program.linked.http(self.granted.http_port.is_some())?;
-        Some(Handler::new(Parts {
+        let pre = self.program.linked.http(self.granted.serving.port.is_some())?;
+        let mould = Mould {
             pre: pre.clone(),
             initial_bytes: self.program.initial_bytes,
             container: Arc::clone(&self.granted),
             budget: Arc::clone(&self.budget),
-            meter: Arc::clone(&self.meter),
             stdout: self.stdout.clone(),
             stderr: self.stderr.clone(),
-        }))
+        };
+        Some(Handler::new(mould, Arc::clone(&self.meter)))
     }
 
     /// Binds on a thread of the Pod, because a socket belongs to the network of the thread that makes it.
@@ -178,7 +179,7 @@ impl Container {
         if !self.serves() {
             return Ok(None);
         }
-        let port = self.granted.http_port.unwrap_or(WASM_HTTP_PORT_DEFAULT);
+        let port = self.granted.serving.port.unwrap_or(WASM_HTTP_PORT_DEFAULT);
         let bound = self.pod.spawn(bind(port)).await;
         let bound = bound.unwrap_or_else(|error| Err(io::Error::other(error)));
         bound

@@ -1,5 +1,6 @@
-;; A wasi:http handler by hand: answers 200, writes "half" to the body, then does what stands in place of THEN.
-;; `$again` is the label before the write, `$body` the outgoing body, `$finish` ends it.
+;; A wasi:http handler by hand: does what stands in place of FIRST, answers 200, writes "half" to the body, then does
+;; what stands in place of THEN. `$again` is the label before the write, `$body` the outgoing body, `$finish` ends it,
+;; `$out` is where the answer went, `$i` a number and `$seen` a global to use. Memory from 65536 on is unused.
 (component $C
   (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
   (alias export $error "error" (type $io-error))
@@ -54,7 +55,7 @@
   (alias export $types "incoming-request" (type $request))
   (alias export $types "response-outparam" (type $out))
 
-  (core module $memory-module (memory (export "memory") 1))
+  (core module $memory-module (memory (export "memory") 4))
   (core instance $memory-instance (instantiate $memory-module))
   (alias core export $memory-instance "memory" (core memory $memory))
   (core func $fields (canon lower (func $types "[constructor]fields")))
@@ -73,7 +74,7 @@
     (func $types "[static]outgoing-body.finish") (memory $memory) (realloc $realloc)))
 
   (core module $code
-    (import "host" "memory" (memory 1))
+    (import "host" "memory" (memory 4))
     (import "host" "fields" (func $fields (result i32)))
     (import "host" "response" (func $response (param i32) (result i32)))
     (import "host" "body" (func $body (param i32 i32)))
@@ -83,11 +84,13 @@
     (import "host" "drop-stream" (func $drop-stream (param i32)))
     (import "host" "finish-body" (func $finish-body (param i32 i32 i32 i32)))
     (data (i32.const 512) "half")
+    (global $seen (mut i32) (i32.const 0))
     (func $finish (param $body i32)
       (call $drop-stream (i32.load (i32.const 40)))
       (call $finish-body (local.get $body) (i32.const 0) (i32.const 0) (i32.const 128)))
     (func (export "handle") (param $request i32) (param $out i32)
-      (local $response i32) (local $body i32)
+      (local $response i32) (local $body i32) (local $i i32)
+      ;; FIRST
       (local.set $response (call $response (call $fields)))
       (call $body (local.get $response) (i32.const 16))
       (local.set $body (i32.load (i32.const 20)))

@@ -6,7 +6,7 @@ use amphipod_shim_api::{TaskError, TaskStatus};
 use serde_json::json;
 
 /// A handler whose `handle` is the given core code; it never answers by itself.
-fn handler(code: &str) -> Vec<u8> {
+pub fn handler(code: &str) -> Vec<u8> {
     wat(&format!(
         r#"(component
             (import "wasi:http/types@0.2.0" (instance $types
@@ -26,11 +26,11 @@ fn handler(code: &str) -> Vec<u8> {
 }
 
 /// A handler that answers 200, writes `half` into the body, and then runs the given core code.
-fn half_answer(code: &str) -> Vec<u8> {
+pub fn half_answer(code: &str) -> Vec<u8> {
     wat(&include_str!("half_answer.wat").replace(";; THEN", code))
 }
 
-fn on_port(port: u16, netns: &Netns) -> impl Fn(&mut serde_json::Value) {
+pub fn on_port(port: u16, netns: &Netns) -> impl Fn(&mut serde_json::Value) {
     move |config| {
         in_network(config, netns);
         config["annotations"]["dev.amphipod.wasm/http-port"] = json!(port.to_string());

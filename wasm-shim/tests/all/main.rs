@@ -5,5 +5,7 @@
 mod commands;
 mod hostile;
 mod http;
+mod instances;
+mod limits;
 mod netns;
 mod shim;

@@ -109,12 +109,9 @@ impl Shim {
             stderr: log,
             ..CreateTask::default()
         };
-        let created = client.create(&task).await;
-        if created.is_ok() {
-            let pid = client.shim_pid(id).await.unwrap();
-            self.pids.lock().unwrap().push(pid);
-        }
-        created.map(|_| client)
+        let pid = client.shim_pid(id).await.unwrap();
+        self.pids.lock().unwrap().push(pid);
+        client.create(&task).await.map(|_| client)
     }
 
     pub async fn create(&self, id: &str, wasm: &[u8], change: impl FnOnce(&mut Value)) -> TaskClient {

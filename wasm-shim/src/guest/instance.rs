@@ -1,0 +1,229 @@
+//! Instances of an HTTP handler: made for a request, thrown away after it, or, where a container asks for that, kept
+//! for the next one.
+//!
+//! Owns whose turn it is and what is left of an instance between requests. Refuses to know connections. By default
+//! nothing of one request is there for the next: a new store, and memory from the pool that is zero again. An
+//! instance that is reused keeps its globals and memory, which is what it is kept for.
+
+use super::output::Output;
+use super::wasi;
+use crate::bundle::Container;
+use crate::engine::budget::{Budget, Limiter, OverBudget};
+use crate::program::state::{State, store};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+use wasmtime::Store;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::WasiHttpView as _;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+
+/// How long an instance that nobody needs is kept: an idle container holds its listener and nothing else.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Where a guest's answer goes.
+pub type Answer = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>;
+
+/// Why no instance can be had for a request.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+    #[error("the container is ending")]
+    Ending,
+    #[error("making the instance's world: {0:#}")]
+    World(wasmtime::Error),
+    #[error("giving the request to the guest: {0:#}")]
+    Request(wasmtime::Error),
+}
+
+/// A store, and the instance in it once it has been called.
+pub struct Instance {
+    store: Store<State>,
+    proxy: Option<Proxy>,
+    served: u32,
+    since: Instant,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A request as its instance sees it: handles of the instance's own table.
+pub struct Call {
+    request: Resource<HostIncomingRequest>,
+    answer: Resource<HostResponseOutparam>,
+}
+
+impl Instance {
+    /// Puts a request into the instance's table.
+    ///
+    /// # Errors
+    /// When it is no request a guest could be given.
+    pub fn prepare(&mut self, request: Request<Incoming>, answer: Answer) -> Result<Call, InstanceError> {
+        let mut view = self.store.data_mut().http();
+        let request = view
+            .new_incoming_request(Scheme::Http, request)
+            .map_err(InstanceError::Request)?;
+        let answer = view
+            .new_response_outparam(answer)
+            .map_err(InstanceError::Request)?;
+        Ok(Call { request, answer })
+    }
+
+    /// Calls the handler, instantiated if this is its first request.
+    ///
+    /// # Errors
+    /// When the guest traps; the instance is of no use any more.
+    pub async fn call(&mut self, pre: &ProxyPre<State>, call: Call) -> wasmtime::Result<()> {
+        let proxy = match &mut self.proxy {
+            Some(proxy) => proxy,
+            none => none.insert(pre.instantiate_async(&mut self.store).await?),
+        };
+        let handler = proxy.wasi_http_incoming_handler();
+        handler
+            .call_handle(&mut self.store, call.request, call.answer)
+            .await?;
+        self.served += 1;
+        Ok(())
+    }
+}
+
+/// What instances are made from.
+pub struct Mould {
+    pub pre: ProxyPre<State>,
+    /// Bytes of linear memory and tables one fresh instance takes.
+    pub initial_bytes: u64,
+    pub container: Arc<Container>,
+    pub budget: Arc<Budget>,
+    pub stdout: Output,
+    pub stderr: Output,
+}
+
+#[derive(Default)]
+struct Kept {
+    instances: Vec<Instance>,
+    sweeping: bool,
+    closed: bool,
+}
+
+/// The instances of one container.
+pub struct Instances {
+    mould: Mould,
+    turns: Arc<Semaphore>,
+    kept: Mutex<Kept>,
+}
+
+impl Instances {
+    /// No instances yet: the first is made by the first request.
+    pub fn new(mould: Mould) -> Arc<Self> {
+        Arc::new(Self {
+            turns: Arc::new(Semaphore::new(mould.container.serving.concurrency)),
+            kept: Mutex::default(),
+            mould,
+        })
+    }
+
+    /// What instances are made from.
+    pub fn pre(&self) -> &ProxyPre<State> {
+        &self.mould.pre
+    }
+
+    /// An instance for one request: waits for a turn, and for memory that others hold now. A burst of requests queues
+    /// instead of killing the container.
+    ///
+    /// # Errors
+    /// When even an unused budget could not hold an instance, or its world cannot be made.
+    pub async fn take(&self) -> Result<Instance, InstanceError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let permit = turn.map_err(|_| InstanceError::Ending)?;
+        let mut instance = self.kept_or_new().await?;
+        instance.permit = Some(permit);
+        Ok(instance)
+    }
+
+    async fn kept_or_new(&self) -> Result<Instance, InstanceError> {
+        loop {
+            let freed = self.mould.budget.freed();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(instance) = self.kept().instances.pop() {
+                return Ok(instance);
+            }
+            match self.mould.budget.open(self.mould.initial_bytes) {
+                Ok(limiter) => return self.make(limiter),
+                Err(over) if over.may_fit_later() => freed.await,
+                Err(over) => return Err(over.into()),
+            }
+        }
+    }
+
+    fn make(&self, limiter: Limiter) -> Result<Instance, InstanceError> {
+        let mould = &self.mould;
+        let wasi =
+            wasi::world(&mould.container, &mould.stdout, &mould.stderr).map_err(InstanceError::World)?;
+        Ok(Instance {
+            store: store(mould.pre.engine(), wasi, limiter),
+            proxy: None,
+            served: 0,
+            since: Instant::now(),
+            permit: None,
+        })
+    }
+
+    /// Takes back an instance whose request ended well: kept for the next one, if it may serve another.
+    pub fn give_back(self: &Arc<Self>, mut instance: Instance) {
+        instance.permit = None;
+        if instance.served >= self.mould.container.serving.reuse {
+            return;
+        }
+        instance.since = Instant::now();
+        let sweep = {
+            let mut kept = self.kept();
+            if kept.closed {
+                return;
+            }
+            kept.instances.push(instance);
+            !std::mem::replace(&mut kept.sweeping, true)
+        };
+        self.mould.budget.nudge();
+        if sweep {
+            tokio::spawn(Arc::clone(self).sweep());
+        }
+    }
+
+    /// Throws away what has been idle for too long, until nothing is left.
+    async fn sweep(self: Arc<Self>) {
+        while let Some(next) = self.throw_away(Instant::now()) {
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Answers when to look again. The least recently used are at the front.
+    fn throw_away(&self, now: Instant) -> Option<Instant> {
+        let mut kept = self.kept();
+        let fresh = kept.instances.partition_point(|one| one.since + IDLE <= now);
+        let old: Vec<Instance> = kept.instances.drain(..fresh).collect();
+        let next = kept.instances.first().map(|one| one.since + IDLE);
+        kept.sweeping = next.is_some();
+        drop(kept);
+        drop(old);
+        next
+    }
+
+    /// Throws all kept instances away, and those that come back later.
+    pub fn close(&self) {
+        let mut kept = self.kept();
+        kept.closed = true;
+        let old = std::mem::take(&mut kept.instances);
+        drop(kept);
+        drop(old);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
