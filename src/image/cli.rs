@@ -57,10 +57,10 @@ pub struct PushArgs {
     #[command(flatten)]
     pub access: AccessArgs,
     /// Entrypoint of a native image made here (repeat for arguments; default for an executable: itself)
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub entrypoint: Vec<String>,
     /// Default arguments of a native image made here (repeat for more)
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub cmd: Vec<String>,
     /// Environment of a native image made here (may be repeated)
     #[arg(long, value_name = "NAME=VALUE")]
