@@ -144,7 +144,9 @@ impl Kind {
         self.normalise(new);
         meta::prepare_update(new, old);
         (self.rules.prepare_update)(subresource, new, old);
-        if self.rules.generation && subresource != Some("status") && (self.rules.desired_changed)(new, old) {
+        // Binding fills in the node and asks nothing new of it.
+        let desires = !matches!(subresource, Some("status" | "binding"));
+        if self.rules.generation && desires && (self.rules.desired_changed)(new, old) {
             meta::set_generation(new, meta::generation(old) + 1);
         }
     }
