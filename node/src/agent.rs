@@ -25,6 +25,7 @@ use crate::pods::manager;
 use crate::pods::table::Table;
 use crate::registration::{RegisterError, Registration, lease};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
+use crate::volumes::tokens::Tokens;
 
 /// Why an agent could not start; each says what to do where something can be done.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,7 @@ impl Node {
             host_ips: vec![ip],
             allocatable: registration.allocatable(),
             memory_capacity,
+            tokens: Tokens::default(),
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
             shutdown,

@@ -3,6 +3,7 @@
 
 pub mod identity;
 pub mod mounts;
+mod paths;
 pub mod process;
 pub mod resources;
 
@@ -110,9 +111,10 @@ fn linux(parts: &Parts<'_>) -> Linux {
             parts.cgroups,
         )));
     let unmasked = security(parts.container).and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked");
-    if privileged || unmasked {
-        linux.set_masked_paths(None).set_readonly_paths(None);
-    }
+    let covered = !privileged && !unmasked;
+    linux
+        .set_masked_paths(covered.then(paths::masked))
+        .set_readonly_paths(covered.then(paths::read_only));
     linux
 }
 

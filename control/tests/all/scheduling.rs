@@ -42,7 +42,11 @@ async fn a_pod_is_bound_and_told_of() {
     create(&pods, pod("p", json!({}))).await;
     let bound = until_one(&pods, "p", "to be bound", |pod| node_of(pod).is_some()).await;
     assert_eq!(node_of(&bound).as_deref(), Some("node1"));
-    assert_eq!(bound.metadata.generation, Some(1), "being bound is not a new wish");
+    assert_eq!(
+        bound.metadata.generation,
+        Some(1),
+        "being bound is not a new wish"
+    );
     assert_eq!(
         scheduled(&bound).map(|(status, ..)| status).as_deref(),
         Some("True")

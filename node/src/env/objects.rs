@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, Volume};
 use kube::{Api, Client};
 
+use crate::volumes::tokens::Wish;
+
 /// Names of objects in the Pod's namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
@@ -17,6 +19,7 @@ pub struct Names {
 pub struct Objects {
     config_maps: BTreeMap<String, ConfigMap>,
     secrets: BTreeMap<String, Secret>,
+    tokens: BTreeMap<Wish, String>,
 }
 
 /// The API could not be asked.
@@ -32,7 +35,20 @@ pub enum ObjectsError {
 
 impl Objects {
     pub fn new(config_maps: BTreeMap<String, ConfigMap>, secrets: BTreeMap<String, Secret>) -> Self {
-        Objects { config_maps, secrets }
+        Objects {
+            config_maps,
+            secrets,
+            tokens: BTreeMap::new(),
+        }
+    }
+
+    /// With ServiceAccount tokens beside them.
+    pub fn with_tokens(self, tokens: BTreeMap<Wish, String>) -> Self {
+        Objects { tokens, ..self }
+    }
+
+    pub fn token(&self, wish: &Wish) -> Option<&str> {
+        self.tokens.get(wish).map(String::as_str)
     }
 
     pub fn config_map(&self, name: &str) -> Option<&ConfigMap> {

@@ -20,6 +20,7 @@ use crate::events::Recorder;
 use crate::images::Images;
 use crate::network::Network;
 use crate::options::NodeOptions;
+use crate::volumes::tokens::Tokens;
 
 /// The node as workers see it.
 pub struct Context {
@@ -33,6 +34,7 @@ pub struct Context {
     pub allocatable: BTreeMap<String, Quantity>,
     pub memory_capacity: u64,
     pub cgroups: CgroupFacts,
+    pub tokens: Tokens,
     pub boot_id: String,
     /// Ends the agent; Pods run on.
     pub shutdown: CancellationToken,

@@ -1,10 +1,12 @@
-//! Notices changes of the ConfigMaps and Secrets a Pod's volumes show. Owns the watches; each is for one name,
-//! as a node may.
+//! Notices when what a Pod's volumes show is no longer current: changed ConfigMaps and Secrets, tokens to renew. Owns
+//! the watches; each is for one name, as a node may.
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -15,9 +17,13 @@ use tokio::task::JoinSet;
 use super::context::Context;
 use super::view::PodView;
 use crate::env::objects::Names;
+use crate::volumes::tokens::Wish;
+
+/// How often a Pod's tokens are looked at; also how soon a renewal that failed is tried again.
+const TOKENS_EVERY: Duration = Duration::from_secs(60);
 
 /// Replaces the watches in `tasks` by one per object the Pod's volumes refer to.
-pub fn watch(ctx: &Context, pod: &Pod, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) {
+pub fn watch(ctx: &Arc<Context>, pod: &Pod, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) {
     tasks.abort_all();
     let Some(view) = PodView::new(pod) else { return };
     let mut names = Names::default();
@@ -26,6 +32,10 @@ pub fn watch(ctx: &Context, pod: &Pod, changed: &Arc<Notify>, tasks: &mut JoinSe
         .iter()
         .flatten()
         .for_each(|volume| names.extend(Names::of_volume(volume)));
+    let volumes = view.spec.volumes.iter().flatten();
+    if volumes.flat_map(Wish::of_volume).next().is_some() {
+        tasks.spawn(renewals(ctx.clone(), view.uid().to_owned(), changed.clone()));
+    }
     let client = &ctx.options.client;
     for name in names.config_maps {
         tasks.spawn(one(
@@ -40,6 +50,16 @@ pub fn watch(ctx: &Context, pod: &Pod, changed: &Arc<Notify>, tasks: &mut JoinSe
             name,
             changed.clone(),
         ));
+    }
+}
+
+async fn renewals(ctx: Arc<Context>, uid: String, changed: Arc<Notify>) {
+    let mut ticks = tokio::time::interval(TOKENS_EVERY);
+    loop {
+        ticks.tick().await;
+        if ctx.tokens.is_due(&uid, Timestamp::now()) {
+            changed.notify_one();
+        }
     }
 }
 

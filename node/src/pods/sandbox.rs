@@ -1,6 +1,7 @@
 //! What a Pod's containers share: directories, files of the name service, volumes, namespaces. Each step may
 //! be repeated: what is there is taken as it is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::context::{Context, PodDirs};
 use super::record::write_atomic;
@@ -18,6 +19,7 @@ use crate::env::ObjectsError;
 use crate::env::objects::Names;
 use crate::network::Origin;
 use crate::network::SetupError;
+use crate::volumes::tokens::{TokenError, Wish};
 use crate::volumes::{self, VolumeError, host::HostError};
 
 /// The Pod object as last seen, for cleaning up after it when it is gone.
@@ -39,6 +41,8 @@ pub enum PrepareError {
     Volume { name: String, source: VolumeError },
     #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
     Objects { name: String, source: ObjectsError },
+    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
+    Token { name: String, source: TokenError },
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("{step} {path}: {source}")]
@@ -55,7 +59,7 @@ impl PrepareError {
     /// The event upstream records for it.
     pub fn event_reason(&self) -> &'static str {
         match self {
-            Self::Volume { .. } | Self::Objects { .. } => "FailedMount",
+            Self::Volume { .. } | Self::Objects { .. } | Self::Token { .. } => "FailedMount",
             _ => "FailedCreatePodSandBox",
         }
     }
@@ -98,10 +102,27 @@ pub async fn set_up_volumes(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr]) -> 
             .fetch(&ctx.options.client, pod.namespace())
             .await;
         let objects = objects.map_err(|source| PrepareError::Objects { name: name(), source })?;
+        let tokens = tokens(ctx, pod, volume)
+            .await
+            .map_err(|source| PrepareError::Token { name: name(), source })?;
+        let objects = objects.with_tokens(tokens);
         volumes::set_up(&dir, volume, &ctx.facts(pod, ips), &objects)
             .map_err(|source| PrepareError::Volume { name: name(), source })?;
     }
     Ok(())
+}
+
+async fn tokens(
+    ctx: &Context,
+    pod: PodView<'_>,
+    volume: &Volume,
+) -> Result<BTreeMap<Wish, String>, TokenError> {
+    let mut tokens = BTreeMap::new();
+    for wish in Wish::of_volume(volume) {
+        let token = ctx.tokens.get(&ctx.options.client, pod, &wish).await?;
+        tokens.insert(wish, token);
+    }
+    Ok(tokens)
 }
 
 async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, PrepareError> {
@@ -152,7 +173,7 @@ fn write_files(
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let hosts = match host_network {
-        true => fs::read_to_string("/etc/hosts").unwrap_or_default() + &aliases(pod.spec),
+        true => host_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default()) + &aliases(pod.spec),
         false => hosts(pod, &made.ips),
     };
     let hostname = if host_network {
@@ -183,9 +204,17 @@ fn hosts(pod: PodView<'_>, ips: &[IpAddr]) -> String {
          fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     for ip in ips {
-        let _ = writeln!(text, "{ip}\t{}", pod.hostname());
+        let _ = match pod.full_hostname() {
+            Some(full) => writeln!(text, "{ip}\t{full}\t{}", pod.hostname()),
+            None => writeln!(text, "{ip}\t{}", pod.hostname()),
+        };
     }
     text + &aliases(pod.spec)
+}
+
+/// The host's own file, for a Pod in the host's network.
+fn host_hosts(own: &str) -> String {
+    format!("# Kubernetes-managed hosts file (host network).\n{own}")
 }
 
 fn aliases(spec: &PodSpec) -> String {
@@ -255,6 +284,7 @@ pub enum TearDownError {
 pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownError> {
     let dirs = ctx.dirs(pod);
     ctx.network.teardown_pod(pod.uid()).await?;
+    ctx.tokens.forget(pod.uid());
     volumes::host::remove_tree(&dirs.volumes())?;
     volumes::host::remove_tree(&dirs.shm())?;
     Ok(())
@@ -287,6 +317,20 @@ mod tests {
         assert!(
             text.ends_with("10.42.0.9\tweb-0\n\n# Entries added by HostAliases.\n192.0.2.1\ta\tb\n"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_subdomain_gives_a_full_name() {
+        let mut pod = pod();
+        pod.spec.as_mut().unwrap().subdomain = Some("sub".into());
+        let text = hosts(PodView::new(&pod).unwrap(), &["10.42.0.9".parse().unwrap()]);
+        assert!(
+            text.contains("10.42.0.9\tweb-0.sub.n.svc.cluster.local\tweb-0\n"),
+            "{text}"
+        );
+        assert!(
+            host_hosts("127.0.0.1 x\n").starts_with("# Kubernetes-managed hosts file (host network).\n127")
         );
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, PodIP, PodStatus,
+    ContainerStatus, HostIP, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -45,7 +45,7 @@ pub fn status(
         old,
     };
     let conditions = conditions(&report, now);
-    let (reason, message) = verdict(seen, old);
+    let (reason, message) = verdict(seen, old, over);
     PodStatus {
         phase: Some(phase),
         reason,
@@ -83,12 +83,14 @@ fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerSt
     if over {
         account_for_all(pod, seen, &mut inits, &mut mains);
     }
+    // As upstream lists them, whatever the order of the spec; init containers keep theirs.
+    mains.sort_by(|a, b| a.name.cmp(&b.name));
     (inits, mains)
 }
 
-/// Why the Pod was ended: the node's verdict, or what a final status already says.
-fn verdict(seen: &Observed, old: Option<&PodStatus>) -> (Option<String>, Option<String>) {
-    if let Some(verdict) = &seen.verdict {
+/// Why the Pod was ended: the node's verdict once no container lives, or what a final status already says.
+fn verdict(seen: &Observed, old: Option<&PodStatus>, over: bool) -> (Option<String>, Option<String>) {
+    if let Some(verdict) = seen.verdict.as_ref().filter(|_| over) {
         return (Some(verdict.reason.clone()), Some(verdict.message.clone()));
     }
     let kept = old.filter(|s| is_final(s.phase.as_deref()));
@@ -138,8 +140,25 @@ fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&S
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: c.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: c.resources.clone(),
+        volume_mounts: last.and_then(|_| volume_mounts(c)),
         ..ContainerStatus::default()
     }
+}
+
+/// What is mounted where; a read-only mount is not made so below other mounts in it (KEP-3857).
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let shown = |mount: &VolumeMount| {
+        let read_only = mount.read_only.filter(|read_only| *read_only);
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: read_only.map(|_| "Disabled".to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    };
+    let mounts = container.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
+    Some(mounts.iter().map(shown).collect())
 }
 
 /// The id the API shows for an attempt.

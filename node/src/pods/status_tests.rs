@@ -279,3 +279,42 @@ fn what_ended_a_pod_is_not_forgotten() {
         (Some("Failed"), Some("Evicted"))
     );
 }
+
+#[test]
+fn main_containers_are_listed_by_name_with_their_mounts() {
+    let pod = pod(json!({"containers": [
+        {"name": "b", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]},
+        {"name": "a", "image": "i"}]}));
+    let report = report(&pod, &with(&[("b", 0, running()), ("a", 0, running())]));
+    let statuses = &report["containerStatuses"];
+    assert_eq!(
+        (&statuses[0]["name"], &statuses[1]["name"]),
+        (&json!("a"), &json!("b"))
+    );
+    assert_eq!(
+        statuses[1]["volumeMounts"],
+        json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "Disabled"}])
+    );
+}
+
+#[test]
+fn a_verdict_is_told_when_nothing_lives() {
+    let pod = pod(json!({"restartPolicy": "Never"}));
+    let mut seen = with(&[("a", 0, running())]);
+    seen.verdict = Some(Verdict {
+        reason: "DeadlineExceeded".into(),
+        message: "too long".into(),
+    });
+    let early = report(&pod, &seen);
+    assert_eq!(
+        (&early["phase"], &early["reason"]),
+        (&json!("Running"), &Value::Null)
+    );
+    let mut over = with(&[("a", 0, exited(137))]);
+    over.verdict = seen.verdict;
+    let late = report(&pod, &over);
+    assert_eq!(
+        (&late["phase"], &late["reason"]),
+        (&json!("Failed"), &json!("DeadlineExceeded"))
+    );
+}

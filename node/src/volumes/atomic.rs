@@ -19,7 +19,27 @@ pub struct Content {
     pub bytes: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// Who owns it, root if nobody is named.
+    pub uid: Option<u32>,
 }
+
+impl Content {
+    pub fn new(bytes: &[u8], mode: u32) -> Self {
+        Content {
+            bytes: bytes.to_vec(),
+            mode,
+            uid: None,
+        }
+    }
+
+    /// The mode on disk: a group that is given the volume may read it (upstream's SetVolumeOwnership, read-only mask).
+    fn mode_for(&self, gid: Option<u32>) -> u32 {
+        gid.map_or(self.mode, |_| self.mode | 0o440)
+    }
+}
+
+/// What a directory of a group's volume has beside its own bits: the group may enter, and new files follow it.
+const GROUP_DIRECTORY: u32 = 0o2550;
 
 /// Files by their relative path.
 pub type Payload = BTreeMap<PathBuf, Content>;
@@ -45,16 +65,19 @@ fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Write
     }
 }
 
-/// Makes `target` hold exactly `payload`; answers whether anything changed. `gid` owns the files if given.
+/// Makes `target` hold exactly `payload`; answers whether anything changed. `gid` (the Pod's `fsGroup`) is given files
+/// and directories to read.
 pub fn write(target: &Path, payload: &Payload, gid: Option<u32>) -> Result<bool, WriteError> {
     payload.keys().try_for_each(|path| check(path))?;
     let current = fs::read_link(target.join(DATA))
         .ok()
         .map(|link| target.join(link));
-    if current.as_deref().is_some_and(|dir| holds(dir, payload)) {
+    if current.as_deref().is_some_and(|dir| holds(dir, payload, gid)) {
         return Ok(false);
     }
+    give_directory(target, gid)?;
     let fresh = make_data_directory(target)?;
+    give_directory(&fresh, gid)?;
     payload
         .iter()
         .try_for_each(|(path, content)| put(&fresh, path, content, gid))?;
@@ -78,11 +101,12 @@ fn check(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-fn holds(dir: &Path, payload: &Payload) -> bool {
+fn holds(dir: &Path, payload: &Payload, gid: Option<u32>) -> bool {
     let same = |(path, content): (&PathBuf, &Content)| {
         let path = dir.join(path);
         let mode = fs::metadata(&path).map(|m| m.permissions().mode() & 0o7777);
-        mode.is_ok_and(|mode| mode == content.mode) && fs::read(&path).is_ok_and(|b| b == content.bytes)
+        mode.is_ok_and(|mode| mode == content.mode_for(gid))
+            && fs::read(&path).is_ok_and(|b| b == content.bytes)
     };
     payload.iter().all(same) && count(dir) == payload.len()
 }
@@ -105,14 +129,8 @@ fn make_data_directory(target: &Path) -> Result<PathBuf, WriteError> {
 }
 
 fn put(dir: &Path, path: &Path, content: &Content, gid: Option<u32>) -> Result<(), WriteError> {
+    make_parents(dir, path, gid)?;
     let path = dir.join(path);
-    if let Some(parent) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)
-            .map_err(at("create", parent))?;
-    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -120,11 +138,42 @@ fn put(dir: &Path, path: &Path, content: &Content, gid: Option<u32>) -> Result<(
         .open(&path)
         .map_err(at("create", &path))?;
     file.write_all(&content.bytes).map_err(at("write", &path))?;
-    if let Some(gid) = gid {
-        chown(&path, None, Some(gid)).map_err(at("change the group of", &path))?;
+    if gid.is_some() || content.uid.is_some() {
+        chown(&path, content.uid, gid).map_err(at("change the owner of", &path))?;
     }
-    fs::set_permissions(&path, fs::Permissions::from_mode(content.mode))
+    fs::set_permissions(&path, fs::Permissions::from_mode(content.mode_for(gid)))
         .map_err(at("change the mode of", &path))
+}
+
+/// The directories between `dir` and the file at `path` below it.
+fn make_parents(dir: &Path, path: &Path, gid: Option<u32>) -> Result<(), WriteError> {
+    let mut parents: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .filter(|p| !p.as_os_str().is_empty())
+        .collect();
+    parents.reverse();
+    for parent in parents {
+        let parent = dir.join(parent);
+        match DirBuilder::new().mode(0o755).create(&parent) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made.map_err(at("create", &parent))?,
+        }
+        give_directory(&parent, gid)?;
+    }
+    Ok(())
+}
+
+fn give_directory(dir: &Path, gid: Option<u32>) -> Result<(), WriteError> {
+    let Some(gid) = gid else { return Ok(()) };
+    chown(dir, None, Some(gid)).map_err(at("change the group of", dir))?;
+    let mode = fs::metadata(dir)
+        .map_err(at("inspect", dir))?
+        .permissions()
+        .mode()
+        & 0o7777;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode | GROUP_DIRECTORY))
+        .map_err(at("change the mode of", dir))
 }
 
 /// Points `..data` at `fresh` by rename.
@@ -174,12 +223,10 @@ fn remove_stale_names(target: &Path, payload: &Payload) -> Result<(), WriteError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let content = |text: &str| Content {
-            bytes: text.into(),
-            mode: 0o644,
-        };
+        let content = |text: &str| Content::new(text.as_bytes(), 0o644);
         files
             .iter()
             .map(|(path, text)| (PathBuf::from(path), content(text)))
@@ -223,19 +270,41 @@ mod tests {
     #[test]
     fn modes_hold_whatever_the_umask() {
         let dir = tempfile::tempdir().unwrap();
-        let files = [(
-            PathBuf::from("x"),
-            Content {
-                bytes: vec![],
-                mode: 0o666,
-            },
-        )]
-        .into();
+        let files = [(PathBuf::from("x"), Content::new(b"", 0o666))].into();
         write(dir.path(), &files, None).unwrap();
         assert_eq!(
             fs::metadata(dir.path().join("x")).unwrap().permissions().mode() & 0o777,
             0o666
         );
+    }
+
+    #[test]
+    fn a_group_reads_what_it_is_given_and_a_user_owns_what_is_theirs() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: giving files away needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let owned = Content {
+            uid: Some(1000),
+            ..Content::new(b"t", 0o600)
+        };
+        let files = [
+            (PathBuf::from("s/x"), Content::new(b"1", 0o400)),
+            (PathBuf::from("token"), owned),
+        ]
+        .into();
+        assert!(write(dir.path(), &files, Some(4000)).unwrap());
+        assert!(!write(dir.path(), &files, Some(4000)).unwrap());
+        let seen = |path: &str| {
+            let meta = fs::metadata(dir.path().join(path)).unwrap();
+            (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777)
+        };
+        assert_eq!(seen("s/x"), (0, 4000, 0o440));
+        assert_eq!(seen("token"), (1000, 4000, 0o640));
+        for directory in [DATA, "s"] {
+            assert_eq!(seen(directory), (0, 4000, 0o2755), "{directory}");
+        }
     }
 
     #[test]

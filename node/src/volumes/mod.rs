@@ -4,6 +4,7 @@
 pub mod atomic;
 pub mod host;
 pub mod payload;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 

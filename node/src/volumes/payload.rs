@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, PodSpec, Secret, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
 };
 
 use super::atomic::{Content, Payload};
+use super::tokens::Wish;
 use crate::env::{FieldError, Objects, PodFacts, fields};
 
 /// Mode of a file that names none.
 const DEFAULT_MODE: i32 = 0o644;
+/// Mode of a token that belongs to somebody.
+const PRIVATE_MODE: u32 = 0o600;
 
 /// Why a volume has no content: FailedMount with upstream's words.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,8 @@ pub enum PayloadError {
     NoSecretKey(String),
     #[error(transparent)]
     Field(#[from] FieldError),
+    #[error("no ServiceAccount token was fetched")]
+    NoToken,
     #[error("projected source {0} is not supported by this node")]
     Unsupported(&'static str),
 }
@@ -112,11 +118,10 @@ fn projection(
     if let Some(s) = &source.downward_api {
         return downward(s.items.as_deref().unwrap_or_default(), mode, facts, files);
     }
+    if let Some(s) = &source.service_account_token {
+        return token(s, mode, facts, objects, files);
+    }
     let unsupported = match source {
-        VolumeProjection {
-            service_account_token: Some(_),
-            ..
-        } => "serviceAccountToken",
         VolumeProjection {
             cluster_trust_bundle: Some(_),
             ..
@@ -124,6 +129,45 @@ fn projection(
         _ => "podCertificate",
     };
     Err(PayloadError::Unsupported(unsupported))
+}
+
+/// A token is for the Pod's one user or its group alone where there is one (upstream's projected volume plugin).
+fn token(
+    source: &ServiceAccountTokenProjection,
+    mode: i32,
+    facts: &PodFacts<'_>,
+    objects: &Objects,
+    files: &mut Payload,
+) -> Result<(), PayloadError> {
+    let token = objects.token(&Wish::of(source)).ok_or(PayloadError::NoToken)?;
+    let uid = one_user(facts.pod.spec);
+    let group = facts.pod.spec.security_context.as_ref().and_then(|s| s.fs_group);
+    let mode = match (uid, group) {
+        (None, None) => mode as u32 & 0o777,
+        _ => PRIVATE_MODE,
+    };
+    let content = Content {
+        uid,
+        ..Content::new(token.as_bytes(), mode)
+    };
+    files.insert(PathBuf::from(&source.path), content);
+    Ok(())
+}
+
+/// The user that every container runs as, if the Pod says one and the same for all.
+fn one_user(spec: &PodSpec) -> Option<u32> {
+    let of_pod = spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let mut users = containers.map(|c| {
+        let own = c.security_context.as_ref().and_then(|s| s.run_as_user);
+        own.or(of_pod)
+    });
+    let first = users.next()??;
+    let same = users.all(|user| user == Some(first));
+    u32::try_from(first).ok().filter(|_| same)
 }
 
 fn config_map(
@@ -195,10 +239,7 @@ fn pick(
     missing: fn(String) -> PayloadError,
     files: &mut Payload,
 ) -> Result<(), PayloadError> {
-    let content = |bytes: &[u8], mode: i32| Content {
-        bytes: bytes.to_vec(),
-        mode: mode as u32 & 0o777,
-    };
+    let content = |bytes: &[u8], mode: i32| Content::new(bytes, mode as u32 & 0o777);
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         files.extend(
             entries
@@ -235,13 +276,7 @@ fn downward(
             (None, None) => String::new(),
         };
         let mode = item.mode.unwrap_or(mode) as u32 & 0o777;
-        files.insert(
-            PathBuf::from(&item.path),
-            Content {
-                bytes: text.into_bytes(),
-                mode,
-            },
-        );
+        files.insert(PathBuf::from(&item.path), Content::new(text.as_bytes(), mode));
     }
     Ok(())
 }
@@ -268,6 +303,11 @@ mod tests {
         let map = serde_json::from_value(json!({"data": {"k": "v"}, "binaryData": {"b": "AAE="}})).unwrap();
         let secret = serde_json::from_value(json!({"data": {"p": "cHc="}})).unwrap();
         let objects = Objects::new([("m".to_owned(), map)].into(), [("s".to_owned(), secret)].into());
+        let wish = Wish {
+            audience: String::new(),
+            seconds: 3600,
+        };
+        let objects = objects.with_tokens([(wish, "tok".to_owned())].into());
         let mut volume = volume;
         volume["name"] = json!("v");
         let volume: Volume = serde_json::from_value(volume).unwrap();
@@ -311,8 +351,31 @@ mod tests {
                     "items": [{"key": "k", "path": "k"}]}}, {"secret": {"name": "s"}}]}}),
                 vec![f("k", "v", 0o440), f("p", "pw", 0o440)],
             ),
+            (
+                json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}]}}),
+                vec![f("token", "tok", 0o644)],
+            ),
         ] {
             assert_eq!(files(volume.clone()).unwrap(), expected, "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_token_belongs_to_the_one_user() {
+        for (spec, user) in [
+            (json!({"containers": [{"name": "a"}, {"name": "b"}]}), None),
+            (
+                json!({"securityContext": {"runAsUser": 7}, "containers": [{"name": "a"}]}),
+                Some(7),
+            ),
+            (
+                json!({"securityContext": {"runAsUser": 7},
+                    "containers": [{"name": "a"}, {"name": "b", "securityContext": {"runAsUser": 8}}]}),
+                None,
+            ),
+        ] {
+            let spec: PodSpec = serde_json::from_value(spec).unwrap();
+            assert_eq!(one_user(&spec), user);
         }
     }
 

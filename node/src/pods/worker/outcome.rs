@@ -57,7 +57,9 @@ impl Worker {
             Err(error) => {
                 let reason = error.event_reason();
                 let message = match &error {
-                    PrepareError::Volume { .. } | PrepareError::Objects { .. } => error.to_string(),
+                    PrepareError::Volume { .. }
+                    | PrepareError::Objects { .. }
+                    | PrepareError::Token { .. } => error.to_string(),
                     other => format!("Failed to create pod sandbox: {other}"),
                 };
                 self.sandbox_failed(reason, message);

@@ -1,0 +1,195 @@
+//! ServiceAccount tokens for projected volumes: asked of the API for one Pod (TokenRequest, KEP-1205), kept, and renewed
+//! before they expire. Owns when; refuses to know where they are written.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection, Volume};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use crate::pods::view::PodView;
+
+/// Seconds a token lives when the Pod does not say (core/v1 ServiceAccountTokenProjection).
+const DEFAULT_SECONDS: i64 = 3600;
+/// A token is renewed when this share of its life is left, or at this age, whichever is first (upstream's kubelet).
+const RENEW_LEFT_PERCENT: i32 = 20;
+const OLDEST: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a projection asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Wish {
+    pub audience: String,
+    pub seconds: i64,
+}
+
+impl Wish {
+    pub fn of(source: &ServiceAccountTokenProjection) -> Wish {
+        Wish {
+            audience: source.audience.clone().unwrap_or_default(),
+            seconds: source.expiration_seconds.unwrap_or(DEFAULT_SECONDS),
+        }
+    }
+
+    /// Everything a volume asks for.
+    pub fn of_volume(volume: &Volume) -> Vec<Wish> {
+        let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        sources
+            .filter_map(|s| s.service_account_token.as_ref())
+            .map(Wish::of)
+            .collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    token: String,
+    issued: Timestamp,
+    expires: Timestamp,
+}
+
+impl Held {
+    fn is_due(&self, now: Timestamp) -> bool {
+        let left = self.expires.duration_since(self.issued) * RENEW_LEFT_PERCENT / 100;
+        now > self.expires - left || now > self.issued + OLDEST
+    }
+}
+
+/// The API gave no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("failed to fetch token: {0}")]
+    Refused(#[from] Box<kube::Error>),
+    #[error("failed to fetch token: the API server's answer holds none")]
+    Missing,
+}
+
+/// The tokens of this node's Pods, by uid and wish.
+#[derive(Default)]
+pub struct Tokens {
+    held: Mutex<HashMap<String, HashMap<Wish, Held>>>,
+}
+
+impl Tokens {
+    /// A token that is good for a while: the one held, or a new one. One that cannot be renewed is used until it expires.
+    pub async fn get(&self, client: &Client, pod: PodView<'_>, wish: &Wish) -> Result<String, TokenError> {
+        let now = Timestamp::now();
+        let held = self.find(pod.uid(), wish);
+        if let Some(held) = held.as_ref().filter(|held| !held.is_due(now)) {
+            return Ok(held.token.clone());
+        }
+        match ask(client, pod, wish, now).await {
+            Ok(fresh) => {
+                let token = fresh.token.clone();
+                let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                all.entry(pod.uid().to_owned())
+                    .or_default()
+                    .insert(wish.clone(), fresh);
+                Ok(token)
+            }
+            Err(error) => match held.filter(|held| now < held.expires) {
+                Some(held) => {
+                    tracing::warn!(pod = %pod.full_name(), %error, "a token could not be renewed; the old one is still good");
+                    Ok(held.token)
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Whether one of the Pod's tokens wants to be renewed.
+    pub fn is_due(&self, uid: &str, now: Timestamp) -> bool {
+        let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(uid)
+            .is_some_and(|wishes| wishes.values().any(|held| held.is_due(now)))
+    }
+
+    pub fn forget(&self, uid: &str) {
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
+    }
+
+    fn find(&self, uid: &str, wish: &Wish) -> Option<Held> {
+        let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(uid)?.get(wish).cloned()
+    }
+}
+
+/// Asks for a token that is good only while the Pod exists.
+async fn ask(client: &Client, pod: PodView<'_>, wish: &Wish, now: Timestamp) -> Result<Held, TokenError> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), pod.namespace());
+    let account = pod
+        .spec
+        .service_account_name
+        .as_deref()
+        .filter(|name| !name.is_empty());
+    let audiences = Some(&wish.audience).filter(|audience| !audience.is_empty());
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            audiences: Some(audiences.into_iter().cloned().collect()),
+            expiration_seconds: Some(wish.seconds),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: Some(pod.name().to_owned()),
+                uid: Some(pod.uid().to_owned()),
+            }),
+        }),
+        ..TokenRequest::default()
+    };
+    let answer = accounts
+        .create_token_request(account.unwrap_or("default"), &PostParams::default(), &request)
+        .await
+        .map_err(Box::new)?;
+    let status = answer.status.ok_or(TokenError::Missing)?;
+    match (status.token, status.expiration_timestamp) {
+        (Some(token), Some(expires)) => Ok(Held {
+            token,
+            issued: now,
+            expires: expires.0,
+        }),
+        _ => Err(TokenError::Missing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_in_the_last_fifth_of_its_life_or_after_a_day() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let living = |seconds: i64| Held {
+            token: "t".into(),
+            issued: at(0),
+            expires: at(seconds),
+        };
+        for (life, now, due) in [
+            (3600, 100, false),
+            (3600, 2880, false),
+            (3600, 2881, true),
+            (3600, 4000, true),
+            (365 * 24 * 3600, 24 * 3600, false),
+            (365 * 24 * 3600, 24 * 3600 + 1, true),
+        ] {
+            assert_eq!(living(life).is_due(at(now)), due, "{now} of {life}");
+        }
+    }
+
+    #[test]
+    fn wishes_of_a_volume() {
+        let volume: Volume =
+            serde_json::from_value(serde_json::json!({"name": "v", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token"}},
+            {"serviceAccountToken": {"path": "vault", "audience": "vault", "expirationSeconds": 7200}},
+            {"configMap": {"name": "m"}}]}}))
+            .unwrap();
+        let wish = |audience: &str, seconds| Wish {
+            audience: audience.into(),
+            seconds,
+        };
+        assert_eq!(Wish::of_volume(&volume), [wish("", 3600), wish("vault", 7200)]);
+    }
+}
