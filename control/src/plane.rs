@@ -4,7 +4,7 @@
 //! Stop is the reverse. Nothing is bound before all options have been read.
 use crate::admission::{Admission, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError};
-use crate::api::{self, Api, Cache, CachedObjects, GIT_VERSION, OpenApi, Tokens, serve};
+use crate::api::{self, Api, Cache, CachedObjects, GIT_VERSION, Metrics, OpenApi, Tokens, serve};
 use crate::auth::identity::MASTERS;
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::{Authorizer, Identity};
@@ -268,6 +268,7 @@ async fn build(
         authorizer,
         reader: objects,
         tokens,
+        metrics: Metrics::default(),
         openapi,
         nodes: NodeClient::new(pki)?,
     }))

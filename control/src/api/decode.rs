@@ -1,6 +1,7 @@
 //! Bodies: bytes within limits → a JSON value, with duplicate keys noted.
 use super::negotiate::Encoding;
 use super::status::{ApiError, Result};
+use super::syntax;
 use crate::kinds::{FieldIssue, Kind, protobuf};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,6 +18,8 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// cannot multiply a small text.
 const YAML_NODES: usize = 400_000;
 const YAML_ALIASES: usize = 1_000;
+/// Events that aliases of one body may add: anchors in manifests repeat a few lines, not books.
+const YAML_REPEATED: usize = 20_000;
 /// How much of a body an error repeats.
 const SHOWN: usize = 30;
 
@@ -83,8 +86,7 @@ pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
             value,
             issues: issues.into_inner(),
         }),
-        Err(e) if e.is_eof() => Err("unexpected end of JSON input".to_owned()),
-        Err(e) => Err(e.to_string()),
+        Err(e) => Err(syntax::complaint(body).unwrap_or_else(|| e.to_string())),
     }
 }
 
@@ -104,8 +106,8 @@ fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
     budget.max_aliases = YAML_ALIASES;
     budget.max_total_scalar_bytes = BODY_LIMIT * 2;
     budget.max_documents = 1;
-    let options =
-        serde_yaml::options! { budget: Some(budget), legacy_octal_numbers: true, with_snippet: false };
+    let repeats = serde_yaml::alias_limits! { max_total_replayed_events: YAML_REPEATED };
+    let options = serde_yaml::options! { budget: Some(budget), alias_limits: repeats, legacy_octal_numbers: true, with_snippet: false };
     let value = serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())?;
     Ok(Decoded {
         value,

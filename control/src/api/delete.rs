@@ -142,7 +142,11 @@ async fn delete_once(
     let step = plan(kind, &value, options, Timestamp::now());
     let (outcome, txn) = match step {
         Step::Nothing => return Ok(Some(Outcome::Marked(value))),
-        _ if options.dry_run => return Ok(Some(Outcome::Gone(value))),
+        Step::Mark(mut marked) if options.dry_run => {
+            kind.normalise(&mut marked);
+            return Ok(Some(Outcome::Marked(marked)));
+        }
+        Step::Remove if options.dry_run => return Ok(Some(Outcome::Gone(value))),
         Step::Remove => (
             Outcome::Gone(last_state(kind, &value)),
             write::remove(call, current, &value).await?,
@@ -291,19 +295,25 @@ fn check(kind: &Kind, name: &str, value: &Value, options: &Options) -> Result<()
     Ok(())
 }
 
+/// From the body; from the query when there is none.
 fn options(call: &Call) -> Result<Options> {
-    let mut options = from_query(&call.query)?;
-    if !call.body.is_empty() {
-        let format = negotiate::body(&call.headers)?;
-        let body = decode::object("DeleteOptions", format, &call.body)?.value;
-        read_body(&body, &mut options)?;
+    if call.body.is_empty() {
+        return from_query(&call.query);
     }
+    let mut options = Options::default();
+    let format = negotiate::body(&call.headers)?;
+    let body = decode::object("DeleteOptions", format, &call.body)?.value;
+    read_body(&body, &mut options)?;
     Ok(options)
 }
 
 fn from_query(query: &Query) -> Result<Options> {
-    let propagation = query.get("propagationPolicy").map(propagation).transpose()?;
+    let policy = query.get("propagationPolicy");
+    let propagation = policy.map(propagation).transpose()?;
     let orphans = query.tristate("orphanDependents").map(orphans);
+    if let (Some(policy), Some(_)) = (policy, orphans) {
+        return Err(said_twice(policy));
+    }
     Ok(Options {
         grace: query.number("gracePeriodSeconds")?,
         propagation: propagation.or(orphans),
@@ -317,6 +327,12 @@ fn read_body(body: &Value, options: &mut Options) -> Result<()> {
     options.grace = body["gracePeriodSeconds"].as_i64().or(options.grace);
     options.uid = text(&body["preconditions"]["uid"]).or(options.uid.take());
     options.version = text(&body["preconditions"]["resourceVersion"]).or(options.version.take());
+    if let (Some(policy), Some(_)) = (
+        body["propagationPolicy"].as_str(),
+        body["orphanDependents"].as_bool(),
+    ) {
+        return Err(said_twice(policy));
+    }
     if let Some(policy) = body["propagationPolicy"].as_str() {
         options.propagation = Some(propagation(policy)?);
     } else if let Some(orphan) = body["orphanDependents"].as_bool() {
@@ -334,6 +350,11 @@ fn read_body(body: &Value, options: &mut Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn said_twice(policy: &str) -> ApiError {
+    let why = "orphanDependents and deletionPropagation cannot be both set";
+    invalid(FieldError::invalid("propagationPolicy", policy, why))
 }
 
 fn orphans(orphan: bool) -> Propagation {

@@ -134,7 +134,7 @@ struct Snapshot {
 /// The objects of the collection at the revision that the query means.
 async fn snapshot(call: &Call, selection: &Selection) -> Result<Snapshot> {
     let query = &call.query;
-    let matching = query.version_match()?;
+    let matching = query.version_match(false)?;
     let revision = query.revision()?;
     if let Some(token) = query.get("continue") {
         if revision.is_some_and(|r| r > 0) {

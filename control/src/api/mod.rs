@@ -10,6 +10,7 @@ mod health;
 mod impersonate;
 mod list;
 mod manage;
+mod metrics;
 mod negotiate;
 mod object;
 mod openapi;
@@ -24,12 +25,14 @@ mod selectors;
 pub mod serve;
 pub mod status;
 pub mod subresource;
+mod syntax;
 mod token;
 mod version;
 mod watch;
 mod write;
 
 pub use cache::Cache;
+pub use metrics::Metrics;
 pub use openapi::OpenApi;
 pub use token::Tokens;
 pub use version::GIT_VERSION;
@@ -63,6 +66,7 @@ pub struct Api {
     pub authorizer: Authorizer,
     pub reader: Arc<dyn Reader>,
     pub tokens: Tokens,
+    pub metrics: Metrics,
     pub openapi: OpenApi,
     /// Reaches the kubelet API of nodes.
     pub nodes: subresource::NodeClient,
@@ -86,14 +90,14 @@ pub struct Call {
 }
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
-    dispatch(api, request)
-        .await
-        .unwrap_or_else(IntoResponse::into_response)
+    let measured = Metrics::begin(&api, &request);
+    let response = dispatch(api, request).await;
+    measured.end(response.unwrap_or_else(IntoResponse::into_response))
 }
 
 async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    if let Some(response) = health::answer(&api, &parts) {
+    if let Some(response) = health::answer(&api, &parts).await {
         return Ok(response);
     }
     let who = parts

@@ -1,6 +1,6 @@
 //! The options in a request's query string, read once, with upstream's meaning of each.
 use super::status::{ApiError, Result};
-use crate::kinds::FieldError;
+use crate::kinds::{FieldError, FieldErrors};
 use crate::store::Revision;
 use axum::extract::Query as Pairs;
 use http::Uri;
@@ -46,6 +46,16 @@ impl Query {
             .iter()
             .filter(move |(key, _)| key == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the name is given, with any value.
+    pub fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// Whether one of the values of the name is this.
+    pub fn says(&self, name: &str, value: &str) -> bool {
+        self.all(name).any(|v| v == value)
     }
 
     /// Present and not `false` or `0`, as Kubernetes converts query values.
@@ -104,30 +114,79 @@ impl Query {
         self.get("resourceVersion").map(parse_revision).transpose()
     }
 
-    pub fn version_match(&self) -> Result<Option<VersionMatch>> {
-        let invalid = |error| Err(ApiError::invalid_options("ListOptions", &vec![error]));
-        let field = "resourceVersionMatch";
-        let found = match self.get(field) {
-            None => return Ok(None),
-            Some("Exact") => VersionMatch::Exact,
-            Some("NotOlderThan") => VersionMatch::NotOlderThan,
-            Some(other) => {
-                let supported = ["Exact", "NotOlderThan"];
-                return invalid(FieldError::not_supported(field, other, &supported));
-            }
+    /// `resourceVersionMatch`, with what upstream refuses about it for a list, or for a watch.
+    pub fn version_match(&self, watches: bool) -> Result<Option<VersionMatch>> {
+        let said = self.get(MATCH);
+        let errors = match watches {
+            true => self.watch_errors(said),
+            false => self.list_errors(said),
         };
-        let initial = self.flag("sendInitialEvents");
-        if self.get("resourceVersion").is_none() && !initial {
-            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            return invalid(FieldError::forbidden(field, why));
+        if !errors.is_empty() {
+            return Err(ApiError::invalid_options("ListOptions", &errors));
         }
-        if found == VersionMatch::Exact && self.get("resourceVersion") == Some("0") {
-            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            return invalid(FieldError::forbidden(field, why));
+        Ok(match said {
+            Some("Exact") => Some(VersionMatch::Exact),
+            Some(_) => Some(VersionMatch::NotOlderThan),
+            None => None,
+        })
+    }
+
+    fn list_errors(&self, said: Option<&str>) -> FieldErrors {
+        let mut errors = Vec::new();
+        let mut refuse = |field: &str, why: &str| errors.push(FieldError::forbidden(field, why));
+        if said.is_some() && self.get("resourceVersion").is_none() {
+            refuse(
+                MATCH,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
         }
-        Ok(Some(found))
+        if said.is_some() && self.get("continue").is_some() {
+            refuse(
+                MATCH,
+                "resourceVersionMatch is forbidden when continue is provided",
+            );
+        }
+        if said == Some("Exact") && self.get("resourceVersion") == Some("0") {
+            refuse(
+                MATCH,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            );
+        }
+        if self.tristate(INITIAL).is_some() {
+            refuse(INITIAL, "sendInitialEvents is forbidden for list");
+        }
+        if let Some(other) = said.filter(|said| !["Exact", "NotOlderThan"].contains(said)) {
+            errors.push(FieldError::not_supported(
+                MATCH,
+                other,
+                &["Exact", "NotOlderThan", ""],
+            ));
+        }
+        errors
+    }
+
+    fn watch_errors(&self, said: Option<&str>) -> FieldErrors {
+        let mut errors = Vec::new();
+        let initial = self.tristate(INITIAL).is_some();
+        let mut refuse = |why: &str| errors.push(FieldError::forbidden(MATCH, why));
+        if initial && said != Some("NotOlderThan") {
+            refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if said.is_some() && !initial {
+            refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        if said.is_some() && self.get("continue").is_some() {
+            refuse("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if let Some(other) = said.filter(|said| *said != "NotOlderThan") {
+            errors.push(FieldError::not_supported(MATCH, other, &["NotOlderThan"]));
+        }
+        errors
     }
 }
+
+const MATCH: &str = "resourceVersionMatch";
+const INITIAL: &str = "sendInitialEvents";
 
 /// A resource version as clients send it.
 pub fn parse_revision(text: &str) -> Result<Revision> {
@@ -170,18 +229,28 @@ mod tests {
 
     #[test]
     fn a_match_needs_a_version() {
-        assert!(query("resourceVersionMatch=Exact").version_match().is_err());
-        assert!(
-            query("resourceVersionMatch=Exact&resourceVersion=0")
-                .version_match()
-                .is_err()
-        );
-        assert_eq!(
-            query("resourceVersionMatch=Exact&resourceVersion=5")
-                .version_match()
-                .unwrap(),
-            Some(VersionMatch::Exact)
-        );
+        for (text, watches, fine) in [
+            ("resourceVersionMatch=Exact", false, false),
+            ("resourceVersionMatch=Exact&resourceVersion=0", false, false),
+            ("resourceVersionMatch=Exact&resourceVersion=5", false, true),
+            (
+                "resourceVersionMatch=Exact&resourceVersion=5&continue=x",
+                false,
+                false,
+            ),
+            ("resourceVersionMatch=Newest&resourceVersion=5", false, false),
+            ("sendInitialEvents=true", false, false),
+            ("sendInitialEvents=true", true, false),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+                true,
+                true,
+            ),
+            ("sendInitialEvents=true&resourceVersionMatch=Exact", true, false),
+            ("resourceVersionMatch=NotOlderThan", true, false),
+        ] {
+            assert_eq!(query(text).version_match(watches).is_ok(), fine, "{text}");
+        }
         assert!(query("resourceVersion=abc").revision().is_err());
     }
 }

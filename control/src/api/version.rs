@@ -15,6 +15,7 @@ pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {
     match parts.uri.path().trim_end_matches('/') {
         "" => index(),
         "/version" => version(),
+        "/metrics" => Ok(super::metrics::answer(api)),
         _ => Ok(api
             .openapi
             .answer(parts)
@@ -29,6 +30,7 @@ fn index() -> Result<Response> {
         "/apis",
         "/healthz",
         "/livez",
+        "/metrics",
         "/openapi/v2",
         "/openapi/v3",
         "/readyz",

@@ -7,10 +7,9 @@ use super::cache::{ChangeKind, Delivery, Resource, Shown, Start, Subscription, f
 use super::list::Selection;
 use super::negotiate::Shape;
 use super::object::Object;
-use super::query::VersionMatch;
 use super::render::{self, Style};
 use super::status::{ApiError, Result, too_old};
-use crate::kinds::{FieldError, Kind};
+use crate::kinds::Kind;
 use crate::store::{ReadError, Revision, WatchError};
 use axum::body::Body;
 use axum::response::Response;
@@ -19,6 +18,7 @@ use futures::stream::{self, StreamExt};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, Interval};
 
@@ -61,12 +61,18 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         timer: tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY),
         deadline: Instant::now() + timeout,
         state: State::Initial,
+        sent: sent(call),
     };
     let lines = stream::unfold(watcher, |mut watcher| async move {
         watcher.next().await.map(|line| (line, watcher))
     });
     let lines = lines.map(Ok::<_, std::convert::Infallible>);
     Ok(render::json_response(StatusCode::OK, Body::from_stream(lines)))
+}
+
+fn sent(call: &Call) -> Arc<AtomicU64> {
+    let kind = &call.target.kind;
+    call.api.metrics.events(&kind.group, &kind.version, &kind.plural)
 }
 
 /// Upstream begins the stream and says in it that the history is gone.
@@ -87,25 +93,7 @@ fn selection(call: &Call) -> Result<Selection> {
 fn beginning(call: &Call) -> Result<Beginning> {
     let query = &call.query;
     let initial_events = query.tristate("sendInitialEvents");
-    let matching = query.version_match()?;
-    let invalid = |field: &str, why: &str| {
-        Err(ApiError::invalid_options(
-            "ListOptions",
-            &vec![FieldError::forbidden(field, why)],
-        ))
-    };
-    if initial_events.is_some() && matching != Some(VersionMatch::NotOlderThan) {
-        return invalid(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        );
-    }
-    if initial_events.is_none() && matching.is_some() {
-        return invalid(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        );
-    }
+    query.version_match(true)?;
     Ok(Beginning {
         revision: query.revision()?,
         bookmarks: query.flag("allowWatchBookmarks"),
@@ -243,6 +231,8 @@ struct Watcher {
     timer: Interval,
     deadline: Instant,
     state: State,
+    /// Events sent, for `/metrics`.
+    sent: Arc<AtomicU64>,
 }
 
 /// Why a live watch woke up.
@@ -313,6 +303,7 @@ impl Watcher {
 
     fn encode(&mut self, events: Vec<Delivery>) -> Result<BytesMut> {
         let mut piece = BytesMut::new();
+        self.sent.fetch_add(events.len() as u64, Ordering::Relaxed);
         for delivery in events
             .iter()
             .filter(|delivery| delivery.shown.revision > self.begun.after)

@@ -58,6 +58,14 @@ impl Cache {
         self.resources.get(&kind.storage_prefix).ok_or_else(missing)
     }
 
+    /// How many objects there are of each resource.
+    pub fn counts(&self) -> Vec<(Arc<Kind>, usize)> {
+        let count = |resource: &Arc<Resource>| (resource.kind.clone(), resource.len());
+        let mut counts: Vec<_> = self.resources.values().map(count).collect();
+        counts.sort_by(|(a, _), (b, _)| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
+        counts
+    }
+
     /// How far the cache has come.
     pub fn revision(&self) -> Revision {
         *self.progress.borrow()

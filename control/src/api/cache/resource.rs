@@ -75,6 +75,10 @@ impl Resource {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
         self.read().objects.get(key).cloned()
     }

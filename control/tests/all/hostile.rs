@@ -1,0 +1,299 @@
+//! Broken and hostile requests, and what each must get; the server answers others all the while.
+use super::plane::{Plane, config_map};
+use amphipod_control::auth::pki::CertRequest;
+use http::Method;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const MAP: &str = "/api/v1/namespaces/default/configmaps/c";
+
+async fn code(
+    plane: &Plane,
+    method: Method,
+    path: &str,
+    content: &str,
+    body: impl Into<String>,
+) -> (u16, Value) {
+    let (code, answer) = plane.send(method, path, content, body.into()).await;
+    (code.as_u16(), answer)
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_much() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    let json = "application/json";
+    let large = json!({"data": {"a": "x".repeat(3 << 20)}}).to_string();
+    assert_eq!(code(&plane, Method::POST, MAPS, json, large).await.0, 413);
+    let nested = format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(code(&plane, Method::POST, MAPS, json, nested).await.0, 400);
+
+    let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+    for pair in "abcdefghijkl".as_bytes().windows(2) {
+        let (from, to) = (char::from(pair[0]), char::from(pair[1]));
+        bomb.push_str(&format!(
+            "{to}: &{to} [{}]\n",
+            [format!("*{from}").as_str(); 9].join(", ")
+        ));
+    }
+    let begun = Instant::now();
+    let (status, answer) = code(&plane, Method::POST, MAPS, "application/yaml", bomb.clone()).await;
+    assert_eq!(status, 400, "{answer}");
+    let apply = format!("{MAP}?fieldManager=x");
+    let (status, _) = code(
+        &plane,
+        Method::PATCH,
+        &apply,
+        "application/apply-patch+yaml",
+        bomb,
+    )
+    .await;
+    assert_eq!(status, 400);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+
+    let patch = "application/json-patch+json";
+    let many = json!(vec![
+        json!({"op": "test", "path": "/data/a", "value": "1"});
+        10_001
+    ]);
+    assert_eq!(
+        code(&plane, Method::PATCH, MAP, patch, many.to_string()).await.0,
+        413
+    );
+    let copy = |i: usize| json!({"op": "copy", "from": "/data", "path": format!("/data/b{i}")});
+    let double: Value = (0..64).map(copy).collect();
+    assert_eq!(
+        code(&plane, Method::PATCH, MAP, patch, double.to_string())
+            .await
+            .0,
+        422
+    );
+    assert_eq!(plane.get("/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn strict_decoding_names_the_path() {
+    let plane = Plane::start().await;
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let refused = |what: &str| {
+        format!("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: {what}")
+    };
+    for (body, what) in [
+        (
+            r#"{"metadata":{"name":"c","name":"d"}}"#,
+            "duplicate field \"metadata.name\"",
+        ),
+        (
+            r#"{"metadata":{"name":"c","x":1}}"#,
+            "unknown field \"metadata.x\"",
+        ),
+    ] {
+        let (status, answer) = code(&plane, Method::POST, &strict, "application/json", body).await;
+        assert_eq!(
+            (status, answer["message"].as_str()),
+            (400, Some(refused(what).as_str()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn names_are_never_paths() {
+    let plane = Plane::start().await;
+    let long = format!("{MAPS}/{}", "x".repeat(300));
+    for path in [
+        "/api/v1/namespaces/..%2f..%2fsecrets/configmaps",
+        "/api/v1/namespaces/default/configmaps/%00",
+        "/api/v1/namespaces/default/configmaps/..",
+        "/api/v1/namespaces/default/configmaps/..%2f..%2fsecrets",
+        long.as_str(),
+    ] {
+        let (status, answer) = code(&plane, Method::GET, path, "application/json", "").await;
+        assert!([400, 404, 422].contains(&status), "{path}: {status} {answer}");
+    }
+    for name in ["../x", "a\u{0}b", &"x".repeat(300)] {
+        let (status, _) = plane.call(Method::POST, MAPS, config_map(name, "1")).await;
+        assert_eq!(status, 422, "{name}");
+    }
+    assert_eq!(
+        code(&plane, Method::GET, &long, "application/json", "").await.0,
+        404
+    );
+}
+
+#[tokio::test]
+async fn revisions_that_are_wrong() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    let mut stale = config_map("c", "2");
+    stale["metadata"]["resourceVersion"] = "1".into();
+    assert_eq!(plane.call(Method::PUT, MAP, stale).await.0, 409);
+    for (query, want) in [
+        ("watch=1&resourceVersion=abc&timeoutSeconds=1", 400),
+        ("resourceVersion=999999999", 504),
+        ("continue=forged", 400),
+        ("limit=many", 400),
+        ("resourceVersionMatch=Exact", 422),
+    ] {
+        let (status, answer) = code(
+            &plane,
+            Method::GET,
+            &format!("{MAPS}?{query}"),
+            "application/json",
+            "",
+        )
+        .await;
+        assert_eq!(status, want, "{query}: {answer}");
+    }
+    let wrong = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "no"}});
+    assert_eq!(plane.call(Method::DELETE, MAP, wrong).await.0, 409);
+    let both = json!({"propagationPolicy": "Orphan", "orphanDependents": true});
+    assert_eq!(plane.call(Method::DELETE, MAP, both).await.0, 422);
+}
+
+#[tokio::test]
+async fn what_is_being_deleted_gets_no_new_finalizers() {
+    let plane = Plane::start().await;
+    let mut held = config_map("c", "1");
+    held["metadata"]["finalizers"] = json!(["x.io/a"]);
+    plane.call(Method::POST, MAPS, held).await;
+    let dry = json!({"dryRun": ["All"]});
+    let (_, tried) = plane.call(Method::DELETE, MAP, dry).await;
+    assert!(tried["metadata"]["deletionTimestamp"].is_string());
+    assert!(
+        plane.get(MAP).await.1["metadata"]
+            .get("deletionTimestamp")
+            .is_none()
+    );
+    plane.call(Method::DELETE, MAP, Value::Null).await;
+    let more = json!({"metadata": {"finalizers": ["x.io/a", "x.io/b"]}}).to_string();
+    assert_eq!(
+        code(&plane, Method::PATCH, MAP, "application/merge-patch+json", more)
+            .await
+            .0,
+        422
+    );
+}
+
+#[tokio::test]
+async fn selectors_are_bounded() {
+    let plane = Plane::start().await;
+    let terms = |count: usize| -> String {
+        let terms: Vec<String> = (0..count).map(|i| format!("k{i}%3Dv")).collect();
+        format!("{MAPS}?labelSelector={}", terms.join(","))
+    };
+    let begun = Instant::now();
+    let (status, _) = code(&plane, Method::GET, &terms(5000), "application/json", "").await;
+    assert!([200, 400].contains(&status), "{status}");
+    let mut stream = connect(&plane).await;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        terms(10_000)
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 200"),
+        "{answer}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let (status, answer) = code(
+        &plane,
+        Method::GET,
+        &format!("{MAPS}?fieldSelector=data.a%3D1"),
+        "application/json",
+        "",
+    )
+    .await;
+    assert_eq!(
+        (status, answer["message"].as_str()),
+        (400, Some("field label not supported: data.a"))
+    );
+}
+
+/// A TLS connection with a client certificate that speaks HTTP/1.1.
+async fn connect(plane: &Plane) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    let pki = plane.control.pki();
+    let issued = pki
+        .issue(&CertRequest::client("admin", "system:masters"))
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap())
+        .unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let tcp = tokio::net::TcpStream::connect(plane.control.local_addr())
+        .await
+        .unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn endless_headers_end_the_connection() {
+    let plane = Plane::start().await;
+    let mut stream = connect(&plane).await;
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n")
+        .await
+        .unwrap();
+    let line = format!("x-a: {}\r\n", "y".repeat(1000));
+    let mut sent = 0;
+    while sent < (8 << 20) && stream.write_all(line.as_bytes()).await.is_ok() {
+        sent += line.len();
+    }
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
+    assert_eq!(plane.get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn many_idle_watches_cost_little() {
+    const WATCHES: usize = 2000;
+    let plane = Plane::start().await;
+    let mut open = Vec::new();
+    for _ in 0..WATCHES {
+        let request = http::Request::get(format!("{MAPS}?watch=1&timeoutSeconds=600"))
+            .body(Vec::new())
+            .unwrap();
+        open.push(plane.client().request_stream(request).await.unwrap());
+    }
+    let (status, metrics) = plane.get("/metrics").await;
+    let running = |line: &&str| {
+        line.starts_with("apiserver_longrunning_requests{")
+            && line.contains("resource=\"configmaps\",scope=\"namespace\"")
+    };
+    let shown = metrics.as_str().unwrap_or_default();
+    let line = shown.lines().find(running).unwrap_or_default();
+    let count: usize = line
+        .rsplit(' ')
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .unwrap_or_default();
+    assert!(status == 200 && count >= WATCHES, "{line}");
+    assert_eq!(plane.call(Method::POST, MAPS, config_map("c", "1")).await.0, 201);
+}
