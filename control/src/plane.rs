@@ -4,13 +4,15 @@
 //! Stop is the reverse. Nothing is bound before all options have been read.
 use crate::admission::{Admission, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError};
-use crate::api::{self, Api, Cache, CachedObjects, GIT_VERSION, Metrics, OpenApi, Tokens, serve};
+use crate::api::{
+    self, Api, Cache, CachedObjects, Definitions, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
+};
 use crate::auth::identity::MASTERS;
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions};
-use crate::kinds::Registry;
+use crate::kinds::{Live, Registry};
 use crate::store::{self, OpenError, ReadError, RedbStore, Store};
 use crate::{registry, scheduler};
 use axum::Router;
@@ -131,9 +133,12 @@ impl ControlPlane {
 
         let server = Stage::new();
         let api = build(store.clone(), &pki, addresses).await?;
-        let cache = api.cache.clone();
-        let stop = server.stop.clone();
+        let (cache, stop) = (api.cache.clone(), server.stop.clone());
         server.tasks.spawn(async move { cache.run(stop).await });
+        let (definitions, stop) = (api.clone(), server.stop.clone());
+        server
+            .tasks
+            .spawn(async move { definitions.definitions.run(stop).await });
         server
             .tasks
             .spawn(store::run_compactor(store, server.stop.clone()));
@@ -250,13 +255,16 @@ async fn build(
     pki: &Pki,
     addresses: ServiceAddresses,
 ) -> Result<Arc<Api>, StartError> {
-    let kinds = Registry::builtin().clone();
+    let builtin = Registry::builtin();
+    let kinds = Arc::new(Live::new(builtin.clone()));
     let tokens = Tokens::open(store.as_ref()).await?;
-    let cache = Arc::new(Cache::load(store.clone(), &kinds).await?);
+    let cache = Arc::new(Cache::load(store.clone(), builtin).await?);
     let objects = Arc::new(CachedObjects {
         cache: cache.clone(),
-        kinds: kinds.clone(),
+        kinds: builtin.clone(),
     });
+    let definitions = Definitions::new(cache.clone(), kinds.clone());
+    definitions.sync().await?;
     let authorizer = Authorizer::new(objects.clone());
     let admission = Admission::new(objects.clone(), addresses);
     let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
@@ -264,6 +272,7 @@ async fn build(
         store,
         cache,
         kinds,
+        definitions,
         admission,
         authorizer,
         reader: objects,

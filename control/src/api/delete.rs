@@ -183,6 +183,9 @@ enum Step {
 fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp) -> Step {
     let mut after = value.clone();
     set_finalizers(&mut after, options.propagation);
+    if kind.departure() == Departure::Definition && !value["metadata"]["deletionTimestamp"].is_string() {
+        crate::kinds::custom::begin_deletion(&mut after, &rfc3339(now));
+    }
     let waiting = ["metadata", "spec"]
         .iter()
         .any(|part| has_finalizers(&after[*part]));
@@ -190,7 +193,7 @@ fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp) -> Step {
     let left = value["metadata"]["deletionGracePeriodSeconds"].as_i64();
     let grace = match kind.departure() {
         Departure::Pod => pod_grace(value, options.grace),
-        Departure::Immediate | Departure::Namespace => 0,
+        Departure::Immediate | Departure::Namespace | Departure::Definition => 0,
     };
     if kind.departure() == Departure::Namespace && !marked {
         after["status"]["phase"] = "Terminating".into();
@@ -234,7 +237,7 @@ fn last_state(kind: &Kind, value: &Value) -> Value {
             mark_deleted(&mut value, &rfc3339(Timestamp::now()), 0);
             value
         }
-        Departure::Immediate | Departure::Namespace => value,
+        Departure::Immediate | Departure::Namespace | Departure::Definition => value,
     }
 }
 

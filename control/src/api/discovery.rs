@@ -19,7 +19,7 @@ pub(super) fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Response
     if parts.method != http::Method::GET {
         return Err(ApiError::method_not_allowed());
     }
-    let kinds = &api.kinds;
+    let kinds = &*api.kinds.load();
     let document = match route {
         Route::CoreVersions | Route::Groups => {
             let core = matches!(route, Route::CoreVersions);
@@ -47,7 +47,9 @@ pub(super) fn refuse(api: &Api, path: &str, error: ApiError) -> Result<Response>
         .strip_prefix("/apis/")
         .and_then(|rest| rest.split('/').next());
     match group {
-        Some(group) if error.code == StatusCode::NOT_FOUND && group_of(&api.kinds, group).is_none() => {
+        Some(group)
+            if error.code == StatusCode::NOT_FOUND && group_of(&api.kinds.load(), group).is_none() =>
+        {
             Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"))
         }
         _ => Err(error),

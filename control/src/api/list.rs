@@ -282,7 +282,10 @@ fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object, first: &mut bool) 
     if !std::mem::take(first) {
         out.put_u8(b',');
     }
-    if kind.stored_as_served() {
+    // Items of custom lists say what they are, those of built-in lists do not.
+    if kind.custom.is_some() {
+        out.put(render::bytes(kind, object)?);
+    } else if kind.stored_as_served() {
         out.put_u8(b'{');
         out.put(object.list_item());
     } else {

@@ -52,7 +52,7 @@ fn name(call: &Call) -> String {
 
 /// The object as other served versions of its kind show it.
 fn versions(call: &Call) -> impl Fn(&Value, &str) -> Option<(Arc<Kind>, Value)> + Send + Sync {
-    let (kinds, own) = (call.api.kinds.clone(), call.target.kind.clone());
+    let (kinds, own) = (call.api.kinds.load(), call.target.kind.clone());
     move |value, version| {
         let from = value["apiVersion"].as_str().unwrap_or_default();
         let find = |version: &str| match own.api_version() == version {

@@ -3,6 +3,7 @@
 //! Flow: TLS → who is it → which path → may they → verb. Refuses to know any one kind: kinds are rows in `kinds`, and
 //! what is special about them is a rule there or in `admission`.
 mod cache;
+mod custom;
 mod decode;
 mod delete;
 mod discovery;
@@ -32,6 +33,7 @@ mod watch;
 mod write;
 
 pub use cache::Cache;
+pub use custom::Definitions;
 pub use metrics::Metrics;
 pub use openapi::OpenApi;
 pub use token::Tokens;
@@ -39,7 +41,7 @@ pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
 use crate::auth::{Authorizer, Identity, Reader};
-use crate::kinds::{Kind, Registry};
+use crate::kinds::{Kind, Live, Registry};
 use crate::store::Store;
 use axum::Router;
 use axum::body::Body;
@@ -61,7 +63,9 @@ use std::sync::Arc;
 pub struct Api {
     pub store: Arc<dyn Store>,
     pub cache: Arc<Cache>,
-    pub kinds: Arc<Registry>,
+    pub kinds: Arc<Live>,
+    /// Keeps `kinds` in step with the CustomResourceDefinitions.
+    pub definitions: Definitions,
     pub admission: Admission,
     pub authorizer: Authorizer,
     pub reader: Arc<dyn Reader>,
@@ -106,7 +110,7 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         .cloned()
         .ok_or_else(ApiError::unauthorized)?;
     let who = impersonate::acting(&api.authorizer, who, &parts.headers)?;
-    let target = match route::parse(&api.kinds, parts.uri.path()) {
+    let target = match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) => target,
         other => {
             permit::path(&api, &who, &parts)?;
@@ -120,6 +124,14 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         permit::resource(&api, &who, "create", &target, &query)?;
     }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let leaving = target
+        .kind
+        .custom
+        .as_ref()
+        .is_some_and(|custom| custom.terminating);
+    if leaving && verb == "create" {
+        return Err(ApiError::definition_terminating(verb));
+    }
     let body = decode::read(body).await?;
     let call = Call {
         api,
@@ -130,7 +142,31 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         body,
         upgrade,
     };
-    perform(&call, verb).await
+    let response = perform(&call, verb).await?;
+    let warnings: Vec<String> = call
+        .target
+        .kind
+        .warning()
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
+    Ok(render::warn(response, &warnings))
+}
+
+/// What the path names. A custom resource may have been established a moment ago, by the same client.
+async fn find(api: &Api, path: &str) -> Result<Option<Result<Route>>> {
+    let missing = |route: &Option<Result<Route>>| match route {
+        Some(Err(error)) => error.code == StatusCode::NOT_FOUND,
+        Some(Ok(Route::Group(_) | Route::Resources { .. })) => true,
+        _ => false,
+    };
+    let route = route::parse(&api.kinds.load(), path);
+    if !missing(&route) {
+        return Ok(route);
+    }
+    api.cache.fresh().await?;
+    api.definitions.sync().await?;
+    Ok(route::parse(&api.kinds.load(), path))
 }
 
 /// What is no resource: documents about the API, and nothing.
@@ -279,16 +315,16 @@ impl Api {
 
     /// As above after a lost race: from the store itself.
     async fn reread(&self, target: &Target, name: &str) -> Result<Arc<Object>> {
-        let stored_as = &self.cache.resource(&target.kind)?.kind;
+        let stored_as = self.cache.resource(&target.kind)?.kind.clone();
         let found = self.store.get(&target.key(name)).await?;
         let kv = found.ok_or_else(|| ApiError::not_found(&target.kind, name))?;
         Ok(Arc::new(
-            Object::read(stored_as, &kv).map_err(ApiError::internal)?,
+            Object::read(&stored_as, &kv).map_err(ApiError::internal)?,
         ))
     }
 }
 
-/// What admission reads: the watch cache.
+/// What admission and authorization read: the watch cache, as far as kinds are built in.
 pub struct CachedObjects {
     pub cache: Arc<Cache>,
     pub kinds: Arc<Registry>,

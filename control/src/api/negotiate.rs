@@ -152,6 +152,15 @@ pub fn patch(headers: &HeaderMap) -> Result<PatchType> {
     }
 }
 
+/// The refusal of a strategic merge patch of a custom resource.
+pub fn no_strategic_patch() -> ApiError {
+    ApiError::unsupported_media(&[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/apply-patch+yaml",
+    ])
+}
+
 fn media_type(headers: &HeaderMap) -> String {
     let text = headers
         .get(header::CONTENT_TYPE)

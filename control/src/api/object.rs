@@ -30,6 +30,8 @@ pub struct Object {
     pub json: Bytes,
     /// Where `"metadata":{` begins in `json`.
     metadata_at: usize,
+    /// Whether `json` is what lies in the store, and not that in a newer form.
+    as_stored: bool,
     pub labels: BTreeMap<String, String>,
     /// Field labels of the storage kind.
     pub fields: BTreeMap<String, String>,
@@ -42,13 +44,20 @@ impl Object {
             key: kv.key.to_string(),
             why,
         };
-        let value: Value = serde_json::from_slice(&kv.value).map_err(|e| damaged(e.to_string()))?;
-        let metadata_at = find(&kv.value, METADATA).ok_or_else(|| damaged("it has no metadata".into()))?;
+        let mut value: Value = serde_json::from_slice(&kv.value).map_err(|e| damaged(e.to_string()))?;
+        let as_stored = !kind.modernise(&mut value);
+        let stored = if as_stored {
+            kv.value.clone()
+        } else {
+            encode(&value)
+        };
+        let metadata_at = find(&stored, METADATA).ok_or_else(|| damaged("it has no metadata".into()))?;
         Ok(Object {
             key: kv.key.clone(),
             revision: kv.mod_revision,
-            json: with_revision(&kv.value, metadata_at, kv.mod_revision),
+            json: with_revision(&stored, metadata_at, kv.mod_revision),
             metadata_at,
+            as_stored,
             labels: string_map(&value["metadata"]["labels"]),
             fields: kind.selectable_fields(&value),
         })
@@ -67,7 +76,9 @@ impl Object {
         let start = self.metadata_at + METADATA.len();
         let end = start + revision_member(self.revision).len();
         let head_and_tail = stored.split_at_checked(start);
-        head_and_tail.is_some_and(|(head, tail)| head == &self.json[..start] && tail == &self.json[end..])
+        self.as_stored
+            && head_and_tail
+                .is_some_and(|(head, tail)| head == &self.json[..start] && tail == &self.json[end..])
     }
 
     /// The bytes after `{"kind":…,"apiVersion":…,`: items of built-in lists carry neither.

@@ -2,7 +2,7 @@
 //!
 //! JSON whatever is asked for, as clients that would like protobuf read it too, by its content type. The exception is
 //! version 2 for kubectl before 1.28, which reads protobuf only.
-use crate::kinds::{Registry, openapi};
+use crate::kinds::{Live, Registry, openapi};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -28,13 +28,20 @@ struct Document {
 
 /// The documents of one registry, by path: at most one per group and version, and two more.
 pub struct OpenApi {
-    kinds: Arc<Registry>,
+    kinds: Arc<Live>,
     version: &'static str,
-    made: Mutex<HashMap<String, Document>>,
+    made: Mutex<Made>,
+}
+
+/// What was written, and of which registry.
+#[derive(Default)]
+struct Made {
+    of: Option<Arc<Registry>>,
+    documents: HashMap<String, Document>,
 }
 
 impl OpenApi {
-    pub fn new(kinds: Arc<Registry>, version: &'static str) -> Self {
+    pub fn new(kinds: Arc<Live>, version: &'static str) -> Self {
         OpenApi {
             kinds,
             version,
@@ -61,30 +68,35 @@ impl OpenApi {
 
     fn document(&self, path: &str) -> Option<Document> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(document) = made.get(path) {
+        let kinds = self.kinds.load();
+        if made.of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, &kinds)) {
+            *made = Made {
+                of: Some(kinds.clone()),
+                ..Made::default()
+            };
+        }
+        if let Some(document) = made.documents.get(path) {
             return Some(document.clone());
         }
         let bytes: Bytes = match path {
-            GNOSTIC_PATH => openapi::gnostic::document(&openapi::v2(&self.kinds, self.version)).into(),
-            _ => self.write(path)?.to_string().into(),
+            GNOSTIC_PATH => openapi::gnostic::document(&openapi::v2(&kinds, self.version)).into(),
+            _ => self.write(&kinds, path)?.to_string().into(),
         };
         let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&bytes)));
         let document = Document {
             bytes,
             etag: HeaderValue::from_str(&etag).ok()?,
         };
-        made.insert(path.to_owned(), document.clone());
+        made.documents.insert(path.to_owned(), document.clone());
         Some(document)
     }
 
-    fn write(&self, path: &str) -> Option<serde_json::Value> {
+    fn write(&self, kinds: &Registry, path: &str) -> Option<serde_json::Value> {
         match path.split('/').collect::<Vec<_>>().as_slice() {
-            ["", "openapi", "v2"] => Some(openapi::v2(&self.kinds, self.version)),
-            ["", "openapi", "v3"] => Some(openapi::v3_index(&self.kinds)),
-            ["", "openapi", "v3", "api", version] => openapi::v3(&self.kinds, "", version, self.version),
-            ["", "openapi", "v3", "apis", group, version] => {
-                openapi::v3(&self.kinds, group, version, self.version)
-            }
+            ["", "openapi", "v2"] => Some(openapi::v2(kinds, self.version)),
+            ["", "openapi", "v3"] => Some(openapi::v3_index(kinds)),
+            ["", "openapi", "v3", "api", version] => openapi::v3(kinds, "", version, self.version),
+            ["", "openapi", "v3", "apis", group, version] => openapi::v3(kinds, group, version, self.version),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::watcher::Config;
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
@@ -59,6 +60,7 @@ pub struct Watches {
     pub service_accounts: Arc<Informer<ServiceAccount>>,
     /// Only those that publish the cluster CA.
     pub root_cas: Arc<Informer<ConfigMap>>,
+    pub definitions: Arc<Informer<CustomResourceDefinition>>,
     pub nodes: Arc<Informer<Node>>,
     /// Only those of nodes.
     pub leases: Arc<Informer<Lease>>,
@@ -77,6 +79,7 @@ impl Watches {
             namespaces: Informer::new(&[]),
             service_accounts: Informer::new(&[]),
             root_cas: Informer::new(&[]),
+            definitions: Informer::new(&[]),
             nodes: Informer::new(&[]),
             leases: Informer::new(&[]),
             cluster_roles: Informer::new(&[]),
@@ -100,6 +103,7 @@ impl Watches {
             endpoints,
             namespaces,
             service_accounts,
+            definitions,
             nodes,
             cluster_roles
         );
@@ -128,6 +132,7 @@ impl Watches {
             self.namespaces.synced(),
             self.service_accounts.synced(),
             self.root_cas.synced(),
+            self.definitions.synced(),
             self.nodes.synced(),
             self.leases.synced(),
             self.cluster_roles.synced(),

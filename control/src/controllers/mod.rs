@@ -5,6 +5,7 @@
 mod adoption;
 mod cluster_role;
 mod context;
+mod definitions;
 mod deployment;
 mod endpoints;
 mod event_ttl;
@@ -61,6 +62,7 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         garbage::start(&context),
         event_ttl::start(&context),
         cluster_role::start(&context),
+        definitions::start(&context),
     ];
     controllers.extend(node::start(&context));
     let mut tasks = JoinSet::new();

@@ -11,6 +11,8 @@ pub enum Departure {
     Pod,
     /// After its contents: stays, marked and `Terminating`, until its `spec.finalizers` are done.
     Namespace,
+    /// After its instances: gets a finalizer that the definitions controller takes away.
+    Definition,
 }
 
 impl Kind {
@@ -18,6 +20,7 @@ impl Kind {
         match (self.group.as_str(), self.plural.as_str()) {
             ("", "pods") => Departure::Pod,
             ("", "namespaces") => Departure::Namespace,
+            ("apiextensions.k8s.io", "customresourcedefinitions") => Departure::Definition,
             _ => Departure::Immediate,
         }
     }
@@ -54,10 +57,11 @@ impl Kind {
 
     /// Whether an update may leave the resource version out (upstream's `AllowUnconditionalUpdate`).
     pub fn updates_unconditionally(&self) -> bool {
-        !matches!(
-            self.group.as_str(),
-            "coordination.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io"
-        )
+        self.custom.is_none()
+            && !matches!(
+                self.group.as_str(),
+                "coordination.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io"
+            )
     }
 }
 

@@ -94,6 +94,11 @@ impl FieldError {
         Self::new(field, ErrorKind::Invalid, bad.into(), detail)
     }
 
+    /// A value of another type than the field's.
+    pub fn type_invalid(field: impl Into<String>, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(field, ErrorKind::TypeInvalid, bad.into(), detail)
+    }
+
     pub fn duplicate(field: impl Into<String>, bad: impl Into<Value>) -> Self {
         Self::new(field, ErrorKind::Duplicate, bad.into(), "")
     }
@@ -209,6 +214,16 @@ pub fn join(errors: &[FieldError]) -> String {
 pub enum FieldIssue {
     Unknown(String),
     Duplicate(String),
+}
+
+impl FieldIssue {
+    /// The same, of a part at `path`.
+    pub fn below(self, path: &str) -> Self {
+        match self {
+            FieldIssue::Unknown(at) => FieldIssue::Unknown(format!("{path}.{at}")),
+            FieldIssue::Duplicate(at) => FieldIssue::Duplicate(format!("{path}.{at}")),
+        }
+    }
 }
 
 impl fmt::Display for FieldIssue {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::custom::{Custom, ScalePaths};
 use super::error::{DecodeError, FieldErrors, FieldIssue};
 use super::rules::Rules;
 use super::schema::{Definition, Schemas};
@@ -56,6 +57,8 @@ pub struct Kind {
     pub schemas: Arc<Schemas>,
     pub definition: Arc<Definition>,
     pub(super) rules: &'static Rules,
+    /// What its CustomResourceDefinition says; none for built-in kinds.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Kind {
@@ -102,7 +105,10 @@ impl Kind {
     /// Decodes by the schema: drops what it does not know (each told as an issue) and nulls, puts quantities and
     /// times into their canonical form. Fails when a value has a type the field cannot hold.
     pub fn prune(&self, object: &mut Value) -> Result<Vec<FieldIssue>, DecodeError> {
-        decode::decode(&self.schemas, &self.definition, object)
+        match &self.custom {
+            Some(custom) => custom.prune(object),
+            None => decode::decode(&self.schemas, &self.definition, object),
+        }
     }
 
     /// The text of the 400 for a body that cannot be decoded.
@@ -115,13 +121,19 @@ impl Kind {
 
     /// Fills in what upstream's defaulting fills in. Idempotent.
     pub fn default(&self, object: &mut Value) {
-        (self.rules.default)(object);
+        match &self.custom {
+            Some(custom) => custom.default(object),
+            None => (self.rules.default)(object),
+        }
     }
 
     /// Brings the object into the form it is stored and served in: zero values left out or written as upstream's
     /// encoder does, `apiVersion` and `kind` set. Call last before storing.
     pub fn normalise(&self, object: &mut Value) {
-        wire::normalise(&self.schemas, &self.definition, object);
+        match &self.custom {
+            Some(custom) => custom.normalise(object),
+            None => wire::normalise(&self.schemas, &self.definition, object),
+        }
         if let Some(map) = object.as_object_mut() {
             map.insert("apiVersion".into(), self.api_version().into());
             map.insert("kind".into(), self.kind.clone().into());
@@ -132,6 +144,9 @@ impl Kind {
     /// time and resource version are the caller's.
     pub fn prepare_create(&self, object: &mut Value) {
         meta::prepare_create(object);
+        if let Some(custom) = &self.custom {
+            return custom.prepare_create(object);
+        }
         (self.rules.prepare_create)(object);
         if self.rules.generation {
             meta::set_generation(object, 1);
@@ -143,6 +158,9 @@ impl Kind {
     pub fn prepare_update(&self, subresource: Option<&str>, new: &mut Value, old: &Value) {
         self.normalise(new);
         meta::prepare_update(new, old);
+        if let Some(custom) = &self.custom {
+            return custom.prepare_update(subresource, new, old);
+        }
         (self.rules.prepare_update)(subresource, new, old);
         // Binding fills in the node and asks nothing new of it.
         let desires = !matches!(subresource, Some("status" | "binding"));
@@ -154,13 +172,33 @@ impl Kind {
     /// Everything wrong with a new object, in upstream's order.
     pub fn validate_create(&self, object: &Value) -> FieldErrors {
         let mut errors = meta::validate(object, self.namespaced, self.rules.name_rule);
-        errors.extend((self.rules.validate_create)(object));
+        errors.extend(self.foreign_finalizers(object));
+        match &self.custom {
+            Some(custom) => errors.extend(custom.validate(object, None)),
+            None => errors.extend((self.rules.validate_create)(object)),
+        }
         errors
+    }
+
+    fn foreign_finalizers(&self, object: &Value) -> FieldErrors {
+        let extension = matches!(
+            self.group.as_str(),
+            "apiextensions.k8s.io" | "apiregistration.k8s.io"
+        );
+        match self.custom.is_some() || extension {
+            true => Vec::new(),
+            false => meta::foreign_finalizers(object),
+        }
     }
 
     /// Everything wrong with an update. Call after [`Kind::prepare_update`].
     pub fn validate_update(&self, subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
         let mut errors = meta::validate_update(new, old);
+        errors.extend(self.foreign_finalizers(new));
+        if let Some(custom) = &self.custom {
+            errors.extend(custom.validate(new, Some(old)));
+            return errors;
+        }
         // Upstream checks metadata before and again with the kind: each complaint is listed twice in `causes`.
         errors.extend(errors.clone());
         errors.extend((self.rules.validate_update)(subresource, new, old));
@@ -179,13 +217,19 @@ impl Kind {
 
     /// The cells of one object, as many as there are columns.
     pub fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        table::row(self, object, now)
+        match &self.custom {
+            Some(custom) => custom.row(self, object, now),
+            None => table::row(self, object, now),
+        }
     }
 
     /// Every field label a field selector may name, with this object's value.
     pub fn selectable_fields(&self, object: &Value) -> BTreeMap<String, String> {
         let mut fields = meta::selectable(object, self.namespaced);
-        fields.extend((self.rules.selectable)(object));
+        match &self.custom {
+            Some(custom) => fields.extend(custom.selectable(object)),
+            None => fields.extend((self.rules.selectable)(object)),
+        }
         fields
     }
 
@@ -201,11 +245,44 @@ impl Kind {
 
     /// Turns a stored object into this kind.
     pub fn from_storage(&self, object: &mut Value) {
-        (self.rules.from_storage)(object);
+        match &self.custom {
+            Some(custom) => custom.refresh(object),
+            None => (self.rules.from_storage)(object),
+        }
+    }
+
+    /// Brings an object as it lies in the store up to this kind, which is the one it would be stored as today. Whether
+    /// anything had to be done.
+    pub fn modernise(&self, object: &mut Value) -> bool {
+        let Some(custom) = &self.custom else {
+            return false;
+        };
+        let before = object.clone();
+        custom.refresh(object);
+        self.normalise(object);
+        *object != before
+    }
+
+    /// Whether strategic merge patches are defined on this kind.
+    pub fn merges_strategically(&self) -> bool {
+        self.custom.is_none()
+    }
+
+    /// Where replicas are, when the kind has a Scale: a built-in kind's own places, or what a definition says.
+    pub fn scale_paths(&self) -> Option<&ScalePaths> {
+        self.custom.as_ref()?.scale.as_ref()
+    }
+
+    /// What clients of this version are to be told with every answer.
+    pub fn warning(&self) -> Option<&str> {
+        self.custom.as_ref()?.warning.as_deref()
     }
 
     /// Whether stored bytes are served as they are.
     pub fn stored_as_served(&self) -> bool {
-        self.rules.stored_as_served
+        match &self.custom {
+            Some(custom) => custom.is_storage,
+            None => self.rules.stored_as_served,
+        }
     }
 }

@@ -267,13 +267,8 @@ fn owner_shown(owner: &Value) -> String {
 
 fn finalizers(finalizers: &[Value], path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    for (i, finalizer) in finalizers.iter().filter_map(Value::as_str).enumerate() {
-        let at = format!("{path}[{i}]");
+    for finalizer in finalizers.iter().filter_map(Value::as_str) {
         let complaints = names::qualified(finalizer);
-        if complaints.is_empty() && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(at.clone(), finalizer, detail));
-        }
         errors.extend(
             complaints
                 .into_iter()
@@ -286,6 +281,21 @@ fn finalizers(finalizers: &[Value], path: &str) -> FieldErrors {
         errors.push(FieldError::invalid(path, json!(finalizers), detail));
     }
     errors
+}
+
+/// Finalizers without a domain that Kubernetes does not know. Only the kinds of its own core mind.
+pub(super) fn foreign_finalizers(object: &Value) -> FieldErrors {
+    let finalizers = object
+        .list("metadata.finalizers")
+        .iter()
+        .filter_map(Value::as_str);
+    let foreign = finalizers.enumerate().filter(|(_, name)| {
+        names::qualified(name).is_empty() && !name.contains('/') && !STANDARD_FINALIZERS.contains(name)
+    });
+    let detail = "name is neither a standard finalizer name nor is it fully qualified";
+    foreign
+        .map(|(i, name)| FieldError::invalid(format!("metadata.finalizers[{i}]"), name, detail))
+        .collect()
 }
 
 /// Everything wrong with the metadata of an update.
@@ -356,7 +366,7 @@ mod tests {
              metadata.ownerReferences.uid: Invalid value: \"\": must not be empty]"
         );
         assert_eq!(
-            errors(json!({"name": "a", "namespace": "n", "finalizers": ["bad"]})),
+            super::super::error::join(&foreign_finalizers(&json!({"metadata": {"finalizers": ["bad"]}}))),
             "metadata.finalizers[0]: Invalid value: \"bad\": name is neither a standard finalizer name nor is it fully \
              qualified"
         );

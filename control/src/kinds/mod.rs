@@ -5,6 +5,7 @@
 //! and who asks. The order of a write: [`Kind::prune`] → [`Kind::default`] → admission → [`Kind::prepare_create`] or
 //! [`Kind::prepare_update`] → [`Kind::validate_create`] or [`Kind::validate_update`] → [`Kind::normalise`] → store.
 pub mod conduct;
+pub mod custom;
 mod decode;
 mod defaults;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod event;
 mod image;
 mod kind;
 pub mod labels;
+mod live;
 pub mod managed;
 mod meta;
 pub mod names;
@@ -34,6 +36,7 @@ mod wire;
 
 pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join, quote};
 pub use kind::{Column, Kind, Subresource};
+pub use live::Live;
 pub use meta::mark_deleted;
 pub use registry::Registry;
 pub use strategic::PatchError;

@@ -39,6 +39,17 @@ impl Registry {
         }
     }
 
+    /// These kinds and custom ones. A custom resource never takes the place of another.
+    pub fn extended(&self, mut customs: Vec<Kind>) -> Registry {
+        super::custom::sort(&mut customs);
+        let taken = |kind: &Kind| {
+            let same = |other: &Arc<Kind>| other.group == kind.group && other.plural == kind.plural;
+            self.kinds.iter().any(same)
+        };
+        let customs = customs.into_iter().filter(|kind| !taken(kind)).map(Arc::new);
+        Registry::with(self.kinds.iter().cloned().chain(customs).collect())
+    }
+
     /// By URL: `("apps", "v1", "deployments")`; the core group is `""`.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         self.by_resource
@@ -102,6 +113,7 @@ fn builtin_kind(row: &Value) -> Option<Kind> {
         definition: schemas.get(row.get("def")?.as_str()?)?.clone(),
         schemas: schemas.clone(),
         rules: served.rules,
+        custom: None,
         group,
         plural,
         kind,

@@ -4,7 +4,7 @@
 //! defaults or validation of its own, a `Rules` row.
 use super::names::NameRule;
 use super::rules::Rules;
-use super::{defaults, event, prepare, selectable, table, validate};
+use super::{custom, defaults, event, prepare, selectable, table, validate};
 
 /// One served resource.
 #[derive(Debug)]
@@ -97,6 +97,13 @@ pub(super) static SERVED: &[Served] = &[
         &["scale", "status"],
         "/registry/replicasets",
         &REPLICA_SET,
+    ),
+    grouped(
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        &["status"],
+        "/registry/apiextensions.k8s.io/customresourcedefinitions",
+        &custom::definition::RULES,
     ),
     grouped("events.k8s.io", "events", &[], "/registry/events", &EVENT_V1),
     rbac("clusterroles", "/registry/clusterroles", &CLUSTER_ROLE),

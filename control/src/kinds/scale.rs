@@ -1,36 +1,65 @@
-//! The `autoscaling/v1` Scale view of Deployments and ReplicaSets.
+//! The `autoscaling/v1` Scale view of Deployments, ReplicaSets and custom resources.
 use serde_json::{Value, json};
 
+use super::custom::ScalePaths;
 use super::error::{FieldError, FieldErrors};
 use super::labels::selector_string;
 use super::view::{View, object_mut};
 
 const METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
 
-/// The Scale of an object with `spec.replicas` and `spec.selector`.
-pub fn get(object: &Value) -> Value {
+/// The Scale of an object with `spec.replicas` and `spec.selector`, or with what it has at `paths`.
+pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
+    let wanted = paths.map_or_else(
+        || object.int("spec.replicas"),
+        |p| number(object, &p.spec_replicas),
+    );
+    let current = paths.map_or_else(
+        || object.int("status.replicas"),
+        |p| number(object, &p.status_replicas),
+    );
+    let selector = match paths {
+        None => selector_string(object.at("spec.selector")),
+        Some(paths) => text(object, paths.selector.as_deref().unwrap_or_default()),
+    };
     let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {}, "spec": {},
-        "status": {"replicas": object.int("status.replicas").unwrap_or(0)},
+        "status": {"replicas": current.unwrap_or(0)},
     });
     for key in METADATA.iter().filter(|k| object.at("metadata").has(k)) {
         scale["metadata"][*key] = object.at("metadata")[*key].clone();
     }
-    if let Some(replicas) = object.int("spec.replicas").filter(|r| *r != 0) {
+    if let Some(replicas) = wanted.filter(|r| *r != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
-    match selector_string(object.at("spec.selector")) {
-        empty if empty.is_empty() => {}
-        selector => scale["status"]["selector"] = selector.into(),
+    if !selector.is_empty() {
+        scale["status"]["selector"] = selector.into();
     }
     scale
 }
 
+fn member<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(object, |value, key| value.get(key))
+}
+
+fn number(object: &Value, path: &[String]) -> Option<i64> {
+    member(object, path)?.as_i64()
+}
+
+fn text(object: &Value, path: &[String]) -> String {
+    let found = member(object, path).filter(|_| !path.is_empty());
+    found.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
 /// Sets the object's replicas from a Scale; without a number there are none.
-pub fn set(object: &mut Value, scale: &Value) {
+pub fn set(object: &mut Value, scale: &Value, paths: Option<&ScalePaths>) {
     let replicas = scale.int("spec.replicas").unwrap_or(0);
-    if let Some(spec) = object_mut(object, "spec") {
-        spec.insert("replicas".into(), replicas.into());
+    let (parent, name) = match paths.and_then(|p| p.spec_replicas.split_last()) {
+        Some((name, parent)) => (parent.join("."), name.as_str()),
+        None => ("spec".to_owned(), "replicas"),
+    };
+    if let Some(spec) = object_mut(object, &parent) {
+        spec.insert(name.to_owned(), replicas.into());
     }
 }
 
@@ -50,12 +79,12 @@ mod tests {
         let mut object = json!({"metadata": {"name": "d", "namespace": "n", "labels": {"x": "y"}},
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "a"}}}});
         assert_eq!(
-            get(&object),
+            get(&object, None),
             json!({
             "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d", "namespace": "n"},
             "spec": {"replicas": 2}, "status": {"replicas": 0, "selector": "app=a"}})
         );
-        set(&mut object, &json!({"spec": {"replicas": 5}}));
+        set(&mut object, &json!({"spec": {"replicas": 5}}), None);
         assert_eq!(object["spec"]["replicas"], 5);
         assert_eq!(validate(&json!({"spec": {"replicas": -1}})).len(), 1);
     }

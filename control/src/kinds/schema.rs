@@ -63,6 +63,25 @@ pub struct Field {
 }
 
 impl Field {
+    /// A field that is optional and keeps whatever it was set to.
+    pub fn plain(name: &str, ty: Type) -> Field {
+        Field {
+            name: name.to_owned(),
+            ty,
+            required: false,
+            wire: Wire::Keep,
+            default: None,
+            enum_values: Vec::new(),
+            item_enum: Vec::new(),
+            list_type: None,
+            list_map_keys: Vec::new(),
+            map_type: None,
+            merge_key: None,
+            patch_strategy: None,
+            go_type: None,
+        }
+    }
+
     /// Whether a strategic merge patch joins this field's list instead of replacing it.
     pub fn merges(&self) -> bool {
         self.has_strategy("merge")
@@ -98,12 +117,30 @@ pub struct Definition {
     pub map_type: Option<String>,
     pub unions: Option<Value>,
     pub alias: Option<Type>,
+    /// Whether members beyond `fields` are kept (`x-kubernetes-preserve-unknown-fields`).
+    pub open: bool,
     /// In wire order.
     pub fields: Vec<Field>,
     index: HashMap<String, usize>,
 }
 
 impl Definition {
+    /// An object type of these fields.
+    pub fn object(name: &str, fields: Vec<Field>) -> Definition {
+        let index = fields.iter().enumerate();
+        let index = index.map(|(i, f)| (f.name.clone(), i)).collect();
+        Definition {
+            name: name.to_owned(),
+            group_version_kinds: Vec::new(),
+            map_type: None,
+            unions: None,
+            alias: None,
+            open: false,
+            fields,
+            index,
+        }
+    }
+
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.index.get(name).map(|i| &self.fields[*i])
     }
@@ -118,6 +155,8 @@ impl Definition {
 #[derive(Debug, Default)]
 pub struct Schemas {
     definitions: HashMap<String, Arc<Definition>>,
+    /// Where a name is looked up that is not among these.
+    base: Option<Arc<Schemas>>,
 }
 
 impl Schemas {
@@ -136,11 +175,21 @@ impl Schemas {
             .map(|d| (d.name.clone(), Arc::new(d)));
         Schemas {
             definitions: definitions.collect(),
+            base: None,
+        }
+    }
+
+    /// These definitions on top of others.
+    pub fn extending(base: &Arc<Schemas>, own: Vec<Arc<Definition>>) -> Schemas {
+        Schemas {
+            definitions: own.into_iter().map(|d| (d.name.clone(), d)).collect(),
+            base: Some(base.clone()),
         }
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Definition>> {
-        self.definitions.get(name)
+        let base = || self.base.as_ref()?.get(name);
+        self.definitions.get(name).or_else(base)
     }
 
     /// The definition behind a reference type.
@@ -153,7 +202,8 @@ impl Schemas {
 
     /// Every definition, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
-        self.definitions.values()
+        let base = self.base.iter().flat_map(|base| base.definitions.values());
+        self.definitions.values().chain(base)
     }
 }
 
@@ -244,6 +294,7 @@ fn definition(line: &Value) -> Option<Definition> {
         map_type: string(line, "m"),
         unions: line.get("u").cloned(),
         alias: line.get("t").and_then(Value::as_str).map(Type::parse),
+        open: false,
         fields,
         index,
     })

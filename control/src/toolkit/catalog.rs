@@ -13,6 +13,9 @@ use super::error::{StepError, Steps};
 /// How long an answer is trusted: upstream's garbage collector looks for new resources as often.
 pub const FRESH_FOR: Duration = Duration::from_secs(30);
 
+/// How long it is trusted that a kind is not served.
+const MISS_FRESH_FOR: Duration = Duration::from_secs(1);
+
 /// Any object, reduced to its metadata.
 pub type Metadata = PartialObjectMeta<DynamicObject>;
 
@@ -72,6 +75,13 @@ impl Catalog {
         Ok(served)
     }
 
+    async fn forget_after(&self, age: Duration) {
+        let mut known = self.known.lock().await;
+        if known.as_ref().is_some_and(|(at, _)| at.elapsed() > age) {
+            *known = None;
+        }
+    }
+
     /// What is served now.
     pub async fn refreshed(&self) -> Result<Arc<Vec<Served>>, StepError> {
         self.known.lock().await.take();
@@ -82,6 +92,11 @@ impl Catalog {
     pub async fn find(&self, api_version: &str, kind: &str) -> Result<Option<Served>, StepError> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let matches = |served: &&Served| served.resource.group == group && served.resource.kind == kind;
+        if let Some(found) = self.served().await?.iter().find(matches) {
+            return Ok(Some(found.clone()));
+        }
+        // It may be a custom resource that is younger than what is remembered.
+        self.forget_after(MISS_FRESH_FOR).await;
         Ok(self.served().await?.iter().find(matches).cloned())
     }
 }

@@ -3,6 +3,7 @@
 mod applying;
 mod cluster;
 mod crash;
+mod custom_resources;
 mod deployments;
 mod endpoints;
 mod garbage;

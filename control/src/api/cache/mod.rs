@@ -16,9 +16,9 @@ use crate::kinds::{Kind, Registry};
 use crate::store::{Batch, Range, ReadError, Revision, Store, WatchError};
 use futures::StreamExt;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How long a reader waits for the cache to reach a revision before it is told to come back (upstream's 3 s).
@@ -30,7 +30,9 @@ const RETRY: Duration = Duration::from_millis(200);
 /// All resources, by storage prefix.
 pub struct Cache {
     store: Arc<dyn Store>,
-    resources: HashMap<String, Arc<Resource>>,
+    resources: RwLock<HashMap<String, Arc<Resource>>>,
+    /// Held while events are taken in, and while a resource is added: it must miss none.
+    feeding: Mutex<()>,
     progress: watch::Sender<Revision>,
 }
 
@@ -45,7 +47,8 @@ impl Cache {
         }
         let cache = Cache {
             store,
-            resources,
+            resources: RwLock::new(resources),
+            feeding: Mutex::new(()),
             progress: watch::Sender::new(0),
         };
         cache.reload().await?;
@@ -53,15 +56,45 @@ impl Cache {
     }
 
     /// The objects behind a kind, whichever version or group it shows them in.
-    pub fn resource(&self, kind: &Kind) -> Result<&Arc<Resource>> {
-        let missing = || ApiError::internal(format!("nothing is stored under {}", kind.storage_prefix));
-        self.resources.get(&kind.storage_prefix).ok_or_else(missing)
+    pub fn resource(&self, kind: &Kind) -> Result<Arc<Resource>> {
+        // Only a custom resource goes away, with its definition, between a look-up of the kind and this one.
+        let missing = || ApiError::no_resource();
+        self.read().get(&kind.storage_prefix).cloned().ok_or_else(missing)
+    }
+
+    /// Begins to hold the objects that are stored as `kind`, anew when they were held before: watches of them end.
+    pub async fn install(&self, kind: Arc<Kind>) -> std::result::Result<(), ReadError> {
+        let _feeding = self.feeding.lock().await;
+        let (prefix, revision) = (kind.storage_prefix.clone(), self.revision());
+        let resource = Arc::new(Resource::new(kind, revision));
+        self.fill(&resource, revision).await?;
+        let before = self.write().insert(prefix, resource);
+        before.into_iter().for_each(|resource| resource.close());
+        Ok(())
+    }
+
+    /// Lets go of the objects under a prefix.
+    pub fn forget(&self, prefix: &str) {
+        let gone = self.write().remove(prefix);
+        gone.into_iter().for_each(|resource| resource.close());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<String, Arc<Resource>>> {
+        self.resources.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Resource>>> {
+        self.resources.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<Resource>> {
+        self.read().values().cloned().collect()
     }
 
     /// How many objects there are of each resource.
     pub fn counts(&self) -> Vec<(Arc<Kind>, usize)> {
         let count = |resource: &Arc<Resource>| (resource.kind.clone(), resource.len());
-        let mut counts: Vec<_> = self.resources.values().map(count).collect();
+        let mut counts: Vec<_> = self.all().iter().map(count).collect();
         counts.sort_by(|(a, _), (b, _)| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
         counts
     }
@@ -101,7 +134,7 @@ impl Cache {
                 }
             }
         }
-        self.resources.values().for_each(|resource| resource.stop());
+        self.all().iter().for_each(|resource| resource.stop());
     }
 
     async fn follow(&self) -> WatchError {
@@ -111,7 +144,10 @@ impl Cache {
         };
         while let Some(batch) = batches.next().await {
             match batch {
-                Ok(batch) => self.apply(&batch),
+                Ok(batch) => {
+                    let _feeding = self.feeding.lock().await;
+                    self.apply(&batch);
+                }
                 Err(error) => return error,
             }
         }
@@ -122,7 +158,8 @@ impl Cache {
         match error {
             WatchError::Lagged => {}
             WatchError::Compacted { .. } => {
-                self.resources.values().for_each(|resource| resource.close());
+                self.all().iter().for_each(|resource| resource.close());
+                let _feeding = self.feeding.lock().await;
                 if let Err(error) = self.reload().await {
                     tracing::error!(%error, "the watch cache cannot read the store");
                 }
@@ -132,40 +169,48 @@ impl Cache {
     }
 
     fn apply(&self, batch: &Batch) {
+        let resources = self.read();
         for event in batch.events.iter() {
-            if let Some(resource) = self.owner(&event.key) {
+            if let Some(resource) = owner(&resources, &event.key) {
                 resource.apply(event);
             }
         }
+        drop(resources);
         self.progress.send_replace(batch.revision);
-    }
-
-    /// The resource whose prefix the key is under.
-    fn owner(&self, key: &str) -> Option<&Arc<Resource>> {
-        let mut end = key.len();
-        while let Some(at) = key[..end].rfind('/') {
-            if let Some(resource) = self.resources.get(&key[..at]) {
-                return Some(resource);
-            }
-            end = at;
-        }
-        None
     }
 
     async fn reload(&self) -> std::result::Result<(), ReadError> {
         let revision = self.store.revision().await?;
-        for (prefix, resource) in &self.resources {
-            let range = Range {
-                revision: Some(revision),
-                ..Range::prefix(format!("{prefix}/"))
-            };
-            let found = self.store.range(range).await?;
-            let read = found.items.iter().filter_map(|kv| readable(&resource.kind, kv));
-            resource.replace(read.collect(), revision);
+        for resource in self.all() {
+            self.fill(&resource, revision).await?;
         }
         self.progress.send_replace(revision);
         Ok(())
     }
+
+    /// Reads the objects of one resource as they were at `revision`.
+    async fn fill(&self, resource: &Resource, revision: Revision) -> std::result::Result<(), ReadError> {
+        let range = Range {
+            revision: Some(revision),
+            ..Range::prefix(format!("{}/", resource.kind.storage_prefix))
+        };
+        let found = self.store.range(range).await?;
+        let read = found.items.iter().filter_map(|kv| readable(&resource.kind, kv));
+        resource.replace(read.collect(), revision);
+        Ok(())
+    }
+}
+
+/// The resource whose prefix the key is under.
+fn owner<'a>(resources: &'a HashMap<String, Arc<Resource>>, key: &str) -> Option<&'a Arc<Resource>> {
+    let mut end = key.len();
+    while let Some(at) = key[..end].rfind('/') {
+        if let Some(resource) = resources.get(&key[..at]) {
+            return Some(resource);
+        }
+        end = at;
+    }
+    None
 }
 
 /// A damaged object is logged and left out: the others must still be served.

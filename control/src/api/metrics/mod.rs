@@ -193,7 +193,7 @@ fn class(api: &Api, request: &Request) -> (Class, bool) {
     let query = Query::of(request.uri()).ok();
     let flag = |name: &str| query.as_ref().is_some_and(|q| q.flag(name));
     let path = request.uri().path();
-    let target = match route::parse(&api.kinds, path) {
+    let target = match route::parse(&api.kinds.load(), path) {
         Some(Ok(Route::Resource(target))) => target,
         _ => return (elsewhere(request.method(), path), false),
     };

@@ -164,9 +164,8 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 pub(super) fn find(call: &Call, name: &str) -> Result<Node> {
-    let kind = call
-        .api
-        .kinds
+    let kinds = call.api.kinds.load();
+    let kind = kinds
         .resource("", "v1", "nodes")
         .ok_or_else(ApiError::no_resource)?;
     let object = call.api.cache.resource(kind)?.get(&kind.key(None, name));

@@ -4,12 +4,14 @@ use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write::{self, Options};
 use super::super::{Call, decode, manage, negotiate};
+use crate::kinds::custom::ScalePaths;
 use crate::kinds::{FieldIssue, scale};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
 pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> Result<Response> {
+    let paths = call.target.kind.scale_paths();
     let object = match verb {
         "get" => render::value(
             &call.target.kind,
@@ -17,7 +19,7 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
         )?,
         "update" => {
             let body = decode::object("Scale", negotiate::body(&call.headers)?, &call.body)?.value;
-            let change = |current: &Value| rescale(name, current, body.clone());
+            let change = |current: &Value| rescale(name, current, body.clone(), paths);
             write::update(call, Options::of(&call.query, "UpdateOptions")?, name, &change)
                 .await?
                 .value
@@ -28,7 +30,12 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
                 if let Prepared::Apply(config) = &prepared {
                     manage::check_scale(call, current, config)?;
                 }
-                rescale(name, current, patched(&call.target.kind, &prepared, current)?)
+                rescale(
+                    name,
+                    current,
+                    patched(&call.target.kind, &prepared, current)?,
+                    paths,
+                )
             };
             write::update(call, Options::of(&call.query, "PatchOptions")?, name, &change)
                 .await?
@@ -36,12 +43,12 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
         }
         _ => return Err(ApiError::method_not_allowed()),
     };
-    render::respond(style.accepted.format, StatusCode::OK, &scale::get(&object))
+    render::respond(style.accepted.format, StatusCode::OK, &scale::get(&object, paths))
 }
 
 /// A Scale has no lists, so that a strategic merge is a merge.
 fn patched(kind: &crate::kinds::Kind, prepared: &Prepared, current: &Value) -> Result<Value> {
-    let current = scale::get(current);
+    let current = scale::get(current, kind.scale_paths());
     match prepared {
         Prepared::Strategic(patch) => patch::apply(kind, &Prepared::Merge(patch.clone()), &current),
         other => patch::apply(kind, other, &current),
@@ -49,7 +56,12 @@ fn patched(kind: &crate::kinds::Kind, prepared: &Prepared, current: &Value) -> R
 }
 
 /// The object with the replicas, and the resource version, of the Scale.
-fn rescale(name: &str, current: &Value, wanted: Value) -> Result<(Value, Vec<FieldIssue>)> {
+fn rescale(
+    name: &str,
+    current: &Value,
+    wanted: Value,
+    paths: Option<&ScalePaths>,
+) -> Result<(Value, Vec<FieldIssue>)> {
     let said = wanted["metadata"]["name"].as_str().unwrap_or_default();
     if !said.is_empty() && said != name {
         let why = format!("the name of the object ({said}) does not match the name on the URL ({name})");
@@ -60,7 +72,7 @@ fn rescale(name: &str, current: &Value, wanted: Value) -> Result<(Value, Vec<Fie
         return Err(ApiError::invalid("Scale", "autoscaling", name, &errors));
     }
     let mut object = current.clone();
-    scale::set(&mut object, &wanted);
+    scale::set(&mut object, &wanted, paths);
     let version = wanted["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     object["metadata"]["resourceVersion"] = version.into();
     Ok((object, Vec::new()))

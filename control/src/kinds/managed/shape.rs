@@ -100,7 +100,10 @@ impl<'a> Shape<'a> {
     /// The shape of a member of an object. None when the schema has no such field.
     pub fn member(&self, name: &str) -> Option<Shape<'a>> {
         match self.form {
-            Form::Struct(definition) => definition.field(name).map(|f| Shape::field(self.schemas, f)),
+            Form::Struct(definition) => match definition.field(name) {
+                Some(field) => Some(Shape::field(self.schemas, field)),
+                None => definition.open.then(|| Shape::ty(self.schemas, &Type::Any)),
+            },
             Form::Map(item) => Some(Shape::ty(self.schemas, item)),
             Form::Any => Some(*self),
             Form::Scalar(_) | Form::List(..) => None,

@@ -10,9 +10,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
+use super::custom;
 use super::kind::Kind;
 use super::registry::Registry;
-use super::schema::BUILTIN;
+
+use super::schema::{BUILTIN, Schemas};
 use definitions::{Dialect, closure, render};
 
 const TITLE: &str = "Kubernetes";
@@ -79,6 +81,7 @@ fn hash(kinds: &[&Kind]) -> u64 {
     let mut hasher = DefaultHasher::new();
     BUILTIN.hash(&mut hasher);
     for kind in kinds {
+        kind.custom.as_ref().map(|c| c.fingerprint).hash(&mut hasher);
         kind.plural.hash(&mut hasher);
         kind.subresources.iter().for_each(|s| s.name.hash(&mut hasher));
     }
@@ -93,21 +96,35 @@ fn paths(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
 }
 
 fn schemas(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
-    let Some(first) = kinds.first() else {
-        return Map::new();
-    };
     let mut names: BTreeSet<String> = COMMON.iter().map(|name| format!("{META}{name}")).collect();
+    let mut customs = Map::new();
     for kind in kinds {
-        names.insert(kind.definition.name.clone());
-        names.insert(format!("{}List", kind.definition.name));
+        match &kind.custom {
+            Some(custom) => {
+                let reference = |name: &str| dialect.reference(name);
+                let (own, list) = (&kind.definition.name, format!("{}List", kind.definition.name));
+                let v2 = dialect == Dialect::V2;
+                customs.insert(
+                    own.clone(),
+                    custom::openapi_definition(kind, custom, v2, &reference),
+                );
+                customs.insert(list, custom::openapi_list(kind, custom, v2, &reference));
+                names.extend(["ObjectMeta", "ListMeta"].map(|name| format!("{META}{name}")));
+            }
+            None => {
+                names.insert(kind.definition.name.clone());
+                names.insert(format!("{}List", kind.definition.name));
+            }
+        }
         names.extend(
             kind.subresources
                 .iter()
                 .filter_map(|s| definitions::of_kind(kind, s)),
         );
     }
-    let all = closure(&first.schemas, names);
-    all.iter().map(|d| (d.name.clone(), render(d, dialect))).collect()
+    let all = closure(Schemas::builtin(), names);
+    let all = all.iter().map(|d| (d.name.clone(), render(d, dialect)));
+    all.chain(customs).collect()
 }
 
 #[cfg(test)]

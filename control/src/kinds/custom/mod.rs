@@ -1,0 +1,194 @@
+//! Custom resources: what a CustomResourceDefinition says about a kind, and what follows for its objects.
+//!
+//! Owns structural schemas and all that is driven by them: pruning, defaulting, validation, printer columns, published
+//! OpenAPI. Pure, like the rest of `kinds`; which definitions there are is the API server's business.
+mod build;
+mod columns;
+mod defaulting;
+pub(super) mod definition;
+mod definition_schema;
+mod formats;
+mod jsonpath;
+mod lists;
+mod openapi;
+mod prune;
+mod regexes;
+mod schema;
+mod structural;
+#[cfg(test)]
+mod tests;
+mod typed;
+mod validate;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::error::{DecodeError, FieldErrors, FieldIssue};
+use super::kind::Kind;
+use super::schema::Schemas;
+use super::{decode, meta, wire};
+pub use build::{fingerprint, kinds, sort, storage_kind};
+pub use definition::{Naming, begin_deletion, settle_names};
+use jsonpath::JsonPath;
+pub(super) use openapi::{definition as openapi_definition, list as openapi_list};
+pub use schema::Structural;
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// Members that every object has, whatever its schema says.
+pub(super) const TYPE_AND_META: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// What a definition says about one served version.
+#[derive(Debug)]
+pub struct Custom {
+    /// `com.example.stable.v1.CronTab`: the name of the schema in OpenAPI documents.
+    pub(super) model: String,
+    pub(super) schema: Structural,
+    /// The schema as its author wrote it, for documentation.
+    pub(super) source: Value,
+    /// The version objects are stored in.
+    pub storage_version: String,
+    pub is_storage: bool,
+    /// Whether the status is written through its own subresource only.
+    status: bool,
+    pub scale: Option<ScalePaths>,
+    columns: Vec<JsonPath>,
+    selectable: Vec<(String, Vec<String>)>,
+    /// What clients of a deprecated version are told.
+    pub warning: Option<String>,
+    /// Whether the definition is being deleted: what is there may go, nothing may come.
+    pub terminating: bool,
+    /// Distinguishes two states of the same definition.
+    pub fingerprint: u64,
+}
+
+/// Where a custom resource keeps what its Scale shows, as member names from the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScalePaths {
+    pub spec_replicas: Vec<String>,
+    pub status_replicas: Vec<String>,
+    pub selector: Option<Vec<String>>,
+}
+
+impl Custom {
+    pub(super) fn prune(&self, object: &mut Value) -> Result<Vec<FieldIssue>, DecodeError> {
+        let Value::Object(map) = object else {
+            return Err(DecodeError(
+                "json: cannot unmarshal into Go value of type map[string]interface {}".into(),
+            ));
+        };
+        let mut issues = metadata(map)?;
+        issues.extend(prune::prune(&self.schema, object));
+        Ok(issues)
+    }
+
+    pub(super) fn default(&self, object: &mut Value) {
+        defaulting::default(&self.schema, object);
+    }
+
+    /// What a change of the schema since the object was written makes of it.
+    pub(super) fn refresh(&self, object: &mut Value) {
+        prune::prune(&self.schema, object);
+        self.default(object);
+    }
+
+    pub(super) fn normalise(&self, object: &mut Value) {
+        if let Some(metadata) = object.get_mut("metadata")
+            && let Some(definition) = Schemas::builtin().get(OBJECT_META)
+        {
+            wire::normalise(Schemas::builtin(), definition, metadata);
+        }
+    }
+
+    pub(super) fn prepare_create(&self, object: &mut Value) {
+        if self.status
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
+        }
+        meta::set_generation(object, 1);
+    }
+
+    pub(super) fn prepare_update(&self, subresource: Option<&str>, new: &mut Value, old: &Value) {
+        match subresource {
+            Some("status") => keep_all_but_status(new, old),
+            _ if self.status => super::view::copy_member(new, old, "status"),
+            _ => {}
+        }
+        if subresource != Some("status") && self.desired(new) != self.desired(old) {
+            meta::set_generation(new, meta::generation(old) + 1);
+        }
+    }
+
+    /// What counts for the generation: all but metadata, and the status when it has its own subresource.
+    fn desired<'a>(&self, object: &'a Value) -> Vec<(&'a String, &'a Value)> {
+        let members = object.as_object().into_iter().flatten();
+        members
+            .filter(|(key, _)| *key != "metadata" && !(self.status && *key == "status"))
+            .collect()
+    }
+
+    pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> FieldErrors {
+        let mut errors = validate::validate(&self.schema, object, old);
+        errors.extend(lists::validate(&self.schema, object, old));
+        errors
+    }
+
+    pub(super) fn row(&self, kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
+        columns::row(&self.columns, &kind.columns, object, now)
+    }
+
+    pub(super) fn selectable(&self, object: &Value) -> Vec<(String, String)> {
+        let value = |path: &[String]| {
+            let found = path.iter().try_fold(object, |v, key| v.get(key));
+            match found {
+                None | Some(Value::Null) => String::new(),
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+            }
+        };
+        self.selectable
+            .iter()
+            .map(|(label, path)| (label.clone(), value(path)))
+            .collect()
+    }
+}
+
+/// Decodes `metadata` as every kind's.
+fn metadata(map: &mut Map<String, Value>) -> Result<Vec<FieldIssue>, DecodeError> {
+    let Some(found) = map.get_mut("metadata") else {
+        return Ok(Vec::new());
+    };
+    if found.is_null() {
+        *found = Value::Object(Map::new());
+    }
+    let schemas: &Arc<Schemas> = Schemas::builtin();
+    let Some(definition) = schemas.get(OBJECT_META) else {
+        return Ok(Vec::new());
+    };
+    let issues = decode::decode(schemas, definition, found)?;
+    Ok(issues.into_iter().map(|issue| issue.below("metadata")).collect())
+}
+
+/// An update of the status changes nothing else, metadata included.
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    let status = new.get("status").cloned();
+    let managed = new["metadata"].get("managedFields").cloned();
+    let version = new["metadata"].get("resourceVersion").cloned();
+    *new = old.clone();
+    if let Some(map) = new.as_object_mut() {
+        match status {
+            Some(status) => map.insert("status".into(), status),
+            None => map.remove("status"),
+        };
+    }
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
+        for (key, value) in [("managedFields", managed), ("resourceVersion", version)] {
+            match value {
+                Some(value) => metadata.insert(key.into(), value),
+                None => metadata.remove(key),
+            };
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A custom resource's schema as its OpenAPI document publishes it.
+//!
+//! The author's schema with what every object has; in version 2 without what Swagger cannot say or `kubectl` would
+//! misread (upstream's `ToStructuralOpenAPIV2`).
+use serde_json::{Map, Value, json};
+
+use super::Custom;
+use crate::kinds::kind::Kind;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+/// Keywords that version 2 does not have.
+const NOT_IN_V2: [&str; 5] = ["oneOf", "anyOf", "allOf", "not", "nullable"];
+/// Served to clients as facts about fields, but none of the types.
+const NEVER: [&str; 1] = ["$schema"];
+
+/// The schema of the kind. `reference` makes a `$ref` to a named schema.
+pub fn definition(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> Value) -> Value {
+    let mut schema = match (v2, custom.schema.preserve_unknown) {
+        (true, true) => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        _ => custom.source.clone(),
+    };
+    clean(&mut schema, v2);
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("type".into(), "object".into());
+        if let Some(properties) = map
+            .entry("properties")
+            .or_insert_with(|| Value::Object(Map::new()))
+            .as_object_mut()
+        {
+            let metadata = reference(&format!("{META}ObjectMeta"));
+            properties.insert("apiVersion".into(), text(API_VERSION));
+            properties.insert("kind".into(), text(KIND));
+            properties.insert("metadata".into(), described(metadata, METADATA, v2));
+        }
+    }
+    schema["x-kubernetes-group-version-kind"] = gvk(kind, &kind.kind);
+    schema
+}
+
+/// The schema of a list of the kind.
+pub fn list(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> Value) -> Value {
+    let metadata = described(reference(&format!("{META}ListMeta")), LIST_METADATA, v2);
+    json!({
+        "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": text(API_VERSION),
+            "kind": text(KIND),
+            "metadata": metadata,
+            "items": {
+                "description": format!("List of {}.", kind.plural),
+                "type": "array",
+                "items": reference(&custom.model),
+            },
+        },
+        "x-kubernetes-group-version-kind": gvk(kind, &kind.list_kind),
+    })
+}
+
+const API_VERSION: &str = "The versioned schema of this representation of an object.";
+const KIND: &str = "The REST resource this object represents.";
+const METADATA: &str = "Standard object's metadata.";
+const LIST_METADATA: &str = "Standard list metadata.";
+
+fn text(description: &str) -> Value {
+    json!({"type": "string", "description": description})
+}
+
+/// A reference with words of its own: version 3.0 allows nothing beside `$ref`.
+fn described(reference: Value, description: &str, v2: bool) -> Value {
+    match v2 {
+        true => {
+            let mut out = reference;
+            out["description"] = description.into();
+            out
+        }
+        false => json!({"allOf": [reference], "description": description}),
+    }
+}
+
+fn gvk(kind: &Kind, name: &str) -> Value {
+    json!([{"group": kind.group, "version": kind.version, "kind": name}])
+}
+
+fn clean(schema: &mut Value, v2: bool) {
+    let Some(map) = schema.as_object_mut() else { return };
+    map.retain(|key, _| !NEVER.contains(&key.as_str()) && !(v2 && NOT_IN_V2.contains(&key.as_str())));
+    if v2 && map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+        map.insert("type".into(), "string".into());
+        map.insert("format".into(), "int-or-string".into());
+    }
+    if v2 && map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+        // Clients would refuse what the server keeps.
+        map.retain(|key, _| {
+            key.starts_with("x-kubernetes-") || matches!(key.as_str(), "description" | "type")
+        });
+    }
+    for key in ["items", "additionalProperties", "not"] {
+        map.get_mut(key).into_iter().for_each(|s| clean(s, v2));
+    }
+    for key in ["properties"] {
+        let members = map.get_mut(key).and_then(Value::as_object_mut);
+        members.into_iter().flatten().for_each(|(_, s)| clean(s, v2));
+    }
+    for key in ["allOf", "anyOf", "oneOf"] {
+        let list = map.get_mut(key).and_then(Value::as_array_mut);
+        list.into_iter().flatten().for_each(|s| clean(s, v2));
+    }
+}

@@ -1,0 +1,98 @@
+//! Pruning: members that a structural schema does not specify are dropped, and told.
+use serde_json::{Map, Value};
+
+use super::schema::{Additional, Structural};
+use super::{OBJECT_META, TYPE_AND_META};
+use crate::kinds::decode;
+use crate::kinds::error::FieldIssue;
+use crate::kinds::schema::Schemas;
+
+/// Prunes a whole object; its own `apiVersion`, `kind` and `metadata` are left alone.
+pub(super) fn prune(schema: &Structural, object: &mut Value) -> Vec<FieldIssue> {
+    let mut pruner = Pruner {
+        path: String::new(),
+        issues: Vec::new(),
+    };
+    pruner.value(Some(schema), object, true, false);
+    pruner.issues
+}
+
+struct Pruner {
+    path: String,
+    issues: Vec<FieldIssue>,
+}
+
+impl Pruner {
+    /// `root` is the object itself or an embedded one; `keep` spares what is not specified.
+    fn value(&mut self, schema: Option<&Structural>, value: &mut Value, root: bool, keep: bool) {
+        let keep = schema.map_or(keep, |s| s.preserve_unknown);
+        let embedded = schema.is_some_and(|s| s.embedded);
+        match value {
+            Value::Object(map) => {
+                if embedded {
+                    self.embedded_metadata(map);
+                }
+                self.object(schema, map, root || embedded, keep);
+            }
+            Value::Array(items) => {
+                let schema = schema.and_then(|s| s.items.as_deref());
+                for (i, item) in items.iter_mut().enumerate() {
+                    let length = self.path.len();
+                    self.path.push_str(&format!("[{i}]"));
+                    self.value(schema, item, false, keep);
+                    self.path.truncate(length);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, schema: Option<&Structural>, map: &mut Map<String, Value>, root: bool, keep: bool) {
+        let keys: Vec<String> = map.keys().cloned().collect();
+        for key in keys {
+            if root && TYPE_AND_META.contains(&key.as_str()) {
+                continue;
+            }
+            let length = self.enter(&key);
+            let member = schema.and_then(|s| s.member(&key));
+            let any = schema.is_some_and(|s| matches!(s.additional, Additional::Any));
+            match (map.get_mut(&key), member) {
+                (Some(value), Some(member)) => self.value(Some(member), value, false, false),
+                (Some(value), None) if keep => self.value(None, value, false, true),
+                (Some(_), None) if any => {}
+                (Some(_), None) => {
+                    self.issues.push(FieldIssue::Unknown(self.path.clone()));
+                    map.remove(&key);
+                }
+                (None, _) => {}
+            }
+            self.path.truncate(length);
+        }
+    }
+
+    fn enter(&mut self, key: &str) -> usize {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        length
+    }
+
+    /// The metadata of an embedded object is an ObjectMeta; what is not, is told by validation.
+    fn embedded_metadata(&mut self, map: &mut Map<String, Value>) {
+        let schemas = Schemas::builtin();
+        if let (Some(metadata), Some(definition)) = (map.get_mut("metadata"), schemas.get(OBJECT_META)) {
+            let mut decoded = metadata.clone();
+            if let Ok(issues) = decode::decode(schemas, definition, &mut decoded) {
+                *metadata = decoded;
+                let path = match self.path.as_str() {
+                    "" => "metadata".to_owned(),
+                    path => format!("{path}.metadata"),
+                };
+                self.issues
+                    .extend(issues.into_iter().map(|issue| issue.below(&path)));
+            }
+        }
+    }
+}

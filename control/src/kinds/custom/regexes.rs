@@ -1,0 +1,206 @@
+//! Go's regular expressions on the `regex` crate. Both run in time linear in the text; their syntax differs a little.
+//!
+//! Syntax of one: <https://pkg.go.dev/regexp/syntax>; of the other: <https://docs.rs/regex/latest/regex/#syntax>.
+use std::iter::Peekable;
+use std::str::Chars;
+
+use regex::{Regex, RegexBuilder};
+
+/// Bytes a compiled expression may take: what upstream's patterns need hundreds of times over.
+const SIZE_LIMIT: usize = 1 << 20;
+/// How deep groups may nest (Go's limit).
+const NESTING: u32 = 1000;
+
+/// A pattern and its text.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    pub source: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    pub fn regex(&self) -> &Regex {
+        &self.regex
+    }
+}
+
+/// Compiles an expression written for Go.
+pub fn compile(source: &str) -> Result<Pattern, String> {
+    let regex = RegexBuilder::new(&translate(source))
+        .size_limit(SIZE_LIMIT)
+        .dfa_size_limit(SIZE_LIMIT)
+        .nest_limit(NESTING)
+        .build()
+        .map_err(|e| why(source, &e))?;
+    Ok(Pattern {
+        source: source.to_owned(),
+        regex,
+    })
+}
+
+fn why(source: &str, error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "error parsing regexp: expression too large".to_owned(),
+        other => {
+            let text = other.to_string();
+            let last = text
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            format!("error parsing regexp: {last}: `{source}`")
+        }
+    }
+}
+
+/// What Go means, in the other's words: classes are ASCII, `{` may be literal, `\Q…\E` quotes, brackets do not nest.
+fn translate(source: &str) -> String {
+    let mut out = String::with_capacity(source.len() + 16);
+    let mut chars = source.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => escape(&mut chars, &mut out, false),
+            '[' => class(&mut chars, &mut out),
+            '{' if !is_repetition(&chars) => out.push_str("\\{"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn is_repetition(rest: &Peekable<Chars<'_>>) -> bool {
+    let body: String = rest.clone().take_while(|c| *c != '}').take(16).collect();
+    let closed = rest.clone().any(|c| c == '}');
+    let (low, high) = body.split_once(',').unwrap_or((&body, ""));
+    let digits = |s: &str| s.chars().all(|c| c.is_ascii_digit());
+    closed && !low.is_empty() && digits(low) && digits(high)
+}
+
+fn escape(chars: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) {
+    let shorthand = |inner: &str, negated: bool| match negated {
+        false => format!("[{inner}]"),
+        true => format!("[^{inner}]"),
+    };
+    match chars.next() {
+        Some('d') => out.push_str(&shorthand("0-9", false)),
+        Some('D') => out.push_str(&shorthand("0-9", true)),
+        Some('w') => out.push_str(&shorthand("0-9A-Za-z_", false)),
+        Some('W') => out.push_str(&shorthand("0-9A-Za-z_", true)),
+        Some('s') => out.push_str(&shorthand("\\t\\n\\f\\r ", false)),
+        Some('S') => out.push_str(&shorthand("\\t\\n\\f\\r ", true)),
+        Some('b') if !in_class => out.push_str("(?-u:\\b)"),
+        Some('Q') if !in_class => quoted(chars, out),
+        Some(c) => {
+            out.push('\\');
+            out.push(c);
+        }
+        None => out.push('\\'),
+    }
+}
+
+fn quoted(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    let mut text = String::new();
+    while let Some(c) = chars.next() {
+        if c == '\\' && chars.peek() == Some(&'E') {
+            chars.next();
+            break;
+        }
+        text.push(c);
+    }
+    out.push_str(&regex::escape(&text));
+}
+
+fn class(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    out.push('[');
+    if chars.peek() == Some(&'^') {
+        out.push('^');
+        chars.next();
+    }
+    let mut first = true;
+    while let Some(c) = chars.next() {
+        match c {
+            ']' if !first => return out.push(']'),
+            ']' => out.push_str("\\]"),
+            '\\' => escape(chars, out, true),
+            '[' if chars.peek() == Some(&':') => named_class(chars, out),
+            '[' => out.push_str("\\["),
+            '&' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '-' if first || matches!(chars.peek(), Some(']' | '-')) => out.push_str("\\-"),
+            c => out.push(c),
+        }
+        first = false;
+    }
+}
+
+fn named_class(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    out.push('[');
+    for c in chars.by_ref() {
+        out.push(c);
+        if c == ']' {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn go_syntax_means_what_it_means_in_go() {
+        for (pattern, text, want) in [
+            (r"^\d+$", "12", true),
+            (r"^\d+$", "١٢", false),
+            (r"^[\w.-]+$", "a_b.c-d", true),
+            (r"^[[]$", "[", true),
+            (r"^[a&&b]+$", "a&b", true),
+            (r"^[--/]$", ".", true),
+            (r"^{x}$", "{x}", true),
+            (r"^a{2,3}$", "aaa", true),
+            (r"^a{,2}$", "a{,2}", true),
+            (r"^[[:alpha:]]+$", "abc", true),
+            (r"\Qa.b\E", "a.b", true),
+            (r"\Qa.b\E", "axb", false),
+            (r"^[]a]+$", "]a", true),
+        ] {
+            assert_eq!(
+                compile(pattern).expect(pattern).is_match(text),
+                want,
+                "{pattern} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_and_huge_expressions_are_refused() {
+        for bad in ["(", "[z-a]", r"(?=x)", r"\1", "((((a{1000}){1000}){1000}){1000})"] {
+            assert!(compile(bad).is_err(), "{bad}");
+        }
+        assert!(
+            compile("(")
+                .expect_err("refused")
+                .starts_with("error parsing regexp: ")
+        );
+    }
+
+    #[test]
+    fn no_expression_takes_exponential_time() {
+        let pattern = compile("^(a+)+$").expect("compiles");
+        assert!(!pattern.is_match(&format!("{}!", "a".repeat(100_000))));
+    }
+
+    proptest! {
+        #[test]
+        fn translation_never_panics(text in r"[\[\]{}()^$|*+?.\\dwsQE:a-z,0-9&~-]{0,24}") {
+            let _ = compile(&text);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Custom resources through the API: from their definition to their end, across a restart and several versions.
+use super::plane::Plane;
+use http::Method;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::runtime::conditions::is_crd_established;
+use kube::runtime::wait::await_condition;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const NAME: &str = "crontabs.stable.example.com";
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn version(name: &str, storage: bool) -> Value {
+    json!({
+        "name": name, "served": true, "storage": storage, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "replicas": {"type": "integer", "default": 1, "maximum": 10},
+                "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                    "items": {"type": "object", "required": ["name"],
+                        "properties": {"name": {"type": "string"}, "size": {"type": "integer"}}}}}},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}},
+    })
+}
+
+fn definition(versions: Vec<Value>) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": NAME},
+        "spec": {"group": "stable.example.com", "scope": "Namespaced", "versions": versions,
+            "names": {"plural": "crontabs", "kind": "CronTab"}},
+    })
+}
+
+fn path(version: &str, name: &str) -> String {
+    format!("/apis/stable.example.com/{version}/namespaces/default/crontabs/{name}")
+}
+
+fn object(version: &str, spec: Value) -> Value {
+    json!({"apiVersion": format!("stable.example.com/{version}"), "kind": "CronTab", "metadata": {"name": "c"}, "spec": spec})
+}
+
+async fn define(plane: &Plane, versions: Vec<Value>) {
+    let (code, answer) = plane.call(Method::POST, DEFINITIONS, definition(versions)).await;
+    assert_eq!(code, 201, "{answer}");
+    let definitions: Api<CustomResourceDefinition> = Api::all(plane.client());
+    let established = await_condition(definitions, NAME, is_crd_established());
+    tokio::time::timeout(PATIENCE, established)
+        .await
+        .expect("established in time")
+        .expect("the watch works");
+}
+
+#[tokio::test]
+async fn a_definition_makes_a_kind_that_survives_a_restart() {
+    let plane = Plane::start().await;
+    let (code, _) = plane.get("/apis/stable.example.com/v1").await;
+    assert_eq!(code, 404);
+    define(&plane, vec![version("v1", true)]).await;
+    let collection = path("v1", "");
+    let collection = collection.trim_end_matches('/');
+    let (code, made) = plane
+        .call(Method::POST, collection, object("v1", json!({})))
+        .await;
+    assert_eq!(
+        (code.as_u16(), &made["spec"]["replicas"]),
+        (201, &json!(1)),
+        "{made}"
+    );
+    let (code, refused) = plane
+        .send(
+            Method::PATCH,
+            &path("v1", "c"),
+            "application/merge-patch+json",
+            json!({"spec": {"replicas": 11}}).to_string(),
+        )
+        .await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        refused["message"],
+        "CronTab.stable.example.com \"c\" is invalid: spec.replicas: Invalid value: 11: spec.replicas in body should be \
+         less than or equal to 10"
+    );
+    let (code, _) = plane
+        .send(
+            Method::PATCH,
+            &path("v1", "c"),
+            "application/strategic-merge-patch+json",
+            "{}".into(),
+        )
+        .await;
+    assert_eq!(code, 415);
+    let plane = plane.restart().await;
+    let (code, read) = plane.get(&path("v1", "c")).await;
+    assert_eq!((code.as_u16(), &read), (200, &made));
+    let (_, list) = plane.get(collection).await;
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["kind"]),
+        (&json!("CronTabList"), &json!("CronTab"))
+    );
+}
+
+#[tokio::test]
+async fn lists_of_custom_resources_are_applied_by_their_keys() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1", true)]).await;
+    let apply = async |manager: &str, parts: Value| {
+        let path = format!("{}?fieldManager={manager}", path("v1", "c"));
+        let body = object("v1", json!({"parts": parts})).to_string();
+        plane
+            .send(Method::PATCH, &path, "application/apply-patch+yaml", body)
+            .await
+    };
+    let (code, answer) = apply("one", json!([{"name": "a", "size": 1}])).await;
+    assert_eq!(code, 201, "{answer}");
+    let (code, both) = apply("two", json!([{"name": "b", "size": 2}])).await;
+    assert_eq!(code, 200, "{both}");
+    assert_eq!(both["spec"]["parts"].as_array().map(Vec::len), Some(2));
+    let (code, _) = apply("two", json!([{"name": "a", "size": 3}])).await;
+    assert_eq!(code, 409);
+}
+
+#[tokio::test]
+async fn every_version_shows_the_same_object_and_a_write_moves_it_to_the_new_storage() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1alpha1", true), version("v1", false)]).await;
+    let (code, _) = plane
+        .call(Method::PUT, &path("v1", "c"), object("v1", json!({})))
+        .await;
+    assert_eq!(code, 404, "an update does not create");
+    let collection = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let (code, made) = plane
+        .call(Method::POST, collection, object("v1", json!({"replicas": 4})))
+        .await;
+    assert_eq!(code, 201, "{made}");
+    let (_, old) = plane.get(&path("v1alpha1", "c")).await;
+    assert_eq!(
+        (&old["apiVersion"], &old["spec"]["replicas"]),
+        (&json!("stable.example.com/v1alpha1"), &json!(4))
+    );
+    let patch = json!({"spec": {"versions": [version("v1alpha1", false), version("v1", true)]}});
+    let (code, defined) = plane
+        .send(
+            Method::PATCH,
+            &format!("{DEFINITIONS}/{NAME}"),
+            "application/merge-patch+json",
+            patch.to_string(),
+        )
+        .await;
+    assert_eq!(
+        (code.as_u16(), &defined["status"]["storedVersions"]),
+        (200, &json!(["v1alpha1", "v1"]))
+    );
+    let (_, before) = plane.get(&path("v1", "c")).await;
+    let mut same = before.clone();
+    same["metadata"]
+        .as_object_mut()
+        .expect("metadata")
+        .remove("managedFields");
+    let (code, after) = plane.call(Method::PUT, &path("v1", "c"), before.clone()).await;
+    assert_eq!(code, 200, "{after}");
+    assert_eq!(after["apiVersion"], "stable.example.com/v1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_takes_its_objects_with_it() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1", true)]).await;
+    let collection = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let mut held = object("v1", json!({}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    let (code, _) = plane.call(Method::POST, collection, held).await;
+    assert_eq!(code, 201);
+    let (code, leaving) = plane
+        .call(Method::DELETE, &format!("{DEFINITIONS}/{NAME}"), Value::Null)
+        .await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        leaving["metadata"]["finalizers"],
+        json!(["customresourcecleanup.apiextensions.k8s.io"]),
+        "{leaving}"
+    );
+    let mut another = object("v1", json!({}));
+    another["metadata"]["name"] = "d".into();
+    // The API server follows its definitions: it takes a moment.
+    let trial = format!("{collection}?dryRun=All");
+    let refused = async {
+        while plane.call(Method::POST, &trial, another.clone()).await.0 != 405 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused)
+        .await
+        .expect("refused in time");
+    let (code, _) = plane
+        .send(
+            Method::PATCH,
+            &path("v1", "c"),
+            "application/merge-patch+json",
+            json!({"metadata": {"finalizers": null}}).to_string(),
+        )
+        .await;
+    assert_eq!(code, 200);
+    let definitions: Api<CustomResourceDefinition> = Api::all(plane.client());
+    let uid = leaving["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let gone = await_condition(definitions, NAME, kube::runtime::conditions::is_deleted(&uid));
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("gone in time")
+        .expect("the watch works");
+    let (code, _) = plane.get("/apis/stable.example.com/v1").await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn hostile_schemas_are_refused() {
+    let plane = Plane::start().await;
+    for pattern in ["((((a{100}){100}){100}){100}){100}", "(?=a)", "("] {
+        let mut version = version("v1", true);
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["s"] =
+            json!({"type": "string", "pattern": pattern});
+        let (code, answer) = plane
+            .call(Method::POST, DEFINITIONS, definition(vec![version]))
+            .await;
+        assert_eq!(code, 422, "{answer}");
+    }
+}
