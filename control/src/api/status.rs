@@ -430,3 +430,25 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
         Denial::Failed(why) => ApiError::internal(why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_that_is_gone_is_410_and_the_future_504() {
+        let (wanted, oldest) = (3, 7);
+        let of_list = ApiError::from(ReadError::Compacted { wanted, oldest });
+        let of_watch = ApiError::from(WatchError::Compacted { wanted, oldest });
+        for (error, message) in [
+            (of_list, "The provided resource version is too old: 3 (7)"),
+            (of_watch, "too old resource version: 3 (7)"),
+        ] {
+            let status = error.status();
+            assert_eq!((status["code"].as_u64(), &status["reason"]), (Some(410), &json!("Expired")));
+            assert_eq!(status["message"], message);
+        }
+        let future = ApiError::from(ReadError::Future { wanted: 9, newest: 8 });
+        assert_eq!(future.status()["code"], 504);
+    }
+}

@@ -1,6 +1,6 @@
 //! Broken and hostile requests, and what each must get; the server answers others all the while.
 use super::plane::{Plane, config_map};
-use amphipod_control::auth::pki::CertRequest;
+use super::tls;
 use http::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -186,7 +186,7 @@ async fn selectors_are_bounded() {
     let begun = Instant::now();
     let (status, _) = code(&plane, Method::GET, &terms(5000), "application/json", "").await;
     assert!([200, 400].contains(&status), "{status}");
-    let mut stream = connect(&plane).await;
+    let mut stream = tls::connect(&plane, b"http/1.1").await;
     let request = format!(
         "GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
         terms(10_000)
@@ -214,41 +214,10 @@ async fn selectors_are_bounded() {
     );
 }
 
-/// A TLS connection with a client certificate that speaks HTTP/1.1.
-async fn connect(plane: &Plane) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    let pki = plane.control.pki();
-    let issued = pki
-        .issue(&CertRequest::client("admin", "system:masters"))
-        .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap())
-        .unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    let tcp = tokio::net::TcpStream::connect(plane.control.local_addr())
-        .await
-        .unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn endless_headers_end_the_connection() {
     let plane = Plane::start().await;
-    let mut stream = connect(&plane).await;
+    let mut stream = tls::connect(&plane, b"http/1.1").await;
     stream
         .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n")
         .await

@@ -1,0 +1,200 @@
+//! One HTTP/1.1 connection to the server that a kubeconfig names: requests one after the other, bodies read whole.
+use crate::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Read ahead of each connection: one read takes many watch events.
+const BUFFER: usize = 64 << 10;
+
+/// A server and how to authenticate to it.
+#[derive(Clone)]
+pub struct Target {
+    address: String,
+    name: ServerName<'static>,
+    tls: Arc<rustls::ClientConfig>,
+    headers: String,
+}
+
+impl Target {
+    /// The server of a kubeconfig's first cluster, as its first user.
+    pub fn of(path: &str) -> Result<Target> {
+        let config: Value = serde_yaml::from_str(&std::fs::read_to_string(path)?)?;
+        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+        let server: http::Uri = cluster["server"]
+            .as_str()
+            .ok_or("the cluster has no server")?
+            .parse()?;
+        let host = server.host().ok_or("the server has no host")?.to_owned();
+        let authorization = user["token"]
+            .as_str()
+            .map(|token| format!("authorization: Bearer {token}\r\n"));
+        Ok(Target {
+            address: format!("{host}:{}", server.port_u16().unwrap_or(443)),
+            name: ServerName::try_from(host.clone())?,
+            tls: Arc::new(tls(cluster, user)?),
+            headers: format!("host: {host}\r\n{}", authorization.unwrap_or_default()),
+        })
+    }
+
+    pub async fn connect(&self) -> Result<Connection> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        let stream = TlsConnector::from(self.tls.clone())
+            .connect(self.name.clone(), tcp)
+            .await?;
+        Ok(Connection {
+            stream: BufReader::with_capacity(BUFFER, stream),
+            headers: self.headers.clone(),
+        })
+    }
+}
+
+/// A PEM of the kubeconfig: inline in base64, or in a file.
+fn pem(part: &Value, key: &str) -> Result<Option<Vec<u8>>> {
+    if let Some(data) = part[format!("{key}-data").as_str()].as_str() {
+        return Ok(Some(STANDARD.decode(data)?));
+    }
+    Ok(part[key].as_str().map(std::fs::read).transpose()?)
+}
+
+fn tls(cluster: &Value, user: &Value) -> Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let authority =
+        pem(cluster, "certificate-authority")?.ok_or("the cluster has no certificate authority")?;
+    for certificate in CertificateDer::pem_slice_iter(&authority) {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    Ok(
+        match (pem(user, "client-certificate")?, pem(user, "client-key")?) {
+            (Some(chain), Some(key)) => {
+                let chain = CertificateDer::pem_slice_iter(&chain).collect::<std::result::Result<_, _>>()?;
+                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&key)?)?
+            }
+            _ => builder.with_no_client_auth(),
+        },
+    )
+}
+
+pub struct Connection {
+    stream: BufReader<TlsStream<TcpStream>>,
+    headers: String,
+}
+
+/// How long a body is.
+enum Length {
+    Bytes(usize),
+    Chunked,
+}
+
+impl Connection {
+    /// Sends a request and reads the answer whole.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        content: &str,
+        body: &[u8],
+    ) -> Result<(u16, Vec<u8>)> {
+        self.request(method, path, content, body).await?;
+        let (code, length) = self.head().await?;
+        Ok((code, self.body(length).await?))
+    }
+
+    pub async fn get(&mut self, path: &str) -> Result<Vec<u8>> {
+        match self.send("GET", path, "application/json", b"").await? {
+            (200, body) => Ok(body),
+            (code, body) => Err(format!("GET {path}: {code} {}", String::from_utf8_lossy(&body)).into()),
+        }
+    }
+
+    /// Sends a JSON body; any other answer than success is an error.
+    pub async fn write(&mut self, method: &str, path: &str, content: &str, body: &[u8]) -> Result<()> {
+        match self.send(method, path, content, body).await? {
+            (200..300, _) => Ok(()),
+            (code, body) => Err(format!("{method} {path}: {code} {}", String::from_utf8_lossy(&body)).into()),
+        }
+    }
+
+    /// Begins to watch; [`Connection::line`] reads what comes.
+    pub async fn watch(&mut self, path: &str) -> Result<()> {
+        self.request("GET", path, "application/json", b"").await?;
+        match self.head().await? {
+            (200, Length::Chunked) => Ok(()),
+            (code, _) => Err(format!("a watch was answered {code}").into()),
+        }
+    }
+
+    /// The next line of a watch: an event, or framing. Servers end every event by a line feed.
+    pub async fn line(&mut self, line: &mut Vec<u8>) -> Result<usize> {
+        line.clear();
+        Ok(self.stream.read_until(b'\n', line).await?)
+    }
+
+    async fn request(&mut self, method: &str, path: &str, content: &str, body: &[u8]) -> Result<()> {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\n{}accept: application/json\r\ncontent-type: {content}\r\ncontent-length: {}\r\n\r\n",
+            self.headers,
+            body.len()
+        );
+        let mut request = head.into_bytes();
+        request.extend_from_slice(body);
+        self.stream.write_all(&request).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    async fn head(&mut self) -> Result<(u16, Length)> {
+        let (mut code, mut length) = (0, Length::Bytes(0));
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).await? == 0 {
+                return Err("the server closed the connection".into());
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                return Ok((code, length));
+            } else if let Some(status) = line.strip_prefix("http/1.1 ") {
+                code = status.split(' ').next().unwrap_or_default().parse()?;
+            } else if let Some(bytes) = line.strip_prefix("content-length: ") {
+                length = Length::Bytes(bytes.parse()?);
+            } else if line == "transfer-encoding: chunked" {
+                length = Length::Chunked;
+            }
+        }
+    }
+
+    async fn body(&mut self, length: Length) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        match length {
+            Length::Bytes(count) => {
+                body.resize(count, 0);
+                self.stream.read_exact(&mut body).await?;
+            }
+            Length::Chunked => while self.chunk(&mut body).await? > 0 {},
+        }
+        Ok(body)
+    }
+
+    async fn chunk(&mut self, body: &mut Vec<u8>) -> Result<usize> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await?;
+        let size = usize::from_str_radix(line.trim(), 16)?;
+        let from = body.len();
+        body.resize(from + size, 0);
+        self.stream.read_exact(&mut body[from..]).await?;
+        line.clear();
+        self.stream.read_line(&mut line).await?;
+        Ok(size)
+    }
+}
