@@ -3,23 +3,22 @@
 //! Owns the reading of the OCI runtime specification. Refuses to know Pods and wasmtime. Fields that have no meaning
 //! for a guest without kernel (user, capabilities, namespaces other than the network, rlimits, hooks) are ignored.
 
+mod preopen;
 mod serving;
 
+pub use preopen::{Preopen, open_by_guest_path, open_root};
 pub use serving::{BadSetting, Serving};
+
+use preopen::{open_in, preopens};
 
 use crate::engine::meter::Quota;
 use crate::program::digest::{BadDigest, Digest};
 use amphipod_shim_api::annotations;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Most preopened directories: each costs a descriptor per container and one per instance.
-const MAX_PREOPENS: usize = 128;
 
 /// Most bytes of arguments and environment together (`ARG_MAX` of Linux).
 const MAX_ARGUMENT_BYTES: usize = 2 << 20;
@@ -56,20 +55,12 @@ pub enum BundleError {
         destination: PathBuf,
         error: nix::Error,
     },
-    #[error("config.json has {0} mounts; at most {MAX_PREOPENS} are allowed")]
+    #[error("config.json has {0} mounts; at most {most} are allowed", most = preopen::MAX_PREOPENS)]
     TooManyMounts(usize),
     #[error("opening the root filesystem {path}: {error}")]
     Root { path: PathBuf, error: nix::Error },
-    #[error("finding {program:?} in the image: {error}")]
+    #[error("finding {program:?} in the container's files: {error}")]
     Program { program: String, error: nix::Error },
-}
-
-/// A directory the guest gets, pinned by a descriptor: what is at the path later does not matter.
-#[derive(Debug)]
-pub struct Preopen {
-    pub directory: OwnedFd,
-    pub guest_path: String,
-    pub read_only: bool,
 }
 
 /// Where the binary is.
@@ -85,12 +76,36 @@ pub enum ProgramRef {
     InImage(OwnedFd),
 }
 
-/// A Wasm container, in our terms.
-#[derive(Debug)]
-pub struct Container {
+/// What a guest is run with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The whole argv, the program's name first.
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: Option<String>,
+}
+
+impl Command {
+    /// Reads a process of the runtime specification: the container's own, or one exec'd into it.
+    ///
+    /// # Errors
+    /// When its strings cannot be given to a guest.
+    pub fn from_process(process: &Process) -> Result<Self, BundleError> {
+        let args = process.args().clone().unwrap_or_default();
+        let env = process.env().clone().unwrap_or_default();
+        check_strings(&args, &env)?;
+        Ok(Self {
+            args,
+            env: env.iter().map(|entry| split_env(entry)).collect(),
+            cwd: cwd(process.cwd()),
+        })
+    }
+}
+
+/// A Wasm container, in our terms.
+#[derive(Debug)]
+pub struct Container {
+    pub command: Command,
     pub preopens: Vec<Preopen>,
     pub program: ProgramRef,
     pub serving: Serving,
@@ -122,11 +137,9 @@ impl Container {
     /// When something in it cannot be given to a guest; the message is for the container's status.
     pub fn from_spec(spec: &Spec, rootfs: Option<OwnedFd>, id: &str) -> Result<Self, BundleError> {
         let process = spec.process().as_ref().ok_or(BundleError::NoProcess)?;
-        let args = process.args().clone().unwrap_or_default();
-        let env = process.env().clone().unwrap_or_default();
-        check_strings(&args, &env)?;
+        let command = Command::from_process(process)?;
         let notes = annotations_of(spec);
-        let program = program(&notes, &args, rootfs.as_ref())?;
+        let program = program(&notes, &command.args, rootfs.as_ref())?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let cpu = resources.and_then(|resources| resources.cpu().as_ref());
         let memory = resources.and_then(|resources| resources.memory().as_ref());
@@ -136,9 +149,7 @@ impl Container {
             .and_then(|root| root.readonly())
             .unwrap_or(false);
         Ok(Self {
-            args,
-            env: env.iter().map(|entry| split_env(entry)).collect(),
-            cwd: cwd(process.cwd()),
+            command,
             preopens: preopens(
                 spec.mounts().as_deref().unwrap_or_default(),
                 rootfs,
@@ -234,95 +245,6 @@ fn program(
         })
 }
 
-/// Opens a file of the image; links are followed inside the image only.
-fn open_in(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = openat2(root, path, how)?;
-    if is(&file, SFlag::S_IFREG)? {
-        Ok(file)
-    } else {
-        Err(nix::Error::EACCES)
-    }
-}
-
-fn is(fd: &impl AsFd, kind: SFlag) -> nix::Result<bool> {
-    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == kind)
-}
-
-/// Opens a directory of the host without reading from it.
-fn open_path(path: &Path) -> nix::Result<OwnedFd> {
-    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-/// Opens the image's root filesystem at `path`.
-///
-/// # Errors
-/// When it is not there.
-pub fn open_root(path: &Path) -> Result<OwnedFd, BundleError> {
-    open_path(path).map_err(|error| BundleError::Root {
-        path: path.to_owned(),
-        error,
-    })
-}
-
-/// The bind mounts of directories, and the image's root if it has one. WASI preopens are directories: a mounted file
-/// (`/etc/hosts`) has no place in it and is left out.
-fn preopens(
-    mounts: &[Mount],
-    rootfs: Option<OwnedFd>,
-    read_only_root: bool,
-) -> Result<Vec<Preopen>, BundleError> {
-    if mounts.len() > MAX_PREOPENS {
-        return Err(BundleError::TooManyMounts(mounts.len()));
-    }
-    let mut all = Vec::new();
-    if let Some(directory) = rootfs {
-        all.push(Preopen {
-            directory,
-            guest_path: "/".to_owned(),
-            read_only: read_only_root,
-        });
-    }
-    for mount in mounts {
-        all.extend(preopen(mount)?);
-    }
-    Ok(all)
-}
-
-fn preopen(mount: &Mount) -> Result<Option<Preopen>, BundleError> {
-    let has = |wanted: &str| mount.options().iter().flatten().any(|option| option == wanted);
-    let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
-    let Some(source) = mount.source().as_ref().filter(|_| is_bind) else {
-        return Ok(None);
-    };
-    let destination = mount.destination();
-    let failed = |error| BundleError::Mount {
-        source_path: source.clone(),
-        destination: destination.clone(),
-        error,
-    };
-    let directory = open_path(source).map_err(failed)?;
-    if !is(&directory, SFlag::S_IFDIR).map_err(failed)? {
-        tracing::debug!(?destination, "a mounted file is not given to a Wasm guest");
-        return Ok(None);
-    }
-    let guest_path = destination.to_string_lossy().into_owned();
-    Ok(Some(Preopen {
-        directory,
-        guest_path,
-        read_only: has("ro") || has("rro"),
-    }))
-}
-
-impl Preopen {
-    /// A host path to exactly this directory.
-    pub fn host_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,9 +268,9 @@ mod tests {
     #[test]
     fn the_least_a_container_needs() {
         let container = parse(minimal()).unwrap();
-        assert_eq!(container.args, ["prog", "a"]);
+        assert_eq!(container.command.args, ["prog", "a"]);
         assert_eq!(
-            container.env,
+            container.command.env,
             [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
         );
         assert_eq!((container.serving.port, container.sandbox.as_str()), (None, "c1"));
@@ -356,7 +278,9 @@ mod tests {
             (container.memory_limit, container.quota, container.shares),
             (None, None, 0)
         );
-        assert!(container.netns.is_none() && container.preopens.is_empty() && container.cwd.is_none());
+        assert!(
+            container.netns.is_none() && container.preopens.is_empty() && container.command.cwd.is_none()
+        );
     }
 
     #[test]
@@ -437,19 +361,5 @@ mod tests {
             .collect();
         assert_eq!(seen, [("/data", true), ("/rw", false)]);
         assert!(container.preopens[0].host_path().join("hosts").exists());
-    }
-
-    #[test]
-    fn a_program_in_the_image_cannot_lead_out_of_it() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::write(root.path().join("app.wasm"), "").unwrap();
-        std::os::unix::fs::symlink("/app.wasm", root.path().join("link")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", root.path().join("out")).unwrap();
-        let fd = open_root(root.path()).unwrap();
-        assert!(open_in(&fd, Path::new("/app.wasm")).is_ok());
-        assert!(open_in(&fd, Path::new("link")).is_ok());
-        assert!(open_in(&fd, Path::new("out")).is_err());
-        assert!(open_in(&fd, Path::new("../../../etc/passwd")).is_err());
-        assert!(open_in(&fd, Path::new("/")).is_err());
     }
 }

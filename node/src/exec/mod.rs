@@ -49,7 +49,7 @@ pub enum ExecError {
     Config { path: PathBuf, source: io::Error },
     #[error("cannot make the command's streams below {}: {source}", path.display())]
     Streams { path: PathBuf, source: io::Error },
-    #[error("the container's runtime runs no further commands in it (a Wasm container has none to run)")]
+    #[error("the container's runtime runs no further commands in it")]
     Unsupported,
     #[error(transparent)]
     Task(TaskError),

@@ -2,8 +2,8 @@
 
 use super::Ending;
 use super::output::Output;
-use super::wasi;
-use crate::bundle::Container;
+use super::wasi::{Stdio, world};
+use crate::bundle;
 use crate::engine::budget::{Budget, Limiter, OverBudget};
 use crate::program::load::Program;
 use crate::program::state::{State, store};
@@ -12,34 +12,33 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
-/// Runs a command to its end and says how it ended; a trap is told on stderr.
-pub async fn run(
-    program: &Program,
-    container: &Container,
-    budget: &Arc<Budget>,
-    stdout: &Output,
-    stderr: &Output,
-) -> Ending {
-    let limiter = match budget.open(program.initial_bytes) {
-        Ok(limiter) => limiter,
-        Err(over) => return out_of_memory(&over, stderr),
-    };
-    let result = match prepare(program, container, limiter, stdout, stderr) {
-        Ok(mut store) => call(&program.linked, &mut store).await,
-        Err(error) => Err(error),
-    };
-    ending(result, stderr)
+/// What a command is run with.
+pub struct Job<'a> {
+    pub program: &'a Program,
+    pub command: &'a bundle::Command,
+    pub preopens: &'a [bundle::Preopen],
+    pub budget: &'a Arc<Budget>,
 }
 
-fn prepare(
-    program: &Program,
-    container: &Container,
-    limiter: Limiter,
-    stdout: &Output,
-    stderr: &Output,
-) -> wasmtime::Result<Store<State>> {
-    let wasi = wasi::world(container, stdout, stderr)?;
-    Ok(store(program.engine(), wasi, limiter))
+impl Job<'_> {
+    /// Runs it to its end and says how it ended; a trap is told on stderr.
+    pub async fn run(&self, stdio: Stdio) -> Ending {
+        let stderr = stdio.stderr.clone();
+        let limiter = match self.budget.open(self.program.initial_bytes) {
+            Ok(limiter) => limiter,
+            Err(over) => return out_of_memory(&over, &stderr),
+        };
+        let result = match self.prepare(limiter, stdio) {
+            Ok(mut store) => call(&self.program.linked, &mut store).await,
+            Err(error) => Err(error),
+        };
+        ending(result, &stderr)
+    }
+
+    fn prepare(&self, limiter: Limiter, stdio: Stdio) -> wasmtime::Result<Store<State>> {
+        let wasi = world(self.command, self.preopens, stdio)?;
+        Ok(store(self.program.engine(), wasi, limiter))
+    }
 }
 
 async fn call(linked: &Linked, store: &mut Store<State>) -> wasmtime::Result<Result<(), ()>> {

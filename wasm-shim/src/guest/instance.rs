@@ -6,7 +6,7 @@
 //! instance that is reused keeps its globals and memory, which is what it is kept for.
 
 use super::output::Output;
-use super::wasi;
+use super::wasi::{Stdio, world};
 use crate::bundle::Container;
 use crate::engine::budget::{Budget, Limiter, OverBudget};
 use crate::program::state::{State, store};
@@ -163,8 +163,13 @@ impl Instances {
 
     fn make(&self, limiter: Limiter) -> Result<Instance, InstanceError> {
         let mould = &self.mould;
-        let wasi =
-            wasi::world(&mould.container, &mould.stdout, &mould.stderr).map_err(InstanceError::World)?;
+        let stdio = Stdio {
+            stdin: None,
+            stdout: mould.stdout.clone(),
+            stderr: mould.stderr.clone(),
+        };
+        let container = &mould.container;
+        let wasi = world(&container.command, &container.preopens, stdio).map_err(InstanceError::World)?;
         Ok(Instance {
             store: store(mould.pre.engine(), wasi, limiter),
             proxy: None,

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod command;
 pub mod http;
+pub mod input;
 pub mod instance;
 pub mod output;
 pub mod pod;

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -17,6 +18,9 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 /// Most bytes a guest may write at once, and so most that wait here for a slow reader (times the instances that
 /// write at the same time).
 const PERMIT: usize = 32 << 10;
+
+/// How long the last output of a guest that has ended is kept for a reader that does not take it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 struct Inner {
     sink: Sink,
@@ -79,7 +83,17 @@ impl Output {
         }
     }
 
-    /// Writes out what waits, as far as the reader takes it, and ends a line that was begun.
+    /// Writes out what waits for a slow reader, as long as that may take.
+    pub async fn drain(&self) {
+        let drained = std::future::poll_fn(|cx| self.inner().poll_drain(cx));
+        match tokio::time::timeout(DRAIN_LIMIT, drained).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "nobody reads a container's output any more"),
+            Err(_) => tracing::warn!("a container's output was not read to its end"),
+        }
+    }
+
+    /// Ends a line that was begun and lets go of the sink, so that its reader sees the end.
     pub fn finish(&self) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut inner = self.inner();
@@ -87,6 +101,8 @@ impl Output {
             Poll::Ready(Ok(())) => Pin::new(&mut inner.sink).poll_shutdown(&mut cx),
             unfinished => unfinished,
         };
+        inner.sink = Sink::Null;
+        inner.backlog = BytesMut::new();
         if let Poll::Ready(Err(error)) = ended {
             tracing::warn!(%error, "the end of a container's output is lost");
         }

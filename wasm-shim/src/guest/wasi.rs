@@ -1,31 +1,43 @@
 //! The WASI world of one instance, made from what its container was granted.
 //!
-//! Owns the grants. Nothing is ambient: no host environment, no files but the preopens, no standard input, and
-//! sockets only because the thread is inside the Pod's network namespace.
+//! Owns the grants. Nothing is ambient: no host environment, no files but the preopens, no standard input unless it was
+//! connected, and sockets only because the thread is inside the Pod's network namespace.
 
+use super::input::Input;
 use super::output::Output;
-use crate::bundle::Container;
+use crate::bundle::{Command, Preopen};
+use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
 /// Random bytes one call may ask for; they are made outside of the container's budget.
 const MAX_RANDOM: u64 = 16 << 20;
 
-/// Builds the world of a new instance. Each instance has descriptors of its own.
+/// The standard streams of a guest.
+pub struct Stdio {
+    pub stdin: Option<Input>,
+    pub stdout: Output,
+    pub stderr: Output,
+}
+
+/// Builds the world of a new instance, on a thread of its Pod. Each instance has descriptors of its own.
 ///
 /// # Errors
 /// When a preopened directory cannot be opened (descriptors are used up, say).
-pub fn world(container: &Container, stdout: &Output, stderr: &Output) -> wasmtime::Result<WasiP1Ctx> {
+pub fn world(command: &Command, preopens: &[Preopen], stdio: Stdio) -> wasmtime::Result<WasiP1Ctx> {
     let mut builder = WasiCtx::builder();
     builder
-        .args(&container.args)
-        .envs(&container.env)
-        .stdout(stdout.clone())
-        .stderr(stderr.clone());
-    if let Some(cwd) = &container.cwd {
+        .args(&command.args)
+        .envs(&command.env)
+        .stdout(stdio.stdout)
+        .stderr(stdio.stderr);
+    if let Some(input) = stdio.stdin {
+        builder.stdin(AsyncStdinStream::new(input));
+    }
+    if let Some(cwd) = &command.cwd {
         builder.initial_cwd(cwd);
     }
-    for preopen in &container.preopens {
+    for preopen in preopens {
         let permissions = if preopen.read_only {
             FsPerms::ReadOnly
         } else {

@@ -122,7 +122,8 @@ impl Programs {
         Ok(program)
     }
 
-    fn in_memory(&self, digest: &Digest) -> Option<Arc<Program>> {
+    /// The program of this digest, if a container of this process has it.
+    pub fn in_memory(&self, digest: &Digest) -> Option<Arc<Program>> {
         self.loaded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

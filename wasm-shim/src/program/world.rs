@@ -92,6 +92,11 @@ pub enum Linked {
 }
 
 impl Linked {
+    /// Whether it can be run to an end.
+    pub fn is_command(&self) -> bool {
+        !matches!(self, Self::Http(_))
+    }
+
     /// The handler, when the program is to serve: one that is both serves if its container was given a port.
     pub fn http(&self, port_given: bool) -> Option<&ProxyPre<State>> {
         match self {

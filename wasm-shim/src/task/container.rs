@@ -1,27 +1,30 @@
 //! One container: from a loaded program to an exit status.
 //!
-//! Owns a container's phase, its signals, and the supervision of its guest. Refuses to know ttrpc.
+//! Owns a container's signals, the commands exec'd into it, and the supervision of its guest. Refuses to know ttrpc.
 
+use super::exec::{Exec, Home};
+use super::life::Life;
 use super::phase::{Event, IllegalEdge, Phase};
 use crate::bundle::Container as Granted;
 use crate::engine::budget::Budget;
 use crate::engine::meter::{Meter, Metered};
+use crate::guest::command::Job;
 use crate::guest::http::{Handler, Served, bind};
 use crate::guest::instance::Mould;
 use crate::guest::output::Output;
 use crate::guest::pod::Pod;
-use crate::guest::{Disposition, Ending, command, disposition};
+use crate::guest::wasi::Stdio;
+use crate::guest::{Disposition, Ending, disposition};
 use crate::program::load::Program;
 use amphipod_shim_api::annotations::WASM_HTTP_PORT_DEFAULT;
 use amphipod_shim_api::{TaskStats, oom};
-use jiff::Timestamp;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Why a container cannot be started.
@@ -33,9 +36,24 @@ pub enum StartError {
     Listen { port: u16, source: io::Error },
 }
 
+/// Most commands in one container at once: probes, hooks and people.
+const MAX_EXECS: usize = 64;
+
+/// Why a command is not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecRefused {
+    #[error("the container is not running")]
+    NotRunning,
+    #[error("there are {MAX_EXECS} commands in this container already")]
+    TooMany,
+    #[error("there is an exec {0:?} already")]
+    Exists(String),
+}
+
 /// The addresses a container's outputs were opened from, told back by State.
 #[derive(Debug, Clone, Default)]
 pub struct StdioAddresses {
+    pub stdin: String,
     pub stdout: String,
     pub stderr: String,
 }
@@ -49,8 +67,9 @@ pub struct Made {
     pub program: Arc<Program>,
     pub pod: Arc<Pod>,
     pub meter: Arc<Meter>,
-    pub stdout: Output,
-    pub stderr: Output,
+    pub stdio: Stdio,
+    /// Ends the standard input.
+    pub close_stdin: CancellationToken,
 }
 
 /// One container of this process.
@@ -58,15 +77,17 @@ pub struct Container {
     pub id: String,
     pub bundle: PathBuf,
     pub addresses: StdioAddresses,
+    pub life: Life,
+    pub close_stdin: CancellationToken,
     granted: Arc<Granted>,
     program: Arc<Program>,
     pod: Arc<Pod>,
     budget: Arc<Budget>,
     meter: Arc<Meter>,
+    stdio: Mutex<Option<Stdio>>,
     stdout: Output,
     stderr: Output,
-    phase: watch::Sender<Phase>,
-    signal: AtomicU8,
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
     drain: CancellationToken,
     end: CancellationToken,
 }
@@ -83,47 +104,60 @@ impl Container {
             program: made.program,
             pod: made.pod,
             meter: made.meter,
-            stdout: made.stdout,
-            stderr: made.stderr,
-            phase: watch::Sender::new(Phase::Created),
-            signal: AtomicU8::new(0),
+            stdout: made.stdio.stdout.clone(),
+            stderr: made.stdio.stderr.clone(),
+            stdio: Mutex::new(Some(made.stdio)),
+            life: Life::new(),
+            close_stdin: made.close_stdin,
+            execs: Mutex::default(),
             drain: CancellationToken::new(),
             end: CancellationToken::new(),
         })
     }
 
-    /// The phase now.
-    pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+    /// What a command exec'd into this container shares with it.
+    pub fn home(&self) -> Home {
+        Home {
+            granted: Arc::clone(&self.granted),
+            pod: Arc::clone(&self.pod),
+            budget: Arc::clone(&self.budget),
+            meter: Arc::clone(&self.meter),
+        }
     }
 
-    /// The ending, once there is one.
-    pub async fn wait(&self) -> (Ending, Timestamp) {
-        let mut phases = self.phase.subscribe();
-        loop {
-            if let Phase::Stopped { ending, at } = *phases.borrow_and_update() {
-                return (ending, at);
-            }
-            if phases.changed().await.is_err() {
-                // The sender is a field of `self`: it is there as long as this borrow.
-                std::future::pending::<()>().await;
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The command exec'd under this id.
+    pub fn exec(&self, id: &str) -> Option<Arc<Exec>> {
+        self.execs().get(id).cloned()
+    }
+
+    /// Takes in a command.
+    ///
+    /// # Errors
+    /// When the container does not run, the id is taken, or there are too many.
+    pub fn add_exec(&self, id: &str, exec: Arc<Exec>) -> Result<(), ExecRefused> {
+        let mut execs = self.execs();
+        if self.life.phase() != Phase::Running {
+            return Err(ExecRefused::NotRunning);
+        }
+        if execs.len() >= MAX_EXECS {
+            return Err(ExecRefused::TooMany);
+        }
+        match execs.entry(id.to_owned()) {
+            Entry::Occupied(_) => Err(ExecRefused::Exists(id.to_owned())),
+            Entry::Vacant(place) => {
+                place.insert(exec);
+                Ok(())
             }
         }
     }
 
-    fn step(&self, event: Event) -> Result<(), IllegalEdge> {
-        let mut result = Ok(());
-        self.phase.send_if_modified(|phase| match phase.after(event) {
-            Ok(next) => {
-                *phase = next;
-                true
-            }
-            Err(error) => {
-                result = Err(error);
-                false
-            }
-        });
-        result
+    /// Forgets a command.
+    pub fn remove_exec(&self, id: &str) {
+        self.execs().remove(id);
     }
 
     /// Starts the guest. An HTTP container is listening when this returns.
@@ -131,15 +165,15 @@ impl Container {
     /// # Errors
     /// When it is not in phase created, or its port cannot be bound.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
-        self.step(Event::Start)?;
+        self.life.step(Event::Start)?;
         let listener = match self.listen().await {
             Ok(listener) => listener,
             Err(error) => {
-                self.step(Event::StartFailed)?;
+                self.life.step(Event::StartFailed)?;
                 return Err(error);
             }
         };
-        self.step(Event::Started)?;
+        self.life.step(Event::Started)?;
         self.pod.add_shares(self.shares());
         let this = Arc::clone(self);
         match (self.handler(), listener) {
@@ -198,35 +232,36 @@ impl Container {
                 Ending::Trapped
             });
             this.pod.add_shares(-this.shares());
+            if !matches!(ending, Ending::Signalled(_)) {
+                tokio::join!(this.stdout.drain(), this.stderr.drain());
+            }
             this.ended(ending);
         });
     }
 
     async fn run(self: Arc<Self>) -> Ending {
-        let guest = command::run(
-            &self.program,
-            &self.granted,
-            &self.budget,
-            &self.stdout,
-            &self.stderr,
-        );
-        let guest = Metered::new(Arc::clone(&self.meter), guest);
+        let Some(stdio) = self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return self.life.signalled();
+        };
+        let job = Job {
+            program: &self.program,
+            command: &self.granted.command,
+            preopens: &self.granted.preopens,
+            budget: &self.budget,
+        };
+        let guest = Metered::new(Arc::clone(&self.meter), job.run(stdio));
         self.end
             .run_until_cancelled(guest)
             .await
-            .unwrap_or_else(|| self.signalled())
+            .unwrap_or_else(|| self.life.signalled())
     }
 
     async fn serve(self: Arc<Self>, handler: Arc<Handler>, listener: TcpListener) -> Ending {
         let serving = handler.serve(listener, self.drain.clone());
         match self.end.run_until_cancelled(serving).await {
             Some(Served::OutOfMemory) => Ending::OutOfMemory,
-            Some(Served::Drained) | None => self.signalled(),
+            Some(Served::Drained) | None => self.life.signalled(),
         }
-    }
-
-    fn signalled(&self) -> Ending {
-        Ending::Signalled(self.signal.load(Ordering::Acquire))
     }
 
     fn ended(&self, ending: Ending) {
@@ -237,17 +272,17 @@ impl Container {
         {
             tracing::warn!(id = self.id, %error, "the agent will not learn that memory ran out");
         }
-        if let Err(error) = self.step(Event::Ended {
-            ending,
-            at: Timestamp::now(),
-        }) {
-            tracing::warn!(id = self.id, %error, "an ending came twice");
+        self.life.end(ending);
+        // No more are taken in after the end; those there are end with their container.
+        let execs: Vec<Arc<Exec>> = self.execs().values().cloned().collect();
+        for exec in execs {
+            exec.signal(libc::SIGKILL as u8);
         }
     }
 
     /// Sends a signal. One to a container that has stopped is `false`.
     pub fn signal(&self, signal: u8) -> bool {
-        if matches!(self.phase(), Phase::Stopped { .. }) {
+        if matches!(self.life.phase(), Phase::Stopped { .. }) {
             return false;
         }
         let effect = match disposition(signal) {
@@ -256,10 +291,10 @@ impl Container {
             Disposition::Drain | Disposition::End => &self.end,
         };
         if !effect.is_cancelled() {
-            self.signal.store(signal, Ordering::Release);
+            self.life.note_signal(signal);
             effect.cancel();
         }
-        if self.phase() == Phase::Created {
+        if self.life.phase() == Phase::Created {
             self.ended(Ending::Signalled(signal));
         }
         true

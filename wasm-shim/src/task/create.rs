@@ -2,23 +2,30 @@
 //!
 //! Everything that can be wrong with a container is found here, before it is called created.
 
-use super::container::{Container, Made, StdioAddresses};
-use crate::bundle::{self, BundleError, Container as Granted, ProgramRef, open_root, read_spec};
+use super::container::{Container, ExecRefused, Made, StdioAddresses};
+use super::exec::{self, Exec, Named, TOOLBOX, named};
+use crate::bundle::{
+    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
+};
 use crate::engine::meter::Meter;
 use crate::engine::ticker::Ticker;
+use crate::guest::input::Input;
 use crate::guest::output::Output;
 use crate::guest::pod::{PodError, Pods};
+use crate::guest::wasi::Stdio;
 use crate::program::compile::{CompileError, read_bounded};
 use crate::program::digest::Digest;
 use crate::program::load::{LoadError, Program, Programs, Source, default_cache};
 use crate::rootfs::{RootfsError, mount_private};
-use amphipod_shim_api::api::CreateTaskRequest;
-use amphipod_shim_api::stdio::{Sinks, StdioError};
+use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
+use amphipod_shim_api::stdio::{Sinks, StdioError, open_input};
 use amphipod_shim_api::{TaskError, annotations};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Why a container cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +42,16 @@ pub enum CreateError {
     Pod(#[from] PodError),
     #[error(transparent)]
     Stdio(#[from] StdioError),
+    #[error("reading the process of Exec: {0}")]
+    Process(serde_json::Error),
+    #[error("Exec names no command")]
+    NoCommand,
+    #[error("{path} answers HTTP requests; it is no command")]
+    NotACommand { path: String },
+    #[error("writing {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Refused(#[from] ExecRefused),
     #[error("a task of this host was ended")]
     Cancelled,
 }
@@ -43,10 +60,19 @@ impl From<CreateError> for TaskError {
     fn from(error: CreateError) -> Self {
         let message = error.to_string();
         match error {
-            CreateError::Bundle(_) | CreateError::Read(_) | CreateError::Load(_) | CreateError::Stdio(_) => {
-                Self::InvalidArgument(message)
-            }
-            CreateError::Rootfs(_) | CreateError::Pod(_) | CreateError::Cancelled => Self::Internal(message),
+            CreateError::Bundle(_)
+            | CreateError::Read(_)
+            | CreateError::Load(_)
+            | CreateError::Stdio(_)
+            | CreateError::Process(_)
+            | CreateError::NoCommand
+            | CreateError::NotACommand { .. } => Self::InvalidArgument(message),
+            CreateError::Refused(ExecRefused::Exists(_)) => Self::AlreadyExists(message),
+            CreateError::Refused(_) => Self::FailedPrecondition(message),
+            CreateError::Rootfs(_)
+            | CreateError::Pod(_)
+            | CreateError::Write { .. }
+            | CreateError::Cancelled => Self::Internal(message),
         }
     }
 }
@@ -72,54 +98,141 @@ impl Host {
         .await?;
         let program = self.program(&granted, &bundle).await?;
         let pod = self.pods.get(&granted.sandbox, granted.netns.as_deref())?;
-        let sinks = Sinks::open(&request.stdout, &request.stderr)?;
+        let addresses = StdioAddresses {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        let close_stdin = CancellationToken::new();
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
-            addresses: StdioAddresses {
-                stdout: request.stdout.clone(),
-                stderr: request.stderr.clone(),
-            },
+            stdio: open_stdio(&addresses, &close_stdin)?,
+            addresses,
+            close_stdin,
             meter: Meter::new(self.ticker.clone(), granted.quota),
             granted,
             program,
             pod,
-            stdout: Output::new(sinks.stdout),
-            stderr: Output::new(sinks.stderr),
         }))
     }
 
-    async fn program(&self, granted: &Granted, bundle: &Path) -> Result<Arc<Program>, CreateError> {
-        let source = match &granted.program {
-            ProgramRef::Stored { file, digest, cache } => Source {
-                file: file.clone(),
-                digest: digest.clone(),
-                cache: cache.clone().unwrap_or_else(|| default_cache(bundle)),
-            },
-            ProgramRef::InImage(file) => self.source_in_image(file, bundle).await?,
+    /// Makes a command in a container.
+    ///
+    /// # Errors
+    /// When what it names is not there or cannot run here; the message is for whoever asked.
+    pub async fn exec(&self, container: &Container, request: &ExecProcessRequest) -> Result<(), CreateError> {
+        let process: Process = serde_json::from_slice(&request.spec.value).map_err(CreateError::Process)?;
+        let mut command = Command::from_process(&process)?;
+        let home = container.home();
+        let cache = cache(&home.granted.program, &container.bundle);
+        let program = match named(&command).ok_or(CreateError::NoCommand)? {
+            Named::Toolbox(args) => {
+                command.args = args;
+                self.toolbox(container, cache).await?
+            }
+            Named::File(path) => {
+                let file = open_by_guest_path(&home.granted.preopens, Path::new(&path));
+                let file = file.map_err(|error| BundleError::Program {
+                    program: path.clone(),
+                    error,
+                })?;
+                let copy = container.bundle.join("exec.wasm");
+                let program = self.programs.load(&copy_out(file, copy, cache).await?).await?;
+                match program.linked.is_command() {
+                    true => program,
+                    false => return Err(CreateError::NotACommand { path }),
+                }
+            }
         };
+        let addresses = StdioAddresses {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        let close_stdin = CancellationToken::new();
+        let exec = Exec::new(exec::Made {
+            home,
+            stdio: open_stdio(&addresses, &close_stdin)?,
+            addresses,
+            command,
+            program,
+            close_stdin,
+        });
+        Ok(container.add_exec(&request.exec_id, exec)?)
+    }
+
+    async fn toolbox(&self, container: &Container, cache: PathBuf) -> Result<Arc<Program>, CreateError> {
+        let source = Source {
+            file: container.bundle.join("toolbox.wasm"),
+            digest: Digest::of(TOOLBOX),
+            cache,
+        };
+        if let Some(program) = self.programs.in_memory(&source.digest) {
+            return Ok(program);
+        }
+        write(source.file.clone(), TOOLBOX.to_vec()).await?;
         Ok(self.programs.load(&source).await?)
     }
 
-    /// A file of the image is copied out, so that what is compiled is what was digested.
-    async fn source_in_image(&self, file: &OwnedFd, bundle: &Path) -> Result<Source, CreateError> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let copy = bundle.join("module.wasm");
-        let cache = default_cache(bundle);
-        blocking(move || {
-            let bytes = read_bounded(&path)?;
-            std::fs::write(&copy, &bytes).map_err(|source| CompileError::Read {
-                path: copy.clone(),
-                source,
-            })?;
-            Ok(Source {
-                file: copy,
-                digest: Digest::of(&bytes),
+    async fn program(&self, granted: &Granted, bundle: &Path) -> Result<Arc<Program>, CreateError> {
+        let cache = cache(&granted.program, bundle);
+        let source = match &granted.program {
+            ProgramRef::Stored { file, digest, .. } => Source {
+                file: file.clone(),
+                digest: digest.clone(),
                 cache,
-            })
-        })
-        .await
+            },
+            ProgramRef::InImage(file) => {
+                let file = file.try_clone().map_err(|source| CompileError::Read {
+                    path: bundle.to_owned(),
+                    source,
+                })?;
+                copy_out(file, bundle.join("module.wasm"), cache).await?
+            }
+        };
+        Ok(self.programs.load(&source).await?)
     }
+}
+
+/// Where compiled code of a container is kept.
+fn cache(program: &ProgramRef, bundle: &Path) -> PathBuf {
+    match program {
+        ProgramRef::Stored {
+            cache: Some(cache), ..
+        } => cache.clone(),
+        ProgramRef::Stored { .. } | ProgramRef::InImage(_) => default_cache(bundle),
+    }
+}
+
+/// A file the container can see is copied out, so that what is compiled is what was digested.
+async fn copy_out(file: OwnedFd, copy: PathBuf, cache: PathBuf) -> Result<Source, CreateError> {
+    let bytes = blocking(move || {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Ok(read_bounded(&path)?)
+    })
+    .await?;
+    let digest = Digest::of(&bytes);
+    write(copy.clone(), bytes).await?;
+    Ok(Source {
+        file: copy,
+        digest,
+        cache,
+    })
+}
+
+async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), CreateError> {
+    blocking(move || std::fs::write(&path, bytes).map_err(|source| CreateError::Write { path, source })).await
+}
+
+fn open_stdio(addresses: &StdioAddresses, close_stdin: &CancellationToken) -> Result<Stdio, StdioError> {
+    let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
+    let input = open_input(&addresses.stdin)?;
+    Ok(Stdio {
+        stdin: input.map(|pipe| Input::new(pipe, close_stdin.clone())),
+        stdout: Output::new(sinks.stdout),
+        stderr: Output::new(sinks.stderr),
+    })
 }
 
 fn understand(

@@ -2,5 +2,7 @@
 
 pub mod container;
 pub mod create;
+pub mod exec;
+pub mod life;
 pub mod phase;
 pub mod service;

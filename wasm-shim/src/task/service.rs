@@ -2,8 +2,10 @@
 //!
 //! Owns the table of containers and when this process may end. An exit status is kept until Delete.
 
-use super::container::{Container, StartError};
+use super::container::{Container, StartError, StdioAddresses};
 use super::create::Host;
+use super::exec::Exec;
+use super::life::Life;
 use super::phase::Phase;
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
@@ -63,15 +65,21 @@ impl Service {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The container of a call. Its guest is its only process: nothing was exec'd into it.
-    fn find(&self, id: &str, exec: &str) -> Result<Arc<Container>, TaskError> {
+    fn container(&self, id: &str) -> Result<Arc<Container>, TaskError> {
         match self.table().get(id) {
-            _ if !exec.is_empty() => Err(TaskError::NotFound(format!(
-                "no exec {exec:?} in container {id:?}"
-            ))),
             Some(Slot::Made(container)) => Ok(Arc::clone(container)),
             Some(Slot::Making) | None => Err(TaskError::NotFound(format!("no container {id:?}"))),
         }
+    }
+
+    /// What a call is about: a container's first guest, or one exec'd into it.
+    fn find(&self, id: &str, exec: &str) -> Result<Process, TaskError> {
+        let container = self.container(id)?;
+        if exec.is_empty() {
+            return Ok(Process::Container(container));
+        }
+        let missing = || TaskError::NotFound(format!("no exec {exec:?} in container {id:?}"));
+        container.exec(exec).map(Process::Exec).ok_or_else(missing)
     }
 
     fn reserve(&self, id: &str) -> Result<Reserved<'_>, TaskError> {
@@ -97,11 +105,7 @@ impl Service {
 
     async fn make(&self, request: &CreateTaskRequest) -> Result<(), TaskError> {
         let reserved = self.reserve(&request.id)?;
-        if request.terminal {
-            return Err(TaskError::Unimplemented(
-                "a Wasm container has no terminal (tty: true)".to_owned(),
-            ));
-        }
+        refuse_terminal(request.terminal)?;
         self.cgroup.join_once(request.bundle.as_ref());
         let container = self.host.create(request).await?;
         reserved.fill(container);
@@ -109,18 +113,73 @@ impl Service {
     }
 
     fn remove(&self, id: &str, exec: &str) -> Result<(Ending, Timestamp), TaskError> {
-        let container = self.find(id, exec)?;
-        if container.phase() == Phase::Created {
+        let process = self.find(id, exec)?;
+        if process.life().phase() == Phase::Created {
             // Whoever waits for it learns that it will never run.
-            container.signal(libc::SIGKILL as u8);
+            process.signal(libc::SIGKILL as u8);
         }
-        let Phase::Stopped { ending, at } = container.phase() else {
+        let Phase::Stopped { ending, at } = process.life().phase() else {
             return Err(TaskError::FailedPrecondition(format!(
-                "container {id:?} is running; kill it first"
+                "{} is running; kill it first",
+                name(id, exec)
             )));
         };
-        self.table().remove(id);
+        match process {
+            Process::Container(_) => drop(self.table().remove(id)),
+            Process::Exec(_) => self.container(id)?.remove_exec(exec),
+        }
         Ok((ending, at))
+    }
+}
+
+fn name(id: &str, exec: &str) -> String {
+    if exec.is_empty() {
+        format!("container {id:?}")
+    } else {
+        format!("exec {exec:?} in container {id:?}")
+    }
+}
+
+/// What has a life of its own under the Task API.
+enum Process {
+    Container(Arc<Container>),
+    Exec(Arc<Exec>),
+}
+
+impl Process {
+    fn life(&self) -> &Life {
+        match self {
+            Self::Container(container) => &container.life,
+            Self::Exec(exec) => &exec.life,
+        }
+    }
+
+    fn addresses(&self) -> &StdioAddresses {
+        match self {
+            Self::Container(container) => &container.addresses,
+            Self::Exec(exec) => &exec.addresses,
+        }
+    }
+
+    async fn start(&self) -> Result<(), StartError> {
+        match self {
+            Self::Container(container) => container.start().await,
+            Self::Exec(exec) => exec.start(),
+        }
+    }
+
+    fn signal(&self, signal: u8) -> bool {
+        match self {
+            Self::Container(container) => container.signal(signal),
+            Self::Exec(exec) => exec.signal(signal),
+        }
+    }
+
+    fn close_stdin(&self) {
+        match self {
+            Self::Container(container) => container.close_stdin.cancel(),
+            Self::Exec(exec) => exec.close_stdin.cancel(),
+        }
     }
 }
 
@@ -144,6 +203,15 @@ impl Drop for Reserved<'_> {
         if matches!(table.get(&self.id), Some(Slot::Making)) {
             table.remove(&self.id);
         }
+    }
+}
+
+fn refuse_terminal(wanted: bool) -> Result<(), TaskError> {
+    match wanted {
+        true => Err(TaskError::InvalidArgument(
+            "a Wasm container has no terminal (tty: true, or -t)".to_owned(),
+        )),
+        false => Ok(()),
     }
 }
 
@@ -186,8 +254,8 @@ impl Task for Service {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Reply<StartResponse> {
-        let container = self.find(&request.id, &request.exec_id)?;
-        container.start().await.map_err(start_error)?;
+        let process = self.find(&request.id, &request.exec_id)?;
+        process.start().await.map_err(start_error)?;
         Ok(StartResponse {
             pid: NO_PID,
             ..StartResponse::default()
@@ -195,15 +263,19 @@ impl Task for Service {
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Reply<StateResponse> {
-        let container = self.find(&request.id, &request.exec_id)?;
-        let phase = container.phase();
+        let process = self.find(&request.id, &request.exec_id)?;
+        let container = self.container(&request.id)?;
+        let phase = process.life().phase();
+        let addresses = process.addresses().clone();
         let mut response = StateResponse {
             id: request.id,
+            exec_id: request.exec_id,
             bundle: container.bundle.to_string_lossy().into_owned(),
             pid: NO_PID,
             status: EnumOrUnknown::new(wire_status(phase)),
-            stdout: container.addresses.stdout.clone(),
-            stderr: container.addresses.stderr.clone(),
+            stdin: addresses.stdin,
+            stdout: addresses.stdout,
+            stderr: addresses.stderr,
             ..StateResponse::default()
         };
         if let Phase::Stopped { ending, at } = phase {
@@ -214,7 +286,7 @@ impl Task for Service {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Reply<WaitResponse> {
-        let (ending, at) = self.find(&request.id, &request.exec_id)?.wait().await;
+        let (ending, at) = self.find(&request.id, &request.exec_id)?.life().wait().await;
         Ok(WaitResponse {
             exit_status: ending.status(),
             exited_at: wire_time(at),
@@ -223,17 +295,18 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Reply<Empty> {
-        let container = self.find(&request.id, &request.exec_id)?;
+        let process = self.find(&request.id, &request.exec_id)?;
         let signal = u8::try_from(request.signal)
             .ok()
             .filter(|signal| u32::from(*signal) <= MAX_SIGNAL);
         let Some(signal) = signal else {
             return Err(TaskError::InvalidArgument(format!("{} is not a signal", request.signal)).into());
         };
-        if container.signal(signal) {
+        if process.signal(signal) {
             Ok(Empty::default())
         } else {
-            Err(TaskError::NotFound(format!("container {:?} has ended already", request.id)).into())
+            let name = name(&request.id, &request.exec_id);
+            Err(TaskError::NotFound(format!("{name} has ended already")).into())
         }
     }
 
@@ -248,12 +321,12 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Reply<PidsResponse> {
-        self.find(&request.id, "")?;
+        self.container(&request.id)?;
         Ok(PidsResponse::default())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Reply<StatsResponse> {
-        let stats = self.find(&request.id, "")?.stats().to_any()?;
+        let stats = self.container(&request.id)?.stats().to_any()?;
         Ok(StatsResponse {
             stats: MessageField::some(stats),
             ..StatsResponse::default()
@@ -276,9 +349,11 @@ impl Task for Service {
         Ok(Empty::default())
     }
 
-    /// Guests have no standard input that could be closed.
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Reply<Empty> {
-        self.find(&request.id, &request.exec_id)?;
+        let process = self.find(&request.id, &request.exec_id)?;
+        if request.stdin {
+            process.close_stdin();
+        }
         Ok(Empty::default())
     }
 
@@ -288,8 +363,14 @@ impl Task for Service {
         Ok(Empty::default())
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> Reply<Empty> {
-        unimplemented("Exec", "a Wasm container runs one guest")
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Reply<Empty> {
+        let container = self.container(&request.id)?;
+        refuse_terminal(request.terminal)?;
+        self.host
+            .exec(&container, &request)
+            .await
+            .map_err(TaskError::from)?;
+        Ok(Empty::default())
     }
 
     async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> Reply<Empty> {

@@ -3,6 +3,7 @@
 //! Needs root (network namespaces, `/run/amphipod`); without it every test says so and passes.
 
 mod commands;
+mod exec;
 mod hostile;
 mod http;
 mod instances;

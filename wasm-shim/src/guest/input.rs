@@ -1,0 +1,74 @@
+//! stdin of a guest: a FIFO that ends when the caller says so (CloseIO).
+//!
+//! Owns the end. Refuses to know who writes. The shim holds both ends of a FIFO, as containerd's shims do, so that a
+//! writer that comes and goes is not an end; what was written before the end is still read.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::unix::pipe::Receiver;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// The standard input of one guest.
+pub struct Input {
+    pipe: Receiver,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Input {
+    /// Reads from `pipe` until it is empty and `closed`.
+    pub fn new(pipe: Receiver, closed: CancellationToken) -> Self {
+        Self {
+            pipe,
+            closed: Box::pin(closed.cancelled_owned()),
+        }
+    }
+}
+
+impl AsyncRead for Input {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.pipe).poll_read(cx, buffer) {
+            return Poll::Ready(read);
+        }
+        ready!(self.closed.as_mut().poll(cx));
+        // Whatever was written before the end is in the pipe now; nothing is the end.
+        match self.pipe.try_read(buffer.initialize_unfilled()) {
+            Ok(length) => buffer.advance(length),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amphipod_shim_api::stdio::open_input;
+    use std::io::Write as _;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn what_was_written_before_the_end_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("in");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let closed = CancellationToken::new();
+        let pipe = open_input(path.to_str().unwrap()).unwrap().unwrap();
+        let mut input = Input::new(pipe, closed.clone());
+        let mut writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        writer.write_all(b"one ").unwrap();
+        let mut first = [0; 4];
+        input.read_exact(&mut first).await.unwrap();
+        writer.write_all(b"two").unwrap();
+        closed.cancel();
+        let mut rest = String::new();
+        input.read_to_string(&mut rest).await.unwrap();
+        assert_eq!((&first, rest.as_str()), (b"one ", "two"));
+    }
+}

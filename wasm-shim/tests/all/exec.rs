@@ -1,0 +1,214 @@
+//! Commands in a running Wasm container: the toolbox, the user's own modules, their streams and their end.
+
+use crate::http::on_port;
+use crate::netns::Netns;
+use crate::shim::{LIMIT, Shim, ended, is_root, workload};
+use amphipod_shim_api::client::ExecTask;
+use amphipod_shim_api::{Exit, TaskClient, TaskError};
+use serde_json::json;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// A container that waits, with a volume at `/data` that holds `message`.
+struct Home {
+    shim: Shim,
+    client: TaskClient,
+    data: tempfile::TempDir,
+}
+
+impl Home {
+    async fn new() -> Self {
+        let shim = Shim::new();
+        let data = tempfile::tempdir().unwrap();
+        std::fs::write(data.path().join("message"), "from the volume\n").unwrap();
+        let client = shim
+            .start("c", &workload("burn.wasm"), |config| {
+                config["process"]["env"] = json!(["GREETING=hello"]);
+                config["mounts"] =
+                    json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": ["rbind"]}]);
+                config["linux"]["resources"]["cpu"] = json!({"quota": 50_000, "period": 100_000});
+            })
+            .await;
+        Self { shim, client, data }
+    }
+
+    fn out(&self, exec: &str, stream: &str) -> PathBuf {
+        self.shim.home.path().join(format!("{exec}.{stream}"))
+    }
+
+    async fn make(&self, exec: &str, args: &[&str], stdin: Option<&Path>) -> Result<(), TaskError> {
+        let file = |stream: &str| format!("file://{}", self.out(exec, stream).display());
+        let task = ExecTask {
+            id: "c".into(),
+            exec_id: exec.into(),
+            stdin: stdin.map(|path| path.display().to_string()).unwrap_or_default(),
+            stdout: file("out"),
+            stderr: file("err"),
+            process: json!({"args": args, "env": ["GREETING=hello"], "cwd": "/", "user": {"uid": 0, "gid": 0}}),
+            ..ExecTask::default()
+        };
+        self.client.exec(&task).await
+    }
+
+    async fn wait(&self, exec: &str) -> Exit {
+        let wait = self.client.wait(("c", exec));
+        tokio::time::timeout(LIMIT, wait)
+            .await
+            .expect("the command did not end")
+            .unwrap()
+    }
+
+    fn said(&self, exec: &str) -> (String, String) {
+        let read = |stream| std::fs::read_to_string(self.out(exec, stream)).unwrap();
+        (read("out"), read("err"))
+    }
+
+    /// Runs a command to its end: status, stdout, stderr.
+    async fn run(&self, exec: &str, args: &[&str]) -> (u32, String, String) {
+        self.make(exec, args, None).await.unwrap();
+        self.client.start(("c", exec)).await.unwrap();
+        let exit = self.wait(exec).await;
+        assert_eq!(self.client.delete(("c", exec)).await.unwrap(), exit);
+        let (stdout, stderr) = self.said(exec);
+        (exit.status, stdout, stderr)
+    }
+}
+
+#[tokio::test]
+async fn the_toolbox_works_in_the_containers_own_world() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new().await;
+    for (number, (args, status, stdout, stderr)) in [
+        (&["cat", "/data/message"][..], 0, "from the volume\n", ""),
+        (&["ls", "/data"], 0, "message\n", ""),
+        (&["echo", "a", "b"], 0, "a b\n", ""),
+        (&["env"], 0, "GREETING=hello\n", ""),
+        (&["cat", "/etc/passwd"], 1, "", "cat: /etc/passwd: "),
+        (&["cat", "/data/../../etc/passwd"], 1, "", "cat: "),
+        (&["false"], 1, "", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (ended, out, err) = home.run(&format!("e{number}"), args).await;
+        assert_eq!((ended, out.as_str()), (status, stdout), "{args:?}: {err}");
+        assert!(
+            err.starts_with(stderr) && err.is_empty() == stderr.is_empty(),
+            "{args:?}: {err}"
+        );
+    }
+    let (status, out, _) = home.run("stat", &["stat", "/data/message"]).await;
+    assert!(
+        status == 0 && out.contains("Size: 16") && out.contains("Type: file"),
+        "{out}"
+    );
+    assert_eq!(home.run("rm", &["rm", "/data/message"]).await.0, 0);
+    assert!(!home.data.path().join("message").exists());
+}
+
+#[tokio::test]
+async fn a_module_of_the_volume_runs_by_its_path() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new().await;
+    std::fs::write(home.data.path().join("fail.wasm"), workload("fail.wasm")).unwrap();
+    let (status, out, _) = home.run("own", &["/data/fail.wasm", "5"]).await;
+    assert_eq!(status, 5);
+    assert!(
+        out.contains("arguments: 5") && out.contains("GREETING=hello"),
+        "{out}"
+    );
+
+    std::fs::write(home.data.path().join("server.wasm"), workload("server.wasm")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", home.data.path().join("out")).unwrap();
+    for (path, reason) in [
+        ("/data/none.wasm", "ENOENT"),
+        ("/etc/passwd", "ENOENT"),
+        ("/data/out", "ENOENT"),
+        ("/data/message", "not a WebAssembly binary"),
+        ("/data/server.wasm", "no command"),
+    ] {
+        let error = home.make("bad", &[path], None).await.unwrap_err().to_string();
+        assert!(error.contains(reason), "{path}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn input_comes_through_a_fifo_and_ends_when_it_is_closed() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new().await;
+    let fifo = home.shim.home.path().join("in");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    home.make("wc", &["wc"], Some(&fifo)).await.unwrap();
+    home.client.start(("c", "wc")).await.unwrap();
+    let mut writer = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    writer.write_all(b"one two\nthree\n").unwrap();
+    drop(writer);
+    home.client.close_stdin(("c", "wc")).await.unwrap();
+    assert_eq!(home.wait("wc").await.status, 0);
+    let (out, _) = home.said("wc");
+    assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["2", "3", "14"]);
+}
+
+#[tokio::test]
+async fn commands_are_killed_and_end_with_their_container() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new().await;
+    std::fs::write(home.data.path().join("burn.wasm"), workload("burn.wasm")).unwrap();
+    for exec in ["killed", "left"] {
+        home.make(exec, &["/data/burn.wasm"], None).await.unwrap();
+        home.client.start(("c", exec)).await.unwrap();
+    }
+    assert!(matches!(
+        home.make("left", &["ls"], None).await,
+        Err(TaskError::AlreadyExists(_))
+    ));
+    assert!(matches!(
+        home.client.delete(("c", "killed")).await,
+        Err(TaskError::FailedPrecondition(_))
+    ));
+    home.client.kill(("c", "killed"), 15, false).await.unwrap();
+    assert_eq!(home.wait("killed").await.status, 143);
+    home.client.kill("c", 9, true).await.unwrap();
+    assert_eq!(ended(&home.client, "c").await.status, 137);
+    assert_eq!(home.wait("left").await.status, 137);
+    assert!(matches!(
+        home.make("late", &["ls"], None).await,
+        Err(TaskError::FailedPrecondition(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_container_that_serves_takes_commands_too() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    let client = shim
+        .start("c", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
+    let home = Home {
+        shim,
+        client,
+        data: tempfile::tempdir().unwrap(),
+    };
+    let (status, out, err) = home.run("echo", &["echo", "still", "here"]).await;
+    assert_eq!((status, out.as_str()), (0, "still here\n"), "{err}");
+    let terminal = ExecTask {
+        id: "c".into(),
+        exec_id: "t".into(),
+        terminal: true,
+        process: json!({"args": ["ls"], "cwd": "/", "user": {"uid": 0, "gid": 0}}),
+        ..ExecTask::default()
+    };
+    let error = home.client.exec(&terminal).await.unwrap_err();
+    assert!(error.to_string().contains("no terminal"), "{error}");
+}
