@@ -445,7 +445,10 @@ mod tests {
             (of_watch, "too old resource version: 3 (7)"),
         ] {
             let status = error.status();
-            assert_eq!((status["code"].as_u64(), &status["reason"]), (Some(410), &json!("Expired")));
+            assert_eq!(
+                (status["code"].as_u64(), &status["reason"]),
+                (Some(410), &json!("Expired"))
+            );
             assert_eq!(status["message"], message);
         }
         let future = ApiError::from(ReadError::Future { wanted: 9, newest: 8 });

@@ -20,6 +20,7 @@ use crate::events::Recorder;
 use crate::images::Images;
 use crate::network::Network;
 use crate::options::NodeOptions;
+use crate::volumes::SUB_PATHS;
 use crate::volumes::tokens::Tokens;
 
 /// The node as workers see it.
@@ -96,6 +97,10 @@ pub struct PodDirs {
 impl PodDirs {
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
+    }
+
+    pub fn sub_paths(&self) -> PathBuf {
+        self.root.join(SUB_PATHS)
     }
 
     pub fn shm(&self) -> PathBuf {

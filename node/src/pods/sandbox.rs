@@ -285,6 +285,7 @@ pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownEr
     let dirs = ctx.dirs(pod);
     ctx.network.teardown_pod(pod.uid()).await?;
     ctx.tokens.forget(pod.uid());
+    volumes::host::remove_tree(&dirs.sub_paths())?;
     volumes::host::remove_tree(&dirs.volumes())?;
     volumes::host::remove_tree(&dirs.shm())?;
     Ok(())

@@ -102,8 +102,8 @@ async fn prepare(
     let identity = identity(ctx, pod, container, image)?;
     let dirs = ctx.dirs(pod);
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
-    let volumes =
-        volumes::binds(&dirs.volumes(), all, container, &environment).map_err(StartFailure::config)?;
+    let volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
+        .map_err(StartFailure::config)?;
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());

@@ -4,11 +4,12 @@
 pub mod atomic;
 pub mod host;
 pub mod payload;
+pub mod subpath;
 pub mod tokens;
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Volume};
+use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
 
 use crate::bundle::mounts::{Bind, Propagation};
 use crate::env::expand::expand;
@@ -33,8 +34,15 @@ pub enum VolumeError {
 pub enum MountError {
     #[error("volume {volume:?} of mount {path:?} is not in the Pod")]
     NoVolume { volume: String, path: String },
-    #[error("subPath of mount {0:?} is not supported by this node")]
-    SubPath(String),
+    #[error(
+        "failed to prepare subPath {below:?} for volumeMount {volume:?} of container {container:?}: {reason}"
+    )]
+    SubPath {
+        below: String,
+        volume: String,
+        container: String,
+        reason: String,
+    },
 }
 
 /// Directory of one volume below a Pod's `volumes` directory.
@@ -92,15 +100,19 @@ fn project(
     Ok(())
 }
 
-/// The mounts a container asks for.
+/// Where parts of volumes are mounted, beside the volumes: `<volume>/<container>/<number of the mount>`, as upstream.
+pub const SUB_PATHS: &str = "volume-subpaths";
+
+/// The mounts a container asks for; those of a part of a volume (`subPath`) are made ready in `sub_paths`.
 pub fn binds(
     volumes: &Path,
+    sub_paths: &Path,
     all: &[Volume],
     container: &Container,
     environment: &Environment,
 ) -> Result<Vec<Bind>, MountError> {
     let mut made = Vec::new();
-    for mount in container.volume_mounts.iter().flatten() {
+    for (number, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = all
             .iter()
             .find(|v| v.name == mount.name)
@@ -108,17 +120,20 @@ pub fn binds(
                 volume: mount.name.clone(),
                 path: mount.mount_path.clone(),
             })?;
-        let lookup = |name: &str| environment.get(name).map(str::to_owned);
-        let expanded = mount.sub_path_expr.as_deref().map(|e| expand(e, lookup));
-        let below = expanded
-            .or_else(|| mount.sub_path.clone())
-            .filter(|p| !p.is_empty());
-        if below.is_some() {
-            return Err(MountError::SubPath(mount.mount_path.clone()));
-        }
-        let source = match &volume.host_path {
+        let whole = match &volume.host_path {
             Some(host) => PathBuf::from(&host.path),
             None => directory(volumes, volume),
+        };
+        let source = match below(mount, environment) {
+            None => whole,
+            Some(below) => {
+                let target = sub_paths
+                    .join(&volume.name)
+                    .join(&container.name)
+                    .join(number.to_string());
+                part(&whole, &below, &target, mount, container)?;
+                target
+            }
         };
         let read_only = mount.read_only == Some(true) || payload::is_projection(volume);
         let propagation = match mount.mount_propagation.as_deref() {
@@ -131,6 +146,30 @@ pub fn binds(
         made.push(bind);
     }
     Ok(made)
+}
+
+/// The part of its volume that a mount shows, if not all.
+fn below(mount: &VolumeMount, environment: &Environment) -> Option<String> {
+    let lookup = |name: &str| environment.get(name).map(str::to_owned);
+    let expanded = mount.sub_path_expr.as_deref().map(|e| expand(e, lookup));
+    expanded
+        .or_else(|| mount.sub_path.clone())
+        .filter(|p| !p.is_empty())
+}
+
+fn part(
+    volume: &Path,
+    below: &str,
+    target: &Path,
+    mount: &VolumeMount,
+    container: &Container,
+) -> Result<(), MountError> {
+    subpath::bind(volume, below, target).map_err(|error| MountError::SubPath {
+        below: below.to_owned(),
+        volume: mount.name.clone(),
+        container: container.name.clone(),
+        reason: error.to_string(),
+    })
 }
 
 /// A mount path without a leading slash is taken from the root, as upstream.
@@ -153,7 +192,14 @@ mod tests {
             {"name": "d", "mountPath": "/d"}, {"name": "h", "mountPath": "h", "readOnly": true},
             {"name": "c", "mountPath": "/c"}]}))
         .unwrap();
-        let made = binds(Path::new("/v"), &volumes, &container, &Environment::default()).unwrap();
+        let made = binds(
+            Path::new("/v"),
+            Path::new("/s"),
+            &volumes,
+            &container,
+            &Environment::default(),
+        )
+        .unwrap();
         let expected = [
             Bind::new("/v/d", "/d", false),
             Bind::new("/srv", "/h", true),
@@ -167,7 +213,14 @@ mod tests {
         let container: Container =
             serde_json::from_value(json!({"name": "c", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}))
                 .unwrap();
-        let error = binds(Path::new("/v"), &[], &container, &Environment::default()).unwrap_err();
+        let error = binds(
+            Path::new("/v"),
+            Path::new("/s"),
+            &[],
+            &container,
+            &Environment::default(),
+        )
+        .unwrap_err();
         assert_eq!(
             error,
             MountError::NoVolume {
