@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bundle::resources::CgroupFacts;
 use crate::events::{Recorder, Severity, node_reference};
+use crate::exec::Execs;
 use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
 use crate::network::{self, Network, NetworkConfig};
@@ -58,7 +59,11 @@ impl Node {
         let host = Host::read()?;
         make_directories(&options)?;
         let shutdown = CancellationToken::new();
-        let table = Table::new(options.data_dir.join("logs"), pods_dir(&options));
+        let table = Table::new(
+            options.data_dir.join("logs"),
+            pods_dir(&options),
+            options.run_dir.join("ns"),
+        );
         let server = KubeletServer::start(
             server_options(&options),
             Arc::new(table.clone()),
@@ -86,6 +91,7 @@ impl Node {
             recorder,
             services,
             table,
+            execs: Execs::new(&options.run_dir),
             host_ips: vec![ip],
             allocatable: registration.allocatable(),
             memory_capacity,

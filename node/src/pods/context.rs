@@ -11,12 +11,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::record::RuntimeKind;
+use super::record::{Record, RuntimeKind};
 use super::table::Table;
 use super::view::PodView;
 use crate::bundle::resources::CgroupFacts;
 use crate::env::PodFacts;
 use crate::events::Recorder;
+use crate::exec::{Execs, Target};
 use crate::images::Images;
 use crate::network::Network;
 use crate::options::NodeOptions;
@@ -31,6 +32,8 @@ pub struct Context {
     pub recorder: Recorder,
     pub services: Store<Service>,
     pub table: Table,
+    /// Commands in running containers.
+    pub execs: Execs,
     pub host_ips: Vec<IpAddr>,
     pub allocatable: BTreeMap<String, Quantity>,
     pub memory_capacity: u64,
@@ -63,6 +66,15 @@ impl Context {
             words: words.clone(),
             namespace: self.options.cluster.clone(),
         }
+    }
+
+    /// A running attempt, as commands in it need it.
+    pub fn target(&self, pod: PodView<'_>, record: &Record) -> Option<Target> {
+        Some(Target {
+            id: record.id.clone(),
+            address: record.address.clone()?,
+            bundle: self.dirs(pod).bundle(&record.container, record.attempt),
+        })
     }
 
     pub fn facts<'a>(&'a self, pod: PodView<'a>, pod_ips: &'a [IpAddr]) -> PodFacts<'a> {

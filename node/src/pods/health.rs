@@ -8,27 +8,28 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Notify;
 
+use super::context::Context;
 use super::observed::Health;
 use super::record::Record;
 use super::status::container_id;
 use super::view::PodView;
 use crate::events::{Recorder, Severity};
-use crate::probes::{self, ProbeEvent, ProbeSink, Probing, Target};
+use crate::probes::{self, Exec, ProbeEvent, ProbeSink, Probing, Target};
 
 /// The probes of one Pod.
 pub struct Probes {
     running: BTreeMap<String, Probing>,
     /// Something was found out.
     pub changed: Arc<Notify>,
-    recorder: Recorder,
+    ctx: Arc<Context>,
 }
 
 impl Probes {
-    pub fn new(recorder: Recorder) -> Self {
+    pub fn new(ctx: Arc<Context>) -> Self {
         Probes {
             running: BTreeMap::new(),
             changed: Arc::new(Notify::new()),
-            recorder,
+            ctx,
         }
     }
 
@@ -41,11 +42,15 @@ impl Probes {
             container_id: container_id(record),
             pod_ip: ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
             started_at: record.started_at()?,
+            exec: self.ctx.target(view, record).map(|target| Exec {
+                execs: self.ctx.execs.clone(),
+                target,
+            }),
             before: before(view, record),
         };
         let sink = Sink {
             pod: pod.clone(),
-            recorder: self.recorder.clone(),
+            recorder: self.ctx.recorder.clone(),
             changed: self.changed.clone(),
         };
         let probing = Probing::start(target, Arc::new(sink));

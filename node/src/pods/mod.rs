@@ -6,6 +6,7 @@ pub mod conditions;
 pub mod context;
 mod failure;
 mod health;
+mod hooks;
 mod launch;
 pub mod manager;
 mod memory;

@@ -230,9 +230,19 @@ fn kill_if_unfit(container: &Container, seen: &Seen, pod: PodView<'_>) -> Option
     let message = format!("Container {} {why}, will be restarted", container.name);
     Some(Action::Kill {
         container: container.name.clone(),
-        grace: pod.grace_seconds(),
+        grace: probe_grace(container, seen.health.failed).unwrap_or_else(|| pod.grace_seconds()),
         message,
     })
+}
+
+/// `terminationGracePeriodSeconds` of the probe that failed (KEP-2238).
+fn probe_grace(container: &Container, failed: Option<&str>) -> Option<i64> {
+    let probe = match failed? {
+        "startup" => container.startup_probe.as_ref(),
+        "liveness" => container.liveness_probe.as_ref(),
+        _ => None,
+    };
+    probe?.termination_grace_period_seconds.map(|grace| grace.max(1))
 }
 
 /// Starts a container that is not running when policy and back-off allow.

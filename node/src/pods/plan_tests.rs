@@ -303,6 +303,9 @@ fn unfit_containers_are_killed_to_be_restarted() {
         panic!("{decided:?}")
     };
     assert_eq!(message, "Container a failed liveness probe, will be restarted");
+    let own = pod(json!({"containers": [{"name": "a", "image": "i",
+        "livenessProbe": {"terminationGracePeriodSeconds": 3}}]}));
+    check(&own, &s, 0, &["kill a 3s"]);
     let changed = pod(json!({"containers": [{"name": "a", "image": "other"}]}));
     let s = seen(&p, &[("a", 0, running())]);
     check(&changed, &s, 0, &["kill a 30s"]);

@@ -15,16 +15,18 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, PodDirs};
-use super::failure::StartFailure;
+use super::failure::{FailureKind, StartFailure};
+use super::hooks::{self, Hook};
 use super::launch::{Prepared, launch};
 use super::pull;
 use super::record::{Record, RuntimeKind, State, write_atomic};
+use super::tasks::{self, Stopping};
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
 use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
 use crate::env::objects::Names;
 use crate::env::{self, Environment, Sources};
-use crate::events::Severity::Normal;
+use crate::events::Severity::{Normal, Warning};
 use crate::images::{Image, ImageKind, Rootfs};
 use crate::volumes;
 
@@ -73,7 +75,66 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
     }
     let record = launch(&ctx, pod, prepared).await?;
     event("Started", "Container started");
-    Ok(record)
+    post_start(&ctx, &job, pod, container, record).await
+}
+
+/// Runs the container's `postStart`. When it fails the container is ended, and the attempt has failed. When the start is
+/// given up meanwhile, the container runs and is stopped as any other.
+async fn post_start(
+    ctx: &Arc<Context>,
+    job: &Job,
+    pod: PodView<'_>,
+    container: &Container,
+    record: Record,
+) -> Result<Record, StartFailure> {
+    let handler = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+    let Some(handler) = handler else {
+        return Ok(record);
+    };
+    let hook = Hook {
+        ctx,
+        pod,
+        container,
+        record: &record,
+        ip: job.ips.first().copied(),
+    };
+    let run = job.cancel.run_until_cancelled(hook.run(handler, hooks::NO_LIMIT));
+    let Some(Err(error)) = run.await else {
+        return Ok(record);
+    };
+    let recorder = &ctx.recorder;
+    recorder.container(
+        pod,
+        &container.name,
+        Warning,
+        "FailedPostStartHook",
+        "PostStartHook failed".into(),
+    );
+    recorder.container(
+        pod,
+        &container.name,
+        Normal,
+        "Killing",
+        "FailedPostStartHook".into(),
+    );
+    let stopping = Stopping {
+        ctx: ctx.clone(),
+        pod: job.pod.clone(),
+        record: record.clone(),
+        ip: hook.ip,
+        hook_is_due: true,
+    };
+    let grace = Duration::from_secs(u64::try_from(pod.grace_seconds()).unwrap_or(0));
+    let ended = tokio::select! {
+        ended = tasks::wait(ctx.clone(), job.pod.clone(), record) => ended,
+        // Goes on until the end is seen above.
+        () = tasks::stop(stopping, grace) => return Err(StartFailure::cancelled()),
+    };
+    Err(StartFailure {
+        reason: "PostStartHookError",
+        message: error.to_string(),
+        kind: FailureKind::Attempt(Box::new(ended)),
+    })
 }
 
 /// Everything decided for one attempt, before it is written.

@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use super::observed::Observed;
 use super::record::Record;
 use crate::exec::Target;
-use crate::server::{LogFile, PodTable};
+use crate::server::{LogFile, PodNetwork, PodTable};
 
 /// A cheap handle on the table.
 #[derive(Clone, Debug)]
 pub struct Table {
     log_root: PathBuf,
     pods_root: PathBuf,
+    namespaces: PathBuf,
     pods: Arc<RwLock<HashMap<String, Entry>>>,
 }
 
@@ -38,11 +39,12 @@ struct Log {
 }
 
 impl Table {
-    /// `log_root` is `DATA/node/logs`, `pods_root` `DATA/node/pods`.
-    pub fn new(log_root: PathBuf, pods_root: PathBuf) -> Self {
+    /// `log_root` is `DATA/node/logs`, `pods_root` `DATA/node/pods`, `namespaces` `<run>/ns`.
+    pub fn new(log_root: PathBuf, pods_root: PathBuf, namespaces: PathBuf) -> Self {
         Table {
             log_root,
             pods_root,
+            namespaces,
             pods: Arc::default(),
         }
     }
@@ -145,6 +147,14 @@ impl PodTable for Table {
     fn target(&self, pod_uid: &str, container: &str) -> Option<Target> {
         self.read().get(pod_uid)?.targets.get(container).cloned()
     }
+
+    fn network(&self, pod_uid: &str) -> Option<PodNetwork> {
+        let pods = self.read();
+        let entry = pods.get(pod_uid).filter(|entry| !entry.targets.is_empty())?;
+        let of_host = entry.pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+        let own = || PodNetwork::Own(self.namespaces.join(pod_uid).join("net"));
+        Some(if of_host { PodNetwork::Host } else { own() })
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn logs_are_found_by_id_and_end() {
-        let table = Table::new("/logs".into(), "/pods".into());
+        let table = Table::new("/logs".into(), "/pods".into(), "/ns".into());
         table.update(pod(), &seen(0, true));
         let mut log = table.log("u", "c", "c-0").unwrap();
         assert_eq!(log.path, Path::new("n_p_u/c/0.log"));
@@ -199,7 +209,7 @@ mod tests {
 
     #[test]
     fn pods_are_found_by_name() {
-        let table = Table::new("/logs".into(), "/pods".into());
+        let table = Table::new("/logs".into(), "/pods".into(), "/ns".into());
         table.update(pod(), &Observed::default());
         assert!(table.pod("n", "p").is_some() && table.pod("n", "q").is_none());
         table.remove("u");

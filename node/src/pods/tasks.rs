@@ -1,23 +1,28 @@
 //! Tasks at shims: taking them back after a restart of the agent, waiting for their end, stopping them.
 //! Knows the Task API only; what an end means is `termination`'s and `plan`'s.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::context::Context;
+use super::hooks::Hook;
 use super::record::{Exit, Record, State};
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
 use super::termination;
 use super::view::PodView;
+use crate::events::Severity::Warning;
 
 const SIGKILL: u32 = 9;
 /// SIGKILL is sent again this often until the end is seen: a shim may have been starting the process.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
+/// What is left of a grace period at least once a `preStop` hook has used it up; upstream's.
+const MIN_GRACE: Duration = Duration::from_secs(2);
 /// Attempts to reach a shim whose connection broke, before its containers count as lost.
 const RECONNECTS: u32 = 3;
 /// Time between them.
@@ -149,17 +154,59 @@ fn save(ctx: &Context, pod: &Pod, record: &Record) {
     }
 }
 
-/// Asks a task to stop and, after `grace`, makes it. Runs until dropped: the end itself is `wait`'s to see.
-pub async fn stop(record: Record, grace: Duration) {
+/// Runs the container's `preStop`, if it is due, then asks the task to stop and, after `grace`, makes it. Runs until
+/// dropped: the end itself is `wait`'s to see.
+pub async fn stop(stopping: Stopping, grace: Duration) {
+    let record = &stopping.record;
     let Some(address) = record.address.clone() else {
         return;
     };
     let client = TaskClient::new(address);
-    signal(&client, &record, record.stop_signal).await;
-    tokio::time::sleep(grace).await;
+    let since = Instant::now();
+    stopping.pre_stop(grace).await;
+    let left = grace.saturating_sub(since.elapsed()).max(MIN_GRACE.min(grace));
+    signal(&client, record, record.stop_signal).await;
+    tokio::time::sleep(left).await;
     loop {
-        signal(&client, &record, SIGKILL).await;
+        signal(&client, record, SIGKILL).await;
         tokio::time::sleep(KILL_AGAIN).await;
+    }
+}
+
+/// A container to stop.
+pub struct Stopping {
+    pub ctx: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub record: Record,
+    pub ip: Option<IpAddr>,
+    /// Its `preStop` has not been run for this stop.
+    pub hook_is_due: bool,
+}
+
+impl Stopping {
+    /// A hook that fails, or takes all the time there is, is told and changes nothing.
+    async fn pre_stop(&self, limit: Duration) {
+        let Some(view) = PodView::new(&self.pod).filter(|_| self.hook_is_due) else {
+            return;
+        };
+        let Some((container, _)) = view.container(&self.record.container) else {
+            return;
+        };
+        let handler = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+        let Some(handler) = handler else { return };
+        let hook = Hook {
+            ctx: &self.ctx,
+            pod: view,
+            container,
+            record: &self.record,
+            ip: self.ip,
+        };
+        if let Err(error) = hook.run(handler, limit).await {
+            tracing::debug!(%error, pod = %view.full_name(), "a preStop hook failed");
+            let message = "PreStopHook failed".to_owned();
+            let recorder = &self.ctx.recorder;
+            recorder.container(view, &container.name, Warning, "FailedPreStopHook", message);
+        }
     }
 }
 

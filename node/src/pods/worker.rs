@@ -120,7 +120,7 @@ impl Worker {
             orphaned: desired.gone,
             ..Observed::default()
         };
-        let probes = Probes::new(ctx.recorder.clone());
+        let probes = Probes::new(ctx.clone());
         Worker {
             ctx,
             pod: desired.pod,

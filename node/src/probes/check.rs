@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::grpc::GrpcCheck;
 use super::http::HttpCheck;
-use super::{dial, seconds};
+use super::{Target, dial, seconds};
+use crate::exec::{self, ExecError, Execs};
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +36,14 @@ pub struct Check {
 enum Action {
     Http(HttpCheck),
     Tcp { host: String, port: u16 },
+    Grpc(GrpcCheck),
+    Exec { run: Exec, command: Vec<String> },
     Impossible(String),
 }
 
 impl Check {
-    pub fn of(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Self {
-        let action = action(probe, container, pod_ip).unwrap_or_else(Action::Impossible);
+    pub fn of(probe: &Probe, target: &Target) -> Self {
+        let action = action(probe, target).unwrap_or_else(Action::Impossible);
         Self {
             action,
             timeout: seconds(probe.timeout_seconds, 1),
@@ -64,28 +68,72 @@ impl Check {
                 Ok(_) => Outcome::Success,
                 Err(error) => Outcome::Failure(error.to_string()),
             },
+            Action::Grpc(check) => check.run(self.timeout).await,
+            Action::Exec { run, command } => run.check(command, self.timeout).await,
             Action::Impossible(why) => Outcome::Error(why.clone()),
         }
     }
 }
 
-fn action(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Result<Action, String> {
-    let host = |given: &Option<String>| match given.as_deref() {
-        None | Some("") => pod_ip.to_string(),
+/// How commands are run in the container.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    pub execs: Execs,
+    pub target: exec::Target,
+}
+
+impl Exec {
+    /// Success is exit code 0; what the command said is what a failure says.
+    async fn check(&self, command: &[String], within: Duration) -> Outcome {
+        match self.execs.run(&self.target, command.to_vec(), within).await {
+            Ok(done) if done.status == 0 => Outcome::Success,
+            Ok(done) => Outcome::Failure(done.output),
+            Err(error @ ExecError::TimedOut { .. }) => Outcome::Failure(error.to_string()),
+            Err(error) => Outcome::Error(error.to_string()),
+        }
+    }
+}
+
+/// The request of an action, to the host it names or this one.
+pub fn http(get: &HTTPGetAction, container: &Container, own: IpAddr) -> Result<HttpCheck, String> {
+    Ok(HttpCheck::new(
+        get,
+        host(&get.host, own),
+        port(&get.port, container)?,
+    ))
+}
+
+fn host(given: &Option<String>, own: IpAddr) -> String {
+    match given.as_deref() {
+        None | Some("") => own.to_string(),
         Some(host) => host.to_owned(),
-    };
+    }
+}
+
+fn action(probe: &Probe, target: &Target) -> Result<Action, String> {
+    let (container, own) = (&target.container, target.pod_ip);
     if let Some(get) = &probe.http_get {
-        let port = port(&get.port, container)?;
-        return Ok(Action::Http(HttpCheck::new(get, host(&get.host), port)));
+        return http(get, container, own).map(Action::Http);
     }
     if let Some(tcp) = &probe.tcp_socket {
         return Ok(Action::Tcp {
-            host: host(&tcp.host),
+            host: host(&tcp.host, own),
             port: port(&tcp.port, container)?,
         });
     }
-    if probe.exec.is_some() || probe.grpc.is_some() {
-        return Err("this node runs httpGet and tcpSocket probes only".to_owned());
+    if let Some(grpc) = &probe.grpc {
+        return Ok(Action::Grpc(GrpcCheck {
+            host: own.to_string(),
+            port: port(&IntOrString::Int(grpc.port), container)?,
+            service: grpc.service.clone().unwrap_or_default(),
+        }));
+    }
+    if let Some(exec) = &probe.exec {
+        let run = target.exec.clone();
+        return Ok(Action::Exec {
+            run: run.ok_or("the container's runtime runs no commands in it")?,
+            command: exec.command.clone().unwrap_or_default(),
+        });
     }
     Err(format!("missing probe handler for container {}", container.name))
 }

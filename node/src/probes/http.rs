@@ -34,7 +34,7 @@ const BODY_LIMIT: usize = 10 * 1024;
 const REDIRECTS: usize = 10;
 
 /// The minor version is the one of the API this node speaks.
-const AGENT: &str = "kube-probe/1.36";
+pub const AGENT: &str = "kube-probe/1.36";
 
 /// A GET and where it goes.
 #[derive(Clone, Debug)]
@@ -103,6 +103,14 @@ impl HttpCheck {
             }
         }
         Outcome::Failure(format!("Get \"{url}\": stopped after {REDIRECTS} redirects"))
+    }
+
+    /// Sends the request once; whatever the answer, that it came is enough.
+    pub async fn ask(&self, within: Duration) -> Result<(), String> {
+        let answer = self.get(&self.url, Instant::now() + within).await;
+        answer
+            .map(drop)
+            .map_err(|error| format!("Get \"{}\": {error}", self.url))
     }
 
     async fn get(&self, url: &Url, deadline: Instant) -> Result<Answer, String> {

@@ -1,4 +1,4 @@
-//! Startup, liveness and readiness probes of running containers, by HTTP and TCP.
+//! Startup, liveness and readiness probes of running containers, by HTTP, TCP, gRPC and commands.
 //!
 //! One [`Probing`] per running attempt of a container; what it learns goes to a [`ProbeSink`]. Follows
 //! the documentation of probes (Concepts, Pod Lifecycle; API reference, Probe). Knows a container's
@@ -6,6 +6,7 @@
 
 mod check;
 mod dial;
+mod grpc;
 mod http;
 mod tally;
 
@@ -14,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+pub use check::Exec;
 use check::{Check, Outcome};
 use tally::{Tally, Verdict};
 
@@ -105,6 +107,8 @@ pub struct Target {
     /// The Pod's address, or the node's for Pods in the host's network.
     pub pod_ip: IpAddr,
     pub started_at: Timestamp,
+    /// How commands are run in it; `None` where nothing can be.
+    pub exec: Option<Exec>,
     /// What was known of this attempt before the agent was restarted.
     pub before: Option<Health>,
 }
@@ -183,7 +187,7 @@ struct Worker {
 impl Worker {
     fn new(kind: Kind, probe: &Probe, shared: Arc<Shared>) -> Self {
         let period = seconds(probe.period_seconds, 10);
-        let check = Check::of(probe, &shared.target.container, shared.target.pod_ip);
+        let check = Check::of(probe, &shared.target);
         let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
         let mut first = Instant::now() + delay.saturating_sub(age(shared.target.started_at));
         if shared.target.before.is_some() {
@@ -276,6 +280,17 @@ impl Worker {
             .sink
             .event(&self.shared.target.container.name, ProbeEvent { reason, message });
     }
+}
+
+/// Sends the request of a lifecycle hook: an answer, whichever, is success.
+pub async fn ask(
+    get: &HTTPGetAction,
+    container: &Container,
+    own: Option<IpAddr>,
+    within: Duration,
+) -> Result<(), String> {
+    let own = own.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    check::http(get, container, own)?.ask(within).await
 }
 
 /// A number of seconds, or the default where it is absent or makes no sense.

@@ -35,6 +35,7 @@ fn start(container: Value, before: Option<Health>) -> (Probing, mpsc::UnboundedR
         container_id: "id".into(),
         pod_ip: [127, 0, 0, 1].into(),
         started_at: Timestamp::now(),
+        exec: None,
         before,
     };
     (Probing::start(target, heard.clone()), changes, heard)

@@ -62,6 +62,25 @@ pub trait PodTable: Send + Sync + 'static {
     fn log(&self, pod_uid: &str, container: &str, container_id: &str) -> Option<LogFile>;
     /// The running attempt of a container.
     fn target(&self, pod_uid: &str, container: &str) -> Option<Target>;
+    /// Where a Pod's ports are; `None` for a Pod that has no network (yet, or any more).
+    fn network(&self, pod_uid: &str) -> Option<PodNetwork>;
+}
+
+/// The network namespace of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodNetwork {
+    Host,
+    Own(PathBuf),
+}
+
+impl PodNetwork {
+    /// What to enter to be in it, if anything.
+    pub fn namespace(self) -> Option<PathBuf> {
+        match self {
+            PodNetwork::Host => None,
+            PodNetwork::Own(path) => Some(path),
+        }
+    }
 }
 
 /// Where a log is, and whether more of it may come.

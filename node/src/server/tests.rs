@@ -81,6 +81,10 @@ impl PodTable for Table {
     fn target(&self, _: &str, _: &str) -> Option<Target> {
         None
     }
+
+    fn network(&self, _: &str) -> Option<PodNetwork> {
+        None
+    }
 }
 
 struct Cluster {

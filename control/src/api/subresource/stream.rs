@@ -1,4 +1,4 @@
-//! `pods/exec`: the request's connection becomes one with the Pod's node, byte for byte, once both have agreed on a
+//! `pods/exec` and `pods/portforward`: the request's connection becomes one with the Pod's node, byte for byte, once both have agreed on a
 //! protocol. Which one is the client's and the node's business.
 //!
 //! Until the node has agreed no byte of the client's beyond its request goes there, and when it refuses, the client's
@@ -102,23 +102,35 @@ async fn join(client: hyper::upgrade::OnUpgrade, answer: http::Response<Incoming
 /// The path of the kubelet API, with its names for the options.
 fn path(call: &Call, pod: &Value, name: &str, subresource: &str) -> Result<String> {
     let namespace = call.target.namespace.as_deref().unwrap_or_default();
-    let container = node::container(pod, name, call.query.get("container"))?;
-    let mut options: Vec<String> = Vec::new();
-    for (theirs, ours) in [
+    let (place, options) = match subresource {
+        "portforward" => (format!("portForward/{namespace}/{name}"), ports(call)),
+        _ => {
+            let container = node::container(pod, name, call.query.get("container"))?;
+            (
+                format!("{subresource}/{namespace}/{name}/{container}"),
+                command(call),
+            )
+        }
+    };
+    Ok(format!("/{place}?{}", options.join("&")))
+}
+
+fn ports(call: &Call) -> Vec<String> {
+    let given = call.query.all("ports");
+    given.map(|ports| format!("port={}", escape(ports))).collect()
+}
+
+fn command(call: &Call) -> Vec<String> {
+    let streams = [
         ("stdin", "input"),
         ("stdout", "output"),
         ("stderr", "error"),
         ("tty", "tty"),
-    ] {
-        options.extend(call.query.flag(theirs).then(|| format!("{ours}=1")));
-    }
-    options.extend(
-        call.query
-            .all("command")
-            .map(|word| format!("command={}", escape(word))),
-    );
-    Ok(format!(
-        "/{subresource}/{namespace}/{name}/{container}?{}",
-        options.join("&")
-    ))
+    ];
+    let wanted = streams.iter().filter(|(theirs, _)| call.query.flag(theirs));
+    let wanted = wanted.map(|(_, ours)| format!("{ours}=1"));
+    let words = call.query.all("command");
+    wanted
+        .chain(words.map(|word| format!("command={}", escape(word))))
+        .collect()
 }

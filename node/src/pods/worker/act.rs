@@ -12,7 +12,7 @@ use crate::pods::plan::Action;
 use crate::pods::record::Record;
 use crate::pods::sandbox;
 use crate::pods::start::{self, Job};
-use crate::pods::tasks;
+use crate::pods::tasks::{self, Stopping};
 use crate::pods::view::PodView;
 
 impl Worker {
@@ -82,7 +82,8 @@ impl Worker {
             return;
         };
         let Some(record) = seen.last.clone() else { return };
-        if seen.busy == Busy::Idle {
+        let is_first = seen.busy == Busy::Idle;
+        if is_first {
             self.ctx
                 .recorder
                 .container(pod, container, Normal, "Killing", message);
@@ -91,8 +92,15 @@ impl Worker {
         let until = Timestamp::now().checked_add(grace).unwrap_or(Timestamp::MAX);
         seen.busy = Busy::Killing { until };
         let grace = Duration::try_from(grace).unwrap_or_default();
+        let stopping = Stopping {
+            ctx: self.ctx.clone(),
+            pod: self.pod.clone(),
+            record,
+            ip: self.seen.ips.first().copied(),
+            hook_is_due: is_first && !grace.is_zero(),
+        };
         let stop = self.under_way.spawn(async move {
-            tasks::stop(record, grace).await;
+            tasks::stop(stopping, grace).await;
             Outcome::Stopped
         });
         if let Some(slower) = self.stops.insert(container.to_owned(), stop) {

@@ -4,9 +4,15 @@
 //! `websocket` or `spdy`) → the process's (`session`). Refuses to know how a process runs in a container.
 
 mod client;
+mod dial;
+mod forward;
+mod forward_channels;
+mod remote_spdy;
 mod request;
 mod session;
+mod spdy;
 mod status;
+mod tunnel;
 mod upgrade;
 mod websocket;
 
@@ -19,13 +25,16 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::PodTable;
 use super::routes::Refusal;
 use crate::exec::{Command, Execs, Target};
-use client::{Input, Output};
+use client::{Input, Output, Wire};
+use forward::Destination;
 use request::StreamOptions;
-use upgrade::Agreed;
+use upgrade::{Agreed, Transport};
 
 /// What streaming needs of the agent.
 #[derive(Clone)]
@@ -40,6 +49,10 @@ pub fn router(table: Arc<dyn PodTable>, execs: Execs) -> Router {
     let exec_path = "/exec/{namespace}/{pod}/{container}";
     Router::new()
         .route(exec_path, get(exec).post(exec))
+        .route(
+            "/portForward/{namespace}/{pod}",
+            get(port_forward).post(port_forward),
+        )
         .with_state(Streaming { table, execs })
 }
 
@@ -71,14 +84,70 @@ async fn exec(
     })
 }
 
+async fn port_forward(
+    State(streaming): State<Streaming>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(pairs): Pairs,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let pod = streaming.pod(&namespace, &name)?;
+    let network = streaming
+        .table
+        .network(pod.metadata.uid.as_deref().unwrap_or_default());
+    let Some(network) = network else {
+        return Err((StatusCode::NOT_FOUND, format!("pod {name:?} does not run")));
+    };
+    let to = Destination {
+        pod: name,
+        namespace: network.namespace(),
+    };
+    let Agreed { response, transport } = upgrade::port_forward(request.headers())?;
+    let ports = match transport {
+        Transport::Channels(_) => request::ports(&pairs)?,
+        Transport::Tunnel | Transport::Spdy => Vec::new(),
+    };
+    let upgrading = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrading.await {
+            Ok(connection) => forward_over(TokioIo::new(connection), transport, ports, to).await,
+            Err(error) => tracing::debug!(%error, "a client went away before its streams were open"),
+        }
+    });
+    Ok(response)
+}
+
+async fn forward_over(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    transport: Transport,
+    ports: Vec<u16>,
+    to: Destination,
+) {
+    match transport {
+        Transport::Spdy => forward::run(connection, to).await,
+        Transport::Tunnel => {
+            let (inside, carrying) = tunnel::open(websocket::accept(connection).await);
+            tokio::select! {
+                () = forward::run(inside, to) => {}
+                () = carrying => {}
+            }
+        }
+        Transport::Channels(_) => {
+            forward_channels::run(websocket::accept(connection).await, ports, to).await;
+        }
+    }
+}
+
 impl Streaming {
+    fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
+        let missing = || format!("pod {name:?} does not exist in namespace {namespace:?}");
+        let found = self.table.pod(namespace, name);
+        found.ok_or_else(|| (StatusCode::NOT_FOUND, missing()))
+    }
+
     /// The running container meant.
     fn target(&self, namespace: &str, name: &str, container: &str) -> Result<Target, Refusal> {
         let missing = |text: String| (StatusCode::NOT_FOUND, text);
-        let pod = self
-            .table
-            .pod(namespace, name)
-            .ok_or_else(|| missing(format!("pod {name:?} does not exist in namespace {namespace:?}")))?;
+        let pod = self.pod(namespace, name)?;
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.table
             .target(uid, container)
@@ -92,17 +161,29 @@ fn open<F: Future<Output = ()> + Send>(
     options: StreamOptions,
     serve: impl FnOnce(Input, Output) -> F + Send + 'static,
 ) -> Result<Response, Refusal> {
-    let Agreed { response, protocol } = upgrade::remote_command(request.headers())?;
+    let Agreed { response, transport } = upgrade::remote_command(request.headers())?;
     let upgrading = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrading.await {
             Ok(connection) => {
                 let (input, output, wire) = client::pair(&options);
-                let carrying = websocket::carry(TokioIo::new(connection), protocol, wire, &options);
+                let carrying = carry(TokioIo::new(connection), transport, wire, &options);
                 tokio::join!(serve(input, output), carrying);
             }
             Err(error) => tracing::debug!(%error, "a client went away before its streams were open"),
         }
     });
     Ok(response)
+}
+
+async fn carry(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    transport: Transport,
+    wire: Wire,
+    options: &StreamOptions,
+) {
+    match transport {
+        Transport::Channels(protocol) => websocket::carry(connection, protocol, wire, options).await,
+        Transport::Spdy | Transport::Tunnel => remote_spdy::carry(connection, wire, options).await,
+    }
 }

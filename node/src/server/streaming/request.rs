@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 
+use super::forward_channels::PORTS;
 use crate::server::routes::Refusal;
 
 /// Which streams are wanted, and the command of an exec.
@@ -48,6 +49,25 @@ impl StreamOptions {
     }
 }
 
+/// The ports of a port forwarding over plain channels: `port`, repeated or separated by commas.
+pub fn ports(pairs: &[(String, String)]) -> Result<Vec<u16>, Refusal> {
+    let bad = |text: String| (StatusCode::BAD_REQUEST, text);
+    let given = pairs.iter().filter(|(key, _)| key == "port");
+    let ports = given
+        .flat_map(|(_, value)| value.split(','))
+        .map(|text| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or(text));
+    let ports: Vec<u16> = ports
+        .collect::<Result<_, _>>()
+        .map_err(|text| bad(format!("unable to parse {text:?} as a port")))?;
+    match ports.len() {
+        0 => Err(bad("query parameter \"port\" is required".to_owned())),
+        1..=PORTS => Ok(ports),
+        many => Err(bad(format!(
+            "{many} ports are more than a request may forward ({PORTS})"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +90,20 @@ mod tests {
         assert_eq!(parse("command=ls").unwrap_err().0, StatusCode::BAD_REQUEST);
         let long = format!("output=1&command={}", "x".repeat(COMMAND_LIMIT + 1));
         assert_eq!(parse(&long).unwrap_err().0, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn ports_are_listed_or_repeated() {
+        let ask = |values: &[&str]| {
+            let pairs: Vec<_> = values
+                .iter()
+                .map(|v| ("port".to_owned(), (*v).to_owned()))
+                .collect();
+            ports(&pairs).map_err(|(code, _)| code.as_u16())
+        };
+        assert_eq!(ask(&["80", "81,82"]), Ok(vec![80, 81, 82]));
+        for bad in [&[] as &[&str], &["0"], &["70000"], &["x"], &["1,"]] {
+            assert_eq!(ask(bad), Err(400), "{bad:?}");
+        }
     }
 }

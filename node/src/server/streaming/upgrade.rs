@@ -11,10 +11,29 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::server::routes::Refusal;
 
 /// The protocols of exec and attach, best first.
-const REMOTE_COMMAND: [(&str, Protocol); 2] = [
-    ("v5.channel.k8s.io", Protocol::V5),
-    ("v4.channel.k8s.io", Protocol::V4),
+const REMOTE_COMMAND: [(&str, Transport); 2] = [
+    ("v5.channel.k8s.io", Transport::Channels(Protocol::V5)),
+    ("v4.channel.k8s.io", Transport::Channels(Protocol::V4)),
 ];
+const PORT_FORWARD: [(&str, Transport); 2] = [
+    ("SPDY/3.1+portforward.k8s.io", Transport::Tunnel),
+    ("v4.channel.k8s.io", Transport::Channels(Protocol::V4)),
+];
+const REMOTE_COMMAND_SPDY: [(&str, Transport); 1] = [("v4.channel.k8s.io", Transport::Spdy)];
+const PORT_FORWARD_SPDY: [(&str, Transport); 1] = [("portforward.k8s.io", Transport::Spdy)];
+
+const SPDY: &str = "SPDY/3.1";
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+
+/// What carries the streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Channels of a WebSocket.
+    Channels(Protocol),
+    /// SPDY inside a WebSocket.
+    Tunnel,
+    Spdy,
+}
 
 /// How the streams of exec and attach share a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +47,49 @@ pub enum Protocol {
 #[derive(Debug)]
 pub struct Agreed {
     pub response: Response<Body>,
-    pub protocol: Protocol,
+    pub transport: Transport,
 }
 
 /// Agrees on a protocol for exec or attach.
 pub fn remote_command(headers: &HeaderMap) -> Result<Agreed, Refusal> {
+    agree(headers, &REMOTE_COMMAND, &REMOTE_COMMAND_SPDY)
+}
+
+/// Agrees on a protocol for port forwarding.
+pub fn port_forward(headers: &HeaderMap) -> Result<Agreed, Refusal> {
+    agree(headers, &PORT_FORWARD, &PORT_FORWARD_SPDY)
+}
+
+type Known<'a> = &'a [(&'static str, Transport)];
+
+fn agree(headers: &HeaderMap, websocket: Known<'_>, spdy: Known<'_>) -> Result<Agreed, Refusal> {
+    if words(headers, UPGRADE).any(|word| word.eq_ignore_ascii_case(SPDY)) {
+        let (name, transport) = choose(headers, STREAM_PROTOCOL, spdy)?;
+        let response = answer(SPDY, (STREAM_PROTOCOL, name));
+        return Ok(Agreed { response, transport });
+    }
     let key = websocket_key(headers)?;
-    let offered: Vec<&str> = words(headers, SEC_WEBSOCKET_PROTOCOL).collect();
-    let known = REMOTE_COMMAND.iter().find(|(name, _)| offered.contains(name));
-    let Some((name, protocol)) = known else {
-        let names: Vec<&str> = REMOTE_COMMAND.iter().map(|(name, _)| *name).collect();
+    let (name, transport) = choose(headers, SEC_WEBSOCKET_PROTOCOL, websocket)?;
+    let mut response = answer("websocket", (SEC_WEBSOCKET_PROTOCOL, name));
+    // Base64 is visible ASCII.
+    if let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) {
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(Agreed { response, transport })
+}
+
+/// The best of what is known here that the client has offered.
+fn choose(
+    headers: &HeaderMap,
+    offer: HeaderName,
+    known: Known<'_>,
+) -> Result<(&'static str, Transport), Refusal> {
+    let offered: Vec<&str> = words(headers, offer).collect();
+    let found = known.iter().find(|(name, _)| offered.contains(name)).copied();
+    found.ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         let text = format!("unable to upgrade: none of {offered:?} is known here; offer one of {names:?}");
-        return Err((StatusCode::FORBIDDEN, text));
-    };
-    Ok(Agreed {
-        response: websocket_answer(&key, name),
-        protocol: *protocol,
+        (StatusCode::FORBIDDEN, text)
     })
 }
 
@@ -73,17 +119,13 @@ fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-fn websocket_answer(key: &str, protocol: &'static str) -> Response<Body> {
+fn answer(protocol: &'static str, chosen: (HeaderName, &'static str)) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    // Base64 is visible ASCII.
-    if let Ok(accept) = HeaderValue::try_from(derive_accept_key(key.as_bytes())) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
+    headers.insert(UPGRADE, HeaderValue::from_static(protocol));
+    headers.insert(chosen.0, HeaderValue::from_static(chosen.1));
     response
 }
 
@@ -106,15 +148,23 @@ mod tests {
     #[test]
     fn the_best_common_protocol_is_taken() {
         let agreed = remote_command(&headers("v4.channel.k8s.io, v5.channel.k8s.io")).unwrap();
-        assert_eq!(agreed.protocol, Protocol::V5);
+        assert_eq!(agreed.transport, Transport::Channels(Protocol::V5));
         let answer = agreed.response.headers();
         assert_eq!(answer[SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io");
         // The example of RFC 6455, section 1.3.
         assert_eq!(answer[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(
-            remote_command(&headers("v4.channel.k8s.io")).unwrap().protocol,
-            Protocol::V4
-        );
+        let older = remote_command(&headers("v4.channel.k8s.io")).unwrap();
+        assert_eq!(older.transport, Transport::Channels(Protocol::V4));
+        let tunnel = port_forward(&headers("SPDY/3.1+portforward.k8s.io")).unwrap();
+        assert_eq!(tunnel.transport, Transport::Tunnel);
+        let mut spdy = HeaderMap::new();
+        spdy.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        spdy.append(STREAM_PROTOCOL, HeaderValue::from_static("v5.channel.k8s.io"));
+        spdy.append(STREAM_PROTOCOL, HeaderValue::from_static("v4.channel.k8s.io"));
+        let agreed = remote_command(&spdy).unwrap();
+        assert_eq!(agreed.transport, Transport::Spdy);
+        assert_eq!(agreed.response.headers()[STREAM_PROTOCOL], "v4.channel.k8s.io");
+        assert!(port_forward(&spdy).is_err());
     }
 
     #[test]

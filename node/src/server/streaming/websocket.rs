@@ -45,6 +45,14 @@ enum Fault {
     Unread,
 }
 
+/// A WebSocket whose handshake is done, with limits.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(connection: S) -> WebSocketStream<S> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_LIMIT))
+        .max_frame_size(Some(MESSAGE_LIMIT));
+    WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
+}
+
 /// Carries streams until everything was said, or the client is gone.
 pub async fn carry(
     connection: impl AsyncRead + AsyncWrite + Unpin,
@@ -62,11 +70,7 @@ async fn carry_within(
     wire: Wire,
     options: &StreamOptions,
 ) {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_LIMIT))
-        .max_frame_size(Some(MESSAGE_LIMIT));
-    let socket = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
-    let (mut sink, mut stream) = socket.split();
+    let (mut sink, mut stream) = accept(connection).await.split();
     let Wire {
         stdin,
         sizes,
