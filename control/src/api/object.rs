@@ -6,9 +6,8 @@
 use crate::kinds::Kind;
 use crate::store::{KeyValue, Revision};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -126,19 +125,20 @@ fn string_map(value: &Value) -> BTreeMap<String, String> {
 
 /// The bytes to store: kind, version and metadata first, no resource version.
 pub fn encode(object: &Value) -> Bytes {
-    let mut out = String::with_capacity(512);
-    out.push('{');
+    let mut out = Vec::with_capacity(1024);
+    out.push(b'{');
     let members = object.as_object().into_iter().flatten();
-    let (head, tail): (Vec<_>, Vec<_>) = members.partition(|(k, _)| rank(k) < LAST);
-    let mut head = head;
+    let (mut head, tail): (Vec<_>, Vec<_>) = members.partition(|(k, _)| rank(k) < LAST);
     head.sort_by_key(|(k, _)| rank(k));
-    for (key, value) in head.into_iter().chain(tail) {
-        if out.len() > 1 {
-            out.push(',');
+    for (i, (key, value)) in head.into_iter().chain(tail).enumerate() {
+        separate(&mut out, i);
+        write_key(&mut out, key);
+        match (key.as_str(), value) {
+            ("metadata", Value::Object(map)) => write_metadata(&mut out, map),
+            (_, value) => write(&mut out, value),
         }
-        write_member(&mut out, key, value);
     }
-    out.push('}');
+    out.push(b'}');
     out.into()
 }
 
@@ -151,17 +151,38 @@ fn rank(key: &str) -> usize {
         .unwrap_or(LAST)
 }
 
-fn write_member(out: &mut String, key: &str, value: &Value) {
-    let mut metadata = value.clone();
-    let value = match (key, metadata.as_object_mut()) {
-        ("metadata", Some(map)) => {
-            map.remove("resourceVersion");
-            &metadata
-        }
-        _ => value,
-    };
-    // Writing JSON text into a String cannot fail.
-    let _ = write!(out, "{}:{value}", Value::from(key));
+fn write_metadata(out: &mut Vec<u8>, map: &Map<String, Value>) {
+    let members = map.iter().filter(|(key, _)| *key != "resourceVersion");
+    out.push(b'{');
+    for (i, (key, value)) in members.enumerate() {
+        separate(out, i);
+        write_key(out, key);
+        write(out, value);
+    }
+    out.push(b'}');
+}
+
+fn separate(out: &mut Vec<u8>, member: usize) {
+    if member > 0 {
+        out.push(b',');
+    }
+}
+
+fn write_key(out: &mut Vec<u8>, key: &str) {
+    write(out, &key);
+    out.push(b':');
+}
+
+fn write(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    // JSON values have string keys only and a Vec takes all bytes: nothing can fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// Any JSON value as bytes; faster than its text by `Display`.
+pub fn bytes(value: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    write(&mut out, value);
+    out.into()
 }
 
 #[cfg(test)]

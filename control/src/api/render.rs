@@ -2,7 +2,7 @@
 //!
 //! Stored bytes go out as they are wherever the kind is served as it is stored.
 use super::negotiate::{Accepted, Format, Shape};
-use super::object::Object;
+use super::object::{self, Object};
 use super::query::Query;
 use super::status::{ApiError, Result};
 use crate::kinds::Kind;
@@ -56,7 +56,7 @@ pub fn value(kind: &Kind, object: &Object) -> Result<Value> {
 pub fn bytes(kind: &Kind, object: &Object) -> Result<Bytes> {
     match kind.stored_as_served() {
         true => Ok(object.json.clone()),
-        false => Ok(value(kind, object)?.to_string().into()),
+        false => Ok(object::bytes(&value(kind, object)?)),
     }
 }
 
@@ -149,7 +149,7 @@ pub fn table(kind: &Kind, metadata: &Value, rows: Vec<Value>, headers: bool) -> 
 /// Any value, in the format that was asked for.
 pub fn respond(format: Format, code: StatusCode, value: &Value) -> Result<Response> {
     match format {
-        Format::Json => Ok(json_response(code, Body::from(value.to_string()))),
+        Format::Json => Ok(json_response(code, Body::from(object::bytes(value)))),
         Format::Yaml => {
             let text = serde_yaml::to_string(value).map_err(ApiError::internal)?;
             let content = [(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))];

@@ -173,9 +173,11 @@ fn http(h2: bool) -> auto::Builder<TokioExecutor> {
     if h2 { http.http2_only() } else { http.http1_only() }
 }
 
-/// Fields that an in-process client sets are owned under the last part of its user's name (`kube-scheduler`).
+/// Fields that an in-process client sets are owned under the last part of its user's name (`kube-scheduler`), those of a
+/// node's agent under `kubelet`.
 fn agent(identity: &Identity) -> Option<HeaderValue> {
     let program = match identity.user.rsplit(':').next().unwrap_or_default() {
+        _ if identity.node().is_some() => "kubelet",
         "admin" => "amphipod",
         program => program,
     };

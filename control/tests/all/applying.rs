@@ -209,3 +209,97 @@ async fn replicas_change_hands_by_the_scale() {
         2
     );
 }
+
+fn definition() -> Value {
+    let member = json!({"type": "object", "required": ["name"],
+        "properties": {"name": {"type": "string"}, "size": {"type": "integer"}}});
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "members": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": member},
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "steps": {"type": "array", "items": {"type": "string"}}}},
+        "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "teams.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "teams", "singular": "team", "kind": "Team", "listKind": "TeamList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": schema}}]}})
+}
+
+#[tokio::test]
+async fn custom_resources_are_applied_by_their_schema() {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::runtime::wait::{await_condition, conditions};
+    let plane = Plane::start().await;
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let (code, made) = plane.call(Method::POST, definitions, definition()).await;
+    assert_eq!(code, 201, "{made}");
+    let api: kube::Api<CustomResourceDefinition> = kube::Api::all(plane.client());
+    await_condition(api, "teams.example.com", conditions::is_crd_established())
+        .await
+        .unwrap();
+
+    let path = "/apis/example.com/v1/namespaces/default/teams/t";
+    let apply = async |who: &str, spec: Value| {
+        let body =
+            json!({"apiVersion": "example.com/v1", "kind": "Team", "metadata": {"name": "t"}, "spec": spec});
+        let query = format!("{path}?fieldManager={who}");
+        plane
+            .send(
+                Method::PATCH,
+                &query,
+                "application/apply-patch+yaml",
+                body.to_string(),
+            )
+            .await
+    };
+    let (code, one) = apply(
+        "one",
+        json!({"members": [{"name": "a", "size": 1}], "tags": ["x"], "steps": ["s"]}),
+    )
+    .await;
+    assert_eq!(code, 201, "{one}");
+    let (_, two) = apply(
+        "two",
+        json!({"members": [{"name": "b", "size": 2}], "tags": ["y"]}),
+    )
+    .await;
+    assert_eq!(
+        two["spec"]["members"],
+        json!([{"name": "a", "size": 1}, {"name": "b", "size": 2}])
+    );
+    assert_eq!(two["spec"]["tags"], json!(["x", "y"]));
+    let (code, refused) = apply("two", json!({"steps": ["t"]})).await;
+    assert_eq!(
+        (code.as_u16(), &refused["details"]["causes"][0]["field"]),
+        (409, &json!(".spec.steps"))
+    );
+    let (_, less) = apply("one", json!({"steps": ["s"]})).await;
+    assert_eq!(
+        less["spec"],
+        json!({"members": [{"name": "b", "size": 2}], "steps": ["s"], "tags": ["y"]})
+    );
+    let (code, unknown) = apply("one", json!({"nope": 1})).await;
+    assert_eq!(code, 400, "{unknown}");
+
+    let status = json!({"status": {"ready": true}, "spec": {"tags": ["z"]}}).to_string();
+    let query = format!("{path}/status?fieldManager=three");
+    let (_, after) = plane
+        .send(Method::PATCH, &query, "application/merge-patch+json", status)
+        .await;
+    let entries = after["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mine = entries
+        .iter()
+        .find(|e| e["manager"] == "three")
+        .cloned()
+        .unwrap_or_default();
+    assert_eq!(
+        mine["fieldsV1"],
+        json!({"f:status": {".": {}, "f:ready": {}}}),
+        "{after}"
+    );
+}

@@ -21,6 +21,12 @@ impl Comparison {
         taken
     }
 
+    pub fn into_taken(self) -> Set {
+        let mut taken = self.modified;
+        taken.add(self.added);
+        taken
+    }
+
     pub fn is_same(&self) -> bool {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }

@@ -57,6 +57,7 @@ impl Filter {
             ("apps", "deployments", "status") => Filter::Without(&[&["spec"], &["metadata", "labels"]]),
             ("", "namespaces", "" | "finalize") => STATUS,
             ("admissionregistration.k8s.io", _, "status") => SPEC_AND_METADATA,
+            (_, _, "status") if kind.custom.is_some() => SPEC_AND_METADATA,
             (_, plural, "status") if METADATA_KEPT.contains(&plural) => SPEC_AND_METADATA,
             (_, _, "status") => SPEC,
             (_, _, "") if kind.subresource("status").is_some() => STATUS,

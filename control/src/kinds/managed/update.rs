@@ -52,8 +52,14 @@ pub fn update(kind: &Kind, writer: Writer<'_>, old: Option<&Value>, new: &mut Va
 /// Adds what changed to the manager's fields, and takes it from all others.
 fn own(managers: &mut Managers, manager: Manager, states: &States<'_>, changes: Comparison, now: &str) {
     let version = manager.version.clone();
-    let mut gained = changes.taken();
-    states.yield_to(managers, None, changes);
+    let mut gained = match managers.is_empty() {
+        true => changes.into_taken(),
+        false => {
+            let gained = changes.taken();
+            states.yield_to(managers, None, changes);
+            gained
+        }
+    };
     strip(&mut gained);
     if gained.is_empty() {
         return;
