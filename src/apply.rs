@@ -1,18 +1,16 @@
-//! Applies manifests as `kubectl apply` would find them later: creates what is absent, merges what is there, and leaves
-//! `kubectl.kubernetes.io/last-applied-configuration` behind so that both tools can take turns.
+//! Applies manifests by server-side apply (KEP-555) as the manager `amphipod-up`: what left a manifest leaves its object,
+//! and fields that others own stay theirs.
 
-use anyhow::{Context, Result, anyhow};
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use anyhow::{Context, Result, anyhow, bail};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{ApiCapabilities, Scope, oneshot};
 use kube::{Client, ResourceExt};
-use serde_json::{Map, Value, json};
 
 use crate::manifest::Document;
+use crate::progress::words;
 
-/// The annotation of client-side apply; see kubernetes.io, "Declarative Management of Kubernetes Objects".
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
+/// The field manager that owns what manifests say.
 const MANAGER: &str = "amphipod-up";
 
 /// An object as the server has it after the apply.
@@ -58,8 +56,9 @@ async fn kind_of(client: &Client, gvk: &GroupVersionKind) -> Result<(ApiResource
     oneshot::pinned_kind(client, gvk).await.map_err(|why| {
         let version = gvk.api_version();
         anyhow!(
-            "no matches for kind {:?} in version {version:?}: this cluster does not serve it ({why})",
-            gvk.kind
+            "no matches for kind {:?} in version {version:?}: this cluster does not serve it ({})",
+            gvk.kind,
+            words(&why)
         )
     })
 }
@@ -94,73 +93,20 @@ pub async fn apply(
 }
 
 async fn put(api: &Api<DynamicObject>, wanted: &DynamicObject) -> Result<(DynamicObject, Done)> {
-    let wanted_value = serde_json::to_value(wanted)?;
-    let mut marked = wanted.clone();
-    marked
-        .annotations_mut()
-        .insert(LAST_APPLIED.into(), serde_json::to_string(&wanted_value)?);
-    let current = match &wanted.metadata.name {
-        Some(name) => api.get_opt(name).await?,
-        None => None,
+    let Some(name) = &wanted.metadata.name else {
+        bail!("it has no metadata.name (a generated one cannot be applied again)")
     };
-    let Some(current) = current else {
-        let params = PostParams {
-            field_manager: Some(MANAGER.into()),
-            ..PostParams::default()
-        };
-        return Ok((api.create(&params, &marked).await?, Done::Created));
-    };
-    let before = current
-        .annotations()
-        .get(LAST_APPLIED)
-        .and_then(|text| serde_json::from_str(text).ok());
-    let patch = merge_patch(before.as_ref(), &serde_json::to_value(&marked)?);
+    let before = api.get_opt(name).await?;
+    // The manifest wins over what was changed by hand in the fields that it names, as with `kubectl apply`.
     let params = PatchParams {
-        field_manager: Some(MANAGER.into()),
-        ..PatchParams::default()
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply(MANAGER).force()
     };
-    let after = api
-        .patch(&current.name_any(), &params, &Patch::Merge(&patch))
-        .await?;
-    let done = if after.resource_version() == current.resource_version() {
-        Done::Unchanged
-    } else {
-        Done::Configured
+    let after = api.patch(name, &params, &Patch::Apply(wanted)).await?;
+    let done = match before {
+        None => Done::Created,
+        Some(before) if before.resource_version() == after.resource_version() => Done::Unchanged,
+        Some(_) => Done::Configured,
     };
     Ok((after, done))
-}
-
-/// A JSON merge patch (RFC 7396) that sets all of `wanted` and removes what was in `before` and is no longer.
-fn merge_patch(before: Option<&Value>, wanted: &Value) -> Value {
-    let Value::Object(wanted_fields) = wanted else {
-        return wanted.clone();
-    };
-    let mut patch = Map::new();
-    for (name, value) in wanted_fields {
-        let was = before.and_then(|before| before.get(name));
-        patch.insert(name.clone(), merge_patch(was, value));
-    }
-    for name in before.and_then(Value::as_object).into_iter().flat_map(Map::keys) {
-        if !wanted_fields.contains_key(name) {
-            patch.insert(name.clone(), json!(null));
-        }
-    }
-    Value::Object(patch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_left_the_manifest_leaves_the_object() {
-        let before = json!({"spec": {"replicas": 2, "paused": true, "list": [1, 2]}, "data": {"a": "1"}});
-        let wanted = json!({"spec": {"replicas": 3, "list": [1]}});
-        let patch = merge_patch(Some(&before), &wanted);
-        assert_eq!(
-            patch,
-            json!({"spec": {"replicas": 3, "paused": null, "list": [1]}, "data": null})
-        );
-        assert_eq!(merge_patch(None, &wanted), wanted);
-    }
 }

@@ -83,7 +83,7 @@ pub struct UpArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
     /// Name of this machine's Node [default: the host name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<String>,
     /// On a clean stop, end the Pods and remove everything the cluster made on this host, its data directory included.
     #[arg(long)]
@@ -123,7 +123,7 @@ pub struct NodeArgs {
     )]
     pub data_dir: PathBuf,
     /// Name of this machine's Node: the one the certificate was made for [default: the host name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<String>,
     /// Address that other nodes and the API server reach this node by [default: that of the default route]
     #[arg(long, value_name = "ADDR")]
@@ -145,11 +145,27 @@ pub struct KubeconfigArgs {
     #[arg(long, env = "AMPHIPOD_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Make it for this node instead of the administrator.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub node: Option<String>,
     /// URL of the API server to write into it [default: https://127.0.0.1 and the cluster's port]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
+}
+
+/// A Node's name is a DNS subdomain (RFC 1123), as all names of objects without a narrower rule.
+fn node_name(text: &str) -> Result<String, String> {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let label = |label: &str| {
+        label.starts_with(edge) && label.ends_with(edge) && label.chars().all(|c| edge(c) || c == '-')
+    };
+    match text.len() <= 253 && text.split('.').all(label) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "a node's name is a lowercase RFC 1123 subdomain: lower case letters, digits, '-' and '.', \
+                      beginning and ending with a letter or digit, 253 characters at most"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Logs go to standard error; standard output is for what the user asked for.

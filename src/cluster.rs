@@ -21,6 +21,9 @@ pub const DEFAULT_REGISTRY: &str = "127.0.0.1:5050";
 pub const DEFAULT_POD_CIDR: &str = "10.42.0.0/16";
 pub const DEFAULT_SERVICE_CIDR: &str = "10.43.0.0/16";
 
+/// A range of Services has 8 addresses at least, as upstream demands.
+const MIN_SERVICE_BITS: u8 = 3;
+
 /// What a cluster is and listens on; kept in `DATA/cluster.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,15 +106,18 @@ impl DataDir {
         read_cluster(&self.path)
     }
 
-    /// The directory's cluster with what the command line asks for, recorded.
+    /// The directory's cluster with what the command line asks for.
     pub fn settle(&self, args: &ClusterArgs, node_name: Option<&str>) -> Result<Cluster> {
-        let before = self.cluster()?;
-        let cluster = settle(before.as_ref(), args, node_name)?;
-        if before.as_ref() != Some(&cluster) {
-            let text = serde_json::to_vec_pretty(&cluster).context("writing down the cluster's settings")?;
-            replace_file(&self.path.join("cluster.json"), &text)?;
+        settle(self.cluster()?.as_ref(), args, node_name)
+    }
+
+    /// Writes down what the cluster is: once its addresses are taken, before anything on the host carries its name.
+    pub fn record(&self, cluster: &Cluster) -> Result<()> {
+        if self.cluster()?.as_ref() == Some(cluster) {
+            return Ok(());
         }
-        Ok(cluster)
+        let text = serde_json::to_vec_pretty(cluster).context("writing down the cluster's settings")?;
+        replace_file(&self.path.join("cluster.json"), &text)
     }
 }
 
@@ -269,6 +275,12 @@ fn check_fixed(before: Option<&Cluster>, now: &Cluster) -> Result<()> {
             now.service_cidr
         );
     }
+    if now.service_cidr.max_prefix_len() - now.service_cidr.prefix_len() < MIN_SERVICE_BITS {
+        bail!(
+            "--service-cidr {} is too small: Services need 8 addresses at least",
+            now.service_cidr
+        );
+    }
     let Some(before) = before else { return Ok(()) };
     for (flag, was, is) in [
         ("--pod-cidr", before.pod_cidr, now.pod_cidr),
@@ -325,6 +337,7 @@ mod tests {
                 Some("n"),
             )
             .unwrap();
+        data.record(&first).unwrap();
         let second = data.settle(&args(), None).unwrap();
         assert_eq!(first, second);
         assert_eq!(second.local_server(), "https://127.0.0.1:7443");
@@ -334,7 +347,8 @@ mod tests {
     fn cidrs_of_a_living_cluster_do_not_change() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        data.settle(&args(), Some("n")).unwrap();
+        let first = data.settle(&args(), Some("n")).unwrap();
+        data.record(&first).unwrap();
         let why = data
             .settle(
                 &ClusterArgs {
@@ -355,6 +369,25 @@ mod tests {
                 .to_string()
                 .contains("overlap")
         );
+    }
+
+    #[test]
+    fn a_start_that_failed_fixes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let ranges = |pods: &str, services: &str| ClusterArgs {
+            pod_cidr: pods.parse().ok(),
+            service_cidr: services.parse().ok(),
+            ..args()
+        };
+        data.settle(&ranges("10.9.0.0/16", "10.8.0.0/16"), Some("n"))
+            .unwrap();
+        data.settle(&ranges("10.7.0.0/16", "10.6.0.0/16"), Some("n"))
+            .unwrap();
+        let why = data
+            .settle(&ranges("10.7.0.0/16", "10.6.0.0/30"), Some("n"))
+            .unwrap_err();
+        assert!(why.to_string().contains("too small"), "{why}");
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub async fn run(command: Command) -> Result<()> {
     }
 }
 
+/// Said before anything is made, instead of failing half-way.
+pub fn need_root(command: &str) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("`{command}` makes namespaces, mounts, cgroups and network links: it must run as root");
+    }
+    Ok(())
+}
+
 /// Starts the control plane of a cluster and writes the kubeconfigs that lead to it.
 pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs) -> Result<ControlPlane> {
     let options = ControlOptions {
@@ -68,6 +76,7 @@ pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs
     let control = ControlPlane::start(options)
         .await
         .context("starting the control plane")?;
+    data.record(cluster)?;
     let admin = kubeconfig::admin(control.pki(), &cluster.local_server())?;
     cluster::replace_file(&data.path.join("kubeconfig"), admin.as_bytes())?;
     if let Some(file) = &args.kubeconfig {
@@ -97,9 +106,11 @@ async fn control(args: &ControlArgs) -> Result<()> {
 }
 
 async fn node(args: &NodeArgs) -> Result<()> {
+    need_root("amphipod node")?;
     let stop = signals::on_interrupt()?;
     let data = DataDir::open(&args.data_dir)?;
     let cluster = data.settle(&joining(args), args.node_name.as_deref())?;
+    data.record(&cluster)?;
     let (client, tls) = kubeconfig::node_client(&args.kubeconfig, &args.server).await?;
     let common = node_options(&data, &cluster, &args.registry, client, tls)?;
     let options = NodeOptions {
@@ -161,6 +172,7 @@ fn own_shim(word: &str) -> Result<Vec<OsString>> {
 }
 
 async fn down(args: &DownArgs) -> Result<()> {
+    need_root("amphipod down")?;
     if !args.data_dir.exists() {
         bail!(
             "there is no data directory {}; give the cluster's --data-dir",

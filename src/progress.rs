@@ -109,11 +109,18 @@ impl Task {
 pub fn complain(why: &anyhow::Error) {
     let mut stderr = std::io::stderr();
     // Where standard error is closed there is nobody left to tell.
-    let _ = writeln!(
-        stderr,
-        "amphipod: {}",
-        explain(why.chain().map(ToString::to_string))
-    );
+    let _ = writeln!(stderr, "amphipod: {}", explain(why.chain().map(words)));
+}
+
+/// An error's own words; of an API server's refusal the message of its `Status`, which says all.
+pub fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
+        return status.message.clone();
+    }
+    match error.downcast_ref::<Box<kube::core::Status>>() {
+        Some(status) => status.message.clone(),
+        None => error.to_string(),
+    }
 }
 
 /// Joins an error with its causes, leaving out those it quotes already.

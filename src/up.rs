@@ -17,6 +17,7 @@ use crate::{kubeconfig, prepare, pulls, ready, signals};
 
 /// Brings the cluster up, applies the manifests, and stays until a signal.
 pub async fn run(args: UpArgs) -> Result<()> {
+    commands::need_root("amphipod up")?;
     let stop = signals::on_interrupt()?;
     let progress = Progress::new();
     // Everything that can be wrong with the command line is found before anything is started.

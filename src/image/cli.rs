@@ -214,6 +214,9 @@ async fn ls(args: LsArgs, registry_of: impl Fn(&Path) -> Option<String>) -> Resu
         .mirrors
         .contains_key(CLUSTER_REGISTRY)
         .then_some(CLUSTER_REGISTRY);
+    if registry.is_none() && !args.access.data_dir.exists() {
+        return Err(ImageError::NoDataDir(args.access.data_dir));
+    }
     let listed = super::ls(&args.access.data_dir, registry, endpoints).await?;
     print(&list::table(&listed));
     Ok(())

@@ -36,6 +36,8 @@ pub enum ImageError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("there is no data directory {}; give the cluster's --data-dir", .0.display())]
+    NoDataDir(PathBuf),
     #[error("{} is not something an image is made from: {reason}. Give a .wasm file, a static Linux executable, a directory, an OCI layout or a docker archive", path.display())]
     Source { path: PathBuf, reason: String },
     #[error("{} is not a valid Wasm module or component: {message}", path.display())]

@@ -159,6 +159,9 @@ async fn prepare(
     container: &Container,
     image: &Image,
 ) -> Result<Prepared, StartFailure> {
+    if !has_command(container, image) {
+        return Err(StartFailure::create("no command specified"));
+    }
     let environment = environment(ctx, job, pod, container).await?;
     let identity = identity(ctx, pod, container, image)?;
     let dirs = ctx.dirs(pod);
@@ -194,6 +197,16 @@ async fn prepare(
         )));
     }
     Ok(build.prepared(record))
+}
+
+/// Whether the Pod or the image says what to run; a Wasm artifact is its own command.
+fn has_command(container: &Container, image: &Image) -> bool {
+    let says = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
+    image.kind == ImageKind::Wasm
+        || says(&container.command)
+        || says(&container.args)
+        || !image.config.entrypoint.is_empty()
+        || !image.config.cmd.is_empty()
 }
 
 async fn environment(
