@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
 use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::{TaskError, oom};
+use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 
-use crate::device_filter;
+use crate::device_filter::{self, LimitError};
+use crate::hooks::{Hook, Hooks, Subject};
 use crate::init::ProcessPlan;
-use crate::process::{ContainerProcess, ProcessError};
+use crate::launch::Running;
+use crate::process::{ContainerProcess, ProcessError, run_hooks};
 use crate::reaper::Reaper;
 use crate::rootfs_plan::RootfsMount;
 use crate::spec;
@@ -27,6 +30,9 @@ pub struct Container {
     pub bundle: PathBuf,
     pub spec: Spec,
     cgroup: Cgroup,
+    more_namespaces: CloneFlags,
+    hooks: Hooks,
+    subject: Subject,
     /// The cgroup above belongs to the same cluster, so that the last container removes it.
     owns_parent: bool,
     first: Arc<ContainerProcess>,
@@ -87,6 +93,7 @@ impl Container {
             terminal: plan.process.terminal.is_some(),
             ..asked.addresses
         };
+        plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);
         make_rootfs_dir(&plan.rootfs)?;
         let made = match limit(&plan.cgroup, &limits) {
             Ok(()) => ContainerProcess::create(reaper, &plan, &addresses)
@@ -107,7 +114,10 @@ impl Container {
             id: asked.id,
             bundle: asked.bundle,
             spec,
+            more_namespaces: plan.more_namespaces(),
             cgroup: plan.cgroup,
+            hooks: plan.hooks,
+            subject: plan.subject,
             owns_parent: spec::is_below(&path, &asked.namespace),
             first,
             execs: Mutex::default(),
@@ -120,14 +130,20 @@ impl Container {
     pub async fn start(&self, reaper: &Reaper, exec: &str) -> Result<u32, TaskError> {
         if exec.is_empty() {
             started(self.first.start().await)?;
+            let state = self.subject.state("running", self.first.pid().cast_signed());
+            warn_of_hooks(reaper, &self.hooks.poststart, &state).await;
             return Ok(self.first.pid());
         }
         let (plan, addresses) = match self.exec(exec)? {
             Exec::Asked(plan, addresses) => (plan, addresses),
             Exec::Made(_) => return started(Err(ProcessError::Started)).map(|()| 0),
         };
-        let container = Pid::from_raw(self.first.pid().cast_signed());
-        let made = ContainerProcess::exec(reaper, container, &self.cgroup, &plan, &addresses).await;
+        let container = Running {
+            pid: Pid::from_raw(self.first.pid().cast_signed()),
+            cgroup: &self.cgroup,
+            more: self.more_namespaces,
+        };
+        let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;
         let process = made.map_err(|e| exec_failed(&e))?.follow(|_| {});
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
         self.changed.notify_waiters();
@@ -254,7 +270,7 @@ impl Container {
     }
 
     /// Ends what is left of a container that is stopped or was never started, and its cgroup.
-    pub async fn delete(&self) -> Result<(u32, Exit), TaskError> {
+    pub async fn delete(&self, reaper: &Reaper) -> Result<(u32, Exit), TaskError> {
         if self.first.exit().is_none() && self.first.is_started() {
             return Err(TaskError::FailedPrecondition(format!(
                 "container {} is still running",
@@ -269,6 +285,7 @@ impl Container {
         if self.owns_parent {
             self.cgroup.remove_parent();
         }
+        warn_of_hooks(reaper, &self.hooks.poststop, &self.subject.state("stopped", 0)).await;
         Ok((self.first.pid(), exit))
     }
 
@@ -306,17 +323,18 @@ fn exec_failed(error: &ProcessError) -> TaskError {
     ))
 }
 
-fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), TaskError> {
-    cgroup
-        .create()
-        .and_then(|()| cgroup.apply(limits))
-        .map_err(cgroup_failed)?;
-    match cgroup.unified_dir() {
-        Some(dir) if cgroup.is_v2() => {
-            device_filter::attach(dir, &limits.devices).map_err(|e| TaskError::Internal(e.to_string()))
-        }
-        _ => Ok(()),
+/// Hooks after the fact change nothing any more: what went wrong is only told (OCI runtime-spec).
+async fn warn_of_hooks(reaper: &Reaper, hooks: &[Hook], state: &str) {
+    if let Err(error) = run_hooks(reaper, hooks, state).await {
+        tracing::warn!(%error, "a hook failed");
     }
+}
+
+fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), TaskError> {
+    device_filter::limit(cgroup, limits).map_err(|e| match e {
+        LimitError::Cgroup(error) => cgroup_failed(error),
+        LimitError::Devices(error) => TaskError::Internal(error.to_string()),
+    })
 }
 
 /// Kills and removes the cgroup of a container that was not to be.

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
+
 use crate::sys::bpf::{Instruction, attach_device_program};
 
 // Instruction codes of linux/bpf.h and linux/bpf_common.h.
@@ -41,8 +43,27 @@ pub enum DeviceFilterError {
     },
 }
 
+/// Why a cgroup does not limit as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    #[error("cgroup: {0}")]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Devices(#[from] DeviceFilterError),
+}
+
+/// Makes a cgroup and sets every limit, device rules too.
+pub fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), LimitError> {
+    cgroup.create()?;
+    cgroup.apply(limits)?;
+    match cgroup.unified_dir() {
+        Some(dir) if cgroup.is_v2() => Ok(attach(dir, &limits.devices)?),
+        _ => Ok(()),
+    }
+}
+
 /// Attaches a program for `rules` (allow, rule) to a v2 cgroup; no rules, no program.
-pub fn attach(cgroup: &Path, rules: &[(bool, String)]) -> Result<(), DeviceFilterError> {
+fn attach(cgroup: &Path, rules: &[(bool, String)]) -> Result<(), DeviceFilterError> {
     if rules.is_empty() {
         return Ok(());
     }

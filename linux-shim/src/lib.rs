@@ -12,9 +12,15 @@ mod cleanup;
 mod container;
 mod device_filter;
 mod guard;
+mod hooks;
+mod id_map;
 mod init;
+mod launch;
 mod mount_plan;
+mod oci;
+mod overseer;
 mod process;
+mod process_spec;
 mod reaper;
 mod rootfs_plan;
 mod seccomp;
@@ -23,6 +29,7 @@ mod service;
 mod spec;
 mod streams;
 mod sys;
+mod sysctl;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,6 +40,11 @@ use amphipod_shim_api::start::{Action, Invocation};
 /// Runs the shim as its arguments (without the program's name) say; what fails is said on standard error.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
+    if let Some((first, words)) = args.split_first()
+        && first == "oci"
+    {
+        return oci(words.iter().cloned());
+    }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -41,6 +53,11 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the OCI command line as its arguments (without the program's name) say.
+pub fn oci(args: impl Iterator<Item = OsString>) -> ExitCode {
+    oci::main(args)
 }
 
 fn run(args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Mount;
 
+use crate::id_map::{IdMapError, IdMaps};
 use crate::sys::mount::Attributes;
 
 /// The bits that together say how access times are kept (`MOUNT_ATTR__ATIME`).
@@ -25,6 +26,16 @@ pub enum Source {
     },
     /// The container's own cgroups, whatever the host's layout is.
     Cgroup,
+    /// No new mount: attributes of the one already there.
+    Remount,
+}
+
+/// A bind mount through which ids are seen by other numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMapped {
+    /// `None` takes the container's own maps.
+    pub maps: Option<IdMaps>,
+    pub recursive: bool,
 }
 
 /// One mount, in order.
@@ -36,6 +47,9 @@ pub struct MountPlan {
     /// Attributes of the mount and everything below it (`rro` and its kin).
     pub recursive: Attributes,
     pub propagation_recursive: bool,
+    pub id_mapped: Option<IdMapped>,
+    /// A new tmpfs begins with what the image has at its place (`tmpcopyup`).
+    pub copy_up: bool,
 }
 
 /// A mount that cannot be made.
@@ -47,8 +61,10 @@ pub enum MountPlanError {
     NoSource(PathBuf),
     #[error("mount at {0:?}: no type is given and it is no bind mount")]
     NoType(PathBuf),
-    #[error("mount at {0:?}: option {1:?} is not supported")]
-    Unsupported(PathBuf, String),
+    #[error("mount at {0:?}: only a bind mount can be idmapped, and only a tmpfs can begin with a copy")]
+    Misplaced(PathBuf),
+    #[error("mount at {0:?}: {1}")]
+    Maps(PathBuf, IdMapError),
 }
 
 /// Reads one mount of config.json.
@@ -59,11 +75,21 @@ pub fn parse(mount: &Mount) -> Result<MountPlan, MountPlanError> {
     }
     let mut options = Options::default();
     for option in mount.options().iter().flatten() {
-        options
-            .add(option)
-            .map_err(|()| MountPlanError::Unsupported(destination.clone(), option.clone()))?;
+        options.add(option);
     }
     let kind = mount.typ().as_deref().unwrap_or_default();
+    if options.remount {
+        return Ok(options.plan(Source::Remount, destination, None));
+    }
+    let maps = IdMaps::parse(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref())
+        .map_err(|e| MountPlanError::Maps(destination.clone(), e))?;
+    let id_mapped = match (options.id_mapped, maps) {
+        (None, None) => None,
+        (recursive, maps) => Some(IdMapped {
+            maps,
+            recursive: recursive.unwrap_or_default(),
+        }),
+    };
     let source = if options.bind.is_some() || kind == "bind" {
         let path = mount.source().clone().filter(|p| p.is_absolute());
         let path = path.ok_or_else(|| MountPlanError::NoSource(destination.clone()))?;
@@ -80,22 +106,25 @@ pub fn parse(mount: &Mount) -> Result<MountPlan, MountPlanError> {
         Source::Filesystem {
             kind: kind.into(),
             source,
-            options: options.data,
+            options: std::mem::take(&mut options.data),
         }
     };
-    Ok(MountPlan {
-        source,
-        destination,
-        attributes: options.attributes,
-        recursive: options.recursive,
-        propagation_recursive: options.propagation_recursive,
-    })
+    let bind = matches!(source, Source::Bind { .. });
+    let tmpfs = matches!(&source, Source::Filesystem { kind, .. } if kind == "tmpfs");
+    if (id_mapped.is_some() && !bind) || (options.copy_up && !tmpfs) {
+        return Err(MountPlanError::Misplaced(destination));
+    }
+    Ok(options.plan(source, destination, id_mapped))
 }
 
 #[derive(Default)]
 struct Options {
     /// `Some(recursive)` once bind or rbind was seen.
     bind: Option<bool>,
+    /// `Some(recursive)` once idmap or ridmap was seen.
+    id_mapped: Option<bool>,
+    remount: bool,
+    copy_up: bool,
     attributes: Attributes,
     recursive: Attributes,
     propagation_recursive: bool,
@@ -103,15 +132,30 @@ struct Options {
 }
 
 impl Options {
-    fn add(&mut self, option: &str) -> Result<(), ()> {
+    fn plan(self, source: Source, destination: PathBuf, id_mapped: Option<IdMapped>) -> MountPlan {
+        MountPlan {
+            source,
+            destination,
+            attributes: self.attributes,
+            recursive: self.recursive,
+            propagation_recursive: self.propagation_recursive,
+            id_mapped,
+            copy_up: self.copy_up,
+        }
+    }
+
+    fn add(&mut self, option: &str) {
         match option {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
-            "defaults" | "async" | "loud" => {}
-            "remount" | "idmap" | "ridmap" | "tmpcopyup" => return Err(()),
+            "idmap" => self.id_mapped = Some(self.id_mapped.unwrap_or(false)),
+            "ridmap" => self.id_mapped = Some(true),
+            "remount" => self.remount = true,
+            "tmpcopyup" => self.copy_up = true,
+            // What is so without being asked for, and what no file system knows of any more.
+            "defaults" | "loud" | "silent" | "iversion" | "noiversion" => {}
             _ => self.add_other(option),
         }
-        Ok(())
     }
 
     fn add_other(&mut self, option: &str) {
@@ -131,6 +175,66 @@ impl Options {
         }
     }
 }
+
+/// Options that are understood, as `features` lists them (those of a file system's own are passed to it).
+pub const KNOWN_OPTIONS: &[&str] = &[
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "lazytime",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
 
 /// The propagation an option or `linux.rootfsPropagation` names.
 pub fn propagation(name: &str) -> Option<u64> {
@@ -252,8 +356,8 @@ mod tests {
             ),
             (r#"{"destination":"/v"}"#, MountPlanError::NoType(at("/v"))),
             (
-                r#"{"destination":"/v","type":"bind","source":"/s","options":["idmap"]}"#,
-                MountPlanError::Unsupported(at("/v"), "idmap".into()),
+                r#"{"destination":"/v","type":"tmpfs","options":["idmap"]}"#,
+                MountPlanError::Misplaced(at("/v")),
             ),
         ];
         for (json, error) in cases {

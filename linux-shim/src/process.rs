@@ -6,20 +6,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use amphipod_shim_api::cgroup::Cgroup;
 use amphipod_shim_api::client::Exit;
-use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::sync::{oneshot, watch};
 
-use crate::init::channel::{self, ChildEnd, Report, ShimEnd};
+use crate::hooks::{self, Hook, Subject};
+use crate::init::channel::{self, Ask, ChildEnd, Report, ShimEnd};
 use crate::init::{self, ChildStreams, ContainerPlan, ProcessPlan};
+use crate::launch::{self, LaunchError, Running};
+use crate::overseer::{Overseer, OverseerError};
 use crate::reaper::Reaper;
 use crate::streams::{Addresses, Opened, StreamError, Streams};
-use crate::sys::clone::{CloneError, SingleThread, spawn};
+use crate::sys::clone::{SingleThread, spawn};
 use crate::sys::process::set_window_size;
-use crate::sys::socket::pidfd;
 
 /// A child that neither reports nor ends within this is stuck in a mount or a cgroup file, and is killed.
 const INIT_LIMIT: Duration = Duration::from_secs(90);
@@ -29,14 +29,12 @@ const INIT_LIMIT: Duration = Duration::from_secs(90);
 pub enum ProcessError {
     #[error(transparent)]
     Stream(#[from] StreamError),
-    #[error("cannot make a process: {0}")]
-    Clone(#[from] CloneError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Overseer(#[from] OverseerError),
     #[error("cannot talk to the container's first process: {0}")]
     Channel(std::io::Error),
-    #[error("cannot open the container's cgroup: {0}")]
-    Cgroup(std::io::Error),
-    #[error("cannot find the container's first process: {0}")]
-    Container(std::io::Error),
     #[error("{0}")]
     Init(String),
     #[error("the process ended before it could run its program")]
@@ -67,10 +65,13 @@ pub struct ContainerProcess {
     exit: watch::Sender<Option<Exit>>,
 }
 
-/// What makes one: the body of the child differs, the rest is the same.
+/// What makes one: the child differs, the rest is the same.
 struct Making<'a> {
     reaper: &'a Reaper,
     addresses: &'a Addresses,
+    overseer: Overseer<'a>,
+    /// The child is known by the pid it reports.
+    handed_over: bool,
 }
 
 impl ContainerProcess {
@@ -80,48 +81,32 @@ impl ContainerProcess {
         plan: &ContainerPlan,
         addresses: &Addresses,
     ) -> Result<Made, ProcessError> {
-        let cgroup = open_cgroup(&plan.cgroup)?;
-        let single = SingleThread::check()?;
-        let body = |streams: &ChildStreams, end: &ChildEnd| {
-            let flags = plan.new_namespaces.bits();
-            let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-            match &plan.join_pid {
-                None => spawn(&single, flags, cgroup, |_| {
-                    init::run_container(plan, streams, end)
-                }),
-                Some(path) => spawn(&single, 0, cgroup, |single| {
-                    let joined =
-                        init::begin(streams, end, None).and_then(|()| init::join_pid_namespace(path));
-                    hand_over(single, end, joined, flags, || {
-                        init::run_container(plan, streams, end)
-                    })
-                }),
-            }
+        let making = Making {
+            reaper,
+            addresses,
+            overseer: Overseer::of(plan),
+            handed_over: plan.is_staged(),
         };
-        let making = Making { reaper, addresses };
-        making.run(plan.join_pid.is_some(), body).await
+        making.run(|streams, end| launch::first(plan, streams, end)).await
     }
 
-    /// Makes another process in the container whose first process is `container`.
+    /// Makes another process in a running container.
     pub async fn exec(
         reaper: &Reaper,
-        container: Pid,
-        cgroup: &Cgroup,
+        container: Running<'_>,
         plan: &ProcessPlan,
+        subject: &Subject,
         addresses: &Addresses,
     ) -> Result<Made, ProcessError> {
-        let container = pidfd(container).map_err(ProcessError::Container)?;
-        let score = plan.identity.oom_score_adj;
-        let single = SingleThread::check()?;
-        let body = |streams: &ChildStreams, end: &ChildEnd| {
-            spawn(&single, 0, None, |single| {
-                let target = container.as_fd();
-                let joined = init::begin(streams, end, Some(target))
-                    .and_then(|()| init::join_container(target, cgroup, score));
-                hand_over(single, end, joined, 0, || init::run_exec(plan, streams, end))
-            })
+        let making = Making {
+            reaper,
+            addresses,
+            overseer: Overseer::of_exec(plan, subject),
+            handed_over: true,
         };
-        Making { reaper, addresses }.run(true, body).await
+        making
+            .run(|streams, end| launch::another(container, plan, streams, end))
+            .await
     }
 
     /// Lets the program run. After an error it does not, and the process has ended.
@@ -238,12 +223,11 @@ impl Made {
 impl Making<'_> {
     async fn run(
         self,
-        handed_over: bool,
-        body: impl FnOnce(&ChildStreams, &ChildEnd) -> Result<Pid, CloneError>,
+        launch: impl FnOnce(&ChildStreams, &mut ChildEnd) -> Result<Pid, LaunchError>,
     ) -> Result<Made, ProcessError> {
         let mut opened = crate::streams::open(self.addresses)?;
-        let (ours, theirs) = channel::pair().map_err(ProcessError::Channel)?;
-        let child = body(&opened.child, &theirs)?;
+        let (ours, mut theirs) = channel::pair().map_err(ProcessError::Channel)?;
+        let child = launch(&opened.child, &mut theirs)?;
         let status = self.reaper.expect(child);
         opened.child = ChildStreams::default();
         drop(theirs);
@@ -252,7 +236,7 @@ impl Making<'_> {
             status,
             reaper: self.reaper,
         };
-        match tokio::time::timeout(INIT_LIMIT, first.prepared(&ours, handed_over)).await {
+        match tokio::time::timeout(INIT_LIMIT, first.prepared(&ours, &self)).await {
             Ok(Ok(master)) => first.finish(ours, opened, master, self.addresses),
             Ok(Err(error)) => {
                 first.end().await;
@@ -274,19 +258,28 @@ struct Born<'a> {
 }
 
 impl Born<'_> {
-    /// Listens until the child is ready; `handed_over` children are known by the pid they report.
+    /// Listens, and does what the child asks for, until it is ready.
     async fn prepared(
         &mut self,
         channel: &ShimEnd,
-        handed_over: bool,
+        making: &Making<'_>,
     ) -> Result<Option<OwnedFd>, ProcessError> {
         loop {
             match channel.next().await.map_err(ProcessError::Channel)? {
-                Some(Report::Pid(pid)) if handed_over => {
+                Some(Report::Pid(pid)) if making.handed_over => {
                     self.pid = Pid::from_raw(pid);
                     self.status = self.reaper.adopt(self.pid);
                 }
                 Some(Report::Pid(_)) => {}
+                Some(Report::Ask(Ask::Hooks)) => {
+                    let (hooks, state) = making.overseer.runtime_hooks(self.pid);
+                    run_hooks(self.reaper, hooks, &state).await?;
+                    channel.done(self.pid).map_err(ProcessError::Channel)?;
+                }
+                Some(Report::Ask(ask)) => {
+                    making.overseer.answer(ask, self.pid)?;
+                    channel.done(self.pid).map_err(ProcessError::Channel)?;
+                }
                 Some(Report::Warning(text)) => tracing::warn!(pid = self.pid.as_raw(), "{text}"),
                 Some(Report::Ready(master)) => return Ok(master),
                 Some(Report::Failed(text)) => return Err(ProcessError::Init(text)),
@@ -326,30 +319,25 @@ impl Born<'_> {
     }
 }
 
-/// In the intermediate child: makes the real one as its sibling, tells its pid, and ends.
-fn hand_over(
-    single: &SingleThread,
-    end: &ChildEnd,
-    joined: Result<(), init::InitError>,
-    flags: libc::c_int,
-    body: impl FnOnce() -> i32,
-) -> i32 {
-    let made = joined.map_err(|e| e.to_string()).and_then(|()| {
-        spawn(single, flags | CloneFlags::CLONE_PARENT.bits(), None, |_| body()).map_err(|e| e.to_string())
+/// Runs hooks in a child of ours: they may block, and the one who waits for every child here is the [`Reaper`].
+pub async fn run_hooks(reaper: &Reaper, hooks: &[Hook], state: &str) -> Result<(), ProcessError> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let (ours, theirs) = channel::pair().map_err(ProcessError::Channel)?;
+    let single = SingleThread::check().map_err(LaunchError::Clone)?;
+    let child = spawn(&single, 0, None, |_| {
+        let done = init::begin(&ChildStreams::default(), &theirs, &[]).map_err(|e| e.to_string());
+        let done = done.and_then(|()| hooks::run(hooks, state).map_err(|e| e.to_string()));
+        done.is_err_and(|text| theirs.failed(&text).is_err()).into()
     });
-    let told = match made {
-        Ok(pid) => end.pid(pid.as_raw()),
-        Err(text) => end.failed(&text),
-    };
-    i32::from(told.is_err())
-}
-
-fn open_cgroup(cgroup: &Cgroup) -> Result<Option<OwnedFd>, ProcessError> {
-    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
-    let open = |dir| nix::fcntl::open(dir, flags, nix::sys::stat::Mode::empty());
-    cgroup
-        .unified_dir()
-        .map(open)
-        .transpose()
-        .map_err(|e| ProcessError::Cgroup(e.into()))
+    let child = child.map_err(LaunchError::Clone)?;
+    let ended = reaper.expect(child);
+    drop(theirs);
+    let report = ours.next().await.map_err(ProcessError::Channel)?;
+    let _ = ended.await;
+    match report {
+        Some(Report::Failed(text)) => Err(ProcessError::Init(text)),
+        _ => Ok(()),
+    }
 }

@@ -96,7 +96,7 @@ impl Shim {
 
     async fn delete_container(&self, id: &str) -> Result<(u32, Exit), TaskError> {
         let container = self.find(id)?;
-        let deleted = container.delete().await?;
+        let deleted = container.delete(&self.reaper).await?;
         self.slots().remove(id);
         Ok(deleted)
     }

@@ -11,19 +11,25 @@ use amphipod_shim_api::annotations;
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
 use caps::CapsHashSet;
 use nix::sched::CloneFlags;
+use nix::sys::personality::Persona;
 use nix::sys::resource::Resource;
 use nix::sys::stat::SFlag;
 use oci_spec::runtime::{
     Capabilities as OciCapabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType,
-    PosixRlimitType, Process, Spec,
+    LinuxPersonalityDomain, PosixRlimitType, Process, Spec,
 };
 
+use crate::hooks::Subject;
+use crate::id_map::{IdMapError, IdMaps};
 use crate::init::devices::{self, Device};
 use crate::init::identity::{Capabilities, Identity};
-use crate::init::{ContainerPlan, ProcessPlan};
+use crate::init::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation, labels};
 use crate::mount_plan::{self, MountPlanError};
+use crate::overseer::Listener;
+use crate::process_spec::{hooks, labels, scheduling};
 use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::{self, SeccompError};
+use crate::sysctl::{self, Own, SysctlError};
 
 /// config.json as large as this is no config.json.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -48,28 +54,44 @@ pub enum SpecError {
     Seccomp(#[from] SeccompError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Ids(#[from] IdMapError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
     #[error("{0:?} is no capability this runtime knows")]
     Capability(String),
+    #[error("config.json names {0} twice")]
+    Twice(String),
+    #[error("{0:?} is no list of processors")]
+    Processors(String),
 }
 
 /// Reads `config.json` of a bundle.
 pub fn load(bundle: &Path) -> Result<Spec, SpecError> {
+    parse(bundle, &read(bundle)?)
+}
+
+/// The bytes of a bundle's `config.json`.
+pub fn read(bundle: &Path) -> Result<Vec<u8>, SpecError> {
     let path = bundle.join("config.json");
-    let size = fs::metadata(&path)
-        .map_err(|source| SpecError::Read {
-            path: path.clone(),
-            source,
-        })?
-        .len();
-    if size > CONFIG_LIMIT {
-        let source = io::Error::other(format!("larger than {CONFIG_LIMIT} bytes"));
-        return Err(SpecError::Read { path, source });
-    }
-    let bytes = fs::read(&path).map_err(|source| SpecError::Read {
+    let fail = |source| SpecError::Read {
         path: path.clone(),
         source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse { path, source })
+    };
+    if fs::metadata(&path).map_err(fail)?.len() > CONFIG_LIMIT {
+        return Err(fail(io::Error::other(format!(
+            "larger than {CONFIG_LIMIT} bytes"
+        ))));
+    }
+    fs::read(&path).map_err(fail)
+}
+
+/// What those bytes say.
+pub fn parse(bundle: &Path, config: &[u8]) -> Result<Spec, SpecError> {
+    serde_json::from_slice(config).map_err(|source| SpecError::Parse {
+        path: bundle.join("config.json"),
+        source,
+    })
 }
 
 /// The cgroup a container of this spec lives in: `linux.cgroupsPath`, or one named after it.
@@ -78,6 +100,16 @@ pub fn cgroup_path(spec: &Spec, namespace: &str, id: &str) -> String {
     match asked {
         Some(path) if !path.as_os_str().is_empty() => systemd_path(&path.to_string_lossy()),
         _ => format!("/{namespace}/{id}"),
+    }
+}
+
+/// What hooks and listeners are told about a container.
+pub fn subject(spec: &Spec, id: &str, bundle: &Path) -> Subject {
+    Subject {
+        version: spec.version().clone(),
+        id: id.into(),
+        bundle: bundle.into(),
+        annotations: spec.annotations().clone().unwrap_or_default(),
     }
 }
 
@@ -109,6 +141,7 @@ pub fn plan(
     let root = spec.root().as_ref().ok_or(SpecError::Missing("root"))?;
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
     let namespaces = namespaces(linux)?;
+    let ids = ids(linux, &namespaces)?;
     let mounts = spec
         .mounts()
         .iter()
@@ -123,25 +156,26 @@ pub fn plan(
         .map(device)
         .collect::<Result<_, _>>()?;
     limits.devices = device_rules(&limits.devices, &asked);
-    let sysctls = linux
+    let sysctls: Vec<(String, String)> = linux
         .sysctl()
         .iter()
         .flatten()
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
+    sysctls
+        .iter()
+        .try_for_each(|(name, _)| sysctl::check(name, namespaces.own))?;
     let plan = ContainerPlan {
         cgroup: CgroupHost::discover()?.cgroup(cgroup_path)?,
         new_namespaces: namespaces.new,
         join: namespaces.join,
-        join_pid: namespaces.join_pid,
         new_cgroup_namespace: namespaces.new_cgroup,
+        new_time_namespace: time_offsets(linux, namespaces.new_time)?,
+        ids,
         rootfs: bundle.join(root.path()),
         rootfs_mounts,
         rootfs_read_only: root.readonly().unwrap_or_default(),
-        rootfs_propagation: linux
-            .rootfs_propagation()
-            .as_deref()
-            .and_then(mount_plan::propagation),
+        rootfs_propagation: rootfs_propagation(linux)?,
         mounts,
         devices: asked,
         masked: linux.masked_paths().clone().unwrap_or_default(),
@@ -150,11 +184,14 @@ pub fn plan(
         hostname: spec
             .hostname()
             .clone()
-            .filter(|h| !h.is_empty() && namespaces.own_uts),
+            .filter(|h| !h.is_empty() && namespaces.own.uts),
         domainname: spec
             .domainname()
             .clone()
-            .filter(|d| !d.is_empty() && namespaces.own_uts),
+            .filter(|d| !d.is_empty() && namespaces.own.uts),
+        personality: personality(linux)?,
+        hooks: hooks(spec)?,
+        subject: Subject::default(),
         process: process_plan(process, spec)?,
     };
     Ok((plan, limits))
@@ -162,23 +199,26 @@ pub fn plan(
 
 /// What would be dropped silently is refused instead.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
-    let hooks = spec.hooks().as_ref().is_some_and(|h| {
-        let some = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l| !l.is_empty());
-        some(h.create_runtime())
-            || some(h.create_container())
-            || some(h.start_container())
-            || some(h.poststart())
-    });
-    let mappings = [linux.uid_mappings(), linux.gid_mappings()];
+    let labelled = linux.mount_label().as_ref().is_some_and(|l| !l.is_empty());
+    let devices = linux.net_devices().as_ref().is_some_and(|d| !d.is_empty());
+    let resources = linux.resources().as_ref();
     let cases = [
-        (hooks, "hooks"),
-        (
-            mappings.iter().any(|m| m.as_ref().is_some_and(|m| !m.is_empty())),
-            "user namespace mappings",
-        ),
-        (linux.time_offsets().is_some(), "time offsets"),
         (linux.intel_rdt().is_some(), "Intel RDT"),
-        (linux.personality().is_some(), "a personality"),
+        (linux.memory_policy().is_some(), "a memory policy"),
+        (labelled && !labels::has_selinux(), "an SELinux mount label"),
+        (labelled, "an SELinux mount label"),
+        (devices, "moving network devices"),
+        (spec.vm().is_some(), "a virtual machine"),
+        (
+            resources.and_then(|r| r.network().as_ref()).is_some_and(|n| {
+                n.class_id().is_some() || n.priorities().as_ref().is_some_and(|p| !p.is_empty())
+            }),
+            "network classes and priorities (net_cls, net_prio)",
+        ),
+        (
+            resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|r| !r.is_empty())),
+            "RDMA limits",
+        ),
     ];
     match cases.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(SpecError::Unsupported((*what).into())),
@@ -190,37 +230,45 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
 struct Namespaces {
     new: CloneFlags,
     join: Vec<(CloneFlags, PathBuf)>,
-    join_pid: Option<PathBuf>,
     new_cgroup: bool,
-    /// The UTS namespace is not the host's.
-    own_uts: bool,
+    new_time: bool,
+    /// Which are not the host's.
+    own: Own,
 }
 
 fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
     let mut out = Namespaces {
         new: CloneFlags::empty(),
         join: Vec::new(),
-        join_pid: None,
         new_cgroup: false,
-        own_uts: false,
+        new_time: false,
+        own: Own::default(),
     };
+    let mut seen = HashSet::new();
     for namespace in linux.namespaces().iter().flatten() {
+        if !seen.insert(namespace.typ()) {
+            return Err(SpecError::Twice(namespace.typ().to_string()));
+        }
         let path = namespace.path().clone().filter(|p| !p.as_os_str().is_empty());
-        out.own_uts |= namespace.typ() == LinuxNamespaceType::Uts;
+        let own = |name| path.as_ref().is_none_or(|p| !sysctl::is_hosts(name, p));
+        match namespace.typ() {
+            LinuxNamespaceType::Ipc => out.own.ipc = own("ipc"),
+            LinuxNamespaceType::Network => out.own.network = own("net"),
+            LinuxNamespaceType::User => out.own.user = own("user"),
+            LinuxNamespaceType::Uts => out.own.uts = own("uts"),
+            _ => {}
+        }
         let flag = match (namespace.typ(), &path) {
-            (LinuxNamespaceType::Pid, Some(_)) => {
-                out.join_pid = path;
-                continue;
-            }
             (LinuxNamespaceType::Cgroup, None) => {
                 out.new_cgroup = true;
                 continue;
             }
+            (LinuxNamespaceType::Time, None) => {
+                out.new_time = true;
+                continue;
+            }
             (LinuxNamespaceType::Mount, Some(_)) => {
                 return Err(SpecError::Unsupported("joining a mount namespace".into()));
-            }
-            (LinuxNamespaceType::User | LinuxNamespaceType::Time, _) => {
-                return Err(SpecError::Unsupported(format!("a {} namespace", namespace.typ())));
             }
             (LinuxNamespaceType::Mount, _) => CloneFlags::CLONE_NEWNS,
             (LinuxNamespaceType::Pid, _) => CloneFlags::CLONE_NEWPID,
@@ -228,6 +276,8 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
             (LinuxNamespaceType::Ipc, _) => CloneFlags::CLONE_NEWIPC,
             (LinuxNamespaceType::Uts, _) => CloneFlags::CLONE_NEWUTS,
             (LinuxNamespaceType::Cgroup, _) => CloneFlags::CLONE_NEWCGROUP,
+            (LinuxNamespaceType::User, _) => CloneFlags::CLONE_NEWUSER,
+            (LinuxNamespaceType::Time, _) => CLONE_NEWTIME,
         };
         match path {
             Some(path) => out.join.push((flag, path)),
@@ -242,18 +292,72 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
     Ok(out)
 }
 
+/// The maps of the container's user namespace: a new one needs them, one that is joined has its own.
+fn ids(linux: &Linux, namespaces: &Namespaces) -> Result<Option<IdMaps>, SpecError> {
+    let maps = IdMaps::parse(linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref())?;
+    let user = CloneFlags::CLONE_NEWUSER;
+    let joined = namespaces.join.iter().any(|(kind, _)| *kind == user);
+    match (namespaces.new.contains(user), &maps) {
+        (true, None) => Err(SpecError::Missing(
+            "uidMappings and gidMappings for its user namespace",
+        )),
+        (false, Some(_)) if !joined => Err(SpecError::Missing("user namespace its id mappings are for")),
+        _ => Ok(maps),
+    }
+}
+
+fn time_offsets(linux: &Linux, new: bool) -> Result<Option<String>, SpecError> {
+    let offsets = linux.time_offsets().iter().flatten();
+    let mut lines = String::new();
+    for (clock, offset) in offsets {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(SpecError::Unsupported(format!(
+                "an offset of the clock {clock:?}"
+            )));
+        }
+        let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        lines.push_str(&format!("{clock} {secs} {nanos}\n"));
+    }
+    if !new && !lines.is_empty() {
+        return Err(SpecError::Missing("new time namespace its offsets are for"));
+    }
+    Ok(new.then_some(lines))
+}
+
+fn rootfs_propagation(linux: &Linux) -> Result<Option<Propagation>, SpecError> {
+    let Some(name) = linux.rootfs_propagation().as_deref().filter(|n| !n.is_empty()) else {
+        return Ok(None);
+    };
+    match mount_plan::propagation(name) {
+        Some(kind) => Ok(Some(Propagation {
+            kind,
+            recursive: name.starts_with('r'),
+        })),
+        None => Err(SpecError::Unsupported(format!("the propagation {name:?}"))),
+    }
+}
+
+fn personality(linux: &Linux) -> Result<Option<Persona>, SpecError> {
+    let Some(asked) = linux.personality() else {
+        return Ok(None);
+    };
+    if asked.flags().as_ref().is_some_and(|f| !f.is_empty()) {
+        return Err(SpecError::Unsupported("flags of a personality".into()));
+    }
+    Ok(Some(match asked.domain() {
+        LinuxPersonalityDomain::PerLinux => Persona::empty(),
+        LinuxPersonalityDomain::PerLinux32 => Persona::from_bits_retain(PER_LINUX32),
+    }))
+}
+
+/// `PER_LINUX32` of personality(2).
+const PER_LINUX32: i32 = 8;
+
 /// A process of config.json, or of an Exec request in the same container.
 pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecError> {
     let user = process.user();
     let capabilities = capabilities(process)?;
     let seccomp = filters(spec, &capabilities)?;
-    if process
-        .apparmor_profile()
-        .as_ref()
-        .is_some_and(|p| !p.is_empty() && p != "unconfined")
-    {
-        return Err(SpecError::Unsupported("an AppArmor profile".into()));
-    }
     if !process.cwd().is_absolute() {
         return Err(SpecError::Missing("absolute process.cwd"));
     }
@@ -271,6 +375,8 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
         env: process.env().clone().unwrap_or_default(),
         cwd: process.cwd().clone(),
         terminal: process.terminal().unwrap_or_default().then_some(dimensions),
+        scheduling: scheduling(process)?,
+        labels: labels(process)?,
         identity: Identity {
             uid: user.uid(),
             gid: user.gid(),
@@ -278,15 +384,16 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
             umask: user.umask().unwrap_or(0o022),
             capabilities,
             no_new_privileges: process.no_new_privileges().unwrap_or_default(),
-            rlimits: process.rlimits().iter().flatten().filter_map(rlimit).collect(),
+            rlimits: rlimits(process)?,
             oom_score_adj: process.oom_score_adj(),
             seccomp,
         },
+        listener: listener(spec),
     })
 }
 
 /// config.json's own profile, or the one named by annotation; with neither there is no filter (runtime-spec).
-fn filters(spec: &Spec, capabilities: &Capabilities) -> Result<Vec<seccompiler::BpfProgram>, SpecError> {
+fn filters(spec: &Spec, capabilities: &Capabilities) -> Result<Vec<seccomp::Filter>, SpecError> {
     if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
         return Ok(seccomp::compile(profile)?);
     }
@@ -300,6 +407,15 @@ fn filters(spec: &Spec, capabilities: &Capabilities) -> Result<Vec<seccompiler::
         None | Some(annotations::SECCOMP_UNCONFINED) => Ok(Vec::new()),
         Some(other) => Err(SpecError::Unsupported(format!("the seccomp profile {other:?}"))),
     }
+}
+
+/// Where a seccomp listener waits.
+fn listener(spec: &Spec) -> Option<Listener> {
+    let profile = spec.linux().as_ref()?.seccomp().as_ref()?;
+    Some(Listener {
+        path: profile.listener_path().clone()?,
+        metadata: profile.listener_metadata().clone().unwrap_or_default(),
+    })
 }
 
 fn capabilities(process: &Process) -> Result<Capabilities, SpecError> {
@@ -323,7 +439,18 @@ fn capability(oci: &oci_spec::runtime::Capability) -> Result<caps::Capability, S
     name.parse().map_err(|_| SpecError::Capability(name))
 }
 
-fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Option<(Resource, u64, u64)> {
+fn rlimits(process: &Process) -> Result<Vec<(Resource, u64, u64)>, SpecError> {
+    let mut seen = HashSet::new();
+    let limits = process.rlimits().iter().flatten();
+    limits
+        .map(|limit| match seen.insert(limit.typ().to_string()) {
+            true => Ok(rlimit(limit)),
+            false => Err(SpecError::Twice(limit.typ().to_string())),
+        })
+        .collect()
+}
+
+fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> (Resource, u64, u64) {
     let resource = match limit.typ() {
         PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
         PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
@@ -342,7 +469,7 @@ fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Option<(Resource, u64, u64)
         PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
         PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
     };
-    Some((resource, limit.soft(), limit.hard()))
+    (resource, limit.soft(), limit.hard())
 }
 
 fn device(oci: &LinuxDevice) -> Result<Device, SpecError> {
@@ -415,7 +542,7 @@ mod tests {
         let got = namespaces(spec.linux().as_ref().unwrap()).unwrap();
         assert_eq!(got.new, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID);
         assert_eq!(got.join, [(CloneFlags::CLONE_NEWNET, "/n".into())]);
-        assert!(got.new_cgroup && !got.own_uts);
+        assert!(got.new_cgroup && !got.own.uts && got.own.network);
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
         stdin: Some(stdin.into()),
         stdout: Some(stdout),
         stderr: Some(stderr),
+        preserved: 0,
     };
     Ok(Opened {
         child,

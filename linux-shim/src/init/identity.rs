@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use caps::{CapSet, CapsHashSet};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
 
+use super::channel::ChildEnd;
 use super::error::{During, InitError};
 use super::warn::Warnings;
+use crate::seccomp::Filter;
 use crate::sys::process::install_filter;
 
 /// The five sets, as config.json gives them.
@@ -35,7 +37,7 @@ pub struct Identity {
     pub rlimits: Vec<(Resource, u64, u64)>,
     pub oom_score_adj: Option<i32>,
     /// Compiled filters, in the order they are to be installed.
-    pub seccomp: Vec<seccompiler::BpfProgram>,
+    pub seccomp: Vec<Filter>,
 }
 
 /// Limits that need privileges the host may have taken from us: then they stay, and that is said.
@@ -76,11 +78,15 @@ pub fn own_streams(identity: &Identity, streams: &[BorrowedFd<'_>]) {
     }
 }
 
-/// Becomes the user. Without `no_new_privs` the filters need CAP_SYS_ADMIN, so they come first then.
-pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), InitError> {
-    let early = !identity.no_new_privileges;
-    if early {
-        install_filters(identity)?;
+/// Becomes the user. Without `no_new_privs` the filters need CAP_SYS_ADMIN, so they come first then; a listener must
+/// have its descriptor before the program runs; all others wait for [`install_late_filters`].
+pub fn become_user(
+    identity: &Identity,
+    channel: &ChildEnd,
+    warnings: &mut Warnings,
+) -> Result<(), InitError> {
+    if !identity.no_new_privileges {
+        install_filters(identity, channel)?;
     }
     drop_bounding(&identity.capabilities.bounding)?;
     nix::sys::prctl::set_keepcaps(true).during(|| "keep capabilities across the change of user".into())?;
@@ -93,18 +99,40 @@ pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), I
     set_capabilities(&identity.capabilities, warnings)?;
     if identity.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
-    }
-    if !early {
-        install_filters(identity)?;
+        if !identity.filters_are_late() {
+            install_filters(identity, channel)?;
+        }
     }
     Ok(())
 }
 
-fn install_filters(identity: &Identity) -> Result<(), InitError> {
-    identity
-        .seccomp
-        .iter()
-        .try_for_each(|f| install_filter(f).during(|| "install the seccomp filter".into()))
+impl Identity {
+    fn filters_are_late(&self) -> bool {
+        self.no_new_privileges && !self.seccomp.iter().any(Filter::notifies)
+    }
+}
+
+/// Installs the filters that nothing but the program is to be under.
+pub fn install_late_filters(identity: &Identity) -> Result<(), InitError> {
+    let filters = identity.seccomp.iter().filter(|_| identity.filters_are_late());
+    filters
+        .into_iter()
+        .try_for_each(|filter| install(filter).map(drop))
+}
+
+fn install_filters(identity: &Identity, channel: &ChildEnd) -> Result<(), InitError> {
+    for filter in &identity.seccomp {
+        if let Some(listener) = install(filter)? {
+            channel
+                .listener(listener.as_fd())
+                .during(|| "hand the seccomp listener on".into())?;
+        }
+    }
+    Ok(())
+}
+
+fn install(filter: &Filter) -> Result<Option<OwnedFd>, InitError> {
+    install_filter(&filter.program, filter.flags).during(|| "install the seccomp filter".into())
 }
 
 fn failed(step: &str, error: &caps::errors::CapsError) -> InitError {

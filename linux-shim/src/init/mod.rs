@@ -4,12 +4,17 @@
 //! shim through [`channel`]. Owns the order of the steps; refuses to know the Task API and the state of containers.
 
 pub mod channel;
+mod copy;
 pub mod devices;
 mod error;
+mod id_mapped;
 pub mod identity;
+pub mod labels;
 mod mounts;
+mod namespaces;
 mod program;
 mod root;
+pub mod scheduling;
 mod warn;
 
 pub use error::InitError;
@@ -18,19 +23,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::cgroup::Cgroup;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use crate::hooks::{self, Hook, Hooks, Subject};
+use crate::id_map::IdMaps;
+use crate::launch::Running;
 use crate::mount_plan::MountPlan;
+use crate::overseer::Listener;
 use crate::rootfs_plan::RootfsMount;
 use crate::sys::process::{close_all_but, close_on_exec_from, reset_signals, set_controlling_terminal};
 use channel::ChildEnd;
 use devices::{Device, Terminal};
 use error::During;
 use identity::Identity;
+use labels::Labels;
 use program::Program;
 use root::Root;
+use scheduling::Scheduling;
 use warn::Warnings;
 
 /// A process to run in a container, first or exec'd.
@@ -40,6 +51,10 @@ pub struct ProcessPlan {
     pub env: Vec<String>,
     pub cwd: PathBuf,
     pub identity: Identity,
+    /// Who answers for the system calls a seccomp filter asks about.
+    pub listener: Option<Listener>,
+    pub scheduling: Scheduling,
+    pub labels: Labels,
     /// Width and height when a terminal is wanted.
     pub terminal: Option<(u16, u16)>,
 }
@@ -50,15 +65,17 @@ pub struct ContainerPlan {
     pub cgroup: Cgroup,
     /// Namespaces to make, for `clone3`.
     pub new_namespaces: CloneFlags,
-    /// Namespaces to join, by path. PID is not among them.
+    /// Namespaces to join, by path.
     pub join: Vec<(CloneFlags, PathBuf)>,
-    /// A PID namespace to join.
-    pub join_pid: Option<PathBuf>,
     pub new_cgroup_namespace: bool,
+    /// Clocks of a new time namespace with their offsets, as `/proc/PID/timens_offsets` has them.
+    pub new_time_namespace: Option<String>,
+    /// Maps of the container's user namespace, if it has one.
+    pub ids: Option<IdMaps>,
     pub rootfs: PathBuf,
     pub rootfs_mounts: Vec<RootfsMount>,
     pub rootfs_read_only: bool,
-    pub rootfs_propagation: Option<u64>,
+    pub rootfs_propagation: Option<Propagation>,
     pub mounts: Vec<MountPlan>,
     pub devices: Vec<Device>,
     pub masked: Vec<String>,
@@ -66,7 +83,69 @@ pub struct ContainerPlan {
     pub sysctls: Vec<(String, String)>,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
+    pub personality: Option<nix::sys::personality::Persona>,
+    pub hooks: Hooks,
+    /// What hooks are told.
+    pub subject: Subject,
     pub process: ProcessPlan,
+}
+
+impl ContainerPlan {
+    /// Whether an intermediate process has to go before the container's first.
+    pub fn is_staged(&self) -> bool {
+        let by_children = CLONE_NEWTIME | CloneFlags::CLONE_NEWPID;
+        self.new_time_namespace.is_some()
+            || self.in_user_namespace()
+            || self.join.iter().any(|(kind, _)| by_children.intersects(*kind))
+    }
+
+    fn in_user_namespace(&self) -> bool {
+        let user = CloneFlags::CLONE_NEWUSER;
+        self.new_namespaces.contains(user) || self.join.iter().any(|(kind, _)| *kind == user)
+    }
+
+    /// Namespaces an exec has to join beside those every container has.
+    pub fn more_namespaces(&self) -> CloneFlags {
+        let mut more = CloneFlags::empty();
+        if self.in_user_namespace() {
+            more |= CloneFlags::CLONE_NEWUSER;
+        }
+        if self.new_time_namespace.is_some() || self.join.iter().any(|(kind, _)| *kind == CLONE_NEWTIME) {
+            more |= CLONE_NEWTIME;
+        }
+        more
+    }
+}
+
+/// `CLONE_NEWTIME` (linux/sched.h, 5.6), which nix does not name.
+pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// How mounts of the root's namespace reach its peers, and whether those below it are meant too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagation {
+    pub kind: u64,
+    pub recursive: bool,
+}
+
+/// What an intermediate process has done already for the container's first.
+#[derive(Debug, Default)]
+pub struct Stage {
+    /// `None` where there was no intermediate process.
+    done: Option<Staged>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    sources: Vec<Option<OwnedFd>>,
+    warnings: Warnings,
+    rootfs_is_mounted: bool,
+}
+
+impl Stage {
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let sources = self.done.iter().flat_map(|d| &d.sources);
+        sources.flatten().map(AsFd::as_fd).collect()
+    }
 }
 
 /// The child's ends of its standard streams; nothing where a terminal takes their place.
@@ -75,6 +154,8 @@ pub struct ChildStreams {
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
+    /// How many descriptors after the standard ones the program gets as they are.
+    pub preserved: u32,
 }
 
 impl ChildStreams {
@@ -90,87 +171,138 @@ impl ChildStreams {
 /// Exit code of a child that never ran its program; what happened was reported.
 const NOT_STARTED: i32 = 127;
 
-/// Body of a new container's first process.
-pub fn run_container(plan: &ContainerPlan, streams: &ChildStreams, channel: &ChildEnd) -> i32 {
+/// What the intermediate process does: all that must be done from outside of a user namespace, and joining.
+pub fn stage(plan: &ContainerPlan, streams: &ChildStreams, end: &ChildEnd) -> Result<Stage, InitError> {
     let mut warnings = Warnings::default();
-    let prepared = begin(streams, channel, None).and_then(|()| build(plan, &mut warnings));
-    finish(
-        prepared.and_then(|terminal| settle(&plan.process, streams, terminal, &mut warnings)),
-        channel,
+    begin(streams, end, &[])?;
+    umask(Mode::empty());
+    leave_host(plan, &mut warnings)?;
+    let sources = mounts::open_sources(&plan.mounts, plan.ids.as_ref())?;
+    let rootfs_is_mounted = plan.in_user_namespace();
+    if rootfs_is_mounted {
+        unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
+        mounts::detach_from_host()?;
+        mounts::mount_layers(&plan.rootfs, &plan.rootfs_mounts)?;
+    }
+    if let Some(offsets) = &plan.new_time_namespace {
+        namespaces::make_time(offsets)?;
+    }
+    namespaces::join_all(&plan.join)?;
+    let done = Some(Staged {
+        sources,
         warnings,
-    )
+        rootfs_is_mounted,
+    });
+    Ok(Stage { done })
+}
+
+/// Body of a new container's first process.
+pub fn run_container(
+    plan: &ContainerPlan,
+    streams: &ChildStreams,
+    channel: &mut ChildEnd,
+    stage: Stage,
+) -> i32 {
+    let begun = begin(streams, channel, &stage.fds());
+    let mut warnings = Warnings::default();
+    let built = begun.and_then(|()| build(plan, channel, stage, &mut warnings));
+    let prepared = built.and_then(|built| settle(&plan.process, streams, built, channel, &mut warnings));
+    finish(prepared, channel, warnings)
 }
 
 /// Body of a process in a running container, all of whose namespaces it is in.
-pub fn run_exec(plan: &ProcessPlan, streams: &ChildStreams, channel: &ChildEnd) -> i32 {
+pub fn run_exec(plan: &ProcessPlan, streams: &ChildStreams, channel: &mut ChildEnd) -> i32 {
     let mut warnings = Warnings::default();
-    let terminal = begin(streams, channel, None).and_then(|()| exec_terminal(plan));
-    finish(
-        terminal.and_then(|terminal| settle(plan, streams, terminal, &mut warnings)),
-        channel,
-        warnings,
-    )
+    let begun = begin(streams, channel, &[]).and_then(|()| exec_terminal(plan));
+    let built = begun.map(|terminal| Built {
+        terminal,
+        start_hooks: None,
+    });
+    let prepared = built.and_then(|built| settle(plan, streams, built, channel, &mut warnings));
+    finish(prepared, channel, warnings)
 }
 
 /// Joins a running container: its cgroup while the host's files are there to see, then all its namespaces.
 pub fn join_container(
-    container: BorrowedFd<'_>,
-    cgroup: &Cgroup,
+    process: BorrowedFd<'_>,
+    container: Running<'_>,
     oom_score: Option<i32>,
 ) -> Result<(), InitError> {
     let mut warnings = Warnings::default();
     identity::set_oom_score(oom_score, &mut warnings)?;
-    cgroup.join(0).map_err(|e| InitError::Refused(e.to_string()))?;
-    let all = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
-    setns(container, all).during(|| "join the container's namespaces".into())
-}
-
-/// Joins a PID namespace for the children to come.
-pub fn join_pid_namespace(path: &Path) -> Result<(), InitError> {
-    join(CloneFlags::CLONE_NEWPID, path)
-}
-
-fn join(kind: CloneFlags, path: &Path) -> Result<(), InitError> {
-    let step = || format!("join namespace {path:?}");
-    let namespace = std::fs::File::open(path).during(step)?;
-    setns(namespace, kind).during(step)
+    container
+        .cgroup
+        .join(0)
+        .map_err(|e| InitError::Refused(e.to_string()))?;
+    namespaces::join_running(process, container.more)
 }
 
 /// Nothing of the shim's goes on: no descriptor (but for those named), no signal disposition, no session. Not dumpable,
 /// so that nobody in a namespace about to be joined can look into this process, or a child of it, before it has become
 /// the container's. To be called first in every forked process.
-pub fn begin(
-    streams: &ChildStreams,
-    channel: &ChildEnd,
-    also: Option<BorrowedFd<'_>>,
-) -> Result<(), InitError> {
+pub fn begin(streams: &ChildStreams, channel: &ChildEnd, also: &[BorrowedFd<'_>]) -> Result<(), InitError> {
     nix::sys::prctl::set_dumpable(false).during(|| "hide from the container".into())?;
-    let mut keep = streams.borrowed();
-    keep.push(channel.fd());
-    keep.extend(also);
-    close_all_but(&keep).during(|| "close the shim's descriptors".into())?;
+    let keep = [&streams.borrowed(), &channel.fds(), also].concat();
+    close_all_but(&keep, streams.preserved).during(|| "close the shim's descriptors".into())?;
     reset_signals().during(|| "reset signals".into())?;
     setsid().map(drop).during(|| "begin a session".into())
 }
 
-fn build(plan: &ContainerPlan, warnings: &mut Warnings) -> Result<Option<Terminal>, InitError> {
-    umask(Mode::empty());
+/// Done while the host's files are in sight: score, cgroup.
+fn leave_host(plan: &ContainerPlan, warnings: &mut Warnings) -> Result<(), InitError> {
     identity::set_oom_score(plan.process.identity.oom_score_adj, warnings)?;
     plan.cgroup
         .join_v1(0)
-        .map_err(|e| InitError::Refused(e.to_string()))?;
-    plan.join.iter().try_for_each(|(kind, path)| join(*kind, path))?;
+        .map_err(|e| InitError::Refused(e.to_string()))
+}
+
+/// A container ready for its program.
+struct Built<'a> {
+    terminal: Option<Terminal>,
+    /// Hooks to run right before the program, with the state they are told.
+    start_hooks: Option<(&'a [Hook], String)>,
+}
+
+fn build<'a>(
+    plan: &'a ContainerPlan,
+    channel: &ChildEnd,
+    stage: Stage,
+    warnings: &mut Warnings,
+) -> Result<Built<'a>, InitError> {
+    umask(Mode::empty());
+    let (sources, layers) = match stage.done {
+        Some(mut done) => {
+            done.warnings.take().into_iter().for_each(|w| warnings.add(w));
+            let layers = if done.rootfs_is_mounted {
+                &[][..]
+            } else {
+                &plan.rootfs_mounts
+            };
+            (done.sources, layers)
+        }
+        None => {
+            leave_host(plan, warnings)?;
+            namespaces::join_all(&plan.join)?;
+            (
+                mounts::open_sources(&plan.mounts, plan.ids.as_ref())?,
+                &plan.rootfs_mounts[..],
+            )
+        }
+    };
+    if plan.in_user_namespace() {
+        if plan.new_namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            channel.map_ids().during(|| "have user ids mapped".into())?;
+        }
+        namespaces::become_root()?;
+    }
     if plan.new_cgroup_namespace {
         unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
     }
-    let sources = mounts::open_sources(&plan.mounts)?;
     mounts::detach_from_host()?;
-    let root = mounts::mount_rootfs(&plan.rootfs, &plan.rootfs_mounts)?;
+    let stays = plan
+        .rootfs_propagation
+        .is_some_and(|p| p.kind & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
+    let root = mounts::mount_rootfs(&plan.rootfs, layers, stays)?;
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mounts::make(&root, mount, source.as_ref(), &plan.cgroup)?;
     }
@@ -180,11 +312,33 @@ fn build(plan: &ContainerPlan, warnings: &mut Warnings) -> Result<Option<Termina
     mounts::write_sysctls(&plan.sysctls)?;
     make_cwd(&root, &plan.process.cwd)?;
     protect(&root, plan)?;
+    let start_hooks = run_hooks(plan, channel)?;
     mounts::enter(&root)?;
     drop(root);
     mounts::finish_root(plan.rootfs_read_only, plan.rootfs_propagation)?;
     name_host(plan)?;
-    Ok(terminal)
+    if let Some(persona) = plan.personality {
+        nix::sys::personality::set(persona).during(|| "set the personality".into())?;
+    }
+    Ok(Built {
+        terminal,
+        start_hooks,
+    })
+}
+
+/// Has the hooks before `pivot_root` run, or runs them; answers what those of the start are to be told.
+fn run_hooks<'a>(
+    plan: &'a ContainerPlan,
+    channel: &ChildEnd,
+) -> Result<Option<(&'a [Hook], String)>, InitError> {
+    if !plan.hooks.before_start() {
+        return Ok(None);
+    }
+    let pid = channel.hooks().during(|| "have the runtime's hooks run".into())?;
+    let state = plan.subject.state("creating", pid);
+    hooks::run(&plan.hooks.create_container, &state).map_err(|e| InitError::Refused(e.to_string()))?;
+    let at_start = &plan.hooks.start_container[..];
+    Ok((!at_start.is_empty()).then(|| (at_start, plan.subject.state("created", pid))))
 }
 
 fn terminal(root: &Root, plan: &ContainerPlan) -> Result<Option<Terminal>, InitError> {
@@ -235,25 +389,41 @@ fn name_host(plan: &ContainerPlan) -> Result<(), InitError> {
     Ok(())
 }
 
+/// A process that only waits for the word.
+struct Settled<'a> {
+    program: Program,
+    master: Option<OwnedFd>,
+    plan: &'a ProcessPlan,
+    start_hooks: Option<(&'a [Hook], String)>,
+}
+
 /// Inside the container: streams, limits, working directory, user, program.
-fn settle(
-    plan: &ProcessPlan,
+fn settle<'a>(
+    plan: &'a ProcessPlan,
     streams: &ChildStreams,
-    terminal: Option<Terminal>,
+    built: Built<'a>,
+    channel: &ChildEnd,
     warnings: &mut Warnings,
-) -> Result<(Program, Option<OwnedFd>), InitError> {
+) -> Result<Settled<'a>, InitError> {
     umask(Mode::from_bits_truncate(plan.identity.umask & 0o777));
-    let master = connect(plan, streams, terminal)?;
+    let master = connect(plan, streams, built.terminal)?;
     let mut env = plan.env.clone();
     if !env.iter().any(|e| e.starts_with("HOME=")) {
         env.push(format!("HOME={}", identity::home_of(plan.identity.uid)));
     }
     identity::set_rlimits(&plan.identity, warnings)?;
+    scheduling::apply(&plan.scheduling)?;
+    labels::apply(&plan.labels)?;
     let early = std::env::set_current_dir(&plan.cwd);
-    identity::become_user(&plan.identity, warnings)?;
+    identity::become_user(&plan.identity, channel, warnings)?;
     enter_cwd(&plan.cwd, early)?;
-    close_on_exec_from(3).during(|| "close descriptors".into())?;
-    Ok((Program::find(&plan.args, &env)?, master))
+    close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;
+    Ok(Settled {
+        program: Program::find(&plan.args, &env)?,
+        master,
+        plan,
+        start_hooks: built.start_hooks,
+    })
 }
 
 fn connect(
@@ -295,26 +465,39 @@ fn enter_cwd(cwd: &Path, early: std::io::Result<()>) -> Result<(), InitError> {
 }
 
 /// Reports, waits for the word, executes.
-fn finish(
-    prepared: Result<(Program, Option<OwnedFd>), InitError>,
-    channel: &ChildEnd,
-    mut warnings: Warnings,
-) -> i32 {
+fn finish(prepared: Result<Settled<'_>, InitError>, channel: &mut ChildEnd, mut warnings: Warnings) -> i32 {
     for text in warnings.take() {
         let _ = channel.warning(&text);
     }
     let error = match prepared {
-        Ok((program, master)) => {
+        Ok(mut settled) => {
+            let master = settled.master.take();
             let sent = channel.ready(master.as_ref().map(AsFd::as_fd));
             drop(master);
             if sent.and_then(|()| channel.wait_for_go()).is_err() {
                 return NOT_STARTED;
             }
-            program.execute()
+            settled.execute()
         }
         Err(error) => error,
     };
     // With the shim gone there is nobody to tell.
     let _ = channel.failed(&error.to_string());
     NOT_STARTED
+}
+
+impl Settled<'_> {
+    /// Comes back only to say why not. The filters are the last thing before the program where they can be, so that
+    /// they need to allow nothing of ours but `execve`.
+    fn execute(&self) -> InitError {
+        if let Some((hooks, state)) = &self.start_hooks
+            && let Err(error) = hooks::run(hooks, state)
+        {
+            return InitError::Refused(error.to_string());
+        }
+        match identity::install_late_filters(&self.plan.identity) {
+            Ok(()) => self.program.execute(),
+            Err(error) => error,
+        }
+    }
 }

@@ -13,8 +13,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::Propagation;
+use super::copy::copy_tree;
 use super::error::{During, InitError};
+use super::id_mapped::{id_map_namespace, map_ids};
 use super::root::Root;
+use crate::id_map::IdMaps;
 use crate::mount_plan::{MountPlan, Source};
 use crate::rootfs_plan::RootfsMount;
 use crate::sys::mount::{Attributes, attach, clone_tree, new_filesystem, set_attributes};
@@ -33,15 +37,30 @@ const PRIVATE: Attributes = Attributes {
 const INERT: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-/// Opens the source of every bind mount, in order, while host mounts still have their own propagation.
-pub fn open_sources(mounts: &[MountPlan]) -> Result<Vec<Option<OwnedFd>>, InitError> {
-    let open = |plan: &MountPlan| match &plan.source {
-        Source::Bind { path, recursive } => clone_tree(None, path, *recursive)
-            .during(|| format!("open mount source {path:?} for {:?}", plan.destination))
-            .map(Some),
-        _ => Ok(None),
+/// Opens the source of every bind mount, in order, while host mounts still have their own propagation, and gives it
+/// its id map. `ids` are the container's own maps.
+pub fn open_sources(mounts: &[MountPlan], ids: Option<&IdMaps>) -> Result<Vec<Option<OwnedFd>>, InitError> {
+    mounts.iter().map(|plan| open_source(plan, ids)).collect()
+}
+
+fn open_source(plan: &MountPlan, ids: Option<&IdMaps>) -> Result<Option<OwnedFd>, InitError> {
+    let Source::Bind { path, recursive } = &plan.source else {
+        return Ok(None);
     };
-    mounts.iter().map(open).collect()
+    let at = &plan.destination;
+    let tree =
+        clone_tree(None, path, *recursive).during(|| format!("open mount source {path:?} for {at:?}"))?;
+    if let Some(asked) = &plan.id_mapped {
+        let maps = asked.maps.as_ref().or(ids).ok_or_else(|| {
+            InitError::Refused(format!(
+                "the mount at {at:?} is to be idmapped, but no map is given"
+            ))
+        })?;
+        let namespace = id_map_namespace(maps)?;
+        map_ids(tree.as_fd(), namespace.as_fd(), asked.recursive)
+            .during(|| format!("map ids of {path:?} for {at:?}"))?;
+    }
+    Ok(Some(tree))
 }
 
 /// Cuts the new mount namespace off: what the host mounts later may come in, nothing goes out.
@@ -56,8 +75,8 @@ pub fn detach_from_host() -> Result<(), InitError> {
     .during(|| "make the mount namespace a slave of the host's".into())
 }
 
-/// Mounts the root file system on `path` and opens it.
-pub fn mount_rootfs(path: &Path, mounts: &[RootfsMount]) -> Result<Root, InitError> {
+/// Mounts the layers of the root file system on `path`.
+pub fn mount_layers(path: &Path, mounts: &[RootfsMount]) -> Result<(), InitError> {
     for m in mounts {
         if let Some(base) = &m.base {
             std::env::set_current_dir(base).during(|| format!("enter the layers' directory {base:?}"))?;
@@ -71,13 +90,22 @@ pub fn mount_rootfs(path: &Path, mounts: &[RootfsMount]) -> Result<Root, InitErr
         )
         .during(|| format!("mount the {} root file system on {path:?}", m.kind))?;
     }
+    Ok(())
+}
+
+/// Makes the root file system a mount of its own on `path` and opens it. It `stays` a peer or receiver of the host's
+/// mounts only when its propagation is asked for.
+pub fn mount_rootfs(path: &Path, mounts: &[RootfsMount], stays: bool) -> Result<Root, InitError> {
+    mount_layers(path, mounts)?;
     if mounts.is_empty() {
         let tree = clone_tree(None, path, true).during(|| format!("open the root file system {path:?}"))?;
         let below = Root::open(path).during(|| format!("open the root file system {path:?}"))?;
         attach(tree.as_fd(), below.fd()).during(|| format!("mount the root file system {path:?}"))?;
     }
     let root = Root::open(path).during(|| format!("open the root file system {path:?}"))?;
-    set_attributes(root.fd(), PRIVATE, true).during(|| "make the root file system private".into())?;
+    if !stays {
+        set_attributes(root.fd(), PRIVATE, true).during(|| "make the root file system private".into())?;
+    }
     Ok(root)
 }
 
@@ -99,10 +127,20 @@ pub fn make(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>, cgroup: &Cgro
             _,
         ) => {
             let target = target_for(root, kind, at)?;
-            let fs = new_filesystem(kind, source.as_deref(), options, plan.attributes.set).during(step)?;
+            let early = if plan.copy_up {
+                plan.attributes.set & !libc::MOUNT_ATTR_RDONLY
+            } else {
+                plan.attributes.set
+            };
+            let fs = new_filesystem(kind, source.as_deref(), options, early).during(step)?;
+            if plan.copy_up {
+                copy_tree(target.as_fd(), fs.as_fd()).during(|| format!("copy {at:?} into its tmpfs"))?;
+                set_attributes(fs.as_fd(), plan.attributes, false).during(step)?;
+            }
             attach(fs.as_fd(), target.as_fd()).during(step)?;
             propagate(fs.as_fd(), plan).during(step)
         }
+        (Source::Remount, _) => remount(root, plan).during(step),
         (Source::Cgroup, _) => cgroups(root, plan, cgroup),
     }
 }
@@ -112,6 +150,7 @@ fn source_name(source: &Source) -> String {
         Source::Bind { path, .. } => path.display().to_string(),
         Source::Filesystem { kind, .. } => kind.clone(),
         Source::Cgroup => "cgroup".into(),
+        Source::Remount => "nothing new".into(),
     }
 }
 
@@ -127,9 +166,19 @@ fn target_for(root: &Root, kind: &str, at: &Path) -> Result<OwnedFd, InitError> 
     root.find_plain(at, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|_| {
             InitError::Refused(format!(
-                "{kind} cannot be mounted on {at:?}: the image has a symbolic link in that path"
+                "{kind} must be mounted on ordinary directory: the image has a symbolic link in {at:?}"
             ))
         })
+}
+
+/// The path must be the root of a mount: the kernel says so if it is not.
+fn remount(root: &Root, plan: &MountPlan) -> io::Result<()> {
+    let mount = root.find(&plan.destination, OFlag::O_PATH)?;
+    set_attributes(mount.as_fd(), plan.attributes, false)?;
+    if plan.recursive != Attributes::default() {
+        set_attributes(mount.as_fd(), plan.recursive, true)?;
+    }
+    Ok(())
 }
 
 fn bind(root: &Root, plan: &MountPlan, tree: &OwnedFd) -> io::Result<()> {
@@ -330,18 +379,14 @@ pub fn enter(root: &Root) -> Result<(), InitError> {
 }
 
 /// Last touches on the root mount itself.
-pub fn finish_root(read_only: bool, propagation: Option<u64>) -> Result<(), InitError> {
+pub fn finish_root(read_only: bool, propagation: Option<Propagation>) -> Result<(), InitError> {
     let root = Root::open(Path::new("/")).during(|| "open the new root".into())?;
-    if let Some(propagation) = propagation {
-        set_attributes(
-            root.fd(),
-            Attributes {
-                propagation,
-                ..Attributes::default()
-            },
-            false,
-        )
-        .during(|| "set the root's propagation".into())?;
+    if let Some(Propagation { kind, recursive }) = propagation {
+        let change = Attributes {
+            propagation: kind,
+            ..Attributes::default()
+        };
+        set_attributes(root.fd(), change, recursive).during(|| "set the root's propagation".into())?;
     }
     if read_only {
         set_attributes(root.fd(), READ_ONLY, false)
@@ -357,7 +402,7 @@ pub fn write_sysctls(sysctls: &[(String, String)]) -> Result<(), InitError> {
     }
     let proc = new_filesystem("proc", Some("proc"), &[], 0).during(|| "mount procfs for sysctls".into())?;
     for (name, value) in sysctls {
-        let path = PathBuf::from("sys").join(name.replace('.', "/"));
+        let path = PathBuf::from("sys").join(crate::sysctl::path_of(name));
         let step = || format!("set sysctl {name} to {value:?}");
         let how = nix::fcntl::OpenHow::new()
             .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)

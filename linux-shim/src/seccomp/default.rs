@@ -4,9 +4,9 @@
 //! newer than the table in `syscalls` is kept out too, with EPERM. Pure.
 
 use caps::{Capability as Cap, CapsHashSet};
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-use super::{Rules, SeccompError, stack, syscalls};
+use super::{Filter, Rules, SeccompError, stack, syscalls};
 
 /// Calls kept out unless the container's bounding set has one of the capabilities.
 struct Kept {
@@ -123,7 +123,7 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP) as u64;
 
 /// The filters for a container with this bounding set.
-pub fn filters(bounding: &CapsHashSet) -> Result<Vec<BpfProgram>, SeccompError> {
+pub fn filters(bounding: &CapsHashSet) -> Result<Vec<Filter>, SeccompError> {
     let mut allowed: Rules = syscalls::all().map(|(_, number)| (number, Vec::new())).collect();
     for row in KEPT_OUT
         .iter()

@@ -1,7 +1,8 @@
 //! OCI seccomp profiles compiled to BPF by seccompiler.
 //!
 //! A seccompiler filter has one action for what it matches, an OCI profile many: the profile becomes a stack of
-//! filters, one per action, and the kernel takes the strictest answer of them (seccomp(2)). Pure.
+//! filters, one per action, and the kernel takes the strictest answer of them (seccomp(2)). What seccompiler has no
+//! word for, asking a listener, is compiled as a trace with a mark and put in its place. Pure.
 
 mod default;
 mod syscalls;
@@ -22,20 +23,45 @@ use seccompiler::{
 /// A profile that cannot be enforced.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
-    #[error("seccomp: action {0} is not supported")]
-    Action(OciAction),
     #[error("seccomp: flag {0} is not supported")]
     Flag(String),
+    #[error("seccomp: SCMP_ACT_NOTIFY needs a listenerPath")]
+    NoListener,
+    #[error(
+        "seccomp: SCMP_ACT_NOTIFY cannot be the default, nor be for sendmsg or recvfrom: they hand the listener on"
+    )]
+    Deadlock,
+    #[error("seccomp: errnoRet {0} cannot be used with SCMP_ACT_TRACE")]
+    Mark(u32),
     #[error("seccomp: {0}")]
     Compile(#[from] BackendError),
 }
+
+/// A compiled filter and the flags it is to be installed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    pub program: BpfProgram,
+    pub flags: libc::c_ulong,
+}
+
+impl Filter {
+    /// Whether a listener answers for it.
+    pub fn notifies(&self) -> bool {
+        self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+    }
+}
+
+/// Stands for `SECCOMP_RET_USER_NOTIF` until the filter is compiled; a profile's own trace with this number is refused.
+const NOTIFY_MARK: u32 = 0xa3f1;
+/// Calls that hand the listener its descriptor: with them waiting for the listener, nobody would ever answer.
+const HANDING_ON: [libc::c_long; 2] = [libc::SYS_sendmsg, libc::SYS_recvfrom];
 
 /// Rules by system call; an empty list matches every call of it.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Compiles a profile to filters in the order they are to be installed.
-pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<BpfProgram>, SeccompError> {
-    refuse_notify(profile)?;
+pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<Filter>, SeccompError> {
+    let flags = flags(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut groups: Vec<(SeccompAction, Rules)> = Vec::new();
     let mut named = Rules::new();
@@ -52,24 +78,54 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<BpfProgram>, SeccompError> 
         }
     }
     groups.retain(|(action, _)| *action != SeccompAction::Allow);
-    stack(default, named, groups)
+    check_notify(profile, &default, &groups)?;
+    let mut filters = stack(default, named, groups)?;
+    filters.iter_mut().for_each(|f| set_flags(f, flags));
+    Ok(filters)
 }
 
-fn refuse_notify(profile: &LinuxSeccomp) -> Result<(), SeccompError> {
-    if profile.listener_path().is_some() {
-        return Err(SeccompError::Action(OciAction::ScmpActNotify));
+/// A profile without a listener can have no notifications, and one call must stay free of them.
+fn check_notify(
+    profile: &LinuxSeccomp,
+    default: &SeccompAction,
+    groups: &[(SeccompAction, Rules)],
+) -> Result<(), SeccompError> {
+    let notify = SeccompAction::Trace(NOTIFY_MARK);
+    let group = groups.iter().find(|(action, _)| *action == notify);
+    if *default == notify || group.is_some_and(|(_, rules)| HANDING_ON.iter().any(|n| rules.contains_key(n)))
+    {
+        return Err(SeccompError::Deadlock);
     }
-    // LOG only adds audit records; TSYNC and SPEC_ALLOW have nothing to act on in a process of one thread.
-    let harmless = [
-        "SECCOMP_FILTER_FLAG_LOG",
-        "SECCOMP_FILTER_FLAG_TSYNC",
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    ];
-    let flags = profile.flags().iter().flatten().map(ToString::to_string);
-    match flags.into_iter().find(|f| !harmless.contains(&f.as_str())) {
-        Some(flag) => Err(SeccompError::Flag(flag)),
-        None => Ok(()),
+    match group {
+        Some(_) if profile.listener_path().is_none() => Err(SeccompError::NoListener),
+        _ => Ok(()),
     }
+}
+
+/// TSYNC has nothing to act on in a process of one thread.
+fn flags(profile: &LinuxSeccomp) -> Result<libc::c_ulong, SeccompError> {
+    let mut flags = 0;
+    for flag in profile.flags().iter().flatten() {
+        flags |= match flag.to_string().as_str() {
+            "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            "SECCOMP_FILTER_FLAG_TSYNC" => 0,
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => WAIT_KILLABLE,
+            other => return Err(SeccompError::Flag(other.to_owned())),
+        };
+    }
+    Ok(flags)
+}
+
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` (Linux 5.19): means something with a listener only.
+const WAIT_KILLABLE: libc::c_ulong = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+
+fn set_flags(filter: &mut Filter, asked: libc::c_ulong) {
+    filter.flags |= if filter.notifies() {
+        asked
+    } else {
+        asked & !WAIT_KILLABLE
+    };
 }
 
 /// The filter with the default action lets every named call through; each group's filter then answers for its own.
@@ -78,7 +134,7 @@ fn stack(
     default: SeccompAction,
     named: Rules,
     groups: Vec<(SeccompAction, Rules)>,
-) -> Result<Vec<BpfProgram>, SeccompError> {
+) -> Result<Vec<Filter>, SeccompError> {
     let mut filters = Vec::new();
     let mut last = Vec::new();
     if default != SeccompAction::Allow {
@@ -95,13 +151,31 @@ fn stack(
     Ok(filters)
 }
 
-fn filter(
-    rules: Rules,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Result<BpfProgram, SeccompError> {
+fn filter(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<Filter, SeccompError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    Ok(SeccompFilter::new(rules, otherwise, matched, arch)?.try_into()?)
+    let notify = matched == SeccompAction::Trace(NOTIFY_MARK);
+    let mut program: BpfProgram = SeccompFilter::new(rules, otherwise, matched, arch)?.try_into()?;
+    if notify {
+        ask_listener(&mut program);
+    }
+    let flags = if notify {
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
+    } else {
+        0
+    };
+    Ok(Filter { program, flags })
+}
+
+/// `BPF_RET | BPF_K` (linux/filter.h).
+const RETURN: u16 = 0x06;
+
+fn ask_listener(program: &mut BpfProgram) {
+    let marked = u32::from(SeccompAction::Trace(NOTIFY_MARK));
+    for instruction in program.iter_mut() {
+        if instruction.code == RETURN && instruction.k == marked {
+            instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
 }
 
 /// Adds rules; a call that matches always stays so.
@@ -167,8 +241,9 @@ fn action(oci: OciAction, errno: Option<u32>) -> Result<SeccompAction, SeccompEr
         OciAction::ScmpActKillProcess => SeccompAction::KillProcess,
         OciAction::ScmpActLog => SeccompAction::Log,
         OciAction::ScmpActTrap => SeccompAction::Trap,
+        OciAction::ScmpActTrace if errno == NOTIFY_MARK => return Err(SeccompError::Mark(errno)),
         OciAction::ScmpActTrace => SeccompAction::Trace(errno),
-        OciAction::ScmpActNotify => return Err(SeccompError::Action(oci)),
+        OciAction::ScmpActNotify => SeccompAction::Trace(NOTIFY_MARK),
     })
 }
 
@@ -226,10 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn notify_is_refused() {
-        let p = profile(
-            r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-        );
-        assert!(compile(&p).is_err());
+    fn a_listener_is_asked_by_a_filter_of_its_own() {
+        let json = r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/l","flags":["SECCOMP_FILTER_FLAG_LOG"],
+            "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#;
+        let filters = compile(&profile(json)).unwrap();
+        assert!(filters.len() == 1 && filters[0].notifies());
+        let asks = |i: &seccompiler::sock_filter| i.code == RETURN && i.k == libc::SECCOMP_RET_USER_NOTIF;
+        assert_eq!(filters[0].program.iter().filter(|i| asks(i)).count(), 1);
+        for bad in [
+            json.replace(r#""listenerPath":"/l","#, ""),
+            json.replace("mkdir", "sendmsg"),
+            json.replace("ACT_ALLOW", "ACT_NOTIFY"),
+        ] {
+            assert!(compile(&profile(&bad)).is_err(), "{bad}");
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod clone;
 pub mod mount;
 pub mod process;
+pub mod scheduling;
 pub mod socket;
 
 use std::io;

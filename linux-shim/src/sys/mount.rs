@@ -51,11 +51,22 @@ pub struct Attributes {
 
 /// Applies attributes to the mount `mount` refers to the root of, and to those below it if `recursive`.
 pub fn set_attributes(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    set_attributes_in(mount, attributes, recursive, None)
+}
+
+/// As [`set_attributes`], with the user namespace whose maps `MOUNT_ATTR_IDMAP` takes.
+pub fn set_attributes_in(
+    mount: BorrowedFd<'_>,
+    attributes: Attributes,
+    recursive: bool,
+    user_namespace: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     // SAFETY: mount_attr is plain integers for which zero means "nothing".
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
     attr.attr_set = attributes.set;
     attr.attr_clr = attributes.clear;
     attr.propagation = attributes.propagation;
+    attr.userns_fd = user_namespace.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let fd = mount.as_raw_fd();
     // SAFETY: the path is static, the structure lives through the call and its size is passed.

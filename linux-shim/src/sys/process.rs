@@ -31,18 +31,18 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Closes every descriptor of this process from 3 on, but for those in `keep`.
+/// Closes every descriptor of this process from 3 on, but for those in `keep` and the first `preserved`.
 ///
 /// Meant for a forked child that uses nothing it does not name: the owners of the closed descriptors live on
 /// in memory and must not be dropped before the child exits or executes.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn close_all_but(keep: &[BorrowedFd<'_>], preserved: u32) -> io::Result<()> {
+    let mut first = 3 + preserved;
     let mut kept: Vec<u32> = keep
         .iter()
         .map(|fd| fd.as_raw_fd().cast_unsigned())
-        .filter(|fd| *fd >= 3)
+        .filter(|fd| *fd >= first)
         .collect();
     kept.sort_unstable();
-    let mut first = 3;
     for fd in kept {
         if fd > first {
             close_range(first, fd - 1, 0)?;
@@ -57,9 +57,10 @@ fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// Installs a seccomp filter on the calling thread. Needs `no_new_privs` or CAP_SYS_ADMIN; unlike
+/// Installs a seccomp filter on the calling thread, and answers the descriptor of its notifications if `flags` ask
+/// for one (`SECCOMP_FILTER_FLAG_NEW_LISTENER`). Needs `no_new_privs` or CAP_SYS_ADMIN; unlike
 /// `seccompiler::apply_filter` this does not set `no_new_privs` by itself.
-pub fn install_filter(program: BpfProgramRef<'_>) -> io::Result<()> {
+pub fn install_filter(program: BpfProgramRef<'_>, flags: libc::c_ulong) -> io::Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let filter = libc::sock_fprog {
         len: length,
@@ -68,7 +69,13 @@ pub fn install_filter(program: BpfProgramRef<'_>) -> io::Result<()> {
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: seccompiler's sock_filter has the layout of the kernel's (repr(C): u16, u8, u8, u32); the kernel
     // copies the program during the call and does not write to it.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter) }).map(drop)
+    let done = check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) })?;
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    let fd = i32::try_from(done).map_err(io::Error::other)?;
+    // SAFETY: with that flag the answer is a descriptor just made for us, nobody else owns it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// Makes a terminal the controlling one of the calling session leader.
@@ -87,6 +94,15 @@ pub fn set_window_size(terminal: BorrowedFd<'_>, width: u16, height: u16) -> io:
     };
     // SAFETY: the structure lives through the call, which reads it.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
+}
+
+/// A terminal's width and height in characters.
+pub fn window_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    // SAFETY: winsize is plain integers, filled by the call.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure lives through the call, which writes it.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }.into())?;
+    Ok((size.ws_col, size.ws_row))
 }
 
 /// Unlocks a new terminal and opens its other end by the kernel's own knowledge of it (`TIOCGPTPEER`, Linux 4.13).

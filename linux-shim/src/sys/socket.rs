@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -11,10 +11,14 @@ use tokio::io::unix::AsyncFd;
 use super::check;
 
 /// Receives one packet, and the descriptor that came with it.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let mut parts = [io::IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
     let mut descriptor = None;
     for part in message.cmsgs()? {
@@ -26,6 +30,21 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
         }
     }
     Ok((message.bytes, descriptor))
+}
+
+/// Takes the next connection of a listening socket; blocks until there is one.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process a descriptor refers to, which may be a real-time one.
+pub fn signal(process: BorrowedFd<'_>, signal: libc::c_int) -> nix::Result<()> {
+    let fd = process.as_raw_fd();
+    // SAFETY: no siginfo is passed; the call takes numbers only.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<()>(), 0) };
+    nix::errno::Errno::result(done).map(drop)
 }
 
 /// A descriptor of a process (Linux 5.3).

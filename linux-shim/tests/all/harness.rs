@@ -37,8 +37,7 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// `None`, having said why, where the test cannot run.
 pub async fn pod() -> Option<Pod> {
-    if !nix::unistd::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
-        eprintln!("skipped: needs root and {BUSYBOX} (Debian package busybox-static)");
+    if !can_run() {
         return None;
     }
     let home = tempfile::tempdir().unwrap();
@@ -62,6 +61,15 @@ pub async fn pod() -> Option<Pod> {
     })
 }
 
+/// Says why not.
+pub fn can_run() -> bool {
+    let can = nix::unistd::geteuid().is_root() && Path::new(BUSYBOX).exists();
+    if !can {
+        eprintln!("skipped: needs root and {BUSYBOX} (Debian package busybox-static)");
+    }
+    can
+}
+
 pub fn command(namespace: &str) -> ShimCommand {
     ShimCommand {
         words: vec![SHIM.into()],
@@ -70,7 +78,7 @@ pub fn command(namespace: &str) -> ShimCommand {
 }
 
 /// A root file system with every busybox applet.
-fn image(root: &Path) {
+pub fn image(root: &Path) {
     for dir in ["bin", "etc", "tmp", "proc", "sys", "dev", "data"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
@@ -85,7 +93,10 @@ fn image(root: &Path) {
         .lines()
         .filter(|a| *a != "busybox")
     {
-        symlink("busybox", root.join("bin").join(applet)).unwrap();
+        let link = root.join("bin").join(applet);
+        if !link.is_symlink() {
+            symlink("busybox", link).unwrap();
+        }
     }
     fs::write(
         root.join("etc/passwd"),
@@ -100,7 +111,7 @@ pub fn limitable(controller: &str) -> bool {
 }
 
 /// The bundle a node agent writes for a small container.
-fn spec(args: &[&str], namespace: &str, id: &str) -> Value {
+pub fn spec(args: &[&str], namespace: &str, id: &str) -> Value {
     let caps = [
         "CAP_CHOWN",
         "CAP_DAC_OVERRIDE",

@@ -2,6 +2,7 @@
 //!
 //! Needs root; without it, or without `/bin/busybox`, every test says so and passes.
 
+mod callers;
 mod escapes;
 mod exec;
 #[cfg(test)]
@@ -12,4 +13,5 @@ mod lifecycle;
 #[cfg(test)]
 mod limits;
 mod mounts;
+mod oci;
 mod streams;

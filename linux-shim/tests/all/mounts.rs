@@ -85,9 +85,9 @@ async fn sysctls_are_those_of_the_container() {
     assert_eq!(pod.run(&bundle).await.1, "4242\n0\n");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/msgmax").unwrap(), before);
     let mut bundle = pod.script("true");
-    bundle.spec["linux"]["sysctl"] = json!({"kernel.no_such_thing": "1"});
+    bundle.spec["linux"]["sysctl"] = json!({"net.no_such_thing": "1"});
     let error = pod.create(&bundle).await.unwrap_err().to_string();
-    assert!(error.contains("sysctl kernel.no_such_thing"), "{error}");
+    assert!(error.contains("sysctl net.no_such_thing"), "{error}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
+use super::more_limits::{MoreLimits, other_name};
 use super::{Cgroup, CgroupError, write};
 
 /// What a cgroup may use; `None` leaves a limit alone. −1 means unlimited where OCI says so.
@@ -24,6 +25,8 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// v1 device rules in order: whether to allow, and the rule (`c 1:3 rwm`).
     pub devices: Vec<(bool, String)>,
+    /// Disks, huge pages and other rarely given limits.
+    pub more: MoreLimits,
     /// v2 files set as they are.
     pub unified: Vec<(String, String)>,
 }
@@ -44,6 +47,7 @@ impl From<&LinuxResources> for Limits {
             memory_reservation: memory.and_then(|m| m.reservation()),
             pids: resources.pids().as_ref().map(|p| p.limit()),
             devices: resources.devices().iter().flatten().map(device).collect(),
+            more: MoreLimits::from(resources),
             unified: unified.map(|(k, v)| (k.clone(), v.clone())).collect(),
         }
     }
@@ -69,14 +73,14 @@ fn device(rule: &LinuxDeviceCgroup) -> (bool, String) {
 
 /// One value for one file.
 #[derive(Debug, PartialEq, Eq)]
-struct Setting {
+pub(super) struct Setting {
     /// The v1 controller; on v2, where the file's prefix names it, for messages only.
     controller: &'static str,
-    file: String,
-    value: String,
+    pub(super) file: String,
+    pub(super) value: String,
 }
 
-fn setting(controller: &'static str, file: &str, value: impl ToString) -> Setting {
+pub(super) fn setting(controller: &'static str, file: &str, value: impl ToString) -> Setting {
     Setting {
         controller,
         file: file.into(),
@@ -128,6 +132,10 @@ fn v1(limits: &Limits) -> Vec<Setting> {
         reservation.map(|m| m.to_string()),
     );
     add("pids", "pids.max", limits.pids.map(max));
+    out.extend(limits.more.v1());
+    let mut add = |controller, file, value: Option<String>| {
+        out.extend(value.map(|value| setting(controller, file, value)));
+    };
     for (allow, rule) in &limits.devices {
         add(
             "devices",
@@ -172,8 +180,9 @@ fn v2(limits: &Limits) -> Vec<Setting> {
         limits.memory_reservation.filter(|m| *m != 0).map(max),
     );
     add("pids", "pids.max", limits.pids.map(max));
+    out.extend(limits.more.v2());
     for (file, value) in &limits.unified {
-        add("unified", file, Some(value.clone()));
+        out.push(setting("unified", file, value));
     }
     out
 }
@@ -182,7 +191,7 @@ fn given(set: &Option<String>) -> Option<String> {
     set.clone().filter(|s| !s.is_empty())
 }
 
-fn max(limit: i64) -> String {
+pub(super) fn max(limit: i64) -> String {
     if limit < 0 {
         "max".into()
     } else {
@@ -215,6 +224,9 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
         let dir = cgroup.unified_dir().ok_or(CgroupError::NoHierarchy)?;
         return v2(limits).iter().try_for_each(|s| set(dir, s));
     }
+    if !limits.unified.is_empty() {
+        return Err(CgroupError::NoController("what \"unified\" names"));
+    }
     for s in v1(limits) {
         match cgroup.v1_dir(s.controller) {
             Some(dir) => set_v1(dir, &s, limits)?,
@@ -235,6 +247,8 @@ fn set(dir: &std::path::Path, s: &Setting) -> Result<(), CgroupError> {
             // A kernel without swap accounting has nothing to limit.
             if swap {
                 Ok(())
+            } else if let Some(other) = other_name(&s.file).filter(|o| dir.join(o).exists()) {
+                write(&dir.join(other), &s.value)
             } else {
                 Err(CgroupError::NoController(s.controller))
             }

@@ -4,11 +4,13 @@
 //! files: the runtime that has them attaches them itself (to [`Cgroup::unified_dir`]).
 
 mod limits;
+mod more_limits;
 mod mounts;
 mod stats;
 mod tree;
 
 pub use limits::Limits;
+pub use more_limits::MoreLimits;
 pub use mounts::CgroupHost;
 
 use std::fs;
@@ -149,6 +151,11 @@ impl Cgroup {
         tree::freeze(self, frozen)
     }
 
+    /// Whether it was told to stop its processes; one that is not there was not.
+    pub fn is_frozen(&self) -> bool {
+        tree::is_frozen(self)
+    }
+
     /// Kills every process in the cgroup and below it. They may still be dying when this returns.
     pub fn kill(&self) -> Result<(), CgroupError> {
         tree::kill(self, KILL_TURNS)
@@ -174,10 +181,26 @@ impl Cgroup {
         };
         match tokio::time::timeout(REMOVE_LIMIT, attempt).await {
             Ok(done) => done,
-            Err(_) => Err(CgroupError::Busy {
-                path: self.legs.first().map(|l| l.dir.clone()).unwrap_or_default(),
-                limit: REMOVE_LIMIT,
-            }),
+            Err(_) => Err(self.busy()),
+        }
+    }
+
+    /// As [`Cgroup::remove`] for a program without an event loop.
+    pub fn remove_waiting(&self) -> Result<(), CgroupError> {
+        let deadline = std::time::Instant::now() + REMOVE_LIMIT;
+        while !self.try_remove()? {
+            if std::time::Instant::now() > deadline {
+                return Err(self.busy());
+            }
+            std::thread::sleep(REMOVE_STEP);
+        }
+        Ok(())
+    }
+
+    fn busy(&self) -> CgroupError {
+        CgroupError::Busy {
+            path: self.legs.first().map(|l| l.dir.clone()).unwrap_or_default(),
+            limit: REMOVE_LIMIT,
         }
     }
 

@@ -140,6 +140,14 @@ pub(super) fn freeze(cgroup: &Cgroup, frozen: bool) -> Result<(), CgroupError> {
     Ok(())
 }
 
+pub(super) fn is_frozen(cgroup: &Cgroup) -> bool {
+    let asked = |dir: Option<&Path>, file: &str| dir.and_then(|d| fs::read_to_string(d.join(file)).ok());
+    match asked(cgroup.unified_dir(), "cgroup.freeze") {
+        Some(text) => text.trim() == "1",
+        None => asked(cgroup.v1_dir("freezer"), "freezer.state").is_some_and(|text| text.trim() != "THAWED"),
+    }
+}
+
 /// `cgroup.kill` where the kernel has it (5.14); else everything is frozen, signalled and thawed, until none is left.
 pub(super) fn kill(cgroup: &Cgroup, turns: usize) -> Result<(), CgroupError> {
     if let Some(file) = cgroup

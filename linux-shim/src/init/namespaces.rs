@@ -1,0 +1,83 @@
+//! Entering namespaces: by path, by a running process, and the two kinds that are more than a flag (user and time).
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use super::CLONE_NEWTIME;
+use super::error::{During, InitError};
+
+/// Joins namespaces by path. Which of them a user namespace among them owns is not known: what cannot be joined from
+/// outside is joined from inside it.
+pub fn join_all(namespaces: &[(CloneFlags, PathBuf)]) -> Result<(), InitError> {
+    let mut opened = Vec::new();
+    for (kind, path) in namespaces {
+        let file = File::open(path).during(|| step(path))?;
+        opened.push((*kind, path, file));
+    }
+    let user = opened
+        .iter()
+        .position(|(kind, ..)| *kind == CloneFlags::CLONE_NEWUSER);
+    let user = user.map(|at| opened.remove(at));
+    let mut later = Vec::new();
+    for (kind, path, file) in opened {
+        match setns(&file, kind) {
+            Err(Errno::EPERM) if user.is_some() => later.push((kind, path, file)),
+            done => done.during(|| step(path))?,
+        }
+    }
+    for (kind, path, file) in user.into_iter().chain(later) {
+        setns(&file, kind).during(|| step(path))?;
+    }
+    Ok(())
+}
+
+fn step(path: &Path) -> String {
+    format!("join namespace {path:?}")
+}
+
+/// Joins every namespace of a container by its first process.
+pub fn join_running(process: BorrowedFd<'_>, more: CloneFlags) -> Result<(), InitError> {
+    let all = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP
+        | more;
+    setns(process, all).during(|| "join the container's namespaces".into())?;
+    if more.contains(CloneFlags::CLONE_NEWUSER) {
+        become_root()?;
+    }
+    Ok(())
+}
+
+/// Becomes the root of the user namespace this process is in, which may have none.
+pub fn become_root() -> Result<(), InitError> {
+    let absent = |done: nix::Result<()>| match done {
+        // EINVAL: id 0 is not mapped. EPERM: setgroups is denied in this namespace.
+        Err(Errno::EINVAL | Errno::EPERM) => Ok(()),
+        other => other,
+    };
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    let step = || "become root of the user namespace".to_owned();
+    absent(setgroups(&[])).during(step)?;
+    absent(setresgid(group, group, group)).during(step)?;
+    absent(setresuid(user, user, user)).during(step)
+}
+
+/// Makes a time namespace for the children to come, whose clocks are set while nobody is in it.
+pub fn make_time(offsets: &str) -> Result<(), InitError> {
+    unshare(CLONE_NEWTIME).during(|| "make a time namespace".into())?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    fs::write("/proc/self/timens_offsets", offsets)
+        .map_err(|e| io::Error::new(e.kind(), format!("{e} (offsets {offsets:?})")))
+        .during(|| "set the clocks of the time namespace".into())
+}

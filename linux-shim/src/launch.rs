@@ -1,0 +1,107 @@
+//! Making a container's processes: which are forked, in which order, into what.
+//!
+//! A first process is usually forked straight into its namespaces and cgroup. Some namespaces can be entered only by
+//! the children of whoever asks for them, or take away what preparing a container needs: then an intermediate child
+//! does that first, makes the real one as its sibling, tells its pid, and ends.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use amphipod_shim_api::cgroup::Cgroup;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+use crate::init::channel::ChildEnd;
+use crate::init::{self, ChildStreams, ContainerPlan, InitError, ProcessPlan, Stage};
+use crate::sys::clone::{CloneError, SingleThread, spawn};
+use crate::sys::socket::pidfd;
+
+/// Why no process was made.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("cannot make a process: {0}")]
+    Clone(#[from] CloneError),
+    #[error("cannot open the container's cgroup: {0}")]
+    Cgroup(io::Error),
+    #[error("cannot find the container's first process: {0}")]
+    Container(io::Error),
+}
+
+/// A container that runs, as a process to be added to it needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    pub pid: Pid,
+    pub cgroup: &'a Cgroup,
+    /// Namespaces to join beside those every container has.
+    pub more: CloneFlags,
+}
+
+/// Makes the first process of a container. With a [`ContainerPlan::is_staged`] plan its pid is reported.
+pub fn first(plan: &ContainerPlan, streams: &ChildStreams, end: &mut ChildEnd) -> Result<Pid, LaunchError> {
+    let cgroup = open_cgroup(&plan.cgroup)?;
+    let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+    let single = SingleThread::check()?;
+    let flags = plan.new_namespaces.bits();
+    if !plan.is_staged() {
+        return Ok(spawn(&single, flags, cgroup, |_| {
+            init::run_container(plan, streams, end, Stage::default())
+        })?);
+    }
+    Ok(spawn(&single, 0, cgroup, |single| {
+        let staged = init::stage(plan, streams, end);
+        hand_over(single, end, staged, flags, |end, stage| {
+            init::run_container(plan, streams, end, stage)
+        })
+    })?)
+}
+
+/// Makes another process in a container; its pid is reported.
+pub fn another(
+    container: Running<'_>,
+    plan: &ProcessPlan,
+    streams: &ChildStreams,
+    end: &mut ChildEnd,
+) -> Result<Pid, LaunchError> {
+    let process = pidfd(container.pid).map_err(LaunchError::Container)?;
+    let single = SingleThread::check()?;
+    Ok(spawn(&single, 0, None, |single| {
+        let target = process.as_fd();
+        let joined = init::begin(streams, end, &[target])
+            .and_then(|()| init::join_container(target, container, plan.identity.oom_score_adj));
+        hand_over(single, end, joined, 0, |end, ()| {
+            init::run_exec(plan, streams, end)
+        })
+    })?)
+}
+
+/// In the intermediate child: makes the real one as its sibling, tells its pid, and ends.
+fn hand_over<T>(
+    single: &SingleThread,
+    end: &mut ChildEnd,
+    prepared: Result<T, InitError>,
+    flags: libc::c_int,
+    body: impl FnOnce(&mut ChildEnd, T) -> i32,
+) -> i32 {
+    let made = match prepared {
+        Ok(prepared) => spawn(single, flags | CloneFlags::CLONE_PARENT.bits(), None, |_| {
+            body(end, prepared)
+        })
+        .map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let told = match made {
+        Ok(pid) => end.pid(pid.as_raw()),
+        Err(text) => end.failed(&text),
+    };
+    i32::from(told.is_err())
+}
+
+fn open_cgroup(cgroup: &Cgroup) -> Result<Option<OwnedFd>, LaunchError> {
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
+    let open = |dir| nix::fcntl::open(dir, flags, nix::sys::stat::Mode::empty());
+    cgroup
+        .unified_dir()
+        .map(open)
+        .transpose()
+        .map_err(|e| LaunchError::Cgroup(e.into()))
+}

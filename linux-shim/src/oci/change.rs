@@ -1,0 +1,204 @@
+//! What happens to a container once it is there: `kill`, `delete`, `pause`, `resume`, `update`.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use amphipod_shim_api::cgroup::Limits;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+use super::args::{Parsed, signal};
+use super::store::{Entry, Record, Status, StoreError};
+use super::{Call, OciError};
+use crate::sys::socket::{pidfd, signal as send};
+use crate::{hooks, process_spec, spec};
+
+/// A killed process that is still there after this is stuck in the kernel.
+const KILL_LIMIT_MS: u16 = 10_000;
+/// Resources as a file are no larger than this.
+const RESOURCES_LIMIT: u64 = 1 << 20;
+
+/// `kill [--all] ID [SIGNAL]`.
+pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
+    let number = match args.words.get(1) {
+        Some(text) => signal(text)?,
+        None => libc::SIGTERM,
+    };
+    let record = Entry::of(&call.root, args.word(0, "the container's id")?)?.load()?;
+    if args.is_set("all") {
+        return kill_all(&record, number);
+    }
+    signal_process(&record, number)
+}
+
+/// The process is looked at again by the descriptor that is signalled, so that its number given to another is noticed.
+fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {
+    let stopped = || OciError::Status(record.id.clone(), "signal", Status::Stopped);
+    let process = pidfd(record.process()).map_err(|_| stopped())?;
+    if !record.is_alive() {
+        return Err(stopped());
+    }
+    match send(process.as_fd(), number) {
+        Err(Errno::ESRCH) => Err(stopped()),
+        other => other.map_err(|errno| OciError::Signal(number, errno)),
+    }
+}
+
+fn kill_all(record: &Record, number: i32) -> Result<(), OciError> {
+    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    if number == libc::SIGKILL {
+        return Ok(cgroup.kill()?);
+    }
+    for pid in cgroup.pids()? {
+        // One that is gone meanwhile needs no signal.
+        let _ = crate::sys::process::kill(pid.cast_signed(), number);
+    }
+    Ok(())
+}
+
+/// `delete [--force] ID`.
+pub fn delete(call: &Call, args: &Parsed) -> Result<(), OciError> {
+    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
+    let force = args.is_set("force");
+    match remove(call, &entry, force) {
+        Err(OciError::Store(StoreError::NotFound(_))) if force => Ok(()),
+        other => other,
+    }
+}
+
+/// Ends what is left of a container and forgets it. A directory without a record is of a `create` that was killed.
+pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
+    let _lock = entry.lock()?;
+    let record = match entry.load() {
+        Err(StoreError::NotFound(_)) if force => return Ok(entry.remove()?),
+        other => other?,
+    };
+    let status = entry.status(&record)?;
+    if status != Status::Stopped && !(force || status == Status::Created) {
+        return Err(OciError::Status(record.id, "delete", status));
+    }
+    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    if status == Status::Paused {
+        cgroup.freeze(false)?;
+    }
+    if status != Status::Stopped {
+        end(&record)?;
+    }
+    if cgroup.exists() {
+        cgroup.kill()?;
+        cgroup.remove_waiting()?;
+    }
+    let spec = entry.config();
+    entry.remove()?;
+    let spec = spec?;
+    let hooks = process_spec::hooks(&spec)?;
+    let state = spec::subject(&spec, &record.id, &record.bundle).state("stopped", 0);
+    if let Err(error) = hooks::run(&hooks.poststop, &state) {
+        call.log.warn(&error.to_string());
+    }
+    Ok(())
+}
+
+fn end(record: &Record) -> Result<(), OciError> {
+    let Ok(process) = pidfd(record.process()) else {
+        return Ok(());
+    };
+    match signal_process(record, libc::SIGKILL) {
+        Err(OciError::Status(..)) => return Ok(()),
+        other => other?,
+    }
+    let mut watched = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut watched, PollTimeout::from(KILL_LIMIT_MS)) {
+        Ok(0) => Err(OciError::StillThere(record.id.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// `pause ID` and `resume ID`.
+pub fn freeze(call: &Call, args: &Parsed, frozen: bool) -> Result<(), OciError> {
+    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
+    let _lock = entry.lock()?;
+    let record = entry.load()?;
+    let status = entry.status(&record)?;
+    match (frozen, status) {
+        (true, Status::Running | Status::Created) | (false, Status::Paused) => {
+            Ok(record.cgroup().map_err(StoreError::from)?.freeze(frozen)?)
+        }
+        (true, _) => Err(OciError::Status(record.id, "pause", status)),
+        (false, _) => Err(OciError::Status(record.id, "resume", status)),
+    }
+}
+
+/// `update ID`: limits from a file, or by flags.
+pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
+    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
+    let _lock = entry.lock()?;
+    let record = entry.load()?;
+    let status = entry.status(&record)?;
+    if status == Status::Stopped {
+        return Err(OciError::Status(record.id, "update", status));
+    }
+    let resources: LinuxResources = serde_json::from_value(match args.value("resources") {
+        Some(path) => read_resources(path)?,
+        None => by_flags(args)?,
+    })
+    .map_err(OciError::Resources)?;
+    Ok(record
+        .cgroup()
+        .map_err(StoreError::from)?
+        .apply(&Limits::from(&resources))?)
+}
+
+/// A file, or standard input for `-`.
+fn read_resources(path: &str) -> Result<Value, OciError> {
+    let fail = |source| OciError::ReadResources {
+        path: path.into(),
+        source,
+    };
+    let mut text = String::new();
+    let input: Box<dyn Read> = match path {
+        "-" => Box::new(std::io::stdin()),
+        _ => Box::new(std::fs::File::open(path).map_err(fail)?),
+    };
+    input
+        .take(RESOURCES_LIMIT)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    serde_json::from_str(&text).map_err(OciError::Resources)
+}
+
+/// Flag, and the section and field of `linux.resources` it is for.
+const NUMBERS: [(&str, &str, &str); 10] = [
+    ("blkio-weight", "blockIO", "weight"),
+    ("cpu-burst", "cpu", "burst"),
+    ("cpu-idle", "cpu", "idle"),
+    ("cpu-period", "cpu", "period"),
+    ("cpu-quota", "cpu", "quota"),
+    ("cpu-share", "cpu", "shares"),
+    ("memory", "memory", "limit"),
+    ("memory-reservation", "memory", "reservation"),
+    ("memory-swap", "memory", "swap"),
+    ("pids-limit", "pids", "limit"),
+];
+const LISTS: [(&str, &str); 2] = [("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")];
+
+fn by_flags(args: &Parsed) -> Result<Value, OciError> {
+    let mut out = Map::new();
+    let mut put = |section: &str, field: &str, value: Value| {
+        let section = out.entry(section).or_insert_with(|| json!({}));
+        section[field] = value;
+    };
+    for (flag, section, field) in NUMBERS {
+        if let Some(number) = args.number::<i64>(flag)? {
+            put(section, field, number.into());
+        }
+    }
+    for (flag, field) in LISTS {
+        if let Some(list) = args.value(flag) {
+            put("cpu", field, list.into());
+        }
+    }
+    Ok(Value::Object(out))
+}

@@ -1,0 +1,216 @@
+//! `create`, `start` and `run`: from a bundle to a running program.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use amphipod_shim_api::cgroup::Cgroup;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use super::args::Parsed;
+use super::birth::{Birth, Born, let_go, own_streams};
+use super::store::{Entry, Record, Status, started_at};
+use super::{Call, OciError, foreground};
+use crate::hooks;
+use crate::init::ContainerPlan;
+use crate::overseer::Overseer;
+use crate::{device_filter, launch, process_spec, spec};
+
+/// The cgroup of containers that name none is below this.
+const PARENT: &str = "amphipod-oci";
+
+/// `create ID`.
+pub fn create(call: &Call, args: &Parsed) -> Result<(), OciError> {
+    let made = make(call, args)?;
+    match made.born.master {
+        // Nobody would ever read it.
+        Some(_) if args.value("console-socket").is_none() => {
+            super::change::remove(call, &made.entry, true)?;
+            Err(OciError::NoConsole)
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Made {
+    entry: Entry,
+    born: Born,
+}
+
+fn make(call: &Call, args: &Parsed) -> Result<Made, OciError> {
+    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
+    entry.make()?;
+    let made = build(call, args, &entry);
+    match made {
+        Ok(born) => Ok(Made { entry, born }),
+        Err(error) => {
+            entry.remove()?;
+            Err(error)
+        }
+    }
+}
+
+fn bundle(args: &Parsed) -> Result<PathBuf, OciError> {
+    let given = Path::new(args.value("bundle").unwrap_or("."));
+    fs::canonicalize(given).map_err(|source| OciError::Bundle {
+        path: given.into(),
+        source,
+    })
+}
+
+fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
+    let bundle = bundle(args)?;
+    let config = spec::read(&bundle)?;
+    let spec = spec::parse(&bundle, &config)?;
+    let id = args.word(0, "the container's id")?;
+    let cgroup_path = spec::cgroup_path(&spec, PARENT, id);
+    let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
+    plan.subject = spec::subject(&spec, id, &bundle);
+    if !plan.rootfs.is_dir() {
+        return Err(OciError::NoRootfs(plan.rootfs));
+    }
+    let gate = entry.make_gate()?;
+    let limited = device_filter::limit(&plan.cgroup, &limits).map_err(OciError::from);
+    let born = limited.and_then(|()| {
+        let preserved = args.number("preserve-fds")?.unwrap_or(0);
+        let birth = Birth {
+            overseer: Overseer::of(&plan),
+            handed_over: plan.is_staged(),
+            gate: Some(gate),
+            streams: own_streams(plan.process.terminal.is_some(), preserved).map_err(OciError::Channel)?,
+            log: &call.log,
+        };
+        birth.give(|streams, end| launch::first(&plan, streams, end))
+    });
+    let written = born.and_then(
+        |born| match write_down(args, entry, &plan, &cgroup_path, &config, &born) {
+            Ok(()) => Ok(born),
+            Err(error) => {
+                super::birth::end(born.pid);
+                Err(error)
+            }
+        },
+    );
+    if written.is_err() {
+        discard(call, &plan.cgroup);
+    }
+    written
+}
+
+/// What the container leaves for those who come next: its record, its pid, its terminal.
+fn write_down(
+    args: &Parsed,
+    entry: &Entry,
+    plan: &ContainerPlan,
+    cgroup: &str,
+    config: &[u8],
+    born: &Born,
+) -> Result<(), OciError> {
+    let record = Record {
+        version: plan.subject.version.clone(),
+        id: plan.subject.id.clone(),
+        pid: born.pid.as_raw(),
+        started: started_at(born.pid.as_raw()).ok_or(OciError::Vanished)?,
+        bundle: plan.subject.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        cgroup: cgroup.into(),
+        created: jiff::Timestamp::now().to_string(),
+        more_namespaces: plan.more_namespaces().bits(),
+    };
+    entry.save(&record, config)?;
+    if let (Some(path), Some(_)) = (args.value("console-socket"), &born.master) {
+        send_terminal(Path::new(path), born)?;
+    }
+    write_pid_file(args, born)
+}
+
+/// The caller's `--pid-file`: whole or not there.
+pub fn write_pid_file(args: &Parsed, born: &Born) -> Result<(), OciError> {
+    let Some(path) = args.value("pid-file").map(Path::new) else {
+        return Ok(());
+    };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    fs::write(&new, born.pid.to_string())
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(|source| OciError::PidFile {
+            path: path.into(),
+            source,
+        })
+}
+
+/// Gives the terminal's master to whoever listens (runc's `--console-socket`).
+pub fn send_terminal(path: &Path, born: &Born) -> Result<(), OciError> {
+    let Some(master) = &born.master else { return Ok(()) };
+    let sent = UnixStream::connect(path).and_then(|socket| {
+        let fds = [master.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let parts = [std::io::IoSlice::new(b"/dev/ptmx")];
+        sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None)?;
+        Ok(())
+    });
+    sent.map_err(|source| OciError::ConsoleSocket {
+        path: path.into(),
+        source,
+    })
+}
+
+fn discard(call: &Call, cgroup: &Cgroup) {
+    let gone = cgroup.kill().and_then(|()| cgroup.remove_waiting());
+    if let Err(error) = gone {
+        call.log.warn(&error.to_string());
+    }
+}
+
+/// `start ID`.
+pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
+    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
+    let _lock = entry.lock()?;
+    let record = entry.load()?;
+    match entry.status(&record)? {
+        Status::Created => {}
+        Status::Stopped => return Err(OciError::Status(record.id, "start", Status::Stopped)),
+        other => return Err(OciError::Status(record.id, "start", other)),
+    }
+    let end = crate::init::channel::WaitingEnd::at_gate(entry.visit_gate()?);
+    entry.close_gate()?;
+    let_go(&end)?;
+    let spec = entry.config()?;
+    let subject = spec::subject(&spec, &record.id, &record.bundle);
+    let hooks = process_spec::hooks(&spec)?;
+    // They change nothing any more: what goes wrong is only told (OCI runtime-spec).
+    if let Err(error) = hooks::run(&hooks.poststart, &subject.state("running", record.pid)) {
+        call.log.warn(&error.to_string());
+    }
+    Ok(())
+}
+
+/// `run ID`: create, start and, unless detached, wait and delete. Answers the exit code.
+pub fn run(call: &Call, args: &Parsed) -> Result<u8, OciError> {
+    let detached = args.is_set("detach");
+    let given = args.value("console-socket").is_some();
+    let watch = (!detached)
+        .then(foreground::Watch::begin)
+        .transpose()
+        .map_err(OciError::Foreground)?;
+    let made = make(call, args)?;
+    if made.born.master.is_some() && detached && !given {
+        super::change::remove(call, &made.entry, true)?;
+        return Err(OciError::NoConsole);
+    }
+    if let Err(error) = start(call, args) {
+        super::change::remove(call, &made.entry, true)?;
+        return Err(error);
+    }
+    let Some(watch) = watch else { return Ok(0) };
+    let master = made.born.master.filter(|_| !given);
+    let code = watch
+        .until_end(made.born.pid, master)
+        .map_err(OciError::Foreground)?;
+    if !args.is_set("keep") {
+        super::change::remove(call, &made.entry, true)?;
+    }
+    Ok(code)
+}

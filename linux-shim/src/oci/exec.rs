@@ -1,0 +1,134 @@
+//! `exec`: another process in a running container.
+
+use std::fs;
+
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Process, Spec};
+use serde_json::{Value, json};
+
+use super::args::{ArgsError, Parsed};
+use super::birth::{Birth, end, let_go, own_streams};
+use super::create::{send_terminal, write_pid_file};
+use super::store::{Entry, Status, StoreError};
+use super::{Call, OciError, foreground};
+use crate::launch::{self, Running};
+use crate::overseer::Overseer;
+use crate::spec;
+
+/// Answers the exit code, 0 for a detached process.
+pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
+    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
+    let record = entry.load()?;
+    let status = entry.status(&record)?;
+    if status != Status::Running && !(status == Status::Paused && args.is_set("ignore-paused")) {
+        return Err(OciError::Status(record.id, "exec in", status));
+    }
+    let spec = entry.config()?;
+    let plan = spec::process_plan(&process(args, &spec)?, &spec)?;
+    let subject = spec::subject(&spec, &record.id, &record.bundle);
+    let socket = args.value("console-socket");
+    let detached = args.is_set("detach");
+    if plan.terminal.is_some() && detached && socket.is_none() {
+        return Err(OciError::NoConsole);
+    }
+    let watch = (!detached)
+        .then(foreground::Watch::begin)
+        .transpose()
+        .map_err(OciError::Foreground)?;
+    let preserved = args.number("preserve-fds")?.unwrap_or(0);
+    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    let container = Running {
+        pid: record.process(),
+        cgroup: &cgroup,
+        more: CloneFlags::from_bits_retain(record.more_namespaces),
+    };
+    let birth = Birth {
+        overseer: Overseer::of_exec(&plan, &subject),
+        handed_over: true,
+        gate: None,
+        streams: own_streams(plan.terminal.is_some(), preserved).map_err(OciError::Channel)?,
+        log: &call.log,
+    };
+    let mut born = birth.give(|streams, end| launch::another(container, &plan, streams, end))?;
+    let begun = write_pid_file(args, &born)
+        .and_then(|()| socket.map_or(Ok(()), |path| send_terminal(path.as_ref(), &born)))
+        .and_then(|()| let_go(&born.end));
+    if let Err(error) = begun {
+        end(born.pid);
+        return Err(error);
+    }
+    let Some(watch) = watch else { return Ok(0) };
+    let master = born.master.take().filter(|_| socket.is_none());
+    watch.until_end(born.pid, master).map_err(OciError::Foreground)
+}
+
+/// The process as a file (`--process`), or the container's own with another command and what flags change.
+fn process(args: &Parsed, spec: &Spec) -> Result<Process, OciError> {
+    if let Some(path) = args.value("process") {
+        let text = fs::read(path).map_err(|source| OciError::ReadProcess {
+            path: path.into(),
+            source,
+        })?;
+        return serde_json::from_slice(&text).map_err(OciError::Process);
+    }
+    let own = spec
+        .process()
+        .as_ref()
+        .ok_or(OciError::Spec(spec::SpecError::Missing("process")))?;
+    let mut process = serde_json::to_value(own).map_err(OciError::Process)?;
+    let command = args.words.get(1..).unwrap_or_default();
+    if command.is_empty() {
+        return Err(ArgsError::Missing("the command to run").into());
+    }
+    process["args"] = json!(command);
+    process["terminal"] = args.is_set("tty").into();
+    change(&mut process, args)?;
+    serde_json::from_value(process).map_err(OciError::Process)
+}
+
+fn change(process: &mut Value, args: &Parsed) -> Result<(), OciError> {
+    if let Some(cwd) = args.value("cwd") {
+        process["cwd"] = cwd.into();
+    }
+    for pair in args.values("env") {
+        push(&mut process["env"], pair.into());
+    }
+    if let Some(user) = args.value("user") {
+        let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+        process["user"]["uid"] = id("user", uid)?;
+        process["user"]["gid"] = id("user", gid)?;
+    }
+    for group in args.values("additional-gids") {
+        push(
+            &mut process["user"]["additionalGids"],
+            id("additional-gids", group)?,
+        );
+    }
+    for capability in args.values("cap") {
+        for set in ["bounding", "effective", "permitted"] {
+            push(&mut process["capabilities"][set], capability.into());
+        }
+    }
+    if let Some(profile) = args.value("apparmor") {
+        process["apparmorProfile"] = profile.into();
+    }
+    if args.is_set("no-new-privs") {
+        process["noNewPrivileges"] = true.into();
+    }
+    Ok(())
+}
+
+fn push(list: &mut Value, item: Value) {
+    match list.as_array_mut() {
+        Some(list) => list.push(item),
+        None => *list = json!([item]),
+    }
+}
+
+fn id(flag: &'static str, text: &str) -> Result<Value, OciError> {
+    let number = text.parse::<u32>().map_err(|_| ArgsError::NotNumber {
+        flag,
+        value: text.into(),
+    })?;
+    Ok(number.into())
+}

@@ -1,0 +1,41 @@
+//! Where the command line says what went wrong: standard error, and the log its caller reads (`--log`), one line or
+//! one JSON object per message, as callers of runc expect.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// The log of one invocation.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub file: Option<PathBuf>,
+    pub json: bool,
+}
+
+impl Log {
+    /// Something the caller may want to know, of which the command does not fail. Standard error is the container's
+    /// too, so it is not put there.
+    pub fn warn(&self, text: &str) {
+        self.write("warning", text);
+    }
+
+    /// What the command failed of.
+    pub fn error(&self, text: &str) {
+        self.write("error", text);
+        // Nobody is left to tell when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+
+    fn write(&self, level: &str, text: &str) {
+        let Some(path) = &self.file else { return };
+        let at = jiff::Timestamp::now();
+        let line = if self.json {
+            serde_json::json!({"level": level, "msg": text, "time": at.to_string()}).to_string()
+        } else {
+            format!("time={:?} level={level} msg={text:?}", at.to_string())
+        };
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        // A log that cannot be written must not keep a container from being ended.
+        let _ = opened.and_then(|mut file| writeln!(file, "{line}"));
+    }
+}

@@ -1,0 +1,246 @@
+//! The OCI runtime command line: the containers of the shim without a shim, one invocation per step. Flags and output
+//! are runc's, which podman, containerd and the suites of the Open Container Initiative drive.
+//!
+//! What an invocation leaves behind is in [`store`]. A container's process waits there, at a socket, to be started.
+
+mod args;
+mod birth;
+mod change;
+mod create;
+mod exec;
+mod foreground;
+mod log;
+mod report;
+mod store;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use amphipod_shim_api::cgroup::CgroupError;
+
+use crate::device_filter::LimitError;
+use crate::launch::LaunchError;
+use crate::overseer::OverseerError;
+use crate::spec::SpecError;
+use args::{ArgsError, Flag, Parsed, Until, short_switch, short_value, switch, value};
+use log::Log;
+use store::{Status, StoreError};
+
+/// Where records are unless `--root` says otherwise.
+const ROOT: &str = "/run/amphipod/oci";
+/// The oldest and the newest version of the runtime specification that is understood.
+const VERSIONS: (&str, &str) = ("1.0.0", "1.2.1");
+/// What `exec` ends with when there was no process to have an exit code of its own.
+const NO_PROCESS: u8 = 255;
+const USAGE: &str = "\
+usage: oci [--root DIR] [--log FILE] [--log-format text|json] [--systemd-cgroup] COMMAND
+
+  create  [-b DIR] [--pid-file FILE] [--console-socket SOCKET] [--preserve-fds N] ID
+  start   ID
+  run     as create, [-d] [--keep] ID
+  exec    [-d] [-t] [-u UID[:GID]] [-e NAME=VALUE] [--cwd DIR] [--process FILE] [--pid-file FILE] ID COMMAND…
+  kill    [--all] ID [SIGNAL]
+  delete  [--force] ID
+  pause   ID
+  resume  ID
+  update  [--resources FILE] [--memory N] [--cpu-quota N] … ID
+  state   ID
+  list    [-q] [--format json]
+  ps      [--format json] ID
+  events  [--stats] [--interval SECONDS] ID
+  features";
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OciError {
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Overseer(#[from] OverseerError),
+    #[error("cannot find the bundle {path:?}: {source}")]
+    Bundle { path: PathBuf, source: io::Error },
+    #[error("the root file system {0:?} is no directory")]
+    NoRootfs(PathBuf),
+    #[error("cannot talk to the container's process: {0}")]
+    Channel(io::Error),
+    #[error("unable to start container process: {0}")]
+    Init(String),
+    #[error("the process ended before it could run its program")]
+    Vanished,
+    #[error("a detached process with a terminal needs --console-socket")]
+    NoConsole,
+    #[error("cannot send the terminal to {path:?}: {source}")]
+    ConsoleSocket { path: PathBuf, source: io::Error },
+    #[error("cannot write the pid file {path:?}: {source}")]
+    PidFile { path: PathBuf, source: io::Error },
+    #[error("cannot {1} container {0:?}: it is {word}", word = .2.word())]
+    Status(String, &'static str, Status),
+    #[error("cannot send signal {0}: {1}")]
+    Signal(i32, nix::errno::Errno),
+    #[error("container {0:?} was killed but does not end")]
+    StillThere(String),
+    #[error("cannot stay with the process: {0}")]
+    Foreground(io::Error),
+    #[error("cannot read resources from {path:?}: {source}")]
+    ReadResources { path: PathBuf, source: io::Error },
+    #[error("these are no resources: {0}")]
+    Resources(serde_json::Error),
+    #[error("cannot read the process from {path:?}: {source}")]
+    ReadProcess { path: PathBuf, source: io::Error },
+    #[error("this is no process: {0}")]
+    Process(serde_json::Error),
+    #[error("cannot run ps: {0}")]
+    Ps(io::Error),
+    #[error("ps shows no PID column with these options")]
+    NoPidColumn,
+    #[error("cannot write to standard output: {0}")]
+    Say(io::Error),
+}
+
+/// What every command is given.
+#[derive(Debug)]
+struct Call {
+    root: PathBuf,
+    log: Log,
+}
+
+const GLOBAL: &[Flag] = &[
+    value("root"),
+    value("log"),
+    value("log-format"),
+    value("log-level"),
+    value("criu"),
+    value("rootless"),
+    value("cgroup-manager"),
+    switch("systemd-cgroup"),
+    switch("debug"),
+    short_switch("version", Some('v')),
+    short_switch("help", Some('h')),
+];
+const CREATE: &[Flag] = &[
+    short_value("bundle", Some('b')),
+    value("pid-file"),
+    value("console-socket"),
+    value("preserve-fds"),
+    short_switch("detach", Some('d')),
+    switch("keep"),
+    switch("no-pivot"),
+    switch("no-new-keyring"),
+    switch("no-subreaper"),
+];
+const EXEC: &[Flag] = &[
+    short_value("process", Some('p')),
+    short_value("env", Some('e')),
+    short_value("user", Some('u')),
+    short_value("additional-gids", Some('g')),
+    short_value("cap", Some('c')),
+    value("cwd"),
+    value("pid-file"),
+    value("console-socket"),
+    value("preserve-fds"),
+    value("apparmor"),
+    short_switch("detach", Some('d')),
+    short_switch("tty", Some('t')),
+    switch("no-new-privs"),
+    switch("ignore-paused"),
+    switch("no-subreaper"),
+];
+const DELETE: &[Flag] = &[short_switch("force", Some('f'))];
+const KILL: &[Flag] = &[short_switch("all", Some('a'))];
+const LIST: &[Flag] = &[short_value("format", Some('f')), short_switch("quiet", Some('q'))];
+const EVENTS: &[Flag] = &[switch("stats"), value("interval")];
+const UPDATE: &[Flag] = &[
+    short_value("resources", Some('r')),
+    value("blkio-weight"),
+    value("cpu-burst"),
+    value("cpu-idle"),
+    value("cpu-period"),
+    value("cpu-quota"),
+    value("cpu-share"),
+    value("cpuset-cpus"),
+    value("cpuset-mems"),
+    value("memory"),
+    value("memory-reservation"),
+    value("memory-swap"),
+    value("pids-limit"),
+];
+
+/// Does what the words after the program's name say.
+pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let words: Result<Vec<String>, _> = words.map(OsString::into_string).collect();
+    let words = match words {
+        Ok(words) => words,
+        Err(word) => return failed(&Log::default(), &ArgsError::NotUtf8(word).into(), false),
+    };
+    let global = match args::parse(GLOBAL, &words, Until::FirstWord) {
+        Ok(global) => global,
+        Err(error) => return failed(&Log::default(), &error.into(), false),
+    };
+    let call = Call {
+        root: global.value("root").unwrap_or(ROOT).into(),
+        log: Log {
+            file: global.value("log").map(PathBuf::from),
+            json: global.value("log-format") == Some("json"),
+        },
+    };
+    match run(&call, &global) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => failed(
+            &call.log,
+            &error,
+            global.words.first().is_some_and(|w| w == "exec"),
+        ),
+    }
+}
+
+fn failed(log: &Log, error: &OciError, exec: bool) -> ExitCode {
+    log.error(&error.to_string());
+    if exec {
+        ExitCode::from(NO_PROCESS)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
+    if global.is_set("version") {
+        let (version, newest) = (env!("CARGO_PKG_VERSION"), VERSIONS.1);
+        return report::say(&format!("amphipod-oci version {version}\nspec: {newest}")).map(|()| 0);
+    }
+    let (command, rest) = match global.words.split_first() {
+        Some(split) if !global.is_set("help") => split,
+        _ => return report::say(USAGE).map(|()| 0),
+    };
+    let take = |flags| args::parse(flags, rest, Until::End);
+    match command.as_str() {
+        "run" => return create::run(call, &take(CREATE)?),
+        "exec" => return exec::exec(call, &args::parse(EXEC, rest, Until::FirstWord)?),
+        "create" => create::create(call, &take(CREATE)?),
+        "start" => create::start(call, &take(&[])?),
+        "kill" => change::kill(call, &take(KILL)?),
+        "delete" => change::delete(call, &take(DELETE)?),
+        "pause" => change::freeze(call, &take(&[])?, true),
+        "resume" => change::freeze(call, &take(&[])?, false),
+        "update" => change::update(call, &take(UPDATE)?),
+        "state" => report::state(call, &take(&[])?),
+        "list" => report::list(call, &take(LIST)?),
+        "ps" => report::ps(call, &args::parse(LIST, rest, Until::FirstWord)?),
+        "events" => report::events(call, &take(EVENTS)?),
+        "features" => report::features(),
+        "help" => report::say(USAGE),
+        other => Err(ArgsError::UnknownCommand(other.into()).into()),
+    }
+    .map(|()| 0)
+}

@@ -1,0 +1,330 @@
+//! What is remembered of a container between two invocations: a directory `ROOT/ID` with a record, a copy of its
+//! config.json, and, until it is started, the socket its process waits at.
+//!
+//! Owns that format and the container's status. A process is known by its pid and the time it was started at, so that a
+//! number given to another process is not taken for it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, CgroupHost};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+const RECORD: &str = "state.json";
+const GATE: &str = "start.sock";
+const LOCK: &str = "lock";
+/// As long an id as runc takes.
+const ID_LIMIT: usize = 1024;
+
+/// Why nothing is known, or nothing could be remembered, of a container.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("container {0:?} does not exist")]
+    NotFound(String),
+    #[error("container {0:?} exists already")]
+    Exists(String),
+    #[error("{0:?} is no container id: letters, digits, '_', '+', '-' and '.' make one")]
+    BadId(String),
+    #[error("cannot {action} {path:?}: {source}")]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{path:?} is no record of a container: {source}")]
+    Record {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("{path:?} is no OCI runtime configuration: {source}")]
+    Config {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// What is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub version: String,
+    pub id: String,
+    pub pid: i32,
+    /// In ticks since the host's start (proc_pid_stat(5), field 22).
+    pub started: u64,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    pub cgroup: String,
+    /// When, in RFC 3339.
+    pub created: String,
+    /// `CLONE_NEW*` an exec has to join beside the usual.
+    pub more_namespaces: i32,
+}
+
+/// As the runtime specification has them, and `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container's directory.
+#[derive(Debug)]
+pub struct Entry {
+    dir: PathBuf,
+    id: String,
+}
+
+fn fail<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io {
+        action,
+        path: path.into(),
+        source,
+    }
+}
+
+impl Entry {
+    /// Names one; it need not exist.
+    pub fn of(root: &Path, id: &str) -> Result<Self, StoreError> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+        if id.is_empty() || id.len() > ID_LIMIT || id == "." || id == ".." || !id.chars().all(legal) {
+            return Err(StoreError::BadId(id.into()));
+        }
+        Ok(Self {
+            dir: root.join(id),
+            id: id.into(),
+        })
+    }
+
+    /// Every container below a root.
+    pub fn all(root: &Path) -> Result<Vec<Self>, StoreError> {
+        let entries = match fs::read_dir(root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(fail("list", root))?,
+        };
+        let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+        names.map(|id| Self::of(root, &id)).collect()
+    }
+
+    /// Takes the id. Nobody but the owner may look into the directory.
+    pub fn make(&self) -> Result<(), StoreError> {
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        builder
+            .recursive(true)
+            .create(parent)
+            .map_err(fail("create", parent))?;
+        match builder.recursive(false).create(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Exists(self.id.clone())),
+            other => other.map_err(fail("create", &self.dir)),
+        }
+    }
+
+    pub fn remove(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(fail("remove", &self.dir)),
+        }
+    }
+
+    /// Keeps others from changing the container until the answer is dropped.
+    pub fn lock(&self) -> Result<Flock<File>, StoreError> {
+        let path = self.dir.join(LOCK);
+        let opened = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path);
+        let file = match opened {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::NotFound(self.id.clone()));
+            }
+            other => other.map_err(fail("open", &path))?,
+        };
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail("lock", &path)(errno.into()))
+    }
+
+    /// Written whole or not at all.
+    pub fn save(&self, record: &Record, config: &[u8]) -> Result<(), StoreError> {
+        let at = self.dir.join("config.json");
+        fs::write(&at, config).map_err(fail("write", &at))?;
+        let path = self.dir.join(RECORD);
+        let text = serde_json::to_vec(record).map_err(|source| StoreError::Record {
+            path: path.clone(),
+            source,
+        })?;
+        let new = path.with_extension("new");
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(fail("write", &path))
+    }
+
+    pub fn load(&self) -> Result<Record, StoreError> {
+        let path = self.dir.join(RECORD);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::NotFound(self.id.clone()));
+            }
+            other => other.map_err(fail("read", &path))?,
+        };
+        serde_json::from_slice(&bytes).map_err(|source| StoreError::Record { path, source })
+    }
+
+    /// The configuration the container was made from, whatever has become of its bundle.
+    pub fn config(&self) -> Result<Spec, StoreError> {
+        let path = self.dir.join("config.json");
+        let bytes = fs::read(&path).map_err(fail("read", &path))?;
+        serde_json::from_slice(&bytes).map_err(|source| StoreError::Config { path, source })
+    }
+
+    /// Listens where a container's process waits to be started.
+    pub fn make_gate(&self) -> Result<OwnedFd, StoreError> {
+        let path = self.dir.join(GATE);
+        let made = self.gate_address().and_then(|(_dir, address)| {
+            let socket = gate_socket()?;
+            bind(socket.as_raw_fd(), &address)?;
+            listen(&socket, Backlog::new(1)?)?;
+            Ok(socket)
+        });
+        made.map_err(fail("listen on", &path))
+    }
+
+    /// Goes to the gate. Nobody is there any more when the process has ended.
+    pub fn visit_gate(&self) -> Result<OwnedFd, StoreError> {
+        let path = self.dir.join(GATE);
+        let visited = self.gate_address().and_then(|(_dir, address)| {
+            let socket = gate_socket()?;
+            connect(socket.as_raw_fd(), &address)?;
+            Ok(socket)
+        });
+        visited.map_err(fail("connect to", &path))
+    }
+
+    /// A started container has no gate.
+    pub fn close_gate(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(GATE);
+        fs::remove_file(&path).map_err(fail("remove", &path))
+    }
+
+    /// A path short enough for a socket, whatever the root is; good while the directory is held.
+    fn gate_address(&self) -> io::Result<(File, UnixAddr)> {
+        let dir = File::open(&self.dir)?;
+        let path = format!("/proc/self/fd/{}/{GATE}", dir.as_fd().as_raw_fd());
+        let address = UnixAddr::new(path.as_str())?;
+        Ok((dir, address))
+    }
+
+    fn has_gate(&self) -> bool {
+        self.dir.join(GATE).exists()
+    }
+
+    /// Looks at the process and its cgroup.
+    pub fn status(&self, record: &Record) -> Result<Status, StoreError> {
+        if !record.is_alive() {
+            return Ok(Status::Stopped);
+        }
+        if self.has_gate() {
+            return Ok(Status::Created);
+        }
+        Ok(if record.cgroup()?.is_frozen() {
+            Status::Paused
+        } else {
+            Status::Running
+        })
+    }
+}
+
+fn gate_socket() -> io::Result<OwnedFd> {
+    let kind = SockType::SeqPacket;
+    Ok(socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+impl Record {
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(self.pid)
+    }
+
+    pub fn is_alive(&self) -> bool {
+        started_at(self.pid) == Some(self.started)
+    }
+
+    pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
+        CgroupHost::discover()?.cgroup(&self.cgroup)
+    }
+}
+
+/// When a process was started; `None` for one that has ended, waited for or not.
+pub fn started_at(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may have anything in it.
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    match fields.next()? {
+        "Z" | "X" => None,
+        // The state was the third field.
+        _ => fields.nth(22 - 4)?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_of_directories() {
+        for bad in ["", ".", "..", "a/b", "a b", "ä"] {
+            assert!(Entry::of(Path::new("/r"), bad).is_err(), "{bad}");
+        }
+        assert!(Entry::of(Path::new("/r"), "a_b+c-d.e").is_ok());
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let own = std::process::id().cast_signed();
+        assert!(started_at(own).is_some());
+        assert_eq!(started_at(own), started_at(own));
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        nix::sys::wait::waitid(
+            nix::sys::wait::Id::Pid(Pid::from_raw(child.id().cast_signed())),
+            nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
+        )
+        .unwrap();
+        assert_eq!(started_at(child.id().cast_signed()), None, "a zombie has ended");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn an_id_is_taken_once() {
+        let home = tempfile::tempdir().unwrap();
+        let entry = Entry::of(&home.path().join("deep/root"), "c").unwrap();
+        entry.make().unwrap();
+        assert!(matches!(entry.make(), Err(StoreError::Exists(_))));
+        assert!(matches!(entry.load(), Err(StoreError::NotFound(_))));
+        entry.remove().unwrap();
+        assert!(matches!(entry.lock(), Err(StoreError::NotFound(_))));
+    }
+}

@@ -1,0 +1,116 @@
+//! What the parent of a process on its way into a container does for it when asked: write its id maps, run the
+//! runtime's hooks, hand its seccomp listener on. The same for the shim and the OCI command line.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::Pid;
+
+use crate::hooks::{self, Hook, HookError, Subject};
+use crate::id_map::IdMaps;
+use crate::init::channel::Ask;
+use crate::init::{ContainerPlan, ProcessPlan};
+
+/// A seccomp agent, as config.json names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listener {
+    pub path: PathBuf,
+    pub metadata: String,
+}
+
+/// Why something asked for was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OverseerError {
+    #[error("cannot write the id maps of the container's user namespace: {0}")]
+    Maps(io::Error),
+    #[error("the process asked for an id map it has not")]
+    NoMaps,
+    #[error("cannot hand the seccomp listener to {path:?}: {source}")]
+    Listener { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Hook(#[from] HookError),
+}
+
+/// What is known of the process, to answer for it.
+#[derive(Debug)]
+pub struct Overseer<'a> {
+    ids: Option<&'a IdMaps>,
+    hooks: &'a [Hook],
+    subject: &'a Subject,
+    listener: Option<&'a Listener>,
+    status: &'static str,
+}
+
+impl<'a> Overseer<'a> {
+    /// For the first process of a container.
+    pub fn of(plan: &'a ContainerPlan) -> Self {
+        Self {
+            ids: plan.ids.as_ref(),
+            hooks: &plan.hooks.runtime,
+            subject: &plan.subject,
+            listener: plan.process.listener.as_ref(),
+            status: "creating",
+        }
+    }
+
+    /// For a process added to a running container.
+    pub fn of_exec(plan: &'a ProcessPlan, subject: &'a Subject) -> Self {
+        Self {
+            ids: None,
+            hooks: &[],
+            subject,
+            listener: plan.listener.as_ref(),
+            status: "running",
+        }
+    }
+
+    /// Does what is asked; hooks may take their time.
+    pub fn answer(&self, ask: Ask, pid: Pid) -> Result<(), OverseerError> {
+        match ask {
+            Ask::MapIds => {
+                let ids = self.ids.ok_or(OverseerError::NoMaps)?;
+                ids.write(pid).map_err(OverseerError::Maps)
+            }
+            Ask::Hooks => {
+                let (hooks, state) = self.runtime_hooks(pid);
+                Ok(hooks::run(hooks, &state)?)
+            }
+            Ask::Listener(fd) => self.hand_on(&fd, pid),
+        }
+    }
+
+    /// The hooks of the runtime's namespaces, and the state they are told.
+    pub fn runtime_hooks(&self, pid: Pid) -> (&'a [Hook], String) {
+        (self.hooks, self.subject.state(self.status, pid.as_raw()))
+    }
+
+    /// One message with the state and the descriptor (OCI runtime-spec, "The Container Process State").
+    fn hand_on(&self, fd: &OwnedFd, pid: Pid) -> Result<(), OverseerError> {
+        let listener = self.listener.cloned().unwrap_or_default();
+        let state = self.subject.state(self.status, pid.as_raw());
+        let sent = serde_json::from_str::<serde_json::Value>(&state)
+            .map_err(io::Error::other)
+            .and_then(|state| {
+                let message = serde_json::json!({
+                    "ociVersion": self.subject.version,
+                    "fds": ["seccompFd"],
+                    "pid": pid.as_raw(),
+                    "metadata": listener.metadata,
+                    "state": state,
+                });
+                let socket = UnixStream::connect(&listener.path)?;
+                let (text, fds) = (message.to_string(), [fd.as_raw_fd()]);
+                let parts = [io::IoSlice::new(text.as_bytes())];
+                let rights = [ControlMessage::ScmRights(&fds)];
+                sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None)?;
+                Ok(())
+            });
+        sent.map_err(|source| OverseerError::Listener {
+            path: listener.path,
+            source,
+        })
+    }
+}
