@@ -75,6 +75,12 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(kind, name)
     }
 
+    /// Upstream's storage says so without a reason (`ErrResourceVersionSetOnCreate`).
+    pub fn version_on_create() -> Self {
+        let message = "resourceVersion should not be set on objects to be created";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     /// The writer saw an older object.
     pub fn modified(kind: &Kind, name: &str) -> Self {
         let why =

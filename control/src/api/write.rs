@@ -63,6 +63,12 @@ pub async fn create(
     super::decode::check_kind(kind, &body)?;
     let warnings = prune(kind, options, &mut body, issues)?;
     place(call, &mut body)?;
+    if !matches!(
+        body["metadata"]["resourceVersion"].as_str(),
+        None | Some("" | "0")
+    ) {
+        return Err(ApiError::version_on_create());
+    }
     let generated = generates(&body);
     for attempt in 0.. {
         let mut value = body.clone();

@@ -1,7 +1,8 @@
 //! `pods/log`: asks the Pod's node and passes the answer on as it comes.
-use super::super::status::Result;
+use super::super::status::{ApiError, Result};
 use super::super::{Call, query::Query, render};
 use super::node::{self, escape};
+use crate::kinds::FieldError;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -20,6 +21,7 @@ const OPTIONS: [&str; 9] = [
 ];
 
 pub(super) async fn serve(call: &Call, name: &str) -> Result<Response> {
+    judge(&call.query, name)?;
     let pod = render::value(
         &call.target.kind,
         call.api.read(&call.target, name).await?.as_ref(),
@@ -40,6 +42,38 @@ pub(super) async fn serve(call: &Call, name: &str) -> Result<Response> {
         return Ok(log_response(Body::new(answer.into_body())));
     }
     Err(node::refusal(answer).await)
+}
+
+/// Upstream's rules for PodLogOptions; the options belong to the Pod's name in errors.
+fn judge(query: &Query, name: &str) -> Result<()> {
+    let mut errors = Vec::new();
+    let mut at_least = |option: &'static str, least: i64, says: &'static str| -> Result<()> {
+        if let Some(given) = number(query, option)?.filter(|given| *given < least) {
+            errors.push(FieldError::invalid(option, given, says));
+        }
+        Ok(())
+    };
+    at_least("tailLines", 0, "must be greater than or equal to 0")?;
+    at_least("limitBytes", 1, "must be greater than 0")?;
+    match query.get("sinceTime") {
+        Some(_) if query.get("sinceSeconds").is_some() => errors.push(FieldError::forbidden(
+            "",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        )),
+        _ => at_least("sinceSeconds", 1, "must be greater than 0")?,
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid("PodLogOptions", "", name, &errors)),
+    }
+}
+
+fn number(query: &Query, option: &str) -> Result<Option<i64>> {
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+    };
+    query.get(option).map(parse).transpose()
 }
 
 fn log_response(body: Body) -> Response {
@@ -68,6 +102,34 @@ fn options(query: &Query) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_judged_as_upstream_does() {
+        let said = |query: &str| {
+            let query = Query::of(&format!("/x?{query}").parse().unwrap()).unwrap();
+            judge(&query, "p")
+                .err()
+                .map(|e| (e.code.as_u16(), e.message().to_owned()))
+        };
+        assert_eq!(said("tailLines=0&sinceSeconds=1&limitBytes=1"), None);
+        let invalid = |what: &str| Some((422, format!("PodLogOptions \"p\" is invalid: {what}")));
+        for (query, answer) in [
+            (
+                "sinceSeconds=-1",
+                invalid("sinceSeconds: Invalid value: -1: must be greater than 0"),
+            ),
+            (
+                "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+                invalid(": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"),
+            ),
+            (
+                "tailLines=x",
+                Some((400, "strconv.ParseInt: parsing \"x\": invalid syntax".to_owned())),
+            ),
+        ] {
+            assert_eq!(said(query), answer, "{query}");
+        }
+    }
 
     #[test]
     fn options_are_escaped() {
