@@ -3,6 +3,7 @@ pub mod admission;
 pub mod api;
 pub mod auth;
 mod bootstrap;
+pub mod cel;
 pub mod controllers;
 pub mod kinds;
 mod plane;

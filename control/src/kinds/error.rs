@@ -86,6 +86,11 @@ impl FieldError {
         }
     }
 
+    /// Like [`FieldError::invalid`], for a value too large to show.
+    pub fn invalid_part(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::invalid_shown(field, "", detail)
+    }
+
     pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::Required, Value::Null, detail)
     }
@@ -97,6 +102,14 @@ impl FieldError {
     /// A value of another type than the field's.
     pub fn type_invalid(field: impl Into<String>, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::TypeInvalid, bad.into(), detail)
+    }
+
+    /// Like [`FieldError::duplicate`], for a value too large to show.
+    pub fn duplicate_part(field: impl Into<String>) -> Self {
+        FieldError {
+            bad_value: String::new(),
+            ..Self::new(field, ErrorKind::Duplicate, Value::Null, "")
+        }
     }
 
     pub fn duplicate(field: impl Into<String>, bad: impl Into<Value>) -> Self {
@@ -144,7 +157,7 @@ impl FieldError {
     /// The line without the field, as `Status.details.causes[].message` has it.
     pub fn message(&self) -> String {
         let mut out = self.kind.words().to_owned();
-        if self.shows_value() {
+        if self.shows_value() && !self.bad_value.is_empty() {
             out.push_str(": ");
             out.push_str(&self.bad_value);
         }

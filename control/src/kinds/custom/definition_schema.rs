@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::TYPE_AND_META;
+use super::rules;
+use super::schema::Structural;
 use super::structural;
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
@@ -64,6 +66,9 @@ pub(super) fn validate(schema: &Value, path: &str, status: bool) -> FieldErrors 
         root: true,
     };
     errors.extend(node(root, &path, &context));
+    if errors.is_empty() {
+        errors = rules::judge(root, &Structural::parse(root), &path);
+    }
     errors
 }
 
@@ -230,6 +235,7 @@ fn extensions(schema: &Value, path: &str) -> FieldErrors {
         ));
     }
     errors.extend(lists(schema, path));
+    errors.extend(rules::shape(schema, path));
     errors
 }
 

@@ -4,15 +4,15 @@
 //! OpenAPI. Pure, like the rest of `kinds`; which definitions there are is the API server's business.
 mod build;
 mod columns;
+mod declare;
 mod defaulting;
 pub(super) mod definition;
 mod definition_schema;
-mod formats;
 mod jsonpath;
 mod lists;
 mod openapi;
 mod prune;
-mod regexes;
+mod rules;
 mod schema;
 mod structural;
 #[cfg(test)]
@@ -132,6 +132,10 @@ impl Custom {
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> FieldErrors {
         let mut errors = validate::validate(&self.schema, object, old);
         errors.extend(lists::validate(&self.schema, object, old));
+        // Rules rely on the types that the schema promises.
+        if errors.is_empty() {
+            errors.extend(rules::validate(&self.schema, object, old));
+        }
         errors
     }
 

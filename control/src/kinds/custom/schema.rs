@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::regexes::{self, Pattern};
+use super::declare;
+use super::rules::{self, Rule};
+use crate::kinds::regexes::{self, Pattern};
 use crate::kinds::view::View;
 
 /// One schema, the root or a part of one. Junctors (`allOf` …) hold schemas of which only the checks matter.
@@ -26,6 +28,9 @@ pub struct Structural {
     pub list_map_keys: Vec<String>,
     pub map_type: Option<String>,
     pub checks: Checks,
+    /// Rules of this part (`x-kubernetes-validations`), and whether there are any here or below.
+    pub rules: Vec<Rule>,
+    pub has_rules: bool,
 }
 
 /// `additionalProperties`.
@@ -64,6 +69,32 @@ pub struct Checks {
 impl Structural {
     /// Reads `openAPIV3Schema`. What does not belong into a schema reads as absent: validation has refused it before.
     pub fn parse(schema: &Value) -> Structural {
+        Structural::part(schema, true)
+    }
+
+    fn part(schema: &Value, root: bool) -> Structural {
+        let mut parsed = Structural::shape(schema);
+        let sources = schema.get("x-kubernetes-validations").and_then(Value::as_array);
+        if let Some(sources) = sources.filter(|list| !list.is_empty()) {
+            parsed.rules = rules::compile(sources, &declare::declare(&parsed, root));
+        }
+        parsed.has_rules = !parsed.rules.is_empty() || parsed.children().any(|child| child.has_rules);
+        parsed
+    }
+
+    /// The parts of a value that have schemas of their own.
+    fn children(&self) -> impl Iterator<Item = &Structural> {
+        let further = match &self.additional {
+            Additional::Schema(schema) => Some(schema.as_ref()),
+            _ => None,
+        };
+        self.properties
+            .values()
+            .chain(self.items.as_deref())
+            .chain(further)
+    }
+
+    fn shape(schema: &Value) -> Structural {
         Structural {
             ty: schema.text("type").to_owned(),
             nullable: schema.flag("nullable"),
@@ -78,6 +109,8 @@ impl Structural {
             list_map_keys: texts(schema, "x-kubernetes-list-map-keys"),
             map_type: text(schema, "x-kubernetes-map-type"),
             checks: checks(schema),
+            rules: Vec::new(),
+            has_rules: false,
         }
     }
 
@@ -119,24 +152,30 @@ fn checks(schema: &Value) -> Checks {
 fn members(value: &Value) -> BTreeMap<String, Structural> {
     let members = value.as_object().into_iter().flatten();
     members
-        .map(|(name, schema)| (name.clone(), Structural::parse(schema)))
+        .map(|(name, schema)| (name.clone(), Structural::part(schema, false)))
         .collect()
 }
 
 fn child(value: &Value) -> Option<Box<Structural>> {
-    value.is_object().then(|| Box::new(Structural::parse(value)))
+    value
+        .is_object()
+        .then(|| Box::new(Structural::part(value, false)))
 }
 
 fn additional(value: &Value) -> Additional {
     match value {
         Value::Bool(true) => Additional::Any,
-        Value::Object(_) => Additional::Schema(Box::new(Structural::parse(value))),
+        Value::Object(_) => Additional::Schema(Box::new(Structural::part(value, false))),
         _ => Additional::None,
     }
 }
 
 fn list(schema: &Value, key: &str) -> Vec<Structural> {
-    schema.list(key).iter().map(Structural::parse).collect()
+    schema
+        .list(key)
+        .iter()
+        .map(|part| Structural::part(part, false))
+        .collect()
 }
 
 fn text(schema: &Value, key: &str) -> Option<String> {

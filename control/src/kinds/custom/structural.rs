@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 
 use super::schema::Structural;
-use super::{defaulting, lists, prune, regexes, validate as values};
+use super::{defaulting, lists, prune, validate as values};
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::regexes;
 use crate::kinds::view::View;
 
 /// Where in a schema a part stands.

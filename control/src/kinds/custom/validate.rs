@@ -4,10 +4,10 @@
 //! elements by their map keys.
 use serde_json::{Map, Value};
 
-use super::formats;
 use super::lists::below;
 use super::schema::{Checks, Structural};
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::formats;
 
 /// Everything wrong with `object`.
 pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {

@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::kinds::names;
+use super::names;
 
 /// Whether a text is of a format; unknown formats take anything.
-pub(super) fn is(format: &str, text: &str) -> bool {
+pub fn is(format: &str, text: &str) -> bool {
     match format {
         "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),

@@ -1,0 +1,107 @@
+//! The Common Expression Language as Kubernetes uses it: parse, check types, estimate the cost, evaluate within a budget.
+//!
+//! Language: <https://github.com/google/cel-spec>; Kubernetes' libraries and limits: "Common Expression Language in
+//! Kubernetes". Pure and bounded: no expression can take more memory or time than its budget. Refuses to know what
+//! expressions are for.
+mod check;
+mod eval;
+mod functions;
+mod lex;
+mod operators;
+mod parse;
+mod signatures;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod text;
+mod types;
+mod value;
+
+pub use eval::{EvalError, Scope};
+pub use types::{Structure, Type, escape};
+pub use value::Value;
+
+use syntax::Expr;
+
+/// What one evaluation may cost (upstream's `PerCallLimit`).
+pub const CALL_LIMIT: u64 = 1_000_000;
+/// Bytes of one expression; its parse takes a small multiple of that.
+const SOURCE_LIMIT: usize = 64 << 10;
+
+/// An expression that parsed and has a type.
+#[derive(Debug)]
+pub struct Program {
+    pub source: String,
+    expr: Expr,
+    /// What it evaluates to.
+    pub ty: Type,
+    /// An upper bound of what an evaluation costs.
+    pub cost: u64,
+    variables: std::collections::BTreeSet<String>,
+}
+
+/// Why an expression cannot be used; the text is upstream's form, `ERROR: <input>:1:3: why` and the place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CompileError(pub String);
+
+impl Program {
+    /// Compiles `source` against the types of its variables.
+    pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
+        if source.len() > SOURCE_LIMIT {
+            return Err(CompileError(format!(
+                "expression code point size exceeds limit: size: {}, limit {SOURCE_LIMIT}",
+                source.len()
+            )));
+        }
+        let expr = parse::parse(source).map_err(|e| e.shown(source))?;
+        let check::Checked { ty, cost } = check::check(&expr, variables).map_err(|e| e.shown(source))?;
+        let mut names = std::collections::BTreeSet::new();
+        expr.names(&mut names);
+        Ok(Program {
+            source: source.to_owned(),
+            expr,
+            ty,
+            cost,
+            variables: names,
+        })
+    }
+
+    /// Whether a variable is mentioned.
+    pub fn uses(&self, variable: &str) -> bool {
+        self.variables.contains(variable)
+    }
+
+    /// Evaluates; `budget` is lowered by what it cost.
+    pub fn evaluate<'a>(&'a self, scope: &Scope<'a>, budget: &mut u64) -> Result<Value<'a>, EvalError> {
+        eval::evaluate(&self.expr, scope, budget)
+    }
+}
+
+/// A mistake and where it is.
+#[derive(Debug)]
+struct Mistake {
+    at: usize,
+    why: String,
+}
+
+impl Mistake {
+    fn new(at: usize, why: impl Into<String>) -> Self {
+        Mistake { at, why: why.into() }
+    }
+
+    fn shown(self, source: &str) -> CompileError {
+        let at = self.at.min(source.len());
+        let before = source.get(..at).unwrap_or(source);
+        let line = before.matches('\n').count();
+        let column = before.chars().rev().take_while(|c| *c != '\n').count();
+        let text = source.lines().nth(line).unwrap_or_default();
+        let dots = ".".repeat(column);
+        CompileError(format!(
+            "ERROR: <input>:{}:{}: {}\n | {text}\n | {dots}^",
+            line + 1,
+            column + 1,
+            self.why
+        ))
+    }
+}

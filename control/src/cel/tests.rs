@@ -1,0 +1,192 @@
+//! The language as its users write it.
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+fn run(source: &str, json: &Json) -> Result<Value<'static>, String> {
+    // Leaked in tests only: values borrow from what they are made of.
+    let json: &'static Json = Box::leak(Box::new(json.clone()));
+    let program = Program::compile(source, &[("self", Type::Dyn)]).map_err(|e| e.to_string())?;
+    let program: &'static Program = Box::leak(Box::new(program));
+    let mut scope = Scope::default();
+    scope.set("self", Value::of(json, &Type::Dyn));
+    let mut budget = CALL_LIMIT;
+    program.evaluate(&scope, &mut budget).map_err(|e| e.to_string())
+}
+
+fn holds(source: &str) -> bool {
+    let json = json!({"a": 1, "s": "hello", "l": [1, 2, 3], "m": {"x": 1, "y": {"z": "q"}}, "n": null, "f": 1.5, "b": true});
+    match run(source, &json) {
+        Ok(Value::Bool(b)) => b,
+        other => panic!("{source}: {other:?}"),
+    }
+}
+
+#[test]
+fn expressions_that_hold() {
+    for source in [
+        "self.a == 1 && self.s.startsWith('he')",
+        "self.l.all(x, x > 0) && self.l.exists(x, x == 2) && self.l.exists_one(x, x == 3)",
+        "self.l.map(x, x * 2) == [2, 4, 6] && self.l.filter(x, x > 1).size() == 2 && self.l.map(x, x > 1, x + 1) == [3, 4]",
+        "has(self.m.x) && !has(self.m.nope) && has(self.m.y.z)",
+        "self.m.exists(k, k == 'x') && 'x' in self.m && 2 in self.l && !(9 in self.l)",
+        "self.m.y.z == \"q\" && self['s'] == 'hello' && self.l[0] == 1",
+        "self.n == null && type(self.a) == int && type('') == string",
+        "1 + 2 * 3 - 4 / 2 == 5 && -7 % 3 == -1 && 7u / 2u == 3u && 0x10 == 16",
+        "true ? self.b : false",
+        "self.nope == 1 || self.a == 1",
+        "!(self.a == 2 && self.nope == 1)",
+        "'abc'.matches('^a.c$') && 'a,b'.split(',') == ['a', 'b'] && ['a', 'b'].join('-') == 'a-b'",
+        "'hello'.substring(1, 3) == 'el' && 'hello'.indexOf('l') == 2 && 'hello'.lastIndexOf('l') == 3",
+        "'Hi'.lowerAscii() == 'hi' && ' x '.trim() == 'x' && 'aXbX'.replace('X', '-', 1) == 'a-bX'",
+        "'%s is %d, %.2f, %x'.format(['a', 3, 1.5, 255]) == 'a is 3, 1.50, ff'",
+        "'abc 123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]') == ['1', '2']",
+        "[1, 2, 2].isSorted() && [3, 1].min() == 1 && [1, 2].sum() == 3 && [1, 1, 2].distinct() == [1, 2]",
+        "quantity('1Gi').isGreaterThan(quantity('1G')) && isQuantity('5m') && !isQuantity('x') && quantity('1').add(quantity('500m')).compareTo(quantity('1500m')) == 0",
+        "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3') && isIP('::1') && ip.isCanonical('::1')",
+        "url('https://a.example:8080/p?q=1').getHost() == 'a.example:8080' && url('https://a/').getScheme() == 'https'",
+        "timestamp('2024-01-02T03:04:05Z').getFullYear() == 2024 && duration('90m') == duration('1h30m')",
+        "timestamp('2024-01-01T00:00:00Z') + duration('24h') == timestamp('2024-01-02T00:00:00Z')",
+        "self.?nope.orValue(7) == 7 && self.?a.hasValue() && !self.?m.nope.hasValue() && optional.of(1).value() == 1",
+        "self.?a.optMap(x, x + 1).orValue(0) == 2 && {'a': 1}[?'b'].orValue(3) == 3",
+        "cel.bind(x, self.a + 1, x * x) == 4",
+        "sets.contains([1, 2, 3], [2]) && sets.equivalent([1, 2], [2, 1]) && math.greatest(1, 3, 2) == 3",
+        "format.dns1123Label().validate('ok') == optional.none() && format.dns1123Label().validate('NO').hasValue()",
+        "int('7') == 7 && string(7) == '7' && double(1) == 1.0 && dyn(1) == 1.0 && 1 < 1.5",
+        "self.l.all(i, v, v == i + 1) && {'a': 1}.all(k, v, k == 'a' && v == 1)",
+        "r'\\d' == '\\\\d' && '\\u00e9' == 'é' && b'a' == b'a'",
+        "self.m.`x` == 1",
+    ] {
+        assert!(holds(source), "{source}");
+    }
+}
+
+#[test]
+fn expressions_that_fail_say_why() {
+    for (source, want) in [
+        ("self.nope", "no such key: nope"),
+        ("self.l[9]", "index out of bounds: 9"),
+        ("self.a / 0", "division by zero"),
+        ("9223372036854775807 + self.a", "integer overflow"),
+        ("self.s + self.a", "no such overload"),
+        ("'x'.matches('(') || self.b == 1", "error parsing regexp"),
+    ] {
+        let json = json!({"a": 1, "s": "x", "l": [], "b": true});
+        let found = run(source, &json);
+        let text = format!("{found:?}");
+        assert!(text.contains(want), "{source}: {text}");
+    }
+}
+
+#[test]
+fn types_are_checked_before_anything_runs() {
+    let structure = Structure {
+        name: "Spec".into(),
+        fields: [("x".to_owned(), Type::Int), ("s".to_owned(), Type::string())].into(),
+    };
+    let own = Type::Object(Arc::new(structure));
+    for (source, want) in [
+        ("self.y == 1", "undefined field 'y'"),
+        (
+            "self.x == 'a'",
+            "found no matching overload for '_==_' applied to '(int, string)'",
+        ),
+        (
+            "self.x.startsWith('a')",
+            "found no matching overload for 'startsWith' applied to 'int.(string)'",
+        ),
+        ("other == 1", "undeclared reference to 'other' (in container '')"),
+        ("self.x +", "Syntax error: mismatched input '<EOF>'"),
+        ("self.x == 1)", "Syntax error: mismatched input ')'"),
+    ] {
+        let error = Program::compile(source, &[("self", own.clone())]).expect_err(source);
+        assert!(error.0.contains(want), "{source}: {error}");
+        assert!(error.0.starts_with("ERROR: <input>:1:"), "{error}");
+    }
+    let good = Program::compile("self.x > 1 && self.s.size() < 5", &[("self", own)]).expect("compiles");
+    assert_eq!(good.ty, Type::Bool);
+    assert!(good.uses("self") && !good.uses("oldSelf"));
+}
+
+#[test]
+fn bombs_are_stopped_by_their_cost() {
+    let numbers: Vec<i64> = (0..2000).collect();
+    let json = json!({"l": numbers, "s": "a".repeat(100_000)});
+    for source in [
+        "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))",
+        "self.l.map(a, self.s + self.s).size() > 0",
+        "self.s.replace('a', self.s).size() > 0",
+        "self.l.map(a, self.l).map(a, self.l) == self.l.map(a, self.l).map(a, self.l)",
+        "self.l.all(x, self.s.matches('(a+)+$'))",
+    ] {
+        let error = run(source, &json).expect_err(source);
+        assert_eq!(
+            error, "operation cancelled: actual cost limit exceeded",
+            "{source}"
+        );
+    }
+    let list = Type::list(Type::Int);
+    let nested = "self.all(a, self.all(b, self.all(c, a + b == c)))";
+    let program = Program::compile(nested, &[("self", list)]).expect("compiles");
+    assert!(program.cost > 10_000_000, "{}", program.cost);
+    let small = Type::List(Arc::new(Type::Int), Some(10));
+    let program = Program::compile(nested, &[("self", small)]).expect("compiles");
+    assert!(program.cost < 10_000_000, "{}", program.cost);
+}
+
+#[test]
+fn deep_and_long_sources_are_refused() {
+    for source in [
+        "(".repeat(10_000),
+        "-".repeat(100_000),
+        "[".repeat(5_000),
+        vec!["1"; 10_000].join("+"),
+        "a.".repeat(20_000),
+    ] {
+        assert!(Program::compile(&source, &[("a", Type::Dyn)]).is_err());
+    }
+    let long = vec!["true"; 2_000].join(" && ");
+    assert!(
+        Program::compile(&long, &[]).is_ok(),
+        "long conjunctions are not deep"
+    );
+}
+
+#[test]
+fn names_are_escaped_as_kubernetes_does() {
+    for (name, want) in [
+        ("a-b", "a__dash__b"),
+        ("a.b", "a__dot__b"),
+        ("a/b", "a__slash__b"),
+        ("in", "__in__"),
+        ("a__b", "a__underscores__b"),
+        ("a_b", "a_b"),
+    ] {
+        assert_eq!(escape(name).as_deref(), Some(want));
+        assert_eq!(types::unescape(want), name);
+    }
+    assert_eq!(escape("1a"), None);
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(source in r#"[a-c.()\[\]{}'"0-9+*/%<>=!&|?:, -]{0,40}"#) {
+        if let Ok(program) = Program::compile(&source, &[("a", Type::Dyn), ("b", Type::list(Type::Int))]) {
+            let json = json!({"a": 1, "b": [1, 2], "c": "x"});
+            let mut scope = Scope::default();
+            scope.set("a", Value::of(&json, &Type::Dyn));
+            scope.set("b", Value::list(vec![Value::Int(1)]));
+            let mut budget = 10_000;
+            let _ = program.evaluate(&scope, &mut budget);
+        }
+    }
+
+    #[test]
+    fn arithmetic_is_rusts(a in any::<i32>(), b in 1..1000_i32) {
+        let source = format!("{a} / {b} * {b} + {a} % {b} == {a}");
+        prop_assert!(holds(&source));
+    }
+}

@@ -1,0 +1,99 @@
+//! Durations, times and encodings as text.
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
+
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+pub(super) fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Go's `time.ParseDuration`.
+pub(super) fn duration(text: &str) -> Option<SignedDuration> {
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if text == "0" {
+        return Some(SignedDuration::ZERO);
+    }
+    let (mut rest, mut total) = (text, 0_i128);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        total = total.checked_add(nanoseconds(number, unit)?)?;
+        rest = tail;
+    }
+    let total = i64::try_from(if negative { -total } else { total }).ok()?;
+    Some(SignedDuration::from_nanos(total))
+}
+
+fn nanoseconds(number: &str, unit: &str) -> Option<i128> {
+    let factor: i128 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let fraction: f64 = if fraction.is_empty() {
+        0.0
+    } else {
+        format!("0.{fraction}").parse().ok()?
+    };
+    whole
+        .checked_mul(factor)?
+        .checked_add((fraction * factor as f64).round() as i128)
+}
+
+/// As CEL writes a duration: seconds.
+pub(super) fn seconds(duration: SignedDuration) -> String {
+    let nanos = duration.as_nanos();
+    let (whole, rest) = (nanos / 1_000_000_000, (nanos % 1_000_000_000).abs());
+    let sign = if nanos < 0 && whole == 0 { "-" } else { "" };
+    match rest {
+        0 => format!("{sign}{whole}s"),
+        rest => {
+            let fraction = format!("{rest:09}");
+            format!("{sign}{whole}.{}s", fraction.trim_end_matches('0'))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, want) in [
+            ("1h30m", "5400s"),
+            ("1.5s", "1.5s"),
+            ("-2m", "-120s"),
+            ("100ms", "0.1s"),
+            ("0", "0s"),
+        ] {
+            assert_eq!(duration(text).map(seconds).as_deref(), Some(want), "{text}");
+        }
+        for bad in ["", "1", "x", "1x", "-"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+}

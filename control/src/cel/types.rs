@@ -1,0 +1,179 @@
+//! Types of expressions.
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The type of a value. Sizes of what is declared bound the cost of going through it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Type {
+    /// Anything; checked when it is evaluated.
+    Dyn,
+    Null,
+    Bool,
+    Int,
+    Uint,
+    Double,
+    /// With the most characters it may have.
+    String(Option<u64>),
+    Bytes,
+    Timestamp,
+    Duration,
+    /// With the most elements it may have.
+    List(Arc<Type>, Option<u64>),
+    Map(Arc<Type>, Arc<Type>, Option<u64>),
+    Object(Arc<Structure>),
+    Optional(Arc<Type>),
+    Type,
+    Quantity,
+    Url,
+    Ip,
+    Cidr,
+    /// A named format of Kubernetes' format library.
+    Format,
+}
+
+/// An object with declared fields.
+#[derive(Debug, Default, PartialEq)]
+pub struct Structure {
+    pub name: String,
+    /// By the name that expressions use: escaped, see [`escape`].
+    pub fields: BTreeMap<String, Type>,
+}
+
+impl Type {
+    pub fn list(item: Type) -> Type {
+        Type::List(Arc::new(item), None)
+    }
+
+    pub fn map(key: Type, value: Type) -> Type {
+        Type::Map(Arc::new(key), Arc::new(value), None)
+    }
+
+    pub fn optional(inner: Type) -> Type {
+        Type::Optional(Arc::new(inner))
+    }
+
+    pub fn string() -> Type {
+        Type::String(None)
+    }
+
+    /// Whether a value of this type may stand where `other` is wanted.
+    pub fn fits(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::String(_), Type::String(_)) => true,
+            (Type::List(a, _), Type::List(b, _)) => a.fits(b),
+            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
+            (Type::Optional(a), Type::Optional(b)) => a.fits(b),
+            (Type::Object(a), Type::Object(b)) => a.name == b.name,
+            // Wrapped and nullable values compare with null.
+            (Type::Null, Type::Object(_) | Type::Timestamp | Type::Duration) => true,
+            (Type::Object(_) | Type::Timestamp | Type::Duration, Type::Null) => true,
+            (a, b) => a == b,
+        }
+    }
+
+    /// A type that both fit, as elements of one list.
+    pub fn join(self, other: Type) -> Type {
+        match (self, other) {
+            (Type::String(a), Type::String(b)) => Type::String(a.zip(b).map(|(a, b)| a.max(b))),
+            (Type::List(a, x), Type::List(b, y)) => {
+                let item = a.as_ref().clone().join(b.as_ref().clone());
+                Type::List(Arc::new(item), x.zip(y).map(|(x, y)| x.max(y)))
+            }
+            (Type::Optional(a), Type::Optional(b)) => {
+                Type::optional(a.as_ref().clone().join(b.as_ref().clone()))
+            }
+            (a, b) if a == b => a,
+            (a, b) if a.fits(&b) && a != Type::Dyn && b != Type::Dyn => a,
+            _ => Type::Dyn,
+        }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Dyn => f.write_str("dyn"),
+            Type::Null => f.write_str("null"),
+            Type::Bool => f.write_str("bool"),
+            Type::Int => f.write_str("int"),
+            Type::Uint => f.write_str("uint"),
+            Type::Double => f.write_str("double"),
+            Type::String(_) => f.write_str("string"),
+            Type::Bytes => f.write_str("bytes"),
+            Type::Timestamp => f.write_str("timestamp"),
+            Type::Duration => f.write_str("duration"),
+            Type::List(item, _) => write!(f, "list({item})"),
+            Type::Map(key, value, _) => write!(f, "map({key}, {value})"),
+            Type::Object(structure) => f.write_str(&structure.name),
+            Type::Optional(inner) => write!(f, "optional_type({inner})"),
+            Type::Type => f.write_str("type"),
+            Type::Quantity => f.write_str("kubernetes.Quantity"),
+            Type::Url => f.write_str("kubernetes.URL"),
+            Type::Ip => f.write_str("net.IP"),
+            Type::Cidr => f.write_str("net.CIDR"),
+            Type::Format => f.write_str("kubernetes.NamedFormat"),
+        }
+    }
+}
+
+/// Words of the language that a field's name must be escaped for.
+const WORDS: [&str; 22] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+    "self",
+];
+
+/// The name by which expressions reach a field (Kubernetes' escaping); none when they cannot.
+pub fn escape(name: &str) -> Option<String> {
+    if WORDS.contains(&name) && name != "self" {
+        return Some(format!("__{name}__"));
+    }
+    let first = name.chars().next()?;
+    let reachable = first.is_ascii_alphabetic() || first == '_';
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
+    if !reachable || !name.chars().all(known) {
+        return None;
+    }
+    let escaped = name.replace("__", "__underscores__");
+    Some(
+        escaped
+            .replace('.', "__dot__")
+            .replace('-', "__dash__")
+            .replace('/', "__slash__"),
+    )
+}
+
+/// The field that an escaped name means.
+pub fn unescape(name: &str) -> String {
+    if let Some(word) = name.strip_prefix("__").and_then(|n| n.strip_suffix("__"))
+        && WORDS.contains(&word)
+    {
+        return word.to_owned();
+    }
+    let plain = name
+        .replace("__dot__", ".")
+        .replace("__dash__", "-")
+        .replace("__slash__", "/");
+    plain.replace("__underscores__", "__")
+}

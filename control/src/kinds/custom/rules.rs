@@ -1,0 +1,494 @@
+//! `x-kubernetes-validations`: rules in CEL, judged when a definition is written and run when an object is.
+//!
+//! Words and limits are upstream's ("Validation rules" of "Extend the API with CustomResourceDefinitions").
+use serde_json::{Value, json};
+
+use super::declare::{REQUEST, smallest};
+use super::lists::below;
+use super::schema::{Additional, Structural};
+use super::validate::correlated;
+use crate::cel::{CALL_LIMIT, CompileError, EvalError, Program, Scope, Type, Value as Cel};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::view::View;
+
+/// What all rules may cost on one object (upstream's `RuntimeCELCostBudget`).
+const OBJECT_BUDGET: u64 = 10_000_000;
+/// What one rule may cost by its estimate, and all rules of a schema.
+const RULE_ESTIMATE: u64 = 10_000_000;
+const SCHEMA_ESTIMATE: u64 = 100_000_000;
+/// Bytes of a message that an expression makes.
+const MESSAGE: usize = 5 * 1024;
+const REASONS: [&str; 4] = [
+    "FieldValueDuplicate",
+    "FieldValueForbidden",
+    "FieldValueInvalid",
+    "FieldValueRequired",
+];
+const NO_MORE: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
+
+/// One rule, ready to run.
+#[derive(Debug)]
+pub struct Rule {
+    program: Result<Program, CompileError>,
+    message: String,
+    message_program: Option<Result<Program, CompileError>>,
+    reason: String,
+    field_path: String,
+    optional_old: bool,
+    ty: Type,
+}
+
+impl Rule {
+    fn uses_old(&self) -> bool {
+        self.program.as_ref().is_ok_and(|p| p.uses("oldSelf"))
+    }
+
+    /// The rule as messages name it: by its own message when it has one.
+    fn shown(&self) -> &str {
+        let source = self.program.as_ref().map_or("", |p| p.source.trim());
+        if self.message.is_empty() {
+            source
+        } else {
+            self.message.trim()
+        }
+    }
+}
+
+/// Compiles the rules of a part of this type.
+pub(super) fn compile(sources: &[Value], ty: &Type) -> Vec<Rule> {
+    sources.iter().map(|source| rule(source, ty)).collect()
+}
+
+fn rule(source: &Value, ty: &Type) -> Rule {
+    let optional_old = source.flag("optionalOldSelf");
+    let old = if optional_old {
+        Type::optional(ty.clone())
+    } else {
+        ty.clone()
+    };
+    let variables = [("self", ty.clone()), ("oldSelf", old)];
+    let program = |text: &str, wanted: &Type, word: &str| {
+        let compiled = Program::compile(text, &variables);
+        let compiled = compiled.map_err(|e| CompileError(format!("{}compilation failed: {e}", word)));
+        compiled.and_then(|p| match p.ty.fits(wanted) {
+            true => Ok(p),
+            false if word.is_empty() => Err(CompileError("cel expression must evaluate to a bool".into())),
+            false => Err(CompileError("messageExpression must evaluate to a string".into())),
+        })
+    };
+    let expression = source.text("messageExpression");
+    Rule {
+        program: program(source.text("rule"), &Type::Bool, ""),
+        message: source.text("message").to_owned(),
+        message_program: (!expression.is_empty())
+            .then(|| program(expression, &Type::string(), "messageExpression ")),
+        reason: source.text("reason").to_owned(),
+        field_path: source.text("fieldPath").trim_start_matches('.').to_owned(),
+        optional_old,
+        ty: ty.clone(),
+    }
+}
+
+/// What is wrong with how the rules of a part are written down, before they are compiled.
+pub(super) fn shape(schema: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (i, rule) in schema.list("x-kubernetes-validations").iter().enumerate() {
+        let at = |key: &str| format!("{path}.x-kubernetes-validations[{i}].{key}");
+        let (text, message) = (rule.text("rule").trim(), rule.text("message"));
+        let broken = |text: &str| text.contains(['\n', '\r']);
+        if text.is_empty() {
+            errors.push(FieldError::required(at("rule"), "rule is not specified"));
+        } else if !message.is_empty() && message.trim().is_empty() {
+            errors.push(FieldError::invalid(
+                at("message"),
+                message,
+                "must be non-empty if specified",
+            ));
+        } else if broken(message.trim()) {
+            errors.push(FieldError::invalid(
+                at("message"),
+                message,
+                "must not contain line breaks",
+            ));
+        } else if broken(text) && message.trim().is_empty() {
+            let why = "message must be specified if rule contains line breaks";
+            errors.push(FieldError::required(at("message"), why));
+        }
+        let expression = rule.text("messageExpression");
+        if !expression.is_empty() && expression.trim().is_empty() {
+            let why = "messageExpression must be non-empty if specified";
+            errors.push(FieldError::required(at("messageExpression"), why));
+        }
+        let reason = rule.text("reason");
+        if !reason.is_empty() && !REASONS.contains(&reason) {
+            errors.push(FieldError::not_supported(at("reason"), reason, &REASONS));
+        }
+        errors.extend(field_path(schema, rule.text("fieldPath"), at("fieldPath")));
+    }
+    errors
+}
+
+fn field_path(schema: &Value, text: &str, at: String) -> Option<FieldError> {
+    if text.is_empty() {
+        return None;
+    }
+    if text.trim().is_empty() {
+        return Some(FieldError::invalid(at, text, "must be non-empty if specified"));
+    }
+    let path = super::jsonpath::JsonPath::parse(text)
+        .ok()
+        .filter(|_| text.starts_with(['.', '[']));
+    let members = path.and_then(|p| p.members());
+    let found = members.and_then(|members| {
+        members.iter().try_fold(schema, |schema, name| {
+            let own = schema.at("properties").get(name);
+            own.or_else(|| schema.get("additionalProperties").filter(|a| a.is_object()))
+        })
+    });
+    found
+        .is_none()
+        .then(|| FieldError::invalid(at, text, "must be a valid path"))
+}
+
+/// What is wrong with the rules of a schema: they do not compile, or may cost too much.
+pub(super) fn judge(schema: &Value, parsed: &Structural, path: &str) -> FieldErrors {
+    let mut judge = Judge::default();
+    judge.part(
+        schema,
+        parsed,
+        path,
+        &Place {
+            count: Some(1),
+            atomic: None,
+        },
+    );
+    let mut errors = judge.errors;
+    if judge.total > SCHEMA_ESTIMATE {
+        let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+        judge.costs.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
+        let worst = judge.costs.into_iter().take(4).filter(|(cost, _)| *cost > 0);
+        errors.extend(worst.map(|(_, path)| FieldError::forbidden(path, why)));
+        let name = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        errors.push(FieldError::forbidden(
+            path,
+            too_costly(name, judge.total, SCHEMA_ESTIMATE),
+        ));
+    }
+    errors
+}
+
+#[derive(Default)]
+struct Judge {
+    errors: FieldErrors,
+    total: u64,
+    costs: Vec<(u64, String)>,
+}
+
+/// Where in an object a part stands.
+#[derive(Clone)]
+struct Place {
+    /// How often it can occur, when that is declared.
+    count: Option<u64>,
+    /// The part above whose old state cannot be told apart.
+    atomic: Option<String>,
+}
+
+impl Judge {
+    fn part(&mut self, schema: &Value, parsed: &Structural, path: &str, place: &Place) {
+        if !parsed.has_rules {
+            return;
+        }
+        let times = |limit: Option<u64>| place.count.zip(limit).map(|(a, b)| a.saturating_mul(b));
+        if let Some(items) = &parsed.items {
+            let keyed = parsed.list_type.as_deref() == Some("map");
+            let below = Place {
+                count: times(parsed.checks.max_items),
+                atomic: place.atomic.clone().or_else(|| (!keyed).then(|| path.to_owned())),
+            };
+            self.part(schema.at("items"), items, &format!("{path}.items"), &below);
+        }
+        if let Additional::Schema(value) = &parsed.additional {
+            let below = Place {
+                count: times(parsed.checks.max_properties),
+                ..place.clone()
+            };
+            let path = format!("{path}.additionalProperties");
+            self.part(schema.at("additionalProperties"), value, &path, &below);
+        }
+        let granular = parsed.map_type.as_deref() != Some("atomic");
+        for (name, member) in &parsed.properties {
+            let below = Place {
+                atomic: place
+                    .atomic
+                    .clone()
+                    .or_else(|| (!granular).then(|| path.to_owned())),
+                ..place.clone()
+            };
+            let schema = schema.at("properties").get(name).unwrap_or(&Value::Null);
+            self.part(schema, member, &format!("{path}.properties[{name}]"), &below);
+        }
+        let count = place.count.unwrap_or_else(|| REQUEST / (smallest(parsed) + 1));
+        for (i, rule) in parsed.rules.iter().enumerate() {
+            let source = &schema.list("x-kubernetes-validations")[i];
+            self.rule(
+                rule,
+                source,
+                &format!("{path}.x-kubernetes-validations[{i}]"),
+                (count, place),
+            );
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, source: &Value, path: &str, (count, place): (u64, &Place)) {
+        let programs = [
+            (Some(&rule.program), "rule", "estimated rule cost"),
+            (
+                rule.message_program.as_ref(),
+                "messageExpression",
+                "estimated messageExpression cost",
+            ),
+        ];
+        for (program, key, name) in programs {
+            let at = format!("{path}.{key}");
+            match program {
+                None => {}
+                Some(Err(error)) => {
+                    self.errors
+                        .push(FieldError::invalid(at, shown(source), error.0.clone()));
+                    if key == "rule" {
+                        return;
+                    }
+                }
+                Some(Ok(program)) => {
+                    let cost = program.cost.saturating_mul(if key == "rule" { count } else { 1 });
+                    if cost > RULE_ESTIMATE {
+                        self.errors.push(FieldError::forbidden(
+                            at.clone(),
+                            too_costly(name, cost, RULE_ESTIMATE),
+                        ));
+                    }
+                    self.total = self.total.saturating_add(cost);
+                    self.costs.push((cost, at));
+                }
+            }
+        }
+        match (&place.atomic, rule.uses_old()) {
+            (Some(atomic), true) => {
+                let why = format!(
+                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {atomic}"
+                );
+                self.errors.push(FieldError::invalid(
+                    format!("{path}.rule"),
+                    source.text("rule"),
+                    why,
+                ));
+            }
+            (_, false) if source.has("optionalOldSelf") => {
+                let why = "may not be set if oldSelf is not used in rule";
+                let value = source.at("optionalOldSelf").clone();
+                self.errors
+                    .push(FieldError::invalid(format!("{path}.optionalOldSelf"), value, why));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A rule as upstream prints its internal form.
+fn shown(source: &Value) -> Value {
+    json!({
+        "Rule": source.text("rule"), "Message": source.text("message"),
+        "MessageExpression": source.text("messageExpression"), "Reason": source.at("reason"),
+        "FieldPath": source.text("fieldPath"), "OptionalOldSelf": source.at("optionalOldSelf"),
+    })
+}
+
+fn too_costly(name: &str, cost: u64, limit: u64) -> String {
+    let factor = cost as f64 / limit as f64;
+    let factor = match factor {
+        f if f > 100.0 => "more than 100x".to_owned(),
+        f if f < 1.5 => format!("{f:.6}x"),
+        f => format!("{f:.1}x"),
+    };
+    format!(
+        "{name} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and \
+         maxLength where arrays, maps, and strings are declared)"
+    )
+}
+
+/// Runs all rules on an object. Rules about transitions run where there is an old state to compare with.
+pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {
+    let mut run = Run {
+        errors: Vec::new(),
+        left: OBJECT_BUDGET,
+        over: false,
+        updates: old.is_some(),
+    };
+    run.part(schema, object, old, "");
+    run.errors
+}
+
+struct Run {
+    errors: FieldErrors,
+    left: u64,
+    /// The budget is gone.
+    over: bool,
+    updates: bool,
+}
+
+impl Run {
+    fn part(&mut self, schema: &Structural, value: &Value, old: Option<&Value>, path: &str) {
+        if !schema.has_rules || value.is_null() {
+            return;
+        }
+        for rule in &schema.rules {
+            if self.over {
+                return;
+            }
+            self.rule(rule, schema, (value, old), path);
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    if let Some(member) = schema.member(key) {
+                        let old = old.and_then(|o| o.get(key)).filter(|o| !o.is_null());
+                        self.part(member, value, old, &member_path(schema, path, key));
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    if let Some(schema_of_item) = schema.items.as_deref() {
+                        let old = old.and_then(|old| correlated(schema, item, old));
+                        self.part(schema_of_item, item, old, &format!("{path}[{i}]"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, schema: &Structural, (value, old): (&Value, Option<&Value>), path: &str) {
+        // Upstream's path of the whole object.
+        let at = if path.is_empty() { "<nil>" } else { path };
+        let invalid = |why: String| FieldError::invalid(at, schema.ty.as_str(), why);
+        let program = match &rule.program {
+            Ok(program) => program,
+            Err(error) => return self.errors.push(invalid(format!("rule compile error: {error}"))),
+        };
+        if rule.uses_old() && old.is_none() && !rule.optional_old {
+            return;
+        }
+        let scope = scope(rule, value, old);
+        match self.evaluate(program, &scope) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(_) => {
+                // What was so before, and is none of this update's doing, is let be.
+                if self.updates && old == Some(value) && !rule.uses_old() {
+                    return;
+                }
+                let error = self.told(rule, schema, value, &scope, at);
+                self.errors.push(error);
+            }
+            Err(EvalError::Cost) if self.left == 0 => {
+                self.over = true;
+                self.errors.push(invalid(NO_MORE.to_owned()));
+            }
+            Err(EvalError::Cost) => {
+                self.over = true;
+                self.errors.push(invalid(format!(
+                    "'{}': no further validation rules will be run due to call cost exceeds limit for rule: {}",
+                    EvalError::Cost,
+                    rule.shown()
+                )));
+            }
+            Err(EvalError::Failed(why)) if why.starts_with("no such overload") => self.errors.push(invalid(format!(
+                "'{why}': call arguments did not match a supported operator, function or macro signature for rule: {}",
+                rule.shown()
+            ))),
+            Err(EvalError::Failed(why)) => {
+                self.errors.push(invalid(format!("{why} evaluating rule: {}", rule.shown())))
+            }
+        }
+    }
+
+    /// Evaluates within the limit of one call and what is left of the object's.
+    fn evaluate<'a>(&mut self, program: &'a Program, scope: &Scope<'a>) -> Result<Cel<'a>, EvalError> {
+        let granted = CALL_LIMIT.min(self.left);
+        let mut budget = granted;
+        let result = program.evaluate(scope, &mut budget);
+        self.left -= granted - budget;
+        result
+    }
+
+    fn told(
+        &mut self,
+        rule: &Rule,
+        schema: &Structural,
+        value: &Value,
+        scope: &Scope<'_>,
+        at: &str,
+    ) -> FieldError {
+        let detail = self
+            .message(rule, scope)
+            .unwrap_or_else(|| match rule.message.trim() {
+                "" => format!("failed rule: {}", rule.shown()),
+                message => message.to_owned(),
+            });
+        let field = match (at, rule.field_path.as_str()) {
+            (at, "") => at.to_owned(),
+            ("<nil>", below) => below.to_owned(),
+            (at, below) => format!("{at}.{below}"),
+        };
+        let whole = matches!(schema.ty.as_str(), "object" | "array");
+        match rule.reason.as_str() {
+            "FieldValueForbidden" => FieldError::forbidden(field, detail),
+            "FieldValueRequired" => FieldError::required(field, detail),
+            "FieldValueDuplicate" if whole => FieldError::duplicate_part(field),
+            "FieldValueDuplicate" => FieldError::duplicate(field, value.clone()),
+            _ if whole => FieldError::invalid_part(field, detail),
+            _ => FieldError::invalid(field, value.clone(), detail),
+        }
+    }
+
+    /// What the rule's own expression says; nothing when it fails or says nothing fit to print.
+    fn message(&mut self, rule: &Rule, scope: &Scope<'_>) -> Option<String> {
+        let program = rule.message_program.as_ref()?.as_ref().ok()?;
+        let granted = CALL_LIMIT.min(self.left);
+        let mut budget = granted;
+        let result = evaluate_message(program, scope, &mut budget);
+        self.left -= granted - budget;
+        let message = result?.trim().to_owned();
+        let fit = !message.is_empty() && message.len() <= MESSAGE && !message.contains('\n');
+        fit.then_some(message)
+    }
+}
+
+fn evaluate_message<'a>(program: &'a Program, scope: &Scope<'a>, budget: &mut u64) -> Option<String> {
+    match program.evaluate(scope, budget) {
+        Ok(Cel::String(text)) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+fn scope<'a>(rule: &'a Rule, value: &'a Value, old: Option<&'a Value>) -> Scope<'a> {
+    let mut scope = Scope::default();
+    scope.set("self", Cel::of(value, &rule.ty));
+    let before = old.map(|old| Cel::of(old, &rule.ty));
+    match (rule.optional_old, before) {
+        (true, Some(before)) => scope.set("oldSelf", Cel::some(before)),
+        (true, None) => scope.set("oldSelf", Cel::Optional(None)),
+        (false, Some(before)) => scope.set("oldSelf", before),
+        (false, None) => {}
+    }
+    scope
+}
+
+/// A member is a field, a key of a map stands in brackets.
+fn member_path(schema: &Structural, path: &str, key: &str) -> String {
+    match schema.properties.contains_key(key) {
+        true => below(path, key),
+        false => format!("{path}[{key}]"),
+    }
+}
