@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
 use amphipod_shim_api::client::{Exit, TaskStatus};
-use amphipod_shim_api::{TaskError, oom};
+use amphipod_shim_api::{TaskError, annotations, oom};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
@@ -91,6 +91,7 @@ impl Container {
             .or(asked.addresses.terminal.then_some((0, 0)));
         let addresses = Addresses {
             terminal: plan.process.terminal.is_some(),
+            attach: spec::annotation(&spec, annotations::ATTACH).map(PathBuf::from),
             ..asked.addresses
         };
         plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);

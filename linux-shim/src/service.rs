@@ -124,6 +124,7 @@ fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, Task
             stdout: request.stdout,
             stderr: request.stderr,
             terminal: request.terminal,
+            attach: None,
         },
     })
 }
@@ -247,6 +248,7 @@ impl Task for Service {
             stdout: request.stdout,
             stderr: request.stderr,
             terminal: plan.terminal.is_some(),
+            attach: None,
         };
         container.add_exec(&request.exec_id, plan, addresses)?;
         Ok(api::Empty::new())

@@ -113,6 +113,11 @@ pub fn subject(spec: &Spec, id: &str, bundle: &Path) -> Subject {
     }
 }
 
+/// The value of an annotation.
+pub fn annotation<'a>(spec: &'a Spec, name: &str) -> Option<&'a str> {
+    spec.annotations().as_ref()?.get(name).map(String::as_str)
+}
+
 /// True for the cgroup of a container in a Pod's cgroup of this cluster (`/amphipod-1234/podUID/ID`).
 pub fn is_below(path: &str, namespace: &str) -> bool {
     path.strip_prefix('/')

@@ -6,11 +6,12 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amphipod_shim_api::stdio::{Sink, Sinks, StdioError, StdioUri};
+use amphipod_shim_api::stdio::{LogStream, Sink, Sinks, StdioError, StdioUri};
 use nix::fcntl::OFlag;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::init::ChildStreams;
 use crate::sys::socket::watch;
+use crate::watchers::Watchers;
 
 /// One read from a container's pipe; the pipe itself holds 64 KiB.
 const READ: usize = 16 * 1024;
@@ -34,6 +36,8 @@ pub struct Addresses {
     pub stdout: String,
     pub stderr: String,
     pub terminal: bool,
+    /// Where clients hear what the process says.
+    pub attach: Option<PathBuf>,
 }
 
 /// Why streams could not be connected.
@@ -63,12 +67,16 @@ pub struct Streams {
     /// Keeps the standard input from ending; dropped by CloseIO.
     pub stdin: Option<File>,
     pub master: Option<Arc<AsyncFd<OwnedFd>>>,
+    watchers: Option<Watchers>,
 }
 
 /// Opens everything; pumps of pipes start at once.
 pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
     let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
-    let mut streams = Streams::default();
+    let mut streams = Streams {
+        watchers: addresses.attach.as_deref().map(Watchers::listen).transpose()?,
+        ..Streams::default()
+    };
     if addresses.terminal {
         streams.stdin = hold(&addresses.stdin)?;
         return Ok(Opened {
@@ -86,8 +94,8 @@ pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
             end
         }
     };
-    let stdout = streams.output(sinks.stdout)?;
-    let stderr = streams.output(sinks.stderr)?;
+    let stdout = streams.output(sinks.stdout, LogStream::Stdout)?;
+    let stderr = streams.output(sinks.stderr, LogStream::Stderr)?;
     let child = ChildStreams {
         stdin: Some(stdin.into()),
         stdout: Some(stdout),
@@ -143,6 +151,8 @@ async fn pump(mut from: pipe::Receiver, mut to: Outlet) {
 /// Where a stream's bytes go.
 struct Outlet {
     sink: Sink,
+    stream: LogStream,
+    watchers: Option<Watchers>,
     failed: bool,
     delivering: Arc<AtomicUsize>,
 }
@@ -156,28 +166,33 @@ impl Outlet {
             tracing::warn!(%error, "a container's output is lost");
             self.failed = true;
         }
+        if let Some(watchers) = &self.watchers {
+            watchers.tell(self.stream, bytes).await;
+        }
         self.delivering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Streams {
-    fn outlet(&self, sink: Sink) -> Outlet {
+    fn outlet(&self, sink: Sink, stream: LogStream) -> Outlet {
         Outlet {
             sink,
+            stream,
+            watchers: self.watchers.clone(),
             failed: false,
             delivering: Arc::clone(&self.delivering),
         }
     }
 
     /// A file is given to the process as it is; everything else gets a pipe and a pump.
-    fn output(&mut self, sink: Sink) -> io::Result<OwnedFd> {
+    fn output(&mut self, sink: Sink, stream: LogStream) -> io::Result<OwnedFd> {
         match sink {
             Sink::Null => Ok(OpenOptions::new().write(true).open("/dev/null")?.into()),
             Sink::File(file) => Ok(file.into()),
             sink => {
                 let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
                 nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-                let outlet = self.outlet(sink);
+                let outlet = self.outlet(sink, stream);
                 self.pumps
                     .spawn(pump(pipe::Receiver::from_owned_fd(ours)?, outlet));
                 Ok(theirs)
@@ -189,7 +204,7 @@ impl Streams {
     pub fn connect_terminal(&mut self, master: OwnedFd, output: Option<Sink>) -> io::Result<()> {
         nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let master = Arc::new(watch(master, Interest::READABLE | Interest::WRITABLE)?);
-        let outlet = self.outlet(output.unwrap_or(Sink::Null));
+        let outlet = self.outlet(output.unwrap_or(Sink::Null), LogStream::Stdout);
         self.pumps.spawn(from_terminal(Arc::clone(&master), outlet));
         if let Some(stdin) = &self.stdin {
             let input = pipe::Receiver::from_file(stdin.try_clone()?)?;
@@ -213,6 +228,9 @@ impl Streams {
         if !self.pumps.is_empty() {
             tracing::debug!("a stream is still held open after its process ended");
             self.pumps.abort_all();
+        }
+        if let Some(watchers) = self.watchers.take() {
+            watchers.close();
         }
         self.master = None;
     }

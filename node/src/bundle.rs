@@ -43,6 +43,8 @@ pub struct Parts<'a> {
     /// Bytes of memory of the node.
     pub memory_capacity: u64,
     pub cgroups: resources::CgroupFacts,
+    /// Socket at which a native container's output is told as it comes.
+    pub attach: &'a Path,
 }
 
 /// Which runtime runs the container, as the artifact decided.
@@ -163,6 +165,9 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
         ),
         (annotations::SECCOMP.to_owned(), seccomp(parts).to_owned()),
     ]);
+    if matches!(parts.runtime, Runtime::Native) {
+        notes.insert(annotations::ATTACH.to_owned(), parts.attach.display().to_string());
+    }
     if let Runtime::Wasm {
         module,
         digest,

@@ -72,7 +72,7 @@ pub(super) static SERVED: &[Served] = &[
     core("nodes", &["status"], "/registry/minions", &NODE),
     core(
         "pods",
-        &["binding", "eviction", "exec", "log", "portforward", "status"],
+        &["attach", "binding", "eviction", "exec", "log", "portforward", "status"],
         "/registry/pods",
         &POD,
     ),

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use amphipod_shim_api::CreateTask;
-use tokio::io::AsyncReadExt;
+use amphipod_shim_api::stdio::LogStream;
+use amphipod_shim_api::{CreateTask, annotations, attach};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 use crate::harness::{Bundle, PATIENCE, Pod, pod};
@@ -113,4 +114,33 @@ async fn a_flood_of_output_is_all_there() {
     let (status, out) = pod.sh("seq 1 20000").await;
     assert_eq!((status, out.lines().count()), (0, 20000));
     assert!(out.ends_with("\n20000\n"));
+}
+
+#[tokio::test]
+async fn clients_hear_what_is_said_from_now_on() {
+    let Some(pod) = pod().await else { return };
+    let (socket, stdin) = (pod.home.path().join("attach"), fifo(&pod, "in"));
+    let mut bundle = pod.script("echo before; read x; echo after; printf '$ '; read y");
+    bundle.spec["annotations"][annotations::ATTACH] = serde_json::json!(socket);
+    let log = format!("cri://{}", bundle.log.display());
+    create(&pod, &bundle, &stdin, log, false).await;
+    pod.until_logged(&bundle, "before").await;
+    let mut client = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    let mut input = pipe::OpenOptions::new().open_sender(&stdin).unwrap();
+    input.write_all(b"\n").await.unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < "after\n$ ".len() {
+        let (stream, bytes) = attach::next(&mut client).await.unwrap().unwrap();
+        assert_eq!(stream, LogStream::Stdout);
+        heard.extend(bytes);
+    }
+    assert_eq!(heard, b"after\n$ ", "a prompt comes without a newline");
+    input.write_all(b"\n").await.unwrap();
+    assert_eq!(
+        attach::next(&mut client).await.unwrap(),
+        None,
+        "the container's end"
+    );
+    pod.wait(&bundle.id).await;
+    assert!(!socket.exists());
 }

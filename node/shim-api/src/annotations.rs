@@ -41,3 +41,6 @@ pub const SECCOMP: &str = "dev.amphipod.linux/seccomp";
 pub const SECCOMP_RUNTIME_DEFAULT: &str = "RuntimeDefault";
 /// No filter; as without the annotation (a bundle without a profile has none, says the runtime specification).
 pub const SECCOMP_UNCONFINED: &str = "Unconfined";
+
+/// Path of a Unix socket at which a native container's shim tells its output as it comes (see [`crate::attach`]).
+pub const ATTACH: &str = "dev.amphipod.linux/attach";

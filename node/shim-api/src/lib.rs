@@ -5,6 +5,7 @@
 //! Refuses to know: Pods, and how any runtime runs a container.
 
 pub mod annotations;
+pub mod attach;
 pub mod cgroup;
 pub mod client;
 pub mod error;

@@ -52,6 +52,7 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
         hostname: "p",
         memory_capacity: 1 << 30,
         cgroups: CgroupFacts::default(),
+        attach: Path::new("/run/a/id.sock"),
     }))
 }
 

@@ -1,10 +1,14 @@
-//! Other processes in a running container, by the Task API's Exec: for `kubectl exec`, probes and hooks.
+//! Other processes in a running container, by the Task API's Exec: for `kubectl exec`, probes and hooks. And the
+//! container's own streams, for `kubectl attach`.
 //!
 //! Owns their streams (FIFOs below the run directory) and their end: one nobody waits for any more is killed and
 //! forgotten at its shim. Refuses to know who asked, and Pods.
 
+mod attached;
+mod doors;
 mod fifos;
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +17,8 @@ use std::time::Duration;
 
 use amphipod_shim_api::client::{ExecTask, Exit};
 use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
+pub use attached::{AttachError, Attached};
+pub use doors::Doors;
 use fifos::Fifos;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -83,6 +89,7 @@ pub struct Finished {
 #[derive(Clone, Debug)]
 pub struct Execs {
     root: PathBuf,
+    run_dir: PathBuf,
 }
 
 impl Execs {
@@ -90,6 +97,7 @@ impl Execs {
     pub fn new(run_dir: &Path) -> Self {
         Execs {
             root: run_dir.join("x"),
+            run_dir: run_dir.into(),
         }
     }
 
@@ -252,6 +260,13 @@ pub struct Process {
     _fifos: fifos::Guard,
 }
 
+/// What can be done to the process at the other end of streams.
+pub trait Controls {
+    fn resize(&self, width: u16, height: u16) -> impl Future<Output = Result<(), ExecError>> + Send;
+    /// Its input has ended.
+    fn close_stdin(&self) -> impl Future<Output = Result<(), ExecError>> + Send;
+}
+
 impl Process {
     /// Waits for its end, and lets the shim forget it. Its outputs are complete then.
     pub async fn wait(&self) -> Result<Exit, ExecError> {
@@ -260,14 +275,16 @@ impl Process {
         self.task.delete().await;
         Ok(exit)
     }
+}
 
-    pub async fn resize(&self, width: u16, height: u16) -> Result<(), ExecError> {
+impl Controls for Process {
+    async fn resize(&self, width: u16, height: u16) -> Result<(), ExecError> {
         let (width, height) = (width.into(), height.into());
         let resized = self.task.client.resize_pty(self.task.process(), width, height);
         Ok(resized.await?)
     }
 
-    pub async fn close_stdin(&self) -> Result<(), ExecError> {
+    async fn close_stdin(&self) -> Result<(), ExecError> {
         Ok(self.task.client.close_stdin(self.task.process()).await?)
     }
 }

@@ -17,7 +17,7 @@ use super::view::PodView;
 use crate::bundle::resources::CgroupFacts;
 use crate::env::PodFacts;
 use crate::events::Recorder;
-use crate::exec::{Execs, Target};
+use crate::exec::{Doors, Execs, Target};
 use crate::images::Images;
 use crate::network::Network;
 use crate::options::NodeOptions;
@@ -75,6 +75,11 @@ impl Context {
             address: record.address.clone()?,
             bundle: self.dirs(pod).bundle(&record.container, record.attempt),
         })
+    }
+
+    /// The ways to an attempt's own streams.
+    pub fn doors(&self, id: &str) -> Doors {
+        Doors::of(&self.options.run_dir, id)
     }
 
     pub fn facts<'a>(&'a self, pod: PodView<'a>, pod_ips: &'a [IpAddr]) -> PodFacts<'a> {

@@ -23,6 +23,8 @@ pub struct Prepared {
     pub dir: PathBuf,
     pub rootfs: Vec<RootfsMount>,
     pub terminal: bool,
+    /// Something may be written to it (`stdin`).
+    pub stdin: bool,
 }
 
 /// Makes and starts the task. What fails here has counted as an attempt.
@@ -32,9 +34,29 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
         dir,
         rootfs,
         terminal,
+        stdin,
     } = prepared;
     let bundle = dir.join("bundle");
-    match run(ctx, &mut record, &dir, &bundle, rootfs, terminal).await {
+    let doors = ctx.doors(&record.id);
+    let request = CreateTask {
+        id: record.id.clone(),
+        bundle: bundle.clone(),
+        rootfs,
+        terminal,
+        stdin: if stdin {
+            doors.stdin.display().to_string()
+        } else {
+            String::new()
+        },
+        stdout: StdioUri::cri(&record.log_path),
+        stderr: StdioUri::cri(&record.log_path),
+    };
+    let opened = doors.prepare(stdin);
+    let ran = match opened {
+        Ok(()) => run(ctx, &mut record, &dir, &request).await,
+        Err(error) => Err(format!("failed to make the container's streams: {error}")),
+    };
+    match ran {
         Ok(()) => Ok(record),
         Err(message) => {
             let shim = ctx.shim(record.runtime);
@@ -47,24 +69,8 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
     }
 }
 
-async fn run(
-    ctx: &Context,
-    record: &mut Record,
-    dir: &Path,
-    bundle: &Path,
-    rootfs: Vec<RootfsMount>,
-    terminal: bool,
-) -> Result<(), String> {
-    let request = CreateTask {
-        id: record.id.clone(),
-        bundle: bundle.to_owned(),
-        rootfs,
-        terminal,
-        stdin: String::new(),
-        stdout: StdioUri::cri(&record.log_path),
-        stderr: StdioUri::cri(&record.log_path),
-    };
-    let task = create(ctx, record, dir, &request).await?;
+async fn run(ctx: &Context, record: &mut Record, dir: &Path, request: &CreateTask) -> Result<(), String> {
+    let task = create(ctx, record, dir, request).await?;
     if let Err(error) = task.start(&record.id).await {
         give_up(&task, &record.id).await;
         return Err(format!(

@@ -334,6 +334,7 @@ impl Build<'_> {
             hostname: &self.pod.hostname(),
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,
+            attach: &self.ctx.doors(&self.id).socket,
         })
     }
 
@@ -377,6 +378,7 @@ impl Build<'_> {
             dir,
             rootfs,
             terminal: self.container.tty == Some(true),
+            stdin: self.container.stdin == Some(true),
         }
     }
 }
@@ -417,8 +419,9 @@ fn discard(ctx: &Context, pod: PodView<'_>, record: &Record) {
     }
 }
 
-/// Gives back an attempt's root filesystem.
+/// Gives back an attempt's root filesystem, and closes the ways to its streams.
 pub fn release(ctx: &Context, id: &str) {
+    ctx.doors(id).remove();
     if let Err(error) = ctx.images.release(id) {
         tracing::warn!(%error, id, "cannot release a snapshot");
     }

@@ -1,5 +1,5 @@
-//! Subresources that are more than a part of their object: scale, binding, eviction, log, exec,
-//! portforward.
+//! Subresources that are more than a part of their object: scale, binding, eviction, log, attach,
+//! exec, portforward.
 //!
 //! `status`, `finalize` and the like are plain updates (see `write`) whose reach the kind's rules limit.
 mod binding;
@@ -32,7 +32,7 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
         ("binding", "create") => binding::serve(call, name, style).await?,
         ("eviction", "create") => evict(call, name, style).await?,
         ("log", "get") => log::serve(call, name).await?,
-        ("exec" | "portforward", "create" | "get") => stream::serve(call, name, subresource).await,
+        ("attach" | "exec" | "portforward", "create" | "get") => stream::serve(call, name, subresource).await,
         _ => return Ok(None),
     };
     Ok(Some(response))

@@ -1,4 +1,4 @@
-//! `pods/exec` and `pods/portforward`: the request's connection becomes one with the Pod's node, byte for byte, once both have agreed on a
+//! `pods/attach`, `exec` and `portforward`: the request's connection becomes one with the Pod's node, byte for byte, once both have agreed on a
 //! protocol. Which one is the client's and the node's business.
 //!
 //! Until the node has agreed no byte of the client's beyond its request goes there, and when it refuses, the client's

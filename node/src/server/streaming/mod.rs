@@ -31,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::PodTable;
 use super::routes::Refusal;
 use crate::exec::{Command, Execs, Target};
+use crate::pods::view::PodView;
 use client::{Input, Output, Wire};
 use forward::Destination;
 use request::StreamOptions;
@@ -49,6 +50,7 @@ pub fn router(table: Arc<dyn PodTable>, execs: Execs) -> Router {
     let exec_path = "/exec/{namespace}/{pod}/{container}";
     Router::new()
         .route(exec_path, get(exec).post(exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(attach).post(attach))
         .route(
             "/portForward/{namespace}/{pod}",
             get(port_forward).post(port_forward),
@@ -81,6 +83,29 @@ async fn exec(
             Err(error) => Err(error),
         };
         output.finish(status::of_exec(outcome)).await;
+    })
+}
+
+async fn attach(
+    State(streaming): State<Streaming>,
+    Path((namespace, name, container)): Path<(String, String, String)>,
+    Query(pairs): Pairs,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let options = StreamOptions::parse(&pairs)?;
+    let target = streaming.target(&namespace, &name, &container)?;
+    let pod = streaming.pod(&namespace, &name)?;
+    let spec = PodView::new(&pod)
+        .and_then(|view| view.container(&container))
+        .map(|(c, _)| c);
+    let reads = options.stdin && spec.and_then(|c| c.stdin) == Some(true);
+    let once = spec.and_then(|c| c.stdin_once) == Some(true);
+    open(request, options, move |input, output| async move {
+        let outcome = match streaming.execs.attach(&target, once).await {
+            Ok(attached) => session::attach(attached, input, reads, &output).await,
+            Err(error) => Err(error),
+        };
+        output.finish(status::of_attach(outcome)).await;
     })
 }
 

@@ -2,13 +2,14 @@
 
 use amphipod_shim_api::TaskError;
 use amphipod_shim_api::client::Exit;
+use amphipod_shim_api::stdio::LogStream;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, watch};
 
 use super::client::{Channel, Input, Output, Size};
-use crate::exec::{ExecError, Process};
+use crate::exec::{AttachError, Attached, Controls, ExecError, Process};
 
 /// One read of a process's output; a pipe holds 64 KiB.
 const READ: usize = 32 << 10;
@@ -30,6 +31,37 @@ pub async fn exec(mut process: Process, input: Input, output: &Output) -> Result
     }
 }
 
+/// Carries a container's own streams until it has ended or the client is gone, which leaves the container alone.
+pub async fn attach(
+    mut attached: Attached,
+    input: Input,
+    reads: bool,
+    output: &Output,
+) -> Result<(), AttachError> {
+    let controls = attached.controls();
+    let stdin = attached.stdin().filter(|_| reads);
+    let feeding = feed(&controls, stdin, input);
+    let telling = async {
+        while let Some((stream, bytes)) = attached.next().await? {
+            let channel = match stream {
+                LogStream::Stdout => Channel::Stdout,
+                LogStream::Stderr => Channel::Stderr,
+            };
+            output.send(channel, bytes.into()).await;
+        }
+        Ok(())
+    };
+    let told = tokio::select! {
+        told = telling => told,
+        () = feeding => Ok(()),
+        () = output.gone() => Ok(()),
+    };
+    if reads && let Err(error) = controls.close_stdin().await {
+        tracing::debug!(%error, "the input of a container was not closed");
+    }
+    told
+}
+
 fn left() -> ExecError {
     ExecError::Task(TaskError::Disconnected("the client is gone".into()))
 }
@@ -49,7 +81,7 @@ async fn copy_out(from: Option<Receiver>, channel: Channel, to: &Output) {
 }
 
 /// Carries what the client says; has no end of its own.
-async fn feed(process: &Process, stdin: Option<Sender>, input: Input) {
+async fn feed(process: &impl Controls, stdin: Option<Sender>, input: Input) {
     tokio::join!(
         copy_in(process, stdin, input.stdin),
         follow_size(process, input.sizes)
@@ -57,7 +89,7 @@ async fn feed(process: &Process, stdin: Option<Sender>, input: Input) {
     std::future::pending().await
 }
 
-async fn copy_in(process: &Process, to: Option<Sender>, mut from: mpsc::Receiver<Bytes>) {
+async fn copy_in(process: &impl Controls, to: Option<Sender>, mut from: mpsc::Receiver<Bytes>) {
     if let Some(mut to) = to {
         while let Some(bytes) = from.recv().await {
             if let Err(error) = to.write_all(&bytes).await {
@@ -73,7 +105,7 @@ async fn copy_in(process: &Process, to: Option<Sender>, mut from: mpsc::Receiver
     while from.recv().await.is_some() {}
 }
 
-async fn follow_size(process: &Process, mut sizes: watch::Receiver<Option<Size>>) {
+async fn follow_size(process: &impl Controls, mut sizes: watch::Receiver<Option<Size>>) {
     while sizes.changed().await.is_ok() {
         let size = *sizes.borrow_and_update();
         let Some(size) = size else { continue };

@@ -3,7 +3,7 @@
 use amphipod_shim_api::client::Exit;
 use serde_json::{Value, json};
 
-use crate::exec::ExecError;
+use crate::exec::{AttachError, ExecError};
 
 /// How a command ended.
 pub fn of_exec(outcome: Result<Exit, ExecError>) -> Value {
@@ -17,6 +17,14 @@ pub fn of_exec(outcome: Result<Exit, ExecError>) -> Value {
             "details": {"causes": [{"reason": "ExitCode", "message": status.to_string()}]},
         }),
         Err(error) => failure(&format!("error executing command in container: {error}")),
+    }
+}
+
+/// How listening to a container ended.
+pub fn of_attach(outcome: Result<(), AttachError>) -> Value {
+    match outcome {
+        Ok(()) => success(),
+        Err(error) => failure(&format!("error attaching to container: {error}")),
     }
 }
 

@@ -1,0 +1,119 @@
+//! Who listens to a container besides its log: clients of a Unix socket, each told what comes after it connected.
+//!
+//! A client that takes nothing for a while is dropped: it must not stop the container for ever.
+
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use amphipod_shim_api::attach::frame;
+use amphipod_shim_api::stdio::LogStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// Clients at once; further ones are turned away.
+const CLIENTS: usize = 16;
+/// Frames on their way to one client.
+const QUEUE: usize = 16;
+/// How long the container waits for a client that is slow.
+const SLOW_LIMIT: Duration = Duration::from_secs(10);
+
+/// The clients of one container's socket.
+#[derive(Debug, Clone)]
+pub struct Watchers {
+    clients: Arc<Mutex<Vec<mpsc::Sender<Arc<[u8]>>>>>,
+    accepting: AbortHandle,
+    path: PathBuf,
+}
+
+impl Watchers {
+    /// Listens at `path`, in the place of whatever an earlier container left there.
+    pub fn listen(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = StdListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let clients = Arc::new(Mutex::new(Vec::new()));
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&clients))).abort_handle();
+        Ok(Watchers {
+            clients,
+            accepting,
+            path: path.into(),
+        })
+    }
+
+    /// Tells everyone; a container without clients pays one look for it.
+    pub async fn tell(&self, stream: LogStream, bytes: &[u8]) {
+        let clients = lock(&self.clients).clone();
+        if clients.is_empty() {
+            return;
+        }
+        let frame: Arc<[u8]> = frame(stream, bytes).into();
+        let mut lost = false;
+        for client in &clients {
+            if client.send_timeout(Arc::clone(&frame), SLOW_LIMIT).await.is_err() {
+                lost = true;
+            }
+        }
+        if lost {
+            lock(&self.clients).retain(|client| !client.is_closed() && client.capacity() > 0);
+        }
+    }
+
+    /// The container has ended: its clients hear that when they have heard all.
+    pub fn close(&self) {
+        self.accepting.abort();
+        lock(&self.clients).clear();
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "a container's socket stays");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: UnixListener, clients: Arc<Mutex<Vec<mpsc::Sender<Arc<[u8]>>>>>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept a client of a container's output");
+                tokio::time::sleep(SLOW_LIMIT).await;
+                continue;
+            }
+        };
+        let mut clients = lock(&clients);
+        clients.retain(|client| !client.is_closed());
+        if clients.len() < CLIENTS {
+            let (sender, queue) = mpsc::channel(QUEUE);
+            clients.push(sender);
+            tokio::spawn(serve(stream, queue));
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, mut queue: mpsc::Receiver<Arc<[u8]>>) {
+    let (mut reader, mut writer) = stream.into_split();
+    let writing = async {
+        while let Some(frame) = queue.recv().await {
+            if writer.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut nothing = [0; 1];
+    tokio::select! {
+        () = writing => {}
+        // Clients say nothing: this is their end.
+        _ = reader.read(&mut nothing) => {}
+    }
+}
