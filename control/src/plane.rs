@@ -9,6 +9,7 @@ use crate::api::{
 };
 use crate::auth::identity::MASTERS;
 use crate::auth::pki::{Pki, PkiError};
+use crate::auth::tokens::{IssuerError, TokenAuthenticator, TokenIssuer};
 use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions};
@@ -57,6 +58,8 @@ pub enum StartError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     #[error(transparent)]
     NodeClient(#[from] NodeClientError),
     #[error(transparent)]
@@ -124,6 +127,7 @@ impl ControlPlane {
             &options.data_dir.join("pki"),
             &sans(&options, cluster_ip),
         )?);
+        let issuer = Arc::new(TokenIssuer::open_or_create(&options.data_dir.join("pki"))?);
         let tls = serve::tls(&pki)?;
         let (listener, local_addr) = bind(options.listen, "--listen").await?;
         let registry = match &options.registry {
@@ -132,7 +136,7 @@ impl ControlPlane {
         };
 
         let server = Stage::new();
-        let api = build(store.clone(), &pki, addresses).await?;
+        let api = build(store.clone(), &pki, issuer, reachable(local_addr), addresses).await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
         server.tasks.spawn(async move { cache.run(stop).await });
         let (definitions, stop) = (api.clone(), server.stop.clone());
@@ -161,7 +165,7 @@ impl ControlPlane {
             clients: Stage::new(),
             server,
         };
-        bootstrap::run(&plane.client(), plane.reachable(), cluster_ip).await?;
+        bootstrap::run(&plane.client(), reachable(local_addr), cluster_ip).await?;
         plane.start_clients(&options);
         Ok(plane)
     }
@@ -190,14 +194,6 @@ impl ControlPlane {
     /// Where the embedded registry listens.
     pub fn registry_addr(&self) -> Option<SocketAddr> {
         self.registry_addr
-    }
-
-    /// An address of this machine by which others can reach the API server.
-    fn reachable(&self) -> SocketAddr {
-        match self.local_addr.ip() {
-            ip if ip.is_unspecified() => SocketAddr::new(own_address(), self.local_addr.port()),
-            _ => self.local_addr,
-        }
     }
 
     /// An in-process client that may do everything.
@@ -253,6 +249,8 @@ async fn serve_registry(listener: TcpListener, dir: PathBuf, stop: CancellationT
 async fn build(
     store: Arc<dyn Store>,
     pki: &Pki,
+    issuer: Arc<TokenIssuer>,
+    server: SocketAddr,
     addresses: ServiceAddresses,
 ) -> Result<Arc<Api>, StartError> {
     let builtin = Registry::builtin();
@@ -266,6 +264,7 @@ async fn build(
     let definitions = Definitions::new(cache.clone(), kinds.clone());
     definitions.sync().await?;
     let authorizer = Authorizer::new(objects.clone());
+    let bearers = TokenAuthenticator::new(issuer, objects.clone());
     let admission = Admission::new(objects.clone(), addresses);
     let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
     Ok(Arc::new(Api {
@@ -275,12 +274,22 @@ async fn build(
         definitions,
         admission,
         authorizer,
+        bearers,
+        server: format!("https://{server}"),
         reader: objects,
         tokens,
         metrics: Metrics::default(),
         openapi,
         nodes: NodeClient::new(pki)?,
     }))
+}
+
+/// An address of this machine by which others can reach the API server.
+fn reachable(local: SocketAddr) -> SocketAddr {
+    match local.ip() {
+        ip if ip.is_unspecified() => SocketAddr::new(own_address(), local.port()),
+        _ => local,
+    }
 }
 
 /// Names and addresses in the serving certificate.

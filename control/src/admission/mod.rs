@@ -2,6 +2,7 @@
 //! of a Service.
 //!
 //! Owns those rules and the allocation of Service addresses. Refuses to know HTTP: it answers with a [`Denial`].
+mod api_access;
 mod namespace;
 mod pods;
 mod services;

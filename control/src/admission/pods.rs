@@ -12,7 +12,7 @@ pub(super) fn admit(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value)
     Ok(())
 }
 
-/// The ServiceAccount admission plugin, without tokens.
+/// The ServiceAccount admission plugin.
 fn service_account(
     objects: &dyn Objects,
     namespace: &str,
@@ -26,11 +26,12 @@ fn service_account(
     };
     let name = said(spec, "serviceAccountName").or_else(|| said(spec, "serviceAccount"));
     let name = name.unwrap_or_else(|| "default".to_owned());
-    if objects.get("serviceaccounts", Some(namespace), &name).is_none() {
+    let Some(account) = objects.get("serviceaccounts", Some(namespace), &name) else {
         return Err(Denial::Forbidden(format!(
             "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
         )));
-    }
+    };
+    super::api_access::furnish(&account, spec);
     spec.insert("serviceAccountName".into(), name.clone().into());
     spec.insert("serviceAccount".into(), name.into());
     Ok(())

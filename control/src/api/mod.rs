@@ -2,6 +2,7 @@
 //!
 //! Flow: TLS → who is it → which path → may they → verb. Refuses to know any one kind: kinds are rows in `kinds`, and
 //! what is special about them is a rule there or in `admission`.
+mod authenticate;
 mod cache;
 mod custom;
 mod decode;
@@ -14,6 +15,7 @@ mod manage;
 mod metrics;
 mod negotiate;
 mod object;
+mod oidc;
 mod openapi;
 mod patch;
 mod permit;
@@ -40,6 +42,7 @@ pub use token::Tokens;
 pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
+use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
 use crate::kinds::{Kind, Live, Registry};
 use crate::store::Store;
@@ -69,6 +72,9 @@ pub struct Api {
     pub admission: Admission,
     pub authorizer: Authorizer,
     pub reader: Arc<dyn Reader>,
+    pub bearers: TokenAuthenticator,
+    /// Where clients reach this server: `https://host:port`.
+    pub server: String,
     pub tokens: Tokens,
     pub metrics: Metrics,
     pub openapi: OpenApi,
@@ -104,11 +110,7 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
     if let Some(response) = health::answer(&api, &parts).await {
         return Ok(response);
     }
-    let who = parts
-        .extensions
-        .get::<Identity>()
-        .cloned()
-        .ok_or_else(ApiError::unauthorized)?;
+    let who = authenticate::identify(&api, &mut parts)?;
     let who = impersonate::acting(&api.authorizer, who, &parts.headers)?;
     let target = match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) => target,
@@ -172,7 +174,10 @@ async fn find(api: &Api, path: &str) -> Result<Option<Result<Route>>> {
 /// What is no resource: documents about the API, and nothing.
 fn elsewhere(api: &Api, parts: &Parts, route: Option<Result<Route>>) -> Result<Response> {
     match route {
-        None => version::answer(api, parts),
+        None => match oidc::answer(api, parts.uri.path()) {
+            Some(response) => Ok(response),
+            None => version::answer(api, parts),
+        },
         Some(Ok(route)) => discovery::answer(api, &route, parts),
         Some(Err(error)) => discovery::refuse(api, parts.uri.path(), error),
     }

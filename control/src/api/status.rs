@@ -120,6 +120,13 @@ impl ApiError {
         self.reason == "AlreadyExists"
     }
 
+    /// A conflict about something that has no kind here.
+    pub fn conflict_on(resource: &str, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with(details(name, group, plural))
+    }
+
     /// A precondition of a deletion does not hold; upstream names the kind here, not the resource.
     pub fn precondition(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!(

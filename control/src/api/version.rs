@@ -28,11 +28,13 @@ fn index() -> Result<Response> {
         "/api",
         "/api/v1",
         "/apis",
+        "/.well-known/openid-configuration",
         "/healthz",
         "/livez",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openid/v1/jwks",
         "/readyz",
         "/version",
     ];

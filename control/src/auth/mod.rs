@@ -1,7 +1,7 @@
 //! Who a request comes from, and whether he may.
 //!
 //! Owns: the cluster's certificate authority, certificates, kubeconfigs, reading an identity out of a client
-//! certificate; and the authorizers. Refuses to know HTTP and the store: objects are seen through [`Reader`].
+//! certificate or a bearer token; and the authorizers. Refuses to know HTTP and the store: objects are seen through [`Reader`].
 pub mod attributes;
 pub mod authorize;
 pub mod client_cert;
@@ -13,6 +13,7 @@ pub mod pki;
 pub mod rbac;
 mod reader;
 pub mod restrict;
+pub mod tokens;
 
 pub use attributes::Attributes;
 pub use authorize::{Authorizer, Verdict};

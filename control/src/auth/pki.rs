@@ -146,6 +146,18 @@ impl Pki {
     }
 }
 
+/// The key in a file, PEM; made there, readable by its owner only, when there is none.
+pub(super) fn key_file(path: &Path) -> Result<String, PkiError> {
+    if !path.exists() {
+        let pair = KeyPair::generate().map_err(|e| PkiError::Issue {
+            cn: "service account tokens".to_owned(),
+            message: e.to_string(),
+        })?;
+        write(path, &pair.serialize_pem(), 0o600)?;
+    }
+    read(path)
+}
+
 fn open_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
     let (cert, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     let ca_pem = read(&cert)?;

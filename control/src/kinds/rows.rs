@@ -79,7 +79,7 @@ pub(super) static SERVED: &[Served] = &[
     core("secrets", &[], "/registry/secrets", &SECRET),
     core(
         "serviceaccounts",
-        &[],
+        &["token"],
         "/registry/serviceaccounts",
         &SERVICE_ACCOUNT,
     ),
@@ -115,6 +115,7 @@ pub(super) static SERVED: &[Served] = &[
     rbac("roles", "/registry/roles", &ROLE),
     rbac("rolebindings", "/registry/rolebindings", &ROLE_BINDING),
     asked("authentication.k8s.io", "selfsubjectreviews"),
+    asked("authentication.k8s.io", "tokenreviews"),
     asked("authorization.k8s.io", "localsubjectaccessreviews"),
     asked("authorization.k8s.io", "selfsubjectaccessreviews"),
     asked("authorization.k8s.io", "selfsubjectrulesreviews"),

@@ -9,6 +9,7 @@ mod compactor;
 mod record;
 mod redb;
 mod replay;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use compactor::run as run_compactor;
 pub use redb::RedbStore;
+pub use sealed::{Keyring, KeyringError, SealedStore};
 
 /// Position in the cluster's one total order of writes; 0 is "before everything".
 pub type Revision = u64;

@@ -1,6 +1,7 @@
 //! Kinds that are questions: who am I, may I, may he. Created to be answered in the same breath, and never stored.
 mod access;
 mod rules;
+mod token;
 
 use super::render::{self, Style};
 use super::status::Result;
@@ -17,6 +18,7 @@ pub(super) fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
         ("authentication.k8s.io", "selfsubjectreviews") => {
             |call, _| Ok(json!({ "userInfo": call.who.user_info() }))
         }
+        ("authentication.k8s.io", "tokenreviews") => token::review,
         ("authorization.k8s.io", "subjectaccessreviews") => access::of_subject,
         ("authorization.k8s.io", "localsubjectaccessreviews") => access::of_subject_here,
         ("authorization.k8s.io", "selfsubjectaccessreviews") => access::of_self,

@@ -7,6 +7,7 @@ mod log;
 mod node;
 mod scale;
 mod stream;
+mod token;
 
 pub use node::{NodeClient, NodeClientError};
 
@@ -31,6 +32,7 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
         ("scale", _) => scale::serve(call, name, verb, style).await?,
         ("binding", "create") => binding::serve(call, name, style).await?,
         ("eviction", "create") => evict(call, name, style).await?,
+        ("token", "create") => token::serve(call, name, style).await?,
         ("log", "get") => log::serve(call, name).await?,
         ("attach" | "exec" | "portforward", "create" | "get") => stream::serve(call, name, subresource).await,
         _ => return Ok(None),
