@@ -73,6 +73,9 @@ pub struct ClusterArgs {
     /// Addresses for Services; fixed at the cluster's first start [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<IpNet>,
+    /// What the audit log in DIR/control/audit shows: a file of kind Policy, audit.k8s.io/v1 [default: all at Metadata]
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -321,6 +321,7 @@ mod tests {
             registry: None,
             pod_cidr: None,
             service_cidr: None,
+            audit_policy_file: None,
         }
     }
 

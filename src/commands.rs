@@ -71,6 +71,7 @@ pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs
         pod_cidr: cluster.pod_cidr,
         service_cidr: cluster.service_cidr,
         node_ports: NODE_PORTS,
+        audit_policy: args.audit_policy_file.clone(),
         extra_sans: Vec::new(),
     };
     let control = ControlPlane::start(options)
@@ -134,6 +135,7 @@ fn joining(args: &NodeArgs) -> ClusterArgs {
         registry: None,
         pod_cidr: args.pod_cidr,
         service_cidr: Some(args.service_cidr),
+        audit_policy_file: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Amphipod's control plane: API server, store, scheduler, controllers and the embedded registry.
 pub mod admission;
 pub mod api;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cel;

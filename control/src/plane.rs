@@ -7,6 +7,7 @@ use crate::api::subresource::{NodeClient, NodeClientError};
 use crate::api::{
     self, Api, Cache, CachedObjects, Definitions, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
 };
+use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::tokens::{IssuerError, TokenAuthenticator, TokenIssuer};
@@ -14,13 +15,13 @@ use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions};
 use crate::kinds::{Live, Registry};
-use crate::store::{self, OpenError, ReadError, RedbStore, Store};
+use crate::store::{self, Keyring, KeyringError, OpenError, ReadError, RedbStore, SealedStore, Store};
 use crate::{registry, scheduler};
 use axum::Router;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -38,6 +39,8 @@ pub struct ControlOptions {
     pub node_ports: RangeInclusive<u16>,
     /// The embedded OCI registry; none without.
     pub registry: Option<RegistryOptions>,
+    /// What is written to the audit log in `audit/`; everything at Metadata level without.
+    pub audit_policy: Option<PathBuf>,
     /// Further names and addresses that clients reach the API server by.
     pub extra_sans: Vec<String>,
 }
@@ -58,6 +61,12 @@ pub enum StartError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    AuditPolicy(#[from] PolicyError),
+    #[error(transparent)]
+    AuditLog(#[from] LogError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
     #[error(transparent)]
@@ -122,11 +131,13 @@ impl ControlPlane {
         let cluster_ip = addresses
             .first()
             .ok_or(StartError::ServiceCidr(options.service_cidr))?;
+        let audit = open_audit(&options)?;
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(&options.data_dir.join("store.redb"))?);
         let pki = Arc::new(Pki::open_or_create(
             &options.data_dir.join("pki"),
             &sans(&options, cluster_ip),
         )?);
+        let store = sealed(store, &options.data_dir).await?;
         let issuer = Arc::new(TokenIssuer::open_or_create(&options.data_dir.join("pki"))?);
         let tls = serve::tls(&pki)?;
         let (listener, local_addr) = bind(options.listen, "--listen").await?;
@@ -136,7 +147,15 @@ impl ControlPlane {
         };
 
         let server = Stage::new();
-        let api = build(store.clone(), &pki, issuer, reachable(local_addr), addresses).await?;
+        let api = build(
+            store.clone(),
+            &pki,
+            issuer,
+            audit,
+            reachable(local_addr),
+            addresses,
+        )
+        .await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
         server.tasks.spawn(async move { cache.run(stop).await });
         let (definitions, stop) = (api.clone(), server.stop.clone());
@@ -246,10 +265,30 @@ async fn serve_registry(listener: TcpListener, dir: PathBuf, stop: CancellationT
     }
 }
 
+fn open_audit(options: &ControlOptions) -> Result<Audit, StartError> {
+    let policy = match &options.audit_policy {
+        Some(file) => Policy::read(file)?,
+        None => Policy::metadata()?,
+    };
+    Ok(Audit::open(
+        policy,
+        LogOptions::new(options.data_dir.join("audit")),
+    )?)
+}
+
+/// The store with Secrets encrypted, all of them under the newest key.
+async fn sealed(store: Arc<dyn Store>, dir: &Path) -> Result<Arc<dyn Store>, StartError> {
+    let keys = Keyring::open_or_create(&dir.join("pki").join("encryption.keys"))?;
+    let sealed = SealedStore::new(store, keys);
+    sealed.reseal().await?;
+    Ok(Arc::new(sealed))
+}
+
 async fn build(
     store: Arc<dyn Store>,
     pki: &Pki,
     issuer: Arc<TokenIssuer>,
+    audit: Audit,
     server: SocketAddr,
     addresses: ServiceAddresses,
 ) -> Result<Arc<Api>, StartError> {
@@ -275,6 +314,7 @@ async fn build(
         admission,
         authorizer,
         bearers,
+        audit,
         server: format!("https://{server}"),
         reader: objects,
         tokens,

@@ -21,6 +21,7 @@ mod patch;
 mod permit;
 mod query;
 mod reader;
+mod record;
 mod render;
 mod reviews;
 mod route;
@@ -42,6 +43,7 @@ pub use token::Tokens;
 pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
+use crate::audit::Audit;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
 use crate::kinds::{Kind, Live, Registry};
@@ -56,6 +58,7 @@ use http::{HeaderMap, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use object::Object;
 use query::Query;
+use record::Record;
 use render::{Include, Style};
 use route::{Route, Target};
 use serde_json::Value;
@@ -73,6 +76,7 @@ pub struct Api {
     pub authorizer: Authorizer,
     pub reader: Arc<dyn Reader>,
     pub bearers: TokenAuthenticator,
+    pub audit: Audit,
     /// Where clients reach this server: `https://host:port`.
     pub server: String,
     pub tokens: Tokens,
@@ -101,26 +105,29 @@ pub struct Call {
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let measured = Metrics::begin(&api, &request);
-    let response = dispatch(api, request).await;
-    measured.end(response.unwrap_or_else(IntoResponse::into_response))
+    let mut record = Record::begin(&api, &request);
+    let outcome = dispatch(api, request, &mut record).await;
+    measured.end(record.end(outcome).await)
 }
 
-async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
+async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     if let Some(response) = health::answer(&api, &parts).await {
         return Ok(response);
     }
-    let who = authenticate::identify(&api, &mut parts)?;
-    let who = impersonate::acting(&api.authorizer, who, &parts.headers)?;
+    let user = authenticate::identify(&api, &mut parts)?;
+    let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
     let target = match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) => target,
         other => {
+            record.knows_path(&user, &who, &parts).await;
             permit::path(&api, &who, &parts)?;
             return elsewhere(&api, &parts, other);
         }
     };
     let query = Query::of(&parts.uri)?;
     let verb = verb(&parts.method, &target, &query)?;
+    record.knows(&user, &who, verb, Some(&target)).await;
     permit::resource(&api, &who, verb, &target, &query)?;
     if subresource::creates(&target) {
         permit::resource(&api, &who, "create", &target, &query)?;
@@ -135,6 +142,7 @@ async fn dispatch(api: Arc<Api>, request: Request) -> Result<Response> {
         return Err(ApiError::definition_terminating(verb));
     }
     let body = decode::read(body).await?;
+    record.body(&body);
     let call = Call {
         api,
         who,

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -44,6 +45,10 @@ const PING_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 #[error("the serving certificate cannot be used: {0}")]
 pub struct TlsError(String);
+
+/// Where a request comes from, as an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub IpAddr);
 
 /// What the listener needs to shake hands and to tell clients apart.
 #[derive(Clone)]
@@ -122,6 +127,7 @@ async fn accept(
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: CancellationToken) {
+    let from = tcp.peer_addr().ok().map(|address| ClientAddress(address.ip()));
     // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
     let _ = tcp.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, tls.acceptor.accept(tcp)).await {
@@ -135,6 +141,9 @@ async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: Cancella
         .peer_certificates()
         .and_then(|chain| tls.clients.identify(chain));
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        if let Some(from) = from {
+            request.extensions_mut().insert(from);
+        }
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }

@@ -56,6 +56,16 @@ impl Identity {
         }
     }
 
+    /// Who could not be told.
+    pub fn nobody() -> Self {
+        Identity {
+            user: "".into(),
+            groups: Arc::new([]),
+            uid: String::new(),
+            extra: Arc::default(),
+        }
+    }
+
     /// A service account.
     pub fn account(namespace: &str, name: &str) -> Self {
         Identity::new(&format!("{ACCOUNT}{namespace}:{name}"), account_groups(namespace))

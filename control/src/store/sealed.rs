@@ -59,7 +59,11 @@ impl Keyring {
             }
         };
         if !path.exists() {
-            let line = format!("{} {}\n", hex::encode(rand::random::<[u8; 4]>()), STANDARD.encode(rand::random::<[u8; KEY_BYTES]>()));
+            let line = format!(
+                "{} {}\n",
+                hex::encode(rand::random::<[u8; 4]>()),
+                STANDARD.encode(rand::random::<[u8; KEY_BYTES]>())
+            );
             let beside = path.with_extension("new");
             let mut out = fs::OpenOptions::new();
             let out = out.write(true).create(true).truncate(true).mode(0o600);
@@ -70,7 +74,10 @@ impl Keyring {
             fs::rename(&beside, path).map_err(file("replace"))?;
         }
         let text = fs::read_to_string(path).map_err(file("read"))?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty());
         let keys: Vec<_> = lines
             .map(|(at, line)| {
                 key(line).ok_or(KeyringError::Damaged {
@@ -108,11 +115,19 @@ impl Keyring {
             return Ok(value.clone());
         };
         let bad = |why: &str| ReadError::Backend(format!("the value of {name} {why}"));
-        let (_, key) = self.0.iter().find(|(own, _)| own.as_bytes() == id).ok_or_else(|| {
-            let id = String::from_utf8_lossy(id);
-            bad(&format!("is sealed under the key {id}, which is not in the key file; put it back"))
-        })?;
-        let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or_else(|| bad("is cut off"))?;
+        let (_, key) = self
+            .0
+            .iter()
+            .find(|(own, _)| own.as_bytes() == id)
+            .ok_or_else(|| {
+                let id = String::from_utf8_lossy(id);
+                bad(&format!(
+                    "is sealed under the key {id}, which is not in the key file; put it back"
+                ))
+            })?;
+        let (nonce, body) = sealed
+            .split_at_checked(NONCE_LEN)
+            .ok_or_else(|| bad("is cut off"))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| bad("is cut off"))?;
         let mut body = body.to_vec();
         let plain = key
@@ -211,7 +226,11 @@ fn opened_batch(keys: &Keyring, batch: Batch) -> Result<Batch, WatchError> {
     if !batch.events.iter().any(|event| is_sealed(&event.key)) {
         return Ok(batch);
     }
-    let events: Result<Vec<Event>, ReadError> = batch.events.iter().map(|event| opened_event(keys, event)).collect();
+    let events: Result<Vec<Event>, ReadError> = batch
+        .events
+        .iter()
+        .map(|event| opened_event(keys, event))
+        .collect();
     let events = events.map_err(|e| WatchError::Backend(e.to_string()))?;
     Ok(Batch {
         revision: batch.revision,
@@ -305,7 +324,10 @@ mod tests {
         let below = raw(&inner, SECRET).await;
         assert!(below.starts_with(MARK) && !below.windows(7).any(|w| w == b"hunter2"));
         assert_eq!(raw(&inner, PLAIN).await, b"hunter2");
-        let mode = fs::metadata(dir.path().join("keys")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("keys"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -328,7 +350,10 @@ mod tests {
     async fn keys_rotate_and_a_lost_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let (inner, keys) = (store(dir.path()), dir.path().join("keys"));
-        opened(dir.path(), &inner).txn(Txn::create(SECRET, "x")).await.unwrap();
+        opened(dir.path(), &inner)
+            .txn(Txn::create(SECRET, "x"))
+            .await
+            .unwrap();
         let old = fs::read_to_string(&keys).unwrap();
         let new = format!("new {}\n", STANDARD.encode([7; KEY_BYTES]));
         fs::write(&keys, format!("{new}{old}")).unwrap();
@@ -336,9 +361,21 @@ mod tests {
         assert_eq!(both.get(SECRET).await.unwrap().unwrap().value, "x");
         both.reseal().await.unwrap();
         fs::write(&keys, new).unwrap();
-        assert_eq!(opened(dir.path(), &inner).get(SECRET).await.unwrap().unwrap().value, "x");
+        assert_eq!(
+            opened(dir.path(), &inner)
+                .get(SECRET)
+                .await
+                .unwrap()
+                .unwrap()
+                .value,
+            "x"
+        );
         fs::write(&keys, old).unwrap();
-        let error = opened(dir.path(), &inner).get(SECRET).await.unwrap_err().to_string();
+        let error = opened(dir.path(), &inner)
+            .get(SECRET)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("sealed under the key new"), "{error}");
     }
 
@@ -349,10 +386,16 @@ mod tests {
         let sealed = opened(dir.path(), &inner);
         sealed.txn(Txn::create(SECRET, "x")).await.unwrap();
         let mut value = raw(&inner, SECRET).await;
-        inner.txn(Txn::create("/registry/secrets/n/other", value.clone())).await.unwrap();
+        inner
+            .txn(Txn::create("/registry/secrets/n/other", value.clone()))
+            .await
+            .unwrap();
         assert!(sealed.get("/registry/secrets/n/other").await.is_err());
         *value.last_mut().unwrap() ^= 1;
-        inner.txn(Txn::create("/registry/secrets/n/third", value)).await.unwrap();
+        inner
+            .txn(Txn::create("/registry/secrets/n/third", value))
+            .await
+            .unwrap();
         assert!(sealed.get("/registry/secrets/n/third").await.is_err());
     }
 }

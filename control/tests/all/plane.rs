@@ -77,6 +77,7 @@ async fn start_in(dir: &Path) -> ControlPlane {
         service_cidr: "10.97.0.0/24".parse().unwrap(),
         node_ports: 30000..=30010,
         registry: None,
+        audit_policy: None,
         extra_sans: vec![],
     };
     ControlPlane::start(options).await.unwrap()
