@@ -2,7 +2,8 @@
 //! them, one after another in the same run, so that only the ratios are to be trusted.
 //!
 //! `cargo bench -p amphipod-linux-shim` (root, busybox-static; crun and runc where they are installed). An argument is
-//! the number of rounds.
+//! the number of rounds. crun refuses hosts that have cgroup v2 with controllers beside v1: there, run it all below
+//! `unshare -m sh -c 'umount /sys/fs/cgroup/unified; …'`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -243,24 +244,22 @@ async fn task_exec(
         client.delete(both).await?;
         times.push(begun.elapsed());
     }
-    println!(
-        "\nmemory of the shim with one container, private and resident: {} KiB",
-        private(home)?
-    );
+    println!("\nthe shim's own memory, with one container: {} KiB", private(home)?);
     client.kill(&id, 9, false).await?;
     client.wait(&id).await?;
     client.delete(&id).await?;
     Ok(median(times.into_iter()))
 }
 
-/// `Private_*` of `/proc/PID/smaps_rollup` of the process that serves this run.
+/// `Private_Dirty` of `/proc/PID/smaps_rollup` of the process that serves this run: what it costs beyond the pages of its
+/// program, which all shims of a host share with the file.
 fn private(home: &Home) -> std::result::Result<u64, Failure> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = line.split(|b| *b == 0);
         if words.any(|w| w == home.name.as_bytes()) && words.any(|w| w == b"serve") {
             let text = fs::read_to_string(entry.path().join("smaps_rollup"))?;
-            let lines = text.lines().filter(|l| l.starts_with("Private_"));
+            let lines = text.lines().filter(|l| l.starts_with("Private_Dirty:"));
             let sizes = lines.filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
             return Ok(sizes.sum());
         }

@@ -5,12 +5,13 @@
 //! be written through it, it has no path in any mount namespace, and its pages are those of the file itself (a sealed
 //! copy in memory would cost the whole program once per Pod).
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::sys::mount::{Attributes, clone_tree, set_attributes};
 
@@ -35,8 +36,24 @@ impl GuardedProgram {
             propagation: libc::MS_PRIVATE,
         };
         set_attributes(mount.as_fd(), read_only, false)?;
-        fcntl(&mount, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(Self { mount })
+    }
+
+    /// True when nobody can write through the program this process runs, by whatever mount it was found.
+    pub fn runs_already() -> io::Result<bool> {
+        let program = File::open("/proc/self/exe")?;
+        Ok(fstatvfs(&program)?.flags().contains(FsFlags::ST_RDONLY))
+    }
+
+    /// Becomes the guarded program, with the same arguments and environment; comes back only to say why not. The
+    /// descriptor is gone then: the kernel has opened the file before it closes what is to be closed.
+    pub fn execute(&self, args: &[CString]) -> io::Error {
+        let path = CString::new(self.path().into_os_string().into_encoded_bytes());
+        match path.map(|path| nix::unistd::execv(&path, args)) {
+            Ok(Err(errno)) => errno.into(),
+            Ok(Ok(never)) => match never {},
+            Err(nul) => nul.into(),
+        }
     }
 
     pub fn path(&self) -> PathBuf {

@@ -141,6 +141,7 @@ pub fn plan(
     cgroup_path: &str,
     rootfs_mounts: Vec<RootfsMount>,
 ) -> Result<(ContainerPlan, Limits), SpecError> {
+    check_version(spec.version())?;
     let linux = spec.linux().as_ref().ok_or(SpecError::Missing("linux section"))?;
     refuse_unsupported(spec, linux)?;
     let root = spec.root().as_ref().ok_or(SpecError::Missing("root"))?;
@@ -200,6 +201,18 @@ pub fn plan(
         process: process_plan(process, spec)?,
     };
     Ok((plan, limits))
+}
+
+/// Every version 1 can be read: later ones only add to it (semver 2.0.0, as the runtime specification asks).
+fn check_version(version: &str) -> Result<(), SpecError> {
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    let mut parts = numbers.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(1)), Some(Ok(_)), Some(Ok(_)), None) => Ok(()),
+        _ => Err(SpecError::Unsupported(format!(
+            "version {version:?} of the runtime specification"
+        ))),
+    }
 }
 
 /// What would be dropped silently is refused instead.
@@ -555,7 +568,8 @@ mod tests {
         let no_mount = MINIMAL.replace(r#"{"type":"mount"},"#, "");
         let user = MINIMAL.replace(r#"{"type":"pid"}"#, r#"{"type":"user"}"#);
         let no_args = MINIMAL.replace(r#""args":["/bin/true"],"#, "");
-        for json in [no_mount, user, no_args] {
+        let version = MINIMAL.replace("1.0.2", "2.0.0");
+        for json in [no_mount, user, no_args, version] {
             assert!(
                 plan(&spec(&json), Path::new("/b"), "/c", vec![]).is_err(),
                 "{json}"

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use caps::{CapSet, CapsHashSet};
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
 
@@ -78,14 +78,14 @@ pub fn own_streams(identity: &Identity, streams: &[BorrowedFd<'_>]) {
     }
 }
 
-/// Becomes the user. Without `no_new_privs` the filters need CAP_SYS_ADMIN, so they come first then; a listener must
-/// have its descriptor before the program runs; all others wait for [`install_late_filters`].
+/// Becomes the user. Filters wait for [`install_late_filters`], but for those with a listener, which must have its
+/// descriptor before the program runs.
 pub fn become_user(
     identity: &Identity,
     channel: &ChildEnd,
     warnings: &mut Warnings,
 ) -> Result<(), InitError> {
-    if !identity.no_new_privileges {
+    if !identity.no_new_privileges && !identity.filters_are_late() {
         install_filters(identity, channel)?;
     }
     drop_bounding(&identity.capabilities.bounding)?;
@@ -96,7 +96,7 @@ pub fn become_user(
     setresgid(gid, gid, gid).during(|| format!("become group {gid}"))?;
     setresuid(uid, uid, uid).during(|| format!("become user {uid}"))?;
     nix::sys::prctl::set_keepcaps(false).during(|| "let go of capabilities".into())?;
-    set_capabilities(&identity.capabilities, warnings)?;
+    set_capabilities(&identity.capabilities, identity.keeps_admin(), warnings)?;
     if identity.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
         if !identity.filters_are_late() {
@@ -108,16 +108,44 @@ pub fn become_user(
 
 impl Identity {
     fn filters_are_late(&self) -> bool {
-        self.no_new_privileges && !self.seccomp.iter().any(Filter::notifies)
+        !self.seccomp.iter().any(Filter::notifies)
+    }
+
+    /// Without `no_new_privs` a filter needs CAP_SYS_ADMIN. Until it is installed the process has that, which nobody
+    /// else can use: it runs nothing of the container's, and cannot be traced from there, being not dumpable.
+    fn keeps_admin(&self) -> bool {
+        !self.no_new_privileges && !self.seccomp.is_empty() && self.filters_are_late()
     }
 }
 
 /// Installs the filters that nothing but the program is to be under.
 pub fn install_late_filters(identity: &Identity) -> Result<(), InitError> {
-    let filters = identity.seccomp.iter().filter(|_| identity.filters_are_late());
-    filters
-        .into_iter()
-        .try_for_each(|filter| install(filter).map(drop))
+    if !identity.filters_are_late() {
+        return Ok(());
+    }
+    identity
+        .seccomp
+        .iter()
+        .try_for_each(|filter| install(filter).map(drop))?;
+    if identity.keeps_admin() {
+        let_go_of_admin(&identity.capabilities)?;
+    }
+    Ok(())
+}
+
+fn let_go_of_admin(wanted: &Capabilities) -> Result<(), InitError> {
+    let sets = [
+        (CapSet::Effective, &wanted.effective),
+        (CapSet::Permitted, &wanted.permitted),
+    ];
+    for (set, _) in sets
+        .iter()
+        .filter(|(_, w)| !w.contains(&Capability::CAP_SYS_ADMIN))
+    {
+        caps::drop(None, *set, Capability::CAP_SYS_ADMIN)
+            .map_err(|e| failed("let go of CAP_SYS_ADMIN", &e))?;
+    }
+    Ok(())
 }
 
 fn install_filters(identity: &Identity, channel: &ChildEnd) -> Result<(), InitError> {
@@ -152,7 +180,11 @@ fn drop_bounding(keep: &CapsHashSet) -> Result<(), InitError> {
 
 /// The shim can give no capability it lacks itself (in a container, or on a trimmed host): that is said, and the rest
 /// is given, as the other runtimes do.
-fn set_capabilities(wanted: &Capabilities, warnings: &mut Warnings) -> Result<(), InitError> {
+fn set_capabilities(
+    wanted: &Capabilities,
+    with_admin: bool,
+    warnings: &mut Warnings,
+) -> Result<(), InitError> {
     let held = caps::read(None, CapSet::Permitted).map_err(|e| failed("read own capabilities", &e))?;
     let missing: Vec<String> = wanted
         .permitted
@@ -166,12 +198,17 @@ fn set_capabilities(wanted: &Capabilities, warnings: &mut Warnings) -> Result<()
         ));
     }
     let within = |set: &CapsHashSet| set.intersection(&held).copied().collect::<CapsHashSet>();
+    let for_now = |set: &CapsHashSet| {
+        let mut set = set.clone();
+        set.extend(with_admin.then_some(Capability::CAP_SYS_ADMIN));
+        within(&set)
+    };
     // Effective must fit into permitted at every moment: it is emptied first and filled last.
     let steps = [
         (CapSet::Effective, CapsHashSet::new()),
         (CapSet::Inheritable, within(&wanted.inheritable)),
-        (CapSet::Permitted, within(&wanted.permitted)),
-        (CapSet::Effective, within(&wanted.effective)),
+        (CapSet::Permitted, for_now(&wanted.permitted)),
+        (CapSet::Effective, for_now(&wanted.effective)),
     ];
     for (set, value) in &steps {
         caps::set(None, *set, value).map_err(|e| failed(&format!("set {set:?} capabilities"), &e))?;

@@ -415,9 +415,9 @@ fn settle<'a>(
     scheduling::apply(&plan.scheduling)?;
     labels::apply(&plan.labels)?;
     let early = std::env::set_current_dir(&plan.cwd);
+    close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;
     identity::become_user(&plan.identity, channel, warnings)?;
     enter_cwd(&plan.cwd, early)?;
-    close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;
     Ok(Settled {
         program: Program::find(&plan.args, &env)?,
         master,

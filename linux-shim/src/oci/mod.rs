@@ -13,7 +13,7 @@ mod log;
 mod report;
 mod store;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use amphipod_shim_api::cgroup::CgroupError;
 
 use crate::device_filter::LimitError;
+use crate::guard::GuardedProgram;
 use crate::launch::LaunchError;
 use crate::overseer::OverseerError;
 use crate::spec::SpecError;
@@ -214,6 +215,23 @@ fn failed(log: &Log, error: &OciError, exec: bool) -> ExitCode {
     }
 }
 
+/// What makes a process in a container runs from a read-only mount of its program: a container with the right to trace
+/// could reach the file through `/proc/PID/exe` and change it for the host (CVE-2019-5736). Where that cannot be had
+/// (without root there is nothing to be gained by it) it is said.
+fn guard(call: &Call) {
+    if GuardedProgram::runs_already().unwrap_or(true) {
+        return;
+    }
+    let args = std::env::args_os().map(|a| CString::new(a.into_encoded_bytes()));
+    let args: Vec<CString> = args.filter_map(Result::ok).collect();
+    let guarded = GuardedProgram::this().map(|program| program.execute(&args));
+    let error = match guarded {
+        Ok(error) | Err(error) => error,
+    };
+    call.log
+        .warn(&format!("the runtime's program is not guarded: {error}"));
+}
+
 fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
     if global.is_set("version") {
         let (version, newest) = (env!("CARGO_PKG_VERSION"), VERSIONS.1);
@@ -223,6 +241,9 @@ fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
         Some(split) if !global.is_set("help") => split,
         _ => return report::say(USAGE).map(|()| 0),
     };
+    if ["create", "run", "exec"].contains(&command.as_str()) {
+        guard(call);
+    }
     let take = |flags| args::parse(flags, rest, Until::End);
     match command.as_str() {
         "run" => return create::run(call, &take(CREATE)?),

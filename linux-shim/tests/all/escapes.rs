@@ -163,3 +163,77 @@ async fn mounts_do_not_reach_the_host() {
     assert_eq!(bundle.output(), "mounted\n1\n");
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
 }
+
+#[tokio::test]
+async fn masked_and_read_only_paths_behind_links_stay_inside() {
+    let Some(pod) = pod().await else { return };
+    let canary = Canary::of(&pod);
+    let mut bundle = pod.script("cat /secret/file /plain 2>&1");
+    link(&bundle, "secret", &canary.0);
+    link(&bundle, "plain", &canary.0.join("file"));
+    bundle.spec["linux"]["maskedPaths"] = json!(["/secret", "/plain"]);
+    bundle.spec["linux"]["readonlyPaths"] = json!(["/secret"]);
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if pod.create(&bundle).await.is_ok() {
+        pod.client.start(&bundle.id).await.unwrap();
+        pod.wait(&bundle.id).await;
+        assert!(!bundle.output().contains("host"), "{}", bundle.output());
+    }
+    canary.check();
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_console_of_an_image_is_no_way_out() {
+    let Some(pod) = pod().await else { return };
+    let canary = Canary::of(&pod);
+    for target in [canary.0.join("file"), "/proc/self/exe".into()] {
+        let mut bundle = pod.script("echo on a terminal > /dev/console");
+        // Without a file system of its own on /dev, what the image has there is what the console is mounted on.
+        let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|m| m["destination"] != "/dev");
+        bundle.spec["process"]["terminal"] = json!(true);
+        link(&bundle, "dev/console", &target);
+        if pod.create(&bundle).await.is_ok() {
+            pod.client.start(&bundle.id).await.unwrap();
+            pod.wait(&bundle.id).await;
+        }
+        canary.check();
+    }
+}
+
+/// Somebody who shares the volume puts a link in the place of the directory that is to be mounted on, again and again.
+#[tokio::test]
+async fn a_mount_target_swapped_while_it_is_made_stays_inside() {
+    let Some(pod) = pod().await else { return };
+    let canary = Canary::of(&pod);
+    let shared = pod.home.path().join("shared");
+    fs::create_dir_all(shared.join("target")).unwrap();
+    let out = std::path::Path::new("../../../../../../../..").join(canary.0.strip_prefix("/").unwrap());
+    symlink(out, shared.join("link")).unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let swapper = {
+        let (stop, shared) = (std::sync::Arc::clone(&stop), shared.clone());
+        std::thread::spawn(move || {
+            let dir = fs::File::open(&shared).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let swap = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                nix::fcntl::renameat2(&dir, "target", &dir, "link", swap).unwrap();
+            }
+        })
+    };
+    for _ in 0..20 {
+        let mut bundle = pod.script("cat /v/target/file /v/link/file 2>/dev/null; true");
+        bundle.mount(json!({"destination": "/v", "type": "bind", "source": shared, "options": ["rbind"]}));
+        bundle.mount(json!({"destination": "/v/target/made", "type": "tmpfs", "source": "tmpfs"}));
+        if pod.create(&bundle).await.is_ok() {
+            pod.client.start(&bundle.id).await.unwrap();
+            pod.wait(&bundle.id).await;
+            pod.client.delete(&bundle.id).await.unwrap();
+            assert_eq!(bundle.output(), "");
+        }
+        canary.check();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    swapper.join().unwrap();
+}

@@ -461,6 +461,26 @@ fn a_time_namespace_has_its_own_clock() {
     );
 }
 
+/// A container that may trace anybody opens the program of the runtime as it comes in, to write to it later.
+#[test]
+fn the_program_that_comes_in_cannot_be_written() {
+    let Some(oci) = oci("guard") else { return };
+    let before = fs::read(OCI).unwrap();
+    let mut bundle = oci.bundle(
+        "echo ready; while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || [ $p = /proc/$$ ] || \\
+         (exec 3>>$p/exe && echo overwritten >&3 && echo caught) 2>/dev/null; done; done",
+    );
+    let caps = json!(["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]);
+    bundle.spec["process"]["capabilities"] = json!({"bounding": caps, "effective": caps, "permitted": caps});
+    oci.create(&bundle);
+    oci.ok(&["start", "c"]);
+    for _ in 0..20 {
+        oci.ok(&["exec", "c", "true"]);
+    }
+    assert!(!bundle.output().contains("caught"), "{}", bundle.output());
+    assert!(fs::read(OCI).unwrap() == before, "the runtime's program changed");
+}
+
 #[test]
 fn what_would_change_the_host_is_refused() {
     let Some(oci) = oci("host") else { return };
