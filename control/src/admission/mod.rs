@@ -1,16 +1,23 @@
 //! What the cluster itself demands of an object before it is stored: a living namespace, a service account, addresses
 //! of a Service.
 //!
-//! Owns those rules and the allocation of Service addresses. Refuses to know HTTP: it answers with a [`Denial`].
+//! Two phases around validation, as upstream's: [`Admission::mutate`] completes what the client sent, before
+//! [`crate::kinds::Kind::prepare_create`]; [`Admission::validate`] judges the result and changes nothing. Between them
+//! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
+mod claims;
+#[cfg(test)]
+mod fixtures;
 mod namespace;
 mod pods;
 mod services;
 
+pub use claims::Claims;
 pub use services::ServiceAddresses;
 
+use crate::auth::Identity;
 use crate::kinds::{FieldErrors, Kind};
-use crate::store::{Op, ReadError, Store, Txn};
+use crate::store::{ReadError, Store};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -36,7 +43,7 @@ impl From<ReadError> for Denial {
 pub enum Action<'a> {
     Create,
     Update { old: &'a Value },
-    Delete,
+    Delete { old: &'a Value },
 }
 
 /// A change on its way to the store.
@@ -47,38 +54,39 @@ pub struct Review<'a> {
     pub name: &'a str,
     pub subresource: Option<&'a str>,
     pub action: Action<'a>,
+    /// Nothing will be stored: what has effects of its own must not happen.
+    pub dry_run: bool,
+    pub who: &'a Identity,
 }
+
+impl Review<'_> {
+    /// Group, plural and subresource, for rules that concern one kind.
+    pub fn resource(&self) -> (&str, &str, Option<&str>) {
+        (
+            self.kind.group.as_str(),
+            self.kind.plural.as_str(),
+            self.subresource,
+        )
+    }
+}
+
+/// What admission has to say beside yes or no.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// For the client, as `Warning` headers.
+    pub warnings: Vec<String>,
+    /// For the audit log.
+    pub audit: Vec<(String, String)>,
+}
+
+/// A resource as [`Objects`] is asked for it: group, version and plural.
+pub type ResourceName<'a> = (&'a str, &'a str, &'a str);
 
 /// Reads objects as they are now, for rules that look at others.
 pub trait Objects: Send + Sync {
-    fn get(&self, plural: &str, namespace: Option<&str>, name: &str) -> Option<Value>;
-}
-
-/// Keys beside the object that its transaction takes or gives back.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// Taken: must be absent.
-    pub take: Vec<String>,
-    /// Given back: removed, whatever they are.
-    pub release: Vec<String>,
-}
-
-impl Claims {
-    /// Joins the claims to the transaction that writes `owner`, so that both happen or neither.
-    pub fn join(self, owner: &str, txn: &mut Txn) {
-        for key in self.take {
-            txn.compare.push(crate::store::Compare {
-                key: key.clone(),
-                mod_revision: 0,
-            });
-            txn.ops.push(Op::Put {
-                key,
-                value: owner.to_owned().into(),
-            });
-        }
-        txn.ops
-            .extend(self.release.into_iter().map(|key| Op::Delete { key }));
-    }
+    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
+    /// All objects, or those of a namespace.
+    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Value>;
 }
 
 /// The rules, in order.
@@ -92,33 +100,57 @@ impl Admission {
         Admission { objects, services }
     }
 
-    /// Judges and completes `object`. The claims belong to the same transaction as the object.
-    pub async fn admit(
+    /// Completes `object`, or refuses it early.
+    pub async fn mutate(
+        &self,
+        review: &Review<'_>,
+        object: &mut Value,
+        _notes: &mut Notes,
+    ) -> Result<(), Denial> {
+        namespace::check(self.objects.as_ref(), review)?;
+        match review.resource() {
+            ("", "pods", None) => pods::admit(self.objects.as_ref(), review, object),
+            _ => Ok(()),
+        }
+    }
+
+    /// Chooses the addresses of a Service. The claims belong to the same transaction as the object.
+    pub async fn allocate(
         &self,
         store: &dyn Store,
         review: &Review<'_>,
         object: &mut Value,
     ) -> Result<Claims, Denial> {
-        namespace::check(self.objects.as_ref(), review)?;
-        match (
-            review.kind.group.as_str(),
-            review.kind.plural.as_str(),
-            review.subresource,
-        ) {
-            ("", "pods", None) => {
-                pods::admit(self.objects.as_ref(), review, object).map(|()| Claims::default())
-            }
+        match review.resource() {
             ("", "services", None) => self.services.admit(store, review, object).await,
             _ => Ok(Claims::default()),
         }
+    }
+
+    /// Judges the object as it would be stored. What it claims is added to `claims`, which must be kept until the
+    /// transaction is over.
+    pub async fn validate(
+        &self,
+        _store: &dyn Store,
+        _review: &Review<'_>,
+        _object: &Value,
+        _claims: &mut Claims,
+        _notes: &mut Notes,
+    ) -> Result<(), Denial> {
+        Ok(())
+    }
+
+    /// Judges a deletion.
+    pub async fn delete(&self, review: &Review<'_>, _notes: &mut Notes) -> Result<(), Denial> {
+        namespace::check(self.objects.as_ref(), review)
     }
 
     /// What the removal of `object` gives back.
     pub fn releases(&self, kind: &Kind, object: &Value) -> Claims {
         match (kind.group.as_str(), kind.plural.as_str()) {
             ("", "services") => Claims {
-                take: Vec::new(),
                 release: services::keys(object),
+                ..Claims::default()
             },
             _ => Claims::default(),
         }

@@ -1,13 +1,17 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is not there or is going away, and the namespaces that
 //! the system lives in stay.
-use super::{Action, Denial, Objects, Review};
+use super::{Action, Denial, Objects, ResourceName, Review};
+
+const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
 
 /// Namespaces that cannot be deleted (upstream's immortal namespaces).
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 pub(super) fn check(objects: &dyn Objects, review: &Review<'_>) -> Result<(), Denial> {
     match (review.action, review.namespace) {
-        (Action::Delete, None) if review.kind.group.is_empty() && review.kind.plural == "namespaces" => {
+        (Action::Delete { .. }, None)
+            if review.kind.group.is_empty() && review.kind.plural == "namespaces" =>
+        {
             deletable(review.name)
         }
         (Action::Create, Some(namespace)) if review.kind.namespaced => living(objects, namespace),
@@ -23,7 +27,7 @@ fn deletable(name: &str) -> Result<(), Denial> {
 }
 
 fn living(objects: &dyn Objects, name: &str) -> Result<(), Denial> {
-    let Some(namespace) = objects.get("namespaces", None, name) else {
+    let Some(namespace) = objects.get(NAMESPACES, None, name) else {
         return Err(Denial::NoNamespace(name.to_owned()));
     };
     if namespace["metadata"]
@@ -37,43 +41,27 @@ fn living(objects: &dyn Objects, name: &str) -> Result<(), Denial> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::{Fixed, review};
     use super::*;
-    use crate::kinds::{Kind, Registry};
     use serde_json::{Value, json};
 
-    struct Fixed;
-
-    impl Objects for Fixed {
-        fn get(&self, _: &str, _: Option<&str>, name: &str) -> Option<Value> {
-            match name {
-                "alive" => Some(json!({"metadata": {"name": name}})),
-                "dying" => {
-                    Some(json!({"metadata": {"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z"}}))
-                }
-                _ => None,
-            }
-        }
-    }
-
-    fn review<'a>(
-        kind: &'a Kind,
-        namespace: Option<&'a str>,
-        name: &'a str,
-        action: Action<'a>,
-    ) -> Review<'a> {
-        Review {
-            kind,
-            namespace,
-            name,
-            subresource: None,
-            action,
-        }
+    fn namespaces() -> Fixed {
+        let dying = json!({"metadata": {"name": "dying", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        Fixed(vec![
+            ("namespaces", json!({"metadata": {"name": "alive"}})),
+            ("namespaces", dying),
+        ])
     }
 
     #[test]
     fn creation_needs_a_living_namespace() {
-        let pods = Registry::builtin().resource("", "v1", "pods").unwrap();
-        let create = |namespace| check(&Fixed, &review(pods, Some(namespace), "p", Action::Create));
+        let create = |namespace| {
+            let review = Review {
+                namespace: Some(namespace),
+                ..review("pods", Action::Create)
+            };
+            check(&namespaces(), &review)
+        };
         assert!(create("alive").is_ok());
         assert!(matches!(create("dying"), Err(Denial::Terminating(_))));
         assert!(matches!(create("missing"), Err(Denial::NoNamespace(_))));
@@ -81,8 +69,13 @@ mod tests {
 
     #[test]
     fn system_namespaces_stay() {
-        let namespaces = Registry::builtin().resource("", "v1", "namespaces").unwrap();
-        let delete = |name| check(&Fixed, &review(namespaces, None, name, Action::Delete));
+        let delete = |name| {
+            let review = Review {
+                name,
+                ..review("namespaces", Action::Delete { old: &Value::Null })
+            };
+            check(&namespaces(), &review)
+        };
         assert!(matches!(delete("default"), Err(Denial::Forbidden(_))));
         assert!(delete("mine").is_ok());
     }

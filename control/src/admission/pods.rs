@@ -1,6 +1,8 @@
 //! Pods: every one has a service account that exists.
-use super::{Action, Denial, Objects, Review};
+use super::{Action, Denial, Objects, ResourceName, Review};
 use serde_json::{Map, Value};
+
+const ACCOUNTS: ResourceName<'_> = ("", "v1", "serviceaccounts");
 
 pub(super) fn admit(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -> Result<(), Denial> {
     if !matches!(review.action, Action::Create) {
@@ -26,7 +28,7 @@ fn service_account(
     };
     let name = said(spec, "serviceAccountName").or_else(|| said(spec, "serviceAccount"));
     let name = name.unwrap_or_else(|| "default".to_owned());
-    let Some(account) = objects.get("serviceaccounts", Some(namespace), &name) else {
+    let Some(account) = objects.get(ACCOUNTS, Some(namespace), &name) else {
         return Err(Denial::Forbidden(format!(
             "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
         )));
@@ -39,29 +41,19 @@ fn service_account(
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::{Fixed, review};
     use super::*;
-    use crate::kinds::Registry;
     use serde_json::json;
 
-    struct Accounts;
-
-    impl Objects for Accounts {
-        fn get(&self, plural: &str, _: Option<&str>, name: &str) -> Option<Value> {
-            (plural == "serviceaccounts" && name != "missing").then(|| json!({}))
-        }
-    }
-
     fn admitted(spec: Value) -> Result<Value, Denial> {
-        let kind = Registry::builtin().resource("", "v1", "pods").unwrap();
-        let review = Review {
-            kind,
-            namespace: Some("n"),
-            name: "p",
-            subresource: None,
-            action: Action::Create,
-        };
+        let account = json!({"metadata": {"name": "default", "namespace": "n"}});
         let mut pod = json!({"spec": spec});
-        admit(&Accounts, &review, &mut pod).map(|()| pod["spec"].take())
+        admit(
+            &Fixed(vec![("serviceaccounts", account)]),
+            &review("pods", Action::Create),
+            &mut pod,
+        )
+        .map(|()| pod["spec"].take())
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::query::Query;
 use super::render::{self, Style};
 use super::status::{self, ApiError, Result};
 use super::write;
-use crate::admission::Action;
+use crate::admission::{Action, Notes};
 use crate::auth::restrict::Operation;
 use crate::kinds::conduct::{Departure, pod_grace};
 use crate::kinds::{FieldError, Kind, mark_deleted};
@@ -111,14 +111,12 @@ pub async fn evict(call: &Call, name: &str, eviction: &Value) -> Result<()> {
 }
 
 async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
-    let review = write::review(call, name, Action::Delete);
-    let admitted = call
-        .api
-        .admission
-        .admit(call.api.store.as_ref(), &review, &mut Value::Null)
-        .await;
-    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
     let mut current = call.api.read(&call.target, name).await?;
+    let old = render::value(&call.target.kind, &current)?;
+    let review = write::review(call, options.dry_run, name, Action::Delete { old: &old });
+    let mut notes = Notes::default();
+    let admitted = call.api.admission.delete(&review, &mut notes).await;
+    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
     for _ in 0..RETRIES {
         match delete_once(call, name, &current, options).await? {
             Some(outcome) => return Ok(outcome),

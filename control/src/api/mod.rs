@@ -42,11 +42,11 @@ pub use openapi::OpenApi;
 pub use token::Tokens;
 pub use version::GIT_VERSION;
 
-use crate::admission::{Admission, Objects};
+use crate::admission::{Admission, Objects, ResourceName};
 use crate::audit::Audit;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
-use crate::kinds::{Kind, Live, Registry};
+use crate::kinds::{Live, Registry};
 use crate::store::Store;
 use axum::Router;
 use axum::body::Body;
@@ -344,10 +344,25 @@ pub struct CachedObjects {
 }
 
 impl Objects for CachedObjects {
-    fn get(&self, plural: &str, namespace: Option<&str>, name: &str) -> Option<Value> {
-        let kind: &Arc<Kind> = self.kinds.resource("", "v1", plural)?;
+    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
+        let kind = self.kinds.resource(resource.0, resource.1, resource.2)?;
         let object = self.cache.resource(kind).ok()?.get(&kind.key(namespace, name))?;
         object.value().ok()
+    }
+
+    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Value> {
+        let Some(kind) = self.kinds.resource(resource.0, resource.1, resource.2) else {
+            return Vec::new();
+        };
+        let prefix = match namespace {
+            Some(namespace) => format!("{}/{namespace}/", kind.storage_prefix),
+            None => format!("{}/", kind.storage_prefix),
+        };
+        let Ok(all) = self.cache.resource(kind) else {
+            return Vec::new();
+        };
+        let (found, _) = all.list(&prefix, None);
+        found.iter().filter_map(|object| object.value().ok()).collect()
     }
 }
 

@@ -1,15 +1,16 @@
 //! `create` and `update`: the one way an object gets into the store.
 //!
-//! decode → strictness → default → mutate → admit → validate → store (compare-and-swap). Nothing here knows a kind:
+//! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
+//! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
 use super::object::{self, Object};
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
 use super::{Call, manage, permit, render};
-use crate::admission::{Action, Claims, Review};
+use crate::admission::{Action, Claims, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldError, FieldIssue, Kind};
-use crate::store::{Op, Revision, Store, Txn, TxnOutcome};
+use crate::store::{Op, Revision, Txn, TxnOutcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -74,10 +75,10 @@ pub async fn create(
         let mut value = body.clone();
         name(&mut value, generated);
         match create_once(call, options, value).await? {
-            Some(value) => {
+            Some((value, notes)) => {
                 return Ok(Written {
                     value,
-                    warnings,
+                    warnings: [warnings, notes.warnings].concat(),
                     created: true,
                 });
             }
@@ -89,39 +90,43 @@ pub async fn create(
 }
 
 /// `None` when the name is taken.
-async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<Option<Value>> {
+async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<Option<(Value, Notes)>> {
     let kind = &call.target.kind;
     let name = name_of(&value).to_owned();
+    let review = review(call, options.dry_run, &name, Action::Create);
+    let mut notes = Notes::default();
     kind.default(&mut value);
     permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
     if !options.applied {
         manage::note(call, None, &mut value);
     }
-    kind.prepare_create(&mut value);
+    mutate(call, &review, &mut value, &mut notes).await?;
     stamp(&mut value);
+    kind.prepare_create(&mut value);
     let key = call.target.key(&name);
     for _ in 0..RETRIES {
         let mut value = value.clone();
-        let claims = admit(call, &name, Action::Create, &mut value).await?;
+        let mut claims = allocate(call, &review, &mut value).await?;
         let errors = kind.validate_create(&value);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&kind.kind, &kind.group, &name, &errors));
         }
         kind.normalise(&mut value);
+        judge(call, &review, &value, &mut claims, &mut notes).await?;
         if options.dry_run {
             let taken = call.api.store.get(&key).await?.is_some();
-            return Ok((!taken).then_some(value));
+            return Ok((!taken).then_some((value, notes)));
         }
         let mut txn = Txn::create(key.clone(), stored_form(call, &value)?);
         claims.join(&key, &mut txn);
         match call.api.store.txn(txn).await? {
-            TxnOutcome::Committed { revision } => return Ok(Some(at(value, revision))),
+            TxnOutcome::Committed { revision } => return Ok(Some((at(value, revision), notes))),
             TxnOutcome::Conflict { key: lost, .. } if lost == key => return Ok(None),
             TxnOutcome::Conflict { .. } => {}
         }
     }
     Err(ApiError::internal(
-        "the addresses that were chosen were taken by others, again and again",
+        "what the object needs beside itself was taken by others, again and again",
     ))
 }
 
@@ -162,26 +167,30 @@ async fn update_once(
     if let Some(meta) = new["metadata"].as_object_mut() {
         meta.remove("resourceVersion");
     }
+    let review = review(call, options.dry_run, &name, Action::Update { old: &old });
+    let mut notes = Notes::default();
     kind.default(&mut new);
     permit::write(call, Operation::Update, &name, &old, &new)?;
     if !options.applied {
         manage::note(call, Some(&old), &mut new);
     }
+    mutate(call, &review, &mut new, &mut notes).await?;
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);
     validate_update(call, &name, &new, &old)?;
-    let claims = admit(call, &name, Action::Update { old: &old }, &mut new).await?;
+    let mut claims = allocate(call, &review, &mut new).await?;
     kind.normalise(&mut new);
     manage::settle(&old, &mut new);
+    judge(call, &review, &new, &mut claims, &mut notes).await?;
     let done = |value: Value| {
         Ok(Attempt::Done(Written {
             value,
-            warnings: warnings.clone(),
+            warnings: [warnings.clone(), notes.warnings.clone()].concat(),
             created: false,
         }))
     };
     let bytes = stored_form(call, &new)?;
     // A write that changes nothing is no write: no revision, no event.
-    if claims == Claims::default() && current.is_stored_as(&bytes) {
+    if claims.is_empty() && current.is_stored_as(&bytes) {
         return done(old);
     }
     if options.dry_run {
@@ -238,23 +247,43 @@ pub async fn remove(call: &Call, current: &Object, value: &Value) -> Result<TxnO
     Ok(call.api.store.txn(txn).await?)
 }
 
-async fn admit(call: &Call, name: &str, action: Action<'_>, value: &mut Value) -> Result<Claims> {
-    let review = review(call, name, action);
+async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut Notes) -> Result<()> {
+    let admitted = call.api.admission.mutate(review, value, notes).await;
+    admitted.map_err(|denial| status::denied(review.kind, review.name, denial))
+}
+
+async fn allocate(call: &Call, review: &Review<'_>, value: &mut Value) -> Result<Claims> {
+    let store = call.api.store.as_ref();
+    let claims = call.api.admission.allocate(store, review, value).await;
+    claims.map_err(|denial| status::denied(review.kind, review.name, denial))
+}
+
+/// The last word before an object is stored.
+async fn judge(
+    call: &Call,
+    review: &Review<'_>,
+    value: &Value,
+    claims: &mut Claims,
+    notes: &mut Notes,
+) -> Result<()> {
+    let store = call.api.store.as_ref();
     let admitted = call
         .api
         .admission
-        .admit(call.api.store.as_ref() as &dyn Store, &review, value)
+        .validate(store, review, value, claims, notes)
         .await;
-    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))
+    admitted.map_err(|denial| status::denied(review.kind, review.name, denial))
 }
 
-pub fn review<'a>(call: &'a Call, name: &'a str, action: Action<'a>) -> Review<'a> {
+pub fn review<'a>(call: &'a Call, dry_run: bool, name: &'a str, action: Action<'a>) -> Review<'a> {
     Review {
         kind: &call.target.kind,
         namespace: call.target.namespace.as_deref(),
         name,
         subresource: call.target.subresource.as_deref(),
         action,
+        dry_run,
+        who: &call.who,
     }
 }
 

@@ -60,7 +60,11 @@ impl Kind {
         self.custom.is_none()
             && !matches!(
                 self.group.as_str(),
-                "coordination.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io"
+                "coordination.k8s.io"
+                    | "apiextensions.k8s.io"
+                    | "admissionregistration.k8s.io"
+                    | "policy"
+                    | "node.k8s.io"
             )
     }
 }

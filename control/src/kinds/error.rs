@@ -74,6 +74,14 @@ impl FieldError {
         }
     }
 
+    /// Like [`FieldError::invalid`], without a value in the message.
+    pub fn without_value(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        FieldError {
+            bad_value: String::new(),
+            ..Self::new(field, ErrorKind::Invalid, Value::Null, detail)
+        }
+    }
+
     /// Like [`FieldError::invalid`], with the value already in its printed form.
     pub fn invalid_shown(
         field: impl Into<String>,
@@ -169,10 +177,11 @@ impl FieldError {
     }
 
     fn shows_value(&self) -> bool {
-        !matches!(
+        let hidden = matches!(
             self.kind,
             ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong
-        )
+        );
+        !hidden && !self.bad_value.is_empty()
     }
 }
 

@@ -4,7 +4,7 @@
 //! defaults or validation of its own, a `Rules` row.
 use super::names::NameRule;
 use super::rules::Rules;
-use super::{custom, defaults, event, prepare, selectable, table, validate};
+use super::{autoscaling, custom, defaults, event, prepare, selectable, table, validate};
 
 /// One served resource.
 #[derive(Debug)]
@@ -26,6 +26,24 @@ const fn core(
     Served {
         group: "",
         version: "v1",
+        plural,
+        subresources,
+        storage_prefix,
+        rules,
+    }
+}
+
+const fn versioned(
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    subresources: &'static [&'static str],
+    storage_prefix: &'static str,
+    rules: &'static Rules,
+) -> Served {
+    Served {
+        group,
+        version,
         plural,
         subresources,
         storage_prefix,
@@ -104,6 +122,213 @@ pub(super) static SERVED: &[Served] = &[
         &["status"],
         "/registry/apiextensions.k8s.io/customresourcedefinitions",
         &custom::definition::RULES,
+    ),
+    core("limitranges", &[], "/registry/limitranges", &LIMIT_RANGE),
+    core(
+        "persistentvolumeclaims",
+        &["status"],
+        "/registry/persistentvolumeclaims",
+        &CLAIM,
+    ),
+    core(
+        "persistentvolumes",
+        &["status"],
+        "/registry/persistentvolumes",
+        &VOLUME,
+    ),
+    core("podtemplates", &[], "/registry/podtemplates", &POD_TEMPLATE),
+    core(
+        "replicationcontrollers",
+        &["scale", "status"],
+        "/registry/controllers",
+        &REPLICATION_CONTROLLER,
+    ),
+    core("resourcequotas", &["status"], "/registry/resourcequotas", &QUOTA),
+    grouped(
+        "apps",
+        "controllerrevisions",
+        &[],
+        "/registry/controllerrevisions",
+        &CONTROLLER_REVISION,
+    ),
+    grouped(
+        "apps",
+        "daemonsets",
+        &["status"],
+        "/registry/daemonsets",
+        &DAEMON_SET,
+    ),
+    grouped(
+        "apps",
+        "statefulsets",
+        &["scale", "status"],
+        "/registry/statefulsets",
+        &STATEFUL_SET,
+    ),
+    grouped("batch", "cronjobs", &["status"], "/registry/cronjobs", &CRON_JOB),
+    grouped("batch", "jobs", &["status"], "/registry/jobs", &JOB),
+    versioned(
+        "autoscaling",
+        "v2",
+        "horizontalpodautoscalers",
+        &["status"],
+        "/registry/horizontalpodautoscalers",
+        &AUTOSCALER,
+    ),
+    grouped(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        &["status"],
+        "/registry/horizontalpodautoscalers",
+        &AUTOSCALER_V1,
+    ),
+    grouped(
+        "policy",
+        "poddisruptionbudgets",
+        &["status"],
+        "/registry/poddisruptionbudgets",
+        &BUDGET,
+    ),
+    grouped(
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+        &[],
+        "/registry/mutatingwebhookconfigurations",
+        &MUTATING_WEBHOOKS,
+    ),
+    grouped(
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        &[],
+        "/registry/validatingwebhookconfigurations",
+        &VALIDATING_WEBHOOKS,
+    ),
+    grouped(
+        "flowcontrol.apiserver.k8s.io",
+        "flowschemas",
+        &["status"],
+        "/registry/flowschemas",
+        &FLOW_SCHEMA,
+    ),
+    grouped(
+        "flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations",
+        &["status"],
+        "/registry/prioritylevelconfigurations",
+        &PRIORITY_LEVEL,
+    ),
+    grouped(
+        "networking.k8s.io",
+        "ingressclasses",
+        &[],
+        "/registry/ingressclasses",
+        &INGRESS_CLASS,
+    ),
+    grouped(
+        "networking.k8s.io",
+        "ingresses",
+        &["status"],
+        "/registry/ingress",
+        &INGRESS,
+    ),
+    grouped(
+        "networking.k8s.io",
+        "ipaddresses",
+        &[],
+        "/registry/ipaddresses",
+        &IP_ADDRESS,
+    ),
+    grouped(
+        "networking.k8s.io",
+        "networkpolicies",
+        &[],
+        "/registry/networkpolicies",
+        &NETWORK_POLICY,
+    ),
+    grouped(
+        "networking.k8s.io",
+        "servicecidrs",
+        &["status"],
+        "/registry/servicecidrs",
+        &SERVICE_CIDR,
+    ),
+    grouped(
+        "node.k8s.io",
+        "runtimeclasses",
+        &[],
+        "/registry/runtimeclasses",
+        &RUNTIME_CLASS,
+    ),
+    grouped(
+        "resource.k8s.io",
+        "deviceclasses",
+        &[],
+        "/registry/deviceclasses",
+        &DEVICE_CLASS,
+    ),
+    grouped(
+        "resource.k8s.io",
+        "resourceclaims",
+        &["status"],
+        "/registry/resourceclaims",
+        &RESOURCE_CLAIM,
+    ),
+    grouped(
+        "resource.k8s.io",
+        "resourceclaimtemplates",
+        &[],
+        "/registry/resourceclaimtemplates",
+        &RESOURCE_CLAIM_TEMPLATE,
+    ),
+    grouped(
+        "resource.k8s.io",
+        "resourceslices",
+        &[],
+        "/registry/resourceslices",
+        &RESOURCE_SLICE,
+    ),
+    grouped(
+        "scheduling.k8s.io",
+        "priorityclasses",
+        &[],
+        "/registry/priorityclasses",
+        &PRIORITY_CLASS,
+    ),
+    grouped(
+        "storage.k8s.io",
+        "csidrivers",
+        &[],
+        "/registry/csidrivers",
+        &CSI_DRIVER,
+    ),
+    grouped("storage.k8s.io", "csinodes", &[], "/registry/csinodes", &CSI_NODE),
+    grouped(
+        "storage.k8s.io",
+        "csistoragecapacities",
+        &[],
+        "/registry/csistoragecapacities",
+        &CSI_CAPACITY,
+    ),
+    grouped(
+        "storage.k8s.io",
+        "storageclasses",
+        &[],
+        "/registry/storageclasses",
+        &STORAGE_CLASS,
+    ),
+    grouped(
+        "storage.k8s.io",
+        "volumeattachments",
+        &["status"],
+        "/registry/volumeattachments",
+        &VOLUME_ATTACHMENT,
+    ),
+    grouped(
+        "storage.k8s.io",
+        "volumeattributesclasses",
+        &[],
+        "/registry/volumeattributesclasses",
+        &ATTRIBUTES_CLASS,
     ),
     grouped("events.k8s.io", "events", &[], "/registry/events", &EVENT_V1),
     rbac("clusterroles", "/registry/clusterroles", &CLUSTER_ROLE),
@@ -277,6 +502,333 @@ static ROLE_BINDING: Rules = Rules {
     row: Some(table::rbac::binding),
     validate_create: validate::rbac::role_binding,
     validate_update: validate::rbac::role_binding_update,
+    ..Rules::PLAIN
+};
+
+static LIMIT_RANGE: Rules = Rules {
+    default: defaults::storage::limit_range,
+    validate_create: validate::quota::limit_range,
+    validate_update: validate::quota::limit_range_update,
+    ..Rules::PLAIN
+};
+
+static QUOTA: Rules = Rules {
+    default: defaults::storage::quota,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::storage::quota),
+    validate_create: validate::quota::quota,
+    validate_update: validate::quota::quota_update,
+    ..Rules::PLAIN
+};
+
+static VOLUME: Rules = Rules {
+    default: defaults::storage::volume,
+    prepare_create: prepare::storage::volume_create,
+    prepare_update: prepare::storage::volume_update,
+    row: Some(table::storage::volume),
+    validate_create: validate::storage::volume,
+    validate_update: validate::storage::volume_update,
+    ..Rules::PLAIN
+};
+
+static CLAIM: Rules = Rules {
+    default: defaults::storage::claim,
+    prepare_create: prepare::storage::claim_create,
+    prepare_update: prepare::storage::claim_update,
+    row: Some(table::storage::claim),
+    validate_create: validate::storage::claim,
+    validate_update: validate::storage::claim_update,
+    ..Rules::PLAIN
+};
+
+static POD_TEMPLATE: Rules = Rules {
+    generation: true,
+    default: defaults::apps::pod_template,
+    desired_changed: prepare::workloads::pod_template_changed,
+    row: Some(table::workloads::pod_template),
+    validate_create: validate::sets::pod_template,
+    validate_update: validate::sets::pod_template_update,
+    ..Rules::PLAIN
+};
+
+static REPLICATION_CONTROLLER: Rules = Rules {
+    generation: true,
+    default: defaults::apps::replication_controller,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::workloads::replication_controller),
+    selectable: selectable::replica_set,
+    validate_create: validate::sets::replication_controller,
+    validate_update: validate::sets::replication_controller_update,
+    ..Rules::PLAIN
+};
+
+static CONTROLLER_REVISION: Rules = Rules {
+    row: Some(table::workloads::controller_revision),
+    validate_create: validate::sets::controller_revision,
+    validate_update: validate::sets::controller_revision_update,
+    ..Rules::PLAIN
+};
+
+static DAEMON_SET: Rules = Rules {
+    generation: true,
+    default: defaults::apps::daemon_set,
+    prepare_create: prepare::workloads::daemon_set_create,
+    prepare_update: prepare::workloads::daemon_set_update,
+    row: Some(table::workloads::daemon_set),
+    validate_create: validate::sets::daemon_set,
+    validate_update: validate::sets::daemon_set_update,
+    ..Rules::PLAIN
+};
+
+static STATEFUL_SET: Rules = Rules {
+    name_rule: NameRule::Label,
+    generation: true,
+    default: defaults::apps::stateful_set,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::workloads::stateful_set),
+    validate_create: validate::sets::stateful_set,
+    validate_update: validate::sets::stateful_set_update,
+    ..Rules::PLAIN
+};
+
+static JOB: Rules = Rules {
+    generation: true,
+    default: defaults::batch::job,
+    prepare_create: prepare::workloads::job_create,
+    prepare_update: prepare::split_status,
+    row: Some(table::workloads::job),
+    selectable: selectable::job,
+    validate_create: validate::job::create,
+    validate_update: validate::job::update,
+    ..Rules::PLAIN
+};
+
+static CRON_JOB: Rules = Rules {
+    generation: true,
+    default: defaults::batch::cron_job,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::workloads::cron_job),
+    validate_create: validate::cron_job::create,
+    validate_update: validate::cron_job::update,
+    ..Rules::PLAIN
+};
+
+static AUTOSCALER: Rules = Rules {
+    default: defaults::scaling::v2,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::scaling::row),
+    validate_create: validate::scaling::autoscaler,
+    validate_update: validate::scaling::autoscaler_update,
+    ..Rules::PLAIN
+};
+
+static AUTOSCALER_V1: Rules = Rules {
+    default: defaults::scaling::v1,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(autoscaling::row),
+    to_storage: autoscaling::to_v2,
+    from_storage: autoscaling::to_v1,
+    stored_as_served: false,
+    validate_create: autoscaling::validate,
+    validate_update: autoscaling::validate_update,
+    ..Rules::PLAIN
+};
+
+static BUDGET: Rules = Rules {
+    generation: true,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::workloads::budget),
+    validate_create: validate::policy::budget,
+    validate_update: validate::policy::budget_update,
+    ..Rules::PLAIN
+};
+
+static MUTATING_WEBHOOKS: Rules = Rules {
+    generation: true,
+    default: defaults::webhooks::mutating,
+    desired_changed: prepare::workloads::webhooks_changed,
+    row: Some(table::cluster::webhooks),
+    validate_create: validate::webhooks::mutating,
+    validate_update: validate::webhooks::mutating_update,
+    ..Rules::PLAIN
+};
+
+static VALIDATING_WEBHOOKS: Rules = Rules {
+    generation: true,
+    default: defaults::webhooks::validating,
+    desired_changed: prepare::workloads::webhooks_changed,
+    row: Some(table::cluster::webhooks),
+    validate_create: validate::webhooks::validating,
+    validate_update: validate::webhooks::validating_update,
+    ..Rules::PLAIN
+};
+
+static FLOW_SCHEMA: Rules = Rules {
+    generation: true,
+    default: defaults::cluster::flow_schema,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::cluster::flow_schema),
+    validate_create: validate::cluster::flow_schema,
+    validate_update: validate::cluster::flow_schema_update,
+    ..Rules::PLAIN
+};
+
+static PRIORITY_LEVEL: Rules = Rules {
+    generation: true,
+    default: defaults::cluster::priority_level,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::cluster::priority_level),
+    validate_create: validate::cluster::priority_level,
+    validate_update: validate::cluster::priority_level_update,
+    ..Rules::PLAIN
+};
+
+static INGRESS_CLASS: Rules = Rules {
+    generation: true,
+    default: defaults::cluster::ingress_class,
+    row: Some(table::cluster::ingress_class),
+    validate_create: validate::ingress::class,
+    validate_update: validate::ingress::class_update,
+    ..Rules::PLAIN
+};
+
+static INGRESS: Rules = Rules {
+    generation: true,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::cluster::ingress),
+    validate_create: validate::ingress::ingress,
+    validate_update: validate::ingress::ingress_update,
+    ..Rules::PLAIN
+};
+
+static IP_ADDRESS: Rules = Rules {
+    name_rule: NameRule::PathSegment,
+    row: Some(table::cluster::ip_address),
+    selectable: selectable::ip_address,
+    validate_create: validate::ingress::address,
+    validate_update: validate::ingress::address_update,
+    ..Rules::PLAIN
+};
+
+static NETWORK_POLICY: Rules = Rules {
+    generation: true,
+    default: defaults::cluster::network_policy,
+    row: Some(table::cluster::network_policy),
+    validate_create: validate::network_policy::policy,
+    validate_update: validate::network_policy::policy_update,
+    ..Rules::PLAIN
+};
+
+static SERVICE_CIDR: Rules = Rules {
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::cluster::service_cidr),
+    validate_create: validate::ingress::service_cidr,
+    validate_update: validate::ingress::service_cidr_update,
+    ..Rules::PLAIN
+};
+
+static RUNTIME_CLASS: Rules = Rules {
+    default: defaults::cluster::runtime_class,
+    row: Some(table::cluster::runtime_class),
+    validate_create: validate::cluster::runtime_class,
+    validate_update: validate::cluster::runtime_class_update,
+    ..Rules::PLAIN
+};
+
+static DEVICE_CLASS: Rules = Rules {
+    generation: true,
+    ..Rules::PLAIN
+};
+
+static RESOURCE_CLAIM: Rules = Rules {
+    default: defaults::cluster::resource_claim,
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::cluster::resource_claim),
+    validate_update: validate::devices::claim_update,
+    validate_create: validate::devices::claim,
+    ..Rules::PLAIN
+};
+
+static RESOURCE_CLAIM_TEMPLATE: Rules = Rules {
+    default: defaults::cluster::resource_claim_template,
+    validate_create: validate::devices::template,
+    validate_update: validate::devices::template_update,
+    ..Rules::PLAIN
+};
+
+static RESOURCE_SLICE: Rules = Rules {
+    generation: true,
+    row: Some(table::cluster::resource_slice),
+    selectable: selectable::resource_slice,
+    validate_create: validate::devices::slice,
+    validate_update: validate::devices::slice_update,
+    ..Rules::PLAIN
+};
+
+static PRIORITY_CLASS: Rules = Rules {
+    generation: true,
+    default: defaults::cluster::priority_class,
+    desired_changed: prepare::workloads::never_changed,
+    row: Some(table::cluster::priority_class),
+    validate_create: validate::cluster::priority_class,
+    validate_update: validate::cluster::priority_class_update,
+    ..Rules::PLAIN
+};
+
+static CSI_DRIVER: Rules = Rules {
+    default: defaults::storage::csi_driver,
+    row: Some(table::storage::csi_driver),
+    validate_create: validate::storage_api::driver,
+    validate_update: validate::storage_api::driver_update,
+    ..Rules::PLAIN
+};
+
+static CSI_NODE: Rules = Rules {
+    row: Some(table::storage::csi_node),
+    validate_create: validate::storage_api::node,
+    validate_update: validate::storage_api::node_update,
+    ..Rules::PLAIN
+};
+
+static CSI_CAPACITY: Rules = Rules {
+    validate_create: validate::storage_api::capacity,
+    validate_update: validate::storage_api::capacity_update,
+    ..Rules::PLAIN
+};
+
+static STORAGE_CLASS: Rules = Rules {
+    default: defaults::storage::class,
+    row: Some(table::storage::storage_class),
+    validate_create: validate::storage_api::class,
+    validate_update: validate::storage_api::class_update,
+    ..Rules::PLAIN
+};
+
+static VOLUME_ATTACHMENT: Rules = Rules {
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::split_status,
+    row: Some(table::storage::attachment),
+    validate_create: validate::storage_api::attachment,
+    validate_update: validate::storage_api::attachment_update,
+    ..Rules::PLAIN
+};
+
+static ATTRIBUTES_CLASS: Rules = Rules {
+    row: Some(table::storage::attributes_class),
+    validate_create: validate::storage_api::attributes_class,
+    validate_update: validate::storage_api::attributes_class_update,
     ..Rules::PLAIN
 };
 

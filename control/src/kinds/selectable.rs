@@ -55,6 +55,30 @@ pub(super) fn replica_set(set: &Value) -> Vec<(String, String)> {
     )]
 }
 
+pub(super) fn ip_address(address: &Value) -> Vec<(String, String)> {
+    let parent = address.at("spec.parentRef");
+    [
+        ("resource", "resource"),
+        ("name", "name"),
+        ("namespace", "namespace"),
+        ("group", "group"),
+    ]
+    .iter()
+    .map(|(label, key)| (format!("spec.parentRef.{label}"), parent.text(key).to_owned()))
+    .collect()
+}
+
+pub(super) fn resource_slice(slice: &Value) -> Vec<(String, String)> {
+    texts(slice, &["spec.nodeName", "spec.driver"])
+}
+
+pub(super) fn job(job: &Value) -> Vec<(String, String)> {
+    vec![(
+        "status.successful".into(),
+        job.int("status.succeeded").unwrap_or(0).to_string(),
+    )]
+}
+
 fn texts(object: &Value, paths: &[&str]) -> Vec<(String, String)> {
     paths
         .iter()

@@ -10,7 +10,10 @@ steps that create, replace or patch an object of a served kind in one place are 
 import json, os, re, sys
 
 SERVED = {"namespaces", "nodes", "pods", "services", "endpointslices", "endpoints", "configmaps", "secrets",
-          "serviceaccounts", "events", "leases", "deployments", "replicasets"}
+          "serviceaccounts", "events", "leases", "deployments", "replicasets", "daemonsets", "statefulsets",
+          "controllerrevisions", "replicationcontrollers", "podtemplates", "limitranges", "resourcequotas", "jobs",
+          "cronjobs", "horizontalpodautoscalers", "poddisruptionbudgets", "persistentvolumes",
+          "persistentvolumeclaims", "priorityclasses", "storageclasses"}
 PATH = re.compile(r"^/(?:api|apis/([^/]+))/v1(?:/namespaces/\{ns\})?/([a-z]+)(?:/([^/?]+))?(?:/([a-z]+))?$")
 PATCHES = {"application/merge-patch+json": "merge", "application/strategic-merge-patch+json": "strategic"}
 

@@ -53,7 +53,12 @@ fn pod_ips(object: &mut Value) {
 
 /// The template at `spec.template` of a workload.
 pub fn template(object: &mut Value) {
-    if let Some(spec) = object_mut(object, "spec.template.spec") {
+    spec_at(object, "spec.template.spec");
+}
+
+/// The Pod spec at a dotted path.
+pub(super) fn spec_at(object: &mut Value, path: &str) {
+    if let Some(spec) = object_mut(object, path) {
         pod_spec(spec);
     }
 }

@@ -21,9 +21,6 @@ pub(super) fn volume(volume: &mut Object) {
             items_mut(source, "sources").for_each(projection);
         }
     }
-    if let Some(Value::Object(path)) = volume.get_mut("hostPath") {
-        set_missing(path, "type", "");
-    }
     if let Some(Value::Object(source)) = volume.get_mut("image") {
         let reference = source
             .get("reference")
@@ -41,6 +38,14 @@ pub(super) fn volume(volume: &mut Object) {
         .and_then(|e| e.pointer_mut("/volumeClaimTemplate/spec"))
     {
         set_missing(claim, "volumeMode", "Filesystem");
+    }
+    source(volume);
+}
+
+/// The sources that Pods and PersistentVolumes share.
+pub(super) fn source(volume: &mut Object) {
+    if let Some(Value::Object(path)) = volume.get_mut("hostPath") {
+        set_missing(path, "type", "");
     }
     storage_protocols(volume);
 }

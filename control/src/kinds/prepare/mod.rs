@@ -4,6 +4,8 @@
 pub(super) mod objects;
 pub(super) mod pod;
 pub(super) mod service;
+pub(super) mod storage;
+pub(super) mod workloads;
 
 use serde_json::Value;
 

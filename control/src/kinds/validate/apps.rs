@@ -63,7 +63,7 @@ pub fn replica_set_update(subresource: Option<&str>, new: &Value, old: &Value) -
     }
 }
 
-fn kept_selector(new: &Value, old: &Value) -> Option<FieldError> {
+pub(super) fn kept_selector(new: &Value, old: &Value) -> Option<FieldError> {
     let (now, before) = (new.at("spec.selector"), old.at("spec.selector"));
     (now != before).then(|| FieldError::invalid("spec.selector", now.clone(), IMMUTABLE))
 }
@@ -84,7 +84,7 @@ fn selector_and_template(object: &Value) -> FieldErrors {
     errors
 }
 
-fn is_empty(selector: &Value) -> bool {
+pub(super) fn is_empty(selector: &Value) -> bool {
     selector.map("matchLabels").is_none_or(serde_json::Map::is_empty)
         && selector.list("matchExpressions").is_empty()
 }
@@ -102,16 +102,21 @@ fn template(object: &Value, selector: &Value) -> FieldErrors {
         ));
     }
     errors.extend(pod::template(template, "spec.template"));
-    let policy = template.text("spec.restartPolicy");
+    errors.extend(template_only_always(template, "ReplicaSet"));
+    errors
+}
+
+/// Containers that a controller keeps running are restarted always, and for ever.
+pub(super) fn template_only_always(template: &Value, kind: &str) -> FieldErrors {
+    let (mut errors, policy) = (Vec::new(), template.text("spec.restartPolicy"));
     if policy != "Always" {
         let path = "spec.template.spec.restartPolicy";
         errors.push(FieldError::not_supported(path, policy, &["Always"]));
     }
     if template.has("spec.activeDeadlineSeconds") {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
         errors.push(FieldError::forbidden(
             "spec.template.spec.activeDeadlineSeconds",
-            detail,
+            format!("activeDeadlineSeconds in {kind} is not Supported"),
         ));
     }
     errors
@@ -143,21 +148,25 @@ fn rolling_update(rolling: &Value, path: &str) -> FieldErrors {
         let detail = "may not be 0 when `maxSurge` is 0";
         errors.push(FieldError::invalid(at.clone(), unavailable.clone(), detail));
     }
-    let over = unavailable.is_string() && amount(unavailable).is_some_and(|n| n > 100);
-    errors
-        .extend(over.then(|| FieldError::invalid(at, unavailable.clone(), "must not be greater than 100%")));
+    errors.extend(over_all(unavailable, &at));
     errors
 }
 
+/// A percentage above all there is.
+pub(super) fn over_all(value: &Value, path: &str) -> Option<FieldError> {
+    let over = value.is_string() && amount(value).is_some_and(|n| n > 100);
+    over.then(|| FieldError::invalid(path, value.clone(), "must not be greater than 100%"))
+}
+
 /// The number in a count or a percentage.
-fn amount(value: &Value) -> Option<i64> {
+pub(super) fn amount(value: &Value) -> Option<i64> {
     match value {
         Value::String(text) => text.strip_suffix('%')?.parse().ok(),
         number => number.as_i64(),
     }
 }
 
-fn count_or_percent(value: &Value, path: &str) -> FieldErrors {
+pub(super) fn count_or_percent(value: &Value, path: &str) -> FieldErrors {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
     match value {
         Value::String(text) if !text.strip_suffix('%').is_some_and(digits) => {

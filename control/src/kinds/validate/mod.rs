@@ -3,23 +3,38 @@
 //! One module per subject; every function takes the value and its path and returns all complaints. Metadata common to
 //! all kinds is `meta`'s.
 pub(super) mod apps;
+pub(super) mod cluster;
 pub(super) mod config;
 mod container;
+pub(super) mod cron_job;
+pub(super) mod devices;
 mod env;
 pub(super) mod event;
+mod indexes;
+pub(super) mod ingress;
+pub(super) mod job;
+mod job_status;
 mod lifecycle;
 pub(super) mod network;
+pub(super) mod network_policy;
 pub(super) mod node;
 pub(super) mod pod;
 pub(super) mod pod_update;
+pub(super) mod policy;
+pub(super) mod quota;
 pub(super) mod rbac;
 mod resources;
+pub(super) mod scaling;
 mod scheduling;
 mod security;
 pub(super) mod service;
+pub(super) mod sets;
+pub(super) mod storage;
+pub(super) mod storage_api;
 #[cfg(test)]
 mod tests;
 mod volumes;
+pub(super) mod webhooks;
 
 use std::collections::HashSet;
 

@@ -35,17 +35,10 @@ pub(super) fn affinity(affinity: &Value, path: &str) -> FieldErrors {
 fn node_affinity(affinity: &Value, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
     if affinity.has(REQUIRED) {
-        let at = format!("{path}.{REQUIRED}.nodeSelectorTerms");
-        let terms = affinity.at(REQUIRED).list("nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.push(FieldError::required(
-                at.clone(),
-                "must have at least one node selector term",
-            ));
-        }
-        for (i, term) in terms.iter().enumerate() {
-            errors.extend(node_term(term, &format!("{at}[{i}]"), true));
-        }
+        errors.extend(required_terms(
+            affinity.at(REQUIRED),
+            &format!("{path}.{REQUIRED}"),
+        ));
     }
     for (i, preferred) in affinity.list(PREFERRED).iter().enumerate() {
         let at = format!("{path}.{PREFERRED}[{i}]");
@@ -55,6 +48,21 @@ fn node_affinity(affinity: &Value, path: &str) -> FieldErrors {
             &format!("{at}.preference"),
             false,
         ));
+    }
+    errors
+}
+
+/// A `NodeSelector` at `path`.
+pub(super) fn required_terms(selector: &Value, path: &str) -> FieldErrors {
+    let at = format!("{path}.nodeSelectorTerms");
+    let terms = selector.list("nodeSelectorTerms");
+    let mut errors = Vec::new();
+    if terms.is_empty() {
+        let detail = "must have at least one node selector term";
+        errors.push(FieldError::required(at.clone(), detail));
+    }
+    for (i, term) in terms.iter().enumerate() {
+        errors.extend(node_term(term, &format!("{at}[{i}]"), true));
     }
     errors
 }

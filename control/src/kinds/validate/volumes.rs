@@ -59,7 +59,7 @@ fn source(volume: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn source_body(kind: &str, source: &Value, path: &str) -> FieldErrors {
+pub(super) fn source_body(kind: &str, source: &Value, path: &str) -> FieldErrors {
     match kind {
         "emptyDir" => size_limit(source, path).into_iter().collect(),
         "hostPath" => host_path(source, path),

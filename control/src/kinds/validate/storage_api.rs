@@ -1,0 +1,255 @@
+//! `storage.k8s.io`: classes, drivers, attachments.
+use serde_json::Value;
+
+use super::{IMMUTABLE, NOT_NEGATIVE, Seen, complain, immutable, maybe_one_of, not_negative, present};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::quantity::Quantity;
+use crate::kinds::view::View;
+use crate::kinds::{labels, names};
+
+/// Upstream's limits of a class's parameters, in entries and bytes.
+const PARAMETERS: usize = 512;
+const PARAMETER_BYTES: usize = 256 * 1024;
+/// Characters of a node's id at a driver.
+const NODE_ID: usize = 192;
+const POLICIES: [&str; 3] = ["File", "None", "ReadWriteOnceWithFSType"];
+const MODES: [&str; 2] = ["Ephemeral", "Persistent"];
+
+pub fn class(object: &Value) -> FieldErrors {
+    let provisioner = object.text("provisioner");
+    let mut errors = match provisioner {
+        "" => vec![FieldError::required("provisioner", "")],
+        _ => complain(
+            "provisioner",
+            provisioner,
+            names::qualified(&provisioner.to_lowercase()),
+        ),
+    };
+    errors.extend(parameters(object, true));
+    errors.extend(root_one_of(object, "reclaimPolicy", &["Delete", "Retain"]));
+    errors.extend(root_one_of(
+        object,
+        "volumeBindingMode",
+        &["Immediate", "WaitForFirstConsumer"],
+    ));
+    errors
+}
+
+/// A member of the object itself.
+fn root_one_of(object: &Value, key: &str, supported: &[&str]) -> Option<FieldError> {
+    let value = object.at(key).as_str()?;
+    (!supported.contains(&value)).then(|| FieldError::not_supported(key, value, supported))
+}
+
+fn parameters(object: &Value, empty: bool) -> FieldErrors {
+    let path = "parameters";
+    let list = object.map(path);
+    let count = list.map_or(0, serde_json::Map::len);
+    if count > PARAMETERS {
+        return vec![FieldError::too_long(path, PARAMETERS)];
+    }
+    let mut errors = Vec::new();
+    let mut size = 0;
+    for (key, value) in list.into_iter().flatten() {
+        if key.is_empty() {
+            errors.push(FieldError::invalid(path, "", "field can not be empty."));
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > PARAMETER_BYTES {
+        errors.push(FieldError::too_long(path, PARAMETER_BYTES));
+    }
+    if count == 0 && !empty {
+        let detail = "must contain at least one key/value pair";
+        errors.push(FieldError::required(path, detail));
+    }
+    errors
+}
+
+pub fn class_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"]
+        .iter()
+        .filter_map(|path| immutable(new, old, path))
+        .collect()
+}
+
+pub fn attributes_class(object: &Value) -> FieldErrors {
+    let mut errors = driver_name(object.text("driverName"), "driverName");
+    errors.extend(parameters(object, false));
+    errors
+}
+
+pub fn attributes_class_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    ["driverName", "parameters"]
+        .iter()
+        .filter_map(|path| immutable(new, old, path))
+        .collect()
+}
+
+fn driver_name(name: &str, path: &str) -> FieldErrors {
+    match name {
+        "" => vec![FieldError::required(path, "")],
+        _ if name.len() > 63 => vec![FieldError::too_long(path, 63)],
+        _ => complain(path, name, names::subdomain(&name.to_lowercase())),
+    }
+}
+
+pub fn driver(object: &Value) -> FieldErrors {
+    let (spec, path) = (object.at("spec"), "spec");
+    let mut errors: FieldErrors = ["attachRequired", "podInfoOnMount", "storageCapacity"]
+        .iter()
+        .filter(|key| !spec.has(key))
+        .map(|key| FieldError::required(format!("{path}.{key}"), ""))
+        .collect();
+    errors.extend(maybe_one_of(spec, "fsGroupPolicy", path, &POLICIES));
+    let mut seen = Seen::default();
+    for (i, request) in spec.list("tokenRequests").iter().enumerate() {
+        let (at, audience) = (format!("{path}.tokenRequests[{i}]"), request.text("audience"));
+        if seen.again(audience) {
+            errors.push(FieldError::duplicate(format!("{at}.audience"), audience));
+        }
+        if let Some(seconds) = request.int("expirationSeconds") {
+            let field = format!("{at}.expirationSeconds");
+            if seconds < 600 {
+                let detail = "may not specify a duration less than 10 minutes";
+                errors.push(FieldError::invalid(field, seconds, detail));
+            } else if seconds > 1 << 32 {
+                let detail = "may not specify a duration larger than 2^32 seconds";
+                errors.push(FieldError::invalid(field, seconds, detail));
+            }
+        }
+    }
+    for mode in spec.list("volumeLifecycleModes") {
+        if !MODES.iter().any(|known| mode == known) {
+            let at = format!("{path}.volumeLifecycleModes");
+            errors.push(FieldError::not_supported(at, mode.clone(), &MODES));
+        }
+    }
+    errors
+}
+
+pub fn driver_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = driver(new);
+    for (path, shown) in [
+        ("spec.attachRequired", "spec.attachedRequired"),
+        ("spec.volumeLifecycleModes", "spec.volumeLifecycleModes"),
+    ] {
+        if new.at(path) != old.at(path) {
+            errors.push(FieldError::invalid(shown, new.at(path).clone(), IMMUTABLE));
+        }
+    }
+    errors
+}
+
+pub fn node(object: &Value) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, driver) in object.list("spec.drivers").iter().enumerate() {
+        let (path, name) = (format!("spec.drivers[{i}]"), driver.text("name"));
+        errors.extend(driver_name(name, &format!("{path}.name")));
+        let id = driver.text("nodeID");
+        if id.is_empty() {
+            errors.push(FieldError::required(format!("{path}.nodeID"), ""));
+        } else if id.len() > NODE_ID {
+            let detail = format!("must be {NODE_ID} characters or less");
+            errors.push(FieldError::invalid(format!("{path}.nodeID"), id, detail));
+        }
+        let allocatable = format!("{path}.allocatable");
+        errors.extend(not_negative(driver.at("allocatable"), "count", &allocatable));
+        if seen.again(name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), name));
+        }
+        let mut keys = Seen::default();
+        for key in driver.list("topologyKeys").iter().filter_map(Value::as_str) {
+            if keys.again(key) {
+                errors.push(FieldError::duplicate(path.as_str(), key));
+            }
+            errors.extend(complain(&path, key, names::qualified(key)));
+        }
+    }
+    errors
+}
+
+pub fn node_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = node(new);
+    let without_count = |driver: &Value| {
+        let mut driver = driver.clone();
+        if let Some(map) = driver.as_object_mut() {
+            map.remove("allocatable");
+        }
+        driver
+    };
+    for before in old.list("spec.drivers") {
+        let now = new
+            .list("spec.drivers")
+            .iter()
+            .find(|d| d.text("name") == before.text("name"));
+        if let Some(now) = now.filter(|now| without_count(now) != without_count(before)) {
+            errors.push(FieldError::invalid("spec.drivers", now.clone(), IMMUTABLE));
+        }
+    }
+    errors
+}
+
+pub fn capacity(object: &Value) -> FieldErrors {
+    let (path, class) = ("storageClassName", object.text("storageClassName"));
+    let mut errors = match class {
+        "" => vec![FieldError::required(path, "")],
+        _ => complain(path, class, names::subdomain(class)),
+    };
+    if object.has("nodeTopology") {
+        errors.extend(labels::validate_selector(
+            object.at("nodeTopology"),
+            "nodeTopology",
+        ));
+    }
+    for key in ["capacity", "maximumVolumeSize"] {
+        let amount = object.at(key).as_str().and_then(|q| Quantity::parse(q).ok());
+        if let Some(amount) = amount.filter(Quantity::is_negative) {
+            errors.push(FieldError::invalid(key, amount.to_string(), NOT_NEGATIVE));
+        }
+    }
+    errors
+}
+
+pub fn capacity_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = capacity(new);
+    errors.extend(immutable(new, old, "nodeTopology"));
+    errors.extend(immutable(new, old, "storageClassName"));
+    errors
+}
+
+pub fn attachment(object: &Value) -> FieldErrors {
+    let spec = object.at("spec");
+    let mut errors = driver_name(spec.text("attacher"), "spec.attacher");
+    let (path, volume) = ("spec.source", "spec.source.persistentVolumeName");
+    let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (
+        object.has("spec.source.inlineVolumeSpec"),
+        object.at(volume).as_str(),
+    ) {
+        (false, None) => errors.push(FieldError::required(path, detail)),
+        (true, Some(_)) => errors.push(FieldError::forbidden(path, detail)),
+        (false, Some("")) => errors.push(FieldError::required(
+            volume,
+            "must specify non empty persistentVolumeName",
+        )),
+        (false, Some(name)) => errors.extend(complain(volume, name, names::subdomain(name))),
+        (true, None) => errors.extend(present(
+            object.at("spec.source.inlineVolumeSpec.csi"),
+            "driver",
+            "spec.source.inlineVolumeSpec.csi",
+        )),
+    }
+    let node = spec.text("nodeName");
+    errors.extend(complain("spec.nodeName", node, names::subdomain(node)));
+    errors
+}
+
+pub fn attachment_update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    if subresource == Some("status") {
+        return Vec::new();
+    }
+    let mut errors = attachment(new);
+    errors.extend(immutable(new, old, "spec"));
+    errors
+}

@@ -1,0 +1,266 @@
+//! Webhook configurations.
+use serde_json::Value;
+
+use super::{Seen, complain, maybe_one_of};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::view::View;
+use crate::kinds::{labels, names};
+
+const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
+const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
+const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
+const URL_FORM: &str = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+
+pub fn validating(object: &Value) -> FieldErrors {
+    configuration(object)
+}
+
+pub fn mutating(object: &Value) -> FieldErrors {
+    let mut errors = configuration(object);
+    for (i, webhook) in object.list("webhooks").iter().enumerate() {
+        errors.extend(maybe_one_of(
+            webhook,
+            "reinvocationPolicy",
+            &format!("webhooks[{i}]"),
+            &["IfNeeded", "Never"],
+        ));
+    }
+    errors
+}
+
+pub fn validating_update(_: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
+    validating(new)
+}
+
+pub fn mutating_update(_: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
+    mutating(new)
+}
+
+fn configuration(object: &Value) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, webhook) in object.list("webhooks").iter().enumerate() {
+        let path = format!("webhooks[{i}]");
+        errors.extend(webhook_errors(webhook, &path));
+        errors.extend(review_versions(
+            webhook.list("admissionReviewVersions"),
+            &format!("{path}.admissionReviewVersions"),
+        ));
+        let name = webhook.text("name");
+        if !name.is_empty() && seen.again(name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), name));
+        }
+    }
+    errors
+}
+
+fn webhook_errors(webhook: &Value, path: &str) -> FieldErrors {
+    let mut errors = full_name(webhook.text("name"), &format!("{path}.name"));
+    for (i, rule) in webhook.list("rules").iter().enumerate() {
+        errors.extend(rule_errors(rule, &format!("{path}.rules[{i}]")));
+    }
+    errors.extend(maybe_one_of(webhook, "failurePolicy", path, &["Fail", "Ignore"]));
+    errors.extend(maybe_one_of(
+        webhook,
+        "matchPolicy",
+        path,
+        &["Equivalent", "Exact"],
+    ));
+    match webhook.at("sideEffects").as_str() {
+        None => errors.push(FieldError::required(
+            format!("{path}.sideEffects"),
+            "must specify one of None, NoneOnDryRun",
+        )),
+        Some(_) => errors.extend(maybe_one_of(webhook, "sideEffects", path, &SIDE_EFFECTS)),
+    }
+    if let Some(seconds) = webhook.int("timeoutSeconds").filter(|n| !(1..=30).contains(n)) {
+        let detail = "the timeout value must be between 1 and 30 seconds";
+        errors.push(FieldError::invalid(
+            format!("{path}.timeoutSeconds"),
+            seconds,
+            detail,
+        ));
+    }
+    for key in ["namespaceSelector", "objectSelector"] {
+        if webhook.has(key) {
+            errors.extend(labels::validate_selector(
+                webhook.at(key),
+                &format!("{path}.{key}"),
+            ));
+        }
+    }
+    errors.extend(client_config(
+        webhook.at("clientConfig"),
+        &format!("{path}.clientConfig"),
+    ));
+    if !webhook.list("matchConditions").is_empty() {
+        let detail = "match conditions are not supported by this server";
+        errors.push(FieldError::forbidden(format!("{path}.matchConditions"), detail));
+    }
+    errors
+}
+
+/// A domain name of at least three labels.
+fn full_name(name: &str, path: &str) -> FieldErrors {
+    if name.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let mut errors = complain(path, name, names::subdomain(name));
+    if errors.is_empty() && name.split('.').count() < 3 {
+        let detail = "should be a domain with at least three segments separated by dots";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+    errors
+}
+
+fn review_versions(versions: &[Value], path: &str) -> FieldErrors {
+    if versions.is_empty() {
+        return vec![FieldError::required(path, "must specify one of v1, v1beta1")];
+    }
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, version) in versions.iter().filter_map(Value::as_str).enumerate() {
+        let at = format!("{path}[{i}]");
+        match seen.again(version) {
+            true => errors.push(FieldError::invalid(at, version, "duplicate version")),
+            false => errors.extend(complain(&at, version, names::label_1035(version))),
+        }
+    }
+    if !versions.iter().any(|v| REVIEWS.iter().any(|known| v == known)) {
+        let detail = "must include at least one of v1, v1beta1";
+        errors.push(FieldError::invalid(path, versions.to_vec(), detail));
+    }
+    errors
+}
+
+fn rule_errors(rule: &Value, path: &str) -> FieldErrors {
+    let operations = rule.list("operations");
+    let at = format!("{path}.operations");
+    let mut errors = Vec::new();
+    if operations.is_empty() {
+        errors.push(FieldError::required(at.as_str(), ""));
+    }
+    if operations.len() > 1 && operations.iter().any(|o| o == "*") {
+        let detail = "if '*' is present, must not specify other operations";
+        errors.push(FieldError::invalid(at.as_str(), operations.to_vec(), detail));
+    }
+    for (i, operation) in operations.iter().enumerate() {
+        if !OPERATIONS.iter().any(|known| operation == known) {
+            let at = format!("{at}[{i}]");
+            errors.push(FieldError::not_supported(at, operation.clone(), &OPERATIONS));
+        }
+    }
+    for (key, what) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
+        errors.extend(list_errors(rule.list(key), key, what, path));
+    }
+    errors.extend(resource_list(
+        rule.list("resources"),
+        &format!("{path}.resources"),
+    ));
+    errors.extend(maybe_one_of(rule, "scope", path, &SCOPES));
+    errors
+}
+
+fn list_errors(list: &[Value], key: &str, what: &str, path: &str) -> FieldErrors {
+    let at = format!("{path}.{key}");
+    let mut errors = Vec::new();
+    if list.is_empty() {
+        errors.push(FieldError::required(at.as_str(), ""));
+    }
+    if list.len() > 1 && list.iter().any(|v| v == "*") {
+        let detail = format!("if '*' is present, must not specify other {what}");
+        errors.push(FieldError::invalid(at.as_str(), list.to_vec(), detail));
+    }
+    if key == "apiVersions" {
+        let empty = list.iter().enumerate().filter(|(_, v)| *v == "");
+        errors.extend(empty.map(|(i, _)| FieldError::required(format!("{at}[{i}]"), "")));
+    }
+    errors
+}
+
+fn resource_list(resources: &[Value], path: &str) -> FieldErrors {
+    let texts: Vec<&str> = resources.iter().filter_map(Value::as_str).collect();
+    if texts.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let mut errors = Vec::new();
+    for (i, resource) in texts.iter().enumerate() {
+        let at = format!("{path}[{i}]");
+        if resource.is_empty() {
+            errors.push(FieldError::required(at, ""));
+            continue;
+        }
+        let (main, sub) = resource.split_once('/').unwrap_or((resource, ""));
+        let covered = |pattern: String| texts.contains(&pattern.as_str()) && pattern != **resource;
+        let by = [format!("{main}/*"), format!("*/{sub}")].into_iter();
+        for pattern in by.filter(|p| !sub.is_empty() && covered(p.clone())) {
+            let detail = format!("if '{pattern}' is present, must not specify {resource}");
+            errors.push(FieldError::invalid(at.as_str(), *resource, detail));
+        }
+    }
+    if texts.contains(&"*/*") && texts.len() > 1 {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(FieldError::invalid(path, resources.to_vec(), detail));
+    }
+    if texts.contains(&"*") && texts.iter().any(|t| *t != "*" && !t.contains('/')) {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        errors.push(FieldError::invalid(path, resources.to_vec(), detail));
+    }
+    errors
+}
+
+fn client_config(config: &Value, path: &str) -> FieldErrors {
+    match (config.at("url").as_str(), config.has("service")) {
+        (Some(url), false) => url_errors(url, &format!("{path}.url")),
+        (None, true) => service(config.at("service"), &format!("{path}.service")),
+        _ => vec![FieldError::required(
+            path,
+            "exactly one of url or service is required",
+        )],
+    }
+}
+
+fn url_errors(url: &str, path: &str) -> FieldErrors {
+    let Ok(parsed) = url.parse::<http::Uri>() else {
+        let detail = "url must be a valid URL; desired format: https://host[/path]";
+        return vec![FieldError::invalid(path, url, detail)];
+    };
+    let mut errors = Vec::new();
+    if parsed.scheme_str() != Some("https") {
+        errors.push(FieldError::invalid(path, url, URL_FORM));
+    }
+    if parsed.host().is_none_or(str::is_empty) {
+        let detail = "host must be specified; desired format: https://host[/path]";
+        errors.push(FieldError::invalid(path, url, detail));
+    }
+    if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
+        let detail = "user information is not permitted in the URL; desired format: https://host[/path]";
+        errors.push(FieldError::invalid(path, url, detail));
+    }
+    if parsed.query().is_some() {
+        let detail = "query parameters are not permitted in the URL; desired format: https://host[/path]";
+        errors.push(FieldError::invalid(path, url, detail));
+    }
+    errors
+}
+
+fn service(service: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (key, what) in [
+        ("name", "service name is required"),
+        ("namespace", "service namespace is required"),
+    ] {
+        if service.text(key).is_empty() {
+            errors.push(FieldError::required(format!("{path}.{key}"), what));
+        }
+    }
+    if let Some(port) = service.int("port").filter(|p| !(1..=65_535).contains(p)) {
+        let detail = "port is not valid: must be between 1 and 65535, inclusive";
+        errors.push(FieldError::invalid(format!("{path}.port"), port, detail));
+    }
+    let text = service.text("path");
+    if !text.is_empty() && !text.starts_with('/') {
+        let detail = "must start with a '/'";
+        errors.push(FieldError::invalid(format!("{path}.path"), text, detail));
+    }
+    errors
+}
