@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use amphipod_control::admission::PodSecurityLevel;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
@@ -76,6 +77,9 @@ pub struct ClusterArgs {
     /// What the audit log in DIR/control/audit shows: a file of kind Policy, audit.k8s.io/v1 [default: all at Metadata]
     #[arg(long, value_name = "FILE")]
     pub audit_policy_file: Option<PathBuf>,
+    /// Pod Security of namespaces without labels: privileged, baseline or restricted [default: privileged]
+    #[arg(long, value_name = "LEVEL")]
+    pub pod_security_default: Option<PodSecurityLevel>,
 }
 
 #[derive(Args)]

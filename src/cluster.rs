@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use amphipod_control::admission::PodSecurityLevel;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
@@ -35,6 +36,9 @@ pub struct Cluster {
     pub registry: SocketAddr,
     pub pod_cidr: IpNet,
     pub service_cidr: IpNet,
+    /// The Pod Security level of namespaces whose labels say none.
+    #[serde(default)]
+    pub pod_security: PodSecurityLevel,
 }
 
 impl Cluster {
@@ -246,6 +250,10 @@ fn settle(before: Option<&Cluster>, args: &ClusterArgs, node_name: Option<&str>)
             was(|cluster| cluster.service_cidr),
             DEFAULT_SERVICE_CIDR,
         )?,
+        pod_security: args
+            .pod_security_default
+            .or(before.map(|cluster| cluster.pod_security))
+            .unwrap_or_default(),
     };
     check_fixed(before, &cluster)?;
     Ok(cluster)
@@ -322,6 +330,7 @@ mod tests {
             pod_cidr: None,
             service_cidr: None,
             audit_policy_file: None,
+            pod_security_default: None,
         }
     }
 
@@ -333,6 +342,7 @@ mod tests {
             .settle(
                 &ClusterArgs {
                     listen: "127.0.0.1:7443".parse().ok(),
+                    pod_security_default: Some(PodSecurityLevel::Baseline),
                     ..args()
                 },
                 Some("n"),
@@ -341,6 +351,7 @@ mod tests {
         data.record(&first).unwrap();
         let second = data.settle(&args(), None).unwrap();
         assert_eq!(first, second);
+        assert_eq!(first.pod_security, PodSecurityLevel::Baseline);
         assert_eq!(second.local_server(), "https://127.0.0.1:7443");
     }
 

@@ -73,6 +73,7 @@ pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs
         node_ports: NODE_PORTS,
         audit_policy: args.audit_policy_file.clone(),
         extra_sans: Vec::new(),
+        pod_security: cluster.pod_security,
     };
     let control = ControlPlane::start(options)
         .await
@@ -136,6 +137,7 @@ fn joining(args: &NodeArgs) -> ClusterArgs {
         pod_cidr: args.pod_cidr,
         service_cidr: Some(args.service_cidr),
         audit_policy_file: None,
+        pod_security_default: None,
     }
 }
 

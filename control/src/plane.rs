@@ -2,7 +2,7 @@
 //!
 //! Start: store → certificates → listener → watch cache → API → system objects → scheduler, controllers, registry.
 //! Stop is the reverse. Nothing is bound before all options have been read.
-use crate::admission::{Admission, ServiceAddresses};
+use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError};
 use crate::api::{
     self, Api, Cache, CachedObjects, Definitions, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
@@ -43,6 +43,8 @@ pub struct ControlOptions {
     pub audit_policy: Option<PathBuf>,
     /// Further names and addresses that clients reach the API server by.
     pub extra_sans: Vec<String>,
+    /// The Pod Security level of namespaces that say none.
+    pub pod_security: PodSecurityLevel,
 }
 
 /// Where the embedded registry listens and keeps its content.
@@ -154,6 +156,7 @@ impl ControlPlane {
             audit,
             reachable(local_addr),
             addresses,
+            options.pod_security,
         )
         .await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
@@ -291,6 +294,7 @@ async fn build(
     audit: Audit,
     server: SocketAddr,
     addresses: ServiceAddresses,
+    pod_security: PodSecurityLevel,
 ) -> Result<Arc<Api>, StartError> {
     let builtin = Registry::builtin();
     let kinds = Arc::new(Live::new(builtin.clone()));
@@ -304,7 +308,7 @@ async fn build(
     definitions.sync().await?;
     let authorizer = Authorizer::new(objects.clone());
     let bearers = TokenAuthenticator::new(issuer, objects.clone());
-    let admission = Admission::new(objects.clone(), addresses);
+    let admission = Admission::new(objects.clone(), addresses, pod_security);
     let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
     Ok(Arc::new(Api {
         store,

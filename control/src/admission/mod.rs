@@ -1,5 +1,5 @@
-//! What the cluster itself demands of an object before it is stored: a living namespace, a service account, addresses
-//! of a Service.
+//! What the cluster itself demands of an object before it is stored: upstream's admission plugins, and the addresses of
+//! Services.
 //!
 //! Two phases around validation, as upstream's: [`Admission::mutate`] completes what the client sent, before
 //! [`crate::kinds::Kind::prepare_create`]; [`Admission::validate`] judges the result and changes nothing. Between them
@@ -8,11 +8,18 @@ mod api_access;
 mod claims;
 #[cfg(test)]
 mod fixtures;
+mod limits;
 mod namespace;
+mod pod_security;
 mod pods;
+mod priority;
+mod quota;
+mod runtime_class;
 mod services;
+pub mod storage;
 
 pub use claims::Claims;
+pub use pod_security::{Level as PodSecurityLevel, UnknownLevel};
 pub use services::ServiceAddresses;
 
 use crate::auth::Identity;
@@ -93,11 +100,23 @@ pub trait Objects: Send + Sync {
 pub struct Admission {
     objects: Arc<dyn Objects>,
     services: ServiceAddresses,
+    /// The level of namespaces without labels.
+    pod_security: PodSecurityLevel,
+    turns: quota::Turns,
 }
 
 impl Admission {
-    pub fn new(objects: Arc<dyn Objects>, services: ServiceAddresses) -> Self {
-        Admission { objects, services }
+    pub fn new(
+        objects: Arc<dyn Objects>,
+        services: ServiceAddresses,
+        pod_security: PodSecurityLevel,
+    ) -> Self {
+        Admission {
+            objects,
+            services,
+            pod_security,
+            turns: quota::Turns::default(),
+        }
     }
 
     /// Completes `object`, or refuses it early.
@@ -107,9 +126,23 @@ impl Admission {
         object: &mut Value,
         _notes: &mut Notes,
     ) -> Result<(), Denial> {
-        namespace::check(self.objects.as_ref(), review)?;
+        let objects = self.objects.as_ref();
+        namespace::check(objects, review)?;
         match review.resource() {
-            ("", "pods", None) => pods::admit(self.objects.as_ref(), review, object),
+            ("", "pods", None) => {
+                limits::default(objects, review, object);
+                pods::admit(objects, review, object)?;
+                priority::pod(objects, review, object)?;
+                runtime_class::pod(objects, review, object)
+            }
+            ("", "persistentvolumeclaims", None) => {
+                storage::claim(objects, review, object);
+                Ok(())
+            }
+            ("", "persistentvolumes", None) => {
+                storage::volume(review, object);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -131,13 +164,19 @@ impl Admission {
     /// transaction is over.
     pub async fn validate(
         &self,
-        _store: &dyn Store,
-        _review: &Review<'_>,
-        _object: &Value,
-        _claims: &mut Claims,
-        _notes: &mut Notes,
+        store: &dyn Store,
+        review: &Review<'_>,
+        object: &Value,
+        claims: &mut Claims,
+        notes: &mut Notes,
     ) -> Result<(), Denial> {
-        Ok(())
+        let objects = self.objects.as_ref();
+        limits::check(objects, review, object)?;
+        if review.resource() == ("scheduling.k8s.io", "priorityclasses", None) {
+            priority::class(objects, review, object)?;
+        }
+        pod_security::check(objects, self.pod_security, review, object, notes)?;
+        quota::charge(&self.turns, objects, store, review, object, claims).await
     }
 
     /// Judges a deletion.

@@ -38,6 +38,7 @@ mod write;
 pub use cache::Cache;
 pub use custom::Definitions;
 pub use metrics::Metrics;
+pub(crate) use object::encode;
 pub use openapi::OpenApi;
 pub use token::Tokens;
 pub use version::GIT_VERSION;

@@ -26,6 +26,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod regexes;
 mod registry;
+pub mod resources;
 mod rows;
 mod rules;
 pub mod scale;
@@ -34,8 +35,9 @@ mod selectable;
 mod strategic;
 mod table;
 pub mod time;
+pub mod usage;
 mod validate;
-mod view;
+pub mod view;
 mod wire;
 
 pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join, quote};

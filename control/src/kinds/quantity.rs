@@ -79,6 +79,22 @@ impl Quantity {
         }
     }
 
+    /// The difference, in the style of the first.
+    pub fn minus(self, other: Quantity) -> Quantity {
+        Quantity {
+            nanos: self.nanos.saturating_sub(other.nanos),
+            ..self
+        }
+    }
+
+    /// A number of things.
+    pub fn whole(count: i64) -> Quantity {
+        Quantity {
+            nanos: i128::from(count) * NANOS,
+            format: Format::Decimal,
+        }
+    }
+
     /// The next whole thousandth.
     pub fn round_up_to_milli(self) -> Quantity {
         Quantity {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 static EMPTY: Value = Value::Null;
 
 /// Typed looks into a JSON value.
-pub(super) trait View {
+pub(crate) trait View {
     /// The member at a dotted path, or null.
     fn at(&self, path: &str) -> &Value;
     fn text(&self, path: &str) -> &str;
@@ -48,7 +48,7 @@ impl View for Value {
 }
 
 /// The object at a dotted path, made where it is missing. `None` when something else stands in the way.
-pub(super) fn object_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
+pub(crate) fn object_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
     let mut map = as_object(value)?;
     for key in path.split('.').filter(|k| !k.is_empty()) {
         map = as_object(map.entry(key).or_insert(Value::Null))?;
@@ -64,7 +64,7 @@ fn as_object(value: &mut Value) -> Option<&mut Map<String, Value>> {
 }
 
 /// The object at a dotted path when it is there.
-pub(super) fn existing_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
+pub(crate) fn existing_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
     let mut at = value;
     for key in path.split('.').filter(|k| !k.is_empty()) {
         at = at.get_mut(key)?;
@@ -73,7 +73,7 @@ pub(super) fn existing_mut<'a>(value: &'a mut Value, path: &str) -> Option<&'a m
 }
 
 /// The list at a key of a map, for changing its elements.
-pub(super) fn items_mut<'a>(
+pub(crate) fn items_mut<'a>(
     map: &'a mut Map<String, Value>,
     key: &str,
 ) -> impl Iterator<Item = &'a mut Map<String, Value>> {
@@ -85,14 +85,14 @@ pub(super) fn items_mut<'a>(
 }
 
 /// Sets a member that is missing or null.
-pub(super) fn set_missing(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+pub(crate) fn set_missing(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     if map.get(key).is_none_or(Value::is_null) {
         map.insert(key.to_owned(), value.into());
     }
 }
 
 /// Sets a member that is missing, null or its zero value.
-pub(super) fn set_zero(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+pub(crate) fn set_zero(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     let zero = match map.get(key) {
         None | Some(Value::Null) => true,
         Some(Value::String(s)) => s.is_empty(),
@@ -105,7 +105,7 @@ pub(super) fn set_zero(map: &mut Map<String, Value>, key: &str, value: impl Into
 }
 
 /// Copies a member from `old`, removing it when `old` has none.
-pub(super) fn copy_member(new: &mut Value, old: &Value, key: &str) {
+pub(crate) fn copy_member(new: &mut Value, old: &Value, key: &str) {
     let Some(map) = new.as_object_mut() else { return };
     match old.get(key) {
         Some(value) if !value.is_null() => map.insert(key.to_owned(), value.clone()),

@@ -79,6 +79,7 @@ async fn start_in(dir: &Path) -> ControlPlane {
         registry: None,
         audit_policy: None,
         extra_sans: vec![],
+        pod_security: Default::default(),
     };
     ControlPlane::start(options).await.unwrap()
 }

@@ -1,0 +1,91 @@
+//! RuntimeClass: what a runtime itself takes, and the nodes it is on. KEP-688.
+use super::{Action, Denial, Objects, ResourceName, Review};
+use crate::kinds::view::View;
+use serde_json::{Value, json};
+
+const CLASSES: ResourceName<'_> = ("node.k8s.io", "v1", "runtimeclasses");
+const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+
+pub(super) fn pod(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -> Result<(), Denial> {
+    if !matches!(review.action, Action::Create) {
+        return Ok(());
+    }
+    let class = match pod.text("spec.runtimeClassName") {
+        "" => Value::Null,
+        name => objects
+            .get(CLASSES, None, name)
+            .ok_or_else(|| Denial::Forbidden(format!("pod rejected: RuntimeClass \"{name}\" not found")))?,
+    };
+    overhead(&class, pod)?;
+    scheduling(&class, pod)
+}
+
+fn overhead(class: &Value, pod: &mut Value) -> Result<(), Denial> {
+    let (wanted, said) = (class.at("overhead.podFixed").clone(), pod.at("spec.overhead"));
+    let unset = said.as_object().is_none_or(serde_json::Map::is_empty);
+    match (wanted.is_object(), unset) {
+        (true, false) if *said != wanted => Err(Denial::Forbidden(MISMATCH.into())),
+        (true, _) => {
+            pod["spec"]["overhead"] = wanted;
+            Ok(())
+        }
+        (false, false) => Err(Denial::Forbidden(
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into(),
+        )),
+        (false, true) => Ok(()),
+    }
+}
+
+fn scheduling(class: &Value, pod: &mut Value) -> Result<(), Denial> {
+    for (key, wanted) in class.map("scheduling.nodeSelector").into_iter().flatten() {
+        let said = pod.at("spec.nodeSelector").get(key).and_then(Value::as_str);
+        let wanted = wanted.as_str().unwrap_or_default();
+        if let Some(said) = said.filter(|said| *said != wanted) {
+            return Err(Denial::Forbidden(format!(
+                "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {wanted}; pod.spec.nodeSelector[{key}] = {said}"
+            )));
+        }
+        pod["spec"]["nodeSelector"][key] = wanted.into();
+    }
+    let more = class.list("scheduling.tolerations");
+    if !more.is_empty() {
+        let mut all = pod.list("spec.tolerations").to_vec();
+        let new: Vec<Value> = more.iter().filter(|t| !all.contains(t)).cloned().collect();
+        all.extend(new);
+        pod["spec"]["tolerations"] = json!(all);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Fixed, review};
+    use super::*;
+
+    fn admitted(spec: Value) -> Result<Value, Denial> {
+        let class = json!({"metadata": {"name": "vm"}, "overhead": {"podFixed": {"cpu": "250m"}},
+            "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm"}]}});
+        let mut object = json!({"spec": spec});
+        pod(
+            &Fixed(vec![("runtimeclasses", class)]),
+            &review("pods", Action::Create),
+            &mut object,
+        )?;
+        Ok(object["spec"].take())
+    }
+
+    #[test]
+    fn a_class_adds_its_overhead_and_its_nodes() {
+        let spec = admitted(json!({"runtimeClassName": "vm"})).expect("admitted");
+        assert_eq!(spec["overhead"], json!({"cpu": "250m"}));
+        assert_eq!(spec["nodeSelector"], json!({"vm": "yes"}));
+        assert_eq!(spec["tolerations"], json!([{"key": "vm"}]));
+        for refused in [
+            json!({"overhead": {"cpu": "1"}}),
+            json!({"runtimeClassName": "none"}),
+            json!({"runtimeClassName": "vm", "nodeSelector": {"vm": "no"}}),
+        ] {
+            assert!(matches!(admitted(refused), Err(Denial::Forbidden(_))));
+        }
+    }
+}

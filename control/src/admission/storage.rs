@@ -1,0 +1,95 @@
+//! DefaultStorageClass, and the finalizers that keep volumes and claims while they are in use.
+use super::{Action, Objects, ResourceName, Review};
+use crate::kinds::view::View;
+use serde_json::{Value, json};
+
+const CLASSES: ResourceName<'_> = ("storage.k8s.io", "v1", "storageclasses");
+const MARKS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// Held until no Pod uses the claim.
+pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+/// Held until no claim is bound to the volume.
+pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+
+pub(super) fn claim(objects: &dyn Objects, review: &Review<'_>, claim: &mut Value) {
+    let old_class = claim.at("metadata.annotations").get(OLD_CLASS).is_some();
+    if !claim.has("spec.storageClassName")
+        && !old_class
+        && let Some(class) = default_class(objects)
+    {
+        claim["spec"]["storageClassName"] = class.into();
+    }
+    protect(review, claim, CLAIM_PROTECTION);
+}
+
+pub(super) fn volume(review: &Review<'_>, volume: &mut Value) {
+    protect(review, volume, VOLUME_PROTECTION);
+}
+
+fn protect(review: &Review<'_>, object: &mut Value, finalizer: &str) {
+    if !matches!(review.action, Action::Create) {
+        return;
+    }
+    let mut finalizers = object.list("metadata.finalizers").to_vec();
+    if !finalizers.iter().any(|f| f == finalizer) {
+        finalizers.push(finalizer.into());
+        object["metadata"]["finalizers"] = json!(finalizers);
+    }
+}
+
+/// The default class: of several the newest, then the first by name.
+fn default_class(objects: &dyn Objects) -> Option<String> {
+    let is_default = |class: &Value| {
+        let annotations = class.at("metadata.annotations");
+        MARKS
+            .iter()
+            .any(|mark| annotations.get(mark).is_some_and(|v| v == "true"))
+    };
+    let mut classes = objects.list(CLASSES, None);
+    classes.retain(is_default);
+    classes.sort_by(|a, b| {
+        let (made, name) = ("metadata.creationTimestamp", "metadata.name");
+        b.text(made)
+            .cmp(a.text(made))
+            .then(a.text(name).cmp(b.text(name)))
+    });
+    classes
+        .first()
+        .map(|class| class.text("metadata.name").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Fixed, review};
+    use super::*;
+
+    #[test]
+    fn the_newest_default_class_is_taken() {
+        let class = |name: &str, made: &str| {
+            let meta = json!({"name": name, "creationTimestamp": made, "annotations": {MARKS[0]: "true"}});
+            ("storageclasses", json!({"metadata": meta}))
+        };
+        let objects = Fixed(vec![
+            class("a", "2026-01-01T00:00:00Z"),
+            class("b", "2026-01-02T00:00:00Z"),
+        ]);
+        let mut object = json!({"metadata": {}, "spec": {}});
+        claim(
+            &objects,
+            &review("persistentvolumeclaims", Action::Create),
+            &mut object,
+        );
+        assert_eq!(object["spec"]["storageClassName"], "b");
+        assert_eq!(object["metadata"]["finalizers"], json!([CLAIM_PROTECTION]));
+        let mut none = json!({"metadata": {}, "spec": {"storageClassName": ""}});
+        claim(
+            &objects,
+            &review("persistentvolumeclaims", Action::Create),
+            &mut none,
+        );
+        assert_eq!(none["spec"]["storageClassName"], "");
+    }
+}
