@@ -1,6 +1,8 @@
-//! What every cluster has from the first moment: its namespaces, default roles and bindings, and the `kubernetes` Service that leads to this API.
+//! What every cluster has from the first moment: its namespaces, default roles and bindings, priority classes, flow
+//! control, and the `kubernetes` Service that leads to this API.
 //!
 //! An ordinary API client; run at each start, since addresses may have changed.
+mod cluster;
 mod policy;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
@@ -36,6 +38,9 @@ pub async fn run(client: &Client, address: SocketAddr, cluster_ip: IpAddr) -> Re
     policy::reconcile(client)
         .await
         .map_err(failed("the default roles and bindings"))?;
+    cluster::ensure(client)
+        .await
+        .map_err(failed("the priority classes and flow schemas"))?;
     let (service, endpoints, slice) = (service(cluster_ip), endpoints(address), slice(address));
     let in_default = |what| failed(what);
     ensure::<Service>(&Api::default_namespaced(client.clone()), SERVICE, service, None)

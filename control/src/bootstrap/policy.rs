@@ -66,7 +66,13 @@ fn path_of(plural: &str, object: &Value, named: bool) -> String {
     path
 }
 
-async fn call(client: &Client, method: Method, path: &str, body: &Value) -> Result<Value, kube::Error> {
+/// One request to the API.
+pub(super) async fn call(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, kube::Error> {
     let content = match method {
         Method::PATCH => "application/merge-patch+json",
         _ => "application/json",

@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+    Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -65,6 +68,9 @@ pub struct Watches {
     /// Only those of nodes.
     pub leases: Arc<Informer<Lease>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
+    pub quotas: Arc<Informer<ResourceQuota>>,
+    pub claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub volumes: Arc<Informer<PersistentVolume>>,
 }
 
 impl Watches {
@@ -83,6 +89,9 @@ impl Watches {
             nodes: Informer::new(&[]),
             leases: Informer::new(&[]),
             cluster_roles: Informer::new(&[]),
+            quotas: Informer::new(&[]),
+            claims: Informer::new(&[]),
+            volumes: Informer::new(&[]),
         }
     }
 
@@ -105,7 +114,10 @@ impl Watches {
             service_accounts,
             definitions,
             nodes,
-            cluster_roles
+            cluster_roles,
+            quotas,
+            claims,
+            volumes
         );
         let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
         tasks.spawn(
@@ -136,6 +148,9 @@ impl Watches {
             self.nodes.synced(),
             self.leases.synced(),
             self.cluster_roles.synced(),
+            self.quotas.synced(),
+            self.claims.synced(),
+            self.volumes.synced(),
         );
     }
 }

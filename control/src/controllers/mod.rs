@@ -14,6 +14,8 @@ mod garbage;
 mod namespace;
 mod node;
 mod pod_template;
+mod protection;
+mod quota;
 mod replicaset;
 mod root_ca;
 mod service_account;
@@ -62,9 +64,11 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         garbage::start(&context),
         event_ttl::start(&context),
         cluster_role::start(&context),
+        quota::start(&context),
         definitions::start(&context),
     ];
     controllers.extend(node::start(&context));
+    controllers.extend(protection::start(&context));
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
     let synced = shutdown.run_until_cancelled(context.watches.synced()).await;

@@ -1,0 +1,156 @@
+//! Lets go of PersistentVolumes and claims that are deleted and no longer in use: admission gave each a finalizer that
+//! holds it until then (upstream's pv- and pvc-protection controllers).
+//!
+//! Guarantees: a claim stays while a Pod on a node names it; a volume stays while it is bound.
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+use serde_json::json;
+
+use super::context::Context;
+use crate::admission::storage::{CLAIM_PROTECTION, VOLUME_PROTECTION};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, pods, work};
+
+/// Objects looked at at once.
+const WORKERS: usize = 2;
+
+/// Registers for changes and returns the futures that do the work.
+pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 2] {
+    [claims(context), volumes(context)]
+}
+
+fn claims(context: &Context) -> BoxFuture<'static, ()> {
+    let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new());
+    let changed = queue.clone();
+    context
+        .watches
+        .claims
+        .on_change(move |change| changed.add(ObjectKey::of(change.object().as_ref())));
+    let freed = queue.clone();
+    context.watches.pods.on_change(move |change| {
+        let pod = change.object();
+        let namespace = pod.namespace().unwrap_or_default();
+        freed.extend(claimed(pod).map(|name| ObjectKey::new(namespace.as_str(), name)));
+    });
+    let context = context.clone();
+    Box::pin(async move {
+        let context = &context;
+        work(
+            "claim-protection",
+            queue,
+            WORKERS,
+            context.shutdown.clone(),
+            |key| release_claim(context, key),
+        )
+        .await;
+    })
+}
+
+fn volumes(context: &Context) -> BoxFuture<'static, ()> {
+    let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new());
+    let changed = queue.clone();
+    context
+        .watches
+        .volumes
+        .on_change(move |change| changed.add(ObjectKey::of(change.object().as_ref())));
+    let context = context.clone();
+    Box::pin(async move {
+        let context = &context;
+        work(
+            "volume-protection",
+            queue,
+            WORKERS,
+            context.shutdown.clone(),
+            |key| release_volume(context, key),
+        )
+        .await;
+    })
+}
+
+/// Names of the claims that a Pod uses, those that are made for it included.
+fn claimed(pod: &Pod) -> impl Iterator<Item = String> {
+    let name = pod.name_any();
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+    volumes.unwrap_or_default().iter().filter_map(move |volume| {
+        match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(claim), _) => Some(claim.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
+            (None, None) => None,
+        }
+    })
+}
+
+async fn release_claim(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
+    let Some(claim) = context.watches.claims.get(&key) else {
+        return Ok(Outcome::Done);
+    };
+    let mut users = context.watches.pods.in_namespace(&key.namespace).into_iter();
+    let used = users.any(|pod| pods::node_name(&pod).is_some() && claimed(&pod).any(|name| name == key.name));
+    let Some(finalizers) = left(&claim.metadata, CLAIM_PROTECTION).filter(|_| !used) else {
+        return Ok(Outcome::Done);
+    };
+    let api: Objects<PersistentVolumeClaim> = Objects::in_namespace(&context.client, &key.namespace);
+    let body = patch::guarded(&claim.metadata, json!({"metadata": {"finalizers": finalizers}}));
+    let written = api.merge(&key.name, body).await;
+    gone_is_done(written.map(drop).step(|| format!("let go of the claim {key}")))
+}
+
+async fn release_volume(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
+    let Some(volume) = context.watches.volumes.get(&key) else {
+        return Ok(Outcome::Done);
+    };
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    let Some(finalizers) = left(&volume.metadata, VOLUME_PROTECTION).filter(|_| phase != Some("Bound"))
+    else {
+        return Ok(Outcome::Done);
+    };
+    let api: Objects<PersistentVolume> = Objects::all(&context.client);
+    let body = patch::guarded(&volume.metadata, json!({"metadata": {"finalizers": finalizers}}));
+    let written = api.merge(&key.name, body).await;
+    gone_is_done(written.map(drop).step(|| format!("let go of the volume {key}")))
+}
+
+fn gone_is_done(result: Result<(), StepError>) -> Result<Outcome, StepError> {
+    match result {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(Outcome::Done),
+    }
+}
+
+/// The finalizers without this one, of an object that is being deleted and has it.
+fn left(meta: &ObjectMeta, finalizer: &str) -> Option<Vec<String>> {
+    meta.deletion_timestamp.as_ref()?;
+    let finalizers = meta.finalizers.as_ref()?;
+    finalizers.iter().any(|f| f == finalizer).then(|| {
+        let rest = finalizers.iter().filter(|f| *f != finalizer);
+        rest.cloned().collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_being_deleted_is_let_go() {
+        let meta = |meta: serde_json::Value| serde_json::from_value::<ObjectMeta>(meta).expect("metadata");
+        let held = meta(
+            json!({"finalizers": ["a/b", CLAIM_PROTECTION], "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+        );
+        assert_eq!(left(&held, CLAIM_PROTECTION), Some(vec!["a/b".to_owned()]));
+        assert_eq!(left(&held, VOLUME_PROTECTION), None);
+        let living = meta(json!({"finalizers": [CLAIM_PROTECTION]}));
+        assert_eq!(left(&living, CLAIM_PROTECTION), None);
+    }
+
+    #[test]
+    fn claims_of_a_pod() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "volumes": [
+            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "ephemeral": {}}, {"name": "x"}]}}))
+        .expect("a Pod");
+        assert_eq!(claimed(&pod).collect::<Vec<_>>(), ["c", "p-e"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Counts again what ResourceQuotas limit: `status.hard` follows the spec, `status.used` what is there.
+//!
+//! Flow: a quota or a Pod, Service or claim of its namespace changes → the quota is read, then what it counts is listed,
+//! then the status is written if the quota is still the one that was read. Admission writes a quota in the same
+//! transaction as the object that it charges; so a count that misses an object also misses the quota's version, and is
+//! made again. What other kinds count is looked up every few seconds: nothing here watches all kinds.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http::Request;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use crate::kinds::quantity::Quantity;
+use crate::kinds::usage::{self, Usage};
+use crate::kinds::view::View;
+use crate::kinds::{Kind, Registry, resources};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, work};
+
+/// Quotas counted at once.
+const WORKERS: usize = 2;
+/// Time between two counts of kinds that are not watched here.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Objects of one page of a list.
+const PAGE: usize = 500;
+/// Kinds whose objects count more than one each.
+const WEIGHED: [&str; 3] = ["pods", "services", "persistentvolumeclaims"];
+
+/// Registers for changes and returns the future that does the work.
+pub fn start(context: &Context) -> BoxFuture<'static, ()> {
+    let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new());
+    let watches = context.watches.clone();
+    let own = queue.clone();
+    watches
+        .quotas
+        .on_change(move |change| own.add(ObjectKey::of(change.object().as_ref())));
+    macro_rules! counted {
+        ($($cache:ident),*) => {$(
+            let (quotas, queue_of_all) = (watches.quotas.clone(), queue.clone());
+            watches.$cache.on_change(move |change| {
+                let namespace = change.object().namespace().unwrap_or_default();
+                let concerned = quotas.in_namespace(&namespace);
+                queue_of_all.extend(concerned.iter().map(|quota| ObjectKey::of(quota.as_ref())));
+            });
+        )*};
+    }
+    counted!(pods, services, claims);
+    let context = context.clone();
+    Box::pin(async move {
+        let context = &context;
+        work("quota", queue, WORKERS, context.shutdown.clone(), |key| {
+            reconcile(context, key)
+        })
+        .await;
+    })
+}
+
+async fn reconcile(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
+    let api: Objects<ResourceQuota> = Objects::in_namespace(&context.client, &key.namespace);
+    let read = api
+        .get_opt(&key.name)
+        .await
+        .step(|| format!("read the quota {key}"))?;
+    let Some(quota) = read else {
+        return Ok(Outcome::Done);
+    };
+    let value = patch::to_value(&quota);
+    let hard = resources::list(value.at("spec.hard"));
+    let used = count(context, &key, &value, &hard).await?;
+    let status = json!({"hard": shown(&hard), "used": shown(&used)});
+    let before = json!({"hard": value.at("status.hard"), "used": value.at("status.used")});
+    if let Some(change) = patch::difference(&before, &status) {
+        let body = patch::guarded(&quota.metadata, json!({"status": change}));
+        let written = api.merge_status(&key.name, body).await;
+        written.step(|| format!("write the status of the quota {key}"))?;
+    }
+    let unwatched = hard.keys().any(|name| !is_watched(name));
+    Ok(match unwatched {
+        true => Outcome::After(AGAIN),
+        false => Outcome::Done,
+    })
+}
+
+fn shown(amounts: &BTreeMap<String, Quantity>) -> Value {
+    let pairs = amounts
+        .iter()
+        .map(|(name, q)| (name.clone(), Value::from(q.to_string())));
+    Value::Object(pairs.collect())
+}
+
+/// Whether a change of what the resource counts is seen here.
+fn is_watched(resource: &str) -> bool {
+    let concerns = |plural: &str| builtin(plural).is_some_and(|kind| usage::concerns(kind, resource));
+    WEIGHED.into_iter().any(concerns)
+}
+
+fn builtin(plural: &str) -> Option<&'static Arc<Kind>> {
+    Registry::builtin().resource("", "v1", plural)
+}
+
+/// What is used of everything that the quota limits.
+async fn count(context: &Context, key: &ObjectKey, quota: &Value, hard: &Usage) -> Result<Usage, StepError> {
+    let mut used: Usage = hard
+        .keys()
+        .map(|name| (name.clone(), Quantity::whole(0)))
+        .collect();
+    for plural in WEIGHED {
+        let Some(kind) = builtin(plural) else { continue };
+        if hard.keys().any(|name| usage::concerns(kind, name)) {
+            let path = format!("/api/v1/namespaces/{}/{plural}", key.namespace);
+            weigh(context, kind, quota, &path, &mut used).await?;
+        }
+    }
+    for name in hard.keys().filter(|name| !is_watched(name)) {
+        if let Some(number) = number(context, key, name).await? {
+            used.insert(name.clone(), Quantity::whole(number));
+        }
+    }
+    Ok(used)
+}
+
+/// Adds what each object of the list counts.
+async fn weigh(
+    context: &Context,
+    kind: &Kind,
+    quota: &Value,
+    path: &str,
+    used: &mut Usage,
+) -> Result<(), StepError> {
+    let (now, mut from) = (Timestamp::now(), String::new());
+    loop {
+        let page = get(context, &format!("{path}?limit={PAGE}{from}")).await?;
+        for object in page
+            .list("items")
+            .iter()
+            .filter(|o| usage::in_scope(kind, quota, o))
+        {
+            for (name, amount) in usage::of(kind, object, now) {
+                if let Some(sum) = used.get_mut(&name) {
+                    *sum = sum.plus(amount);
+                }
+            }
+        }
+        match page.text("metadata.continue") {
+            "" => return Ok(()),
+            token => from = format!("&continue={token}"),
+        }
+    }
+}
+
+/// How many objects there are of the kind that `count/NAME`, or one of the older names, stands for. `None` when no such
+/// kind is served.
+async fn number(context: &Context, key: &ObjectKey, resource: &str) -> Result<Option<i64>, StepError> {
+    let name = resource.strip_prefix("count/").unwrap_or(resource);
+    let served = context.catalog.served().await?;
+    let Some(kind) = served.iter().find(|s| s.qualified_name() == name && s.namespaced) else {
+        return Ok(None);
+    };
+    let base = kind.resource.api_version.as_str();
+    let root = if base.contains('/') { "apis" } else { "api" };
+    let path = format!(
+        "/{root}/{base}/namespaces/{}/{}?limit=1",
+        key.namespace, kind.resource.plural
+    );
+    let page = get(context, &path).await?;
+    let shown = i64::try_from(page.list("items").len()).unwrap_or(i64::MAX);
+    let rest = page.int("metadata.remainingItemCount").unwrap_or(0);
+    Ok(Some(shown + rest))
+}
+
+async fn get(context: &Context, path: &str) -> Result<Value, StepError> {
+    let request = Request::get(path)
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError);
+    let answer = match request {
+        Ok(request) => context.client.request(request).await,
+        Err(error) => Err(error),
+    };
+    answer.step(|| format!("list {path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seen_at_once_and_what_is_looked_up() {
+        for name in [
+            "pods",
+            "requests.cpu",
+            "services.nodeports",
+            "requests.storage",
+            "count/pods",
+        ] {
+            assert!(is_watched(name), "{name}");
+        }
+        for name in ["configmaps", "count/deployments.apps", "secrets"] {
+            assert!(!is_watched(name), "{name}");
+        }
+    }
+}
