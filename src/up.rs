@@ -30,6 +30,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
         Ok(node) => {
             let pulls = tokio::spawn(pulls::show(node.images().progress(), progress.clone()));
             let outcome = serve(&documents, &data, &cluster, &control, &stop, &progress).await;
+            if stop.is_cancelled() {
+                progress.say(&farewell(&args, &data));
+            }
             node.shutdown(STOP_DEADLINE).await;
             pulls.abort();
             outcome
@@ -71,11 +74,19 @@ async fn serve(
         () = stop.cancelled() => return Ok(()),
     }
     stop.cancelled().await;
-    progress.say(&format!(
-        "stopping; Pods keep running. `amphipod up --data-dir {0}` takes them back, `amphipod down --data-dir {0}` ends them.",
-        data.path.display()
-    ));
     Ok(())
+}
+
+/// What becomes of the cluster when this process ends.
+fn farewell(args: &UpArgs, data: &DataDir) -> String {
+    if args.rm {
+        return "stopping; Pods and everything else of the cluster go with it (--rm)".to_owned();
+    }
+    let data_dir = data.path.display();
+    format!(
+        "stopping; Pods keep running. `amphipod up --data-dir {data_dir}` takes them back, \
+         `amphipod down --data-dir {data_dir}` ends them."
+    )
 }
 
 async fn node_ready(client: &Client, name: &str, progress: &Progress) -> Result<()> {

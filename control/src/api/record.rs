@@ -51,7 +51,11 @@ impl Record {
             audit: api.audit.clone(),
             trail,
             method: request.method().clone(),
-            uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+            uri: request
+                .uri()
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             long: false,
         }
     }

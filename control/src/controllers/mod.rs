@@ -46,7 +46,7 @@ impl ControllerOptions {
         Self {
             pod_cidr,
             root_ca: None,
-            node_monitor_grace: Duration::from_secs(40),
+            node_monitor_grace: Duration::from_secs(50),
         }
     }
 }

@@ -90,7 +90,15 @@ pub(super) static SERVED: &[Served] = &[
     core("nodes", &["status"], "/registry/minions", &NODE),
     core(
         "pods",
-        &["attach", "binding", "eviction", "exec", "log", "portforward", "status"],
+        &[
+            "attach",
+            "binding",
+            "eviction",
+            "exec",
+            "log",
+            "portforward",
+            "status",
+        ],
         "/registry/pods",
         &POD,
     ),
