@@ -244,7 +244,10 @@ async fn task_exec(
         client.delete(both).await?;
         times.push(begun.elapsed());
     }
-    println!("\nthe shim's own memory, with one container: {} KiB", private(home)?);
+    println!(
+        "\nthe shim's own memory, with one container: {} KiB",
+        private(home)?
+    );
     client.kill(&id, 9, false).await?;
     client.wait(&id).await?;
     client.delete(&id).await?;

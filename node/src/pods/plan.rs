@@ -257,7 +257,13 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
             return;
         }
         let finished = exit.finished_at.unwrap_or(record.created_at);
-        if let Some(until) = seen.restarts.until(finished).filter(|until| now < *until) {
+        // The back-off is of the container as it was: one that was changed starts at once.
+        let changed = record.spec_hash != spec_hash(c);
+        let held = seen
+            .restarts
+            .until(finished)
+            .filter(|until| now < *until && !changed);
+        if let Some(until) = held {
             hold(pod, c, seen, now, until, plan);
             return;
         }

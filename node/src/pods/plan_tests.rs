@@ -176,6 +176,15 @@ fn a_crash_loop_backs_off() {
 }
 
 #[test]
+fn a_changed_container_starts_at_once() {
+    let mut p = pod(json!({}));
+    let mut s = seen(&p, &[("a", 1, exited(1, 100))]);
+    s.containers.get_mut("a").unwrap().restarts.next(at(90), at(90));
+    p.spec.as_mut().unwrap().containers[0].image = Some("other".into());
+    check(&p, &s, 101, &["start a/2"]);
+}
+
+#[test]
 fn a_failed_pull_is_shown_then_backs_off() {
     let p = pod(json!({}));
     let mut s = seen(&p, &[]);

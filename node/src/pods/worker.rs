@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::Backoff;
 use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
@@ -244,6 +245,14 @@ impl Worker {
         self.seen.orphaned |= desired.gone;
         let changed = self.pod.metadata.labels != desired.pod.metadata.labels
             || self.pod.metadata.annotations != desired.pod.metadata.annotations;
+        let images: Vec<String> = renamed_images(&self.pod, &desired.pod);
+        for container in images {
+            if let Some(seen) = self.seen.containers.get_mut(&container) {
+                // Why the old image could not be had says nothing of the new one.
+                seen.waiting = None;
+                seen.pulls = Backoff::default();
+            }
+        }
         self.pod = desired.pod;
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.probes.pod_is_terminating();
@@ -287,4 +296,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// Names of the containers that `new` gives another image than `old`.
+fn renamed_images(old: &Pod, new: &Pod) -> Vec<String> {
+    let (Some(old), Some(new)) = (PodView::new(old), PodView::new(new)) else {
+        return Vec::new();
+    };
+    let image = |name: &str| old.container(name).and_then(|(c, _)| c.image.clone());
+    new.containers()
+        .filter(|(c, _)| image(&c.name) != c.image)
+        .map(|(c, _)| c.name.clone())
+        .collect()
 }
