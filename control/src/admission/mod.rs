@@ -34,6 +34,8 @@ pub enum Denial {
     NoNamespace(String),
     Terminating(String),
     Forbidden(String),
+    /// Forbidden as long as something that the cluster makes by itself is not there.
+    NotYet(String),
     Invalid(FieldErrors),
     /// Not the object's fault.
     Failed(String),

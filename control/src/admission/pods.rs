@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 const ACCOUNTS: ResourceName<'_> = ("", "v1", "serviceaccounts");
 
+/// Every namespace gets this account from a controller.
+const DEFAULT_ACCOUNT: &str = "default";
+
 pub(super) fn admit(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -> Result<(), Denial> {
     if !matches!(review.action, Action::Create) {
         return Ok(());
@@ -27,11 +30,14 @@ fn service_account(
             .map(str::to_owned)
     };
     let name = said(spec, "serviceAccountName").or_else(|| said(spec, "serviceAccount"));
-    let name = name.unwrap_or_else(|| "default".to_owned());
+    let name = name.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
     let Some(account) = objects.get(ACCOUNTS, Some(namespace), &name) else {
-        return Err(Denial::Forbidden(format!(
-            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
-        )));
+        let why =
+            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        return Err(match name.as_str() {
+            DEFAULT_ACCOUNT => Denial::NotYet(why),
+            _ => Denial::Forbidden(why),
+        });
     };
     super::api_access::furnish(&account, spec);
     spec.insert("serviceAccountName".into(), name.clone().into());

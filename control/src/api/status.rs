@@ -438,7 +438,9 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
             ))
         }
         Denial::Terminating(namespace) => ApiError::terminating(kind, name, &namespace),
-        Denial::Forbidden(why) => ApiError::forbidden(&kind.group, &kind.plural, name, &why),
+        Denial::Forbidden(why) | Denial::NotYet(why) => {
+            ApiError::forbidden(&kind.group, &kind.plural, name, &why)
+        }
         Denial::Invalid(errors) => ApiError::invalid(&kind.kind, &kind.group, name, &errors),
         Denial::Failed(why) => ApiError::internal(why),
     }

@@ -7,15 +7,19 @@ use super::object::{self, Object};
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
 use super::{Call, manage, permit, render};
-use crate::admission::{Action, Claims, Notes, Review};
+use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldError, FieldIssue, Kind};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often a write that does not insist on a revision tries again after losing a race (upstream's patch retries).
 const RETRIES: usize = 8;
+/// How long a Pod waits for the default account of a young namespace (upstream: ten tries, 100 to 200 ms apart).
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// Characters of a generated suffix, and how many: no vowels, so no words.
 const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
@@ -247,9 +251,25 @@ pub async fn remove(call: &Call, current: &Object, value: &Value) -> Result<TxnO
     Ok(call.api.store.txn(txn).await?)
 }
 
+/// Completes the object. A denial may come of a cache that is behind what was answered already, so that it is asked
+/// once more; what is on its way is waited for.
 async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut Notes) -> Result<()> {
-    let admitted = call.api.admission.mutate(review, value, notes).await;
-    admitted.map_err(|denial| status::denied(review.kind, review.name, denial))
+    let cache = &call.api.cache;
+    let deadline = Instant::now() + ON_ITS_WAY;
+    let mut behind = true;
+    loop {
+        let seen = cache.revision();
+        let Err(denial) = call.api.admission.mutate(review, value, notes).await else {
+            return Ok(());
+        };
+        if std::mem::take(&mut behind) && cache.fresh().await? > seen {
+            continue;
+        }
+        let retry = matches!(denial, Denial::NotYet(_)) && cache.passes(seen, deadline).await;
+        if !retry {
+            return Err(status::denied(review.kind, review.name, denial));
+        }
+    }
 }
 
 async fn allocate(call: &Call, review: &Review<'_>, value: &mut Value) -> Result<Claims> {

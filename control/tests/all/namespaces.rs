@@ -76,3 +76,22 @@ async fn a_namespace_is_furnished_and_emptied() {
     until_gone(&namespaces, "team").await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_may_follow_its_namespace_at_once() {
+    let cluster = Cluster::with_node().await;
+    let namespaces: Api<Namespace> = cluster.all();
+    for number in 0..20 {
+        let name = format!("young-{number}");
+        create(
+            &namespaces,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )
+        .await;
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &name);
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        create(&pods, pod).await;
+    }
+    cluster.stop().await;
+}

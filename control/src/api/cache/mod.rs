@@ -123,6 +123,13 @@ impl Cache {
         }
     }
 
+    /// Waits for a revision later than `seen`; false when there is none by `deadline`.
+    pub async fn passes(&self, seen: Revision, deadline: tokio::time::Instant) -> bool {
+        let mut progress = self.progress.subscribe();
+        let later = tokio::time::timeout_at(deadline, progress.wait_for(|now| *now > seen)).await;
+        matches!(later, Ok(Ok(_)))
+    }
+
     /// Follows the store until `shutdown`. When the cache falls behind the retained history it reads all again.
     pub async fn run(&self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
