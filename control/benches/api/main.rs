@@ -2,6 +2,8 @@
 //!
 //!   cargo bench -p amphipod-control --bench api -- KUBECONFIG [--pods N] [--watchers N,N]
 //!
+//! `--watchers 0` leaves the fan-out out.
+//!
 //! Flow: a namespace of its own → creates by 1, 16 and 256 clients → gets → lists → watch fan-out → clean up. The
 //! figures go to standard output as a Markdown table. The generator speaks HTTP/1.1 over TLS by hand, so that it takes
 //! little of the cores that it shares with the server. Without a KUBECONFIG it does nothing: `cargo bench` of all
@@ -69,7 +71,7 @@ async fn measure(target: &Target, namespace: &str, options: &Options, report: &m
     report
         .memory(target, &format!("with {} Pods", options.pods))
         .await?;
-    for watchers in &options.watchers {
+    for watchers in options.watchers.iter().filter(|count| **count > 0) {
         fanout::run(target, namespace, *watchers, report).await?;
     }
     Ok(())
