@@ -199,6 +199,7 @@ impl ControlPlane {
             .spawn(scheduler::run(self.component("kube-scheduler"), stop.clone()));
         let controllers = ControllerOptions {
             root_ca: Some(self.pki.ca_pem().to_owned()),
+            pki: Some(self.pki.clone()),
             ..ControllerOptions::new(options.pod_cidr)
         };
         self.clients.tasks.spawn(controllers::run(

@@ -69,6 +69,24 @@ pub fn demand(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>) ->
     })
 }
 
+/// Writes into a new CertificateSigningRequest who asks.
+pub fn sign(call: &Call, object: &mut Value) {
+    let kind = &call.target.kind;
+    let is_request = kind.group == "certificates.k8s.io" && kind.plural == "certificatesigningrequests";
+    if !is_request {
+        return;
+    }
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for key in ["username", "uid", "groups", "extra"] {
+        spec.remove(key);
+    }
+    if let Value::Object(who) = call.who.user_info() {
+        spec.extend(who);
+    }
+}
+
 /// Fails when the user may write the object, but not this into it.
 pub fn write(call: &Call, operation: Operation, name: &str, old: &Value, new: &Value) -> Result<()> {
     let kind = &call.target.kind;

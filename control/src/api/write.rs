@@ -101,6 +101,7 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     let mut notes = Notes::default();
     kind.default(&mut value);
     permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
+    permit::sign(call, &mut value);
     if !options.applied {
         manage::note(call, None, &mut value);
     }

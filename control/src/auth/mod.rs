@@ -4,6 +4,7 @@
 //! certificate or a bearer token; and the authorizers. Refuses to know HTTP and the store: objects are seen through [`Reader`].
 pub mod attributes;
 pub mod authorize;
+pub mod certificate_request;
 pub mod client_cert;
 pub mod defaults;
 pub mod identity;

@@ -3,14 +3,17 @@
 //! `ca.crt`, `ca.key`, `apiserver.crt`, `apiserver.key`; keys are readable by their owner only. The serving
 //! certificate is made anew at each start, for the addresses that the server has now.
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Calendar years until a certificate made this year ends. Upstream's kubeadm gives a CA ten.
 const CA_YEARS: i16 = 10;
@@ -79,6 +82,12 @@ pub enum PkiError {
     Issue { cn: String, message: String },
 }
 
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pki").finish_non_exhaustive()
+    }
+}
+
 /// The authority, and the certificate that the API server serves with.
 pub struct Pki {
     ca_pem: String,
@@ -132,6 +141,28 @@ impl Pki {
     /// Signs a new certificate with a new key.
     pub fn issue(&self, request: &CertRequest) -> Result<Issued, PkiError> {
         sign(&self.issuer, request)
+    }
+
+    /// Signs what somebody else holds the key of.
+    pub fn sign_request(
+        &self,
+        request: &CertificateSigningRequestParams,
+        cn: &str,
+    ) -> Result<String, PkiError> {
+        let made = request.signed_by(&self.issuer).map_err(|e| PkiError::Issue {
+            cn: cn.to_owned(),
+            message: e.to_string(),
+        })?;
+        Ok(made.pem())
+    }
+
+    /// When the authority itself ends.
+    pub fn ends(&self) -> jiff::Timestamp {
+        let der = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).ok();
+        let read = der.as_ref().and_then(|der| X509Certificate::from_der(der).ok());
+        let end = read.map(|(_, certificate)| certificate.validity().not_after.timestamp());
+        end.and_then(|end| jiff::Timestamp::from_second(end).ok())
+            .unwrap_or(jiff::Timestamp::MAX)
     }
 
     /// A kubeconfig for `server` (`https://host:port`) with a fresh client certificate.
@@ -290,8 +321,6 @@ fn damaged(path: &Path) -> impl FnOnce(rcgen::Error) -> PkiError {
 mod tests {
     use super::*;
     use crate::auth::Identity;
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
@@ -71,6 +72,7 @@ pub struct Watches {
     pub quotas: Arc<Informer<ResourceQuota>>,
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
+    pub certificates: Arc<Informer<CertificateSigningRequest>>,
 }
 
 impl Watches {
@@ -92,6 +94,7 @@ impl Watches {
             quotas: Informer::new(&[]),
             claims: Informer::new(&[]),
             volumes: Informer::new(&[]),
+            certificates: Informer::new(&[]),
         }
     }
 
@@ -117,7 +120,8 @@ impl Watches {
             cluster_roles,
             quotas,
             claims,
-            volumes
+            volumes,
+            certificates
         );
         let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
         tasks.spawn(
@@ -151,6 +155,7 @@ impl Watches {
             self.quotas.synced(),
             self.claims.synced(),
             self.volumes.synced(),
+            self.certificates.synced(),
         );
     }
 }

@@ -3,6 +3,7 @@
 //! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
 //! kind is cached once. It refuses to know the store and the HTTP server.
 mod adoption;
+mod certificates;
 mod cluster_role;
 mod context;
 mod definitions;
@@ -20,6 +21,7 @@ mod replicaset;
 mod root_ca;
 mod service_account;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -30,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 
+use crate::auth::pki::Pki;
+
 /// What the controllers need to know beyond what the API tells them.
 #[derive(Clone, Debug)]
 pub struct ControllerOptions {
@@ -37,6 +41,8 @@ pub struct ControllerOptions {
     pub pod_cidr: IpNet,
     /// PEM of the cluster CA, published as `kube-root-ca.crt` in every namespace.
     pub root_ca: Option<String>,
+    /// The authority that signs approved CertificateSigningRequests; none without.
+    pub pki: Option<Arc<Pki>>,
     /// How long a node may stay silent before it counts as unreachable.
     pub node_monitor_grace: Duration,
 }
@@ -46,6 +52,7 @@ impl ControllerOptions {
         Self {
             pod_cidr,
             root_ca: None,
+            pki: None,
             node_monitor_grace: Duration::from_secs(50),
         }
     }
@@ -65,6 +72,7 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         event_ttl::start(&context),
         cluster_role::start(&context),
         quota::start(&context),
+        certificates::start(&context),
         definitions::start(&context),
     ];
     controllers.extend(node::start(&context));

@@ -347,6 +347,13 @@ pub(super) static SERVED: &[Served] = &[
     ),
     rbac("roles", "/registry/roles", &ROLE),
     rbac("rolebindings", "/registry/rolebindings", &ROLE_BINDING),
+    grouped(
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        &["approval", "status"],
+        "/registry/certificatesigningrequests",
+        &CERTIFICATE_REQUEST,
+    ),
     asked("authentication.k8s.io", "selfsubjectreviews"),
     asked("authentication.k8s.io", "tokenreviews"),
     asked("authorization.k8s.io", "localsubjectaccessreviews"),
@@ -478,6 +485,16 @@ static REPLICA_SET: Rules = Rules {
     selectable: selectable::replica_set,
     validate_create: validate::apps::replica_set,
     validate_update: validate::apps::replica_set_update,
+    ..Rules::PLAIN
+};
+
+static CERTIFICATE_REQUEST: Rules = Rules {
+    prepare_create: prepare::without_status,
+    prepare_update: prepare::certificates::update,
+    row: Some(table::certificates::request),
+    selectable: selectable::certificate_request,
+    validate_create: validate::certificates::create,
+    validate_update: validate::certificates::update,
     ..Rules::PLAIN
 };
 

@@ -40,6 +40,10 @@ pub(super) fn namespace(namespace: &Value) -> Vec<(String, String)> {
     fields
 }
 
+pub(super) fn certificate_request(request: &Value) -> Vec<(String, String)> {
+    texts(request, &["spec.signerName"])
+}
+
 pub(super) fn secret(secret: &Value) -> Vec<(String, String)> {
     texts(secret, &["type"])
 }

@@ -350,3 +350,39 @@ async fn every_request_leaves_a_line() {
     assert_eq!(line["responseStatus"]["code"], 403);
     assert_eq!(line["objectRef"]["resource"], "secrets");
 }
+
+#[tokio::test]
+async fn an_approved_request_becomes_a_certificate() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+    let plane = Plane::start().await;
+    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "carol");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = json!({"metadata": {"name": "carol"}, "spec": {"request": STANDARD.encode(pem), "usages": ["client auth"],
+        "signerName": "kubernetes.io/kube-apiserver-client", "username": "forged"}});
+    let (code, made) = plane.call(Method::POST, path, request).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["spec"]["username"], "system:admin");
+    let mut approved = made.clone();
+    approved["status"] =
+        json!({"conditions": [{"type": "Approved", "status": "True", "reason": "R", "message": "m"}]});
+    let (code, answer) = plane
+        .call(Method::PUT, &format!("{path}/carol/approval"), approved)
+        .await;
+    assert_eq!(code, 200, "{answer}");
+    let requests: kube::Api<CertificateSigningRequest> = kube::Api::all(plane.client());
+    let issued = super::cluster::until_one(&requests, "carol", "a certificate", |request| {
+        request
+            .status
+            .as_ref()
+            .is_some_and(|status| status.certificate.is_some())
+    })
+    .await;
+    let pem = String::from_utf8(issued.status.unwrap().certificate.unwrap().0).unwrap();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"), "{pem}");
+}

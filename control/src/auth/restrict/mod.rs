@@ -2,6 +2,7 @@
 //! business (NodeRestriction).
 //!
 //! Looks at the object before and after; refuses to know how it got here.
+mod certificates;
 mod labels;
 mod node;
 mod roles;
@@ -54,6 +55,9 @@ fn forbidden(why: impl Into<String>) -> Result<(), Refused> {
 pub fn check(authorizer: &Authorizer, reader: &dyn Reader, write: &Write<'_>) -> Result<(), Refused> {
     if let Some(node) = write.who.node() {
         node::check(authorizer, reader, node, write)?;
+    }
+    if write.group == certificates::GROUP && write.resource == "certificatesigningrequests" {
+        return certificates::check(authorizer, write);
     }
     if write.group != super::rbac::GROUP || write.who.is_in(MASTERS) || write.operation == Operation::Delete {
         return Ok(());

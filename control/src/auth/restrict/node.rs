@@ -1,7 +1,7 @@
 //! NodeRestriction: a node changes its own Node, Lease and Pods' status, and nothing of another's (upstream's
 //! admission plugin of that name, whose words these are).
-use super::labels;
 use super::{Operation, Refused, Write, forbidden};
+use super::{certificates, labels};
 use crate::auth::attributes::{Attributes, Resource};
 use crate::auth::node::LEASES;
 use crate::auth::{Authorizer, Reader};
@@ -38,6 +38,9 @@ pub(super) fn check(
             forbidden("can only access CSINode with the same name as the requesting node")
         }
         ("resource.k8s.io", "resourceslices", _) => slice(node, write),
+        (certificates::GROUP, "certificatesigningrequests", None) if write.operation == Operation::Create => {
+            certificates::of_node(node, write.new)
+        }
         _ => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! What a create or an update may set: the rest is reset, or copied from the stored object.
 //!
 //! The strategies of Kubernetes' registries as pure functions. Refuses to judge: that is validation's.
+pub(super) mod certificates;
 pub(super) mod objects;
 pub(super) mod pod;
 pub(super) mod service;

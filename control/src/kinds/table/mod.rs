@@ -1,6 +1,7 @@
 //! Rows of `meta.k8s.io/v1` Tables: what `kubectl get` prints for one object.
 //!
 //! Owns the frame every row has; the cells of a kind are in its own module. Refuses to know requests.
+pub(super) mod certificates;
 pub(super) mod cluster;
 pub(super) mod network;
 pub(super) mod objects;

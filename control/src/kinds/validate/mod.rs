@@ -3,6 +3,7 @@
 //! One module per subject; every function takes the value and its path and returns all complaints. Metadata common to
 //! all kinds is `meta`'s.
 pub(super) mod apps;
+pub(super) mod certificates;
 pub(super) mod cluster;
 pub(super) mod config;
 mod container;

@@ -1,0 +1,95 @@
+//! CertificateSigningRequests: what is asked for never changes; who may decide and who may sign write different parts.
+use serde_json::{Value, json};
+
+use super::STATUS;
+use crate::kinds::view::{View, copy_member};
+
+/// Decisions, which only `approval` makes.
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+
+pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
+    copy_member(new, old, "spec");
+    let conditions = match subresource {
+        Some("approval") => mixed(new, old),
+        Some(STATUS) => mixed(old, new),
+        _ => return copy_member(new, old, STATUS),
+    };
+    let certificate = match subresource {
+        Some(STATUS) => new.at("status.certificate").clone(),
+        _ => old.at("status.certificate").clone(),
+    };
+    let mut status = json!({});
+    if !conditions.is_empty() {
+        status["conditions"] = conditions.into();
+    }
+    if !certificate.is_null() {
+        status["certificate"] = certificate;
+    }
+    new[STATUS] = status;
+    stamp(new, old);
+}
+
+/// The decisions of one, everything else of the other.
+fn mixed(decided: &Value, rest: &Value) -> Vec<Value> {
+    let is_decision = |condition: &&Value| DECISIONS.contains(&condition.text("type"));
+    let decisions = decided.list("status.conditions").iter().filter(is_decision);
+    let others = rest.list("status.conditions").iter().filter(|c| !is_decision(c));
+    decisions.chain(others).cloned().collect()
+}
+
+/// New conditions begin now.
+fn stamp(new: &mut Value, old: &Value) {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let known: Vec<Value> = old.list("status.conditions").to_vec();
+    let conditions = new["status"]["conditions"].as_array_mut().into_iter().flatten();
+    for condition in conditions {
+        let before = known.iter().find(|c| c["type"] == condition["type"]);
+        if condition["lastTransitionTime"].is_null() {
+            let kept = before.filter(|c| c["status"] == condition["status"]);
+            condition["lastTransitionTime"] =
+                kept.map_or_else(|| now.as_str().into(), |c| c["lastTransitionTime"].clone());
+        }
+        if condition["lastUpdateTime"].is_null() {
+            condition["lastUpdateTime"] = now.as_str().into();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subresource_writes_its_part() {
+        let of = |kinds: &[&str], certificate: &str| {
+            let conditions: Vec<Value> = kinds
+                .iter()
+                .map(|kind| json!({"type": kind, "status": "True", "lastUpdateTime": "t", "lastTransitionTime": "t"}))
+                .collect();
+            json!({"spec": {"request": "r"}, "status": {"conditions": conditions, "certificate": certificate}})
+        };
+        let types = |object: &Value| {
+            let list = object.list("status.conditions").iter();
+            list.map(|c| c.text("type").to_owned())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let old = of(&["Other"], "old");
+        let mut approved = of(&["Approved", "Failed"], "forged");
+        update(Some("approval"), &mut approved, &old);
+        assert_eq!(
+            (types(&approved).as_str(), approved.text("status.certificate")),
+            ("Approved,Other", "old")
+        );
+        let mut signed = of(&["Approved", "Failed"], "new");
+        update(Some(STATUS), &mut signed, &old);
+        assert_eq!(
+            (types(&signed).as_str(), signed.text("status.certificate")),
+            ("Failed", "new")
+        );
+        let mut plain = of(&["Approved"], "forged");
+        plain["spec"]["request"] = "other".into();
+        update(None, &mut plain, &old);
+        assert_eq!(plain, old);
+    }
+}

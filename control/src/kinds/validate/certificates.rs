@@ -1,0 +1,220 @@
+//! CertificateSigningRequests.
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use super::{Seen, complain};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::names;
+use crate::kinds::view::View;
+
+/// Seconds; a certificate for less is of no use.
+const SHORTEST: i64 = 600;
+/// `certificates.k8s.io/v1.KeyUsage`.
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+pub fn create(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let spec = object.at("spec");
+    if let Some(why) = bad_request(spec.text("request")) {
+        errors.push(FieldError::invalid("spec.request", spec.text("request"), why));
+    }
+    errors.extend(usages(spec.list("usages")));
+    errors.extend(signer_name(spec.text("signerName")));
+    if let Some(seconds) = spec
+        .int("expirationSeconds")
+        .filter(|seconds| *seconds < SHORTEST)
+    {
+        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
+        errors.push(FieldError::invalid("spec.expirationSeconds", seconds, detail));
+    }
+    errors
+}
+
+/// Why a base64 text is not a certificate request in PEM.
+fn bad_request(request: &str) -> Option<String> {
+    let bytes = STANDARD.decode(request).unwrap_or_default();
+    let Ok(der) = CertificateSigningRequestDer::from_pem_slice(&bytes) else {
+        return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
+    };
+    let read = X509CertificationRequest::from_der(&der);
+    read.err().map(|error| format!("asn1: structure error: {error}"))
+}
+
+fn usages(usages: &[Value]) -> FieldErrors {
+    if usages.is_empty() {
+        return vec![FieldError::required("spec.usages", "usages must be specified")];
+    }
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, usage) in usages.iter().filter_map(Value::as_str).enumerate() {
+        let path = format!("spec.usages[{i}]");
+        if !USAGES.contains(&usage) {
+            errors.push(FieldError::not_supported(path.clone(), usage, &USAGES));
+        }
+        if seen.again(usage) {
+            errors.push(FieldError::duplicate(path, usage));
+        }
+    }
+    errors
+}
+
+/// `domain/path`, where the domain has a dot.
+fn signer_name(name: &str) -> FieldErrors {
+    const PATH: &str = "spec.signerName";
+    if name.is_empty() {
+        return vec![FieldError::required(PATH, "")];
+    }
+    if name == "kubernetes.io/legacy-unknown" {
+        let why = "the legacy signerName is not allowed via this API version";
+        return vec![FieldError::invalid(PATH, name, why)];
+    }
+    let parts: Vec<&str> = name.split('/').collect();
+    let [domain, path] = parts[..] else {
+        let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return vec![FieldError::invalid(PATH, name, why)];
+    };
+    let mut errors = complain(PATH, domain, names::subdomain(domain));
+    if errors.is_empty() && !domain.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(PATH, domain, why));
+    }
+    for part in path.split('.') {
+        errors.extend(complain(PATH, path, names::subdomain(part)));
+    }
+    errors
+}
+
+pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = conditions(new.list("status.conditions"));
+    let kept = |kind: &str| {
+        let of = |object: &Value| {
+            object
+                .list("status.conditions")
+                .iter()
+                .find(|c| c.text("type") == kind)
+                .cloned()
+        };
+        of(old).is_none()
+            || of(new).is_some_and(|condition| {
+                Some(condition.text("status")) == of(old).as_ref().map(|c| c.text("status"))
+            })
+    };
+    for kind in ["Approved", "Denied", "Failed"] {
+        if !kept(kind) {
+            let detail = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(FieldError::forbidden("status.conditions", detail));
+        }
+    }
+    let (is, was) = (new.at("status.certificate"), old.text("status.certificate"));
+    if subresource == Some("status") && !was.is_empty() && is != was {
+        let detail = "updates may not set certificate content if existing certificate content is present";
+        errors.push(FieldError::forbidden("status.certificate", detail));
+    }
+    errors
+}
+
+fn conditions(conditions: &[Value]) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    let has = |kind: &str| conditions.iter().any(|c| c.text("type") == kind);
+    for (i, condition) in conditions.iter().enumerate() {
+        let path = format!("status.conditions[{i}]");
+        let (kind, status) = (condition.text("type"), condition.text("status"));
+        if kind.is_empty() {
+            errors.push(FieldError::required(format!("{path}.type"), ""));
+        }
+        match (kind, status) {
+            (_, "") => errors.push(FieldError::required(format!("{path}.status"), "")),
+            ("Approved" | "Denied" | "Failed", status) if status != "True" => {
+                errors.push(FieldError::not_supported(
+                    format!("{path}.status"),
+                    status,
+                    &["True"],
+                ));
+            }
+            (_, "True" | "False" | "Unknown") => {}
+            (_, status) => {
+                let known = ["False", "True", "Unknown"];
+                errors.push(FieldError::not_supported(
+                    format!("{path}.status"),
+                    status,
+                    &known,
+                ));
+            }
+        }
+        if seen.again(kind) {
+            errors.push(FieldError::duplicate(format!("{path}.type"), kind));
+        }
+    }
+    if has("Approved") && has("Denied") {
+        let detail = "Approved and Denied conditions are mutually exclusive";
+        errors.push(FieldError::invalid("status.conditions", "Denied", detail));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::error::join;
+
+    #[test]
+    fn what_is_no_request_is_told() {
+        let object = json!({"spec": {"request": "bm90IGEgY3Ny", "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}});
+        assert_eq!(
+            join(&create(&object)),
+            "spec.request: Invalid value: \"bm90IGEgY3Ny\": PEM block type must be CERTIFICATE REQUEST"
+        );
+    }
+
+    #[test]
+    fn signers_have_a_domain() {
+        for (name, good) in [
+            ("a.b/c", true),
+            ("kubernetes.io/kubelet-serving", true),
+            ("ab", false),
+            ("a/b", false),
+            ("a.b/c/d", false),
+        ] {
+            assert_eq!(signer_name(name).is_empty(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_decision_stays() {
+        let of = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True"}]}});
+        assert_eq!(update(Some("approval"), &of("Approved"), &json!({})), []);
+        assert!(!update(Some("approval"), &of("Denied"), &of("Approved")).is_empty());
+        let both = json!({"status": {"conditions": [{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]}});
+        assert!(join(&update(Some("approval"), &both, &json!({}))).contains("mutually exclusive"));
+    }
+}
