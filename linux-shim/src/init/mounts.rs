@@ -351,7 +351,7 @@ impl Cover {
         if let Some(first) = &self.directory {
             return clone_tree(Some(first.as_fd()), Path::new(""), false);
         }
-        let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "000")];
+        let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555")];
         let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
         new_filesystem("tmpfs", Some("tmpfs"), &options, INERT)
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use amphipod_shim_api::cgroup::{Cgroup, CgroupHost};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::{ArgsError, Parsed};
 use super::birth::{Birth, end, let_go, own_streams};
 use super::create::{send_terminal, write_pid_file};
-use super::store::{Entry, Status, StoreError};
+use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
 use crate::launch::{self, Running};
 use crate::overseer::Overseer;
@@ -36,7 +37,7 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
         .transpose()
         .map_err(OciError::Foreground)?;
     let preserved = args.number("preserve-fds")?.unwrap_or(0);
-    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    let cgroup = cgroup(args, &record)?;
     let container = Running {
         pid: record.process(),
         cgroup: &cgroup,
@@ -60,6 +61,19 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let Some(watch) = watch else { return Ok(0) };
     let master = born.master.take().filter(|_| socket.is_none());
     watch.until_end(born.pid, master).map_err(OciError::Foreground)
+}
+
+/// The container's cgroup, or one below it that is there already (`--cgroup`).
+fn cgroup(args: &Parsed, record: &Record) -> Result<Cgroup, OciError> {
+    let below = args.value("cgroup").unwrap_or_default().trim_matches('/');
+    if below.is_empty() {
+        return Ok(record.cgroup()?);
+    }
+    let cgroup = CgroupHost::discover()?.cgroup(&format!("{}/{below}", record.cgroup))?;
+    if below.contains(':') || !cgroup.exists() {
+        return Err(OciError::NoCgroup(below.into()));
+    }
+    Ok(cgroup)
 }
 
 /// The process as a file (`--process`), or the container's own with another command and what flags change.
@@ -91,6 +105,10 @@ fn change(process: &mut Value, args: &Parsed) -> Result<(), OciError> {
         process["cwd"] = cwd.into();
     }
     for pair in args.values("env") {
+        let name = format!("{}=", pair.split('=').next().unwrap_or_default());
+        if let Some(env) = process["env"].as_array_mut() {
+            env.retain(|e| !e.as_str().is_some_and(|e| e.starts_with(&name)));
+        }
         push(&mut process["env"], pair.into());
     }
     if let Some(user) = args.value("user") {

@@ -23,7 +23,7 @@ impl Log {
     pub fn error(&self, text: &str) {
         self.write("error", text);
         // Nobody is left to tell when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = writeln!(std::io::stderr(), "error: {text}");
     }
 
     fn write(&self, level: &str, text: &str) {

@@ -102,6 +102,10 @@ pub(crate) enum OciError {
     ReadProcess { path: PathBuf, source: io::Error },
     #[error("this is no process: {0}")]
     Process(serde_json::Error),
+    #[error(
+        "the container has no cgroup {0:?}; one of all hierarchies is meant, without the name of a controller"
+    )]
+    NoCgroup(String),
     #[error("cannot run ps: {0}")]
     Ps(io::Error),
     #[error("ps shows no PID column with these options")]
@@ -152,6 +156,7 @@ const EXEC: &[Flag] = &[
     value("console-socket"),
     value("preserve-fds"),
     value("apparmor"),
+    value("cgroup"),
     short_switch("detach", Some('d')),
     short_switch("tty", Some('t')),
     switch("no-new-privs"),

@@ -45,7 +45,8 @@ impl From<&LinuxResources> for Limits {
             memory: memory.and_then(|m| m.limit()),
             memory_swap: memory.and_then(|m| m.swap()),
             memory_reservation: memory.and_then(|m| m.reservation()),
-            pids: resources.pids().as_ref().map(|p| p.limit()),
+            // None at all, as 0 is understood by the other runtimes.
+            pids: resources.pids().as_ref().map(|p| p.limit()).filter(|p| *p != 0),
             devices: resources.devices().iter().flatten().map(device).collect(),
             more: MoreLimits::from(resources),
             unified: unified.map(|(k, v)| (k.clone(), v.clone())).collect(),
