@@ -33,7 +33,7 @@ use crate::volumes::tokens::Tokens;
 pub enum StartError {
     #[error(transparent)]
     Host(#[from] HostError),
-    #[error("cannot create {}: {source}", path.display())]
+    #[error("cannot prepare {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Server(#[from] ServeError),
@@ -154,6 +154,11 @@ fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
     for path in [data.join("pods"), data.join("logs"), options.run_dir.clone()] {
         std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
     }
+    let execs = Execs::new(&options.run_dir);
+    let path = options.run_dir.clone();
+    execs
+        .forget_old()
+        .map_err(|source| StartError::Directory { path, source })?;
     Ok(())
 }
 

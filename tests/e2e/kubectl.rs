@@ -38,7 +38,7 @@ spec:
 ";
 
 /// `kubectl` on the path, and versioned ones (`kubectl.1.29`, `kubectl-1.36`) beside its target.
-fn kubectls() -> Vec<PathBuf> {
+pub fn kubectls() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut found = Vec::new();
     for dir in std::env::split_paths(&path) {

@@ -7,4 +7,5 @@ mod bad_input;
 mod cluster;
 mod kubectl;
 mod lifecycle;
+mod streams;
 mod workloads;

@@ -19,5 +19,6 @@ mod paging;
 mod plane;
 mod scheduling;
 mod services;
+mod streaming;
 mod tls;
 mod watching;

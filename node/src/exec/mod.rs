@@ -101,6 +101,14 @@ impl Execs {
         }
     }
 
+    /// Removes the streams of commands whose agent was killed. To be called before any command is started.
+    pub fn forget_old(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts a command; it is killed when the answer is dropped.
     pub async fn start(&self, target: &Target, command: Command) -> Result<Process, ExecError> {
         let process = process(&target.bundle, &command).await?;

@@ -399,3 +399,27 @@ fn rules_of_an_older_version_give_way() {
         assert!(ask(None, "10.202.0.7:80").await.unwrap().starts_with("new"));
     });
 }
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_told() {
+    Host::run(|_host| async move {
+        let nft = |rules: &str| std::process::Command::new("nft").arg(rules).status();
+        let policy = "add table ip filter; \
+            add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+        if nft(policy).is_err() {
+            eprintln!("skipped: there is no nft program to set a firewall up with");
+            return;
+        }
+        let told = firewall::obstacles("ap0");
+        assert!(
+            told.len() == 1 && told[0].contains("iptables -I FORWARD -i ap0"),
+            "{told:?}"
+        );
+        assert!(
+            nft("insert rule ip filter FORWARD iifname ap0 accept")
+                .unwrap()
+                .success()
+        );
+        assert_eq!(firewall::obstacles("ap0"), Vec::<String>::new());
+    });
+}

@@ -27,6 +27,7 @@ use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::PodTable;
 use super::routes::Refusal;
@@ -37,11 +38,15 @@ use forward::Destination;
 use request::StreamOptions;
 use upgrade::{Agreed, Transport};
 
+/// Connections of streams at once: each is a few descriptors here and, for a command, at its shim.
+const SESSIONS: usize = 1024;
+
 /// What streaming needs of the agent.
 #[derive(Clone)]
 struct Streaming {
     table: Arc<dyn PodTable>,
     execs: Execs,
+    room: Arc<Semaphore>,
 }
 
 type Pairs = Query<Vec<(String, String)>>;
@@ -55,7 +60,11 @@ pub fn router(table: Arc<dyn PodTable>, execs: Execs) -> Router {
             "/portForward/{namespace}/{pod}",
             get(port_forward).post(port_forward),
         )
-        .with_state(Streaming { table, execs })
+        .with_state(Streaming {
+            table,
+            execs,
+            room: Arc::new(Semaphore::new(SESSIONS)),
+        })
 }
 
 async fn exec(
@@ -77,7 +86,9 @@ async fn exec(
         stdin: options.stdin,
         terminal: options.tty,
     };
+    let place = streaming.place()?;
     open(request, options, move |input, output| async move {
+        let _place = place;
         let outcome = match streaming.execs.start(&target, command).await {
             Ok(process) => session::exec(process, input, &output).await,
             Err(error) => Err(error),
@@ -100,7 +111,9 @@ async fn attach(
         .map(|(c, _)| c);
     let reads = options.stdin && spec.and_then(|c| c.stdin) == Some(true);
     let once = spec.and_then(|c| c.stdin_once) == Some(true);
+    let place = streaming.place()?;
     open(request, options, move |input, output| async move {
+        let _place = place;
         let outcome = match streaming.execs.attach(&target, once).await {
             Ok(attached) => session::attach(attached, input, reads, &output).await,
             Err(error) => Err(error),
@@ -131,8 +144,10 @@ async fn port_forward(
         Transport::Channels(_) => request::ports(&pairs)?,
         Transport::Tunnel | Transport::Spdy => Vec::new(),
     };
+    let place = streaming.place()?;
     let upgrading = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
+        let _place = place;
         match upgrading.await {
             Ok(connection) => forward_over(TokioIo::new(connection), transport, ports, to).await,
             Err(error) => tracing::debug!(%error, "a client went away before its streams were open"),
@@ -163,6 +178,15 @@ async fn forward_over(
 }
 
 impl Streaming {
+    /// A place among the connections there may be.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let refused = |_| {
+            let text = format!("{SESSIONS} connections of streams are open already");
+            (StatusCode::TOO_MANY_REQUESTS, text)
+        };
+        self.room.clone().try_acquire_owned().map_err(refused)
+    }
+
     fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
         let missing = || format!("pod {name:?} does not exist in namespace {namespace:?}");
         let found = self.table.pod(namespace, name);

@@ -1,0 +1,180 @@
+//! exec through the API server with a node that misbehaves: what the client sent ahead reaches nobody.
+use super::plane::Plane;
+use super::tls;
+use amphipod_control::auth::pki::CertRequest;
+use http::{Method, StatusCode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const EXEC: &str = "POST /api/v1/namespaces/default/pods/p/exec?command=sh&stdout=1 HTTP/1.1\r\nhost: x\r\n\
+    connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: a2V5\r\n\
+    sec-websocket-protocol: v5.channel.k8s.io\r\ncontent-length: 0\r\n\r\n";
+const PIPELINED: &str = "GET /api/v1/namespaces HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// A Pod on a node whose kubelet API is this answer to the first request; the task says all the node was sent.
+async fn node_that_answers(plane: &Plane, answer: &'static str) -> JoinHandle<String> {
+    let pki = plane.control.pki();
+    let request = CertRequest {
+        cn: "system:node:n".into(),
+        org: Some("system:nodes".into()),
+        dns: vec!["n".into()],
+        ips: vec![],
+        client: true,
+        server: true,
+    };
+    let issued = pki.issue(&request).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    assert_eq!(
+        plane.call(Method::POST, "/api/v1/nodes", node.clone()).await.0,
+        StatusCode::CREATED
+    );
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    let patched = plane.send(
+        Method::PATCH,
+        "/api/v1/nodes/n/status",
+        "application/merge-patch+json",
+        status.to_string(),
+    );
+    assert_eq!(patched.await.0, StatusCode::OK);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let (code, _) = plane
+        .call(
+            Method::POST,
+            "/api/v1/namespaces/default/serviceaccounts",
+            account,
+        )
+        .await;
+    assert!(
+        code == StatusCode::CREATED || code == StatusCode::CONFLICT,
+        "the controller may have made it"
+    );
+    let (code, made) = plane
+        .call(Method::POST, "/api/v1/namespaces/default/pods", pod)
+        .await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut heard).await.unwrap();
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        read_all(&mut stream, &mut heard).await;
+        String::from_utf8_lossy(&heard).into_owned()
+    })
+}
+
+/// Until the other side closes; a connection broken off is closed too.
+async fn read_all(stream: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>) {
+    let reading = async { while stream.read_buf(into).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("the connection was not closed");
+}
+
+/// What a client hears that sends a second request right behind its exec.
+async fn exec_and_more(plane: &Plane) -> String {
+    let mut client = tls::connect(plane, b"http/1.1").await;
+    client
+        .write_all(format!("{EXEC}{PIPELINED}").as_bytes())
+        .await
+        .unwrap();
+    let mut heard = Vec::new();
+    read_all(&mut client, &mut heard).await;
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upgrade_ends_the_connection() {
+    let plane = Plane::start().await;
+    let refusal = "HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\nnope";
+    let node = node_that_answers(&plane, refusal).await;
+    let heard = exec_and_more(&plane).await;
+    assert!(
+        heard.starts_with("HTTP/1.1 403") && heard.contains("nope"),
+        "{heard}"
+    );
+    assert!(!heard.contains("NamespaceList"), "{heard}");
+    let sent = node.await.unwrap();
+    assert!(
+        sent.starts_with("GET /exec/default/p/c?output=1&command=sh HTTP/1.1\r\n"),
+        "{sent}"
+    );
+    assert!(!sent.contains("/api/v1/namespaces"), "{sent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() {
+    let plane = Plane::start().await;
+    let elsewhere = "HTTP/1.1 302 Found\r\nlocation: https://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+    let node = node_that_answers(&plane, elsewhere).await;
+    let heard = exec_and_more(&plane).await;
+    assert!(
+        heard.starts_with("HTTP/1.1 500") && !heard.contains("169.254"),
+        "{heard}"
+    );
+    assert!(!node.await.unwrap().contains("/api/v1/namespaces"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_agreed_every_byte_goes_through() {
+    let plane = Plane::start().await;
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-accept: x\r\nsec-websocket-protocol: v5.channel.k8s.io\r\n\r\nfrom the node";
+    let node = node_that_answers(&plane, agreed).await;
+    let mut client = tls::connect(&plane, b"http/1.1").await;
+    client.write_all(EXEC.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"from the node") {
+        assert!(client.read_buf(&mut heard).await.unwrap() > 0);
+    }
+    let text = String::from_utf8_lossy(&heard).to_lowercase();
+    assert!(
+        text.starts_with("http/1.1 101") && text.contains("sec-websocket-protocol: v5.channel.k8s.io"),
+        "{text}"
+    );
+    client.write_all(b"from the client").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert!(node.await.unwrap().ends_with("from the client"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_upgrade_is_told() {
+    let plane = Plane::start().await;
+    let _node = node_that_answers(&plane, "").await;
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=sh&stdout=1";
+    let (code, said) = plane.call(Method::POST, path, json!(null)).await;
+    assert_eq!(
+        (code, said["message"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("Upgrade request required"))
+    );
+    let path = "/api/v1/namespaces/default/pods/p/exec?container=x&command=sh&stdout=1";
+    assert_eq!(
+        plane.call(Method::POST, path, json!(null)).await.0,
+        StatusCode::BAD_REQUEST
+    );
+}
