@@ -12,6 +12,7 @@ mod limits;
 mod namespace;
 mod pod_security;
 mod pods;
+mod policy;
 mod priority;
 mod quota;
 mod runtime_class;
@@ -37,6 +38,11 @@ pub enum Denial {
     /// Forbidden as long as something that the cluster makes by itself is not there.
     NotYet(String),
     Invalid(FieldErrors),
+    /// Refused by a ValidatingAdmissionPolicy, for the reason it gives; `Invalid` when it gives none.
+    Policy {
+        message: String,
+        reason: String,
+    },
     /// Not the object's fault.
     Failed(String),
 }
@@ -105,6 +111,7 @@ pub struct Admission {
     /// The level of namespaces without labels.
     pod_security: PodSecurityLevel,
     turns: quota::Turns,
+    policies: policy::Policies,
 }
 
 impl Admission {
@@ -118,6 +125,7 @@ impl Admission {
             services,
             pod_security,
             turns: quota::Turns::default(),
+            policies: policy::Policies::default(),
         }
     }
 
@@ -178,12 +186,15 @@ impl Admission {
             priority::class(objects, review, object)?;
         }
         pod_security::check(objects, self.pod_security, review, object, notes)?;
+        self.policies.check(objects, review, object, notes)?;
         quota::charge(&self.turns, objects, store, review, object, claims).await
     }
 
     /// Judges a deletion.
-    pub async fn delete(&self, review: &Review<'_>, _notes: &mut Notes) -> Result<(), Denial> {
-        namespace::check(self.objects.as_ref(), review)
+    pub async fn delete(&self, review: &Review<'_>, notes: &mut Notes) -> Result<(), Denial> {
+        let objects = self.objects.as_ref();
+        namespace::check(objects, review)?;
+        self.policies.check(objects, review, &Value::Null, notes)
     }
 
     /// What the removal of `object` gives back.

@@ -197,6 +197,21 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(details(name, group, plural))
     }
 
+    /// A policy's refusal: said as any is, under the code of the policy's reason.
+    fn by_policy(kind: &Kind, name: &str, why: &str, reason: &str) -> Self {
+        let mut error = Self::forbidden(&kind.group, &kind.plural, name, why);
+        (error.code, error.reason) = match reason {
+            "Unauthorized" => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            "Forbidden" => (StatusCode::FORBIDDEN, "Forbidden"),
+            "RequestEntityTooLarge" => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            _ => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+        };
+        if let Some(about) = &mut error.details {
+            about["causes"] = json!([{"message": why}]);
+        }
+        error
+    }
+
     /// A path that is no resource is refused.
     pub fn forbidden_path(why: &str) -> Self {
         let message = format!("forbidden: {why}");
@@ -442,6 +457,7 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
             ApiError::forbidden(&kind.group, &kind.plural, name, &why)
         }
         Denial::Invalid(errors) => ApiError::invalid(&kind.kind, &kind.group, name, &errors),
+        Denial::Policy { message, reason } => ApiError::by_policy(kind, name, &message, &reason),
         Denial::Failed(why) => ApiError::internal(why),
     }
 }

@@ -21,6 +21,7 @@ pub mod managed;
 mod meta;
 pub mod names;
 pub mod openapi;
+pub mod policy;
 mod prepare;
 pub mod protobuf;
 pub mod quantity;

@@ -4,7 +4,7 @@
 //! defaults or validation of its own, a `Rules` row.
 use super::names::NameRule;
 use super::rules::Rules;
-use super::{autoscaling, custom, defaults, event, prepare, selectable, table, validate};
+use super::{autoscaling, custom, defaults, event, policy, prepare, selectable, table, validate};
 
 /// One served resource.
 #[derive(Debug)]
@@ -130,6 +130,20 @@ pub(super) static SERVED: &[Served] = &[
         &["status"],
         "/registry/apiextensions.k8s.io/customresourcedefinitions",
         &custom::definition::RULES,
+    ),
+    grouped(
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicies",
+        &["status"],
+        "/registry/validatingadmissionpolicies",
+        &policy::POLICY,
+    ),
+    grouped(
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicybindings",
+        &[],
+        "/registry/validatingadmissionpolicybindings",
+        &policy::BINDING,
     ),
     core("limitranges", &[], "/registry/limitranges", &LIMIT_RANGE),
     core(

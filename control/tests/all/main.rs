@@ -17,6 +17,7 @@ mod objects;
 mod observing;
 mod paging;
 mod plane;
+mod policies;
 mod scheduling;
 mod services;
 mod streaming;

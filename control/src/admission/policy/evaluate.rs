@@ -1,8 +1,8 @@
 //! One policy on one request with one parameter.
 use super::Violation;
 use super::matching::Request;
-use crate::kinds::policy::{Compiled, Policy, Validation};
 use crate::cel::{CALL_LIMIT, EvalError, Scope, Type, Value as Cel};
+use crate::kinds::policy::{Compiled, Policy, Validation};
 use serde_json::{Value, json};
 
 /// What all expressions of a policy may cost on one request (upstream's `RuntimeCELCostBudget`), and what its match
@@ -29,7 +29,10 @@ impl Facts {
             "name": review.name, "operation": request.operation(), "dryRun": review.dry_run,
             "userInfo": {"username": &*who.user, "uid": who.uid, "groups": &*who.groups, "extra": &*who.extra},
         });
-        for (key, value) in [("namespace", review.namespace), ("subResource", review.subresource)] {
+        for (key, value) in [
+            ("namespace", review.namespace),
+            ("subResource", review.subresource),
+        ] {
             if let Some(value) = value {
                 facts[key] = value.into();
             }
@@ -47,7 +50,11 @@ pub(super) struct Outcome {
 
 impl Outcome {
     fn failed(message: String, index: usize) -> Outcome {
-        let violation = Violation { message, reason: String::new(), index };
+        let violation = Violation {
+            message,
+            reason: String::new(),
+            index,
+        };
         Outcome {
             violations: vec![violation],
             ..Outcome::default()
@@ -57,7 +64,7 @@ impl Outcome {
 
 impl Policy {
     /// Runs the policy. With `fails` an expression that cannot be evaluated is a violation.
-    pub fn run(
+    pub(super) fn run(
         &self,
         facts: &Facts,
         request: &Request<'_>,
@@ -84,7 +91,9 @@ impl Policy {
         }
         let mut outcome = Outcome::default();
         for (index, validation) in self.validations.iter().enumerate() {
-            outcome.violations.extend(judge(validation, index, &scope, fails, &mut left));
+            outcome
+                .violations
+                .extend(judge(validation, index, &scope, fails, &mut left));
         }
         for (key, program) in &self.annotations {
             if let Ok(Cel::String(text)) = evaluate(program, &scope, &mut left) {
@@ -130,10 +139,11 @@ fn judge<'a>(
     match evaluate(&validation.program, scope, left) {
         Ok(Cel::Bool(true)) => None,
         Ok(_) => {
-            let message = message(validation, scope, left).unwrap_or_else(|| match validation.message.trim() {
-                "" => format!("failed expression: {source}"),
-                message => message.to_owned(),
-            });
+            let message =
+                message(validation, scope, left).unwrap_or_else(|| match validation.message.trim() {
+                    "" => format!("failed expression: {source}"),
+                    message => message.to_owned(),
+                });
             Some(Violation {
                 message,
                 reason: validation.reason.clone(),

@@ -23,7 +23,10 @@ impl Request<'_> {
     /// Whether the rules and selectors of a `MatchResources` take this request. Without rules all are meant.
     pub fn matches(&self, resources: &Value) -> bool {
         let rules = resources.list("resourceRules");
-        let excluded = resources.list("excludeResourceRules").iter().any(|rule| self.is(rule, resources));
+        let excluded = resources
+            .list("excludeResourceRules")
+            .iter()
+            .any(|rule| self.is(rule, resources));
         let included = rules.is_empty() || rules.iter().any(|rule| self.is(rule, resources));
         included && !excluded && self.in_namespace(resources) && self.is_selected(resources)
     }
@@ -43,7 +46,11 @@ impl Request<'_> {
             && any(rule.list("operations"), self.operation())
             && any(rule.list("apiGroups"), &kind.group)
             && (equivalent || any(rule.list("apiVersions"), &kind.version))
-            && rule.list("resources").iter().filter_map(Value::as_str).any(|r| self.is_resource(r))
+            && rule
+                .list("resources")
+                .iter()
+                .filter_map(Value::as_str)
+                .any(|r| self.is_resource(r))
             && (named.is_empty() || named.iter().any(|name| name == self.review.name))
     }
 

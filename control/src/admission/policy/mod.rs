@@ -71,7 +71,9 @@ impl Policies {
             Action::Create => &Value::Null,
             Action::Update { old } | Action::Delete { old } => old,
         };
-        let namespace = review.namespace.and_then(|name| objects.get(NAMESPACES, None, name));
+        let namespace = review
+            .namespace
+            .and_then(|name| objects.get(NAMESPACES, None, name));
         let namespace = match review.resource() {
             ("", "namespaces", _) if object.is_null() => Some(old.clone()),
             ("", "namespaces", _) => Some(object.clone()),
@@ -94,7 +96,11 @@ impl Policies {
             Ok(parameters) => parameters,
             Err(_) if !fails => return Ok(()),
             Err(why) => {
-                let violation = Violation { message: why, reason: String::new(), index: 0 };
+                let violation = Violation {
+                    message: why,
+                    reason: String::new(),
+                    index: 0,
+                };
                 return tell(policy, binding, &[violation], notes);
             }
         };
@@ -102,7 +108,9 @@ impl Policies {
         for parameter in &parameters {
             let outcome = compiled.run(&facts, &request, parameter.as_ref(), fails);
             for (key, value) in outcome.annotations {
-                notes.audit.push((format!("{}/{key}", policy.text("metadata.name")), value));
+                notes
+                    .audit
+                    .push((format!("{}/{key}", policy.text("metadata.name")), value));
             }
             tell(policy, binding, &outcome.violations, notes)?;
         }
@@ -138,7 +146,11 @@ fn parameters(
     let served = served.ok_or_else(|| {
         format!("failed to find resource referenced by paramKind: '{version}, Kind={name}'")
     })?;
-    let resource = (served.group.as_str(), served.version.as_str(), served.plural.as_str());
+    let resource = (
+        served.group.as_str(),
+        served.version.as_str(),
+        served.plural.as_str(),
+    );
     let namespace = match (served.namespaced, reference.text("namespace")) {
         (false, _) => None,
         (true, "") => review.namespace,
@@ -147,7 +159,8 @@ fn parameters(
     let mut found: Vec<Value> = match reference.text("name") {
         "" => {
             let all = objects.list(resource, namespace).into_iter();
-            all.filter(|p| matching::selects(reference.at("selector"), p.at("metadata.labels"))).collect()
+            all.filter(|p| matching::selects(reference.at("selector"), p.at("metadata.labels")))
+                .collect()
         }
         name => objects.get(resource, namespace, name).into_iter().collect(),
     };
@@ -157,7 +170,7 @@ fn parameters(
             let why = "failed to configure binding: no params found for policy binding with `Deny` \
                        parameterNotFoundAction";
             Err(why.to_owned())
-        },
+        }
         (true, _) => Ok(Vec::new()),
         (false, _) => Ok(found.into_iter().map(Some).collect()),
     }
@@ -169,11 +182,17 @@ fn tell(policy: &Value, binding: &Value, violations: &[Violation], notes: &mut N
         return Ok(());
     };
     let (policy, name) = (policy.text("metadata.name"), binding.text("metadata.name"));
-    let actions: Vec<&str> = binding.list("spec.validationActions").iter().filter_map(Value::as_str).collect();
+    let actions: Vec<&str> = binding
+        .list("spec.validationActions")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     if actions.contains(&"Warn") {
         notes.warnings.extend(violations.iter().map(|violation| {
             let message = &violation.message;
-            format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{name}': {message}")
+            format!(
+                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{name}': {message}"
+            )
         }));
     }
     if actions.contains(&"Audit") {
@@ -191,7 +210,9 @@ fn tell(policy: &Value, binding: &Value, violations: &[Violation], notes: &mut N
     }
     let message = &first.message;
     Err(Denial::Policy {
-        message: format!("ValidatingAdmissionPolicy '{policy}' with binding '{name}' denied request: {message}"),
+        message: format!(
+            "ValidatingAdmissionPolicy '{policy}' with binding '{name}' denied request: {message}"
+        ),
         reason: first.reason.clone(),
     })
 }

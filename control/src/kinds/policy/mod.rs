@@ -55,7 +55,9 @@ fn default_policy(object: &mut Value) {
 }
 
 fn default_binding(object: &mut Value) {
-    let resources = object.pointer_mut("/spec/matchResources").and_then(Value::as_object_mut);
+    let resources = object
+        .pointer_mut("/spec/matchResources")
+        .and_then(Value::as_object_mut);
     resources.into_iter().for_each(default_resources);
 }
 
@@ -75,14 +77,22 @@ fn policy(object: &Value) -> FieldErrors {
     match spec.text("failurePolicy") {
         "" => errors.push(FieldError::required("spec.failurePolicy", "")),
         "Fail" | "Ignore" => {}
-        other => errors.push(FieldError::not_supported("spec.failurePolicy", other, &["Fail", "Ignore"])),
+        other => errors.push(FieldError::not_supported(
+            "spec.failurePolicy",
+            other,
+            &["Fail", "Ignore"],
+        )),
     }
     if spec.has("paramKind") {
         errors.extend(param_kind(spec.at("paramKind")));
     }
     match spec.has("matchConstraints") {
         false => errors.push(FieldError::required("spec.matchConstraints", "")),
-        true => errors.extend(resources(spec.at("matchConstraints"), "spec.matchConstraints", true)),
+        true => errors.extend(resources(
+            spec.at("matchConstraints"),
+            "spec.matchConstraints",
+            true,
+        )),
     }
     let compiled = Policy::compile(spec);
     errors.extend(conditions(spec, &compiled));
@@ -94,22 +104,34 @@ fn policy(object: &Value) -> FieldErrors {
         errors.push(FieldError::required("spec.auditAnnotations", why));
     }
     for (i, (row, validation)) in validations.iter().zip(&compiled.validations).enumerate() {
-        errors.extend(self::validation(row, validation, &format!("spec.validations[{i}]")));
+        errors.extend(self::validation(
+            row,
+            validation,
+            &format!("spec.validations[{i}]"),
+        ));
     }
     errors.extend(audit_annotations(annotations, &compiled));
     errors
 }
 
 fn param_kind(kind: &Value) -> FieldErrors {
-    let missing = ["apiVersion", "kind"].into_iter().filter(|key| kind.text(key).is_empty());
-    missing.map(|key| FieldError::required(format!("spec.paramKind.{key}"), "")).collect()
+    let missing = ["apiVersion", "kind"]
+        .into_iter()
+        .filter(|key| kind.text(key).is_empty());
+    missing
+        .map(|key| FieldError::required(format!("spec.paramKind.{key}"), ""))
+        .collect()
 }
 
 fn resources(resources: &Value, path: &str, rules_required: bool) -> FieldErrors {
     let mut errors = Vec::new();
     let policy = resources.text("matchPolicy");
     if !matches!(policy, "Exact" | "Equivalent") {
-        errors.push(FieldError::not_supported(format!("{path}.matchPolicy"), policy, &["Equivalent", "Exact"]));
+        errors.push(FieldError::not_supported(
+            format!("{path}.matchPolicy"),
+            policy,
+            &["Equivalent", "Exact"],
+        ));
     }
     if rules_required && resources.list("resourceRules").is_empty() {
         errors.push(FieldError::required(format!("{path}.resourceRules"), ""));
@@ -136,17 +158,34 @@ fn rule(rule: &Value, path: &str) -> FieldErrors {
                 "apiGroups" => "API groups",
                 _ => "API versions",
             };
-            errors.push(FieldError::invalid(format!("{path}.{key}"), list.to_vec(), format!("{why}{what}")));
+            errors.push(FieldError::invalid(
+                format!("{path}.{key}"),
+                list.to_vec(),
+                format!("{why}{what}"),
+            ));
         }
     }
-    for (i, operation) in rule.list("operations").iter().filter_map(Value::as_str).enumerate() {
+    for (i, operation) in rule
+        .list("operations")
+        .iter()
+        .filter_map(Value::as_str)
+        .enumerate()
+    {
         if !OPERATIONS.contains(&operation) {
-            errors.push(FieldError::not_supported(format!("{path}.operations[{i}]"), operation, &OPERATIONS));
+            errors.push(FieldError::not_supported(
+                format!("{path}.operations[{i}]"),
+                operation,
+                &OPERATIONS,
+            ));
         }
     }
     let scope = rule.text("scope");
     if !matches!(scope, "*" | "Cluster" | "Namespaced") {
-        errors.push(FieldError::not_supported(format!("{path}.scope"), scope, &["*", "Cluster", "Namespaced"]));
+        errors.push(FieldError::not_supported(
+            format!("{path}.scope"),
+            scope,
+            &["*", "Cluster", "Namespaced"],
+        ));
     }
     errors
 }
@@ -165,12 +204,20 @@ fn conditions(spec: &Value, compiled: &Policy) -> FieldErrors {
     let rows = spec.list("matchConditions");
     let mut errors = Vec::new();
     if rows.len() > CONDITIONS {
-        errors.push(FieldError::too_many("spec.matchConditions", rows.len(), CONDITIONS));
+        errors.push(FieldError::too_many(
+            "spec.matchConditions",
+            rows.len(),
+            CONDITIONS,
+        ));
     }
     let mut seen = HashSet::new();
     for (i, (row, (name, program))) in rows.iter().zip(&compiled.conditions).enumerate() {
         let path = format!("spec.matchConditions[{i}]");
-        errors.extend(expression(row.text("expression"), program, format!("{path}.expression")));
+        errors.extend(expression(
+            row.text("expression"),
+            program,
+            format!("{path}.expression"),
+        ));
         match name.as_str() {
             "" => errors.push(FieldError::required(format!("{path}.name"), "")),
             name => {
@@ -193,14 +240,21 @@ fn variables(spec: &Value, compiled: &Policy) -> FieldErrors {
         let identifier = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), "name is not specified"));
+            errors.push(FieldError::required(
+                format!("{path}.name"),
+                "name is not specified",
+            ));
         } else if !identifier {
             let why = "name is not a valid CEL identifier";
             errors.push(FieldError::invalid(format!("{path}.name"), name.as_str(), why));
         } else if !seen.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name.as_str()));
         }
-        errors.extend(expression(row.text("expression"), program, format!("{path}.expression")));
+        errors.extend(expression(
+            row.text("expression"),
+            program,
+            format!("{path}.expression"),
+        ));
     }
     errors
 }
@@ -210,25 +264,44 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
     let (text, message) = (row.text("expression").trim(), row.text("message"));
     let broken = |text: &str| text.contains(['\n', '\r']);
     if text.is_empty() {
-        errors.push(FieldError::required(format!("{path}.expression"), "expression is not specified"));
+        errors.push(FieldError::required(
+            format!("{path}.expression"),
+            "expression is not specified",
+        ));
     } else {
         errors.extend(expression(text, &compiled.program, format!("{path}.expression")));
     }
     if !message.is_empty() && message.trim().is_empty() {
-        errors.push(FieldError::invalid(format!("{path}.message"), message, "message must be non-empty if specified"));
+        errors.push(FieldError::invalid(
+            format!("{path}.message"),
+            message,
+            "message must be non-empty if specified",
+        ));
     } else if broken(message.trim()) {
-        errors.push(FieldError::invalid(format!("{path}.message"), message, "message must not contain line breaks"));
+        errors.push(FieldError::invalid(
+            format!("{path}.message"),
+            message,
+            "message must not contain line breaks",
+        ));
     } else if broken(text) && message.is_empty() {
         let why = "message must be specified if expression contains line breaks";
         errors.push(FieldError::required(format!("{path}.message"), why));
     }
     if let Some(Err(why)) = &compiled.message_program {
         let source = row.text("messageExpression");
-        errors.push(FieldError::invalid(format!("{path}.messageExpression"), source, why.clone()));
+        errors.push(FieldError::invalid(
+            format!("{path}.messageExpression"),
+            source,
+            why.clone(),
+        ));
     }
     let reason = row.text("reason");
     if !reason.is_empty() && !REASONS.contains(&reason) {
-        errors.push(FieldError::not_supported(format!("{path}.reason"), reason, &REASONS));
+        errors.push(FieldError::not_supported(
+            format!("{path}.reason"),
+            reason,
+            &REASONS,
+        ));
     }
     errors
 }
@@ -236,7 +309,11 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
 fn audit_annotations(rows: &[Value], compiled: &Policy) -> FieldErrors {
     let mut errors = Vec::new();
     if rows.len() > ANNOTATIONS {
-        errors.push(FieldError::too_many("spec.auditAnnotations", rows.len(), ANNOTATIONS));
+        errors.push(FieldError::too_many(
+            "spec.auditAnnotations",
+            rows.len(),
+            ANNOTATIONS,
+        ));
     }
     let mut seen = HashSet::new();
     for (i, (row, (key, program))) in rows.iter().zip(&compiled.annotations).enumerate() {
@@ -246,7 +323,11 @@ fn audit_annotations(rows: &[Value], compiled: &Policy) -> FieldErrors {
         if !seen.insert(key) {
             errors.push(FieldError::duplicate(format!("{path}.key"), key.as_str()));
         }
-        errors.extend(expression(row.text("valueExpression"), program, format!("{path}.valueExpression")));
+        errors.extend(expression(
+            row.text("valueExpression"),
+            program,
+            format!("{path}.valueExpression"),
+        ));
     }
     errors
 }
@@ -287,7 +368,10 @@ fn param_ref(reference: &Value) -> FieldErrors {
         _ => {}
     }
     match reference.text("parameterNotFoundAction") {
-        "" => errors.push(FieldError::required(format!("{path}.parameterNotFoundAction"), "")),
+        "" => errors.push(FieldError::required(
+            format!("{path}.parameterNotFoundAction"),
+            "",
+        )),
         "Allow" | "Deny" => {}
         other => {
             let path = format!("{path}.parameterNotFoundAction");
@@ -328,18 +412,32 @@ fn policy_row(object: &Value, now: Timestamp) -> Vec<Value> {
         false => format!("{}/{}", kind.text("apiVersion"), kind.text("kind")),
     };
     let count = object.list("spec.validations").len();
-    vec![super::table::name(object), count.into(), shown.into(), super::table::age(object, now)]
+    vec![
+        super::table::name(object),
+        count.into(),
+        shown.into(),
+        super::table::age(object, now),
+    ]
 }
 
 fn binding_row(object: &Value, now: Timestamp) -> Vec<Value> {
     let reference = object.at("spec.paramRef");
-    let shown = match (reference.is_null(), reference.text("namespace"), reference.text("name")) {
+    let shown = match (
+        reference.is_null(),
+        reference.text("namespace"),
+        reference.text("name"),
+    ) {
         (true, _, _) => "<unset>".to_owned(),
         (_, "", name) => name.to_owned(),
         (_, namespace, name) => format!("{namespace}/{name}"),
     };
     let policy = object.text("spec.policyName");
-    vec![super::table::name(object), policy.into(), shown.into(), super::table::age(object, now)]
+    vec![
+        super::table::name(object),
+        policy.into(),
+        shown.into(),
+        super::table::age(object, now),
+    ]
 }
 
 #[cfg(test)]
@@ -349,7 +447,9 @@ mod tests {
     use crate::kinds::error::join;
 
     fn errors(plural: &str, spec: Value) -> String {
-        let kind = Registry::builtin().resource("admissionregistration.k8s.io", "v1", plural).expect("served");
+        let kind = Registry::builtin()
+            .resource("admissionregistration.k8s.io", "v1", plural)
+            .expect("served");
         let mut object = json!({"metadata": {"name": "p"}, "spec": spec});
         kind.default(&mut object);
         join(&kind.validate_create(&object))
@@ -366,11 +466,26 @@ mod tests {
             "validations": [{"expression": "variables.r <= 5"}]});
         assert_eq!(errors(policies, good), "[]");
         for (spec, want) in [
-            (json!({"validations": [{"expression": "true"}]}), "spec.matchConstraints: Required value"),
-            (json!({"matchConstraints": rules()}), "spec.validations: Required value: validations or auditAnnotations must contain at least one item"),
-            (json!({"matchConstraints": rules(), "validations": [{"expression": "variables.x"}]}), "undeclared reference to 'variables'"),
-            (json!({"matchConstraints": rules(), "validations": [{"expression": "1"}]}), "spec.validations[0].expression: Invalid value: \"1\": must evaluate to bool"),
-            (json!({"matchConstraints": rules(), "validations": [{"expression": ""}]}), "spec.validations[0].expression: Required value: expression is not specified"),
+            (
+                json!({"validations": [{"expression": "true"}]}),
+                "spec.matchConstraints: Required value",
+            ),
+            (
+                json!({"matchConstraints": rules()}),
+                "spec.validations: Required value: validations or auditAnnotations must contain at least one item",
+            ),
+            (
+                json!({"matchConstraints": rules(), "validations": [{"expression": "variables.x"}]}),
+                "undeclared reference to 'variables'",
+            ),
+            (
+                json!({"matchConstraints": rules(), "validations": [{"expression": "1"}]}),
+                "spec.validations[0].expression: Invalid value: \"1\": must evaluate to bool",
+            ),
+            (
+                json!({"matchConstraints": rules(), "validations": [{"expression": ""}]}),
+                "spec.validations[0].expression: Required value: expression is not specified",
+            ),
         ] {
             let found = errors(policies, spec);
             assert!(found.contains(want), "{found}");
@@ -380,9 +495,20 @@ mod tests {
     #[test]
     fn bindings_say_what_is_to_be_done() {
         let bindings = "validatingadmissionpolicybindings";
-        assert_eq!(errors(bindings, json!({"policyName": "p", "validationActions": ["Deny"]})), "[]");
-        let both = errors(bindings, json!({"policyName": "p", "validationActions": ["Deny", "Warn"]}));
+        assert_eq!(
+            errors(
+                bindings,
+                json!({"policyName": "p", "validationActions": ["Deny"]})
+            ),
+            "[]"
+        );
+        let both = errors(
+            bindings,
+            json!({"policyName": "p", "validationActions": ["Deny", "Warn"]}),
+        );
         assert!(both.contains("must not contain both Deny and Warn"), "{both}");
-        assert!(errors(bindings, json!({"policyName": "p"})).contains("spec.validationActions: Required value"));
+        assert!(
+            errors(bindings, json!({"policyName": "p"})).contains("spec.validationActions: Required value")
+        );
     }
 }

@@ -29,10 +29,12 @@ impl Policy {
     pub fn compile(spec: &Value) -> Policy {
         let with_params = spec.has("paramKind");
         let mut known = base(with_params);
-        let named = |list: &str, key: &str, known: &[(String, Type)], wanted: &[Type]| -> Vec<(String, Compiled)> {
-            let rows = spec.list(list).iter();
-            rows.map(|row| (row.text(key).to_owned(), compile(expression(row), known, wanted))).collect()
-        };
+        let named =
+            |list: &str, key: &str, known: &[(String, Type)], wanted: &[Type]| -> Vec<(String, Compiled)> {
+                let rows = spec.list(list).iter();
+                rows.map(|row| (row.text(key).to_owned(), compile(expression(row), known, wanted)))
+                    .collect()
+            };
         let conditions = named("matchConditions", "name", &known, &[Type::Bool]);
         let mut variables = Vec::new();
         for row in spec.list("variables") {
@@ -42,7 +44,11 @@ impl Policy {
             known.push((format!("variables.{name}"), ty));
             variables.push((name, program));
         }
-        let validations = spec.list("validations").iter().map(|row| validation(row, &known)).collect();
+        let validations = spec
+            .list("validations")
+            .iter()
+            .map(|row| validation(row, &known))
+            .collect();
         let annotations = named("auditAnnotations", "key", &known, &[Type::string(), Type::Null]);
         Policy {
             conditions,
@@ -82,13 +88,20 @@ fn base(with_params: bool) -> Vec<(String, Type)> {
 }
 
 fn compile(source: &str, known: &[(String, Type)], wanted: &[Type]) -> Compiled {
-    let known: Vec<(&str, Type)> = known.iter().map(|(name, ty)| (name.as_str(), ty.clone())).collect();
+    let known: Vec<(&str, Type)> = known
+        .iter()
+        .map(|(name, ty)| (name.as_str(), ty.clone()))
+        .collect();
     let program = Program::compile(source, &known).map_err(|e| format!("compilation failed: {e}"))?;
     match wanted.is_empty() || wanted.iter().any(|ty| program.ty.fits(ty)) {
         true => Ok(program),
         false => {
             let words: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-            let one = if words.len() == 1 { "must evaluate to" } else { "must evaluate to one of:" };
+            let one = if words.len() == 1 {
+                "must evaluate to"
+            } else {
+                "must evaluate to one of:"
+            };
             Err(format!("{one} {}", words.join(" ")))
         }
     }

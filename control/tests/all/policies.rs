@@ -1,0 +1,130 @@
+//! ValidatingAdmissionPolicy through the API: deny, warn, parameters, conditions, deletions.
+use super::plane::{Plane, config_map};
+use http::Method;
+use serde_json::{Value, json};
+
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+async fn create(plane: &Plane, path: &str, body: Value) {
+    let (code, answer) = plane.call(Method::POST, path, body).await;
+    assert_eq!(code, 201, "{answer}");
+}
+
+fn policy(name: &str, spec: Value) -> Value {
+    let mut whole = json!({
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+            "operations": ["CREATE", "UPDATE", "DELETE"], "resources": ["configmaps"]}]},
+        "matchConditions": [{"name": "ours", "expression": "request.name.startsWith('c')"}],
+    });
+    json_patch::merge(&mut whole, &spec);
+    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name}, "spec": whole})
+}
+
+async fn bind(plane: &Plane, name: &str, spec: Value) {
+    let mut whole = json!({"policyName": name, "validationActions": ["Deny"]});
+    json_patch::merge(&mut whole, &spec);
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": format!("{name}-binding")}, "spec": whole});
+    create(
+        plane,
+        &format!("{GROUP}/validatingadmissionpolicybindings"),
+        binding,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_denies_what_its_validations_do_not_hold_for() {
+    let plane = Plane::start().await;
+    let spec = json!({
+        "variables": [{"name": "a", "expression": "object.data.a"}],
+        "validations": [
+            {"expression": "request.operation == 'DELETE' || variables.a.size() < 3",
+             "messageExpression": "'a is ' + variables.a"},
+            {"expression": "request.operation != 'DELETE' || !has(oldObject.data.keep)", "message": "kept",
+             "reason": "Forbidden"},
+        ],
+    });
+    create(
+        &plane,
+        &format!("{GROUP}/validatingadmissionpolicies"),
+        policy("short", spec),
+    )
+    .await;
+    bind(&plane, "short", json!({})).await;
+
+    let (code, refused) = plane.call(Method::POST, MAPS, config_map("c", "long")).await;
+    assert_eq!(code, 422, "{refused}");
+    assert_eq!(refused["reason"], "Invalid");
+    assert_eq!(
+        refused["message"],
+        "configmaps \"c\" is forbidden: ValidatingAdmissionPolicy 'short' with binding 'short-binding' denied request: a \
+         is long"
+    );
+    let mut kept = config_map("c", "ok");
+    kept["data"]["keep"] = "yes".into();
+    create(&plane, MAPS, kept).await;
+    let (code, refused) = plane
+        .call(Method::DELETE, &format!("{MAPS}/c"), Value::Null)
+        .await;
+    assert_eq!(
+        (code.as_u16(), &refused["reason"]),
+        (403, &json!("Forbidden")),
+        "{refused}"
+    );
+    create(&plane, MAPS, config_map("other", "not concerned")).await;
+}
+
+#[tokio::test]
+async fn a_binding_brings_parameters() {
+    let plane = Plane::start().await;
+    create(&plane, MAPS, config_map("limit", "4")).await;
+    let spec = json!({
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "validations": [{"expression": "object.data.a.size() <= int(params.data.a)"}],
+    });
+    create(
+        &plane,
+        &format!("{GROUP}/validatingadmissionpolicies"),
+        policy("sized", spec),
+    )
+    .await;
+    bind(
+        &plane,
+        "sized",
+        json!({"paramRef": {"name": "limit", "parameterNotFoundAction": "Deny"}}),
+    )
+    .await;
+    create(&plane, MAPS, config_map("c1", "four")).await;
+    let (code, refused) = plane.call(Method::POST, MAPS, config_map("c2", "fives")).await;
+    assert_eq!(code, 422, "{refused}");
+    let (code, _) = plane
+        .call(Method::DELETE, &format!("{MAPS}/limit"), Value::Null)
+        .await;
+    assert_eq!(code, 200);
+    let (code, refused) = plane.call(Method::POST, MAPS, config_map("c3", "x")).await;
+    assert_eq!(code, 422, "{refused}");
+    assert!(
+        refused["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("no params found")),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn an_expression_that_does_not_compile_is_refused() {
+    let plane = Plane::start().await;
+    let spec = json!({"validations": [{"expression": "object.data.a +"}]});
+    let path = format!("{GROUP}/validatingadmissionpolicies");
+    let (code, refused) = plane.call(Method::POST, &path, policy("broken", spec)).await;
+    assert_eq!(code, 422, "{refused}");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("spec.validations[0].expression: Invalid value"),
+        "{message}"
+    );
+    assert!(message.contains("Syntax error"), "{message}");
+}
