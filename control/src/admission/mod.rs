@@ -1,4 +1,4 @@
-//! What the cluster itself demands of an object before it is stored: upstream's admission plugins, and the addresses of
+//! What is demanded of an object before it is stored: upstream's admission plugins, webhooks, and the addresses of
 //! Services.
 //!
 //! Two phases around validation, as upstream's: [`Admission::mutate`] completes what the client sent, before
@@ -18,6 +18,7 @@ mod quota;
 mod runtime_class;
 mod services;
 pub mod storage;
+mod webhooks;
 
 pub use claims::Claims;
 pub use pod_security::{Level as PodSecurityLevel, UnknownLevel};
@@ -42,6 +43,12 @@ pub enum Denial {
     Policy {
         message: String,
         reason: String,
+    },
+    /// A webhook's own words.
+    Refused {
+        code: u16,
+        reason: String,
+        message: String,
     },
     /// Not the object's fault.
     Failed(String),
@@ -112,6 +119,7 @@ pub struct Admission {
     pod_security: PodSecurityLevel,
     turns: quota::Turns,
     policies: policy::Policies,
+    webhooks: webhooks::Webhooks,
 }
 
 impl Admission {
@@ -126,6 +134,7 @@ impl Admission {
             pod_security,
             turns: quota::Turns::default(),
             policies: policy::Policies::default(),
+            webhooks: webhooks::Webhooks::default(),
         }
     }
 
@@ -134,10 +143,21 @@ impl Admission {
         &self,
         review: &Review<'_>,
         object: &mut Value,
-        _notes: &mut Notes,
+        notes: &mut Notes,
     ) -> Result<(), Denial> {
         let objects = self.objects.as_ref();
         namespace::check(objects, review)?;
+        self.complete(review, object)?;
+        // What webhooks changed may need completing again.
+        match self.webhooks.mutate(objects, review, object, notes).await? {
+            true => self.complete(review, object),
+            false => Ok(()),
+        }
+    }
+
+    /// The plugins that fill in what a client left out. Idempotent.
+    fn complete(&self, review: &Review<'_>, object: &mut Value) -> Result<(), Denial> {
+        let objects = self.objects.as_ref();
         match review.resource() {
             ("", "pods", None) => {
                 limits::default(objects, review, object);
@@ -187,6 +207,7 @@ impl Admission {
         }
         pod_security::check(objects, self.pod_security, review, object, notes)?;
         self.policies.check(objects, review, object, notes)?;
+        self.webhooks.validate(objects, review, object, notes).await?;
         quota::charge(&self.turns, objects, store, review, object, claims).await
     }
 
@@ -194,7 +215,10 @@ impl Admission {
     pub async fn delete(&self, review: &Review<'_>, notes: &mut Notes) -> Result<(), Denial> {
         let objects = self.objects.as_ref();
         namespace::check(objects, review)?;
-        self.policies.check(objects, review, &Value::Null, notes)
+        self.policies.check(objects, review, &Value::Null, notes)?;
+        let mut nothing = Value::Null;
+        self.webhooks.mutate(objects, review, &mut nothing, notes).await?;
+        self.webhooks.validate(objects, review, &nothing, notes).await
     }
 
     /// What the removal of `object` gives back.

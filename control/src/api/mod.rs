@@ -40,6 +40,7 @@ pub use custom::Definitions;
 pub use metrics::Metrics;
 pub(crate) use object::encode;
 pub use openapi::OpenApi;
+pub(crate) use patch::apply_operations;
 pub use token::Tokens;
 pub use version::GIT_VERSION;
 

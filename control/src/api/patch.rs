@@ -143,6 +143,12 @@ fn operations(value: Value) -> Result<Patch> {
     serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
 }
 
+/// What a JSON patch that was not sent by the client makes of a value, within the same limits.
+pub(crate) fn apply_operations(patch: Value, current: &Value) -> std::result::Result<Value, String> {
+    let applied = operations(patch).and_then(|patch| apply_json(&patch, current));
+    applied.map_err(|error| error.message().to_owned())
+}
+
 /// What the patch makes of the object.
 pub fn apply(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
     match patch {

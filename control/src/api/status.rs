@@ -23,7 +23,46 @@ pub struct ApiError {
 
 pub type Result<T> = std::result::Result<T, ApiError>;
 
+/// `metav1.StatusReason`, as far as others may choose one.
+const REASONS: [&str; 18] = [
+    "Unauthorized",
+    "Forbidden",
+    "NotFound",
+    "AlreadyExists",
+    "Conflict",
+    "Gone",
+    "Invalid",
+    "ServerTimeout",
+    "Timeout",
+    "TooManyRequests",
+    "BadRequest",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "RequestEntityTooLarge",
+    "UnsupportedMediaType",
+    "InternalError",
+    "Expired",
+    "ServiceUnavailable",
+];
+
 impl ApiError {
+    /// A refusal in another's words.
+    fn refused(code: u16, reason: &str, message: String) -> Self {
+        let known = REASONS.into_iter().find(|known| *known == reason);
+        let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
+        ApiError::new(code, known.unwrap_or_default(), message)
+    }
+
+    /// An eviction that a disruption budget does not allow now; `cause` says why.
+    pub fn over_budget(cause: String, retry_after: u32) -> Self {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let mut details = json!({"causes": [{"reason": "DisruptionBudget", "message": cause}]});
+        if retry_after > 0 {
+            details["retryAfterSeconds"] = retry_after.into();
+        }
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).with(details)
+    }
+
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         ApiError {
             code,
@@ -458,6 +497,11 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
         }
         Denial::Invalid(errors) => ApiError::invalid(&kind.kind, &kind.group, name, &errors),
         Denial::Policy { message, reason } => ApiError::by_policy(kind, name, &message, &reason),
+        Denial::Refused {
+            code,
+            reason,
+            message,
+        } => ApiError::refused(code, &reason, message),
         Denial::Failed(why) => ApiError::internal(why),
     }
 }

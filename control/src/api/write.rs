@@ -263,7 +263,9 @@ async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut
         let Err(denial) = call.api.admission.mutate(review, value, notes).await else {
             return Ok(());
         };
-        if std::mem::take(&mut behind) && cache.fresh().await? > seen {
+        // Webhooks are not asked twice for one answer.
+        let own = !matches!(denial, Denial::Refused { .. } | Denial::Failed(_));
+        if own && std::mem::take(&mut behind) && cache.fresh().await? > seen {
             continue;
         }
         let retry = matches!(denial, Denial::NotYet(_)) && cache.passes(seen, deadline).await;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::watcher::Config;
@@ -70,6 +71,7 @@ pub struct Watches {
     pub leases: Arc<Informer<Lease>>,
     pub cluster_roles: Arc<Informer<ClusterRole>>,
     pub quotas: Arc<Informer<ResourceQuota>>,
+    pub budgets: Arc<Informer<PodDisruptionBudget>>,
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
     pub certificates: Arc<Informer<CertificateSigningRequest>>,
@@ -92,6 +94,7 @@ impl Watches {
             leases: Informer::new(&[]),
             cluster_roles: Informer::new(&[]),
             quotas: Informer::new(&[]),
+            budgets: Informer::new(&[]),
             claims: Informer::new(&[]),
             volumes: Informer::new(&[]),
             certificates: Informer::new(&[]),
@@ -119,6 +122,7 @@ impl Watches {
             nodes,
             cluster_roles,
             quotas,
+            budgets,
             claims,
             volumes,
             certificates
@@ -153,6 +157,7 @@ impl Watches {
             self.leases.synced(),
             self.cluster_roles.synced(),
             self.quotas.synced(),
+            self.budgets.synced(),
             self.claims.synced(),
             self.volumes.synced(),
             self.certificates.synced(),

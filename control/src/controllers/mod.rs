@@ -8,6 +8,7 @@ mod cluster_role;
 mod context;
 mod definitions;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod event_ttl;
 mod expectations;
@@ -73,6 +74,7 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         cluster_role::start(&context),
         quota::start(&context),
         certificates::start(&context),
+        disruption::start(&context),
         definitions::start(&context),
     ];
     controllers.extend(node::start(&context));

@@ -69,6 +69,13 @@ impl Kind {
     }
 }
 
+/// Whether a Pod says that it is ready.
+pub fn is_ready_pod(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut ready = conditions.filter(|c| c["type"] == "Ready");
+    ready.any(|c| c["status"] == "True")
+}
+
 /// Seconds that a deletion of this Pod gives it, when the deletion does not say: none when no node holds it or it has
 /// ended.
 pub fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {

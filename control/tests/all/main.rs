@@ -1,5 +1,6 @@
 //! The control plane as its clients meet it: in-process, over HTTPS, and after being killed; and what its scheduler and
 //! controllers make of what clients ask for.
+mod admission;
 mod applying;
 mod auth;
 mod cluster;
@@ -23,3 +24,4 @@ mod services;
 mod streaming;
 mod tls;
 mod watching;
+mod webhooks;

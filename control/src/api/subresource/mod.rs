@@ -3,6 +3,7 @@
 //!
 //! `status`, `finalize` and the like are plain updates (see `write`) whose reach the kind's rules limit.
 mod binding;
+mod eviction;
 mod log;
 mod node;
 mod scale;
@@ -11,12 +12,11 @@ mod token;
 
 pub use node::{NodeClient, NodeClientError};
 
+use super::Call;
 use super::render::Style;
 use super::route::Target;
 use super::status::{ApiError, Result};
-use super::{Call, decode, delete, negotiate, render, status};
 use axum::response::Response;
-use http::StatusCode;
 
 /// The answer of a subresource that is served here; none for the others.
 pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Option<Response>> {
@@ -31,7 +31,7 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
     let response = match (subresource, verb) {
         ("scale", _) => scale::serve(call, name, verb, style).await?,
         ("binding", "create") => binding::serve(call, name, style).await?,
-        ("eviction", "create") => evict(call, name, style).await?,
+        ("eviction", "create") => eviction::serve(call, name, style).await?,
         ("token", "create") => token::serve(call, name, style).await?,
         ("log", "get") => log::serve(call, name).await?,
         ("attach" | "exec" | "portforward", "create" | "get") => stream::serve(call, name, subresource).await,
@@ -45,14 +45,4 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
 pub(super) fn creates(target: &Target) -> bool {
     let subresource = target.subresource.as_deref();
     target.kind.plural == "pods" && matches!(subresource, Some("attach" | "exec" | "portforward"))
-}
-
-async fn evict(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let body = decode::object("Eviction", negotiate::body(&call.headers)?, &call.body)?.value;
-    delete::evict(call, name, &body).await?;
-    render::respond(
-        style.accepted.format,
-        StatusCode::CREATED,
-        &status::success(StatusCode::CREATED),
-    )
 }

@@ -1,0 +1,175 @@
+//! `pods/eviction`: a deletion that asks the Pod's disruption budget first (upstream's eviction subresource).
+//!
+//! A budget's allowance goes down before the Pod goes, by compare-and-swap: two evictions never share one. Its
+//! controller counts again later.
+use super::super::render::{self, Style};
+use super::super::route::Target;
+use super::super::status::{self, ApiError, Result};
+use super::super::write::{self, Options};
+use super::super::{Call, decode, delete, negotiate};
+use crate::kinds::conduct::is_ready_pod;
+use crate::kinds::labels;
+use crate::kinds::view::View;
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+
+const BUDGETS: (&str, &str, &str) = ("policy", "v1", "poddisruptionbudgets");
+/// Evictions that a budget's controller has not seen through yet (upstream's `MaxDisruptedPodSize`).
+const UNCONFIRMED: usize = 2000;
+const SEVERAL: &str =
+    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+/// Seconds until a budget that is being counted is worth another try.
+const COUNTED_IN: u32 = 10;
+
+pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
+    let body = decode::object("Eviction", negotiate::body(&call.headers)?, &call.body)?.value;
+    let pod = render::value(
+        &call.target.kind,
+        call.api.read(&call.target, name).await?.as_ref(),
+    )?;
+    if needs_budget(&pod)
+        && let Some(budget) = budget_of(call, &pod)?
+    {
+        spend(call, &pod, budget.text("metadata.name"), &body).await?;
+    }
+    delete::evict(call, name, &body).await?;
+    render::respond(
+        style.accepted.format,
+        StatusCode::CREATED,
+        &status::success(StatusCode::CREATED),
+    )
+}
+
+/// Pods that serve nobody may go.
+fn needs_budget(pod: &Value) -> bool {
+    let idle = matches!(pod.text("status.phase"), "Succeeded" | "Failed" | "Pending");
+    !idle && !pod.has("metadata.deletionTimestamp")
+}
+
+/// The budget that picks the Pod.
+fn budget_of(call: &Call, pod: &Value) -> Result<Option<Value>> {
+    let kinds = call.api.kinds.load();
+    let Some(kind) = kinds.resource(BUDGETS.0, BUDGETS.1, BUDGETS.2) else {
+        return Ok(None);
+    };
+    let namespace = call.target.namespace.as_deref().unwrap_or_default();
+    let prefix = format!("{}/{namespace}/", kind.storage_prefix);
+    let (objects, _) = call.api.cache.resource(kind)?.list(&prefix, None);
+    let budgets = objects.iter().filter_map(|object| object.value().ok());
+    let own = pod.at("metadata.labels");
+    let mut mine = budgets.filter(|budget| labels::matches(budget.at("spec.selector"), own));
+    match (mine.next(), mine.next()) {
+        (_, Some(_)) => Err(ApiError::internal(SEVERAL)),
+        (budget, None) => Ok(budget),
+    }
+}
+
+/// Takes one disruption from the budget, or says why there is none.
+async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<()> {
+    let dry_run =
+        call.query.dry_run("CreateOptions")? || body.list("deleteOptions.dryRun").iter().any(|d| d == "All");
+    let kinds = call.api.kinds.load();
+    let kind = kinds
+        .resource(BUDGETS.0, BUDGETS.1, BUDGETS.2)
+        .ok_or_else(ApiError::no_resource)?;
+    let status_call = Call {
+        api: call.api.clone(),
+        who: call.who.clone(),
+        target: Target {
+            kind: kind.clone(),
+            namespace: call.target.namespace.clone(),
+            name: Some(budget.to_owned()),
+            subresource: Some("status".into()),
+        },
+        query: call.query.clone(),
+        headers: call.headers.clone(),
+        body: Default::default(),
+        upgrade: None,
+    };
+    let options = Options {
+        dry_run,
+        ..Options::of(&call.query, "CreateOptions")?
+    };
+    let change = |budget: &Value| Ok((spent(budget, pod)?, Vec::new()));
+    write::update(&status_call, options, budget, &change)
+        .await
+        .map(drop)
+}
+
+/// The budget with one disruption less. Pure.
+fn spent(budget: &Value, pod: &Value) -> Result<Value> {
+    let (name, status) = (budget.text("metadata.name"), budget.at("status"));
+    let number = |key: &str| status.int(key).unwrap_or(0);
+    if number("observedGeneration") < budget.int("metadata.generation").unwrap_or(0) {
+        let cause = format!("The disruption budget {name} is still being processed by the server.");
+        return Err(ApiError::over_budget(cause, COUNTED_IN));
+    }
+    let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
+    let always = budget.text("spec.unhealthyPodEvictionPolicy") == "AlwaysAllow";
+    if !is_ready_pod(pod) && (always || healthy >= desired && desired > 0) {
+        return Ok(budget.clone());
+    }
+    let allowed = number("disruptionsAllowed");
+    if allowed < 0 {
+        let why = "pdb disruptions allowed is negative";
+        return Err(ApiError::forbidden(BUDGETS.0, BUDGETS.2, name, why));
+    }
+    if status
+        .map("disruptedPods")
+        .is_some_and(|pods| pods.len() > UNCONFIRMED)
+    {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(ApiError::forbidden(BUDGETS.0, BUDGETS.2, name, why));
+    }
+    if allowed == 0 {
+        let cause =
+            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
+        return Err(ApiError::over_budget(cause, 0));
+    }
+    let mut budget = budget.clone();
+    budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    budget["status"]["disruptedPods"][pod.text("metadata.name")] = write::now().into();
+    Ok(budget)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(ready: &str) -> Value {
+        json!({"metadata": {"name": "p"}, "status": {"phase": "Running",
+            "conditions": [{"type": "Ready", "status": ready}]}})
+    }
+
+    fn budget(allowed: i64) -> Value {
+        json!({"metadata": {"name": "b", "generation": 1}, "spec": {}, "status": {
+            "observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": 2, "desiredHealthy": 2}})
+    }
+
+    #[test]
+    fn a_disruption_is_spent_once() {
+        let after = spent(&budget(1), &pod("True")).expect("allowed");
+        assert_eq!(after["status"]["disruptionsAllowed"], 0);
+        assert!(after["status"]["disruptedPods"]["p"].is_string());
+        assert_eq!(spent(&after, &pod("True")).expect_err("none left").code, 429);
+    }
+
+    #[test]
+    fn an_unhealthy_pod_costs_nothing_while_the_others_suffice() {
+        assert_eq!(spent(&budget(0), &pod("False")).expect("allowed"), budget(0));
+        let mut short = budget(0);
+        short["status"]["currentHealthy"] = 1.into();
+        assert_eq!(spent(&short, &pod("False")).expect_err("too few").code, 429);
+        short["spec"]["unhealthyPodEvictionPolicy"] = "AlwaysAllow".into();
+        assert!(spent(&short, &pod("False")).is_ok());
+    }
+
+    #[test]
+    fn a_budget_that_was_not_counted_yet_allows_nothing() {
+        let mut new = budget(5);
+        new["status"]["observedGeneration"] = 0.into();
+        assert_eq!(spent(&new, &pod("True")).expect_err("unknown").code, 429);
+    }
+}

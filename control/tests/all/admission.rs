@@ -1,0 +1,202 @@
+//! What admission adds to objects, and what it refuses, on a whole control plane.
+use super::plane::Plane;
+use http::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const NAMESPACES: &str = "/api/v1/namespaces";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "x"}]}})
+}
+
+/// Asks until the answer is as wanted.
+async fn until(plane: &Plane, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let asked = async {
+        loop {
+            let (_, object) = plane.get(path).await;
+            if wanted(&object) {
+                return object;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked)
+        .await
+        .expect("the object became as wanted")
+}
+
+#[tokio::test]
+async fn a_quota_is_never_overcommitted() {
+    let plane = Plane::start().await;
+    until(
+        &plane,
+        "/api/v1/namespaces/default/serviceaccounts/default",
+        |a| a["metadata"]["uid"].is_string(),
+    )
+    .await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"pods": "5"}}});
+    plane.call(Method::POST, QUOTAS, quota).await;
+    let path = format!("{QUOTAS}/q");
+    until(&plane, &path, |q| q["status"]["used"]["pods"] == "0").await;
+    let plane = &plane;
+    let made = (0..20).map(|i| async move { plane.call(Method::POST, PODS, pod(&format!("p{i}"))).await });
+    let answers = futures::future::join_all(made).await;
+    assert_eq!(answers.iter().filter(|(code, _)| *code == 201).count(), 5);
+    let refused = answers.iter().find(|(code, _)| *code == 403).expect("refused");
+    let message = refused.1["message"].as_str().unwrap_or_default();
+    let want = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5";
+    assert!(message.ends_with(want), "{message}");
+    assert_eq!(until(plane, &path, |_| true).await["status"]["used"]["pods"], "5");
+
+    let name = answers
+        .iter()
+        .find(|(code, _)| *code == 201)
+        .map(|(_, p)| p["metadata"]["name"].clone());
+    let gone = format!(
+        "{PODS}/{}",
+        name.and_then(|n| n.as_str().map(str::to_owned)).expect("a name")
+    );
+    plane.call(Method::DELETE, &gone, Value::Null).await;
+    until(plane, &path, |q| q["status"]["used"]["pods"] == "4").await;
+}
+
+#[tokio::test]
+async fn labels_of_a_namespace_refuse_and_warn() {
+    let plane = Plane::start().await;
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b", "labels": labels}});
+    plane.call(Method::POST, NAMESPACES, namespace).await;
+    until(&plane, "/api/v1/namespaces/b/serviceaccounts/default", |a| {
+        a["metadata"]["uid"].is_string()
+    })
+    .await;
+    for (key, value) in [
+        ("hostPID", json!(true)),
+        ("volumes", json!([{"name": "v", "hostPath": {"path": "/"}}])),
+    ] {
+        let mut bad = pod("bad");
+        bad["spec"][key] = value;
+        let (code, status) = plane.call(Method::POST, "/api/v1/namespaces/b/pods", bad).await;
+        assert_eq!(code, 403, "{status}");
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains("violates PodSecurity \"baseline:latest\""),
+            "{message}"
+        );
+    }
+    let (code, _) = plane
+        .call(Method::POST, "/api/v1/namespaces/b/pods", pod("good"))
+        .await;
+    assert_eq!(code, 201);
+}
+
+#[tokio::test]
+async fn classes_and_limits_complete_a_pod() {
+    let plane = Plane::start().await;
+    until(
+        &plane,
+        "/api/v1/namespaces/default/serviceaccounts/default",
+        |a| a["metadata"]["uid"].is_string(),
+    )
+    .await;
+    let limits = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": {"limits": [
+        {"type": "Container", "default": {"cpu": "1", "memory": "64Mi"}}]}});
+    plane
+        .call(Method::POST, "/api/v1/namespaces/default/limitranges", limits)
+        .await;
+    let mut critical = pod("p");
+    critical["spec"]["priorityClassName"] = "system-node-critical".into();
+    let (code, made) = plane.call(Method::POST, PODS, critical).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["spec"]["priority"], 2_000_001_000);
+    assert_eq!(made["status"]["qosClass"], "Guaranteed");
+}
+
+#[tokio::test]
+async fn a_deleted_volume_is_let_go_when_nothing_binds_it() {
+    let plane = Plane::start().await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}});
+    let all = "/api/v1/persistentvolumes";
+    let (code, made) = plane.call(Method::POST, all, volume).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(
+        made["metadata"]["finalizers"],
+        json!(["kubernetes.io/pv-protection"])
+    );
+    let one = format!("{all}/v");
+    plane.call(Method::DELETE, &one, Value::Null).await;
+    until(&plane, &one, |answer| answer["code"] == 404).await;
+}
+
+#[tokio::test]
+async fn autoscalers_are_one_object_in_two_versions() {
+    let plane = Plane::start().await;
+    let old = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let new = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let made = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let (code, answer) = plane.call(Method::POST, old, made).await;
+    assert_eq!(code, 201, "{answer}");
+    assert_eq!(answer["spec"]["targetCPUUtilizationPercentage"], 50);
+    let (_, newer) = plane.get(&format!("{new}/h")).await;
+    assert_eq!(
+        newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        50
+    );
+    assert_eq!(newer["metadata"]["uid"], answer["metadata"]["uid"]);
+}
+
+#[tokio::test]
+async fn a_disruption_budget_holds_an_eviction() {
+    let plane = Plane::start().await;
+    until(
+        &plane,
+        "/api/v1/namespaces/default/serviceaccounts/default",
+        |a| a["metadata"]["uid"].is_string(),
+    )
+    .await;
+    let mut guarded = pod("p");
+    guarded["metadata"]["labels"] = json!({"a": "b"});
+    plane.call(Method::POST, PODS, guarded).await;
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    plane
+        .send(
+            Method::PATCH,
+            &format!("{PODS}/p/status"),
+            "application/merge-patch+json",
+            ready.to_string(),
+        )
+        .await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    plane.call(Method::POST, budgets, budget).await;
+    until(&plane, &format!("{budgets}/b"), |b| {
+        b["status"]["currentHealthy"] == 1 && b["status"]["observedGeneration"] == 1
+    })
+    .await;
+    let evict = async || {
+        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+        plane
+            .call(Method::POST, &format!("{PODS}/p/eviction"), body)
+            .await
+    };
+    let (code, status) = evict().await;
+    assert_eq!(code, 429, "{status}");
+    assert_eq!(
+        status["details"]["causes"][0]["message"],
+        "The disruption budget b needs 1 healthy pods and has 1 currently"
+    );
+    plane
+        .call(Method::DELETE, &format!("{budgets}/b"), Value::Null)
+        .await;
+    assert_eq!(evict().await.0, 201);
+}

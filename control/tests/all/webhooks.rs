@@ -1,0 +1,219 @@
+//! Admission webhooks over real HTTPS: good ones, and those that hang or lie.
+use super::plane::{Plane, config_map};
+use amphipod_control::auth::pki::CertRequest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{Method, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+
+/// What a webhook makes of a request; nothing means that it never answers.
+type Mind = fn(&Value) -> Option<Value>;
+
+fn acceptor(plane: &Plane) -> TlsAcceptor {
+    let request = CertRequest {
+        cn: "webhook".into(),
+        ips: vec![[127, 0, 0, 1].into()],
+        server: true,
+        ..CertRequest::default()
+    };
+    let issued = plane.control.pki().issue(&request).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Serves a webhook for as long as the test runs; its URL.
+async fn serve(plane: &Plane, mind: Mind) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/review", listener.local_addr().unwrap());
+    let acceptor = acceptor(plane);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(tls) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let service = service_fn(move |request| answer(request, mind));
+                let served =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service);
+                drop(served.await);
+            });
+        }
+    });
+    url
+}
+
+async fn answer(
+    request: http::Request<Incoming>,
+    mind: Mind,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let Some(mut response) = mind(&review["request"]) else {
+        return std::future::pending().await;
+    };
+    if response["uid"].is_null() {
+        response["uid"] = review["request"]["uid"].clone();
+    }
+    let answer =
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+}
+
+/// Registers the webhook for new ConfigMaps with label `hooked`, and waits until it is known.
+async fn register(plane: &Plane, kind: &str, name: &str, url: &str, more: Value) {
+    let mut webhook = json!({
+        "name": format!("{name}.example.com"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": url, "caBundle": STANDARD.encode(plane.control.pki().ca_pem())},
+        "objectSelector": {"matchLabels": {"hooked": "yes"}},
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]});
+    for (key, value) in more.as_object().unwrap() {
+        webhook[key] = value.clone();
+    }
+    let body = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name},
+        "webhooks": [webhook]});
+    let path = format!("{GROUP}/{}s", kind.to_lowercase());
+    let (code, made) = plane.call(Method::POST, &path, body).await;
+    assert_eq!(code, 201, "{made}");
+    plane.get(&format!("{path}/{name}")).await;
+}
+
+fn hooked(name: &str) -> Value {
+    let mut map = config_map(name, "1");
+    map["metadata"]["labels"] = json!({"hooked": "yes"});
+    map
+}
+
+fn patch(operations: Value) -> Option<Value> {
+    let patch = STANDARD.encode(operations.to_string());
+    Some(json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}))
+}
+
+#[tokio::test]
+async fn webhooks_change_objects_and_refuse_them() {
+    let plane = Plane::start().await;
+    let adds = serve(&plane, |_| {
+        patch(json!([{"op": "add", "path": "/data/b", "value": "2"}]))
+    })
+    .await;
+    register(&plane, "MutatingWebhookConfiguration", "adds", &adds, json!({})).await;
+    let judges = serve(&plane, |request| {
+        let good = request["object"]["data"]["b"] == "2" && request["userInfo"]["username"] == "system:admin";
+        Some(json!({"allowed": good, "status": {"code": 418, "message": "no tea"}}))
+    })
+    .await;
+    register(
+        &plane,
+        "ValidatingWebhookConfiguration",
+        "judges",
+        &judges,
+        json!({}),
+    )
+    .await;
+    let (code, made) = plane.call(Method::POST, MAPS, hooked("a")).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["data"], json!({"a": "1", "b": "2"}));
+    let (code, _) = plane.call(Method::POST, MAPS, config_map("plain", "1")).await;
+    assert_eq!(code, 201, "the selector passes it over");
+
+    let removes = serve(&plane, |_| patch(json!([{"op": "remove", "path": "/data/b"}]))).await;
+    register(
+        &plane,
+        "MutatingWebhookConfiguration",
+        "removes",
+        &removes,
+        json!({}),
+    )
+    .await;
+    let (code, status) = plane.call(Method::POST, MAPS, hooked("b")).await;
+    assert_eq!(code, 418, "{status}");
+    assert_eq!(
+        status["message"],
+        "admission webhook \"judges.example.com\" denied the request: no tea"
+    );
+}
+
+#[tokio::test]
+async fn a_webhook_is_asked_again_after_later_changes() {
+    let plane = Plane::start().await;
+    let adds = serve(&plane, |_| {
+        patch(json!([{"op": "add", "path": "/data/b", "value": "2"}]))
+    })
+    .await;
+    let removes = serve(&plane, |_| patch(json!([{"op": "remove", "path": "/data/b"}]))).await;
+    let again = json!({"reinvocationPolicy": "IfNeeded"});
+    register(&plane, "MutatingWebhookConfiguration", "adds", &adds, again).await;
+    register(
+        &plane,
+        "MutatingWebhookConfiguration",
+        "removes",
+        &removes,
+        json!({}),
+    )
+    .await;
+    let (_, made) = plane.call(Method::POST, MAPS, hooked("a")).await;
+    assert_eq!(made["data"], json!({"a": "1", "b": "2"}));
+}
+
+#[tokio::test]
+async fn bad_webhooks_fail_by_their_policy_and_by_name() {
+    let plane = Plane::start().await;
+    let minds: [(&str, Mind, &str); 4] = [
+        ("hangs", |_| None, "context deadline exceeded"),
+        (
+            "lies",
+            |_| Some(json!({"uid": "other", "allowed": true})),
+            "expected response.uid=",
+        ),
+        (
+            "renames",
+            |_| patch(json!([{"op": "replace", "path": "/metadata/name", "value": "x"}])),
+            "its patch changes metadata.name",
+        ),
+        (
+            "strays",
+            |_| patch(json!([{"op": "replace", "path": "/spec/nowhere", "value": 1}])),
+            "its patch",
+        ),
+    ];
+    for (name, mind, why) in minds {
+        let url = serve(&plane, mind).await;
+        let kind = "MutatingWebhookConfiguration";
+        for (policy, want) in [("Fail", 500), ("Ignore", 201)] {
+            let more = json!({"failurePolicy": policy, "timeoutSeconds": 1});
+            register(&plane, kind, name, &url, more).await;
+            let asked = plane.call(Method::POST, MAPS, hooked(&format!("{name}-{want}")));
+            let (code, answer) = tokio::time::timeout(Duration::from_secs(20), asked)
+                .await
+                .unwrap();
+            assert_eq!(code, want, "{answer}");
+            let message = answer["message"].as_str().unwrap_or_default();
+            assert!(want == 201 || message.contains(why), "{message}");
+            let named = format!("failed calling webhook \"{name}.example.com\"");
+            assert!(want == 201 || message.contains(&named), "{message}");
+            let path = format!("{GROUP}/mutatingwebhookconfigurations/{name}");
+            plane.call(Method::DELETE, &path, Value::Null).await;
+        }
+    }
+}
