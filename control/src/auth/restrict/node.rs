@@ -4,6 +4,7 @@ use super::{Operation, Refused, Write, forbidden};
 use super::{certificates, labels};
 use crate::auth::attributes::{Attributes, Resource};
 use crate::auth::node::LEASES;
+use crate::auth::tokens::ISSUER;
 use crate::auth::{Authorizer, Reader};
 use serde_json::Value;
 
@@ -305,9 +306,11 @@ fn audience(authorizer: &Authorizer, write: &Write<'_>, pod: &Value) -> Judgemen
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let mut sources =
         volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    // A projection without an audience means the API server's own, which the request has been given by now.
     let asks = |source: &Value| {
         let token = &source["serviceAccountToken"];
-        token.is_object() && token["audience"].as_str().unwrap_or_default() == wanted
+        let asked = token["audience"].as_str().unwrap_or_default();
+        token.is_object() && (asked == wanted || asked.is_empty() && wanted == ISSUER)
     };
     if sources.any(asks) {
         return Ok(());
