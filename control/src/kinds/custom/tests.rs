@@ -375,6 +375,13 @@ fn published_schemas_have_what_every_object_has() {
         schema["properties"]["spec"]["properties"]["replicas"]["default"],
         1
     );
+    let item = "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}";
+    let patches = &document["paths"][item]["patch"]["requestBody"]["content"];
+    assert!(
+        patches.get("application/merge-patch+json").is_some()
+            && patches.get("application/strategic-merge-patch+json").is_none(),
+        "kubectl apply sends what is offered"
+    );
     let v2 = crate::kinds::openapi::v2(&registry, "v1");
     let one = &v2["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"]["one"];
     assert!(one.get("oneOf").is_none());

@@ -12,6 +12,8 @@ const PATCHES: [&str; 4] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+/// Those of a custom resource: clients take what is offered here, and strategic merges are not defined on it.
+const CUSTOM_PATCHES: [&str; 3] = [PATCHES[0], PATCHES[1], PATCHES[3]];
 const LIST_PARAMETERS: [(&str, &str); 10] = [
     ("allowWatchBookmarks", "boolean"),
     ("continue", "string"),
@@ -208,7 +210,7 @@ impl<'a> Subject<'a> {
 
     fn body(&self, verb: &str, operation: &mut Value, parameters: &mut Vec<Value>) {
         let (types, definition): (&[&str], Option<String>) = match verb {
-            "patch" => (&PATCHES, Some(format!("{META}Patch"))),
+            "patch" => (self.patches(), Some(format!("{META}Patch"))),
             "create" | "update" => (&["*/*"], self.body.clone()),
             "delete" | "deletecollection" => (&["*/*"], Some(format!("{META}DeleteOptions"))),
             _ => return,
@@ -228,6 +230,13 @@ impl<'a> Subject<'a> {
                     .collect();
                 operation["requestBody"] = json!({"content": content});
             }
+        }
+    }
+
+    fn patches(&self) -> &'static [&'static str] {
+        match self.kind.merges_strategically() || self.suffix == "Scale" {
+            true => &PATCHES,
+            false => &CUSTOM_PATCHES,
         }
     }
 
