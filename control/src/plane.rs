@@ -149,16 +149,13 @@ impl ControlPlane {
         };
 
         let server = Stage::new();
-        let api = build(
-            store.clone(),
-            &pki,
+        let rules = Rules {
             issuer,
             audit,
-            reachable(local_addr),
             addresses,
-            options.pod_security,
-        )
-        .await?;
+            pod_security: options.pod_security,
+        };
+        let api = build(store.clone(), &pki, reachable(local_addr), rules).await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
         server.tasks.spawn(async move { cache.run(stop).await });
         let (definitions, stop) = (api.clone(), server.stop.clone());
@@ -288,14 +285,20 @@ async fn sealed(store: Arc<dyn Store>, dir: &Path) -> Result<Arc<dyn Store>, Sta
     Ok(Arc::new(sealed))
 }
 
+/// What this cluster's API is told beside its store and certificates.
+struct Rules {
+    issuer: Arc<TokenIssuer>,
+    audit: Audit,
+    addresses: ServiceAddresses,
+    /// The level of namespaces without labels.
+    pod_security: PodSecurityLevel,
+}
+
 async fn build(
     store: Arc<dyn Store>,
     pki: &Pki,
-    issuer: Arc<TokenIssuer>,
-    audit: Audit,
     server: SocketAddr,
-    addresses: ServiceAddresses,
-    pod_security: PodSecurityLevel,
+    rules: Rules,
 ) -> Result<Arc<Api>, StartError> {
     let builtin = Registry::builtin();
     let kinds = Arc::new(Live::new(builtin.clone()));
@@ -308,8 +311,8 @@ async fn build(
     let definitions = Definitions::new(cache.clone(), kinds.clone());
     definitions.sync().await?;
     let authorizer = Authorizer::new(objects.clone());
-    let bearers = TokenAuthenticator::new(issuer, objects.clone());
-    let admission = Admission::new(objects.clone(), addresses, pod_security);
+    let bearers = TokenAuthenticator::new(rules.issuer, objects.clone());
+    let admission = Admission::new(objects.clone(), rules.addresses, rules.pod_security);
     let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
     Ok(Arc::new(Api {
         store,
@@ -319,7 +322,7 @@ async fn build(
         admission,
         authorizer,
         bearers,
-        audit,
+        audit: rules.audit,
         server: format!("https://{server}"),
         reader: objects,
         tokens,

@@ -116,7 +116,7 @@ mod tests {
             let bad = map(bad);
             assert!(IdMaps::parse(Some(&bad), Some(&good)).is_err());
         }
-        let many = vec![good[0].clone(); LINES_LIMIT + 1];
+        let many = vec![good[0]; LINES_LIMIT + 1];
         assert_eq!(
             IdMaps::parse(Some(&many), Some(&good)),
             Err(IdMapError::TooMany(341))

@@ -106,7 +106,8 @@ mod tests {
             admitted(&[], json!({})).expect("admitted"),
             json!({"priority": 0, "preemptionPolicy": PREEMPTS})
         );
-        let spec = admitted(&[high.clone()], json!({"priorityClassName": "high"})).expect("admitted");
+        let spec =
+            admitted(std::slice::from_ref(&high), json!({"priorityClassName": "high"})).expect("admitted");
         assert_eq!(
             (&spec["priority"], &spec["preemptionPolicy"]),
             (&json!(9), &json!("Never"))
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(spec["priorityClassName"], "usual");
         for refused in [json!({"priorityClassName": "none"}), json!({"priority": 5})] {
             assert!(matches!(
-                admitted(&[high.clone()], refused),
+                admitted(std::slice::from_ref(&high), refused),
                 Err(Denial::Forbidden(_))
             ));
         }

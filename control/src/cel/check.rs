@@ -206,7 +206,7 @@ impl Checker {
             (Binding::Always, ty) => ty.clone(),
             (_, Type::Optional(inner)) => inner.as_ref().clone(),
             (_, Type::Dyn) => Type::Dyn,
-            (_, other) => return Err(no_overload("optMap", &[other.clone()], expr.at)),
+            (_, other) => return Err(no_overload("optMap", std::slice::from_ref(other), expr.at)),
         };
         self.variables.push((name.to_owned(), ty));
         let body = self.expr(body);
@@ -408,7 +408,7 @@ fn member(of: &Type, field: &str, at: usize) -> Result<Type, Mistake> {
 fn want(ty: &Type, wanted: &Type, word: &str, at: usize) -> Result<(), Mistake> {
     match ty.fits(wanted) {
         true => Ok(()),
-        false => Err(no_overload(word, &[ty.clone()], at)),
+        false => Err(no_overload(word, std::slice::from_ref(ty), at)),
     }
 }
 

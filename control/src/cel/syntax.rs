@@ -186,7 +186,9 @@ impl Expr {
             }),
             Node::Each(each) => {
                 visit(&each.over);
-                each.condition.iter().for_each(|c| visit(c));
+                if let Some(condition) = &each.condition {
+                    visit(condition);
+                }
                 visit(&each.body);
             }
             Node::Bind { value, body, .. } => {

@@ -125,7 +125,7 @@ pub fn events(call: &Call, args: &Parsed) -> Result<(), OciError> {
         if args.is_set("stats") {
             return Ok(());
         }
-        std::thread::sleep(interval);
+        std::thread::park_timeout(interval);
         if !record.is_alive() {
             return Ok(());
         }

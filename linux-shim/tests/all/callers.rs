@@ -145,7 +145,7 @@ impl Containerd {
         let deadline = Instant::now() + PATIENCE;
         while !this.call(&["version"]).status.success() {
             assert!(Instant::now() < deadline, "containerd never answered");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
         this
     }

@@ -124,7 +124,7 @@ impl Oci {
         let deadline = Instant::now() + PATIENCE;
         while self.state()["status"] != status {
             assert!(Instant::now() < deadline, "never {status}: {}", self.state());
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 }

@@ -15,7 +15,10 @@ const NOT_FOUND: u8 = 127;
 /// What a command answers: whether everything asked for was done.
 type Outcome = io::Result<bool>;
 
-const COMMANDS: &[(&str, fn(&[String]) -> Outcome)] = &[
+/// A word and what it runs.
+type Command = (&'static str, fn(&[String]) -> Outcome);
+
+const COMMANDS: &[Command] = &[
     ("cat", cat),
     ("date", date),
     ("echo", echo),

@@ -45,11 +45,9 @@ pub(in crate::kinds) static RULES: Rules = Rules {
 
 fn default(object: &mut Value) {
     let kind = object.text("spec.names.kind").to_owned();
-    if let Some(names) = object_mut(object, "spec.names") {
-        if !kind.is_empty() {
-            set_zero(names, "singular", kind.to_lowercase());
-            set_zero(names, "listKind", format!("{kind}List"));
-        }
+    if let Some(names) = object_mut(object, "spec.names").filter(|_| !kind.is_empty()) {
+        set_zero(names, "singular", kind.to_lowercase());
+        set_zero(names, "listKind", format!("{kind}List"));
     }
     if let Some(spec) = object_mut(object, "spec") {
         set_missing(spec, "conversion", json!({"strategy": "None"}));

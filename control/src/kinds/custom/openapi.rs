@@ -85,7 +85,7 @@ fn gvk(kind: &Kind, name: &str) -> Value {
 
 fn clean(schema: &mut Value, v2: bool) {
     let Some(map) = schema.as_object_mut() else { return };
-    map.retain(|key, _| !NEVER.contains(&key.as_str()) && !(v2 && NOT_IN_V2.contains(&key.as_str())));
+    map.retain(|key, _| !(NEVER.contains(&key.as_str()) || v2 && NOT_IN_V2.contains(&key.as_str())));
     if v2 && map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
         map.insert("type".into(), "string".into());
         map.insert("format".into(), "int-or-string".into());
@@ -99,10 +99,8 @@ fn clean(schema: &mut Value, v2: bool) {
     for key in ["items", "additionalProperties", "not"] {
         map.get_mut(key).into_iter().for_each(|s| clean(s, v2));
     }
-    for key in ["properties"] {
-        let members = map.get_mut(key).and_then(Value::as_object_mut);
-        members.into_iter().flatten().for_each(|(_, s)| clean(s, v2));
-    }
+    let members = map.get_mut("properties").and_then(Value::as_object_mut);
+    members.into_iter().flatten().for_each(|(_, s)| clean(s, v2));
     for key in ["allOf", "anyOf", "oneOf"] {
         let list = map.get_mut(key).and_then(Value::as_array_mut);
         list.into_iter().flatten().for_each(|s| clean(s, v2));

@@ -118,7 +118,7 @@ impl Managers {
                 .then_with(|| key(a).cmp(&key(b)))
         });
         let entries: Vec<Value> = entries.into_iter().map(|(m, o)| written(m, o)).collect();
-        (!entries.is_empty()).then(|| Value::Array(entries))
+        (!entries.is_empty()).then_some(Value::Array(entries))
     }
 
     /// Forgets who owns nothing any more.

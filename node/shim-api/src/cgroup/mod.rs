@@ -192,7 +192,7 @@ impl Cgroup {
             if std::time::Instant::now() > deadline {
                 return Err(self.busy());
             }
-            std::thread::sleep(REMOVE_STEP);
+            std::thread::park_timeout(REMOVE_STEP);
         }
         Ok(())
     }

@@ -218,7 +218,7 @@ impl Reading {
     }
 
     async fn open(&mut self, id: u32, headers: BTreeMap<String, String>, ended: bool) {
-        if id % 2 == 0 || id <= self.newest {
+        if id.is_multiple_of(2) || id <= self.newest {
             return self.say(frame::reset(id, Reset::Protocol)).await;
         }
         self.newest = id;
