@@ -195,7 +195,6 @@ pub fn plan(
             .domainname()
             .clone()
             .filter(|d| !d.is_empty() && namespaces.own.uts),
-        personality: personality(linux)?,
         hooks: hooks(spec)?,
         subject: Subject::default(),
         process: process_plan(process, spec)?,
@@ -355,8 +354,8 @@ fn rootfs_propagation(linux: &Linux) -> Result<Option<Propagation>, SpecError> {
     }
 }
 
-fn personality(linux: &Linux) -> Result<Option<Persona>, SpecError> {
-    let Some(asked) = linux.personality() else {
+fn personality(spec: &Spec) -> Result<Option<Persona>, SpecError> {
+    let Some(asked) = spec.linux().as_ref().and_then(|l| l.personality().as_ref()) else {
         return Ok(None);
     };
     if asked.flags().as_ref().is_some_and(|f| !f.is_empty()) {
@@ -393,6 +392,7 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
         env: process.env().clone().unwrap_or_default(),
         cwd: process.cwd().clone(),
         terminal: process.terminal().unwrap_or_default().then_some(dimensions),
+        personality: personality(spec)?,
         scheduling: scheduling(process)?,
         labels: labels(process)?,
         identity: Identity {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::cgroup::Cgroup;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::personality::{self, Persona};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
@@ -53,6 +54,7 @@ pub struct ProcessPlan {
     pub identity: Identity,
     /// Who answers for the system calls a seccomp filter asks about.
     pub listener: Option<Listener>,
+    pub personality: Option<Persona>,
     pub scheduling: Scheduling,
     pub labels: Labels,
     /// Width and height when a terminal is wanted.
@@ -83,7 +85,6 @@ pub struct ContainerPlan {
     pub sysctls: Vec<(String, String)>,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
-    pub personality: Option<nix::sys::personality::Persona>,
     pub hooks: Hooks,
     /// What hooks are told.
     pub subject: Subject,
@@ -317,9 +318,6 @@ fn build<'a>(
     drop(root);
     mounts::finish_root(plan.rootfs_read_only, plan.rootfs_propagation)?;
     name_host(plan)?;
-    if let Some(persona) = plan.personality {
-        nix::sys::personality::set(persona).during(|| "set the personality".into())?;
-    }
     Ok(Built {
         terminal,
         start_hooks,
@@ -413,6 +411,9 @@ fn settle<'a>(
     }
     identity::set_rlimits(&plan.identity, warnings)?;
     scheduling::apply(&plan.scheduling)?;
+    if let Some(persona) = plan.personality {
+        personality::set(persona).during(|| "set the personality".into())?;
+    }
     labels::apply(&plan.labels)?;
     let early = std::env::set_current_dir(&plan.cwd);
     close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;

@@ -482,6 +482,33 @@ fn the_program_that_comes_in_cannot_be_written() {
 }
 
 #[test]
+fn every_process_has_the_personality() {
+    let Some(oci) = oci("persona") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return eprintln!("skipped: needs x86-64");
+    }
+    let mut bundle = oci.bundle("uname -m; sleep 1000");
+    bundle.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
+    oci.create(&bundle);
+    oci.ok(&["start", "c"]);
+    assert_eq!(oci.ok(&["exec", "c", "uname", "-m"]), "i686\n");
+    assert_eq!(
+        oci.ok(&[
+            "exec",
+            "-e",
+            "PATH=/bin",
+            "-e",
+            "PATH=/nowhere:/bin",
+            "c",
+            "sh",
+            "-c",
+            "echo $PATH"
+        ]),
+        "/nowhere:/bin\n"
+    );
+}
+
+#[test]
 fn what_would_change_the_host_is_refused() {
     let Some(oci) = oci("host") else { return };
     let mut bundle = oci.bundle("true");
