@@ -85,6 +85,12 @@ impl Container {
         let path = spec::cgroup_path(&spec, &asked.namespace, &asked.id);
         let (mut plan, limits) = spec::plan(&spec, &asked.bundle, &path, asked.rootfs)
             .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        if plan.shares_mounts {
+            return Err(TaskError::InvalidArgument(
+                "config.json has no new mount namespace; only the OCI command line runs a container without one"
+                    .into(),
+            ));
+        }
         plan.process.terminal = plan
             .process
             .terminal
@@ -132,7 +138,11 @@ impl Container {
         if exec.is_empty() {
             started(self.first.start().await)?;
             let state = self.subject.state("running", self.first.pid().cast_signed());
-            warn_of_hooks(reaper, &self.hooks.poststart, &state).await;
+            if let Err(error) = run_hooks(reaper, &self.hooks.poststart, &state).await {
+                self.cgroup.kill().map_err(cgroup_failed)?;
+                self.first.wait().await;
+                return Err(failed(&error));
+            }
             return Ok(self.first.pid());
         }
         let (plan, addresses) = match self.exec(exec)? {
@@ -143,6 +153,7 @@ impl Container {
             pid: Pid::from_raw(self.first.pid().cast_signed()),
             cgroup: &self.cgroup,
             more: self.more_namespaces,
+            shares_mounts: false,
         };
         let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;
         let process = made.map_err(|e| exec_failed(&e))?.follow(|_| {});
@@ -324,10 +335,12 @@ fn exec_failed(error: &ProcessError) -> TaskError {
     ))
 }
 
-/// Hooks after the fact change nothing any more: what went wrong is only told (OCI runtime-spec).
+/// Hooks after the end change nothing any more: what went wrong is only told, and the others run (OCI runtime-spec).
 async fn warn_of_hooks(reaper: &Reaper, hooks: &[Hook], state: &str) {
-    if let Err(error) = run_hooks(reaper, hooks, state).await {
-        tracing::warn!(%error, "a hook failed");
+    for hook in hooks {
+        if let Err(error) = run_hooks(reaper, std::slice::from_ref(hook), state).await {
+            tracing::warn!(%error, "a hook failed");
+        }
     }
 }
 

@@ -97,6 +97,15 @@ pub fn run(hooks: &[Hook], state: &str) -> Result<(), HookError> {
     hooks.iter().try_for_each(|hook| run_one(hook, state))
 }
 
+/// Runs every hook, whatever becomes of the others, and answers what went wrong (`poststop`, which changes nothing any
+/// more).
+pub fn run_all(hooks: &[Hook], state: &str) -> Vec<HookError> {
+    hooks
+        .iter()
+        .filter_map(|hook| run_one(hook, state).err())
+        .collect()
+}
+
 /// Files in memory, not pipes: neither a hook that reads nothing nor one that says much can hold us up.
 fn run_one(hook: &Hook, state: &str) -> Result<(), HookError> {
     let fail = |source| HookError::Run {

@@ -34,6 +34,8 @@ pub struct Running<'a> {
     pub cgroup: &'a Cgroup,
     /// Namespaces to join beside those every container has.
     pub more: CloneFlags,
+    /// Its root is not that of its mount namespace.
+    pub shares_mounts: bool,
 }
 
 /// Makes the first process of a container. With a [`ContainerPlan::is_staged`] plan its pid is reported.
@@ -66,8 +68,8 @@ pub fn another(
     let single = SingleThread::check()?;
     Ok(spawn(&single, 0, None, |single| {
         let target = process.as_fd();
-        let joined = init::begin(streams, end, &[target])
-            .and_then(|()| init::join_container(target, container, plan.identity.oom_score_adj));
+        let joined =
+            init::begin(streams, end, &[target]).and_then(|()| init::join_container(target, container, plan));
         hand_over(single, end, joined, 0, |end, ()| {
             init::run_exec(plan, streams, end)
         })

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use nix::sched::CpuSet;
 use oci_spec::runtime::{
-    Hook as OciHook, IOPriorityClass, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
-    Scheduler as OciScheduler, Spec,
+    Hook as OciHook, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler as OciScheduler, Spec,
 };
 
 use crate::hooks::{Hook, Hooks};
 use crate::init::labels::{Labels, has_apparmor, has_selinux};
+use crate::init::memory::{self, MemoryPolicy};
 use crate::init::scheduling::{Scheduler, Scheduling};
 use crate::spec::SpecError;
 
@@ -22,13 +23,30 @@ pub fn hooks(spec: &Spec) -> Result<Hooks, SpecError> {
     let read = |list: &Option<Vec<OciHook>>| list.iter().flatten().map(hook).collect::<Result<Vec<_>, _>>();
     let mut runtime = read(given.prestart())?;
     runtime.extend(read(given.create_runtime())?);
+    let mut start_container = read(given.start_container())?;
+    let given_env = given
+        .start_container()
+        .iter()
+        .flatten()
+        .map(|h| h.env().is_some());
+    for (hook, has_env) in start_container.iter_mut().zip(given_env) {
+        if !has_env {
+            hook.env = process_env(spec);
+        }
+    }
     Ok(Hooks {
         runtime,
         create_container: read(given.create_container())?,
-        start_container: read(given.start_container())?,
+        start_container,
         poststart: read(given.poststart())?,
         poststop: read(given.poststop())?,
     })
+}
+
+/// A hook in the container that names no environment has that of the container's program.
+fn process_env(spec: &Spec) -> Vec<String> {
+    let process = spec.process().as_ref();
+    process.and_then(|p| p.env().clone()).unwrap_or_default()
 }
 
 fn hook(hook: &OciHook) -> Result<Hook, SpecError> {
@@ -70,11 +88,44 @@ pub fn scheduling(process: &Process) -> Result<Scheduling, SpecError> {
         None => None,
     };
     let affinity = process.exec_cpu_affinity().as_ref();
-    let processors = affinity.and_then(|a| a.cpu_affinity_final().clone().or_else(|| a.initial().clone()));
+    let initial = affinity.and_then(|a| a.initial().as_deref()).map(cpu_set);
+    let last = affinity
+        .and_then(|a| a.cpu_affinity_final().as_deref())
+        .map(cpu_set);
+    let (initial, last) = (initial.transpose()?, last.transpose()?);
     Ok(Scheduling {
         scheduler: process.scheduler().as_ref().map(scheduler),
         io_priority,
-        processors: processors.as_deref().map(cpu_set).transpose()?,
+        processors: last.or(initial),
+        initial_processors: initial,
+    })
+}
+
+/// A NUMA policy in the numbers of linux/mempolicy.h.
+pub fn memory_policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy, SpecError> {
+    let mode = match asked.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flag = |flag: &MemoryPolicyFlagType| match flag {
+        MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+        MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+        MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+    };
+    let list = asked.nodes().as_deref().unwrap_or_default();
+    Ok(MemoryPolicy {
+        mode: asked
+            .flags()
+            .iter()
+            .flatten()
+            .map(flag)
+            .fold(mode, |all, f| all | f),
+        nodes: memory::nodes(list).ok_or_else(|| SpecError::Nodes(list.into()))?,
     })
 }
 

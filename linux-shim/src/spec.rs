@@ -26,7 +26,7 @@ use crate::init::identity::{Capabilities, Identity};
 use crate::init::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation, labels};
 use crate::mount_plan::{self, MountPlanError};
 use crate::overseer::Listener;
-use crate::process_spec::{hooks, labels, scheduling};
+use crate::process_spec::{hooks, labels, memory_policy, scheduling};
 use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::{self, SeccompError};
 use crate::sysctl::{self, Own, SysctlError};
@@ -64,6 +64,8 @@ pub enum SpecError {
     Twice(String),
     #[error("{0:?} is no list of processors")]
     Processors(String),
+    #[error("{0:?} is no list of memory nodes")]
+    Nodes(String),
 }
 
 /// Reads `config.json` of a bundle.
@@ -176,6 +178,7 @@ pub fn plan(
         new_namespaces: namespaces.new,
         join: namespaces.join,
         new_cgroup_namespace: namespaces.new_cgroup,
+        shares_mounts: !namespaces.new.contains(CloneFlags::CLONE_NEWNS),
         new_time_namespace: time_offsets(linux, namespaces.new_time)?,
         ids,
         rootfs: bundle.join(root.path()),
@@ -221,7 +224,6 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
     let resources = linux.resources().as_ref();
     let cases = [
         (linux.intel_rdt().is_some(), "Intel RDT"),
-        (linux.memory_policy().is_some(), "a memory policy"),
         (labelled && !labels::has_selinux(), "an SELinux mount label"),
         (labelled, "an SELinux mount label"),
         (devices, "moving network devices"),
@@ -284,9 +286,6 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
                 out.new_time = true;
                 continue;
             }
-            (LinuxNamespaceType::Mount, Some(_)) => {
-                return Err(SpecError::Unsupported("joining a mount namespace".into()));
-            }
             (LinuxNamespaceType::Mount, _) => CloneFlags::CLONE_NEWNS,
             (LinuxNamespaceType::Pid, _) => CloneFlags::CLONE_NEWPID,
             (LinuxNamespaceType::Network, _) => CloneFlags::CLONE_NEWNET,
@@ -301,9 +300,14 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
             None => out.new |= flag,
         }
     }
-    if !out.new.contains(CloneFlags::CLONE_NEWNS) {
+    let joins_user = out
+        .join
+        .iter()
+        .any(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER);
+    let has_user = joins_user || out.new.contains(CloneFlags::CLONE_NEWUSER);
+    if has_user && !out.new.contains(CloneFlags::CLONE_NEWNS) {
         return Err(SpecError::Missing(
-            "new mount namespace; a container without one would change the host's mounts",
+            "new mount namespace, which a container with a user namespace cannot do without",
         ));
     }
     Ok(out)
@@ -393,6 +397,12 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
         cwd: process.cwd().clone(),
         terminal: process.terminal().unwrap_or_default().then_some(dimensions),
         personality: personality(spec)?,
+        memory: spec
+            .linux()
+            .as_ref()
+            .and_then(|l| l.memory_policy().as_ref())
+            .map(memory_policy)
+            .transpose()?,
         scheduling: scheduling(process)?,
         labels: labels(process)?,
         identity: Identity {
@@ -565,11 +575,10 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_said() {
-        let no_mount = MINIMAL.replace(r#"{"type":"mount"},"#, "");
         let user = MINIMAL.replace(r#"{"type":"pid"}"#, r#"{"type":"user"}"#);
         let no_args = MINIMAL.replace(r#""args":["/bin/true"],"#, "");
         let version = MINIMAL.replace("1.0.2", "2.0.0");
-        for json in [no_mount, user, no_args, version] {
+        for json in [user, no_args, version] {
             assert!(
                 plan(&spec(&json), Path::new("/b"), "/c", vec![]).is_err(),
                 "{json}"

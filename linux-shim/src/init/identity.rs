@@ -78,16 +78,8 @@ pub fn own_streams(identity: &Identity, streams: &[BorrowedFd<'_>]) {
     }
 }
 
-/// Becomes the user. Filters wait for [`install_late_filters`], but for those with a listener, which must have its
-/// descriptor before the program runs.
-pub fn become_user(
-    identity: &Identity,
-    channel: &ChildEnd,
-    warnings: &mut Warnings,
-) -> Result<(), InitError> {
-    if !identity.no_new_privileges && !identity.filters_are_late() {
-        install_filters(identity, channel)?;
-    }
+/// Becomes the user. Filters come later: [`install_filters_with_listener`], [`install_late_filters`].
+pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), InitError> {
     drop_bounding(&identity.capabilities.bounding)?;
     nix::sys::prctl::set_keepcaps(true).during(|| "keep capabilities across the change of user".into())?;
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
@@ -99,9 +91,6 @@ pub fn become_user(
     set_capabilities(&identity.capabilities, identity.keeps_admin(), warnings)?;
     if identity.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
-        if !identity.filters_are_late() {
-            install_filters(identity, channel)?;
-        }
     }
     Ok(())
 }
@@ -114,7 +103,7 @@ impl Identity {
     /// Without `no_new_privs` a filter needs CAP_SYS_ADMIN. Until it is installed the process has that, which nobody
     /// else can use: it runs nothing of the container's, and cannot be traced from there, being not dumpable.
     fn keeps_admin(&self) -> bool {
-        !self.no_new_privileges && !self.seccomp.is_empty() && self.filters_are_late()
+        !self.no_new_privileges && !self.seccomp.is_empty()
     }
 }
 
@@ -148,13 +137,21 @@ fn let_go_of_admin(wanted: &Capabilities) -> Result<(), InitError> {
     Ok(())
 }
 
-fn install_filters(identity: &Identity, channel: &ChildEnd) -> Result<(), InitError> {
+/// A listener must have its descriptor before the program runs, and a call it is asked about waits for its answer:
+/// filters with one come when there is nothing left to do but to wait for the word and to execute.
+pub fn install_filters_with_listener(identity: &Identity, channel: &ChildEnd) -> Result<(), InitError> {
+    if identity.filters_are_late() {
+        return Ok(());
+    }
     for filter in &identity.seccomp {
         if let Some(listener) = install(filter)? {
             channel
                 .listener(listener.as_fd())
                 .during(|| "hand the seccomp listener on".into())?;
         }
+    }
+    if identity.keeps_admin() {
+        let_go_of_admin(&identity.capabilities)?;
     }
     Ok(())
 }

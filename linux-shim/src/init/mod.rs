@@ -10,6 +10,7 @@ mod error;
 mod id_mapped;
 pub mod identity;
 pub mod labels;
+pub mod memory;
 mod mounts;
 mod namespaces;
 mod program;
@@ -40,6 +41,8 @@ use devices::{Device, Terminal};
 use error::During;
 use identity::Identity;
 use labels::Labels;
+use memory::MemoryPolicy;
+use mounts::BindSource;
 use program::Program;
 use root::Root;
 use scheduling::Scheduling;
@@ -55,6 +58,7 @@ pub struct ProcessPlan {
     /// Who answers for the system calls a seccomp filter asks about.
     pub listener: Option<Listener>,
     pub personality: Option<Persona>,
+    pub memory: Option<MemoryPolicy>,
     pub scheduling: Scheduling,
     pub labels: Labels,
     /// Width and height when a terminal is wanted.
@@ -72,6 +76,8 @@ pub struct ContainerPlan {
     pub new_cgroup_namespace: bool,
     /// Clocks of a new time namespace with their offsets, as `/proc/PID/timens_offsets` has them.
     pub new_time_namespace: Option<String>,
+    /// The mount namespace is the runtime's own, or one that was there before: the container is in a `chroot`.
+    pub shares_mounts: bool,
     /// Maps of the container's user namespace, if it has one.
     pub ids: Option<IdMaps>,
     pub rootfs: PathBuf,
@@ -137,7 +143,7 @@ pub struct Stage {
 
 #[derive(Debug)]
 struct Staged {
-    sources: Vec<Option<OwnedFd>>,
+    sources: Vec<Option<BindSource>>,
     warnings: Warnings,
     rootfs_is_mounted: bool,
 }
@@ -145,7 +151,7 @@ struct Staged {
 impl Stage {
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let sources = self.done.iter().flat_map(|d| &d.sources);
-        sources.flatten().map(AsFd::as_fd).collect()
+        sources.flatten().map(BindSource::fd).collect()
     }
 }
 
@@ -178,7 +184,7 @@ pub fn stage(plan: &ContainerPlan, streams: &ChildStreams, end: &ChildEnd) -> Re
     begin(streams, end, &[])?;
     umask(Mode::empty());
     leave_host(plan, &mut warnings)?;
-    let sources = mounts::open_sources(&plan.mounts, plan.ids.as_ref())?;
+    let sources = mounts::open_sources(&plan.mounts, plan.ids.as_ref(), true)?;
     let rootfs_is_mounted = plan.in_user_namespace();
     if rootfs_is_mounted {
         unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
@@ -227,15 +233,24 @@ pub fn run_exec(plan: &ProcessPlan, streams: &ChildStreams, channel: &mut ChildE
 pub fn join_container(
     process: BorrowedFd<'_>,
     container: Running<'_>,
-    oom_score: Option<i32>,
+    plan: &ProcessPlan,
 ) -> Result<(), InitError> {
     let mut warnings = Warnings::default();
-    identity::set_oom_score(oom_score, &mut warnings)?;
+    identity::set_oom_score(plan.identity.oom_score_adj, &mut warnings)?;
+    if let Some(processors) = &plan.scheduling.initial_processors {
+        scheduling::set_processors(processors)?;
+    }
+    let root = container
+        .shares_mounts
+        .then(|| Root::open(&PathBuf::from(format!("/proc/{}/root", container.pid))))
+        .transpose()
+        .during(|| "open the container's root".into())?;
     container
         .cgroup
         .join(0)
         .map_err(|e| InitError::Refused(e.to_string()))?;
-    namespaces::join_running(process, container.more)
+    namespaces::join_running(process, container.more)?;
+    root.as_ref().map_or(Ok(()), mounts::enter_shared)
 }
 
 /// Nothing of the shim's goes on: no descriptor (but for those named), no signal disposition, no session. Not dumpable,
@@ -285,7 +300,7 @@ fn build<'a>(
             leave_host(plan, warnings)?;
             namespaces::join_all(&plan.join)?;
             (
-                mounts::open_sources(&plan.mounts, plan.ids.as_ref())?,
+                mounts::open_sources(&plan.mounts, plan.ids.as_ref(), false)?,
                 &plan.rootfs_mounts[..],
             )
         }
@@ -299,7 +314,9 @@ fn build<'a>(
     if plan.new_cgroup_namespace {
         unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
     }
-    mounts::detach_from_host()?;
+    if !plan.shares_mounts {
+        mounts::detach_from_host()?;
+    }
     let stays = plan
         .rootfs_propagation
         .is_some_and(|p| p.kind & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
@@ -314,7 +331,11 @@ fn build<'a>(
     make_cwd(&root, &plan.process.cwd)?;
     protect(&root, plan)?;
     let start_hooks = run_hooks(plan, channel)?;
-    mounts::enter(&root)?;
+    if plan.shares_mounts {
+        mounts::enter_shared(&root)?;
+    } else {
+        mounts::enter(&root)?;
+    }
     drop(root);
     mounts::finish_root(plan.rootfs_read_only, plan.rootfs_propagation)?;
     name_host(plan)?;
@@ -414,13 +435,18 @@ fn settle<'a>(
     if let Some(persona) = plan.personality {
         personality::set(persona).during(|| "set the personality".into())?;
     }
+    if let Some(policy) = &plan.memory {
+        memory::apply(policy)?;
+    }
     labels::apply(&plan.labels)?;
     let early = std::env::set_current_dir(&plan.cwd);
     close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;
-    identity::become_user(&plan.identity, channel, warnings)?;
+    identity::become_user(&plan.identity, warnings)?;
     enter_cwd(&plan.cwd, early)?;
+    let program = Program::find(&plan.args, &env)?;
+    identity::install_filters_with_listener(&plan.identity, channel)?;
     Ok(Settled {
-        program: Program::find(&plan.args, &env)?,
+        program,
         master,
         plan,
         start_hooks: built.start_hooks,

@@ -37,19 +37,56 @@ const PRIVATE: Attributes = Attributes {
 const INERT: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-/// Opens the source of every bind mount, in order, while host mounts still have their own propagation, and gives it
-/// its id map. `ids` are the container's own maps.
-pub fn open_sources(mounts: &[MountPlan], ids: Option<&IdMaps>) -> Result<Vec<Option<OwnedFd>>, InitError> {
-    mounts.iter().map(|plan| open_source(plan, ids)).collect()
+/// Where a bind mount comes from.
+#[derive(Debug)]
+pub enum BindSource {
+    /// A detached copy, made while host mounts still had their own propagation.
+    Copy(OwnedFd),
+    /// The same of one that is to be shared with the host, of which a copy can be attached instead.
+    Peer(OwnedFd),
+    /// To be copied when its turn comes, so that mounts are listed in the order of config.json.
+    Place(OwnedFd),
 }
 
-fn open_source(plan: &MountPlan, ids: Option<&IdMaps>) -> Result<Option<OwnedFd>, InitError> {
+impl BindSource {
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Copy(fd) | Self::Peer(fd) | Self::Place(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// Opens the source of every bind mount, in order. It is copied at once where host mounts matter to it as they are
+/// (shared with them, with an id map), and everywhere if the root will be made in `another` mount namespace. `ids` are
+/// the container's own maps.
+pub fn open_sources(
+    mounts: &[MountPlan],
+    ids: Option<&IdMaps>,
+    another: bool,
+) -> Result<Vec<Option<BindSource>>, InitError> {
+    mounts
+        .iter()
+        .map(|plan| open_source(plan, ids, another))
+        .collect()
+}
+
+fn open_source(
+    plan: &MountPlan,
+    ids: Option<&IdMaps>,
+    another: bool,
+) -> Result<Option<BindSource>, InitError> {
     let Source::Bind { path, recursive } = &plan.source else {
         return Ok(None);
     };
     let at = &plan.destination;
-    let tree =
-        clone_tree(None, path, *recursive).during(|| format!("open mount source {path:?} for {at:?}"))?;
+    let step = || format!("open mount source {path:?} for {at:?}");
+    let shared = plan.attributes.propagation == libc::MS_SHARED;
+    if !another && !shared && plan.id_mapped.is_none() {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let place = nix::fcntl::open(path, flags, Mode::empty()).during(step)?;
+        return Ok(Some(BindSource::Place(place)));
+    }
+    let tree = clone_tree(None, path, *recursive).during(step)?;
     if let Some(asked) = &plan.id_mapped {
         let maps = asked.maps.as_ref().or(ids).ok_or_else(|| {
             InitError::Refused(format!(
@@ -60,7 +97,11 @@ fn open_source(plan: &MountPlan, ids: Option<&IdMaps>) -> Result<Option<OwnedFd>
         map_ids(tree.as_fd(), namespace.as_fd(), asked.recursive)
             .during(|| format!("map ids of {path:?} for {at:?}"))?;
     }
-    Ok(Some(tree))
+    Ok(Some(if another || plan.id_mapped.is_some() {
+        BindSource::Copy(tree)
+    } else {
+        BindSource::Peer(tree)
+    }))
 }
 
 /// Cuts the new mount namespace off: what the host mounts later may come in, nothing goes out.
@@ -110,14 +151,28 @@ pub fn mount_rootfs(path: &Path, mounts: &[RootfsMount], stays: bool) -> Result<
 }
 
 /// Makes one mount of config.json.
-pub fn make(root: &Root, plan: &MountPlan, tree: Option<&OwnedFd>, cgroup: &Cgroup) -> Result<(), InitError> {
+pub fn make(
+    root: &Root,
+    plan: &MountPlan,
+    tree: Option<&BindSource>,
+    cgroup: &Cgroup,
+) -> Result<(), InitError> {
     let at = &plan.destination;
     let step = || format!("mount {:?} on {at:?}", source_name(&plan.source));
     match (&plan.source, tree) {
         (Source::Bind { .. }, None) => {
             Err(InitError::Refused(format!("the source of {at:?} was not opened")))
         }
-        (Source::Bind { .. }, Some(tree)) => bind(root, plan, tree).during(step),
+        (Source::Bind { recursive, .. }, Some(BindSource::Place(place))) => {
+            let copy = clone_tree(Some(place.as_fd()), Path::new(""), *recursive).during(step)?;
+            bind(root, plan, &copy).during(step)
+        }
+        (Source::Bind { recursive, .. }, Some(BindSource::Peer(peer))) => {
+            // Without copies of what is nowhere (before Linux 6.15) the mount is only listed before its turn.
+            let copy = clone_tree(Some(peer.as_fd()), Path::new(""), *recursive);
+            bind(root, plan, copy.as_ref().unwrap_or(peer)).during(step)
+        }
+        (Source::Bind { .. }, Some(BindSource::Copy(tree))) => bind(root, plan, tree).during(step),
         (
             Source::Filesystem {
                 kind,
@@ -157,18 +212,23 @@ fn source_name(source: &Source) -> String {
 /// A directory to mount on. proc and sysfs must be where they are said to be: behind a symbolic link, the masks
 /// made later could be led elsewhere (CVE-2019-19921).
 fn target_for(root: &Root, kind: &str, at: &Path) -> Result<OwnedFd, InitError> {
-    let made = root
-        .make_dir(at)
-        .during(|| format!("make the mount point {at:?}"))?;
+    let make = || {
+        root.make_dir(at)
+            .during(|| format!("make the mount point {at:?}"))
+    };
     if kind != "proc" && kind != "sysfs" {
-        return Ok(made);
+        return make();
     }
-    root.find_plain(at, OFlag::O_PATH | OFlag::O_DIRECTORY)
-        .map_err(|_| {
-            InitError::Refused(format!(
-                "{kind} must be mounted on ordinary directory: the image has a symbolic link in {at:?}"
-            ))
-        })
+    let plain = || root.find_plain(at, OFlag::O_PATH | OFlag::O_DIRECTORY);
+    let refused = |error| {
+        InitError::Refused(format!(
+            "{kind} must be mounted on ordinary directory: the image has a symbolic link or a file in {at:?} ({error})"
+        ))
+    };
+    match plain() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => make().and_then(|_| plain().map_err(refused)),
+        other => other.map_err(refused),
+    }
 }
 
 /// The path must be the root of a mount: the kernel says so if it is not.
@@ -375,6 +435,13 @@ pub fn enter(root: &Root) -> Result<(), InitError> {
     nix::unistd::pivot_root(".", ".").during(|| "pivot_root".into())?;
     nix::unistd::fchdir(old.fd()).during(|| "return to the host's root".into())?;
     nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).during(|| "unmount the host's root".into())?;
+    std::env::set_current_dir("/").during(|| "enter the new root".into())
+}
+
+/// As [`enter`] where the mount namespace is not the container's own: its root stays what it is for the others.
+pub fn enter_shared(root: &Root) -> Result<(), InitError> {
+    nix::unistd::fchdir(root.fd()).during(|| "enter the root file system".into())?;
+    nix::unistd::chroot(".").during(|| "chroot".into())?;
     std::env::set_current_dir("/").during(|| "enter the new root".into())
 }
 

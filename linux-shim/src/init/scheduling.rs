@@ -26,12 +26,19 @@ pub struct Scheduling {
     /// Class and level as ioprio_set(2) has them in one number.
     pub io_priority: Option<u16>,
     pub processors: Option<CpuSet>,
+    /// Those of a process added to a container until it is in the container's cgroup.
+    pub initial_processors: Option<CpuSet>,
+}
+
+/// Where this process may run.
+pub fn set_processors(processors: &CpuSet) -> Result<(), InitError> {
+    sched_setaffinity(Pid::from_raw(0), processors).during(|| "set execCPUAffinity".into())
 }
 
 /// Sets everything asked for on this process.
 pub fn apply(asked: &Scheduling) -> Result<(), InitError> {
     if let Some(processors) = &asked.processors {
-        sched_setaffinity(Pid::from_raw(0), processors).during(|| "set execCPUAffinity".into())?;
+        set_processors(processors)?;
     }
     if let Some(scheduler) = asked.scheduler {
         set_scheduler(scheduler).during(|| format!("set the scheduler {scheduler:?}"))?;

@@ -90,18 +90,22 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
         cgroup.kill()?;
         cgroup.remove_waiting()?;
     }
+    if let Some(root) = record.shared_root {
+        root.release(&record.rootfs).map_err(OciError::SharedRoot)?;
+    }
     let spec = entry.config();
     entry.remove()?;
     let spec = spec?;
     let hooks = process_spec::hooks(&spec)?;
     let state = spec::subject(&spec, &record.id, &record.bundle).state("stopped", 0);
-    if let Err(error) = hooks::run(&hooks.poststop, &state) {
+    for error in hooks::run_all(&hooks.poststop, &state) {
         call.log.warn(&error.to_string());
     }
     Ok(())
 }
 
-fn end(record: &Record) -> Result<(), OciError> {
+/// Kills a container's process and waits for its end.
+pub fn end(record: &Record) -> Result<(), OciError> {
     let Ok(process) = pidfd(record.process()) else {
         return Ok(());
     };

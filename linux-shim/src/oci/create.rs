@@ -10,6 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::args::Parsed;
 use super::birth::{Birth, Born, let_go, own_streams};
+use super::shared_root::SharedRoot;
 use super::store::{Entry, Record, Status, started_at};
 use super::{Call, OciError, foreground};
 use crate::hooks;
@@ -70,6 +71,8 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     if !plan.rootfs.is_dir() {
         return Err(OciError::NoRootfs(plan.rootfs));
     }
+    let root = plan.shares_mounts.then(|| SharedRoot::at(&plan.rootfs));
+    let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
     let limited = device_filter::limit(&plan.cgroup, &limits).map_err(OciError::from);
     let born = limited.and_then(|()| {
@@ -83,31 +86,41 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         };
         birth.give(|streams, end| launch::first(&plan, streams, end))
     });
-    let written = born.and_then(
-        |born| match write_down(args, entry, &plan, &cgroup_path, &config, &born) {
+    let written = born.and_then(|born| {
+        let recorded = record(&plan, root, &cgroup_path, &born)
+            .and_then(|record| write_down(args, entry, &record, &config, &born));
+        match recorded {
             Ok(()) => Ok(born),
             Err(error) => {
                 super::birth::end(born.pid);
                 Err(error)
             }
-        },
-    );
+        }
+    });
     if written.is_err() {
         discard(call, &plan.cgroup);
+        let made = made_root(&plan, root).ok().flatten();
+        if let Some(Err(error)) = made.map(|root| root.release(&plan.rootfs)) {
+            call.log.warn(&error.to_string());
+        }
     }
     written
 }
 
-/// What the container leaves for those who come next: its record, its pid, its terminal.
-fn write_down(
-    args: &Parsed,
-    entry: &Entry,
+/// The mount made for a container that shares its mount namespace with us; `before` is what was there.
+fn made_root(plan: &ContainerPlan, before: Option<SharedRoot>) -> Result<Option<SharedRoot>, OciError> {
+    let now = before.map(|_| SharedRoot::at(&plan.rootfs));
+    let now = now.transpose().map_err(OciError::SharedRoot)?;
+    Ok(now.filter(|now| Some(*now) != before))
+}
+
+fn record(
     plan: &ContainerPlan,
+    root_before: Option<SharedRoot>,
     cgroup: &str,
-    config: &[u8],
     born: &Born,
-) -> Result<(), OciError> {
-    let record = Record {
+) -> Result<Record, OciError> {
+    Ok(Record {
         version: plan.subject.version.clone(),
         id: plan.subject.id.clone(),
         pid: born.pid.as_raw(),
@@ -117,8 +130,20 @@ fn write_down(
         cgroup: cgroup.into(),
         created: jiff::Timestamp::now().to_string(),
         more_namespaces: plan.more_namespaces().bits(),
-    };
-    entry.save(&record, config)?;
+        shares_mounts: plan.shares_mounts,
+        shared_root: made_root(plan, root_before)?,
+    })
+}
+
+/// What the container leaves for those who come next: its record, its pid, its terminal.
+fn write_down(
+    args: &Parsed,
+    entry: &Entry,
+    record: &Record,
+    config: &[u8],
+    born: &Born,
+) -> Result<(), OciError> {
+    entry.save(record, config)?;
     if let (Some(path), Some(_)) = (args.value("console-socket"), &born.master) {
         send_terminal(Path::new(path), born)?;
     }
@@ -180,11 +205,12 @@ pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
     let spec = entry.config()?;
     let subject = spec::subject(&spec, &record.id, &record.bundle);
     let hooks = process_spec::hooks(&spec)?;
-    // They change nothing any more: what goes wrong is only told (OCI runtime-spec).
-    if let Err(error) = hooks::run(&hooks.poststart, &subject.state("running", record.pid)) {
-        call.log.warn(&error.to_string());
-    }
-    Ok(())
+    hooks::run(&hooks.poststart, &subject.state("running", record.pid)).map_err(|error| {
+        match super::change::end(&record) {
+            Err(other) => other,
+            Ok(()) => OciError::Poststart(error),
+        }
+    })
 }
 
 /// `run ID`: create, start and, unless detached, wait and delete. Answers the exit code.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use amphipod_shim_api::cgroup::{Cgroup, CgroupHost};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, CpuSet};
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
@@ -42,7 +42,12 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
         pid: record.process(),
         cgroup: &cgroup,
         more: CloneFlags::from_bits_retain(record.more_namespaces),
+        shares_mounts: record.shares_mounts,
     };
+    if let Some(processors) = &plan.scheduling.initial_processors {
+        call.log
+            .debug(&format!("initial CPU affinity: {}", hexadecimal(processors)));
+    }
     let birth = Birth {
         overseer: Overseer::of_exec(&plan, &subject),
         handed_over: true,
@@ -61,6 +66,12 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let Some(watch) = watch else { return Ok(0) };
     let master = born.master.take().filter(|_| socket.is_none());
     watch.until_end(born.pid, master).map_err(OciError::Foreground)
+}
+
+/// A set of processors as the kernel prints masks.
+fn hexadecimal(processors: &CpuSet) -> String {
+    let mask = (0..64).filter(|n| processors.is_set(*n) == Ok(true));
+    format!("{:#x}", mask.fold(0_u64, |all, n| all | 1 << n))
 }
 
 /// The container's cgroup, or one below it that is there already (`--cgroup`).

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 pub struct Log {
     pub file: Option<PathBuf>,
     pub json: bool,
+    /// Whether what is of use only for finding errors is said too.
+    pub debug: bool,
 }
 
 impl Log {
@@ -17,6 +19,14 @@ impl Log {
     /// too, so it is not put there.
     pub fn warn(&self, text: &str) {
         self.write("warning", text);
+    }
+
+    /// A detail, on standard error too, as callers of runc expect it with `--debug`.
+    pub fn debug(&self, text: &str) {
+        if self.debug {
+            self.write("debug", text);
+            let _ = writeln!(std::io::stderr(), "debug: {text}");
+        }
     }
 
     /// What the command failed of.

@@ -11,6 +11,7 @@ mod exec;
 mod foreground;
 mod log;
 mod report;
+mod shared_root;
 mod store;
 
 use std::ffi::{CString, OsString};
@@ -22,6 +23,7 @@ use amphipod_shim_api::cgroup::CgroupError;
 
 use crate::device_filter::LimitError;
 use crate::guard::GuardedProgram;
+use crate::hooks::HookError;
 use crate::launch::LaunchError;
 use crate::overseer::OverseerError;
 use crate::spec::SpecError;
@@ -88,6 +90,10 @@ pub(crate) enum OciError {
     PidFile { path: PathBuf, source: io::Error },
     #[error("cannot {1} container {0:?}: it is {word}", word = .2.word())]
     Status(String, &'static str, Status),
+    #[error("the container was ended, because after its start {0}")]
+    Poststart(HookError),
+    #[error("cannot take the container's root file system off the host's mounts: {0}")]
+    SharedRoot(io::Error),
     #[error("cannot send signal {0}: {1}")]
     Signal(i32, nix::errno::Errno),
     #[error("container {0:?} was killed but does not end")]
@@ -199,6 +205,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         log: Log {
             file: global.value("log").map(PathBuf::from),
             json: global.value("log-format") == Some("json"),
+            debug: global.is_set("debug"),
         },
     };
     match run(&call, &global) {

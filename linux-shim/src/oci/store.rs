@@ -17,6 +17,8 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+use super::shared_root::SharedRoot;
+
 const RECORD: &str = "state.json";
 const GATE: &str = "start.sock";
 const LOCK: &str = "lock";
@@ -68,6 +70,12 @@ pub struct Record {
     pub created: String,
     /// `CLONE_NEW*` an exec has to join beside the usual.
     pub more_namespaces: i32,
+    /// It is in a `chroot` of a mount namespace that is not its own.
+    #[serde(default)]
+    pub shares_mounts: bool,
+    /// Its root where that namespace is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_root: Option<SharedRoot>,
 }
 
 /// As the runtime specification has them, and `paused`.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::harness::{PATIENCE, SHIM, can_run, image};
-use crate::oci::OCI;
+use crate::oci_harness::OCI;
 
 fn installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Pod, SHIM, pod};
+use crate::harness::{Bundle, Pod, SHIM, host_mounts, pod};
 
 /// A host directory nobody may touch.
 struct Canary(std::path::PathBuf);
@@ -149,7 +149,7 @@ async fn the_shims_program_is_neither_run_nor_written() {
 #[tokio::test]
 async fn mounts_do_not_reach_the_host() {
     let Some(pod) = pod().await else { return };
-    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = host_mounts(&pod);
     let shared = pod.home.path().join("shared");
     fs::create_dir_all(shared.join("below")).unwrap();
     let mut bundle = pod.script("mount -t tmpfs x /v/below && echo mounted; mount | grep -c /v/below");
@@ -161,7 +161,7 @@ async fn mounts_do_not_reach_the_host() {
     pod.client.start(&bundle.id).await.unwrap();
     pod.wait(&bundle.id).await;
     assert_eq!(bundle.output(), "mounted\n1\n");
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    assert_eq!(host_mounts(&pod), before);
 }
 
 #[tokio::test]
@@ -173,14 +173,14 @@ async fn masked_and_read_only_paths_behind_links_stay_inside() {
     link(&bundle, "plain", &canary.0.join("file"));
     bundle.spec["linux"]["maskedPaths"] = json!(["/secret", "/plain"]);
     bundle.spec["linux"]["readonlyPaths"] = json!(["/secret"]);
-    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = host_mounts(&pod);
     if pod.create(&bundle).await.is_ok() {
         pod.client.start(&bundle.id).await.unwrap();
         pod.wait(&bundle.id).await;
         assert!(!bundle.output().contains("host"), "{}", bundle.output());
     }
     canary.check();
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    assert_eq!(host_mounts(&pod), before);
 }
 
 #[tokio::test]
@@ -236,4 +236,156 @@ async fn a_mount_target_swapped_while_it_is_made_stays_inside() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     swapper.join().unwrap();
+}
+
+/// Keeps exchanging two names of a directory until it is dropped.
+struct Swapper {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Swapper {
+    fn of(dir: &std::path::Path, one: &'static str, other: &'static str) -> Self {
+        let dir = fs::File::open(dir).unwrap();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let told = std::sync::Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !told.load(std::sync::atomic::Ordering::Relaxed) {
+                let swap = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                // EBUSY: a mount was made on one of them in another namespace.
+                let _ = nix::fcntl::renameat2(&dir, one, &dir, other, swap);
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+async fn try_often(pod: &Pod, canary: &Canary, bundle: impl Fn() -> Bundle) {
+    let before = host_mounts(pod);
+    for _ in 0..20 {
+        let bundle = bundle();
+        if pod.create(&bundle).await.is_ok() {
+            pod.client.start(&bundle.id).await.unwrap();
+            pod.wait(&bundle.id).await;
+            pod.client.delete(&bundle.id).await.unwrap();
+            assert!(!bundle.output().contains("host"), "{}", bundle.output());
+        }
+        canary.check();
+    }
+    assert_eq!(host_mounts(pod), before);
+}
+
+/// A directory of the host shared with the container, in which `link` leads to the canary.
+fn shared_with_link(pod: &Pod, canary: &Canary) -> std::path::PathBuf {
+    let shared = pod.home.path().join("shared");
+    fs::create_dir_all(&shared).unwrap();
+    let out = std::path::Path::new("../../../../../../../..").join(canary.0.strip_prefix("/").unwrap());
+    symlink(out, shared.join("link")).unwrap();
+    shared
+}
+
+/// CVE-2025-31133 and its kin: what is masked is exchanged for a link while it is being masked.
+#[tokio::test]
+async fn a_masked_path_swapped_while_it_is_masked_stays_inside() {
+    let Some(pod) = pod().await else { return };
+    let canary = Canary::of(&pod);
+    let shared = shared_with_link(&pod, &canary);
+    fs::create_dir(shared.join("secret")).unwrap();
+    fs::write(shared.join("secret/file"), "masked").unwrap();
+    let _swapper = Swapper::of(&shared, "secret", "link");
+    try_often(&pod, &canary, || {
+        let mut bundle = pod.script("cat /v/secret/file /v/link/file 2>/dev/null; true");
+        bundle.mount(json!({"destination": "/v", "type": "bind", "source": shared, "options": ["rbind"]}));
+        bundle.spec["linux"]["maskedPaths"] = json!(["/v/secret", "/v/secret/file"]);
+        bundle.spec["linux"]["readonlyPaths"] = json!(["/v/secret"]);
+        bundle
+    })
+    .await;
+}
+
+/// CVE-2025-52565: `/dev/console` is exchanged for a link while the terminal is mounted on it.
+#[tokio::test]
+async fn a_console_swapped_while_it_is_mounted_stays_inside() {
+    let Some(pod) = pod().await else { return };
+    let canary = Canary::of(&pod);
+    let shared = shared_with_link(&pod, &canary);
+    fs::write(shared.join("console"), "").unwrap();
+    let _swapper = Swapper::of(&shared, "console", "link");
+    try_often(&pod, &canary, || {
+        let mut bundle = pod.script("echo said > /dev/console; cat /dev/link/file 2>/dev/null; true");
+        let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+        for mount in mounts.iter_mut().filter(|m| m["destination"] == "/dev") {
+            *mount = json!({"destination": "/dev", "type": "bind", "source": shared, "options": ["rbind"]});
+        }
+        bundle.spec["process"]["terminal"] = json!(true);
+        bundle
+    })
+    .await;
+}
+
+/// CVE-2025-52881: what is written for the container goes through a procfs of ours, whatever the container has there.
+#[tokio::test]
+async fn what_is_written_to_proc_is_not_led_elsewhere() {
+    let Some(pod) = pod().await else { return };
+    let canary = Canary::of(&pod);
+    for target in [canary.0.join("file"), "/proc/sysrq-trigger".into()] {
+        let mut bundle = pod.script("cat /proc/sys/net/ipv4/ip_forward");
+        link(&bundle, "proc/sys/net/ipv4/ip_forward", &target);
+        link(&bundle, "proc/self/attr/exec", &target);
+        let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|m| m["destination"] != "/proc");
+        bundle.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+        bundle.spec["process"]["oomScoreAdj"] = json!(500);
+        if pod.create(&bundle).await.is_ok() {
+            pod.client.delete(&bundle.id).await.unwrap();
+        }
+        canary.check();
+    }
+}
+
+/// CVE-2022-36109 and its kin: the shim's own groups are not the container's, and none come back.
+#[tokio::test]
+async fn groups_are_those_given_and_no_others() {
+    let Some(pod) = pod().await else { return };
+    for (user, groups) in [
+        (json!({"uid": 1000, "gid": 1000}), "1000\n\n"),
+        (
+            json!({"uid": 1000, "gid": 1000, "additionalGids": [7, 9]}),
+            "1000 7 9\n79\n",
+        ),
+    ] {
+        let mut bundle =
+            pod.script("id -G; sed -n 's/^Groups:[[:space:]]*//p' /proc/self/status | tr -d ' '");
+        bundle.spec["process"]["user"] = user;
+        let (_, out) = pod.run(&bundle).await;
+        assert_eq!(out, groups);
+    }
+}
+
+/// An image whose link leads nowhere: what is mounted below it is made inside the root.
+#[tokio::test]
+async fn mount_targets_below_dangling_links_are_made_inside() {
+    let Some(pod) = pod().await else { return };
+    let volume = pod.home.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "volume").unwrap();
+    let nowhere = pod.home.path().join("nowhere");
+    let mut bundle = pod.script("cat /a/y/file");
+    link(&bundle, "a", &nowhere);
+    bundle.mount(json!({"destination": "/a/y", "type": "bind", "source": volume, "options": ["rbind"]}));
+    let (code, out) = pod.run(&bundle).await;
+    assert_eq!((code, out.as_str()), (0, "volume\n"));
+    assert!(!nowhere.exists());
 }

@@ -105,6 +105,14 @@ pub fn image(root: &Path) {
     .unwrap();
 }
 
+/// The host's mounts of or on something of this test: others make theirs meanwhile.
+pub fn host_mounts(pod: &Pod) -> String {
+    let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = pod.home.path().display().to_string();
+    let lines = all.lines().filter(|line| line.contains(&own));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Whether the host can limit `memory`, `pids`, …
 pub fn limitable(controller: &str) -> bool {
     CgroupHost::discover().is_ok_and(|host| host.has_controller(controller))

@@ -38,6 +38,7 @@ fn left(pod: &Pod) -> Left {
         mounts: fs::read_to_string(format!("{proc}/mountinfo"))
             .unwrap()
             .lines()
+            .filter(|line| line.contains(&pod.home.path().display().to_string()))
             .count(),
         descriptors: fs::read_dir(format!("{proc}/fd")).unwrap().count(),
         children: children.split_whitespace().count(),

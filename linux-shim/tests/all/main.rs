@@ -14,4 +14,6 @@ mod lifecycle;
 mod limits;
 mod mounts;
 mod oci;
+mod oci_harness;
+mod oci_more;
 mod streams;

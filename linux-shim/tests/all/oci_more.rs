@@ -1,0 +1,168 @@
+//! What the OCI suites ask of a runtime beyond the ordinary: order, hooks that fail, namespaces that are not new.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::oci_harness::{Oci, oci};
+
+fn mounts() -> String {
+    fs::read_to_string("/proc/self/mountinfo").unwrap()
+}
+
+/// Mount points of this namespace that belong to a test.
+fn mounts_of(oci: &Oci) -> usize {
+    let home = oci.home.path().display().to_string();
+    mounts().lines().filter(|line| line.contains(&home)).count()
+}
+
+#[test]
+fn mounts_are_listed_in_the_order_of_the_configuration() {
+    let Some(oci) = oci("order") else { return };
+    let mut bundle = oci.bundle("cut -d' ' -f5 /proc/self/mountinfo");
+    let volume = oci.home.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    bundle.spec["mounts"].as_array_mut().unwrap().extend([
+        json!({"destination": "/first", "type": "bind", "source": volume, "options": ["rbind"]}),
+        json!({"destination": "/second", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/third", "type": "bind", "source": volume, "options": ["bind", "ro"]}),
+        json!({"destination": "/fourth", "type": "tmpfs", "source": "tmpfs"}),
+        json!({"destination": "/last", "type": "bind", "source": volume, "options": ["bind", "shared"]}),
+    ]);
+    let wanted: Vec<String> = bundle.spec["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["destination"].as_str().unwrap().to_owned())
+        .collect();
+    let (code, out) = oci.run(&bundle);
+    assert_eq!(code, 0, "{out}");
+    let seen: Vec<String> = out
+        .lines()
+        .filter(|l| wanted.iter().any(|w| w == l))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(seen, wanted);
+}
+
+#[test]
+fn a_container_in_the_hosts_mount_namespace_leaves_no_mount() {
+    let Some(oci) = oci("shared") else { return };
+    let mut bundle = oci.bundle("readlink /proc/1/ns/mnt /proc/self/ns/mnt; ls /; sleep 1000");
+    bundle.spec["linux"]["namespaces"] = json!([{"type": "network"}]);
+    bundle.spec.as_object_mut().unwrap().remove("hostname");
+    oci.create(&bundle);
+    assert!(mounts_of(&oci) > 0);
+    oci.ok(&["start", "c"]);
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let pid = oci.state()["pid"].as_i64().unwrap();
+    assert_eq!(fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap(), own);
+    // A process that comes later is in the same root, not in the host's.
+    let words = [
+        "exec",
+        "c",
+        "sh",
+        "-c",
+        "ls -d /bin/busybox /bundle /usr 2>&1; pwd",
+    ];
+    let seen = oci.call(&words);
+    let out = String::from_utf8_lossy(&seen.stdout).into_owned();
+    assert!(out.contains("/bin/busybox\n") && out.ends_with("/\n"), "{out}");
+    assert!(!out.lines().any(|l| l == "/usr"), "the host's root: {out}");
+    oci.ok(&["delete", "--force", "c"]);
+    assert_eq!(mounts_of(&oci), 0, "{}", mounts());
+    // One that cannot be made leaves none either.
+    bundle.spec["process"]["args"] = json!(["/nosuch"]);
+    let (made, log) = oci.created(&bundle);
+    assert!(!made && log.contains("nosuch"), "{log}");
+    assert_eq!(mounts_of(&oci), 0);
+    // A user namespace could not mount there.
+    bundle.spec["linux"]["namespaces"] = json!([{"type": "user"}]);
+    bundle.spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    bundle.spec["linux"]["gidMappings"] = bundle.spec["linux"]["uidMappings"].clone();
+    let (made, log) = oci.created(&bundle);
+    assert!(!made && log.contains("new mount namespace"), "{log}");
+}
+
+#[test]
+fn a_hook_that_fails_after_the_start_ends_the_container_and_one_after_the_end_nothing() {
+    let Some(oci) = oci("poststart") else { return };
+    let mut bundle = oci.bundle("sleep 1000");
+    let told = oci.home.path().join("told");
+    let hook = |script: String| json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    let tell = |word: &str| format!("echo {word} >> {}", told.display());
+    bundle.spec["hooks"] = json!({
+        "poststart": [hook(tell("one")), hook("exit 3".into()), hook(tell("never"))],
+        "poststop": [hook("exit 3".into()), hook(tell("last"))],
+    });
+    oci.create(&bundle);
+    let said = oci.fails(&["start", "c"]);
+    assert!(said.contains("/bin/sh"), "{said}");
+    assert_eq!(oci.state()["status"], "stopped");
+    oci.ok(&["delete", "c"]);
+    assert_eq!(fs::read_to_string(told).unwrap(), "one\nlast\n");
+}
+
+#[test]
+fn a_hook_in_the_container_without_an_environment_has_the_programs() {
+    let Some(oci) = oci("hookenv") else { return };
+    for (env, script) in [
+        (json!(null), "test \"$ONE\" = two"),
+        (json!(["MINE=1"]), "test \"$MINE\" = 1 && test -z \"$ONE\""),
+    ] {
+        let mut bundle = oci.bundle("echo ran");
+        bundle.spec["process"]["env"] = json!(["PATH=/bin", "ONE=two"]);
+        let mut hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        if !env.is_null() {
+            hook["env"] = env;
+        }
+        bundle.spec["hooks"] = json!({"startContainer": [hook]});
+        assert_eq!(oci.run(&bundle), (0, "ran\n".into()));
+    }
+}
+
+#[test]
+fn a_memory_policy_is_set_where_the_kernel_knows_any() {
+    let Some(oci) = oci("numa") else { return };
+    let mut bundle = oci.bundle("cat /proc/self/numa_maps | head -1 | cut -d' ' -f2");
+    bundle.spec["linux"]["memoryPolicy"] =
+        json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+    if !fs::exists("/proc/self/numa_maps").unwrap() {
+        let (made, log) = oci.created(&bundle);
+        assert!(!made && log.contains("memory policy"), "{log}");
+        return eprintln!("skipped: this kernel knows no memory policies");
+    }
+    assert_eq!(oci.run(&bundle), (0, "bind=static:0\n".into()));
+    bundle.spec["linux"]["memoryPolicy"]["nodes"] = json!("0-9876543210");
+    let (made, log) = oci.created(&bundle);
+    assert!(!made && log.contains("no list of memory nodes"), "{log}");
+}
+
+/// Nobody answers the listener: getcwd of the runtime itself must not wait for it.
+#[test]
+fn a_listener_is_asked_only_about_the_program() {
+    use std::os::unix::net::UnixListener;
+    let Some(oci) = oci("notify") else { return };
+    let socket = oci.home.path().join("agent");
+    let listener = UnixListener::bind(&socket).unwrap();
+    for privileges in [true, false] {
+        let mut bundle = oci.bundle("sleep 1000");
+        bundle.spec["process"]["noNewPrivileges"] = json!(privileges);
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": socket,
+            "listenerMetadata": "hello",
+            "syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_NOTIFY"}],
+        });
+        oci.create(&bundle);
+        let (mut agent, _) = listener.accept().unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut agent, &mut bytes).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(told["metadata"], "hello", "{told}");
+        assert_eq!(told["pid"], oci.state()["pid"]);
+        oci.ok(&["start", "c"]);
+        oci.until("running");
+        oci.ok(&["delete", "--force", "c"]);
+    }
+}
