@@ -33,6 +33,7 @@ mod syntax;
 mod token;
 mod version;
 mod watch;
+mod websocket;
 mod write;
 
 pub use cache::Cache;
@@ -236,7 +237,7 @@ async fn perform(call: &Call, verb: &str) -> Result<Response> {
     match verb {
         "get" => get(call, style).await,
         "list" => list::serve(call, style).await,
-        "watch" => watch::serve(call, style).await,
+        "watch" => websocket::watch(call, watch::serve(call, style).await?),
         "create" => create(call, style).await,
         "update" => update(call, style).await,
         "patch" => patch::serve(call, style).await,

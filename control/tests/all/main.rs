@@ -25,3 +25,4 @@ mod streaming;
 mod tls;
 mod watching;
 mod webhooks;
+mod websockets;

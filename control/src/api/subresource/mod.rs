@@ -16,6 +16,7 @@ use super::Call;
 use super::render::Style;
 use super::route::Target;
 use super::status::{ApiError, Result};
+use super::websocket;
 use axum::response::Response;
 
 /// The answer of a subresource that is served here; none for the others.
@@ -33,7 +34,7 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
         ("binding", "create") => binding::serve(call, name, style).await?,
         ("eviction", "create") => eviction::serve(call, name, style).await?,
         ("token", "create") => token::serve(call, name, style).await?,
-        ("log", "get") => log::serve(call, name).await?,
+        ("log", "get") => websocket::log(call, log::serve(call, name).await?)?,
         ("attach" | "exec" | "portforward", "create" | "get") => stream::serve(call, name, subresource).await,
         _ => return Ok(None),
     };
