@@ -18,6 +18,7 @@ mod quota;
 mod runtime_class;
 mod services;
 pub mod storage;
+mod tolerations;
 mod webhooks;
 
 pub use claims::Claims;
@@ -162,6 +163,7 @@ impl Admission {
             ("", "pods", None) => {
                 limits::default(objects, review, object);
                 pods::admit(objects, review, object)?;
+                tolerations::pod(review, object);
                 priority::pod(objects, review, object)?;
                 runtime_class::pod(objects, review, object)
             }

@@ -114,10 +114,12 @@ fn comparable(mut value: Value) -> Value {
         }
         map.values_mut().for_each(|v| *v = comparable(v.take()));
         map.retain(|key, value| {
-            !(["volumes", "volumeMounts"].contains(&key.as_str()) && *value == json!([]))
+            !(["volumes", "volumeMounts", "tolerations"].contains(&key.as_str()) && *value == json!([]))
         });
+        // Admission completes Pods.
+        map.retain(|key, _| !["priority", "preemptionPolicy"].contains(&key.as_str()));
     } else if let Some(list) = value.as_array_mut() {
-        list.retain(|v| !is_token(v));
+        list.retain(|v| !is_token(v) && v["tolerationSeconds"] != 300);
         list.iter_mut().for_each(|v| *v = comparable(v.take()));
     }
     value

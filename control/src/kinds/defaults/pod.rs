@@ -169,36 +169,6 @@ fn host_ports(spec: &mut Object) {
     }
 }
 
-/// What admission adds to every new Pod: priority and the tolerations that let it outlive a short node failure.
-/// KEP-166 (taint based eviction), KEP-268 (priority).
-pub fn admit(object: &mut Value) {
-    let Some(spec) = existing_mut(object, "spec") else {
-        return;
-    };
-    set_missing(spec, "priority", 0);
-    set_missing(spec, "preemptionPolicy", "PreemptLowerPriority");
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        tolerate(spec, key);
-    }
-}
-
-fn tolerate(spec: &mut Object, key: &str) {
-    set_missing(spec, "tolerations", Value::Array(Vec::new()));
-    let Some(Value::Array(tolerations)) = spec.get_mut("tolerations") else {
-        return;
-    };
-    let text = |t: &Value, name: &str| t.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let covers = |t: &Value| {
-        let (tolerated, effect) = (text(t, "key"), text(t, "effect"));
-        (tolerated.is_empty() || tolerated == key) && (effect.is_empty() || effect == "NoExecute")
-    };
-    if !tolerations.iter().any(covers) {
-        tolerations.push(serde_json::json!({
-            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300
-        }));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -226,23 +196,5 @@ mod tests {
             pod(&mut object);
             assert_eq!(object["status"], want);
         }
-    }
-
-    #[test]
-    fn tolerations_of_a_failing_node_are_added_once() {
-        let mut object =
-            json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]}});
-        admit(&mut object);
-        admit(&mut object);
-        let keys: Vec<&Value> = object["spec"]["tolerations"]
-            .as_array()
-            .expect("list")
-            .iter()
-            .map(|t| &t["key"])
-            .collect();
-        assert_eq!(
-            keys,
-            ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
-        );
     }
 }

@@ -2,14 +2,12 @@
 use serde_json::{Map, Value, json};
 
 use super::STATUS;
-use crate::kinds::defaults::pod::admit;
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::{View, copy_member, object_mut};
 
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
 pub fn create(object: &mut Value) {
-    admit(object);
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
     if !object.list("spec.schedulingGates").is_empty() {
         status["conditions"] = json!([{
