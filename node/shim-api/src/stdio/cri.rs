@@ -1,8 +1,7 @@
 //! The CRI log format, as the kubelet reads it: `<RFC3339Nano> stdout|stderr F|P <line>`.
 //!
-//! Owns the splitting into lines and parts and the atomic append. Refuses to know rotation and reading.
+//! Owns the splitting into lines and parts, and that lines never mix. Refuses to know files and reading.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::pin::Pin;
@@ -12,7 +11,8 @@ use std::task::{Context, Poll};
 use jiff::Timestamp;
 use tokio::io::AsyncWrite;
 
-use super::{StdioError, append};
+use super::StdioError;
+use super::rotating::Rotating;
 
 /// Longest content of one log line; what is longer becomes partial (`P`) lines (containerd's default).
 const LINE_LIMIT: usize = 16 * 1024;
@@ -36,14 +36,14 @@ impl LogStream {
 /// One log file, shared by the streams written to it; lines never mix.
 #[derive(Debug)]
 pub struct CriLog {
-    file: Mutex<File>,
+    file: Mutex<Rotating>,
 }
 
 impl CriLog {
     /// Opens a log to append to, making it if needed; a symbolic link is refused.
     pub fn open(path: &Path) -> Result<Arc<Self>, StdioError> {
         Ok(Arc::new(Self {
-            file: Mutex::new(append(path)?),
+            file: Mutex::new(Rotating::open(path)?),
         }))
     }
 
@@ -63,7 +63,7 @@ impl CriLog {
         self.file
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .write_all(lines)
+            .append(lines)
     }
 }
 

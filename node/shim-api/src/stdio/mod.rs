@@ -5,9 +5,11 @@
 
 mod cri;
 mod fifo;
+mod rotating;
 mod sink;
 
 pub use cri::{CriLog, CriWriter, LogStream};
+pub use rotating::remove_log;
 pub use sink::{Sink, Sinks};
 
 use std::fs::{File, OpenOptions};

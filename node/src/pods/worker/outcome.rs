@@ -1,5 +1,6 @@
 //! What a worker learns when something under way has ended.
 
+use amphipod_shim_api::stdio::remove_log;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Outcome, Worker};
@@ -199,15 +200,12 @@ impl Worker {
         };
         let dirs = self.ctx.dirs(view);
         let Some(gone) = oldest.checked_sub(1) else { return };
-        for path in [dirs.attempt(container, gone), dirs.log(container, gone)] {
-            let removed = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
-            if let Err(error) = removed.or_else(ignore_absent) {
-                tracing::warn!(%error, path = %path.display(), "cannot remove an old attempt");
-            }
+        let (attempt, log) = (dirs.attempt(container, gone), dirs.log(container, gone));
+        let removed = std::fs::remove_dir_all(&attempt)
+            .or_else(ignore_absent)
+            .and_then(|()| remove_log(&log));
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %attempt.display(), "cannot remove an old attempt and its log");
         }
     }
 }

@@ -1,0 +1,164 @@
+//! A log file that is turned over when it is large, as the kubelet's `containerLogMaxSize` and `containerLogMaxFiles` do:
+//! `0.log` is what is written now, `0.log.<time>` what was before. The writer itself turns it over, between two
+//! lines, so that nothing is lost whoever else is alive. Refuses to know what is written.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::{StdioError, append};
+
+/// Largest log file, in bytes, but for one write that is larger alone (upstream's default).
+const MAX_BYTES: u64 = 10 << 20;
+/// Files of one attempt, the one being written among them (upstream's default).
+const MAX_FILES: usize = 5;
+/// Upstream's form of the time in a name, with what sets two within a second apart.
+const SUFFIX: &str = "%Y%m%d-%H%M%S.%9f";
+
+/// A file to append to.
+#[derive(Debug)]
+pub struct Rotating {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    most: u64,
+}
+
+impl Rotating {
+    /// Opens `path`, making it if needed; a symbolic link is refused.
+    pub fn open(path: &Path) -> Result<Self, StdioError> {
+        Self::with_limit(path, MAX_BYTES)
+    }
+
+    fn with_limit(path: &Path, most: u64) -> Result<Self, StdioError> {
+        let (file, length) = opened(path)?;
+        Ok(Self {
+            path: path.into(),
+            file,
+            length,
+            most,
+        })
+    }
+
+    /// Writes whole lines. A log that cannot be turned over goes on as it is: lines matter more than its size.
+    pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let bytes = lines.len() as u64;
+        if self.length > 0 && self.length + bytes > self.most {
+            if let Err(error) = self.turn_over() {
+                tracing::warn!(%error, path = %self.path.display(), "cannot turn over a log; it grows on");
+                // Tried again when as much has been written again.
+                self.length = 0;
+            }
+        }
+        self.file.write_all(lines)?;
+        self.length += bytes;
+        Ok(())
+    }
+
+    fn turn_over(&mut self) -> io::Result<()> {
+        let mut old = self.path.clone().into_os_string();
+        old.push(format!(".{}", Timestamp::now().strftime(SUFFIX)));
+        fs::rename(&self.path, old).or_else(ignore_absent)?;
+        (self.file, self.length) = opened(&self.path).map_err(io::Error::other)?;
+        let before = earlier(&self.path)?;
+        let surplus = before.len().saturating_sub(MAX_FILES - 1);
+        before[..surplus].iter().try_for_each(fs::remove_file)
+    }
+}
+
+fn opened(path: &Path) -> Result<(File, u64), StdioError> {
+    let file = append(path)?;
+    let length = file.metadata().map_err(|source| StdioError::Open {
+        path: path.into(),
+        source,
+    })?;
+    Ok((file, length.len()))
+}
+
+/// The earlier files of a log, the oldest first.
+fn earlier(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(Vec::new());
+    };
+    let prefix = [name.as_encoded_bytes(), b"."].concat();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if name.as_encoded_bytes().starts_with(&prefix) {
+            found.push(dir.join(name));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes a log and its earlier files; none of them has to be there.
+///
+/// # Errors
+/// The directory cannot be read or changed.
+pub fn remove_log(path: &Path) -> io::Result<()> {
+    let earlier = earlier(path).or_else(|error| ignore_absent(error).map(|()| Vec::new()))?;
+    let mut files = earlier.iter().map(PathBuf::as_path).chain([path]);
+    files.try_for_each(|file| fs::remove_file(file).or_else(ignore_absent))
+}
+
+fn ignore_absent(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_is_turned_over_and_the_oldest_goes() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("0.log");
+        fs::write(home.path().join("0.logs"), "another's").unwrap();
+        let mut log = Rotating::with_limit(&path, 10).unwrap();
+        for number in 0..9 {
+            log.append(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line 8\n");
+        let kept: Vec<String> = earlier(&path)
+            .unwrap()
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        assert_eq!(kept, ["line 4\n", "line 5\n", "line 6\n", "line 7\n"]);
+        remove_log(&path).unwrap();
+        remove_log(&path).unwrap();
+        let left: Vec<_> = fs::read_dir(home.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn what_was_there_counts_and_a_large_write_is_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("0.log");
+        fs::write(&path, "12345678\n").unwrap();
+        let mut log = Rotating::with_limit(&path, 10).unwrap();
+        log.append(b"a line longer than the limit\n").unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "a line longer than the limit\n"
+        );
+        assert_eq!(earlier(&path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_log_that_was_removed_is_made_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("0.log");
+        let mut log = Rotating::with_limit(&path, 4).unwrap();
+        log.append(b"one\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        log.append(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
+    }
+}
