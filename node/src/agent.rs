@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bundle::resources::CgroupFacts;
 use crate::events::{Recorder, Severity, node_reference};
 use crate::exec::Execs;
+use crate::garbage;
 use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
 use crate::network::{self, Network, NetworkConfig};
@@ -74,7 +75,8 @@ impl Node {
         let known_ip = options.node_ip.or_else(default_address);
         let memory_capacity = host.memory_bytes;
         let boot_id = host.boot_id.clone();
-        let mut registration = Registration::new(&options, host, known_ip, port);
+        let images = open_images(&options)?;
+        let mut registration = Registration::new(&options, host, images.clone(), known_ip, port);
         registration.register().await?;
         let network = Arc::new(open_network(&options, &registration).await?);
         let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
@@ -86,7 +88,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);
         let ctx = Arc::new(Context {
-            images: open_images(&options)?,
+            images,
             network,
             recorder,
             services,
@@ -138,7 +140,7 @@ fn spawn_all(
     let client = ctx.options.client.clone();
     let name = ctx.options.node_name.clone();
     let shutdown = || ctx.shutdown.clone();
-    tasks.spawn(lease::run(client.clone(), node, shutdown()));
+    tasks.spawn(lease::run(client.clone(), node.clone(), shutdown()));
     tasks.spawn(Arc::new(registration).run(shutdown()));
     tasks.spawn(network::services::run(
         ctx.network.clone(),
@@ -147,6 +149,7 @@ fn spawn_all(
         shutdown(),
     ));
     tasks.spawn(manager::run(ctx.clone()));
+    tasks.spawn(garbage::run(ctx.clone(), node));
 }
 
 fn make_directories(options: &NodeOptions) -> Result<(), StartError> {

@@ -9,6 +9,7 @@ pub mod down;
 pub mod env;
 pub mod events;
 pub mod exec;
+mod garbage;
 pub mod host;
 pub mod images;
 pub mod network;

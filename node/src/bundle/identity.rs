@@ -18,6 +18,16 @@ pub struct Identity {
     pub home: Option<String>,
 }
 
+impl Identity {
+    /// Every group of the process, its own among them, as `status` shows them (core/v1 LinuxContainerUser).
+    pub fn groups(&self) -> Vec<u32> {
+        let mut all = self.additional_gids.clone();
+        all.push(self.gid);
+        all.sort_unstable();
+        all
+    }
+}
+
 /// What is asked of the image: a user by name or number, and groups that do not depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
@@ -26,6 +36,8 @@ pub struct Wish {
     /// Replaces the user's own group.
     pub gid: Option<u32>,
     pub additional_gids: Vec<u32>,
+    /// The image's own groups of the user do not count (`supplementalGroupsPolicy: Strict`, KEP-3619).
+    pub strict: bool,
 }
 
 /// Why a container may not run as it asks.
@@ -74,6 +86,7 @@ pub fn wish(pod: PodView<'_>, container: &Container, image_user: &str) -> Result
         user,
         gid: group.map(checked).transpose()?,
         additional_gids: extra.map(|gid| checked(*gid)).collect::<Result<_, _>>()?,
+        strict: shared.is_some_and(|s| s.supplemental_groups_policy.as_deref() == Some("Strict")),
     })
 }
 
@@ -81,6 +94,7 @@ impl Wish {
     /// What it comes to with the image's answer.
     pub fn granted(&self, uid: u32, gid: u32, image_gids: &[u32], home: &str) -> Identity {
         let gid = self.gid.unwrap_or(gid);
+        let image_gids = if self.strict { &[] } else { image_gids };
         let mut additional_gids = [image_gids, self.additional_gids.as_slice()].concat();
         additional_gids.sort_unstable();
         additional_gids.dedup();
@@ -151,6 +165,7 @@ mod tests {
                 user: user.to_owned(),
                 gid,
                 additional_gids: more.into(),
+                strict: false,
             })
         };
         for (user, pod, container, expected) in [
@@ -212,12 +227,17 @@ mod tests {
             user: "web".into(),
             gid: Some(9),
             additional_gids: vec![6, 5, 5],
+            strict: false,
         };
         let granted = wish.granted(33, 34, &[50, 9], "/var/www");
+        assert_eq!(granted.home.as_deref(), Some("/var/www"));
+        assert_eq!(granted.groups(), [5, 6, 9, 50]);
         assert_eq!(
             (granted.uid, granted.gid, granted.additional_gids),
             (33, 9, vec![5, 6, 50])
         );
-        assert_eq!(granted.home.as_deref(), Some("/var/www"));
+        let strict = Wish { strict: true, ..wish };
+        let granted = strict.granted(33, 34, &[50, 9], "/var/www");
+        assert_eq!(granted.additional_gids, [5, 6]);
     }
 }

@@ -5,6 +5,7 @@
 //! Guarantees: a recorded image is complete and durable; a failed pull leaves no partial file; concurrent pulls of
 //! one image are one pull. It refuses to know Pods, and mounts nothing itself.
 
+mod collect;
 mod content;
 mod digest;
 pub mod distribution;
@@ -30,7 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{RwLock, Semaphore, broadcast};
 
 pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
@@ -41,6 +42,7 @@ pub use self::reference::{ImageReference, ReferenceError};
 pub use self::unpack::{UnpackError, UnpackLimits};
 pub use self::user::{ContainerUser, UserError};
 
+use self::collect::Uses;
 use self::content::{Layout, write_atomically};
 use self::flight::{Flights, KeyedLocks};
 
@@ -100,6 +102,9 @@ struct Inner {
     /// One compilation at a time: each uses every core.
     compiling: Semaphore,
     progress: broadcast::Sender<PullProgress>,
+    /// Shared by pulls, whose content no record names yet; a collection takes it alone.
+    pulling: Arc<RwLock<()>>,
+    uses: Uses,
     /// Held shared while the store is open, so that nobody sweeps it.
     _lock: File,
 }
@@ -126,6 +131,8 @@ impl Images {
             locks: KeyedLocks::default(),
             compiling: Semaphore::new(1),
             progress: broadcast::channel(PROGRESS_BACKLOG).0,
+            pulling: Arc::default(),
+            uses: Uses::default(),
             _lock: lock,
         };
         Ok(Self {
@@ -162,10 +169,12 @@ impl Images {
     /// `name` is no reference (as [`PullError::InvalidName`]), or the store cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<Image>, PullError> {
         let reference = parse(name)?;
-        self.inner.find(&reference).map_err(|error| PullError::Failed {
+        let found = self.inner.find(&reference).map_err(|error| PullError::Failed {
             reference: reference.to_string(),
             cause: Arc::new(error.into()),
-        })
+        })?;
+        found.iter().for_each(|image| self.inner.uses.note(image));
+        Ok(found)
     }
 
     /// Every image in the store, by reference.
@@ -222,6 +231,11 @@ impl Images {
             }),
             None => snapshot::prepare(&self.inner.layout, image, key),
         }
+    }
+
+    /// Directory of what the container `key` wrote into its root; none for a key `prepare` would refuse.
+    pub fn writable_layer(&self, key: &str) -> Option<std::path::PathBuf> {
+        snapshot::writable(&self.inner.layout, key)
     }
 
     /// Removes what `prepare` made for `key`; that there is nothing is success.

@@ -37,6 +37,7 @@ pub(super) async fn run(
     reference: ImageReference,
     auth: RegistryAuth,
 ) -> Result<Image, PullError> {
+    let _content_is_safe = inner.pulling.read().await;
     let pull = Pull {
         inner: &inner,
         reference: &reference,
@@ -44,6 +45,7 @@ pub(super) async fn run(
     };
     match pull.run().await {
         Ok(image) => {
+            inner.uses.note(&image);
             inner.report(&reference, PullStep::Done);
             Ok(image)
         }

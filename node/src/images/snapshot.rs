@@ -80,6 +80,11 @@ fn lower_dirs(layout: &Layout, diff_ids: &[Digest]) -> Result<Vec<PathBuf>, Stor
     diff_ids.iter().rev().map(lower).collect()
 }
 
+/// Where the snapshot `key` keeps what its container writes.
+pub fn writable(layout: &Layout, key: &str) -> Option<PathBuf> {
+    Some(directory(layout, key).ok()?.join("fs"))
+}
+
 /// Removes the snapshot `key`.
 pub fn release(layout: &Layout, key: &str) -> Result<(), StoreError> {
     let dir = directory(layout, key)?;

@@ -1,4 +1,4 @@
-//! Removing what no image and no container needs. Only for a store nobody else has open.
+//! Removing what no image and no container needs. Only while nobody pulls into the store.
 
 use std::collections::HashSet;
 use std::fs;

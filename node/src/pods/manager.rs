@@ -10,15 +10,19 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_pods};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::context::Context;
+use super::eviction::{self, Eviction};
 use super::record::subdirectories;
 use super::sandbox::POD_FILE;
 use super::worker::{self, Desired};
 
 type Uid = String;
+
+/// Verdicts waiting for the loop; whoever finds more waits.
+const EVICTIONS: usize = 16;
 
 /// The workers of this node.
 struct Manager {
@@ -38,6 +42,8 @@ pub async fn run(ctx: Arc<Context>) {
     let events = watch_pods(api, watcher::Config::default().fields(&selector)).default_backoff();
     let mut events = std::pin::pin!(events);
     let shutdown = ctx.shutdown.clone();
+    let (evictions, mut evicted) = mpsc::channel(EVICTIONS);
+    let watching = tokio::spawn(eviction::run(ctx.clone(), evictions));
     let mut manager = Manager {
         ctx,
         workers: HashMap::new(),
@@ -52,10 +58,14 @@ pub async fn run(ctx: Arc<Context>) {
                 Ok(event) => manager.take_in(event),
                 Err(error) => tracing::warn!(%error, "watching the Pods of this node failed; trying again"),
             },
+            Some(eviction) = evicted.recv() => manager.evict(eviction),
             Some(ended) = manager.running.join_next(), if !manager.running.is_empty() => manager.ended(ended),
         }
     }
     while manager.running.join_next().await.is_some() {}
+    if let Err(error) = watching.await {
+        tracing::error!(%error, "looking at what Pods use failed");
+    }
 }
 
 impl Manager {
@@ -77,21 +87,26 @@ impl Manager {
         let Some(uid) = pod.metadata.uid.clone() else {
             return;
         };
-        let desired = Desired {
-            pod: Arc::new(pod),
-            gone,
-        };
+        let pod = Arc::new(pod);
         match self.workers.get(&uid) {
-            Some(worker) => {
-                worker.send_replace(desired);
-            }
+            Some(worker) => worker.send_modify(|desired| (desired.pod, desired.gone) = (pod, gone)),
             None if gone && self.swept => {}
-            None => self.spawn(uid, desired),
+            None => self.spawn(uid, pod, gone),
         }
     }
 
-    fn spawn(&mut self, uid: Uid, desired: Desired) {
-        let (sender, receiver) = watch::channel(desired);
+    fn evict(&self, Eviction { uid, verdict }: Eviction) {
+        if let Some(worker) = self.workers.get(&uid) {
+            worker.send_modify(|desired| desired.evicted = Some(verdict));
+        }
+    }
+
+    fn spawn(&mut self, uid: Uid, pod: Arc<Pod>, gone: bool) {
+        let (sender, receiver) = watch::channel(Desired {
+            pod,
+            gone,
+            evicted: None,
+        });
         self.workers.insert(uid.clone(), sender);
         let ctx = self.ctx.clone();
         self.running.spawn(async move {
@@ -137,13 +152,7 @@ impl Manager {
                 .map_err(|e| e.to_string())
                 .and_then(|b| parse(&b))
             {
-                Ok(pod) => self.spawn(
-                    uid,
-                    Desired {
-                        pod: Arc::new(pod),
-                        gone: true,
-                    },
-                ),
+                Ok(pod) => self.spawn(uid, Arc::new(pod), true),
                 Err(error) => {
                     tracing::warn!(error, path = %dir.display(), "an orphaned directory has no Pod")
                 }

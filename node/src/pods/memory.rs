@@ -36,6 +36,7 @@ fn lost(pod: PodView<'_>, status: &ContainerStatus) -> Option<Record> {
         image: status.image.clone(),
         image_id: status.image_id.clone(),
         runtime: RuntimeKind::Native,
+        user: None,
         address: None,
         stop_signal: 0,
         log_path: Default::default(),

@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod conditions;
 pub mod context;
+mod eviction;
 mod failure;
 mod health;
 mod hooks;

@@ -50,6 +50,8 @@ pub enum Sandbox {
 pub struct Verdict {
     pub reason: String,
     pub message: String,
+    /// Seconds its containers get, when not what the Pod asks for.
+    pub grace: Option<i64>,
 }
 
 /// One container as seen on this host.

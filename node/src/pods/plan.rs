@@ -109,6 +109,7 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
     plan.actions.push(Action::End(Verdict {
         reason: "DeadlineExceeded".into(),
         message: "Pod was active on the node longer than the specified deadline".into(),
+        grace: None,
     }));
     true
 }
@@ -126,15 +127,11 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     if targets.is_empty() {
         targets = living(&[Role::Sidecar]).pop().into_iter().collect();
     }
+    let hurried = seen.verdict.as_ref().and_then(|verdict| verdict.grace);
+    let grace = hurried.map_or(pod.grace_seconds(), |least| least.min(pod.grace_seconds()));
     for container in &targets {
-        let message = format!("Stopping container {}", container.name);
-        plan.actions.extend(stop(
-            container,
-            &seen.containers[&container.name],
-            pod,
-            message,
-            now,
-        ));
+        plan.actions
+            .extend(stop(container, &seen.containers[&container.name], grace, now));
     }
     if targets.is_empty() {
         match seen.sandbox {
@@ -145,13 +142,12 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     }
 }
 
-fn stop(c: &Container, seen: &Seen, pod: PodView<'_>, message: String, now: Timestamp) -> Option<Action> {
-    let grace = pod.grace_seconds();
+fn stop(c: &Container, seen: &Seen, grace: i64, now: Timestamp) -> Option<Action> {
     let kill = || {
         Some(Action::Kill {
             container: c.name.clone(),
             grace,
-            message,
+            message: format!("Stopping container {}", c.name),
         })
     };
     match seen.busy {

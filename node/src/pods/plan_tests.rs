@@ -329,8 +329,14 @@ fn a_deadline_ends_the_pod() {
     s.verdict = Some(Verdict {
         reason: "DeadlineExceeded".into(),
         message: String::new(),
+        grace: None,
     });
     check(&p, &s, 5, &["kill a 30s"]);
+    s.verdict = s.verdict.map(|verdict| Verdict {
+        grace: Some(1),
+        ..verdict
+    });
+    check(&p, &s, 5, &["kill a 1s"]);
 }
 
 #[test]

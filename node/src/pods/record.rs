@@ -31,6 +31,8 @@ pub struct Record {
     /// The image with its digest, as reported in `imageID`.
     pub image_id: String,
     pub runtime: RuntimeKind,
+    /// Whom the first process runs as; absent for a guest without a kernel.
+    pub user: Option<User>,
     /// ttrpc address the shim printed; absent until it was started.
     pub address: Option<ShimAddress>,
     /// The signal that asks it to stop: the image's StopSignal, else SIGTERM.
@@ -50,6 +52,15 @@ pub struct Record {
 pub enum RuntimeKind {
     Native,
     Wasm,
+}
+
+/// A process's identity, as `status.containerStatuses[].user` shows it (KEP-3619).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    /// `gid` among them, in order.
+    pub groups: Vec<u32>,
 }
 
 /// Where an attempt is in its life. The only edges are Created → Running → Exited and Created → Exited.
@@ -175,6 +186,7 @@ pub mod tests {
             image: "i".into(),
             image_id: "i@sha256:0".into(),
             runtime: RuntimeKind::Native,
+            user: None,
             address: None,
             stop_signal: 15,
             log_path: "/l".into(),

@@ -19,7 +19,7 @@ use super::failure::{FailureKind, StartFailure};
 use super::hooks::{self, Hook};
 use super::launch::{Prepared, launch};
 use super::pull;
-use super::record::{Record, RuntimeKind, State, write_atomic};
+use super::record::{Record, RuntimeKind, State, User, write_atomic};
 use super::tasks::{self, Stopping};
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
@@ -274,6 +274,7 @@ impl Build<'_> {
             image: self.image.reference.clone(),
             image_id: self.image.repo_digest.clone(),
             runtime,
+            user: (runtime == RuntimeKind::Native).then(|| self.user()),
             address: None,
             stop_signal: stop_signal(&self.image.config.stop_signal),
             log_path: self.dirs.log(&self.container.name, self.job.attempt),
@@ -281,6 +282,14 @@ impl Build<'_> {
             boot_id: self.ctx.boot_id.clone(),
             created_at: Timestamp::now(),
             state: State::Created,
+        }
+    }
+
+    fn user(&self) -> User {
+        User {
+            uid: self.identity.uid,
+            gid: self.identity.gid,
+            groups: self.identity.groups(),
         }
     }
 

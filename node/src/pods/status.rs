@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, VolumeMount,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -14,7 +15,7 @@ use super::conditions::{Report, conditions};
 use super::observed::{Observed, Sandbox, Seen};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
-use super::record::Record;
+use super::record::{Record, User};
 use super::view::{PodView, RestartPolicy, Role, restarts_after};
 
 /// What ids of containers begin with in the API.
@@ -141,6 +142,7 @@ fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&S
         allocated_resources: c.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: c.resources.clone(),
         volume_mounts: last.and_then(|_| volume_mounts(c)),
+        user: last.and_then(|r| r.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
 }
@@ -159,6 +161,17 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     };
     let mounts = container.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
     Some(mounts.iter().map(shown).collect())
+}
+
+/// Whom the first process was started as (KEP-3619).
+fn user(user: &User) -> ContainerUser {
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: Some(user.groups.iter().map(|gid| i64::from(*gid)).collect()),
+        }),
+    }
 }
 
 /// The id the API shows for an attempt.

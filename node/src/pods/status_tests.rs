@@ -249,6 +249,7 @@ fn a_verdict_is_the_phase() {
     s.verdict = Some(Verdict {
         reason: "DeadlineExceeded".into(),
         message: "too long".into(),
+        grace: None,
     });
     let r = report(&p, &s);
     assert_eq!(
@@ -304,6 +305,7 @@ fn a_verdict_is_told_when_nothing_lives() {
     seen.verdict = Some(Verdict {
         reason: "DeadlineExceeded".into(),
         message: "too long".into(),
+        grace: None,
     });
     let early = report(&pod, &seen);
     assert_eq!(

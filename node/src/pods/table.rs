@@ -96,6 +96,12 @@ impl Table {
         Some((record.container.clone(), target))
     }
 
+    /// Id of a container's running attempt.
+    pub fn running(&self, uid: &str, container: &str) -> Option<String> {
+        let pods = self.read();
+        Some(pods.get(uid)?.targets.get(container)?.id.clone())
+    }
+
     pub fn remove(&self, uid: &str) {
         self.write().remove(uid);
     }

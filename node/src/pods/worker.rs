@@ -23,7 +23,7 @@ use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
 use super::memory;
-use super::observed::Observed;
+use super::observed::{Observed, Verdict};
 use super::plan::{Plan, plan};
 use super::record::{self, Record};
 use super::reporter::{self, Report};
@@ -47,6 +47,8 @@ pub struct Desired {
     pub pod: Arc<Pod>,
     /// The object is gone.
     pub gone: bool,
+    /// The node ends it, whatever the API wants.
+    pub evicted: Option<Verdict>,
 }
 
 /// How something under way ended.
@@ -243,6 +245,9 @@ impl Worker {
 
     fn desire(&mut self, desired: Desired) {
         self.seen.orphaned |= desired.gone;
+        if let Some(verdict) = desired.evicted {
+            self.evict(verdict);
+        }
         let changed = self.pod.metadata.labels != desired.pod.metadata.labels
             || self.pod.metadata.annotations != desired.pod.metadata.annotations;
         let images: Vec<String> = renamed_images(&self.pod, &desired.pod);

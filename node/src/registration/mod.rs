@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
+use crate::images::Images;
 use crate::options::NodeOptions;
 use node::Facts;
 
@@ -63,9 +64,16 @@ pub struct Registration {
 }
 
 impl Registration {
-    pub fn new(options: &NodeOptions, host: Host, ip: Option<IpAddr>, kubelet_port: u16) -> Self {
+    pub fn new(
+        options: &NodeOptions,
+        host: Host,
+        images: Images,
+        ip: Option<IpAddr>,
+        kubelet_port: u16,
+    ) -> Self {
         let facts = Facts {
             host,
+            images,
             ip,
             kubelet_port,
             name: options.node_name.clone(),

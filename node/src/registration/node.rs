@@ -7,13 +7,15 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::Value;
 
 use crate::host::{self, Disk, Host};
+use crate::images::{Image, Images};
 
 /// The Kubernetes version this agent speaks, with whose it is.
 pub const KUBELET_VERSION: &str = "v1.36.2+amphipod";
@@ -25,10 +27,14 @@ const DISK_ENOUGH: u64 = 1 << 30;
 const INODES_FREE_PERCENT: u64 = 5;
 const PIDS_FREE_PERCENT: u64 = 5;
 
+/// Images a status shows; upstream's nodeStatusMaxImages.
+const MAX_IMAGES: usize = 50;
+
 /// What a Node object is made from.
 pub struct Facts {
     pub name: String,
     pub host: Host,
+    pub images: Images,
     pub ip: Option<IpAddr>,
     pub kubelet_port: u16,
     pub labels: BTreeMap<String, String>,
@@ -100,6 +106,10 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
                 port: i32::from(facts.kubelet_port),
             }),
         }),
+        images: Some(images(facts)),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(true),
+        }),
         node_info: Some(NodeSystemInfo {
             architecture: facts.host.architecture.to_owned(),
             boot_id: facts.host.boot_id.clone(),
@@ -115,6 +125,35 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
         }),
         ..NodeStatus::default()
     }
+}
+
+/// The largest images of the node's store, each with its digest and its names.
+fn images(facts: &Facts) -> Vec<ContainerImage> {
+    let all = facts.images.list().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the node's images are not reported");
+        Vec::new()
+    });
+    shown_images(&all)
+}
+
+fn shown_images(all: &[Image]) -> Vec<ContainerImage> {
+    let mut by_digest: BTreeMap<&str, ContainerImage> = BTreeMap::new();
+    for image in all {
+        let shown = by_digest
+            .entry(&image.repo_digest)
+            .or_insert_with(|| ContainerImage {
+                names: Some(vec![image.repo_digest.clone()]),
+                size_bytes: i64::try_from(image.size).ok(),
+            });
+        let names = shown.names.get_or_insert_default();
+        if !names.contains(&image.reference) {
+            names.push(image.reference.clone());
+        }
+    }
+    let mut shown: Vec<ContainerImage> = by_digest.into_values().collect();
+    shown.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
+    shown.truncate(MAX_IMAGES);
+    shown
 }
 
 /// What runs short.
@@ -228,6 +267,32 @@ pub fn without_heartbeats(mut status: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_shown_once_with_its_names_the_largest_first() {
+        let image = |reference: &str, repo_digest: &str, size| {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            let image = serde_json::json!({"reference": reference, "id": digest, "digest": digest, "manifest": digest,
+                "repo_digest": repo_digest, "size": size, "kind": "Native", "config": {}, "layers": [], "blobs": []});
+            serde_json::from_value::<Image>(image).unwrap()
+        };
+        let shown = shown_images(&[
+            image("r/a:1", "r/a@d1", 5),
+            image("r/a:2", "r/a@d1", 5),
+            image("r/b@d2", "r/b@d2", 9),
+        ]);
+        let seen: Vec<_> = shown
+            .iter()
+            .map(|image| (image.names.clone().unwrap().join(" "), image.size_bytes))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("r/b@d2".to_owned(), Some(9)),
+                ("r/a@d1 r/a:1 r/a:2".to_owned(), Some(5))
+            ]
+        );
+    }
 
     #[test]
     fn a_transition_is_dated_and_kept() {

@@ -6,6 +6,7 @@ pub mod host;
 pub mod payload;
 pub mod subpath;
 pub mod tokens;
+pub mod usage;
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! What outlives a run, what a container stands on, and what compiling says.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -84,6 +86,40 @@ fn a_store_remembers_and_sweeps() {
     );
     assert!(!layers.contains(&unused.layers[0].hex().to_owned()));
     assert!(matches!(images.find("UPPER"), Err(error) if error.reason() == "InvalidImageName"));
+}
+
+#[test]
+fn unused_images_go_while_the_store_is_open() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let shared = layer(&[("a", "shared")]);
+    let used = install(&images, "used:v1", std::slice::from_ref(&shared));
+    let old = install(&images, "old:v1", &[shared, layer(&[("a", "old")])]);
+    let new = install(&images, "new:v1", &[layer(&[("a", "new")])]);
+    let in_use = BTreeSet::from([used.repo_digest.clone()]);
+    let collect = |idle, enough: usize| {
+        let is_enough = || images.list().unwrap().len() <= enough;
+        images
+            .collect(&in_use, Duration::from_secs(idle), is_enough)
+            .unwrap()
+    };
+    images.find("new:v1").unwrap();
+    assert!(collect(3600, 0).is_empty(), "wanted within the hour");
+    {
+        let _a_pull = images.inner.pulling.try_read().unwrap();
+        assert!(collect(0, 0).is_empty(), "a pull is under way");
+    }
+    assert_eq!(collect(0, 2), [old.reference], "the one not used for longest");
+    let layers = names(&images.inner.layout.layers());
+    assert!(
+        layers.contains(&used.layers[0].hex().to_owned())
+            && !layers.contains(&old.layers[1].hex().to_owned())
+    );
+    assert_eq!(collect(0, 0), [new.reference]);
+    assert_eq!(images.list().unwrap(), [used]);
 }
 
 /// A mount that goes with the value.

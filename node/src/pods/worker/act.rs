@@ -141,6 +141,15 @@ impl Worker {
         self.seen.verdict = Some(verdict);
     }
 
+    /// Ends the Pod because the node says so; the first verdict holds.
+    pub(super) fn evict(&mut self, verdict: Verdict) {
+        if self.seen.verdict.is_some() {
+            return;
+        }
+        self.warn("Evicted", verdict.message.clone());
+        self.seen.verdict = Some(verdict);
+    }
+
     pub(super) fn tear_down(&mut self) {
         self.seen.sandbox = Sandbox::TearingDown;
         self.watches.abort_all();

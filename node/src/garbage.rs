@@ -1,0 +1,127 @@
+//! Image garbage collection: when the disk of the images is nearly full, those no container uses are removed until there is
+//! room again. Thresholds and ages are the kubelet's defaults. Owns when and how much; `images` owns how.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::events::{Severity, node_reference};
+use crate::host::{self, Disk};
+use crate::pods::context::Context;
+use crate::server::PodTable;
+
+/// Pause between two looks.
+const INTERVAL: Duration = Duration::from_secs(300);
+/// Share of the disk, in percent, from which images are removed, and to which.
+const HIGH_PERCENT: u64 = 85;
+const LOW_PERCENT: u64 = 80;
+/// An image wanted this recently stays.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Looks now and then until the agent ends.
+pub async fn run(ctx: Arc<Context>, node: Node) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let shutdown = ctx.shutdown.clone();
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let ctx = ctx.clone();
+        let collected = tokio::task::spawn_blocking({
+            let ctx = ctx.clone();
+            move || collect(&ctx)
+        });
+        match collected.await {
+            Ok(None) => {}
+            Ok(Some(missing)) => {
+                let message = format!(
+                    "Failed to garbage collect required amount of images: {missing} bytes are still to be freed"
+                );
+                let object = node_reference(&node);
+                ctx.recorder
+                    .event(object, Severity::Warning, "FreeDiskSpaceFailed", message);
+            }
+            Err(error) => tracing::error!(%error, "collecting images failed"),
+        }
+    }
+}
+
+/// Bytes that should have been freed and were not, if any.
+fn collect(ctx: &Context) -> Option<u64> {
+    let dir = &ctx.options.data_dir;
+    if surplus(&look(dir)?, HIGH_PERCENT) == 0 {
+        return None;
+    }
+    let is_enough = || look(dir).is_some_and(|disk| surplus(&disk, LOW_PERCENT) == 0);
+    match ctx.images.collect(&in_use(&ctx.table.pods()), IDLE, is_enough) {
+        Ok(gone) => gone
+            .iter()
+            .for_each(|image| tracing::info!(image, "an unused image was removed: the disk is nearly full")),
+        Err(error) => tracing::warn!(%error, "unused images cannot be removed"),
+    }
+    look(dir)
+        .map(|disk| surplus(&disk, LOW_PERCENT))
+        .filter(|missing| *missing > 0)
+}
+
+fn look(dir: &Path) -> Option<Disk> {
+    host::disk(dir)
+        .inspect_err(|error| tracing::debug!(%error, "how full the disk is cannot be told"))
+        .ok()
+}
+
+/// Bytes in use above `percent` of the disk.
+fn surplus(disk: &Disk, percent: u64) -> u64 {
+    let used = disk.bytes.saturating_sub(disk.free_bytes);
+    used.saturating_sub(disk.bytes / 100 * percent)
+}
+
+/// What containers of this node were made of.
+fn in_use(pods: &[Arc<Pod>]) -> BTreeSet<String> {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
+    let containers = statuses.flat_map(|status| {
+        let main = status.container_statuses.iter().flatten();
+        let init = status.init_container_statuses.iter().flatten();
+        let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+        main.chain(init).chain(ephemeral)
+    });
+    containers.map(|container| container.image_id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_from_the_high_mark_to_the_low_one() {
+        let disk = |free_bytes| Disk {
+            bytes: 1000,
+            free_bytes,
+            inodes: 1,
+            free_inodes: 1,
+        };
+        for (free, high, low) in [(500, 0, 0), (170, 0, 30), (150, 0, 50), (100, 50, 100)] {
+            assert_eq!(
+                (
+                    surplus(&disk(free), HIGH_PERCENT),
+                    surplus(&disk(free), LOW_PERCENT)
+                ),
+                (high, low),
+                "{free}"
+            );
+        }
+    }
+
+    #[test]
+    fn images_of_all_containers_are_in_use() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"status": {
+            "containerStatuses": [{"name": "a", "image": "x", "imageID": "x@1", "ready": true, "restartCount": 0}],
+            "initContainerStatuses": [{"name": "b", "image": "y", "imageID": "y@1", "ready": true, "restartCount": 0}],
+        }}))
+        .unwrap();
+        let expected: BTreeSet<String> = ["x@1".to_owned(), "y@1".to_owned()].into();
+        assert_eq!(in_use(&[Arc::new(pod)]), expected);
+    }
+}
