@@ -45,12 +45,11 @@ impl Rotating {
     /// Writes whole lines. A log that cannot be turned over goes on as it is: lines matter more than its size.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let bytes = lines.len() as u64;
-        if self.length > 0 && self.length + bytes > self.most {
-            if let Err(error) = self.turn_over() {
-                tracing::warn!(%error, path = %self.path.display(), "cannot turn over a log; it grows on");
-                // Tried again when as much has been written again.
-                self.length = 0;
-            }
+        let is_full = self.length > 0 && self.length + bytes > self.most;
+        if is_full && let Err(error) = self.turn_over() {
+            tracing::warn!(%error, path = %self.path.display(), "cannot turn over a log; it grows on");
+            // Tried again when as much has been written again.
+            self.length = 0;
         }
         self.file.write_all(lines)?;
         self.length += bytes;
