@@ -1,11 +1,13 @@
 //! What every cluster has from the first moment: its namespaces, default roles and bindings, priority classes, flow
-//! control, and the `kubernetes` Service that leads to this API.
+//! control, what extension servers need to know, and the `kubernetes` Service that leads to this API.
 //!
 //! An ordinary API client; run at each start, since addresses may have changed.
 mod cluster;
 mod policy;
 
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
+use crate::auth::pki::FRONT_PROXY;
+use crate::callout::requestheader;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
@@ -17,6 +19,8 @@ use std::net::{IpAddr, SocketAddr};
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const SERVICE: &str = "kubernetes";
 const PORT_NAME: &str = "https";
+/// Where extension servers learn whom to believe.
+const AUTHENTICATION: &str = "extension-apiserver-authentication";
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up {what}: {source}")]
@@ -25,9 +29,41 @@ pub struct BootstrapError {
     source: Box<kube::Error>,
 }
 
+/// Whose certificates extension servers may believe, PEM.
+#[derive(Debug, Clone, Copy)]
+pub struct Authorities<'a> {
+    /// Of clients of the API.
+    pub clients: &'a str,
+    /// Of the API server when it hands requests on.
+    pub front_proxy: &'a str,
+}
+
+impl Authorities<'_> {
+    fn config_map(self) -> Value {
+        let list = |value: &str| json!([value]).to_string();
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHENTICATION},
+            "data": {
+                "client-ca-file": self.clients,
+                "requestheader-allowed-names": list(FRONT_PROXY),
+                "requestheader-client-ca-file": self.front_proxy,
+                "requestheader-extra-headers-prefix": list(requestheader::EXTRA),
+                "requestheader-group-headers": list(requestheader::GROUP),
+                "requestheader-uid-headers": list(requestheader::UID),
+                "requestheader-username-headers": list(requestheader::USER),
+            },
+        })
+    }
+}
+
 /// Brings these objects about. `address` is where the API server can be reached, `cluster_ip` what the Service is to
 /// have.
-pub async fn run(client: &Client, address: SocketAddr, cluster_ip: IpAddr) -> Result<(), BootstrapError> {
+pub async fn run(
+    client: &Client,
+    address: SocketAddr,
+    cluster_ip: IpAddr,
+    authorities: Authorities<'_>,
+) -> Result<(), BootstrapError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for name in NAMESPACES {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -41,6 +77,12 @@ pub async fn run(client: &Client, address: SocketAddr, cluster_ip: IpAddr) -> Re
     cluster::ensure(client)
         .await
         .map_err(failed("the priority classes and flow schemas"))?;
+    let extension = authorities.config_map();
+    let data = json!({"data": extension["data"]});
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    ensure(&maps, AUTHENTICATION, extension, Some(data))
+        .await
+        .map_err(failed("the ConfigMap for extension servers"))?;
     let (service, endpoints, slice) = (service(cluster_ip), endpoints(address), slice(address));
     let in_default = |what| failed(what);
     ensure::<Service>(&Api::default_namespaced(client.clone()), SERVICE, service, None)

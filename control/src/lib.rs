@@ -4,6 +4,7 @@ pub mod api;
 pub mod audit;
 pub mod auth;
 mod bootstrap;
+mod callout;
 pub mod cel;
 pub mod controllers;
 pub mod kinds;

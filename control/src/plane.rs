@@ -9,7 +9,7 @@ use crate::api::{
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
-use crate::auth::pki::{Pki, PkiError};
+use crate::auth::pki::{FrontProxy, Pki, PkiError};
 use crate::auth::tokens::{IssuerError, TokenAuthenticator, TokenIssuer};
 use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
@@ -149,8 +149,10 @@ impl ControlPlane {
         };
 
         let server = Stage::new();
+        let front_proxy = Pki::front_proxy(&options.data_dir.join("pki"))?;
         let rules = Rules {
             issuer,
+            front_proxy: front_proxy.clone(),
             audit,
             addresses,
             pod_security: options.pod_security,
@@ -184,12 +186,16 @@ impl ControlPlane {
             clients: Stage::new(),
             server,
         };
-        bootstrap::run(&plane.client(), reachable(local_addr), cluster_ip).await?;
-        plane.start_clients(&options);
+        let authorities = bootstrap::Authorities {
+            clients: plane.pki.ca_pem(),
+            front_proxy: &front_proxy.ca_pem,
+        };
+        bootstrap::run(&plane.client(), reachable(local_addr), cluster_ip, authorities).await?;
+        plane.start_clients(&options, front_proxy);
         Ok(plane)
     }
 
-    fn start_clients(&self, options: &ControlOptions) {
+    fn start_clients(&self, options: &ControlOptions, front_proxy: FrontProxy) {
         let stop = &self.clients.stop;
         self.clients
             .tasks
@@ -197,6 +203,7 @@ impl ControlPlane {
         let controllers = ControllerOptions {
             root_ca: Some(self.pki.ca_pem().to_owned()),
             pki: Some(self.pki.clone()),
+            front_proxy: Some(front_proxy),
             ..ControllerOptions::new(options.pod_cidr)
         };
         self.clients.tasks.spawn(controllers::run(
@@ -288,6 +295,7 @@ async fn sealed(store: Arc<dyn Store>, dir: &Path) -> Result<Arc<dyn Store>, Sta
 /// What this cluster's API is told beside its store and certificates.
 struct Rules {
     issuer: Arc<TokenIssuer>,
+    front_proxy: FrontProxy,
     audit: Audit,
     addresses: ServiceAddresses,
     /// The level of namespaces without labels.
@@ -306,7 +314,7 @@ async fn build(
     let cache = Arc::new(Cache::load(store.clone(), builtin).await?);
     let objects = Arc::new(CachedObjects {
         cache: cache.clone(),
-        kinds: builtin.clone(),
+        kinds: kinds.clone(),
     });
     let definitions = Definitions::new(cache.clone(), kinds.clone());
     definitions.sync().await?;
@@ -324,10 +332,13 @@ async fn build(
         bearers,
         audit: rules.audit,
         server: format!("https://{server}"),
-        reader: objects,
+        reader: objects.clone(),
+        objects,
         tokens,
         metrics: Metrics::default(),
         openapi,
+        front_proxy: rules.front_proxy,
+        documents: Default::default(),
         nodes: NodeClient::new(pki)?,
     }))
 }

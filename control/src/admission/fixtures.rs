@@ -41,5 +41,6 @@ pub fn review<'a>(resource: &str, action: Action<'a>) -> Review<'a> {
         action,
         dry_run: false,
         who: who(),
+        authorizer: None,
     }
 }

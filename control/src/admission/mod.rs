@@ -6,8 +6,9 @@
 //! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
 mod claims;
+mod expressions;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod limits;
 mod namespace;
 mod pod_security;
@@ -19,14 +20,15 @@ mod runtime_class;
 mod services;
 pub mod storage;
 mod tolerations;
+mod versions;
 mod webhooks;
 
 pub use claims::Claims;
 pub use pod_security::{Level as PodSecurityLevel, UnknownLevel};
 pub use services::ServiceAddresses;
 
-use crate::auth::Identity;
-use crate::kinds::{FieldErrors, Kind};
+use crate::auth::{Authorizer, Identity};
+use crate::kinds::{FieldErrors, Kind, Registry};
 use crate::store::{ReadError, Store};
 use serde_json::Value;
 use std::sync::Arc;
@@ -65,8 +67,34 @@ impl From<ReadError> for Denial {
 #[derive(Clone, Copy, Debug)]
 pub enum Action<'a> {
     Create,
-    Update { old: &'a Value },
-    Delete { old: &'a Value },
+    Update {
+        old: &'a Value,
+    },
+    Delete {
+        old: &'a Value,
+    },
+    /// A connection to the object; the review's object is what is asked of it, `PodExecOptions` and the like.
+    Connect,
+}
+
+impl<'a> Action<'a> {
+    /// As rules of webhooks and policies name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Create => "CREATE",
+            Action::Update { .. } => "UPDATE",
+            Action::Delete { .. } => "DELETE",
+            Action::Connect => "CONNECT",
+        }
+    }
+
+    /// The object before the change; null when there was none.
+    pub fn old(self) -> &'a Value {
+        match self {
+            Action::Create | Action::Connect => &Value::Null,
+            Action::Update { old } | Action::Delete { old } => old,
+        }
+    }
 }
 
 /// A change on its way to the store.
@@ -80,6 +108,8 @@ pub struct Review<'a> {
     /// Nothing will be stored: what has effects of its own must not happen.
     pub dry_run: bool,
     pub who: &'a Identity,
+    /// Answers what expressions ask about rights; without, nobody has any.
+    pub authorizer: Option<&'a Authorizer>,
 }
 
 impl Review<'_> {
@@ -110,6 +140,10 @@ pub trait Objects: Send + Sync {
     fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
     /// All objects, or those of a namespace.
     fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Value>;
+    /// The kinds that can be asked for.
+    fn kinds(&self) -> Arc<Registry> {
+        Registry::builtin().clone()
+    }
 }
 
 /// The rules, in order.
@@ -149,8 +183,10 @@ impl Admission {
         let objects = self.objects.as_ref();
         namespace::check(objects, review)?;
         self.complete(review, object)?;
-        // What webhooks changed may need completing again.
-        match self.webhooks.mutate(objects, review, object, notes).await? {
+        let mutated = self.policies.mutate(objects, review, object)?;
+        let asked = self.webhooks.mutate(objects, review, object, notes).await?;
+        // What policies and webhooks changed may need completing again.
+        match mutated || asked {
             true => self.complete(review, object),
             false => Ok(()),
         }
@@ -221,6 +257,20 @@ impl Admission {
         let mut nothing = Value::Null;
         self.webhooks.mutate(objects, review, &mut nothing, notes).await?;
         self.webhooks.validate(objects, review, &nothing, notes).await
+    }
+
+    /// Judges a connection; what webhooks would change of it is not.
+    pub async fn connect(
+        &self,
+        review: &Review<'_>,
+        options: &Value,
+        notes: &mut Notes,
+    ) -> Result<(), Denial> {
+        let objects = self.objects.as_ref();
+        let mut asked = options.clone();
+        self.webhooks.mutate(objects, review, &mut asked, notes).await?;
+        self.policies.check(objects, review, options, notes)?;
+        self.webhooks.validate(objects, review, options, notes).await
     }
 
     /// What the removal of `object` gives back.

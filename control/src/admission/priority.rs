@@ -18,7 +18,7 @@ pub(super) fn pod(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -
             }
             Ok(())
         }
-        Action::Delete { .. } => Ok(()),
+        Action::Delete { .. } | Action::Connect => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! An object with finalizers, or one that leaves gracefully, is only marked; the update that takes the last obstacle
 //! away removes it (see `write`).
 use super::Call;
+use super::convert;
 use super::decode;
 use super::list;
 use super::negotiate;
@@ -112,7 +113,7 @@ pub async fn evict(call: &Call, name: &str, eviction: &Value) -> Result<()> {
 
 async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
     let mut current = call.api.read(&call.target, name).await?;
-    let old = render::value(&call.target.kind, &current)?;
+    let old = convert::value(&call.api, &call.target.kind, &current).await?;
     let review = write::review(call, options.dry_run, name, Action::Delete { old: &old });
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
@@ -134,7 +135,7 @@ async fn delete_once(
     options: &Options,
 ) -> Result<Option<Outcome>> {
     let kind = &call.target.kind;
-    let value = render::value(kind, current)?;
+    let value = convert::value(&call.api, kind, current).await?;
     permit::write(call, Operation::Delete, name, &value, &Value::Null)?;
     check(kind, name, &value, options)?;
     let step = plan(kind, &value, options, Timestamp::now());
@@ -154,7 +155,7 @@ async fn delete_once(
             let txn = Txn::swap(
                 &*current.key,
                 current.revision,
-                write::stored_form(call, &marked)?,
+                convert::stored_form(call, &marked).await?,
             );
             (Outcome::Marked(marked), call.api.store.txn(txn).await?)
         }

@@ -1,21 +1,23 @@
 //! Discovery: which groups, versions and resources there are, in the plain and the aggregated form (KEP-3352).
 use super::Api;
+use super::aggregate::{self, Discovered, Remote};
 use super::negotiate::{self, Format};
 use super::render;
 use super::route::Route;
 use super::status::{ApiError, Result};
 use super::text;
-use crate::kinds::{Kind, Registry, Subresource};
+use crate::kinds::{Kind, Registry, Subresource, api_service};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 const AGGREGATED: &str = "APIGroupDiscoveryList";
 
-pub(super) fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Response> {
+pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Response> {
     if parts.method != http::Method::GET {
         return Err(ApiError::method_not_allowed());
     }
@@ -25,20 +27,68 @@ pub(super) fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Response
             let core = matches!(route, Route::CoreVersions);
             for version in ["v2", "v2beta1"] {
                 if negotiate::wants(&parts.headers, AGGREGATED, "apidiscovery.k8s.io", version) {
-                    return aggregated(parts, &groups_discovery(kinds, core, version), version);
+                    let remotes = match core {
+                        true => Vec::new(),
+                        false => aggregate::discover(api).await,
+                    };
+                    return aggregated(parts, &groups_discovery(kinds, &remotes, core, version), version);
                 }
             }
             if core {
                 core_versions(parts)
             } else {
-                group_list(kinds)
+                group_list(&groups(kinds, &aggregate::all(api)))
             }
         }
-        Route::Group(group) => group_of(kinds, group).ok_or_else(ApiError::no_resource)?,
+        Route::Group(group) => {
+            let groups = groups(kinds, &aggregate::all(api));
+            group_of(&groups, group).ok_or_else(ApiError::no_resource)?
+        }
         Route::Resources { group, version } => resources(kinds, group, version)?,
         Route::Resource(_) => return Err(ApiError::no_resource()),
     };
     render::respond(Format::Json, StatusCode::OK, &document)
+}
+
+/// A group that is served, here or elsewhere, with its versions; the preferred one first.
+struct Group {
+    name: String,
+    versions: Vec<String>,
+}
+
+/// All groups, in the order of their priorities. Those of other servers join ours.
+fn groups(kinds: &Registry, remotes: &[Remote]) -> Vec<Group> {
+    let own = kinds.group_versions().into_iter().map(|(group, version)| {
+        let priority = api_service::priority(group, version);
+        (group.to_owned(), version.to_owned(), priority)
+    });
+    let theirs = remotes
+        .iter()
+        .map(|r| (r.group.clone(), r.version.clone(), r.priority));
+    let mut all: Vec<(String, String, (i64, i64))> = own.collect();
+    for (group, version, priority) in theirs {
+        match all.iter_mut().find(|(g, v, _)| (g, v) == (&group, &version)) {
+            Some(known) => known.2 = priority,
+            None => all.push((group, version, priority)),
+        }
+    }
+    let mut groups: Vec<(i64, Group)> = Vec::new();
+    // Stable: of one priority, versions stay in the order that the table of kinds gave them.
+    all.sort_by_key(|(_, _, (_, version))| Reverse(*version));
+    for (name, version, (priority, _)) in all {
+        match groups.iter_mut().find(|(_, group)| group.name == name) {
+            Some((highest, group)) => {
+                *highest = priority.max(*highest);
+                group.versions.push(version);
+            }
+            None => {
+                let versions = vec![version];
+                groups.push((priority, Group { name, versions }));
+            }
+        }
+    }
+    groups.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.name.cmp(&other.name)));
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
 /// A path in a group that is not served gets no `Status` from upstream.
@@ -48,7 +98,8 @@ pub(super) fn refuse(api: &Api, path: &str, error: ApiError) -> Result<Response>
         .and_then(|rest| rest.split('/').next());
     match group {
         Some(group)
-            if error.code == StatusCode::NOT_FOUND && group_of(&api.kinds.load(), group).is_none() =>
+            if error.code == StatusCode::NOT_FOUND
+                && group_of(&groups(&api.kinds.load(), &aggregate::all(api)), group).is_none() =>
         {
             Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"))
         }
@@ -80,18 +131,11 @@ fn aggregated(parts: &Parts, document: &Value, version: &str) -> Result<Response
     Ok((StatusCode::OK, headers, body).into_response())
 }
 
-fn groups_discovery(kinds: &Registry, core: bool, version: &str) -> Value {
-    let served = kinds.group_versions();
-    let mut names: Vec<&str> = Vec::new();
-    for (group, _) in served.iter().filter(|(group, _)| group.is_empty() == core) {
-        if !names.contains(group) {
-            names.push(group);
-        }
-    }
-    let items: Vec<Value> = names
-        .into_iter()
-        .map(|group| group_discovery(kinds, group, &served))
-        .collect();
+fn groups_discovery(kinds: &Registry, theirs: &[Discovered], core: bool, version: &str) -> Value {
+    let remotes: Vec<Remote> = theirs.iter().map(|d| d.remote.clone()).collect();
+    let groups = groups(kinds, &remotes);
+    let shown = groups.iter().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = shown.map(|group| group_discovery(kinds, theirs, group)).collect();
     json!({
         "kind": AGGREGATED,
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -100,19 +144,33 @@ fn groups_discovery(kinds: &Registry, core: bool, version: &str) -> Value {
     })
 }
 
-fn group_discovery(kinds: &Registry, group: &str, served: &[(&str, &str)]) -> Value {
-    let versions = served.iter().filter(|(g, _)| *g == group).map(|(_, version)| {
+fn group_discovery(kinds: &Registry, theirs: &[Discovered], group: &Group) -> Value {
+    let versions = group.versions.iter().map(|version| {
+        let of = |d: &&Discovered| (&d.remote.group, &d.remote.version) == (&group.name, version);
+        if let Some(remote) = theirs.iter().find(of) {
+            return remote_discovery(remote);
+        }
         let of = kinds
             .iter()
-            .filter(|kind| kind.group == group && kind.version == *version);
+            .filter(|kind| kind.group == group.name && kind.version == *version);
         let resources: Vec<Value> = of.map(|kind| resource_discovery(kind)).collect();
         json!({"version": version, "resources": resources, "freshness": "Current"})
     });
     let mut metadata = Map::new();
-    if !group.is_empty() {
-        metadata.insert("name".into(), group.into());
+    if !group.name.is_empty() {
+        metadata.insert("name".into(), group.name.clone().into());
     }
     json!({"metadata": metadata, "versions": versions.collect::<Vec<_>>()})
+}
+
+/// What another server said; nothing of one that never said anything.
+fn remote_discovery(of: &Discovered) -> Value {
+    let freshness = if of.current { "Current" } else { "Stale" };
+    let mut shown = json!({"version": of.remote.version, "freshness": freshness});
+    if let Some(resources) = &of.resources {
+        shown["resources"] = resources.clone();
+    }
+    shown
 }
 
 fn resource_discovery(kind: &Kind) -> Value {
@@ -159,33 +217,28 @@ fn core_versions(parts: &Parts) -> Value {
     })
 }
 
-fn group_list(kinds: &Registry) -> Value {
-    let mut groups: Vec<Value> = Vec::new();
-    for (group, _) in kinds.group_versions() {
-        if !group.is_empty() && !groups.iter().any(|g| g["name"] == group) {
-            groups.extend(group_entry(kinds, group));
-        }
-    }
+fn group_list(groups: &[Group]) -> Value {
+    let groups: Vec<Value> = groups.iter().filter_map(group_entry).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_of(kinds: &Registry, group: &str) -> Option<Value> {
-    let mut entry = group_entry(kinds, group)?;
+fn group_of(groups: &[Group], name: &str) -> Option<Value> {
+    let mut entry = group_entry(groups.iter().find(|group| group.name == name)?)?;
     entry["kind"] = "APIGroup".into();
     entry["apiVersion"] = "v1".into();
     Some(entry)
 }
 
-fn group_entry(kinds: &Registry, group: &str) -> Option<Value> {
-    let served = kinds
-        .group_versions()
-        .into_iter()
-        .filter(|(g, _)| *g == group && !g.is_empty());
-    let versions: Vec<Value> = served
-        .map(|(_, version)| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+fn group_entry(group: &Group) -> Option<Value> {
+    let name = &group.name;
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .filter(|_| !name.is_empty())
+        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
         .collect();
     let preferred = versions.first()?.clone();
-    Some(json!({"name": group, "versions": versions, "preferredVersion": preferred}))
+    Some(json!({"name": name, "versions": versions, "preferredVersion": preferred}))
 }
 
 fn resources(kinds: &Registry, group: &str, version: &str) -> Result<Value> {

@@ -1,5 +1,6 @@
 //! `list`: a consistent set of objects, whole or in pages.
 use super::Call;
+use super::convert;
 use super::negotiate::{Format, Shape};
 use super::object::Object;
 use super::query::{Query, VersionMatch};
@@ -104,11 +105,17 @@ pub async fn page(call: &Call) -> Result<Page> {
         mut objects,
         revision,
     } = snapshot(call, &selection).await?;
+    let kind = &call.target.kind;
     if !selection.is_everything() {
-        objects.retain(|object| selection.matches(&call.target.kind, object));
+        objects = convert::objects(&call.api, kind, objects).await?;
+        objects.retain(|object| selection.matches(kind, object));
     }
     let left = limit.map_or(0, |limit| objects.len().saturating_sub(limit));
     objects.truncate(limit.unwrap_or(usize::MAX));
+    // Only what is shown is converted, if it can be chosen without.
+    if selection.is_everything() {
+        objects = convert::objects(&call.api, kind, objects).await?;
+    }
     let next = match (left, objects.last()) {
         (1.., Some(last)) => Some(call.api.tokens.seal(&Position {
             revision,

@@ -55,6 +55,11 @@ fn versions(call: &Call) -> impl Fn(&Value, &str) -> Option<(Arc<Kind>, Value)> 
     let (kinds, own) = (call.api.kinds.load(), call.target.kind.clone());
     move |value, version| {
         let from = value["apiVersion"].as_str().unwrap_or_default();
+        if own.converter().is_some() {
+            // Who owned fields of another version is taken to own those of the same names in this one: each question
+            // put to the converter would cost a request.
+            return Some((own.clone(), value.clone()));
+        }
         let find = |version: &str| match own.api_version() == version {
             true => Some(own.clone()),
             false => kinds

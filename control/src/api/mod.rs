@@ -2,8 +2,10 @@
 //!
 //! Flow: TLS → who is it → which path → may they → verb. Refuses to know any one kind: kinds are rows in `kinds`, and
 //! what is special about them is a rule there or in `admission`.
+mod aggregate;
 mod authenticate;
 mod cache;
+mod convert;
 mod custom;
 mod decode;
 mod delete;
@@ -47,10 +49,12 @@ pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects, ResourceName};
 use crate::audit::Audit;
+use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
-use crate::kinds::{Live, Registry};
+use crate::kinds::{Kind, Live, Registry};
 use crate::store::Store;
+use aggregate::Documents;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -78,6 +82,8 @@ pub struct Api {
     pub admission: Admission,
     pub authorizer: Authorizer,
     pub reader: Arc<dyn Reader>,
+    /// What Services and their endpoints are looked up in, to call what definitions name.
+    pub objects: Arc<dyn Objects>,
     pub bearers: TokenAuthenticator,
     pub audit: Audit,
     /// Where clients reach this server: `https://host:port`.
@@ -85,6 +91,10 @@ pub struct Api {
     pub tokens: Tokens,
     pub metrics: Metrics,
     pub openapi: OpenApi,
+    /// Who we are to extension servers.
+    pub front_proxy: FrontProxy,
+    /// What extension servers say about themselves.
+    pub(crate) documents: Documents,
     /// Reaches the kubelet API of nodes.
     pub nodes: subresource::NodeClient,
 }
@@ -120,12 +130,15 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
     }
     let user = authenticate::identify(&api, &mut parts)?;
     let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
+    if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
+        return aggregate::serve(&api, &remote, (&user, &who), (parts, body), record).await;
+    }
     let target = match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) => target,
         other => {
             record.knows_path(&user, &who, &parts).await;
             permit::path(&api, &who, &parts)?;
-            return elsewhere(&api, &parts, other);
+            return elsewhere(&api, &who, parts, body, other).await;
         }
     };
     let query = Query::of(&parts.uri)?;
@@ -183,13 +196,22 @@ async fn find(api: &Api, path: &str) -> Result<Option<Result<Route>>> {
 }
 
 /// What is no resource: documents about the API, and nothing.
-fn elsewhere(api: &Api, parts: &Parts, route: Option<Result<Route>>) -> Result<Response> {
+async fn elsewhere(
+    api: &Api,
+    who: &Identity,
+    mut parts: Parts,
+    body: Body,
+    route: Option<Result<Route>>,
+) -> Result<Response> {
     match route {
         None => match oidc::answer(api, parts.uri.path()) {
             Some(response) => Ok(response),
-            None => version::answer(api, parts),
+            None => match aggregate::openapi(api, who, &mut parts, body).await? {
+                Some(response) => Ok(response),
+                None => version::answer(api, &parts),
+            },
         },
-        Some(Ok(route)) => discovery::answer(api, &route, parts),
+        Some(Ok(route)) => discovery::answer(api, &route, &parts).await,
         Some(Err(error)) => discovery::refuse(api, parts.uri.path(), error),
     }
 }
@@ -262,8 +284,15 @@ async fn get(call: &Call, style: Style) -> Result<Response> {
         .cache
         .resource(&call.target.kind)?
         .get(&call.target.key(name));
-    let object = found.ok_or_else(|| ApiError::not_found(&call.target.kind, name))?;
-    render::stored(&call.target.kind, style, &object)
+    let kind = &call.target.kind;
+    let object = found.ok_or_else(|| ApiError::not_found(kind, name))?;
+    match kind.converter() {
+        None => render::stored(kind, style, &object),
+        Some(_) => {
+            let value = convert::value(&call.api, kind, &object).await?;
+            render::one(kind, style, StatusCode::OK, &value)
+        }
+    }
 }
 
 async fn create(call: &Call, style: Style) -> Result<Response> {
@@ -322,7 +351,7 @@ fn written(call: &Call, style: Style, written: write::Written) -> Result<Respons
 }
 
 impl Api {
-    /// The named object as it is now, or 404.
+    /// The named object as it lies in the cache now, or 404. [`convert::value`] makes of it what the target shows.
     async fn read(&self, target: &Target, name: &str) -> Result<Arc<Object>> {
         self.cache.fresh().await?;
         let found = self.cache.resource(&target.kind)?.get(&target.key(name));
@@ -340,21 +369,23 @@ impl Api {
     }
 }
 
-/// What admission and authorization read: the watch cache, as far as kinds are built in.
+/// What admission and authorization read: the watch cache.
 pub struct CachedObjects {
     pub cache: Arc<Cache>,
-    pub kinds: Arc<Registry>,
+    pub kinds: Arc<Live>,
 }
 
 impl Objects for CachedObjects {
     fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
-        let kind = self.kinds.resource(resource.0, resource.1, resource.2)?;
+        let kinds = self.kinds.load();
+        let kind = kinds.resource(resource.0, resource.1, resource.2)?;
         let object = self.cache.resource(kind).ok()?.get(&kind.key(namespace, name))?;
-        object.value().ok()
+        shown(kind, &object)
     }
 
     fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Value> {
-        let Some(kind) = self.kinds.resource(resource.0, resource.1, resource.2) else {
+        let kinds = self.kinds.load();
+        let Some(kind) = kinds.resource(resource.0, resource.1, resource.2) else {
             return Vec::new();
         };
         let prefix = match namespace {
@@ -365,7 +396,21 @@ impl Objects for CachedObjects {
             return Vec::new();
         };
         let (found, _) = all.list(&prefix, None);
-        found.iter().filter_map(|object| object.value().ok()).collect()
+        found.iter().filter_map(|object| shown(kind, object)).collect()
+    }
+
+    fn kinds(&self) -> Arc<Registry> {
+        self.kinds.load()
+    }
+}
+
+/// The object as `kind` shows it; what waits for a converter cannot be read here.
+fn shown(kind: &Kind, object: &Object) -> Option<Value> {
+    let value = object.value().ok()?;
+    match kind.stored_as_served() {
+        true => Some(value),
+        false if kind.converter().is_some() && value["apiVersion"] != *kind.api_version() => None,
+        false => render::value(kind, object).ok(),
     }
 }
 

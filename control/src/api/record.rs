@@ -68,19 +68,35 @@ impl Record {
         verb: &'static str,
         target: Option<&Target>,
     ) {
-        self.long = verb == "watch"
-            || target.is_some_and(|target| {
-                target
-                    .subresource
-                    .as_deref()
-                    .is_some_and(|sub| STREAMS.contains(&sub))
-            });
+        self.about(user, acting_as, verb, target.map(object)).await;
+    }
+
+    /// As above for another server's resource.
+    pub async fn knows_remote(
+        &mut self,
+        user: &Identity,
+        acting_as: &Identity,
+        verb: &'static str,
+        object: ObjectRef,
+    ) {
+        self.about(user, acting_as, verb, Some(object)).await;
+    }
+
+    async fn about(
+        &mut self,
+        user: &Identity,
+        acting_as: &Identity,
+        verb: &'static str,
+        object: Option<ObjectRef>,
+    ) {
+        let subresource = object.as_ref().and_then(|object| object.subresource.as_deref());
+        self.long = verb == "watch" || subresource.is_some_and(|sub| STREAMS.contains(&sub));
         let subject = Subject {
             acting_as: (user != acting_as).then(|| acting_as.clone()),
             user: user.clone(),
             verb,
             uri: self.uri.clone(),
-            object: target.map(object),
+            object,
         };
         self.trail.ruling = Some(self.audit.policy().rule(&subject));
         self.trail.subject = Some(subject);

@@ -355,6 +355,11 @@ impl ApiError {
         Self::new(code, reason, message)
     }
 
+    /// A custom resource that its converter did not bring into the version asked for. Upstream says so without a reason.
+    pub fn unconvertible(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed inside the server");
         let message = format!("Internal error occurred: {error}");

@@ -44,7 +44,8 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         .timeout()?
         .unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(rand::random::<f64>()));
     let resource = call.api.cache.resource(&call.target.kind)?.clone();
-    let begun = match begin(call, &resource, &beginning, selection).await {
+    let converts = call.target.kind.converter().is_some();
+    let begun = match begin(call, &resource, &beginning, selection.clone()).await {
         Ok(begun) => begun,
         Err(error) if error.code == StatusCode::GONE => return Ok(gone(&error)),
         Err(error) => return Err(error),
@@ -55,6 +56,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
             style,
             headers_sent: false,
         },
+        selects: converts.then_some(selection),
         api: call.api.clone(),
         begun,
         bookmarks: beginning.bookmarks,
@@ -118,7 +120,9 @@ async fn begin(
 ) -> Result<Begun> {
     let kind = call.target.kind.clone();
     let prefix = selection.prefix(&call.target);
-    let filter = Arc::new(move |object: &Object| selection.matches(&kind, object));
+    // What a converter makes of an object decides whether it is selected.
+    let all = kind.converter().is_some();
+    let filter = Arc::new(move |object: &Object| all || selection.matches(&kind, object));
     let cache = &call.api.cache;
     let from_now = match how.revision {
         _ if how.initial_events => true,
@@ -225,6 +229,8 @@ enum State {
 
 struct Watcher {
     encoder: Encoder,
+    /// Chooses among converted objects; none where the cache has chosen.
+    selects: Option<Selection>,
     api: Arc<super::Api>,
     begun: Begun,
     bookmarks: bool,
@@ -247,7 +253,7 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let piece = match self.state {
-                State::Initial => self.initial(),
+                State::Initial => self.initial().await,
                 State::Live => self.live().await,
                 State::Ended => return None,
             };
@@ -262,10 +268,10 @@ impl Watcher {
         }
     }
 
-    fn initial(&mut self) -> Result<Bytes> {
+    async fn initial(&mut self) -> Result<Bytes> {
         self.state = State::Live;
         let initial = std::mem::take(&mut self.begun.subscription.initial);
-        let mut piece = self.encode(initial)?;
+        let mut piece = self.encode(initial).await?;
         if let Some(revision) = self.begun.mark {
             piece.extend_from_slice(&self.encoder.bookmark(revision, true)?);
         }
@@ -276,7 +282,7 @@ impl Watcher {
         // Read before the queue: all events up to here are in the queue or were delivered.
         let progress = self.api.cache.revision();
         match self.wake().await {
-            Woken::Events(events) => Ok(self.encode(events)?.freeze()),
+            Woken::Events(events) => Ok(self.encode(events).await?.freeze()),
             Woken::Timer if self.bookmarks && self.begun.subscription.queue.is_empty() => {
                 self.encoder.bookmark(progress.max(self.begun.after), false)
             }
@@ -301,8 +307,12 @@ impl Watcher {
         }
     }
 
-    fn encode(&mut self, events: Vec<Delivery>) -> Result<BytesMut> {
+    async fn encode(&mut self, mut events: Vec<Delivery>) -> Result<BytesMut> {
         let mut piece = BytesMut::new();
+        if let Some(selection) = &self.selects {
+            events.retain(|delivery| delivery.shown.revision > self.begun.after);
+            events = converted(&self.api, &self.encoder.kind, selection, events).await?;
+        }
         self.sent.fetch_add(events.len() as u64, Ordering::Relaxed);
         for delivery in events
             .iter()
@@ -312,6 +322,31 @@ impl Watcher {
         }
         Ok(piece)
     }
+}
+
+/// The deliveries with their objects converted, as far as they are selected then.
+async fn converted(
+    api: &super::Api,
+    kind: &Kind,
+    selection: &Selection,
+    events: Vec<Delivery>,
+) -> Result<Vec<Delivery>> {
+    let sides = events.iter().flat_map(|e| [&e.shown.now, &e.shown.before]);
+    let objects: Vec<Arc<Object>> = sides.flatten().cloned().collect();
+    let mut objects = super::convert::objects(api, kind, objects).await?.into_iter();
+    let mut selected = Vec::new();
+    for event in events {
+        let now = event.shown.now.as_ref().and_then(|_| objects.next());
+        let before = event.shown.before.as_ref().and_then(|_| objects.next());
+        let shown = Shown::new(event.shown.revision, now, before);
+        if let Some(change) = shown.seen_by(|object| selection.matches(kind, object)) {
+            selected.push(Delivery {
+                kind: change,
+                shown: Arc::new(shown),
+            });
+        }
+    }
+    Ok(selected)
 }
 
 /// Turns deliveries into lines of one kind and shape.

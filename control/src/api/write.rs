@@ -3,10 +3,11 @@
 //! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
-use super::object::{self, Object};
+use super::convert::{self, stored_form};
+use super::object::Object;
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
-use super::{Call, manage, permit, render};
+use super::{Call, manage, permit};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldError, FieldIssue, Kind};
@@ -122,7 +123,7 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
             let taken = call.api.store.get(&key).await?.is_some();
             return Ok((!taken).then_some((value, notes)));
         }
-        let mut txn = Txn::create(key.clone(), stored_form(call, &value)?);
+        let mut txn = Txn::create(key.clone(), stored_form(call, &value).await?);
         claims.join(&key, &mut txn);
         match call.api.store.txn(txn).await? {
             TxnOutcome::Committed { revision } => return Ok(Some((at(value, revision), notes))),
@@ -163,7 +164,7 @@ async fn update_once(
     change: &Change<'_>,
 ) -> Result<Attempt> {
     let kind = &call.target.kind;
-    let old = render::value(kind, current)?;
+    let old = convert::value(&call.api, kind, current).await?;
     let (mut new, issues) = change(&old)?;
     let warnings = prune(kind, options, &mut new, issues)?;
     place(call, &mut new)?;
@@ -193,7 +194,7 @@ async fn update_once(
             created: false,
         }))
     };
-    let bytes = stored_form(call, &new)?;
+    let bytes = stored_form(call, &new).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
         return done(old);
@@ -307,6 +308,7 @@ pub fn review<'a>(call: &'a Call, dry_run: bool, name: &'a str, action: Action<'
         action,
         dry_run,
         who: &call.who,
+        authorizer: Some(&call.api.authorizer),
     }
 }
 
@@ -320,7 +322,11 @@ pub fn prune(
     let found = kind
         .prune(value)
         .map_err(|e| ApiError::bad_request(kind.decode_message(&e.to_string())))?;
-    issues.extend(found);
+    // Types see what is unknown while they decode, schemas of definitions after it.
+    match kind.custom {
+        Some(_) => issues.extend(found),
+        None => issues.splice(..0, found).for_each(drop),
+    }
     let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
     match options.validation {
         FieldValidation::Strict if !told.is_empty() => {
@@ -428,18 +434,6 @@ fn precondition(kind: &Kind, name: &str, new: &Value, old: &Value) -> Result<()>
         return Err(ApiError::modified(kind, name));
     }
     Ok(())
-}
-
-/// The bytes to store.
-pub fn stored_form(call: &Call, value: &Value) -> Result<bytes::Bytes> {
-    let kind = &call.target.kind;
-    if kind.stored_as_served() {
-        return Ok(object::encode(value));
-    }
-    let mut value = value.clone();
-    kind.to_storage(&mut value);
-    call.api.cache.resource(kind)?.kind.normalise(&mut value);
-    Ok(object::encode(&value))
 }
 
 /// The object under the revision that wrote it.

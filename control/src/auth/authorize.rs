@@ -33,6 +33,12 @@ pub struct Authorizer {
     node: NodeAuthorizer,
 }
 
+impl std::fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authorizer").finish_non_exhaustive()
+    }
+}
+
 impl Authorizer {
     pub fn new(reader: Arc<dyn Reader>) -> Self {
         Authorizer {

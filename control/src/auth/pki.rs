@@ -1,7 +1,8 @@
 //! The cluster's own certificate authority, kept in one folder.
 //!
 //! `ca.crt`, `ca.key`, `apiserver.crt`, `apiserver.key`; keys are readable by their owner only. The serving
-//! certificate is made anew at each start, for the addresses that the server has now.
+//! certificate is made anew at each start, for the addresses that the server has now. `front-proxy-ca.*` is a second
+//! authority, whose certificates tell extension servers that a request comes from this API server.
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -19,6 +20,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const CA_YEARS: i16 = 10;
 /// As above, for certificates that the CA signs; agents ask for a new one at each start.
 const LEAF_YEARS: i16 = 3;
+
+const CLUSTER_CA: &str = "ca";
+const PROXY_CA: &str = "front-proxy-ca";
+/// The name in the certificate that is shown to extension servers, as kubeadm has it.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 
 /// What a certificate is to say.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +72,19 @@ pub struct Issued {
     pub key_pem: String,
 }
 
+/// The API server towards extension servers.
+#[derive(Clone)]
+pub struct FrontProxy {
+    pub ca_pem: String,
+    pub client: Issued,
+}
+
+impl std::fmt::Debug for FrontProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrontProxy").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     #[error("cannot {step} {path}: {source}")]
@@ -100,11 +119,13 @@ impl Pki {
     /// addresses of the API server.
     pub fn open_or_create(dir: &Path, sans: &[String]) -> Result<Self, PkiError> {
         fs::create_dir_all(dir).map_err(file("create", dir))?;
-        let key = dir.join("ca.key");
-        if !key.exists() {
-            create_ca(&dir.join("ca.crt"), &key)?;
+        for (name, cn) in [(CLUSTER_CA, "amphipod-ca"), (PROXY_CA, "front-proxy-ca")] {
+            let key = dir.join(format!("{name}.key"));
+            if !key.exists() {
+                create_ca(cn, &dir.join(format!("{name}.crt")), &key)?;
+            }
         }
-        let (ca_pem, issuer) = open_ca(dir)?;
+        let (ca_pem, issuer) = open_ca(dir, CLUSTER_CA)?;
         let serving = sign(&issuer, &serving_request(sans))?;
         write(&dir.join("apiserver.key"), &serving.key_pem, 0o600)?;
         write(&dir.join("apiserver.crt"), &serving.cert_pem, 0o644)?;
@@ -117,7 +138,7 @@ impl Pki {
 
     /// Opens what a control plane made in `dir` before, and changes nothing: a control plane may be running.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
-        let (ca_pem, issuer) = open_ca(dir)?;
+        let (ca_pem, issuer) = open_ca(dir, CLUSTER_CA)?;
         let serving = Issued {
             cert_pem: read(&dir.join("apiserver.crt"))?,
             key_pem: read(&dir.join("apiserver.key"))?,
@@ -131,6 +152,20 @@ impl Pki {
 
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// Whom extension servers believe when it says on whose behalf it asks, and what we show them.
+    pub fn front_proxy(dir: &Path) -> Result<FrontProxy, PkiError> {
+        let (ca_pem, issuer) = open_ca(dir, PROXY_CA)?;
+        let request = CertRequest {
+            cn: FRONT_PROXY.to_owned(),
+            client: true,
+            ..CertRequest::default()
+        };
+        Ok(FrontProxy {
+            ca_pem,
+            client: sign(&issuer, &request)?,
+        })
     }
 
     /// What the API server shows to its clients.
@@ -189,8 +224,8 @@ pub(super) fn key_file(path: &Path) -> Result<String, PkiError> {
     read(path)
 }
 
-fn open_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
-    let (cert, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+fn open_ca(dir: &Path, name: &str) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     let ca_pem = read(&cert)?;
     let pair = KeyPair::from_pem(&read(&key)?).map_err(damaged(&key))?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, pair).map_err(damaged(&cert))?;
@@ -220,8 +255,7 @@ fn serving_request(sans: &[String]) -> CertRequest {
 }
 
 /// The key goes last, so that a key on disk means a whole authority.
-fn create_ca(cert: &Path, key: &Path) -> Result<(), PkiError> {
-    let cn = "amphipod-ca";
+fn create_ca(cn: &str, cert: &Path, key: &Path) -> Result<(), PkiError> {
     let failed = |e: rcgen::Error| PkiError::Issue {
         cn: cn.to_owned(),
         message: e.to_string(),

@@ -2,6 +2,7 @@
 //!
 //! Costs follow cel-go's cost model in kind: sizes come from declared limits, loops multiply.
 use super::Mistake;
+use super::patches;
 use super::signatures::{self, Filled, NAMESPACES};
 use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
 use super::types::Type;
@@ -17,16 +18,18 @@ pub(super) struct Checked {
     pub cost: u64,
 }
 
-pub(super) fn check(expr: &Expr, variables: &[(&str, Type)]) -> Result<Checked, Mistake> {
+/// With `patches` objects of the types of patches can be made: `Object…` and `JSONPatch`.
+pub(super) fn check(expr: &Expr, variables: &[(&str, Type)], patches: bool) -> Result<Checked, Mistake> {
     let variables = variables
         .iter()
         .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
         .collect();
-    Checker { variables }.expr(expr)
+    Checker { variables, patches }.expr(expr)
 }
 
 struct Checker {
     variables: Vec<(String, Type)>,
+    patches: bool,
 }
 
 type Outcome = Result<Checked, Mistake>;
@@ -86,6 +89,7 @@ impl Checker {
             Node::Binary(operator, a, b) => self.binary(expr, *operator, a, b),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
+            Node::Message { name, fields } => self.message(expr, name, fields),
             Node::Each(each) => self.each(expr, each),
             Node::Bind {
                 how,
@@ -198,6 +202,24 @@ impl Checker {
             Type::Map(key.into(), value.into(), Some(entries.len() as u64)),
             cost,
         )
+    }
+
+    fn message(&mut self, expr: &Expr, name: &str, fields: &[(String, Expr, bool)]) -> Outcome {
+        if !self.patches || !patches::is_type(name) {
+            let why = format!("undeclared reference to '{name}' (in container '')");
+            return Err(Mistake::new(expr.at, why));
+        }
+        let mut cost = patches::COST;
+        for (field, value, optional) in fields {
+            let found = self.expr(value)?;
+            let ty = match optional {
+                true => unwrapped(&found.ty).0,
+                false => found.ty,
+            };
+            patches::check(name, field, &ty).map_err(|why| Mistake::new(value.at, why))?;
+            cost = sum(&[cost, found.cost]);
+        }
+        known(patches::of(name), cost)
     }
 
     fn bind(&mut self, expr: &Expr, how: Binding, name: &str, value: &Expr, body: &Expr) -> Outcome {

@@ -125,6 +125,7 @@ impl<'a> Run<'a, '_> {
             Node::Binary(operator, a, b) => self.binary(*operator, a, b),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
+            Node::Message { fields, .. } => self.message(fields),
             Node::Each(each) => self.each(each),
             Node::Bind {
                 how,
@@ -292,6 +293,23 @@ impl<'a> Run<'a, '_> {
             if out.insert(key, value).is_some() {
                 return Err(EvalError::new("Failed with repeated key"));
             }
+        }
+        Ok(Value::Map(Map::Shared(Rc::new(out))))
+    }
+
+    /// An object is the map of its fields.
+    fn message(&mut self, fields: &'a [(String, Expr, bool)]) -> Evaluated<'a> {
+        self.charge(super::patches::COST)?;
+        let mut out = BTreeMap::new();
+        for (field, value, optional) in fields {
+            let value = match (self.eval(value)?, optional) {
+                (Value::Optional(None), true) => continue,
+                (Value::Optional(Some(inner)), true) => inner.as_ref().clone(),
+                (_, true) => return Err(EvalError::no_overload()),
+                (value, false) => value,
+            };
+            let name = super::types::unescape(field);
+            out.insert(Key::String(Rc::from(name.as_str())), value);
         }
         Ok(Value::Map(Map::Shared(Rc::new(out))))
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::authority;
 use super::eval::{EvalError, Evaluated, Run};
 use super::operators::equal;
 use super::signatures::NAMESPACES;
@@ -86,6 +87,8 @@ pub(super) fn call<'a>(
         (name, [Value::Ip(ip)]) if method => on_ip(name, *ip),
         (name, [Value::Cidr(cidr), rest @ ..]) if method => on_cidr(name, cidr, rest),
         (name, [Value::Url(url)]) if method => on_url(name, url),
+        (name, [Value::Asking(draft), rest @ ..]) if method => authority::ask(run, name, draft, rest),
+        (name, [Value::Decision(decision)]) if method => authority::told(name, decision),
         ("validate", [Value::Format(format), Value::String(text)]) => Ok(check_format(format, text)),
         (name, values) if !method => plain(run, name, values),
         _ => Err(EvalError::no_overload()),
@@ -705,6 +708,10 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
     match (name, values) {
         ("optional.of", [value]) => Ok(Value::some(value.clone())),
         ("optional.none", []) => Ok(Value::Optional(None)),
+        // RFC 6901: a key as one part of a JSON pointer.
+        ("jsonpatch.escapeKey", [Value::String(key)]) => {
+            Ok(Value::text(key.replace('~', "~0").replace('/', "~1")))
+        }
         ("optional.ofNonZeroValue", [value]) => Ok(match is_zero(value) {
             true => Value::Optional(None),
             false => Value::some(value.clone()),

@@ -3,12 +3,15 @@
 //! Language: <https://github.com/google/cel-spec>; Kubernetes' libraries and limits: "Common Expression Language in
 //! Kubernetes". Pure and bounded: no expression can take more memory or time than its budget. Refuses to know what
 //! expressions are for.
+pub mod authority;
 mod check;
 mod eval;
 mod functions;
+mod json;
 mod lex;
 mod operators;
 mod parse;
+pub mod patches;
 mod signatures;
 mod syntax;
 #[cfg(test)]
@@ -48,6 +51,15 @@ pub struct CompileError(pub String);
 impl Program {
     /// Compiles `source` against the types of its variables.
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
+        Program::compiled(source, variables, false)
+    }
+
+    /// As [`Program::compile`], for expressions that may make patches, see [`patches`].
+    pub fn compile_patch(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
+        Program::compiled(source, variables, true)
+    }
+
+    fn compiled(source: &str, variables: &[(&str, Type)], patches: bool) -> Result<Program, CompileError> {
         if source.len() > SOURCE_LIMIT {
             return Err(CompileError(format!(
                 "expression code point size exceeds limit: size: {}, limit {SOURCE_LIMIT}",
@@ -55,7 +67,8 @@ impl Program {
             )));
         }
         let expr = parse::parse(source).map_err(|e| e.shown(source))?;
-        let check::Checked { ty, cost } = check::check(&expr, variables).map_err(|e| e.shown(source))?;
+        let check::Checked { ty, cost } =
+            check::check(&expr, variables, patches).map_err(|e| e.shown(source))?;
         let mut names = std::collections::BTreeSet::new();
         expr.names(&mut names);
         Ok(Program {

@@ -259,11 +259,29 @@ impl Parser {
                         optional,
                     },
                 );
+            } else if let Some(name) = of.dotted().filter(|_| self.take("{")) {
+                of = self.message(of.at, name)?;
             } else {
                 return Ok(of);
             }
         }
         Err(Mistake::new(self.at(), "expression recursion limit exceeded"))
+    }
+
+    /// The fields of an object of a named type, after the bracket.
+    fn message(&mut self, at: usize, name: String) -> Parsed {
+        let mut fields = Vec::new();
+        while !self.take("}") {
+            let optional = self.take("?");
+            let field = self.name()?;
+            self.expect(":")?;
+            fields.push((field, self.expr()?, optional));
+            if !self.take(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expr::new(at, Node::Message { name, fields }))
     }
 
     fn name(&mut self) -> Result<String, Mistake> {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use super::authority::Asking;
 use super::types::Type;
 
 /// One overload a line: `target.name(arguments): result`. Single capitals stand for any one type.
@@ -111,6 +112,20 @@ optional.of(T): optional(T)
 optional.ofNonZeroValue(T): optional(T)
 optional.none(): optional(dyn)
 optional(T).hasValue(): bool
+jsonpatch.escapeKey(string): string
+authorizer.path(string): pathcheck
+authorizer.group(string): groupcheck
+authorizer.serviceAccount(string,string): authorizer
+groupcheck.resource(string): resourcecheck
+resourcecheck.subresource(string): resourcecheck
+resourcecheck.namespace(string): resourcecheck
+resourcecheck.name(string): resourcecheck
+resourcecheck.check(string): decision
+pathcheck.check(string): decision
+decision.allowed(): bool
+decision.reason(): string
+decision.errored(): bool
+decision.error(): string
 optional(T).value(): T
 optional(T).orValue(T): T
 optional(T).or(optional(T)): optional(T)
@@ -205,8 +220,16 @@ pub(super) struct Signature {
 }
 
 /// Names before a dot that are no values. `ip` is one for `ip.isCanonical` only, and `format` is a type too.
-pub(super) const NAMESPACES: [&str; 8] = [
-    "math", "sets", "base64", "optional", "strings", "lists", "ip", "format",
+pub(super) const NAMESPACES: [&str; 9] = [
+    "math",
+    "sets",
+    "base64",
+    "optional",
+    "strings",
+    "lists",
+    "ip",
+    "format",
+    "jsonpatch",
 ];
 
 /// The overloads of a function, by its name, `math.greatest` when it is in a namespace.
@@ -314,6 +337,11 @@ fn pattern(text: &str) -> Pattern {
         "ip" => Type::Ip,
         "cidr" => Type::Cidr,
         "format" => Type::Format,
+        "authorizer" => Type::Asking(Asking::Authorizer),
+        "pathcheck" => Type::Asking(Asking::PathCheck),
+        "groupcheck" => Type::Asking(Asking::GroupCheck),
+        "resourcecheck" => Type::Asking(Asking::ResourceCheck),
+        "decision" => Type::Asking(Asking::Decision),
         "T" | "K" | "V" => return Pattern::Any(head.chars().next().unwrap_or('T')),
         _ => Type::Dyn,
     })

@@ -44,6 +44,11 @@ pub(super) enum Node {
     /// Elements, each with whether it is `?optional`.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
+    /// `Object.spec{replicas: 3}`: an object of a named type.
+    Message {
+        name: String,
+        fields: Vec<(String, Expr, bool)>,
+    },
     Each(Box<Each>),
     /// `cel.bind(name, value, body)`, `x.optMap(name, body)`, `x.optFlatMap(name, body)`.
     Bind {
@@ -180,6 +185,7 @@ impl Expr {
                 visit(c);
             }
             Node::List(items) => items.iter().for_each(|(item, _)| visit(item)),
+            Node::Message { fields, .. } => fields.iter().for_each(|(_, value, _)| visit(value)),
             Node::Map(entries) => entries.iter().for_each(|(key, value, _)| {
                 visit(key);
                 visit(value);

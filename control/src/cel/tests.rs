@@ -190,3 +190,35 @@ proptest! {
         prop_assert!(holds(&source));
     }
 }
+
+fn patch(source: &str) -> Result<Json, String> {
+    let json = Json::Null;
+    let program = Program::compile_patch(source, &[("self", Type::Dyn)]).map_err(|e| e.to_string())?;
+    let mut scope = Scope::default();
+    scope.set("self", Value::of(&json, &Type::Dyn));
+    let value = program.evaluate(&scope, &mut CALL_LIMIT.clone());
+    value.and_then(|v| v.to_json()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn patches_are_made() {
+    let object = "Object{spec: Object.spec{replicas: 1 + 2, ?paused: optional.none(), parts: [Object.spec.parts{name: 'a'}]}}";
+    let want = json!({"spec": {"replicas": 3, "parts": [{"name": "a"}]}});
+    assert_eq!(patch(object), Ok(want));
+    let list = "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b~c'), value: {'x': [1, 2]}}]";
+    let want = json!([{"op": "add", "path": "/metadata/labels/a~1b~0c", "value": {"x": [1, 2]}}]);
+    assert_eq!(patch(list), Ok(want));
+    for (source, why) in [
+        (
+            "Object{spec: Object.wrong{}}",
+            "unexpected type name \"Object.wrong\"",
+        ),
+        ("JSONPatch{ops: 'add'}", "undefined field 'ops'"),
+        ("JSONPatch{op: 1}", "expected type of field 'op' is 'string'"),
+        ("Other{a: 1}", "undeclared reference to 'Other'"),
+    ] {
+        let told = patch(source).expect_err("refused");
+        assert!(told.contains(why), "{told}");
+    }
+    assert!(Program::compile("Object{}", &[]).is_err(), "only for patches");
+}

@@ -1,4 +1,5 @@
 //! Types of expressions.
+use super::authority::Asking;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub enum Type {
     Cidr,
     /// A named format of Kubernetes' format library.
     Format,
+    /// Of the variable `authorizer`.
+    Asking(Asking),
 }
 
 /// An object with declared fields.
@@ -114,6 +117,7 @@ impl fmt::Display for Type {
             Type::Ip => f.write_str("net.IP"),
             Type::Cidr => f.write_str("net.CIDR"),
             Type::Format => f.write_str("kubernetes.NamedFormat"),
+            Type::Asking(asking) => f.write_str(asking.name()),
         }
     }
 }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonObject, Value as Json};
 
+use super::authority::{Asking, Decision, Draft};
 use super::text;
 use super::types::{Structure, Type, unescape};
 use crate::kinds::quantity::Quantity;
@@ -35,6 +36,8 @@ pub enum Value<'a> {
     Cidr(IpNet),
     /// The name of a format, `dns1123Label`.
     Format(Rc<str>),
+    Asking(Draft<'a>),
+    Decision(Rc<Decision>),
 }
 
 /// Text, borrowed where it was there before.
@@ -137,6 +140,8 @@ impl<'a> Value<'a> {
             Value::Ip(_) => "net.IP",
             Value::Cidr(_) => "net.CIDR",
             Value::Format(_) => "kubernetes.NamedFormat",
+            Value::Asking(draft) => draft.stage().name(),
+            Value::Decision(_) => Asking::Decision.name(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What all controllers are given: the client, the options, the event sink and the shared watches.
 use std::sync::Arc;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::watcher::Config;
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
@@ -66,6 +68,8 @@ pub struct Watches {
     /// Only those that publish the cluster CA.
     pub root_cas: Arc<Informer<ConfigMap>>,
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
+    pub api_services: Arc<Informer<APIService>>,
+    pub policies: Arc<Informer<ValidatingAdmissionPolicy>>,
     pub nodes: Arc<Informer<Node>>,
     /// Only those of nodes.
     pub leases: Arc<Informer<Lease>>,
@@ -90,6 +94,8 @@ impl Watches {
             service_accounts: Informer::new(&[]),
             root_cas: Informer::new(&[]),
             definitions: Informer::new(&[]),
+            api_services: Informer::new(&[]),
+            policies: Informer::new(&[]),
             nodes: Informer::new(&[]),
             leases: Informer::new(&[]),
             cluster_roles: Informer::new(&[]),
@@ -119,6 +125,8 @@ impl Watches {
             namespaces,
             service_accounts,
             definitions,
+            api_services,
+            policies,
             nodes,
             cluster_roles,
             quotas,
@@ -153,6 +161,8 @@ impl Watches {
             self.service_accounts.synced(),
             self.root_cas.synced(),
             self.definitions.synced(),
+            self.api_services.synced(),
+            self.policies.synced(),
             self.nodes.synced(),
             self.leases.synced(),
             self.cluster_roles.synced(),

@@ -232,10 +232,11 @@ async fn delete_instances(
         .len())
 }
 
-/// Any version that is served leads to all objects.
+/// Any version that is served leads to all objects; the stored one does so without a converter.
 fn resource(definition: &CustomResourceDefinition) -> Option<ApiResource> {
     let spec = &definition.spec;
-    let version = &spec.versions.iter().find(|v| v.served)?.name;
+    let served = || spec.versions.iter().filter(|v| v.served);
+    let version = &served().find(|v| v.storage).or_else(|| served().next())?.name;
     Some(ApiResource {
         group: spec.group.clone(),
         version: version.clone(),

@@ -3,6 +3,7 @@
 //! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
 //! kind is cached once. It refuses to know the store and the HTTP server.
 mod adoption;
+mod api_services;
 mod certificates;
 mod cluster_role;
 mod context;
@@ -16,6 +17,7 @@ mod garbage;
 mod namespace;
 mod node;
 mod pod_template;
+mod policies;
 mod protection;
 mod quota;
 mod replicaset;
@@ -33,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 
-use crate::auth::pki::Pki;
+use crate::auth::pki::{FrontProxy, Pki};
 
 /// What the controllers need to know beyond what the API tells them.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct ControllerOptions {
     pub root_ca: Option<String>,
     /// The authority that signs approved CertificateSigningRequests; none without.
     pub pki: Option<Arc<Pki>>,
+    /// Who we are to extension servers, when their availability is checked; nobody without.
+    pub front_proxy: Option<FrontProxy>,
     /// How long a node may stay silent before it counts as unreachable.
     pub node_monitor_grace: Duration,
 }
@@ -54,6 +58,7 @@ impl ControllerOptions {
             pod_cidr,
             root_ca: None,
             pki: None,
+            front_proxy: None,
             node_monitor_grace: Duration::from_secs(50),
         }
     }
@@ -76,6 +81,8 @@ pub async fn run(client: Client, options: ControllerOptions, shutdown: Cancellat
         certificates::start(&context),
         disruption::start(&context),
         definitions::start(&context),
+        api_services::start(&context),
+        policies::start(&context),
     ];
     controllers.extend(node::start(&context));
     controllers.extend(protection::start(&context));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::custom::{Custom, ScalePaths};
+use super::custom::{Converter, Custom, ScalePaths};
 use super::error::{DecodeError, FieldErrors, FieldIssue};
 use super::rules::Rules;
 use super::schema::{Definition, Schemas};
@@ -257,6 +257,10 @@ impl Kind {
         let Some(custom) = &self.custom else {
             return false;
         };
+        // What only its converter can bring up to date stays as it is until somebody asks for it.
+        if custom.converter.is_some() && object["apiVersion"] != *self.api_version() {
+            return false;
+        }
         let before = object.clone();
         custom.refresh(object);
         self.normalise(object);
@@ -281,8 +285,13 @@ impl Kind {
     /// Whether stored bytes are served as they are.
     pub fn stored_as_served(&self) -> bool {
         match &self.custom {
-            Some(custom) => custom.is_storage,
+            Some(custom) => custom.is_storage && custom.converter.is_none(),
             None => self.rules.stored_as_served,
         }
+    }
+
+    /// Who turns objects of other versions into this kind, when it takes more than a new `apiVersion`.
+    pub fn converter(&self) -> Option<&Converter> {
+        self.custom.as_ref()?.converter.as_ref()
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Clients such as `kubectl create` send built-in kinds this way. Reading is enough: clients that send protobuf accept
 //! JSON. Wire format: protobuf's encoding page (proto2); envelope: `k8s\0` and a `runtime.Unknown`.
+mod alternatives;
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -263,6 +265,9 @@ fn single(ty: &Type, raw: &Raw<'_>, depth: usize) -> Result<Value> {
 }
 
 fn reference(name: &str, bytes: &[u8], depth: usize) -> Result<Value> {
+    if let Some(value) = alternatives::decode(name, bytes, depth) {
+        return value;
+    }
     let Some(definition) = Schemas::builtin().get(name) else {
         return Ok(Value::Null);
     };
@@ -271,6 +276,7 @@ fn reference(name: &str, bytes: &[u8], depth: usize) -> Result<Value> {
     }
     let mut out = Map::new();
     message(definition, bytes, &mut out, depth + 1)?;
+    alternatives::drop_unset(name, &mut out);
     Ok(Value::Object(out))
 }
 
@@ -442,6 +448,25 @@ mod tests {
         assert_eq!(
             pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"],
             80
+        );
+    }
+
+    #[test]
+    fn schemas_of_definitions() {
+        // type: object, additionalProperties: true, items: [string], enum: ["a"]; unset members are sent empty.
+        let text = [field(1, ""), field(5, "string"), vec![10 << 3, 0]].concat();
+        let items = field(24, field(2, text));
+        let more = [vec![0xf2, 1], vec![2], vec![8, 1]].concat();
+        let values = vec![0xa2, 1, 5, 10, 3, b'"', b'a', b'"'];
+        let items = [vec![0xc2, 1], items[1..].to_vec()].concat();
+        let schema = [field(5, "object"), more, values, items].concat();
+        let version = [field(1, "v1"), field(4, field(1, schema))].concat();
+        let raw = field(2, field(7, version));
+        let version = "apiextensions.k8s.io/v1";
+        let found = decode(&body(version, "CustomResourceDefinition", raw), ("", "")).unwrap();
+        assert_eq!(
+            found["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+            json!({"type": "object", "additionalProperties": true, "enum": ["a"], "items": [{"type": "string"}]})
         );
     }
 

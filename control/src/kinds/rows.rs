@@ -4,7 +4,9 @@
 //! defaults or validation of its own, a `Rules` row.
 use super::names::NameRule;
 use super::rules::Rules;
-use super::{autoscaling, custom, defaults, event, policy, prepare, selectable, table, validate};
+use super::{
+    api_service, autoscaling, custom, defaults, event, policy, prepare, selectable, table, validate,
+};
 
 /// One served resource.
 #[derive(Debug)]
@@ -125,11 +127,32 @@ pub(super) static SERVED: &[Served] = &[
         &REPLICA_SET,
     ),
     grouped(
+        api_service::GROUP,
+        "apiservices",
+        &["status"],
+        "/registry/apiregistration.k8s.io/apiservices",
+        &api_service::RULES,
+    ),
+    grouped(
         "apiextensions.k8s.io",
         "customresourcedefinitions",
         &["status"],
         "/registry/apiextensions.k8s.io/customresourcedefinitions",
         &custom::definition::RULES,
+    ),
+    grouped(
+        "admissionregistration.k8s.io",
+        "mutatingadmissionpolicies",
+        &[],
+        "/registry/mutatingadmissionpolicies",
+        &policy::MUTATING_POLICY,
+    ),
+    grouped(
+        "admissionregistration.k8s.io",
+        "mutatingadmissionpolicybindings",
+        &[],
+        "/registry/mutatingadmissionpolicybindings",
+        &policy::MUTATING_BINDING,
     ),
     grouped(
         "admissionregistration.k8s.io",

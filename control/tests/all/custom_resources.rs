@@ -34,7 +34,7 @@ fn definition(versions: Vec<Value>) -> Value {
     })
 }
 
-fn path(version: &str, name: &str) -> String {
+pub fn path(version: &str, name: &str) -> String {
     format!("/apis/stable.example.com/{version}/namespaces/default/crontabs/{name}")
 }
 
@@ -43,7 +43,14 @@ fn object(version: &str, spec: Value) -> Value {
 }
 
 async fn define(plane: &Plane, versions: Vec<Value>) {
-    let (code, answer) = plane.call(Method::POST, DEFINITIONS, definition(versions)).await;
+    define_as(plane, json!({"versions": versions})).await;
+}
+
+/// Defines `crontabs` with these parts of the specification, and waits until they are served.
+pub async fn define_as(plane: &Plane, more: Value) {
+    let mut body = definition(Vec::new());
+    json_patch::merge(&mut body["spec"], &more);
+    let (code, answer) = plane.call(Method::POST, DEFINITIONS, body).await;
     assert_eq!(code, 201, "{answer}");
     let definitions: Api<CustomResourceDefinition> = Api::all(plane.client());
     let established = await_condition(definitions, NAME, is_crd_established());

@@ -1,9 +1,11 @@
 //! The control plane as its clients meet it: in-process, over HTTPS, and after being killed; and what its scheduler and
 //! controllers make of what clients ask for.
 mod admission;
+mod aggregation;
 mod applying;
 mod auth;
 mod cluster;
+mod conversion;
 mod crash;
 mod custom_resources;
 mod deployments;
@@ -19,6 +21,7 @@ mod observing;
 mod paging;
 mod plane;
 mod policies;
+mod remote;
 mod scheduling;
 mod services;
 mod streaming;

@@ -128,3 +128,54 @@ async fn an_expression_that_does_not_compile_is_refused() {
     );
     assert!(message.contains("Syntax error"), "{message}");
 }
+
+#[tokio::test]
+async fn mutating_policies_change_what_is_stored() {
+    let plane = Plane::start().await;
+    let definition = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+    "metadata": {"name": "adds"}, "spec": {
+        "reinvocationPolicy": "Never",
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+            "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "matchConditions": [{"name": "ours", "expression": "request.name.startsWith('c')"}],
+        "variables": [{"name": "word", "expression": "params.data.a"}],
+        "mutations": [
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                "Object{metadata: Object.metadata{labels: {'policy': variables.word}}}"}},
+            {"patchType": "JSONPatch", "jsonPatch": {"expression":
+                "[JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('b.c'), value: object.metadata.labels.policy}]"}},
+        ]}});
+    create(&plane, &format!("{GROUP}/mutatingadmissionpolicies"), definition).await;
+    create(&plane, MAPS, config_map("word", "hello")).await;
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": "adds"}, "spec": {"policyName": "adds",
+            "paramRef": {"name": "word", "namespace": "default", "parameterNotFoundAction": "Deny"}}});
+    create(
+        &plane,
+        &format!("{GROUP}/mutatingadmissionpolicybindings"),
+        binding,
+    )
+    .await;
+    plane
+        .get(&format!("{GROUP}/mutatingadmissionpolicybindings/adds"))
+        .await;
+
+    let (code, made) = plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["metadata"]["labels"], json!({"policy": "hello"}));
+    assert_eq!(made["data"], json!({"a": "1", "b.c": "hello"}));
+
+    plane
+        .call(Method::DELETE, &format!("{MAPS}/word"), Value::Null)
+        .await;
+    let (code, refused) = plane.call(Method::POST, MAPS, config_map("c2", "1")).await;
+    assert_eq!(code, 403, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("policy 'adds' with binding 'adds' denied request: "),
+        "{message}"
+    );
+    let (code, _) = plane.call(Method::POST, MAPS, config_map("other", "1")).await;
+    assert_eq!(code, 403, "parameters are looked for before conditions");
+}

@@ -1,20 +1,12 @@
 //! Admission webhooks over real HTTPS: good ones, and those that hang or lie.
 use super::plane::{Plane, config_map};
-use amphipod_control::auth::pki::CertRequest;
+use super::remote;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use http::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -22,63 +14,16 @@ const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 /// What a webhook makes of a request; nothing means that it never answers.
 type Mind = fn(&Value) -> Option<Value>;
 
-fn acceptor(plane: &Plane) -> TlsAcceptor {
-    let request = CertRequest {
-        cn: "webhook".into(),
-        ips: vec![[127, 0, 0, 1].into()],
-        server: true,
-        ..CertRequest::default()
-    };
-    let issued = plane.control.pki().issue(&request).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
-}
-
 /// Serves a webhook for as long as the test runs; its URL.
 async fn serve(plane: &Plane, mind: Mind) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/review", listener.local_addr().unwrap());
-    let acceptor = acceptor(plane);
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(tls) = acceptor.accept(tcp).await else {
-                    return;
-                };
-                let service = service_fn(move |request| answer(request, mind));
-                let served =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service);
-                drop(served.await);
-            });
+    let answer = move |review: &Value| {
+        let mut response = mind(&review["request"])?;
+        if response["uid"].is_null() {
+            response["uid"] = review["request"]["uid"].clone();
         }
-    });
-    url
-}
-
-async fn answer(
-    request: http::Request<Incoming>,
-    mind: Mind,
-) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    let review: Value = serde_json::from_slice(&body).unwrap();
-    let Some(mut response) = mind(&review["request"]) else {
-        return std::future::pending().await;
+        Some(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
     };
-    if response["uid"].is_null() {
-        response["uid"] = review["request"]["uid"].clone();
-    }
-    let answer =
-        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+    remote::serve(plane, Arc::new(answer)).await
 }
 
 /// Registers the webhook for new ConfigMaps with label `hooked`, and waits until it is known.
@@ -216,4 +161,63 @@ async fn bad_webhooks_fail_by_their_policy_and_by_name() {
             plane.call(Method::DELETE, &path, Value::Null).await;
         }
     }
+}
+
+#[tokio::test]
+async fn match_conditions_choose_what_a_webhook_is_asked_about() {
+    let plane = Plane::start().await;
+    let refuses = serve(&plane, |_| {
+        Some(json!({"allowed": false, "status": {"message": "never"}}))
+    })
+    .await;
+    let kind = "ValidatingWebhookConfiguration";
+    let conditions = |expression: &str| json!({"matchConditions": [{"name": "c", "expression": expression}]});
+    let names = conditions("object.metadata.name != 'skip' && request.userInfo.username == 'system:admin'");
+    register(&plane, kind, "refuses", &refuses, names).await;
+    let (code, made) = plane.call(Method::POST, MAPS, hooked("skip")).await;
+    assert_eq!(code, 201, "{made}");
+    let (code, _) = plane.call(Method::POST, MAPS, hooked("other")).await;
+    assert_eq!(code, 400);
+    plane
+        .call(
+            Method::DELETE,
+            &format!("{GROUP}/validatingwebhookconfigurations/refuses"),
+            json!({}),
+        )
+        .await;
+
+    register(&plane, kind, "errs", &refuses, conditions("object.nope == 1")).await;
+    let (code, refused) = plane.call(Method::POST, MAPS, hooked("a")).await;
+    assert_eq!(code, 403, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("expression 'object.nope == 1' resulted in error"),
+        "{message}"
+    );
+    let path = format!("{GROUP}/validatingwebhookconfigurations/errs");
+    let lenient =
+        json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]).to_string();
+    let (code, answer) = plane
+        .send(Method::PATCH, &path, "application/json-patch+json", lenient)
+        .await;
+    assert_eq!(code, 200, "{answer}");
+    let (code, made) = plane.call(Method::POST, MAPS, hooked("a")).await;
+    assert_eq!(code, 201, "{made}");
+
+    let broken =
+        json!([{"op": "replace", "path": "/webhooks/0/matchConditions/0/expression", "value": "1 +"}]);
+    let (code, refused) = plane
+        .send(
+            Method::PATCH,
+            &path,
+            "application/json-patch+json",
+            broken.to_string(),
+        )
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("webhooks[0].matchConditions[0].expression"),
+        "{message}"
+    );
 }

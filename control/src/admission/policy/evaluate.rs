@@ -1,45 +1,13 @@
 //! One policy on one request with one parameter.
+use super::super::expressions::{BUDGET, Seen, all_hold, evaluate, failure};
 use super::Violation;
-use super::matching::Request;
-use crate::cel::{CALL_LIMIT, EvalError, Scope, Type, Value as Cel};
-use crate::kinds::policy::{Compiled, Policy, Validation};
-use serde_json::{Value, json};
+use crate::cel::{Scope, Type, Value as Cel};
+use crate::kinds::policy::{Policy, Validation};
+use serde_json::Value;
 
-/// What all expressions of a policy may cost on one request (upstream's `RuntimeCELCostBudget`), and what its match
-/// conditions may.
-const BUDGET: u64 = 10_000_000;
-const CONDITIONS_BUDGET: u64 = 2_500_000;
 /// Bytes of a message, and of an annotation.
 const MESSAGE: usize = 5 * 1024;
 const ANNOTATION: usize = 10 * 1024;
-
-/// `request`: an AdmissionRequest without its objects.
-pub(super) struct Facts {
-    request: Value,
-}
-
-impl Facts {
-    pub fn of(request: &Request<'_>) -> Facts {
-        let (review, kind) = (request.review, request.review.kind);
-        let own = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-        let resource = json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
-        let who = review.who;
-        let mut facts = json!({
-            "kind": own, "requestKind": own, "resource": resource, "requestResource": resource,
-            "name": review.name, "operation": request.operation(), "dryRun": review.dry_run,
-            "userInfo": {"username": &*who.user, "uid": who.uid, "groups": &*who.groups, "extra": &*who.extra},
-        });
-        for (key, value) in [
-            ("namespace", review.namespace),
-            ("subResource", review.subresource),
-        ] {
-            if let Some(value) = value {
-                facts[key] = value.into();
-            }
-        }
-        Facts { request: facts }
-    }
-}
 
 /// What came of it.
 #[derive(Default)]
@@ -64,21 +32,10 @@ impl Outcome {
 
 impl Policy {
     /// Runs the policy. With `fails` an expression that cannot be evaluated is a violation.
-    pub(super) fn run(
-        &self,
-        facts: &Facts,
-        request: &Request<'_>,
-        parameter: Option<&Value>,
-        fails: bool,
-    ) -> Outcome {
-        let mut scope = Scope::default();
-        scope.set("object", Cel::of(request.object, &Type::Dyn));
-        scope.set("oldObject", Cel::of(request.old, &Type::Dyn));
-        scope.set("request", Cel::of(&facts.request, &Type::Dyn));
-        let namespace = request.namespace.unwrap_or(&Value::Null);
-        scope.set("namespaceObject", Cel::of(namespace, &Type::Dyn));
+    pub(super) fn run(&self, seen: Seen<'_>, parameter: Option<&Value>, fails: bool) -> Outcome {
+        let mut scope = seen.scope();
         scope.set("params", parameter.map_or(Cel::Null, |p| Cel::of(p, &Type::Dyn)));
-        match self.concerns(&scope) {
+        match all_hold(&self.conditions, &scope) {
             Ok(true) => {}
             Ok(false) => return Outcome::default(),
             Err(_) if !fails => return Outcome::default(),
@@ -103,29 +60,6 @@ impl Policy {
         }
         outcome
     }
-
-    /// Whether all match conditions hold. One that is false decides, whatever others come to.
-    fn concerns<'a>(&'a self, scope: &Scope<'a>) -> Result<bool, String> {
-        let mut left = CONDITIONS_BUDGET;
-        let mut failed = None;
-        for (name, program) in &self.conditions {
-            match evaluate(program, scope, &mut left) {
-                Ok(Cel::Bool(true)) => {}
-                Ok(_) => return Ok(false),
-                Err(error) => failed = Some(format!("match condition {name:?} failed: {error}")),
-            }
-        }
-        failed.map_or(Ok(true), Err)
-    }
-}
-
-fn evaluate<'a>(program: &'a Compiled, scope: &Scope<'a>, left: &mut u64) -> Result<Cel<'a>, EvalError> {
-    let program = program.as_ref().map_err(|why| EvalError::Failed(why.clone()))?;
-    let granted = CALL_LIMIT.min(*left);
-    let mut budget = granted;
-    let result = program.evaluate(scope, &mut budget);
-    *left -= granted - budget;
-    result
 }
 
 fn judge<'a>(
@@ -152,7 +86,7 @@ fn judge<'a>(
         }
         Err(_) if !fails => None,
         Err(error) => Some(Violation {
-            message: format!("expression '{source}' resulted in error: {error}"),
+            message: failure(&validation.program, &error),
             reason: String::new(),
             index,
         }),

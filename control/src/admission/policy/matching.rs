@@ -1,5 +1,5 @@
 //! Whether a request is one that a policy or binding concerns (`MatchResources`). Pure.
-use super::super::{Action, Review};
+use super::super::Review;
 use crate::kinds::view::View;
 use serde_json::Value;
 
@@ -12,14 +12,6 @@ pub(super) struct Request<'r> {
 }
 
 impl Request<'_> {
-    pub fn operation(&self) -> &'static str {
-        match self.review.action {
-            Action::Create => "CREATE",
-            Action::Update { .. } => "UPDATE",
-            Action::Delete { .. } => "DELETE",
-        }
-    }
-
     /// Whether the rules and selectors of a `MatchResources` take this request. Without rules all are meant.
     pub fn matches(&self, resources: &Value) -> bool {
         let rules = resources.list("resourceRules");
@@ -43,7 +35,7 @@ impl Request<'_> {
         };
         let named = rule.list("resourceNames");
         scope
-            && any(rule.list("operations"), self.operation())
+            && any(rule.list("operations"), self.review.action.word())
             && any(rule.list("apiGroups"), &kind.group)
             && (equivalent || any(rule.list("apiVersions"), &kind.version))
             && rule

@@ -1,20 +1,21 @@
-//! ValidatingAdmissionPolicy (KEP-3488): expressions that judge requests, put to work by bindings.
+//! ValidatingAdmissionPolicy (KEP-3488): expressions that judge requests, put to work by bindings; and, in `mutate`,
+//! MutatingAdmissionPolicy.
 //!
 //! Flow: every binding → its policy, compiled once per version → does it concern this request → with each parameter →
 //! match conditions → validations → deny, warn or audit. Owns that order and upstream's words; what an expression means
 //! is `cel`'s.
 mod evaluate;
 mod matching;
+mod mutate;
 
-use super::{Action, Denial, Notes, Objects, ResourceName, Review};
-use crate::kinds::Registry;
+use super::expressions::{self, Rights, Seen};
+use super::versions::PerVersion;
+use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::kinds::policy::Policy;
 use crate::kinds::view::View;
 use matching::Request;
-
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicies");
@@ -24,9 +25,9 @@ const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
 const PARAMETERS: usize = 1000;
 const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
 
-/// Compiled policies, by uid; one version of each.
+/// Compiled policies.
 #[derive(Default)]
-pub(super) struct Policies(Mutex<HashMap<String, (String, Arc<Policy>)>>);
+pub(super) struct Policies(PerVersion<Policy>);
 
 /// A validation that did not hold, or could not be run.
 struct Violation {
@@ -35,6 +36,54 @@ struct Violation {
     reason: String,
     /// Which of the policy's validations it is.
     index: usize,
+}
+
+/// A binding that takes a request, its policy and what that is told.
+struct Invocation {
+    policy: Value,
+    binding: Value,
+    /// The Namespace of the request; null without.
+    namespace: Value,
+    parameters: Result<Vec<Option<Value>>, String>,
+}
+
+impl Invocation {
+    fn of(
+        objects: &dyn Objects,
+        review: &Review<'_>,
+        object: &Value,
+        policies: ResourceName<'_>,
+        binding: Value,
+    ) -> Option<Invocation> {
+        let policy = objects.get(policies, None, binding.text("spec.policyName"))?;
+        let old = review.action.old();
+        let namespace = match review.resource() {
+            ("", "namespaces", _) if object.is_null() => Some(old.clone()),
+            ("", "namespaces", _) => Some(object.clone()),
+            _ => review
+                .namespace
+                .and_then(|name| objects.get(NAMESPACES, None, name)),
+        };
+        let request = Request {
+            review,
+            object,
+            old,
+            namespace: namespace.as_ref(),
+        };
+        let narrowed = binding.at("spec.matchResources");
+        let matches = request.matches(policy.at("spec.matchConstraints"))
+            && (narrowed.is_null() || request.matches(narrowed));
+        matches.then(|| Invocation {
+            parameters: parameters(objects, review, &policy, &binding),
+            namespace: namespace.unwrap_or_default(),
+            policy,
+            binding,
+        })
+    }
+
+    fn fails(&self) -> bool {
+        self.policy.text("spec.failurePolicy") != "Ignore"
+    }
 }
 
 impl Policies {
@@ -51,62 +100,44 @@ impl Policies {
             return Ok(());
         }
         for binding in objects.list(BINDINGS, None) {
-            let Some(policy) = objects.get(POLICIES, None, binding.text("spec.policyName")) else {
-                continue;
-            };
-            self.bound(objects, review, object, (&policy, &binding), notes)?;
+            if let Some(invocation) = Invocation::of(objects, review, object, POLICIES, binding) {
+                self.judge(review, object, &invocation, notes)?;
+            }
         }
         Ok(())
     }
 
-    fn bound(
+    fn judge(
         &self,
-        objects: &dyn Objects,
         review: &Review<'_>,
         object: &Value,
-        (policy, binding): (&Value, &Value),
+        invocation: &Invocation,
         notes: &mut Notes,
     ) -> Result<(), Denial> {
-        let old = match review.action {
-            Action::Create => &Value::Null,
-            Action::Update { old } | Action::Delete { old } => old,
-        };
-        let namespace = review
-            .namespace
-            .and_then(|name| objects.get(NAMESPACES, None, name));
-        let namespace = match review.resource() {
-            ("", "namespaces", _) if object.is_null() => Some(old.clone()),
-            ("", "namespaces", _) => Some(object.clone()),
-            _ => namespace,
-        };
-        let request = Request {
-            review,
-            object,
-            old,
-            namespace: namespace.as_ref(),
-        };
-        let constraints = policy.at("spec.matchConstraints");
-        let narrowed = binding.at("spec.matchResources");
-        if !request.matches(constraints) || !(narrowed.is_null() || request.matches(narrowed)) {
-            return Ok(());
-        }
+        let (policy, binding) = (&invocation.policy, &invocation.binding);
         let compiled = self.compiled(policy);
-        let fails = policy.text("spec.failurePolicy") != "Ignore";
-        let parameters = match parameters(objects, review, policy, binding) {
+        let fails = invocation.fails();
+        let parameters = match &invocation.parameters {
             Ok(parameters) => parameters,
             Err(_) if !fails => return Ok(()),
             Err(why) => {
                 let violation = Violation {
-                    message: why,
+                    message: why.clone(),
                     reason: String::new(),
                     index: 0,
                 };
                 return tell(policy, binding, &[violation], notes);
             }
         };
-        let facts = evaluate::Facts::of(&request);
-        for parameter in &parameters {
-            let outcome = compiled.run(&facts, &request, parameter.as_ref(), fails);
+        let seen = Seen {
+            request: &expressions::request(review, review.kind),
+            object,
+            old: review.action.old(),
+            namespace: &invocation.namespace,
+            rights: &Rights(review),
+        };
+        for parameter in parameters {
+            let outcome = compiled.run(seen, parameter.as_ref(), fails);
             for (key, value) in outcome.annotations {
                 notes
                     .audit
@@ -118,15 +149,7 @@ impl Policies {
     }
 
     fn compiled(&self, policy: &Value) -> Arc<Policy> {
-        let version = policy.text("metadata.resourceVersion").to_owned();
-        let uid = policy.text("metadata.uid").to_owned();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, compiled)) = known.get(&uid).filter(|(v, _)| *v == version) {
-            return compiled.clone();
-        }
-        let compiled = Arc::new(Policy::compile(policy.at("spec")));
-        known.insert(uid, (version, compiled.clone()));
-        compiled
+        self.0.get(policy, || Policy::compile(policy.at("spec")))
     }
 }
 
@@ -142,7 +165,8 @@ fn parameters(
         return Ok(vec![None]);
     }
     let (version, name) = (kind.text("apiVersion"), kind.text("kind"));
-    let served = Registry::builtin().object(version, name);
+    let kinds = objects.kinds();
+    let served = kinds.object(version, name);
     let served = served.ok_or_else(|| {
         format!("failed to find resource referenced by paramKind: '{version}, Kind={name}'")
     })?;

@@ -2,18 +2,21 @@
 //!
 //! Configurations are taken by name, their webhooks in order. Mutating ones are called one after the other, each on what
 //! the one before left; one that asks for it is called again when a later one changed the object. Validating ones are
-//! called at once. Refuses to know how an answer is read (`review`) and how it is fetched (`call`).
-mod call;
+//! called at once. Refuses to know how an answer is read (`review`) and how it is fetched (`callout`).
 mod review;
 mod rules;
 
-use super::{Action, Denial, Notes, Objects, ResourceName, Review};
+use super::expressions::{self, Rights, Seen};
+use super::versions::PerVersion;
+use super::{Denial, Notes, Objects, ResourceName, Review};
+use crate::callout::{self, Exchange};
+use crate::kinds::policy::{Compiled, compile_conditions};
 use crate::kinds::view::View;
-use call::Caller;
 use futures::future::join_all;
 use review::{Answer, Refused};
 use rules::Match;
 use serde_json::Value;
+use std::sync::Arc;
 
 const MUTATING: ResourceName<'_> = (
     "admissionregistration.k8s.io",
@@ -26,12 +29,20 @@ const VALIDATING: ResourceName<'_> = (
     "validatingwebhookconfigurations",
 );
 
-/// One webhook of a configuration, and how it matches.
+/// Bytes of an answer: an object and a patch of it fit twice over.
+const ANSWER: usize = 6 << 20;
+
+/// The compiled match conditions of a configuration's webhooks, in order.
+type Conditions = Vec<Vec<(String, Compiled)>>;
+
+/// One webhook of a configuration.
 struct Hook {
     /// `CONFIGURATION/WEBHOOK`, for the log.
     origin: String,
     body: Value,
-    matched: Match,
+    conditions: Arc<Conditions>,
+    /// Which of them are this webhook's.
+    index: usize,
 }
 
 impl Hook {
@@ -42,21 +53,50 @@ impl Hook {
     fn ignores_failure(&self) -> bool {
         self.body.text("failurePolicy") == "Ignore"
     }
+
+    /// How the webhook wants to see this change; none when it is not concerned.
+    fn concerned(
+        &self,
+        objects: &dyn Objects,
+        review: &Review<'_>,
+        object: &Value,
+    ) -> Result<Option<Match>, Denial> {
+        let Some(matched) = rules::matching(objects, review, object, &self.body) else {
+            return Ok(None);
+        };
+        let conditions = self.conditions.get(self.index).map_or(&[][..], Vec::as_slice);
+        if conditions.is_empty() {
+            return Ok(Some(matched));
+        }
+        let kind = matched.kind(review);
+        let seen = Seen {
+            request: &expressions::request(review, kind),
+            object: &review::show(review, kind, object),
+            old: &review::show(review, kind, review.action.old()),
+            namespace: &Value::Null,
+            rights: &Rights(review),
+        };
+        match expressions::all_hold(conditions, &seen.scope()) {
+            Ok(holds) => Ok(holds.then_some(matched)),
+            Err(_) if self.ignores_failure() => Ok(None),
+            Err(why) => Err(Denial::Forbidden(why)),
+        }
+    }
 }
 
 /// Calls webhooks.
 #[derive(Default)]
 pub(super) struct Webhooks {
-    caller: Caller,
+    conditions: PerVersion<Conditions>,
 }
 
 impl Webhooks {
-    /// The webhooks whose rules and selectors take in this change.
-    fn matching(
+    /// All webhooks, in the order in which they are asked.
+    fn hooks(
+        &self,
         objects: &dyn Objects,
         configurations: ResourceName<'_>,
         review: &Review<'_>,
-        object: &Value,
     ) -> Vec<Hook> {
         if review.kind.group == MUTATING.0 {
             // A webhook that judged webhooks could lock everybody out.
@@ -64,19 +104,21 @@ impl Webhooks {
         }
         let mut all = objects.list(configurations, None);
         all.sort_by(|a, b| a.text("metadata.name").cmp(b.text("metadata.name")));
-        let mut hooks = Vec::new();
-        for configuration in &all {
-            for body in configuration.list("webhooks") {
-                if let Some(matched) = rules::matching(objects, review, object, body) {
-                    hooks.push(Hook {
-                        origin: format!("{}/{}", configuration.text("metadata.name"), body.text("name")),
-                        body: body.clone(),
-                        matched,
-                    });
-                }
-            }
-        }
-        hooks
+        let hooks = all.iter().flat_map(|configuration| {
+            let webhooks = configuration.list("webhooks");
+            let compile = || {
+                let conditions = webhooks.iter().map(|w| w.list("matchConditions"));
+                conditions.map(compile_conditions).collect()
+            };
+            let conditions = self.conditions.get(configuration, compile);
+            webhooks.iter().enumerate().map(move |(index, body)| Hook {
+                origin: format!("{}/{}", configuration.text("metadata.name"), body.text("name")),
+                body: body.clone(),
+                conditions: conditions.clone(),
+                index,
+            })
+        });
+        hooks.collect()
     }
 
     /// Whether any was asked, so that the object may have changed.
@@ -90,19 +132,31 @@ impl Webhooks {
         if review.subresource == Some("scale") {
             return Ok(false);
         }
-        let hooks = Self::matching(objects, MUTATING, review, object);
+        let hooks = self.hooks(objects, MUTATING, review);
+        let mut asked = false;
         let mut changed_after = vec![false; hooks.len()];
         for (i, hook) in hooks.iter().enumerate() {
-            if self.apply(objects, review, hook, object, notes).await? {
+            let Some(matched) = hook.concerned(objects, review, object)? else {
+                continue;
+            };
+            asked = true;
+            if self
+                .apply(objects, review, (hook, &matched), object, notes)
+                .await?
+            {
                 changed_after[..i].fill(true);
             }
         }
         for (hook, changed) in hooks.iter().zip(changed_after) {
-            if changed && hook.body.text("reinvocationPolicy") == "IfNeeded" {
-                self.apply(objects, review, hook, object, notes).await?;
+            if !changed || hook.body.text("reinvocationPolicy") != "IfNeeded" {
+                continue;
+            }
+            if let Some(matched) = hook.concerned(objects, review, object)? {
+                self.apply(objects, review, (hook, &matched), object, notes)
+                    .await?;
             }
         }
-        Ok(!hooks.is_empty())
+        Ok(asked)
     }
 
     /// Calls one mutating webhook; whether it changed the object.
@@ -110,16 +164,16 @@ impl Webhooks {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        hook: &Hook,
+        (hook, matched): (&Hook, &Match),
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
-        let answer = match self.ask(objects, review, hook, object).await {
+        let answer = match self.ask(objects, review, (hook, matched), object).await {
             Ok(answer) => answer,
             Err(why) => return failed(hook, &why).map(|()| false),
         };
         let answer = heard(hook, answer, notes)?;
-        let patched = match review::patched(review, hook.matched.kind(review), &answer, object) {
+        let patched = match review::patched(review, matched.kind(review), &answer, object) {
             Ok(patched) => patched,
             Err(why) => return failed(hook, &why).map(|()| false),
         };
@@ -140,10 +194,16 @@ impl Webhooks {
         object: &Value,
         notes: &mut Notes,
     ) -> Result<(), Denial> {
-        let hooks = Self::matching(objects, VALIDATING, review, object);
-        let asked = hooks
-            .iter()
-            .map(|hook| async move { (hook, self.ask(objects, review, hook, object).await) });
+        let hooks = self.hooks(objects, VALIDATING, review);
+        let mut concerned = Vec::new();
+        for hook in &hooks {
+            if let Some(matched) = hook.concerned(objects, review, object)? {
+                concerned.push((hook, matched));
+            }
+        }
+        let asked = concerned.iter().map(|(hook, matched)| async move {
+            (*hook, self.ask(objects, review, (hook, matched), object).await)
+        });
         let mut verdict = Ok(());
         for (hook, answer) in join_all(asked).await {
             let heard = match answer {
@@ -159,12 +219,18 @@ impl Webhooks {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        hook: &Hook,
+        (hook, matched): (&Hook, &Match),
         object: &Value,
     ) -> Result<Answer, String> {
         let version = review::version(&hook.body);
-        let (uid, body) = review::request(review, hook.matched.kind(review), object, version);
-        let answer = self.caller.call(objects, &hook.body, body).await?;
+        let (uid, body) = review::request(review, matched.kind(review), object, version);
+        let within = hook.body.int("timeoutSeconds").unwrap_or(10).clamp(1, 30);
+        let exchange = Exchange {
+            within: within.unsigned_abs(),
+            answer: ANSWER,
+        };
+        let answer = callout::post(objects, hook.body.at("clientConfig"), exchange, &body).await;
+        let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;
         review::read(&answer, &uid, version)
     }
 }
@@ -212,14 +278,5 @@ fn refusal(name: &str, reason: &str, message: &str) -> String {
         ("", "") => format!("{denied} without explanation"),
         ("", reason) => format!("{denied}: {reason}"),
         (message, _) => format!("{denied}: {message}"),
-    }
-}
-
-/// What is being done, as webhooks are told.
-fn operation(action: Action<'_>) -> &'static str {
-    match action {
-        Action::Create => "CREATE",
-        Action::Update { .. } => "UPDATE",
-        Action::Delete { .. } => "DELETE",
     }
 }

@@ -1,6 +1,5 @@
 //! `AdmissionReview`: what a webhook is asked, and what its answer means.
 use super::super::{Action, Review};
-use super::operation;
 use crate::kinds::view::View;
 use crate::kinds::{Kind, scale};
 use base64::Engine;
@@ -45,8 +44,12 @@ pub(super) fn version(webhook: &Value) -> &'static str {
 pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value, version: &str) -> (String, Value) {
     let uid = uuid::Uuid::new_v4().to_string();
     let shown = |object: &Value| show(review, kind, object);
+    let (kind_name, requested) = (
+        kind_of(review, kind, object),
+        kind_of(review, review.kind, object),
+    );
     let (object, old) = match review.action {
-        Action::Create => (shown(object), Value::Null),
+        Action::Create | Action::Connect => (shown(object), Value::Null),
         Action::Update { old } => (shown(object), shown(old)),
         Action::Delete { old } => (Value::Null, shown(old)),
     };
@@ -54,21 +57,26 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value, version:
         Action::Create => "CreateOptions",
         Action::Update { .. } => "UpdateOptions",
         Action::Delete { .. } => "DeleteOptions",
+        Action::Connect => "",
+    };
+    let options = match options {
+        "" => Value::Null,
+        kind => json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"}),
     };
     let who = review.who;
     let mut request = json!({
         "uid": uid,
-        "kind": kind_of(review, kind),
+        "kind": kind_name,
         "resource": resource_of(kind),
-        "requestKind": kind_of(review, review.kind),
+        "requestKind": requested,
         "requestResource": resource_of(review.kind),
         "name": review.name,
-        "operation": operation(review.action),
+        "operation": review.action.word(),
         "userInfo": {"username": &*who.user, "groups": &*who.groups},
         "object": object,
         "oldObject": old,
         "dryRun": review.dry_run,
-        "options": {"kind": options, "apiVersion": "meta.k8s.io/v1"},
+        "options": options,
     });
     if !who.uid.is_empty() {
         request["userInfo"]["uid"] = who.uid.as_str().into();
@@ -88,9 +96,10 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value, version:
     (uid, body)
 }
 
-fn kind_of(review: &Review<'_>, kind: &Kind) -> Value {
-    match review.subresource {
-        Some("scale") => json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
+fn kind_of(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
+    match (review.action, review.subresource) {
+        (Action::Connect, _) => json!({"group": "", "version": "v1", "kind": object.text("kind")}),
+        (_, Some("scale")) => json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
         _ => json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
     }
 }
@@ -100,9 +109,9 @@ fn resource_of(kind: &Kind) -> Value {
 }
 
 /// The object as the webhook sees it: in its version, in wire form.
-fn show(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
-    if object.is_null() {
-        return Value::Null;
+pub(super) fn show(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
+    if object.is_null() || matches!(review.action, Action::Connect) {
+        return object.clone();
     }
     if review.subresource == Some("scale") {
         return scale::get(object, kind.scale_paths());

@@ -1,6 +1,5 @@
 //! Which changes a webhook wants to see: rules, selectors, and equivalent versions of a resource.
-use super::super::{Action, Objects, ResourceName, Review};
-use super::operation;
+use super::super::{Objects, ResourceName, Review};
 use crate::kinds::view::View;
 use crate::kinds::{Kind, Registry, labels};
 use serde_json::Value;
@@ -33,11 +32,11 @@ pub(super) fn matching(
     object: &Value,
     webhook: &Value,
 ) -> Option<Match> {
-    let matched = by_rules(review, webhook)?;
+    let matched = by_rules(&objects.kinds(), review, webhook)?;
     (in_namespace(objects, review, object, webhook) && by_labels(review, object, webhook)).then_some(matched)
 }
 
-fn by_rules(review: &Review<'_>, webhook: &Value) -> Option<Match> {
+fn by_rules(kinds: &Registry, review: &Review<'_>, webhook: &Value) -> Option<Match> {
     let rules = webhook.list("rules");
     if rules.iter().any(|rule| covers(rule, review, review.kind)) {
         return Some(Match::Exact);
@@ -45,7 +44,7 @@ fn by_rules(review: &Review<'_>, webhook: &Value) -> Option<Match> {
     if webhook.text("matchPolicy") == "Exact" {
         return None;
     }
-    let mut others = Registry::builtin().iter().filter(|kind| {
+    let mut others = kinds.iter().filter(|kind| {
         kind.storage_prefix == review.kind.storage_prefix
             && (&kind.group, &kind.version) != (&review.kind.group, &review.kind.version)
     });
@@ -69,7 +68,7 @@ fn covers(rule: &Value, review: &Review<'_>, kind: &Kind) -> bool {
             review.subresource,
         )
     };
-    has("operations", operation(review.action))
+    has("operations", review.action.word())
         && has("apiGroups", &kind.group)
         && has("apiVersions", &kind.version)
         && scope
@@ -104,7 +103,11 @@ fn in_namespace(objects: &dyn Objects, review: &Review<'_>, object: &Value, webh
         return true;
     }
     if is_namespace(review.kind) {
-        let object = if object.is_null() { old(review) } else { object };
+        let object = if object.is_null() {
+            review.action.old()
+        } else {
+            object
+        };
         return labels::matches(selector, object.at("metadata.labels"));
     }
     let Some(name) = review.namespace else {
@@ -117,7 +120,7 @@ fn in_namespace(objects: &dyn Objects, review: &Review<'_>, object: &Value, webh
 fn by_labels(review: &Review<'_>, object: &Value, webhook: &Value) -> bool {
     let selector = webhook.at("objectSelector");
     let picks = |object: &Value| !object.is_null() && labels::matches(selector, object.at("metadata.labels"));
-    selects_all(selector) || picks(object) || picks(old(review))
+    selects_all(selector) || picks(object) || picks(review.action.old())
 }
 
 fn selects_all(selector: &Value) -> bool {
@@ -125,15 +128,9 @@ fn selects_all(selector: &Value) -> bool {
         && selector.list("matchExpressions").is_empty()
 }
 
-fn old<'a>(review: &Review<'a>) -> &'a Value {
-    match review.action {
-        Action::Update { old } | Action::Delete { old } => old,
-        Action::Create => &Value::Null,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::Action;
     use super::super::super::fixtures::{Fixed, review};
     use super::*;
     use serde_json::json;

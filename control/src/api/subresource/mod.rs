@@ -11,6 +11,7 @@ mod stream;
 mod token;
 
 pub use node::{NodeClient, NodeClientError};
+pub(super) use stream::join;
 
 use super::Call;
 use super::render::Style;

@@ -3,7 +3,7 @@ use super::super::patch::{self, Prepared};
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write::{self, Options};
-use super::super::{Call, decode, manage, negotiate};
+use super::super::{Call, convert, decode, manage, negotiate};
 use crate::kinds::custom::ScalePaths;
 use crate::kinds::{FieldIssue, scale};
 use axum::response::Response;
@@ -13,10 +13,10 @@ use serde_json::Value;
 pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> Result<Response> {
     let paths = call.target.kind.scale_paths();
     let object = match verb {
-        "get" => render::value(
-            &call.target.kind,
-            call.api.read(&call.target, name).await?.as_ref(),
-        )?,
+        "get" => {
+            let object = call.api.read(&call.target, name).await?;
+            convert::value(&call.api, &call.target.kind, &object).await?
+        }
         "update" => {
             let body = decode::object("Scale", negotiate::body(&call.headers)?, &call.body)?.value;
             let change = |current: &Value| rescale(name, current, body.clone(), paths);

@@ -3,15 +3,16 @@
 //!
 //! Until the node has agreed no byte of the client's beyond its request goes there, and when it refuses, the client's
 //! connection is closed: what a client sent ahead must not be taken for a request (CVE-2018-1002105).
-use super::super::status::{ApiError, Result};
-use super::super::{Call, render};
+use super::super::status::{self, ApiError, Result};
+use super::super::{Call, render, write};
 use super::node::{self, escape};
+use crate::admission::{Action, Notes};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One direction's buffer of a connection passed on.
 const BUFFER: usize = 32 << 10;
@@ -43,6 +44,7 @@ pub(super) async fn serve(call: &Call, name: &str, subresource: &str) -> Respons
 async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response> {
     let pod = call.api.read(&call.target, name).await?;
     let pod = render::value(&call.target.kind, pod.as_ref())?;
+    admit(call, name, subresource).await?;
     let path = path(call, &pod, name, subresource)?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         return Err(ApiError::bad_request(format!(
@@ -75,6 +77,36 @@ async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response>
     Ok(response)
 }
 
+/// Admission of a connection: it is told what is asked for.
+async fn admit(call: &Call, name: &str, subresource: &str) -> Result<()> {
+    let kind = match subresource {
+        "attach" => "PodAttachOptions",
+        "exec" => "PodExecOptions",
+        _ => "PodPortForwardOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if call.query.flag(flag) {
+            options[flag] = true.into();
+        }
+    }
+    if let Some(container) = call.query.get("container") {
+        options["container"] = container.into();
+    }
+    let words: Vec<&str> = call.query.all("command").collect();
+    if !words.is_empty() {
+        options["command"] = json!(words);
+    }
+    let ports: Vec<i64> = call.query.all("ports").filter_map(|p| p.parse().ok()).collect();
+    if !ports.is_empty() {
+        options["ports"] = json!(ports);
+    }
+    let review = write::review(call, false, name, Action::Connect);
+    let mut notes = Notes::default();
+    let admitted = call.api.admission.connect(&review, &options, &mut notes).await;
+    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))
+}
+
 fn kept(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, &HeaderValue)> {
     let of = |name: HeaderName| {
         headers
@@ -86,7 +118,7 @@ fn kept(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, &HeaderValue)>
 }
 
 /// Passes bytes both ways until both sides have ended.
-async fn join(client: hyper::upgrade::OnUpgrade, answer: http::Response<Incoming>) {
+pub(in crate::api) async fn join(client: hyper::upgrade::OnUpgrade, answer: http::Response<Incoming>) {
     let ends = tokio::try_join!(client, hyper::upgrade::on(answer));
     let (client, node) = match ends {
         Ok(ends) => ends,

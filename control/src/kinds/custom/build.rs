@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::jsonpath::JsonPath;
 use super::schema::Structural;
 use super::typed;
-use super::{Custom, ScalePaths};
+use super::{Converter, Custom, ScalePaths};
 use crate::kinds::kind::{Column, Kind, Subresource};
 use crate::kinds::rules::Rules;
 use crate::kinds::view::View;
@@ -122,6 +122,7 @@ fn kind(definition: &Value, version: &Value) -> Kind {
         .find(|v| v.flag("storage"));
     let custom = Custom {
         is_storage: version.flag("storage"),
+        converter: Converter::of(definition),
         storage_version: storage.map_or_else(String::new, |v| v.text("name").to_owned()),
         status: version.has("subresources.status"),
         scale: scale(version),

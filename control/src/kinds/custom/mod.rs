@@ -4,6 +4,7 @@
 //! OpenAPI. Pure, like the rest of `kinds`; which definitions there are is the API server's business.
 mod build;
 mod columns;
+mod conversion;
 mod declare;
 mod defaulting;
 pub(super) mod definition;
@@ -30,6 +31,7 @@ use super::kind::Kind;
 use super::schema::Schemas;
 use super::{decode, meta, wire};
 pub use build::{fingerprint, kinds, sort, storage_kind};
+pub use conversion::{Conversion, Converter};
 pub use definition::{Naming, begin_deletion, settle_names};
 use jsonpath::JsonPath;
 pub(super) use openapi::{definition as openapi_definition, list as openapi_list};
@@ -50,6 +52,8 @@ pub struct Custom {
     /// The version objects are stored in.
     pub storage_version: String,
     pub is_storage: bool,
+    /// Who turns objects of other versions into this one; none when they are the same but for `apiVersion`.
+    pub converter: Option<Converter>,
     /// Whether the status is written through its own subresource only.
     status: bool,
     pub scale: Option<ScalePaths>,

@@ -29,7 +29,13 @@ def messages(roots):
 
 
 def definition_name(proto):
-    return re.sub(r"^k8s\.io\.", "io.k8s.", proto.lstrip("."))
+    name = re.sub(r"^k8s\.io\.", "io.k8s.", proto.lstrip("."))
+    return re.sub(r"^io\.k8s\.(\w+)_(\w+)\.", r"io.k8s.\1-\2.", name)
+
+
+def plain(name):
+    """Schemas of schemas spell some fields in their own way: `$ref`, `x-kubernetes-list-type`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def qualify(kind, package):
@@ -53,7 +59,7 @@ def main():
         done.add(name)
         rows = []
         for kind, field, number in protos[name]:
-            match = field if field in names else next((n for n in names if n.lower() == field.lower()), None)
+            match = field if field in names else next((n for n in names if plain(n) == plain(field)), None)
             if match:
                 rows.append([number, match])
             elif any(part[1] in names for part in protos.get(kind, [])):

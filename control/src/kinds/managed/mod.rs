@@ -12,6 +12,7 @@ mod fields;
 mod last_applied;
 mod managers;
 mod merge;
+mod overlay;
 mod remove;
 mod reset;
 mod scale;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use apply::{ApplyError, Conflict, apply};
 pub use managers::{Manager, Operation, same_but_times};
+pub use overlay::overlay;
 pub use scale::{Rescaling, conflicts as scale_conflicts, rescaled};
 pub use update::{Writer, update};
 

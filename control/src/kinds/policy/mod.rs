@@ -1,9 +1,13 @@
 //! ValidatingAdmissionPolicy and its binding as kinds: defaults, validation in upstream's words, table rows.
 //!
 //! Also a policy's expressions, compiled: judged here when it is written, run by admission.
+mod mutating;
 mod program;
+mod typing;
 
-pub use program::{Compiled, Policy, Validation};
+pub(super) use mutating::{BINDING as MUTATING_BINDING, POLICY as MUTATING_POLICY};
+pub use program::{Compiled, Mutation, Policy, Validation, compile_conditions};
+pub use typing::warnings;
 
 use std::collections::HashSet;
 
@@ -73,16 +77,7 @@ fn default_resources(resources: &mut Map<String, Value>) {
 
 fn policy(object: &Value) -> FieldErrors {
     let spec = object.at("spec");
-    let mut errors = Vec::new();
-    match spec.text("failurePolicy") {
-        "" => errors.push(FieldError::required("spec.failurePolicy", "")),
-        "Fail" | "Ignore" => {}
-        other => errors.push(FieldError::not_supported(
-            "spec.failurePolicy",
-            other,
-            &["Fail", "Ignore"],
-        )),
-    }
+    let mut errors = failure_policy(spec);
     if spec.has("paramKind") {
         errors.extend(param_kind(spec.at("paramKind")));
     }
@@ -95,7 +90,8 @@ fn policy(object: &Value) -> FieldErrors {
         )),
     }
     let compiled = Policy::compile(spec);
-    errors.extend(conditions(spec, &compiled));
+    let rows = spec.list("matchConditions");
+    errors.extend(conditions(rows, &compiled.conditions, "spec.matchConditions"));
     errors.extend(variables(spec, &compiled));
     let (validations, annotations) = (spec.list("validations"), spec.list("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
@@ -112,6 +108,17 @@ fn policy(object: &Value) -> FieldErrors {
     }
     errors.extend(audit_annotations(annotations, &compiled));
     errors
+}
+
+fn failure_policy(spec: &Value) -> FieldErrors {
+    match spec.text("failurePolicy") {
+        "" => vec![FieldError::required("spec.failurePolicy", "")],
+        "Fail" | "Ignore" => Vec::new(),
+        other => {
+            let supported = ["Fail", "Ignore"];
+            vec![FieldError::not_supported("spec.failurePolicy", other, &supported)]
+        }
+    }
 }
 
 fn param_kind(kind: &Value) -> FieldErrors {
@@ -200,24 +207,17 @@ fn expression(source: &str, compiled: &Compiled, path: String) -> Option<FieldEr
     }
 }
 
-fn conditions(spec: &Value, compiled: &Policy) -> FieldErrors {
-    let rows = spec.list("matchConditions");
+/// What is wrong with match conditions, of a policy or of a webhook.
+pub(super) fn conditions(rows: &[Value], compiled: &[(String, Compiled)], path: &str) -> FieldErrors {
     let mut errors = Vec::new();
     if rows.len() > CONDITIONS {
-        errors.push(FieldError::too_many(
-            "spec.matchConditions",
-            rows.len(),
-            CONDITIONS,
-        ));
+        errors.push(FieldError::too_many(path, rows.len(), CONDITIONS));
     }
     let mut seen = HashSet::new();
-    for (i, (row, (name, program))) in rows.iter().zip(&compiled.conditions).enumerate() {
-        let path = format!("spec.matchConditions[{i}]");
-        errors.extend(expression(
-            row.text("expression"),
-            program,
-            format!("{path}.expression"),
-        ));
+    for (i, (row, (name, program))) in rows.iter().zip(compiled).enumerate() {
+        let path = format!("{path}[{i}]");
+        let source = row.text("expression");
+        errors.extend(expression(source, program, format!("{path}.expression")));
         match name.as_str() {
             "" => errors.push(FieldError::required(format!("{path}.name"), "")),
             name => {
@@ -405,12 +405,16 @@ fn actions(actions: &[Value]) -> FieldErrors {
     errors
 }
 
-fn policy_row(object: &Value, now: Timestamp) -> Vec<Value> {
+fn param_kind_shown(object: &Value) -> String {
     let kind = object.at("spec.paramKind");
-    let shown = match kind.is_null() {
+    match kind.is_null() {
         true => "<unset>".to_owned(),
         false => format!("{}/{}", kind.text("apiVersion"), kind.text("kind")),
-    };
+    }
+}
+
+fn policy_row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let shown = param_kind_shown(object);
     let count = object.list("spec.validations").len();
     vec![
         super::table::name(object),

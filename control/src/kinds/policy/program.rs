@@ -1,5 +1,6 @@
 //! A policy's expressions, compiled; the same when a policy is written and when it is run.
-use crate::cel::{Program, Type};
+use crate::cel::authority::Asking;
+use crate::cel::{Program, Type, patches};
 use crate::kinds::view::View;
 use serde_json::Value;
 
@@ -23,12 +24,50 @@ pub struct Policy {
     pub variables: Vec<(String, Compiled)>,
     pub validations: Vec<Validation>,
     pub annotations: Vec<(String, Compiled)>,
+    /// Of a MutatingAdmissionPolicy.
+    pub mutations: Vec<Mutation>,
+}
+
+/// What a policy does to an object.
+#[derive(Debug)]
+pub enum Mutation {
+    /// Fields, laid over it as an apply would.
+    Apply(Compiled),
+    /// A list of operations of JSON patch.
+    Patch(Compiled),
+}
+
+impl Mutation {
+    fn of(row: &Value, known: &[(String, Type)]) -> Mutation {
+        match row.text("patchType") {
+            "JSONPatch" => {
+                let wanted = [Type::list(patches::of(patches::PATCH))];
+                Mutation::Patch(compile_with(
+                    row.text("jsonPatch.expression"),
+                    known,
+                    &wanted,
+                    true,
+                ))
+            }
+            _ => {
+                let wanted = [patches::of(patches::OBJECT)];
+                let source = row.text("applyConfiguration.expression");
+                Mutation::Apply(compile_with(source, known, &wanted, true))
+            }
+        }
+    }
+
+    pub fn program(&self) -> &Compiled {
+        match self {
+            Mutation::Apply(program) | Mutation::Patch(program) => program,
+        }
+    }
 }
 
 impl Policy {
     pub fn compile(spec: &Value) -> Policy {
         let with_params = spec.has("paramKind");
-        let mut known = base(with_params);
+        let mut known = base(with_params, &Type::Dyn);
         let named =
             |list: &str, key: &str, known: &[(String, Type)], wanted: &[Type]| -> Vec<(String, Compiled)> {
                 let rows = spec.list(list).iter();
@@ -37,9 +76,10 @@ impl Policy {
             };
         let conditions = named("matchConditions", "name", &known, &[Type::Bool]);
         let mut variables = Vec::new();
+        let patches = spec.has("mutations");
         for row in spec.list("variables") {
             let name = row.text("name").to_owned();
-            let program = compile(row.text("expression"), &known, &[]);
+            let program = compile_with(row.text("expression"), &known, &[], patches);
             let ty = program.as_ref().map_or(Type::Dyn, |p| p.ty.clone());
             known.push((format!("variables.{name}"), ty));
             variables.push((name, program));
@@ -50,13 +90,27 @@ impl Policy {
             .map(|row| validation(row, &known))
             .collect();
         let annotations = named("auditAnnotations", "key", &known, &[Type::string(), Type::Null]);
+        let mutations = spec.list("mutations").iter();
+        let mutations = mutations.map(|row| Mutation::of(row, &known)).collect();
         Policy {
             conditions,
             variables,
             validations,
             annotations,
+            mutations,
         }
     }
+}
+
+/// The match conditions of a webhook: they see no parameters.
+pub fn compile_conditions(rows: &[Value]) -> Vec<(String, Compiled)> {
+    let known = base(false, &Type::Dyn);
+    let rows = rows.iter();
+    rows.map(|row| {
+        let program = compile(row.text("expression"), &known, &[Type::Bool]);
+        (row.text("name").to_owned(), program)
+    })
+    .collect()
 }
 
 fn expression(row: &Value) -> &str {
@@ -77,22 +131,35 @@ fn validation(row: &Value, known: &[(String, Type)]) -> Validation {
 }
 
 /// The variables of every expression.
-fn base(with_params: bool) -> Vec<(String, Type)> {
-    let mut known: Vec<(String, Type)> = ["object", "oldObject", "request", "namespaceObject"]
-        .map(|name| (name.to_owned(), Type::Dyn))
+pub(super) fn base(with_params: bool, object: &Type) -> Vec<(String, Type)> {
+    let mut known: Vec<(String, Type)> = ["object", "oldObject"]
+        .map(|name| (name.to_owned(), object.clone()))
         .into();
+    known.extend(["request", "namespaceObject"].map(|name| (name.to_owned(), Type::Dyn)));
+    known.push(("authorizer".to_owned(), Type::Asking(Asking::Authorizer)));
+    let own = "authorizer.requestResource".to_owned();
+    known.push((own, Type::Asking(Asking::ResourceCheck)));
     if with_params {
         known.push(("params".to_owned(), Type::Dyn));
     }
     known
 }
 
-fn compile(source: &str, known: &[(String, Type)], wanted: &[Type]) -> Compiled {
+pub(super) fn compile(source: &str, known: &[(String, Type)], wanted: &[Type]) -> Compiled {
+    compile_with(source, known, wanted, false)
+}
+
+/// With `patches` the expression may make them.
+fn compile_with(source: &str, known: &[(String, Type)], wanted: &[Type], patches: bool) -> Compiled {
     let known: Vec<(&str, Type)> = known
         .iter()
         .map(|(name, ty)| (name.as_str(), ty.clone()))
         .collect();
-    let program = Program::compile(source, &known).map_err(|e| format!("compilation failed: {e}"))?;
+    let program = match patches {
+        true => Program::compile_patch(source, &known),
+        false => Program::compile(source, &known),
+    };
+    let program = program.map_err(|e| format!("compilation failed: {e}"))?;
     match wanted.is_empty() || wanted.iter().any(|ty| program.ty.fits(ty)) {
         true => Ok(program),
         false => {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::{Seen, complain, maybe_one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
-use crate::kinds::{labels, names};
+use crate::kinds::{labels, names, policy};
 
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -93,10 +93,13 @@ fn webhook_errors(webhook: &Value, path: &str) -> FieldErrors {
         webhook.at("clientConfig"),
         &format!("{path}.clientConfig"),
     ));
-    if !webhook.list("matchConditions").is_empty() {
-        let detail = "match conditions are not supported by this server";
-        errors.push(FieldError::forbidden(format!("{path}.matchConditions"), detail));
-    }
+    let conditions = webhook.list("matchConditions");
+    let compiled = policy::compile_conditions(conditions);
+    errors.extend(policy::conditions(
+        conditions,
+        &compiled,
+        &format!("{path}.matchConditions"),
+    ));
     errors
 }
 

@@ -1,0 +1,232 @@
+//! Expressions on a request: what they see of it, and what they may cost. Shared by policies and webhooks.
+use super::Review;
+use crate::auth::attributes::{Attributes, Resource};
+use crate::auth::{Identity, Verdict};
+use crate::cel::authority::{Authority, Decision, Draft, Question};
+use crate::cel::{CALL_LIMIT, EvalError, Scope, Type, Value as Cel};
+use crate::kinds::Kind;
+use crate::kinds::policy::Compiled;
+use serde_json::{Value, json};
+
+/// What all expressions of a policy may cost on one request (upstream's `RuntimeCELCostBudget`), and what match
+/// conditions may.
+pub(super) const BUDGET: u64 = 10_000_000;
+const CONDITIONS_BUDGET: u64 = 2_500_000;
+
+/// What expressions are told: the variables that every one of them has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    /// An AdmissionRequest without its objects, see [`request`].
+    pub request: &'a Value,
+    pub object: &'a Value,
+    pub old: &'a Value,
+    pub namespace: &'a Value,
+    pub rights: &'a Rights<'a>,
+}
+
+/// What the requester, and service accounts, may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights<'a>(pub &'a Review<'a>);
+
+impl Rights<'_> {
+    /// The resource of the request, as a question.
+    fn own(&self) -> Question {
+        let (review, owned) = (self.0, |text: Option<&str>| text.unwrap_or_default().to_owned());
+        Question {
+            group: review.kind.group.clone(),
+            resource: review.kind.plural.clone(),
+            subresource: owned(review.subresource),
+            namespace: owned(review.namespace),
+            name: review.name.to_owned(),
+            ..Question::default()
+        }
+    }
+}
+
+impl Authority for Rights<'_> {
+    fn decide(&self, question: &Question) -> Decision {
+        let Some(authorizer) = self.0.authorizer else {
+            return Decision::default();
+        };
+        let account = question.account.as_ref();
+        let account = account.map(|(namespace, name)| Identity::account(namespace, name));
+        let who = account.as_ref().unwrap_or(self.0.who);
+        let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
+        let (subresource, namespace, name) = (
+            some(&question.subresource),
+            some(&question.namespace),
+            some(&question.name),
+        );
+        let what = match &question.path {
+            Some(path) => Attributes::path(&question.verb, path),
+            None => Attributes::resource(
+                &question.verb,
+                Resource {
+                    group: &question.group,
+                    resource: &question.resource,
+                    subresource: subresource.as_deref(),
+                    namespace: namespace.as_deref(),
+                    name: name.as_deref(),
+                    on_node: None,
+                },
+            ),
+        };
+        match authorizer.authorize(who, &what) {
+            Verdict::Allowed { reason } => Decision {
+                allowed: true,
+                reason,
+                error: None,
+            },
+            Verdict::Refused { reason, error } => Decision {
+                allowed: false,
+                reason,
+                error: (!error.is_empty()).then_some(error),
+            },
+        }
+    }
+}
+
+impl<'a> Seen<'a> {
+    pub fn scope(self) -> Scope<'a> {
+        let mut scope = Scope::default();
+        for (name, value) in [
+            ("object", self.object),
+            ("oldObject", self.old),
+            ("request", self.request),
+            ("namespaceObject", self.namespace),
+        ] {
+            scope.set(name, Cel::of(value, &Type::Dyn));
+        }
+        scope.set("authorizer", Cel::Asking(Draft::new(self.rights)));
+        let own = Draft::on(self.rights, self.rights.own());
+        scope.set("authorizer.requestResource", Cel::Asking(own));
+        scope
+    }
+}
+
+/// The variable `request`; `kind` is the version in which the object is shown.
+pub(super) fn request(review: &Review<'_>, kind: &Kind) -> Value {
+    let kind_of = |kind: &Kind| json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+    let resource_of =
+        |kind: &Kind| json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
+    let who = review.who;
+    let mut request = json!({
+        "kind": kind_of(kind), "requestKind": kind_of(review.kind),
+        "resource": resource_of(kind), "requestResource": resource_of(review.kind),
+        "name": review.name, "operation": review.action.word(), "dryRun": review.dry_run,
+        "userInfo": {"username": &*who.user, "uid": who.uid, "groups": &*who.groups, "extra": &*who.extra},
+    });
+    let subresource = review.subresource;
+    for (key, value) in [
+        ("namespace", review.namespace),
+        ("subResource", subresource),
+        ("requestSubResource", subresource),
+    ] {
+        if let Some(value) = value {
+            request[key] = value.into();
+        }
+    }
+    request
+}
+
+/// Runs one expression; `left` is lowered by what it cost.
+pub(super) fn evaluate<'a>(
+    program: &'a Compiled,
+    scope: &Scope<'a>,
+    left: &mut u64,
+) -> Result<Cel<'a>, EvalError> {
+    let program = program.as_ref().map_err(|why| EvalError::Failed(why.clone()))?;
+    let granted = CALL_LIMIT.min(*left);
+    let mut budget = granted;
+    let result = program.evaluate(scope, &mut budget);
+    *left -= granted - budget;
+    result
+}
+
+/// Whether all match conditions hold (KEP-3716). One that is false decides, whatever others come to; else one that
+/// cannot be evaluated is an error.
+pub(super) fn all_hold<'a>(conditions: &'a [(String, Compiled)], scope: &Scope<'a>) -> Result<bool, String> {
+    let mut left = CONDITIONS_BUDGET;
+    let mut errors = Vec::new();
+    for (_, program) in conditions {
+        match evaluate(program, scope, &mut left) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(_) => return Ok(false),
+            Err(error) => errors.push(failure(program, &error)),
+        }
+    }
+    match errors.len() {
+        0 => Ok(true),
+        1 => Err(errors.swap_remove(0)),
+        _ => Err(format!("[{}]", errors.join(", "))),
+    }
+}
+
+/// Upstream's sentence about an expression that could not be evaluated.
+pub(super) fn failure(program: &Compiled, error: &EvalError) -> String {
+    let source = program.as_ref().map_or("", |p| p.source.trim());
+    format!("expression '{source}' resulted in error: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Action;
+    use super::super::fixtures::review;
+    use super::*;
+    use crate::kinds::policy::compile_conditions;
+
+    fn holds(expressions: &[&str]) -> Result<bool, String> {
+        let rows: Vec<Value> = expressions
+            .iter()
+            .map(|e| json!({"name": "c", "expression": e}))
+            .collect();
+        let review = review("configmaps", Action::Create);
+        let request = request(&review, review.kind);
+        let object = json!({"metadata": {"name": "o"}});
+        let seen = Seen {
+            request: &request,
+            object: &object,
+            old: &Value::Null,
+            namespace: &Value::Null,
+            rights: &Rights(&review),
+        };
+        all_hold(&compile_conditions(&rows), &seen.scope())
+    }
+
+    #[test]
+    fn conditions_are_all_needed_and_false_outweighs_errors() {
+        assert_eq!(holds(&[]), Ok(true));
+        assert_eq!(
+            holds(&["object.metadata.name == 'o'", "oldObject == null"]),
+            Ok(true)
+        );
+        assert_eq!(holds(&["request.userInfo.username == 'tester'"]), Ok(true));
+        let asks = "!authorizer.group('').resource('pods').namespace('n').check('get').allowed()";
+        assert_eq!(holds(&[asks]), Ok(true));
+        assert_eq!(
+            holds(&["authorizer.requestResource.check('approve').allowed()"]),
+            Ok(false)
+        );
+        assert_eq!(
+            holds(&["authorizer.serviceAccount('n', 'a').path('/x').check('get').allowed()"]),
+            Ok(false)
+        );
+        assert_eq!(
+            holds(&["object.nope == 1", "object.metadata.name != 'o'"]),
+            Ok(false)
+        );
+        let why = holds(&["object.nope == 1"]).expect_err("an error");
+        assert!(
+            why.starts_with("expression 'object.nope == 1' resulted in error: "),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn conditions_have_a_budget() {
+        let endless = "[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, \
+                       [1,2,3,4,5,6,7,8,9].all(d, [1,2,3,4,5,6,7,8,9].all(e, [1,2,3,4,5,6,7,8,9].all(f, a+b+c+d+e+f > 0))))))";
+        let why = holds(&[endless]).expect_err("too dear");
+        assert!(why.contains("cost limit exceeded"), "{why}");
+    }
+}

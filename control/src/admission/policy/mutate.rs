@@ -1,0 +1,262 @@
+//! MutatingAdmissionPolicy (KEP-3962): expressions that change what is about to be stored.
+//!
+//! Flow: every binding → does it concern the object as it is by now → with each parameter: match conditions → mutations in
+//! order. A policy that asks for it runs again when a later one has changed the object.
+use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, failure};
+use super::super::{Action, Denial, Objects, ResourceName, Review};
+use super::{GROUP, Invocation, Policies};
+use crate::cel::{Scope, Type, Value as Cel};
+use crate::kinds::policy::{Mutation, Policy};
+use crate::kinds::view::View;
+use crate::kinds::{Kind, managed};
+use serde_json::Value;
+
+const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
+const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
+
+/// Why a policy could not do its work, and the reason that goes with it.
+struct Failure {
+    why: String,
+    reason: &'static str,
+    code: u16,
+}
+
+impl Policies {
+    /// Changes the object as policies will; whether any did.
+    pub(in super::super) fn mutate(
+        &self,
+        objects: &dyn Objects,
+        review: &Review<'_>,
+        object: &mut Value,
+    ) -> Result<bool, Denial> {
+        if review.kind.group == GROUP || matches!(review.action, Action::Delete { .. } | Action::Connect) {
+            return Ok(false);
+        }
+        let bindings = objects.list(BINDINGS, None);
+        let mut last_change = None;
+        for (i, binding) in bindings.iter().enumerate() {
+            if self.mutate_once(objects, review, binding, object, false)? {
+                last_change = Some(i);
+            }
+        }
+        for binding in bindings.iter().take(last_change.unwrap_or(0)) {
+            self.mutate_once(objects, review, binding, object, true)?;
+        }
+        Ok(last_change.is_some())
+    }
+
+    fn mutate_once(
+        &self,
+        objects: &dyn Objects,
+        review: &Review<'_>,
+        binding: &Value,
+        object: &mut Value,
+        again: bool,
+    ) -> Result<bool, Denial> {
+        let Some(invocation) = Invocation::of(objects, review, object, POLICIES, binding.clone()) else {
+            return Ok(false);
+        };
+        if again && invocation.policy.text("spec.reinvocationPolicy") != "IfNeeded" {
+            return Ok(false);
+        }
+        let before = object.clone();
+        match self.run_all(review, &invocation, object) {
+            Ok(()) => Ok(*object != before),
+            Err(_) if !invocation.fails() => {
+                *object = before;
+                Ok(false)
+            }
+            Err(failure) => Err(denial(&invocation, &failure)),
+        }
+    }
+
+    fn run_all(
+        &self,
+        review: &Review<'_>,
+        invocation: &Invocation,
+        object: &mut Value,
+    ) -> Result<(), Failure> {
+        let parameters = invocation.parameters.as_ref().map_err(|why| Failure {
+            why: why.clone(),
+            reason: "Forbidden",
+            code: 403,
+        })?;
+        let compiled = self.compiled(&invocation.policy);
+        for parameter in parameters {
+            let mutated = mutated(&compiled, review, invocation, object, parameter.as_ref());
+            *object = mutated.map_err(|why| Failure {
+                why,
+                reason: "Invalid",
+                code: 422,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn denial(invocation: &Invocation, failure: &Failure) -> Denial {
+    let (policy, binding) = (&invocation.policy, &invocation.binding);
+    Denial::Refused {
+        code: failure.code,
+        reason: failure.reason.to_owned(),
+        message: format!(
+            "policy '{}' with binding '{}' denied request: {}",
+            policy.text("metadata.name"),
+            binding.text("metadata.name"),
+            failure.why
+        ),
+    }
+}
+
+/// What the policy makes of the object.
+fn mutated(
+    policy: &Policy,
+    review: &Review<'_>,
+    invocation: &Invocation,
+    object: &Value,
+    parameter: Option<&Value>,
+) -> Result<Value, String> {
+    let request = expressions::request(review, review.kind);
+    let mut current = object.clone();
+    let mut left = BUDGET;
+    for (i, mutation) in policy.mutations.iter().enumerate() {
+        let shown = shown(review.kind, &current);
+        let seen = Seen {
+            request: &request,
+            object: &shown,
+            old: review.action.old(),
+            namespace: &invocation.namespace,
+            rights: &Rights(review),
+        };
+        let mut scope = seen.scope();
+        scope.set("params", parameter.map_or(Cel::Null, |p| Cel::of(p, &Type::Dyn)));
+        if i == 0 && !all_hold(&policy.conditions, &scope)? {
+            return Ok(current);
+        }
+        for (name, program) in &policy.variables {
+            let value = evaluate(program, &scope, &mut left);
+            scope.set_outcome(format!("variables.{name}"), value);
+        }
+        let after = apply(review.kind, mutation, &scope, &shown, &mut left)?;
+        current = completed(review.kind, after)?;
+    }
+    Ok(current)
+}
+
+/// The object as clients know it: with its kind.
+fn shown(kind: &Kind, object: &Value) -> Value {
+    let mut shown = object.clone();
+    kind.normalise(&mut shown);
+    shown
+}
+
+fn apply<'a>(
+    kind: &Kind,
+    mutation: &'a Mutation,
+    scope: &Scope<'a>,
+    object: &Value,
+    left: &mut u64,
+) -> Result<Value, String> {
+    let program = mutation.program();
+    let made = evaluate(program, scope, left).and_then(|value| value.to_json());
+    let made = made.map_err(|error| failure(program, &error))?;
+    match mutation {
+        Mutation::Apply(_) => {
+            let mut patch = made;
+            for key in ["apiVersion", "kind"] {
+                patch[key] = object[key].clone();
+            }
+            let laid = managed::overlay(kind, object, &patch);
+            laid.map_err(|why| format!("error applying patch: {why}"))
+        }
+        Mutation::Patch(_) => patched(&made, object),
+    }
+}
+
+/// Operation by operation: a test that fails leaves the object as it was.
+fn patched(operations: &Value, object: &Value) -> Result<Value, String> {
+    let mut after = object.clone();
+    for operation in operations.as_array().into_iter().flatten() {
+        match crate::api::apply_operations(Value::Array(vec![operation.clone()]), &after) {
+            Ok(value) => after = value,
+            Err(_) if operation["op"] == "test" => return Ok(object.clone()),
+            Err(why) => return Err(format!("JSON Patch: {why}")),
+        }
+    }
+    Ok(after)
+}
+
+fn completed(kind: &Kind, mut object: Value) -> Result<Value, String> {
+    kind.prune(&mut object).map_err(|e| e.to_string())?;
+    kind.default(&mut object);
+    Ok(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixtures::{Fixed, review};
+    use super::*;
+    use serde_json::json;
+
+    fn objects(policies: &[(&str, Value)]) -> Fixed {
+        let mut all = vec![("namespaces", json!({"metadata": {"name": "n"}}))];
+        for (name, spec) in policies {
+            let mut policy = json!({"metadata": {"name": name, "uid": name, "resourceVersion": "1"},
+                "spec": {"matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+                    "operations": ["CREATE"], "resources": ["configmaps"]}]}}});
+            json_patch::merge(&mut policy["spec"], spec);
+            all.push(("mutatingadmissionpolicies", policy));
+            let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name}});
+            all.push(("mutatingadmissionpolicybindings", binding));
+        }
+        Fixed(all)
+    }
+
+    fn mutate(policies: &[(&str, Value)]) -> Result<Value, String> {
+        let mut object = json!({"metadata": {"name": "o", "namespace": "n"}, "data": {"a": "1"}});
+        let review = review("configmaps", Action::Create);
+        let done = Policies::default().mutate(&objects(policies), &review, &mut object);
+        match done {
+            Ok(_) => Ok(object["data"].clone()),
+            Err(Denial::Refused { message, .. }) => Err(message),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn lays(expression: &str) -> Value {
+        json!({"mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]})
+    }
+
+    #[test]
+    fn mutations_see_what_those_before_made() {
+        let first = lays("Object{data: {'b': object.data.a + '2'}}");
+        let second = json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch":
+            {"expression": "[JSONPatch{op: 'add', path: '/data/c', value: object.data.b + '3'}]"}}]});
+        let done = mutate(&[("p1", first), ("p2", second)]);
+        assert_eq!(done, Ok(json!({"a": "1", "b": "12", "c": "123"})));
+    }
+
+    #[test]
+    fn a_policy_runs_again_after_later_changes_if_it_asks() {
+        let mut counts = lays("Object{data: {'size': string(object.data.size())}}");
+        counts["reinvocationPolicy"] = "IfNeeded".into();
+        let adds = lays("Object{data: {'x': 'y'}}");
+        let done = mutate(&[("p1", counts), ("p2", adds)]).expect("done");
+        assert_eq!(done["size"], "3");
+    }
+
+    #[test]
+    fn failures_deny_or_are_passed_over() {
+        let mut fails = lays("Object{data: {'b': object.nope}}");
+        let why = mutate(&[("p", fails.clone())]).expect_err("denied");
+        assert!(
+            why.starts_with("policy 'p' with binding 'p' denied request: expression '"),
+            "{why}"
+        );
+        fails["failurePolicy"] = "Ignore".into();
+        assert_eq!(mutate(&[("p", fails)]), Ok(json!({"a": "1"})));
+        let mut excluded = lays("Object{data: {'b': '2'}}");
+        excluded["matchConditions"] = json!([{"name": "not-o", "expression": "object.metadata.name != 'o'"}]);
+        assert_eq!(mutate(&[("p", excluded)]), Ok(json!({"a": "1"})));
+    }
+}

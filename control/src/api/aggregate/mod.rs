@@ -1,0 +1,153 @@
+//! The aggregation layer: groups that an APIService hands to another server.
+//!
+//! Flow: path → APIService of its group and version → may the user → the other server, with the front proxy's certificate
+//! and the user in headers; the answer comes back as it is, streams and changes of protocol included. Discovery and
+//! OpenAPI of the other servers are read and shown among ours (`documents`). Who is available is the controllers' word,
+//! in the APIService's status. Refuses to know what other servers serve.
+mod documents;
+mod forward;
+mod request;
+
+pub(super) use documents::{Discovered, Documents, discover};
+
+use super::negotiate::Format;
+use super::record::Record;
+use super::status::Result;
+use super::{Api, permit, render, text};
+use crate::audit::ObjectRef;
+use crate::auth::Identity;
+use crate::auth::attributes::{Attributes, Resource};
+use crate::kinds::api_service::{GROUP, is_local};
+use crate::kinds::view::View;
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::request::Parts;
+use request::Asked;
+use serde_json::Value;
+
+/// Upstream's whole answer for a server that is away.
+const UNAVAILABLE: &str = "service unavailable\n";
+
+/// A group and version that another server serves.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    pub group: String,
+    pub version: String,
+    /// Place of the group, and of the version in it, in discovery.
+    pub priority: (i64, i64),
+    /// Whether it answered when it was last looked at.
+    pub available: bool,
+    /// Of the APIService: another one may mean another server.
+    revision: String,
+    spec: Value,
+}
+
+impl Remote {
+    fn of(object: &Value) -> Option<Remote> {
+        if is_local(object) {
+            return None;
+        }
+        let spec = object.at("spec");
+        let conditions = object.list("status.conditions").iter();
+        let mut available = conditions.filter(|c| c.text("type") == "Available");
+        Some(Remote {
+            group: spec.text("group").to_owned(),
+            version: spec.text("version").to_owned(),
+            priority: (
+                spec.int("groupPriorityMinimum").unwrap_or(0),
+                spec.int("versionPriority").unwrap_or(0),
+            ),
+            available: available.any(|c| c.text("status") == "True"),
+            revision: object.text("metadata.resourceVersion").to_owned(),
+            spec: spec.clone(),
+        })
+    }
+}
+
+/// Every group and version of other servers.
+pub(super) fn all(api: &Api) -> Vec<Remote> {
+    let services = api.objects.list((GROUP, "v1", "apiservices"), None);
+    services.iter().filter_map(Remote::of).collect()
+}
+
+/// The other server that this path below `/apis` belongs to.
+pub(super) fn find(api: &Api, path: &str) -> Option<Remote> {
+    let mut segments = path.strip_prefix("/apis/")?.split('/');
+    let (group, version) = (segments.next()?, segments.next()?);
+    of_version(api, group, version)
+}
+
+fn of_version(api: &Api, group: &str, version: &str) -> Option<Remote> {
+    let name = format!("{version}.{group}");
+    Remote::of(&api.objects.get((GROUP, "v1", "apiservices"), None, &name)?)
+}
+
+/// Answers a request to another server's group.
+pub(super) async fn serve(
+    api: &Api,
+    remote: &Remote,
+    (user, who): (&Identity, &Identity),
+    (mut parts, body): (Parts, Body),
+    record: &mut Record,
+) -> Result<Response> {
+    match Asked::of(&parts) {
+        None => {
+            record.knows_path(user, who, &parts).await;
+            permit::path(api, who, &parts)?;
+        }
+        Some(asked) => {
+            record
+                .knows_remote(user, who, asked.verb, object(remote, &asked))
+                .await;
+            let what = Resource {
+                group: &remote.group,
+                resource: &asked.resource,
+                subresource: asked.subresource.as_deref(),
+                namespace: asked.namespace.as_deref(),
+                name: asked.name.as_deref(),
+                on_node: None,
+            };
+            permit::demand(&api.authorizer, who, &Attributes::resource(asked.verb, what))?;
+        }
+    }
+    if !remote.available {
+        return Ok(text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE));
+    }
+    forward::forward(api, remote, who, &mut parts, body).await
+}
+
+/// OpenAPI where other servers are concerned: their documents, and theirs in the index; none where they are not.
+pub(super) async fn openapi(
+    api: &Api,
+    who: &Identity,
+    parts: &mut Parts,
+    body: Body,
+) -> Result<Option<Response>> {
+    let path = parts.uri.path().trim_end_matches('/').to_owned();
+    if let Some(of) = path.strip_prefix("/openapi/v3")
+        && let Some(remote) = find(api, of).filter(|remote| remote.available)
+    {
+        return forward::forward(api, &remote, who, parts, body).await.map(Some);
+    }
+    if path != "/openapi/v3" || all(api).is_empty() {
+        return Ok(None);
+    }
+    let mut index = crate::kinds::openapi::v3_index(&api.kinds.load());
+    let theirs = documents::openapi_paths(api).await;
+    if let Some(paths) = index["paths"].as_object_mut() {
+        paths.extend(theirs);
+    }
+    render::respond(Format::Json, StatusCode::OK, &index).map(Some)
+}
+
+fn object(remote: &Remote, asked: &Asked) -> ObjectRef {
+    ObjectRef {
+        group: remote.group.clone(),
+        version: remote.version.clone(),
+        resource: asked.resource.clone(),
+        subresource: asked.subresource.clone(),
+        namespace: asked.namespace.clone(),
+        name: asked.name.clone(),
+    }
+}

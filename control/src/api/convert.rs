@@ -1,0 +1,134 @@
+//! Custom resources in the version that was asked for, where it takes their definition's converter (KEP-598).
+//!
+//! Objects lie in the cache in the version they were stored in. Whoever shows one passes it through here; what needs no
+//! converter passes unchanged. All objects of a list go in a few calls. Refuses to know what a review looks like.
+use super::object::{self, Object};
+use super::render;
+use super::status::{ApiError, Result};
+use super::{Api, Call};
+use crate::callout::{self, Exchange};
+use crate::kinds::Kind;
+use crate::kinds::custom::{Conversion, Converter};
+use crate::store::KeyValue;
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Seconds that a converter may take (upstream's).
+const WITHIN: u64 = 30;
+/// Objects of one call: what they take is bounded, as is how much is lost when a call fails.
+const PER_CALL: usize = 500;
+/// Bytes of one answer: that many objects of ordinary size, or a few of the largest.
+const ANSWER: usize = 32 << 20;
+
+/// An object as `kind` serves it.
+pub async fn value(api: &Api, kind: &Kind, object: &Object) -> Result<Value> {
+    if kind.converter().is_none() {
+        return render::value(kind, object);
+    }
+    let value = object.value().map_err(ApiError::internal)?;
+    let mut values = values(api, kind, vec![value], false).await?;
+    Ok(values.pop().unwrap_or_default())
+}
+
+/// As [`value`], for objects that are shown together: each as if it lay in the cache in the version of `kind`.
+pub async fn objects(api: &Api, kind: &Kind, found: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>> {
+    if kind.converter().is_none() {
+        return Ok(found);
+    }
+    let read = found.iter().map(|object| object.value());
+    let read = read
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(ApiError::internal)?;
+    let converted = values(api, kind, read, true).await?;
+    let shown = found.iter().zip(&converted);
+    shown
+        .map(|(object, value)| {
+            let kv = KeyValue {
+                key: object.key.clone(),
+                value: object::encode(value),
+                create_revision: 0,
+                mod_revision: object.revision,
+                version: 0,
+            };
+            Object::read(kind, &kv).map(Arc::new).map_err(ApiError::internal)
+        })
+        .collect()
+}
+
+/// The bytes to store of an object of the call's kind.
+pub async fn stored_form(call: &Call, value: &Value) -> Result<Bytes> {
+    let kind = &call.target.kind;
+    if kind.stored_as_served() {
+        return Ok(object::encode(value));
+    }
+    let storage = call.api.cache.resource(kind)?.kind.clone();
+    let mut value = value.clone();
+    match kind.converter() {
+        Some(converter) if storage.version != kind.version => {
+            let mut converted = convert(&call.api, converter, &storage, vec![value], false).await?;
+            value = converted.pop().unwrap_or_default();
+            // What the schema of the stored version does not know is not stored.
+            storage
+                .prune(&mut value)
+                .map_err(|e| ApiError::unconvertible(e.to_string()))?;
+        }
+        _ => kind.to_storage(&mut value),
+    }
+    storage.normalise(&mut value);
+    Ok(object::encode(&value))
+}
+
+async fn values(api: &Api, kind: &Kind, mut values: Vec<Value>, list: bool) -> Result<Vec<Value>> {
+    let Some(converter) = kind.converter() else {
+        return Ok(values);
+    };
+    let wanted = kind.api_version();
+    let foreign = values.iter_mut().filter(|value| value["apiVersion"] != *wanted);
+    let foreign: Vec<&mut Value> = foreign.collect();
+    let asked = foreign.iter().map(|value| (**value).clone()).collect();
+    let converted = convert(api, converter, kind, asked, list).await?;
+    for (place, value) in foreign.into_iter().zip(converted) {
+        *place = value;
+    }
+    for value in &mut values {
+        kind.from_storage(value);
+        kind.normalise(value);
+    }
+    Ok(values)
+}
+
+/// Asks the converter.
+async fn convert(
+    api: &Api,
+    converter: &Converter,
+    kind: &Kind,
+    asked: Vec<Value>,
+    list: bool,
+) -> Result<Vec<Value>> {
+    let wanted = kind.api_version();
+    let mut converted = Vec::with_capacity(asked.len());
+    for objects in asked.chunks(PER_CALL) {
+        let conversion = Conversion {
+            converter,
+            objects,
+            wanted: &wanted,
+            list,
+        };
+        let answer = ask(api, &conversion).await;
+        converted.extend(answer.map_err(ApiError::unconvertible)?);
+    }
+    Ok(converted)
+}
+
+async fn ask(api: &Api, conversion: &Conversion<'_>) -> std::result::Result<Vec<Value>, String> {
+    let uid = uuid::Uuid::new_v4().to_string();
+    let review = conversion.review(&uid)?;
+    let exchange = Exchange {
+        within: WITHIN,
+        answer: ANSWER,
+    };
+    let config = &conversion.converter.client_config;
+    let answer = callout::post(api.objects.as_ref(), config, exchange, &review).await;
+    conversion.read(&answer.map_err(|why| conversion.failed(&why))?, &uid)
+}

@@ -1,0 +1,15 @@
+//! Requests to servers that objects of the cluster name: webhooks, converters of custom resources, extension servers.
+//!
+//! Where they are (`place`), whom to trust there (`tls`), on whose behalf we come (`requestheader`), one request (`send`),
+//! and one bounded exchange of JSON (`post`). Refuses to know what
+//! is said.
+mod place;
+mod post;
+pub mod requestheader;
+mod send;
+mod tls;
+
+pub use place::Place;
+pub use post::{Exchange, post};
+pub use send::send;
+pub use tls::Trust;

@@ -1,0 +1,131 @@
+//! Whom to trust at the other end, and who we are there.
+use super::Place;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::auth::pki::Issued;
+
+/// Where systems keep the authorities they trust, for servers without a bundle of their own.
+const SYSTEM_ROOTS: [&str; 2] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
+
+/// Whose certificate is good.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// `caBundle`, base64 of PEM; empty or missing: what the system trusts.
+    Bundle(Option<&'a str>),
+    /// Anyone's, as an APIService with `insecureSkipTLSVerify` demands.
+    Anyone,
+}
+
+/// Connects and shakes hands; with `own` we show that certificate.
+pub async fn dial(
+    place: &Place,
+    trust: Trust<'_>,
+    own: Option<&Issued>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let connector = TlsConnector::from(Arc::new(config(trust, own)?));
+    let tcp = TcpStream::connect(&place.address)
+        .await
+        .map_err(|e| format!("dial tcp {}: {e}", place.address))?;
+    // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
+    let _ = tcp.set_nodelay(true);
+    let name = ServerName::try_from(place.host.clone()).map_err(|e| e.to_string())?;
+    let stream = connector.connect(name, tcp).await;
+    stream.map_err(|e| format!("tls: {e}"))
+}
+
+fn config(trust: Trust<'_>, own: Option<&Issued>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    let builder = match trust {
+        Trust::Bundle(bundle) => builder.with_root_certificates(roots(bundle)?),
+        Trust::Anyone => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider))),
+    };
+    let Some(own) = own else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = CertificateDer::from_pem_slice(own.cert_pem.as_bytes()).map_err(|e| e.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).map_err(|e| e.to_string())?;
+    builder
+        .with_client_auth_cert(vec![chain], key)
+        .map_err(|e| e.to_string())
+}
+
+/// The bundle, or what the system trusts.
+fn roots(bundle: Option<&str>) -> Result<RootCertStore, String> {
+    let pem = match bundle.filter(|b| !b.is_empty()) {
+        Some(bundle) => STANDARD
+            .decode(bundle)
+            .map_err(|e| format!("caBundle cannot be decoded: {e}"))?,
+        None => {
+            let mut files = SYSTEM_ROOTS.iter();
+            files
+                .find_map(|file| std::fs::read(file).ok())
+                .unwrap_or_default()
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|e| format!("caBundle cannot be read: {e}"))?;
+        // A system's bundle holds old forms that rustls does not take; a bundle of none at all trusts nobody.
+        let _ = roots.add(certificate);
+    }
+    Ok(roots)
+}
+
+/// Takes every certificate; its holder must still prove that it is his.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,240 @@
+//! A group served by another server: a real HTTPS one, which lets nobody in but the API server's front proxy.
+use super::cluster::until_one;
+use super::plane::Plane;
+use super::remote::acceptor_for;
+use amphipod_control::auth::pki::CertRequest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures::{AsyncBufReadExt, StreamExt};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::Api;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const NAME: &str = "v1.ext.example.com";
+
+type Body = BoxBody<Bytes, Infallible>;
+
+fn body(value: &Value) -> Body {
+    http_body_util::Full::new(Bytes::from(value.to_string())).boxed()
+}
+
+/// Says what it was asked, and by whom.
+fn answer(request: &Request<Incoming>) -> Response<Body> {
+    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "ext.example.com/v1", "resources": [
+        {"name": "foos", "singularName": "foo", "namespaced": true, "kind": "Foo", "verbs": ["get", "list", "watch"]}]});
+    let document = json!({"paths": {"apis/ext.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/ext.example.com/v1?hash=1"}}});
+    match request.uri().path() {
+        "/apis/ext.example.com/v1" => Response::new(body(&list)),
+        "/openapi/v3" => Response::new(body(&document)),
+        "/openapi/v3/apis/ext.example.com/v1" => Response::new(body(&json!({"openapi": "3.0.0"}))),
+        "/apis/ext.example.com/v1/namespaces/default/elsewhere" => {
+            let away = Response::builder()
+                .status(302)
+                .header("location", "https://192.0.2.1/");
+            away.body(body(&json!(null))).unwrap()
+        }
+        _ if request.uri().query() == Some("watch=true") => {
+            // The stream stays open: what is read of it was passed on as it came.
+            let first = futures::stream::iter([Ok(Frame::data(Bytes::from("{\"type\":\"ADDED\"}\n")))]);
+            Response::new(BodyExt::boxed(StreamBody::new(
+                first.chain(futures::stream::pending()),
+            )))
+        }
+        path => {
+            let header = |name: &str| {
+                let values = request.headers().get_all(name).into_iter();
+                values.map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            Response::new(body(
+                &json!({"path": path, "user": header("x-remote-user"), "groups": header("x-remote-group"),
+                "token": header("authorization"), "as": header("impersonate-user")}),
+            ))
+        }
+    }
+}
+
+/// The extension server; its port, and what ends it.
+async fn serve(plane: &Plane) -> (u16, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let request = CertRequest {
+        cn: "ext".into(),
+        dns: vec!["ext.default.svc".into()],
+        server: true,
+        ..CertRequest::default()
+    };
+    let proxy = std::fs::read_to_string(plane.dir.path().join("control/pki/front-proxy-ca.crt")).unwrap();
+    let acceptor = acceptor_for(plane, &request, Some(&proxy));
+    let stop = CancellationToken::new();
+    let ended = stop.clone();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, ended) = (acceptor.clone(), ended.clone());
+            tokio::spawn(ended.run_until_cancelled_owned(async move {
+                let Ok(tls) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
+                let http = hyper::server::conn::http1::Builder::new();
+                drop(http.serve_connection(TokioIo::new(tls), service).await);
+            }));
+        }
+    }));
+    (port, stop)
+}
+
+/// Registers the server and waits until it counts as available.
+async fn aggregated() -> (Plane, CancellationToken) {
+    let plane = Plane::start().await;
+    let (port, stop) = serve(&plane).await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ext"},
+        "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    let (code, made) = plane
+        .call(Method::POST, "/api/v1/namespaces/default/services", service)
+        .await;
+    assert_eq!(code, 201, "{made}");
+    let bundle = STANDARD.encode(plane.control.pki().ca_pem());
+    let object = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": NAME},
+        "spec": {"group": "ext.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 10,
+            "caBundle": bundle, "service": {"namespace": "default", "name": "ext", "port": port}}});
+    let (code, made) = plane.call(Method::POST, SERVICES, object).await;
+    assert_eq!(code, 201, "{made}");
+    until_reason(&plane, NAME, "Passed").await;
+    (plane, stop)
+}
+
+async fn until_reason(plane: &Plane, name: &str, reason: &str) -> APIService {
+    let services: Api<APIService> = Api::all(plane.client());
+    let said = |service: &APIService| {
+        let conditions = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions
+            .into_iter()
+            .any(|c| c.reason.as_deref() == Some(reason))
+    };
+    until_one(&services, name, &format!("APIService {name}: {reason}"), said).await
+}
+
+#[tokio::test]
+async fn requests_reach_the_other_server_with_their_user() {
+    let (plane, _server) = aggregated().await;
+    let (code, seen) = plane
+        .get("/apis/ext.example.com/v1/namespaces/default/foos/a")
+        .await;
+    assert_eq!(code, 200, "{seen}");
+    assert_eq!(seen["user"], json!(["system:admin"]));
+    assert_eq!(seen["groups"], json!(["system:masters", "system:authenticated"]));
+
+    let request = Request::get("/apis/ext.example.com/v1/namespaces/default/foos/a")
+        .header("impersonate-user", "jane")
+        .header("x-remote-user", "root")
+        .body(Vec::new());
+    let refused = plane
+        .client()
+        .request_text(request.unwrap())
+        .await
+        .unwrap_err()
+        .to_string();
+    let why = "User \"jane\" cannot get resource \"foos\" in API group \"ext.example.com\"";
+    assert!(refused.contains(why), "{refused}");
+
+    let request =
+        Request::get("/apis/ext.example.com/v1/namespaces/default/foos?watch=true").body(Vec::new());
+    let mut lines = plane
+        .client()
+        .request_stream(request.unwrap())
+        .await
+        .unwrap()
+        .lines();
+    assert_eq!(lines.next().await.unwrap().unwrap(), "{\"type\":\"ADDED\"}");
+
+    let (code, said) = plane
+        .get("/apis/ext.example.com/v1/namespaces/default/elsewhere")
+        .await;
+    assert_eq!(code, StatusCode::BAD_GATEWAY, "{said}");
+    plane.control.shutdown(Duration::from_secs(10)).await;
+}
+
+async fn aggregated_discovery(plane: &Plane) -> Value {
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let request = Request::get("/apis").header("accept", accept).body(Vec::new());
+    let text = plane.client().request_text(request.unwrap()).await.unwrap();
+    let all: Value = serde_json::from_str(&text).unwrap();
+    let mut groups = all["items"].as_array().unwrap().iter();
+    let found = groups.find(|g| g["metadata"]["name"] == "ext.example.com");
+    found.unwrap()["versions"][0].clone()
+}
+
+#[tokio::test]
+async fn discovery_and_openapi_show_it_among_ours_also_when_it_is_away() {
+    let (plane, server) = aggregated().await;
+    let (_, groups) = plane.get("/apis").await;
+    let mut groups = groups["groups"].as_array().unwrap().iter();
+    assert!(groups.any(|g| g["name"] == "ext.example.com"));
+    let (_, group) = plane.get("/apis/ext.example.com").await;
+    assert_eq!(group["preferredVersion"]["groupVersion"], "ext.example.com/v1");
+    let found = aggregated_discovery(&plane).await;
+    assert_eq!(
+        (&found["freshness"], &found["resources"][0]["resource"]),
+        (&json!("Current"), &json!("foos"))
+    );
+    let (_, index) = plane.get("/openapi/v3").await;
+    let entry = &index["paths"]["apis/ext.example.com/v1"]["serverRelativeURL"];
+    assert_eq!(entry, "/openapi/v3/apis/ext.example.com/v1?hash=1");
+    let (_, document) = plane.get(entry.as_str().unwrap()).await;
+    assert_eq!(document["openapi"], "3.0.0");
+
+    server.cancel();
+    // A change of the specification is looked at at once.
+    let patch = json!({"spec": {"versionPriority": 11}}).to_string();
+    let path = format!("{SERVICES}/{NAME}");
+    plane
+        .send(Method::PATCH, &path, "application/merge-patch+json", patch)
+        .await;
+    until_reason(&plane, NAME, "FailedDiscoveryCheck").await;
+    let (code, said) = plane
+        .get("/apis/ext.example.com/v1/namespaces/default/foos")
+        .await;
+    assert_eq!((code.as_u16(), said), (503, json!("service unavailable\n")));
+    let found = aggregated_discovery(&plane).await;
+    assert_eq!(
+        (&found["freshness"], &found["resources"][0]["resource"]),
+        (&json!("Stale"), &json!("foos"))
+    );
+    plane.control.shutdown(Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn what_is_served_here_is_registered_and_extension_servers_learn_whom_to_believe() {
+    let plane = Plane::start().await;
+    let apps = until_reason(&plane, "v1.apps", "Local").await;
+    assert_eq!(apps.spec.unwrap().group_priority_minimum, 17800);
+    let (_, map) = plane
+        .get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication")
+        .await;
+    assert_eq!(
+        map["data"]["requestheader-allowed-names"],
+        "[\"front-proxy-client\"]"
+    );
+    assert_eq!(map["data"]["client-ca-file"], plane.control.pki().ca_pem());
+    let missing = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": NAME},
+        "spec": {"group": "ext.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 10,
+            "service": {"namespace": "default", "name": "nowhere"}}});
+    plane.call(Method::POST, SERVICES, missing).await;
+    let service = until_reason(&plane, NAME, "ServiceNotFound").await;
+    let message = service.status.unwrap().conditions.unwrap()[0].message.clone();
+    assert_eq!(
+        message.as_deref(),
+        Some("service/nowhere in \"default\" is not present")
+    );
+    plane.control.shutdown(Duration::from_secs(10)).await;
+}
