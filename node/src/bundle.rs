@@ -23,6 +23,9 @@ use mounts::Bind;
 /// Version of the runtime specification written.
 const OCI_VERSION: &str = "1.2.0";
 
+/// The RuntimeClass whose Wasm Pods have a process each.
+const WASM_ISOLATED: &str = "wasm-isolated";
+
 /// Everything a bundle is made from.
 pub struct Parts<'a> {
     pub pod: PodView<'a>,
@@ -185,6 +188,10 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
             .next()
             .map(|p| p.container_port);
         notes.extend(port.map(|port| (annotations::WASM_HTTP_PORT.to_owned(), port.to_string())));
+        if parts.pod.spec.runtime_class_name.as_deref() == Some(WASM_ISOLATED) {
+            let pod = annotations::WASM_ISOLATION_POD.to_owned();
+            notes.insert(annotations::WASM_ISOLATION.to_owned(), pod);
+        }
         let given = parts.pod.pod.metadata.annotations.iter().flatten();
         notes.extend(
             given

@@ -18,6 +18,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most bytes of arguments and environment together (`ARG_MAX` of Linux).
@@ -105,10 +106,12 @@ impl Command {
 /// A Wasm container, in our terms.
 #[derive(Debug)]
 pub struct Container {
-    pub command: Command,
+    pub command: Arc<Command>,
     pub preopens: Vec<Preopen>,
     pub program: ProgramRef,
     pub serving: Serving,
+    /// The function of a core module to run in the place of `_start`.
+    pub invoke: Option<String>,
     pub sandbox: String,
     pub netns: Option<PathBuf>,
     pub memory_limit: Option<u64>,
@@ -149,7 +152,7 @@ impl Container {
             .and_then(|root| root.readonly())
             .unwrap_or(false);
         Ok(Self {
-            command,
+            command: Arc::new(command),
             preopens: preopens(
                 spec.mounts().as_deref().unwrap_or_default(),
                 rootfs,
@@ -157,6 +160,7 @@ impl Container {
             )?,
             program,
             serving: Serving::from_annotations(&notes)?,
+            invoke: notes.get(annotations::WASM_INVOKE).cloned(),
             sandbox: notes
                 .get(annotations::SANDBOX_ID)
                 .cloned()

@@ -12,7 +12,7 @@ use crate::program::digest::{BadDigest, Digest};
 use crate::program::load::{CompileCommand, Programs};
 use crate::task::create::Host;
 use crate::task::service::Service;
-use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE};
+use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE, WASM_ISOLATION, WASM_ISOLATION_POD};
 use amphipod_shim_api::api::DeleteResponse;
 use amphipod_shim_api::api::protobuf::Message as _;
 use amphipod_shim_api::start::{
@@ -125,7 +125,7 @@ fn parse_job(args: &[OsString]) -> Result<Job, MainError> {
     })
 }
 
-/// Finds or starts the process of the bundle's Kubernetes namespace; prints its address.
+/// Finds or starts the process of the bundle's Kubernetes namespace, or of its Pod; prints its address.
 fn start(call: &Invocation, words: usize) -> Result<(), MainError> {
     let bundle = std::env::current_dir().map_err(MainError::Bundle)?;
     let group = group(&bundle, &call.id);
@@ -139,7 +139,11 @@ fn group(bundle: &Path, id: &str) -> String {
         .map(|spec| annotations_of(&spec))
         .unwrap_or_default();
     let pick = |name: &str| notes.get(name).cloned();
-    pick(SANDBOX_NAMESPACE)
+    let shared = match pick(WASM_ISOLATION) {
+        Some(isolation) if isolation == WASM_ISOLATION_POD => None,
+        _ => pick(SANDBOX_NAMESPACE),
+    };
+    shared
         .or_else(|| pick(SANDBOX_ID))
         .unwrap_or_else(|| id.to_owned())
 }

@@ -32,8 +32,19 @@ pub const WASM_INSTANCE_REUSE: &str = "dev.amphipod.wasm/instance-reuse";
 pub const WASM_CONCURRENCY: &str = "dev.amphipod.wasm/concurrency";
 /// Seconds a guest has for answering with a head.
 pub const WASM_REQUEST_TIMEOUT: &str = "dev.amphipod.wasm/request-timeout";
+/// The function of a core module to run in the place of `_start` (a reactor has none).
+pub const WASM_INVOKE: &str = "dev.amphipod.wasm/invoke";
+/// How many Pods share a process: one, with the value [`WASM_ISOLATION_POD`]; else those of a Kubernetes namespace.
+pub const WASM_ISOLATION: &str = "dev.amphipod.wasm/isolation";
+/// A process of the Pod's own.
+pub const WASM_ISOLATION_POD: &str = "pod";
 /// Annotations of a Pod that the agent hands on to the bundles of its Wasm containers.
-pub const WASM_FROM_POD: &[&str] = &[WASM_INSTANCE_REUSE, WASM_CONCURRENCY, WASM_REQUEST_TIMEOUT];
+pub const WASM_FROM_POD: &[&str] = &[
+    WASM_INSTANCE_REUSE,
+    WASM_CONCURRENCY,
+    WASM_REQUEST_TIMEOUT,
+    WASM_INVOKE,
+];
 
 /// The seccomp profile of a native container whose `config.json` carries none.
 pub const SECCOMP: &str = "dev.amphipod.linux/seccomp";

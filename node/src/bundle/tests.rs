@@ -228,6 +228,15 @@ fn a_guest_gets_its_module_and_no_kernel() {
             .is_none(),
         "the shim knows its default"
     );
+    let isolation = |made: &Value| made["annotations"]["dev.amphipod.wasm/isolation"].clone();
+    assert_eq!(isolation(&without), Value::Null);
+    let alone = build(
+        json!({"runtimeClassName": "wasm-isolated"}),
+        json!({}),
+        json!({}),
+        true,
+    );
+    assert_eq!(isolation(&alone), "pod");
 }
 
 #[test]

@@ -7,17 +7,19 @@ use crate::bundle;
 use crate::engine::budget::{Budget, Limiter, OverBudget};
 use crate::program::load::Program;
 use crate::program::state::{State, store};
-use crate::program::world::Linked;
+use crate::program::world::{EXPORT_INITIALIZE, EXPORT_START, Linked};
 use std::sync::Arc;
-use wasmtime::Store;
+use wasmtime::{Instance, Store};
 use wasmtime_wasi::I32Exit;
 
 /// What a command is run with.
 pub struct Job<'a> {
     pub program: &'a Program,
-    pub command: &'a bundle::Command,
+    pub command: &'a Arc<bundle::Command>,
     pub preopens: &'a [bundle::Preopen],
     pub budget: &'a Arc<Budget>,
+    /// The function of a core module to run in the place of `_start`.
+    pub invoke: Option<&'a str>,
 }
 
 impl Job<'_> {
@@ -29,7 +31,7 @@ impl Job<'_> {
             Err(over) => return out_of_memory(&over, &stderr),
         };
         let result = match self.prepare(limiter, stdio) {
-            Ok(mut store) => call(&self.program.linked, &mut store).await,
+            Ok(mut store) => call(&self.program.linked, self.invoke, &mut store).await,
             Err(error) => Err(error),
         };
         ending(result, &stderr)
@@ -41,12 +43,19 @@ impl Job<'_> {
     }
 }
 
-async fn call(linked: &Linked, store: &mut Store<State>) -> wasmtime::Result<Result<(), ()>> {
+async fn call(
+    linked: &Linked,
+    invoke: Option<&str>,
+    store: &mut Store<State>,
+) -> wasmtime::Result<Result<(), ()>> {
     match linked {
         Linked::Module(pre) => {
             let instance = pre.instantiate_async(&mut *store).await?;
-            let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
-            start.call_async(&mut *store, ()).await.map(Ok)
+            match invoke {
+                Some(name) => invoke_export(store, instance, name).await,
+                None => run_export(store, instance, EXPORT_START).await,
+            }
+            .map(Ok)
         }
         Linked::Command(pre) | Linked::Either { command: pre, .. } => {
             let command = pre.instantiate_async(&mut *store).await?;
@@ -54,6 +63,31 @@ async fn call(linked: &Linked, store: &mut Store<State>) -> wasmtime::Result<Res
         }
         Linked::Http(_) => Err(wasmtime::format_err!("an HTTP handler is served, not run")),
     }
+}
+
+async fn run_export(store: &mut Store<State>, instance: Instance, name: &str) -> wasmtime::Result<()> {
+    let function = instance.get_typed_func::<(), ()>(&mut *store, name)?;
+    function.call_async(&mut *store, ()).await
+}
+
+/// Calls a function of a reactor, initialised first (WASI preview 1, application ABI). A number it returns is its exit
+/// status, as if it were `main`.
+async fn invoke_export(store: &mut Store<State>, instance: Instance, name: &str) -> wasmtime::Result<()> {
+    if instance.get_func(&mut *store, EXPORT_INITIALIZE).is_some() {
+        run_export(store, instance, EXPORT_INITIALIZE).await?;
+    }
+    let Ok(function) = instance.get_typed_func::<(), i32>(&mut *store, name) else {
+        return run_export(store, instance, name).await;
+    };
+    match function.call_async(&mut *store, ()).await? {
+        0 => Ok(()),
+        status => Err(I32Exit(status).into()),
+    }
+}
+
+/// The status of an exit as its parent would see it (exit(3)).
+fn low_byte(status: i32) -> u8 {
+    status.to_le_bytes()[0]
 }
 
 /// How a finished call ends the container.
@@ -64,7 +98,7 @@ fn ending(result: wasmtime::Result<Result<(), ()>>, stderr: &Output) -> Ending {
         Err(error) => error,
     };
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        return Ending::Exited(u8::try_from(*code).unwrap_or(u8::MAX));
+        return Ending::Exited(low_byte(*code));
     }
     if let Some(over) = error.downcast_ref::<OverBudget>() {
         return out_of_memory(over, stderr);

@@ -232,3 +232,59 @@ impl Instances {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Command;
+    use crate::engine::Engines;
+    use crate::program::world::{Linked, World};
+    use amphipod_shim_api::stdio::Sinks;
+    use std::io::Write as _;
+    use wasmtime::component::Component;
+
+    /// What a request pays before its handler runs: a world, a store and an instance of the demo server from the pool.
+    #[tokio::test]
+    #[ignore = "a measurement"]
+    async fn how_long_an_instance_takes() {
+        let engines = Engines::start().unwrap();
+        let offered = World::new(&engines.pooled).unwrap();
+        let component = Component::new(
+            &engines.pooled,
+            include_bytes!("../../../workloads/wasm/server.wasm"),
+        )
+        .unwrap();
+        let Linked::Http(pre) = offered.link_component(&component).unwrap() else {
+            panic!("the demo server is a handler");
+        };
+        let command = Arc::new(Command {
+            args: vec!["server".into()],
+            env: vec![("POD_NAME".into(), "a".into())],
+            cwd: None,
+        });
+        let budget = Budget::new(None);
+        let sinks = Sinks::open("", "").unwrap();
+        let (stdout, stderr) = (Output::new(sinks.stdout), Output::new(sinks.stderr));
+        let (mut whole, mut alone) = (Vec::new(), Vec::new());
+        for _ in 0..5_000 {
+            let begin = Instant::now();
+            let stdio = Stdio {
+                stdin: None,
+                stdout: stdout.clone(),
+                stderr: stderr.clone(),
+            };
+            let limiter = budget.open(0).unwrap();
+            let mut store = store(pre.engine(), world(&command, &[], stdio).unwrap(), limiter);
+            let made = Instant::now();
+            pre.instantiate_async(&mut store).await.unwrap();
+            alone.push(made.elapsed());
+            drop(store);
+            whole.push(begin.elapsed());
+        }
+        for (what, mut times) in [("instantiate", alone), ("world, store, instantiate, drop", whole)] {
+            times.sort();
+            let at = |share: f64| times[(times.len() as f64 * share) as usize];
+            writeln!(std::io::stderr(), "{what}: p50 {:?}, p99 {:?}", at(0.5), at(0.99)).unwrap();
+        }
+    }
+}

@@ -19,6 +19,9 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 /// write at the same time).
 const PERMIT: usize = 32 << 10;
 
+/// Bytes that wait at most before messages of the host and of `wasi:logging`, which cannot be made to wait, are lost.
+const MAX_BACKLOG: usize = 256 << 10;
+
 /// How long the last output of a guest that has ended is kept for a reader that does not take it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -74,11 +77,14 @@ impl Output {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a message of the host (a trap, say) as lines of its own.
+    /// Writes a message of the host (a trap, say) as lines of its own. One that would wait behind too many is lost.
     pub fn say(&self, text: &str) {
         let mut message = text.trim_end().to_owned();
         message.push('\n');
-        if let Err(error) = self.inner().write(message.as_bytes()) {
+        let mut inner = self.inner();
+        if !inner.backlog.is_empty() && inner.backlog.len() + message.len() > MAX_BACKLOG {
+            tracing::warn!("a message is lost: nobody reads the container's output");
+        } else if let Err(error) = inner.write(message.as_bytes()) {
             tracing::warn!(%error, text, "could not be written to the container's output");
         }
     }
@@ -186,6 +192,18 @@ mod tests {
     use super::*;
     use amphipod_shim_api::stdio::Sinks;
     use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn messages_to_nobody_are_bounded() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("out");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let output = Output::new(Sinks::open(path.to_str().unwrap(), "").unwrap().stdout);
+        for _ in 0..100 {
+            output.say(&"x".repeat(64 << 10));
+        }
+        assert!(output.inner().backlog.len() <= MAX_BACKLOG);
+    }
 
     #[tokio::test]
     async fn a_fifo_that_nobody_reads_holds_the_guest_back_and_loses_nothing() {

@@ -6,6 +6,7 @@
 use super::input::Input;
 use super::output::Output;
 use crate::bundle::{Command, Preopen};
+use std::sync::Arc;
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
@@ -20,11 +21,19 @@ pub struct Stdio {
     pub stderr: Output,
 }
 
+/// What a store is made from.
+pub struct World {
+    pub wasi: WasiP1Ctx,
+    pub command: Arc<Command>,
+    pub log: Output,
+}
+
 /// Builds the world of a new instance, on a thread of its Pod. Each instance has descriptors of its own.
 ///
 /// # Errors
 /// When a preopened directory cannot be opened (descriptors are used up, say).
-pub fn world(command: &Command, preopens: &[Preopen], stdio: Stdio) -> wasmtime::Result<WasiP1Ctx> {
+pub fn world(command: &Arc<Command>, preopens: &[Preopen], stdio: Stdio) -> wasmtime::Result<World> {
+    let log = stdio.stderr.clone();
     let mut builder = WasiCtx::builder();
     builder
         .args(&command.args)
@@ -51,5 +60,9 @@ pub fn world(command: &Command, preopens: &[Preopen], stdio: Stdio) -> wasmtime:
         .allow_udp(true)
         .allow_ip_name_lookup(true)
         .max_random_size(MAX_RANDOM);
-    Ok(builder.build_p1())
+    Ok(World {
+        wasi: builder.build_p1(),
+        command: Arc::clone(command),
+        log,
+    })
 }

@@ -6,5 +6,6 @@ pub mod census;
 pub mod compile;
 pub mod digest;
 pub mod load;
+pub mod proposals;
 pub mod state;
 pub mod world;

@@ -1,6 +1,10 @@
 //! What one store holds: the WASI world of one instance and its share of the container's budget.
 
+use crate::bundle::Command;
 use crate::engine::budget::Limiter;
+use crate::guest::output::Output;
+use crate::guest::wasi::World;
+use std::sync::Arc;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -21,6 +25,10 @@ const BODY_CHUNK: usize = 32 << 10;
 /// The data of a store, for every kind of guest.
 pub struct State {
     pub wasi: WasiP1Ctx,
+    /// What the guest was run with: `wasi:config` shows its environment.
+    pub command: Arc<Command>,
+    /// Where `wasi:logging` goes.
+    pub log: Output,
     http: WasiHttpCtx,
     hooks: Hooks,
     limiter: Limiter,
@@ -68,13 +76,20 @@ impl WasiHttpView for State {
 }
 
 /// A store whose guest is limited by `limiter` and gives its thread away at every epoch.
-pub fn store(engine: &Engine, mut wasi: WasiP1Ctx, limiter: Limiter) -> Store<State> {
+pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
+    let World {
+        mut wasi,
+        command,
+        log,
+    } = world;
     wasi.ctx().table.set_max_capacity(MAX_HANDLES);
     let hostcall_bytes = hostcall_bytes(limiter.limit());
     let mut store = Store::new(
         engine,
         State {
             wasi,
+            command,
+            log,
             http: WasiHttpCtx::new(),
             hooks: Hooks,
             limiter,

@@ -4,11 +4,13 @@
 //! decided before anything runs, at compile time and again at load time, so that a missing import is an error with a
 //! name and never a trap.
 
+use super::proposals;
 use super::state::State;
+use amphipod_shim_api::annotations::WASM_INVOKE;
 use wasmtime::component::{Component, Linker as ComponentLinker};
-use wasmtime::{Engine, InstancePre, Linker, Module};
-use wasmtime_wasi::p1;
+use wasmtime::{Engine, InstancePre, Linker, Module, ValType};
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{I32Exit, p1};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 /// The interfaces offered to components, each for every 0.2.x a guest may ask for. The linker decides; this list only
@@ -45,6 +47,14 @@ pub const OFFERED: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
+/// Interfaces offered in exactly these versions: proposals without a stable one.
+pub const PROPOSALS: &[&str] = &[
+    "wasi:config/store@0.2.0-rc.1",
+    "wasi:config/runtime@0.2.0-draft",
+    "wasi:logging/logging",
+    "wasi:logging/logging@0.1.0-draft",
+];
+
 /// The version track of [`OFFERED`].
 const OFFERED_VERSION: &str = "0.2.";
 
@@ -55,8 +65,9 @@ const PREVIEW1: &str = "wasi_snapshot_preview1";
 const EXPORT_RUN: &str = "wasi:cli/run";
 const EXPORT_HANDLER: &str = "wasi:http/incoming-handler";
 
-/// Export that makes a core module a program (WASI preview 1, application ABI).
-const EXPORT_START: &str = "_start";
+/// Export that makes a core module a program, and the one that prepares a reactor (WASI preview 1, application ABI).
+pub const EXPORT_START: &str = "_start";
+pub const EXPORT_INITIALIZE: &str = "_initialize";
 
 /// Why a guest does not fit this host.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +83,17 @@ pub enum LinkError {
     )]
     NothingToRun { exports: String },
     #[error(
-        "module does not export a function {EXPORT_START:?} without parameters and results: there is nothing to run"
+        "module does not export a function {EXPORT_START:?} without parameters and results: there is nothing to run, \
+         unless the annotation {WASM_INVOKE} names another one (it has: {exports})"
     )]
-    NoStart,
+    NoStart { exports: String },
+    #[error(
+        "annotation {WASM_INVOKE}: the module exports no function {name:?} that takes nothing and returns nothing or \
+         an i32 (it has: {exports})"
+    )]
+    NoExport { name: String, exports: String },
+    #[error("annotation {WASM_INVOKE} is for core modules; a component says itself what is run")]
+    InvokeOfComponent,
     #[error("linking: {0:#}")]
     Other(wasmtime::Error),
 }
@@ -92,6 +111,31 @@ pub enum Linked {
 }
 
 impl Linked {
+    /// Whether what is to be run is there: `_start`, or the function of a core module that was named.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_entry(&self, invoke: Option<&str>) -> Result<(), LinkError> {
+        let Self::Module(pre) = self else {
+            return invoke.map_or(Ok(()), |_| Err(LinkError::InvokeOfComponent));
+        };
+        let callable = callable(pre.module());
+        let exports = || listed(&callable.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        let has = |wanted: &str, may_return: bool| {
+            let fits = |(name, returns): &(&str, bool)| *name == wanted && (may_return || !returns);
+            callable.iter().any(fits)
+        };
+        match invoke {
+            None if has(EXPORT_START, false) => Ok(()),
+            None => Err(LinkError::NoStart { exports: exports() }),
+            Some(name) if has(name, true) => Ok(()),
+            Some(name) => Err(LinkError::NoExport {
+                name: name.to_owned(),
+                exports: exports(),
+            }),
+        }
+    }
+
     /// Whether it can be run to an end.
     pub fn is_command(&self) -> bool {
         !matches!(self, Self::Http(_))
@@ -122,9 +166,13 @@ impl World {
     pub fn new(engine: &Engine) -> wasmtime::Result<Self> {
         let mut modules = Linker::new(engine);
         p1::add_to_linker_async(&mut modules, |state: &mut State| &mut state.wasi)?;
+        modules.allow_shadowing(true);
+        modules.func_wrap(PREVIEW1, "proc_exit", exit)?;
+        modules.allow_shadowing(false);
         let mut components = ComponentLinker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
+        proposals::add_to_linker(&mut components)?;
         Ok(Self {
             engine: engine.clone(),
             modules,
@@ -137,18 +185,13 @@ impl World {
         &self.engine
     }
 
-    /// Links a core module that is a preview 1 command.
+    /// Links a core module that is a preview 1 command or reactor.
     ///
     /// # Errors
-    /// When an import is missing or of another type, or there is no `_start`.
+    /// When an import is missing or of another type, or it exports no function that could be run.
     pub fn link_module(&self, module: &Module) -> Result<Linked, LinkError> {
-        let start = module.get_export(EXPORT_START);
-        let fits = start
-            .as_ref()
-            .and_then(|export| export.func())
-            .is_some_and(|function| function.params().len() == 0 && function.results().len() == 0);
-        if !fits {
-            return Err(LinkError::NoStart);
+        if callable(module).is_empty() {
+            return Err(LinkError::NoStart { exports: listed(&[]) });
         }
         let pre = self
             .modules
@@ -186,10 +229,9 @@ impl World {
 
     fn explain(&self, component: &Component, error: wasmtime::Error) -> LinkError {
         let ty = component.component_type();
-        let missing = ty
-            .imports(&self.engine)
-            .map(|(name, _)| name)
-            .find(|name| !OFFERED.iter().any(|offered| on_our_track(name, offered)));
+        let missing = ty.imports(&self.engine).map(|(name, _)| name).find(|name| {
+            !PROPOSALS.contains(name) && !OFFERED.iter().any(|offered| on_our_track(name, offered))
+        });
         match missing {
             Some(import) => LinkError::NotOffered {
                 import: import.to_owned(),
@@ -211,6 +253,29 @@ impl World {
     }
 }
 
+/// The exported functions of a module that take nothing and return nothing or an `i32`, and whether they return one.
+fn callable(module: &Module) -> Vec<(&str, bool)> {
+    let fits = |export: wasmtime::ExportType<'_>| {
+        let ty = export.ty();
+        let function = ty.func()?;
+        let mut results = function.results();
+        match (function.params().len(), results.next(), results.next()) {
+            (0, None, _) => Some(false),
+            (0, Some(ValType::I32), None) => Some(true),
+            _ => None,
+        }
+    };
+    module
+        .exports()
+        .filter_map(|export| Some((export.name(), fits(export)?)))
+        .collect()
+}
+
+/// `proc_exit` with any status: wasmtime's own traps on 126 and above, which shells and test programs use.
+fn exit(status: i32) -> wasmtime::Result<()> {
+    Err(I32Exit(status).into())
+}
+
 /// Whether `name` (`wasi:cli/run@0.2.3`) is `interface` (`wasi:cli/run`) in a version of the track offered here.
 fn on_our_track(name: &str, interface: &str) -> bool {
     name.strip_prefix(interface)
@@ -230,6 +295,7 @@ fn offered_for_people() -> String {
     OFFERED
         .iter()
         .map(|name| format!("{name}@{OFFERED_VERSION}x"))
+        .chain(PROPOSALS.iter().map(|name| (*name).to_owned()))
         .collect::<Vec<_>>()
         .join(", ")
 }
@@ -271,6 +337,14 @@ mod tests {
     }
 
     #[test]
+    fn every_proposal_links() {
+        for name in PROPOSALS {
+            let message = refusal(component(&format!(r#"(component (import "{name}" (instance)))"#)));
+            assert!(message.contains("nothing to run"), "{name}: {message}");
+        }
+    }
+
+    #[test]
     fn a_missing_import_is_named() {
         let message = refusal(component(
             r#"(component (import "foo:bar/baz@1.0.0" (instance (export "f" (func)))))"#,
@@ -297,16 +371,24 @@ mod tests {
     }
 
     #[test]
-    fn a_module_needs_a_start() {
-        assert!(matches!(module("(module)"), Err(LinkError::NoStart)));
-        assert!(matches!(
-            module(r#"(module (func (export "_start") (param i32)))"#),
-            Err(LinkError::NoStart)
-        ));
-        assert!(matches!(
-            module(r#"(module (func (export "_start")))"#),
-            Ok(Linked::Module(_))
-        ));
+    fn a_module_needs_something_to_run() {
+        assert!(matches!(module("(module)"), Err(LinkError::NoStart { .. })));
+        let start = r#"(module (func (export "_start")))"#;
+        let odd = r#"(module (func (export "_start") (param i32)) (func (export "other")))"#;
+        let reactor =
+            r#"(module (func (export "_initialize")) (func (export "go") (result i32) i32.const 3))"#;
+        let check = |text: &str, invoke| module(text).unwrap().check_entry(invoke).is_ok();
+        for (text, invoke, fits) in [
+            (start, None, true),
+            (start, Some("go"), false),
+            (odd, None, false),
+            (odd, Some("other"), true),
+            (reactor, None, false),
+            (reactor, Some("go"), true),
+            (reactor, Some("_start"), false),
+        ] {
+            assert_eq!(check(text, invoke), fits, "{text} {invoke:?}");
+        }
     }
 
     #[test]

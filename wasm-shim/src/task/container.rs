@@ -248,6 +248,7 @@ impl Container {
             command: &self.granted.command,
             preopens: &self.granted.preopens,
             budget: &self.budget,
+            invoke: self.granted.invoke.as_deref(),
         };
         let guest = Metered::new(Arc::clone(&self.meter), job.run(stdio));
         self.end

@@ -140,7 +140,10 @@ impl Host {
                 let copy = container.bundle.join("exec.wasm");
                 let program = self.programs.load(&copy_out(file, copy, cache).await?).await?;
                 match program.linked.is_command() {
-                    true => program,
+                    true => {
+                        program.linked.check_entry(None).map_err(LoadError::Link)?;
+                        program
+                    }
                     false => return Err(CreateError::NotACommand { path }),
                 }
             }
@@ -155,7 +158,7 @@ impl Host {
             home,
             stdio: open_stdio(&addresses, &close_stdin)?,
             addresses,
-            command,
+            command: Arc::new(command),
             program,
             close_stdin,
         });
@@ -191,7 +194,10 @@ impl Host {
                 copy_out(file, bundle.join("module.wasm"), cache).await?
             }
         };
-        Ok(self.programs.load(&source).await?)
+        let program = self.programs.load(&source).await?;
+        let entry = program.linked.check_entry(granted.invoke.as_deref());
+        entry.map_err(LoadError::Link)?;
+        Ok(program)
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Home {
 pub struct Made {
     pub home: Home,
     pub addresses: StdioAddresses,
-    pub command: Command,
+    pub command: Arc<Command>,
     pub program: Arc<Program>,
     pub stdio: Stdio,
     /// Ends the standard input.
@@ -72,7 +72,7 @@ pub struct Exec {
     pub life: Life,
     pub close_stdin: CancellationToken,
     home: Home,
-    command: Command,
+    command: Arc<Command>,
     program: Arc<Program>,
     stdio: Mutex<Option<Stdio>>,
     stdout: Output,
@@ -130,6 +130,7 @@ impl Exec {
             command: &self.command,
             preopens: &self.home.granted.preopens,
             budget: &self.home.budget,
+            invoke: None,
         };
         let guest = Metered::new(Arc::clone(&self.home.meter), job.run(stdio));
         self.end

@@ -341,3 +341,113 @@ async fn a_program_of_the_image_runs_from_its_own_files() {
     client.delete("c").await.unwrap();
     client.shutdown("c").await.unwrap();
 }
+
+/// Tells `wasi:logging` what `wasi:config` says of GREETING.
+const CONFIGURED: &str = r#"(component
+    (import "wasi:config/store@0.2.0-rc.1" (instance $config
+        (type $error0 (variant (case "upstream" string) (case "io" string)))
+        (export "error" (type $error (eq $error0)))
+        (export "get" (func (param "key" string) (result (result (option string) (error $error)))))))
+    (import "wasi:logging/logging" (instance $logging
+        (type $level0 (enum "trace" "debug" "info" "warn" "error" "critical"))
+        (export "level" (type $level (eq $level0)))
+        (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+    (core module $memory-module
+        (memory (export "memory") 1)
+        (data (i32.const 0) "GREETING")
+        (data (i32.const 16) "test")
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+    (core instance $memory-instance (instantiate $memory-module))
+    (alias core export $memory-instance "memory" (core memory $memory))
+    (alias core export $memory-instance "realloc" (core func $realloc))
+    (core func $get (canon lower (func $config "get") (memory $memory) (realloc $realloc)))
+    (core func $log (canon lower (func $logging "log") (memory $memory)))
+    (core module $code
+        (import "host" "memory" (memory 1))
+        (import "host" "get" (func $get (param i32 i32 i32)))
+        (import "host" "log" (func $log (param i32 i32 i32 i32 i32)))
+        (func (export "run") (result i32)
+            (call $get (i32.const 0) (i32.const 8) (i32.const 64))
+            (call $log (i32.const 2) (i32.const 16) (i32.const 4) (i32.load (i32.const 72)) (i32.load (i32.const 76)))
+            (i32.const 0)))
+    (core instance $instance (instantiate $code (with "host" (instance
+        (export "memory" (memory $memory))
+        (export "get" (func $get))
+        (export "log" (func $log))))))
+    (func $run (result (result)) (canon lift (core func $instance "run")))
+    (instance $exports (export "run" (func $run)))
+    (export "wasi:cli/run@0.2.0" (instance $exports)))"#;
+
+#[tokio::test]
+async fn configuration_is_the_environment_and_logging_is_the_log() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let exit = shim
+        .run("c", &wat(CONFIGURED), |config| {
+            config["process"]["env"] = json!(["GREETING=good morning"]);
+        })
+        .await;
+    assert_eq!(exit.status, 0, "{:?}", shim.log("c"));
+    assert_eq!(shim.log("c"), ["stderr F INFO test: good morning"]);
+}
+
+#[tokio::test]
+async fn any_exit_status_is_the_containers() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    for status in ["126", "127", "255"] {
+        let exit = shim
+            .run(status, &workload("fail.wasm"), |config| {
+                config["process"]["args"] = json!(["fail", status]);
+            })
+            .await;
+        assert_eq!(exit.status.to_string(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_reactor_runs_the_export_that_is_named() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let reactor = wat(r#"(module (global $ready (mut i32) (i32.const 0))
+            (func (export "_initialize") (global.set $ready (i32.const 40)))
+            (func (export "go") (result i32) (i32.add (global.get $ready) (i32.const 2))))"#);
+    let invoke = |name: &'static str| {
+        move |config: &mut serde_json::Value| config["annotations"]["dev.amphipod.wasm/invoke"] = json!(name)
+    };
+    assert_eq!(shim.run("go", &reactor, invoke("go")).await.status, 42);
+    let message = shim.refusal("none", &reactor, |_| ()).await;
+    assert!(
+        message.contains("nothing to run") && message.contains("_initialize, go"),
+        "{message}"
+    );
+    let message = shim.refusal("other", &reactor, invoke("stop")).await;
+    assert!(message.contains(r#"no function "stop""#), "{message}");
+}
+
+#[tokio::test]
+async fn isolated_pods_have_a_process_each() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let mut pids = Vec::new();
+    for (id, isolated) in [("a", false), ("b", false), ("c", true), ("d", true)] {
+        shim.start(id, &workload("fail.wasm"), |config| {
+            if isolated {
+                config["annotations"]["dev.amphipod.wasm/isolation"] = json!("pod");
+            }
+        })
+        .await;
+        pids.push(shim.pid());
+    }
+    assert_eq!(pids[0], pids[1]);
+    pids.dedup();
+    assert_eq!(pids.len(), 3, "{pids:?}");
+}

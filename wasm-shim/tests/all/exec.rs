@@ -88,6 +88,7 @@ async fn the_toolbox_works_in_the_containers_own_world() {
         (&["cat", "/etc/passwd"], 1, "", "cat: /etc/passwd: "),
         (&["cat", "/data/../../etc/passwd"], 1, "", "cat: "),
         (&["false"], 1, "", ""),
+        (&["sh", "-c", "ls"], 127, "", "sh: not found; there are: cat "),
     ]
     .into_iter()
     .enumerate()

@@ -101,6 +101,14 @@ impl Shim {
     /// Finds or starts the shim and creates a container.
     pub async fn try_create(&self, id: &str, bundle: &Path) -> Result<TaskClient, TaskError> {
         let client = self.client(id, bundle).await;
+        let pid = client.shim_pid(id).await.unwrap();
+        self.pids.lock().unwrap().push(pid);
+        self.create_by(&client, id, bundle).await?;
+        Ok(client)
+    }
+
+    /// Creates a container by a shim that was found.
+    pub async fn create_by(&self, client: &TaskClient, id: &str, bundle: &Path) -> Result<(), TaskError> {
         let log = format!("cri://{}", self.log_path(id).display());
         let task = CreateTask {
             id: id.into(),
@@ -109,9 +117,12 @@ impl Shim {
             stderr: log,
             ..CreateTask::default()
         };
-        let pid = client.shim_pid(id).await.unwrap();
-        self.pids.lock().unwrap().push(pid);
-        client.create(&task).await.map(|_| client)
+        client.create(&task).await.map(drop)
+    }
+
+    /// The process of the last container made.
+    pub fn pid(&self) -> u32 {
+        *self.pids.lock().unwrap().last().unwrap()
     }
 
     pub async fn create(&self, id: &str, wasm: &[u8], change: impl FnOnce(&mut Value)) -> TaskClient {
