@@ -30,7 +30,6 @@ mod spec;
 mod streams;
 mod sys;
 mod sysctl;
-mod watchers;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::init::ChildStreams;
 use crate::sys::socket::watch;
-use crate::watchers::Watchers;
+use amphipod_shim_api::watchers::Watchers;
 
 /// One read from a container's pipe; the pipe itself holds 64 KiB.
 const READ: usize = 16 * 1024;

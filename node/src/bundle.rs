@@ -167,10 +167,8 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
             parts.container.image.clone().unwrap_or_default(),
         ),
         (annotations::SECCOMP.to_owned(), seccomp(parts).to_owned()),
+        (annotations::ATTACH.to_owned(), parts.attach.display().to_string()),
     ]);
-    if matches!(parts.runtime, Runtime::Native) {
-        notes.insert(annotations::ATTACH.to_owned(), parts.attach.display().to_string());
-    }
     if let Runtime::Wasm {
         module,
         digest,

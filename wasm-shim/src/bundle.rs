@@ -12,6 +12,7 @@ pub use serving::{BadSetting, Serving};
 use preopen::{open_in, preopens};
 
 use crate::engine::meter::Quota;
+use crate::guest::bucket::Buckets;
 use crate::program::digest::{BadDigest, Digest};
 use amphipod_shim_api::annotations;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
@@ -58,6 +59,8 @@ pub enum BundleError {
     },
     #[error("config.json has {0} mounts; at most {most} are allowed", most = preopen::MAX_PREOPENS)]
     TooManyMounts(usize),
+    #[error("annotation {annotation}: the container has no directory mounted at {mount:?}")]
+    NoMount { annotation: &'static str, mount: String },
     #[error("opening the root filesystem {path}: {error}")]
     Root { path: PathBuf, error: nix::Error },
     #[error("finding {program:?} in the container's files: {error}")]
@@ -103,15 +106,50 @@ impl Command {
     }
 }
 
+/// What a guest may reach of the container's files.
+#[derive(Debug, Default)]
+pub struct Grants {
+    pub preopens: Vec<Preopen>,
+    /// Where `wasi:keyvalue` keeps its buckets, if it was said.
+    pub buckets: Option<Arc<Buckets>>,
+}
+
+impl Grants {
+    fn new(preopens: Vec<Preopen>, notes: &HashMap<String, String>) -> Result<Self, BundleError> {
+        let buckets = match notes.get(annotations::WASM_KEYVALUE) {
+            Some(mount) => Some(Arc::new(buckets(&preopens, mount)?)),
+            None => None,
+        };
+        Ok(Self { preopens, buckets })
+    }
+}
+
+/// The mount at this path of the container, as the place of its buckets.
+fn buckets(preopens: &[Preopen], mount: &str) -> Result<Buckets, BundleError> {
+    let preopen = preopens.iter().find(|preopen| preopen.guest_path == mount);
+    let no_mount = || BundleError::NoMount {
+        annotation: annotations::WASM_KEYVALUE,
+        mount: mount.to_owned(),
+    };
+    let preopen = preopen.ok_or_else(no_mount)?;
+    let directory = preopen.directory.try_clone().map_err(|_| no_mount())?;
+    Ok(Buckets {
+        directory,
+        read_only: preopen.read_only,
+    })
+}
+
 /// A Wasm container, in our terms.
 #[derive(Debug)]
 pub struct Container {
     pub command: Arc<Command>,
-    pub preopens: Vec<Preopen>,
+    pub grants: Grants,
     pub program: ProgramRef,
     pub serving: Serving,
     /// The function of a core module to run in the place of `_start`.
     pub invoke: Option<String>,
+    /// Where those who attach are told its output.
+    pub attach: Option<PathBuf>,
     pub sandbox: String,
     pub netns: Option<PathBuf>,
     pub memory_limit: Option<u64>,
@@ -151,16 +189,14 @@ impl Container {
             .as_ref()
             .and_then(|root| root.readonly())
             .unwrap_or(false);
+        let mounts = spec.mounts().as_deref().unwrap_or_default();
         Ok(Self {
             command: Arc::new(command),
-            preopens: preopens(
-                spec.mounts().as_deref().unwrap_or_default(),
-                rootfs,
-                read_only_root,
-            )?,
+            grants: Grants::new(preopens(mounts, rootfs, read_only_root)?, &notes)?,
             program,
             serving: Serving::from_annotations(&notes)?,
             invoke: notes.get(annotations::WASM_INVOKE).cloned(),
+            attach: notes.get(annotations::ATTACH).map(PathBuf::from),
             sandbox: notes
                 .get(annotations::SANDBOX_ID)
                 .cloned()
@@ -283,7 +319,9 @@ mod tests {
             (None, None, 0)
         );
         assert!(
-            container.netns.is_none() && container.preopens.is_empty() && container.command.cwd.is_none()
+            container.netns.is_none()
+                && container.grants.preopens.is_empty()
+                && container.command.cwd.is_none()
         );
     }
 
@@ -359,11 +397,12 @@ mod tests {
         ]);
         let container = parse(config).unwrap();
         let seen: Vec<_> = container
+            .grants
             .preopens
             .iter()
             .map(|p| (p.guest_path.as_str(), p.read_only))
             .collect();
         assert_eq!(seen, [("/data", true), ("/rw", false)]);
-        assert!(container.preopens[0].host_path().join("hosts").exists());
+        assert!(container.grants.preopens[0].host_path().join("hosts").exists());
     }
 }

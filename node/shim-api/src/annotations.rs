@@ -34,6 +34,8 @@ pub const WASM_CONCURRENCY: &str = "dev.amphipod.wasm/concurrency";
 pub const WASM_REQUEST_TIMEOUT: &str = "dev.amphipod.wasm/request-timeout";
 /// The function of a core module to run in the place of `_start` (a reactor has none).
 pub const WASM_INVOKE: &str = "dev.amphipod.wasm/invoke";
+/// The mount (its path in the container) whose directories are the buckets of `wasi:keyvalue`.
+pub const WASM_KEYVALUE: &str = "dev.amphipod.wasm/keyvalue";
 /// How many Pods share a process: one, with the value [`WASM_ISOLATION_POD`]; else those of a Kubernetes namespace.
 pub const WASM_ISOLATION: &str = "dev.amphipod.wasm/isolation";
 /// A process of the Pod's own.
@@ -44,6 +46,7 @@ pub const WASM_FROM_POD: &[&str] = &[
     WASM_CONCURRENCY,
     WASM_REQUEST_TIMEOUT,
     WASM_INVOKE,
+    WASM_KEYVALUE,
 ];
 
 /// The seccomp profile of a native container whose `config.json` carries none.
@@ -53,5 +56,5 @@ pub const SECCOMP_RUNTIME_DEFAULT: &str = "RuntimeDefault";
 /// No filter; as without the annotation (a bundle without a profile has none, says the runtime specification).
 pub const SECCOMP_UNCONFINED: &str = "Unconfined";
 
-/// Path of a Unix socket at which a native container's shim tells its output as it comes (see [`crate::attach`]).
+/// Path of a Unix socket at which a container's shim tells its output as it comes (see [`crate::attach`]).
 pub const ATTACH: &str = "dev.amphipod.linux/attach";

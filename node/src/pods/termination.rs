@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use amphipod_shim_api::{Exit as TaskExit, oom};
+use amphipod_shim_api::{Exit as TaskExit, last_words as shim_words, oom};
 use k8s_openapi::api::core::v1::Container;
 
 use super::record::{Exit, Record};
@@ -37,10 +37,15 @@ pub fn exit(record: &Record, dir: &Path, container: Option<&Container>, task: Ta
     }
 }
 
+/// The container's own words, after those of its runtime if there are any, as upstream has them. The log, which a
+/// runtime that explains itself has written to, stands in for nothing.
 fn message(record: &Record, dir: &Path, container: Option<&Container>, exit_code: i32) -> Option<String> {
     let written = read_head(&dir.join(TERMINATION_FILE)).unwrap_or_default();
-    if !written.is_empty() {
-        return Some(written);
+    match shim_words::of(&dir.join("bundle")) {
+        Some(words) if written.is_empty() => return Some(words),
+        Some(words) => return Some(format!("{words}: {written}")),
+        None if !written.is_empty() => return Some(written),
+        None => {}
     }
     let policy = container.and_then(|c| c.termination_message_policy.as_deref());
     if policy != Some("FallbackToLogsOnError") || exit_code == 0 {
@@ -143,6 +148,11 @@ mod tests {
         assert_eq!(of(1, "File").1.unwrap().len(), 4096);
         oom::mark(&dir.path().join("bundle")).unwrap();
         assert_eq!(of(137, "File").0, "OOMKilled");
+        std::fs::write(dir.path().join(TERMINATION_FILE), "mine").unwrap();
+        shim_words::leave(&dir.path().join("bundle"), "a trap").unwrap();
+        assert_eq!(of(134, "File").1.unwrap(), "a trap: mine");
+        std::fs::write(dir.path().join(TERMINATION_FILE), "").unwrap();
+        assert_eq!(of(134, "FallbackToLogsOnError").1.unwrap(), "a trap");
     }
 
     #[test]

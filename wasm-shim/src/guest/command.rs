@@ -16,7 +16,7 @@ use wasmtime_wasi::I32Exit;
 pub struct Job<'a> {
     pub program: &'a Program,
     pub command: &'a Arc<bundle::Command>,
-    pub preopens: &'a [bundle::Preopen],
+    pub grants: &'a bundle::Grants,
     pub budget: &'a Arc<Budget>,
     /// The function of a core module to run in the place of `_start`.
     pub invoke: Option<&'a str>,
@@ -38,7 +38,7 @@ impl Job<'_> {
     }
 
     fn prepare(&self, limiter: Limiter, stdio: Stdio) -> wasmtime::Result<Store<State>> {
-        let wasi = world(self.command, self.preopens, stdio)?;
+        let wasi = world(self.command, self.grants, stdio)?;
         Ok(store(self.program.engine(), wasi, limiter))
     }
 }

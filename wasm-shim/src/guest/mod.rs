@@ -1,6 +1,7 @@
 //! Running guests: their WASI world, their outputs, commands, and HTTP handlers.
 
 pub mod body;
+pub mod bucket;
 pub mod command;
 pub mod http;
 pub mod input;

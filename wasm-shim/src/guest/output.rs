@@ -1,9 +1,10 @@
 //! stdout and stderr of a guest, on the sinks of its container.
 //!
-//! Owns sharing one sink among the instances of a container, and backpressure from a FIFO that nobody reads. Refuses
-//! to know what a sink is made of.
+//! Owns sharing one sink among the instances of a container, backpressure from a FIFO that nobody reads, and telling those
+//! who are attached. Refuses to know what a sink is made of.
 
-use amphipod_shim_api::stdio::Sink;
+use amphipod_shim_api::stdio::{LogStream, Sink};
+use amphipod_shim_api::watchers::Watchers;
 use bytes::{Buf as _, Bytes, BytesMut};
 use std::io::{self, Write as _};
 use std::pin::Pin;
@@ -28,6 +29,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 struct Inner {
     sink: Sink,
     backlog: BytesMut,
+    last_words: String,
+    told: Option<(LogStream, Watchers)>,
 }
 
 impl Inner {
@@ -40,6 +43,9 @@ impl Inner {
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Some((stream, watchers)) = &self.told {
+            watchers.tell_now(*stream, bytes);
+        }
         while self.backlog.is_empty() && !bytes.is_empty() {
             match self.sink.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
@@ -62,12 +68,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// Takes over a sink.
-    pub fn new(sink: Sink) -> Self {
+    /// Takes over a sink; what is written to it is also told to those who watch, if any can.
+    pub fn new(sink: Sink, told: Option<(LogStream, Watchers)>) -> Self {
         Self {
             inner: Arc::new(Mutex::new(Inner {
                 sink,
                 backlog: BytesMut::new(),
+                last_words: String::new(),
+                told,
             })),
             permit: 0,
         }
@@ -77,8 +85,19 @@ impl Output {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a message of the host (a trap, say) as lines of its own. One that would wait behind too many is lost.
+    /// Writes a message of the host (a trap, say), and keeps it for the container's status.
     pub fn say(&self, text: &str) {
+        text.clone_into(&mut self.inner().last_words);
+        self.line(text);
+    }
+
+    /// What the host said last.
+    pub fn last_words(&self) -> String {
+        self.inner().last_words.clone()
+    }
+
+    /// Writes a message as lines of its own. One that would wait behind too many is lost.
+    pub fn line(&self, text: &str) {
         let mut message = text.trim_end().to_owned();
         message.push('\n');
         let mut inner = self.inner();
@@ -108,6 +127,7 @@ impl Output {
             unfinished => unfinished,
         };
         inner.sink = Sink::Null;
+        inner.told = None;
         inner.backlog = BytesMut::new();
         if let Poll::Ready(Err(error)) = ended {
             tracing::warn!(%error, "the end of a container's output is lost");
@@ -198,7 +218,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("out");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let output = Output::new(Sinks::open(path.to_str().unwrap(), "").unwrap().stdout);
+        let output = Output::new(Sinks::open(path.to_str().unwrap(), "").unwrap().stdout, None);
         for _ in 0..100 {
             output.say(&"x".repeat(64 << 10));
         }
@@ -211,7 +231,7 @@ mod tests {
         let path = home.path().join("out");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let sink = Sinks::open(path.to_str().unwrap(), "").unwrap().stdout;
-        let mut output = Output::new(sink);
+        let mut output = Output::new(sink, None);
         let chunk = vec![b'x'; PERMIT];
         let mut sent = 0;
         while output.check_write().unwrap() > 0 {

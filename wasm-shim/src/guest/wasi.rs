@@ -3,9 +3,10 @@
 //! Owns the grants. Nothing is ambient: no host environment, no files but the preopens, no standard input unless it was
 //! connected, and sockets only because the thread is inside the Pod's network namespace.
 
+use super::bucket::Buckets;
 use super::input::Input;
 use super::output::Output;
-use crate::bundle::{Command, Preopen};
+use crate::bundle::{Command, Grants};
 use std::sync::Arc;
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -25,6 +26,7 @@ pub struct Stdio {
 pub struct World {
     pub wasi: WasiP1Ctx,
     pub command: Arc<Command>,
+    pub buckets: Option<Arc<Buckets>>,
     pub log: Output,
 }
 
@@ -32,7 +34,7 @@ pub struct World {
 ///
 /// # Errors
 /// When a preopened directory cannot be opened (descriptors are used up, say).
-pub fn world(command: &Arc<Command>, preopens: &[Preopen], stdio: Stdio) -> wasmtime::Result<World> {
+pub fn world(command: &Arc<Command>, grants: &Grants, stdio: Stdio) -> wasmtime::Result<World> {
     let log = stdio.stderr.clone();
     let mut builder = WasiCtx::builder();
     builder
@@ -46,7 +48,7 @@ pub fn world(command: &Arc<Command>, preopens: &[Preopen], stdio: Stdio) -> wasm
     if let Some(cwd) = &command.cwd {
         builder.initial_cwd(cwd);
     }
-    for preopen in preopens {
+    for preopen in &grants.preopens {
         let permissions = if preopen.read_only {
             FsPerms::ReadOnly
         } else {
@@ -63,6 +65,7 @@ pub fn world(command: &Arc<Command>, preopens: &[Preopen], stdio: Stdio) -> wasm
     Ok(World {
         wasi: builder.build_p1(),
         command: Arc::clone(command),
+        buckets: grants.buckets.clone(),
         log,
     })
 }

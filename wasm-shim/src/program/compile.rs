@@ -5,7 +5,7 @@
 
 use super::binary::{Kind, SniffError, sniff};
 use super::cache::{Cache, WriteError};
-use super::census::{MAX_FUNCTIONS, functions};
+use super::census::{MAX_FUNCTIONS, functions, later_wasi};
 use super::digest::Digest;
 use super::world::{LinkError, World};
 use crate::engine::{EngineError, compatibility, compiler};
@@ -43,6 +43,8 @@ pub enum CompileError {
     Sniff(#[from] SniffError),
     #[error("it has {0} functions; this host compiles at most {MAX_FUNCTIONS}")]
     TooManyFunctions(u64),
+    #[error("the component is for {0:?}; this host offers WASI 0.2: build it for that")]
+    LaterWasi(String),
     #[error("invalid WebAssembly: {0:#}")]
     Invalid(wasmtime::Error),
     #[error(transparent)]
@@ -133,6 +135,9 @@ fn compile(world: &World, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
             module.serialize().map_err(CompileError::Invalid)
         }
         Kind::Component => {
+            if let Some(interface) = later_wasi(bytes) {
+                return Err(CompileError::LaterWasi(interface));
+            }
             let component = Component::new(world.engine(), bytes).map_err(CompileError::Invalid)?;
             world.link_component(&component)?;
             component.serialize().map_err(CompileError::Invalid)

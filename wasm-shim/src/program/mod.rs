@@ -5,6 +5,7 @@ pub mod cache;
 pub mod census;
 pub mod compile;
 pub mod digest;
+pub mod keyvalue;
 pub mod load;
 pub mod proposals;
 pub mod state;

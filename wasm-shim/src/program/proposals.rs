@@ -82,6 +82,6 @@ fn log(
     store
         .data()
         .log
-        .say(&format!("{level} {context}{separator}{message}"));
+        .line(&format!("{level} {context}{separator}{message}"));
     Ok(())
 }

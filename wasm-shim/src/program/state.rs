@@ -2,9 +2,11 @@
 
 use crate::bundle::Command;
 use crate::engine::budget::Limiter;
+use crate::guest::bucket::Buckets;
 use crate::guest::output::Output;
 use crate::guest::wasi::World;
 use std::sync::Arc;
+use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -27,6 +29,8 @@ pub struct State {
     pub wasi: WasiP1Ctx,
     /// What the guest was run with: `wasi:config` shows its environment.
     pub command: Arc<Command>,
+    /// Where `wasi:keyvalue` keeps its buckets.
+    pub buckets: Option<Arc<Buckets>>,
     /// Where `wasi:logging` goes.
     pub log: Output,
     http: WasiHttpCtx,
@@ -35,6 +39,11 @@ pub struct State {
 }
 
 impl State {
+    /// The handles of the guest.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        self.wasi.ctx().table
+    }
+
     /// Counts what the guest holds beside its memories.
     fn recount(&mut self) -> wasmtime::Result<()> {
         let handles = self.wasi.ctx().table.iter_mut().count();
@@ -80,6 +89,7 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
     let World {
         mut wasi,
         command,
+        buckets,
         log,
     } = world;
     wasi.ctx().table.set_max_capacity(MAX_HANDLES);
@@ -89,6 +99,7 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
         State {
             wasi,
             command,
+            buckets,
             log,
             http: WasiHttpCtx::new(),
             hooks: Hooks,

@@ -4,8 +4,8 @@
 //! decided before anything runs, at compile time and again at load time, so that a missing import is an error with a
 //! name and never a trap.
 
-use super::proposals;
 use super::state::State;
+use super::{keyvalue, proposals};
 use amphipod_shim_api::annotations::WASM_INVOKE;
 use wasmtime::component::{Component, Linker as ComponentLinker};
 use wasmtime::{Engine, InstancePre, Linker, Module, ValType};
@@ -51,6 +51,9 @@ pub const OFFERED: &[&str] = &[
 pub const PROPOSALS: &[&str] = &[
     "wasi:config/store@0.2.0-rc.1",
     "wasi:config/runtime@0.2.0-draft",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft",
     "wasi:logging/logging",
     "wasi:logging/logging@0.1.0-draft",
 ];
@@ -173,6 +176,7 @@ impl World {
         wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         proposals::add_to_linker(&mut components)?;
+        keyvalue::add_to_linker(&mut components)?;
         Ok(Self {
             engine: engine.clone(),
             modules,

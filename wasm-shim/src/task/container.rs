@@ -17,7 +17,8 @@ use crate::guest::wasi::Stdio;
 use crate::guest::{Disposition, Ending, disposition};
 use crate::program::load::Program;
 use amphipod_shim_api::annotations::WASM_HTTP_PORT_DEFAULT;
-use amphipod_shim_api::{TaskStats, oom};
+use amphipod_shim_api::watchers::Watchers;
+use amphipod_shim_api::{TaskStats, last_words, oom};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
@@ -68,6 +69,8 @@ pub struct Made {
     pub pod: Arc<Pod>,
     pub meter: Arc<Meter>,
     pub stdio: Stdio,
+    /// Who is attached.
+    pub watchers: Option<Watchers>,
     /// Ends the standard input.
     pub close_stdin: CancellationToken,
 }
@@ -87,6 +90,7 @@ pub struct Container {
     stdio: Mutex<Option<Stdio>>,
     stdout: Output,
     stderr: Output,
+    watchers: Mutex<Option<Watchers>>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
     drain: CancellationToken,
     end: CancellationToken,
@@ -107,6 +111,7 @@ impl Container {
             stdout: made.stdio.stdout.clone(),
             stderr: made.stdio.stderr.clone(),
             stdio: Mutex::new(Some(made.stdio)),
+            watchers: Mutex::new(made.watchers),
             life: Life::new(),
             close_stdin: made.close_stdin,
             execs: Mutex::default(),
@@ -246,7 +251,7 @@ impl Container {
         let job = Job {
             program: &self.program,
             command: &self.granted.command,
-            preopens: &self.granted.preopens,
+            grants: &self.granted.grants,
             budget: &self.budget,
             invoke: self.granted.invoke.as_deref(),
         };
@@ -268,10 +273,9 @@ impl Container {
     fn ended(&self, ending: Ending) {
         self.stdout.finish();
         self.stderr.finish();
-        if ending == Ending::OutOfMemory
-            && let Err(error) = oom::mark(&self.bundle)
-        {
-            tracing::warn!(id = self.id, %error, "the agent will not learn that memory ran out");
+        self.close_watchers();
+        if let Err(error) = self.explain(ending) {
+            tracing::warn!(id = self.id, %error, "the agent will not learn why the container ended");
         }
         self.life.end(ending);
         // No more are taken in after the end; those there are end with their container.
@@ -279,6 +283,27 @@ impl Container {
         for exec in execs {
             exec.signal(libc::SIGKILL as u8);
         }
+    }
+
+    fn close_watchers(&self) {
+        if let Some(watchers) = self
+            .watchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            watchers.close();
+        }
+    }
+
+    /// Leaves in the bundle what an exit status does not tell.
+    fn explain(&self, ending: Ending) -> io::Result<()> {
+        match ending {
+            Ending::OutOfMemory => oom::mark(&self.bundle)?,
+            Ending::Trapped => {}
+            Ending::Exited(_) | Ending::Signalled(_) => return Ok(()),
+        }
+        last_words::leave(&self.bundle, &self.stderr.last_words())
     }
 
     /// Sends a signal. One to a container that has stopped is `false`.
@@ -311,5 +336,12 @@ impl Container {
             oom_kills: u64::from(self.budget.exceeded()),
             ..TaskStats::default()
         }
+    }
+}
+
+/// One that was never started is deleted without an end.
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.close_watchers();
     }
 }

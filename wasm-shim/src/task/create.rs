@@ -18,7 +18,8 @@ use crate::program::digest::Digest;
 use crate::program::load::{LoadError, Program, Programs, Source, default_cache};
 use crate::rootfs::{RootfsError, mount_private};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
-use amphipod_shim_api::stdio::{Sinks, StdioError, open_input};
+use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, open_input};
+use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskError, annotations};
 use oci_spec::runtime::{Process, Spec};
 use std::io;
@@ -48,6 +49,8 @@ pub enum CreateError {
     NoCommand,
     #[error("{path} answers HTTP requests; it is no command")]
     NotACommand { path: String },
+    #[error("making the socket {path} at which the container's output is told: {source}")]
+    Attach { path: PathBuf, source: io::Error },
     #[error("writing {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -71,6 +74,7 @@ impl From<CreateError> for TaskError {
             CreateError::Refused(_) => Self::FailedPrecondition(message),
             CreateError::Rootfs(_)
             | CreateError::Pod(_)
+            | CreateError::Attach { .. }
             | CreateError::Write { .. }
             | CreateError::Cancelled => Self::Internal(message),
         }
@@ -104,10 +108,12 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let close_stdin = CancellationToken::new();
+        let watchers = granted.attach.as_deref().map(watch).transpose()?;
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
-            stdio: open_stdio(&addresses, &close_stdin)?,
+            stdio: open_stdio(&addresses, &close_stdin, watchers.as_ref())?,
+            watchers,
             addresses,
             close_stdin,
             meter: Meter::new(self.ticker.clone(), granted.quota),
@@ -132,7 +138,7 @@ impl Host {
                 self.toolbox(container, cache).await?
             }
             Named::File(path) => {
-                let file = open_by_guest_path(&home.granted.preopens, Path::new(&path));
+                let file = open_by_guest_path(&home.granted.grants.preopens, Path::new(&path));
                 let file = file.map_err(|error| BundleError::Program {
                     program: path.clone(),
                     error,
@@ -156,7 +162,7 @@ impl Host {
         let close_stdin = CancellationToken::new();
         let exec = Exec::new(exec::Made {
             home,
-            stdio: open_stdio(&addresses, &close_stdin)?,
+            stdio: open_stdio(&addresses, &close_stdin, None)?,
             addresses,
             command: Arc::new(command),
             program,
@@ -231,13 +237,25 @@ async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), CreateError> {
     blocking(move || std::fs::write(&path, bytes).map_err(|source| CreateError::Write { path, source })).await
 }
 
-fn open_stdio(addresses: &StdioAddresses, close_stdin: &CancellationToken) -> Result<Stdio, StdioError> {
+fn watch(path: &Path) -> Result<Watchers, CreateError> {
+    Watchers::listen(path).map_err(|source| CreateError::Attach {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_stdio(
+    addresses: &StdioAddresses,
+    close_stdin: &CancellationToken,
+    watchers: Option<&Watchers>,
+) -> Result<Stdio, StdioError> {
     let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
     let input = open_input(&addresses.stdin)?;
+    let told = |stream| watchers.cloned().map(|watchers| (stream, watchers));
     Ok(Stdio {
         stdin: input.map(|pipe| Input::new(pipe, close_stdin.clone())),
-        stdout: Output::new(sinks.stdout),
-        stderr: Output::new(sinks.stderr),
+        stdout: Output::new(sinks.stdout, told(LogStream::Stdout)),
+        stderr: Output::new(sinks.stderr, told(LogStream::Stderr)),
     })
 }
 

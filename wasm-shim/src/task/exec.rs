@@ -128,7 +128,7 @@ impl Exec {
         let job = Job {
             program: &self.program,
             command: &self.command,
-            preopens: &self.home.granted.preopens,
+            grants: &self.home.granted.grants,
             budget: &self.home.budget,
             invoke: None,
         };

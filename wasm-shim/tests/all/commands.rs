@@ -227,6 +227,11 @@ async fn a_trap_ends_its_container_with_a_backtrace_of_names() {
         log.contains("stderr F") && log.contains("inner") && log.contains("unreachable"),
         "{log}"
     );
+    let words = amphipod_shim_api::last_words::of(&shim.home.path().join("trap")).unwrap();
+    assert!(
+        words.contains("inner") && words.contains("unreachable"),
+        "{words}"
+    );
     assert_eq!(
         neighbour.state("neighbour").await.unwrap().status,
         TaskStatus::Running

@@ -2,11 +2,15 @@
 //!
 //! Needs root (network namespaces, `/run/amphipod`); without it every test says so and passes.
 
+mod attach;
 mod commands;
 mod exec;
+mod generated;
 mod hostile;
 mod http;
 mod instances;
+mod keyvalue;
 mod limits;
 mod netns;
 mod shim;
+mod testsuite;

@@ -1,6 +1,7 @@
 //! Who listens to a container besides its log: clients of a Unix socket, each told what comes after it connected.
 //!
-//! A client that takes nothing for a while is dropped: it must not stop the container for ever.
+//! A client that takes nothing for a while is dropped: it must not stop the container for ever, and where the container
+//! cannot be made to wait, not at all.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use amphipod_shim_api::attach::frame;
-use amphipod_shim_api::stdio::LogStream;
+use crate::attach::{FRAME_LIMIT, frame};
+use crate::stdio::LogStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tokio::task::AbortHandle;
 /// Clients at once; further ones are turned away.
 const CLIENTS: usize = 16;
 /// Frames on their way to one client.
-const QUEUE: usize = 16;
+const QUEUE: usize = 64;
 /// How long the container waits for a client that is slow.
 const SLOW_LIMIT: Duration = Duration::from_secs(10);
 
@@ -32,6 +33,9 @@ pub struct Watchers {
 
 impl Watchers {
     /// Listens at `path`, in the place of whatever an earlier container left there.
+    ///
+    /// # Errors
+    /// When a socket cannot be made there.
     pub fn listen(path: &Path) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -64,6 +68,18 @@ impl Watchers {
         }
         if lost {
             lock(&self.clients).retain(|client| !client.is_closed() && client.capacity() > 0);
+        }
+    }
+
+    /// Tells everyone without waiting: who is too far behind is dropped.
+    pub fn tell_now(&self, stream: LogStream, bytes: &[u8]) {
+        let mut clients = lock(&self.clients);
+        if clients.is_empty() {
+            return;
+        }
+        for part in bytes.chunks(FRAME_LIMIT) {
+            let frame: Arc<[u8]> = frame(stream, part).into();
+            clients.retain(|client| client.try_send(Arc::clone(&frame)).is_ok());
         }
     }
 
@@ -115,5 +131,51 @@ async fn serve(stream: UnixStream, mut queue: mpsc::Receiver<Arc<[u8]>>) {
         () = writing => {}
         // Clients say nothing: this is their end.
         _ = reader.read(&mut nothing) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::next;
+
+    #[tokio::test]
+    async fn a_client_hears_what_comes_after_it_and_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let watchers = Watchers::listen(&path).unwrap();
+        watchers.tell_now(LogStream::Stdout, b"too early");
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        while lock(&watchers.clients).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        watchers.tell_now(LogStream::Stderr, b"now");
+        watchers.tell(LogStream::Stdout, b"later").await;
+        watchers.close();
+        let mut heard = Vec::new();
+        while let Some(frame) = next(&mut client).await.unwrap() {
+            heard.push(frame);
+        }
+        let expected = [
+            (LogStream::Stderr, b"now".to_vec()),
+            (LogStream::Stdout, b"later".to_vec()),
+        ];
+        assert_eq!(heard, expected);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_dropped() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let watchers = Watchers::listen(&path).unwrap();
+        let _client = UnixStream::connect(&path).await.unwrap();
+        while lock(&watchers.clients).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        while !lock(&watchers.clients).is_empty() {
+            watchers.tell_now(LogStream::Stdout, &[0; FRAME_LIMIT]);
+            tokio::task::yield_now().await;
+        }
     }
 }

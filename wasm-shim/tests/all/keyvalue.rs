@@ -1,0 +1,85 @@
+//! `wasi:keyvalue` on a volume.
+
+use crate::shim::{Shim, is_root, wat};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Opens the bucket `b` and adds 41 to its key `n`; ends with 1 when either fails.
+const COUNTER: &str = r#"(component
+    (import "wasi:keyvalue/store@0.2.0-draft" (instance $store
+        (export "bucket" (type $bucket (sub resource)))
+        (type $error0 (variant (case "no-such-store") (case "access-denied") (case "other" string)))
+        (export "error" (type $error (eq $error0)))
+        (export "open" (func (param "identifier" string) (result (result (own $bucket) (error $error)))))))
+    (alias export $store "bucket" (type $bucket))
+    (alias export $store "error" (type $error))
+    (import "wasi:keyvalue/atomics@0.2.0-draft" (instance $atomics
+        (alias outer 1 $bucket (type $b0))
+        (export "bucket" (type $b (eq $b0)))
+        (alias outer 1 $error (type $e0))
+        (export "error" (type $e (eq $e0)))
+        (export "increment" (func (param "bucket" (borrow $b)) (param "key" string) (param "delta" u64)
+            (result (result u64 (error $e)))))))
+    (core module $memory-module
+        (memory (export "memory") 1)
+        (data (i32.const 0) "bn")
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+    (core instance $memory-instance (instantiate $memory-module))
+    (alias core export $memory-instance "memory" (core memory $memory))
+    (alias core export $memory-instance "realloc" (core func $realloc))
+    (core func $open (canon lower (func $store "open") (memory $memory) (realloc $realloc)))
+    (core func $increment (canon lower (func $atomics "increment") (memory $memory) (realloc $realloc)))
+    (core module $code
+        (import "host" "memory" (memory 1))
+        (import "host" "open" (func $open (param i32 i32 i32)))
+        (import "host" "increment" (func $increment (param i32 i32 i32 i64 i32)))
+        (func (export "run") (result i32)
+            (call $open (i32.const 0) (i32.const 1) (i32.const 64))
+            (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+            (call $increment (i32.load (i32.const 68)) (i32.const 1) (i32.const 1) (i64.const 41) (i32.const 128))
+            (i32.load8_u (i32.const 128))))
+    (core instance $instance (instantiate $code (with "host" (instance
+        (export "memory" (memory $memory))
+        (export "open" (func $open))
+        (export "increment" (func $increment))))))
+    (func $run (result (result)) (canon lift (core func $instance "run")))
+    (instance $exports (export "run" (func $run)))
+    (export "wasi:cli/run@0.2.0" (instance $exports)))"#;
+
+fn on_volume<'a>(data: &'a Path, options: &'a [&str]) -> impl Fn(&mut Value) + 'a {
+    move |config| {
+        config["annotations"]["dev.amphipod.wasm/keyvalue"] = json!("/data");
+        config["mounts"] =
+            json!([{"destination": "/data", "type": "bind", "source": data, "options": options}]);
+    }
+}
+
+#[tokio::test]
+async fn buckets_are_directories_of_the_volume_that_was_named() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let counter = wat(COUNTER);
+    let data = tempfile::tempdir().unwrap();
+    for (id, options, status, number) in [
+        ("first", &["rbind"][..], 0, "41"),
+        ("second", &["rbind"], 0, "82"),
+        ("sealed", &["rbind", "ro"], 1, "82"),
+    ] {
+        let exit = shim.run(id, &counter, on_volume(data.path(), options)).await;
+        assert_eq!(exit.status, status, "{id}: {:?}", shim.log(id));
+        assert_eq!(std::fs::read_to_string(data.path().join("b/n")).unwrap(), number);
+    }
+    assert_eq!(
+        shim.run("ungranted", &counter, |_| ()).await.status,
+        1,
+        "a bucket opens though none was granted"
+    );
+    let message = shim
+        .refusal("elsewhere", &counter, |config| {
+            config["annotations"]["dev.amphipod.wasm/keyvalue"] = json!("/etc");
+        })
+        .await;
+    assert!(message.contains(r#"mounted at "/etc""#), "{message}");
+}
