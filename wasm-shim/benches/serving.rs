@@ -1,11 +1,13 @@
 //! Measures the shim as a node sees it, beside `wasmtime serve` where the variable WASMTIME names that program.
 //!
-//! `serving [requests] [start] [idle]`; all of them without a word. Results are for people to read and to copy into
-//! RESULTS.md. Needs root.
+//! `serving [requests] [neighbours] [start] [idle]`; all of them without a word. Results are for people to read:
+//! `wasm-shim/RESULTS.md` has some. Needs root.
 
 #[path = "../tests/all/netns.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
 mod netns;
 #[path = "../tests/all/shim.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
 mod shim;
 
 use amphipod_shim_api::TaskClient;
@@ -25,11 +27,15 @@ const ROUNDS: usize = 3;
 /// Containers whose start is timed.
 const STARTS: usize = 200;
 
+/// Guests that spin while another is asked.
+const SPINNING: usize = 100;
+
 /// Ports from here on are the containers'.
 const FIRST_PORT: u16 = 20_000;
 
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").unwrap();
 }
 
 #[tokio::main]
@@ -45,6 +51,9 @@ async fn main() {
     say(&format!("load of the machine: {}", load_average()));
     if wants("requests") {
         requests().await;
+    }
+    if wants("neighbours") {
+        neighbours().await;
     }
     if wants("start") {
         start().await;
@@ -194,6 +203,25 @@ fn get(stream: &mut TcpStream) {
         answer.extend_from_slice(&piece[..length]);
     }
     assert!(answer.starts_with(b"HTTP/1.1 200"));
+}
+
+/// One client's requests while nothing else runs in the shim, and while many guests of other Pods spin.
+async fn neighbours() {
+    let shim = Shim::new();
+    serve(&shim, "asked", FIRST_PORT, "1").await;
+    let ask = || async {
+        let asking = tokio::task::spawn_blocking(|| one_connection(FIRST_PORT, Instant::now()));
+        Times::new(asking.await.unwrap())
+    };
+    say(&format!("one client, alone: {}", ask().await));
+    for number in 0..SPINNING {
+        shim.start(&format!("spin{number}"), &workload("burn.wasm"), |_| ())
+            .await;
+    }
+    say(&format!(
+        "one client, {SPINNING} guests spinning: {}",
+        ask().await
+    ));
 }
 
 /// Create and Start of a container whose code is compiled, the finding of its shim not counted and counted; and its

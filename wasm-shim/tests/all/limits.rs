@@ -172,6 +172,32 @@ async fn the_hosts_ports_are_not_there_in_a_pods_network() {
 }
 
 #[tokio::test]
+async fn a_flood_of_name_lookups_takes_few_threads_and_others_are_answered() {
+    if !is_root() {
+        return;
+    }
+    const LOOKUPS: usize = 200;
+    const THREADS: usize = 64;
+    let shim = Shim::new();
+    let netns = Netns::new();
+    shim.start("c", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
+    let answers = std::thread::scope(|scope| {
+        let flood =
+            [(); LOOKUPS].map(|()| scope.spawn(|| netns.get(8080, "/fetch?url=http://nowhere.invalid/")));
+        for _ in 0..10 {
+            assert!(netns.get(8080, "/healthz").ends_with("ok\n"));
+        }
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", shim.pid())).unwrap();
+        assert!(tasks.count() < THREADS, "lookups have a thread each");
+        flood.map(|one| one.join().unwrap())
+    });
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_binary_too_large_or_with_too_many_functions_is_refused() {
     if !is_root() {
         return;
