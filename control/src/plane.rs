@@ -3,7 +3,7 @@
 //! Start: store → certificates → listener → watch cache → API → system objects → scheduler, controllers, registry.
 //! Stop is the reverse. Nothing is bound before all options have been read.
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
-use crate::api::subresource::{NodeClient, NodeClientError};
+use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
     self, Api, Cache, CachedObjects, Definitions, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
 };
@@ -340,6 +340,7 @@ async fn build(
         front_proxy: rules.front_proxy,
         documents: Default::default(),
         nodes: NodeClient::new(pki)?,
+        proxy_tls: ProxyTls::new()?,
     }))
 }
 

@@ -22,6 +22,7 @@ use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
 use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
+use crate::pods::allocations::Allocations;
 use crate::pods::context::{Context, pods_dir};
 use crate::pods::manager;
 use crate::pods::table::Table;
@@ -95,6 +96,7 @@ impl Node {
             table,
             execs: Execs::new(&options.run_dir),
             host_ips: vec![ip],
+            allocations: Allocations::new(&registration.allocatable()),
             allocatable: registration.allocatable(),
             memory_capacity,
             tokens: Tokens::default(),

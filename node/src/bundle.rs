@@ -67,6 +67,8 @@ pub struct Namespaces {
     pub net: Option<PathBuf>,
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
+    /// Another container's processes; `None` is the container's own namespace.
+    pub pid: Option<PathBuf>,
     pub host_pid: bool,
 }
 
@@ -134,7 +136,7 @@ fn namespaces(given: &Namespaces) -> Vec<LinuxNamespace> {
         of(LinuxNamespaceType::Cgroup, None),
     ];
     if !given.host_pid {
-        made.push(of(LinuxNamespaceType::Pid, None));
+        made.push(of(LinuxNamespaceType::Pid, given.pid.as_ref()));
     }
     let shared = [
         (LinuxNamespaceType::Network, &given.net),

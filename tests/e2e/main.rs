@@ -4,6 +4,8 @@
 //! down when its guard is dropped, also by a panic. They need root and say so when they do not have it.
 
 mod bad_input;
+mod changing;
+mod clients;
 mod cluster;
 mod kubectl;
 mod lifecycle;

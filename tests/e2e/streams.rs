@@ -34,7 +34,7 @@ spec:
 ";
 
 /// A cluster with the Pod running; `None`, having said why, where that cannot be.
-async fn prepared(test: &str) -> Option<Cluster> {
+pub async fn prepared(test: &str) -> Option<Cluster> {
     if !is_root(test) {
         return None;
     }
@@ -63,7 +63,7 @@ async fn prepared(test: &str) -> Option<Cluster> {
     Some(cluster)
 }
 
-fn is_ready(pod: Option<&Pod>) -> bool {
+pub fn is_ready(pod: Option<&Pod>) -> bool {
     let conditions = pod.and_then(|p| p.status.as_ref()?.conditions.as_ref());
     conditions
         .into_iter()

@@ -71,6 +71,7 @@ use route::{Route, Target};
 use serde_json::Value;
 use status::{ApiError, Result};
 use std::sync::Arc;
+use subresource::proxy;
 
 /// Everything that answering takes.
 pub struct Api {
@@ -97,6 +98,8 @@ pub struct Api {
     pub(crate) documents: Documents,
     /// Reaches the kubelet API of nodes.
     pub nodes: subresource::NodeClient,
+    /// TLS to backends of `proxy` whose name says `https:`.
+    pub proxy_tls: subresource::ProxyTls,
 }
 
 /// The API as a service; the identity is an extension of the request.
@@ -147,6 +150,9 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
     permit::resource(&api, &who, verb, &target, &query)?;
     if subresource::creates(&target) {
         permit::resource(&api, &who, "create", &target, &query)?;
+    }
+    if proxy::is_proxied(&target) {
+        return proxy::serve(&api, &target, &query, parts, body).await;
     }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let leaving = target
@@ -218,6 +224,9 @@ async fn elsewhere(
 
 /// The verb of a request, as upstream's authorizers and audit logs name it.
 fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str> {
+    if proxy::is_proxied(target) {
+        return proxy::verb(method);
+    }
     let named = target.name.is_some();
     let verb = match (method.as_str(), named) {
         ("GET" | "HEAD", _) if query.flag("watch") && target.subresource.is_none() => "watch",

@@ -122,12 +122,17 @@ pub fn metadata_only(object: &Value) -> Value {
 
 /// One row of a Table.
 pub fn row(kind: &Kind, include: Include, object: &Value) -> Value {
+    row_of(kind.row(object, Timestamp::now()), include, object)
+}
+
+/// As above with cells that are not of a kind.
+pub fn row_of(cells: Vec<Value>, include: Include, object: &Value) -> Value {
     let shown = match include {
         Include::None => Value::Null,
         Include::Metadata => metadata_only(object),
         Include::Object => object.clone(),
     };
-    json!({"cells": kind.row(object, Timestamp::now()), "object": shown})
+    json!({"cells": cells, "object": shown})
 }
 
 /// A Table. Later tables of one watch repeat no headers.
@@ -137,6 +142,11 @@ pub fn table(kind: &Kind, metadata: &Value, rows: Vec<Value>, headers: bool) -> 
     } else {
         Value::Null
     };
+    table_of(columns, metadata, rows)
+}
+
+/// As above with columns that are not of a kind.
+pub fn table_of(columns: Value, metadata: &Value, rows: Vec<Value>) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",

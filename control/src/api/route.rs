@@ -3,6 +3,9 @@ use super::status::{ApiError, Result};
 use crate::kinds::{Kind, Registry};
 use std::sync::Arc;
 
+/// The one subresource that has paths of its own below.
+const PROXY: &str = "proxy";
+
 /// A path below `/api` or `/apis`.
 #[derive(Debug)]
 pub enum Route {
@@ -99,6 +102,7 @@ fn target(kind: Arc<Kind>, namespace: Option<&str>, rest: &[&str]) -> Result<Rou
         [] => (None, None),
         [name] => (Some(*name), None),
         [name, subresource] if kind.subresource(subresource).is_some() => (Some(*name), Some(*subresource)),
+        [name, PROXY, ..] if kind.subresource(PROXY).is_some() => (Some(*name), Some(PROXY)),
         _ => return Err(ApiError::no_resource()),
     };
     for segment in [namespace, name].into_iter().flatten() {
@@ -189,6 +193,13 @@ mod tests {
             ("/api/v1/pods/p", "404"),
             ("/api/v1/namespaces/a/nodes/n", "404"),
             ("/api/v1/namespaces/a/pods/p/nosuch", "404"),
+            (
+                "/api/v1/namespaces/a/pods/p:8080/proxy/x/y",
+                "pods a p:8080 proxy",
+            ),
+            ("/api/v1/nodes/n/proxy", "nodes - n proxy"),
+            ("/api/v1/namespaces/a/pods/p/status/x", "404"),
+            ("/api/v1/namespaces/a/configmaps/p/proxy/x", "404"),
             ("/api/v2/pods", "404"),
             ("/api/v1/namespaces/..%2f../pods", "400"),
             ("/api/v1/namespaces/a/pods/..", "400"),

@@ -340,6 +340,16 @@ impl ApiError {
             .with(json!({"retryAfterSeconds": 1}))
     }
 
+    /// Somebody that the request needs is not there now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// What `proxy` was to reach did not answer.
+    pub fn unreachable(why: &str) -> Self {
+        Self::unavailable(format!("error trying to reach service: {why}"))
+    }
+
     /// A backend that the request had to reach did not answer.
     pub fn bad_gateway(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)

@@ -1,9 +1,11 @@
 //! The `autoscaling/v1` Scale view of Deployments, ReplicaSets and custom resources.
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::custom::ScalePaths;
 use super::error::{FieldError, FieldErrors};
 use super::labels::selector_string;
+use super::table::age;
 use super::view::{View, object_mut};
 
 const METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
@@ -36,6 +38,31 @@ pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
         scale["status"]["selector"] = selector.into();
     }
     scale
+}
+
+/// The columns of a Table of Scales: name, type and format.
+const COLUMNS: [(&str, &str, &str); 4] = [
+    ("Name", "string", "name"),
+    ("Desired", "integer", ""),
+    ("Available", "integer", ""),
+    ("Age", "string", ""),
+];
+
+/// The columns as a Table has them.
+pub fn columns() -> Value {
+    let column = |(name, ty, format)| json!({"name": name, "type": ty, "format": format, "description": "", "priority": 0});
+    COLUMNS.into_iter().map(column).collect()
+}
+
+/// A Scale's cells.
+pub fn cells(scale: &Value, now: Timestamp) -> Vec<Value> {
+    let count = |path: &str| scale.int(path).unwrap_or(0).into();
+    vec![
+        scale.text("metadata.name").into(),
+        count("spec.replicas"),
+        count("status.replicas"),
+        age(scale, now),
+    ]
 }
 
 fn member<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {

@@ -18,6 +18,7 @@ mod namespaces;
 mod nodes;
 mod objects;
 mod observing;
+mod operator;
 mod paging;
 mod plane;
 mod policies;

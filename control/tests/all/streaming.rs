@@ -1,4 +1,4 @@
-//! exec through the API server with a node that misbehaves: what the client sent ahead reaches nobody.
+//! exec and proxy through the API server to a node that answers as it likes: what the client sent ahead reaches nobody.
 use super::plane::Plane;
 use super::tls;
 use amphipod_control::auth::pki::CertRequest;
@@ -78,7 +78,7 @@ async fn node_that_answers(plane: &Plane, answer: &'static str) -> JoinHandle<St
         let (tcp, _) = listener.accept().await.unwrap();
         let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await.unwrap();
         let mut heard = Vec::new();
-        while !heard.ends_with(b"\r\n\r\n") {
+        while !heard.windows(4).any(|end| end == b"\r\n\r\n") {
             stream.read_buf(&mut heard).await.unwrap();
         }
         stream.write_all(answer.as_bytes()).await.unwrap();
@@ -177,4 +177,136 @@ async fn what_is_no_upgrade_is_told() {
         plane.call(Method::POST, path, json!(null)).await.0,
         StatusCode::BAD_REQUEST
     );
+}
+
+/// What a client hears of one request.
+async fn ask(plane: &Plane, request: &str) -> String {
+    let mut client = tls::connect(plane, b"http/1.1").await;
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    read_all(&mut client, &mut heard).await;
+    String::from_utf8_lossy(&heard).to_lowercase()
+}
+
+const NODE: &str = "/api/v1/nodes/n/proxy";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_reached_through_the_server() {
+    let plane = Plane::start().await;
+    let answer =
+        "HTTP/1.1 302 Found\r\nlocation: /next?a=b\r\nkeep-alive: 1\r\ncontent-length: 4\r\n\r\nhere";
+    let node = node_that_answers(&plane, answer).await;
+    let heard = ask(
+        &plane,
+        &format!(
+            "GET {NODE}/a/../logs%20of/?x=y HTTP/1.1\r\nhost: me\r\nconnection: close\r\nimpersonate-user: system:admin\r\n\
+             impersonate-group: system:masters\r\nx-mine: 1\r\n\r\n"
+        ),
+    )
+    .await;
+    assert!(
+        heard.starts_with("http/1.1 302") && heard.ends_with("here"),
+        "{heard}"
+    );
+    assert!(
+        heard.contains(&format!("location: {NODE}/next?a=b\r\n")),
+        "{heard}"
+    );
+    assert!(!heard.contains("keep-alive"), "{heard}");
+    let sent = node.await.unwrap().to_lowercase();
+    assert!(sent.starts_with("get /logs%20of/?x=y http/1.1\r\n"), "{sent}");
+    for header in ["host: me", "x-mine: 1", "x-forwarded-for: 127.0.0.1"] {
+        assert!(sent.contains(&format!("{header}\r\n")), "{header}: {sent}");
+    }
+    assert!(
+        sent.contains(&format!("x-forwarded-uri: {NODE}/logs%20of/\r\n")),
+        "{sent}"
+    );
+    assert!(!sent.contains("impersonate"), "{sent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_passes_through_the_server() {
+    let plane = Plane::start().await;
+    let node = node_that_answers(&plane, "HTTP/1.1 201 Created\r\ncontent-length: 4\r\n\r\nmade").await;
+    let (_, object) = plane.get("/api/v1/nodes/n").await;
+    let port = &object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+    let request = format!(
+        "PUT /api/v1/nodes/n:{port}/proxy/x HTTP/1.1\r\nhost: me\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
+    );
+    let heard = ask(&plane, &request).await;
+    assert!(
+        heard.starts_with("http/1.1 201") && heard.ends_with("made"),
+        "{heard}"
+    );
+    let sent = node.await.unwrap();
+    assert!(
+        sent.starts_with("PUT /x HTTP/1.1\r\n") && sent.ends_with("hello"),
+        "{sent}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_passes_through_the_server() {
+    let plane = Plane::start().await;
+    let agreed =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: mine\r\n\r\nfrom the node";
+    let node = node_that_answers(&plane, agreed).await;
+    let mut client = tls::connect(&plane, b"http/1.1").await;
+    let request =
+        format!("GET {NODE}/socket HTTP/1.1\r\nhost: me\r\nconnection: upgrade\r\nupgrade: mine\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"from the node") {
+        assert!(client.read_buf(&mut heard).await.unwrap() > 0);
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 101"));
+    client.write_all(b"from the client").await.unwrap();
+    client.shutdown().await.unwrap();
+    let sent = node.await.unwrap();
+    assert!(
+        sent.starts_with("GET /socket HTTP/1.1\r\n") && sent.ends_with("from the client"),
+        "{sent}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_is_told_as_upstream_does() {
+    let plane = Plane::start().await;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+    let services = "/api/v1/namespaces/default/services";
+    assert_eq!(
+        plane.call(Method::POST, services, service).await.0,
+        StatusCode::CREATED
+    );
+    let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "t"}});
+    let created = plane.call(Method::POST, "/api/v1/namespaces/default/endpoints", endpoints);
+    assert_eq!(created.await.0, StatusCode::CREATED);
+    for (path, code, message) in [
+        ("services/none/proxy/", 404, "endpoints \"none\" not found"),
+        (
+            "services/s:81/proxy/",
+            503,
+            "no service port 81 found for service \"s\"",
+        ),
+        (
+            "services/t/proxy/x",
+            503,
+            "no endpoints available for service \"t\"",
+        ),
+        (
+            "services/ftp:s:1/proxy/",
+            400,
+            "invalid service request \"ftp:s:1\"",
+        ),
+        ("pods/none/proxy/", 404, "pods \"none\" not found"),
+    ] {
+        let (said, body) = plane.get(&format!("/api/v1/namespaces/default/{path}")).await;
+        assert_eq!(
+            (said.as_u16(), body["message"].as_str()),
+            (code, Some(message)),
+            "{path}"
+        );
+    }
 }

@@ -44,6 +44,24 @@ impl CgroupFacts {
 
 /// The cgroup values of a container.
 pub fn resources(container: &Container, privileged: bool, facts: CgroupFacts) -> LinuxResources {
+    let mut made = limits_of(container);
+    if facts.oom_group {
+        let group = ("memory.oom.group".to_owned(), "1".to_owned());
+        made.set_unified(Some([group].into()));
+    }
+    if let Some(limit) = facts.pids {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        made.set_pids(Some(pids));
+    }
+    let mut devices = LinuxDeviceCgroup::default();
+    devices.set_allow(privileged).set_access(Some("rwm".into()));
+    made.set_devices(Some(vec![devices]));
+    made
+}
+
+/// What of them may change while the container runs.
+pub fn limits_of(container: &Container) -> LinuxResources {
     let mut made = LinuxResources::default();
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(Some(shares(container)));
@@ -57,18 +75,6 @@ pub fn resources(container: &Container, privileged: bool, facts: CgroupFacts) ->
         memory.set_limit(Some(limit)).set_swap(Some(limit));
         made.set_memory(Some(memory));
     }
-    if facts.oom_group {
-        let group = ("memory.oom.group".to_owned(), "1".to_owned());
-        made.set_unified(Some([group].into()));
-    }
-    if let Some(limit) = facts.pids {
-        let mut pids = LinuxPids::default();
-        pids.set_limit(limit);
-        made.set_pids(Some(pids));
-    }
-    let mut devices = LinuxDeviceCgroup::default();
-    devices.set_allow(privileged).set_access(Some("rwm".into()));
-    made.set_devices(Some(vec![devices]));
     made
 }
 

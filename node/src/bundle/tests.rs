@@ -29,6 +29,7 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
         net: Some("/ns/net".into()),
         ipc: Some("/ns/ipc".into()),
         uts: Some("/ns/uts".into()),
+        pid: None,
         host_pid: false,
     };
     let image: ImageConfig = serde_json::from_value(image).unwrap();

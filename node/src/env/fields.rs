@@ -1,6 +1,7 @@
 //! The downward API: fields of the Pod and resources of its containers as text (core/v1
 //! ObjectFieldSelector, ResourceFieldSelector). Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -100,7 +101,7 @@ pub fn resource(
             .container(name)
             .map(|(c, _)| c)
             .ok_or_else(|| FieldError::Container(name.into()))?,
-        None => own.ok_or_else(|| FieldError::Container(String::new()))?,
+        None => Cow::Borrowed(own.ok_or_else(|| FieldError::Container(String::new()))?),
     };
     let unsupported = || FieldError::Resource(selector.resource.clone());
     let (kind, name) = selector.resource.split_once('.').ok_or_else(unsupported)?;

@@ -1,4 +1,4 @@
-//! Pod conditions with upstream's reasons and messages. Pure. Owns the five conditions a node reports;
+//! Pod conditions with upstream's reasons and messages. Pure. Owns the conditions a node reports;
 //! the rest belong to others and are left alone.
 
 use jiff::Timestamp;
@@ -6,8 +6,13 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::Observed;
+use super::resize;
 use super::status::has_sandbox;
 use super::view::{PodView, Role};
+
+/// Conditions that are not always there.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// What a condition says, before it is compared with what it said.
 struct Said {
@@ -59,7 +64,24 @@ pub fn conditions(report: &Report<'_>, now: Timestamp) -> Vec<PodCondition> {
         containers,
         Said::of("PodScheduled", true),
     ];
-    said.into_iter().map(|s| dated(report, s, now)).collect()
+    let said = said.into_iter().chain(resize(report));
+    said.map(|s| dated(report, s, now)).collect()
+}
+
+/// The two conditions of a resize (KEP-1287), there only while they hold.
+fn resize(report: &Report<'_>) -> Vec<Said> {
+    let pending = report.seen.pending.as_ref().map(|pending| Said {
+        message: Some(pending.message.clone()),
+        ..Said::because(RESIZE_PENDING, true, pending.reason)
+    });
+    let progress = resize::in_progress(report.pod, report.seen).map(|failure| match failure {
+        None => Said::of(RESIZE_IN_PROGRESS, true),
+        message => Said {
+            message,
+            ..Said::because(RESIZE_IN_PROGRESS, true, "Error")
+        },
+    });
+    pending.into_iter().chain(progress).collect()
 }
 
 /// Keeps the time of the last transition when the status did not change.

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
 
+use super::allocations::Allocations;
 use super::record::{Record, RuntimeKind};
 use super::table::Table;
 use super::view::PodView;
@@ -36,6 +37,7 @@ pub struct Context {
     pub execs: Execs,
     pub host_ips: Vec<IpAddr>,
     pub allocatable: BTreeMap<String, Quantity>,
+    pub allocations: Allocations,
     pub memory_capacity: u64,
     pub cgroups: CgroupFacts,
     pub tokens: Tokens,

@@ -38,7 +38,7 @@ impl Probes {
         let view = PodView::new(pod)?;
         let (container, _) = view.container(&record.container)?;
         let target = Target {
-            container: container.clone(),
+            container: container.into_owned(),
             container_id: container_id(record),
             pod_ip: ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
             started_at: record.started_at()?,

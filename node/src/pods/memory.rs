@@ -16,6 +16,7 @@ pub fn lost_records(pod: PodView<'_>, known: &[Record]) -> Vec<Record> {
         .init_container_statuses
         .iter()
         .chain(&status.container_statuses)
+        .chain(&status.ephemeral_container_statuses)
         .flatten();
     let unknown = all.filter(|s| known.iter().all(|record| record.container != s.name));
     unknown.filter_map(|s| lost(pod, s)).collect()
@@ -41,6 +42,7 @@ fn lost(pod: PodView<'_>, status: &ContainerStatus) -> Option<Record> {
         stop_signal: 0,
         log_path: Default::default(),
         spec_hash: String::new(),
+        resources: None,
         boot_id: String::new(),
         created_at: started(status.state.as_ref()).unwrap_or_default(),
         state: State::Exited(end(status)),

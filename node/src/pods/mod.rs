@@ -1,6 +1,7 @@
 //! Pods on this node: one worker each, a pure plan, a thin executor. Owns what a Pod's life is; refuses
 //! to know how a container is run (shims), how images are stored, how packets flow.
 
+pub mod allocations;
 pub mod backoff;
 pub mod conditions;
 pub mod context;
@@ -18,6 +19,7 @@ pub mod qos;
 pub mod record;
 mod refresh;
 mod reporter;
+pub mod resize;
 mod sandbox;
 mod start;
 pub mod status;

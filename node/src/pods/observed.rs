@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::backoff::Backoff;
 use super::record::Record;
+use super::resize::{Failed, Pending};
 
 /// A Pod as seen on this host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,6 +25,8 @@ pub struct Observed {
     pub orphaned: bool,
     /// Identity of this boot: init containers of another do not count.
     pub boot_id: String,
+    /// Why the resources that the API wants are not given yet.
+    pub pending: Option<Pending>,
     /// When to plan again at the latest.
     pub wake: Option<Timestamp>,
 }
@@ -69,6 +72,10 @@ pub struct Seen {
     /// Delays between pulls of its image.
     pub pulls: Backoff,
     pub health: Health,
+    /// It is being stopped for a resize, and starts again whatever its restart policy.
+    pub restart_due: bool,
+    /// The last try to change its limits failed.
+    pub resize_failed: Option<Failed>,
 }
 
 /// The one thing under way with a container.
@@ -82,6 +89,8 @@ pub enum Busy {
     Cancelling,
     /// SIGTERM was sent; SIGKILL follows at `until`.
     Killing { until: Timestamp },
+    /// Its limits are being changed.
+    Resizing,
 }
 
 /// A reason for waiting as the API reports it.

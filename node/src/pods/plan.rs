@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::backoff::go_duration;
 use super::observed::{Busy, Observed, Sandbox, Seen, Verdict, Waiting};
-use super::view::{PodView, RestartPolicy, Role, restarts_after, spec_hash};
+use super::resize::{Change, change};
+use super::view::{PodView, RestartPolicy, Role, as_container, restarts_after, spec_hash};
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
@@ -27,6 +28,10 @@ pub enum Action {
         grace: i64,
         message: String,
     },
+    /// Change the limits of the running attempt.
+    Resize { container: String },
+    /// Stop the running attempt, so that the next has other limits.
+    RestartToResize { container: String, grace: i64 },
     /// Show why a container is not being started.
     Hold { container: String, waiting: Waiting },
     /// End the Pod for this reason.
@@ -79,7 +84,7 @@ pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
         let code = seen
             .containers
             .get(name)
-            .filter(|s| s.busy != Busy::Starting)
+            .filter(|s| s.busy != Busy::Starting && !s.restart_due)
             .and_then(Seen::exit_code);
         code.is_some_and(|code| !restarts_after(role, policy, code))
     };
@@ -116,22 +121,21 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
 
 /// Stops main containers, then sidecars in reverse order, then tears down.
 fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
-    let living = |roles: &[Role]| -> Vec<&Container> {
-        let alive = |c: &Container| seen.containers.get(&c.name).is_some_and(Seen::may_live);
-        pod.containers()
-            .filter(|(c, role)| roles.contains(role) && alive(c))
-            .map(|(c, _)| c)
-            .collect()
+    let alive = |name: &&str| seen.containers.get(*name).is_some_and(Seen::may_live);
+    let living = |roles: &[Role]| -> Vec<&str> {
+        let of = pod.containers().filter(|(_, role)| roles.contains(role));
+        of.map(|(c, _)| c.name.as_str()).filter(alive).collect()
     };
     let mut targets = living(&[Role::Main, Role::Init]);
+    targets.extend(pod.ephemeral().iter().map(|c| c.name.as_str()).filter(alive));
     if targets.is_empty() {
         targets = living(&[Role::Sidecar]).pop().into_iter().collect();
     }
     let hurried = seen.verdict.as_ref().and_then(|verdict| verdict.grace);
     let grace = hurried.map_or(pod.grace_seconds(), |least| least.min(pod.grace_seconds()));
-    for container in &targets {
+    for name in &targets {
         plan.actions
-            .extend(stop(container, &seen.containers[&container.name], grace, now));
+            .extend(stop(name, &seen.containers[*name], grace, now));
     }
     if targets.is_empty() {
         match seen.sandbox {
@@ -142,19 +146,19 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     }
 }
 
-fn stop(c: &Container, seen: &Seen, grace: i64, now: Timestamp) -> Option<Action> {
+fn stop(name: &str, seen: &Seen, grace: i64, now: Timestamp) -> Option<Action> {
     let kill = || {
         Some(Action::Kill {
-            container: c.name.clone(),
+            container: name.to_owned(),
             grace,
-            message: format!("Stopping container {}", c.name),
+            message: format!("Stopping container {name}"),
         })
     };
     match seen.busy {
         Busy::Starting => Some(Action::Cancel {
-            container: c.name.clone(),
+            container: name.to_owned(),
         }),
-        Busy::Cancelling => None,
+        Busy::Cancelling | Busy::Resizing => None,
         Busy::Idle => kill(),
         Busy::Killing { until } if now.saturating_add(SignedDuration::from_secs(grace)).ok()? < until => {
             kill()
@@ -177,7 +181,15 @@ fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut 
     let nothing = Seen::default();
     let of = |c: &Container| seen.containers.get(&c.name).unwrap_or(&nothing);
     for (container, _) in pod.containers() {
-        plan.actions.extend(kill_if_unfit(container, of(container), pod));
+        match kill_if_unfit(container, of(container), pod) {
+            Some(kill) => plan.actions.push(kill),
+            None => resize(container, of(container), pod, now, plan),
+        }
+    }
+    // Before all others, so that one can be added to a Pod whose init containers fail.
+    for container in pod.ephemeral() {
+        let container = as_container(container);
+        consider(pod, &container, Role::Ephemeral, of(&container), now, plan);
     }
     let initialized = has_initialized(pod, seen);
     for (container, role) in pod.containers() {
@@ -195,7 +207,7 @@ fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut 
                     return;
                 }
             }
-            Role::Main => consider(pod, container, role, state, now, plan),
+            Role::Main | Role::Ephemeral => consider(pod, container, role, state, now, plan),
         }
     }
 }
@@ -231,6 +243,25 @@ fn kill_if_unfit(container: &Container, seen: &Seen, pod: PodView<'_>) -> Option
     })
 }
 
+/// Brings a running container to the resources that the Pod was promised.
+fn resize(container: &Container, seen: &Seen, pod: PodView<'_>, now: Timestamp, plan: &mut Plan) {
+    let running = seen
+        .last
+        .as_ref()
+        .filter(|r| r.is_running() && seen.busy == Busy::Idle);
+    let change = running.map_or(Change::None, |record| change(container, record));
+    let name = || container.name.clone();
+    match (change, &seen.resize_failed) {
+        (Change::None, _) => {}
+        (Change::InPlace, Some(failed)) if now < failed.retry_at => plan.wake_at(failed.retry_at),
+        (Change::InPlace, _) => plan.actions.push(Action::Resize { container: name() }),
+        (Change::Restart, _) => plan.actions.push(Action::RestartToResize {
+            container: name(),
+            grace: pod.grace_seconds(),
+        }),
+    }
+}
+
 /// `terminationGracePeriodSeconds` of the probe that failed (KEP-2238).
 fn probe_grace(container: &Container, failed: Option<&str>) -> Option<i64> {
     let probe = match failed? {
@@ -249,12 +280,15 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
     if let Some(record) = &seen.last {
         let Some(exit) = record.exit() else { return };
         let succeeded_before_reboot = role == Role::Init && exit.exit_code == 0;
-        if !succeeded_before_reboot && !restarts_after(role, pod.restart_policy(), exit.exit_code) {
+        if !succeeded_before_reboot
+            && !seen.restart_due
+            && !restarts_after(role, pod.restart_policy(), exit.exit_code)
+        {
             return;
         }
         let finished = exit.finished_at.unwrap_or(record.created_at);
         // The back-off is of the container as it was: one that was changed starts at once.
-        let changed = record.spec_hash != spec_hash(c);
+        let changed = record.spec_hash != spec_hash(c) || seen.restart_due;
         let held = seen
             .restarts
             .until(finished)

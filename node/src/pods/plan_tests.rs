@@ -29,7 +29,7 @@ fn deleted(mut pod: Pod, grace: i64) -> Pod {
 
 fn of(name: &str, pod: &Pod, attempt: u32, state: State) -> Record {
     let view = PodView::new(pod).unwrap();
-    let hash = spec_hash(view.container(name).unwrap().0);
+    let hash = spec_hash(&view.container(name).unwrap().0);
     Record {
         spec_hash: hash,
         ..record(name, attempt, state)
@@ -88,6 +88,8 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::Start { container, attempt } => format!("start {container}/{attempt}"),
         Action::Cancel { container } => format!("cancel {container}"),
         Action::Kill { container, grace, .. } => format!("kill {container} {grace}s"),
+        Action::Resize { container } => format!("resize {container}"),
+        Action::RestartToResize { container, grace } => format!("restart {container} {grace}s"),
         Action::Hold { container, waiting } => format!("hold {container} {}", waiting.reason),
         Action::End(verdict) => format!("end {}", verdict.reason),
         Action::TearDown => "tear down".to_owned(),
@@ -344,4 +346,63 @@ fn a_final_phase_is_never_left() {
     let mut p = pod(json!({}));
     p.status = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
     check(&p, &Observed::default(), 0, &["tear down"]);
+}
+
+#[test]
+fn ephemeral_containers_start_once_and_before_all_others() {
+    let p = pod(
+        json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}],
+        "ephemeralContainers": [{"name": "e"}]}),
+    );
+    let mut s = seen(&p, &[]);
+    check(&p, &s, 0, &["start e/0", "start i/0"]);
+    s = seen(&p, &[("i", 0, exited(1, 0)), ("e", 0, running())]);
+    assert!(!words(&decide(&p, &s, 1000)).contains(&"start e/1".to_owned()));
+    s = seen(
+        &p,
+        &[
+            ("i", 0, exited(0, 0)),
+            ("a", 0, running()),
+            ("e", 0, exited(1, 0)),
+        ],
+    );
+    check(&p, &s, 1000, &[]);
+    s = seen(
+        &p,
+        &[("i", 0, exited(0, 0)), ("a", 0, running()), ("e", 0, running())],
+    );
+    check(&deleted(p, 5), &s, 0, &["kill a 5s", "kill e 5s"]);
+}
+
+#[test]
+fn running_containers_are_brought_to_what_was_promised() {
+    let wanted = |policy: &str| {
+        pod(
+            json!({"restartPolicy": "OnFailure", "containers": [{"name": "a", "resources": {"limits": {"cpu": "2"}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]}),
+        )
+    };
+    let (in_place, restart) = (wanted("NotRequired"), wanted("RestartContainer"));
+    let with = |state| {
+        let mut s = seen(&in_place, &[("a", 0, state)]);
+        let last = s.containers.get_mut("a").unwrap().last.as_mut().unwrap();
+        last.resources = Some(serde_json::from_value(json!({"limits": {"cpu": "1"}})).unwrap());
+        s
+    };
+    let mut s = with(running());
+    check(&in_place, &s, 0, &["resize a"]);
+    check(&restart, &s, 0, &["restart a 30s"]);
+    let a = s.containers.get_mut("a").unwrap();
+    a.resize_failed = Some(crate::pods::resize::Failed {
+        message: "in use".into(),
+        retry_at: at(10),
+    });
+    assert_eq!(decide(&in_place, &s, 5).wake, Some(at(10)));
+    check(&in_place, &s, 10, &["resize a"]);
+
+    // It ended well, and yet it was only stopped to be started anew.
+    let mut s = with(exited(0, 0));
+    assert!(is_finished(PodView::new(&restart).unwrap(), &s));
+    s.containers.get_mut("a").unwrap().restart_due = true;
+    check(&restart, &s, 0, &["start a/1"]);
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::ShimAddress;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in an attempt's directory.
@@ -40,6 +41,9 @@ pub struct Record {
     pub log_path: PathBuf,
     /// Hash of the container's spec: a changed image is a new container.
     pub spec_hash: String,
+    /// What it was given to use; absent in records of before it could change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
     /// The boot it was created in: no task outlives one.
     pub boot_id: String,
     pub created_at: Timestamp,
@@ -88,6 +92,10 @@ pub struct Exit {
 }
 
 impl Record {
+    pub fn is_wasm(&self) -> bool {
+        self.runtime == RuntimeKind::Wasm
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }
@@ -191,6 +199,7 @@ pub mod tests {
             stop_signal: 15,
             log_path: "/l".into(),
             spec_hash: "h".into(),
+            resources: None,
             boot_id: "boot".into(),
             created_at: Timestamp::UNIX_EPOCH,
             state,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING};
 use super::context::Context;
 use super::view::PodView;
 
@@ -131,8 +132,11 @@ fn body(uid: &str, status: &PodStatus) -> Value {
             patch[name] = Value::Null;
         }
     }
-    let conditions = status.conditions.iter().flatten().map(condition).collect();
-    patch["conditions"] = Value::Array(conditions);
+    let all = status.conditions.as_deref().unwrap_or_default();
+    let over = [RESIZE_PENDING, RESIZE_IN_PROGRESS].into_iter();
+    let over = over.filter(|kind| all.iter().all(|c| c.type_ != *kind));
+    let gone = over.map(|kind| json!({"$patch": "delete", "type": kind}));
+    patch["conditions"] = all.iter().map(condition).chain(gone).collect();
     json!({"metadata": {"uid": uid}, "status": patch})
 }
 

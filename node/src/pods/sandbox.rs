@@ -156,6 +156,7 @@ async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Prepar
             net: Some(made.net_path),
             ipc,
             uts: Some(made.uts_path),
+            pid: None,
             host_pid,
         },
         adopted: made.origin == Origin::Adopted,

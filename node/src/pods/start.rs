@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphipod_shim_api::RootfsMount;
+use amphipod_shim_api::{RootfsMount, TaskClient};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,48 @@ pub struct Job {
     pub attempt: u32,
     pub ips: Vec<IpAddr>,
     pub namespaces: Namespaces,
+    /// The container whose processes this one sees (`targetContainerName`).
+    pub target: Option<Target>,
     pub cancel: CancellationToken,
+}
+
+/// A container by name, and its attempt that runs, if one does.
+pub struct Target {
+    pub name: String,
+    pub running: Option<Record>,
+}
+
+/// The Pod's namespaces, and the target's processes where there is one.
+async fn namespaces(job: &Job) -> Result<Namespaces, StartFailure> {
+    let mut namespaces = job.namespaces.clone();
+    if let Some(target) = &job.target {
+        namespaces.pid = Some(processes_of(target).await?);
+    }
+    Ok(namespaces)
+}
+
+/// The process namespace of a running container. The path leads to it as long as its first process lives; the shim that
+/// opens it fails when it is gone.
+async fn processes_of(target: &Target) -> Result<PathBuf, StartFailure> {
+    let name = &target.name;
+    let address = target
+        .running
+        .as_ref()
+        .and_then(|r| Some((r, r.address.clone()?)));
+    let Some((record, address)) = address else {
+        return Err(StartFailure::config(format!(
+            "unable to find target container {name:?}"
+        )));
+    };
+    let state = TaskClient::new(address).state(&record.id).await;
+    let state = state
+        .map_err(|e| StartFailure::create(format!("the target container {name:?} does not answer: {e}")))?;
+    match state.pid {
+        0 => Err(StartFailure::config(format!(
+            "target container {name:?} is a Wasm guest: it has no processes to share"
+        ))),
+        pid => Ok(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
+    }
 }
 
 /// Runs the job to a running task.
@@ -60,9 +101,10 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
     };
     let image = job
         .cancel
-        .run_until_cancelled(pull::ensure(&ctx, pod, container))
+        .run_until_cancelled(pull::ensure(&ctx, pod, &container))
         .await;
     let image = image.unwrap_or_else(|| Err(StartFailure::cancelled()))?;
+    let container = &*container;
     let prepared = prepare(&ctx, &job, pod, container, &image).await?;
     let event = |reason, text: &str| {
         ctx.recorder
@@ -149,6 +191,7 @@ struct Build<'a> {
     environment: Environment,
     identity: identity::Identity,
     volumes: Vec<Bind>,
+    namespaces: Namespaces,
     dirs: PodDirs,
 }
 
@@ -168,6 +211,7 @@ async fn prepare(
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
     let volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
         .map_err(StartFailure::config)?;
+    let namespaces = namespaces(job).await?;
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
@@ -187,6 +231,7 @@ async fn prepare(
         environment,
         identity,
         volumes,
+        namespaces,
         dirs,
     };
     let record = build.record();
@@ -279,6 +324,7 @@ impl Build<'_> {
             stop_signal: stop_signal(&self.image.config.stop_signal),
             log_path: self.dirs.log(&self.container.name, self.job.attempt),
             spec_hash: spec_hash(self.container),
+            resources: Some(self.container.resources.clone().unwrap_or_default()),
             boot_id: self.ctx.boot_id.clone(),
             created_at: Timestamp::now(),
             state: State::Created,
@@ -344,7 +390,7 @@ impl Build<'_> {
             runtime,
             files: &self.files(message),
             volumes: &self.volumes,
-            namespaces: &self.job.namespaces,
+            namespaces: &self.namespaces,
             hostname: &self.pod.hostname(),
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, PodIP, PodStatus, VolumeMount,
-    VolumeMountStatus,
+    ContainerStatus, ContainerUser, EphemeralContainer, HostIP, LinuxContainerUser, PodIP, PodStatus,
+    ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -16,7 +16,7 @@ use super::observed::{Observed, Sandbox, Seen};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::{Record, User};
-use super::view::{PodView, RestartPolicy, Role, restarts_after};
+use super::view::{PodView, RestartPolicy, Role, as_container, restarts_after};
 
 /// What ids of containers begin with in the API.
 pub const CONTAINER_ID_SCHEME: &str = "amphipod://";
@@ -36,6 +36,7 @@ pub fn status(
 ) -> PodStatus {
     let over = is_over(pod, seen);
     let (inits, mains) = containers(pod, seen, over);
+    let added = ephemeral(pod, seen);
     let phase = sticky(old, phase(pod, &inits, &mains, over, seen));
     let report = Report {
         pod,
@@ -59,6 +60,7 @@ pub fn status(
         start_time: seen.start_time.map(Time),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
+        ephemeral_container_statuses: (!added.is_empty()).then_some(added),
         qos_class: Some(qos::class(pod.spec).to_owned()),
         observed_generation: pod.pod.metadata.generation,
         ..PodStatus::default()
@@ -87,6 +89,21 @@ fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerSt
     // As upstream lists them, whatever the order of the spec; init containers keep theirs.
     mains.sort_by(|a, b| a.name.cmp(&b.name));
     (inits, mains)
+}
+
+/// Statuses of containers added to the Pod: never ready, nobody waits for them.
+fn ephemeral(pod: PodView<'_>, seen: &Observed) -> Vec<ContainerStatus> {
+    let status = |c: &EphemeralContainer| {
+        let seen = seen.containers.get(&c.name);
+        ContainerStatus {
+            ready: false,
+            started: None,
+            ..container_status(pod, &as_container(c), Role::Ephemeral, seen)
+        }
+    };
+    let mut all: Vec<ContainerStatus> = pod.ephemeral().iter().map(status).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
 }
 
 /// Why the Pod was ended: the node's verdict once no container lives, or what a final status already says.
@@ -140,11 +157,17 @@ fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&S
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: c.resources.as_ref().and_then(|r| r.requests.clone()),
-        resources: c.resources.clone(),
+        resources: Some(resources(c, last.filter(|_| running))),
         volume_mounts: last.and_then(|_| volume_mounts(c)),
         user: last.and_then(|r| r.user.as_ref()).map(user),
         ..ContainerStatus::default()
     }
+}
+
+/// What a running attempt was given, else what the next one gets.
+fn resources(container: &Container, running: Option<&Record>) -> ResourceRequirements {
+    let given = running.and_then(|record| record.resources.clone());
+    given.or_else(|| container.resources.clone()).unwrap_or_default()
 }
 
 /// What is mounted where; a read-only mount is not made so below other mounts in it (KEP-3857).
@@ -182,7 +205,7 @@ pub fn container_id(record: &Record) -> String {
 fn states(pod: PodView<'_>, role: Role, seen: &Seen) -> (ContainerState, Option<ContainerState>) {
     let before = seen.previous.as_ref().and_then(terminated);
     let Some(last) = &seen.last else {
-        return (waiting_state(pod, seen), before);
+        return (waiting_state(pod, role, seen), before);
     };
     if let Some(started_at) = last.is_running().then(|| last.started_at()).flatten() {
         let running = ContainerStateRunning {
@@ -197,19 +220,19 @@ fn states(pod: PodView<'_>, role: Role, seen: &Seen) -> (ContainerState, Option<
         );
     }
     let Some(ended) = terminated(last) else {
-        return (waiting_state(pod, seen), before);
+        return (waiting_state(pod, role, seen), before);
     };
     let code = last.exit().map_or(0, |exit| exit.exit_code);
     if seen.waiting.is_some() && restarts_after(role, pod.restart_policy(), code) && !pod.is_deleted() {
-        return (waiting_state(pod, seen), Some(ended));
+        return (waiting_state(pod, role, seen), Some(ended));
     }
     (ended, before)
 }
 
-fn waiting_state(pod: PodView<'_>, seen: &Seen) -> ContainerState {
+fn waiting_state(pod: PodView<'_>, role: Role, seen: &Seen) -> ContainerState {
     let (reason, message) = match &seen.waiting {
         Some(waiting) => (waiting.reason, Some(waiting.message.clone())),
-        None if pod.init_containers().is_empty() => ("ContainerCreating", None),
+        None if role == Role::Ephemeral || pod.init_containers().is_empty() => ("ContainerCreating", None),
         None => ("PodInitializing", None),
     };
     let waiting = ContainerStateWaiting {
@@ -369,7 +392,8 @@ pub fn is_settled(status: &PodStatus) -> bool {
         .container_statuses
         .iter()
         .flatten()
-        .chain(status.init_container_statuses.iter().flatten());
+        .chain(status.init_container_statuses.iter().flatten())
+        .chain(status.ephemeral_container_statuses.iter().flatten());
     all.filter_map(|c| c.state.as_ref())
         .all(|state| state.running.is_none())
 }

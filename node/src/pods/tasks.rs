@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskError, TaskStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::context::Context;
 use super::hooks::Hook;
@@ -16,6 +16,7 @@ use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
 use super::termination;
 use super::view::PodView;
+use crate::bundle::resources::limits_of;
 use crate::events::Severity::Warning;
 
 const SIGKILL: u32 = 9;
@@ -114,7 +115,7 @@ async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskEx
     if let Some(view) = PodView::new(pod) {
         let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
         let container = view.container(&record.container).map(|(c, _)| c);
-        record.state = State::Exited(termination::exit(&record, &dir, container, exit));
+        record.state = State::Exited(termination::exit(&record, &dir, container.as_deref(), exit));
     }
     save(ctx, pod, &record);
     if let Some(address) = record.address.clone() {
@@ -152,6 +153,37 @@ fn save(ctx: &Context, pod: &Pod, record: &Record) {
     if let Err(error) = record.save(&dir) {
         tracing::error!(%error, path = %dir.display(), "the record of a container was not saved");
     }
+}
+
+/// Why the limits of a running attempt did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    #[error("failed to resize container {container:?}: its task has no address")]
+    NoTask { container: String },
+    #[error("failed to resize container {container:?}: {source}")]
+    Update { container: String, source: TaskError },
+}
+
+/// Gives a running attempt the container's resources; it is recorded that it has them.
+pub async fn resize(
+    ctx: &Context,
+    pod: &Pod,
+    record: &mut Record,
+    container: &Container,
+) -> Result<(), ResizeError> {
+    let name = || container.name.clone();
+    let address = record.address.clone();
+    let address = address.ok_or_else(|| ResizeError::NoTask { container: name() })?;
+    let updated = TaskClient::new(address)
+        .update(&record.id, &limits_of(container))
+        .await;
+    updated.map_err(|source| ResizeError::Update {
+        container: name(),
+        source,
+    })?;
+    record.resources = Some(container.resources.clone().unwrap_or_default());
+    save(ctx, pod, record);
+    Ok(())
 }
 
 /// Runs the container's `preStop`, if it is due, then asks the task to stop and, after `grace`, makes it. Runs until
@@ -197,7 +229,7 @@ impl Stopping {
         let hook = Hook {
             ctx: &self.ctx,
             pod: view,
-            container,
+            container: &container,
             record: &self.record,
             ip: self.ip,
         };

@@ -1,6 +1,8 @@
 //! Typed questions to a Pod object: its containers and their roles, restart policy, names. Owns no state.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use sha2::{Digest, Sha256};
 
 /// Grace a Pod gets when neither it nor its deletion names one; upstream's default.
@@ -17,6 +19,8 @@ pub enum Role {
     /// An init container with `restartPolicy: Always` (KEP-753).
     Sidecar,
     Main,
+    /// Added to the Pod while it is there, runs once (KEP-277).
+    Ephemeral,
 }
 
 /// `spec.restartPolicy`.
@@ -94,19 +98,29 @@ impl<'a> PodView<'a> {
         self.spec.init_containers.as_deref().unwrap_or_default()
     }
 
-    /// Every container in starting order with its role.
+    /// Every container of the Pod as it was made, in starting order, with its role.
     pub fn containers(&self) -> impl Iterator<Item = (&'a Container, Role)> + use<'a> {
         let init = self.init_containers().iter().map(|c| (c, init_role(c)));
         init.chain(self.spec.containers.iter().map(|c| (c, Role::Main)))
     }
 
-    pub fn container(&self, name: &str) -> Option<(&'a Container, Role)> {
-        self.containers().find(|(c, _)| c.name == name)
+    /// Containers added since.
+    pub fn ephemeral(&self) -> &'a [EphemeralContainer] {
+        self.spec.ephemeral_containers.as_deref().unwrap_or_default()
+    }
+
+    /// The container of this name, of whatever role.
+    pub fn container(&self, name: &str) -> Option<(Cow<'a, Container>, Role)> {
+        let made = self.containers().find(|(c, _)| c.name == name);
+        let added = || self.ephemeral().iter().find(|c| c.name == name);
+        made.map(|(c, role)| (Cow::Borrowed(c), role))
+            .or_else(|| added().map(|c| (Cow::Owned(as_container(c)), Role::Ephemeral)))
     }
 
     /// `spec.containers{name}` or `spec.initContainers{name}`, as events refer to a container.
     pub fn field_path(&self, name: &str) -> String {
         match self.container(name) {
+            Some((_, Role::Ephemeral)) => format!("spec.ephemeralContainers{{{name}}}"),
             Some((_, Role::Init | Role::Sidecar)) => format!("spec.initContainers{{{name}}}"),
             _ => format!("spec.containers{{{name}}}"),
         }
@@ -129,6 +143,30 @@ impl<'a> PodView<'a> {
     }
 }
 
+/// An ephemeral container as any other; what it cannot have stays empty.
+pub fn as_container(c: &EphemeralContainer) -> Container {
+    let c = c.clone();
+    Container {
+        name: c.name,
+        image: c.image,
+        image_pull_policy: c.image_pull_policy,
+        command: c.command,
+        args: c.args,
+        working_dir: c.working_dir,
+        env: c.env,
+        env_from: c.env_from,
+        volume_mounts: c.volume_mounts,
+        volume_devices: c.volume_devices,
+        security_context: c.security_context,
+        stdin: c.stdin,
+        stdin_once: c.stdin_once,
+        tty: c.tty,
+        termination_message_path: c.termination_message_path,
+        termination_message_policy: c.termination_message_policy,
+        ..Container::default()
+    }
+}
+
 fn init_role(container: &Container) -> Role {
     match container.restart_policy.as_deref() {
         Some("Always") => Role::Sidecar,
@@ -141,6 +179,7 @@ fn init_role(container: &Container) -> Role {
 pub fn restarts_after(role: Role, policy: RestartPolicy, exit_code: i32) -> bool {
     match (role, policy) {
         (Role::Sidecar, _) => true,
+        (Role::Ephemeral, _) => false,
         (Role::Init, RestartPolicy::Never) | (Role::Main, RestartPolicy::Never) => false,
         (Role::Init, _) | (Role::Main, RestartPolicy::OnFailure) => exit_code != 0,
         (Role::Main, RestartPolicy::Always) => true,

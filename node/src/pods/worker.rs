@@ -7,6 +7,7 @@
 
 mod act;
 mod outcome;
+mod resizing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use super::record::{self, Record};
 use super::reporter::{self, Report};
 use super::sandbox::{self, PrepareError, Surroundings, TearDownError};
 use super::status;
-use super::tasks;
+use super::tasks::{self, ResizeError};
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::volumes::host;
@@ -59,6 +60,10 @@ enum Outcome {
         result: Result<Record, StartFailure>,
     },
     Exited(Record),
+    Resized {
+        record: Record,
+        result: Result<(), ResizeError>,
+    },
     TornDown(Result<(), TearDownError>),
     Refreshed(Result<(), PrepareError>),
     Stopped,
@@ -66,7 +71,12 @@ enum Outcome {
 
 struct Worker {
     ctx: Arc<Context>,
+    /// The Pod with the resources that the node has agreed to.
     pod: Arc<Pod>,
+    /// The Pod as the API has it.
+    wanted: Arc<Pod>,
+    /// Tells when a resize that waits for room may be asked for again.
+    freed: watch::Receiver<()>,
     seen: Observed,
     namespaces: Namespaces,
     under_way: JoinSet<Outcome>,
@@ -102,6 +112,7 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
             break;
         }
     }
+    worker.ctx.allocations.release(worker.uid());
     drop(worker);
     if let Err(error) = reporter.await {
         tracing::error!(%error, "a status reporter failed");
@@ -125,8 +136,10 @@ impl Worker {
         };
         let probes = Probes::new(ctx.clone());
         Worker {
+            freed: ctx.allocations.freed(),
             ctx,
-            pod: desired.pod,
+            pod: desired.pod.clone(),
+            wanted: desired.pod,
             seen,
             namespaces: Namespaces::default(),
             under_way: JoinSet::new(),
@@ -168,6 +181,7 @@ impl Worker {
             .filter(Record::is_running)
             .collect();
         running.into_iter().for_each(|record| self.watch(record));
+        self.recall_allocation();
     }
 
     /// Plans and acts until there is nothing to do now; true when the Pod is gone for good.
@@ -186,6 +200,9 @@ impl Worker {
             actions.into_iter().for_each(|action| self.act(view, action));
         }
         self.wake_at(decided.wake);
+        if decided.ended {
+            self.ctx.allocations.release(view.uid());
+        }
         if decided.ended && self.seen.orphaned {
             self.clean_up(view);
             return true;
@@ -238,6 +255,7 @@ impl Worker {
                 Err(error) => tracing::error!(%error, "a step of a Pod failed unexpectedly"),
             },
             () = self.refresh_wanted.notified() => self.refresh(),
+            Ok(()) = self.freed.changed(), if self.seen.pending.is_some() => self.consider_resize(),
             () = self.probes.changed.notified() => self.read_health(),
             () = tokio::time::sleep(sleep) => {}
         }
@@ -258,7 +276,7 @@ impl Worker {
                 seen.pulls = Backoff::default();
             }
         }
-        self.pod = desired.pod;
+        self.want(desired.pod);
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.probes.pod_is_terminating();
         }

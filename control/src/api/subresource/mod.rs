@@ -1,16 +1,18 @@
 //! Subresources that are more than a part of their object: scale, binding, eviction, log, attach,
-//! exec, portforward.
+//! exec, portforward, proxy.
 //!
 //! `status`, `finalize` and the like are plain updates (see `write`) whose reach the kind's rules limit.
 mod binding;
 mod eviction;
 mod log;
 mod node;
+pub(super) mod proxy;
 mod scale;
 mod stream;
 mod token;
 
 pub use node::{NodeClient, NodeClientError};
+pub use proxy::ProxyTls;
 pub(super) use stream::join;
 
 use super::Call;

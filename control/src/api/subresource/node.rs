@@ -3,7 +3,7 @@
 //! It is dialled at its InternalIP and the port in its status; its certificate must be the cluster's and carry the
 //! node's name (see ARCHITECTURE.md).
 use super::super::status::{ApiError, Result};
-use super::super::{Call, render};
+use super::super::{Api, Call, render};
 use crate::auth::pki::{CertRequest, Pki, PkiError};
 use bytes::Bytes;
 use http::request::Builder;
@@ -62,6 +62,10 @@ impl NodeClient {
         Ok(NodeClient {
             connector: TlsConnector::from(Arc::new(config)),
         })
+    }
+
+    pub(super) fn connector(&self) -> TlsConnector {
+        self.connector.clone()
     }
 
     pub(super) async fn get(&self, node: &Node, path: &str) -> Result<http::Response<Incoming>> {
@@ -164,11 +168,15 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 pub(super) fn find(call: &Call, name: &str) -> Result<Node> {
-    let kinds = call.api.kinds.load();
+    find_in(&call.api, name)
+}
+
+pub(super) fn find_in(api: &Api, name: &str) -> Result<Node> {
+    let kinds = api.kinds.load();
     let kind = kinds
         .resource("", "v1", "nodes")
         .ok_or_else(ApiError::no_resource)?;
-    let object = call.api.cache.resource(kind)?.get(&kind.key(None, name));
+    let object = api.cache.resource(kind)?.get(&kind.key(None, name));
     let node = render::value(kind, &*object.ok_or_else(|| ApiError::not_found(kind, name))?)?;
     let status = &node["status"];
     let addresses = status["addresses"].as_array().into_iter().flatten();

@@ -1,4 +1,5 @@
 //! `scale`: the number of replicas, as `autoscaling/v1` Scale.
+use super::super::negotiate::Shape;
 use super::super::patch::{self, Prepared};
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
@@ -8,7 +9,8 @@ use crate::kinds::custom::ScalePaths;
 use crate::kinds::{FieldIssue, scale};
 use axum::response::Response;
 use http::StatusCode;
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> Result<Response> {
     let paths = call.target.kind.scale_paths();
@@ -43,7 +45,22 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
         }
         _ => return Err(ApiError::method_not_allowed()),
     };
-    render::respond(style.accepted.format, StatusCode::OK, &scale::get(&object, paths))
+    let shown = shown(style, scale::get(&object, paths));
+    render::respond(style.accepted.format, StatusCode::OK, &shown)
+}
+
+/// In the shape that was asked for.
+fn shown(style: Style, scale: Value) -> Value {
+    match style.accepted.shape {
+        Shape::Object => scale,
+        Shape::Metadata => render::metadata_only(&scale),
+        Shape::Table => {
+            let metadata = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
+            let cells = scale::cells(&scale, Timestamp::now());
+            let rows = vec![render::row_of(cells, style.include, &scale)];
+            render::table_of(scale::columns(), &metadata, rows)
+        }
+    }
 }
 
 /// A Scale has no lists, so that a strategic merge is a merge.

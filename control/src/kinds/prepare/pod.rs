@@ -25,6 +25,8 @@ pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
         Some(STATUS) => status_update(new, old),
         // Binding names the node and says so in the conditions.
         Some("binding") => {}
+        Some("ephemeralcontainers") => ephemeral_update(new, old),
+        Some("resize") => resize_update(new, old),
         _ => copy_member(new, old, STATUS),
     }
 }
@@ -40,6 +42,77 @@ fn status_update(new: &mut Value, old: &Value) {
     };
     if let Some(status) = object_mut(new, STATUS) {
         status.insert("qosClass".into(), class.into());
+    }
+}
+
+/// Only ephemeral containers, and who owns them, are the request's. KEP-277.
+fn ephemeral_update(new: &mut Value, old: &Value) {
+    let wanted = new.at("spec.ephemeralContainers").clone();
+    keep_all(new, old);
+    if let Some(spec) = object_mut(new, "spec") {
+        put(spec, "ephemeralContainers", wanted);
+    }
+}
+
+/// Only resources and resize policies are the request's, container by container. Where containers were added, taken
+/// away or renamed nothing is kept: validation refuses that. KEP-1287.
+fn resize_update(new: &mut Value, old: &Value) {
+    let same_length = |list: &str| new.list(list).len() == old.list(list).len();
+    if !["spec.containers", "spec.initContainers"]
+        .into_iter()
+        .all(same_length)
+    {
+        return;
+    }
+    let wanted = new.at("spec").clone();
+    keep_all(new, old);
+    let Some(spec) = object_mut(new, "spec") else {
+        return;
+    };
+    put(spec, "resources", wanted.at("resources").clone());
+    for list in ["containers", "initContainers"] {
+        let merged = resized(wanted.list(list), old.at("spec").list(list));
+        if !merged.is_empty() {
+            spec.insert(list.into(), merged.into());
+        }
+    }
+}
+
+fn resized(wanted: &[Value], old: &[Value]) -> Vec<Value> {
+    let renamed = wanted
+        .iter()
+        .zip(old)
+        .any(|(w, o)| w.text("name") != o.text("name"));
+    if renamed {
+        return wanted.to_vec();
+    }
+    let merge = |(wanted, old): (&Value, &Value)| {
+        let mut container = old.clone();
+        if let Some(map) = container.as_object_mut() {
+            for key in ["resources", "resizePolicy"] {
+                put(map, key, wanted.at(key).clone());
+            }
+        }
+        container
+    };
+    wanted.iter().zip(old).map(merge).collect()
+}
+
+/// Spec, status and the metadata that a subresource does not write (`ResetObjectMetaForStatus`).
+fn keep_all(new: &mut Value, old: &Value) {
+    copy_member(new, old, "spec");
+    copy_member(new, old, STATUS);
+    if let Some(meta) = new.get_mut("metadata") {
+        for key in ["labels", "annotations", "finalizers", "ownerReferences"] {
+            copy_member(meta, old.at("metadata"), key);
+        }
+    }
+}
+
+fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
+    match value {
+        Value::Null => drop(map.remove(key)),
+        value => drop(map.insert(key.into(), value)),
     }
 }
 
@@ -88,6 +161,31 @@ fn amounts(list: &Value) -> Vec<(&'static str, i128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subresources_change_their_part_only() {
+        let old = json!({"metadata": {"labels": {"a": "1"}}, "status": {"phase": "Running"},
+            "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i", "resources": {}}]}});
+        let wanted = json!({"metadata": {"labels": {"a": "2"}, "managedFields": []}, "status": {},
+            "spec": {"ephemeralContainers": [{"name": "e"}],
+                "containers": [{"name": "c", "image": "j", "resources": {"limits": {"cpu": "1"}}}]}});
+        let after = |subresource| {
+            let mut new = wanted.clone();
+            update(Some(subresource), &mut new, &old);
+            assert_eq!(
+                new["metadata"],
+                json!({"labels": {"a": "1"}, "managedFields": []})
+            );
+            assert_eq!(new["status"], old["status"]);
+            new["spec"].clone()
+        };
+        let mut ephemeral = old["spec"].clone();
+        ephemeral["ephemeralContainers"] = json!([{"name": "e"}]);
+        assert_eq!(after("ephemeralcontainers"), ephemeral);
+        let mut resized = old["spec"].clone();
+        resized["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
+        assert_eq!(after("resize"), resized);
+    }
 
     #[test]
     fn quality_of_service() {

@@ -24,6 +24,7 @@ pub(super) mod pod_update;
 pub(super) mod policy;
 pub(super) mod quota;
 pub(super) mod rbac;
+mod resize;
 mod resources;
 pub(super) mod scaling;
 mod scheduling;

@@ -2,8 +2,8 @@
 use serde_json::Value;
 
 use super::{
-    Seen, complain, container, descending, immutable, ip, no_backsteps, one_of, resources, scheduling,
-    security, volumes,
+    Seen, complain, container, descending, immutable, ip, no_backsteps, one_of, resize, resources,
+    scheduling, security, volumes,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
@@ -90,6 +90,7 @@ pub(super) fn template(template: &Value, path: &str) -> FieldErrors {
 fn spec(spec: &Value, path: &str, place: Place) -> FieldErrors {
     let mut errors = volumes::volumes(spec.list("volumes"), &format!("{path}.volumes"));
     errors.extend(container::containers(spec, path));
+    errors.extend(resize::policies(spec, path));
     errors.extend(resources::pod_level(spec, path));
     errors.extend(container::host_network_ports(spec, path, place));
     errors.extend(one_of(

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{pod, scheduling};
+use super::{pod, resize, scheduling};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -18,6 +18,8 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
         Some("status") => pod::status_update(new, old),
         // What a Binding may set is checked where it is applied; the Pod itself was valid before.
         Some("binding") => FieldErrors::new(),
+        Some("ephemeralcontainers") => ephemeral_update(new, old),
+        Some("resize") => resize::update(new, old),
         _ => spec_update(new, old),
     }
 }
@@ -41,6 +43,32 @@ fn spec_update(new: &Value, old: &Value) -> FieldErrors {
         errors.push(FieldError::forbidden(
             "spec",
             format!("{FROZEN}\n{}", changed(new, old)),
+        ));
+    }
+    errors
+}
+
+/// Ephemeral containers are added, never changed or taken away. KEP-277.
+fn ephemeral_update(new: &Value, old: &Value) -> FieldErrors {
+    if resize::is_static(old) {
+        return vec![FieldError::forbidden(
+            "",
+            "static pods do not support ephemeral containers",
+        )];
+    }
+    let mut errors = pod::pod_body(new);
+    let path = "spec.ephemeralContainers";
+    let now = new.list(path);
+    for before in old.list(path) {
+        let name = before.text("name");
+        let why = match now.iter().find(|c| c.text("name") == name) {
+            None => "may not be removed",
+            Some(same) if same == before => continue,
+            Some(_) => "may not be changed",
+        };
+        errors.push(FieldError::forbidden(
+            path,
+            format!("existing ephemeral containers {name:?} {why}\n"),
         ));
     }
     errors
@@ -203,6 +231,42 @@ mod tests {
                 .starts_with("spec: Forbidden: pod updates may not change fields other")
         );
         assert!(join(&update(None, &old, &new)).contains("existing toleration can not be modified"));
+    }
+
+    #[test]
+    fn ephemeral_containers_are_only_added() {
+        let with = |ephemeral: Value| {
+            pod(json!({"containers": [{"name": "c", "image": "a"}], "ephemeralContainers": ephemeral}))
+        };
+        let common = json!({"image": "a", "terminationMessagePolicy": "File", "imagePullPolicy": "Always"});
+        let one = |name: &str, more: Value| {
+            let mut container = common.clone();
+            container["name"] = name.into();
+            json_patch::merge(&mut container, &more);
+            container
+        };
+        let (old, say) = (with(json!([one("e", json!({}))])), Some("ephemeralcontainers"));
+        let two = with(json!([
+            one("e", json!({})),
+            one("f", json!({"targetContainerName": "c"}))
+        ]));
+        assert_eq!(update(say, &two, &old), []);
+        let said = |containers: Value| join(&update(say, &with(containers), &old));
+        assert!(said(json!([])).contains("existing ephemeral containers \"e\" may not be removed"));
+        assert!(said(json!([one("e", json!({"image": "b"}))])).contains("may not be changed"));
+        let bad = one(
+            "f",
+            json!({"targetContainerName": "x", "ports": [{"containerPort": 1}]}),
+        );
+        let said = said(json!([one("e", json!({})), bad]));
+        assert!(
+            said.contains("spec.ephemeralContainers[1].targetContainerName: Not found: \"x\""),
+            "{said}"
+        );
+        assert!(
+            said.contains("ports: Forbidden: cannot be set for an Ephemeral Container"),
+            "{said}"
+        );
     }
 
     #[test]

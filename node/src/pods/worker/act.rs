@@ -11,7 +11,7 @@ use crate::pods::observed::{Busy, Sandbox, Verdict, Waiting};
 use crate::pods::plan::Action;
 use crate::pods::record::Record;
 use crate::pods::sandbox;
-use crate::pods::start::{self, Job};
+use crate::pods::start::{self, Job, Target};
 use crate::pods::tasks::{self, Stopping};
 use crate::pods::view::PodView;
 
@@ -26,6 +26,8 @@ impl Worker {
                 grace,
                 message,
             } => self.kill(pod, &container, grace, message),
+            Action::Resize { container } => self.resize(pod, &container),
+            Action::RestartToResize { container, grace } => self.restart_to_resize(pod, &container, grace),
             Action::Hold { container, waiting } => self.hold(pod, container, waiting),
             Action::End(verdict) => self.end(pod, verdict),
             Action::TearDown => self.tear_down(),
@@ -41,6 +43,21 @@ impl Worker {
             };
             Outcome::Prepared(sandbox::prepare(&ctx, view).await)
         });
+    }
+
+    /// Whose processes an ephemeral container is to see.
+    fn target_of(&self, container: &str) -> Option<Target> {
+        let view = PodView::new(&self.pod)?;
+        let added = view.ephemeral().iter().find(|c| c.name == container)?;
+        let name = added
+            .target_container_name
+            .clone()
+            .filter(|name| !name.is_empty())?;
+        let last = self.seen.containers.get(&name).and_then(|seen| seen.last.clone());
+        Some(Target {
+            running: last.filter(Record::is_running),
+            name,
+        })
     }
 
     pub(super) fn start(&mut self, container: String, attempt: u32) {
@@ -59,6 +76,7 @@ impl Worker {
             attempt,
             ips: self.seen.ips.clone(),
             namespaces: self.namespaces.clone(),
+            target: self.target_of(&container),
             cancel,
         };
         let ctx = self.ctx.clone();

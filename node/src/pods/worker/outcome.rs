@@ -22,6 +22,7 @@ impl Worker {
             Outcome::Prepared(result) => self.prepared(result),
             Outcome::Started { container, result } => self.started(container, result),
             Outcome::Exited(record) => self.exited(record),
+            Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
             Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
             Outcome::Refreshed(Err(error)) => self.warn(error.event_reason(), error.to_string()),
@@ -98,9 +99,13 @@ impl Worker {
         match result {
             Ok(record) => {
                 seen.waiting = None;
+                let was_resize = std::mem::take(&mut seen.restart_due);
                 self.push(record.clone());
                 self.watch(record);
                 self.forget_old(&container);
+                if was_resize {
+                    self.tell_when_resized();
+                }
             }
             Err(failure) => self.start_failed(container, failure),
         }

@@ -109,8 +109,8 @@ async fn attach(
     let spec = PodView::new(&pod)
         .and_then(|view| view.container(&container))
         .map(|(c, _)| c);
-    let reads = options.stdin && spec.and_then(|c| c.stdin) == Some(true);
-    let once = spec.and_then(|c| c.stdin_once) == Some(true);
+    let reads = options.stdin && spec.as_ref().and_then(|c| c.stdin) == Some(true);
+    let once = spec.as_ref().and_then(|c| c.stdin_once) == Some(true);
     let place = streaming.place()?;
     open(request, options, move |input, output| async move {
         let _place = place;

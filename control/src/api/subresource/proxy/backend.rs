@@ -1,0 +1,148 @@
+//! One connection to a backend for one request: TCP, TLS where it is asked for, HTTP/1.1.
+use super::super::super::Api;
+use super::super::node::NodeClientError;
+use super::location::{Backend, Security};
+use axum::body::Body;
+use http::{Request, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long a backend may take to accept a connection (upstream's dialer: 30 s). Its answer may take as long as it likes.
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why a backend did not answer, as upstream's client words it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    #[error("dial tcp {address}: {why}")]
+    Dial { address: SocketAddr, why: String },
+    #[error("tls: {0}")]
+    Tls(io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+/// Sends the request on a connection of its own; an answer of 101 may be upgraded.
+pub(super) async fn send(
+    api: &Api,
+    backend: &Backend,
+    mut request: Request<Body>,
+) -> Result<http::Response<Incoming>, Failed> {
+    let tcp = dial(SocketAddr::from((backend.ip, backend.port))).await?;
+    if !request.headers().contains_key(header::HOST)
+        && let Ok(host) = header::HeaderValue::from_str(&backend.authority)
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let (connector, name) = match &backend.security {
+        Security::Plain => return exchange(tcp, request).await,
+        Security::Tls => (api.proxy_tls.0.clone(), ServerName::from(backend.ip)),
+        Security::Kubelet(node) => (api.nodes.connector(), node_name(node)?),
+    };
+    let tls = connector.connect(name, tcp).await.map_err(Failed::Tls)?;
+    exchange(tls, request).await
+}
+
+fn node_name(node: &str) -> Result<ServerName<'static>, Failed> {
+    ServerName::try_from(node.to_owned()).map_err(|e| Failed::Tls(io::Error::other(e)))
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, Failed> {
+    let failed = |why: String| Failed::Dial { address, why };
+    match tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
+        Ok(Ok(tcp)) => {
+            // Small frames must not wait for Nagle; when that cannot be set, they are merely slower.
+            let _ = tcp.set_nodelay(true);
+            Ok(tcp)
+        }
+        Ok(Err(error)) => Err(failed(words(&error))),
+        Err(_) => Err(failed("i/o timeout".into())),
+    }
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
+        io::ErrorKind::TimedOut => "connect: connection timed out".into(),
+        _ => format!("connect: {error}"),
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Body>) -> Result<http::Response<Incoming>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the response: when either side lets go of it.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(sender.send_request(request).await?)
+}
+
+/// TLS to Pods, Services and other ports of nodes.
+pub struct ProxyTls(TlsConnector);
+
+impl ProxyTls {
+    /// Believes any certificate, as upstream's proxy transport does: there is no authority over what workloads present.
+    pub fn new() -> Result<Self, NodeClientError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| NodeClientError::Tls(e.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        Ok(ProxyTls(TlsConnector::from(Arc::new(config))))
+    }
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,271 @@
+//! Resizing a Pod in place: what may change, and what its containers say about it beforehand. KEP-1287.
+use serde_json::Value;
+
+use super::{Seen, pod};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::prepare::pod::qos_class;
+use crate::kinds::view::View;
+
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+const POLICIES: [&str; 2] = ["NotRequired", "RestartContainer"];
+/// A node's own Pod, shown in the API.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether the Pod is a node's own.
+pub(super) fn is_static(pod: &Value) -> bool {
+    pod.at("metadata.annotations").get(MIRROR).is_some()
+}
+
+/// `resizePolicy` of all containers of a Pod spec at `path`.
+pub(super) fn policies(spec: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for list in ["containers", "initContainers"] {
+        for (i, container) in spec.list(list).iter().enumerate() {
+            let at = format!("{path}.{list}[{i}].resizePolicy");
+            errors.extend(policy(
+                container.list("resizePolicy"),
+                &at,
+                spec.text("restartPolicy"),
+            ));
+            if list == "initContainers" && container.text("restartPolicy") != "Always" {
+                errors.extend(restarting_init(container, &at));
+            }
+        }
+    }
+    errors
+}
+
+fn policy(policies: &[Value], path: &str, restart_policy: &str) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, policy) in policies.iter().enumerate() {
+        let (resource, wanted) = (policy.text("resourceName"), policy.text("restartPolicy"));
+        if seen.again(resource) {
+            errors.push(FieldError::duplicate(format!("{path}[{i}]"), resource));
+        }
+        for (value, allowed) in [(resource, &RESIZABLE), (wanted, &POLICIES)] {
+            match value {
+                "" => errors.push(FieldError::required(path, "")),
+                value if !allowed.contains(&value) => {
+                    errors.push(FieldError::not_supported(path, value, allowed));
+                }
+                _ => {}
+            }
+        }
+        if restart_policy == "Never" && wanted != "NotRequired" {
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(path, wanted, detail));
+        }
+    }
+    errors
+}
+
+fn restarting_init(container: &Value, path: &str) -> FieldErrors {
+    let policies = container.list("resizePolicy").iter().enumerate();
+    let restarting = policies.filter(|(_, p)| p.text("restartPolicy") == "RestartContainer");
+    let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+    restarting
+        .map(|(i, _)| FieldError::invalid(format!("{path}[{i}].restartPolicy"), "RestartContainer", detail))
+        .collect()
+}
+
+/// Everything wrong with a resize (`ValidatePodResize`).
+pub(super) fn update(new: &Value, old: &Value) -> FieldErrors {
+    if is_static(old) {
+        return vec![FieldError::forbidden("", "static pods cannot be resized")];
+    }
+    if old.text("spec.os.name") == "windows" {
+        return vec![FieldError::forbidden("", "windows pods cannot be resized")];
+    }
+    let mut errors = pod::pod_body(new);
+    let class = match old.text("status.qosClass") {
+        "" => qos_class(old),
+        class => class,
+    };
+    if class != qos_class(new) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", new.text("status.qosClass"), detail));
+    }
+    if !is_supported(old) {
+        errors.push(FieldError::forbidden(
+            "spec",
+            "Pod running on node without support for resize",
+        ));
+    }
+    if has_own(old) || has_own(new) {
+        let detail = "resize of pods with pod-level resources is forbidden when \
+            InPlacePodLevelResourcesVerticalScalingEnabled feature gate is disabled";
+        errors.push(FieldError::forbidden("", detail));
+        return errors;
+    }
+    let moved = moved(new, old);
+    if !moved.is_empty() {
+        errors.extend(moved);
+        return errors;
+    }
+    errors.extend(removed(new, old));
+    errors.extend(other_changes(new, old));
+    errors
+}
+
+/// Whether the Pod's node tells the resources of what runs.
+fn is_supported(pod: &Value) -> bool {
+    let mut running = pod
+        .list("status.containerStatuses")
+        .iter()
+        .filter(|s| s.has("state.running"));
+    running.next().is_none_or(|status| status.has("resources"))
+}
+
+/// Whether the Pod as a whole has requests or limits.
+fn has_own(pod: &Value) -> bool {
+    let filled = |key: &str| pod.at(key).as_object().is_some_and(|list| !list.is_empty());
+    filled("spec.resources.requests") || filled("spec.resources.limits")
+}
+
+fn moved(new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    for list in ["containers", "initContainers"] {
+        let path = format!("spec.{list}");
+        let (now, before) = (new.list(&path), old.list(&path));
+        if now.len() != before.len() {
+            let detail = format!("{list} may not be added or removed on resize");
+            errors.push(FieldError::forbidden(path, detail));
+            continue;
+        }
+        let renamed = now
+            .iter()
+            .zip(before)
+            .enumerate()
+            .filter(|(_, (n, b))| n.text("name") != b.text("name"));
+        errors.extend(renamed.map(|(i, _)| {
+            let detail = format!("{list} may not be renamed or reordered on resize");
+            FieldError::forbidden(format!("{path}[{i}].name"), detail)
+        }));
+    }
+    errors
+}
+
+fn removed(new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    for list in ["initContainers", "containers"] {
+        let path = format!("spec.{list}");
+        for (i, (now, before)) in new.list(&path).iter().zip(old.list(&path)).enumerate() {
+            for part in ["requests", "limits"] {
+                let key = format!("resources.{part}");
+                let kept = now.at(&key).as_object();
+                let lost = before.at(&key).as_object().into_iter().flatten();
+                if lost
+                    .into_iter()
+                    .any(|(name, _)| !kept.is_some_and(|kept| kept.contains_key(name)))
+                {
+                    let detail = format!("resource {part} cannot be removed");
+                    errors.push(FieldError::forbidden(format!("{path}[{i}].{key}"), detail));
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// Other resources than CPU and memory, and resize policies, stay as they were.
+fn other_changes(new: &Value, old: &Value) -> FieldErrors {
+    const DETAIL: &str = "only cpu and memory resources are mutable";
+    let pairs = |path: &str| -> Vec<(Value, Value)> {
+        let of = |pod: &Value| pod.list(path).iter().map(fixed_part).collect::<Vec<_>>();
+        of(new).into_iter().zip(of(old)).collect()
+    };
+    let mut errors: FieldErrors = pairs("spec.containers")
+        .iter()
+        .filter(|(now, before)| now != before)
+        .map(|_| FieldError::forbidden("spec", DETAIL))
+        .collect();
+    for (i, (now, before)) in pairs("spec.initContainers").iter().enumerate() {
+        if now != before {
+            let detail = "only cpu and memory resources for init or sidecar containers are mutable";
+            errors.push(FieldError::forbidden(format!("spec.initContainers[{i}]"), detail));
+        }
+    }
+    errors
+}
+
+/// The container without amounts of CPU and memory.
+fn fixed_part(container: &Value) -> Value {
+    let mut container = container.clone();
+    let Some(Value::Object(resources)) = container.get_mut("resources") else {
+        return container;
+    };
+    for part in ["requests", "limits"] {
+        if let Some(Value::Object(list)) = resources.get_mut(part) {
+            list.retain(|name, _| !RESIZABLE.contains(&name.as_str()));
+        }
+    }
+    resources.retain(|_, part| part.as_object().is_none_or(|list| !list.is_empty()));
+    container
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::error::join;
+
+    fn pod(resources: Value) -> Value {
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "n"},
+            "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}});
+        crate::kinds::defaults::pod::pod(&mut pod);
+        pod
+    }
+
+    fn said(new: Value, old: Value) -> String {
+        join(&update(&pod(new), &pod(old)))
+    }
+
+    #[test]
+    fn cpu_and_memory_may_change_within_the_class() {
+        let old = json!({"requests": {"cpu": "1", "memory": "1Gi"}});
+        let new = json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"memory": "2Gi"}});
+        assert_eq!(update(&pod(new), &pod(old.clone())), []);
+        let guaranteed = json!({"limits": {"cpu": "2", "memory": "1Gi"}});
+        assert_eq!(
+            said(guaranteed, old.clone()),
+            "spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing"
+        );
+        assert_eq!(
+            said(json!({"requests": {"cpu": "1"}}), old.clone()),
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"
+        );
+        let storage = json!({"requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}});
+        assert_eq!(
+            said(storage, old),
+            "spec: Forbidden: only cpu and memory resources are mutable"
+        );
+    }
+
+    #[test]
+    fn a_node_that_tells_no_resources_cannot_resize() {
+        let mut old = pod(json!({}));
+        old["status"] = json!({"qosClass": "BestEffort", "containerStatuses": [{"state": {"running": {}}}]});
+        let errors = join(&update(&pod(json!({})), &old));
+        assert_eq!(
+            errors,
+            "spec: Forbidden: Pod running on node without support for resize"
+        );
+    }
+
+    #[test]
+    fn policies_name_resources_and_fit_the_pod() {
+        let spec = json!({"restartPolicy": "Never", "containers": [{"resizePolicy": [
+            {"resourceName": "cpu", "restartPolicy": "NotRequired"},
+            {"resourceName": "memory", "restartPolicy": "RestartContainer"},
+            {"resourceName": "disk", "restartPolicy": "NotRequired"}]}]});
+        let at = "spec.containers[0].resizePolicy";
+        assert_eq!(
+            join(&policies(&spec, "spec")),
+            format!(
+                "[{at}: Invalid value: \"RestartContainer\": must be 'NotRequired' when pod `restartPolicy` is 'Never', \
+                 {at}: Unsupported value: \"disk\": supported values: \"cpu\", \"memory\"]"
+            )
+        );
+    }
+}

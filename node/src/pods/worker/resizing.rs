@@ -1,0 +1,166 @@
+//! How a worker takes other resources for its containers: asks the node, then brings each running container to them.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Outcome, Worker};
+use crate::events::Severity::{Normal, Warning};
+use crate::pods::allocations::Amounts;
+use crate::pods::observed::Busy;
+use crate::pods::plan::is_ending;
+use crate::pods::record::Record;
+use crate::pods::resize::{self, Failed, Pending};
+use crate::pods::tasks::{self, ResizeError};
+use crate::pods::view::PodView;
+
+/// Pause before limits that the host refused are tried again: memory in use has to go first.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+impl Worker {
+    pub(super) fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// After a restart of the agent: what runs has what it was given, and the rest is asked for anew.
+    pub(super) fn recall_allocation(&mut self) {
+        self.pod = Arc::new(resize::recall(&self.wanted, &self.seen));
+        let spec = self.pod.spec.as_ref();
+        let amounts = spec.map(Amounts::of_pod).unwrap_or_default();
+        self.ctx.allocations.note(self.uid(), amounts);
+        self.consider_resize();
+    }
+
+    /// Takes what the API wants, but for resources the node has not agreed to.
+    pub(super) fn want(&mut self, wanted: Arc<Pod>) {
+        self.pod = match resize::is_resized(&self.pod, &wanted) {
+            true => Arc::new(resize::keep(&self.pod, &wanted)),
+            false => wanted.clone(),
+        };
+        self.wanted = wanted;
+        self.consider_resize();
+    }
+
+    /// Asks the node for the resources wanted, when they are others than those given.
+    pub(super) fn consider_resize(&mut self) {
+        let wanted = self.wanted.clone();
+        let Some(view) = PodView::new(&wanted) else { return };
+        if !resize::is_resized(&self.pod, &wanted) || is_ending(view, &self.seen) {
+            self.seen.pending = None;
+            return;
+        }
+        match self.ask(view) {
+            Ok(()) => {
+                self.pod = wanted.clone();
+                self.seen.pending = None;
+                self.seen
+                    .containers
+                    .values_mut()
+                    .for_each(|seen| seen.resize_failed = None);
+                let message = resize::told(view, "started", "");
+                self.ctx.recorder.pod(view, Normal, "ResizeStarted", message);
+            }
+            Err(pending) => self.put_off(view, pending),
+        }
+    }
+
+    fn ask(&self, wanted: PodView<'_>) -> Result<(), Pending> {
+        if let Some(guest) = resize::fixed_guest(wanted, &self.seen) {
+            return Err(Pending::infeasible(format!(
+                "container {guest:?} is a Wasm guest, whose limits are fixed when it starts; with the resizePolicy \
+                 RestartContainer it would be restarted"
+            )));
+        }
+        self.ctx
+            .allocations
+            .ask(wanted.uid(), Amounts::of_pod(wanted.spec))
+    }
+
+    fn put_off(&mut self, view: PodView<'_>, pending: Pending) {
+        if self.seen.pending.as_ref() == Some(&pending) {
+            return;
+        }
+        let event = match pending.reason {
+            "Infeasible" => "ResizeInfeasible",
+            _ => "ResizeDeferred",
+        };
+        let message = resize::told(view, pending.reason, &pending.message);
+        self.ctx.recorder.pod(view, Warning, event, message);
+        self.seen.pending = Some(pending);
+    }
+
+    pub(super) fn resize(&mut self, pod: PodView<'_>, container: &str) {
+        let Some((container, _)) = pod.container(container) else {
+            return;
+        };
+        let Some(seen) = self.seen.containers.get_mut(&container.name) else {
+            return;
+        };
+        let Some(mut record) = seen.last.clone() else {
+            return;
+        };
+        seen.busy = Busy::Resizing;
+        let (ctx, pod, container) = (self.ctx.clone(), self.pod.clone(), container.into_owned());
+        self.under_way.spawn(async move {
+            let result = tasks::resize(&ctx, &pod, &mut record, &container).await;
+            Outcome::Resized { record, result }
+        });
+    }
+
+    pub(super) fn restart_to_resize(&mut self, pod: PodView<'_>, container: &str, grace: i64) {
+        self.kill(
+            pod,
+            container,
+            grace,
+            format!("Container {container} resize requires restart"),
+        );
+        if let Some(seen) = self.seen.containers.get_mut(container) {
+            seen.restart_due = true;
+        }
+    }
+
+    pub(super) fn resized(&mut self, record: Record, result: Result<(), ResizeError>) {
+        let Some(seen) = self.seen.containers.get_mut(&record.container) else {
+            return;
+        };
+        if seen.busy == Busy::Resizing {
+            seen.busy = Busy::Idle;
+        }
+        match result {
+            Ok(()) => {
+                seen.resize_failed = None;
+                // Its end may have been seen meanwhile.
+                if let Some(last) = seen.last.as_mut().filter(|last| last.id == record.id) {
+                    last.resources = record.resources;
+                }
+                self.tell_when_resized();
+            }
+            Err(error) => {
+                let retry_at = Timestamp::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
+                let message = error.to_string();
+                let known = seen.resize_failed.as_ref().is_some_and(|f| f.message == message);
+                seen.resize_failed = Some(Failed {
+                    message: message.clone(),
+                    retry_at,
+                });
+                let pod = self.pod.clone();
+                if let Some(view) = PodView::new(&pod).filter(|_| !known) {
+                    let told = resize::told(view, "error", &message);
+                    self.ctx.recorder.pod(view, Warning, "ResizeError", told);
+                }
+            }
+        }
+    }
+
+    /// Once every container has what the Pod was promised.
+    pub(super) fn tell_when_resized(&self) {
+        let Some(view) = PodView::new(&self.pod) else {
+            return;
+        };
+        if resize::in_progress(view, &self.seen).is_none() {
+            let message = resize::told(view, "completed", "");
+            self.ctx.recorder.pod(view, Normal, "ResizeCompleted", message);
+        }
+    }
+}

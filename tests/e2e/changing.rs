@@ -1,0 +1,157 @@
+//! What may change about a Pod that runs: containers added for debugging, resources; and how it is reached through the
+//! API server.
+
+use http::Request;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use kube::api::{AttachParams, LogParams, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use crate::cluster::PATIENCE;
+use crate::streams::{is_ready, prepared};
+
+const SIZED: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: sized}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: server
+    image: amphipod.local/busybox:v1
+    command: [httpd, -f, -p, '8080', -h, /etc]
+    ports: [{containerPort: 8080}]
+    readinessProbe: {httpGet: {path: /hostname, port: 8080}, periodSeconds: 1}
+    resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {cpu: 100m, memory: 32Mi}}
+  - name: restarts
+    image: amphipod.local/busybox:v1
+    command: [sleep, '600']
+    resources: {limits: {memory: 16Mi}}
+    resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]
+";
+
+async fn until(pods: &Api<Pod>, name: &str, what: &str, is: impl Fn(&PodStatus) -> bool + Send) {
+    let holds = |pod: Option<&Pod>| pod.and_then(|p| p.status.as_ref()).is_some_and(&is);
+    let waited = tokio::time::timeout(PATIENCE, await_condition(pods.clone(), name, holds)).await;
+    if waited.is_err() {
+        panic!("{what}: never so; {:#?}", pods.get(name).await);
+    }
+}
+
+fn container<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    let all = status.container_statuses.iter().flatten();
+    all.chain(status.ephemeral_container_statuses.iter().flatten())
+        .find(|c| c.name == name)
+}
+
+fn runs(status: &PodStatus, name: &str) -> bool {
+    let state = container(status, name).and_then(|c| c.state.as_ref());
+    state.is_some_and(|state| state.running.is_some())
+}
+
+fn limit(status: &PodStatus, name: &str, resource: &str) -> Option<String> {
+    let resources = container(status, name)?.resources.as_ref()?;
+    Some(resources.limits.as_ref()?.get(resource)?.0.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_added_to_a_running_pod() {
+    let Some(cluster) = prepared("debugging a running Pod").await else {
+        return;
+    };
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
+    let debugger = json!({"name": "debugger", "image": "amphipod.local/busybox:v1", "targetContainerName": "server",
+        "command": ["sh", "-c", "cat /proc/1/comm; exec sleep 600"]});
+    let add = Patch::Strategic(json!({"spec": {"ephemeralContainers": [debugger]}}));
+    pods.patch_ephemeral_containers("box", &PatchParams::default(), &add)
+        .await
+        .unwrap();
+    until(&pods, "box", "the debugger runs", |s| runs(s, "debugger")).await;
+    let params = LogParams {
+        container: Some("debugger".into()),
+        ..LogParams::default()
+    };
+    let mut said = String::new();
+    while said.is_empty() {
+        said = pods.logs("box", &params).await.unwrap();
+    }
+    assert_eq!(said, "httpd\n", "the first process it sees is the server's");
+    let change =
+        Patch::Strategic(json!({"spec": {"ephemeralContainers": [{"name": "debugger", "image": "other"}]}}));
+    let refused = pods
+        .patch_ephemeral_containers("box", &PatchParams::default(), &change)
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("may not be changed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_pod_is_resized_and_reached() {
+    let Some(cluster) = prepared("resizing a running Pod").await else {
+        return;
+    };
+    let client = cluster.client().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let pod: Pod = serde_yaml::from_str(SIZED).unwrap();
+    pods.create(&Default::default(), &pod).await.unwrap();
+    let ready = tokio::time::timeout(PATIENCE, await_condition(pods.clone(), "sized", is_ready));
+    ready.await.expect("the Pod did not become ready").unwrap();
+
+    let path = "/api/v1/namespaces/default/pods/sized/proxy/hostname";
+    assert_eq!(get(&client, path).await.trim(), "sized");
+
+    resize(
+        &pods,
+        json!([{"name": "server", "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}}}]),
+    )
+    .await;
+    until(&pods, "sized", "it has more", |s| {
+        limit(s, "server", "memory").as_deref() == Some("64Mi")
+            && limit(s, "server", "cpu").as_deref() == Some("200m")
+    })
+    .await;
+    assert_eq!(memory_limit(&pods).await, 64 << 20);
+
+    resize(&pods, json!([{"name": "restarts", "resources": {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}}])).await;
+    until(&pods, "sized", "the other is restarted", |s| {
+        runs(s, "restarts") && container(s, "restarts").is_some_and(|c| c.restart_count == 1)
+    })
+    .await;
+
+    resize(
+        &pods,
+        json!([{"name": "server", "resources": {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}}]),
+    )
+    .await;
+    until(&pods, "sized", "what the node does not have is not given", |s| {
+        let mut conditions = s.conditions.iter().flatten();
+        conditions.any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"))
+    })
+    .await;
+    let status = pods.get("sized").await.unwrap().status.unwrap();
+    assert_eq!(limit(&status, "server", "cpu").as_deref(), Some("200m"));
+    assert_eq!(container(&status, "server").map(|c| c.restart_count), Some(0));
+}
+
+async fn resize(pods: &Api<Pod>, containers: Value) {
+    let patch = Patch::Strategic(json!({"spec": {"containers": containers}}));
+    pods.patch_subresource("resize", "sized", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+async fn get(client: &Client, path: &str) -> String {
+    let request = Request::get(path).body(Vec::new()).unwrap();
+    client.request_text(request).await.unwrap()
+}
+
+/// What the container's own cgroup says, of either version.
+async fn memory_limit(pods: &Api<Pod>) -> u64 {
+    let find = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    let params = AttachParams::default().container("server").stderr(false);
+    let mut running = pods.exec("sized", ["sh", "-c", find], &params).await.unwrap();
+    let mut said = String::new();
+    running.stdout().unwrap().read_to_string(&mut said).await.unwrap();
+    said.trim().parse().unwrap_or_else(|_| panic!("{said:?}"))
+}
