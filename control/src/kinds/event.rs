@@ -63,9 +63,18 @@ pub(super) fn selectable(event: &Value) -> Vec<(String, String)> {
     fields
 }
 
-/// Field labels of an `events.k8s.io/v1` Event: the same, of its stored form.
+/// Field labels of an `events.k8s.io/v1` Event: those of its stored form by their new names; it has no `source`.
 pub(super) fn selectable_new(event: &Value) -> Vec<(String, String)> {
-    selectable(&as_core(event))
+    let rename = |(label, value): (String, String)| {
+        let label = match label.split_once('.') {
+            Some((_, member)) => format!("regarding.{member}"),
+            None if label == "reportingComponent" => "reportingController".to_owned(),
+            None => label,
+        };
+        (label, value)
+    };
+    let core = selectable(&as_core(event)).into_iter();
+    core.filter(|(label, _)| label != "source").map(rename).collect()
 }
 
 /// A copy in `v1` form.
@@ -84,6 +93,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn field_labels_have_the_names_of_their_version() {
+        let event = json!({"regarding": {"name": "p"}, "reportingController": "c"});
+        let fields = selectable_new(&event);
+        let of = |label: &str| {
+            fields
+                .iter()
+                .find(|(l, _)| l == label)
+                .map(|(_, value)| value.as_str())
+        };
+        assert_eq!(
+            (of("regarding.name"), of("reportingController")),
+            (Some("p"), Some("c"))
+        );
+        assert_eq!(
+            (of("involvedObject.name"), of("reportingComponent"), of("source")),
+            (None, None, None)
+        );
+    }
 
     #[test]
     fn both_versions_hold_the_same() {

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 use super::STATUS;
 use crate::kinds::view::{View, copy_member};
 
-/// Decisions, which only `approval` makes.
+/// Decisions: only `approval` makes them, and `status` keeps them.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
 pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     copy_member(new, old, "spec");
     let conditions = match subresource {
-        Some("approval") => mixed(new, old),
+        Some("approval") => new.list("status.conditions").to_vec(),
         Some(STATUS) => mixed(old, new),
         _ => return copy_member(new, old, STATUS),
     };
@@ -79,7 +79,7 @@ mod tests {
         update(Some("approval"), &mut approved, &old);
         assert_eq!(
             (types(&approved).as_str(), approved.text("status.certificate")),
-            ("Approved,Other", "old")
+            ("Approved,Failed", "old")
         );
         let mut signed = of(&["Approved", "Failed"], "new");
         update(Some(STATUS), &mut signed, &old);
