@@ -152,7 +152,16 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
         permit::resource(&api, &who, "create", &target, &query)?;
     }
     if proxy::is_proxied(&target) {
-        return proxy::serve(&api, &target, &query, parts, body).await;
+        let call = Call {
+            api,
+            who,
+            target,
+            query,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            upgrade: None,
+        };
+        return proxy::serve(&call, parts, body).await;
     }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let leaving = target

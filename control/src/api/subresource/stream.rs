@@ -101,9 +101,14 @@ async fn admit(call: &Call, name: &str, subresource: &str) -> Result<()> {
     if !ports.is_empty() {
         options["ports"] = json!(ports);
     }
+    connecting(call, name, &options).await
+}
+
+/// Admission of a request that becomes a connection, by its options.
+pub(super) async fn connecting(call: &Call, name: &str, options: &Value) -> Result<()> {
     let review = write::review(call, false, name, Action::Connect);
     let mut notes = Notes::default();
-    let admitted = call.api.admission.connect(&review, &options, &mut notes).await;
+    let admitted = call.api.admission.connect(&review, options, &mut notes).await;
     admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))
 }
 

@@ -6,11 +6,10 @@ mod backend;
 mod location;
 mod rewrite;
 
-use super::super::query::Query;
 use super::super::route::Target;
 use super::super::status::{ApiError, Result};
-use super::super::{Api, serve::ClientAddress};
-use super::stream::join;
+use super::super::{Api, Call, serve::ClientAddress};
+use super::stream::{connecting, join};
 use axum::body::Body;
 use axum::response::Response;
 use backend::Failed;
@@ -20,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use location::Backend;
 use rewrite::Through;
+use serde_json::json;
 
 pub use backend::ProxyTls;
 
@@ -44,17 +44,13 @@ pub(in crate::api) fn verb(method: &Method) -> Result<&'static str> {
 }
 
 /// Hands the request on. The body passes as it comes.
-pub(in crate::api) async fn serve(
-    api: &Api,
-    target: &Target,
-    query: &Query,
-    mut parts: Parts,
-    body: Body,
-) -> Result<Response> {
-    if query.has("dryRun") {
+pub(in crate::api) async fn serve(call: &Call, mut parts: Parts, body: Body) -> Result<Response> {
+    let (api, target) = (&*call.api, &call.target);
+    if call.query.has("dryRun") {
         return Err(ApiError::bad_request("dryRun is not supported"));
     }
     let through = Through::read(target, parts.uri.path())?;
+    admit(call, &through).await?;
     let backend = location::find(api, target).await?;
     let client = parts.extensions.remove::<OnUpgrade>();
     if rewrite::is_upgrade(&parts.headers) {
@@ -78,6 +74,21 @@ pub(in crate::api) async fn serve(
         answer.headers_mut(),
     );
     Ok(answer.map(Body::new))
+}
+
+/// Admission is told whom the request goes to, and its path.
+async fn admit(call: &Call, through: &Through) -> Result<()> {
+    let kind = call.target.kind.subresource(SUBRESOURCE).map(|s| s.kind.as_str());
+    let path = if through.is_root() {
+        String::new()
+    } else {
+        through.uri(None).to_string()
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    if !path.is_empty() {
+        options["path"] = path.into();
+    }
+    connecting(call, call.target.name.as_deref().unwrap_or_default(), &options).await
 }
 
 /// A page at the root needs a path that ends in `/`, for its relative links.
