@@ -129,7 +129,6 @@ mod tests {
             (&json!("m"), &json!("p"), &json!(2))
         );
         assert!(event.get("message").is_none());
-        assert_eq!(selectable_new(&event), selectable(&core));
         to_core(&mut event);
         assert_eq!(event, core);
     }
