@@ -3,6 +3,7 @@
 //!
 //! An ordinary API client; run at each start, since addresses may have changed.
 mod cluster;
+pub mod components;
 mod policy;
 
 use crate::auth::pki::FRONT_PROXY;

@@ -15,7 +15,9 @@ use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions};
 use crate::kinds::{Live, Registry};
-use crate::store::{self, Keyring, KeyringError, OpenError, ReadError, RedbStore, SealedStore, Store};
+use crate::store::{
+    self, Keyring, KeyringError, OpenError, ReadError, RedbStore, SealedStore, Store, WriteError,
+};
 use crate::{registry, scheduler};
 use axum::Router;
 use ipnet::IpNet;
@@ -61,6 +63,8 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error("cannot read the store: {0}")]
     Read(#[from] ReadError),
+    #[error("cannot write the statuses of components: {0}")]
+    Components(#[from] WriteError),
     #[error(transparent)]
     Pki(#[from] PkiError),
     #[error(transparent)]
@@ -140,6 +144,7 @@ impl ControlPlane {
             &sans(&options, cluster_ip),
         )?);
         let store = sealed(store, &options.data_dir).await?;
+        bootstrap::components::ensure(store.as_ref()).await?;
         let issuer = Arc::new(TokenIssuer::open_or_create(&options.data_dir.join("pki"))?);
         let tls = serve::tls(&pki)?;
         let (listener, local_addr) = bind(options.listen, "--listen").await?;

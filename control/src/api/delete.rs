@@ -146,10 +146,14 @@ async fn delete_once(
             return Ok(Some(Outcome::Marked(marked)));
         }
         Step::Remove if options.dry_run => return Ok(Some(Outcome::Gone(value))),
-        Step::Remove => (
-            Outcome::Gone(last_state(kind, &value)),
-            write::remove(call, current, &value).await?,
-        ),
+        Step::Remove => {
+            let last = last_state(kind, &value);
+            let txn = match is_held(kind, &value) {
+                true => announce_and_remove(call, current, &last).await?,
+                false => write::remove(call, current, &value).await?,
+            };
+            (Outcome::Gone(last), txn)
+        }
         Step::Mark(mut marked) => {
             kind.normalise(&mut marked);
             let txn = Txn::swap(
@@ -167,6 +171,27 @@ async fn delete_once(
             Outcome::Gone(value) => Outcome::Gone(write::at(value, revision)),
         }),
     })
+}
+
+/// Whether somebody holds the object who has to be told that no time is left.
+fn is_held(kind: &Kind, value: &Value) -> bool {
+    let text = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    kind.departure() == Departure::Pod
+        && !text("/spec/nodeName").is_empty()
+        && !matches!(text("/status/phase"), "Succeeded" | "Failed")
+        && value["metadata"]["deletionGracePeriodSeconds"] != 0
+}
+
+/// Two writes, as upstream's: who watches sees how little time was given before the object is gone.
+async fn announce_and_remove(call: &Call, current: &Arc<Object>, last: &Value) -> Result<TxnOutcome> {
+    let mut marked = last.clone();
+    call.target.kind.normalise(&mut marked);
+    let bytes = convert::stored_form(call, &marked).await?;
+    let told = Txn::swap(&*current.key, current.revision, bytes);
+    match call.api.store.txn(told).await? {
+        TxnOutcome::Committed { revision } => write::remove_at(call, current, revision, &marked).await,
+        lost @ TxnOutcome::Conflict { .. } => Ok(lost),
+    }
 }
 
 /// What a deletion does to the object.

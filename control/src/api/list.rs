@@ -155,6 +155,10 @@ async fn snapshot(call: &Call, selection: &Selection) -> Result<Snapshot> {
     match (revision, matching) {
         (Some(0), _) => newest(call, call.api.cache.revision(), &prefix, None),
         (Some(revision), Some(VersionMatch::Exact)) => exact(call, revision, None).await,
+        // A page of a version is of just that version, as it was before there were matches.
+        (Some(revision), None) if query.number("limit")?.is_some_and(|limit| limit > 0) => {
+            exact(call, revision, None).await
+        }
         (Some(revision), _) => newest(call, call.api.cache.at_least(revision).await?, &prefix, None),
         (None, _) => newest(call, call.api.cache.fresh().await?, &prefix, None),
     }

@@ -4,10 +4,11 @@
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
 use super::convert::{self, stored_form};
+use super::negotiate::{self, Encoding};
 use super::object::Object;
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
-use super::{Call, manage, permit};
+use super::{Call, decode, manage, permit};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldError, FieldIssue, Kind};
@@ -66,8 +67,8 @@ pub async fn create(
     issues: Vec<FieldIssue>,
 ) -> Result<Written> {
     let kind = &call.target.kind;
-    super::decode::check_kind(kind, &body)?;
-    let warnings = prune(kind, options, &mut body, issues)?;
+    decode::check_kind(kind, &body)?;
+    let warnings = prune(call, options, &mut body, issues)?;
     place(call, &mut body)?;
     if !matches!(
         body["metadata"]["resourceVersion"].as_str(),
@@ -117,16 +118,21 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
         if !errors.is_empty() {
             return Err(ApiError::invalid(&kind.kind, &kind.group, &name, &errors));
         }
+        let odd = kind.warnings(&value, None);
         kind.normalise(&mut value);
         judge(call, &review, &value, &mut claims, &mut notes).await?;
         if options.dry_run {
             let taken = call.api.store.get(&key).await?.is_some();
+            notes.warnings.extend(odd);
             return Ok((!taken).then_some((value, notes)));
         }
         let mut txn = Txn::create(key.clone(), stored_form(call, &value).await?);
         claims.join(&key, &mut txn);
         match call.api.store.txn(txn).await? {
-            TxnOutcome::Committed { revision } => return Ok(Some((at(value, revision), notes))),
+            TxnOutcome::Committed { revision } => {
+                notes.warnings.extend(odd);
+                return Ok(Some((at(value, revision), notes)));
+            }
             TxnOutcome::Conflict { key: lost, .. } if lost == key => return Ok(None),
             TxnOutcome::Conflict { .. } => {}
         }
@@ -166,7 +172,7 @@ async fn update_once(
     let kind = &call.target.kind;
     let old = convert::value(&call.api, kind, current).await?;
     let (mut new, issues) = change(&old)?;
-    let warnings = prune(kind, options, &mut new, issues)?;
+    let warnings = prune(call, options, &mut new, issues)?;
     place(call, &mut new)?;
     let name = same_name(call, &new, &old)?;
     precondition(kind, &name, &new, &old)?;
@@ -183,6 +189,9 @@ async fn update_once(
     mutate(call, &review, &mut new, &mut notes).await?;
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);
     validate_update(call, &name, &new, &old)?;
+    if call.target.subresource.is_none() {
+        notes.warnings.extend(kind.warnings(&new, Some(&old)));
+    }
     let mut claims = allocate(call, &review, &mut new).await?;
     kind.normalise(&mut new);
     manage::settle(&old, &mut new);
@@ -239,8 +248,18 @@ pub fn is_finished(value: &Value) -> bool {
 
 /// Takes the object out of the store, with what it held.
 pub async fn remove(call: &Call, current: &Object, value: &Value) -> Result<TxnOutcome> {
+    remove_at(call, current, current.revision, value).await
+}
+
+/// The same, of a later revision of the object.
+pub async fn remove_at(
+    call: &Call,
+    current: &Object,
+    revision: Revision,
+    value: &Value,
+) -> Result<TxnOutcome> {
     let mut txn = Txn {
-        compare: Txn::remove(&*current.key, current.revision).compare,
+        compare: Txn::remove(&*current.key, revision).compare,
         ops: Vec::new(),
     };
     txn.ops.push(Op::Delete {
@@ -314,11 +333,12 @@ pub fn review<'a>(call: &'a Call, dry_run: bool, name: &'a str, action: Action<'
 
 /// Decodes by the schema. Issues are refused, told as warnings, or passed over.
 pub fn prune(
-    kind: &Kind,
+    call: &Call,
     options: Options,
     value: &mut Value,
     mut issues: Vec<FieldIssue>,
 ) -> Result<Vec<String>> {
+    let kind = &call.target.kind;
     let found = kind
         .prune(value)
         .map_err(|e| ApiError::bad_request(kind.decode_message(&e.to_string())))?;
@@ -326,6 +346,11 @@ pub fn prune(
     match kind.custom {
         Some(_) => issues.extend(found),
         None => issues.splice(..0, found).for_each(drop),
+    }
+    // Only a body that is the object itself has an order of its own.
+    let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
+    if issues.len() > 1 && kind.custom.is_none() && whole {
+        issues = decode::in_document_order(&call.body, issues);
     }
     let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
     match options.validation {

@@ -12,7 +12,7 @@ use super::error::{DecodeError, FieldErrors, FieldIssue};
 use super::rules::Rules;
 use super::schema::{Definition, Schemas};
 use super::strategic::{self, PatchError};
-use super::{decode, meta, table, wire};
+use super::{decode, meta, table, warn, wire};
 
 /// A served subresource and the kind its body has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,7 +279,18 @@ impl Kind {
 
     /// What clients of this version are to be told with every answer.
     pub fn warning(&self) -> Option<&str> {
-        self.custom.as_ref()?.warning.as_deref()
+        match &self.custom {
+            Some(custom) => custom.warning.as_deref(),
+            None => warn::deprecated(self),
+        }
+    }
+
+    /// What the writer of a valid object is to be told about it; `old` is what it replaces.
+    pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        match &self.custom {
+            Some(_) => Vec::new(),
+            None => warn::of(self, new, old),
+        }
     }
 
     /// Whether stored bytes are served as they are.

@@ -90,6 +90,11 @@ fn holds(requirement: &Value, labels: &Map<String, Value>) -> bool {
     }
 }
 
+/// Whether a `LabelSelector` can be asked at all.
+pub(super) fn is_usable(selector: &Value) -> bool {
+    validate_selector(selector, "").is_empty()
+}
+
 /// Everything wrong with a `LabelSelector` at `path`.
 pub(super) fn validate_selector(selector: &Value, path: &str) -> FieldErrors {
     let mut errors = super::meta::labels(selector.at("matchLabels"), &format!("{path}.matchLabels"));

@@ -40,6 +40,7 @@ pub mod time;
 pub mod usage;
 mod validate;
 pub mod view;
+mod warn;
 mod wire;
 
 pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join, quote};

@@ -81,6 +81,12 @@ const fn asked(group: &'static str, plural: &'static str) -> Served {
 
 pub(super) static SERVED: &[Served] = &[
     core("configmaps", &[], "/registry/configmaps", &CONFIG_MAP),
+    core(
+        "componentstatuses",
+        &[],
+        "/registry/componentstatuses",
+        &COMPONENT_STATUS,
+    ),
     core("endpoints", &[], "/registry/services/endpoints", &ENDPOINTS),
     core("events", &[], "/registry/events", &EVENT),
     core(
@@ -422,6 +428,11 @@ static CONFIG_MAP: Rules = Rules {
     ..Rules::PLAIN
 };
 
+static COMPONENT_STATUS: Rules = Rules {
+    row: Some(table::objects::component_status),
+    ..Rules::PLAIN
+};
+
 static ENDPOINTS: Rules = Rules {
     default: defaults::network::endpoints,
     row: Some(table::network::endpoints),
@@ -498,7 +509,8 @@ static SERVICE_ACCOUNT: Rules = Rules {
 };
 
 static SERVICE: Rules = Rules {
-    name_rule: NameRule::Label1035,
+    // KEP-5311.
+    name_rule: NameRule::Label,
     default: defaults::network::service,
     prepare_create: prepare::service::create,
     prepare_update: prepare::service::update,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Container;
 use super::backoff::go_duration;
 use super::observed::{Busy, Observed, Sandbox, Seen, Verdict, Waiting};
 use super::resize::{Change, change};
-use super::view::{PodView, RestartPolicy, Role, as_container, restarts_after, spec_hash};
+use super::view::{PodView, Role, as_container, restarts_after, spec_hash};
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
@@ -80,24 +80,20 @@ fn was_over(pod: PodView<'_>) -> bool {
 /// True when the containers ended and the restart policy lets none start again.
 pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
     let policy = pod.restart_policy();
-    let over = |name: &str, role| {
+    let over = |c: &Container, role| {
         let code = seen
             .containers
-            .get(name)
+            .get(&c.name)
             .filter(|s| s.busy != Busy::Starting && !s.restart_due)
             .and_then(Seen::exit_code);
-        code.is_some_and(|code| !restarts_after(role, policy, code))
+        code.is_some_and(|code| !restarts_after(role, c, policy, code))
     };
-    let init_failed = policy == RestartPolicy::Never
-        && pod.containers().any(|(c, role)| {
-            let failed = seen
-                .containers
-                .get(&c.name)
-                .and_then(Seen::exit_code)
-                .is_some_and(|code| code != 0);
-            role == Role::Init && failed
-        });
-    init_failed || pod.spec.containers.iter().all(|c| over(&c.name, Role::Main))
+    let init_failed = pod.containers().any(|(c, role)| {
+        let code = seen.containers.get(&c.name).and_then(Seen::exit_code);
+        let failed = code.is_some_and(|code| code != 0 && !restarts_after(role, c, policy, code));
+        role == Role::Init && failed
+    });
+    init_failed || pod.spec.containers.iter().all(|c| over(c, Role::Main))
 }
 
 fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) -> bool {
@@ -282,7 +278,7 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
         let succeeded_before_reboot = role == Role::Init && exit.exit_code == 0;
         if !succeeded_before_reboot
             && !seen.restart_due
-            && !restarts_after(role, pod.restart_policy(), exit.exit_code)
+            && !restarts_after(role, c, pod.restart_policy(), exit.exit_code)
         {
             return;
         }

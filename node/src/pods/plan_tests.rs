@@ -141,6 +141,30 @@ fn restart_policies() {
 }
 
 #[test]
+fn a_container_has_rules_of_its_own() {
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    for (own, code, expected) in [
+        (
+            json!({"restartPolicy": "Never", "restartPolicyRules": rules}),
+            42,
+            vec!["start a/1"],
+        ),
+        (
+            json!({"restartPolicy": "Never", "restartPolicyRules": rules}),
+            1,
+            vec!["tear down"],
+        ),
+        (json!({"restartPolicy": "OnFailure"}), 1, vec!["start a/1"]),
+        (json!({"restartPolicy": "Always"}), 0, vec!["start a/1"]),
+    ] {
+        let mut container = own;
+        container["name"] = "a".into();
+        let p = pod(json!({"restartPolicy": "Never", "containers": [container]}));
+        check(&p, &seen(&p, &[("a", 0, exited(code, 5))]), 6, &expected);
+    }
+}
+
+#[test]
 fn one_container_that_ended_leaves_the_others_alone() {
     let p = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]}));
     check(

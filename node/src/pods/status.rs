@@ -136,7 +136,7 @@ fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&S
     let nothing = Seen::default();
     let seen = seen.unwrap_or(&nothing);
     let last = seen.last.as_ref();
-    let (state, last_state) = states(pod, role, seen);
+    let (state, last_state) = states(pod, c, role, seen);
     let running = state.running.is_some();
     let done = role == Role::Init && seen.exit_code() == Some(0);
     let ready = if role == Role::Init {
@@ -202,7 +202,12 @@ pub fn container_id(record: &Record) -> String {
     format!("{CONTAINER_ID_SCHEME}{}", record.id)
 }
 
-fn states(pod: PodView<'_>, role: Role, seen: &Seen) -> (ContainerState, Option<ContainerState>) {
+fn states(
+    pod: PodView<'_>,
+    c: &Container,
+    role: Role,
+    seen: &Seen,
+) -> (ContainerState, Option<ContainerState>) {
     let before = seen.previous.as_ref().and_then(terminated);
     let Some(last) = &seen.last else {
         return (waiting_state(pod, role, seen), before);
@@ -223,7 +228,7 @@ fn states(pod: PodView<'_>, role: Role, seen: &Seen) -> (ContainerState, Option<
         return (waiting_state(pod, role, seen), before);
     };
     let code = last.exit().map_or(0, |exit| exit.exit_code);
-    if seen.waiting.is_some() && restarts_after(role, pod.restart_policy(), code) && !pod.is_deleted() {
+    if seen.waiting.is_some() && restarts_after(role, c, pod.restart_policy(), code) && !pod.is_deleted() {
         return (waiting_state(pod, role, seen), Some(ended));
     }
     (ended, before)
@@ -353,6 +358,7 @@ fn phase(
         match pod.restart_policy() {
             _ if t.stopped == 0 => "Pending",
             RestartPolicy::Always if !over => "Running",
+            _ if !over && some_restart(pod, mains) => "Running",
             _ if t.stopped == t.succeeded => "Succeeded",
             RestartPolicy::OnFailure if !over => "Running",
             _ => "Failed",
@@ -367,8 +373,24 @@ fn exit_of(status: &ContainerStatus) -> Option<i32> {
 
 fn init_failed(pod: PodView<'_>, inits: &[ContainerStatus]) -> bool {
     let is_init = |s: &&ContainerStatus| pod.container(&s.name).is_some_and(|(_, r)| r == Role::Init);
-    let failed = |s: &ContainerStatus| exit_of(s).is_some_and(|code| code != 0);
-    pod.restart_policy() == RestartPolicy::Never && inits.iter().filter(is_init).any(failed)
+    let failed = |s: &ContainerStatus| exit_of(s).is_some_and(|code| code != 0) && !restarts(pod, s);
+    inits.iter().filter(is_init).any(failed)
+}
+
+/// Whether a container that ended starts again.
+fn restarts(pod: PodView<'_>, status: &ContainerStatus) -> bool {
+    let code = exit_of(status).unwrap_or_default();
+    let again = |(c, role)| restarts_after(role, c, pod.restart_policy(), code);
+    pod.container(&status.name).is_some_and(again)
+}
+
+/// Whether containers start again by rules of their own, whatever the Pod's policy.
+fn some_restart(pod: PodView<'_>, mains: &[ContainerStatus]) -> bool {
+    let own = |s: &&ContainerStatus| {
+        pod.container(&s.name)
+            .is_some_and(|(c, _)| c.restart_policy.is_some())
+    };
+    mains.iter().filter(own).any(|s| restarts(pod, s))
 }
 
 fn init_pending(pod: PodView<'_>, inits: &[ContainerStatus], seen: &Observed) -> bool {

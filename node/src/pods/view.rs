@@ -174,16 +174,37 @@ fn init_role(container: &Container) -> Role {
     }
 }
 
-/// Restart policy of one container: a sidecar always restarts, an init container as the Pod does but
-/// never after success.
-pub fn restarts_after(role: Role, policy: RestartPolicy, exit_code: i32) -> bool {
-    match (role, policy) {
-        (Role::Sidecar, _) => true,
-        (Role::Ephemeral, _) => false,
-        (Role::Init, RestartPolicy::Never) | (Role::Main, RestartPolicy::Never) => false,
-        (Role::Init, _) | (Role::Main, RestartPolicy::OnFailure) => exit_code != 0,
-        (Role::Main, RestartPolicy::Always) => true,
+/// Whether a container that ended so starts again: a sidecar always, an init container never after success, else as its
+/// own rules and policy say (KEP-5307), else as the Pod's.
+pub fn restarts_after(role: Role, container: &Container, pod: RestartPolicy, exit_code: i32) -> bool {
+    match role {
+        Role::Sidecar => true,
+        Role::Ephemeral => false,
+        Role::Init if exit_code == 0 => false,
+        _ if rules_restart(container, exit_code) => true,
+        _ => match own_policy(container).unwrap_or(pod) {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => exit_code != 0,
+            RestartPolicy::Never => false,
+        },
     }
+}
+
+fn own_policy(container: &Container) -> Option<RestartPolicy> {
+    match container.restart_policy.as_deref()? {
+        "Never" => Some(RestartPolicy::Never),
+        "OnFailure" => Some(RestartPolicy::OnFailure),
+        _ => Some(RestartPolicy::Always),
+    }
+}
+
+fn rules_restart(container: &Container, exit_code: i32) -> bool {
+    let rules = container.restart_policy_rules.iter().flatten();
+    let mut codes = rules.filter_map(|rule| rule.exit_codes.as_ref());
+    codes.any(|codes| {
+        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        listed == (codes.operator == "In")
+    })
 }
 
 /// Hash of what makes a container another one when changed in place: name and image, as upstream.

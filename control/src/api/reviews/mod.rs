@@ -43,7 +43,7 @@ fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     let body = decode::object(&kind.kind, negotiate::body(&call.headers)?, &call.body)?;
     let mut value = body.value;
     decode::check_kind(kind, &value)?;
-    let warnings = write::prune(kind, options, &mut value, body.issues)?;
+    let warnings = write::prune(call, options, &mut value, body.issues)?;
     write::place(call, &mut value)?;
     manage::note(call, None, &mut value);
     Ok((value, warnings))

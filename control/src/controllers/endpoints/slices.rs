@@ -198,6 +198,7 @@ fn new_slice(
         address_type: family.to_owned(),
         metadata: ObjectMeta {
             name: Some(free_name(service, family, ports, taken)),
+            generate_name: Some(format!("{}-", service.name_any())),
             namespace: service.namespace(),
             labels: Some(labels(service)),
             owner_references: Some(vec![owners::controller_reference(service)]),
@@ -215,7 +216,7 @@ fn free_name(service: &Service, family: &str, ports: &[EndpointPort], taken: &mu
     let mut index: usize = 0;
     loop {
         let number = index.to_le_bytes();
-        let hash = names::hash([uid.as_bytes(), family.as_bytes(), ports.as_bytes(), &number]);
+        let hash = names::suffix([uid.as_bytes(), family.as_bytes(), ports.as_bytes(), &number]);
         let name = format!("{}-{hash}", service.name_any());
         if taken.insert(name.clone()) {
             return name;
@@ -287,7 +288,7 @@ mod tests {
             slice,
             json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-                "metadata": {"name": name, "namespace": "n",
+                "metadata": {"name": name, "generateName": "web-", "namespace": "n",
                     "labels": {"team": "a", SERVICE_NAME: "web", MANAGED_BY: MANAGER},
                     "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "s",
                         "controller": true, "blockOwnerDeletion": true}]},

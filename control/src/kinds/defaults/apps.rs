@@ -4,6 +4,9 @@ use serde_json::Value;
 use super::{pod, storage};
 use crate::kinds::view::{View, existing_mut, items_mut, object_mut, set_missing, set_zero};
 
+/// Where `apps/v1` keeps the count of template changes that older versions had in the spec.
+pub(in crate::kinds) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 pub fn deployment(object: &mut Value) {
     pod::template(object);
     let Some(spec) = object_mut(object, "spec") else {
@@ -36,6 +39,9 @@ pub fn replica_set(object: &mut Value) {
 
 pub fn daemon_set(object: &mut Value) {
     pod::template(object);
+    if let Some(annotations) = object_mut(object, "metadata.annotations") {
+        set_missing(annotations, TEMPLATE_GENERATION, "0");
+    }
     let Some(strategy) = object_mut(object, "spec.updateStrategy") else {
         return;
     };

@@ -2,11 +2,9 @@
 use serde_json::{Map, Value};
 
 use super::{STATUS, split_status, without_status};
-use crate::kinds::defaults::apps::own_labels;
+use crate::kinds::defaults::apps::{TEMPLATE_GENERATION, own_labels};
 use crate::kinds::view::{View, object_mut};
 
-/// Where `apps/v1` keeps the count of template changes that older versions had in the spec.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 const OLD_UID_LABEL: &str = "controller-uid";
 const NAME_LABEL: &str = "batch.kubernetes.io/job-name";

@@ -13,6 +13,25 @@ pub fn namespace(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), json!(object.text("status.phase")), age(object, now)]
 }
 
+pub fn component_status(object: &Value, _: Timestamp) -> Vec<Value> {
+    let healthy = object
+        .list("conditions")
+        .iter()
+        .find(|c| c.text("type") == "Healthy");
+    let healthy = healthy.unwrap_or(&Value::Null);
+    let status = match healthy.text("status") {
+        "True" => "Healthy",
+        "False" => "Unhealthy",
+        _ => "Unknown",
+    };
+    vec![
+        name(object),
+        json!(status),
+        json!(healthy.text("message")),
+        json!(healthy.text("error")),
+    ]
+}
+
 pub fn config_map(object: &Value, now: Timestamp) -> Vec<Value> {
     let count = |key: &str| object.map(key).map_or(0, serde_json::Map::len);
     vec![

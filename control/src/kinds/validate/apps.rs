@@ -9,6 +9,25 @@ use crate::kinds::view::View;
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
     '93%', regex used for validation is '[0-9]+%')";
 
+const DEPLOYMENT_COUNTS: [&str; 8] = [
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "terminatingReplicas",
+    "collisionCount",
+];
+const SET_COUNTS: [&str; 6] = [
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "observedGeneration",
+    "terminatingReplicas",
+];
+
 pub fn deployment(object: &Value) -> FieldErrors {
     let spec = object.at("spec");
     let mut errors: FieldErrors = not_negative(spec, "replicas", "spec").into_iter().collect();
@@ -32,7 +51,15 @@ pub fn deployment(object: &Value) -> FieldErrors {
 
 pub fn deployment_update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     match subresource {
-        Some("status") => status(new, &["updatedReplicas", "readyReplicas", "availableReplicas"]),
+        Some("status") => {
+            let mut errors = status(
+                new,
+                &DEPLOYMENT_COUNTS,
+                &["updatedReplicas", "readyReplicas", "availableReplicas"],
+            );
+            errors.extend(collisions(new, old));
+            errors
+        }
         _ => {
             let mut errors = deployment(new);
             errors.extend(kept_selector(new, old));
@@ -51,10 +78,10 @@ pub fn replica_set(object: &Value) -> FieldErrors {
 
 pub fn replica_set_update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     match subresource {
-        Some("status") => status(
-            new,
-            &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
-        ),
+        Some("status") => {
+            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+            status(new, &SET_COUNTS, &parts)
+        }
         _ => {
             let mut errors = replica_set(new);
             errors.extend(kept_selector(new, old));
@@ -80,7 +107,14 @@ fn selector_and_template(object: &Value) -> FieldErrors {
             errors.push(FieldError::invalid("spec.selector", selector.clone(), detail));
         }
     }
-    errors.extend(template(object, selector));
+    match labels::is_usable(selector) {
+        true => errors.extend(template(object, selector)),
+        false => errors.push(FieldError::invalid(
+            "spec.selector",
+            selector.clone(),
+            "invalid label selector",
+        )),
+    }
     errors
 }
 
@@ -131,12 +165,31 @@ fn strategy(strategy: &Value, path: &str) -> FieldErrors {
         }
         "Recreate" => Vec::new(),
         "RollingUpdate" => rolling_update(strategy.at("rollingUpdate"), &at),
-        other => vec![FieldError::not_supported(
-            format!("{path}.type"),
-            other,
-            &["Recreate", "RollingUpdate"],
-        )],
+        _ => vec![FieldError {
+            bad_value: strategy_shown(strategy),
+            ..FieldError::not_supported(path, Value::Null, &["Recreate", "RollingUpdate"])
+        }],
     }
+}
+
+/// A strategy as upstream shows it: by the names of its own structs.
+pub(super) fn strategy_shown(strategy: &Value) -> String {
+    let rolling = match strategy.at("rollingUpdate") {
+        Value::Null => "null".to_owned(),
+        rolling => {
+            let amount = |key: &str| match rolling.at(key) {
+                Value::Null => Value::from(0),
+                amount => amount.clone(),
+            };
+            format!(
+                "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
+                amount("maxUnavailable"),
+                amount("maxSurge")
+            )
+        }
+    };
+    let kind = Value::from(strategy.text("type"));
+    format!("{{\"Type\":{kind},\"RollingUpdate\":{rolling}}}")
 }
 
 fn rolling_update(rolling: &Value, path: &str) -> FieldErrors {
@@ -179,22 +232,29 @@ pub(super) fn count_or_percent(value: &Value, path: &str) -> FieldErrors {
     }
 }
 
-/// Counts of a status: none negative, none above all.
-fn status(object: &Value, parts: &[&str]) -> FieldErrors {
+/// Counts of a status: none negative, and no part above the whole.
+fn status(object: &Value, counts: &[&str], parts: &[&str]) -> FieldErrors {
     let status = object.at("status");
-    let all = status.int("replicas").unwrap_or(0);
-    let counts = std::iter::once(&"replicas").chain(parts);
-    let mut errors: FieldErrors = counts
-        .filter_map(|key| not_negative(status, key, "status"))
-        .collect();
-    for key in parts {
-        if let Some(count) = status.int(key).filter(|n| *n > all) {
-            errors.push(FieldError::invalid(
-                format!("status.{key}"),
-                count,
-                "cannot be greater than status.replicas",
-            ));
-        }
+    let count = |key: &str| status.int(key).unwrap_or(0);
+    let negative = counts
+        .iter()
+        .filter_map(|key| not_negative(status, key, "status"));
+    let mut errors: FieldErrors = negative.collect();
+    for key in parts.iter().filter(|key| count(key) > count("replicas")) {
+        let detail = "cannot be greater than status.replicas";
+        errors.push(FieldError::invalid(format!("status.{key}"), count(key), detail));
+    }
+    let available = count("availableReplicas");
+    if available > count("readyReplicas") {
+        let detail = "cannot be greater than readyReplicas";
+        errors.push(FieldError::invalid("status.availableReplicas", available, detail));
     }
     errors
+}
+
+/// How often names collided is only counted up.
+pub(super) fn collisions(new: &Value, old: &Value) -> Option<FieldError> {
+    let path = "status.collisionCount";
+    let (now, before) = (new.int(path).unwrap_or(0), old.int(path)?);
+    (now < before).then(|| FieldError::invalid(path, now, "cannot be decremented"))
 }

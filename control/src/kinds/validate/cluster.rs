@@ -82,7 +82,7 @@ pub fn runtime_class(object: &Value) -> FieldErrors {
     let overhead = object.at("overhead.podFixed");
     if overhead.is_object() {
         let requirements = serde_json::json!({"limits": overhead});
-        errors.extend(resources::requirements(&requirements, "overhead"));
+        errors.extend(resources::requirements(&requirements, &[], "overhead"));
     }
     errors.extend(meta::labels(
         object.at("scheduling.nodeSelector"),

@@ -11,6 +11,7 @@ use crate::kinds::view::View;
 /// All values of a ConfigMap or Secret together, in bytes: what fits into one entry of the store with room to spare.
 const MAX_SIZE: usize = 1024 * 1024;
 const FIXED: &str = "field is immutable when `immutable` is set";
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 const TOKEN_OWNER: &str = "kubernetes.io/service-account.name";
 
 pub fn config_map(object: &Value) -> FieldErrors {
@@ -100,7 +101,14 @@ fn secret_type(object: &Value) -> FieldErrors {
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
             ["username", "password"].into_iter().filter_map(missing).collect()
         }
-        "kubernetes.io/ssh-auth" => missing("ssh-privatekey").into_iter().collect(),
+        "kubernetes.io/ssh-auth"
+            if object
+                .at("data")
+                .get("ssh-privatekey")
+                .is_none_or(|key| key == "") =>
+        {
+            vec![FieldError::required("data[ssh-privatekey]", "")]
+        }
         "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().filter_map(missing).collect(),
         _ => Vec::new(),
     }
@@ -130,20 +138,45 @@ pub fn secret_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
 }
 
 pub fn namespace(object: &Value) -> FieldErrors {
-    let mut errors = Vec::new();
-    for finalizer in object.list("spec.finalizers").iter().filter_map(Value::as_str) {
-        let complaints = names::qualified(finalizer);
-        if complaints.is_empty() && !finalizer.contains('/') && finalizer != "kubernetes" {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid("spec.finalizers", finalizer, detail));
-        }
-        errors.extend(complain("spec.finalizers", finalizer, complaints));
+    let finalizers = object.list("spec.finalizers").iter().filter_map(Value::as_str);
+    finalizers
+        .flat_map(|name| finalizer(name, "spec.finalizers"))
+        .collect()
+}
+
+fn finalizer(name: &str, path: &str) -> FieldErrors {
+    let mut errors = complain(path, name, names::qualified(name));
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
     }
     errors
 }
 
-pub fn namespace_update(_: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
-    namespace(new)
+pub fn namespace_update(subresource: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
+    match subresource {
+        Some("status") => phase(new).into_iter().collect(),
+        Some("finalize") => {
+            let finalizers = new.list("spec.finalizers").iter().filter_map(Value::as_str);
+            let each = finalizers.enumerate();
+            each.flat_map(|(i, name)| finalizer(name, &format!("spec.finalizers[{i}]")))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The phase follows the deletion.
+fn phase(namespace: &Value) -> Option<FieldError> {
+    let phase = namespace.text("status.phase");
+    let (wanted, detail) = match namespace.has("metadata.deletionTimestamp") {
+        true => (
+            "Terminating",
+            "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        ),
+        false => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+    };
+    (phase != wanted).then(|| FieldError::invalid("status.Phase", phase, detail))
 }
 
 pub fn lease(object: &Value) -> FieldErrors {

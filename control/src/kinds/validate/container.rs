@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::pod::Place;
+use super::volumes::Good;
 use super::{
-    PROTOCOLS, Seen, complain, complain_number, duplicates, env, lifecycle, one_of, resources, security,
-    volumes,
+    PROTOCOLS, Seen, complain, complain_number, duplicates, env, lifecycle, mounts, one_of, resources,
+    restarts, security,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
@@ -16,62 +17,62 @@ const INIT_ONLY: &str = "may not be set for init containers without restartPolic
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
+/// Every container of a Pod spec at `path`, with its own path, in the order in which upstream visits them.
+pub(super) fn all<'a>(spec: &'a Value, path: &str) -> Vec<(&'a Value, String)> {
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    let of = |list: &'static str| {
+        let containers = spec.list(list).iter().enumerate();
+        containers.map(move |(i, container)| (container, format!("{path}.{list}[{i}]")))
+    };
+    lists.into_iter().flat_map(of).collect()
+}
+
 /// All containers of a Pod spec at `path`.
-pub(super) fn containers(spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
     let main = spec.list("containers");
-    let volumes = &spec
-        .list("volumes")
-        .iter()
-        .map(|v| v.text("name"))
-        .collect::<HashSet<&str>>();
     let at = format!("{path}.containers");
-    if main.is_empty() {
-        let mut errors = vec![FieldError::required(at, "")];
-        errors.extend(init_containers(spec, volumes, path));
-        return errors;
-    }
-    let (mut errors, mut seen) = (Vec::new(), Seen::default());
-    for (i, container) in main.iter().enumerate() {
-        let at = format!("{at}[{i}]");
-        errors.extend(common(container, volumes, &at));
-        if seen.again(container.text("name")) {
-            errors.push(FieldError::duplicate(
-                format!("{at}.name"),
-                container.text("name"),
-            ));
-        }
-        errors.extend(lifecycle::lifecycle(container, spec, &at));
-        if container.has("restartPolicy") {
-            let detail = "may not be set for non-init containers";
-            errors.push(FieldError::forbidden(format!("{at}.restartPolicy"), detail));
-        }
-    }
-    errors.extend(host_port_conflicts(main, &at));
+    let mut errors = match main {
+        [] => vec![FieldError::required(at, "")],
+        _ => main_containers(spec, volumes, &at),
+    };
     errors.extend(init_containers(spec, volumes, path));
     errors.extend(ephemeral_containers(spec, volumes, path));
     errors
 }
 
-fn init_containers(spec: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
+fn main_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+    let main = spec.list("containers");
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, container) in main.iter().enumerate() {
+        let at = format!("{path}[{i}]");
+        errors.extend(common(container, spec, volumes, &at));
+        if seen.again(container.text("name")) {
+            let name = container.text("name");
+            errors.push(FieldError::duplicate(format!("{at}.name"), name));
+        }
+        errors.extend(lifecycle::lifecycle(container, spec, &at));
+        errors.extend(restarts::rules(container, &at));
+    }
+    errors.extend(host_port_conflicts(main, path));
+    errors
+}
+
+fn init_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+    let list = format!("{path}.initContainers");
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     seen.0
         .extend(spec.list("containers").iter().map(|c| c.text("name").to_owned()));
     for (i, container) in spec.list("initContainers").iter().enumerate() {
-        let at = format!("{path}.initContainers[{i}]");
-        errors.extend(common(container, volumes, &at));
+        let at = format!("{list}[{i}]");
+        errors.extend(common(container, spec, volumes, &at));
+        errors.extend(restarts::rules(container, &at));
         let name = container.text("name");
-        if container.has("restartPolicy") && container.text("restartPolicy") != "Always" {
-            let policy = container.text("restartPolicy");
-            errors.push(FieldError::not_supported(
-                format!("{at}.restartPolicy"),
-                policy,
-                &["Always"],
-            ));
-        }
-        if seen.again(name) {
+        if !name.is_empty() && seen.again(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
+        errors.extend(host_port_conflicts(std::slice::from_ref(container), &list));
         errors.extend(init_lifecycle(container, spec, &at));
+        errors.extend(restarts::init_resize(container, &at));
     }
     errors
 }
@@ -87,13 +88,13 @@ fn init_lifecycle(container: &Value, spec: &Value, path: &str) -> FieldErrors {
         .collect()
 }
 
-fn ephemeral_containers(spec: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
+fn ephemeral_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
     let fixed = spec.list("containers").iter().chain(spec.list("initContainers"));
     let fixed: HashSet<&str> = fixed.map(|c| c.text("name")).collect();
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in spec.list("ephemeralContainers").iter().enumerate() {
         let at = format!("{path}.ephemeralContainers[{i}]");
-        errors.extend(common(container, volumes, &at));
+        errors.extend(common(container, spec, volumes, &at));
         errors.extend(image_padding(container, &at));
         let (name, target) = (container.text("name"), container.text("targetContainerName"));
         if fixed.contains(name) || seen.again(name) {
@@ -119,6 +120,7 @@ fn not_ephemeral(container: &Value, path: &str) -> FieldErrors {
         "resources",
         "resizePolicy",
         "restartPolicy",
+        "restartPolicyRules",
         "livenessProbe",
         "readinessProbe",
         "startupProbe",
@@ -136,7 +138,7 @@ fn not_ephemeral(container: &Value, path: &str) -> FieldErrors {
 }
 
 /// What every container must have.
-fn common(container: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors {
+fn common(container: &Value, spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
     let name = container.text("name");
     let mut errors = match name {
         "" => vec![FieldError::required(format!("{path}.name"), "")],
@@ -156,7 +158,8 @@ fn common(container: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors
         container.list("envFrom"),
         &format!("{path}.envFrom"),
     ));
-    errors.extend(volumes::mounts(container, volumes, path));
+    errors.extend(mounts::mounts(container, volumes, path));
+    errors.extend(mounts::devices(container, volumes, path));
     let policies = ["Always", "IfNotPresent", "Never"];
     errors.extend(one_of(
         format!("{path}.imagePullPolicy"),
@@ -165,10 +168,18 @@ fn common(container: &Value, volumes: &HashSet<&str>, path: &str) -> FieldErrors
     ));
     errors.extend(resources::requirements(
         container.at("resources"),
+        &resources::claim_names(spec),
         &format!("{path}.resources"),
     ));
+    errors.extend(restarts::resize(
+        container,
+        spec.text("restartPolicy"),
+        &format!("{path}.resizePolicy"),
+    ));
+    let own_users = spec.at("hostUsers") == &Value::Bool(false);
     errors.extend(security::container(
         container.at("securityContext"),
+        own_users,
         &format!("{path}.securityContext"),
     ));
     errors

@@ -1,9 +1,11 @@
 //! Environment variables and where their values come from.
 use serde_json::Value;
 
-use super::{complain, present};
+use super::volume_sources::{mode, reserved_path};
+use super::{complain, no_backsteps, present};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
+use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
 
 const SOURCES: [&str; 5] = [
@@ -34,6 +36,11 @@ const VOLUME_FIELDS: [&str; 5] = [
     "metadata.namespace",
     "metadata.uid",
 ];
+/// Fields of a Pod that the downward API knows, beside those that one use of it allows.
+const OTHER_FIELDS: [&str; 3] = ["spec.restartPolicy", "spec.schedulerName", "status.phase"];
+/// The old name of `spec.nodeName`.
+const OLD_NODE_FIELD: &str = "spec.host";
+const SCALES: &str = "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei";
 const RESOURCES: [&str; 6] = [
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -61,22 +68,18 @@ pub(super) fn variables(variables: &[Value], path: &str) -> FieldErrors {
 fn value_from(variable: &Value, path: &str) -> FieldErrors {
     let source = variable.at("valueFrom");
     let mut errors = field_ref(source.at("fieldRef"), &format!("{path}.fieldRef"), &ENV_FIELDS);
-    errors.extend(resource_ref(
-        source.at("resourceFieldRef"),
-        &format!("{path}.resourceFieldRef"),
-    ));
+    let at = format!("{path}.resourceFieldRef");
+    errors.extend(resource_ref(source.at("resourceFieldRef"), &at, false));
     for key in ["configMapKeyRef", "secretKeyRef"] {
         errors.extend(key_ref(source.at(key), &format!("{path}.{key}")));
     }
+    errors.extend(file_ref(source.at("fileKeyRef"), &format!("{path}.fileKeyRef")));
     let set = SOURCES.iter().filter(|key| source.has(key)).count();
     if set == 0 {
         errors.push(FieldError::invalid(path, "", NO_SOURCE));
     } else if !variable.text("value").is_empty() {
-        errors.push(FieldError::invalid(
-            path,
-            "",
-            "may not be specified when `value` is not empty",
-        ));
+        let detail = "may not be specified when `value` is not empty";
+        errors.push(FieldError::invalid(path, "", detail));
     } else if set > 1 {
         errors.push(FieldError::invalid(path, "", ONE_AT_A_TIME));
     }
@@ -92,44 +95,87 @@ fn field_ref(reference: &Value, path: &str, allowed: &[&str]) -> FieldErrors {
     if field.is_empty() {
         return vec![FieldError::required(at, "")];
     }
-    if let Some((name, key)) = field.strip_suffix("']").and_then(|f| f.split_once("['")) {
-        return match name {
-            "metadata.labels" | "metadata.annotations" => {
-                complain(&at, key, names::qualified(&key.to_ascii_lowercase()))
-            }
-            _ => vec![FieldError::invalid(at, name, "does not support subscript")],
-        };
+    if let Some(why) = unknown_field(reference.text("apiVersion"), field) {
+        let detail = format!("error converting fieldPath: {why}");
+        return vec![FieldError::invalid(at, field, detail)];
     }
-    match allowed.contains(&field) {
-        true => Vec::new(),
-        false if ENV_FIELDS.contains(&field) || VOLUME_FIELDS.contains(&field) => {
-            vec![FieldError::not_supported(at, field, allowed)]
+    match subscript(field) {
+        Some(("metadata.annotations", key)) => {
+            let key = key.to_ascii_lowercase();
+            complain(path, &key, names::qualified(&key))
         }
-        false => {
-            let detail = format!("error converting fieldPath: field label not supported: {field}");
-            vec![FieldError::invalid(at, field, detail)]
+        Some((_, key)) => complain(path, key, names::qualified(key)),
+        None if field == OLD_NODE_FIELD || allowed.contains(&field) => Vec::new(),
+        None => vec![FieldError::not_supported(at, field, allowed)],
+    }
+}
+
+/// Why the downward API does not know a field.
+fn unknown_field(version: &str, field: &str) -> Option<String> {
+    if version != "v1" {
+        return Some(format!("unsupported pod version: {version}"));
+    }
+    match subscript(field) {
+        Some(("metadata.annotations" | "metadata.labels", _)) => None,
+        Some(_) => Some(format!("field label does not support subscript: {field}")),
+        None => {
+            let known = [&ENV_FIELDS[..], &VOLUME_FIELDS, &OTHER_FIELDS, &[OLD_NODE_FIELD]];
+            let known = known.iter().any(|fields| fields.contains(&field));
+            (!known).then(|| format!("field label not supported: {field}"))
         }
     }
 }
 
-/// A reference to a container's own requests or limits.
-fn resource_ref(reference: &Value, path: &str) -> FieldErrors {
+/// `path['key']` in its two parts.
+fn subscript(field: &str) -> Option<(&str, &str)> {
+    field
+        .strip_suffix("']")?
+        .split_once("['")
+        .filter(|(path, _)| !path.is_empty())
+}
+
+/// A reference to a container's own requests or limits; one from a volume says which container's.
+fn resource_ref(reference: &Value, path: &str, from_volume: bool) -> FieldErrors {
     if reference.is_null() {
         return Vec::new();
     }
-    let resource = reference.text("resource");
-    let huge = ["limits.hugepages-", "requests.hugepages-"]
-        .iter()
-        .any(|p| resource.starts_with(p));
-    match resource {
-        "" => vec![FieldError::required(format!("{path}.resource"), "")],
-        resource if RESOURCES.contains(&resource) || huge => Vec::new(),
-        resource => vec![FieldError::not_supported(
-            format!("{path}.resource"),
-            resource,
-            &RESOURCES,
-        )],
+    let (resource, at) = (reference.text("resource"), format!("{path}.resource"));
+    let mut errors = Vec::new();
+    if from_volume && reference.text("containerName").is_empty() {
+        errors.push(FieldError::required(format!("{path}.containerName"), ""));
+    } else if resource.is_empty() {
+        errors.push(FieldError::required(at, ""));
+    } else if !RESOURCES.contains(&resource) && !is_huge(resource) {
+        errors.push(FieldError::not_supported(at, resource, &RESOURCES));
     }
+    errors.extend(divisor(reference, resource, path));
+    errors
+}
+
+fn is_huge(resource: &str) -> bool {
+    let prefixes = ["limits.hugepages-", "requests.hugepages-"];
+    prefixes.iter().any(|prefix| resource.starts_with(prefix))
+}
+
+/// The unit in which an amount is told.
+fn divisor(reference: &Value, resource: &str, path: &str) -> Option<FieldError> {
+    let divisor = Quantity::parse(reference.text("divisor")).ok()?;
+    if divisor.is_zero() {
+        return None;
+    }
+    let (known, kind) = match resource.split_once('.')?.1 {
+        "cpu" => ("1m and 1", "cpu"),
+        "memory" => (SCALES, "memory"),
+        "ephemeral-storage" => (SCALES, "local ephemeral storage"),
+        _ if is_huge(resource) => (SCALES, "hugepages"),
+        _ => return None,
+    };
+    let shown = divisor.to_string();
+    if known.replace(" and ", ", ").split(", ").any(|one| one == shown) {
+        return None;
+    }
+    let detail = format!("only divisor's values {known} are supported with the {kind} resource");
+    Some(FieldError::invalid(format!("{path}.divisor"), resource, detail))
 }
 
 /// A reference to a key of a ConfigMap or Secret.
@@ -137,10 +183,53 @@ fn key_ref(reference: &Value, path: &str) -> FieldErrors {
     if reference.is_null() {
         return Vec::new();
     }
-    let mut errors: FieldErrors = present(reference, "name", path).into_iter().collect();
+    let name = reference.text("name");
+    let mut errors = complain(&format!("{path}.name"), name, names::subdomain(name));
     match reference.text("key") {
         "" => errors.push(FieldError::required(format!("{path}.key"), "")),
         key => errors.extend(complain(&format!("{path}.key"), key, names::config_key(key))),
+    }
+    errors
+}
+
+/// A reference to a variable in a file that another container wrote. KEP-3721.
+fn file_ref(reference: &Value, path: &str) -> FieldErrors {
+    if reference.is_null() {
+        return Vec::new();
+    }
+    let mut errors = Vec::new();
+    let mut check = |key: &str, complaints: &dyn Fn(&str, &str) -> FieldErrors| {
+        let at = format!("{path}.{key}");
+        match reference.text(key) {
+            "" => errors.push(FieldError::required(at, "")),
+            text => errors.extend(complaints(&at, text)),
+        }
+    };
+    check("key", &|at, text| complain(at, text, names::env_name(text)));
+    check("volumeName", &|at, text| complain(at, text, names::label(text)));
+    check("path", &|at, text| no_backsteps(at, text).into_iter().collect());
+    errors
+}
+
+/// Files that variables are read from lie in volumes that containers can write.
+pub(super) fn file_volumes(spec: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (container, at) in super::container::all(spec, path) {
+        for (i, variable) in container.list("env").iter().enumerate() {
+            let Some(name) = variable.at("valueFrom.fileKeyRef.volumeName").as_str() else {
+                continue;
+            };
+            let at = format!("{at}.env[{i}].valueFrom.fileKeyRef.volumeName");
+            let found = spec.list("volumes").iter().find(|v| v.text("name") == name);
+            match found {
+                None => errors.push(FieldError::not_found(at, name)),
+                Some(volume) if !volume.has("emptyDir") => {
+                    let detail = "referenced volume must be of type emptyDir";
+                    errors.push(FieldError::invalid(at, name, detail));
+                }
+                Some(_) => {}
+            }
+        }
     }
     errors
 }
@@ -157,54 +246,49 @@ pub(super) fn sources(sources: &[Value], path: &str) -> FieldErrors {
             .into_iter()
             .filter(|k| source.has(k))
             .collect();
-        errors.extend(
-            set.iter()
-                .filter_map(|key| present(source.at(key), "name", &format!("{at}.{key}"))),
-        );
+        for key in &set {
+            let (name, at) = (source.at(key).text("name"), format!("{at}.{key}.name"));
+            match name {
+                "" => errors.push(FieldError::required(at, "")),
+                name => errors.extend(complain(&at, name, names::NameRule::Subdomain.check(name, true))),
+            }
+        }
         match set.len() {
             0 => errors.push(FieldError::invalid(
-                at,
+                path,
                 "",
                 "must specify one of: `configMapRef` or `secretRef`",
             )),
             1 => {}
-            _ => errors.push(FieldError::invalid(at, "", ONE_AT_A_TIME)),
+            _ => errors.push(FieldError::invalid(path, "", ONE_AT_A_TIME)),
         }
     }
     errors
 }
 
-/// Files of a downward API volume.
-pub(super) fn downward_items(items: &[Value], path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        let at = format!("{path}[{i}]");
-        errors.extend(super::volumes::reserved_path(
-            item.text("path"),
-            &format!("{at}.path"),
-        ));
-        match (item.has("fieldRef"), item.has("resourceFieldRef")) {
-            (true, true) => {
+/// A file of a downward API volume; `path` is that of its list's holder.
+pub(super) fn downward_item(item: &Value, path: &str) -> FieldErrors {
+    let at = format!("{path}.path");
+    let mut errors: FieldErrors = present(item, "path", path).into_iter().collect();
+    errors.extend(reserved_path(item.text("path"), &at));
+    match (item.has("fieldRef"), item.has("resourceFieldRef")) {
+        (true, both) => {
+            let at = format!("{path}.fieldRef");
+            errors.extend(field_ref(item.at("fieldRef"), &at, &VOLUME_FIELDS));
+            if both {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.push(FieldError::invalid(at, "resource", detail));
-            }
-            (true, false) => errors.extend(field_ref(
-                item.at("fieldRef"),
-                &format!("{at}.fieldRef"),
-                &VOLUME_FIELDS,
-            )),
-            (false, true) => {
-                let at = format!("{at}.resourceFieldRef");
-                errors.extend(present(item.at("resourceFieldRef"), "containerName", &at));
-                errors.extend(resource_ref(item.at("resourceFieldRef"), &at));
-            }
-            (false, false) => {
-                errors.push(FieldError::required(
-                    at,
-                    "one of fieldRef and resourceFieldRef is required",
-                ));
+                errors.push(FieldError::invalid(path, "resource", detail));
             }
         }
+        (false, true) => {
+            let at = format!("{path}.resourceFieldRef");
+            errors.extend(resource_ref(item.at("resourceFieldRef"), &at, true));
+        }
+        (false, false) => {
+            let detail = "one of fieldRef and resourceFieldRef is required";
+            errors.push(FieldError::required(path, detail));
+        }
     }
+    errors.extend(mode(item, "mode", path));
     errors
 }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{BAD_IP, cidr, complain, immutable, maybe_one_of, present};
+use super::address::{BAD_IP, strict_cidr};
+use super::{complain, immutable, maybe_one_of, present};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -312,7 +313,7 @@ pub fn service_cidr(object: &Value) -> FieldErrors {
     let mut errors: FieldErrors = texts
         .iter()
         .enumerate()
-        .filter_map(|(i, text)| cidr(&format!("{path}[{i}]"), text))
+        .flat_map(|(i, text)| strict_cidr(&format!("{path}[{i}]"), text))
         .collect();
     let nets: Vec<IpNet> = texts.iter().filter_map(|t| t.parse().ok()).collect();
     if let [first, second] = nets[..]

@@ -2,6 +2,7 @@
 //!
 //! One module per subject; every function takes the value and its path and returns all complaints. Metadata common to
 //! all kinds is `meta`'s.
+mod address;
 pub(super) mod apps;
 pub(super) mod certificates;
 pub(super) mod cluster;
@@ -16,31 +17,43 @@ pub(super) mod ingress;
 pub(super) mod job;
 mod job_status;
 mod lifecycle;
+mod mounts;
 pub(super) mod network;
 pub(super) mod network_policy;
 pub(super) mod node;
+mod old_volume_sources;
 pub(super) mod pod;
+mod pod_annotations;
+#[cfg(test)]
+mod pod_tests;
 pub(super) mod pod_update;
 pub(super) mod policy;
+mod projected;
 pub(super) mod quota;
 pub(super) mod rbac;
 mod resize;
 mod resources;
+mod restarts;
 pub(super) mod scaling;
 mod scheduling;
 mod security;
 pub(super) mod service;
+mod service_addresses;
 pub(super) mod sets;
 pub(super) mod storage;
 pub(super) mod storage_api;
 #[cfg(test)]
 mod tests;
+mod volume_sources;
 mod volumes;
 pub(super) mod webhooks;
+mod windows;
 
 use std::collections::HashSet;
 
 use serde_json::Value;
+
+use address::{cidr, ip};
 
 use super::error::{FieldError, FieldErrors};
 use super::names;
@@ -49,8 +62,6 @@ use super::view::View;
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(super) const IMMUTABLE: &str = "field is immutable";
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
-const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 /// Complaints about a text, as errors of the field at `path`.
 fn complain(path: &str, value: &str, complaints: Vec<String>) -> FieldErrors {
@@ -103,18 +114,18 @@ fn immutable(new: &Value, old: &Value, path: &str) -> Option<FieldError> {
     (new.at(path) != old.at(path)).then(|| FieldError::invalid(path, new.at(path).clone(), IMMUTABLE))
 }
 
-fn ip(path: &str, value: &str) -> Option<FieldError> {
-    value
-        .parse::<std::net::IpAddr>()
-        .is_err()
-        .then(|| FieldError::invalid(path, value, BAD_IP))
-}
-
-fn cidr(path: &str, value: &str) -> Option<FieldError> {
-    value
-        .parse::<ipnet::IpNet>()
-        .is_err()
-        .then(|| FieldError::invalid(path, value, BAD_CIDR))
+/// The metadata of an object that is made from a template: labels and annotations, and nothing else.
+fn meta_of_template(meta: &Value, path: &str) -> FieldErrors {
+    let mut errors = crate::kinds::meta::annotations(meta.at("annotations"), &format!("{path}.annotations"));
+    errors.extend(crate::kinds::meta::labels(
+        meta.at("labels"),
+        &format!("{path}.labels"),
+    ));
+    let others = meta.as_object().into_iter().flatten();
+    let others =
+        others.filter(|(key, value)| !["annotations", "labels"].contains(&key.as_str()) && !value.is_null());
+    errors.extend(others.map(|(key, _)| FieldError::forbidden(format!("{path}.{key}"), "cannot be set")));
+    errors
 }
 
 /// A port by number or by name.

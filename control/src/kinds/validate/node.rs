@@ -1,4 +1,5 @@
 //! Nodes.
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::pod_update::taint_effects;
@@ -12,32 +13,36 @@ pub fn create(node: &Value) -> FieldErrors {
     let mut errors = taints(node.list("spec.taints"));
     errors.extend(amounts(node, "capacity"));
     errors.extend(amounts(node, "allocatable"));
-    for (i, range) in node
-        .list("spec.podCIDRs")
-        .iter()
-        .filter_map(Value::as_str)
-        .enumerate()
-    {
+    let ranges = node.list("spec.podCIDRs");
+    let texts: Vec<&str> = ranges.iter().filter_map(Value::as_str).collect();
+    for (i, range) in texts.iter().enumerate() {
         errors.extend(cidr(&format!("spec.podCIDRs[{i}]"), range));
+    }
+    let nets: Vec<IpNet> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let both = [true, false]
+        .iter()
+        .all(|v4| nets.iter().any(|net| net.addr().is_ipv4() == *v4));
+    if texts.len() > 1 && (!both || texts.len() > 2) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid("spec.podCIDRs", ranges.to_vec(), detail));
     }
     errors
 }
 
-pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    let (mut errors, mut seen) = (Vec::new(), Seen::default());
-    let addresses = new.list("status.addresses");
-    for (i, address) in addresses.iter().enumerate() {
+pub fn update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = amounts(new, "capacity");
+    errors.extend(amounts(new, "allocatable"));
+    let mut seen = Seen::default();
+    for (i, address) in new.list("status.addresses").iter().enumerate() {
         if seen.again(address.to_string()) {
-            errors.push(FieldError::duplicate(
-                format!("status.addresses[{i}]"),
-                address.clone(),
-            ));
+            errors.push(FieldError {
+                bad_value: format!(
+                    "{{\"Type\":{},\"Address\":{}}}",
+                    address["type"], address["address"]
+                ),
+                ..FieldError::duplicate_part(format!("status.addresses[{i}]"))
+            });
         }
-    }
-    if subresource == Some("status") {
-        errors.extend(amounts(new, "capacity"));
-        errors.extend(amounts(new, "allocatable"));
-        return errors;
     }
     for (key, field) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
         let path = format!("spec.{key}");
@@ -46,27 +51,33 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
             errors.push(FieldError::forbidden(path, detail));
         }
     }
-    errors.extend(create(new));
+    errors.extend(taints(new.list("spec.taints")));
     errors
 }
 
+/// Upstream looks for taints in the metadata.
 fn taints(taints: &[Value]) -> FieldErrors {
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, taint) in taints.iter().enumerate() {
-        let at = format!("spec.taints[{i}]");
+        let at = format!("metadata.taints[{i}]");
         let (key, value, effect) = (taint.text("key"), taint.text("value"), taint.text("effect"));
         errors.extend(complain(&format!("{at}.key"), key, names::qualified(key)));
         let complaints = names::label_value(value);
         if !complaints.is_empty() {
-            errors.push(FieldError::invalid(
-                format!("{at}.value"),
-                value,
-                complaints.join(";"),
-            ));
+            let at = format!("{at}.value");
+            errors.push(FieldError::invalid(at, value, complaints.join(";")));
         }
         errors.extend(one_of(format!("{at}.effect"), effect, taint_effects()));
         if seen.again(format!("{key}:{effect}")) {
-            errors.push(FieldError::duplicate(at, taint.clone()));
+            let texts = [key, value, effect].map(Value::from);
+            errors.push(FieldError {
+                bad_value: format!(
+                    "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{}}}",
+                    texts[0], texts[1], texts[2], taint["timeAdded"]
+                ),
+                detail: "taints must be unique by key and effect pair".to_owned(),
+                ..FieldError::duplicate_part(at)
+            });
         }
     }
     errors
@@ -77,7 +88,7 @@ fn amounts(node: &Value, list: &str) -> FieldErrors {
     for (name, amount) in node.at("status").map(list).into_iter().flatten() {
         let quantity = amount.as_str().and_then(|a| Quantity::parse(a).ok());
         if let Some(quantity) = quantity.filter(Quantity::is_negative) {
-            let path = format!("status.{list}[{name}]");
+            let path = format!("status.{list}.{name}");
             errors.push(FieldError::invalid(path, quantity.to_string(), NOT_NEGATIVE));
         }
     }

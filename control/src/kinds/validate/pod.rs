@@ -2,14 +2,13 @@
 use serde_json::Value;
 
 use super::{
-    Seen, complain, container, descending, immutable, ip, no_backsteps, one_of, resize, resources,
-    scheduling, security, volumes,
+    Seen, complain, container, descending, env, immutable, ip, no_backsteps, one_of, pod_annotations, resize,
+    resources, scheduling, security, volumes, windows,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 use crate::kinds::{meta, names};
 
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const MAX_NAMESERVERS: usize = 3;
@@ -22,6 +21,16 @@ pub(super) enum Place {
     Pod,
     Template,
 }
+
+/// Whose Pod spec it is; the Pod of a template has no name yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Holder<'a> {
+    pub name: &'a str,
+    pub place: Place,
+}
+
+/// Characters of a host's name, as Linux has it.
+const HOST_NAME: usize = 64;
 
 /// A new Pod.
 pub fn create(pod: &Value) -> FieldErrors {
@@ -36,13 +45,18 @@ pub fn create(pod: &Value) -> FieldErrors {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(FieldError::forbidden("spec.nodeName", detail));
     }
+    errors.extend(security::agree_with_annotations(pod, "spec"));
     errors
 }
 
 /// What holds for a Pod at any time.
 pub(super) fn pod_body(pod: &Value) -> FieldErrors {
-    let mut errors = deletion_cost(pod);
-    errors.extend(spec(pod.at("spec"), "spec", Place::Pod));
+    let mut errors = pod_annotations::of(pod, "metadata.annotations");
+    let holder = Holder {
+        name: pod.text("metadata.name"),
+        place: Place::Pod,
+    };
+    errors.extend(spec(pod.at("spec"), "spec", holder));
     for list in ["containers", "initContainers"] {
         for (i, container) in pod.list(&format!("spec.{list}")).iter().enumerate() {
             errors.extend(container::image_padding(container, &format!("spec.{list}[{i}]")));
@@ -51,30 +65,27 @@ pub(super) fn pod_body(pod: &Value) -> FieldErrors {
     errors
 }
 
-fn deletion_cost(pod: &Value) -> FieldErrors {
-    let cost = pod
-        .at("metadata.annotations")
-        .get(DELETION_COST)
-        .and_then(Value::as_str);
-    let bad = cost.filter(|c| c.parse::<i32>().is_err() || c.starts_with('+'));
-    let path = format!("metadata.annotations[{DELETION_COST}]");
-    bad.map(|c| FieldError::invalid(path, c, "must be a 32bit integer"))
-        .into_iter()
-        .collect()
+/// Labels and annotations of a template at `path`.
+pub(super) fn template_metadata(template: &Value, path: &str) -> FieldErrors {
+    let metadata = template.at("metadata");
+    let mut errors = meta::labels(metadata.at("labels"), &format!("{path}.labels"));
+    let annotations = format!("{path}.annotations");
+    errors.extend(meta::annotations(metadata.at("annotations"), &annotations));
+    errors.extend(pod_annotations::of(template, &annotations));
+    errors
 }
 
 /// A Pod template at `path`.
 pub(super) fn template(template: &Value, path: &str) -> FieldErrors {
-    let metadata = template.at("metadata");
-    let mut errors = meta::labels(metadata.at("labels"), &format!("{path}.metadata.labels"));
-    errors.extend(meta::annotations(
-        metadata.at("annotations"),
-        &format!("{path}.metadata.annotations"),
-    ));
-    errors.extend(spec(
-        template.at("spec"),
+    let mut errors = template_metadata(template, path);
+    let holder = Holder {
+        name: "",
+        place: Place::Template,
+    };
+    errors.extend(spec(template.at("spec"), &format!("{path}.spec"), holder));
+    errors.extend(security::agree_with_annotations(
+        template,
         &format!("{path}.spec"),
-        Place::Template,
     ));
     if !template.list("spec.ephemeralContainers").is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
@@ -87,50 +98,65 @@ pub(super) fn template(template: &Value, path: &str) -> FieldErrors {
 }
 
 /// A Pod spec at `path`.
-fn spec(spec: &Value, path: &str, place: Place) -> FieldErrors {
-    let mut errors = volumes::volumes(spec.list("volumes"), &format!("{path}.volumes"));
-    errors.extend(container::containers(spec, path));
+fn spec(spec: &Value, path: &str, holder: Holder<'_>) -> FieldErrors {
+    let at = |key: &str| format!("{path}.{key}");
+    let mut errors = Vec::new();
+    if !spec.has("terminationGracePeriodSeconds") {
+        errors.push(FieldError::required(at("terminationGracePeriodSeconds"), ""));
+    }
+    let (volumes, wrong) = volumes::volumes(spec.list("volumes"), holder, &at("volumes"));
+    errors.extend(wrong);
+    errors.extend(resources::pod_claims(spec, &at("resourceClaims")));
+    errors.extend(container::containers(spec, &volumes, path));
     errors.extend(resize::policies(spec, path));
     errors.extend(resources::pod_level(spec, path));
-    errors.extend(container::host_network_ports(spec, path, place));
-    errors.extend(one_of(
-        format!("{path}.restartPolicy"),
-        spec.text("restartPolicy"),
-        &RESTART_POLICIES,
-    ));
-    errors.extend(one_of(
-        format!("{path}.dnsPolicy"),
-        spec.text("dnsPolicy"),
-        &DNS_POLICIES,
-    ));
-    errors.extend(meta::labels(
-        spec.at("nodeSelector"),
-        &format!("{path}.nodeSelector"),
-    ));
-    errors.extend(security::pod(spec, &format!("{path}.securityContext")));
-    errors.extend(scheduling::affinity(
-        spec.at("affinity"),
-        &format!("{path}.affinity"),
-    ));
-    errors.extend(dns(spec, &format!("{path}.dnsConfig")));
+    errors.extend(container::host_network_ports(spec, path, holder.place));
+    let restart = spec.text("restartPolicy");
+    errors.extend(one_of(at("restartPolicy"), restart, &RESTART_POLICIES));
+    errors.extend(one_of(at("dnsPolicy"), spec.text("dnsPolicy"), &DNS_POLICIES));
+    errors.extend(meta::labels(spec.at("nodeSelector"), &at("nodeSelector")));
+    errors.extend(security::pod(spec, &at("securityContext")));
+    errors.extend(scheduling::affinity(spec.at("affinity"), &at("affinity")));
+    errors.extend(dns(spec, &at("dnsConfig")));
     errors.extend(gates(spec, path));
     errors.extend(scheduling::spread(
         spec.list("topologySpreadConstraints"),
-        &format!("{path}.topologySpreadConstraints"),
+        &at("topologySpreadConstraints"),
     ));
+    errors.extend(windows::host_processes(spec, path));
     errors.extend(host_users(spec, path));
+    errors.extend(host_name_override(spec, &at("hostnameOverride")));
     errors.extend(references(spec, path));
     errors.extend(deadline(spec, path));
     errors.extend(host_names(spec, path));
     errors.extend(scheduling::tolerations(
         spec.list("tolerations"),
-        &format!("{path}.tolerations"),
+        &at("tolerations"),
     ));
-    errors.extend(host_aliases(
-        spec.list("hostAliases"),
-        &format!("{path}.hostAliases"),
-    ));
+    errors.extend(host_aliases(spec.list("hostAliases"), &at("hostAliases")));
     errors.extend(classes(spec, path));
+    errors.extend(resources::limits(spec.at("overhead"), &at("overhead")));
+    errors.extend(windows::operating_system(spec, path));
+    errors.extend(env::file_volumes(spec, path));
+    errors
+}
+
+/// KEP-4762.
+fn host_name_override(spec: &Value, path: &str) -> FieldErrors {
+    let Some(name) = spec.at("hostnameOverride").as_str() else {
+        return Vec::new();
+    };
+    let mut errors = Vec::new();
+    for key in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.flag(key) {
+            let detail = format!("may not be specified when {key} is true");
+            errors.push(FieldError::forbidden(path, detail));
+        }
+    }
+    if name.len() > HOST_NAME {
+        errors.push(FieldError::too_long(path, HOST_NAME));
+    }
+    errors.extend(complain(path, name, names::subdomain(name)));
     errors
 }
 
@@ -231,9 +257,17 @@ fn host_users(spec: &Value, path: &str) -> FieldErrors {
         ("hostPID", "HostPID"),
         ("hostIPC", "HostIPC"),
     ];
+    let detail = "when `hostUsers` is false";
     let set = fields.into_iter().filter(|(key, _)| spec.flag(key));
-    set.map(|(_, name)| FieldError::forbidden(format!("{path}.{name}"), "when `pod.Spec.HostUsers` is false"))
-        .collect()
+    let mut errors: FieldErrors = set
+        .map(|(_, name)| FieldError::forbidden(format!("{path}.{name}"), detail))
+        .collect();
+    for (container, at) in container::all(spec, path) {
+        if !container.list("volumeDevices").is_empty() {
+            errors.push(FieldError::forbidden(format!("{at}.volumeDevices"), detail));
+        }
+    }
+    errors
 }
 
 /// Names of other objects.
@@ -302,20 +336,11 @@ fn classes(spec: &Value, path: &str) -> FieldErrors {
             errors.extend(complain(&format!("{path}.{key}"), name, names::subdomain(name)));
         }
     }
-    let policies = ["PreemptLowerPriority", "Never"];
-    errors.extend(super::maybe_one_of(spec, "preemptionPolicy", path, &policies));
-    errors.extend(super::maybe_one_of(
-        spec.at("os"),
-        "name",
-        &format!("{path}.os"),
-        &["linux", "windows"],
-    ));
+    if let Some(policy) = spec.at("preemptionPolicy").as_str() {
+        let policies = ["PreemptLowerPriority", "Never"];
+        errors.extend(one_of(format!("{path}.preemptionPolicy"), policy, &policies));
+    }
     errors
-}
-
-/// Paths inside a profile directory or a volume.
-pub(super) fn local_path(path: &str, value: &str) -> FieldErrors {
-    descending(path, value)
 }
 
 /// A status written by a node.
@@ -350,20 +375,31 @@ pub fn status_update(new: &Value, old: &Value) -> FieldErrors {
 
 /// A container that ended for good does not run again.
 fn terminated_stays(new: &Value, old: &Value) -> FieldErrors {
-    let policy = old.text("spec.restartPolicy");
-    if policy == "Always" {
-        return Vec::new();
-    }
-    let done = |s: &&Value| {
-        s.has("state.terminated") && (policy != "OnFailure" || s.int("state.terminated.exitCode") == Some(0))
-    };
+    let detail = "may not be transitioned to non-terminated state";
     let mut errors = Vec::new();
-    for list in ["containerStatuses", "initContainerStatuses"] {
+    for (list, containers) in [
+        ("containerStatuses", "containers"),
+        ("initContainerStatuses", "initContainers"),
+    ] {
         let path = format!("status.{list}");
-        for (i, old_status) in old.list(&path).iter().enumerate().filter(|(_, s)| done(s)) {
-            let same = |s: &&Value| s.text("name") == old_status.text("name") && !s.has("state.terminated");
-            if !restarts_alone(old, old_status.text("name")) && new.list(&path).iter().any(|s| same(&s)) {
-                let detail = "may not be transitioned to non-terminated state";
+        for (i, before) in old
+            .list(&path)
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.has("state.terminated"))
+        {
+            let (name, code) = (
+                before.text("name"),
+                before.int("state.terminated.exitCode").unwrap_or(0),
+            );
+            let container = old
+                .at("spec")
+                .list(containers)
+                .iter()
+                .find(|c| c.text("name") == name);
+            let again = container.is_some_and(|c| restarts_after(c, old.text("spec.restartPolicy"), code));
+            let now = new.list(&path).iter().find(|s| s.text("name") == name);
+            if !again && now.is_some_and(|s| !s.has("state.terminated")) {
                 errors.push(FieldError::forbidden(format!("{path}[{i}].state"), detail));
             }
         }
@@ -371,13 +407,26 @@ fn terminated_stays(new: &Value, old: &Value) -> FieldErrors {
     errors
 }
 
-fn restarts_alone(pod: &Value, name: &str) -> bool {
-    pod.list("spec.initContainers")
-        .iter()
-        .any(|c| c.text("name") == name && c.text("restartPolicy") == "Always")
-}
-
-/// A path on the node.
-pub(super) fn host_path(path: &str, value: &str) -> Option<FieldError> {
-    no_backsteps(path, value)
+/// Whether a container that ended so starts again: by its own rules, its own policy, or its Pod's. KEP-5307.
+fn restarts_after(container: &Value, pod_policy: &str, code: i64) -> bool {
+    let listed = |rule: &Value| {
+        rule.list("exitCodes.values")
+            .iter()
+            .any(|v| v.as_i64() == Some(code))
+    };
+    let applies = |rule: &&Value| listed(rule) == (rule.text("exitCodes.operator") == "In");
+    let own = container.at("restartPolicy").as_str();
+    if own.is_some()
+        && container
+            .list("restartPolicyRules")
+            .iter()
+            .any(|rule| applies(&rule))
+    {
+        return true;
+    }
+    match own.unwrap_or(pod_policy) {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        _ => true,
+    }
 }

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{pod, resize, scheduling};
+use super::{container, pod, pod_annotations, resize, scheduling};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -26,24 +26,34 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
 
 fn spec_update(new: &Value, old: &Value) -> FieldErrors {
     let mut errors = pod::pod_body(new);
+    errors.extend(pod_annotations::update(new, old));
     for list in ["containers", "initContainers"] {
         let path = format!("spec.{list}");
         if new.list(&path).len() != old.list(&path).len() {
-            errors.push(FieldError::forbidden(
-                path,
-                "pod updates may not add or remove containers",
-            ));
+            let detail = "pod updates may not add or remove containers";
+            errors.push(FieldError::forbidden(path, detail));
             return errors;
         }
+        for (i, container) in new.list(&path).iter().enumerate() {
+            let at = format!("{path}[{i}]");
+            errors.extend(super::present(container, "image", &at));
+            errors.extend(container::image_padding(container, &at));
+        }
     }
-    errors.extend(deadline(new, old));
+    match deadline(new, old) {
+        Deadline::Wrong(error) => {
+            errors.push(error);
+            return errors;
+        }
+        Deadline::Gone(error) => errors.push(error),
+        Deadline::Good => {}
+    }
     errors.extend(kept_tolerations(new, old));
     errors.extend(only_opened_gates(new, old));
+    errors.extend(gated_placement(new, old));
     if frozen_part(new, old) != frozen_part(old, old) {
-        errors.push(FieldError::forbidden(
-            "spec",
-            format!("{FROZEN}\n{}", changed(new, old)),
-        ));
+        let detail = format!("{FROZEN}\n{}", changed(new, old));
+        errors.push(FieldError::forbidden("spec", detail));
     }
     errors
 }
@@ -74,42 +84,91 @@ fn ephemeral_update(new: &Value, old: &Value) -> FieldErrors {
     errors
 }
 
-fn deadline(new: &Value, old: &Value) -> FieldErrors {
+/// What became of `spec.activeDeadlineSeconds`.
+enum Deadline {
+    Good,
+    /// Nothing else is looked at then.
+    Wrong(FieldError),
+    Gone(FieldError),
+}
+
+fn deadline(new: &Value, old: &Value) -> Deadline {
     let path = "spec.activeDeadlineSeconds";
-    match (new.int(path), old.int(path)) {
+    let (now, before) = (new.int(path), old.int(path));
+    match (now, before) {
         (Some(seconds), _) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
-            super::complain_number(path, seconds, names::in_range(seconds, 0, i64::from(i32::MAX)))
+            let detail = names::in_range(seconds, 0, i64::from(i32::MAX)).concat();
+            Deadline::Wrong(FieldError::invalid(path, seconds, detail))
         }
         (Some(seconds), Some(before)) if before < seconds => {
-            vec![FieldError::invalid(
-                path,
-                seconds,
-                "must be less than or equal to previous value",
-            )]
+            let detail = "must be less than or equal to previous value";
+            Deadline::Wrong(FieldError::invalid(path, seconds, detail))
         }
         (None, Some(_)) => {
             let detail = "must not update from a positive integer to nil value";
-            vec![FieldError::invalid(path, Value::Null, detail)]
+            Deadline::Gone(FieldError::invalid(path, Value::Null, detail))
         }
-        _ => Vec::new(),
+        _ => Deadline::Good,
     }
 }
 
+/// A Pod that waits may ask for less of the nodes, never for more. KEP-3838.
+fn gated_placement(new: &Value, old: &Value) -> FieldErrors {
+    if old.list("spec.schedulingGates").is_empty() {
+        return Vec::new();
+    }
+    let mut errors: FieldErrors = narrowed_selector(new, old).into_iter().collect();
+    let path = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let (before, now) = (old.list(path), new.list(path));
+    if before.is_empty() || before == now {
+        return errors;
+    }
+    if before.len() != now.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(path, now.to_vec(), detail));
+        return errors;
+    }
+    for (i, (now, before)) in now.iter().zip(before).enumerate() {
+        if !only_added(now, before) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(FieldError::invalid(format!("{path}[{i}]"), now.clone(), detail));
+        }
+    }
+    errors
+}
+
+fn narrowed_selector(new: &Value, old: &Value) -> Option<FieldError> {
+    let path = "spec.nodeSelector";
+    let (now, before) = (new.at(path), old.map(path)?);
+    let kept = before.iter().all(|(key, value)| now.get(key) == Some(value));
+    let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+    (!kept).then(|| FieldError::invalid(path, now.clone(), detail))
+}
+
+fn only_added(now: &Value, before: &Value) -> bool {
+    let lists = ["matchExpressions", "matchFields"];
+    let empty = |term: &Value| lists.iter().all(|list| term.list(list).is_empty());
+    (!empty(before) || empty(now))
+        && lists
+            .iter()
+            .all(|list| now.list(list).starts_with(before.list(list)))
+}
+
 /// Tolerations may be added, and how long they last may change.
-fn kept_tolerations(new: &Value, old: &Value) -> Option<FieldError> {
+fn kept_tolerations(new: &Value, old: &Value) -> FieldErrors {
+    let path = "spec.tolerations";
     let essence = |t: &Value| {
         let mut t = t.clone();
         t.as_object_mut().map(|m| m.remove("tolerationSeconds"));
         t.to_string()
     };
-    let now: HashSet<String> = new.list("spec.tolerations").iter().map(essence).collect();
-    let lost = old
-        .list("spec.tolerations")
-        .iter()
-        .map(essence)
-        .any(|t| !now.contains(&t));
-    let detail = "existing toleration can not be modified except its tolerationSeconds";
-    lost.then(|| FieldError::forbidden("spec.tolerations", detail))
+    let now: HashSet<String> = new.list(path).iter().map(essence).collect();
+    let mut before = old.list(path).iter().map(essence);
+    if before.any(|t| !now.contains(&t)) {
+        let detail = "existing toleration can not be modified except its tolerationSeconds";
+        return vec![FieldError::forbidden(path, detail)];
+    }
+    scheduling::tolerations(new.list(path), path)
 }
 
 fn only_opened_gates(new: &Value, old: &Value) -> FieldErrors {

@@ -1,7 +1,7 @@
 //! Requests and limits.
 use serde_json::Value;
 
-use super::{NOT_NEGATIVE, complain};
+use super::{NOT_NEGATIVE, Seen, complain};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
@@ -13,16 +13,81 @@ fn amount(list: &Value, name: &str) -> Option<Quantity> {
     Quantity::parse(list.get(name)?.as_str()?).ok()
 }
 
+/// What standard resources there are, wherever resources are named. The rest has a domain.
+const KNOWN: [&str; 20] = [
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
+const OF_CONTAINERS: &str = "must be a standard resource for containers";
+
+/// Names of the claims that containers of a Pod may refer to.
+pub(super) fn claim_names(spec: &Value) -> Vec<&str> {
+    let names = spec.list("resourceClaims").iter().map(|claim| claim.text("name"));
+    let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Requests and limits of a container at `path`.
-pub(super) fn requirements(resources: &Value, path: &str) -> FieldErrors {
+pub(super) fn requirements(resources: &Value, claims: &[&str], path: &str) -> FieldErrors {
+    let mut errors = amounts(resources, path, of_container);
+    errors.extend(claimed(
+        resources.list("claims"),
+        claims,
+        &format!("{path}.claims"),
+    ));
+    errors
+}
+
+/// Limits alone, as of an overhead.
+pub(super) fn limits(amounts: &Value, path: &str) -> FieldErrors {
+    self::amounts(&serde_json::json!({"limits": amounts}), path, of_container)
+}
+
+fn amounts(resources: &Value, path: &str, name_check: fn(&str, &str) -> FieldErrors) -> FieldErrors {
     let (limits, requests) = (resources.at("limits"), resources.at("requests"));
     let mut errors = Vec::new();
     for name in names_of(limits) {
-        errors.extend(entry(limits, name, &format!("{path}.limits[{name}]")));
+        let at = format!("{path}.limits[{name}]");
+        errors.extend(name_check(name, &at));
+        errors.extend(entry(limits, name, &at));
     }
     for name in names_of(requests) {
-        errors.extend(entry(requests, name, &format!("{path}.requests[{name}]")));
+        let at = format!("{path}.requests[{name}]");
+        errors.extend(name_check(name, &at));
+        errors.extend(value(requests, name, &at));
         errors.extend(against_limit(limits, requests, name, path));
+        errors.extend(whole_pages(requests, name, &at));
+    }
+    let has = |names: &[&str]| {
+        names
+            .iter()
+            .any(|n| limits.get(*n).is_some() || requests.get(*n).is_some())
+    };
+    let huge = names_of(limits)
+        .into_iter()
+        .chain(names_of(requests))
+        .any(is_huge);
+    if huge && !has(&["cpu", "memory"]) {
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
     }
     errors
 }
@@ -32,31 +97,179 @@ fn names_of(list: &Value) -> Vec<&str> {
         .map_or_else(Vec::new, |l| l.keys().map(String::as_str).collect())
 }
 
-fn entry(list: &Value, name: &str, path: &str) -> FieldErrors {
-    let mut errors = complain(path, name, names::qualified(name));
+fn is_huge(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// A name that a resource may have anywhere.
+pub(super) fn resource_name(name: &str, path: &str) -> FieldErrors {
+    let errors = complain(path, name, names::qualified(name));
     if errors.is_empty()
         && !name.contains('/')
-        && !STANDARD.contains(&name)
-        && !name.starts_with("hugepages-")
+        && !KNOWN.contains(&name)
+        && !is_huge(name)
+        && !name.starts_with("requests.hugepages-")
     {
-        errors.push(FieldError::invalid(
+        let detail = "must be a standard resource type or fully qualified";
+        return vec![FieldError::invalid(path, name, detail)];
+    }
+    errors
+}
+
+/// A name that a container's resource may have.
+pub(super) fn of_container(name: &str, path: &str) -> FieldErrors {
+    let mut errors = resource_name(name, path);
+    if !name.contains('/') {
+        if !STANDARD.contains(&name) && !is_huge(name) {
+            errors.push(FieldError::invalid(path, name, OF_CONTAINERS));
+        }
+    } else if !name.contains("kubernetes.io/") && !is_extended(name) {
+        let detail = "doesn't follow extended resource name standard";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+    errors
+}
+
+/// A device or another resource that is not Kubernetes' own.
+fn is_extended(name: &str) -> bool {
+    is_whole(name)
+        && !name.starts_with("requests.")
+        && names::qualified(&format!("requests.{name}")).is_empty()
+}
+
+fn of_pod(name: &str, path: &str) -> FieldErrors {
+    let errors = resource_name(name, path);
+    let known = ["cpu", "memory"].contains(&name) || is_huge(name);
+    match errors.is_empty() && !known {
+        true => vec![FieldError::not_supported(
             path,
             name,
-            "must be a standard resource for containers",
-        ));
+            &["cpu", "hugepages-", "memory"],
+        )],
+        false => errors,
     }
+}
+
+fn entry(list: &Value, name: &str, path: &str) -> FieldErrors {
+    let mut errors = value(list, name, path);
+    errors.extend(whole_pages(list, name, path));
+    errors
+}
+
+fn value(list: &Value, name: &str, path: &str) -> FieldErrors {
     let Some(quantity) = amount(list, name) else {
-        return errors;
+        return Vec::new();
     };
+    let mut errors = Vec::new();
     if quantity.is_negative() {
         errors.push(FieldError::invalid(path, quantity.to_string(), NOT_NEGATIVE));
     }
-    if is_whole(name) && !quantity.is_integer() {
-        errors.push(FieldError::invalid(
-            path,
-            quantity.to_string(),
-            "must be an integer",
-        ));
+    if is_extended(name) && !quantity.is_integer() {
+        let detail = "must be an integer";
+        errors.push(FieldError::invalid(path, quantity.to_string(), detail));
+    }
+    errors
+}
+
+/// Huge pages come in multiples of their size, which is in their name.
+fn whole_pages(list: &Value, name: &str, path: &str) -> Option<FieldError> {
+    let quantity = amount(list, name)?;
+    let size = Quantity::parse(name.strip_prefix("hugepages-")?).ok();
+    let whole = size.is_some_and(|size| size.value() > 0 && quantity.value() % size.value() == 0);
+    let detail = format!("{quantity} is not positive integer multiple of {name}");
+    (!whole).then(|| FieldError::invalid(path, quantity.to_string(), detail))
+}
+
+/// Claims that a container uses: each once, each of the Pod's. KEP-4381.
+fn claimed(claims: &[Value], known: &[&str], path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    for (i, claim) in claims.iter().enumerate() {
+        let (name, request, at) = (claim.text("name"), claim.text("request"), format!("{path}[{i}]"));
+        if name.is_empty() {
+            errors.push(FieldError::required(at.as_str(), ""));
+        } else if seen.iter().any(|s| s == name) {
+            errors.push(FieldError::duplicate(at.as_str(), name));
+        } else {
+            if !request.is_empty() {
+                errors.extend(complain(&format!("{at}.request"), request, names::label(request)));
+            }
+            let key = match request {
+                "" => name.to_owned(),
+                request => format!("{name}/{request}"),
+            };
+            let part = |s: &&String| request.is_empty() && s.split('/').next() == Some(name);
+            match seen.contains(&key) {
+                true => errors.push(FieldError::duplicate(at.as_str(), key.as_str())),
+                false => errors.extend(
+                    seen.iter()
+                        .filter(part)
+                        .map(|_| FieldError::duplicate(at.as_str(), name)),
+                ),
+            }
+            seen.push(key);
+        }
+        if !known.contains(&name) {
+            let detail = match known {
+                [] => "must be one of the names in pod.spec.resourceClaims which is empty".to_owned(),
+                known => format!(
+                    "must be one of the names in pod.spec.resourceClaims: {}",
+                    known.join(", ")
+                ),
+            };
+            errors.push(FieldError {
+                detail,
+                ..FieldError::not_found(at, name)
+            });
+        }
+    }
+    errors
+}
+
+/// Claims of a Pod itself.
+pub(super) fn pod_claims(spec: &Value, path: &str) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, claim) in spec.list("resourceClaims").iter().enumerate() {
+        let (name, at) = (claim.text("name"), format!("{path}[{i}]"));
+        let name_at = format!("{at}.name");
+        match name {
+            "" => errors.push(FieldError::required(name_at, "")),
+            name if seen.again(name) => errors.push(FieldError::duplicate(name_at, name)),
+            name => errors.extend(complain(&name_at, name, names::label(name))),
+        }
+        errors.extend(claim_source(claim, &at));
+    }
+    errors
+}
+
+/// One way to find the claim.
+fn claim_source(claim: &Value, path: &str) -> FieldErrors {
+    let keys = ["resourceClaimName", "resourceClaimTemplateName"];
+    let set: Vec<&str> = keys.into_iter().filter(|key| claim.has(key)).collect();
+    let mut errors = Vec::new();
+    let shown = || {
+        let text = |key: &str| claim.at(key).to_string();
+        format!(
+            "{{\"Name\":{},\"ResourceClaimName\":{},\"ResourceClaimTemplateName\":{}}}",
+            serde_json::Value::from(claim.text("name")),
+            text(keys[0]),
+            text(keys[1])
+        )
+    };
+    match set.len() {
+        0 => {
+            let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+            errors.push(FieldError::invalid_shown(path, shown(), detail));
+        }
+        1 => {}
+        _ => {
+            let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+            errors.push(FieldError::invalid_shown(path, shown(), detail));
+        }
+    }
+    for key in set {
+        let name = claim.text(key);
+        errors.extend(complain(&format!("{path}.{key}"), name, names::subdomain(name)));
     }
     errors
 }
@@ -99,25 +312,57 @@ pub(super) fn pod_level(spec: &Value, path: &str) -> FieldErrors {
         return Vec::new();
     }
     let at = format!("{path}.resources");
+    if spec.text("os.name") == "windows" {
+        return vec![FieldError::forbidden(at, "may not be set for a windows pod")];
+    }
     let mut errors = Vec::new();
     if resources.has("claims") {
-        let detail = "claims cannot be set for Resources at pod-level";
+        let detail = "claims may not be set for Resources at pod-level";
         errors.push(FieldError::forbidden(format!("{at}.claims"), detail));
     }
-    errors.extend(requirements(resources, &at));
-    for name in STANDARD {
-        errors.extend(at_least_the_sum(spec, name, &at));
+    errors.extend(amounts(resources, &at, of_pod));
+    errors.extend(claimed(
+        resources.list("claims"),
+        &claim_names(spec),
+        &format!("{at}.claims"),
+    ));
+    let asked = crate::kinds::resources::pod(&serde_json::json!({"spec": without_own(spec)}), "requests");
+    for (name, sum) in asked {
+        errors.extend(at_least_the_sum(resources, &name, sum, &at));
     }
+    errors.extend(within_the_whole(spec, &at));
     errors
 }
 
-fn at_least_the_sum(spec: &Value, name: &str, path: &str) -> Option<FieldError> {
-    let own = amount(spec.at("resources.requests"), name)?;
-    let asked = spec
-        .list("containers")
-        .iter()
-        .filter_map(|c| amount(c.at("resources.requests"), name));
-    let sum = asked.reduce(Quantity::plus)?;
+fn without_own(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("resources");
+        spec.remove("overhead");
+    }
+    spec
+}
+
+fn at_least_the_sum(resources: &Value, name: &str, sum: Quantity, path: &str) -> Option<FieldError> {
+    let own = amount(resources.at("requests"), name)?;
     let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
     (sum > own).then(|| FieldError::invalid(format!("{path}.requests[{name}]"), own.to_string(), detail))
+}
+
+/// No container may have more than its Pod.
+fn within_the_whole(spec: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (i, container) in spec.list("containers").iter().enumerate() {
+        let limits = container.at("resources.limits");
+        for name in names_of(limits) {
+            let pair = (amount(limits, name), amount(spec.at("resources.limits"), name));
+            let (Some(own), Some(all)) = pair else { continue };
+            if own > all {
+                let at = format!("{path}.containers[{i}][{name}].limits");
+                let detail = format!("must be less than or equal to pod limits of {all}");
+                errors.push(FieldError::invalid(at, own.to_string(), detail));
+            }
+        }
+    }
+    errors
 }

@@ -20,6 +20,10 @@ const LONGEST_WINDOW: i64 = 3600;
 const LONGEST_PERIOD: i64 = 1800;
 
 pub fn autoscaler(object: &Value) -> FieldErrors {
+    spec_of(object, &Value::Null)
+}
+
+fn spec_of(object: &Value, old: &Value) -> FieldErrors {
     let spec = object.at("spec");
     let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or(0));
     let mut errors = Vec::new();
@@ -38,7 +42,9 @@ pub fn autoscaler(object: &Value) -> FieldErrors {
         let detail = "must be greater than or equal to `minReplicas`";
         errors.push(FieldError::invalid("spec.maxReplicas", max, detail));
     }
-    errors.extend(reference(spec.at("scaleTargetRef"), "spec.scaleTargetRef"));
+    let target = spec.at("scaleTargetRef");
+    let version = target_version(target, old.at("spec.scaleTargetRef"));
+    errors.extend(reference(target, version, "spec.scaleTargetRef"));
     for (i, metric) in spec.list("metrics").iter().enumerate() {
         errors.extend(metric_spec(metric, &format!("spec.metrics[{i}]")));
     }
@@ -51,9 +57,9 @@ pub fn autoscaler(object: &Value) -> FieldErrors {
     errors
 }
 
-pub fn autoscaler_update(subresource: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
+pub fn autoscaler_update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     if subresource != Some("status") {
-        return autoscaler(new);
+        return spec_of(new, old);
     }
     ["currentReplicas", "desiredReplicas"]
         .iter()
@@ -61,7 +67,29 @@ pub fn autoscaler_update(subresource: Option<&str>, new: &Value, _: &Value) -> F
         .collect()
 }
 
-fn reference(reference: &Value, path: &str) -> FieldErrors {
+/// What the `apiVersion` of a reference may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Anything: it was there before.
+    Any,
+    /// Also one of the core group.
+    Known,
+    Grouped,
+}
+
+/// The only scalable kind of the core group is the ReplicationController.
+fn target_version(target: &Value, old: &Value) -> Version {
+    let same = |key: &str| target.text(key) == old.text(key);
+    if !old.is_null() && same("apiVersion") && same("kind") {
+        return Version::Any;
+    }
+    match target.text("kind") {
+        "ReplicationController" => Version::Known,
+        _ => Version::Grouped,
+    }
+}
+
+fn reference(reference: &Value, wanted: Version, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
     for key in ["kind", "name"] {
         let (at, text) = (format!("{path}.{key}"), reference.text(key));
@@ -71,10 +99,16 @@ fn reference(reference: &Value, path: &str) -> FieldErrors {
         }
     }
     let version = reference.text("apiVersion");
-    if version.matches('/').count() > 1 {
-        let detail = format!("unexpected GroupVersion string: {version}");
-        errors.push(FieldError::invalid(format!("{path}.apiVersion"), version, detail));
-    }
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let why = match version.matches('/').count() {
+        _ if wanted == Version::Any => return errors,
+        0 | 1 if wanted == Version::Grouped && group.is_empty() => {
+            "apiVersion must specify API group".to_owned()
+        }
+        0 | 1 => return errors,
+        _ => format!("unexpected GroupVersion string: {version}"),
+    };
+    errors.push(FieldError::invalid(format!("{path}.apiVersion"), version, why));
     errors
 }
 
@@ -132,6 +166,7 @@ fn source(kind: &str, source: &Value, path: &str) -> FieldErrors {
     if kind == "object" {
         errors.extend(reference(
             source.at("describedObject"),
+            Version::Known,
             &format!("{path}.describedObject"),
         ));
     }

@@ -1,7 +1,7 @@
 //! Affinity, tolerations and topology spread.
 use serde_json::Value;
 
-use super::{Seen, complain, one_of};
+use super::{complain, one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::labels::validate_selector;
 use crate::kinds::names;
@@ -59,7 +59,7 @@ pub(super) fn required_terms(selector: &Value, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
     if terms.is_empty() {
         let detail = "must have at least one node selector term";
-        errors.push(FieldError::required(at.clone(), detail));
+        errors.push(FieldError::required(at.as_str(), detail));
     }
     for (i, term) in terms.iter().enumerate() {
         errors.extend(node_term(term, &format!("{at}[{i}]"), true));
@@ -172,6 +172,7 @@ fn pod_term(term: &Value, path: &str) -> FieldErrors {
     for name in term.list("namespaces").iter().filter_map(Value::as_str) {
         errors.extend(complain(&format!("{path}.namespace"), name, names::label(name)));
     }
+    errors.extend(label_keys(term, path));
     let (key, at) = (term.text("topologyKey"), format!("{path}.topologyKey"));
     if key.is_empty() {
         errors.push(FieldError::required(at.clone(), "can not be empty"));
@@ -227,38 +228,89 @@ fn toleration(toleration: &Value, path: &str) -> FieldErrors {
     errors
 }
 
+/// Keys whose values of the Pod itself join the selector. KEP-3633, KEP-3243.
+fn label_keys(term: &Value, path: &str) -> FieldErrors {
+    let texts = |key: &str| {
+        term.list(key)
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+    };
+    let (same, other) = (texts("matchLabelKeys"), texts("mismatchLabelKeys"));
+    let selector = term.at("labelSelector");
+    let mut errors = Vec::new();
+    for (key, keys) in [("matchLabelKeys", &same), ("mismatchLabelKeys", &other)] {
+        let at = format!("{path}.{key}");
+        if !keys.is_empty() && selector.is_null() {
+            let detail = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(at, detail));
+            continue;
+        }
+        for (i, key) in keys.iter().enumerate() {
+            errors.extend(complain(&format!("{at}[{i}]"), key, names::qualified(key)));
+        }
+    }
+    errors.extend(said_twice(&same, selector, path));
+    for (i, key) in same.iter().enumerate().filter(|(_, key)| other.contains(key)) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        errors.push(FieldError::invalid(
+            format!("{path}.matchLabelKeys[{i}]"),
+            *key,
+            detail,
+        ));
+    }
+    errors
+}
+
+/// Keys that were in the selector before they were added to it.
+fn said_twice(keys: &[&str], selector: &Value, path: &str) -> FieldErrors {
+    let labels = selector.map("matchLabels").into_iter().flatten();
+    let mut before: Vec<&str> = labels.map(|(key, _)| key.as_str()).collect();
+    let mut errors = Vec::new();
+    for key in selector.list("matchExpressions").iter().map(|e| e.text("key")) {
+        let at = keys.iter().position(|k| *k == key);
+        if let Some(i) = at.filter(|_| before.contains(&key)) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.push(FieldError::invalid(format!("{path}[{i}]"), key, detail));
+        }
+        before.push(key);
+    }
+    errors
+}
+
 /// Topology spread constraints. KEP-895.
 pub(super) fn spread(constraints: &[Value], path: &str) -> FieldErrors {
-    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    let mut errors = Vec::new();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = format!("{path}[{i}]");
         let (key, when) = (
             constraint.text("topologyKey"),
             constraint.text("whenUnsatisfiable"),
         );
-        errors.extend(counts(constraint, when, &at));
-        match key {
-            "" => errors.push(FieldError::required(
-                format!("{at}.topologyKey"),
-                "can not be empty",
-            )),
-            key => errors.extend(complain(&format!("{at}.topologyKey"), key, names::qualified(key))),
+        errors.extend(positive(
+            constraint.int("maxSkew").unwrap_or(0),
+            &format!("{at}.maxSkew"),
+        ));
+        if key.is_empty() {
+            let at = format!("{at}.topologyKey");
+            errors.push(FieldError::required(at, "can not be empty"));
         }
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when) {
             let supported = ["DoNotSchedule", "ScheduleAnyway"];
-            errors.push(FieldError::not_supported(
-                format!("{at}.whenUnsatisfiable"),
-                when,
-                &supported,
-            ));
+            let at = format!("{at}.whenUnsatisfiable");
+            errors.push(FieldError::not_supported(at, when, &supported));
         }
-        let pair = format!("{{{key}, {when}}}");
-        if seen.again(pair.as_str()) {
-            errors.push(FieldError::duplicate(
-                format!("{at}.{{topologyKey, whenUnsatisfiable}}"),
-                pair,
-            ));
+        let same =
+            |other: &Value| other.text("topologyKey") == key && other.text("whenUnsatisfiable") == when;
+        if constraints[i + 1..].iter().any(same) {
+            let at = format!("{at}.{{topologyKey, whenUnsatisfiable}}");
+            errors.push(FieldError::duplicate(at, format!("{{{key}, {when}}}")));
         }
+        errors.extend(domains(constraint, when, &at));
+        for key in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            errors.extend(super::maybe_one_of(constraint, key, &at, &["Honor", "Ignore"]));
+        }
+        errors.extend(label_keys(constraint, &at));
         errors.extend(validate_selector(
             constraint.at("labelSelector"),
             &format!("{at}.labelSelector"),
@@ -267,27 +319,16 @@ pub(super) fn spread(constraints: &[Value], path: &str) -> FieldErrors {
     errors
 }
 
-fn counts(constraint: &Value, when: &str, path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
-    let skew = constraint.int("maxSkew").unwrap_or(0);
-    if skew <= 0 {
-        errors.push(FieldError::invalid(
-            format!("{path}.maxSkew"),
-            skew,
-            "must be greater than zero",
-        ));
-    }
+fn positive(number: i64, path: &str) -> Option<FieldError> {
+    (number <= 0).then(|| FieldError::invalid(path, number, "must be greater than zero"))
+}
+
+fn domains(constraint: &Value, when: &str, path: &str) -> FieldErrors {
     let Some(domains) = constraint.int("minDomains") else {
-        return errors;
+        return Vec::new();
     };
     let at = format!("{path}.minDomains");
-    if domains <= 0 {
-        errors.push(FieldError::invalid(
-            at.clone(),
-            domains,
-            "must be greater than zero",
-        ));
-    }
+    let mut errors: FieldErrors = positive(domains, &at).into_iter().collect();
     if when != "DoNotSchedule" {
         let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
         errors.push(FieldError::invalid(at, domains, detail));

@@ -1,12 +1,14 @@
 //! Security contexts of Pods and containers.
 use serde_json::Value;
 
-use super::{Seen, complain_number, maybe_one_of, pod};
+use super::{Seen, complain_number, container, descending, maybe_one_of, windows};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
 
 const MAX_ID: i64 = i32::MAX as i64;
+/// `PATH_MAX` without its final zero.
+const LONGEST_PATH: usize = 4095;
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 const SYSCTL: &str = "must have at most 253 characters and match regex \
     ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
@@ -110,61 +112,180 @@ fn host_sysctl(spec: &Value, name: &str, path: String) -> Option<FieldError> {
         .then(|| FieldError::invalid(path, name, "may not be specified when 'hostIPC' is true"))
 }
 
-/// Seccomp and AppArmor profiles.
+/// Seccomp and AppArmor profiles, and what Windows has instead.
 fn profiles(context: &Value, path: &str) -> FieldErrors {
-    let mut errors = profile(context.at("seccompProfile"), "seccomp", "seccompProfile", path);
-    errors.extend(profile(
+    let mut errors = seccomp(context.at("seccompProfile"), &format!("{path}.seccompProfile"));
+    errors.extend(windows::options(
+        context.at("windowsOptions"),
+        &format!("{path}.windowsOptions"),
+    ));
+    errors.extend(app_armor(
         context.at("appArmorProfile"),
-        "AppArmor",
-        "appArmorProfile",
-        path,
+        &format!("{path}.appArmorProfile"),
     ));
     errors
 }
 
-fn profile(profile: &Value, name: &str, key: &str, path: &str) -> FieldErrors {
+fn seccomp(profile: &Value, path: &str) -> FieldErrors {
     if profile.is_null() {
         return Vec::new();
     }
-    let at = format!("{path}.{key}");
-    let local = profile.at("localhostProfile");
-    match profile.text("type") {
-        "" => vec![FieldError::required(
-            format!("{at}.type"),
-            format!("type is required when {key} is set"),
-        )],
-        "Localhost" if local.is_null() => {
-            let detail = format!("must be set when {name} type is Localhost");
-            vec![FieldError::required(format!("{at}.localhostProfile"), detail)]
+    let mut errors = Vec::new();
+    let kind = profile.text("type");
+    errors.extend(profile_kind(kind, "seccompProfile", path));
+    let (local, at) = (profile.at("localhostProfile"), format!("{path}.localhostProfile"));
+    match (kind, local.as_str()) {
+        ("Localhost", None) => {
+            let detail = "must be set when seccomp type is Localhost";
+            errors.push(FieldError::required(at, detail));
         }
-        "Localhost" => pod::local_path(
-            &format!("{at}.localhostProfile"),
-            local.as_str().unwrap_or_default(),
-        ),
-        known if PROFILES.contains(&known) && local.is_null() => Vec::new(),
-        known if PROFILES.contains(&known) => {
-            let detail = format!("can only be set when {name} type is Localhost");
-            vec![FieldError::invalid(
-                format!("{at}.localhostProfile"),
-                profile.clone(),
-                detail,
-            )]
+        ("Localhost", Some(local)) => errors.extend(descending(&at, local)),
+        (_, Some(local)) => {
+            let shown = format!(
+                "{{\"Type\":{},\"LocalhostProfile\":{}}}",
+                Value::from(kind),
+                Value::from(local)
+            );
+            let detail = "can only be set when seccomp type is Localhost";
+            errors.push(FieldError::invalid_shown(at, shown, detail));
         }
-        other => vec![FieldError::not_supported(format!("{at}.type"), other, &PROFILES)],
+        (_, None) => {}
+    }
+    errors
+}
+
+fn profile_kind(kind: &str, field: &str, path: &str) -> Option<FieldError> {
+    let at = format!("{path}.type");
+    match kind {
+        "" => {
+            let detail = format!("type is required when {field} is set");
+            Some(FieldError::required(at, detail))
+        }
+        kind if PROFILES.contains(&kind) => None,
+        kind => Some(FieldError::not_supported(at, kind, &PROFILES)),
     }
 }
 
-/// A container's `securityContext`.
-pub(super) fn container(context: &Value, path: &str) -> FieldErrors {
+fn app_armor(profile: &Value, path: &str) -> FieldErrors {
+    if profile.is_null() {
+        return Vec::new();
+    }
+    let (kind, at) = (profile.text("type"), format!("{path}.localhostProfile"));
+    let local = profile.at("localhostProfile").as_str();
+    let unset = "must be set when AppArmor type is Localhost";
+    match (kind, local) {
+        ("Localhost", None) => vec![FieldError::required(at, unset)],
+        ("Localhost", Some(local)) => {
+            let mut errors = Vec::new();
+            if local.trim() != local {
+                let detail = "must not be padded with whitespace";
+                errors.push(FieldError::invalid(at.as_str(), local, detail));
+            } else if local.is_empty() {
+                errors.push(FieldError::required(at.as_str(), unset));
+            }
+            if local.len() > LONGEST_PATH {
+                errors.push(FieldError::too_long(at, LONGEST_PATH));
+            }
+            errors
+        }
+        ("RuntimeDefault" | "Unconfined", Some(local)) => {
+            let detail = "can only be set when AppArmor type is Localhost";
+            vec![FieldError::invalid(at, local, detail)]
+        }
+        _ => profile_kind(kind, "appArmorProfile", path).into_iter().collect(),
+    }
+}
+
+/// A container's `securityContext`; `own_users` when the Pod has user ids of its own.
+pub(super) fn container(context: &Value, own_users: bool, path: &str) -> FieldErrors {
     if context.is_null() {
         return Vec::new();
     }
-    let mut errors = escalation(context, path);
-    errors.extend(id(context, "runAsUser", path));
+    let mut errors = id(context, "runAsUser", path);
     errors.extend(id(context, "runAsGroup", path));
     errors.extend(maybe_one_of(context, "procMount", path, &["Default", "Unmasked"]));
-    errors.extend(profiles(context, path));
+    if !own_users && context.text("procMount") == "Unmasked" {
+        let detail = "`hostUsers` must be false to use `Unmasked`";
+        errors.push(FieldError::invalid(
+            format!("{path}.procMount"),
+            "Unmasked",
+            detail,
+        ));
+    }
+    errors.extend(seccomp(
+        context.at("seccompProfile"),
+        &format!("{path}.seccompProfile"),
+    ));
+    errors.extend(escalation(context, path));
+    errors.extend(windows::options(
+        context.at("windowsOptions"),
+        &format!("{path}.windowsOptions"),
+    ));
+    errors.extend(app_armor(
+        context.at("appArmorProfile"),
+        &format!("{path}.appArmorProfile"),
+    ));
     errors
+}
+
+/// Annotations that say the same as fields, from before there were fields.
+pub(super) fn agree_with_annotations(pod: &Value, path: &str) -> FieldErrors {
+    let spec = pod.at("spec");
+    let annotation = |key: &str| pod.at("metadata.annotations").get(key).and_then(Value::as_str);
+    let mut errors = Vec::new();
+    let pod_wide = spec.at("securityContext.seccompProfile");
+    errors.extend(agrees(
+        "seccomp",
+        pod_wide,
+        annotation("seccomp.security.alpha.kubernetes.io/pod"),
+        &format!("{path}.securityContext.seccompProfile"),
+    ));
+    let containers = container::all(spec, path);
+    for (container, at) in &containers {
+        let key = format!(
+            "container.seccomp.security.alpha.kubernetes.io/{}",
+            container.text("name")
+        );
+        let own = container.at("securityContext.seccompProfile");
+        let at = format!("{at}.securityContext.seccompProfile");
+        errors.extend(agrees("seccomp", own, annotation(&key), &at));
+    }
+    for (container, at) in containers.iter().filter(|_| spec.text("os.name") != "windows") {
+        let key = format!(
+            "container.apparmor.security.beta.kubernetes.io/{}",
+            container.text("name")
+        );
+        let own = container.at("securityContext.appArmorProfile");
+        let own = if own.is_null() {
+            spec.at("securityContext.appArmorProfile")
+        } else {
+            own
+        };
+        let at = format!("{at}.securityContext.appArmorProfile");
+        errors.extend(agrees("apparmor", own, annotation(&key), &at));
+    }
+    errors
+}
+
+fn agrees(name: &str, profile: &Value, annotation: Option<&str>, path: &str) -> Option<FieldError> {
+    let annotation = annotation.filter(|_| !profile.is_null())?;
+    let same_kind = match profile.text("type") {
+        "Unconfined" => annotation == "unconfined",
+        "RuntimeDefault" => {
+            annotation == "runtime/default" || name == "seccomp" && annotation == "docker/default"
+        }
+        "Localhost" => {
+            let local = annotation.strip_prefix("localhost/");
+            if local.is_some() && local != profile.at("localhostProfile").as_str() {
+                let detail = format!("{name} profile in annotation and field must match");
+                return Some(FieldError::forbidden(format!("{path}.localhostProfile"), detail));
+            }
+            local.is_some()
+        }
+        _ => true,
+    };
+    let detail = format!("{name} type in annotation and field must match");
+    (!same_kind).then(|| FieldError::forbidden(format!("{path}.type"), detail))
 }
 
 /// What implies more rights cannot go with a promise not to gain any.

@@ -1,27 +1,31 @@
 //! Services.
+use std::net::IpAddr;
+
 use serde_json::Value;
 
-use super::{PROTOCOLS, Seen, cidr, complain, complain_number, ip, one_of, port};
+use super::{PROTOCOLS, Seen, cidr, complain, complain_number, ip, one_of, port, service_addresses};
 use crate::kinds::error::{FieldError, FieldErrors};
-use crate::kinds::prepare::service::{needs_cluster_ip, needs_health_check};
+use crate::kinds::prepare::service::needs_health_check;
 use crate::kinds::view::View;
 use crate::kinds::{meta, names};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const POLICIES: [&str; 2] = ["Cluster", "Local"];
-const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
-const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 const NOT_EXTERNAL_NAME: &str = "may not be set for ExternalName services";
+const BALANCED_ONLY: &str = "may only be used when `spec.type` is 'LoadBalancer'";
+const NO_ADDRESS: &str = "must be a DNS name, not an IP address";
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const MODE: &str = "service.kubernetes.io/topology-mode";
 const BALANCER_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
 /// A client sticks to an endpoint for a day at most, in seconds.
 const MAX_AFFINITY: i64 = 86_400;
 
 pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     if subresource == Some("status") {
-        return Vec::new();
+        return balancer_status(new);
     }
-    let mut errors: FieldErrors = kept_addresses(new, old).into_iter().collect();
-    errors.extend(kept_families(new, old));
+    let mut errors = service_addresses::kept(new, old);
+    errors.extend(kept_class(new, old));
     if needs_health_check(old) && needs_health_check(new) {
         let path = "spec.healthCheckNodePort";
         let moved = new.at(path) != old.at(path);
@@ -31,40 +35,85 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
     errors
 }
 
-fn kept_addresses(new: &Value, old: &Value) -> Option<FieldError> {
-    if !needs_cluster_ip(new) || !needs_cluster_ip(old) {
-        return None;
+/// Who balances the load is settled once.
+fn kept_class(new: &Value, old: &Value) -> FieldErrors {
+    let path = "spec.loadBalancerClass";
+    let balanced = |service: &Value| service.text("spec.type") == "LoadBalancer";
+    let mut errors = Vec::new();
+    if balanced(old) && balanced(new) && old.at(path) != new.at(path) {
+        let now = new.at(path).clone();
+        errors.push(FieldError::invalid(path, now, "may not change once set"));
     }
-    let (before, after) = (old.list("spec.clusterIPs").first()?, new.list("spec.clusterIPs"));
-    let detail = match after.first() {
-        None => "primary clusterIP can not be unset",
-        Some(now) if now != before => "may not change once set",
-        Some(_) => return None,
-    };
-    Some(FieldError::invalid("spec.clusterIPs[0]", after.to_vec(), detail))
+    errors.extend(balancer_class(new));
+    errors
 }
 
-fn kept_families(new: &Value, old: &Value) -> Option<FieldError> {
-    if !needs_cluster_ip(new) || !needs_cluster_ip(old) {
-        return None;
+fn balancer_class(service: &Value) -> FieldErrors {
+    let path = "spec.loadBalancerClass";
+    match service.at(path).as_str() {
+        None => Vec::new(),
+        Some(class) if service.text("spec.type") == "LoadBalancer" => {
+            complain(path, class, names::qualified(class))
+        }
+        Some(_) => vec![FieldError::forbidden(path, BALANCER_ONLY)],
     }
-    let (before, after) = (old.list("spec.ipFamilies").first()?, new.list("spec.ipFamilies"));
-    let detail = match after.first() {
-        None => "primary ipFamily can not be unset",
-        Some(now) if now != before => "may not change once set",
-        Some(_) => return None,
-    };
-    Some(FieldError::invalid("spec.ipFamilies[0]", after.to_vec(), detail))
 }
 
-fn is_headless(service: &Value) -> bool {
-    service.text("spec.clusterIP") == "None"
+/// Addresses that a load balancer reports.
+fn balancer_status(service: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let ingresses = service.list("status.loadBalancer.ingress");
+    if !ingresses.is_empty() && service.text("spec.type") != "LoadBalancer" {
+        errors.push(FieldError::forbidden(
+            "status.loadBalancer.ingress",
+            BALANCED_ONLY,
+        ));
+        return errors;
+    }
+    for (i, ingress) in ingresses.iter().enumerate() {
+        let at = format!("status.loadBalancer.ingress[{i}]");
+        let (address, name) = (ingress.text("ip"), ingress.text("hostname"));
+        if !address.is_empty() {
+            errors.extend(ip(&format!("{at}.ip"), address));
+        }
+        match ingress.at("ipMode").as_str() {
+            None if !address.is_empty() => {
+                let detail = "must be specified when `ip` is set";
+                errors.push(FieldError::required(format!("{at}.ipMode"), detail));
+            }
+            Some(_) if address.is_empty() => {
+                let detail = "may not be specified when `ip` is not set";
+                errors.push(FieldError::forbidden(format!("{at}.ipMode"), detail));
+            }
+            Some(mode) if !["Proxy", "VIP"].contains(&mode) => {
+                errors.push(FieldError::not_supported(
+                    format!("{at}.ipMode"),
+                    mode,
+                    &["Proxy", "VIP"],
+                ));
+            }
+            _ => {}
+        }
+        if !name.is_empty() {
+            let at = format!("{at}.hostname");
+            errors.extend(complain(&at, name, names::subdomain(name)));
+            if name.parse::<std::net::IpAddr>().is_ok() {
+                errors.push(FieldError::invalid(at, name, NO_ADDRESS));
+            }
+        }
+    }
+    errors
+}
+
+/// Whether a Service leads straight to its endpoints.
+pub(super) fn is_headless(service: &Value) -> bool {
+    service.list("spec.clusterIPs") == [Value::from("None")]
 }
 
 pub fn validate(service: &Value) -> FieldErrors {
     let ports = service.list("spec.ports");
     let ty = service.text("spec.type");
-    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    let (mut errors, mut seen) = (hints(service), Seen::default());
     if ports.is_empty() && !is_headless(service) && ty != "ExternalName" {
         errors.push(FieldError::required("spec.ports", ""));
     }
@@ -79,7 +128,7 @@ pub fn validate(service: &Value) -> FieldErrors {
     }
     errors.extend(meta::labels(service.at("spec.selector"), "spec.selector"));
     errors.extend(affinity(service));
-    errors.extend(addresses(service));
+    errors.extend(service_addresses::validate(service));
     for (i, address) in service
         .list("spec.externalIPs")
         .iter()
@@ -161,10 +210,12 @@ fn affinity(service: &Value) -> FieldErrors {
         .into_iter()
         .collect();
     let config = "spec.sessionAffinityConfig";
-    match (
-        kind,
-        service.int("spec.sessionAffinityConfig.clientIP.timeoutSeconds"),
-    ) {
+    let seconds = service.int("spec.sessionAffinityConfig.clientIP.timeoutSeconds");
+    match (kind, seconds) {
+        ("None", _) if service.has(config) => {
+            let detail = "must not be set when session affinity is None";
+            errors.push(FieldError::forbidden(config, detail));
+        }
         ("ClientIP", Some(seconds)) if !(1..=MAX_AFFINITY).contains(&seconds) => {
             let detail = format!("must be greater than 0 and less than {MAX_AFFINITY}");
             errors.push(FieldError::invalid(
@@ -174,98 +225,30 @@ fn affinity(service: &Value) -> FieldErrors {
             ));
         }
         ("ClientIP", None) => {
-            errors.push(FieldError::required(
-                config,
-                "when session affinity type is ClientIP",
-            ));
+            let missing = ["", ".clientIP", ".clientIP.timeoutSeconds"].map(|part| format!("{config}{part}"));
+            let missing = missing.into_iter().find(|path| !service.has(path));
+            let detail = "when session affinity type is ClientIP";
+            errors.extend(missing.map(|path| FieldError::required(path, detail)));
         }
         _ => {}
     }
     errors
 }
 
-/// Cluster IPs and families.
-fn addresses(service: &Value) -> FieldErrors {
-    if service.text("spec.type") == "ExternalName" {
-        return Vec::new();
-    }
-    let ips: Vec<&str> = service
-        .list("spec.clusterIPs")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    let mut errors = Vec::new();
-    match (service.text("spec.clusterIP"), ips.first()) {
-        ("", Some(_)) => {
-            let detail = "clusterIPs must be empty when `clusterIP` is not specified";
-            errors.push(FieldError::invalid(
-                "spec.clusterIPs",
-                service.at("spec.clusterIPs").clone(),
-                detail,
-            ));
-        }
-        (ip, Some(first)) if ip != *first => {
-            let detail = "first value must match `clusterIP`";
-            errors.push(FieldError::invalid(
-                "spec.clusterIPs",
-                service.at("spec.clusterIPs").clone(),
-                detail,
-            ));
-        }
-        _ => {}
-    }
-    errors.extend(families(service));
-    for (i, address) in ips.iter().enumerate().filter(|(_, a)| !["", "None"].contains(*a)) {
-        errors.extend(ip(&format!("spec.clusterIPs[{i}]"), address));
-    }
-    if ips.len() > 2 || ips.len() > 1 && is_headless(service) {
-        let detail = "may only hold up to 2 values";
-        errors.push(FieldError::invalid(
-            "spec.clusterIPs",
-            service.at("spec.clusterIPs").clone(),
-            detail,
-        ));
-    }
-    errors
-}
-
-fn families(service: &Value) -> FieldErrors {
-    let families: Vec<&str> = service
-        .list("spec.ipFamilies")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    let mut errors = Vec::new();
-    for (i, family) in families.iter().enumerate() {
-        let path = format!("spec.ipFamilies[{i}]");
-        match FAMILIES.contains(family) {
-            false => errors.push(FieldError::not_supported(path, *family, &FAMILIES)),
-            true if families[..i].contains(family) => errors.push(FieldError::duplicate(path, *family)),
-            true => {}
-        }
-    }
-    errors.extend(super::maybe_one_of(
-        service.at("spec"),
-        "ipFamilyPolicy",
-        "spec",
-        &FAMILY_POLICIES,
-    ));
-    errors
-}
-
-fn external_ip(address: &str, path: &str) -> FieldErrors {
-    let Ok(parsed) = address.parse::<std::net::IpAddr>() else {
-        return ip(path, address).into_iter().collect();
+/// An address that others can reach.
+pub(super) fn external_ip(address: &str, path: &str) -> FieldErrors {
+    let mut errors = ip(path, address);
+    let Some(parsed) = address.parse().ok().filter(|_| errors.is_empty()) else {
+        return errors;
     };
-    let mut errors = Vec::new();
-    let link_local = match parsed {
-        std::net::IpAddr::V4(v4) => v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    let (link_local, multicast) = match parsed {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
     };
     let facts = [
         (
             parsed.is_unspecified(),
-            "may not be unspecified (0.0.0.0 or ::)".to_owned(),
+            format!("may not be unspecified ({address})"),
         ),
         (
             parsed.is_loopback(),
@@ -274,6 +257,10 @@ fn external_ip(address: &str, path: &str) -> FieldErrors {
         (
             link_local,
             "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned(),
+        ),
+        (
+            multicast,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned(),
         ),
     ];
     for (_, detail) in facts.into_iter().filter(|(bad, _)| *bad) {
@@ -299,11 +286,44 @@ fn node_ports(ports: &[Value], ty: &str) -> FieldErrors {
     }
     for (i, port) in ports.iter().enumerate() {
         if own_ports.again(format!("{}/{}", port.at("port"), port.text("protocol"))) {
-            let key = serde_json::json!({"port": port.at("port"), "protocol": port.at("protocol")});
-            errors.push(FieldError::duplicate(format!("spec.ports[{i}]"), key));
+            errors.push(FieldError {
+                bad_value: port_shown(port),
+                ..FieldError::duplicate_part(format!("spec.ports[{i}]"))
+            });
         }
     }
     errors
+}
+
+/// What makes two ports the same, as upstream shows it.
+fn port_shown(port: &Value) -> String {
+    format!(
+        "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
+        port.at("protocol"),
+        port.at("port")
+    )
+}
+
+/// The old and the new annotation of one meaning.
+fn hints(service: &Value) -> FieldErrors {
+    let annotation = |key: &str| {
+        service
+            .at("metadata.annotations")
+            .get(key)
+            .and_then(Value::as_str)
+    };
+    let (old, new) = (annotation(HINTS), annotation(MODE));
+    match (old, new) {
+        (Some(old), Some(new)) if old != new => {
+            let detail = format!("must match annotations[{HINTS}] when both are specified");
+            vec![FieldError::invalid(
+                format!("metadata.annotations[{MODE}]"),
+                new,
+                detail,
+            )]
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn balancer(service: &Value, ty: &str) -> FieldErrors {
@@ -322,12 +342,7 @@ fn balancer(service: &Value, ty: &str) -> FieldErrors {
             BALANCER_ONLY,
         ));
     }
-    if let Some(class) = service.at("spec.loadBalancerClass").as_str() {
-        if ty != "LoadBalancer" {
-            errors.push(FieldError::forbidden("spec.loadBalancerClass", BALANCER_ONLY));
-        }
-        errors.extend(complain("spec.loadBalancerClass", class, names::qualified(class)));
-    }
+    errors.extend(balancer_class(service));
     errors
 }
 
@@ -347,7 +362,10 @@ fn traffic(service: &Value, ty: &str) -> FieldErrors {
         ));
     }
     let check = service.int("spec.healthCheckNodePort").unwrap_or(0);
-    if !needs_health_check(service) && check != 0 {
+    if needs_health_check(service) && check != 0 {
+        let path = "spec.healthCheckNodePort";
+        errors.extend(complain_number(path, check, names::port_number(check)));
+    } else if check != 0 {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.push(FieldError::invalid("spec.healthCheckNodePort", check, detail));
     }
@@ -357,7 +375,7 @@ fn traffic(service: &Value, ty: &str) -> FieldErrors {
         "spec",
         &POLICIES,
     ));
-    let distributions = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    let distributions = ["PreferClose", "PreferSameZone", "PreferSameNode"];
     errors.extend(super::maybe_one_of(
         service.at("spec"),
         "trafficDistribution",

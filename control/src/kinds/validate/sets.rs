@@ -1,7 +1,10 @@
 //! DaemonSets, StatefulSets, ReplicationControllers, ControllerRevisions and PodTemplates.
 use serde_json::{Map, Value};
 
-use super::apps::{amount, count_or_percent, is_empty, kept_selector, over_all, template_only_always};
+use super::apps::{
+    amount, collisions, count_or_percent, is_empty, kept_selector, over_all, strategy_shown,
+    template_only_always,
+};
 use super::{complain, immutable, not_negative, pod, storage};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
@@ -26,7 +29,7 @@ pub fn daemon_set(object: &Value) -> FieldErrors {
     let selector = spec.at("selector");
     let mut errors = labels::validate_selector(selector, "spec.selector");
     let own = spec.at("template.metadata.labels");
-    if selector.is_object() && !labels::matches(selector, own) {
+    if labels::is_usable(selector) && !labels::matches(selector, own) {
         errors.push(FieldError::invalid(
             "spec.template.metadata.labels",
             own.clone(),
@@ -51,11 +54,10 @@ fn daemon_strategy(strategy: &Value) -> FieldErrors {
         "OnDelete" => Vec::new(),
         "RollingUpdate" if !strategy.has("rollingUpdate") => vec![FieldError::required(path, "")],
         "RollingUpdate" => daemon_rolling(strategy.at("rollingUpdate"), path),
-        _ => vec![FieldError::not_supported(
-            "spec.updateStrategy",
-            strategy.clone(),
-            &["RollingUpdate", "OnDelete"],
-        )],
+        _ => vec![FieldError {
+            bad_value: strategy_shown(strategy),
+            ..FieldError::not_supported("spec.updateStrategy", Value::Null, &["RollingUpdate", "OnDelete"])
+        }],
     }
 }
 
@@ -118,14 +120,6 @@ fn counts(status: &Value, keys: &[&str]) -> FieldErrors {
         .collect()
 }
 
-fn collisions(new: &Value, old: &Value) -> Option<FieldError> {
-    let (now, before) = (
-        new.int("status.collisionCount").unwrap_or(0),
-        old.int("status.collisionCount")?,
-    );
-    (now < before).then(|| FieldError::invalid("status.collisionCount", now, "cannot be decremented"))
-}
-
 pub fn stateful_set(object: &Value) -> FieldErrors {
     stateful_spec(object.at("spec"), true)
 }
@@ -177,19 +171,32 @@ fn stateful_strategy(strategy: &Value) -> FieldErrors {
     let rolling = strategy.at("rollingUpdate");
     match strategy.text("type") {
         "" => vec![FieldError::required("spec.updateStrategy", "")],
-        "OnDelete" if !rolling.is_null() => vec![FieldError::invalid(
+        "OnDelete" if !rolling.is_null() => vec![FieldError::invalid_shown(
             path,
-            rolling.clone(),
+            partition_shown(rolling),
             "only allowed for updateStrategy 'RollingUpdate'",
         )],
         "OnDelete" => Vec::new(),
         "RollingUpdate" => stateful_rolling(rolling, path),
-        _ => vec![FieldError::invalid(
-            "spec.updateStrategy",
-            strategy.clone(),
-            "must be 'RollingUpdate' or 'OnDelete'",
-        )],
+        kind => {
+            let rolling = match rolling {
+                Value::Null => "null".to_owned(),
+                rolling => partition_shown(rolling),
+            };
+            let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", Value::from(kind));
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            vec![FieldError::invalid_shown("spec.updateStrategy", shown, detail)]
+        }
     }
+}
+
+/// A rolling update as upstream shows it.
+fn partition_shown(rolling: &Value) -> String {
+    format!(
+        "{{\"Partition\":{},\"MaxUnavailable\":{}}}",
+        rolling.int("partition").unwrap_or(0),
+        rolling.at("maxUnavailable")
+    )
 }
 
 fn stateful_rolling(rolling: &Value, path: &str) -> FieldErrors {
@@ -218,12 +225,19 @@ fn stateful_selector(spec: &Value) -> FieldErrors {
             errors.push(FieldError::invalid("spec.selector", selector.clone(), detail));
         }
     }
-    let own = spec.at("template.metadata.labels");
+    if !labels::is_usable(selector) {
+        errors.push(FieldError::invalid("spec.selector", selector.clone(), ""));
+        return errors;
+    }
+    let template = spec.at("template");
+    let own = template.at("metadata.labels");
     if !labels::matches(selector, own) {
         let path = "spec.template.metadata.labels";
         errors.push(FieldError::invalid(path, own.clone(), MISMATCH));
     }
     errors.extend(pod::template(&with_claims(spec), "spec.template"));
+    // Upstream looks at the metadata twice.
+    errors.extend(pod::template_metadata(template, "spec.template"));
     errors
 }
 

@@ -2,7 +2,7 @@
 use serde_json::{Map, Value};
 
 use super::scheduling::required_terms;
-use super::{NOT_NEGATIVE, complain, maybe_one_of, volumes};
+use super::{complain, maybe_one_of, volume_sources};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
@@ -28,6 +28,14 @@ const NOT_SOURCES: [&str; 9] = [
     "volumeAttributesClassName",
     "volumeMode",
 ];
+/// Secrets that a CSI driver is given.
+const SECRETS: [&str; 4] = [
+    "controllerPublishSecretRef",
+    "controllerExpandSecretRef",
+    "nodePublishSecretRef",
+    "nodeExpandSecretRef",
+];
+const DRIVER_NAME: usize = 63;
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const CLAIM_FROZEN: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
@@ -48,7 +56,12 @@ pub fn volume(object: &Value) -> FieldErrors {
     if spec.has("nodeAffinity") {
         errors.extend(node_affinity(spec.at("nodeAffinity")));
     }
-    errors.extend(source(spec));
+    errors.extend(volume_sources::of_volume(
+        spec,
+        object.text("metadata.name"),
+        "spec",
+    ));
+    errors.extend(recycled_root(spec));
     errors.extend(class_name(spec, "storageClassName", "spec"));
     errors.extend(maybe_one_of(spec, "volumeMode", "spec", &MODES));
     errors.extend(attributes_class(spec));
@@ -91,9 +104,19 @@ fn capacity(capacity: &Value) -> FieldErrors {
         errors.push(FieldError::not_supported(path, shown, &["storage"]));
     }
     for (name, amount) in list {
-        errors.extend(positive(amount, &format!("{path}[{name}]")));
+        let at = format!("{path}[{name}]");
+        errors.extend(basic(amount, &at));
+        errors.extend(positive(amount, &at));
     }
     errors
+}
+
+fn basic(amount: &Value, path: &str) -> Option<FieldError> {
+    let quantity = Quantity::parse(amount.as_str()?).ok()?;
+    let shown = i64::try_from(quantity.value()).unwrap_or(i64::MIN);
+    quantity
+        .is_negative()
+        .then(|| FieldError::invalid(path, shown, "must be a valid resource quantity"))
 }
 
 fn positive(amount: &Value, path: &str) -> Option<FieldError> {
@@ -113,62 +136,64 @@ fn node_affinity(affinity: &Value) -> FieldErrors {
     }
 }
 
-/// Exactly one source, and that one valid.
-fn source(spec: &Value) -> FieldErrors {
-    let members = spec.as_object().into_iter().flatten();
-    let sources: Vec<&str> = members
-        .filter(|(key, value)| !NOT_SOURCES.contains(&key.as_str()) && !value.is_null())
-        .map(|(key, _)| key.as_str())
-        .collect();
-    let Some(first) = sources.first() else {
-        return vec![FieldError::required("spec", "must specify a volume type")];
+/// A directory of one node.
+pub(super) fn local(spec: &Value, body: &Value, path: &str) -> FieldErrors {
+    let mut errors: FieldErrors = match body.text("path") {
+        "" => vec![FieldError::required(format!("{path}.path"), "")],
+        value => super::no_backsteps(&format!("{path}.path"), value)
+            .into_iter()
+            .collect(),
     };
-    let mut errors = source_body(spec, first);
-    for extra in &sources[1..] {
-        let detail = "may not specify more than 1 volume type";
-        errors.push(FieldError::forbidden(format!("spec.{extra}"), detail));
-    }
-    if spec.text("hostPath.path") == "/" && spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
-        let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.push(FieldError::forbidden(
-            "spec.persistentVolumeReclaimPolicy",
-            detail,
-        ));
-    }
-    errors
-}
-
-fn source_body(spec: &Value, kind: &str) -> FieldErrors {
-    let (body, path) = (spec.at(kind), format!("spec.{kind}"));
-    match kind {
-        "local" => local(spec, body, &path),
-        "csi" => csi(body, &path),
-        _ => volumes::source_body(kind, body, &path),
-    }
-}
-
-fn local(spec: &Value, body: &Value, path: &str) -> FieldErrors {
-    let mut errors: FieldErrors = super::present(body, "path", path).into_iter().collect();
-    errors.extend(super::no_backsteps(&format!("{path}.path"), body.text("path")));
-    if !spec.has("nodeAffinity") {
+    if !spec.has("nodeAffinity.required") {
         let detail = "Local volume requires node affinity";
         errors.push(FieldError::required("spec.nodeAffinity", detail));
     }
     errors
 }
 
-fn csi(body: &Value, path: &str) -> FieldErrors {
-    let driver = body.text("driver");
-    let mut errors = match driver {
-        "" => vec![FieldError::required(format!("{path}.driver"), "")],
-        _ => complain(
-            &format!("{path}.driver"),
-            driver,
-            names::subdomain(&driver.to_lowercase()),
-        ),
-    };
+pub(super) fn csi(body: &Value, path: &str) -> FieldErrors {
+    let mut errors = driver_name(body.text("driver"), &format!("{path}.driver"));
     errors.extend(super::present(body, "volumeHandle", path));
+    for key in SECRETS.into_iter().filter(|key| body.has(key)) {
+        errors.extend(secret_reference(body.at(key), &format!("{path}.{key}")));
+    }
     errors
+}
+
+fn secret_reference(reference: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (key, check) in [
+        ("name", names::subdomain as fn(&str) -> Vec<String>),
+        ("namespace", names::label),
+    ] {
+        let at = format!("{path}.{key}");
+        match reference.text(key) {
+            "" => errors.push(FieldError::required(at, "")),
+            text => errors.extend(complain(&at, text, check(text))),
+        }
+    }
+    errors
+}
+
+/// The name of a CSI driver: a domain, however written.
+pub(super) fn driver_name(name: &str, path: &str) -> FieldErrors {
+    if name.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let mut errors = Vec::new();
+    if name.len() > DRIVER_NAME {
+        errors.push(FieldError::too_long(path, DRIVER_NAME));
+    }
+    errors.extend(complain(path, name, names::subdomain(&name.to_lowercase())));
+    errors
+}
+
+/// What a Recycle would wipe.
+fn recycled_root(spec: &Value) -> Option<FieldError> {
+    let root = spec.text("hostPath.path").trim_end_matches('/').is_empty() && spec.has("hostPath.path");
+    let detail = "may not be 'recycle' for a hostPath mount of '/'";
+    (root && spec.text("persistentVolumeReclaimPolicy") == "Recycle")
+        .then(|| FieldError::forbidden("spec.persistentVolumeReclaimPolicy", detail))
 }
 
 fn class_name(spec: &Value, key: &str, path: &str) -> FieldErrors {
@@ -259,8 +284,28 @@ pub(super) fn claim_spec(spec: &Value, path: &str) -> FieldErrors {
             errors.extend(data_source(spec.at(key), &format!("{path}.{key}")));
         }
     }
+    errors.extend(one_data_source(spec, path));
     errors.extend(class_name(spec, "volumeAttributesClassName", path));
     errors
+}
+
+/// The old and the new way to name a source must name the same.
+fn one_data_source(spec: &Value, path: &str) -> Option<FieldError> {
+    let (old, new) = (spec.at("dataSource"), spec.at("dataSourceRef"));
+    if old.is_null() || new.is_null() {
+        return None;
+    }
+    // Upstream shows a path here, which prints as nothing.
+    let told = |detail: &str| FieldError::invalid_shown(path, "{}", detail);
+    let same = ["apiGroup", "kind", "name"]
+        .iter()
+        .all(|key| old.at(key) == new.at(key));
+    match new.text("namespace") {
+        "" => (!same).then(|| told("must match dataSourceRef")),
+        _ => Some(told(
+            "may not be specified when dataSourceRef.namespace is specified",
+        )),
+    }
 }
 
 fn data_source(source: &Value, path: &str) -> FieldErrors {
@@ -362,13 +407,9 @@ fn shrunk(new: &Value, old: &Value) -> Option<FieldError> {
 }
 
 fn claim_status(new: &Value) -> FieldErrors {
-    let amounts = new.map("status.capacity").into_iter().flatten();
-    let negative = amounts.filter_map(|(name, amount)| {
-        let quantity = Quantity::parse(amount.as_str()?).ok()?;
-        let at = format!("status.capacity[{name}]");
-        quantity
-            .is_negative()
-            .then(|| FieldError::invalid(at, quantity.to_string(), NOT_NEGATIVE))
-    });
-    negative.collect()
+    let mut errors = Vec::new();
+    for (name, amount) in new.map("status.capacity").into_iter().flatten() {
+        errors.extend(basic(amount, &format!("status.capacity[{name}]")));
+    }
+    errors
 }

@@ -5,7 +5,7 @@ use crate::kinds::Registry;
 use crate::kinds::error::join;
 
 /// Errors of creating an object that was decoded and defaulted, without those of its metadata.
-fn errors(group: &str, plural: &str, body: Value) -> String {
+pub(super) fn errors(group: &str, plural: &str, body: Value) -> String {
     let kind = Registry::builtin().resource(group, "v1", plural).expect("served");
     let mut object = body;
     object["metadata"] = json!({"name": "x", "namespace": "n"});
@@ -18,11 +18,11 @@ fn errors(group: &str, plural: &str, body: Value) -> String {
     join(&kind.validate_create(&object))
 }
 
-fn pod(spec: Value) -> String {
+pub(super) fn pod(spec: Value) -> String {
     errors("", "pods", json!({"spec": spec}))
 }
 
-fn container(mut container: Value) -> String {
+pub(super) fn container(mut container: Value) -> String {
     container["name"] = "c".into();
     container["image"] = "i".into();
     pod(json!({"containers": [container], "volumes": [{"name": "v"}]}))
@@ -49,7 +49,7 @@ fn mounts() {
     );
     assert_eq!(
         mounts(json!([{"name": "v", "mountPath": "/a", "subPath": "../../etc"}])),
-        format!("{at}[0].subPath: Invalid value: \"../../etc\": must not contain '..'")
+        format!("{at}.subPath: Invalid value: \"../../etc\": must not contain '..'")
     );
 }
 
@@ -117,7 +117,10 @@ fn resources() {
     assert_eq!(
         resources(json!({"limits": {"gpu": "1"}})),
         format!(
-            "[{at}.limits[gpu]: Invalid value: \"gpu\": must be a standard resource for containers, {at}.requests[gpu]: Invalid value: \"gpu\": must be a standard resource for containers]"
+            "[{at}.limits[gpu]: Invalid value: \"gpu\": must be a standard resource type or fully qualified, \
+             {at}.limits[gpu]: Invalid value: \"gpu\": must be a standard resource for containers, \
+             {at}.requests[gpu]: Invalid value: \"gpu\": must be a standard resource type or fully qualified, \
+             {at}.requests[gpu]: Invalid value: \"gpu\": must be a standard resource for containers]"
         )
     );
     assert_eq!(resources(json!({"limits": {"example.com/gpu": "1"}})), GOOD);
@@ -204,7 +207,7 @@ fn nodes_endpoints_leases_and_events() {
             "nodes",
             json!({"spec": {"taints": [{"key": "a", "effect": "Never"}]}})
         ),
-        "spec.taints[0].effect: Unsupported value: \"Never\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\""
+        "metadata.taints[0].effect: Unsupported value: \"Never\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\""
     );
     assert_eq!(
         errors(
@@ -212,7 +215,7 @@ fn nodes_endpoints_leases_and_events() {
             "endpointslices",
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["x"]}]})
         ),
-        "endpoints[0].addresses[0]: Invalid value: \"x\": must be a valid IPv4 address"
+        "endpoints[0].addresses[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
     );
     assert_eq!(
         errors(

@@ -1,0 +1,107 @@
+//! When a container is started again: its own policy and rules (KEP-5307), and what a change of its resources asks
+//! for (KEP-1287).
+use serde_json::Value;
+
+use super::Seen;
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::view::View;
+
+const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+const ACTIONS: [&str; 1] = ["Restart"];
+const OPERATORS: [&str; 2] = ["In", "NotIn"];
+const MOST_RULES: usize = 20;
+const MOST_CODES: usize = 255;
+const RESIZED: [&str; 2] = ["cpu", "memory"];
+const RESIZE_POLICIES: [&str; 2] = ["NotRequired", "RestartContainer"];
+
+/// A container's own restart policy and the rules that go with it.
+pub(super) fn rules(container: &Value, path: &str) -> FieldErrors {
+    let (rules, at) = (
+        container.list("restartPolicyRules"),
+        format!("{path}.restartPolicy"),
+    );
+    let mut errors = Vec::new();
+    match container.at("restartPolicy").as_str() {
+        None if rules.is_empty() => return errors,
+        None => {
+            let detail = "must specify restartPolicy when restart rules are used";
+            errors.push(FieldError::required(at, detail));
+        }
+        Some(policy) if !POLICIES.contains(&policy) => {
+            errors.push(FieldError::not_supported(at, policy, &POLICIES));
+        }
+        Some(_) => {}
+    }
+    let at = format!("{path}.restartPolicyRules");
+    if rules.len() > MOST_RULES {
+        errors.push(FieldError::too_many(at.as_str(), rules.len(), MOST_RULES));
+    }
+    for (i, each) in rules.iter().enumerate() {
+        errors.extend(rule(each, &format!("{at}[{i}]")));
+    }
+    errors
+}
+
+fn rule(rule: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    let action = rule.text("action");
+    if !ACTIONS.contains(&action) {
+        errors.push(FieldError::not_supported(
+            format!("{path}.action"),
+            action,
+            &ACTIONS,
+        ));
+    }
+    let (codes, at) = (rule.at("exitCodes"), format!("{path}.exitCodes"));
+    if codes.is_null() {
+        errors.push(FieldError::required(at, "must be specified"));
+        return errors;
+    }
+    let operator = codes.text("operator");
+    if !OPERATORS.contains(&operator) {
+        errors.push(FieldError::not_supported(
+            format!("{at}.operator"),
+            operator,
+            &OPERATORS,
+        ));
+    }
+    let values = codes.list("values").len();
+    if values > MOST_CODES {
+        errors.push(FieldError::too_many(format!("{at}.values"), values, MOST_CODES));
+    }
+    errors
+}
+
+/// What a change of each resource does to the container.
+pub(super) fn resize(container: &Value, pod_policy: &str, path: &str) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for (i, policy) in container.list("resizePolicy").iter().enumerate() {
+        let (resource, restart) = (policy.text("resourceName"), policy.text("restartPolicy"));
+        if seen.again(resource) {
+            errors.push(FieldError::duplicate(format!("{path}[{i}]"), resource));
+        }
+        errors.extend(super::one_of(path.to_owned(), resource, &RESIZED));
+        errors.extend(super::one_of(path.to_owned(), restart, &RESIZE_POLICIES));
+        if pod_policy == "Never" && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(path, restart, detail));
+        }
+    }
+    errors
+}
+
+/// An init container that ends is not restarted for its resources.
+pub(super) fn init_resize(container: &Value, path: &str) -> FieldErrors {
+    if container.text("restartPolicy") == "Always" {
+        return Vec::new();
+    }
+    let policies = container.list("resizePolicy").iter().enumerate();
+    let restarting = policies.filter(|(_, p)| p.text("restartPolicy") == "RestartContainer");
+    let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+    restarting
+        .map(|(i, _)| {
+            let at = format!("{path}.resizePolicy[{i}].restartPolicy");
+            FieldError::invalid(at, "RestartContainer", detail)
+        })
+        .collect()
+}
