@@ -20,6 +20,7 @@ mod objects;
 mod observing;
 mod operator;
 mod paging;
+mod parity;
 mod plane;
 mod policies;
 mod remote;

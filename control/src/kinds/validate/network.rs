@@ -38,6 +38,15 @@ pub fn endpoints(object: &Value) -> FieldErrors {
     errors
 }
 
+/// An address that clients can be led to. One of loopback is let be, unlike upstream: an API server that listens there is
+/// the endpoint of the `kubernetes` Service.
+fn reachable(address: &str, path: &str) -> FieldErrors {
+    match address.parse::<IpAddr>() {
+        Ok(parsed) if parsed.is_loopback() => Vec::new(),
+        _ => external_ip(address, path),
+    }
+}
+
 fn subset_address(address: &Value, path: &str) -> FieldErrors {
     let (at, value) = (format!("{path}.ip"), address.text("ip"));
     let mut errors = ip(&at, value);
@@ -53,7 +62,7 @@ fn subset_address(address: &Value, path: &str) -> FieldErrors {
         ));
     }
     match value.parse::<IpAddr>() {
-        Ok(_) => errors.extend(external_ip(value, &at)),
+        Ok(_) => errors.extend(reachable(value, &at)),
         Err(_) => errors.push(FieldError::invalid(at, value, "must be a valid IP address")),
     }
     errors
@@ -181,7 +190,7 @@ fn slice_address(address: &str, kind: &str, list: &str, i: usize) -> FieldErrors
                 format!("must be an {kind} address"),
             ));
         }
-        errors.extend(external_ip(address, &at));
+        errors.extend(reachable(address, &at));
     }
     errors
 }

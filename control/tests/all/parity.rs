@@ -1,0 +1,128 @@
+//! Small things by which a client could tell this API server from upstream's.
+use super::plane::Plane;
+use futures::{AsyncBufReadExt, TryStreamExt};
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+/// The texts of the `Warning` headers of an answer.
+async fn warnings(plane: &Plane, method: Method, path: &str, body: Value) -> Vec<String> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json");
+    let body = if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    };
+    let answer = plane
+        .client()
+        .send(request.body(body.into()).unwrap())
+        .await
+        .unwrap();
+    let headers = answer.headers().get_all("warning").iter();
+    headers.map(|value| value.to_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn writers_are_told_what_is_odd() {
+    let plane = Plane::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i",
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}]}});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 0,
+        "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let told = warnings(
+        &plane,
+        Method::POST,
+        "/apis/apps/v1/namespaces/default/deployments",
+        deployment,
+    )
+    .await;
+    assert_eq!(
+        told,
+        [
+            "299 - \"spec.template.spec.containers[0].env[1]: hides previous definition of \\\"A\\\", which may be dropped \
+          when using apply\""
+        ]
+    );
+    let told = warnings(&plane, Method::GET, "/api/v1/endpoints", Value::Null).await;
+    assert_eq!(
+        told,
+        ["299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""]
+    );
+}
+
+#[tokio::test]
+async fn components_are_well() {
+    let plane = Plane::start().await;
+    let (code, list) = plane.get("/api/v1/componentstatuses").await;
+    assert_eq!(
+        (code.as_u16(), &list["kind"]),
+        (200, &json!("ComponentStatusList"))
+    );
+    let names: Vec<&Value> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["metadata"]["name"])
+        .collect();
+    assert_eq!(names, ["controller-manager", "etcd-0", "scheduler"]);
+    let (_, one) = plane.get("/api/v1/componentstatuses/etcd-0").await;
+    assert_eq!(
+        one["conditions"],
+        json!([{"type": "Healthy", "status": "True", "message": "ok"}])
+    );
+    let (code, _) = plane
+        .call(Method::DELETE, "/api/v1/componentstatuses/etcd-0", Value::Null)
+        .await;
+    assert_eq!(code, 405);
+}
+
+#[tokio::test]
+async fn strictness_errors_come_in_the_order_of_the_document() {
+    let plane = Plane::start().await;
+    let body = r#"{"metadata":{"name":"c","zzz":1},"data":{"a":"1"},"nope":1,"data":{"a":"2"},"aaa":1}"#;
+    let path = "/api/v1/namespaces/default/configmaps?fieldValidation=Strict";
+    let (code, status) = plane
+        .send(Method::POST, path, "application/json", body.to_owned())
+        .await;
+    assert_eq!(code, 400);
+    let message = status["message"].as_str().unwrap();
+    assert!(
+        message.ends_with(
+            "strict decoding error: unknown field \"metadata.zzz\", unknown field \"nope\", duplicate field \"data\", \
+             unknown field \"aaa\""
+        ),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_without_grace_is_announced_before_it_is_gone() {
+    let plane = Plane::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 300,
+        "containers": [{"name": "c", "image": "i"}]}});
+    let (code, made) = plane.call(Method::POST, pods, pod).await;
+    assert_eq!(code, 201, "{made}");
+    let path = format!("{pods}/p?gracePeriodSeconds=0");
+    assert_eq!(plane.call(Method::DELETE, &path, Value::Null).await.0, 200);
+    let from = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let watch =
+        format!("{pods}?watch=1&timeoutSeconds=1&resourceVersion={from}&fieldSelector=metadata.name%3Dp");
+    let request = Request::get(watch).body(Vec::new()).unwrap();
+    let lines = plane.client().request_stream(request).await.unwrap().lines();
+    let events: Vec<String> = lines.try_collect().await.unwrap();
+    let shown = events.iter().map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let grace = event["object"]["metadata"]["deletionGracePeriodSeconds"].clone();
+        (event["type"].as_str().unwrap().to_owned(), grace)
+    });
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            ("MODIFIED".to_owned(), json!(0)),
+            ("DELETED".to_owned(), json!(0))
+        ]
+    );
+}
