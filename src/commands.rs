@@ -9,6 +9,7 @@ use amphipod_control::{ControlOptions, ControlPlane, RegistryOptions};
 use amphipod_node::{DownOptions, Node, NodeOptions, NodeTls};
 use anyhow::{Context, Result, anyhow, bail};
 use kube::Client;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cli::{ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
 use crate::cluster::{self, Cluster, DataDir};
@@ -23,6 +24,9 @@ const KUBELET_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UN
 
 /// Upstream's default `--service-node-port-range`.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// Open files of an API server: as many connections as it takes, and what else it has open.
+const DESCRIPTORS: u64 = 20_480;
 
 /// Runs a command to its end.
 pub async fn run(command: Command) -> Result<()> {
@@ -74,7 +78,9 @@ pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs
         audit_policy: args.audit_policy_file.clone(),
         extra_sans: Vec::new(),
         pod_security: cluster.pod_security,
+        patience: Default::default(),
     };
+    raise_descriptors();
     let control = ControlPlane::start(options)
         .await
         .context("starting the control plane")?;
@@ -85,6 +91,21 @@ pub async fn start_control(data: &DataDir, cluster: &Cluster, args: &ClusterArgs
         cluster::replace_file(file, admin.as_bytes())?;
     }
     Ok(control)
+}
+
+/// A connection is a descriptor, and what shells and service managers allow of them is for other programs. Where more
+/// are not to be had, the API server serves fewer clients at once.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = DESCRIPTORS.min(hard);
+        match soft < wanted {
+            true => setrlimit(Resource::RLIMIT_NOFILE, wanted, hard),
+            false => Ok(()),
+        }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
 async fn control(args: &ControlArgs) -> Result<()> {

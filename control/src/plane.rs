@@ -5,7 +5,7 @@
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
-    self, Api, Cache, CachedObjects, Definitions, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
+    self, Api, Cache, CachedObjects, Definitions, Fairness, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
@@ -13,8 +13,9 @@ use crate::auth::pki::{FrontProxy, Pki, PkiError};
 use crate::auth::tokens::{IssuerError, TokenAuthenticator, TokenIssuer};
 use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
-use crate::controllers::{self, ControllerOptions};
+use crate::controllers::{self, ControllerOptions, Watches};
 use crate::kinds::{Live, Registry};
+use crate::scheduler::Followed;
 use crate::store::{
     self, Keyring, KeyringError, OpenError, ReadError, RedbStore, SealedStore, Store, WriteError,
 };
@@ -47,6 +48,8 @@ pub struct ControlOptions {
     pub extra_sans: Vec<String>,
     /// The Pod Security level of namespaces that say none.
     pub pod_security: PodSecurityLevel,
+    /// How long clients of the API server may take.
+    pub patience: serve::Patience,
 }
 
 /// Where the embedded registry listens and keeps its content.
@@ -161,6 +164,7 @@ impl ControlPlane {
             audit,
             addresses,
             pod_security: options.pod_security,
+            patience: options.patience,
         };
         let api = build(store.clone(), &pki, reachable(local_addr), rules).await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
@@ -173,9 +177,13 @@ impl ControlPlane {
             .tasks
             .spawn(store::run_compactor(store, server.stop.clone()));
         let router = api::router(api);
-        server
-            .tasks
-            .spawn(serve::run(listener, tls, router.clone(), server.stop.clone()));
+        server.tasks.spawn(serve::run(
+            listener,
+            tls,
+            options.patience,
+            router.clone(),
+            server.stop.clone(),
+        ));
 
         let registry_addr = registry.map(|((listener, address), dir)| {
             server
@@ -202,9 +210,16 @@ impl ControlPlane {
 
     fn start_clients(&self, options: &ControlOptions, front_proxy: FrontProxy) {
         let stop = &self.clients.stop;
-        self.clients
-            .tasks
-            .spawn(scheduler::run(self.component("kube-scheduler"), stop.clone()));
+        let watches = Arc::new(Watches::default());
+        let followed = Followed {
+            pods: watches.pods.clone(),
+            nodes: watches.nodes.clone(),
+        };
+        self.clients.tasks.spawn(scheduler::run(
+            self.component("kube-scheduler"),
+            followed,
+            stop.clone(),
+        ));
         let controllers = ControllerOptions {
             root_ca: Some(self.pki.ca_pem().to_owned()),
             pki: Some(self.pki.clone()),
@@ -213,6 +228,7 @@ impl ControlPlane {
         };
         self.clients.tasks.spawn(controllers::run(
             self.component("kube-controller-manager"),
+            watches,
             controllers,
             stop.clone(),
         ));
@@ -305,6 +321,7 @@ struct Rules {
     addresses: ServiceAddresses,
     /// The level of namespaces without labels.
     pod_security: PodSecurityLevel,
+    patience: serve::Patience,
 }
 
 async fn build(
@@ -341,6 +358,8 @@ async fn build(
         objects,
         tokens,
         metrics: Metrics::default(),
+        fairness: Fairness::default(),
+        patience: rules.patience,
         openapi,
         front_proxy: rules.front_proxy,
         documents: Default::default(),

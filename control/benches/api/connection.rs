@@ -109,13 +109,25 @@ impl Connection {
     ) -> Result<(u16, Vec<u8>)> {
         self.request(method, path, content, body).await?;
         let (code, length) = self.head().await?;
-        Ok((code, self.body(length).await?))
+        let mut answer = Vec::new();
+        self.body(length, &mut answer).await?;
+        Ok((code, answer))
     }
 
     pub async fn get(&mut self, path: &str) -> Result<Vec<u8>> {
-        match self.send("GET", path, "application/json", b"").await? {
-            (200, body) => Ok(body),
-            (code, body) => Err(format!("GET {path}: {code} {}", String::from_utf8_lossy(&body)).into()),
+        let mut body = Vec::new();
+        self.get_into(path, &mut body).await?;
+        Ok(body)
+    }
+
+    /// As above into memory that is there already.
+    pub async fn get_into(&mut self, path: &str, body: &mut Vec<u8>) -> Result<()> {
+        self.request("GET", path, "application/json", b"").await?;
+        let (code, length) = self.head().await?;
+        self.body(length, body).await?;
+        match code {
+            200 => Ok(()),
+            code => Err(format!("GET {path}: {code} {}", String::from_utf8_lossy(body)).into()),
         }
     }
 
@@ -174,27 +186,32 @@ impl Connection {
         }
     }
 
-    async fn body(&mut self, length: Length) -> Result<Vec<u8>> {
-        let mut body = Vec::new();
+    async fn body(&mut self, length: Length, body: &mut Vec<u8>) -> Result<()> {
         match length {
-            Length::Bytes(count) => {
-                body.resize(count, 0);
-                self.stream.read_exact(&mut body).await?;
+            Length::Bytes(count) => self.take(count, body).await,
+            Length::Chunked => {
+                while self.chunk(body).await? > 0 {}
+                Ok(())
             }
-            Length::Chunked => while self.chunk(&mut body).await? > 0 {},
         }
-        Ok(body)
     }
 
     async fn chunk(&mut self, body: &mut Vec<u8>) -> Result<usize> {
         let mut line = String::new();
         self.stream.read_line(&mut line).await?;
         let size = usize::from_str_radix(line.trim(), 16)?;
-        let from = body.len();
-        body.resize(from + size, 0);
-        self.stream.read_exact(&mut body[from..]).await?;
+        self.take(size, body).await?;
         line.clear();
         self.stream.read_line(&mut line).await?;
         Ok(size)
+    }
+
+    /// Appends exactly so many bytes.
+    async fn take(&mut self, count: usize, body: &mut Vec<u8>) -> Result<()> {
+        let mut part = (&mut self.stream).take(u64::try_from(count)?);
+        match part.read_to_end(body).await? {
+            read if read == count => Ok(()),
+            _ => Err("the server closed the connection in a body".into()),
+        }
     }
 }

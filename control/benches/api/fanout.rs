@@ -1,7 +1,7 @@
 //! Watch fan-out: how many events a second reach all watchers, and how late.
 use crate::Result;
 use crate::connection::{Connection, Target};
-use crate::figures::{Report, rate, spread};
+use crate::figures::{Report, rate, server_time, spread};
 use serde_json::json;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,7 +42,7 @@ pub async fn run(target: &Target, namespace: &str, watchers: usize, report: &mut
         stamp(&mut calm_writer, &path).await?;
         tokio::time::sleep(Duration::from_millis(1000 / CALM)).await;
     }
-    let begun = Instant::now();
+    let (begun, worked) = (Instant::now(), server_time(target).await?);
     let tasks: Vec<_> = writers
         .into_iter()
         .map(|(c, path)| tokio::spawn(write(c, path, each)))
@@ -58,10 +58,11 @@ pub async fn run(target: &Target, namespace: &str, watchers: usize, report: &mut
         busy.extend_from_slice(rest);
     }
     let took = begun.elapsed();
+    let worked = server_time(target).await? - worked;
     let delivered = rate(each * WRITERS * watchers, took);
     report.add(
         format!("watch events delivered to {watchers} watchers"),
-        format!("{delivered}, lag {}", spread(&mut busy)),
+        format!("{delivered}, lag {}; server {worked:.1?}", spread(&mut busy)),
     );
     report.add(
         format!("lag with {watchers} watchers at {CALM} writes/s"),
@@ -106,7 +107,8 @@ async fn follow(mut connection: Connection, expected: usize) -> Result<Vec<Durat
 }
 
 fn stamp_in(line: &[u8]) -> Option<u64> {
-    let at = line.windows(STAMP.len()).position(|window| window == STAMP)? + STAMP.len();
+    // The data comes last in an object.
+    let at = line.windows(STAMP.len()).rposition(|window| window == STAMP)? + STAMP.len();
     let digits = line[at..].split(|byte| *byte == b'"').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -16,11 +16,7 @@ impl Report {
 
     /// The server's resident memory, by its own account.
     pub async fn memory(&mut self, target: &Target, when: &str) -> Result<()> {
-        let metrics = String::from_utf8(target.connect().await?.get("/metrics").await?)?;
-        let value = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
-        let bytes: f64 = value.ok_or("the server does not tell its memory")?.parse()?;
+        let bytes = metric(target, "process_resident_memory_bytes").await?;
         self.add(
             format!("resident memory {when}"),
             format!("{:.0} MiB", bytes / f64::from(1 << 20)),
@@ -36,6 +32,22 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// Processor time that the server has taken; what other programs leave of the processors does not matter to it.
+pub async fn server_time(target: &Target) -> Result<Duration> {
+    Ok(Duration::from_secs_f64(
+        metric(target, "process_cpu_seconds_total").await?,
+    ))
+}
+
+async fn metric(target: &Target, name: &str) -> Result<f64> {
+    let metrics = String::from_utf8(target.connect().await?.get("/metrics").await?)?;
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value
+        .ok_or(format!("the server does not tell its {name}"))?
+        .parse()?)
 }
 
 /// `p50 1.2 ms, p99 3.4 ms` of many.

@@ -135,6 +135,8 @@ pub struct Notes {
 /// A resource as [`Objects`] is asked for it: group, version and plural.
 pub type ResourceName<'a> = (&'a str, &'a str, &'a str);
 
+const SERVICES: (&str, &str, Option<&str>) = ("", "services", None);
+
 /// Reads objects as they are now, for rules that look at others.
 pub trait Objects: Send + Sync {
     fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
@@ -215,6 +217,11 @@ impl Admission {
         }
     }
 
+    /// Whether [`Admission::allocate`] has something to choose.
+    pub fn allocates(&self, review: &Review<'_>) -> bool {
+        review.resource() == SERVICES
+    }
+
     /// Chooses the addresses of a Service. The claims belong to the same transaction as the object.
     pub async fn allocate(
         &self,
@@ -222,9 +229,9 @@ impl Admission {
         review: &Review<'_>,
         object: &mut Value,
     ) -> Result<Claims, Denial> {
-        match review.resource() {
-            ("", "services", None) => self.services.admit(store, review, object).await,
-            _ => Ok(Claims::default()),
+        match self.allocates(review) {
+            true => self.services.admit(store, review, object).await,
+            false => Ok(Claims::default()),
         }
     }
 

@@ -124,7 +124,7 @@ impl Definitions {
             if let Err(error) = self.sync().await {
                 return tracing::error!(%error, "custom resources cannot be read; trying again");
             }
-            if changes.queue.recv().await.is_none() {
+            if changes.next().await.is_none() {
                 return;
             }
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,8 +15,6 @@ use std::time::Duration;
 
 /// Upstream's `MaxRequestBodyBytes`.
 pub const BODY_LIMIT: usize = 3 << 20;
-/// How long a client may take to send a body.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Events, nodes and scalars of a YAML body: as much as a JSON body of the same limit can hold, so that aliases
 /// cannot multiply a small text.
 const YAML_NODES: usize = 400_000;
@@ -26,13 +25,13 @@ const YAML_REPEATED: usize = 20_000;
 const SHOWN: usize = 30;
 
 /// Reads a body whole.
-pub async fn read(body: axum::body::Body) -> Result<Bytes> {
+pub async fn read(body: axum::body::Body, within: Duration) -> Result<Bytes> {
     let collect = Limited::new(body, BODY_LIMIT).collect();
-    match tokio::time::timeout(BODY_WITHIN, collect).await {
+    match tokio::time::timeout(within, collect).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(BODY_LIMIT)),
         Ok(Err(e)) => Err(ApiError::bad_request(format!("the body cannot be read: {e}"))),
-        Err(_) => Err(ApiError::bad_request("the body did not arrive in time")),
+        Err(_) => Err(ApiError::took_too_long()),
     }
 }
 
@@ -79,7 +78,8 @@ pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
         path: String::new(),
         issues: &issues,
     };
-    let mut reader = serde_json::Deserializer::from_slice(body);
+    let text = text(body);
+    let mut reader = serde_json::Deserializer::from_str(&text);
     let value = seed
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value));
@@ -90,6 +90,19 @@ pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
         }),
         Err(e) => Err(syntax::complaint(body).unwrap_or_else(|| e.to_string())),
     }
+}
+
+/// Bytes that are no UTF-8 become U+FFFD one by one, as upstream's decoder has it.
+fn text(body: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(body) {
+        return text.into();
+    }
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text.into()
 }
 
 /// Decodes an applied configuration: YAML, of which JSON is a part.

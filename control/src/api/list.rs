@@ -2,7 +2,7 @@
 use super::Call;
 use super::convert;
 use super::negotiate::{Format, Shape};
-use super::object::Object;
+use super::object::{self, Object};
 use super::query::{Query, VersionMatch};
 use super::render::{self, Style};
 use super::route::Target;
@@ -19,8 +19,11 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// A large list goes out in pieces of about this size, so that it is never in memory twice.
-const PIECE: usize = 256 << 10;
+/// A large list goes out in pieces of about this size, so that it is never in memory twice; allocators map larger ones
+/// anew each time.
+const PIECE: usize = 64 << 10;
+/// Room beyond it for the object that fills a piece.
+const LAST_OBJECT: usize = 8 << 10;
 
 /// What a request selects.
 #[derive(Clone, Debug)]
@@ -85,6 +88,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
 pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
     match (style.accepted.format, style.accepted.shape) {
         (Format::Json, Shape::Object) => whole(&call.target.kind, page),
+        (Format::Json, Shape::Metadata) if call.target.kind.stored_as_served() => Ok(metadata_list(page)),
         (format, shape) => render::respond(
             format,
             StatusCode::OK,
@@ -259,40 +263,59 @@ fn shaped(kind: &Kind, style: Style, shape: Shape, page: &Page) -> Result<Value>
 
 /// A list of objects as stored bytes, joined on the way out.
 fn whole(kind: &Arc<Kind>, page: Page) -> Result<Response> {
+    let (list, version, kind) = (kind.list_kind.clone(), kind.api_version(), kind.clone());
+    Ok(joined(&list, &version, page, move |out, object| {
+        put_item(out, &kind, object)
+    }))
+}
+
+/// As above, of metadata only.
+fn metadata_list(page: Page) -> Response {
+    joined(
+        "PartialObjectMetadataList",
+        "meta.k8s.io/v1",
+        page,
+        |out, object| {
+            out.put(object::metadata_only(&object.json));
+            Ok(())
+        },
+    )
+}
+
+fn joined(
+    list: &str,
+    version: &str,
+    page: Page,
+    put: impl Fn(&mut BytesMut, &Object) -> Result<()> + Send + 'static,
+) -> Response {
     let head = format!(
-        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-        kind.list_kind,
-        kind.api_version(),
+        "{{\"kind\":\"{list}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[",
         metadata(&page)
     );
-    let mut first = true;
-    let mut objects = page.objects.into_iter();
-    let kind = kind.clone();
     let mut head = Some(head);
+    let mut objects = page.objects.into_iter().enumerate();
     let pieces = std::iter::from_fn(move || {
-        let mut piece = BytesMut::new();
         let head = head.take();
         let begun = head.is_some();
+        let room = if objects.len() > 0 { PIECE + LAST_OBJECT } else { 0 };
+        let mut piece = BytesMut::with_capacity(room);
         piece.put_slice(head.unwrap_or_default().as_bytes());
         while piece.len() < PIECE {
-            let Some(object) = objects.next() else { break };
-            if let Err(error) = put_item(&mut piece, &kind, &object, &mut first) {
+            let Some((i, object)) = objects.next() else { break };
+            if i > 0 {
+                piece.put_u8(b',');
+            }
+            if let Err(error) = put(&mut piece, &object) {
                 return Some(Err(std::io::Error::other(error.message().to_owned())));
             }
         }
         (begun || !piece.is_empty()).then(|| Ok(piece.freeze()))
     });
     let end = std::iter::once(Ok(Bytes::from_static(b"]}\n")));
-    Ok(render::json_response(
-        StatusCode::OK,
-        Body::from_stream(stream::iter(pieces.chain(end))),
-    ))
+    render::json_response(StatusCode::OK, Body::from_stream(stream::iter(pieces.chain(end))))
 }
 
-fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object, first: &mut bool) -> Result<()> {
-    if !std::mem::take(first) {
-        out.put_u8(b',');
-    }
+fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object) -> Result<()> {
     // Items of custom lists say what they are, those of built-in lists do not.
     if kind.custom.is_some() {
         out.put(render::bytes(kind, object)?);

@@ -10,6 +10,8 @@ mod custom;
 mod decode;
 mod delete;
 mod discovery;
+mod fairness;
+mod glance;
 mod health;
 mod impersonate;
 mod list;
@@ -32,6 +34,7 @@ pub mod serve;
 pub mod status;
 pub mod subresource;
 mod syntax;
+mod texts;
 mod token;
 mod version;
 mod watch;
@@ -40,6 +43,7 @@ mod write;
 
 pub use cache::Cache;
 pub use custom::Definitions;
+pub use fairness::Fairness;
 pub use metrics::Metrics;
 pub(crate) use object::encode;
 pub use openapi::OpenApi;
@@ -91,6 +95,9 @@ pub struct Api {
     pub server: String,
     pub tokens: Tokens,
     pub metrics: Metrics,
+    pub fairness: Fairness,
+    /// How long a client may take.
+    pub patience: serve::Patience,
     pub openapi: OpenApi,
     /// Who we are to extension servers.
     pub front_proxy: FrontProxy,
@@ -172,7 +179,8 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
     if leaving && verb == "create" {
         return Err(ApiError::definition_terminating(verb));
     }
-    let body = decode::read(body).await?;
+    let _seats = api.fairness.enter(&user, fairness::cost(&body)).await?;
+    let body = decode::read(body, api.patience.body).await?;
     record.body(&body);
     let call = Call {
         api,
@@ -362,10 +370,12 @@ fn written(call: &Call, style: Style, written: write::Written) -> Result<Respons
     } else {
         StatusCode::OK
     };
-    Ok(render::warn(
-        render::one(&call.target.kind, style, code, &written.value)?,
-        &written.warnings,
-    ))
+    let kind = &call.target.kind;
+    let response = match written.served {
+        Some(json) if style.is_plain() => render::json_response(code, Body::from(json)),
+        _ => render::one(kind, style, code, &written.value)?,
+    };
+    Ok(render::warn(response, &written.warnings))
 }
 
 impl Api {

@@ -3,11 +3,12 @@
 //! Stored bytes are `{"kind":K,"apiVersion":V,"metadata":{…},…}` without `resourceVersion`, which is the store's
 //! `mod_revision` and known only after the write. Served bytes are the same with it put in first place of the
 //! metadata, made once per revision and shared by all readers.
+use super::glance::glance;
+use super::texts::Texts;
 use crate::kinds::Kind;
 use crate::store::{KeyValue, Revision};
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -31,9 +32,9 @@ pub struct Object {
     metadata_at: usize,
     /// Whether `json` is what lies in the store, and not that in a newer form.
     as_stored: bool,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Texts,
     /// Field labels of the storage kind.
-    pub fields: BTreeMap<String, String>,
+    pub fields: Texts,
 }
 
 impl Object {
@@ -43,13 +44,16 @@ impl Object {
             key: kv.key.to_string(),
             why,
         };
-        let mut value: Value = serde_json::from_slice(&kv.value).map_err(|e| damaged(e.to_string()))?;
-        let as_stored = !kind.modernise(&mut value);
-        let stored = if as_stored {
-            kv.value.clone()
-        } else {
-            encode(&value)
+        let (value, newer) = match &kind.custom {
+            None => (glance(&kv.value).map_err(|e| damaged(e.to_string()))?, None),
+            Some(_) => {
+                let mut value = serde_json::from_slice(&kv.value).map_err(|e| damaged(e.to_string()))?;
+                let newer = kind.modernise(&mut value).then(|| encode(&value));
+                (value, newer)
+            }
         };
+        let as_stored = newer.is_none();
+        let stored = newer.unwrap_or_else(|| kv.value.clone());
         let metadata_at = find(&stored, METADATA).ok_or_else(|| damaged("it has no metadata".into()))?;
         Ok(Object {
             key: kv.key.clone(),
@@ -57,8 +61,8 @@ impl Object {
             json: with_revision(&stored, metadata_at, kv.mod_revision),
             metadata_at,
             as_stored,
-            labels: string_map(&value["metadata"]["labels"]),
-            fields: kind.selectable_fields(&value),
+            labels: texts(&value["metadata"]["labels"]),
+            fields: kind.selectable_fields(&value).into_iter().collect(),
         })
     }
 
@@ -116,11 +120,48 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-fn string_map(value: &Value) -> BTreeMap<String, String> {
+fn texts(value: &Value) -> Texts {
     let members = value.as_object().into_iter().flatten();
-    members
-        .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
-        .collect()
+    members.filter_map(|(k, v)| Some((k, v.as_str()?))).collect()
+}
+
+/// Stored bytes as served at the revision that wrote them.
+pub fn served(stored: &[u8], revision: Revision) -> Option<Bytes> {
+    Some(with_revision(stored, find(stored, METADATA)?, revision))
+}
+
+/// The `PartialObjectMetadata` of an object's bytes as [`encode`] writes them.
+pub fn metadata_only(json: &[u8]) -> Bytes {
+    let metadata = find(json, METADATA).map_or(&b"{}"[..], |at| {
+        let from = &json[at + METADATA.len() - 1..];
+        &from[..length(from)]
+    });
+    let mut out = Vec::with_capacity(PARTIAL.len() + metadata.len() + 1);
+    out.extend_from_slice(PARTIAL);
+    out.extend_from_slice(metadata);
+    out.push(b'}');
+    out.into()
+}
+
+const PARTIAL: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+
+/// How long the JSON object is that the bytes begin with.
+fn length(json: &[u8]) -> usize {
+    let (mut depth, mut text, mut escaped) = (0_usize, false, false);
+    for (i, byte) in json.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b'{' if !text => depth += 1,
+            b'}' if !text => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return i + 1;
+        }
+    }
+    json.len()
 }
 
 /// The bytes to store: kind, version and metadata first, no resource version.
@@ -187,6 +228,7 @@ pub fn bytes(value: &Value) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::texts::Lookup;
     use super::*;
     use crate::kinds::Registry;
     use serde_json::json;
@@ -218,9 +260,20 @@ mod tests {
     fn stored_bytes_have_no_version_and_served_bytes_the_stores() {
         assert!(!stored().value.windows(15).any(|w| w == b"resourceVersion"));
         assert_eq!(read().value().unwrap()["metadata"]["resourceVersion"], "9");
-        assert_eq!(read().labels["x"], "y");
+        assert_eq!(read().labels.find("x"), Some("y"));
         assert!(read().is_stored_as(&stored().value));
         assert!(!read().is_stored_as(b"{}"));
+    }
+
+    #[test]
+    fn metadata_is_cut_out_whole() {
+        let object = json!({
+            "kind": "ConfigMap", "apiVersion": "v1", "data": {"a": "b"},
+            "metadata": {"name": "c", "annotations": {"a": "}\\\"{", "b\"": "\\"}},
+        });
+        let partial: Value = serde_json::from_slice(&metadata_only(&encode(&object))).unwrap();
+        assert_eq!(partial["metadata"], object["metadata"]);
+        assert_eq!(partial.as_object().unwrap().len(), 3);
     }
 
     #[test]

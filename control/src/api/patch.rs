@@ -5,7 +5,7 @@ use super::negotiate::{self, PatchType};
 use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options, Written};
-use super::{Call, manage, render};
+use super::{Call, manage};
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
 use http::StatusCode;
@@ -37,26 +37,14 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         .ok_or_else(ApiError::method_not_allowed)?;
     let options = Options::of(&call.query, "PatchOptions")?;
     let (patch, issues) = prepare(call)?;
-    let Written {
-        value,
-        warnings,
-        created,
-    } = match &patch {
+    let written = match &patch {
         Prepared::Apply(config) => apply_config(call, options, name, config, &issues).await?,
         patch => {
             let change = |current: &Value| Ok((apply(&call.target.kind, patch, current)?, issues.clone()));
             write::update(call, options, name, &change).await?
         }
     };
-    let code = if created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
-    Ok(render::warn(
-        render::one(&call.target.kind, style, code, &value)?,
-        &warnings,
-    ))
+    super::written(call, style, written)
 }
 
 /// Applies to what is there, or creates it.

@@ -1,4 +1,5 @@
 //! The watch cache as authentication and authorization see it.
+use super::texts::Lookup;
 use super::{CachedObjects, object};
 use crate::auth::{GroupResource, Reader, Stored};
 use crate::kinds::{Kind, Registry};
@@ -50,8 +51,7 @@ impl Reader for CachedObjects {
             return Vec::new();
         };
         let (pods, _) = cached.list(&format!("{}/{namespace}/", kind.storage_prefix), None);
-        let here =
-            |pod: &Arc<object::Object>| pod.fields.get("spec.nodeName").is_some_and(|name| name == node);
+        let here = |pod: &Arc<object::Object>| pod.fields.find("spec.nodeName") == Some(node);
         pods.iter()
             .filter(|pod| here(pod))
             .filter_map(|pod| pod.value().ok())

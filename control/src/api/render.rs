@@ -43,6 +43,17 @@ pub struct Style {
     pub include: Include,
 }
 
+impl Style {
+    /// Whether the answer is the object itself, as JSON: the bytes that are stored.
+    pub fn is_plain(self) -> bool {
+        self.accepted
+            == Accepted {
+                format: Format::Json,
+                shape: Shape::Object,
+            }
+    }
+}
+
 /// An object as `kind` serves it.
 pub fn value(kind: &Kind, object: &Object) -> Result<Value> {
     let mut value = object.value().map_err(ApiError::internal)?;
@@ -83,12 +94,7 @@ pub fn one(kind: &Kind, style: Style, code: StatusCode, object: &Value) -> Resul
 
 /// A stored object, without parsing it where it can be served as it is.
 pub fn stored(kind: &Kind, style: Style, object: &Object) -> Result<Response> {
-    if style.accepted
-        == (Accepted {
-            format: Format::Json,
-            shape: Shape::Object,
-        })
-    {
+    if style.is_plain() {
         return Ok(json_response(StatusCode::OK, Body::from(bytes(kind, object)?)));
     }
     one(kind, style, StatusCode::OK, &value(kind, object)?)

@@ -2,7 +2,8 @@
 //!
 //! Grammar: Kubernetes' "Labels and Selectors" and "Field Selectors".
 use super::status::{ApiError, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use super::texts::Lookup;
+use std::collections::BTreeSet;
 
 /// Terms in one label selector; more than anything real, and bounded work per object.
 const TERMS: usize = 20_000;
@@ -19,13 +20,13 @@ enum Term {
 }
 
 impl Term {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let number = |key: &str| labels.get(key).and_then(|v| v.parse::<i64>().ok());
+    fn matches(&self, labels: &impl Lookup) -> bool {
+        let number = |key: &str| labels.find(key).and_then(|v| v.parse::<i64>().ok());
         match self {
-            Term::Exists(key) => labels.contains_key(key),
-            Term::Absent(key) => !labels.contains_key(key),
-            Term::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
-            Term::NotIn(key, values) => labels.get(key).is_none_or(|v| !values.contains(v)),
+            Term::Exists(key) => labels.find(key).is_some(),
+            Term::Absent(key) => labels.find(key).is_none(),
+            Term::In(key, values) => labels.find(key).is_some_and(|v| values.contains(v)),
+            Term::NotIn(key, values) => labels.find(key).is_none_or(|v| !values.contains(v)),
             Term::Greater(key, bound) => number(key).is_some_and(|n| n > *bound),
             Term::Less(key, bound) => number(key).is_some_and(|n| n < *bound),
         }
@@ -57,7 +58,7 @@ impl LabelSelector {
         self.0.is_empty()
     }
 
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &impl Lookup) -> bool {
         self.0.iter().all(|term| term.matches(labels))
     }
 }
@@ -209,9 +210,9 @@ impl FieldSelector {
             .map(|term| term.value.as_str())
     }
 
-    pub fn matches(&self, fields: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, fields: &impl Lookup) -> bool {
         self.0.iter().all(|term| {
-            let found = fields.get(&term.field).map_or("", String::as_str);
+            let found = fields.find(&term.field).unwrap_or_default();
             (found == term.value) == term.equal
         })
     }
@@ -273,6 +274,7 @@ fn unescape(text: &str) -> Result<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn labels(of: &[(&str, &str)]) -> BTreeMap<String, String> {
         of.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()

@@ -26,10 +26,6 @@ use tower::ServiceExt;
 
 /// Connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
-/// How long a handshake may take.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long the headers of a request may take, an idle HTTP/1.1 connection included (upstream's 32 s).
-const HEADERS_WITHIN: Duration = Duration::from_secs(32);
 /// Requests at once on one h2 connection; a client with many watches needs many (upstream: 100, client-go copes).
 const STREAMS: u32 = 1000;
 /// Streams that a client may reset before we took notice; more is an attack (CVE-2023-44487).
@@ -45,6 +41,28 @@ const PING_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 #[error("the serving certificate cannot be used: {0}")]
 pub struct TlsError(String);
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the headers of a request; an idle HTTP/1.1 connection is one whose next headers take long.
+    pub headers: Duration,
+    /// For the body of a request.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    /// Headers as long as upstream's; its body has as long as the whole request, 60 seconds.
+    fn default() -> Self {
+        Patience {
+            handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(32),
+            body: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Where a request comes from, as an extension of it.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +100,13 @@ pub fn tls(pki: &Pki) -> Result<Tls, TlsError> {
 }
 
 /// Accepts until `shutdown`, then waits for the connections to drain.
-pub async fn run(listener: TcpListener, tls: Tls, router: Router, shutdown: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    tls: Tls,
+    patience: Patience,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -92,7 +116,7 @@ pub async fn run(listener: TcpListener, tls: Tls, router: Router, shutdown: Canc
         };
         match accepted {
             Ok((tcp, place)) => {
-                let connection = connection(tcp, tls.clone(), router.clone(), shutdown.clone());
+                let connection = connection(tcp, tls.clone(), patience, router.clone(), shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -126,11 +150,17 @@ async fn accept(
 /// After running out of file descriptors, so that the loop does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    tcp: TcpStream,
+    tls: Tls,
+    patience: Patience,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let from = tcp.peer_addr().ok().map(|address| ClientAddress(address.ip()));
     // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
     let _ = tcp.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, tls.acceptor.accept(tcp)).await {
+    let stream = match tokio::time::timeout(patience.handshake, tls.acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
@@ -149,7 +179,7 @@ async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: Cancella
         }
         router.clone().oneshot(request.map(Body::new))
     });
-    let http = http(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
+    let http = http(stream.get_ref().1.alpn_protocol() == Some(b"h2"), patience);
     let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
@@ -165,11 +195,11 @@ async fn connection(tcp: TcpStream, tls: Tls, router: Router, shutdown: Cancella
 }
 
 /// The protocol is what the handshake agreed on: guessing it from the first bytes would wait for them without end.
-fn http(h2: bool) -> auto::Builder<TokioExecutor> {
+fn http(h2: bool, patience: Patience) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(patience.headers)
         .max_buf_size(HEADER_BYTES as usize);
     http.http2()
         .timer(TokioTimer::new())

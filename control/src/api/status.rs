@@ -335,6 +335,12 @@ impl ApiError {
         .with(json!({"causes": [cause], "retryAfterSeconds": 1}))
     }
 
+    /// The request was not whole in time.
+    pub fn took_too_long() -> Self {
+        let message = "Timeout: request did not complete within the allotted timeout";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    }
+
     pub fn too_many_requests(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
             .with(json!({"retryAfterSeconds": 1}))

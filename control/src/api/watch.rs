@@ -26,8 +26,14 @@ use tokio::time::{Instant, Interval};
 const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
 /// How often a quiet watch is told how far the server has come.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// Deliveries joined into one piece of the response.
-const JOINED: usize = 64;
+/// A piece of the response takes events until it is as large as this; more of them wait in the queue, where they are
+/// shared.
+const PIECE: usize = 64 << 10;
+/// When changes come faster than one by one, each watcher is written to once in this time for each of the watchers, so
+/// that writing to all of them in turn does not take more than the time there is …
+const TURN: Duration = Duration::from_micros(20);
+/// … but never later than a person or a controller would notice.
+const LONGEST_TURN: Duration = Duration::from_millis(20);
 
 /// What the query says about how to begin.
 struct Beginning {
@@ -43,9 +49,9 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         .query
         .timeout()?
         .unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(rand::random::<f64>()));
-    let resource = call.api.cache.resource(&call.target.kind)?.clone();
+    let resource = call.api.cache.resource(&call.target.kind)?;
     let converts = call.target.kind.converter().is_some();
-    let begun = match begin(call, &resource, &beginning, selection.clone()).await {
+    let mut begun = match begin(call, &resource, &beginning, selection.clone()).await {
         Ok(begun) => begun,
         Err(error) if error.code == StatusCode::GONE => return Ok(gone(&error)),
         Err(error) => return Err(error),
@@ -58,10 +64,13 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         },
         selects: converts.then_some(selection),
         api: call.api.clone(),
+        resource,
+        initial: std::mem::take(&mut begun.subscription.initial).into_iter(),
         begun,
         bookmarks: beginning.bookmarks,
         timer: tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY),
         deadline: Instant::now() + timeout,
+        not_before: Instant::now(),
         state: State::Initial,
         sent: sent(call),
     };
@@ -232,10 +241,15 @@ struct Watcher {
     /// Chooses among converted objects; none where the cache has chosen.
     selects: Option<Selection>,
     api: Arc<super::Api>,
+    resource: Arc<Resource>,
+    /// What is left to show before the queue.
+    initial: std::vec::IntoIter<Delivery>,
     begun: Begun,
     bookmarks: bool,
     timer: Interval,
     deadline: Instant,
+    /// Changes of the time until then go out together.
+    not_before: Instant,
     state: State,
     /// Events sent, for `/metrics`.
     sent: Arc<AtomicU64>,
@@ -243,7 +257,7 @@ struct Watcher {
 
 /// Why a live watch woke up.
 enum Woken {
-    Events(Vec<Delivery>),
+    Event(Delivery),
     Timer,
     End,
 }
@@ -269,10 +283,18 @@ impl Watcher {
     }
 
     async fn initial(&mut self) -> Result<Bytes> {
-        self.state = State::Live;
-        let initial = std::mem::take(&mut self.begun.subscription.initial);
-        let mut piece = self.encode(initial).await?;
-        if let Some(revision) = self.begun.mark {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        while size < PIECE {
+            let Some(delivery) = self.initial.next() else {
+                self.state = State::Live;
+                break;
+            };
+            size += delivery.shown.size();
+            batch.push(delivery);
+        }
+        let mut piece = self.encode(batch).await?;
+        if let (State::Live, Some(revision)) = (self.state, self.begun.mark) {
             piece.extend_from_slice(&self.encoder.bookmark(revision, true)?);
         }
         Ok(piece.freeze())
@@ -282,8 +304,11 @@ impl Watcher {
         // Read before the queue: all events up to here are in the queue or were delivered.
         let progress = self.api.cache.revision();
         match self.wake().await {
-            Woken::Events(events) => Ok(self.encode(events).await?.freeze()),
-            Woken::Timer if self.bookmarks && self.begun.subscription.queue.is_empty() => {
+            Woken::Event(first) => {
+                let batch = self.joined(first);
+                Ok(self.encode(batch).await?.freeze())
+            }
+            Woken::Timer if self.bookmarks && self.begun.subscription.is_empty() => {
                 self.encoder.bookmark(progress.max(self.begun.after), false)
             }
             Woken::Timer => Ok(Bytes::new()),
@@ -295,16 +320,33 @@ impl Watcher {
     }
 
     async fn wake(&mut self) -> Woken {
-        let mut events = Vec::new();
+        if self.not_before > Instant::now() {
+            tokio::time::sleep_until(self.not_before).await;
+        }
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(self.deadline) => Woken::End,
-            count = self.begun.subscription.queue.recv_many(&mut events, JOINED) => match count {
-                0 => Woken::End,
-                _ => Woken::Events(events),
+            event = self.begun.subscription.next() => match event {
+                None => Woken::End,
+                Some(event) => Woken::Event(event),
             },
             _ = self.timer.tick() => Woken::Timer,
         }
+    }
+
+    /// The event and those that wait behind it.
+    fn joined(&mut self, first: Delivery) -> Vec<Delivery> {
+        let watchers = u32::try_from(self.resource.watching()).unwrap_or(u32::MAX);
+        self.not_before = Instant::now() + TURN.saturating_mul(watchers).min(LONGEST_TURN);
+        let mut size = first.shown.size();
+        let mut batch = vec![first];
+        while size < PIECE
+            && let Some(next) = self.begun.subscription.waiting()
+        {
+            size += next.shown.size();
+            batch.push(next);
+        }
+        batch
     }
 
     async fn encode(&mut self, mut events: Vec<Delivery>) -> Result<BytesMut> {
@@ -358,8 +400,14 @@ struct Encoder {
 
 impl Encoder {
     fn line(&mut self, delivery: &Delivery) -> Result<Bytes> {
-        if self.style.accepted.shape == Shape::Object && self.kind.stored_as_served() {
-            return Ok(delivery.shown.frame(delivery.kind));
+        match self.style.accepted.shape {
+            Shape::Object if self.kind.stored_as_served() => {
+                return Ok(delivery.shown.frame(delivery.kind));
+            }
+            Shape::Metadata if self.kind.stored_as_served() => {
+                return Ok(delivery.shown.metadata_frame(delivery.kind));
+            }
+            _ => {}
         }
         let object = render::reread(&self.kind, &delivery.shown.object(delivery.kind))?;
         let shaped = render::shape(&self.kind, self.style, &object, !self.headers_sent)?;

@@ -5,7 +5,7 @@
 //! what differs is in `kinds` and `admission`.
 use super::convert::{self, stored_form};
 use super::negotiate::{self, Encoding};
-use super::object::Object;
+use super::object::{self, Object};
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
 use super::{Call, decode, manage, permit};
@@ -13,6 +13,7 @@ use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldError, FieldIssue, Kind};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,18 @@ impl Options {
 /// What a write left behind.
 pub struct Written {
     pub value: Value,
+    /// The same as bytes, where they are what was stored.
+    pub served: Option<Bytes>,
     pub warnings: Vec<String>,
     pub created: bool,
+}
+
+impl Written {
+    /// With what was to be warned of before it was written.
+    fn after(mut self, mut warnings: Vec<String>) -> Self {
+        warnings.append(&mut self.warnings);
+        Written { warnings, ..self }
+    }
 }
 
 /// Creates an object from a decoded body.
@@ -76,27 +87,25 @@ pub async fn create(
     ) {
         return Err(ApiError::version_on_create());
     }
-    let generated = generates(&body);
-    for attempt in 0.. {
+    let name = name_of(&body).to_owned();
+    if !generates(&body) {
+        let created = create_once(call, options, body).await?;
+        return created
+            .map(|created| created.after(warnings))
+            .ok_or_else(|| ApiError::already_exists(kind, &name));
+    }
+    for _ in 0..=RETRIES {
         let mut value = body.clone();
-        name(&mut value, generated);
-        match create_once(call, options, value).await? {
-            Some((value, notes)) => {
-                return Ok(Written {
-                    value,
-                    warnings: [warnings, notes.warnings].concat(),
-                    created: true,
-                });
-            }
-            None if generated && attempt < RETRIES => {}
-            None => return Err(ApiError::already_exists(kind, name_of(&body))),
+        make_up_name(&mut value);
+        if let Some(created) = create_once(call, options, value).await? {
+            return Ok(created.after(warnings));
         }
     }
-    Err(ApiError::internal("no free name was found"))
+    Err(ApiError::already_exists(kind, &name))
 }
 
 /// `None` when the name is taken.
-async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<Option<(Value, Notes)>> {
+async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<Option<Written>> {
     let kind = &call.target.kind;
     let name = name_of(&value).to_owned();
     let review = review(call, options.dry_run, &name, Action::Create);
@@ -111,8 +120,12 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     stamp(&mut value);
     kind.prepare_create(&mut value);
     let key = call.target.key(&name);
+    // What is allocated to it is chosen anew when somebody else was faster.
+    let unallocated = call.api.admission.allocates(&review).then(|| value.clone());
     for _ in 0..RETRIES {
-        let mut value = value.clone();
+        if let Some(unallocated) = &unallocated {
+            value.clone_from(unallocated);
+        }
         let mut claims = allocate(call, &review, &mut value).await?;
         let errors = kind.validate_create(&value);
         if !errors.is_empty() {
@@ -124,14 +137,25 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
         if options.dry_run {
             let taken = call.api.store.get(&key).await?.is_some();
             notes.warnings.extend(odd);
-            return Ok((!taken).then_some((value, notes)));
+            return Ok((!taken).then(|| Written {
+                value,
+                served: None,
+                warnings: notes.warnings,
+                created: true,
+            }));
         }
-        let mut txn = Txn::create(key.clone(), stored_form(call, &value).await?);
+        let bytes = stored_form(call, &value).await?;
+        let mut txn = Txn::create(key.clone(), bytes.clone());
         claims.join(&key, &mut txn);
         match call.api.store.txn(txn).await? {
             TxnOutcome::Committed { revision } => {
                 notes.warnings.extend(odd);
-                return Ok(Some((at(value, revision), notes)));
+                return Ok(Some(Written {
+                    served: served(kind, &bytes, revision),
+                    value: at(value, revision),
+                    warnings: notes.warnings,
+                    created: true,
+                }));
             }
             TxnOutcome::Conflict { key: lost, .. } if lost == key => return Ok(None),
             TxnOutcome::Conflict { .. } => {}
@@ -196,9 +220,10 @@ async fn update_once(
     kind.normalise(&mut new);
     manage::settle(&old, &mut new);
     judge(call, &review, &new, &mut claims, &mut notes).await?;
-    let done = |value: Value| {
+    let done = |value: Value, served: Option<Bytes>| {
         Ok(Attempt::Done(Written {
             value,
+            served,
             warnings: [warnings.clone(), notes.warnings.clone()].concat(),
             created: false,
         }))
@@ -206,21 +231,24 @@ async fn update_once(
     let bytes = stored_form(call, &new).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
-        return done(old);
+        return done(old, None);
     }
     if options.dry_run {
-        return done(at(new, current.revision));
+        return done(at(new, current.revision), None);
     }
     let outcome = match is_finished(&new) {
         true => remove(call, current, &old).await?,
         false => {
-            let mut txn = Txn::swap(&*current.key, current.revision, bytes);
+            let mut txn = Txn::swap(&*current.key, current.revision, bytes.clone());
             claims.join(&current.key, &mut txn);
             call.api.store.txn(txn).await?
         }
     };
     match outcome {
-        TxnOutcome::Committed { revision } => done(at(new, revision)),
+        TxnOutcome::Committed { revision } => {
+            let served = served(kind, &bytes, revision);
+            done(at(new, revision), served)
+        }
         TxnOutcome::Conflict { .. } => Ok(Attempt::Lost),
     }
 }
@@ -392,12 +420,10 @@ fn generates(value: &Value) -> bool {
 }
 
 /// Makes up the name of an object that has only the beginning of one.
-fn name(value: &mut Value, generated: bool) {
-    if generated {
-        let base = value["metadata"]["generateName"].as_str().unwrap_or_default();
-        let base: String = base.chars().take(GENERATED_BASE).collect();
-        value["metadata"]["name"] = format!("{base}{}", suffix()).into();
-    }
+fn make_up_name(value: &mut Value) {
+    let base = value["metadata"]["generateName"].as_str().unwrap_or_default();
+    let base: String = base.chars().take(GENERATED_BASE).collect();
+    value["metadata"]["name"] = format!("{base}{}", suffix()).into();
 }
 
 fn suffix() -> String {
@@ -459,6 +485,14 @@ fn precondition(kind: &Kind, name: &str, new: &Value, old: &Value) -> Result<()>
         return Err(ApiError::modified(kind, name));
     }
     Ok(())
+}
+
+/// What readers will be served, where that is what was stored.
+fn served(kind: &Kind, stored: &[u8], revision: Revision) -> Option<Bytes> {
+    match kind.stored_as_served() {
+        true => object::served(stored, revision),
+        false => None,
+    }
 }
 
 /// The object under the revision that wrote it.

@@ -3,10 +3,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Events waiting to be written; then requests wait.
 const QUEUE: usize = 8192;
+/// Events are written this long after the first of them came, so that the thread is not woken for each.
+const GATHERED: Duration = Duration::from_millis(2);
 /// A file larger than this is put aside …
 const FILE_BYTES: u64 = 32 << 20;
 /// … and so many of those are kept, so that the log never takes more than about 160 MiB.
@@ -55,13 +58,17 @@ impl Log {
         let mut file = LogFile::open(&path, options.file_bytes).map_err(failed("open"))?;
         let (queue, mut lines) = mpsc::channel::<Vec<u8>>(QUEUE);
         let run = move || {
-            while let Some(line) = lines.blocking_recv() {
-                let written = file.append(&line).and_then(|()| match lines.is_empty() {
-                    true => file.out.flush(),
-                    false => Ok(()),
-                });
-                if let Err(error) = written {
-                    tracing::error!(%error, "an audit event was not written");
+            let mut gathered = Vec::new();
+            while let Some(first) = lines.blocking_recv() {
+                std::thread::park_timeout(GATHERED);
+                gathered.push(first);
+                while gathered.len() < QUEUE
+                    && let Ok(line) = lines.try_recv()
+                {
+                    gathered.push(line);
+                }
+                if let Err(error) = file.append_all(gathered.drain(..)) {
+                    tracing::error!(%error, "audit events were not written");
                 }
             }
         };
@@ -101,6 +108,13 @@ impl LogFile {
             size,
             limit,
         })
+    }
+
+    fn append_all(&mut self, lines: impl Iterator<Item = Vec<u8>>) -> io::Result<()> {
+        for line in lines {
+            self.append(&line)?;
+        }
+        self.out.flush()
     }
 
     fn append(&mut self, line: &[u8]) -> io::Result<()> {

@@ -8,10 +8,9 @@ mod trail;
 
 pub use log::{LogError, LogOptions};
 pub use policy::{Level, Policy, PolicyError, Stage};
-pub use trail::{ObjectRef, Outcome, Subject, Trail};
+pub use trail::{Event, ObjectRef, Outcome, Subject, Trail};
 
 use log::Log;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// The policy and the log.
@@ -34,12 +33,12 @@ impl Audit {
     }
 
     /// Writes an event; waits while the log is behind, so that nothing goes unrecorded.
-    pub async fn write(&self, event: &Value) {
-        self.log.write(event.to_string().into_bytes()).await;
+    pub async fn write(&self, event: &Event<'_>) {
+        self.log.write(event.line()).await;
     }
 
     /// As above from where nobody can wait; an event that finds the log behind is told on standard error instead.
-    pub fn write_now(&self, event: &Value) {
-        self.log.write_now(event.to_string().into_bytes());
+    pub fn write_now(&self, event: &Event<'_>) {
+        self.log.write_now(event.line());
     }
 }

@@ -2,17 +2,24 @@
 use super::policy::{Level, Ruling, Stage};
 use crate::auth::Identity;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The object that a request is about.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ObjectRef {
+    #[serde(rename = "apiGroup", skip_serializing_if = "String::is_empty")]
     pub group: String,
+    #[serde(rename = "apiVersion")]
     pub version: String,
     pub resource: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subresource: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
@@ -66,33 +73,11 @@ impl Trail {
     }
 
     /// The event of a stage; none when the policy does not want it.
-    pub fn event(&self, stage: Stage, outcome: Option<&Outcome>) -> Option<Value> {
+    pub fn event<'t>(&'t self, stage: Stage, outcome: Option<&'t Outcome>) -> Option<Event<'t>> {
         let (subject, ruling) = (self.subject.as_ref()?, self.ruling.as_ref()?);
         if ruling.level == Level::None || ruling.omitted.contains(&stage) {
             return None;
         }
-        let mut event = json!({
-            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": ruling.level.word(), "auditID": self.id,
-            "stage": stage.word(), "requestURI": subject.uri, "verb": subject.verb, "user": subject.user.user_info(),
-            "requestReceivedTimestamp": micros(self.received), "stageTimestamp": micros(Timestamp::now()),
-        });
-        let mut set = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                event[key] = value;
-            }
-        };
-        set(
-            "impersonatedUser",
-            subject.acting_as.as_ref().map(Identity::user_info),
-        );
-        set("sourceIPs", self.from.map(|from| json!([from])));
-        set(
-            "userAgent",
-            Some(self.agent.as_str())
-                .filter(|a| !a.is_empty())
-                .map(Value::from),
-        );
-        set("objectRef", subject.object.as_ref().map(ObjectRef::show));
         let bare = |value: &Value| {
             let mut value = value.clone();
             if ruling.omit_managed_fields
@@ -102,48 +87,101 @@ impl Trail {
             }
             value
         };
-        set("requestObject", self.request.as_ref().map(bare));
-        if let Some(outcome) = outcome {
-            set("responseStatus", Some(outcome.show()));
-            set("responseObject", outcome.response.as_ref().map(bare));
-            let decision = if outcome.code == 403 { "forbid" } else { "allow" };
-            set(
-                "annotations",
-                Some(json!({"authorization.k8s.io/decision": decision})),
-            );
-        }
-        Some(event)
+        Some(Event {
+            kind: "Event",
+            api_version: "audit.k8s.io/v1",
+            level: ruling.level.word(),
+            audit_id: &self.id,
+            stage: stage.word(),
+            request_uri: &subject.uri,
+            verb: subject.verb,
+            user: subject.user.user_info(),
+            impersonated_user: subject.acting_as.as_ref().map(Identity::user_info),
+            source_ips: self.from.map(|from| [from]),
+            user_agent: &self.agent,
+            object_ref: subject.object.as_ref(),
+            response_status: outcome.map(Outcome::shown),
+            request_object: self.request.as_ref().map(bare),
+            response_object: outcome.and_then(|outcome| outcome.response.as_ref()).map(bare),
+            request_received_timestamp: micros(self.received),
+            stage_timestamp: micros(Timestamp::now()),
+            annotations: outcome.map(|outcome| Annotations {
+                decision: if outcome.code == 403 { "forbid" } else { "allow" },
+            }),
+        })
     }
 }
 
-impl ObjectRef {
-    fn show(&self) -> Value {
-        let mut shown = Map::new();
-        for (key, value) in [
-            ("resource", Some(&self.resource)),
-            ("namespace", self.namespace.as_ref()),
-            ("name", self.name.as_ref()),
-            ("apiGroup", Some(&self.group)),
-            ("apiVersion", Some(&self.version)),
-            ("subresource", self.subresource.as_ref()),
-        ] {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                shown.insert(key.to_owned(), value.as_str().into());
-            }
-        }
-        shown.into()
+/// A line of the log.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event<'t> {
+    kind: &'static str,
+    api_version: &'static str,
+    level: &'static str,
+    #[serde(rename = "auditID")]
+    audit_id: &'t str,
+    stage: &'static str,
+    #[serde(rename = "requestURI")]
+    request_uri: &'t str,
+    verb: &'static str,
+    user: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impersonated_user: Option<Value>,
+    #[serde(rename = "sourceIPs", skip_serializing_if = "Option::is_none")]
+    source_ips: Option<[IpAddr; 1]>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user_agent: &'t str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_ref: Option<&'t ObjectRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_status: Option<Shown<'t>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_object: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_object: Option<Value>,
+    request_received_timestamp: String,
+    stage_timestamp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<Annotations>,
+}
+
+impl Event<'_> {
+    pub fn line(&self) -> Vec<u8> {
+        // Texts and JSON values always serialise.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
+
+#[derive(Debug, Serialize)]
+struct Annotations {
+    #[serde(rename = "authorization.k8s.io/decision")]
+    decision: &'static str,
+}
+
+/// How a request ended, as an event shows it.
+#[derive(Debug, Serialize)]
+struct Shown<'t> {
+    metadata: Empty,
+    code: u16,
+    #[serde(flatten)]
+    said: BTreeMap<&'static str, &'t Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Empty {}
 
 impl Outcome {
-    fn show(&self) -> Value {
-        let mut shown = json!({"metadata": {}, "code": self.code});
-        for key in ["status", "message", "reason", "details"] {
-            if let Some(value) = self.status.as_ref().and_then(|status| status.get(key)) {
-                shown[key] = value.clone();
-            }
+    fn shown(&self) -> Shown<'_> {
+        let told = ["status", "message", "reason", "details"];
+        let said = told
+            .into_iter()
+            .filter_map(|key| Some((key, self.status.as_ref()?.get(key)?)));
+        Shown {
+            metadata: Empty {},
+            code: self.code,
+            said: said.collect(),
         }
-        shown
     }
 }
 
@@ -156,6 +194,7 @@ fn micros(time: Timestamp) -> String {
 mod tests {
     use super::super::policy::Policy;
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn an_event_says_who_what_and_how_it_ended() {
@@ -181,13 +220,14 @@ mod tests {
             subject: Some(subject),
             request: None,
         };
-        assert_eq!(trail.event(Stage::RequestReceived, None), None);
+        assert!(trail.event(Stage::RequestReceived, None).is_none());
         let outcome = Outcome {
             code: 403,
             status: Some(json!({"reason": "Forbidden", "status": "Failure", "kind": "Status"})),
             response: None,
         };
         let event = trail.event(Stage::ResponseComplete, Some(&outcome)).unwrap();
+        let event = serde_json::to_value(event).unwrap();
         assert_eq!(event["auditID"], "an-id");
         assert_eq!(
             event["objectRef"],

@@ -41,21 +41,26 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(client: Client, options: ControllerOptions, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        client: Client,
+        watches: Arc<Watches>,
+        options: ControllerOptions,
+        shutdown: CancellationToken,
+    ) -> Self {
         let events = EventSink::start(client.clone(), shutdown.clone());
         let catalog = Arc::new(Catalog::new(client.clone()));
         Self {
             client,
             options: Arc::new(options),
             events,
-            watches: Arc::new(Watches::new()),
+            watches,
             catalog,
             shutdown,
         }
     }
 }
 
-/// One cache per kind, shared by all controllers.
+/// One cache per kind, shared by all controllers and the scheduler.
 pub struct Watches {
     pub pods: Arc<Informer<Pod>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
@@ -81,10 +86,11 @@ pub struct Watches {
     pub certificates: Arc<Informer<CertificateSigningRequest>>,
 }
 
-impl Watches {
-    fn new() -> Self {
+impl Default for Watches {
+    fn default() -> Self {
+        let node_name = |pod: &Pod| pods::node_name(pod).map(str::to_owned);
         Self {
-            pods: Informer::new(&[owner_index::<Pod>, |pod| pods::node_name(pod).map(str::to_owned)]),
+            pods: Informer::light(&[owner_index::<Pod>, node_name], pods::lighten),
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
             deployments: Informer::new(&[]),
             services: Informer::new(&[]),
@@ -106,7 +112,9 @@ impl Watches {
             certificates: Informer::new(&[]),
         }
     }
+}
 
+impl Watches {
     /// Starts all watches on `tasks`.
     pub fn run(&self, client: &Client, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
         macro_rules! follow_all {

@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
+pub use context::Watches;
 
 use crate::auth::pki::{FrontProxy, Pki};
 
@@ -64,9 +65,14 @@ impl ControllerOptions {
     }
 }
 
-/// Runs every controller until `shutdown`.
-pub async fn run(client: Client, options: ControllerOptions, shutdown: CancellationToken) {
-    let context = Context::new(client, options, shutdown.clone());
+/// Runs every controller, and the watches, until `shutdown`.
+pub async fn run(
+    client: Client,
+    watches: Arc<Watches>,
+    options: ControllerOptions,
+    shutdown: CancellationToken,
+) {
+    let context = Context::new(client, watches, options, shutdown.clone());
     let mut controllers: Vec<BoxFuture<'static, ()>> = vec![
         replicaset::start(&context),
         deployment::start(&context),

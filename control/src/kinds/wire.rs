@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::decode::zero;
-use super::schema::{Definition, Field, Schemas, Type, Wire};
+use super::schema::{Definition, Schemas, Type, Wire};
 
 /// Brings `object` into wire form, in place. Idempotent.
 pub fn normalise(schemas: &Schemas, definition: &Definition, object: &mut Value) {
@@ -15,24 +15,28 @@ pub fn normalise(schemas: &Schemas, definition: &Definition, object: &mut Value)
 
 fn members(schemas: &Schemas, definition: &Definition, map: &mut Map<String, Value>) {
     for field in &definition.fields {
-        let present = map.get(&field.name).is_some_and(|v| !v.is_null());
-        if !present {
-            fill(field, map);
+        // Most fields are absent: one look has to do for them.
+        let found = map.get_mut(&field.name);
+        if found.is_none() && field.wire != Wire::Always {
+            continue;
         }
-        if let Some(value) = map.get_mut(&field.name) {
-            descend(schemas, &field.ty, value);
-            if field.wire == Wire::OmitZero && is_zero(value) {
-                map.remove(&field.name);
+        let keep = match found.filter(|value| !value.is_null()) {
+            Some(value) => {
+                descend(schemas, &field.ty, value);
+                field.wire != Wire::OmitZero || !is_zero(value)
             }
+            None if field.wire == Wire::Always => {
+                let mut value = zero(&field.ty);
+                descend(schemas, &field.ty, &mut value);
+                map.insert(field.name.clone(), value);
+                true
+            }
+            None => false,
+        };
+        if !keep {
+            map.remove(&field.name);
         }
     }
-}
-
-fn fill(field: &Field, map: &mut Map<String, Value>) {
-    match field.wire {
-        Wire::Always => map.insert(field.name.clone(), zero(&field.ty)),
-        Wire::Keep | Wire::OmitZero => map.remove(&field.name),
-    };
 }
 
 fn descend(schemas: &Schemas, ty: &Type, value: &mut Value) {

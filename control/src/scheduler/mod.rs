@@ -19,13 +19,11 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
-use kube::runtime::watcher::Config;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::toolkit::lock::lock;
-use crate::toolkit::{EventSink, Informer, ObjectKey, Objects, Recorder, pods};
+use crate::toolkit::{EventSink, Informer, ObjectKey, Recorder, pods};
 use ledger::Ledger;
 use queue::{SchedulingQueue, Ticket};
 use select::Choice;
@@ -35,15 +33,21 @@ const NAME: &str = "default-scheduler";
 /// Bindings under way at once; beyond it decisions wait, so that a slow API bounds what is assumed.
 const BINDINGS: usize = 100;
 
-/// Schedules until `shutdown`.
-pub async fn run(client: Client, shutdown: CancellationToken) {
+/// What the scheduler follows. Somebody else runs these watches, so that others may share them.
+#[derive(Clone)]
+pub struct Followed {
+    pub pods: Arc<Informer<Pod>>,
+    pub nodes: Arc<Informer<Node>>,
+}
+
+/// Schedules until `shutdown`. Call before the watches run: no change is missed from now on.
+pub fn run(client: Client, followed: Followed, shutdown: CancellationToken) -> impl Future<Output = ()> {
     let events = EventSink::start(client.clone(), shutdown.clone());
-    let scheduler = Arc::new(Scheduler::new(client, events.recorder(NAME)));
+    let scheduler = Arc::new(Scheduler::new(client, followed, events.recorder(NAME)));
     scheduler.register();
-    let mut tasks = JoinSet::new();
-    scheduler.follow(&shutdown, &mut tasks);
-    shutdown.run_until_cancelled(scheduler.decide_forever()).await;
-    while tasks.join_next().await.is_some() {}
+    async move {
+        shutdown.run_until_cancelled(scheduler.decide_forever()).await;
+    }
 }
 
 struct Scheduler {
@@ -57,22 +61,16 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    fn new(client: Client, events: Recorder) -> Self {
+    fn new(client: Client, Followed { pods, nodes }: Followed, events: Recorder) -> Self {
         Self {
             client,
-            pods: Informer::new(&[]),
-            nodes: Informer::new(&[]),
+            pods,
+            nodes,
             ledger: Mutex::new(Ledger::default()),
             queue: SchedulingQueue::new(),
             events,
             bindings: Arc::new(Semaphore::new(BINDINGS)),
         }
-    }
-
-    fn follow(&self, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
-        let (pods, nodes) = (Objects::all(&self.client), Objects::all(&self.client));
-        tasks.spawn(self.pods.clone().run(pods, Config::default(), shutdown.clone()));
-        tasks.spawn(self.nodes.clone().run(nodes, Config::default(), shutdown.clone()));
     }
 
     async fn decide_forever(self: &Arc<Self>) {

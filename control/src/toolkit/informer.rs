@@ -10,6 +10,7 @@ use futures::StreamExt;
 use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,8 @@ pub struct Informer<K> {
     cache: RwLock<Cache<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
+    /// Takes out of an object what no reader of this cache looks at.
+    lighten: fn(&mut Value),
 }
 
 struct Cache<K> {
@@ -64,6 +67,11 @@ struct Cache<K> {
 impl<K: Kind> Informer<K> {
     /// An empty cache; `indexes` are queried by their position with [`Informer::indexed`].
     pub fn new(indexes: &[IndexFn<K>]) -> Arc<Self> {
+        Self::light(indexes, |_| ())
+    }
+
+    /// As above, of objects without what `lighten` takes from them: large kinds that are many.
+    pub fn light(indexes: &[IndexFn<K>], lighten: fn(&mut Value)) -> Arc<Self> {
         let indexes = indexes.iter().map(|index| (*index, HashMap::new())).collect();
         Arc::new(Self {
             cache: RwLock::new(Cache {
@@ -72,6 +80,7 @@ impl<K: Kind> Informer<K> {
             }),
             handlers: RwLock::new(Vec::new()),
             synced: watch::channel(false).0,
+            lighten,
         })
     }
 
@@ -156,13 +165,26 @@ impl<K: Kind> Informer<K> {
             }
             watcher::Event::InitDone => self.finish_list(std::mem::take(listed)),
             watcher::Event::Apply(object) => self.take(object),
-            watcher::Event::Delete(object) => self.remove(&ObjectKey::of(&object), object.parse().ok()),
+            watcher::Event::Delete(object) => {
+                let key = ObjectKey::of(&object);
+                self.remove(&key, self.typed(object).ok());
+            }
         }
+    }
+
+    fn typed(&self, mut object: Raw) -> Result<K, serde_json::Error> {
+        let value = object.value_mut();
+        // Nobody here reads them, and writes are patches, so nothing is lost by not keeping them.
+        if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("managedFields");
+        }
+        (self.lighten)(value);
+        object.parse()
     }
 
     fn take(&self, object: Raw) {
         let key = ObjectKey::of(&object);
-        match object.parse() {
+        match self.typed(object) {
             Ok(object) => self.store(object),
             Err(error) => tracing::warn!(kind = %K::kind(&()), %key, %error, "an object was not understood"),
         }
@@ -181,9 +203,7 @@ impl<K: Kind> Informer<K> {
         self.synced.send_replace(true);
     }
 
-    fn store(&self, mut object: K) {
-        // Nobody here reads them, and writes are patches, so nothing is lost by not keeping them.
-        object.meta_mut().managed_fields = None;
+    fn store(&self, object: K) {
         let new = Arc::new(object);
         let old = write(&self.cache).insert(new.clone());
         match old {

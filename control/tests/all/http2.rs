@@ -6,9 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -82,4 +84,30 @@ async fn endless_continuations_end_the_connection() {
     let more = (0..ATTEMPTS).map(move |_| frame(CONTINUATION, 0, 1, &header));
     assert!(is_ended(open(&plane).await, std::iter::once(begun).chain(more)).await);
     assert_eq!(plane.get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn floods_of_frames_hold_nobody_up() {
+    let plane = Plane::start().await;
+    let ping = (0..ATTEMPTS).map(|i| frame(PING, 0, 0, &u64::from(i).to_be_bytes()));
+    let settings = (0..ATTEMPTS).map(|_| frame(SETTINGS, 0, 0, &[]));
+    let empty = (0..ATTEMPTS).map(|_| frame(DATA, 0, 1, &[]));
+    let begun = std::iter::once(frame(HEADERS, END_HEADERS, 1, &REQUEST));
+    // Requests whose bodies never come.
+    let streams = (0..ATTEMPTS).map(|i| frame(HEADERS, END_HEADERS, 2 * i + 1, &REQUEST));
+    let floods: [Box<dyn Iterator<Item = Vec<u8>> + Send>; 4] = [
+        Box::new(ping),
+        Box::new(settings),
+        Box::new(begun.chain(empty)),
+        Box::new(streams),
+    ];
+    for flood in floods {
+        let connection = open(&plane).await;
+        let sent = tokio::spawn(is_ended(connection, flood));
+        assert_eq!(plane.get("/livez").await.0, 200);
+        sent.abort();
+    }
+    // A frame larger than was agreed on.
+    let large = std::iter::once(frame(DATA, 0, 1, &[0; 1 << 15]));
+    assert!(is_ended(open(&plane).await, large).await);
 }

@@ -1,8 +1,9 @@
 //! Nodes: addresses, silence, eviction.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use amphipod_control::controllers::{self, ControllerOptions};
+use amphipod_control::controllers::{self, ControllerOptions, Watches};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Patch, PatchParams};
@@ -67,7 +68,13 @@ async fn a_silent_node_is_tainted_and_its_pods_leave() {
     );
     let mut options = ControllerOptions::new("10.45.0.0/16".parse().expect("a range"));
     options.node_monitor_grace = GRACE;
-    tokio::spawn(controllers::run(cluster.client.clone(), options, stop.clone()));
+    let watches = Arc::new(Watches::default());
+    tokio::spawn(controllers::run(
+        cluster.client.clone(),
+        watches,
+        options,
+        stop.clone(),
+    ));
 
     let pods: Api<Pod> = cluster.api();
     for (name, seconds) in [("leaves", json!(1)), ("stays", json!(null))] {

@@ -1,4 +1,5 @@
 //! A control plane on a directory and ports of its own.
+use amphipod_control::api::serve::Patience;
 use amphipod_control::{ControlOptions, ControlPlane};
 use http::{Method, Request, StatusCode};
 use kube::Client;
@@ -13,8 +14,13 @@ pub struct Plane {
 
 impl Plane {
     pub async fn start() -> Plane {
+        Plane::with(Patience::default()).await
+    }
+
+    /// One whose clients may take only so long.
+    pub async fn with(patience: Patience) -> Plane {
         let dir = tempfile::tempdir().unwrap();
-        let control = start_in(dir.path()).await;
+        let control = start_in(dir.path(), patience).await;
         Plane { control, dir }
     }
 
@@ -25,11 +31,13 @@ impl Plane {
     /// Stops it and starts another one on the same data.
     pub async fn restart(self) -> Plane {
         self.control.shutdown(Duration::from_secs(10)).await;
-        let control = start_in(self.dir.path()).await;
-        Plane {
-            control,
-            dir: self.dir,
-        }
+        Plane::again(self.dir).await
+    }
+
+    /// Starts one on the data of another.
+    pub async fn again(dir: tempfile::TempDir) -> Plane {
+        let control = start_in(dir.path(), Patience::default()).await;
+        Plane { control, dir }
     }
 
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
@@ -69,7 +77,7 @@ impl Plane {
     }
 }
 
-async fn start_in(dir: &Path) -> ControlPlane {
+async fn start_in(dir: &Path, patience: Patience) -> ControlPlane {
     let options = ControlOptions {
         data_dir: dir.join("control"),
         listen: ([127, 0, 0, 1], 0).into(),
@@ -80,6 +88,7 @@ async fn start_in(dir: &Path) -> ControlPlane {
         audit_policy: None,
         extra_sans: vec![],
         pod_security: Default::default(),
+        patience,
     };
     ControlPlane::start(options).await.unwrap()
 }

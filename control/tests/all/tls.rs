@@ -10,10 +10,12 @@ use tokio_rustls::client::TlsStream;
 
 /// As an administrator, speaking `protocol` (`h2`, `http/1.1`).
 pub async fn connect(plane: &Plane, protocol: &[u8]) -> TlsStream<TcpStream> {
+    connect_as(plane, protocol, "admin", "system:masters").await
+}
+
+pub async fn connect_as(plane: &Plane, protocol: &[u8], user: &str, group: &str) -> TlsStream<TcpStream> {
     let pki = plane.control.pki();
-    let issued = pki
-        .issue(&CertRequest::client("admin", "system:masters"))
-        .unwrap();
+    let issued = pki.issue(&CertRequest::client(user, group)).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap())

@@ -1,5 +1,5 @@
 //! One change as watchers see it, encoded once for all of them.
-use super::super::object::Object;
+use super::super::object::{Object, metadata_only};
 use crate::store::Revision;
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
@@ -29,6 +29,7 @@ pub struct Shown {
     pub now: Option<Arc<Object>>,
     pub before: Option<Arc<Object>>,
     frames: [OnceLock<Bytes>; 3],
+    metadata_frames: [OnceLock<Bytes>; 3],
 }
 
 impl Shown {
@@ -38,7 +39,14 @@ impl Shown {
             now,
             before,
             frames: Default::default(),
+            metadata_frames: Default::default(),
         }
+    }
+
+    /// Bytes that it keeps in memory.
+    pub fn size(&self) -> usize {
+        let object = self.now.as_ref().or(self.before.as_ref());
+        object.map_or(0, |object| object.json.len())
     }
 
     /// An object that is there, as the start of a watch shows it.
@@ -75,6 +83,13 @@ impl Shown {
             .get_or_init(|| frame(kind.word(), &self.object(kind)))
             .clone()
     }
+
+    /// As [`Shown::frame`], of the object's metadata only.
+    pub fn metadata_frame(&self, kind: ChangeKind) -> Bytes {
+        self.metadata_frames[kind as usize]
+            .get_or_init(|| frame(kind.word(), &metadata_only(&self.object(kind))))
+            .clone()
+    }
 }
 
 /// `{"type":…,"object":…}` and a newline.
@@ -97,6 +112,7 @@ pub struct Delivery {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::texts::Lookup;
     use super::*;
     use crate::kinds::Registry;
     use crate::store::KeyValue;
@@ -119,7 +135,7 @@ mod tests {
     #[test]
     fn selection_turns_changes_into_additions_and_deletions() {
         let shown = Shown::new(9, Some(object(9, "new")), Some(object(5, "old")));
-        let by = |label: &str| shown.seen_by(|o| o.labels["l"] == label);
+        let by = |label: &str| shown.seen_by(|o| o.labels.find("l") == Some(label));
         assert_eq!(shown.seen_by(|_| true), Some(ChangeKind::Modified));
         assert_eq!(by("new"), Some(ChangeKind::Added));
         assert_eq!(by("old"), Some(ChangeKind::Deleted));
@@ -133,5 +149,8 @@ mod tests {
         assert_eq!(line["type"], "DELETED");
         assert_eq!(line["object"]["metadata"]["resourceVersion"], "9");
         assert_eq!(line["object"]["metadata"]["labels"]["l"], "old");
+        let bare: Value = serde_json::from_slice(&shown.metadata_frame(ChangeKind::Deleted)).unwrap();
+        assert_eq!(bare["object"]["metadata"], line["object"]["metadata"]);
+        assert_eq!(bare["object"]["kind"], "PartialObjectMetadata");
     }
 }

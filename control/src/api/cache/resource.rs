@@ -5,6 +5,7 @@ use crate::kinds::Kind;
 use crate::store::{Event, Revision};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::mpsc;
 
@@ -12,6 +13,8 @@ use tokio::sync::mpsc;
 const WINDOW: usize = 1024;
 /// Events a watcher may leave unread before its watch is closed. Events are shared, so a place costs two words.
 const WATCHER_QUEUE: usize = 16_384;
+/// … and what these may weigh: a watcher who does not read must not keep the past in memory.
+const WATCHER_BYTES: usize = 64 << 20;
 
 /// Whether an object is part of what a watcher asked for.
 pub type Filter = Arc<dyn Fn(&Object) -> bool + Send + Sync>;
@@ -21,6 +24,8 @@ pub struct Resource {
     /// The kind that objects are stored as.
     pub kind: Arc<Kind>,
     state: RwLock<State>,
+    /// How many watch, as of the last change.
+    watching: AtomicUsize,
 }
 
 struct State {
@@ -39,6 +44,17 @@ struct Watcher {
     prefix: String,
     filter: Filter,
     queue: mpsc::Sender<Delivery>,
+    /// Bytes in the queue.
+    unread: Arc<AtomicUsize>,
+}
+
+impl Watcher {
+    /// Whether the watcher takes it; one that is gone, or has left too much unread, does not.
+    fn take(&self, delivery: Delivery) -> bool {
+        let size = delivery.shown.size();
+        let unread = self.unread.fetch_add(size, Ordering::Relaxed);
+        unread < WATCHER_BYTES && self.queue.try_send(delivery).is_ok()
+    }
 }
 
 /// Where a watch begins.
@@ -56,7 +72,30 @@ pub struct Subscription {
     pub initial: Vec<Delivery>,
     /// The resource's last change when the watch began; `initial` includes it.
     pub revision: Revision,
-    pub queue: mpsc::Receiver<Delivery>,
+    queue: mpsc::Receiver<Delivery>,
+    unread: Arc<AtomicUsize>,
+}
+
+impl Subscription {
+    /// The next change; none when the watch is closed.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.recv().await;
+        delivery.inspect(|delivery| self.read(delivery))
+    }
+
+    /// The next change that is there already.
+    pub fn waiting(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.try_recv().ok();
+        delivery.inspect(|delivery| self.read(delivery))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn read(&self, delivery: &Delivery) {
+        self.unread.fetch_sub(delivery.shown.size(), Ordering::Relaxed);
+    }
 }
 
 impl Resource {
@@ -72,6 +111,7 @@ impl Resource {
         Resource {
             kind,
             state: RwLock::new(state),
+            watching: AtomicUsize::new(0),
         }
     }
 
@@ -103,19 +143,28 @@ impl Resource {
             Start::After(revision) => state.past(&prefix, &filter, revision)?,
         };
         let (queue, events) = mpsc::channel(WATCHER_QUEUE);
+        let unread = Arc::new(AtomicUsize::new(0));
         state.watchers.retain(|watcher| !watcher.queue.is_closed());
         if !state.stopped {
             state.watchers.push(Watcher {
                 prefix,
                 filter,
                 queue,
+                unread: unread.clone(),
             });
         }
+        self.watching.store(state.watchers.len(), Ordering::Relaxed);
         Some(Subscription {
             initial,
             revision: state.changed,
             queue: events,
+            unread,
         })
+    }
+
+    /// How many watch.
+    pub fn watching(&self) -> usize {
+        self.watching.load(Ordering::Relaxed)
     }
 
     /// The revision of the last change.
@@ -139,6 +188,7 @@ impl Resource {
         let shown = Arc::new(Shown::new(event.revision, now, before));
         state.remember(shown.clone());
         state.deliver(&event.key, &shown);
+        self.watching.store(state.watchers.len(), Ordering::Relaxed);
     }
 
     pub(super) fn replace(&self, objects: Vec<Arc<Object>>, revision: Revision) {
@@ -211,7 +261,7 @@ impl State {
                 return !watcher.queue.is_closed();
             }
             match delivery(shown, &watcher.filter) {
-                Some(delivery) => watcher.queue.try_send(delivery).is_ok(),
+                Some(delivery) => watcher.take(delivery),
                 None => !watcher.queue.is_closed(),
             }
         });
@@ -232,4 +282,76 @@ fn delivery(shown: &Arc<Shown>, filter: &Filter) -> Option<Delivery> {
         kind,
         shown: shown.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Registry;
+    use crate::store::KeyValue;
+
+    fn changed(revision: Revision, data: &str) -> Event {
+        let object = serde_json::json!({
+            "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c", "namespace": "n"}, "data": {"a": data},
+        });
+        let key: Arc<str> = "/registry/configmaps/n/c".into();
+        let now = KeyValue {
+            key: key.clone(),
+            value: super::super::super::object::encode(&object),
+            create_revision: 1,
+            mod_revision: revision,
+            version: 1,
+        };
+        Event {
+            revision,
+            key,
+            now: Some(now),
+            before: None,
+        }
+    }
+
+    fn watched() -> (Resource, Subscription) {
+        let kind = Registry::builtin().resource("", "v1", "configmaps").unwrap();
+        let resource = Resource::new(kind.clone(), 1);
+        let watch = resource.subscribe("/registry/configmaps/".into(), Arc::new(|_| true), Start::Now);
+        (resource, watch.unwrap())
+    }
+
+    async fn read_all(mut watch: Subscription) -> usize {
+        let mut count = 0;
+        while watch.next().await.is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn who_leaves_too_many_unread_is_closed() {
+        let (resource, watch) = watched();
+        let events = WATCHER_QUEUE as u64 + 1;
+        (0..events).for_each(|i| resource.apply(&changed(2 + i, "")));
+        assert_eq!(resource.watching(), 0);
+        assert_eq!(read_all(watch).await, WATCHER_QUEUE);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_too_much_unread_is_closed() {
+        let (resource, watch) = watched();
+        let data = "x".repeat(WATCHER_BYTES / 8);
+        (0..10).for_each(|i| resource.apply(&changed(2 + i, &data)));
+        assert_eq!(resource.watching(), 0);
+        assert_eq!(read_all(watch).await, 8);
+    }
+
+    #[tokio::test]
+    async fn who_reads_goes_on() {
+        let (resource, mut watch) = watched();
+        let data = "x".repeat(WATCHER_BYTES / 2);
+        for i in 0..6 {
+            resource.apply(&changed(2 + i, &data));
+            assert_eq!(watch.next().await.unwrap().shown.revision, 2 + i);
+        }
+        assert!(watch.is_empty() && watch.waiting().is_none());
+        assert_eq!(resource.watching(), 1);
+    }
 }

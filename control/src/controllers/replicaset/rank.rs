@@ -7,10 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use crate::toolkit::pods;
-
-/// Lower is deleted earlier (KEP-2255).
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+use crate::toolkit::pods::{self, DELETION_COST};
 
 /// The `count` Pods of `active` to delete. `related` are the active Pods of all ReplicaSets with the same owner: where
 /// many of them share a node, one there goes first.

@@ -45,12 +45,13 @@ impl Element {
     /// The member name in `fieldsV1`.
     pub fn encoded(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
+            Element::Field(name) => ["f:", name].concat(),
             Element::Value(value) => format!("v:{}", value.0),
             Element::Index(index) => format!("i:{index}"),
             Element::Key(keys) => {
                 let map: Map<String, Value> = keys.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
-                format!("k:{}", Value::Object(map))
+                // Values with text keys always serialise.
+                ["k:", &serde_json::to_string(&map).unwrap_or_default()].concat()
             }
         }
     }

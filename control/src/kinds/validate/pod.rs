@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::{
-    Seen, complain, container, descending, env, immutable, ip, no_backsteps, one_of, pod_annotations, resize,
+    Seen, complain, container, descending, env, immutable, ip, no_backsteps, one_of, pod_annotations,
     resources, scheduling, security, volumes, windows,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
@@ -108,7 +108,6 @@ fn spec(spec: &Value, path: &str, holder: Holder<'_>) -> FieldErrors {
     errors.extend(wrong);
     errors.extend(resources::pod_claims(spec, &at("resourceClaims")));
     errors.extend(container::containers(spec, &volumes, path));
-    errors.extend(resize::policies(spec, path));
     errors.extend(resources::pod_level(spec, path));
     errors.extend(container::host_network_ports(spec, path, holder.place));
     let restart = spec.text("restartPolicy");

@@ -1,71 +1,17 @@
 //! Resizing a Pod in place: what may change, and what its containers say about it beforehand. KEP-1287.
 use serde_json::Value;
 
-use super::{Seen, pod};
+use super::pod;
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::prepare::pod::qos_class;
 use crate::kinds::view::View;
 
-const RESIZABLE: [&str; 2] = ["cpu", "memory"];
-const POLICIES: [&str; 2] = ["NotRequired", "RestartContainer"];
 /// A node's own Pod, shown in the API.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Whether the Pod is a node's own.
 pub(super) fn is_static(pod: &Value) -> bool {
     pod.at("metadata.annotations").get(MIRROR).is_some()
-}
-
-/// `resizePolicy` of all containers of a Pod spec at `path`.
-pub(super) fn policies(spec: &Value, path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
-    for list in ["containers", "initContainers"] {
-        for (i, container) in spec.list(list).iter().enumerate() {
-            let at = format!("{path}.{list}[{i}].resizePolicy");
-            errors.extend(policy(
-                container.list("resizePolicy"),
-                &at,
-                spec.text("restartPolicy"),
-            ));
-            if list == "initContainers" && container.text("restartPolicy") != "Always" {
-                errors.extend(restarting_init(container, &at));
-            }
-        }
-    }
-    errors
-}
-
-fn policy(policies: &[Value], path: &str, restart_policy: &str) -> FieldErrors {
-    let (mut errors, mut seen) = (Vec::new(), Seen::default());
-    for (i, policy) in policies.iter().enumerate() {
-        let (resource, wanted) = (policy.text("resourceName"), policy.text("restartPolicy"));
-        if seen.again(resource) {
-            errors.push(FieldError::duplicate(format!("{path}[{i}]"), resource));
-        }
-        for (value, allowed) in [(resource, &RESIZABLE), (wanted, &POLICIES)] {
-            match value {
-                "" => errors.push(FieldError::required(path, "")),
-                value if !allowed.contains(&value) => {
-                    errors.push(FieldError::not_supported(path, value, allowed));
-                }
-                _ => {}
-            }
-        }
-        if restart_policy == "Never" && wanted != "NotRequired" {
-            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
-            errors.push(FieldError::invalid(path, wanted, detail));
-        }
-    }
-    errors
-}
-
-fn restarting_init(container: &Value, path: &str) -> FieldErrors {
-    let policies = container.list("resizePolicy").iter().enumerate();
-    let restarting = policies.filter(|(_, p)| p.text("restartPolicy") == "RestartContainer");
-    let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
-    restarting
-        .map(|(i, _)| FieldError::invalid(format!("{path}[{i}].restartPolicy"), "RestartContainer", detail))
-        .collect()
 }
 
 /// Everything wrong with a resize (`ValidatePodResize`).
@@ -250,22 +196,6 @@ mod tests {
         assert_eq!(
             errors,
             "spec: Forbidden: Pod running on node without support for resize"
-        );
-    }
-
-    #[test]
-    fn policies_name_resources_and_fit_the_pod() {
-        let spec = json!({"restartPolicy": "Never", "containers": [{"resizePolicy": [
-            {"resourceName": "cpu", "restartPolicy": "NotRequired"},
-            {"resourceName": "memory", "restartPolicy": "RestartContainer"},
-            {"resourceName": "disk", "restartPolicy": "NotRequired"}]}]});
-        let at = "spec.containers[0].resizePolicy";
-        assert_eq!(
-            join(&policies(&spec, "spec")),
-            format!(
-                "[{at}: Invalid value: \"RestartContainer\": must be 'NotRequired' when pod `restartPolicy` is 'Never', \
-                 {at}: Unsupported value: \"disk\": supported values: \"cpu\", \"memory\"]"
-            )
         );
     }
 }

@@ -1,0 +1,425 @@
+//! Requests that are not what they seem: numbers, texts, lengths and paths that others have tripped over.
+use super::plane::{Plane, config_map};
+use super::tls;
+use amphipod_control::store::{RedbStore, Store, Txn};
+use http::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const JSON: &str = "application/json";
+/// For a body of 3 MB; a hundredth of it is usual.
+const LONG: Duration = Duration::from_secs(15);
+
+/// Processor time of this thread, on which the server answers too: others may have the processors in between.
+fn worked() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+async fn post(plane: &Plane, path: &str, content: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+    let request = http::Request::post(path).header("content-type", content);
+    let request = request.body(body.into().into()).unwrap();
+    let response = plane.client().send(request).await.unwrap();
+    let code = response.status().as_u16();
+    let body = http_body_util::BodyExt::collect(response.into_body())
+        .await
+        .unwrap();
+    (code, serde_json::from_slice(&body.to_bytes()).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn numbers_that_do_not_fit() {
+    let plane = Plane::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    for replicas in [
+        "1.5",
+        "1e400",
+        "-1e400",
+        "NaN",
+        "Infinity",
+        "2147483648",
+        "99999999999999999999999999",
+        "\"1\"",
+        "true",
+        "01",
+        "0x1",
+        "+1",
+        ".5",
+        "1.",
+    ] {
+        let body = format!(r#"{{"metadata":{{"name":"d"}},"spec":{{"replicas":{replicas}}}}}"#);
+        let (code, answer) = post(&plane, path, JSON, body).await;
+        assert_eq!(
+            (code, &answer["reason"]),
+            (400, &json!("BadRequest")),
+            "{replicas}: {answer}"
+        );
+    }
+    let negative = json!({"metadata": {"name": "d"}, "spec": {"replicas": -1}});
+    assert_eq!(post(&plane, path, JSON, negative.to_string()).await.0, 422);
+}
+
+#[tokio::test]
+async fn amounts_that_do_not_fit_name_their_field() {
+    let plane = Plane::start().await;
+    let pods = "/api/v1/namespaces/default/pods?dryRun=All";
+    let pod = |container: Value| json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}});
+    let limits = |name: &str, amount: &str| json!({"name": "c", "image": "i", "resources": {"limits": {name: amount}}});
+    for (container, field) in [
+        (
+            limits("memory", "-1"),
+            "spec.containers[0].resources.limits[memory]",
+        ),
+        (
+            json!({"name": "c", "image": "i", "ports": [{"containerPort": 70_000}]}),
+            "spec.containers[0].ports[0].containerPort",
+        ),
+    ] {
+        let (code, answer) = post(&plane, pods, JSON, pod(container).to_string()).await;
+        assert_eq!(code, 422, "{answer}");
+        assert!(
+            answer["message"].as_str().unwrap_or_default().contains(field),
+            "{answer}"
+        );
+    }
+    let (code, answer) = post(&plane, pods, JSON, pod(limits("cpu", "1e99")).to_string()).await;
+    assert!([400, 422, 201].contains(&code), "{answer}");
+    let many: Vec<Value> = (0..10_000)
+        .map(|i| json!({"name": format!("c{}", i % 7), "image": "i"}))
+        .collect();
+    let many = json!({"metadata": {"name": "p"}, "spec": {"containers": many}});
+    let begun = worked();
+    let (code, _) = post(&plane, pods, JSON, many.to_string()).await;
+    assert_eq!(code, 422);
+    assert!(worked() - begun < LONG, "{:?}", worked() - begun);
+    let env = json!({"name": "c", "image": "i", "env": [{"name": "A", "value": "x".repeat(4 << 20)}]});
+    assert_eq!(post(&plane, pods, JSON, pod(env).to_string()).await.0, 413);
+}
+
+#[tokio::test]
+async fn texts_that_are_no_texts() {
+    let plane = Plane::start().await;
+    // Upstream's decoder puts U+FFFD for what is no UTF-8.
+    let body = b"{\"metadata\":{\"name\":\"c\"},\"data\":{\"a\":\"x\xff\xfey\"}}";
+    let (code, answer) = post(&plane, MAPS, JSON, body.as_slice()).await;
+    assert_eq!(
+        (code, &answer["data"]["a"]),
+        (201, &json!("x\u{fffd}\u{fffd}y")),
+        "{answer}"
+    );
+    for (name, body) in [
+        (
+            "a name of such bytes",
+            b"{\"metadata\":{\"name\":\"\xff\"}}".as_slice(),
+        ),
+        (
+            "a name with a NUL",
+            b"{\"metadata\":{\"name\":\"a\\u0000b\"}}".as_slice(),
+        ),
+    ] {
+        assert_eq!(post(&plane, MAPS, JSON, body).await.0, 422, "{name}");
+    }
+    for (name, body) in [
+        ("nothing", b"".as_slice()),
+        ("null", b"null".as_slice()),
+        ("a list", b"[]".as_slice()),
+        ("two values", b"{}{}".as_slice()),
+        ("a byte order mark", b"\xef\xbb\xbf{}".as_slice()),
+        ("an open text", b"{\"a\":\"".as_slice()),
+        ("a control character", b"{\"a\":\"\x01\"}".as_slice()),
+        ("gzip", b"\x1f\x8b\x08\x00".as_slice()),
+    ] {
+        let (code, answer) = post(&plane, MAPS, JSON, body).await;
+        assert_eq!(
+            (code, &answer["kind"]),
+            (400, &json!("Status")),
+            "{name}: {answer}"
+        );
+    }
+    for (content, body) in [
+        (
+            "application/vnd.kubernetes.protobuf",
+            b"k8s\0\xff\xff\xff\xff\xff".as_slice(),
+        ),
+        ("application/vnd.kubernetes.protobuf", b"not k8s".as_slice()),
+        ("application/yaml", b"a: [\xff]".as_slice()),
+        ("application/yaml", b"a: &a [*a]".as_slice()),
+        ("application/yaml", b"? [[[[\n".as_slice()),
+    ] {
+        let (code, answer) = post(&plane, MAPS, content, body).await;
+        assert_eq!(code, 400, "{content}: {answer}");
+    }
+    assert_eq!(post(&plane, MAPS, "text/html", b"{}".as_slice()).await.0, 415);
+}
+
+#[tokio::test]
+async fn what_is_deep_or_wide_takes_no_time() {
+    let plane = Plane::start().await;
+    let deep =
+        |open: &str, close: &str, by: usize| format!("{{\"data\":{}1{}}}", open.repeat(by), close.repeat(by));
+    let wide: Vec<String> = (0..200_000).map(|i| format!("\"k{i}\":\"\"")).collect();
+    let bodies = [
+        ("lists", JSON, deep("[", "]", 1_000_000), [400, 400]),
+        ("objects", JSON, deep("{\"a\":", "}", 500_000), [400, 413]),
+        ("an open list", JSON, "[".repeat(3_000_000), [400, 400]),
+        ("flow lists", "application/yaml", "[".repeat(100_000), [400, 400]),
+        (
+            "keys",
+            JSON,
+            format!(
+                "{{\"metadata\":{{\"name\":\"c\"}},\"data\":{{{}}}}}",
+                wide.join(",")
+            ),
+            [201, 422],
+        ),
+        (
+            "labels",
+            JSON,
+            format!(
+                "{{\"metadata\":{{\"name\":\"l\",\"labels\":{{{}}}}}}}",
+                wide[..20_000].join(",")
+            ),
+            [201, 422],
+        ),
+    ];
+    for (name, content, body, want) in bodies {
+        let begun = worked();
+        let (code, answer) = post(&plane, MAPS, content, body).await;
+        assert!(want.contains(&code), "{name}: {code} {}", answer["message"]);
+        let took = worked() - begun;
+        assert!(took < LONG, "{name}: {took:?}");
+    }
+    let mut large = config_map("a", "1");
+    large["metadata"]["annotations"] = json!({"a": "x".repeat(300 << 10)});
+    assert_eq!(plane.call(Method::POST, MAPS, large).await.0, 422);
+    let mut long = config_map("a", "1");
+    long["metadata"]["labels"] = json!({"a": "x".repeat(64)});
+    assert_eq!(plane.call(Method::POST, MAPS, long).await.0, 422);
+    assert_eq!(plane.get("/livez").await.0, 200);
+}
+
+/// Sends bytes as they are and reads until the server ends the connection.
+async fn raw(plane: &Plane, bytes: &[u8]) -> String {
+    let mut stream = tls::connect(plane, b"http/1.1").await;
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    // A connection may be reset instead of closed when it still has something to say.
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "the connection stays open");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn lengths_that_lie() {
+    let plane = Plane::start().await;
+    let post = format!("POST {MAPS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+    for (name, request) in [
+        (
+            "two lengths",
+            format!("{post}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}"),
+        ),
+        ("a negative one", format!("{post}content-length: -1\r\n\r\n{{}}")),
+        ("no number", format!("{post}content-length: 0x2\r\n\r\n{{}}")),
+        (
+            "too many digits",
+            format!("{post}content-length: 99999999999999999999999\r\n\r\n{{}}"),
+        ),
+        (
+            "a bad chunk",
+            format!("{post}transfer-encoding: chunked\r\n\r\nzz\r\n{{}}\r\n0\r\n\r\n"),
+        ),
+        (
+            "an unknown encoding",
+            format!("{post}transfer-encoding: gzip\r\n\r\n{{}}"),
+        ),
+        (
+            "a space in a name",
+            format!("{post}content-length : 2\r\n\r\n{{}}"),
+        ),
+    ] {
+        let answer = raw(&plane, request.as_bytes()).await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+            "{name}: {answer}"
+        );
+    }
+    // The longer of two ways to read this would smuggle a second request in.
+    let both = format!(
+        "{post}content-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+    );
+    let answer = raw(&plane, both.as_bytes()).await;
+    assert!(
+        answer.matches("HTTP/1.1").count() <= 1 && !answer.contains("\r\n\r\nok"),
+        "{answer}"
+    );
+    let behind = format!("{post}content-length: 2\r\n\r\n{{}}GARBAGE\r\n\r\n");
+    let answer = raw(&plane, behind.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let chunks = format!("{post}transfer-encoding: chunked\r\nconnection: close\r\n\r\n");
+    let many = format!(
+        "{chunks}{}",
+        "10000\r\n".to_owned() + &"x".repeat(0x10000) + "\r\n"
+    )
+    .repeat(1);
+    let endless = many.clone() + &("10000\r\n".to_owned() + &"x".repeat(0x10000) + "\r\n").repeat(60);
+    let mut stream = tls::connect(&plane, b"http/1.1").await;
+    // The server may stop reading before all is written.
+    let _ = stream.write_all(endless.as_bytes()).await;
+    let mut head = vec![0; 12];
+    if stream.read_exact(&mut head).await.is_ok() {
+        assert_eq!(String::from_utf8_lossy(&head), "HTTP/1.1 413");
+    }
+    assert_eq!(plane.get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn paths_that_lead_elsewhere() {
+    let plane = Plane::start().await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"a": "hunter2"}});
+    plane
+        .call(Method::POST, "/api/v1/namespaces/default/secrets", secret)
+        .await;
+    for path in [
+        "/api/v1/namespaces/default/configmaps/../secrets/s",
+        "/api/v1/namespaces/default/configmaps/%2e%2e/secrets/s",
+        "/api/v1/namespaces/default/configmaps/..%2Fsecrets%2Fs",
+        "/api/v1/namespaces/default/configmaps/..;/secrets/s",
+        "/api/v1/namespaces/default%2fsecrets/configmaps/s",
+        "/api/v1/namespaces/default/configmaps/s%00",
+        "/api/v1/namespaces/default/configmaps/%ff",
+        "/api/v1/namespaces/default/configmaps/%c0%ae%c0%ae",
+        "/api/v1/namespaces/default/configmaps/%",
+        "/api/v1/namespaces//configmaps",
+        "/api/v1/namespaces/default/nosuch",
+        "/api/v1/namespaces/default/configmaps/a/b/c/d",
+        "//api//v1//nosuch",
+        "/../../etc/passwd",
+        "/static/../../etc/passwd",
+        "http://elsewhere/api/v1/nosuch",
+        "*",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = raw(&plane, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{path}: {answer}");
+        assert!(
+            !answer.contains("aHVudGVyMg") && !answer.contains("root:"),
+            "{path}: {answer}"
+        );
+    }
+    for request in [
+        "GET /api/v1\u{0}/pods HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GET /livez HTTP/9.9\r\nhost: x\r\n\r\n",
+        "G\u{1}T /livez HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nhost: x\r\nx: a\u{0}b\r\n\r\n",
+        "\r\n\r\n\r\nnonsense\r\n\r\n",
+    ] {
+        let answer = raw(&plane, request.as_bytes()).await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{request:?}: {answer}"
+        );
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(200_000));
+    let answer = raw(&plane, long.as_bytes()).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+}
+
+#[tokio::test]
+async fn options_that_make_no_sense() {
+    let plane = Plane::start().await;
+    for (query, want) in [
+        ("limit=-1", [200, 400]),
+        ("limit=99999999999999999999", [400, 400]),
+        ("limit=1e3", [400, 400]),
+        ("timeoutSeconds=x&watch=1", [400, 400]),
+        ("labelSelector=a%20b", [400, 400]),
+        ("labelSelector=%ff", [400, 400]),
+        ("labelSelector=a%20in%20(", [400, 400]),
+        ("fieldSelector=metadata.name", [400, 400]),
+        ("fieldSelector=spec.nodeName=x", [400, 400]),
+        ("continue=%00", [400, 400]),
+        ("resourceVersion=-1", [400, 400]),
+        ("resourceVersion=18446744073709551616", [400, 400]),
+        ("resourceVersionMatch=Nope&resourceVersion=1", [422, 422]),
+        ("watch=1&allowWatchBookmarks=x&timeoutSeconds=1", [200, 400]),
+        ("includeObject=Nope", [422, 422]),
+    ] {
+        let (code, answer) = plane.get(&format!("{MAPS}?{query}")).await;
+        assert!(want.contains(&code.as_u16()), "{query}: {code} {answer}");
+        assert!(code == 200 || answer["kind"] == "Status", "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn history_that_is_gone_is_told() {
+    let plane = Plane::start().await;
+    let (dir, control) = (plane.dir, plane.control);
+    control.shutdown(Duration::from_secs(10)).await;
+    {
+        let store = RedbStore::open(&dir.path().join("control/store.redb")).unwrap();
+        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c", "namespace": "default"}});
+        let txn = Txn::create("/registry/configmaps/default/c", object.to_string());
+        store.txn(txn).await.unwrap();
+        store.compact(store.revision().await.unwrap()).await.unwrap();
+    }
+    let plane = Plane::again(dir).await;
+    let (code, answer) = plane
+        .get(&format!("{MAPS}?watch=1&resourceVersion=2&timeoutSeconds=5"))
+        .await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        (&answer["type"], &answer["object"]["code"]),
+        (&json!("ERROR"), &json!(410)),
+        "{answer}"
+    );
+    assert_eq!(answer["object"]["reason"], "Expired");
+    let exact = format!("{MAPS}?resourceVersion=2&resourceVersionMatch=Exact");
+    let (code, answer) = plane.get(&exact).await;
+    assert_eq!(
+        (code.as_u16(), &answer["reason"]),
+        (410, &json!("Expired")),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn rules_that_would_take_for_ever_are_refused_by_their_cost() {
+    let plane = Plane::start().await;
+    let rule = "self.all(a, self.all(b, self.all(c, self.all(d, a + b + c + d != 'x'))))";
+    let list =
+        json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": rule}]});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"list": list}}}}});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "bombs.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "bombs", "singular": "bomb", "kind": "Bomb", "listKind": "BombList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]},
+    });
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let (code, answer) = plane.call(Method::POST, path, definition).await;
+    assert_eq!(code, 422, "{answer}");
+    assert!(
+        answer["message"].as_str().unwrap_or_default().contains("cost"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_alias_bomb_is_refused_at_once() {
+    let plane = Plane::start().await;
+    let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+    for pair in "abcdefghijklmnopqrstuvwxyz".as_bytes().windows(2) {
+        let (from, to) = (char::from(pair[0]), char::from(pair[1]));
+        bomb.push_str(&format!(
+            "{to}: &{to} [{}]\n",
+            [format!("*{from}").as_str(); 9].join(", ")
+        ));
+    }
+    let begun = worked();
+    assert_eq!(post(&plane, MAPS, "application/yaml", bomb).await.0, 400);
+    let took = worked() - begun;
+    assert!(took < Duration::from_millis(100), "{took:?}");
+}
