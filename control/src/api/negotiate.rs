@@ -62,13 +62,23 @@ pub enum PatchType {
 
 /// What `Accept` asks for; JSON objects when it says nothing.
 pub fn accept(headers: &HeaderMap) -> Result<Accepted> {
+    choose(headers, |_| true)
+}
+
+/// As [`accept`], for what has no other shape than its own.
+pub fn accept_whole(headers: &HeaderMap) -> Result<Accepted> {
+    choose(headers, |shape| shape == Shape::Object)
+}
+
+fn choose(headers: &HeaderMap, has: fn(Shape) -> bool) -> Result<Accepted> {
     let Some(text) = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else {
         return Ok(Accepted {
             format: Format::Json,
             shape: Shape::Object,
         });
     };
-    let mut clauses: Vec<(f32, Accepted)> = text.split(',').filter_map(clause).collect();
+    let clauses = text.split(',').filter_map(clause);
+    let mut clauses: Vec<(f32, Accepted)> = clauses.filter(|(_, accepted)| has(accepted.shape)).collect();
     // A stable sort: equal weights keep the client's order.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
     clauses
@@ -181,6 +191,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, text.parse().unwrap());
         accept(&headers).ok().map(|a| (a.format, a.shape))
+    }
+
+    #[test]
+    fn what_is_no_table_is_not_asked_for_as_one() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let whole = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, text.parse().unwrap());
+            accept_whole(&headers).map(|accepted| accepted.shape)
+        };
+        assert_eq!(whole(table).unwrap_err().code, 406);
+        assert_eq!(
+            whole(&format!("{table},application/json")).unwrap(),
+            Shape::Object
+        );
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub(super) fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
         ("authorization.k8s.io", "selfsubjectrulesreviews") => rules::of_self,
         _ => return Ok(None),
     };
+    let style = Style {
+        accepted: negotiate::accept_whole(&call.headers)?,
+        ..style
+    };
     let (mut question, warnings) = read(call)?;
     let status = status(call, &question)?;
     question["status"] = status;
