@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::client::ExecTask;
 use amphipod_shim_api::{CreateTask, ShimCommand, TaskClient};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -23,7 +25,7 @@ const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-amphipod-v1");
 const OCI: &str = env!("CARGO_BIN_EXE_amphipod-oci");
 const BUSYBOX: &str = "/bin/busybox";
 const ROUNDS: usize = 60;
-const AT_ONCE: usize = 32;
+const AT_ONCE: u32 = 32;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -44,6 +46,8 @@ struct Result {
     whole: Duration,
     /// All of [`AT_ONCE`] with delete.
     burst: Duration,
+    /// By all of them and their containers.
+    spent: Spent,
     exec: Duration,
 }
 
@@ -158,14 +162,16 @@ impl Runtime {
         for _ in 0..rounds {
             lives.push(self.life(home)?);
         }
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), Spent::by_children()?);
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| self.life(home))).collect();
             all.into_iter()
                 .try_for_each(|t| t.join().map_err(|_| "a thread died")?.map(drop))
         })?;
         let burst = begun.elapsed();
+        let spent = Spent::by_children()?.since(before);
         Ok(Result {
+            spent,
             name: self.name,
             life: median(lives.iter().map(|l| l.0)),
             whole: median(lives.iter().map(|l| l.1)),
@@ -254,17 +260,22 @@ async fn task_exec(
     Ok(median(times.into_iter()))
 }
 
-/// `Private_Dirty` of `/proc/PID/smaps_rollup` of the process that serves this run: what it costs beyond the pages of its
-/// program, which all shims of a host share with the file.
+/// `Anonymous` of `/proc/PID/smaps_rollup` of the process that serves this run: what it costs beyond the pages of its
+/// program, which all shims of a host share with the file. (`Private_Dirty` counts those of a program just built too.)
 fn private(home: &Home) -> std::result::Result<u64, Failure> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", server(home)?))?;
+    let lines = text.lines().filter(|l| l.starts_with("Anonymous:"));
+    let sizes = lines.filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
+    Ok(sizes.sum())
+}
+
+/// The process that serves this run.
+fn server(home: &Home) -> std::result::Result<i32, Failure> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = line.split(|b| *b == 0);
         if words.any(|w| w == home.name.as_bytes()) && words.any(|w| w == b"serve") {
-            let text = fs::read_to_string(entry.path().join("smaps_rollup"))?;
-            let lines = text.lines().filter(|l| l.starts_with("Private_Dirty:"));
-            let sizes = lines.filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
-            return Ok(sizes.sum());
+            return Ok(entry.file_name().to_string_lossy().parse()?);
         }
     }
     Err("the shim is not there".into())
@@ -282,12 +293,15 @@ async fn measure_shim(home: &Home, rounds: usize) -> std::result::Result<Result,
     for _ in 0..rounds {
         lives.push(task_life(&client, home).await?);
     }
-    let begun = Instant::now();
+    let server = server(home)?;
+    let (begun, before) = (Instant::now(), Spent::by_process(server)?);
     futures_all((0..AT_ONCE).map(|_| task_life(&client, home))).await?;
     let burst = begun.elapsed();
+    let spent = Spent::by_process(server)?.since(before);
     let exec = task_exec(&client, home, rounds).await?;
     client.shutdown(&id).await?;
     Ok(Result {
+        spent,
         name: "amphipod, through the shim",
         life: median(lives.iter().map(|l| l.0)),
         whole: median(lives.iter().map(|l| l.1)),
@@ -295,6 +309,55 @@ async fn measure_shim(home: &Home, rounds: usize) -> std::result::Result<Result,
         exec,
     })
 }
+
+/// Processor time, in the programs and in the kernel.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    user: Duration,
+    system: Duration,
+}
+
+impl Spent {
+    fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user.saturating_sub(before.user),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
+
+    /// Of all that this program has waited for.
+    fn by_children() -> std::result::Result<Self, Failure> {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        let time = |t: TimeVal| Duration::from_micros(u64::try_from(t.num_microseconds()).unwrap_or(0));
+        Ok(Self {
+            user: time(usage.user_time()),
+            system: time(usage.system_time()),
+        })
+    }
+
+    /// Of a process and all that it has waited for (proc_pid_stat(5), fields 14 to 17).
+    fn by_process(pid: i32) -> std::result::Result<Self, Failure> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, fields) = text.rsplit_once(") ").ok_or("no stat")?;
+        let fields: Vec<u64> = fields
+            .split(' ')
+            .skip(11)
+            .take(4)
+            .filter_map(|f| f.parse().ok())
+            .collect();
+        let [user, system, others_user, others_system] = fields[..] else {
+            return Err("no times in stat".into());
+        };
+        let time = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS);
+        Ok(Self {
+            user: time(user + others_user),
+            system: time(system + others_system),
+        })
+    }
+}
+
+/// `USER_HZ`, the same on every architecture this runs on.
+const TICKS: u64 = 100;
 
 /// Runs all at once on this thread.
 async fn futures_all<T>(
@@ -363,20 +426,25 @@ fn print(results: &[Result], rounds: usize) {
     println!(
         "\nmedian of {rounds} rounds of /bin/true; in milliseconds, and as a share of the first line's\n"
     );
-    println!("| runtime | create, start, exit | and delete | {AT_ONCE} at once, all | exec |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| runtime | create, start, exit | and delete | {AT_ONCE} at once, all | processor, each of them | exec |"
+    );
+    println!("|---|---|---|---|---|---|");
     let Some(first) = results.first() else { return };
     for result in results {
+        let each = |all: Duration| (all / AT_ONCE).as_secs_f64() * 1000.0;
         let cell = |own: Duration, base: Duration| {
             let ratio = own.as_secs_f64() / base.as_secs_f64();
             format!("{:.2} ({ratio:.2})", own.as_secs_f64() * 1000.0)
         };
         println!(
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {:.2} + {:.2} | {} |",
             result.name,
             cell(result.life, first.life),
             cell(result.whole, first.whole),
             cell(result.burst, first.burst),
+            each(result.spent.user),
+            each(result.spent.system),
             cell(result.exec, first.exec),
         );
     }

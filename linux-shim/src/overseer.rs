@@ -13,6 +13,7 @@ use crate::hooks::{self, Hook, HookError, Subject};
 use crate::id_map::IdMaps;
 use crate::init::channel::Ask;
 use crate::init::{ContainerPlan, ProcessPlan};
+use crate::net_devices::{self, NetDevice, NetDeviceError};
 
 /// A seccomp agent, as config.json names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,12 +33,15 @@ pub enum OverseerError {
     Listener { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error(transparent)]
+    NetDevice(#[from] NetDeviceError),
 }
 
 /// What is known of the process, to answer for it.
 #[derive(Debug)]
 pub struct Overseer<'a> {
     ids: Option<&'a IdMaps>,
+    net_devices: &'a [NetDevice],
     hooks: &'a [Hook],
     subject: &'a Subject,
     listener: Option<&'a Listener>,
@@ -49,6 +53,7 @@ impl<'a> Overseer<'a> {
     pub fn of(plan: &'a ContainerPlan) -> Self {
         Self {
             ids: plan.ids.as_ref(),
+            net_devices: &plan.net_devices,
             hooks: &plan.hooks.runtime,
             subject: &plan.subject,
             listener: plan.process.listener.as_ref(),
@@ -60,6 +65,7 @@ impl<'a> Overseer<'a> {
     pub fn of_exec(plan: &'a ProcessPlan, subject: &'a Subject) -> Self {
         Self {
             ids: None,
+            net_devices: &[],
             hooks: &[],
             subject,
             listener: plan.listener.as_ref(),
@@ -74,17 +80,18 @@ impl<'a> Overseer<'a> {
                 let ids = self.ids.ok_or(OverseerError::NoMaps)?;
                 ids.write(pid).map_err(OverseerError::Maps)
             }
-            Ask::Hooks => {
-                let (hooks, state) = self.runtime_hooks(pid);
-                Ok(hooks::run(hooks, &state)?)
-            }
+            Ask::Hooks => self.prepare(pid),
             Ask::Listener(fd) => self.hand_on(&fd, pid),
         }
     }
 
-    /// The hooks of the runtime's namespaces, and the state they are told.
-    pub fn runtime_hooks(&self, pid: Pid) -> (&'a [Hook], String) {
-        (self.hooks, self.subject.state(self.status, pid.as_raw()))
+    /// Gives the container its network devices and runs the hooks of the runtime's namespaces. Takes its time.
+    pub fn prepare(&self, pid: Pid) -> Result<(), OverseerError> {
+        net_devices::give(self.net_devices, pid)?;
+        Ok(hooks::run(
+            self.hooks,
+            &self.subject.state(self.status, pid.as_raw()),
+        )?)
     }
 
     /// One message with the state and the descriptor (OCI runtime-spec, "The Container Process State").

@@ -272,8 +272,9 @@ impl Born<'_> {
                 }
                 Some(Report::Pid(_)) => {}
                 Some(Report::Ask(Ask::Hooks)) => {
-                    let (hooks, state) = making.overseer.runtime_hooks(self.pid);
-                    run_hooks(self.reaper, hooks, &state).await?;
+                    let pid = self.pid;
+                    let prepare = || making.overseer.prepare(pid).map_err(|e| e.to_string());
+                    apart(self.reaper, prepare).await?;
                     channel.done(self.pid).map_err(ProcessError::Channel)?;
                 }
                 Some(Report::Ask(ask)) => {
@@ -324,11 +325,16 @@ pub async fn run_hooks(reaper: &Reaper, hooks: &[Hook], state: &str) -> Result<(
     if hooks.is_empty() {
         return Ok(());
     }
+    apart(reaper, || hooks::run(hooks, state).map_err(|e| e.to_string())).await
+}
+
+/// Does in a child of ours what may block.
+async fn apart(reaper: &Reaper, work: impl FnOnce() -> Result<(), String>) -> Result<(), ProcessError> {
     let (ours, theirs) = channel::pair().map_err(ProcessError::Channel)?;
     let single = SingleThread::check().map_err(LaunchError::Clone)?;
     let child = spawn(&single, 0, None, |_| {
         let done = init::begin(&ChildStreams::default(), &theirs, &[]).map_err(|e| e.to_string());
-        let done = done.and_then(|()| hooks::run(hooks, state).map_err(|e| e.to_string()));
+        let done = done.and_then(|()| work());
         done.is_err_and(|text| theirs.failed(&text).is_err()).into()
     });
     let child = child.map_err(LaunchError::Clone)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sched::CpuSet;
 use oci_spec::runtime::{
-    Hook as OciHook, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    Hook as OciHook, IOPriorityClass, Linux, LinuxMemoryPolicy, LinuxSchedulerFlag, LinuxSchedulerPolicy,
     MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler as OciScheduler, Spec,
 };
 
@@ -13,6 +13,7 @@ use crate::hooks::{Hook, Hooks};
 use crate::init::labels::{Labels, has_apparmor, has_selinux};
 use crate::init::memory::{self, MemoryPolicy};
 use crate::init::scheduling::{Scheduler, Scheduling};
+use crate::net_devices::{NetDevice, is_name};
 use crate::spec::SpecError;
 
 /// All hooks. Those of `prestart` come before those of `createRuntime`, which replaced them.
@@ -127,6 +128,28 @@ pub fn memory_policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy, SpecErro
             .fold(mode, |all, f| all | f),
         nodes: memory::nodes(list).ok_or_else(|| SpecError::Nodes(list.into()))?,
     })
+}
+
+/// Network devices to move, in the order of their names; `own` says that there is a namespace to move them to.
+pub fn net_devices(linux: &Linux, own: bool) -> Result<Vec<NetDevice>, SpecError> {
+    let mut all = Vec::new();
+    for (name, device) in linux.net_devices().iter().flatten() {
+        let renamed = device.name().as_deref().filter(|n| !n.is_empty()).unwrap_or(name);
+        if let Some(bad) = [name.as_str(), renamed].into_iter().find(|n| !is_name(n)) {
+            return Err(SpecError::NetDevice(bad.into()));
+        }
+        all.push(NetDevice {
+            name: name.clone(),
+            renamed: renamed.into(),
+        });
+    }
+    if !all.is_empty() && !own {
+        return Err(SpecError::Missing(
+            "network namespace of its own for its network devices",
+        ));
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 /// Levels of a class (ioprio_set(2)).

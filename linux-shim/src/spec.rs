@@ -26,7 +26,7 @@ use crate::init::identity::{Capabilities, Identity};
 use crate::init::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation, labels};
 use crate::mount_plan::{self, MountPlanError};
 use crate::overseer::Listener;
-use crate::process_spec::{hooks, labels, memory_policy, scheduling};
+use crate::process_spec::{hooks, labels, memory_policy, net_devices, scheduling};
 use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::{self, SeccompError};
 use crate::sysctl::{self, Own, SysctlError};
@@ -64,6 +64,8 @@ pub enum SpecError {
     Twice(String),
     #[error("{0:?} is no list of processors")]
     Processors(String),
+    #[error("{0:?} is no name of a network device")]
+    NetDevice(String),
     #[error("{0:?} is no list of memory nodes")]
     Nodes(String),
 }
@@ -174,7 +176,7 @@ pub fn plan(
         .iter()
         .try_for_each(|(name, _)| sysctl::check(name, namespaces.own))?;
     let plan = ContainerPlan {
-        cgroup: CgroupHost::discover()?.cgroup(cgroup_path)?,
+        cgroup: CgroupHost::known()?.cgroup(cgroup_path)?,
         new_namespaces: namespaces.new,
         join: namespaces.join,
         new_cgroup_namespace: namespaces.new_cgroup,
@@ -198,6 +200,7 @@ pub fn plan(
             .domainname()
             .clone()
             .filter(|d| !d.is_empty() && namespaces.own.uts),
+        net_devices: net_devices(linux, namespaces.own.network)?,
         hooks: hooks(spec)?,
         subject: Subject::default(),
         process: process_plan(process, spec)?,
@@ -220,13 +223,11 @@ fn check_version(version: &str) -> Result<(), SpecError> {
 /// What would be dropped silently is refused instead.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
     let labelled = linux.mount_label().as_ref().is_some_and(|l| !l.is_empty());
-    let devices = linux.net_devices().as_ref().is_some_and(|d| !d.is_empty());
     let resources = linux.resources().as_ref();
     let cases = [
         (linux.intel_rdt().is_some(), "Intel RDT"),
         (labelled && !labels::has_selinux(), "an SELinux mount label"),
         (labelled, "an SELinux mount label"),
-        (devices, "moving network devices"),
         (spec.vm().is_some(), "a virtual machine"),
         (
             resources.and_then(|r| r.network().as_ref()).is_some_and(|n| {

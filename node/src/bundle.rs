@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::annotations;
 use k8s_openapi::api::core::v1::Container;
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 
 use crate::env::Environment;
 use crate::images::ImageConfig;
@@ -46,6 +46,8 @@ pub struct Parts<'a> {
     /// Bytes of memory of the node.
     pub memory_capacity: u64,
     pub cgroups: resources::CgroupFacts,
+    /// The host's device nodes, for a privileged container.
+    pub devices: &'a [LinuxDevice],
     /// Socket at which a native container's output is told as it comes.
     pub attach: &'a Path,
 }
@@ -117,6 +119,9 @@ fn linux(parts: &Parts<'_>) -> Linux {
             privileged,
             parts.cgroups,
         )));
+    if privileged && matches!(parts.runtime, Runtime::Native) {
+        linux.set_devices(Some(parts.devices.to_vec()));
+    }
     let unmasked = security(parts.container).and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked");
     let covered = !privileged && !unmasked;
     linux

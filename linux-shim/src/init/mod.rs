@@ -33,6 +33,7 @@ use crate::hooks::{self, Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
 use crate::launch::Running;
 use crate::mount_plan::MountPlan;
+use crate::net_devices::NetDevice;
 use crate::overseer::Listener;
 use crate::rootfs_plan::RootfsMount;
 use crate::sys::process::{close_all_but, close_on_exec_from, reset_signals, set_controlling_terminal};
@@ -91,6 +92,8 @@ pub struct ContainerPlan {
     pub sysctls: Vec<(String, String)>,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
+    /// Devices of the host to be moved into the container's network namespace.
+    pub net_devices: Vec<NetDevice>,
     pub hooks: Hooks,
     /// What hooks are told.
     pub subject: Subject,
@@ -350,7 +353,7 @@ fn run_hooks<'a>(
     plan: &'a ContainerPlan,
     channel: &ChildEnd,
 ) -> Result<Option<(&'a [Hook], String)>, InitError> {
-    if !plan.hooks.before_start() {
+    if !plan.hooks.before_start() && plan.net_devices.is_empty() {
         return Ok(None);
     }
     let pid = channel.hooks().during(|| "have the runtime's hooks run".into())?;

@@ -80,7 +80,7 @@ fn cgroup(args: &Parsed, record: &Record) -> Result<Cgroup, OciError> {
     if below.is_empty() {
         return Ok(record.cgroup()?);
     }
-    let cgroup = CgroupHost::discover()?.cgroup(&format!("{}/{below}", record.cgroup))?;
+    let cgroup = CgroupHost::known()?.cgroup(&format!("{}/{below}", record.cgroup))?;
     if below.contains(':') || !cgroup.exists() {
         return Err(OciError::NoCgroup(below.into()));
     }

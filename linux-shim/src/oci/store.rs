@@ -281,7 +281,7 @@ impl Record {
     }
 
     pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
-        CgroupHost::discover()?.cgroup(&self.cgroup)
+        CgroupHost::known()?.cgroup(&self.cgroup)
     }
 }
 

@@ -7,7 +7,7 @@ use amphipod_shim_api::TaskError;
 use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::start::SHIMS;
 
-use crate::harness::{PATIENCE, Pod, command, pod};
+use crate::harness::{PATIENCE, Pod, command, host_mounts, pod};
 
 #[derive(Debug, PartialEq)]
 struct Left {
@@ -62,6 +62,56 @@ async fn nothing_of_containers_that_ended() {
         run.await;
     }
     assert_eq!(left(&pod), before);
+}
+
+/// How many containers [`many_in_a_row`] starts and removes, unless `AMPHIPOD_CONTAINERS` says so.
+const IN_A_ROW: usize = 40;
+
+/// Everything of the host that belongs to a test: processes, cgroups, mounts, files.
+fn on_the_host(pod: &Pod) -> Vec<String> {
+    let home = pod.home.path().display().to_string();
+    let mut found: Vec<String> = host_mounts(pod).lines().map(str::to_owned).collect();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if cgroup.contains(&format!("{}/pod", pod.namespace)) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+    for dir in [&home, &format!("/run/amphipod/{}", pod.namespace)] {
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
+        found.extend(files.map(|f| f.path().display().to_string()));
+    }
+    found.sort();
+    found
+}
+
+/// One after another through one shim: nothing grows with their number.
+#[tokio::test]
+async fn many_in_a_row() {
+    let Some(pod) = pod().await else { return };
+    let number = std::env::var("AMPHIPOD_CONTAINERS").map_or(IN_A_ROW, |n| n.parse().unwrap());
+    let life = async || {
+        let bundle = pod.bundle(&["true"]);
+        let (status, _) = pod.run(&bundle).await;
+        fs::remove_dir_all(&bundle.dir).unwrap();
+        assert_eq!(status, 0);
+    };
+    // What is made once is made by the first ones.
+    life().await;
+    let (before, host) = (left(&pod), on_the_host(&pod));
+    let begun = std::time::Instant::now();
+    for _ in 0..number {
+        life().await;
+    }
+    let took = begun.elapsed();
+    assert_eq!(left(&pod), before);
+    assert_eq!(on_the_host(&pod), host);
+    let memory = fs::read_to_string(format!("/proc/{}/smaps_rollup", pod.shims()[0])).unwrap();
+    let memory = memory.lines().find(|l| l.starts_with("Anonymous:"));
+    eprintln!(
+        "{number} containers in {took:?}; the shim's {}",
+        memory.unwrap_or_default()
+    );
 }
 
 #[tokio::test]

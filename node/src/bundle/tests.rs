@@ -53,6 +53,7 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
         hostname: "p",
         memory_capacity: 1 << 30,
         cgroups: CgroupFacts::default(),
+        devices: &[oci_spec::runtime::LinuxDevice::default()],
         attach: Path::new("/run/a/id.sock"),
     }))
 }
@@ -162,6 +163,8 @@ fn the_place_of_the_container() {
     assert!(!made["linux"]["maskedPaths"].as_array().unwrap().is_empty());
     let privileged = native(json!({"securityContext": {"privileged": true}}), json!({}));
     assert!(privileged["linux"].get("maskedPaths").is_none());
+    assert_eq!(privileged["linux"]["devices"].as_array().unwrap().len(), 1);
+    assert!(made["linux"].get("devices").is_none());
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod allocations;
 pub mod backoff;
 pub mod conditions;
 pub mod context;
+mod devices;
 mod eviction;
 mod failure;
 mod health;

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, PodDirs};
+use super::devices;
 use super::failure::{FailureKind, StartFailure};
 use super::hooks::{self, Hook};
 use super::launch::{Prepared, launch};
@@ -298,6 +299,12 @@ fn identity(
             "shareProcessNamespace is not supported by this node",
         ));
     }
+    // Dropping it silently would run as the host's root what was to be nobody there.
+    if pod.spec.host_users == Some(false) {
+        return Err(StartFailure::config(
+            "hostUsers: false is not supported by this node",
+        ));
+    }
     let wish = identity::wish(pod, container, &image.config.user).map_err(StartFailure::config)?;
     let found = ctx.images.user(image, &wish.user).map_err(StartFailure::create)?;
     Ok(wish.granted(found.uid, found.gid, &found.additional_gids, &found.home))
@@ -379,6 +386,11 @@ impl Build<'_> {
                 cache,
             },
         };
+        let devices = if bundle::is_privileged(self.container) {
+            devices::of_host(Path::new("/dev"))
+        } else {
+            Vec::new()
+        };
         bundle::spec(&Parts {
             pod: self.pod,
             container: self.container,
@@ -394,6 +406,7 @@ impl Build<'_> {
             hostname: &self.pod.hostname(),
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,
+            devices: &devices,
             attach: &self.ctx.doors(&self.id).socket,
         })
     }

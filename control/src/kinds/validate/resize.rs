@@ -6,6 +6,8 @@ use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::prepare::pod::qos_class;
 use crate::kinds::view::View;
 
+/// What can be changed while a container runs.
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 /// A node's own Pod, shown in the API.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 

@@ -1,6 +1,7 @@
 //! Finding the hierarchies: `/proc/self/mountinfo` (proc(5)) is the only source.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{Cgroup, CgroupError, Leg, read};
 
@@ -26,6 +27,18 @@ impl CgroupHost {
             Err(CgroupError::NoHierarchy)
         } else {
             Ok(host)
+        }
+    }
+
+    /// As first discovered by this program: what a shim or a command line asks for again and again does not move.
+    pub fn known() -> Result<&'static Self, CgroupError> {
+        static KNOWN: OnceLock<CgroupHost> = OnceLock::new();
+        match KNOWN.get() {
+            Some(host) => Ok(host),
+            None => {
+                let host = Self::discover()?;
+                Ok(KNOWN.get_or_init(|| host))
+            }
         }
     }
 

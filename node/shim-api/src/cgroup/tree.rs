@@ -14,7 +14,12 @@ const HANDED_DOWN: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetl
 /// Attempts to see a v1 freezer reach `FROZEN`; each takes one scheduling round.
 const FREEZE_TRIES: usize = 500;
 
+/// Mostly only the last directory is missing; on v2 the way down is walked for the controllers.
 pub(super) fn create(leg: &Leg) -> Result<(), CgroupError> {
+    let cpuset = leg.controllers.iter().any(|c| c == "cpuset");
+    if !leg.is_unified() && !cpuset && fs::create_dir(&leg.dir).is_ok() {
+        return Ok(());
+    }
     let mut at = leg.mount.clone();
     let below = leg.dir.strip_prefix(&leg.mount).unwrap_or(Path::new(""));
     for part in below {
@@ -24,7 +29,7 @@ pub(super) fn create(leg: &Leg) -> Result<(), CgroupError> {
         let parent = at.clone();
         at.push(part);
         make(&at)?;
-        if leg.controllers.iter().any(|c| c == "cpuset") {
+        if cpuset {
             inherit_cpuset(&parent, &at)?;
         }
     }
@@ -102,6 +107,10 @@ fn children(dir: &Path) -> Result<Vec<std::path::PathBuf>, CgroupError> {
 
 /// Removes a tree of cgroups bottom up; `false` when one is still in use.
 pub(super) fn remove(dir: &Path) -> Result<bool, CgroupError> {
+    // Mostly there is nothing below.
+    if fs::remove_dir(dir).is_ok() {
+        return Ok(true);
+    }
     for child in children(dir)? {
         if !remove(&child)? {
             return Ok(false);
