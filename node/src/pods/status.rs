@@ -380,8 +380,8 @@ fn init_failed(pod: PodView<'_>, inits: &[ContainerStatus]) -> bool {
 /// Whether a container that ended starts again.
 fn restarts(pod: PodView<'_>, status: &ContainerStatus) -> bool {
     let code = exit_of(status).unwrap_or_default();
-    let again = |(c, role)| restarts_after(role, c, pod.restart_policy(), code);
-    pod.container(&status.name).is_some_and(again)
+    let found = pod.container(&status.name);
+    found.is_some_and(|(c, role)| restarts_after(role, &c, pod.restart_policy(), code))
 }
 
 /// Whether containers start again by rules of their own, whatever the Pod's policy.

@@ -2,8 +2,8 @@
 use serde_json::Value;
 
 use super::{
-    Seen, complain, container, env, immutable, ip, one_of, pod_annotations, resize, resources, scheduling,
-    security, volumes, windows,
+    Seen, complain, container, env, immutable, ip, one_of, pod_annotations, resources, scheduling, security,
+    volumes, windows,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
