@@ -1,8 +1,9 @@
 //! `proxy` of pods, services and nodes: a request goes on to what it names, and the answer comes back as it is made.
 //!
 //! Flow: whom the name means (`location`) → the request as the backend is to see it (`rewrite`) → a connection of its own
-//! (`backend`) → the answer, with redirects led back through here. An upgrade becomes a connection passed on.
+//! (`backend`) → the answer, with redirects and links led back through here. An upgrade becomes a connection passed on.
 mod backend;
+mod links;
 mod location;
 mod rewrite;
 
@@ -15,6 +16,7 @@ use axum::response::Response;
 use backend::Failed;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use location::Backend;
@@ -24,6 +26,8 @@ use serde_json::json;
 pub use backend::ProxyTls;
 
 const SUBRESOURCE: &str = "proxy";
+/// Pages are held while their links are looked for; longer ones are no pages for people.
+const PAGE: usize = 8 << 20;
 
 /// Whether the request goes on to a backend, whatever its method and body.
 pub(in crate::api) fn is_proxied(target: &Target) -> bool {
@@ -68,12 +72,39 @@ pub(in crate::api) async fn serve(call: &Call, mut parts: Parts, body: Body) -> 
     let answer = backend::send(api, &backend, request).await;
     let mut answer = answer.map_err(|why| ApiError::unreachable(&why.to_string()))?;
     rewrite::answer(answer.headers_mut());
-    through.lead_back(
-        &backend.authority,
-        parts.headers.get(header::HOST),
-        answer.headers_mut(),
-    );
-    Ok(answer.map(Body::new))
+    let host = parts.headers.get(header::HOST);
+    let moves = answer.headers().contains_key(header::LOCATION);
+    through.lead_back(&backend.authority, host, answer.headers_mut());
+    if moves || parts.method == Method::HEAD || !is_page(answer.headers()) {
+        return Ok(answer.map(Body::new));
+    }
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    page(answer, |link| through.led_back(link, &backend.authority, host)).await
+}
+
+/// Whether the answer is HTML that can be read, and not too long for it.
+fn is_page(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let kind = text(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
+    let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    kind.is_some_and(|kind| kind.trim() == "text/html")
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && length.is_none_or(|length| length <= PAGE)
+}
+
+/// The page with its links led through here.
+async fn page(answer: http::Response<Incoming>, lead: impl Fn(&str) -> Option<String>) -> Result<Response> {
+    let (mut head, body) = answer.into_parts();
+    let read = Limited::new(body, PAGE).collect().await;
+    let bytes = read
+        .map_err(|why| ApiError::unreachable(&why.to_string()))?
+        .to_bytes();
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        return Ok(Response::from_parts(head, Body::from(bytes)));
+    };
+    let text = links::rewritten(text, lead);
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::from(text)))
 }
 
 /// Admission is told whom the request goes to, and its path.

@@ -80,7 +80,7 @@ impl Through {
         }
     }
 
-    fn led_back(&self, place: &str, backend: &str, host: &str) -> Option<String> {
+    pub(super) fn led_back(&self, place: &str, backend: &str, host: &str) -> Option<String> {
         let (authority, path) = match place.split_once("://") {
             Some((_, rest)) => rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())),
             None => ("", place),
