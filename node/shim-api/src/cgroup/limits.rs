@@ -215,9 +215,19 @@ fn swap(both: Option<i64>, memory: Option<i64>) -> Option<String> {
     }
 }
 
-/// [2, 262144] onto [1, 10000], as KEP-2254 and the OCI runtimes do.
+/// [2, 262144] onto [1, 10000] so that 1024, what v1 gives without being asked, becomes 100, what v2 gives: the curve
+/// the OCI runtimes took in the place of KEP-2254's line (opencontainers/cgroups, `ConvertCPUSharesToCgroupV2Value`).
 fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        shares => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            // Exact results must not be rounded up for their last digit.
+            (10_f64.powf(exponent) - 1e-6).ceil() as u64
+        }
+    }
 }
 
 pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError> {
@@ -306,7 +316,7 @@ mod tests {
         assert_eq!(
             files(v2(&limits)),
             [
-                pair("cpu.weight", "20"),
+                pair("cpu.weight", "59"),
                 pair("cpu.max", "50000 100000"),
                 pair("memory.max", "1048576"),
                 pair("memory.swap.max", "0"),
@@ -337,8 +347,8 @@ mod tests {
     #[test]
     fn weights_reach_from_1_to_10000() {
         assert_eq!(
-            [weight(0), weight(2), weight(1024), weight(262_144)],
-            [1, 1, 39, 10_000]
+            [0, 2, 3, 1024, 22_000, 262_143, 262_144].map(weight),
+            [1, 1, 2, 100, 1204, 10_000, 10_000]
         );
     }
 
