@@ -3,6 +3,7 @@
 Needs the package `kubernetes` (Debian: python3-kubernetes) and the image amphipod.local/server-wasm:v1.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -78,18 +79,22 @@ def watching(core):
 
 def applying(any_client):
     maps = any_client.resources.get(api_version="v1", kind="ConfigMap")
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied"}, "data": {"a": "1"}}
-    maps.server_side_apply(body=body, namespace=NS, field_manager="one")
-    body["data"] = {"a": "2"}
+
+    def apply(value, **options):
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied"}, "data": {"a": value}}
+        # As text: clients of before 24 send no other body under this content type.
+        return maps.server_side_apply(body=json.dumps(body), name="applied", namespace=NS, **options)
+
+    apply("1", field_manager="one")
     try:
-        maps.server_side_apply(body=body, namespace=NS, field_manager="two")
+        apply("2", field_manager="two")
         raise AssertionError("a conflict was not told")
     except dynamic.exceptions.ConflictError as error:
         assert "conflict with" in str(error.body), error
-    forced = maps.server_side_apply(body=body, namespace=NS, field_manager="two", force_conflicts=True)
+    forced = apply("2", field_manager="two", force_conflicts=True)
     assert forced.data.a == "2"
     managers = {entry.manager for entry in forced.metadata.managedFields}
-    assert managers == {"two"} or managers == {"one", "two"}, managers
+    assert "two" in managers and managers <= {"one", "two"}, managers
     assert maps.get(name="applied", namespace=NS).data.a == "2"
     maps.delete(name="applied", namespace=NS)
 
