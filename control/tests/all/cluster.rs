@@ -112,6 +112,19 @@ impl Cluster {
         };
         until(&self.all(), &format!("event {reason} about {about}"), found).await
     }
+
+    /// Waits for an Event about an object that says just this.
+    pub async fn says(&self, about: &str, message: &str) {
+        let found = |events: &BTreeMap<String, Event>| {
+            let mut events = events.values();
+            let said = events.any(|event| {
+                event.involved_object.name.as_deref() == Some(about)
+                    && event.message.as_deref() == Some(message)
+            });
+            said.then_some(())
+        };
+        until(&self.all(), &format!("event about {about}: {message}"), found).await;
+    }
 }
 
 async fn run_pod(client: &Client, pod: &Pod) {

@@ -189,6 +189,9 @@ async fn a_replica_set_adopts_matching_pods_and_releases_relabelled_ones() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stray", "labels": {"app": "x"}},
         "spec": {"containers": [{"name": "c", "image": "i"}]}});
     create(&pods, pod).await;
+    // Bound by the scheduler, whose Pods are the controllers' too: a controller that does not know of it would make two.
+    let bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    until_one(&pods, "stray", "to be bound", bound).await;
     let sets: Api<ReplicaSet> = cluster.api();
     let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "rs"},
         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}},
