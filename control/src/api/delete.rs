@@ -117,6 +117,7 @@ async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
     let review = write::review(call, options.dry_run, name, Action::Delete { old: &old });
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
+    call.told.add(notes.audit);
     admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
     for _ in 0..RETRIES {
         match delete_once(call, name, &current, options).await? {

@@ -52,7 +52,7 @@ pub use token::Tokens;
 pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects, ResourceName};
-use crate::audit::Audit;
+use crate::audit::{Audit, Told};
 use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
@@ -124,6 +124,8 @@ pub struct Call {
     pub body: Bytes,
     /// The connection, where it may become another protocol's.
     pub upgrade: Option<OnUpgrade>,
+    /// For the audit log.
+    pub told: Told,
 }
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -167,6 +169,7 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
             headers: HeaderMap::new(),
             body: Bytes::new(),
             upgrade: None,
+            told: record.told(),
         };
         return proxy::serve(&call, parts, body).await;
     }
@@ -190,6 +193,7 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
         headers: parts.headers,
         body,
         upgrade,
+        told: record.told(),
     };
     let response = perform(&call, verb).await?;
     let warnings: Vec<String> = call

@@ -2,7 +2,7 @@
 use super::route::Target;
 use super::status::{ApiError, Result};
 use super::{Api, serve};
-use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Trail};
+use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Told, Trail};
 use crate::auth::Identity;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -46,6 +46,7 @@ impl Record {
             subject: None,
             ruling: None,
             request: None,
+            told: Told::default(),
         };
         Record {
             audit: api.audit.clone(),
@@ -109,6 +110,11 @@ impl Record {
     pub async fn knows_path(&mut self, user: &Identity, acting_as: &Identity, parts: &Parts) {
         let verb = word(&parts.method);
         self.knows(user, acting_as, verb, None).await;
+    }
+
+    /// Where admission leaves what it has to say.
+    pub fn told(&self) -> Told {
+        self.trail.told.clone()
     }
 
     /// The body, for levels that show it.

@@ -343,6 +343,7 @@ async fn judge(
         .admission
         .validate(store, review, value, claims, notes)
         .await;
+    call.told.add(notes.audit.drain(..));
     admitted.map_err(|denial| status::denied(review.kind, review.name, denial))
 }
 

@@ -8,7 +8,7 @@ mod trail;
 
 pub use log::{LogError, LogOptions};
 pub use policy::{Level, Policy, PolicyError, Stage};
-pub use trail::{Event, ObjectRef, Outcome, Subject, Trail};
+pub use trail::{Event, ObjectRef, Outcome, Subject, Told, Trail};
 
 use log::Log;
 use std::sync::Arc;

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The object that a request is about.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -42,6 +44,22 @@ impl Subject {
     }
 }
 
+/// What admission says of a request for the log, gathered on the way.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Told {
+    /// The last of two with one key counts.
+    pub fn add(&self, annotations: impl IntoIterator<Item = (String, String)>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(annotations);
+    }
+
+    fn all(&self) -> BTreeMap<String, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// One request, from its beginning.
 #[derive(Clone, Debug)]
 pub struct Trail {
@@ -54,6 +72,7 @@ pub struct Trail {
     pub ruling: Option<Ruling>,
     /// The body, at the levels that want it.
     pub request: Option<Value>,
+    pub told: Told,
 }
 
 /// What became of it.
@@ -107,6 +126,7 @@ impl Trail {
             stage_timestamp: micros(Timestamp::now()),
             annotations: outcome.map(|outcome| Annotations {
                 decision: if outcome.code == 403 { "forbid" } else { "allow" },
+                told: self.told.all(),
             }),
         })
     }
@@ -157,6 +177,8 @@ impl Event<'_> {
 struct Annotations {
     #[serde(rename = "authorization.k8s.io/decision")]
     decision: &'static str,
+    #[serde(flatten)]
+    told: BTreeMap<String, String>,
 }
 
 /// How a request ended, as an event shows it.
@@ -219,6 +241,7 @@ mod tests {
             ruling: Some(Policy::metadata().unwrap().rule(&subject)),
             subject: Some(subject),
             request: None,
+            told: Told::default(),
         };
         assert!(trail.event(Stage::RequestReceived, None).is_none());
         let outcome = Outcome {

@@ -86,6 +86,7 @@ async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<(
         headers: call.headers.clone(),
         body: Default::default(),
         upgrade: None,
+        told: call.told.clone(),
     };
     let options = Options {
         dry_run,

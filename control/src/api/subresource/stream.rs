@@ -109,6 +109,7 @@ pub(super) async fn connecting(call: &Call, name: &str, options: &Value) -> Resu
     let review = write::review(call, false, name, Action::Connect);
     let mut notes = Notes::default();
     let admitted = call.api.admission.connect(&review, options, &mut notes).await;
+    call.told.add(notes.audit);
     admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))
 }
 
