@@ -323,26 +323,7 @@ async fn every_request_leaves_a_line() {
         .0,
         403
     );
-    let dir = plane.dir.path().to_owned();
-    plane.control.shutdown(std::time::Duration::from_secs(10)).await;
-    drop(bob);
-    let mut lines = Vec::new();
-    // The thread that writes ends when the last handle on the log is gone.
-    for _ in 0..1000 {
-        let text = std::fs::read_to_string(dir.join("control/audit/audit.log")).unwrap_or_default();
-        lines = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .collect();
-        if lines.iter().any(|line| line["user"]["username"] == "bob") {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
-    let line = lines
-        .iter()
-        .find(|line| line["user"]["username"] == "bob")
-        .expect("bob's line");
+    let line = plane.audited(|line| line["user"]["username"] == "bob").await;
     assert_eq!(
         (&line["verb"], &line["level"]),
         (&json!("get"), &json!("Metadata"))

@@ -49,6 +49,24 @@ impl Plane {
         self.send(method, path, "application/json", body).await
     }
 
+    /// Waits for a line of the audit log.
+    pub async fn audited(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = self.dir.path().join("control/audit/audit.log");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            if let Some(line) = lines.find(|line| wanted(line)) {
+                return line;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not in the audit log: {text}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         self.send(Method::GET, path, "application/json", String::new())
             .await

@@ -78,6 +78,32 @@ async fn a_policy_denies_what_its_validations_do_not_hold_for() {
 }
 
 #[tokio::test]
+async fn a_policy_writes_into_the_audit_log() {
+    let plane = Plane::start().await;
+    let spec = json!({
+        "validations": [{"expression": "object.data.a == 'right'", "message": "wrong"}],
+        "auditAnnotations": [{"key": "said", "valueExpression": "'a was ' + object.data.a"}],
+    });
+    create(
+        &plane,
+        &format!("{GROUP}/validatingadmissionpolicies"),
+        policy("heard", spec),
+    )
+    .await;
+    bind(&plane, "heard", json!({"validationActions": ["Audit"]})).await;
+    create(&plane, MAPS, config_map("c", "left")).await;
+    let line = plane
+        .audited(|line| line["annotations"]["heard/said"].is_string())
+        .await;
+    let annotations = &line["annotations"];
+    assert_eq!(annotations["heard/said"], "a was left", "{line}");
+    let failures = annotations["validation.policy.admission.k8s.io/validation_failure"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(failures.contains("\"message\":\"wrong\""), "{line}");
+}
+
+#[tokio::test]
 async fn a_binding_brings_parameters() {
     let plane = Plane::start().await;
     create(&plane, MAPS, config_map("limit", "4")).await;
