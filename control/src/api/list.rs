@@ -187,31 +187,24 @@ fn newest(call: &Call, revision: Revision, prefix: &str, after: Option<&str>) ->
     })
 }
 
-/// What was there at `revision`: from memory when nothing changed since, else from the store's history.
+/// What was there at `revision`, while it is retained: from memory when nothing changed since, else from the store's
+/// history.
 async fn exact(call: &Call, revision: Revision, after: Option<&str>) -> Result<Snapshot> {
     call.api.cache.at_least(revision).await?;
+    let retained = call.api.store.retains(revision).await;
+    retained.map_err(|error| gone(call, error, after))?;
     let resource = call.api.cache.resource(&call.target.kind)?;
     let (objects, changed) = resource.list(&call.target.prefix(), after);
     if changed <= revision {
         return Ok(Snapshot { objects, revision });
     }
-    let prefix = call.target.prefix();
     let range = Range {
         revision: Some(revision),
         after: after.map(str::to_owned),
-        ..Range::prefix(prefix.clone())
+        ..Range::prefix(call.target.prefix())
     };
-    let found = match (call.api.store.range(range).await, after) {
-        (Err(ReadError::Compacted { .. }), Some(after)) => {
-            let position = Position {
-                revision: 0,
-                after: after.to_owned(),
-                prefix,
-            };
-            return Err(ApiError::expired_page(call.api.tokens.seal(&position)?));
-        }
-        (found, _) => found?,
-    };
+    let found = call.api.store.range(range).await;
+    let found = found.map_err(|error| gone(call, error, after))?;
     let read = found
         .items
         .iter()
@@ -220,6 +213,22 @@ async fn exact(call: &Call, revision: Revision, after: Option<&str>) -> Result<S
         .collect::<std::result::Result<_, _>>()
         .map_err(ApiError::internal)?;
     Ok(Snapshot { objects, revision })
+}
+
+/// Who goes on in a list that is no longer retained may go on in what is there now.
+fn gone(call: &Call, error: ReadError, after: Option<&str>) -> ApiError {
+    let (ReadError::Compacted { .. }, Some(after)) = (&error, after) else {
+        return error.into();
+    };
+    let position = Position {
+        revision: 0,
+        after: after.to_owned(),
+        prefix: call.target.prefix(),
+    };
+    match call.api.tokens.seal(&position) {
+        Ok(token) => ApiError::expired_page(token),
+        Err(error) => error,
+    }
 }
 
 fn metadata(page: &Page) -> Value {

@@ -160,6 +160,9 @@ pub trait Store: Send + Sync + 'static {
     /// The newest revision that is durable.
     async fn revision(&self) -> Result<Revision, ReadError>;
 
+    /// Whether the state at `revision` can still be told; [`ReadError::Compacted`] when not.
+    async fn retains(&self, revision: Revision) -> Result<(), ReadError>;
+
     /// One key as it is now.
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, ReadError>;
 

@@ -142,6 +142,10 @@ impl Store for RedbStore {
         Ok(self.newest.load(Ordering::Acquire))
     }
 
+    async fn retains(&self, revision: Revision) -> Result<(), ReadError> {
+        self.read(move |snapshot| snapshot.check_retained(revision)).await
+    }
+
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, ReadError> {
         let key = key.to_owned();
         self.read(move |snapshot| snapshot.get(&key)).await

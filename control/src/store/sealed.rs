@@ -244,6 +244,10 @@ impl Store for SealedStore {
         self.inner.revision().await
     }
 
+    async fn retains(&self, revision: Revision) -> Result<(), ReadError> {
+        self.inner.retains(revision).await
+    }
+
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, ReadError> {
         let found = self.inner.get(key).await?;
         found.map(|kv| opened(&self.keys, kv)).transpose()

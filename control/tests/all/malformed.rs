@@ -375,13 +375,16 @@ async fn history_that_is_gone_is_told() {
         "{answer}"
     );
     assert_eq!(answer["object"]["reason"], "Expired");
-    let exact = format!("{MAPS}?resourceVersion=2&resourceVersionMatch=Exact");
-    let (code, answer) = plane.get(&exact).await;
-    assert_eq!(
-        (code.as_u16(), &answer["reason"]),
-        (410, &json!("Expired")),
-        "{answer}"
-    );
+    // Of what has changed since, and of what has not.
+    for list in [MAPS, "/api/v1/namespaces/default/podtemplates"] {
+        let exact = format!("{list}?resourceVersion=2&resourceVersionMatch=Exact");
+        let (code, answer) = plane.get(&exact).await;
+        assert_eq!(
+            (code.as_u16(), &answer["reason"]),
+            (410, &json!("Expired")),
+            "{answer}"
+        );
+    }
 }
 
 #[tokio::test]

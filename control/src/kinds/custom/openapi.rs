@@ -15,10 +15,11 @@ const NEVER: [&str; 1] = ["$schema"];
 
 /// The schema of the kind. `reference` makes a `$ref` to a named schema.
 pub fn definition(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> Value) -> Value {
-    let mut schema = match (v2, custom.schema.preserve_unknown) {
-        (true, true) => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
-        _ => custom.source.clone(),
-    };
+    if v2 && custom.schema.preserve_unknown {
+        // With any properties, clients would refuse all others.
+        return json!({"type": "object", "x-kubernetes-group-version-kind": gvk(kind, &kind.kind)});
+    }
+    let mut schema = custom.source.clone();
     clean(&mut schema, v2);
     if let Some(map) = schema.as_object_mut() {
         map.insert("type".into(), "object".into());
@@ -58,7 +59,7 @@ pub fn list(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> 
     })
 }
 
-const API_VERSION: &str = "The versioned schema of this representation of an object.";
+const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object.";
 const KIND: &str = "The REST resource this object represents.";
 const METADATA: &str = "Standard object's metadata.";
 const LIST_METADATA: &str = "Standard list metadata.";
