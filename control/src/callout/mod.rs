@@ -12,4 +12,4 @@ mod tls;
 pub use place::Place;
 pub use post::{Exchange, post};
 pub use send::send;
-pub use tls::Trust;
+pub use tls::{Trust, config};

@@ -333,6 +333,13 @@ fn audit_annotations(rows: &[Value], compiled: &Policy) -> FieldErrors {
 }
 
 fn binding(object: &Value) -> FieldErrors {
+    let mut errors = bound(object);
+    errors.extend(actions(object.list("spec.validationActions")));
+    errors
+}
+
+/// What bindings of both sorts say: which policy, with which parameters, where.
+fn bound(object: &Value) -> FieldErrors {
     let spec = object.at("spec");
     let mut errors = Vec::new();
     match spec.text("policyName") {
@@ -346,7 +353,6 @@ fn binding(object: &Value) -> FieldErrors {
     if spec.has("matchResources") {
         errors.extend(resources(spec.at("matchResources"), "spec.matchResources", false));
     }
-    errors.extend(actions(spec.list("validationActions")));
     errors
 }
 

@@ -3,11 +3,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Policy, conditions, default_resources, expression, failure_policy, param_kind, param_ref, resources,
+    Policy, conditions, default_resources, expression, failure_policy, param_kind, resources,
     variables,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
-use crate::kinds::names;
 use crate::kinds::rules::Rules;
 use crate::kinds::table;
 use crate::kinds::view::{View, object_mut, set_missing};
@@ -133,19 +132,9 @@ fn mutation(row: &Value, compiled: &super::Mutation, path: &str) -> FieldErrors 
 }
 
 fn binding(object: &Value) -> FieldErrors {
-    let spec = object.at("spec");
-    let mut errors = Vec::new();
-    match spec.text("policyName") {
-        "" => errors.push(FieldError::required("spec.policyName", "")),
-        name => {
-            let complaints = names::subdomain(name).into_iter();
-            errors.extend(complaints.map(|m| FieldError::invalid("spec.policyName", name, m)));
-        }
-    }
-    errors.extend(param_ref(spec.at("paramRef")));
-    if spec.has("matchResources") {
-        let narrowed = spec.at("matchResources");
-        errors.extend(resources(narrowed, "spec.matchResources", false));
+    let mut errors = super::bound(object);
+    let narrowed = object.at("spec.matchResources");
+    if !narrowed.is_null() {
         errors.extend(operations(narrowed, "spec.matchResources"));
     }
     errors
