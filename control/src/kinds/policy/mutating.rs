@@ -3,8 +3,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Policy, conditions, default_resources, expression, failure_policy, param_kind, resources,
-    variables,
+    Policy, conditions, default_resources, expression, failure_policy, param_kind, resources, variables,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::rules::Rules;

@@ -2,34 +2,29 @@
 //!
 //! Owns what this runtime accepts of the OCI runtime specification. Refuses to know how it is carried out.
 
+mod devices;
+mod process;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use amphipod_shim_api::annotations;
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
-use caps::CapsHashSet;
 use nix::sched::CloneFlags;
-use nix::sys::personality::Persona;
-use nix::sys::resource::Resource;
-use nix::sys::stat::SFlag;
-use oci_spec::runtime::{
-    Capabilities as OciCapabilities, Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType,
-    LinuxPersonalityDomain, PosixRlimitType, Process, Spec,
-};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::hooks::Subject;
 use crate::id_map::{IdMapError, IdMaps};
-use crate::init::devices::{self, Device};
-use crate::init::identity::{Capabilities, Identity};
-use crate::init::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation, labels};
+use crate::init::devices::Device;
+use crate::init::{CLONE_NEWTIME, ContainerPlan, Propagation, labels};
 use crate::mount_plan::{self, MountPlanError};
-use crate::overseer::Listener;
-use crate::process_spec::{hooks, labels, memory_policy, net_devices, scheduling};
+use crate::process_spec::{hooks, net_devices};
 use crate::rootfs_plan::RootfsMount;
-use crate::seccomp::{self, SeccompError};
+use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
+use devices::{device, device_rules};
+pub use process::process_plan;
 
 /// config.json as large as this is no config.json.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -357,200 +352,6 @@ fn rootfs_propagation(linux: &Linux) -> Result<Option<Propagation>, SpecError> {
         })),
         None => Err(SpecError::Unsupported(format!("the propagation {name:?}"))),
     }
-}
-
-fn personality(spec: &Spec) -> Result<Option<Persona>, SpecError> {
-    let Some(asked) = spec.linux().as_ref().and_then(|l| l.personality().as_ref()) else {
-        return Ok(None);
-    };
-    if asked.flags().as_ref().is_some_and(|f| !f.is_empty()) {
-        return Err(SpecError::Unsupported("flags of a personality".into()));
-    }
-    Ok(Some(match asked.domain() {
-        LinuxPersonalityDomain::PerLinux => Persona::empty(),
-        LinuxPersonalityDomain::PerLinux32 => Persona::from_bits_retain(PER_LINUX32),
-    }))
-}
-
-/// `PER_LINUX32` of personality(2).
-const PER_LINUX32: i32 = 8;
-
-/// A process of config.json, or of an Exec request in the same container.
-pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecError> {
-    let user = process.user();
-    let capabilities = capabilities(process)?;
-    let seccomp = filters(spec, &capabilities)?;
-    if !process.cwd().is_absolute() {
-        return Err(SpecError::Missing("absolute process.cwd"));
-    }
-    let args = process.args().clone().unwrap_or_default();
-    if args.is_empty() {
-        return Err(SpecError::Missing("process.args"));
-    }
-    let size = process.console_size();
-    let side = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-    let dimensions = size
-        .as_ref()
-        .map_or((0, 0), |s| (side(s.width()), side(s.height())));
-    Ok(ProcessPlan {
-        args,
-        env: process.env().clone().unwrap_or_default(),
-        cwd: process.cwd().clone(),
-        terminal: process.terminal().unwrap_or_default().then_some(dimensions),
-        personality: personality(spec)?,
-        memory: spec
-            .linux()
-            .as_ref()
-            .and_then(|l| l.memory_policy().as_ref())
-            .map(memory_policy)
-            .transpose()?,
-        scheduling: scheduling(process)?,
-        labels: labels(process)?,
-        identity: Identity {
-            uid: user.uid(),
-            gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
-            umask: user.umask().unwrap_or(0o022),
-            capabilities,
-            no_new_privileges: process.no_new_privileges().unwrap_or_default(),
-            rlimits: rlimits(process)?,
-            oom_score_adj: process.oom_score_adj(),
-            seccomp,
-        },
-        listener: listener(spec),
-    })
-}
-
-/// config.json's own profile, or the one named by annotation; with neither there is no filter (runtime-spec).
-fn filters(spec: &Spec, capabilities: &Capabilities) -> Result<Vec<seccomp::Filter>, SpecError> {
-    if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
-        return Ok(seccomp::compile(profile)?);
-    }
-    let named = spec
-        .annotations()
-        .as_ref()
-        .and_then(|a| a.get(annotations::SECCOMP))
-        .map(String::as_str);
-    match named {
-        Some(annotations::SECCOMP_RUNTIME_DEFAULT) => Ok(seccomp::runtime_default(&capabilities.bounding)?),
-        None | Some(annotations::SECCOMP_UNCONFINED) => Ok(Vec::new()),
-        Some(other) => Err(SpecError::Unsupported(format!("the seccomp profile {other:?}"))),
-    }
-}
-
-/// Where a seccomp listener waits.
-fn listener(spec: &Spec) -> Option<Listener> {
-    let profile = spec.linux().as_ref()?.seccomp().as_ref()?;
-    Some(Listener {
-        path: profile.listener_path().clone()?,
-        metadata: profile.listener_metadata().clone().unwrap_or_default(),
-    })
-}
-
-fn capabilities(process: &Process) -> Result<Capabilities, SpecError> {
-    let Some(sets) = process.capabilities() else {
-        return Ok(Capabilities::default());
-    };
-    let set = |from: &Option<OciCapabilities>| -> Result<CapsHashSet, SpecError> {
-        from.iter().flatten().map(capability).collect()
-    };
-    Ok(Capabilities {
-        bounding: set(sets.bounding())?,
-        effective: set(sets.effective())?,
-        permitted: set(sets.permitted())?,
-        inheritable: set(sets.inheritable())?,
-        ambient: set(sets.ambient())?,
-    })
-}
-
-fn capability(oci: &oci_spec::runtime::Capability) -> Result<caps::Capability, SpecError> {
-    let name = caps::to_canonical(&oci.to_string());
-    name.parse().map_err(|_| SpecError::Capability(name))
-}
-
-fn rlimits(process: &Process) -> Result<Vec<(Resource, u64, u64)>, SpecError> {
-    let mut seen = HashSet::new();
-    let limits = process.rlimits().iter().flatten();
-    limits
-        .map(|limit| match seen.insert(limit.typ().to_string()) {
-            true => Ok(rlimit(limit)),
-            false => Err(SpecError::Twice(limit.typ().to_string())),
-        })
-        .collect()
-}
-
-fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> (Resource, u64, u64) {
-    let resource = match limit.typ() {
-        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
-        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
-        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
-        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
-        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
-        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
-        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
-        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
-        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
-        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
-        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
-        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
-        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
-        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
-        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
-        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
-    };
-    (resource, limit.soft(), limit.hard())
-}
-
-fn device(oci: &LinuxDevice) -> Result<Device, SpecError> {
-    let kind = match oci.typ() {
-        LinuxDeviceType::B => SFlag::S_IFBLK,
-        LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
-        LinuxDeviceType::P => SFlag::S_IFIFO,
-        LinuxDeviceType::A => {
-            return Err(SpecError::Unsupported(format!(
-                "a device of no type at {:?}",
-                oci.path()
-            )));
-        }
-    };
-    Ok(Device {
-        path: oci.path().clone(),
-        kind,
-        major: oci.major().cast_unsigned(),
-        minor: oci.minor().cast_unsigned(),
-        mode: oci.file_mode().unwrap_or(0o666) & 0o7777,
-        uid: oci.uid().unwrap_or(0),
-        gid: oci.gid().unwrap_or(0),
-    })
-}
-
-/// What every container may use beyond the default nodes: making nodes (opening them is another matter), the
-/// console, terminals.
-const ALWAYS_ALLOWED: [&str; 5] = ["c *:* m", "b *:* m", "c 5:1 rwm", "c 136:* rwm", "c 5:2 rwm"];
-
-/// Everything is denied first, then the bundle's rules, then what a container cannot do without. A bundle that
-/// allows everything (privileged) has no rules at all.
-fn device_rules(asked: &[(bool, String)], nodes: &[Device]) -> Vec<(bool, String)> {
-    if asked.iter().any(|(allow, rule)| *allow && rule == "a") {
-        return Vec::new();
-    }
-    let node = |d: &Device| {
-        let letter = if d.kind == SFlag::S_IFBLK { 'b' } else { 'c' };
-        (true, format!("{letter} {}:{} rwm", d.major, d.minor))
-    };
-    let mut seen = HashSet::new();
-    let mut rules = vec![(false, "a".to_owned())];
-    rules.extend(asked.iter().filter(|(_, rule)| rule != "a").cloned());
-    rules.extend(ALWAYS_ALLOWED.map(|rule| (true, rule.to_owned())));
-    rules.extend(
-        devices::defaults()
-            .iter()
-            .chain(nodes)
-            .filter(|d| d.kind != SFlag::S_IFIFO)
-            .map(node),
-    );
-    rules.retain(|rule| seen.insert(rule.clone()));
-    rules
 }
 
 #[cfg(test)]
