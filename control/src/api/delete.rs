@@ -64,19 +64,27 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         .as_deref()
         .ok_or_else(ApiError::method_not_allowed)?;
     let options = options(call)?;
-    let kind = &call.target.kind;
-    match delete(call, name, &options).await? {
-        Outcome::Marked(value) => render::one(kind, style, StatusCode::OK, &value),
-        Outcome::Gone(value) if kind.returns_deleted() => render::one(kind, style, StatusCode::OK, &value),
+    let outcome = delete(call, name, &options).await?;
+    let response = answer(&call.target.kind, name, style, &outcome)?;
+    Ok(render::warn(response, &warnings(&call.target.kind, &options)))
+}
+
+fn answer(kind: &Kind, name: &str, style: Style, outcome: &Outcome) -> Result<Response> {
+    match outcome {
+        Outcome::Marked(value) => render::one(kind, style, StatusCode::OK, value),
+        Outcome::Gone(value) if kind.returns_deleted() => render::one(kind, style, StatusCode::OK, value),
         Outcome::Gone(value) => {
             let uid = value["metadata"]["uid"].as_str().unwrap_or_default();
-            render::respond(
-                style.accepted.format,
-                StatusCode::OK,
-                &status::deleted(kind, name, uid),
-            )
+            let told = status::deleted(kind, name, uid);
+            render::respond(style.accepted.format, StatusCode::OK, &told)
         }
     }
+}
+
+fn warnings(kind: &Kind, options: &Options) -> Vec<String> {
+    let unsaid = options.propagation.is_none();
+    let warning = kind.orphaning_warning().filter(|_| unsaid);
+    warning.map(str::to_owned).into_iter().collect()
 }
 
 /// Deletes what a list would show, and answers with that list.
@@ -92,7 +100,8 @@ pub async fn collection(call: &Call, style: Style) -> Result<Response> {
         .buffer_unordered(AT_ONCE)
         .try_for_each(|()| async { Ok(()) })
         .await?;
-    list::answer(call, style, page)
+    let response = list::answer(call, style, page)?;
+    Ok(render::warn(response, &warnings(&call.target.kind, &options)))
 }
 
 /// What is gone by then is as good as deleted.
@@ -207,7 +216,7 @@ enum Step {
 /// Decides. Pure.
 fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp) -> Step {
     let mut after = value.clone();
-    set_finalizers(&mut after, options.propagation);
+    set_finalizers(&mut after, policy(kind, value, options));
     if kind.departure() == Departure::Definition && !value["metadata"]["deletionTimestamp"].is_string() {
         crate::kinds::custom::begin_deletion(&mut after, &rfc3339(now));
     }
@@ -272,6 +281,16 @@ fn rfc3339(time: Timestamp) -> String {
 
 fn has_finalizers(part: &Value) -> bool {
     part["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+}
+
+/// What was asked for, else what the object's finalizers say already, else what its kind does.
+fn policy(kind: &Kind, value: &Value, options: &Options) -> Option<Propagation> {
+    let says = |finalizer: &Value| finalizer == ORPHAN || finalizer == FOREGROUND;
+    let said = value["metadata"]["finalizers"]
+        .as_array()
+        .is_some_and(|list| list.iter().any(says));
+    let default = kind.orphans_by_default() && !said;
+    options.propagation.or(default.then_some(Propagation::Orphan))
 }
 
 /// The garbage collector reads the policy from the finalizers.
@@ -420,7 +439,12 @@ mod tests {
     use serde_json::json;
 
     fn kind(plural: &str) -> Arc<Kind> {
-        Registry::builtin().resource("", "v1", plural).unwrap().clone()
+        let group = match plural {
+            "jobs" => "batch",
+            "replicasets" => "apps",
+            _ => "",
+        };
+        Registry::builtin().resource(group, "v1", plural).unwrap().clone()
     }
 
     fn step(plural: &str, value: Value, options: Options) -> Step {
@@ -463,6 +487,53 @@ mod tests {
             let meta = marked(step("configmaps", json!({"metadata": {}}), options));
             assert_eq!(meta["finalizers"], json!([want]));
         }
+    }
+
+    #[test]
+    fn kinds_older_than_the_garbage_collector_orphan_unless_it_is_said() {
+        let background = Options {
+            propagation: Some(Propagation::Background),
+            ..Options::default()
+        };
+        let foreground = json!({"metadata": {"finalizers": [FOREGROUND]}});
+        let cases = [
+            (
+                "replicationcontrollers",
+                json!({"metadata": {}}),
+                Options::default(),
+                json!([ORPHAN]),
+            ),
+            (
+                "jobs",
+                json!({"metadata": {}}),
+                Options::default(),
+                json!([ORPHAN]),
+            ),
+            (
+                "replicationcontrollers",
+                foreground,
+                Options::default(),
+                json!([FOREGROUND]),
+            ),
+        ];
+        for (plural, value, options, want) in cases {
+            assert_eq!(
+                marked(step(plural, value, options))["finalizers"],
+                want,
+                "{plural}"
+            );
+        }
+        let object = json!({"metadata": {}});
+        assert_eq!(
+            step("replicationcontrollers", object.clone(), background),
+            Step::Remove
+        );
+        assert_eq!(step("replicasets", object, Options::default()), Step::Remove);
+        assert_eq!(warnings(&kind("jobs"), &Options::default()).len(), 1);
+        assert_eq!(
+            warnings(&kind("replicationcontrollers"), &Options::default()).len(),
+            0
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
-    Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -23,7 +23,7 @@ use super::{ControllerOptions, endpoints, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Objects, owners, pods};
 
-/// Index of Pods and ReplicaSets: by managing controller, see [`owner_index`].
+/// Index of Pods and of what keeps their number: by managing controller, see [`owner_index`].
 pub const BY_OWNER: usize = 0;
 /// Index of Pods: by the node they are bound to.
 pub const BY_NODE: usize = 1;
@@ -64,6 +64,7 @@ impl Context {
 pub struct Watches {
     pub pods: Arc<Informer<Pod>>,
     pub replica_sets: Arc<Informer<ReplicaSet>>,
+    pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub deployments: Arc<Informer<Deployment>>,
     pub services: Arc<Informer<Service>>,
     pub slices: Arc<Informer<EndpointSlice>>,
@@ -92,6 +93,7 @@ impl Default for Watches {
         Self {
             pods: Informer::light(&[owner_index::<Pod>, node_name], pods::lighten),
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
+            replication_controllers: Informer::new(&[owner_index::<ReplicationController>]),
             deployments: Informer::new(&[]),
             services: Informer::new(&[]),
             slices: Informer::new(&[endpoints::service_index]),
@@ -126,6 +128,7 @@ impl Watches {
         follow_all!(
             pods,
             replica_sets,
+            replication_controllers,
             deployments,
             services,
             slices,
@@ -161,6 +164,7 @@ impl Watches {
         tokio::join!(
             self.pods.synced(),
             self.replica_sets.synced(),
+            self.replication_controllers.synced(),
             self.deployments.synced(),
             self.services.synced(),
             self.slices.synced(),

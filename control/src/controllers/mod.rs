@@ -74,7 +74,6 @@ pub async fn run(
 ) {
     let context = Context::new(client, watches, options, shutdown.clone());
     let mut controllers: Vec<BoxFuture<'static, ()>> = vec![
-        replicaset::start(&context),
         deployment::start(&context),
         endpoints::start(&context),
         service_account::start(&context),
@@ -90,6 +89,7 @@ pub async fn run(
         api_services::start(&context),
         policies::start(&context),
     ];
+    controllers.extend(replicaset::start(&context));
     controllers.extend(node::start(&context));
     controllers.extend(protection::start(&context));
     let mut tasks = JoinSet::new();

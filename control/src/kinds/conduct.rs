@@ -25,6 +25,23 @@ impl Kind {
         }
     }
 
+    /// Whether a deletion that does not say what becomes of dependents leaves them alone (upstream's
+    /// `DefaultGarbageCollectionPolicy`): two kinds that were there before the garbage collector.
+    pub fn orphans_by_default(&self) -> bool {
+        matches!(
+            (self.group.as_str(), self.plural.as_str()),
+            ("", "replicationcontrollers") | ("batch", "jobs")
+        )
+    }
+
+    /// What a client is told whose deletion does not say what becomes of dependents.
+    pub fn orphaning_warning(&self) -> Option<&'static str> {
+        (self.group == "batch" && self.plural == "jobs").then_some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
+             or set propagationPolicy=Orphan to suppress this warning",
+        )
+    }
+
     /// Whether a deletion answers with the object instead of a `Status` (upstream's `ReturnDeletedObject`).
     pub fn returns_deleted(&self) -> bool {
         match self.group.as_str() {

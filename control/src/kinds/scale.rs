@@ -1,4 +1,4 @@
-//! The `autoscaling/v1` Scale view of Deployments, ReplicaSets and custom resources.
+//! The `autoscaling/v1` Scale view of what has replicas, built in or custom.
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
         |p| number(object, &p.status_replicas),
     );
     let selector = match paths {
-        None => selector_string(object.at("spec.selector")),
+        None => selector(object.at("spec.selector")),
         Some(paths) => text(object, paths.selector.as_deref().unwrap_or_default()),
     };
     let mut scale = json!({
@@ -38,6 +38,17 @@ pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
         scale["status"]["selector"] = selector.into();
     }
     scale
+}
+
+/// Of a label selector, or of plain labels, as a ReplicationController has them.
+fn selector(selector: &Value) -> String {
+    let plain = selector
+        .as_object()
+        .is_some_and(|labels| labels.values().all(Value::is_string));
+    match plain {
+        true => selector_string(&json!({ "matchLabels": selector })),
+        false => selector_string(selector),
+    }
 }
 
 /// The columns of a Table of Scales: name, type and format.
@@ -100,6 +111,18 @@ pub fn validate(scale: &Value) -> FieldErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_labels_are_a_selector_too() {
+        for (selector, want) in [
+            (json!({"b": "2", "a": "1"}), json!("a=1,b=2")),
+            (json!({"matchLabels": {"a": "1"}}), json!("a=1")),
+            (json!({}), Value::Null),
+        ] {
+            let object = json!({"spec": {"selector": selector}});
+            assert_eq!(get(&object, None)["status"]["selector"], want, "{selector}");
+        }
+    }
 
     #[test]
     fn a_scale_reads_and_writes_replicas() {

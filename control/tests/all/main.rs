@@ -26,6 +26,7 @@ mod parity;
 mod plane;
 mod policies;
 mod remote;
+mod replication_controllers;
 mod scheduling;
 mod services;
 mod streaming;

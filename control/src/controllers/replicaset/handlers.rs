@@ -1,17 +1,16 @@
-//! From changes of ReplicaSets and Pods to the ReplicaSets that must look again.
+//! From changes of sets and Pods to the sets that must look again.
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::Controller;
-use crate::toolkit::selectors::Labels;
+use super::kind::Replicated;
 use crate::toolkit::{Change, ObjectKey, owners, pods};
 
-pub fn register(controller: &Arc<Controller>) {
+pub fn register<K: Replicated>(controller: &Arc<Controller<K>>) {
     let this = controller.clone();
-    controller.watches.replica_sets.on_change(move |change| {
+    K::cache(&controller.watches).on_change(move |change| {
         let set = change.object();
         if let Change::Deleted(_) = change {
             this.expectations.forget(&ObjectKey::of(set.as_ref()));
@@ -25,7 +24,7 @@ pub fn register(controller: &Arc<Controller>) {
         .on_change(move |change| this.pod_changed(change));
 }
 
-impl Controller {
+impl<K: Replicated> Controller<K> {
     fn pod_changed(&self, change: &Change<Pod>) {
         let pod = change.object();
         self.observe(change);
@@ -61,27 +60,20 @@ impl Controller {
     }
 
     fn owner_key(&self, pod: &Pod) -> Option<ObjectKey> {
-        let owner = owners::controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
-        let group_matches = owner.api_version.starts_with("apps/");
+        let owner = owners::controller_of(&pod.metadata).filter(|owner| owner.kind == K::kind(&()))?;
+        let (group, _) = owner.api_version.split_once('/').unwrap_or_default();
+        let group_matches = group == K::group(&());
         group_matches.then(|| ObjectKey::new(pod.namespace().unwrap_or_default(), owner.name.clone()))
     }
 
     fn queue_adopters(&self, pod: &Pod) {
-        for set in self
-            .watches
-            .replica_sets
-            .in_namespace(&pod.namespace().unwrap_or_default())
-        {
-            if selector(&set).is_some_and(|selector| selector.matches(&pod.metadata)) {
+        for set in K::cache(&self.watches).in_namespace(&pod.namespace().unwrap_or_default()) {
+            if set
+                .selector()
+                .is_some_and(|selector| selector.matches(&pod.metadata))
+            {
                 self.queue.add(ObjectKey::of(set.as_ref()));
             }
         }
     }
-}
-
-pub fn selector(set: &ReplicaSet) -> Option<Labels> {
-    set.spec
-        .as_ref()
-        .map(|spec| Labels::new(&spec.selector))
-        .filter(|selector| !selector.selects_all())
 }

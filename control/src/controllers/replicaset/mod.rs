@@ -1,61 +1,74 @@
-//! ReplicaSet: keeps as many Pods of a template as asked for (apps/v1 ReplicaSet).
+//! ReplicaSets and ReplicationControllers: as many Pods of a template as asked for (apps/v1, core/v1).
 //!
-//! Flow: a change of a ReplicaSet or of a Pod queues the ReplicaSet; its reconcile claims Pods, creates or deletes what
-//! is too few or too many, and writes the status. Guarantees: never acts on a cache that misses its own writes.
+//! Flow: a change of a set or of a Pod queues the set; its reconcile claims Pods, creates or deletes what is too few or
+//! too many, and writes the status. Guarantees: never acts on a cache that misses its own writes. Both kinds run the same
+//! code, each with a queue of its own; `kind` knows how they differ.
 mod handlers;
+mod kind;
 mod rank;
 mod scale;
 mod status;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::{Client, ResourceExt};
 
 use super::adoption::Adopter;
 use super::context::{BY_OWNER, Context, Watches, orphans_in};
 use super::expectations::Expectations;
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
+use kind::Replicated;
 
-/// ReplicaSets reconciled at once (upstream's default).
+/// Sets of a kind reconciled at once (upstream's default).
 const WORKERS: usize = 5;
 
-/// Registers for changes and returns the future that does the work.
-pub fn start(context: &Context) -> BoxFuture<'static, ()> {
-    let controller = Arc::new(Controller {
+/// Registers for changes and returns the futures that do the work, one per kind.
+pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 2] {
+    [
+        start_kind::<ReplicaSet>(context),
+        start_kind::<ReplicationController>(context),
+    ]
+}
+
+fn start_kind<K: Replicated>(context: &Context) -> BoxFuture<'static, ()> {
+    let controller = Arc::new(Controller::<K> {
         client: context.client.clone(),
         watches: context.watches.clone(),
-        events: context.events.recorder("replicaset-controller"),
+        events: context.events.recorder(K::COMPONENT),
         queue: Arc::new(Queue::new()),
         expectations: Expectations::default(),
+        kind: PhantomData,
     });
     handlers::register(&controller);
     let shutdown = context.shutdown.clone();
     Box::pin(async move {
         let queue = controller.queue.clone();
         let controller = &controller;
-        work("replicaset", queue, WORKERS, shutdown, |key| {
+        work(K::COMPONENT, queue, WORKERS, shutdown, |key| {
             controller.reconcile(key)
         })
         .await;
     })
 }
 
-struct Controller {
+struct Controller<K> {
     client: Client,
     watches: Arc<Watches>,
     events: Recorder,
     queue: Arc<Queue<ObjectKey>>,
     expectations: Expectations,
+    kind: PhantomData<K>,
 }
 
-impl Controller {
+impl<K: Replicated> Controller<K> {
     async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, StepError> {
-        let Some(set) = self.watches.replica_sets.get(&key) else {
+        let Some(set) = K::cache(&self.watches).get(&key) else {
             self.expectations.forget(&key);
             return Ok(Outcome::Done);
         };
@@ -66,19 +79,19 @@ impl Controller {
             .filter(|pod| pods::is_active(pod))
             .cloned()
             .collect();
-        let scaled = if cache_is_current && set.metadata.deletion_timestamp.is_none() {
+        let scaled = if cache_is_current && set.meta().deletion_timestamp.is_none() {
             self.scale(&key, &set, &active).await
         } else {
             Ok(())
         };
         self.write_status(&set, &claimed, scaled.as_ref().err()).await?;
         scaled.map_err(|failure| failure.error)?;
-        Ok(next_look(&set, &active, Timestamp::now()))
+        Ok(next_look(set.as_ref(), &active, Timestamp::now()))
     }
 
     /// All Pods that belong to `set` after adoption and release, dying ones included, finished ones not.
-    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, StepError> {
-        let Some(selector) = handlers::selector(set) else {
+    async fn claim(&self, set: &K) -> Result<Vec<Arc<Pod>>, StepError> {
+        let Some(selector) = set.selector() else {
             return Ok(Vec::new());
         };
         let mut candidates = self
@@ -101,46 +114,35 @@ impl Controller {
 
     async fn write_status(
         &self,
-        set: &ReplicaSet,
+        set: &K,
         claimed: &[Arc<Pod>],
         failure: Option<&scale::Failure>,
     ) -> Result<(), StepError> {
-        let before = set.status.clone().unwrap_or_default();
+        let before = set.status().unwrap_or_default();
         let after = status::compute(set, claimed, failure, Timestamp::now());
-        let Some(patch) = patch::versioned::<ReplicaSetStatus>(&set.metadata, "status", &before, &after)
-        else {
+        let Some(patch) = patch::versioned::<ReplicaSetStatus>(set.meta(), "status", &before, &after) else {
             return Ok(());
         };
-        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let name = set.name_any();
         self.sets(set)
-            .merge_status(name, patch)
+            .merge_status(&name, patch)
             .await
-            .step_opt(|| format!("write the status of ReplicaSet {name}"))
+            .step_opt(|| format!("write the status of {} {name}", K::kind(&())))
             .map(drop)
     }
 
-    fn sets(&self, set: &ReplicaSet) -> Objects<ReplicaSet> {
-        Objects::in_namespace(
-            &self.client,
-            set.metadata.namespace.as_deref().unwrap_or_default(),
-        )
+    fn sets(&self, set: &K) -> Objects<K> {
+        Objects::in_namespace(&self.client, set.meta().namespace.as_deref().unwrap_or_default())
     }
 
-    fn pods(&self, set: &ReplicaSet) -> Objects<Pod> {
-        Objects::in_namespace(
-            &self.client,
-            set.metadata.namespace.as_deref().unwrap_or_default(),
-        )
+    fn pods(&self, set: &K) -> Objects<Pod> {
+        Objects::in_namespace(&self.client, set.meta().namespace.as_deref().unwrap_or_default())
     }
 }
 
 /// A ready Pod becomes available by the passage of time alone: come back then.
-fn next_look(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Outcome {
-    let min_ready = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.min_ready_seconds)
-        .unwrap_or(0);
+fn next_look(set: &impl Replicated, active: &[Arc<Pod>], now: Timestamp) -> Outcome {
+    let min_ready = set.min_ready_seconds().unwrap_or(0);
     let upcoming = active
         .iter()
         .filter_map(|pod| pods::available_at(pod, min_ready))

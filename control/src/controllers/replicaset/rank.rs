@@ -9,7 +9,7 @@ use kube::ResourceExt;
 
 use crate::toolkit::pods::{self, DELETION_COST};
 
-/// The `count` Pods of `active` to delete. `related` are the active Pods of all ReplicaSets with the same owner: where
+/// The `count` Pods of `active` to delete. `related` are the active Pods of all sets with the same owner: where
 /// many of them share a node, one there goes first.
 pub fn victims(active: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
     let mut candidates = active.to_vec();

@@ -3,18 +3,18 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 
+use super::kind::Replicated;
 use super::{Controller, rank};
 use crate::controllers::context::BY_OWNER;
 use crate::controllers::pod_template;
 use crate::toolkit::owners::{controller_reference, controller_uid};
 use crate::toolkit::{ObjectKey, StepError, Steps};
 
-/// Pods created or deleted in one pass (upstream's `BurstReplicas`): keeps one ReplicaSet from starving the others.
+/// Pods created or deleted in one pass (upstream's `BurstReplicas`): keeps one set from starving the others.
 const BURST: usize = 500;
 
 /// What kept the number of Pods from changing.
@@ -25,13 +25,8 @@ pub struct Failure {
     pub error: StepError,
 }
 
-impl Controller {
-    pub(super) async fn scale(
-        &self,
-        key: &ObjectKey,
-        set: &ReplicaSet,
-        active: &[Arc<Pod>],
-    ) -> Result<(), Failure> {
+impl<K: Replicated> Controller<K> {
+    pub(super) async fn scale(&self, key: &ObjectKey, set: &K, active: &[Arc<Pod>]) -> Result<(), Failure> {
         let wanted = usize::try_from(super::status::replicas(set)).unwrap_or(0);
         if active.len() < wanted {
             let missing = (wanted - active.len()).min(BURST);
@@ -53,7 +48,7 @@ impl Controller {
     }
 
     /// Creates in batches of 1, 2, 4, …: when the API refuses the first, it is not asked hundreds of times.
-    async fn create(&self, key: &ObjectKey, set: &ReplicaSet, count: usize) -> Result<(), StepError> {
+    async fn create(&self, key: &ObjectKey, set: &K, count: usize) -> Result<(), StepError> {
         self.expectations.expect_creations(key, count);
         let (mut left, mut batch) = (count, 1);
         while left > 0 {
@@ -71,8 +66,8 @@ impl Controller {
         Ok(())
     }
 
-    async fn create_one(&self, key: &ObjectKey, set: &ReplicaSet) -> Result<(), StepError> {
-        let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else {
+    async fn create_one(&self, key: &ObjectKey, set: &K) -> Result<(), StepError> {
+        let Some(template) = set.template() else {
             return Ok(());
         };
         let pod = pod_template::pod(template, &key.namespace, &key.name, controller_reference(set));
@@ -104,14 +99,14 @@ impl Controller {
         }
     }
 
-    async fn delete(&self, key: &ObjectKey, set: &ReplicaSet, victims: &[Arc<Pod>]) -> Result<(), StepError> {
+    async fn delete(&self, key: &ObjectKey, set: &K, victims: &[Arc<Pod>]) -> Result<(), StepError> {
         self.expectations
             .expect_deletions(key, victims.iter().filter_map(|pod| pod.uid()));
         let results = join_all(victims.iter().map(|pod| self.delete_one(key, set, pod))).await;
         results.into_iter().collect()
     }
 
-    async fn delete_one(&self, key: &ObjectKey, set: &ReplicaSet, pod: &Pod) -> Result<(), StepError> {
+    async fn delete_one(&self, key: &ObjectKey, set: &K, pod: &Pod) -> Result<(), StepError> {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let this_one = Preconditions {
             uid: pod.uid(),
@@ -145,10 +140,10 @@ impl Controller {
         }
     }
 
-    /// Pods of all ReplicaSets that share this one's owner, this one's included.
-    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+    /// Pods of all sets that share this one's owner, this one's included.
+    fn related(&self, set: &K) -> Vec<Arc<Pod>> {
         let siblings = match controller_uid(set) {
-            Some(owner) => self.watches.replica_sets.indexed(BY_OWNER, &owner),
+            Some(owner) => K::cache(&self.watches).indexed(BY_OWNER, &owner),
             None => vec![Arc::new(set.clone())],
         };
         siblings

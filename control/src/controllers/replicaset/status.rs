@@ -1,31 +1,28 @@
-//! The status of a ReplicaSet from its Pods.
+//! The status of a set from its Pods.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::kind::Replicated;
 use super::scale::Failure;
 use crate::toolkit::{pods, selectors};
 
 /// Pods asked for; the API defaults it to 1.
-pub fn replicas(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+pub fn replicas(set: &impl Replicated) -> i32 {
+    set.wanted().unwrap_or(1)
 }
 
-pub fn compute(
-    set: &ReplicaSet,
+pub fn compute<K: Replicated>(
+    set: &K,
     claimed: &[Arc<Pod>],
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
-    let min_ready = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.min_ready_seconds)
-        .unwrap_or(0);
+    let min_ready = set.min_ready_seconds().unwrap_or(0);
     let labels = template_labels(set);
     let active: Vec<&Arc<Pod>> = claimed.iter().filter(|pod| pods::is_active(pod)).collect();
     let count = |wanted: &dyn Fn(&Pod) -> bool| to_i32(active.iter().filter(|pod| wanted(pod)).count());
@@ -34,28 +31,29 @@ pub fn compute(
         fully_labeled_replicas: nonzero(count(&|pod| selectors::contains_all(&pod.metadata, &labels))),
         ready_replicas: nonzero(count(&|pod| pods::is_ready(pod))),
         available_replicas: nonzero(count(&|pod| pods::is_available(pod, min_ready, now))),
-        terminating_replicas: Some(to_i32(claimed.iter().filter(|pod| pods::is_dying(pod)).count())),
-        observed_generation: set.metadata.generation,
+        terminating_replicas: K::COUNTS_DYING
+            .then(|| to_i32(claimed.iter().filter(|pod| pods::is_dying(pod)).count())),
+        observed_generation: set.meta().generation,
         conditions: conditions(set, failure, now),
     }
 }
 
-fn template_labels(set: &ReplicaSet) -> BTreeMap<String, String> {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-    let labels = template.and_then(|template| template.metadata.as_ref()?.labels.clone());
+fn template_labels(set: &impl Replicated) -> BTreeMap<String, String> {
+    let labels = set
+        .template()
+        .and_then(|template| template.metadata.as_ref()?.labels.clone());
     labels.unwrap_or_default()
 }
 
 /// Sets ReplicaFailure while Pods cannot be created or deleted, and removes it once they can.
 fn conditions(
-    set: &ReplicaSet,
+    set: &impl Replicated,
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> Option<Vec<ReplicaSetCondition>> {
     let mut conditions = set
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.clone())
+        .status()
+        .and_then(|status| status.conditions)
         .unwrap_or_default();
     let known = conditions
         .iter()
@@ -86,6 +84,8 @@ fn nonzero(count: i32) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::ReplicationController;
     use serde_json::{Value, json};
 
     fn set(status: Value) -> ReplicaSet {
@@ -145,6 +145,32 @@ mod tests {
         assert_eq!(condition.message.as_deref(), Some("quota exceeded"));
         let healed = compute(&set(serde_json::to_value(&failed).expect("json")), &[], None, now);
         assert_eq!(healed.conditions, None);
+    }
+
+    #[test]
+    fn a_replication_controller_says_what_its_kind_can() {
+        let mut object = serde_json::to_value(set(json!({"replicas": 1}))).expect("json");
+        object["kind"] = "ReplicationController".into();
+        object["apiVersion"] = "v1".into();
+        object["spec"]["selector"] = json!({"app": "x"});
+        object["status"]["conditions"] = json!([
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "m"}, {"type": "Own", "status": "True"}]);
+        let controller: ReplicationController =
+            serde_json::from_value(object).expect("a ReplicationController");
+        let pods = [
+            pod(ready_since("2026-01-01T00:00:00Z")),
+            pod(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+        ];
+        let now = "2026-01-01T00:01:00Z".parse().expect("a time");
+        let status = serde_json::to_value(compute(&controller, &pods, None, now)).expect("json");
+        let expected = json!({"replicas": 1, "fullyLabeledReplicas": 1, "readyReplicas": 1, "availableReplicas": 1,
+            "observedGeneration": 3, "conditions": [{"type": "Own", "status": "True"}]});
+        assert_eq!(status, expected);
+        assert!(
+            controller
+                .selector()
+                .is_some_and(|selector| selector.matches(&pods[0].metadata))
+        );
     }
 
     struct StepErrorFixture;
