@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::device_filter::{self, LimitError};
 use crate::hooks::{Hook, Hooks, Subject};
+use crate::id_map::IdMaps;
 use crate::init::ProcessPlan;
 use crate::launch::Running;
 use crate::process::{ContainerProcess, ProcessError, run_hooks};
@@ -31,6 +32,7 @@ pub struct Container {
     pub spec: Spec,
     cgroup: Cgroup,
     more_namespaces: CloneFlags,
+    ids: Option<IdMaps>,
     hooks: Hooks,
     subject: Subject,
     /// The cgroup above belongs to the same cluster, so that the last container removes it.
@@ -122,6 +124,7 @@ impl Container {
             bundle: asked.bundle,
             spec,
             more_namespaces: plan.more_namespaces(),
+            ids: plan.ids,
             cgroup: plan.cgroup,
             hooks: plan.hooks,
             subject: plan.subject,
@@ -153,6 +156,7 @@ impl Container {
             pid: Pid::from_raw(self.first.pid().cast_signed()),
             cgroup: &self.cgroup,
             more: self.more_namespaces,
+            ids: self.ids.as_ref(),
             shares_mounts: false,
         };
         let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;

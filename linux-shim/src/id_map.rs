@@ -33,6 +33,8 @@ pub enum IdMapError {
     TooMany(usize),
     #[error("the id range {0}:{1}:{2} is empty or leaves 32 bits")]
     Range(u32, u32, u32),
+    #[error("{0:?} is no id map: three numbers with colons, several maps with commas")]
+    Words(String),
 }
 
 impl IdMaps {
@@ -52,6 +54,27 @@ impl IdMaps {
         }
     }
 
+    /// Reads the options `uidmap=` and `gidmap=` of a rootfs mount, as containerd writes them (`0:65536:65536`).
+    pub fn of_options(options: &[String]) -> Result<Option<Self>, IdMapError> {
+        let given = |name: &str| options.iter().find_map(|o| o.strip_prefix(name));
+        match (given("uidmap="), given("gidmap=")) {
+            (None, None) => Ok(None),
+            (Some(users), Some(groups)) => Ok(Some(Self {
+                users: words(users)?,
+                groups: words(groups)?,
+            })),
+            _ => Err(IdMapError::Half),
+        }
+    }
+
+    /// What a user of the container is on the host.
+    pub fn user_outside(&self, inside: u32) -> Option<u32> {
+        self.users.iter().find_map(|range| {
+            let offset = inside.checked_sub(range.inside)?;
+            (offset < range.size).then(|| range.outside + offset)
+        })
+    }
+
     /// Writes the maps of a process that waits in a namespace it has just made.
     pub fn write(&self, pid: Pid) -> io::Result<()> {
         fs::write(format!("/proc/{pid}/uid_map"), text(&self.users))?;
@@ -66,8 +89,23 @@ fn ranges(map: &[LinuxIdMapping]) -> Result<Vec<Range>, IdMapError> {
     map.iter().map(range).collect()
 }
 
+fn words(text: &str) -> Result<Vec<Range>, IdMapError> {
+    text.split(',')
+        .map(|triple| {
+            let numbers: Vec<u32> = triple.split(':').filter_map(|n| n.parse().ok()).collect();
+            match numbers[..] {
+                [inside, outside, size] => checked(inside, outside, size),
+                _ => Err(IdMapError::Words(text.into())),
+            }
+        })
+        .collect()
+}
+
 fn range(mapping: &LinuxIdMapping) -> Result<Range, IdMapError> {
-    let (inside, outside, size) = (mapping.container_id(), mapping.host_id(), mapping.size());
+    checked(mapping.container_id(), mapping.host_id(), mapping.size())
+}
+
+fn checked(inside: u32, outside: u32, size: u32) -> Result<Range, IdMapError> {
     let fits = |first: u32| size > 0 && first.checked_add(size - 1).is_some();
     if fits(inside) && fits(outside) {
         Ok(Range {
@@ -121,5 +159,28 @@ mod tests {
             IdMaps::parse(Some(&many), Some(&good)),
             Err(IdMapError::TooMany(341))
         );
+    }
+
+    #[test]
+    fn maps_are_options_too() {
+        let options = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let maps = IdMaps::of_options(&options("uidmap=0:65536:65536 gidmap=0:131072:10,10:65536:1"));
+        let maps = maps.unwrap().unwrap();
+        assert_eq!(
+            maps.users,
+            ranges(&map(r#"[{"containerID":0,"hostID":65536,"size":65536}]"#)).unwrap()
+        );
+        assert_eq!(maps.groups.len(), 2);
+        assert_eq!(maps.user_outside(7), Some(65543));
+        assert_eq!(maps.user_outside(65536), None);
+        assert_eq!(IdMaps::of_options(&options("lowerdir=/a")), Ok(None));
+        for bad in [
+            "uidmap=0:1:1",
+            "uidmap=0:1 gidmap=0:1",
+            "uidmap=a:b:c gidmap=0:1:1",
+            "uidmap=0:1:0 gidmap=0:1:1",
+        ] {
+            assert!(IdMaps::of_options(&options(bad)).is_err(), "{bad}");
+        }
     }
 }

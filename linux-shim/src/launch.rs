@@ -11,6 +11,7 @@ use amphipod_shim_api::cgroup::Cgroup;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
+use crate::id_map::IdMaps;
 use crate::init::channel::ChildEnd;
 use crate::init::{self, ChildStreams, ContainerPlan, InitError, ProcessPlan, Stage};
 use crate::sys::clone::{CloneError, SingleThread, spawn};
@@ -34,6 +35,8 @@ pub struct Running<'a> {
     pub cgroup: &'a Cgroup,
     /// Namespaces to join beside those every container has.
     pub more: CloneFlags,
+    /// Maps of its user namespace.
+    pub ids: Option<&'a IdMaps>,
     /// Its root is not that of its mount namespace.
     pub shares_mounts: bool,
 }
@@ -68,8 +71,8 @@ pub fn another(
     let single = SingleThread::check()?;
     Ok(spawn(&single, 0, None, |single| {
         let target = process.as_fd();
-        let joined =
-            init::begin(streams, end, &[target]).and_then(|()| init::join_container(target, container, plan));
+        let joined = init::begin(streams, end, &[target])
+            .and_then(|()| init::join_container(target, container, plan, streams));
         hand_over(single, end, joined, 0, |end, ()| {
             init::run_exec(plan, streams, end)
         })

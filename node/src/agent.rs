@@ -28,6 +28,7 @@ use crate::pods::manager;
 use crate::pods::table::Table;
 use crate::registration::{RegisterError, Registration, lease};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
+use crate::users::{Users, UsersError};
 use crate::volumes::tokens::Tokens;
 
 /// Why an agent could not start; each says what to do where something can be done.
@@ -45,6 +46,8 @@ pub enum StartError {
     Images(#[from] StoreError),
     #[error("the Pod network cannot be brought up: {0}")]
     Network(#[from] network::OpenError),
+    #[error("the ids of Pods with user namespaces are not known: {0}")]
+    Users(#[from] UsersError),
     #[error("Pod and Service addresses of this node are IPv4; {0} is not")]
     NotIpv4(IpNet),
 }
@@ -86,6 +89,7 @@ impl Node {
         let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
         let starting = "Starting kubelet.".to_owned();
         recorder.event(node_reference(&node), Severity::Normal, "Starting", starting);
+        let users = Users::open(&pods_dir(&options), &options.id)?;
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);
         let ctx = Arc::new(Context {
@@ -100,6 +104,7 @@ impl Node {
             allocatable: registration.allocatable(),
             memory_capacity,
             tokens: Tokens::default(),
+            users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
             shutdown,

@@ -12,11 +12,15 @@ use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::annotations;
 use k8s_openapi::api::core::v1::Container;
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec,
+};
 
 use crate::env::Environment;
 use crate::images::ImageConfig;
+use crate::network::sysctl;
 use crate::pods::view::PodView;
+use crate::users::{IDS_PER_POD, IdRange};
 use identity::Identity;
 use mounts::Bind;
 
@@ -72,6 +76,15 @@ pub struct Namespaces {
     /// Another container's processes; `None` is the container's own namespace.
     pub pid: Option<PathBuf>,
     pub host_pid: bool,
+    /// The user namespace that owns the others, and its ids; only for native containers.
+    pub user: Option<(PathBuf, IdRange)>,
+}
+
+impl Namespaces {
+    /// The Pod's own ids, if it has any.
+    pub fn ids(&self) -> Option<IdRange> {
+        self.user.as_ref().map(|(_, ids)| *ids)
+    }
 }
 
 /// Builds `config.json`.
@@ -81,7 +94,13 @@ pub fn spec(parts: &Parts<'_>) -> Spec {
     let mut root = Root::default();
     root.set_path("rootfs".into()).set_readonly(Some(read_only));
     let mounts = match parts.runtime {
-        Runtime::Native => mounts::native(parts.files, parts.volumes, is_privileged(parts.container)),
+        Runtime::Native => {
+            let mut mounts = mounts::native(parts.files, parts.volumes, is_privileged(parts.container));
+            if parts.namespaces.user.is_some() {
+                mounts.iter_mut().for_each(mounts::map_ids);
+            }
+            mounts
+        }
         Runtime::Wasm { .. } => mounts::wasm(parts.volumes),
     };
     spec.set_version(OCI_VERSION.into())
@@ -127,7 +146,40 @@ fn linux(parts: &Parts<'_>) -> Linux {
     linux
         .set_masked_paths(covered.then(paths::masked))
         .set_readonly_paths(covered.then(paths::read_only));
+    if let (Runtime::Native, Some((path, ids))) = (parts.runtime, &parts.namespaces.user) {
+        own_users(&mut linux, path, *ids);
+        linux.set_sysctl(Some(owners_sysctls(parts.pod)));
+    }
     linux
+}
+
+/// The Pod's user namespace; its maps are told to those who map mounts by them.
+fn own_users(linux: &mut Linux, path: &Path, ids: IdRange) {
+    let map = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(ids.first)
+        .size(IDS_PER_POD);
+    // Every field is set; an empty map would be refused.
+    let map = map.build().unwrap_or_default();
+    linux
+        .set_uid_mappings(Some(vec![map]))
+        .set_gid_mappings(Some(vec![map]));
+    let mut user = LinuxNamespace::default();
+    user.set_typ(LinuxNamespaceType::User)
+        .set_path(Some(path.to_owned()));
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.push(user);
+    linux.set_namespaces(Some(namespaces));
+}
+
+/// Settings of the Pod that only its own root may write.
+fn owners_sysctls(pod: PodView<'_>) -> HashMap<String, String> {
+    let security = pod.spec.security_context.as_ref();
+    let asked = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
+    asked
+        .filter(|s| sysctl::is_owners(&s.name))
+        .map(|s| (s.name.clone(), s.value.clone()))
+        .collect()
 }
 
 fn namespaces(given: &Namespaces) -> Vec<LinuxNamespace> {

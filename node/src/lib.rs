@@ -20,6 +20,7 @@ pub mod quantity;
 pub mod registration;
 pub mod server;
 mod sys;
+pub mod users;
 pub mod volumes;
 
 pub use agent::{Node, StartError};

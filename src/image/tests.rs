@@ -129,7 +129,7 @@ async fn a_component_goes_round() {
         images.find("amphipod.local/server:v2").unwrap(),
         Some(image.clone())
     );
-    let Rootfs::Wasm { module, .. } = images.prepare(&image, "c1").unwrap() else {
+    let Rootfs::Wasm { module, .. } = images.prepare(&image, "c1", None).unwrap() else {
         panic!("not Wasm")
     };
     assert_eq!(

@@ -10,4 +10,5 @@ mod cluster;
 mod kubectl;
 mod lifecycle;
 mod streams;
+mod users;
 mod workloads;

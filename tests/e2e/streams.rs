@@ -33,8 +33,8 @@ spec:
     command: [sh, -c, 'while read line; do echo heard $line; done']
 ";
 
-/// A cluster with the Pod running; `None`, having said why, where that cannot be.
-pub async fn prepared(test: &str) -> Option<Cluster> {
+/// A cluster with the image `busybox:v1`; `None`, having said why, where that cannot be.
+pub fn with_busybox(test: &str) -> Option<Cluster> {
     if !is_root(test) {
         return None;
     }
@@ -52,6 +52,12 @@ pub async fn prepared(test: &str) -> Option<Cluster> {
         std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
     }
     cluster.push(&image, "busybox:v1");
+    Some(cluster)
+}
+
+/// A cluster with the Pod running; `None`, having said why, where that cannot be.
+pub async fn prepared(test: &str) -> Option<Cluster> {
+    let cluster = with_busybox(test)?;
     let pod: Pod = serde_yaml::from_str(MANIFEST).unwrap();
     let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
     pods.create(&Default::default(), &pod).await.unwrap();

@@ -7,11 +7,13 @@ use std::path::Path;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
 
 use super::channel::ChildEnd;
 use super::error::{During, InitError};
 use super::warn::Warnings;
+use crate::id_map::IdMaps;
 use crate::seccomp::Filter;
 use crate::sys::process::install_filter;
 
@@ -72,10 +74,27 @@ pub fn set_oom_score(score: Option<i32>, warnings: &mut Warnings) -> Result<(), 
 
 /// Lets the user open its standard streams by name (`/dev/stdout`).
 pub fn own_streams(identity: &Identity, streams: &[BorrowedFd<'_>]) {
-    for stream in streams {
-        // Devices and files that belong to others stay theirs: a stream is of use without being owned.
-        let _ = fchown(stream, Some(Uid::from_raw(identity.uid)), None);
+    give(streams, identity.uid);
+}
+
+/// As [`own_streams`] for the user of a user namespace, who can be given what is the host's only from outside of it.
+pub fn give_streams(identity: &Identity, maps: &IdMaps, streams: &[BorrowedFd<'_>]) {
+    if let Some(uid) = maps.user_outside(identity.uid) {
+        give(streams, uid);
     }
+}
+
+fn give(streams: &[BorrowedFd<'_>], uid: u32) {
+    for stream in streams.iter().filter(|s| !is_hosts_device(**s)) {
+        // Files that belong to others stay theirs: a stream is of use without being owned.
+        let _ = fchown(stream, Some(Uid::from_raw(uid)), None);
+    }
+}
+
+/// `/dev/null` and its like are everybody's; only a terminal is somebody's own.
+fn is_hosts_device(stream: BorrowedFd<'_>) -> bool {
+    let kind = fstat(stream).map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
+    kind == Ok(SFlag::S_IFCHR) && !std::io::IsTerminal::is_terminal(&stream)
 }
 
 /// Becomes the user. Filters come later: [`install_filters_with_listener`], [`install_late_filters`].

@@ -40,6 +40,7 @@ use crate::sys::process::{close_all_but, close_on_exec_from, reset_signals, set_
 use channel::ChildEnd;
 use devices::{Device, Terminal};
 use error::During;
+use id_mapped::ContainerIds;
 use identity::Identity;
 use labels::Labels;
 use memory::MemoryPolicy;
@@ -187,12 +188,19 @@ pub fn stage(plan: &ContainerPlan, streams: &ChildStreams, end: &ChildEnd) -> Re
     begin(streams, end, &[])?;
     umask(Mode::empty());
     leave_host(plan, &mut warnings)?;
-    let sources = mounts::open_sources(&plan.mounts, plan.ids.as_ref(), true)?;
+    if let Some(maps) = &plan.ids {
+        identity::give_streams(&plan.process.identity, maps, &streams.borrowed());
+    }
+    let ids = ContainerIds::of(plan);
+    let sources = mounts::open_sources(&plan.mounts, &ids, true)?;
     let rootfs_is_mounted = plan.in_user_namespace();
     if rootfs_is_mounted {
         unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
         mounts::detach_from_host()?;
-        mounts::mount_layers(&plan.rootfs, &plan.rootfs_mounts)?;
+        mounts::mount_layers(&plan.rootfs, &plan.rootfs_mounts, &ids)?;
+        // From here the way to it leads through directories that users of the namespace may not pass.
+        std::env::set_current_dir(&plan.rootfs)
+            .during(|| format!("enter the root file system {:?}", plan.rootfs))?;
     }
     if let Some(offsets) = &plan.new_time_namespace {
         namespaces::make_time(offsets)?;
@@ -237,6 +245,7 @@ pub fn join_container(
     process: BorrowedFd<'_>,
     container: Running<'_>,
     plan: &ProcessPlan,
+    streams: &ChildStreams,
 ) -> Result<(), InitError> {
     let mut warnings = Warnings::default();
     identity::set_oom_score(plan.identity.oom_score_adj, &mut warnings)?;
@@ -252,6 +261,9 @@ pub fn join_container(
         .cgroup
         .join(0)
         .map_err(|e| InitError::Refused(e.to_string()))?;
+    if let Some(maps) = container.ids {
+        identity::give_streams(&plan.identity, maps, &streams.borrowed());
+    }
     namespaces::join_running(process, container.more)?;
     root.as_ref().map_or(Ok(()), mounts::enter_shared)
 }
@@ -289,10 +301,13 @@ fn build<'a>(
     warnings: &mut Warnings,
 ) -> Result<Built<'a>, InitError> {
     umask(Mode::empty());
+    let ids = ContainerIds::of(plan);
+    let mut rootfs = plan.rootfs.as_path();
     let (sources, layers) = match stage.done {
         Some(mut done) => {
             done.warnings.take().into_iter().for_each(|w| warnings.add(w));
             let layers = if done.rootfs_is_mounted {
+                rootfs = Path::new(".");
                 &[][..]
             } else {
                 &plan.rootfs_mounts
@@ -303,7 +318,7 @@ fn build<'a>(
             leave_host(plan, warnings)?;
             namespaces::join_all(&plan.join)?;
             (
-                mounts::open_sources(&plan.mounts, plan.ids.as_ref(), false)?,
+                mounts::open_sources(&plan.mounts, &ids, false)?,
                 &plan.rootfs_mounts[..],
             )
         }
@@ -323,7 +338,7 @@ fn build<'a>(
     let stays = plan
         .rootfs_propagation
         .is_some_and(|p| p.kind & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
-    let root = mounts::mount_rootfs(&plan.rootfs, layers, stays)?;
+    let root = mounts::mount_rootfs(rootfs, layers, &ids, stays)?;
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mounts::make(&root, mount, source.as_ref(), &plan.cgroup)?;
     }

@@ -16,11 +16,10 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use super::Propagation;
 use super::copy::copy_tree;
 use super::error::{During, InitError};
-use super::id_mapped::{id_map_namespace, map_ids};
+use super::id_mapped::ContainerIds;
 use super::root::Root;
-use crate::id_map::IdMaps;
 use crate::mount_plan::{MountPlan, Source};
-use crate::rootfs_plan::RootfsMount;
+use crate::rootfs_plan::{IdMappedLayers, RootfsMount};
 use crate::sys::mount::{Attributes, attach, clone_tree, new_filesystem, set_attributes};
 
 const READ_ONLY: Attributes = Attributes {
@@ -61,7 +60,7 @@ impl BindSource {
 /// the container's own maps.
 pub fn open_sources(
     mounts: &[MountPlan],
-    ids: Option<&IdMaps>,
+    ids: &ContainerIds<'_>,
     another: bool,
 ) -> Result<Vec<Option<BindSource>>, InitError> {
     mounts
@@ -72,7 +71,7 @@ pub fn open_sources(
 
 fn open_source(
     plan: &MountPlan,
-    ids: Option<&IdMaps>,
+    ids: &ContainerIds<'_>,
     another: bool,
 ) -> Result<Option<BindSource>, InitError> {
     let Source::Bind { path, recursive } = &plan.source else {
@@ -88,14 +87,7 @@ fn open_source(
     }
     let tree = clone_tree(None, path, *recursive).during(step)?;
     if let Some(asked) = &plan.id_mapped {
-        let maps = asked.maps.as_ref().or(ids).ok_or_else(|| {
-            InitError::Refused(format!(
-                "the mount at {at:?} is to be idmapped, but no map is given"
-            ))
-        })?;
-        let namespace = id_map_namespace(maps)?;
-        map_ids(tree.as_fd(), namespace.as_fd(), asked.recursive)
-            .during(|| format!("map ids of {path:?} for {at:?}"))?;
+        ids.map(&tree, asked.maps.as_ref(), asked.recursive, path)?;
     }
     Ok(Some(if another || plan.id_mapped.is_some() {
         BindSource::Copy(tree)
@@ -117,8 +109,13 @@ pub fn detach_from_host() -> Result<(), InitError> {
 }
 
 /// Mounts the layers of the root file system on `path`.
-pub fn mount_layers(path: &Path, mounts: &[RootfsMount]) -> Result<(), InitError> {
+pub fn mount_layers(path: &Path, mounts: &[RootfsMount], ids: &ContainerIds<'_>) -> Result<(), InitError> {
     for m in mounts {
+        let mut data = m.data.clone();
+        if let Some(layers) = &m.id_mapped {
+            let names = stand_on_mapped(path, layers, ids)?;
+            data = format!("lowerdir={},{data}", names.join(":"));
+        }
         if let Some(base) = &m.base {
             std::env::set_current_dir(base).during(|| format!("enter the layers' directory {base:?}"))?;
         }
@@ -127,23 +124,56 @@ pub fn mount_layers(path: &Path, mounts: &[RootfsMount]) -> Result<(), InitError
             path,
             Some(m.kind.as_str()),
             m.flags,
-            Some(m.data.as_str()),
+            Some(data.as_str()),
         )
         .during(|| format!("mount the {} root file system on {path:?}", m.kind))?;
     }
     Ok(())
 }
 
+/// Puts the layers, seen through their map, below a tmpfs on `path`, which the overlay will cover, and goes there.
+/// Answers their names.
+fn stand_on_mapped(
+    path: &Path,
+    layers: &IdMappedLayers,
+    ids: &ContainerIds<'_>,
+) -> Result<Vec<String>, InitError> {
+    let step = || format!("make a place for the idmapped layers of {path:?}");
+    let place = new_filesystem("tmpfs", Some("tmpfs"), &[], 0).during(step)?;
+    let below = Root::open(path).during(step)?;
+    attach(place.as_fd(), below.fd()).during(step)?;
+    nix::unistd::fchdir(&place).during(step)?;
+    let mut names = Vec::new();
+    for (number, layer) in layers.lower.iter().enumerate() {
+        let name = number.to_string();
+        mkdirat(&place, name.as_str(), Mode::from_bits_truncate(0o755)).during(step)?;
+        let tree = clone_tree(None, layer, false).during(|| format!("open the layer {layer:?}"))?;
+        ids.map(&tree, Some(&layers.maps), false, layer)?;
+        let point = Root::open(Path::new(&name)).during(step)?;
+        attach(tree.as_fd(), point.fd()).during(step)?;
+        names.push(name);
+    }
+    Ok(names)
+}
+
 /// Makes the root file system a mount of its own on `path` and opens it. It `stays` a peer or receiver of the host's
 /// mounts only when its propagation is asked for.
-pub fn mount_rootfs(path: &Path, mounts: &[RootfsMount], stays: bool) -> Result<Root, InitError> {
-    mount_layers(path, mounts)?;
-    if mounts.is_empty() {
-        let tree = clone_tree(None, path, true).during(|| format!("open the root file system {path:?}"))?;
-        let below = Root::open(path).during(|| format!("open the root file system {path:?}"))?;
+pub fn mount_rootfs(
+    path: &Path,
+    mounts: &[RootfsMount],
+    ids: &ContainerIds<'_>,
+    stays: bool,
+) -> Result<Root, InitError> {
+    mount_layers(path, mounts, ids)?;
+    let step = || format!("open the root file system {path:?}");
+    let root = if mounts.is_empty() {
+        let tree = clone_tree(None, path, true).during(step)?;
+        let below = Root::open(path).during(step)?;
         attach(tree.as_fd(), below.fd()).during(|| format!("mount the root file system {path:?}"))?;
-    }
-    let root = Root::open(path).during(|| format!("open the root file system {path:?}"))?;
+        Root::of(tree)
+    } else {
+        Root::open(path).during(step)?
+    };
     if !stays {
         set_attributes(root.fd(), PRIVATE, true).during(|| "make the root file system private".into())?;
     }

@@ -29,6 +29,11 @@ impl Root {
         Ok(Self { fd })
     }
 
+    /// A directory that is open already, the root of a mount for instance.
+    pub fn of(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -38,10 +38,12 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
         .map_err(OciError::Foreground)?;
     let preserved = args.number("preserve-fds")?.unwrap_or(0);
     let cgroup = cgroup(args, &record)?;
+    let ids = spec::id_maps(&spec)?;
     let container = Running {
         pid: record.process(),
         cgroup: &cgroup,
         more: CloneFlags::from_bits_retain(record.more_namespaces),
+        ids: ids.as_ref(),
         shares_mounts: record.shares_mounts,
     };
     if let Some(processors) = &plan.scheduling.initial_processors {

@@ -309,6 +309,17 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {
     Ok(out)
 }
 
+/// The maps a container's user namespace is said to have.
+pub fn id_maps(spec: &Spec) -> Result<Option<IdMaps>, SpecError> {
+    match spec.linux() {
+        Some(linux) => Ok(IdMaps::parse(
+            linux.uid_mappings().as_ref(),
+            linux.gid_mappings().as_ref(),
+        )?),
+        None => Ok(None),
+    }
+}
+
 /// The maps of the container's user namespace: a new one needs them, one that is joined has its own.
 fn ids(linux: &Linux, namespaces: &Namespaces) -> Result<Option<IdMaps>, SpecError> {
     let maps = IdMaps::parse(linux.uid_mappings().as_ref(), linux.gid_mappings().as_ref())?;

@@ -389,3 +389,17 @@ async fn mount_targets_below_dangling_links_are_made_inside() {
     assert_eq!((code, out.as_str()), (0, "volume\n"));
     assert!(!nowhere.exists());
 }
+
+/// Who reads nothing has the host's `/dev/null`, which is not to become his.
+#[tokio::test]
+async fn devices_of_the_host_keep_their_owner() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(pod) = pod().await else { return };
+    let owner = || fs::metadata("/dev/null").map(|m| (m.uid(), m.gid())).unwrap();
+    let before = owner();
+    let mut bundle = pod.script("echo ran > /dev/stdout");
+    let stranger = before.0 + 4242;
+    bundle.spec["process"]["user"] = json!({"uid": stranger, "gid": stranger});
+    assert_eq!(pod.run(&bundle).await.1, "ran\n");
+    assert_eq!(owner(), before);
+}

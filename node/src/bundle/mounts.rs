@@ -46,6 +46,16 @@ impl Bind {
     }
 }
 
+/// Lets a bind mount show the container's own ids (OCI runtime-spec, `idmap`): what belongs to 0 there belongs to its root.
+pub fn map_ids(mount: &mut Mount) {
+    if mount.typ().as_deref() != Some("bind") {
+        return;
+    }
+    let mut options = mount.options().clone().unwrap_or_default();
+    options.push("idmap".to_owned());
+    mount.set_options(Some(options));
+}
+
 fn mount(destination: &Path, kind: &str, options: &[&str]) -> Mount {
     let mut mount = Mount::default();
     mount

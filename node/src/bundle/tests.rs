@@ -7,6 +7,10 @@ use super::resources::CgroupFacts;
 use super::*;
 
 fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
+    build_with(None, pod, container, image, wasm)
+}
+
+fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value, wasm: bool) -> Value {
     let mut spec = pod;
     let mut container = container;
     container["name"] = json!("c");
@@ -31,6 +35,7 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
         uts: Some("/ns/uts".into()),
         pid: None,
         host_pid: false,
+        user: users.map(|ids| ("/ns/user".into(), ids)),
     };
     let image: ImageConfig = serde_json::from_value(image).unwrap();
     json!(spec_of(&Parts {
@@ -263,4 +268,35 @@ fn natives_get_the_kernel_and_the_pods_files() {
         "/etc/hosts",
     ];
     assert_eq!(at, expected);
+}
+
+#[test]
+fn a_pod_with_users_of_its_own() {
+    let pod = json!({"hostUsers": false, "securityContext": {"sysctls": [
+        {"name": "kernel.shm_rmid_forced", "value": "1"}, {"name": "net.ipv4.tcp_syncookies", "value": "0"}]}});
+    let ids = Some(IdRange { first: 131_072 });
+    let made = build_with(ids, pod.clone(), json!({}), json!({}), false);
+    let map = json!([{"containerID": 0, "hostID": 131_072, "size": 65_536}]);
+    let linux = &made["linux"];
+    assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&map, &map));
+    assert_eq!(
+        linux["sysctl"],
+        json!({"kernel.shm_rmid_forced": "1"}),
+        "the network's are set already"
+    );
+    let user = json!({"type": "user", "path": "/ns/user"});
+    assert!(linux["namespaces"].as_array().unwrap().contains(&user), "{linux}");
+    let is_mapped = |mount: &Value| mount["options"].as_array().unwrap().contains(&json!("idmap"));
+    for mount in made["mounts"].as_array().unwrap() {
+        assert_eq!(is_mapped(mount), mount["type"] == "bind", "{mount}");
+    }
+    let guest = build_with(ids, pod, json!({}), json!({}), true);
+    assert!(
+        guest["linux"].get("uidMappings").is_none_or(Value::is_null),
+        "{guest}"
+    );
+    assert!(
+        !guest["mounts"].as_array().unwrap().iter().any(is_mapped),
+        "{guest}"
+    );
 }

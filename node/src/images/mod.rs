@@ -222,14 +222,14 @@ impl Images {
     ///
     /// # Errors
     /// The image is no longer complete, or the disk fails.
-    pub fn prepare(&self, image: &Image, key: &str) -> Result<Rootfs, StoreError> {
+    pub fn prepare(&self, image: &Image, key: &str, owner: Option<u32>) -> Result<Rootfs, StoreError> {
         match &image.module {
             Some(module) => Ok(Rootfs::Wasm {
                 module: self.inner.layout.blob(module),
                 digest: module.clone(),
                 cache: self.inner.layout.wasm_cache(),
             }),
-            None => snapshot::prepare(&self.inner.layout, image, key),
+            None => snapshot::prepare(&self.inner.layout, image, key, owner),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::content::{Layout, remove_all, write_atomically};
@@ -19,8 +19,9 @@ const MAX_KEY_BYTES: usize = 200;
 /// Which layers a snapshot stands on, so that a sweep keeps them.
 const LAYERS_FILE: &str = "layers.json";
 
-/// Makes or finds the snapshot `key` on `image`.
-pub fn prepare(layout: &Layout, image: &Image, key: &str) -> Result<Rootfs, StoreError> {
+/// Makes or finds the snapshot `key` on `image`. Its root belongs to `owner`, user and group, where the container's root
+/// is not the host's.
+pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) -> Result<Rootfs, StoreError> {
     let dir = directory(layout, key)?;
     let lower = lower_dirs(layout, &image.layers)?;
     let (upper, work) = (dir.join("fs"), dir.join("work"));
@@ -55,6 +56,7 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str) -> Result<Rootfs, Stor
     }
     // The merged root shows the upper directory's mode, whatever our umask is.
     fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", &upper))?;
+    chown(&upper, owner, owner).map_err(StoreError::io("chown", &upper))?;
     let mount = Mount {
         fs_type: "overlay".to_owned(),
         source: "overlay".to_owned(),

@@ -12,7 +12,7 @@ mod names;
 pub mod nft;
 mod sandbox;
 pub mod services;
-mod sysctl;
+pub mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,6 +32,8 @@ pub use nft::NftError;
 use sandbox::Blueprint;
 pub use sandbox::SandboxError;
 pub use sysctl::SysctlError;
+
+use crate::users::IdRange;
 
 /// What the network of a node is made from.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub struct PodSandbox {
     pub net_path: PathBuf,
     pub ipc_path: PathBuf,
     pub uts_path: PathBuf,
+    /// The user namespace that owns the others, if the Pod has one.
+    pub user_path: Option<PathBuf>,
     pub origin: Origin,
 }
 
@@ -166,15 +170,20 @@ impl Network {
     }
 
     /// Gives a Pod its namespaces and address, or the ones it has. `sysctls` are those of the Pod's
-    /// security context; one that is not allowed is [`SysctlError::Forbidden`].
+    /// security context; one that is not allowed is [`SysctlError::Forbidden`]. With `users` the namespaces belong
+    /// to a user namespace of these ids; what [`sysctl::is_owners`] is left to its containers then.
     pub async fn setup_pod(
         &self,
         uid: &str,
         hostname: &str,
         sysctls: &BTreeMap<String, String>,
+        users: Option<IdRange>,
     ) -> Result<PodSandbox, SetupError> {
         names::check_uid(uid)?;
-        let sysctls = sysctl::pod_settings(sysctls)?;
+        let mut sysctls = sysctl::pod_settings(sysctls)?;
+        if users.is_some() {
+            sysctls.retain(|name, _| !sysctl::is_owners(name));
+        }
         let known = self.ipam.of(uid).is_some();
         let ip = self.ipam.acquire(uid)?;
         let dir = self.pod_dir(uid);
@@ -182,11 +191,11 @@ impl Network {
         let bridge = self.links.get(&self.names.bridge()).await?;
         let found = self.links.find(&veth).await?;
         let origin = match found {
-            Some(link) if sandbox::is_alive(&dir, ip) => {
+            Some(link) if sandbox::is_alive(&dir, ip, users) => {
                 if link.controller != Some(bridge.index) || !link.up {
                     self.links.attach(&link, &bridge).await?;
                 }
-                return Ok(pod_sandbox(&dir, ip, Origin::Adopted));
+                return Ok(pod_sandbox(&dir, ip, users, Origin::Adopted));
             }
             Some(link) => {
                 self.links.remove(&link).await?;
@@ -206,10 +215,11 @@ impl Network {
             veth: veth.clone(),
             mtu: self.mtu,
             sysctls,
+            users,
         };
         sandbox::create(blueprint).await?;
         self.links.attach(&self.links.get(&veth).await?, &bridge).await?;
-        Ok(pod_sandbox(&dir, ip, origin))
+        Ok(pod_sandbox(&dir, ip, users, origin))
     }
 
     /// Takes a Pod's network away; one that has none is no error. Removing a link waits for readers in
@@ -243,13 +253,14 @@ impl Network {
     }
 }
 
-fn pod_sandbox(dir: &Path, ip: Ipv4Addr, origin: Origin) -> PodSandbox {
+fn pod_sandbox(dir: &Path, ip: Ipv4Addr, users: Option<IdRange>, origin: Origin) -> PodSandbox {
     let [net_path, ipc_path, uts_path] = ["net", "ipc", "uts"].map(|kind| dir.join(kind));
     PodSandbox {
         ip,
         net_path,
         ipc_path,
         uts_path,
+        user_path: sandbox::user_path(dir, users),
         origin,
     }
 }

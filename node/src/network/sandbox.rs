@@ -12,16 +12,20 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use tokio::sync::oneshot;
 
 use super::links::{LinkError, Links, PodEnd};
 use super::names::pod_address;
 use super::sysctl::{self, SysctlError};
+use crate::sys::Holder;
+use crate::users::IdRange;
 
 /// In the order they are pinned.
 const KINDS: [&str; 3] = ["ipc", "uts", "net"];
+/// The user namespace that the others belong to, pinned before them; only of a Pod that has one.
+const USER: &str = "user";
 
 /// The name a Pod knows its interface by.
 const POD_LINK: &str = "eth0";
@@ -51,6 +55,8 @@ pub struct Blueprint {
     pub mtu: Option<u32>,
     /// All settings to write, already checked.
     pub sysctls: BTreeMap<String, String>,
+    /// The ids of a user namespace of the Pod's own.
+    pub users: Option<IdRange>,
 }
 
 /// Makes the directory Pods' namespaces are pinned under a mount of its own that shares nothing with
@@ -91,8 +97,13 @@ pub async fn create(blueprint: Blueprint) -> Result<(), SandboxError> {
 fn create_on_this_thread(blueprint: &Blueprint) -> Result<(), SandboxError> {
     let host = File::open("/proc/thread-self/ns/net")
         .map_err(|e| step("open the host's network namespace".into(), e))?;
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)
-        .map_err(|e| step("unshare net, ipc and uts".into(), e.into()))?;
+    let holder = match blueprint.users {
+        Some(range) => Some(enter_owned(range)?),
+        None => {
+            unshare(NAMESPACES).map_err(|e| step("unshare net, ipc and uts".into(), e.into()))?;
+            None
+        }
+    };
     let hostname: String = blueprint.hostname.chars().take(HOST_NAME_LIMIT).collect();
     nix::unistd::sethostname(&hostname).map_err(|e| step(format!("set host name {hostname}"), e.into()))?;
     for (name, value) in &blueprint.sysctls {
@@ -103,7 +114,29 @@ fn create_on_this_thread(blueprint: &Blueprint) -> Result<(), SandboxError> {
         .build()
         .map_err(|e| step("start a runtime for the new network namespace".into(), e))?;
     runtime.block_on(connect(blueprint, &host))?;
-    pin(&blueprint.dir, blueprint.ip)
+    pin(blueprint, holder.as_ref())
+}
+
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNET
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS);
+
+/// Brings the calling thread into namespaces that belong to a new user namespace with these ids. The thread stays the
+/// host's root: a process with threads cannot enter a user namespace.
+fn enter_owned(range: IdRange) -> Result<Holder, SandboxError> {
+    let holder = Holder::new(NAMESPACES | CloneFlags::CLONE_NEWUSER)
+        .map_err(|e| step("make a user namespace".into(), e))?;
+    for map in ["uid_map", "gid_map"] {
+        fs::write(holder.file(map), range.map())
+            .map_err(|e| step(format!("map ids {} and more ({map})", range.first), e))?;
+    }
+    for kind in KINDS {
+        let path = holder.file("ns").join(kind);
+        let file = File::open(&path).map_err(|e| step(format!("open {}", path.display()), e))?;
+        setns(file, CloneFlags::empty())
+            .map_err(|e| step(format!("enter a new {kind} namespace"), e.into()))?;
+    }
+    Ok(holder)
 }
 
 /// Configures the Pod's network from inside: lo, and eth0 whose other end appears on the host.
@@ -127,35 +160,49 @@ async fn connect(blueprint: &Blueprint, host: &File) -> Result<(), SandboxError>
     Ok(())
 }
 
-fn pin(dir: &Path, ip: Ipv4Addr) -> Result<(), SandboxError> {
+fn pin(blueprint: &Blueprint, holder: Option<&Holder>) -> Result<(), SandboxError> {
+    let dir = &blueprint.dir;
     fs::create_dir_all(dir).map_err(|e| step(format!("create {}", dir.display()), e))?;
-    fs::write(dir.join("ip"), ip.to_string()).map_err(|e| step("note the Pod's address".into(), e))?;
+    let note = note(blueprint.ip, blueprint.users);
+    fs::write(dir.join("ip"), note).map_err(|e| step("note the Pod's address".into(), e))?;
+    if let Some(holder) = holder {
+        pin_one(&holder.file("ns").join(USER), &dir.join(USER))?;
+    }
     for kind in KINDS {
-        let (source, target) = (PathBuf::from("/proc/thread-self/ns").join(kind), dir.join(kind));
-        File::create(&target).map_err(|e| step(format!("create {}", target.display()), e))?;
-        mount(
-            Some(&source),
-            &target,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .map_err(|e| step(format!("pin a namespace at {}", target.display()), e.into()))?;
+        pin_one(&PathBuf::from("/proc/thread-self/ns").join(kind), &dir.join(kind))?;
     }
     Ok(())
 }
 
-/// Whether all namespaces of a Pod are pinned and were made for this address.
-pub fn is_alive(dir: &Path, ip: Ipv4Addr) -> bool {
-    let pinned = KINDS
-        .iter()
-        .all(|kind| statfs(&dir.join(kind)).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC));
-    pinned && fs::read_to_string(dir.join("ip")).is_ok_and(|noted| noted == ip.to_string())
+fn pin_one(source: &Path, target: &Path) -> Result<(), SandboxError> {
+    File::create(target).map_err(|e| step(format!("create {}", target.display()), e))?;
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| step(format!("pin a namespace at {}", target.display()), e.into()))
+}
+
+/// What a sandbox was made for: its address, and the first of its ids.
+fn note(ip: Ipv4Addr, users: Option<IdRange>) -> String {
+    match users {
+        Some(range) => format!("{ip} {}", range.first),
+        None => ip.to_string(),
+    }
+}
+
+/// Where the Pod's user namespace is pinned, if it has one.
+pub fn user_path(dir: &Path, users: Option<IdRange>) -> Option<PathBuf> {
+    users.map(|_| dir.join(USER))
+}
+
+/// Whether all namespaces of a Pod are pinned and were made for this address and these ids.
+pub fn is_alive(dir: &Path, ip: Ipv4Addr, users: Option<IdRange>) -> bool {
+    let mut kinds = KINDS.into_iter().chain(users.map(|_| USER));
+    let pinned = kinds.all(|kind| statfs(&dir.join(kind)).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC));
+    pinned && fs::read_to_string(dir.join("ip")).is_ok_and(|noted| noted == note(ip, users))
 }
 
 /// Unpins what is pinned in a directory and removes it; what is gone already is no error.
 pub fn unpin(dir: &Path) -> Result<(), SandboxError> {
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain([USER]) {
         release_mount(&dir.join(kind))?;
     }
     match fs::remove_dir_all(dir) {
@@ -230,10 +277,10 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let pod = dir.path().join("uid");
-        assert!(!is_alive(&pod, Ipv4Addr::LOCALHOST));
+        assert!(!is_alive(&pod, Ipv4Addr::LOCALHOST, None));
         fs::create_dir(&pod).unwrap();
         fs::write(pod.join("net"), "").unwrap();
-        assert!(!is_alive(&pod, Ipv4Addr::LOCALHOST));
+        assert!(!is_alive(&pod, Ipv4Addr::LOCALHOST, None));
         unpin(&pod).unwrap();
         unpin(&pod).unwrap();
         assert!(!pod.exists());

@@ -66,6 +66,12 @@ pub fn pod_settings(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String,
     Ok(settings)
 }
 
+/// Whether only the root of the user namespace that owns a Pod's namespaces may write this setting (ipc_namespaces(7)):
+/// those of the network also the host's may.
+pub fn is_owners(name: &str) -> bool {
+    name.starts_with("kernel.") || name.starts_with("kernel/")
+}
+
 /// Writes one setting, for the namespaces of the calling thread.
 pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
     let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));

@@ -80,7 +80,7 @@ impl Host {
 }
 
 async fn pod(network: &Network, uid: &str) -> PodSandbox {
-    network.setup_pod(uid, uid, &BTreeMap::new()).await.unwrap()
+    network.setup_pod(uid, uid, &BTreeMap::new(), None).await.unwrap()
 }
 
 /// Runs something on a thread in a namespace.

@@ -22,6 +22,7 @@ use crate::exec::{Doors, Execs, Target};
 use crate::images::Images;
 use crate::network::Network;
 use crate::options::NodeOptions;
+use crate::users::Users;
 use crate::volumes::SUB_PATHS;
 use crate::volumes::tokens::Tokens;
 
@@ -41,6 +42,8 @@ pub struct Context {
     pub memory_capacity: u64,
     pub cgroups: CgroupFacts,
     pub tokens: Tokens,
+    /// Ids of Pods with a user namespace.
+    pub users: Users,
     pub boot_id: String,
     /// Ends the agent; Pods run on.
     pub shutdown: CancellationToken,

@@ -19,6 +19,7 @@ use crate::env::ObjectsError;
 use crate::env::objects::Names;
 use crate::network::Origin;
 use crate::network::SetupError;
+use crate::users::UsersError;
 use crate::volumes::tokens::{TokenError, Wish};
 use crate::volumes::{self, VolumeError, host::HostError};
 
@@ -53,6 +54,8 @@ pub enum PrepareError {
     },
     #[error("failed to set up the network of the sandbox: {0}")]
     Network(#[from] SetupError),
+    #[error(transparent)]
+    Users(#[from] UsersError),
 }
 
 impl PrepareError {
@@ -141,9 +144,13 @@ async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Prepar
     let security = pod.spec.security_context.as_ref();
     let sysctls = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
     let sysctls = sysctls.map(|s| (s.name.clone(), s.value.clone())).collect();
+    let users = match pod.spec.host_users {
+        Some(false) => Some(ctx.users.acquire(pod.uid())?),
+        _ => None,
+    };
     let made = ctx
         .network
-        .setup_pod(pod.uid(), &pod.hostname(), &sysctls)
+        .setup_pod(pod.uid(), &pod.hostname(), &sysctls, users)
         .await?;
     let ipc = if pod.spec.host_ipc == Some(true) {
         None
@@ -158,6 +165,7 @@ async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Prepar
             uts: Some(made.uts_path),
             pid: None,
             host_pid,
+            user: made.user_path.zip(users),
         },
         adopted: made.origin == Origin::Adopted,
     })
@@ -279,6 +287,8 @@ pub enum TearDownError {
     Host(#[from] HostError),
     #[error("failed to tear down the network of the sandbox: {0}")]
     Network(#[from] crate::network::TeardownError),
+    #[error(transparent)]
+    Users(#[from] UsersError),
 }
 
 /// Takes away namespaces, volumes and mounts; records and logs stay.
@@ -289,7 +299,8 @@ pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownEr
     volumes::host::remove_tree(&dirs.sub_paths())?;
     volumes::host::remove_tree(&dirs.volumes())?;
     volumes::host::remove_tree(&dirs.shm())?;
-    Ok(())
+    // Last: whoever gets the ids next must be the only one who has them.
+    Ok(ctx.users.release(pod.uid())?)
 }
 
 #[cfg(test)]

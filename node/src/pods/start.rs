@@ -28,7 +28,8 @@ use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
 use crate::env::objects::Names;
 use crate::env::{self, Environment, Sources};
 use crate::events::Severity::{Normal, Warning};
-use crate::images::{Image, ImageKind, Rootfs};
+use crate::images::{Image, ImageKind, Mount, Rootfs};
+use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
 
 /// Where the termination message is inside a container that names no path.
@@ -216,7 +217,8 @@ async fn prepare(
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
-        tokio::task::spawn_blocking(move || images.prepare(&image, &key)).await
+        let owner = namespaces.ids().map(|ids| ids.first);
+        tokio::task::spawn_blocking(move || images.prepare(&image, &key, owner)).await
     };
     let rootfs = rootfs
         .map_err(StartFailure::create)?
@@ -297,12 +299,6 @@ fn identity(
     if pod.spec.share_process_namespace == Some(true) {
         return Err(StartFailure::config(
             "shareProcessNamespace is not supported by this node",
-        ));
-    }
-    // Dropping it silently would run as the host's root what was to be nobody there.
-    if pod.spec.host_users == Some(false) {
-        return Err(StartFailure::config(
-            "hostUsers: false is not supported by this node",
         ));
     }
     let wish = identity::wish(pod, container, &image.config.user).map_err(StartFailure::config)?;
@@ -435,15 +431,9 @@ impl Build<'_> {
 
     fn prepared(self, record: Record) -> Prepared {
         let dir = self.attempt_dir();
+        let ids = self.namespaces.ids();
         let rootfs = match self.rootfs {
-            Rootfs::Native { mounts } => mounts
-                .into_iter()
-                .map(|m| RootfsMount {
-                    kind: m.fs_type,
-                    source: m.source,
-                    options: m.options,
-                })
-                .collect(),
+            Rootfs::Native { mounts } => mounts.into_iter().map(|m| rootfs_mount(m, ids)).collect(),
             Rootfs::Wasm { .. } => Vec::new(),
         };
         Prepared {
@@ -453,6 +443,19 @@ impl Build<'_> {
             terminal: self.container.tty == Some(true),
             stdin: self.container.stdin == Some(true),
         }
+    }
+}
+
+/// A mount in containerd's words; layers are idmapped by those of its overlay mounts.
+fn rootfs_mount(mount: Mount, ids: Option<IdRange>) -> RootfsMount {
+    let mut options = mount.options;
+    if let Some(IdRange { first }) = ids {
+        options.extend(["uidmap", "gidmap"].map(|map| format!("{map}=0:{first}:{IDS_PER_POD}")));
+    }
+    RootfsMount {
+        kind: mount.fs_type,
+        source: mount.source,
+        options,
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
-    NodeStatus, NodeSystemInfo,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::host::{self, Disk, Host};
 use crate::images::{Image, Images};
+use crate::users;
 
 /// The Kubernetes version this agent speaks, with whose it is.
 pub const KUBELET_VERSION: &str = "v1.36.2+amphipod";
@@ -110,6 +111,7 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(true),
         }),
+        runtime_handlers: Some(vec![handler()]),
         node_info: Some(NodeSystemInfo {
             architecture: facts.host.architecture.to_owned(),
             boot_id: facts.host.boot_id.clone(),
@@ -124,6 +126,17 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
             system_uuid: facts.host.system_uuid.clone(),
         }),
         ..NodeStatus::default()
+    }
+}
+
+/// What the runtime offers to Pods that name no RuntimeClass.
+fn handler() -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(String::new()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(false),
+            user_namespaces: Some(users::obstacle().is_none()),
+        }),
     }
 }
 

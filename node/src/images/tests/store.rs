@@ -57,7 +57,7 @@ fn a_store_remembers_and_sweeps() {
     let kept = install(&images, "kept:v1", &[layer(&[("a", "1")])]);
     let used = install(&images, "used:v1", &[layer(&[("a", "2")])]);
     let unused = install(&images, "unused:v1", &[layer(&[("a", "3")])]);
-    images.prepare(&used, "c1").unwrap();
+    images.prepare(&used, "c1", None).unwrap();
     assert!(images.forget("used:v1").unwrap() && images.forget("unused:v1").unwrap());
     assert!(!images.forget("unused:v1").unwrap());
     fs::write(images.inner.layout.ingest().join("half"), "x").unwrap();
@@ -148,11 +148,11 @@ fn a_container_sees_its_layers_merged() {
         ]),
     ];
     let image = install(&images, "app", &tars);
-    let Rootfs::Native { mounts } = images.prepare(&image, "pod1-app-0").unwrap() else {
+    let Rootfs::Native { mounts } = images.prepare(&image, "pod1-app-0", None).unwrap() else {
         panic!("not native")
     };
     assert_eq!(
-        images.prepare(&image, "pod1-app-0").unwrap(),
+        images.prepare(&image, "pod1-app-0", None).unwrap(),
         Rootfs::Native {
             mounts: mounts.clone()
         }
@@ -202,7 +202,7 @@ fn too_many_layers_for_one_mount_are_refused_in_words() {
     let images = open(&dir.path().join(&deep), ImagesOptions::default());
     install(&images, "app", &[layer(&[("a", "1")])]);
     assert!(matches!(
-        images.prepare(&image, "c"),
+        images.prepare(&image, "c", None),
         Err(StoreError::TooManyLayers { count: 127, .. })
     ));
 }
@@ -227,7 +227,7 @@ fn keys_are_plain_names() {
         &"x".repeat(300),
     ] {
         assert!(
-            matches!(images.prepare(&image, bad), Err(StoreError::Key(_))),
+            matches!(images.prepare(&image, bad, None), Err(StoreError::Key(_))),
             "{bad:?}"
         );
         assert!(images.release(bad).is_err(), "{bad:?}");

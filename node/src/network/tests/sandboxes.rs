@@ -101,7 +101,7 @@ fn a_pod_torn_down_leaves_nothing() {
         let network = host.network("a").await;
         let one = pod(&network, "one").await;
         let asked = BTreeMap::from([("net.ipv4.tcp_syncookies".to_owned(), "0".to_owned())]);
-        network.setup_pod("two", "two", &asked).await.unwrap();
+        network.setup_pod("two", "two", &asked, None).await.unwrap();
         network.teardown_pod("one").await.unwrap();
         network.teardown_pod("one").await.unwrap();
         assert!(!one.net_path.exists());
@@ -119,7 +119,7 @@ fn a_pod_torn_down_leaves_nothing() {
             Err(TeardownError::Uid(_))
         ));
         let forbidden = BTreeMap::from([("kernel.msgmax".to_owned(), "1".to_owned())]);
-        let refused = network.setup_pod("three", "three", &forbidden).await;
+        let refused = network.setup_pod("three", "three", &forbidden, None).await;
         assert!(matches!(
             refused,
             Err(SetupError::Sysctl(SysctlError::Forbidden { .. }))
@@ -187,5 +187,38 @@ fn a_range_in_use_is_refused_by_name() {
             error.to_string(),
             "10.202.0.0/16 is used by link apaaaaaaa1: choose another --service-cidr"
         );
+    });
+}
+
+#[test]
+fn a_pod_with_users_of_its_own_has_its_namespaces_pinned_with_them() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let users = |first| Some(IdRange { first });
+        let none = BTreeMap::new();
+        let made = |first| network.setup_pod("one", "one", &none, users(first));
+        let one = made(131_072).await.unwrap();
+        assert_eq!(one.origin, Origin::Created);
+        let pin = nix::sys::statfs::statfs(one.user_path.as_ref().unwrap()).unwrap();
+        assert_eq!(pin.filesystem_type(), nix::sys::statfs::NSFS_MAGIC);
+        assert_eq!(made(131_072).await.unwrap().origin, Origin::Adopted);
+        assert_eq!(
+            made(196_608).await.unwrap().origin,
+            Origin::Rebuilt,
+            "other ids are another sandbox"
+        );
+        let plain = network.setup_pod("one", "one", &none, None).await.unwrap();
+        assert_eq!((plain.origin, plain.user_path), (Origin::Rebuilt, None));
+        let settings = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+        let two = network
+            .setup_pod("two", "two", &none, users(65_536))
+            .await
+            .unwrap();
+        assert_eq!(within(&two.net_path, settings).trim(), "0");
+        serve(&two, 8080, "two");
+        let answer = ask(Some(&plain.net_path), &format!("{}:8080", two.ip)).await;
+        assert_eq!(answer.unwrap(), format!("two {}", plain.ip));
+        network.teardown_pod("two").await.unwrap();
+        assert!(!two.user_path.unwrap().exists());
     });
 }
