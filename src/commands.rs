@@ -1,6 +1,5 @@
 //! One function a command. Refuses to know more than which parts a command needs.
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::cli::{ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
 use crate::cluster::{self, Cluster, DataDir};
 use crate::progress::{Progress, print_line};
-use crate::{image, kubeconfig, signals, up};
+use crate::{image, kubeconfig, shims, signals, up};
 
 /// How long each half of a cluster has to stop in order. Shims are not waited for: they outlive us.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,7 +42,7 @@ pub async fn run(command: Command) -> Result<()> {
                     .flatten()
                     .map(|it| it.local_registry())
             };
-            Ok(image::cli::run(command, registry, own_shim("wasm-shim")?).await?)
+            Ok(image::cli::run(command, registry, shims::own("wasm-shim")?).await?)
         }
         Command::Version => {
             print_line(concat!("amphipod ", env!("CARGO_PKG_VERSION")));
@@ -184,16 +183,12 @@ pub fn node_options(
         kubelet_listen: KUBELET_LISTEN,
         registry_mirrors: [(image::cli::CLUSTER_REGISTRY.to_owned(), registry.to_owned())].into(),
         insecure_registries: Vec::new(),
-        linux_shim: own_shim("linux-shim")?,
-        wasm_shim: own_shim("wasm-shim")?,
+        linux_shim: shims::linux()?,
+        wasm_shim: shims::own("wasm-shim")?,
         max_pods: amphipod_node::DEFAULT_MAX_PODS,
         pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
         labels: Default::default(),
     })
-}
-
-fn own_shim(word: &str) -> Result<Vec<OsString>> {
-    NodeOptions::own_shim(word).with_context(|| format!("finding this program to run its {word}"))
 }
 
 async fn down(args: &DownArgs) -> Result<()> {
@@ -220,8 +215,8 @@ pub async fn remove(data: &DataDir, cluster: &Cluster, purge: bool) -> Result<()
         id: cluster.id.clone(),
         data_dir: data.path.join("node"),
         run_dir: cluster.run_dir(),
-        linux_shim: own_shim("linux-shim")?,
-        wasm_shim: own_shim("wasm-shim")?,
+        linux_shim: shims::linux()?,
+        wasm_shim: shims::own("wasm-shim")?,
     };
     amphipod_node::down(&options)
         .await

@@ -11,6 +11,7 @@ mod prepare;
 mod progress;
 mod pulls;
 mod ready;
+mod shims;
 mod signals;
 mod up;
 

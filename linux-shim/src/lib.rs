@@ -39,6 +39,9 @@ use std::process::ExitCode;
 
 use amphipod_shim_api::start::{Action, Invocation};
 
+/// Says which sources this is built from; answered to `-v`. The same for two programs exactly if they are of one build.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("AMPHIPOD_SOURCES"));
+
 /// Runs the shim as its arguments (without the program's name) say; what fails is said on standard error.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
@@ -63,6 +66,10 @@ pub fn oci(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {
+    // containerd's way to ask a shim for its version.
+    if args.first().is_some_and(|word| word == "-v") {
+        return Ok(writeln!(std::io::stdout(), "{BUILD}")?);
+    }
     let words = args.len();
     let call = Invocation::parse(args)?;
     match call.action {
