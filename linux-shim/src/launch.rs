@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use amphipod_shim_api::cgroup::Cgroup;
 use nix::sched::CloneFlags;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use crate::id_map::IdMaps;
 use crate::init::channel::ChildEnd;
@@ -52,9 +52,16 @@ pub fn first(plan: &ContainerPlan, streams: &ChildStreams, end: &mut ChildEnd) -
             init::run_container(plan, streams, end, Stage::default())
         })?);
     }
-    Ok(spawn(&single, 0, cgroup, |single| {
-        let staged = init::stage(plan, streams, end);
-        hand_over(single, end, staged, flags, |end, stage| {
+    // An ordinary user may do nothing of all this but in a user namespace: the intermediate child enters it.
+    let privileged = geteuid().is_root();
+    let user = CloneFlags::CLONE_NEWUSER.bits();
+    let (now, then) = match privileged {
+        true => (0, flags),
+        false => (flags & user, flags & !user),
+    };
+    Ok(spawn(&single, now, cgroup, |single| {
+        let staged = init::stage(plan, streams, end, privileged);
+        hand_over(single, end, staged, then, |end, stage| {
             init::run_container(plan, streams, end, stage)
         })
     })?)

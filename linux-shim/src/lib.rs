@@ -24,6 +24,7 @@ mod process;
 mod process_spec;
 mod reaper;
 mod rootfs_plan;
+mod rootless;
 mod route;
 mod seccomp;
 mod serve;

@@ -14,6 +14,7 @@ use crate::id_map::IdMaps;
 use crate::init::channel::Ask;
 use crate::init::{ContainerPlan, ProcessPlan};
 use crate::net_devices::{self, NetDevice, NetDeviceError};
+use crate::rootless::{MapError, write_maps};
 
 /// A seccomp agent, as config.json names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Listener {
 #[derive(Debug, thiserror::Error)]
 pub enum OverseerError {
     #[error("cannot write the id maps of the container's user namespace: {0}")]
-    Maps(io::Error),
+    Maps(MapError),
     #[error("the process asked for an id map it has not")]
     NoMaps,
     #[error("cannot hand the seccomp listener to {path:?}: {source}")]
@@ -78,7 +79,7 @@ impl<'a> Overseer<'a> {
         match ask {
             Ask::MapIds => {
                 let ids = self.ids.ok_or(OverseerError::NoMaps)?;
-                ids.write(pid).map_err(OverseerError::Maps)
+                write_maps(ids, pid).map_err(OverseerError::Maps)
             }
             Ask::Hooks => self.prepare(pid),
             Ask::Listener(fd) => self.hand_on(&fd, pid),

@@ -88,7 +88,7 @@ fn make(root: &Root, device: &Device) -> io::Result<()> {
     match mknodat(&parent, name, device.kind, Mode::empty(), number) {
         Ok(()) => {}
         Err(Errno::EEXIST) => return same(&parent, Path::new(name), device),
-        Err(Errno::EPERM) => return borrow(root, &device.path),
+        Err(Errno::EPERM) => return borrow(root, device),
         Err(errno) => return Err(errno.into()),
     }
     let node = root.find_plain(&path, OFlag::O_PATH)?;
@@ -109,10 +109,17 @@ fn same(parent: &OwnedFd, name: &Path, device: &Device) -> io::Result<()> {
     Err(io::Error::other("the image has something else in its place"))
 }
 
-/// Where the kernel lets us make no nodes, the host's own node is mounted.
-fn borrow(root: &Root, path: &Path) -> io::Result<()> {
-    let target = root.make_file(path)?;
-    let tree = clone_tree(None, path, false)?;
+/// Where the kernel lets us make no nodes, the host's own node is mounted, if it is that device.
+fn borrow(root: &Root, device: &Device) -> io::Result<()> {
+    let tree = clone_tree(None, &device.path, false)?;
+    let seen = fstat(&tree)?;
+    let kind = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT;
+    if kind != device.kind || seen.st_rdev != makedev(device.major, device.minor) {
+        return Err(io::Error::other(
+            "no node may be made here, and the host's of that name is of another device",
+        ));
+    }
+    let target = root.make_file(&device.path)?;
     attach(tree.as_fd(), target.as_fd())
 }
 

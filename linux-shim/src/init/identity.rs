@@ -61,7 +61,7 @@ pub fn set_rlimits(identity: &Identity, warnings: &mut Warnings) -> Result<(), I
 /// Done while the host's procfs is there: the container's own may be read-only or absent.
 pub fn set_oom_score(score: Option<i32>, warnings: &mut Warnings) -> Result<(), InitError> {
     let Some(score) = score else { return Ok(()) };
-    match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+    match in_sight(|| fs::write("/proc/self/oom_score_adj", score.to_string())) {
         Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied) => {
             warnings.add(format!(
                 "oom_score_adj stays as it is: this host does not allow {score}"
@@ -69,6 +69,21 @@ pub fn set_oom_score(score: Option<i32>, warnings: &mut Warnings) -> Result<(), 
             Ok(())
         }
         other => other.during(|| format!("set oom_score_adj to {score}")),
+    }
+}
+
+/// Does what needs the files of this process in `/proc`. As long as it hides from others they are root's, which an
+/// ordinary user, or root of a user namespace, is not: if it fails for that, it is done again in sight. To be called
+/// only before a namespace of others is joined.
+pub fn in_sight<T>(work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match work() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            nix::sys::prctl::set_dumpable(true)?;
+            let done = work();
+            nix::sys::prctl::set_dumpable(false)?;
+            done
+        }
+        done => done,
     }
 }
 
@@ -103,7 +118,10 @@ pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), I
     nix::sys::prctl::set_keepcaps(true).during(|| "keep capabilities across the change of user".into())?;
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    setgroups(&groups).during(|| format!("set additional groups {:?}", identity.groups))?;
+    match setgroups(&groups) {
+        Err(nix::errno::Errno::EPERM) if groups.is_empty() && may_set_groups() => {}
+        done => done.during(|| format!("set additional groups {:?}", identity.groups))?,
+    }
     setresgid(gid, gid, gid).during(|| format!("become group {gid}"))?;
     setresuid(uid, uid, uid).during(|| format!("become user {uid}"))?;
     nix::sys::prctl::set_keepcaps(false).during(|| "let go of capabilities".into())?;
@@ -112,6 +130,12 @@ pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), I
         nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
     }
     Ok(())
+}
+
+/// With the capability, the kernel refuses to set groups only where that is denied to a whole user namespace, because
+/// just one's own id is mapped.
+fn may_set_groups() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SETGID).unwrap_or(false)
 }
 
 impl Identity {

@@ -150,6 +150,8 @@ struct Staged {
     sources: Vec<Option<BindSource>>,
     warnings: Warnings,
     rootfs_is_mounted: bool,
+    /// It is in the container's user namespace, whose ids are mapped.
+    in_user_namespace: bool,
 }
 
 impl Stage {
@@ -182,8 +184,14 @@ impl ChildStreams {
 /// Exit code of a child that never ran its program; what happened was reported.
 const NOT_STARTED: i32 = 127;
 
-/// What the intermediate process does: all that must be done from outside of a user namespace, and joining.
-pub fn stage(plan: &ContainerPlan, streams: &ChildStreams, end: &ChildEnd) -> Result<Stage, InitError> {
+/// What the intermediate process does: all that must be done from outside of a user namespace, and joining. For an
+/// ordinary user (not `privileged`) it is in the new user namespace already, or joins that first: nowhere else he may.
+pub fn stage(
+    plan: &ContainerPlan,
+    streams: &ChildStreams,
+    end: &ChildEnd,
+    privileged: bool,
+) -> Result<Stage, InitError> {
     let mut warnings = Warnings::default();
     begin(streams, end, &[])?;
     umask(Mode::empty());
@@ -191,11 +199,16 @@ pub fn stage(plan: &ContainerPlan, streams: &ChildStreams, end: &ChildEnd) -> Re
     if let Some(maps) = &plan.ids {
         identity::give_streams(&plan.process.identity, maps, &streams.borrowed());
     }
+    if !privileged {
+        enter_user_namespace(plan, end)?;
+    }
     let ids = ContainerIds::of(plan);
     let sources = mounts::open_sources(&plan.mounts, &ids, true)?;
     let rootfs_is_mounted = plan.in_user_namespace();
     if rootfs_is_mounted {
-        unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
+        if privileged {
+            unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())?;
+        }
         mounts::detach_from_host()?;
         mounts::mount_layers(&plan.rootfs, &plan.rootfs_mounts, &ids)?;
         // From here the way to it leads through directories that users of the namespace may not pass.
@@ -205,13 +218,30 @@ pub fn stage(plan: &ContainerPlan, streams: &ChildStreams, end: &ChildEnd) -> Re
     if let Some(offsets) = &plan.new_time_namespace {
         namespaces::make_time(offsets)?;
     }
-    namespaces::join_all(&plan.join)?;
+    if privileged {
+        namespaces::join_all(&plan.join)?;
+    }
     let done = Some(Staged {
         sources,
         warnings,
         rootfs_is_mounted,
+        in_user_namespace: !privileged,
     });
     Ok(Stage { done })
+}
+
+/// Becomes root of the container's user namespace, with a mount namespace that is that root's. Whoever maps the ids
+/// must find this process to be the user's.
+fn enter_user_namespace(plan: &ContainerPlan, end: &ChildEnd) -> Result<(), InitError> {
+    let step = || "have user ids mapped".to_owned();
+    namespaces::join_all(&plan.join)?;
+    if plan.new_namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        nix::sys::prctl::set_dumpable(true).during(step)?;
+        end.map_ids().during(step)?;
+        nix::sys::prctl::set_dumpable(false).during(step)?;
+    }
+    namespaces::become_root()?;
+    unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())
 }
 
 /// Body of a new container's first process.
@@ -264,7 +294,7 @@ pub fn join_container(
     if let Some(maps) = container.ids {
         identity::give_streams(&plan.identity, maps, &streams.borrowed());
     }
-    namespaces::join_running(process, container.more)?;
+    namespaces::join_running(process, container.pid, container.more)?;
     root.as_ref().map_or(Ok(()), mounts::enter_shared)
 }
 
@@ -303,6 +333,7 @@ fn build<'a>(
     umask(Mode::empty());
     let ids = ContainerIds::of(plan);
     let mut rootfs = plan.rootfs.as_path();
+    let mapped = stage.done.as_ref().is_some_and(|done| done.in_user_namespace);
     let (sources, layers) = match stage.done {
         Some(mut done) => {
             done.warnings.take().into_iter().for_each(|w| warnings.add(w));
@@ -324,7 +355,7 @@ fn build<'a>(
         }
     };
     if plan.in_user_namespace() {
-        if plan.new_namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        if plan.new_namespaces.contains(CloneFlags::CLONE_NEWUSER) && !mapped {
             channel.map_ids().during(|| "have user ids mapped".into())?;
         }
         namespaces::become_root()?;

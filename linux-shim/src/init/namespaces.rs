@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
 use super::CLONE_NEWTIME;
 use super::error::{During, InitError};
+use super::identity::in_sight;
 
 /// Joins namespaces by path. Which of them a user namespace among them owns is not known: what cannot be joined from
 /// outside is joined from inside it.
@@ -41,20 +42,37 @@ fn step(path: &Path) -> String {
     format!("join namespace {path:?}")
 }
 
-/// Joins every namespace of a container by its first process.
-pub fn join_running(process: BorrowedFd<'_>, more: CloneFlags) -> Result<(), InitError> {
-    let all = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP
-        | more;
-    setns(process, all).during(|| "join the container's namespaces".into())?;
+/// Namespaces every container has, and where `/proc` shows them.
+const USUAL: [(CloneFlags, &str); 6] = [
+    (CloneFlags::CLONE_NEWNS, "mnt"),
+    (CloneFlags::CLONE_NEWPID, "pid"),
+    (CloneFlags::CLONE_NEWNET, "net"),
+    (CloneFlags::CLONE_NEWIPC, "ipc"),
+    (CloneFlags::CLONE_NEWUTS, "uts"),
+    (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+];
+
+/// Joins every namespace of a container by its first process. Root of a user namespace may not join those of the
+/// host, not even those he is in: then only those are joined that the container does not share with us.
+pub fn join_running(process: BorrowedFd<'_>, pid: Pid, more: CloneFlags) -> Result<(), InitError> {
+    let usual = USUAL.iter().map(|(kind, _)| *kind).collect::<CloneFlags>();
+    let joined = match setns(process, usual | more) {
+        Err(Errno::EPERM) => setns(process, others(pid) | more),
+        done => done,
+    };
+    joined.during(|| "join the container's namespaces".into())?;
     if more.contains(CloneFlags::CLONE_NEWUSER) {
         become_root()?;
     }
     Ok(())
+}
+
+/// Which of a process's namespaces are not ours.
+fn others(pid: Pid) -> CloneFlags {
+    let at = |process: &str, name: &str| fs::read_link(format!("/proc/{process}/ns/{name}")).ok();
+    let differs = |name: &str| at("self", name) != at(&pid.to_string(), name);
+    let others = USUAL.iter().filter(|(_, name)| differs(name));
+    others.map(|(kind, _)| *kind).collect()
 }
 
 /// Becomes the root of the user namespace this process is in, which may have none.
@@ -77,7 +95,7 @@ pub fn make_time(offsets: &str) -> Result<(), InitError> {
     if offsets.is_empty() {
         return Ok(());
     }
-    fs::write("/proc/self/timens_offsets", offsets)
+    in_sight(|| fs::write("/proc/self/timens_offsets", offsets))
         .map_err(|e| io::Error::new(e.kind(), format!("{e} (offsets {offsets:?})")))
         .during(|| "set the clocks of the time namespace".into())
 }

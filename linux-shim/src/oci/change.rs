@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use amphipod_shim_api::cgroup::Limits;
+use amphipod_shim_api::cgroup::{Cgroup, Limits};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use super::args::{Parsed, signal};
+use super::members::members;
 use super::store::{Entry, Record, Status, StoreError};
 use super::{Call, OciError};
 use crate::sys::socket::{pidfd, signal as send};
@@ -48,10 +49,10 @@ fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {
 
 fn kill_all(record: &Record, number: i32) -> Result<(), OciError> {
     let cgroup = record.cgroup().map_err(StoreError::from)?;
-    if number == libc::SIGKILL {
+    if number == libc::SIGKILL && !cgroup.is_none() {
         return Ok(cgroup.kill()?);
     }
-    for pid in cgroup.pids()? {
+    for pid in members(record)? {
         // One that is gone meanwhile needs no signal.
         let _ = crate::sys::process::kill(pid.cast_signed(), number);
     }
@@ -128,10 +129,19 @@ pub fn freeze(call: &Call, args: &Parsed, frozen: bool) -> Result<(), OciError> 
     let status = entry.status(&record)?;
     match (frozen, status) {
         (true, Status::Running | Status::Created) | (false, Status::Paused) => {
-            Ok(record.cgroup().map_err(StoreError::from)?.freeze(frozen)?)
+            Ok(controlled(&record)?.freeze(frozen)?)
         }
         (true, _) => Err(OciError::Status(record.id, "pause", status)),
         (false, _) => Err(OciError::Status(record.id, "resume", status)),
+    }
+}
+
+/// The container's cgroup, for what cannot be done without one.
+pub fn controlled(record: &Record) -> Result<Cgroup, OciError> {
+    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    match cgroup.is_none() {
+        true => Err(OciError::Uncontrolled(record.id.clone())),
+        false => Ok(cgroup),
     }
 }
 
@@ -149,10 +159,7 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
         None => by_flags(args)?,
     })
     .map_err(OciError::Resources)?;
-    Ok(record
-        .cgroup()
-        .map_err(StoreError::from)?
-        .apply(&Limits::from(&resources))?)
+    Ok(controlled(&record)?.apply(&Limits::from(&resources))?)
 }
 
 /// A file, or standard input for `-`.

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::cgroup::Cgroup;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use oci_spec::runtime::Spec;
 
 use super::args::Parsed;
 use super::birth::{Birth, Born, let_go, own_streams};
+use super::confine;
 use super::shared_root::SharedRoot;
 use super::store::{Entry, Record, Status, started_at};
 use super::{Call, OciError, foreground};
 use crate::hooks;
 use crate::init::ContainerPlan;
 use crate::overseer::Overseer;
-use crate::{device_filter, launch, process_spec, spec};
-
-/// The cgroup of containers that name none is below this.
-const PARENT: &str = "amphipod-oci";
+use crate::rootless::{self, Facts, Standing};
+use crate::{launch, process_spec, spec};
 
 /// `create ID`.
 pub fn create(call: &Call, args: &Parsed) -> Result<(), OciError> {
@@ -62,10 +62,9 @@ fn bundle(args: &Parsed) -> Result<PathBuf, OciError> {
 
 fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let bundle = bundle(args)?;
-    let config = spec::read(&bundle)?;
-    let spec = spec::parse(&bundle, &config)?;
+    let (config, spec) = configuration(call, &bundle)?;
     let id = args.word(0, "the container's id")?;
-    let cgroup_path = spec::cgroup_path(&spec, PARENT, id);
+    let mut cgroup_path = confine::path(call, &spec, id);
     let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
     plan.subject = spec::subject(&spec, id, &bundle);
     if !plan.rootfs.is_dir() {
@@ -74,8 +73,11 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let root = plan.shares_mounts.then(|| SharedRoot::at(&plan.rootfs));
     let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
-    let limited = device_filter::limit(&plan.cgroup, &limits).map_err(OciError::from);
-    let born = limited.and_then(|()| {
+    let confined = confine::confine(call, &mut plan, limits);
+    let born = confined.and_then(|has_cgroup| {
+        if !has_cgroup {
+            cgroup_path.clear();
+        }
         let preserved = args.number("preserve-fds")?.unwrap_or(0);
         let birth = Birth {
             overseer: Overseer::of(&plan),
@@ -105,6 +107,26 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         }
     }
     written
+}
+
+/// What the container is made from: config.json, or for an ordinary user what he can have of it.
+fn configuration(call: &Call, bundle: &Path) -> Result<(Vec<u8>, Spec), OciError> {
+    let config = spec::read(bundle)?;
+    let spec = spec::parse(bundle, &config)?;
+    if call.standing != Standing::User {
+        return Ok((config, spec));
+    }
+    let unlike = |source| spec::SpecError::Parse {
+        path: bundle.join("config.json"),
+        source,
+    };
+    let mut value = serde_json::from_slice(&config).map_err(unlike)?;
+    for text in rootless::adapt(&mut value, &Facts::of_this_user())? {
+        call.log.warn(&text);
+    }
+    let config = value.to_string().into_bytes();
+    let spec = spec::parse(bundle, &config)?;
+    Ok((config, spec))
 }
 
 /// The mount made for a container that shares its mount namespace with us; `before` is what was there.
@@ -183,6 +205,9 @@ pub fn send_terminal(path: &Path, born: &Born) -> Result<(), OciError> {
 }
 
 fn discard(call: &Call, cgroup: &Cgroup) {
+    if cgroup.is_none() {
+        return;
+    }
     let gone = cgroup.kill().and_then(|()| cgroup.remove_waiting());
     if let Err(error) = gone {
         call.log.warn(&error.to_string());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::{ArgsError, Parsed};
 use super::birth::{Birth, end, let_go, own_streams};
+use super::change::controlled;
 use super::create::{send_terminal, write_pid_file};
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
@@ -82,6 +83,7 @@ fn cgroup(args: &Parsed, record: &Record) -> Result<Cgroup, OciError> {
     if below.is_empty() {
         return Ok(record.cgroup()?);
     }
+    controlled(record)?;
     let cgroup = CgroupHost::known()?.cgroup(&format!("{}/{below}", record.cgroup))?;
     if below.contains(':') || !cgroup.exists() {
         return Err(OciError::NoCgroup(below.into()));

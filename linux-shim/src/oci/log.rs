@@ -12,13 +12,18 @@ pub struct Log {
     pub json: bool,
     /// Whether what is of use only for finding errors is said too.
     pub debug: bool,
+    /// Whether warnings are put on standard error where there is no file for them.
+    pub outspoken: bool,
 }
 
 impl Log {
     /// Something the caller may want to know, of which the command does not fail. Standard error is the container's
-    /// too, so it is not put there.
+    /// too: it is put there only for somebody without root, who does not get all he asks for, and has no log to read.
     pub fn warn(&self, text: &str) {
         self.write("warning", text);
+        if self.outspoken && self.file.is_none() {
+            let _ = writeln!(std::io::stderr(), "warning: {text}");
+        }
     }
 
     /// A detail, on standard error too, as callers of runc expect it with `--debug`.

@@ -6,10 +6,12 @@
 mod args;
 mod birth;
 mod change;
+mod confine;
 mod create;
 mod exec;
 mod foreground;
 mod log;
+mod members;
 mod report;
 mod shared_root;
 mod store;
@@ -26,13 +28,12 @@ use crate::guard::GuardedProgram;
 use crate::hooks::HookError;
 use crate::launch::LaunchError;
 use crate::overseer::OverseerError;
+use crate::rootless::{RootlessError, Standing};
 use crate::spec::SpecError;
 use args::{ArgsError, Flag, Parsed, Until, short_switch, short_value, switch, value};
 use log::Log;
 use store::{Status, StoreError};
 
-/// Where records are unless `--root` says otherwise.
-const ROOT: &str = "/run/amphipod/oci";
 /// The oldest and the newest version of the runtime specification that is understood.
 const VERSIONS: (&str, &str) = ("1.0.0", "1.2.1");
 /// What `exec` ends with when there was no process to have an exit code of its own.
@@ -64,6 +65,8 @@ pub(crate) enum OciError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Rootless(#[from] RootlessError),
     #[error(transparent)]
     Limit(#[from] LimitError),
     #[error(transparent)]
@@ -112,6 +115,8 @@ pub(crate) enum OciError {
         "the container has no cgroup {0:?}; one of all hierarchies is meant, without the name of a controller"
     )]
     NoCgroup(String),
+    #[error("container {0:?} has no cgroup of its own, which this needs")]
+    Uncontrolled(String),
     #[error("cannot run ps: {0}")]
     Ps(io::Error),
     #[error("ps shows no PID column with these options")]
@@ -125,6 +130,7 @@ pub(crate) enum OciError {
 struct Call {
     root: PathBuf,
     log: Log,
+    standing: Standing,
 }
 
 const GLOBAL: &[Flag] = &[
@@ -200,9 +206,13 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(global) => global,
         Err(error) => return failed(&Log::default(), &error.into(), false),
     };
+    let standing = Standing::of_this_process();
+    let root = global.value("root").map(PathBuf::from);
     let call = Call {
-        root: global.value("root").unwrap_or(ROOT).into(),
+        root: root.or_else(|| standing.default_root()).unwrap_or_default(),
+        standing,
         log: Log {
+            outspoken: standing.makes_do(),
             file: global.value("log").map(PathBuf::from),
             json: global.value("log-format") == Some("json"),
             debug: global.is_set("debug"),
@@ -229,9 +239,10 @@ fn failed(log: &Log, error: &OciError, exec: bool) -> ExitCode {
 
 /// What makes a process in a container runs from a read-only mount of its program: a container with the right to trace
 /// could reach the file through `/proc/PID/exe` and change it for the host (CVE-2019-5736). Where that cannot be had
-/// (without root there is nothing to be gained by it) it is said.
+/// it is said. An ordinary user's container has no right over a process that hides (`init::begin`) and was executed
+/// outside of its user namespace: it cannot look at its `/proc/PID/exe`.
 fn guard(call: &Call) {
-    if GuardedProgram::runs_already().unwrap_or(true) {
+    if call.standing == Standing::User || GuardedProgram::runs_already().unwrap_or(true) {
         return;
     }
     let args = std::env::args_os().map(|a| CString::new(a.into_encoded_bytes()));
@@ -253,6 +264,9 @@ fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
         Some(split) if !global.is_set("help") => split,
         _ => return report::say(USAGE).map(|()| 0),
     };
+    if call.root.as_os_str().is_empty() && !["features", "help"].contains(&command.as_str()) {
+        return Err(RootlessError::NoRoot.into());
+    }
     if ["create", "run", "exec"].contains(&command.as_str()) {
         guard(call);
     }

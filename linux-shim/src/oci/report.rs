@@ -8,7 +8,9 @@ use amphipod_shim_api::cgroup::CgroupHost;
 use serde_json::{Value, json};
 
 use super::args::Parsed;
-use super::store::{Entry, Record, Status, StoreError};
+use super::change::controlled;
+use super::members::members;
+use super::store::{Entry, Record, Status};
 use super::{Call, OciError, VERSIONS};
 use crate::init::labels::{has_apparmor, has_selinux};
 use crate::mount_plan::KNOWN_OPTIONS;
@@ -84,7 +86,7 @@ pub fn list(call: &Call, args: &Parsed) -> Result<(), OciError> {
 /// `ps ID [OPTION OF PS…]`.
 pub fn ps(call: &Call, args: &Parsed) -> Result<(), OciError> {
     let record = Entry::of(&call.root, args.word(0, "the container's id")?)?.load()?;
-    let pids = record.cgroup().map_err(StoreError::from)?.pids()?;
+    let pids = members(&record)?;
     if args.value("format") == Some("json") {
         return say(&json!(pids).to_string());
     }
@@ -134,7 +136,7 @@ pub fn events(call: &Call, args: &Parsed) -> Result<(), OciError> {
 
 /// In runc's words.
 fn use_of(record: &Record) -> Result<Value, OciError> {
-    let stats = record.cgroup().map_err(StoreError::from)?.stats()?;
+    let stats = controlled(record)?.stats()?;
     Ok(json!({
         "type": "stats",
         "id": record.id,

@@ -65,6 +65,7 @@ pub struct Record {
     pub started: u64,
     pub bundle: PathBuf,
     pub rootfs: PathBuf,
+    /// Empty for none.
     pub cgroup: String,
     /// When, in RFC 3339.
     pub created: String,
@@ -281,7 +282,10 @@ impl Record {
     }
 
     pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
-        CgroupHost::known()?.cgroup(&self.cgroup)
+        match self.cgroup.as_str() {
+            "" => Ok(Cgroup::none()),
+            path => CgroupHost::known()?.cgroup(path),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::{PATIENCE, SHIM, can_run, image};
 use crate::oci_harness::OCI;
 
-fn installed(program: &str) -> bool {
+pub fn installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {

@@ -16,4 +16,5 @@ mod mounts;
 mod oci;
 mod oci_harness;
 mod oci_more;
+mod rootless;
 mod streams;

@@ -6,6 +6,7 @@
 mod limits;
 mod more_limits;
 mod mounts;
+mod own;
 mod stats;
 mod tree;
 
@@ -74,6 +75,18 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// No cgroup at all: what can be done without one does nothing, limits are refused.
+    pub fn none() -> Self {
+        Self {
+            legs: Vec::new(),
+            v2_controllers: false,
+        }
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.legs.is_empty()
+    }
+
     /// The directory in the v2 hierarchy, if one is mounted (on hybrid hosts too).
     pub fn unified_dir(&self) -> Option<&Path> {
         self.legs.iter().find(|l| l.is_unified()).map(|l| l.dir.as_path())

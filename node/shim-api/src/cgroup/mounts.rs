@@ -82,6 +82,11 @@ impl CgroupHost {
         }
     }
 
+    /// Where the v2 hierarchy is mounted.
+    pub(super) fn unified_mount(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
     /// True when controllers are in the v2 hierarchy; false on v1 and hybrid hosts.
     pub fn is_v2(&self) -> bool {
         self.v2.is_some()
