@@ -98,6 +98,12 @@ async fn a_running_pod_is_resized_and_reached() {
     let ready = tokio::time::timeout(PATIENCE, await_condition(pods.clone(), "sized", is_ready));
     ready.await.expect("the Pod did not become ready").unwrap();
 
+    let uid = pods.get("sized").await.unwrap().metadata.uid.unwrap();
+    let around = PodCgroup(format!("amphipod-{}/pod{uid}", cluster.id()));
+    assert_eq!(around.memory(), 48 << 20, "both have a limit of memory");
+    assert!(around.has_ten_shares());
+    assert_eq!(around.quota(), None, "one has no limit of CPU");
+
     let path = "/api/v1/namespaces/default/pods/sized/proxy/hostname";
     assert_eq!(get(&client, path).await.trim(), "sized");
 
@@ -112,12 +118,14 @@ async fn a_running_pod_is_resized_and_reached() {
     })
     .await;
     assert_eq!(memory_limit(&pods).await, 64 << 20);
+    around.comes_to(80 << 20);
 
     resize(&pods, json!([{"name": "restarts", "resources": {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}}])).await;
     until(&pods, "sized", "the other is restarted", |s| {
         runs(s, "restarts") && container(s, "restarts").is_some_and(|c| c.restart_count == 1)
     })
     .await;
+    around.comes_to(84 << 20);
 
     resize(
         &pods,
@@ -132,6 +140,57 @@ async fn a_running_pod_is_resized_and_reached() {
     let status = pods.get("sized").await.unwrap().status.unwrap();
     assert_eq!(limit(&status, "server", "cpu").as_deref(), Some("200m"));
     assert_eq!(container(&status, "server").map(|c| c.restart_count), Some(0));
+}
+
+/// The cgroup around a Pod's containers, of either version.
+struct PodCgroup(String);
+
+impl PodCgroup {
+    fn read(&self, new: &str, controller: &str, old: &str) -> Result<String, String> {
+        let root = std::path::Path::new("/sys/fs/cgroup");
+        let text =
+            |path: std::path::PathBuf| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
+        text(root.join(&self.0).join(new))
+            .or_else(|_| {
+                text(root.join(controller).join(&self.0).join(old)).map(|text| format!("{controller} {text}"))
+            })
+            .map_err(|error| format!("{}: {error}", self.0))
+    }
+
+    fn memory(&self) -> u64 {
+        let text = self
+            .read("memory.max", "memory", "memory.limit_in_bytes")
+            .unwrap();
+        text.trim_start_matches("memory ").parse().unwrap()
+    }
+
+    /// Ten shares of cgroup v1, or the weight that is as much on v2.
+    fn has_ten_shares(&self) -> bool {
+        let text = self.read("cpu.weight", "cpu", "cpu.shares").unwrap();
+        ["cpu 10", "4"].contains(&text.as_str())
+    }
+
+    fn quota(&self) -> Option<u64> {
+        let text = self.read("cpu.max", "cpu", "cpu.cfs_quota_us").unwrap();
+        text.trim_start_matches("cpu ")
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .ok()
+    }
+
+    fn comes_to(&self, memory: u64) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.memory() != memory {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{} is not {memory}",
+                self.memory()
+            );
+            std::thread::yield_now();
+        }
+    }
 }
 
 async fn resize(pods: &Api<Pod>, containers: Value) {

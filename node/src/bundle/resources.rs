@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, Lin
 use crate::quantity;
 
 /// Length of a CFS period in microseconds; upstream's default.
-const PERIOD_MICROS: u64 = 100_000;
+pub const PERIOD_MICROS: u64 = 100_000;
 /// The kernel refuses shorter quotas.
 const MIN_QUOTA_MICROS: i64 = 1000;
 /// The kernel's least weight.
@@ -90,11 +90,13 @@ fn milli_cpu(list: Option<&BTreeMap<String, Quantity>>) -> Option<i64> {
     quantity::milli(list?.get("cpu")?)
 }
 
-/// cgroup v1 `cpu.shares`; shims on v2 convert.
 fn shares(container: &Container) -> u64 {
-    let milli = milli_cpu(requests(container))
-        .or_else(|| milli_cpu(limits(container)))
-        .unwrap_or(0);
+    let milli = milli_cpu(requests(container)).or_else(|| milli_cpu(limits(container)));
+    shares_of(milli.unwrap_or(0))
+}
+
+/// Thousandths of a CPU as cgroup v1 `cpu.shares`; on v2 they are converted.
+pub fn shares_of(milli: i64) -> u64 {
     milli
         .saturating_mul(1024)
         .saturating_div(1000)
@@ -102,13 +104,15 @@ fn shares(container: &Container) -> u64 {
 }
 
 fn quota(container: &Container) -> Option<i64> {
-    let milli = milli_cpu(limits(container)).filter(|m| *m > 0)?;
-    Some(
-        milli
-            .saturating_mul(PERIOD_MICROS as i64)
-            .saturating_div(1000)
-            .max(MIN_QUOTA_MICROS),
-    )
+    milli_cpu(limits(container)).filter(|m| *m > 0).map(quota_of)
+}
+
+/// Thousandths of a CPU as microseconds of a period.
+pub fn quota_of(milli: i64) -> i64 {
+    milli
+        .saturating_mul(PERIOD_MICROS as i64)
+        .saturating_div(1000)
+        .max(MIN_QUOTA_MICROS)
 }
 
 fn memory_limit(container: &Container) -> Option<i64> {

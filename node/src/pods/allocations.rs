@@ -13,12 +13,12 @@ use crate::quantity;
 /// CPU in thousandths, memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    cpu: i64,
-    memory: i64,
+    pub cpu: i64,
+    pub memory: i64,
 }
 
 impl Amounts {
-    fn of_list(list: Option<&BTreeMap<String, Quantity>>) -> Self {
+    pub fn of_list(list: Option<&BTreeMap<String, Quantity>>) -> Self {
         let of = |name, read: fn(&Quantity) -> Option<i64>| list.and_then(|l| l.get(name)).and_then(read);
         Amounts {
             cpu: of("cpu", quantity::milli).unwrap_or(0),
@@ -26,21 +26,30 @@ impl Amounts {
         }
     }
 
-    fn of(container: &Container) -> Self {
+    fn requests(container: &Container) -> Self {
         Self::of_list(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+    }
+
+    fn limits(container: &Container) -> Self {
+        Self::of_list(container.resources.as_ref().and_then(|r| r.limits.as_ref()))
     }
 
     /// What a Pod asks for: containers and sidecars together, or an init container beside the sidecars before it
     /// (KEP-753).
     pub fn of_pod(spec: &PodSpec) -> Self {
-        let running = spec
-            .containers
-            .iter()
-            .map(Self::of)
-            .fold(Self::default(), Self::plus);
+        Self::together(spec, Self::requests)
+    }
+
+    /// What a Pod's containers may use, counted likewise; those without a limit count nothing.
+    pub fn limits_of_pod(spec: &PodSpec) -> Self {
+        Self::together(spec, Self::limits)
+    }
+
+    fn together(spec: &PodSpec, of: fn(&Container) -> Self) -> Self {
+        let running = spec.containers.iter().map(of).fold(Self::default(), Self::plus);
         let (mut sidecars, mut peak) = (Self::default(), Self::default());
         for container in spec.init_containers.iter().flatten() {
-            let together = sidecars.plus(Self::of(container));
+            let together = sidecars.plus(of(container));
             if container.restart_policy.as_deref() == Some("Always") {
                 sidecars = together;
             }
@@ -49,7 +58,18 @@ impl Amounts {
         running.plus(sidecars).max(peak)
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// With the amounts that a list has in their place.
+    pub fn replaced_by(self, list: Option<&BTreeMap<String, Quantity>>) -> Self {
+        let (new, has) = (Self::of_list(list), |name| {
+            list.is_some_and(|l| l.contains_key(name))
+        });
+        Amounts {
+            cpu: if has("cpu") { new.cpu } else { self.cpu },
+            memory: if has("memory") { new.memory } else { self.memory },
+        }
+    }
+
+    pub fn plus(self, other: Self) -> Self {
         Amounts {
             cpu: self.cpu.saturating_add(other.cpu),
             memory: self.memory.saturating_add(other.memory),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError, stdio::StdioUri};
 use jiff::Timestamp;
 
+use super::cgroup;
 use super::context::Context;
 use super::failure::{FailureKind, StartFailure};
-use super::record::{Exit, Record, State};
+use super::record::{Exit, Record, RuntimeKind, State};
 use super::start::release;
 use super::view::PodView;
 
@@ -53,7 +54,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
     };
     let opened = doors.prepare(stdin);
     let ran = match opened {
-        Ok(()) => run(ctx, &mut record, &dir, &request).await,
+        Ok(()) => run(ctx, pod, &mut record, &dir, &request).await,
         Err(error) => Err(format!("failed to make the container's streams: {error}")),
     };
     match ran {
@@ -69,8 +70,21 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
     }
 }
 
-async fn run(ctx: &Context, record: &mut Record, dir: &Path, request: &CreateTask) -> Result<(), String> {
+async fn run(
+    ctx: &Context,
+    pod: PodView<'_>,
+    record: &mut Record,
+    dir: &Path,
+    request: &CreateTask,
+) -> Result<(), String> {
     let task = create(ctx, record, dir, request).await?;
+    // Now that a container is in the Pod's cgroup, nobody removes it any more.
+    if record.runtime == RuntimeKind::Native
+        && let Err(error) = cgroup::apply(ctx, pod)
+    {
+        give_up(&task, &record.id).await;
+        return Err(format!("failed to limit the cgroup of the Pod: {error}"));
+    }
     if let Err(error) = task.start(&record.id).await {
         give_up(&task, &record.id).await;
         return Err(format!(

@@ -3,6 +3,7 @@
 
 pub mod allocations;
 pub mod backoff;
+mod cgroup;
 pub mod conditions;
 pub mod context;
 mod devices;

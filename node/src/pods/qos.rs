@@ -3,24 +3,28 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity;
 
 const GUARANTEED: &str = "Guaranteed";
 const BURSTABLE: &str = "Burstable";
-const BEST_EFFORT: &str = "BestEffort";
+pub const BEST_EFFORT: &str = "BestEffort";
+const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
-/// `status.qosClass`.
+/// `status.qosClass`: by the Pod's own resources where it has any, else by its containers'.
 pub fn class(spec: &PodSpec) -> &'static str {
+    let is_set = |given: &&ResourceRequirements| RESOURCES.iter().any(|r| amount(given, r).is_some());
+    if let Some(own) = spec.resources.as_ref().filter(is_set) {
+        return if is_guaranteed(own) { GUARANTEED } else { BURSTABLE };
+    }
     let all = || spec.init_containers.iter().flatten().chain(&spec.containers);
-    let any_set = all().any(|c| ["cpu", "memory"].iter().any(|r| amount(c, r).is_some()));
-    if !any_set {
+    let given = || all().filter_map(|c| c.resources.as_ref());
+    if !given().any(|r| is_set(&r)) {
         return BEST_EFFORT;
     }
-    let guaranteed = |c: &Container| ["cpu", "memory"].iter().all(|r| is_guaranteed(c, r));
-    if all().all(guaranteed) {
+    if all().all(|c| c.resources.as_ref().is_some_and(is_guaranteed)) {
         GUARANTEED
     } else {
         BURSTABLE
@@ -31,21 +35,24 @@ fn positive(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> Option
     quantity::milli(list?.get(resource)?).filter(|v| *v > 0)
 }
 
-fn request(c: &Container, resource: &str) -> Option<i64> {
-    positive(c.resources.as_ref()?.requests.as_ref(), resource)
+fn request(given: &ResourceRequirements, resource: &str) -> Option<i64> {
+    positive(given.requests.as_ref(), resource)
 }
 
-fn limit(c: &Container, resource: &str) -> Option<i64> {
-    positive(c.resources.as_ref()?.limits.as_ref(), resource)
+/// A limit that is one, in thousandths.
+pub fn limit(given: &ResourceRequirements, resource: &str) -> Option<i64> {
+    positive(given.limits.as_ref(), resource)
 }
 
-fn amount(c: &Container, resource: &str) -> Option<i64> {
-    request(c, resource).or(limit(c, resource))
+fn amount(given: &ResourceRequirements, resource: &str) -> Option<i64> {
+    request(given, resource).or(limit(given, resource))
 }
 
-fn is_guaranteed(c: &Container, resource: &str) -> bool {
-    let limit = limit(c, resource);
-    limit.is_some() && request(c, resource).is_none_or(|r| Some(r) == limit)
+fn is_guaranteed(given: &ResourceRequirements) -> bool {
+    RESOURCES.iter().all(|resource| {
+        let limit = limit(given, resource);
+        limit.is_some() && request(given, resource).is_none_or(|r| Some(r) == limit)
+    })
 }
 
 /// `oom_score_adj` of a container: -997 guaranteed, 1000 best effort, between them by its share of memory.
@@ -54,7 +61,8 @@ pub fn oom_score_adj(spec: &PodSpec, container: &Container, memory_capacity: u64
         GUARANTEED => -997,
         BEST_EFFORT => 1000,
         _ => {
-            let requested = request(container, "memory").unwrap_or(0) / 1000;
+            let requested = container.resources.as_ref().and_then(|r| request(r, "memory"));
+            let requested = requested.unwrap_or(0) / 1000;
             let capacity = i64::try_from(memory_capacity).unwrap_or(i64::MAX).max(1);
             let share = (i128::from(requested) * 1000 / i128::from(capacity)).clamp(0, 1000) as i32;
             (1000 - share).clamp(3, 999)
@@ -91,6 +99,20 @@ mod tests {
             (vec![json!({"limits": {"memory": "1Gi"}})], "Burstable"),
         ] {
             assert_eq!(class(&spec(&resources)), expected, "{resources:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_pod_itself_says_comes_first() {
+        let mut s = spec(&[json!({"limits": {"cpu": "1", "memory": "1Gi"}})]);
+        for (own, expected) in [
+            (json!({}), "Guaranteed"),
+            (json!({"requests": {"cpu": "1"}}), "Burstable"),
+            (json!({"limits": {"cpu": "2", "memory": "1Gi"}}), "Guaranteed"),
+            (json!({"limits": {"memory": "1Gi"}}), "Burstable"),
+        ] {
+            s.resources = serde_json::from_value(own.clone()).unwrap();
+            assert_eq!(class(&s), expected, "{own}");
         }
     }
 

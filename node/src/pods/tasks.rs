@@ -9,6 +9,7 @@ use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::cgroup;
 use super::context::Context;
 use super::hooks::Hook;
 use super::record::{Exit, Record, State};
@@ -174,6 +175,11 @@ pub async fn resize(
     let name = || container.name.clone();
     let address = record.address.clone();
     let address = address.ok_or_else(|| ResizeError::NoTask { container: name() })?;
+    let around = PodView::new(pod).filter(|_| !record.is_wasm());
+    // More goes to the Pod first, less to its containers: no quota may be above that around it.
+    if let Some(view) = around {
+        limit_around(ctx, view);
+    }
     let updated = TaskClient::new(address)
         .update(&record.id, &limits_of(container))
         .await;
@@ -181,9 +187,19 @@ pub async fn resize(
         container: name(),
         source,
     })?;
+    if let Some(view) = around {
+        limit_around(ctx, view);
+    }
     record.resources = Some(container.resources.clone().unwrap_or_default());
     save(ctx, pod, record);
     Ok(())
+}
+
+/// The Pod's own limits while they change: refused as long as another container has yet to give something back.
+fn limit_around(ctx: &Context, pod: PodView<'_>) {
+    if let Err(error) = cgroup::apply(ctx, pod) {
+        tracing::info!(%error, pod = %pod.full_name(), "the limits of a Pod that is resized are not all set yet");
+    }
 }
 
 /// Runs the container's `preStop`, if it is due, then asks the task to stop and, after `grace`, makes it. Runs until

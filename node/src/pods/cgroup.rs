@@ -1,0 +1,125 @@
+//! The cgroup around a Pod's containers: what they may use together, as the kubelet computes it (KEP-2837 for
+//! `spec.resources`). The decision is pure; [`apply`] writes it. Containers' own cgroups are their shim's.
+
+use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+
+use super::allocations::Amounts;
+use super::context::Context;
+use super::qos;
+use super::view::PodView;
+use crate::bundle::resources::{PERIOD_MICROS, quota_of, shares_of};
+
+/// What a Pod may use: its share by what it asks for, and a limit of each resource that all its containers, or the Pod
+/// itself, have one of.
+fn limits(spec: &PodSpec) -> Limits {
+    let overhead = Amounts::of_list(spec.overhead.as_ref());
+    let own = spec.resources.as_ref();
+    let asked = Amounts::of_pod(spec)
+        .replaced_by(own.and_then(|r| r.requests.as_ref()))
+        .plus(overhead);
+    let most = Amounts::limits_of_pod(spec)
+        .replaced_by(own.and_then(|r| r.limits.as_ref()))
+        .plus(overhead);
+    let mut made = Limits {
+        cpu_shares: Some(shares_of(asked.cpu)),
+        ..Limits::default()
+    };
+    if qos::class(spec) == qos::BEST_EFFORT {
+        return made;
+    }
+    if is_limited(spec, "cpu") {
+        made.cpu_quota = Some(quota_of(most.cpu));
+        made.cpu_period = Some(PERIOD_MICROS);
+    }
+    if is_limited(spec, "memory") {
+        made.memory = Some(most.memory);
+    }
+    made
+}
+
+fn is_limited(spec: &PodSpec, resource: &str) -> bool {
+    let limited = |r: &ResourceRequirements| qos::limit(r, resource).is_some();
+    let each = |c: &Container| c.resources.as_ref().is_some_and(limited);
+    let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    spec.resources.as_ref().is_some_and(limited) || all.all(each)
+}
+
+/// Limits the cgroup of a Pod, making it when it is not there: the shim removes it with its last container.
+pub fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), CgroupError> {
+    let path = format!("/{}/pod{}", ctx.options.cluster, pod.uid());
+    let cgroup = CgroupHost::discover()?.cgroup(&path)?;
+    cgroup.create()?;
+    cgroup.apply(&limits(pod.spec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn seen(spec: Value) -> (Option<u64>, Option<i64>, Option<i64>) {
+        let made = limits(&serde_json::from_value(spec).unwrap());
+        (made.cpu_shares, made.cpu_quota, made.memory)
+    }
+
+    fn containers(resources: &[Value]) -> Vec<Value> {
+        let all = resources.iter().enumerate();
+        all.map(|(n, r)| json!({"name": format!("c{n}"), "resources": r}))
+            .collect()
+    }
+
+    #[test]
+    fn as_the_kubelet_computes() {
+        let both =
+            json!({"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"cpu": "500m", "memory": "1Mi"}});
+        for (resources, expected) in [
+            (vec![json!({})], (Some(2), None, None)),
+            (
+                vec![both.clone(), both.clone()],
+                (Some(1024), Some(200_000), Some(128 << 20)),
+            ),
+            (vec![both.clone(), json!({})], (Some(512), None, None)),
+            (
+                vec![
+                    both.clone(),
+                    json!({"limits": {"memory": "1Mi"}, "requests": {"memory": "1Mi"}}),
+                ],
+                (Some(512), None, Some(65 << 20)),
+            ),
+            (
+                vec![
+                    json!({"limits": {"cpu": "5m", "memory": "1Mi"}, "requests": {"cpu": "5m", "memory": "1Mi"}}),
+                ],
+                (Some(5), Some(1000), Some(1 << 20)),
+            ),
+        ] {
+            let spec = json!({"containers": containers(&resources)});
+            assert_eq!(seen(spec), expected, "{resources:?}");
+        }
+    }
+
+    #[test]
+    fn init_containers_count_when_they_are_the_larger_part() {
+        let (small, large) = (
+            json!({"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "1", "memory": "1Mi"}}),
+            json!({"limits": {"cpu": "3", "memory": "1Mi"}, "requests": {"cpu": "3", "memory": "1Mi"}}),
+        );
+        let mut spec = json!({"containers": containers(std::slice::from_ref(&small)), "initContainers": containers(&[large])});
+        assert_eq!(seen(spec.clone()), (Some(3072), Some(300_000), Some(1 << 20)));
+        spec["initContainers"][0]["resources"] = json!({});
+        assert_eq!(seen(spec.clone()), (Some(1024), None, None), "one without limits");
+        spec["initContainers"][0] = json!({"name": "side", "restartPolicy": "Always", "resources": small});
+        spec["overhead"] = json!({"cpu": "250m", "memory": "1Mi"});
+        assert_eq!(seen(spec), (Some(2304), Some(225_000), Some(3 << 20)));
+    }
+
+    #[test]
+    fn what_the_pod_itself_says_counts() {
+        let mut spec = json!({"containers": containers(&[json!({"requests": {"cpu": "1"}}), json!({})]),
+            "resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}});
+        assert_eq!(seen(spec.clone()), (Some(2048), Some(200_000), None));
+        spec["resources"] = json!({"limits": {"memory": "8Mi"}});
+        assert_eq!(seen(spec), (Some(1024), None, Some(8 << 20)));
+    }
+}
