@@ -10,6 +10,7 @@ pub mod controllers;
 pub mod kinds;
 mod plane;
 pub mod registry;
+mod resource_metrics;
 pub mod scheduler;
 pub mod store;
 pub mod toolkit;

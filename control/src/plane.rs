@@ -15,6 +15,7 @@ use crate::auth::{Authorizer, Identity};
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions, Watches};
 use crate::kinds::{Live, Registry};
+use crate::resource_metrics::{self, ResourceMetrics};
 use crate::scheduler::Followed;
 use crate::store::{
     self, Keyring, KeyringError, OpenError, ReadError, RedbStore, SealedStore, Store, WriteError,
@@ -176,6 +177,7 @@ impl ControlPlane {
         server
             .tasks
             .spawn(store::run_compactor(store, server.stop.clone()));
+        let measured = api.resource_metrics.clone();
         let router = api::router(api);
         server.tasks.spawn(serve::run(
             listener,
@@ -204,11 +206,16 @@ impl ControlPlane {
             front_proxy: &front_proxy.ca_pem,
         };
         bootstrap::run(&plane.client(), reachable(local_addr), cluster_ip, authorities).await?;
-        plane.start_clients(&options, front_proxy);
+        plane.start_clients(&options, front_proxy, measured);
         Ok(plane)
     }
 
-    fn start_clients(&self, options: &ControlOptions, front_proxy: FrontProxy) {
+    fn start_clients(
+        &self,
+        options: &ControlOptions,
+        front_proxy: FrontProxy,
+        measured: Arc<ResourceMetrics>,
+    ) {
         let stop = &self.clients.stop;
         let watches = Arc::new(Watches::default());
         let followed = Followed {
@@ -218,6 +225,12 @@ impl ControlPlane {
         self.clients.tasks.spawn(scheduler::run(
             self.component("kube-scheduler"),
             followed,
+            stop.clone(),
+        ));
+        self.clients.tasks.spawn(resource_metrics::run(
+            self.component("metrics-server"),
+            watches.nodes.clone(),
+            measured,
             stop.clone(),
         ));
         let controllers = ControllerOptions {
@@ -358,6 +371,7 @@ async fn build(
         objects,
         tokens,
         metrics: Metrics::default(),
+        resource_metrics: Arc::default(),
         fairness: Fairness::default(),
         patience: rules.patience,
         openapi,

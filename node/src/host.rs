@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
@@ -12,6 +13,9 @@ use nix::sys::utsname::uname;
 /// Any address beyond the default route: connecting a UDP socket to it sends nothing and names the source
 /// address the kernel would use (RFC 5737, TEST-NET-1).
 const BEYOND: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// Unit of /proc/stat: the same on every architecture that programs in Rust run on (time(7)).
+const USER_HZ: u64 = 100;
 
 /// Facts that do not change while the machine is up.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +75,39 @@ fn total_memory(meminfo: &str) -> u64 {
 /// Bytes the kernel could give to new programs now.
 pub fn available_memory() -> Option<u64> {
     field_kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// What all programs of this machine use together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Time of processors since boot that was not idle.
+    pub cpu: Duration,
+    /// Bytes of memory that could not be had back easily: all but what is free and what is cached of files not used lately.
+    pub working_set: u64,
+}
+
+/// # Errors
+/// /proc is not readable.
+pub fn usage() -> Result<Usage, HostError> {
+    Ok(Usage {
+        cpu: busy_time(&read("/proc/stat")?),
+        working_set: working_set(&read("/proc/meminfo")?),
+    })
+}
+
+/// Of the line `cpu` (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's already.
+fn busy_time(stat: &str) -> Duration {
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu "));
+    let times = all.unwrap_or_default().split_whitespace().take(8).enumerate();
+    let busy = times.filter(|(i, _)| !matches!(i, 3 | 4));
+    let ticks: u64 = busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks.saturating_mul(1000 / USER_HZ))
+}
+
+fn working_set(meminfo: &str) -> u64 {
+    let field = |name| field_kib(meminfo, name).unwrap_or(0);
+    let used = field("MemTotal:").saturating_sub(field("MemFree:"));
+    used.saturating_sub(field("Inactive(file):"))
 }
 
 fn field_kib(meminfo: &str, name: &str) -> Option<u64> {
@@ -165,5 +202,15 @@ mod tests {
         );
         assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian 13\"\n"), "Debian 13");
         assert_eq!(os_image(""), "Linux");
+    }
+
+    #[test]
+    fn what_all_use_is_read() {
+        let stat = "cpu  100 20 3 5000 60 4 5 6 7 8\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(busy_time(stat), Duration::from_millis(1380));
+        let meminfo = "MemTotal: 100 kB\nMemFree: 10 kB\nInactive: 50 kB\nInactive(file): 30 kB\n";
+        assert_eq!(working_set(meminfo), 60 << 10);
+        let now = usage().unwrap();
+        assert!(now.cpu > Duration::ZERO && now.working_set > 0, "{now:?}");
     }
 }

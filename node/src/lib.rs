@@ -12,6 +12,7 @@ pub mod exec;
 mod garbage;
 pub mod host;
 pub mod images;
+mod metrics;
 pub mod network;
 pub mod options;
 pub mod pods;

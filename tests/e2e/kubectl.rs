@@ -191,6 +191,19 @@ fn a_day_with_kubectl() {
     kubectl.ok("get pods", &["No resources found in default namespace."]);
 }
 
+/// What Pods of the demo use, by every version; it must be known already.
+pub fn top(cluster: &Cluster) {
+    for program in &kubectls() {
+        let kubectl = Kubectl {
+            program,
+            kubeconfig: cluster.kubeconfig(),
+            home: cluster.dir(),
+        };
+        kubectl.ok("top pods --containers", &["CPU(cores)", "duet", "writer", "Mi"]);
+        kubectl.ok("top node", &["node-a", "Mi"]);
+    }
+}
+
 fn logs(kubectl: &Kubectl<'_>) {
     kubectl.ok(
         "wait --for=jsonpath={.status.phase}=Failed pod/once --timeout=60s",

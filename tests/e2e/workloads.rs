@@ -1,23 +1,24 @@
 //! The demo of the README: what `workloads/hello.yaml` promises, asked for over the network and over the API.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use nix::sys::signal::Signal;
 
-use crate::cluster::{Cluster, http_get, is_root};
+use crate::cluster::{Cluster, PATIENCE, http_get, is_root};
 
 /// Body of `GET path`, retried while a Service's rules are on their way.
 fn eventually(address: &str, path: &str, words: &str) {
-    let deadline = std::time::Instant::now() + crate::cluster::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = http_get(address, path).unwrap_or_else(|why| why.to_string());
         if answer.contains(words) {
             return;
         }
         assert!(
-            std::time::Instant::now() < deadline,
+            Instant::now() < deadline,
             "no {words:?} from {address}{path}; last answer: {answer}"
         );
         std::thread::yield_now();
@@ -51,6 +52,36 @@ async fn hello_yaml_keeps_its_promises_across_kill_9() {
         "a restart of `up` restarts no container"
     );
     promises(&client).await;
+    what_is_used_is_known(&client).await;
+    crate::kubectl::top(&cluster);
+}
+
+/// The resource metrics API tells of both runtimes alike, once the node was looked at twice.
+async fn what_is_used_is_known(client: &kube::Client) {
+    let node = measured(client, "nodes/node-a").await;
+    assert!(node["usage"]["cpu"].as_str().unwrap().ends_with('n'), "{node}");
+    let metrics = measured(client, "namespaces/default/pods/duet").await;
+    let containers = metrics["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 2, "{metrics}");
+    let used = |resource: &str| -> Vec<&str> {
+        let amounts = containers.iter().map(|c| c["usage"][resource].as_str().unwrap());
+        amounts.filter(|amount| !amount.starts_with('0')).collect()
+    };
+    // An idle Wasm container that serves HTTP holds no memory of its own.
+    assert_eq!((used("cpu").len(), used("memory").len()), (2, 1), "{metrics}");
+}
+
+/// Metrics, as soon as there are any.
+async fn measured(client: &kube::Client, path: &str) -> serde_json::Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = http::Request::get(format!("/apis/metrics.k8s.io/v1beta1/{path}"));
+        match client.request(request.body(Vec::new()).unwrap()).await {
+            Ok(metrics) => return metrics,
+            Err(error) => assert!(Instant::now() < deadline, "no metrics of {path}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 async fn promises(client: &kube::Client) {

@@ -245,14 +245,33 @@ fn metadata(page: &Page) -> Value {
 
 /// Tables, metadata lists and YAML: built as values.
 fn shaped(kind: &Kind, style: Style, shape: Shape, page: &Page) -> Result<Value> {
-    let metadata = metadata(page);
     let values = page.objects.iter().map(|object| render::value(kind, object));
+    shaped_values(kind, style, shape, &metadata(page), values)
+}
+
+/// A list of objects that are not stored.
+pub fn values(kind: &Kind, style: Style, metadata: &Value, mut items: Vec<Value>) -> Result<Response> {
+    if style.accepted.shape == Shape::Object {
+        items.iter_mut().for_each(without_kind);
+    }
+    let items = items.into_iter().map(Ok);
+    let list = shaped_values(kind, style, style.accepted.shape, metadata, items)?;
+    render::respond(style.accepted.format, StatusCode::OK, &list)
+}
+
+fn shaped_values(
+    kind: &Kind,
+    style: Style,
+    shape: Shape,
+    metadata: &Value,
+    values: impl Iterator<Item = Result<Value>>,
+) -> Result<Value> {
     match shape {
         Shape::Table => {
             let rows = values
                 .map(|v| Ok(render::row(kind, style.include, &v?)))
                 .collect::<Result<Vec<_>>>()?;
-            Ok(render::table(kind, &metadata, rows, true))
+            Ok(render::table(kind, metadata, rows, true))
         }
         Shape::Metadata => {
             let items = values
@@ -333,11 +352,15 @@ fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object) -> Result<()> {
         out.put(object.list_item());
     } else {
         let mut value = render::value(kind, object)?;
-        if let Some(map) = value.as_object_mut() {
-            map.remove("kind");
-            map.remove("apiVersion");
-        }
+        without_kind(&mut value);
         out.put_slice(value.to_string().as_bytes());
     }
     Ok(())
+}
+
+fn without_kind(item: &mut Value) {
+    if let Some(map) = item.as_object_mut() {
+        map.remove("kind");
+        map.remove("apiVersion");
+    }
 }

@@ -27,6 +27,7 @@ mod query;
 mod reader;
 mod record;
 mod render;
+mod resource_metrics;
 mod reviews;
 mod route;
 mod selectors;
@@ -57,6 +58,7 @@ use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
 use crate::kinds::{Kind, Live, Registry};
+use crate::resource_metrics::ResourceMetrics;
 use crate::store::Store;
 use aggregate::Documents;
 use axum::Router;
@@ -95,6 +97,8 @@ pub struct Api {
     pub server: String,
     pub tokens: Tokens,
     pub metrics: Metrics,
+    /// What Nodes and Pods use.
+    pub resource_metrics: Arc<ResourceMetrics>,
     pub fairness: Fairness,
     /// How long a client may take.
     pub patience: serve::Patience,
@@ -281,6 +285,9 @@ async fn perform(call: &Call, verb: &str) -> Result<Response> {
         include: Include::of(&call.query)?,
     };
     if let Some(response) = reviews::answer(call, style)? {
+        return Ok(response);
+    }
+    if let Some(response) = resource_metrics::answer(call, verb, style).await? {
         return Ok(response);
     }
     if let Some(response) = subresource::answer(call, verb, style).await? {

@@ -1,5 +1,5 @@
 //! Upstream's default roles and bindings, from the table that `data/extract_policy.py` made of a recorded cluster; and
-//! the one binding that is ours. Refuses to know how they get into the store.
+//! what is ours. Refuses to know how they get into the store.
 use super::rbac::{GROUP, Rule};
 use serde_json::{Value, json};
 
@@ -12,9 +12,12 @@ const MARK: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaults");
 /// A node's agent also does what kube-proxy does elsewhere.
 const NODE_PROXIERS: &str = r#"{"k":"ClusterRoleBinding","n":"amphipod:node-proxier","t":["ClusterRole","system:node-proxier"],"u":[["Group","system:nodes"]]}"#;
 
+/// Who may read Pods may read what they use; metrics-server brings this role along.
+const METRICS_READER: &str = r#"{"k":"ClusterRole","n":"system:aggregated-metrics-reader","l":{"rbac.authorization.k8s.io/aggregate-to-view":"true","rbac.authorization.k8s.io/aggregate-to-edit":"true","rbac.authorization.k8s.io/aggregate-to-admin":"true"},"r":[[["get","list","watch"],["metrics.k8s.io"],["pods","nodes"]]]}"#;
+
 /// All of them, roles before what binds them.
 pub fn objects() -> Vec<Value> {
-    let lines = POLICY.lines().chain([NODE_PROXIERS]);
+    let lines = POLICY.lines().chain([METRICS_READER, NODE_PROXIERS]);
     lines
         .filter_map(|line| serde_json::from_str(line).ok())
         .map(|line: Value| object(&line))

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::error::{FieldError, FieldErrors};
 use super::names::{self, NameRule};
 use super::prepare;
+use super::rows::RESOURCE_METRICS;
 use super::rules::Rules;
 use super::table;
 use super::view::{View, object_mut, set_missing};
@@ -12,6 +13,8 @@ use super::view::{View, object_mut, set_missing};
 const HTTPS: i64 = 443;
 /// Of a group that a definition made: after all built-in ones.
 const CUSTOM: (i64, i64) = (1000, 100);
+/// As metrics-server registers itself.
+const METRICS: (i64, i64) = (100, 100);
 /// Priorities of groups in discovery, highest first, as upstream's.
 const GROUPS: [(&str, i64); 20] = [
     ("", 18000),
@@ -59,6 +62,7 @@ pub fn priority(group: &str, version: &str) -> (i64, i64) {
     let Some((_, of_group)) = GROUPS.iter().find(|(name, _)| *name == group) else {
         return match group {
             GROUP => (i64::MAX, 1),
+            RESOURCE_METRICS => METRICS,
             _ => CUSTOM,
         };
     };

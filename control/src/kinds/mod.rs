@@ -48,6 +48,7 @@ pub use kind::{Column, Kind, Subresource};
 pub use live::Live;
 pub use meta::mark_deleted;
 pub use registry::Registry;
+pub(crate) use rows::RESOURCE_METRICS;
 pub use strategic::PatchError;
 pub use validate::pod_update::binding as validate_binding;
 

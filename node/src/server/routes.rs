@@ -18,6 +18,7 @@ use super::auth::Caller;
 use super::logs::{self, LogQuery};
 use super::streaming;
 use crate::exec::Execs;
+use crate::metrics;
 
 type Table = Arc<dyn PodTable>;
 
@@ -29,6 +30,7 @@ pub fn router(table: Table, execs: Execs) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
+        .route("/metrics/resource", get(resource_metrics))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs),
@@ -44,15 +46,20 @@ async fn authorise(Extension(caller): Extension<Caller>, request: Request, next:
         Caller::Unknown => (StatusCode::UNAUTHORIZED, "Unauthorized").into_response(),
         _ if caller.is_allowed() => next.run(request).await,
         Caller::Known { name, .. } => {
-            let subresource = if request.uri().path().starts_with("/containerLogs/") {
-                "log"
-            } else {
-                "proxy"
-            };
+            let subresource = subresource(request.uri().path());
             let text =
                 format!("Forbidden (user={name}, verb=get, resource=nodes, subresource(s)=[{subresource}])");
             (StatusCode::FORBIDDEN, text).into_response()
         }
+    }
+}
+
+/// What a path is to upstream's kubelet, when it asks who may.
+fn subresource(path: &str) -> &'static str {
+    match path {
+        _ if path.starts_with("/containerLogs/") => "log",
+        _ if path.starts_with("/metrics") => "metrics",
+        _ => "proxy",
     }
 }
 
@@ -62,6 +69,12 @@ async fn pods(State(table): State<Table>) -> Response {
     let items: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     ([(CONTENT_TYPE, "application/json")], list.to_string()).into_response()
+}
+
+/// What is used here, in Prometheus' text format.
+async fn resource_metrics(State(table): State<Table>) -> Response {
+    let text = metrics::resource(table.as_ref()).await;
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 async fn container_logs(

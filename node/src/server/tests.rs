@@ -285,6 +285,19 @@ async fn pods_are_listed() {
 }
 
 #[tokio::test]
+async fn what_is_used_is_told_as_metrics() {
+    let cluster = Cluster::start().await;
+    let (code, text) = cluster.get("/metrics/resource").await;
+    assert_eq!(code, StatusCode::OK);
+    assert!(
+        text.lines()
+            .any(|l| l.starts_with("node_cpu_usage_seconds_total ")),
+        "{text}"
+    );
+    assert!(text.ends_with("resource_scrape_error 0\n"), "{text}");
+}
+
+#[tokio::test]
 async fn logs_are_shown_by_their_options() {
     let cluster = Cluster::start().await;
     let _running = cluster.with_log();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::kinds::{Registry, api_service};
+use crate::kinds::{RESOURCE_METRICS, Registry, api_service};
 
 /// Marks what is registered here; others' are left alone.
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -14,6 +14,8 @@ const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 pub(super) struct Wanted {
     /// `onstart` for built-in groups, `true` for those of definitions.
     managed: &'static str,
+    /// Whether another server may take its place.
+    yields: bool,
     spec: Value,
 }
 
@@ -49,6 +51,7 @@ impl Wanted {
         }
         Some(Wanted {
             managed: if built_in { "onstart" } else { "true" },
+            yields: group == RESOURCE_METRICS,
             spec,
         })
     }
@@ -68,6 +71,8 @@ pub(super) fn decide(wanted: Option<&Wanted>, current: &Value) -> Step {
         _ if !managed => Step::Keep,
         None => Step::Remove,
         Some(wanted) if wanted.spec == current["spec"] => Step::Keep,
+        // Who installs metrics-server wants its answers, and applies over what is registered here.
+        Some(wanted) if wanted.yields && !api_service::is_local(current) => Step::Keep,
         Some(wanted) => {
             let mut spec = wanted.spec.clone();
             // A merge patch takes away what it names as null.
@@ -129,5 +134,18 @@ mod tests {
         current["metadata"]["labels"] = json!({});
         assert_eq!(decide(wanted.as_ref(), &current), Step::Keep);
         assert_eq!(decide(None, &current), Step::Keep);
+    }
+
+    #[test]
+    fn metrics_may_be_anothers() {
+        let wanted = Wanted::of("v1beta1.metrics.k8s.io", &[]);
+        let mut current = wanted
+            .as_ref()
+            .expect("built in")
+            .object("v1beta1.metrics.k8s.io");
+        current["spec"]["groupPriorityMinimum"] = 7.into();
+        assert!(matches!(decide(wanted.as_ref(), &current), Step::Correct(_)));
+        current["spec"]["service"] = json!({"namespace": "kube-system", "name": "metrics-server"});
+        assert_eq!(decide(wanted.as_ref(), &current), Step::Keep);
     }
 }

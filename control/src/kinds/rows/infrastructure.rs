@@ -1,4 +1,5 @@
-//! Rules of what Pods stand on: networking, discovery, storage, resources, nodes, scheduling, leases.
+//! Rules of what Pods stand on: networking, discovery, storage, resources, nodes, scheduling, leases, and what
+//! they use.
 use crate::kinds::names::NameRule;
 use crate::kinds::rules::Rules;
 use crate::kinds::{defaults, prepare, selectable, table, validate};
@@ -157,5 +158,15 @@ pub(super) static ENDPOINT_SLICE: Rules = Rules {
     row: Some(table::network::endpoint_slice),
     validate_create: validate::network::slice,
     validate_update: validate::network::slice_update,
+    ..Rules::PLAIN
+};
+
+pub(super) static NODE_METRICS: Rules = Rules {
+    row: Some(table::metrics::node),
+    ..Rules::PLAIN
+};
+
+pub(super) static POD_METRICS: Rules = Rules {
+    row: Some(table::metrics::pod),
     ..Rules::PLAIN
 };

@@ -19,8 +19,9 @@ use core_v1::{
 };
 use infrastructure::{
     ATTRIBUTES_CLASS, CSI_CAPACITY, CSI_DRIVER, CSI_NODE, DEVICE_CLASS, ENDPOINT_SLICE, INGRESS,
-    INGRESS_CLASS, IP_ADDRESS, LEASE, NETWORK_POLICY, PRIORITY_CLASS, RESOURCE_CLAIM,
-    RESOURCE_CLAIM_TEMPLATE, RESOURCE_SLICE, RUNTIME_CLASS, SERVICE_CIDR, STORAGE_CLASS, VOLUME_ATTACHMENT,
+    INGRESS_CLASS, IP_ADDRESS, LEASE, NETWORK_POLICY, NODE_METRICS, POD_METRICS, PRIORITY_CLASS,
+    RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE, RESOURCE_SLICE, RUNTIME_CLASS, SERVICE_CIDR, STORAGE_CLASS,
+    VOLUME_ATTACHMENT,
 };
 use workloads::{
     AUTOSCALER, AUTOSCALER_V1, BUDGET, CONTROLLER_REVISION, CRON_JOB, DAEMON_SET, DEPLOYMENT, JOB,
@@ -97,6 +98,14 @@ const fn rbac(plural: &'static str, storage_prefix: &'static str, rules: &'stati
 const fn asked(group: &'static str, plural: &'static str) -> Served {
     grouped(group, plural, &[], plural, &Rules::PLAIN)
 }
+
+/// What is made when it is asked for, and never stored.
+const fn measured(plural: &'static str, prefix: &'static str, rules: &'static Rules) -> Served {
+    versioned(RESOURCE_METRICS, "v1beta1", plural, &[], prefix, rules)
+}
+
+/// The group of the resource metrics API.
+pub(crate) const RESOURCE_METRICS: &str = "metrics.k8s.io";
 
 pub(super) static SERVED: &[Served] = &[
     core("configmaps", &[], "/registry/configmaps", &CONFIG_MAP),
@@ -424,6 +433,8 @@ pub(super) static SERVED: &[Served] = &[
         "/registry/certificatesigningrequests",
         &CERTIFICATE_REQUEST,
     ),
+    measured("nodes", "metrics.k8s.io/nodes", &NODE_METRICS),
+    measured("pods", "metrics.k8s.io/pods", &POD_METRICS),
     asked("authentication.k8s.io", "selfsubjectreviews"),
     asked("authentication.k8s.io", "tokenreviews"),
     asked("authorization.k8s.io", "localsubjectaccessreviews"),

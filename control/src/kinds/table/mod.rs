@@ -3,6 +3,7 @@
 //! Owns the frame every row has; the cells of a kind are in its own module. Refuses to know requests.
 pub(super) mod certificates;
 pub(super) mod cluster;
+pub(super) mod metrics;
 pub(super) mod network;
 pub(super) mod objects;
 pub(super) mod pod;

@@ -1,0 +1,111 @@
+//! What every running container uses, as its shim says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use amphipod_shim_api::{ShimAddress, TaskClient, TaskError, TaskStats};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use crate::exec::Target;
+use crate::server::PodTable;
+
+/// Shims asked at once.
+const AT_ONCE: usize = 16;
+
+/// One reading.
+#[derive(Debug)]
+pub struct Container {
+    pub pod: Arc<Pod>,
+    pub name: String,
+    pub started_at: Timestamp,
+    pub at: Timestamp,
+    pub stats: TaskStats,
+}
+
+/// A container whose shim gave no answer.
+#[derive(Debug)]
+pub struct Failed {
+    pub id: String,
+    pub error: TaskError,
+}
+
+/// A running container, not read yet.
+struct Running {
+    pod: Arc<Pod>,
+    name: String,
+    started_at: Timestamp,
+    target: Target,
+    shim: Arc<TaskClient>,
+}
+
+/// Reads all of them; those of one Pod are beside each other. One that ends meanwhile is in neither list.
+pub async fn read(table: &dyn PodTable) -> (Vec<Container>, Vec<Failed>) {
+    let mut answers = stream::iter(running(table)).map(ask).buffered(AT_ONCE);
+    let (mut read, mut failed) = (Vec::new(), Vec::new());
+    while let Some((container, answer)) = answers.next().await {
+        match answer {
+            Ok(stats) => read.push(Container {
+                pod: container.pod,
+                name: container.name,
+                started_at: container.started_at,
+                at: Timestamp::now(),
+                stats,
+            }),
+            Err(TaskError::NotFound(_)) => {}
+            Err(error) => failed.push(Failed {
+                id: container.target.id,
+                error,
+            }),
+        }
+    }
+    (read, failed)
+}
+
+async fn ask(container: Running) -> (Running, Result<TaskStats, TaskError>) {
+    let answer = container.shim.stats(&container.target.id).await;
+    (container, answer)
+}
+
+/// All running containers. One connection serves all that share a shim.
+fn running(table: &dyn PodTable) -> Vec<Running> {
+    let mut shims: HashMap<ShimAddress, Arc<TaskClient>> = HashMap::new();
+    let mut found = Vec::new();
+    for pod in table.pods() {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        for (name, started_at) in statuses(&pod).filter_map(started) {
+            let Some(target) = table.target(uid, name) else {
+                continue;
+            };
+            let address = target.address.clone();
+            let shim = shims
+                .entry(address.clone())
+                .or_insert_with(|| Arc::new(TaskClient::new(address)));
+            found.push(Running {
+                pod: pod.clone(),
+                name: name.to_owned(),
+                started_at,
+                shim: shim.clone(),
+                target,
+            });
+        }
+    }
+    found
+}
+
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| {
+        let lists = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        lists.into_iter().flatten().flatten()
+    })
+}
+
+fn started(status: &ContainerStatus) -> Option<(&str, Timestamp)> {
+    let running = status.state.as_ref()?.running.as_ref()?;
+    Some((&status.name, running.started_at.as_ref()?.0))
+}

@@ -1,0 +1,73 @@
+//! Prometheus' text format, version 0.0.4. Knows nothing of what is measured.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+/// What a family of metrics is.
+#[derive(Clone, Copy, Debug)]
+pub enum Type {
+    Counter,
+    Gauge,
+}
+
+/// A text in the making: families, each followed by its samples.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+    family: &'static str,
+}
+
+impl Exposition {
+    pub fn family(&mut self, name: &'static str, ty: Type, help: &str) {
+        let ty = match ty {
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+        };
+        self.family = name;
+        self.text
+            .push_str(&format!("# HELP {name} [STABLE] {help}\n# TYPE {name} {ty}\n"));
+    }
+
+    /// One sample of the family begun last. `at` is when it was read, where that is not now.
+    pub fn sample(&mut self, labels: &[(&'static str, &str)], value: f64, at: Option<Timestamp>) {
+        self.text.push_str(self.family);
+        for (i, (name, text)) in labels.iter().enumerate() {
+            self.text.push(if i == 0 { '{' } else { ',' });
+            self.text.push_str(&format!("{name}=\"{}\"", escaped(text)));
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        // Writing to a String does not fail.
+        let _ = write!(self.text, " {value}");
+        if let Some(at) = at {
+            let _ = write!(self.text, " {}", at.as_millisecond());
+        }
+        self.text.push('\n');
+    }
+
+    pub fn finish(self) -> String {
+        self.text
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut out = Exposition::default();
+        out.family("f", Type::Gauge, "a thing");
+        out.sample(&[("l", "a\"b\\c\nd")], 0.5, None);
+        let expected = "# HELP f [STABLE] a thing\n# TYPE f gauge\nf{l=\"a\\\"b\\\\c\\nd\"} 0.5\n";
+        assert_eq!(out.finish(), expected);
+    }
+}
