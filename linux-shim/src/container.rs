@@ -17,6 +17,7 @@ use crate::device_filter::{self, LimitError};
 use crate::hooks::{Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
 use crate::init::ProcessPlan;
+use crate::keeper::SharedProcesses;
 use crate::launch::Running;
 use crate::process::{ContainerProcess, ProcessError, run_hooks};
 use crate::reaper::Reaper;
@@ -82,7 +83,7 @@ pub struct Asked {
 
 impl Container {
     /// Makes a container whose program waits for [`Container::start`]. On failure nothing of it is left.
-    pub async fn create(reaper: &Reaper, asked: Asked) -> Result<Self, TaskError> {
+    pub async fn create(reaper: &Reaper, shared: &SharedProcesses, asked: Asked) -> Result<Self, TaskError> {
         let spec = spec::load(&asked.bundle).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
         let path = spec::cgroup_path(&spec, &asked.namespace, &asked.id);
         let (mut plan, limits) = spec::plan(&spec, &asked.bundle, &path, asked.rootfs)
@@ -103,6 +104,9 @@ impl Container {
             ..asked.addresses
         };
         plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);
+        if spec::annotation(&spec, annotations::PROCESSES) == Some(annotations::PROCESSES_OF_SANDBOX) {
+            shared.give(reaper, &mut plan).await.map_err(|e| failed(&e))?;
+        }
         make_rootfs_dir(&plan.rootfs)?;
         let made = match limit(&plan.cgroup, &limits) {
             Ok(()) => ContainerProcess::create(reaper, &plan, &addresses)

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use amphipod_shim_api::cgroup::Cgroup;
 use nix::sched::CloneFlags;
@@ -13,7 +14,7 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::id_map::IdMaps;
 use crate::init::channel::ChildEnd;
-use crate::init::{self, ChildStreams, ContainerPlan, InitError, ProcessPlan, Stage};
+use crate::init::{self, ChildStreams, ContainerPlan, InitError, ProcessPlan, Stage, keeper};
 use crate::sys::clone::{CloneError, SingleThread, spawn};
 use crate::sys::socket::pidfd;
 
@@ -82,6 +83,21 @@ pub fn another(
             .and_then(|()| init::join_container(target, container, plan, streams));
         hand_over(single, end, joined, 0, |end, ()| {
             init::run_exec(plan, streams, end)
+        })
+    })?)
+}
+
+/// Makes the init of a PID namespace to be shared, in these namespaces; its pid is reported.
+pub fn keeper(
+    join: &[(CloneFlags, PathBuf)],
+    streams: &ChildStreams,
+    end: &mut ChildEnd,
+) -> Result<Pid, LaunchError> {
+    let single = SingleThread::check()?;
+    Ok(spawn(&single, 0, None, |single| {
+        let staged = keeper::stage(join, streams, end);
+        hand_over(single, end, staged, keeper::NEW.bits(), |end, ()| {
+            keeper::run(join, end)
         })
     })?)
 }

@@ -15,6 +15,7 @@ mod guard;
 mod hooks;
 mod id_map;
 mod init;
+mod keeper;
 mod launch;
 mod mount_plan;
 mod net_devices;

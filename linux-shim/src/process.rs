@@ -3,10 +3,12 @@
 //! Owns that order and the exit status. Refuses to know which calls of the Task API ask for what.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use amphipod_shim_api::client::Exit;
+use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::sync::{oneshot, watch};
@@ -106,6 +108,20 @@ impl ContainerProcess {
         };
         making
             .run(|streams, end| launch::another(container, plan, streams, end))
+            .await
+    }
+
+    /// Makes the init of a PID namespace to be shared, which is in these namespaces and has no program to run.
+    pub async fn keeper(reaper: &Reaper, join: &[(CloneFlags, PathBuf)]) -> Result<Made, ProcessError> {
+        let (addresses, subject) = (Addresses::default(), Subject::default());
+        let making = Making {
+            reaper,
+            addresses: &addresses,
+            overseer: Overseer::of_nothing(&subject),
+            handed_over: true,
+        };
+        making
+            .run(|streams, end| launch::keeper(join, streams, end))
             .await
     }
 

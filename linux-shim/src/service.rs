@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::container::{Asked, Container};
+use crate::keeper::SharedProcesses;
 use crate::reaper::Reaper;
 use crate::rootfs_plan;
 use crate::spec;
@@ -24,6 +25,7 @@ pub struct Shim {
     namespace: String,
     reaper: Arc<Reaper>,
     containers: Mutex<HashMap<String, Slot>>,
+    shared: SharedProcesses,
     leave: Notify,
 }
 
@@ -41,6 +43,7 @@ impl Shim {
             namespace,
             reaper,
             containers: Mutex::default(),
+            shared: SharedProcesses::default(),
             leave: Notify::new(),
         }
     }
@@ -81,7 +84,7 @@ impl Shim {
     async fn create_container(&self, asked: Asked) -> Result<u32, TaskError> {
         let id = asked.id.clone();
         self.reserve(&id)?;
-        match Container::create(&self.reaper, asked).await {
+        match Container::create(&self.reaper, &self.shared, asked).await {
             Ok(container) => {
                 let pid = container.process("")?.pid();
                 self.slots().insert(id, Slot::Ready(Arc::new(container)));

@@ -228,6 +228,10 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
         (annotations::SECCOMP.to_owned(), seccomp(parts).to_owned()),
         (annotations::ATTACH.to_owned(), parts.attach.display().to_string()),
     ]);
+    if matches!(parts.runtime, Runtime::Native) && shares_processes(parts) {
+        let of_sandbox = annotations::PROCESSES_OF_SANDBOX.to_owned();
+        notes.insert(annotations::PROCESSES.to_owned(), of_sandbox);
+    }
     if let Runtime::Wasm {
         module,
         digest,
@@ -257,6 +261,13 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
         );
     }
     notes
+}
+
+/// `shareProcessNamespace`. A container that joins another one's processes is in the same namespace by that.
+fn shares_processes(parts: &Parts<'_>) -> bool {
+    parts.pod.spec.share_process_namespace == Some(true)
+        && !parts.namespaces.host_pid
+        && parts.namespaces.pid.is_none()
 }
 
 /// The seccomp profile by name: the runtime's default unless told otherwise.

@@ -32,7 +32,7 @@ spec:
     resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]
 ";
 
-async fn until(pods: &Api<Pod>, name: &str, what: &str, is: impl Fn(&PodStatus) -> bool + Send) {
+pub async fn until(pods: &Api<Pod>, name: &str, what: &str, is: impl Fn(&PodStatus) -> bool + Send) {
     let holds = |pod: Option<&Pod>| pod.and_then(|p| p.status.as_ref()).is_some_and(&is);
     let waited = tokio::time::timeout(PATIENCE, await_condition(pods.clone(), name, holds)).await;
     if waited.is_err() {
@@ -40,13 +40,13 @@ async fn until(pods: &Api<Pod>, name: &str, what: &str, is: impl Fn(&PodStatus) 
     }
 }
 
-fn container<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+pub fn container<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
     let all = status.container_statuses.iter().flatten();
     all.chain(status.ephemeral_container_statuses.iter().flatten())
         .find(|c| c.name == name)
 }
 
-fn runs(status: &PodStatus, name: &str) -> bool {
+pub fn runs(status: &PodStatus, name: &str) -> bool {
     let state = container(status, name).and_then(|c| c.state.as_ref());
     state.is_some_and(|state| state.running.is_some())
 }

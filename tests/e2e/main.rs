@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod kubectl;
 mod lifecycle;
+mod processes;
 mod streams;
 mod users;
 mod workloads;

@@ -26,7 +26,7 @@ fn pod(name: &str, spec: Value) -> Pod {
 }
 
 /// Makes the Pod and waits until it is ready.
-async fn run(pods: &Api<Pod>, pod: &Pod) {
+pub async fn run(pods: &Api<Pod>, pod: &Pod) {
     pods.create(&Default::default(), pod).await.unwrap();
     let name = pod.metadata.name.as_deref().unwrap();
     let ready = kube::runtime::wait::await_condition(pods.clone(), name, is_ready);
@@ -40,7 +40,7 @@ async fn run(pods: &Api<Pod>, pod: &Pod) {
 }
 
 /// What a script in the Pod prints, also as errors.
-async fn script(pods: &Api<Pod>, name: &str, container: &str, text: &str) -> String {
+pub async fn script(pods: &Api<Pod>, name: &str, container: &str, text: &str) -> String {
     let params = AttachParams::default().container(container).stderr(true);
     let script = format!("exec 2>&1; {text}");
     let deadline = std::time::Instant::now() + PATIENCE;

@@ -9,6 +9,7 @@ pub mod devices;
 mod error;
 mod id_mapped;
 pub mod identity;
+pub mod keeper;
 pub mod labels;
 pub mod memory;
 mod mounts;

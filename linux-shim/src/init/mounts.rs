@@ -33,7 +33,7 @@ const PRIVATE: Attributes = Attributes {
     propagation: libc::MS_PRIVATE,
 };
 /// Attributes of a file system made to cover something.
-const INERT: u64 =
+pub const INERT: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 /// Where a bind mount comes from.

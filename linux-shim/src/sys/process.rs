@@ -26,6 +26,17 @@ pub fn reset_signals() -> io::Result<()> {
     check(done.into()).map(drop)
 }
 
+/// Lets ended children vanish without being waited for (sigaction(2), "SIGCHLD").
+pub fn ignore_children() -> io::Result<()> {
+    // SAFETY: SIG_IGN installs no handler of ours.
+    let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    if before == libc::SIG_ERR {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Marks every descriptor from `first` on to be closed by `execve`.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)

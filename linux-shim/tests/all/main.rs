@@ -17,4 +17,5 @@ mod oci;
 mod oci_harness;
 mod oci_more;
 mod rootless;
+mod sharing;
 mod streams;

@@ -58,3 +58,9 @@ pub const SECCOMP_UNCONFINED: &str = "Unconfined";
 
 /// Path of a Unix socket at which a container's shim tells its output as it comes (see [`crate::attach`]).
 pub const ATTACH: &str = "dev.amphipod.linux/attach";
+
+/// Whose processes a native container sees: with the value [`PROCESSES_OF_SANDBOX`] those of all containers of its sandbox
+/// that say so too, in one PID namespace; without it those of the namespaces in its `config.json`.
+pub const PROCESSES: &str = "dev.amphipod.linux/processes";
+/// One PID namespace for the sandbox.
+pub const PROCESSES_OF_SANDBOX: &str = "sandbox";

@@ -300,3 +300,13 @@ fn a_pod_with_users_of_its_own() {
         "{guest}"
     );
 }
+
+#[test]
+fn a_pod_that_shares_its_processes() {
+    let name = annotations::PROCESSES;
+    let share = json!({"shareProcessNamespace": true});
+    let note = |pod: Value, wasm| build(pod, json!({}), json!({}), wasm)["annotations"][name].clone();
+    assert_eq!(note(share.clone(), false), "sandbox");
+    assert_eq!(note(share, true), Value::Null, "a guest has none");
+    assert_eq!(note(json!({}), false), Value::Null);
+}

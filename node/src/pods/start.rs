@@ -296,11 +296,6 @@ fn identity(
     if image.kind == ImageKind::Wasm {
         return Ok(identity::Identity::default());
     }
-    if pod.spec.share_process_namespace == Some(true) {
-        return Err(StartFailure::config(
-            "shareProcessNamespace is not supported by this node",
-        ));
-    }
     let wish = identity::wish(pod, container, &image.config.user).map_err(StartFailure::config)?;
     let found = ctx.images.user(image, &wish.user).map_err(StartFailure::create)?;
     Ok(wish.granted(found.uid, found.gid, &found.additional_gids, &found.home))
