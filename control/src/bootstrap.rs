@@ -4,6 +4,7 @@
 //! An ordinary API client; run at each start, since addresses may have changed.
 mod cluster;
 pub mod components;
+mod dns;
 mod policy;
 
 use crate::auth::pki::FRONT_PROXY;
@@ -58,11 +59,12 @@ impl Authorities<'_> {
 }
 
 /// Brings these objects about. `address` is where the API server can be reached, `cluster_ip` what the Service is to
-/// have.
+/// have, `dns` that of the cluster's names.
 pub async fn run(
     client: &Client,
     address: SocketAddr,
     cluster_ip: IpAddr,
+    dns: Option<IpAddr>,
     authorities: Authorities<'_>,
 ) -> Result<(), BootstrapError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -84,6 +86,9 @@ pub async fn run(
     ensure(&maps, AUTHENTICATION, extension, Some(data))
         .await
         .map_err(failed("the ConfigMap for extension servers"))?;
+    if let Some(address) = dns {
+        dns::ensure(client, address).await;
+    }
     let (service, endpoints, slice) = (service(cluster_ip), endpoints(address), slice(address));
     let in_default = |what| failed(what);
     ensure::<Service>(&Api::default_namespaced(client.clone()), SERVICE, service, None)

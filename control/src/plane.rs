@@ -141,6 +141,7 @@ impl ControlPlane {
         let cluster_ip = addresses
             .first()
             .ok_or(StartError::ServiceCidr(options.service_cidr))?;
+        let cluster_dns = addresses.dns();
         let audit = open_audit(&options)?;
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(&options.data_dir.join("store.redb"))?);
         let pki = Arc::new(Pki::open_or_create(
@@ -167,7 +168,7 @@ impl ControlPlane {
             pod_security: options.pod_security,
             patience: options.patience,
         };
-        let api = build(store.clone(), &pki, reachable(local_addr), rules).await?;
+        let api = build(store.clone(), &pki, rules).await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
         server.tasks.spawn(async move { cache.run(stop).await });
         let (definitions, stop) = (api.clone(), server.stop.clone());
@@ -205,7 +206,14 @@ impl ControlPlane {
             clients: plane.pki.ca_pem(),
             front_proxy: &front_proxy.ca_pem,
         };
-        bootstrap::run(&plane.client(), reachable(local_addr), cluster_ip, authorities).await?;
+        bootstrap::run(
+            &plane.client(),
+            reachable(local_addr),
+            cluster_ip,
+            cluster_dns,
+            authorities,
+        )
+        .await?;
         plane.start_clients(&options, front_proxy, measured);
         Ok(plane)
     }
@@ -337,12 +345,7 @@ struct Rules {
     patience: serve::Patience,
 }
 
-async fn build(
-    store: Arc<dyn Store>,
-    pki: &Pki,
-    server: SocketAddr,
-    rules: Rules,
-) -> Result<Arc<Api>, StartError> {
+async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api>, StartError> {
     let builtin = Registry::builtin();
     let kinds = Arc::new(Live::new(builtin.clone()));
     let tokens = Tokens::open(store.as_ref()).await?;
@@ -366,7 +369,6 @@ async fn build(
         authorizer,
         bearers,
         audit: rules.audit,
-        server: format!("https://{server}"),
         reader: objects.clone(),
         objects,
         tokens,

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::resources::CgroupFacts;
+use crate::dns;
 use crate::events::{Recorder, Severity, node_reference};
 use crate::exec::Execs;
 use crate::garbage;
@@ -149,12 +150,17 @@ fn spawn_all(
     let shutdown = || ctx.shutdown.clone();
     tasks.spawn(lease::run(client.clone(), node.clone(), shutdown()));
     tasks.spawn(Arc::new(registration).run(shutdown()));
+    let resolver = Arc::new(dns::Resolver::new(ctx.network.gateway()));
+    let names = resolver.clone();
+    let listener = move |services: &[_], slices: &[_]| names.learn(services, slices);
     tasks.spawn(network::services::run(
         ctx.network.clone(),
         client,
         name,
+        Box::new(listener),
         shutdown(),
     ));
+    tasks.spawn(dns::run(resolver, shutdown()));
     tasks.spawn(manager::run(ctx.clone()));
     tasks.spawn(garbage::run(ctx.clone(), node));
 }

@@ -107,6 +107,12 @@ async fn promises(client: &kube::Client) {
         .unwrap();
     eventually(&format!("{native}:80"), "/", "hello from native");
 
+    // The native server asks for the Wasm one by the names of the cluster, short and whole.
+    for name in ["hello-wasm", "hello-wasm.default.svc.cluster.local."] {
+        let path = format!("/fetch?url=http://{name}:80/");
+        eventually(&format!("{native}:80"), &path, "hello from wasm");
+    }
+
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let once = pods.get("once").await.unwrap().status.unwrap();
     assert_eq!(once.phase.as_deref(), Some("Failed"));

@@ -30,6 +30,12 @@ impl ServiceAddresses {
         self.cidr.hosts().next()
     }
 
+    /// The address of the cluster's DNS: the tenth after the range's own, as installers of Kubernetes choose it. A range
+    /// too small for it has none.
+    pub fn dns(&self) -> Option<IpAddr> {
+        self.cidr.hosts().nth(9)
+    }
+
     pub(super) async fn admit(
         &self,
         store: &dyn Store,

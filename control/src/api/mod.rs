@@ -93,8 +93,6 @@ pub struct Api {
     pub objects: Arc<dyn Objects>,
     pub bearers: TokenAuthenticator,
     pub audit: Audit,
-    /// Where clients reach this server: `https://host:port`.
-    pub server: String,
     pub tokens: Tokens,
     pub metrics: Metrics,
     /// What Nodes and Pods use.

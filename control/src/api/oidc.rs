@@ -7,7 +7,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 pub(super) fn answer(api: &Api, path: &str) -> Option<Response> {
     let issuer = api.bearers.issuer();
     let (content, document) = match path.trim_end_matches('/') {
-        "/.well-known/openid-configuration" => ("application/json", issuer.configuration(&api.server)),
+        "/.well-known/openid-configuration" => ("application/json", issuer.configuration()),
         "/openid/v1/jwks" => ("application/jwk-set+json", issuer.keys()),
         _ => return None,
     };

@@ -10,6 +10,7 @@ mod context;
 mod definitions;
 mod deployment;
 mod disruption;
+pub mod dns;
 mod endpoints;
 mod event_ttl;
 mod expectations;
@@ -85,6 +86,7 @@ pub async fn run(
         quota::start(&context),
         certificates::start(&context),
         disruption::start(&context),
+        dns::start(&context),
         definitions::start(&context),
         api_services::start(&context),
         policies::start(&context),

@@ -234,6 +234,10 @@ async fn keys_and_issuer_are_published_and_the_key_is_private() {
     assert_eq!(keys["keys"][0]["crv"], "P-256");
     let (_, about) = plane.get("/.well-known/openid-configuration").await;
     assert_eq!(about["issuer"], "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(
+        about["jwks_uri"], "https://kubernetes.default.svc.cluster.local/openid/v1/jwks",
+        "Pods cannot reach the loopback address the server listens at"
+    );
     for file in ["sa.key", "encryption.keys"] {
         let meta = std::fs::metadata(plane.dir.path().join("control/pki").join(file)).unwrap();
         assert_eq!(meta.permissions().mode() & 0o777, 0o600, "{file}");

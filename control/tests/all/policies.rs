@@ -27,12 +27,11 @@ async fn bind(plane: &Plane, name: &str, spec: Value) {
     json_patch::merge(&mut whole, &spec);
     let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
         "metadata": {"name": format!("{name}-binding")}, "spec": whole});
-    create(
-        plane,
-        &format!("{GROUP}/validatingadmissionpolicybindings"),
-        binding,
-    )
-    .await;
+    let bindings = format!("{GROUP}/validatingadmissionpolicybindings");
+    create(plane, &bindings, binding).await;
+    // Admission reads the watch cache, which a list waits for.
+    let (code, listed) = plane.call(Method::GET, &bindings, Value::Null).await;
+    assert_eq!(code, 200, "{listed}");
 }
 
 #[tokio::test]

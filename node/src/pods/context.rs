@@ -8,7 +8,7 @@ use std::sync::Arc;
 use amphipod_shim_api::ShimCommand;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
@@ -95,6 +95,15 @@ impl Context {
             node_name: &self.options.node_name,
             allocatable: &self.allocatable,
         }
+    }
+
+    /// The address of the Service `kube-dns`; none where somebody took it away.
+    pub fn cluster_dns(&self) -> Option<String> {
+        let service = self
+            .services
+            .get(&ObjectRef::new("kube-dns").within("kube-system"))?;
+        let address = service.spec.as_ref()?.cluster_ip.clone()?;
+        Some(address).filter(|address| address.parse::<IpAddr>().is_ok())
     }
 
     pub fn all_services(&self) -> Vec<Arc<Service>> {

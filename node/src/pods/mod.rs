@@ -22,6 +22,7 @@ pub mod record;
 mod refresh;
 mod reporter;
 pub mod resize;
+mod resolver;
 mod sandbox;
 mod start;
 pub mod status;

@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::context::{Context, PodDirs};
 use super::record::write_atomic;
+use super::resolver;
+use super::start::services_are_known;
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::env::ObjectsError;
@@ -76,6 +78,7 @@ pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Pr
     save_pod(&dirs, pod)?;
     set_up_volumes(ctx, pod, &[]).await?;
     let surroundings = network(ctx, pod).await?;
+    services_are_known(ctx).await;
     write_files(ctx, pod, &dirs, &surroundings)?;
     Ok(surroundings)
 }
@@ -190,7 +193,8 @@ fn write_files(
     } else {
         pod.hostname()
     };
-    let resolv = resolv_conf(pod.spec, &resolv);
+    let server = ctx.cluster_dns();
+    let resolv = resolver::resolv_conf(pod, server.as_deref(), &resolv);
     for (name, text) in [
         ("etc-hosts", hosts),
         ("hostname", hostname + "\n"),
@@ -245,37 +249,6 @@ fn aliases(spec: &PodSpec) -> String {
                 .collect::<Vec<_>>()
                 .join("\t")
         );
-    }
-    text
-}
-
-/// The host's resolv.conf with what `dnsConfig` adds; nothing of the host's with policy None.
-fn resolv_conf(spec: &PodSpec, host: &str) -> String {
-    let mut text = match spec.dns_policy.as_deref() {
-        Some("None") => String::new(),
-        _ => host.to_owned(),
-    };
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    let Some(config) = &spec.dns_config else {
-        return text;
-    };
-    for server in config.nameservers.iter().flatten() {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    if let Some(searches) = config.searches.as_ref().filter(|s| !s.is_empty()) {
-        let _ = writeln!(text, "search {}", searches.join(" "));
-    }
-    let option = |o: &k8s_openapi::api::core::v1::PodDNSConfigOption| {
-        let name = o.name.clone().unwrap_or_default();
-        o.value
-            .as_ref()
-            .map_or(name.clone(), |value| format!("{name}:{value}"))
-    };
-    let options: Vec<String> = config.options.iter().flatten().map(option).collect();
-    if !options.is_empty() {
-        let _ = writeln!(text, "options {}", options.join(" "));
     }
     text
 }
@@ -344,21 +317,6 @@ mod tests {
         );
         assert!(
             host_hosts("127.0.0.1 x\n").starts_with("# Kubernetes-managed hosts file (host network).\n127")
-        );
-    }
-
-    #[test]
-    fn resolver() {
-        let spec = pod().spec.unwrap();
-        let own = "nameserver 192.0.2.53\nsearch x y\noptions ndots:5 edns0\n";
-        assert_eq!(resolv_conf(&spec, "nameserver 1.1.1.1"), own);
-        let inherits = PodSpec {
-            dns_policy: Some("Default".into()),
-            ..spec
-        };
-        assert_eq!(
-            resolv_conf(&inherits, "nameserver 1.1.1.1"),
-            format!("nameserver 1.1.1.1\n{own}")
         );
     }
 }

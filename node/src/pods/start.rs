@@ -277,8 +277,8 @@ async fn environment(
     env::environment(container, &sources).map_err(StartFailure::config)
 }
 
-/// Containers started before Services are known would lack their variables for ever.
-async fn services_are_known(ctx: &Context) {
+/// Containers started before Services are known would lack their variables, and Pods their resolver, for ever.
+pub(super) async fn services_are_known(ctx: &Context) {
     match tokio::time::timeout(SERVICES_LIMIT, ctx.services.wait_until_ready()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "Services are not followed; containers start without them"),

@@ -90,11 +90,11 @@ impl TokenIssuer {
             "x": encode(x), "y": encode(y)}]})
     }
 
-    /// The provider's metadata; `server` is where the keys can be had (`https://host:port`).
-    pub fn configuration(&self, server: &str) -> Value {
+    /// The provider's metadata. Its keys are where it is: a name that holds for Pods, whatever this server listens at.
+    pub fn configuration(&self) -> Value {
         json!({
             "issuer": super::ISSUER,
-            "jwks_uri": format!("{server}/openid/v1/jwks"),
+            "jwks_uri": format!("{}/openid/v1/jwks", super::ISSUER),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [ALGORITHM],

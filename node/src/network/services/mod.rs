@@ -35,8 +35,17 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often to look whether the rules are still there: a firewall's restart may flush what is not its own.
 const CHECK: Duration = Duration::from_secs(30);
 
+/// Who else is to know all Services and EndpointSlices whenever they changed.
+pub type Listener = Box<dyn Fn(&[Arc<Service>], &[Arc<EndpointSlice>]) + Send + Sync>;
+
 /// Keeps this node's rules what Services and EndpointSlices say, until told to stop.
-pub async fn run(network: Arc<Network>, client: Client, node: String, shutdown: CancellationToken) {
+pub async fn run(
+    network: Arc<Network>,
+    client: Client,
+    node: String,
+    listener: Listener,
+    shutdown: CancellationToken,
+) {
     let (services, service_changes) = reflect::<Service>(client.clone());
     let (slices, slice_changes) = reflect::<EndpointSlice>(client);
     let changes = stream::select(service_changes, slice_changes);
@@ -45,6 +54,7 @@ pub async fn run(network: Arc<Network>, client: Client, node: String, shutdown: 
         services,
         slices,
         node,
+        listener,
         applied: None,
     };
     tokio::select! {
@@ -58,6 +68,7 @@ struct Follow {
     services: Store<Service>,
     slices: Store<EndpointSlice>,
     node: String,
+    listener: Listener,
     /// What the kernel has, as far as this process knows.
     applied: Option<Ruleset>,
 }
@@ -107,6 +118,7 @@ impl Follow {
             return None;
         }
         let (services, slices) = (self.services.state(), self.slices.state());
+        (self.listener)(&services, &slices);
         let wanted = rules(
             services.iter().map(AsRef::as_ref),
             slices.iter().map(AsRef::as_ref),
