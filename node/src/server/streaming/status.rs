@@ -28,6 +28,13 @@ pub fn of_attach(outcome: Result<(), AttachError>) -> Value {
     }
 }
 
+/// A Status as the oldest protocol tells it: its message, and nothing of a success.
+pub fn sentence(status: &[u8]) -> Option<String> {
+    let status: Value = serde_json::from_slice(status).ok()?;
+    let failed = status["status"] != "Success";
+    failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
+}
+
 pub fn success() -> Value {
     json!({"metadata": {}, "status": "Success"})
 }

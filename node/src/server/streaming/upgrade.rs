@@ -11,9 +11,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::server::routes::Refusal;
 
 /// The protocols of exec and attach, best first.
-const REMOTE_COMMAND: [(&str, Transport); 2] = [
+const REMOTE_COMMAND: [(&str, Transport); 3] = [
     ("v5.channel.k8s.io", Transport::Channels(Protocol::V5)),
     ("v4.channel.k8s.io", Transport::Channels(Protocol::V4)),
+    ("channel.k8s.io", Transport::Channels(Protocol::V1)),
 ];
 const PORT_FORWARD: [(&str, Transport); 2] = [
     ("SPDY/3.1+portforward.k8s.io", Transport::Tunnel),
@@ -38,6 +39,8 @@ pub enum Transport {
 /// How the streams of exec and attach share a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// The last word is a sentence, and only where something failed.
+    V1,
     V4,
     /// Knows the end of a single stream (KEP-4006).
     V5,
@@ -155,6 +158,8 @@ mod tests {
         assert_eq!(answer[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let older = remote_command(&headers("v4.channel.k8s.io")).unwrap();
         assert_eq!(older.transport, Transport::Channels(Protocol::V4));
+        let oldest = remote_command(&headers("channel.k8s.io")).unwrap();
+        assert_eq!(oldest.transport, Transport::Channels(Protocol::V1));
         let tunnel = port_forward(&headers("SPDY/3.1+portforward.k8s.io")).unwrap();
         assert_eq!(tunnel.transport, Transport::Tunnel);
         let mut spdy = HeaderMap::new();

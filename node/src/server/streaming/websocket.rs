@@ -1,4 +1,4 @@
-//! Streams over one WebSocket, by `v4.channel.k8s.io` and `v5.channel.k8s.io`: a binary message is a channel's number
+//! Streams over one WebSocket, by `channel.k8s.io` and its versions 4 and 5: a binary message is a channel's number
 //! and bytes of it; in v5 a message on channel 255 ends the channel it names (KEP-4006).
 
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::client::{Channel, Wire};
 use super::request::StreamOptions;
+use super::status;
 use super::upgrade::Protocol;
 
 const STDIN: u8 = 0;
@@ -85,7 +86,7 @@ async fn carry_within(
     let fault = {
         let mut reading = std::pin::pin!(read(&mut stream, &mut incoming));
         tokio::select! {
-            written = write(&mut sink, output, options, unread) => match written {
+            written = write(&mut sink, output, (protocol, options), unread) => match written {
                 Ok(()) => {
                     let close = sink.send(Message::Close(Some(close(CloseCode::Normal, ""))));
                     let _ = timeout(GOODBYE, async { tokio::join!(close, reading.as_mut()) }).await;
@@ -115,7 +116,7 @@ fn close(code: CloseCode, reason: &'static str) -> CloseFrame {
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     sink: &mut SplitSink<WebSocketStream<S>, Message>,
     mut output: mpsc::Receiver<(Channel, Bytes)>,
-    options: &StreamOptions,
+    (protocol, options): (Protocol, &StreamOptions),
     unread: Duration,
 ) -> Result<(), Fault> {
     // Upstream's first message: nothing, on the first channel that can be written, so that the client knows it is open.
@@ -131,11 +132,18 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         tokio::select! {
             said = output.recv() => match said {
-                Some((channel, bytes)) => {
+                Some((channel, mut bytes)) => {
                     let number = match channel {
                         Channel::Stdout if options.stdout => STDOUT,
                         Channel::Stderr if options.stderr => STDERR,
                         Channel::Stdout | Channel::Stderr => continue,
+                        Channel::Error if protocol == Protocol::V1 => match status::sentence(&bytes) {
+                            Some(sentence) => {
+                                bytes = sentence.into();
+                                ERROR
+                            }
+                            None => continue,
+                        },
                         Channel::Error => ERROR,
                     };
                     send(sink, message(number, &bytes), unread).await?;
@@ -274,6 +282,34 @@ mod tests {
         );
         drop(peer);
         carrying.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_oldest_protocol_ends_with_a_sentence_or_nothing() {
+        for (status, said) in [
+            (json!({"status": "Success"}), None),
+            (
+                json!({"status": "Failure", "message": "exit status 3"}),
+                Some("exit status 3"),
+            ),
+        ] {
+            let (mut peer, (_input, output), carrying) = open(Protocol::V1).await;
+            output.send(Channel::Stdout, "out".into()).await;
+            output.finish(status).await;
+            assert_eq!(peer.next().await.unwrap().unwrap(), message(STDOUT, b"out"));
+            if let Some(said) = said {
+                assert_eq!(
+                    peer.next().await.unwrap().unwrap(),
+                    message(ERROR, said.as_bytes())
+                );
+            }
+            assert!(matches!(
+                peer.next().await.unwrap().unwrap(),
+                Message::Close(Some(_))
+            ));
+            drop(peer);
+            carrying.await.unwrap();
+        }
     }
 
     #[tokio::test]
