@@ -89,6 +89,11 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     }
     if cgroup.exists() {
         cgroup.kill()?;
+    }
+    if let Some(unit) = &record.unit {
+        super::systemd::stop(call, unit)?;
+    }
+    if cgroup.exists() {
         cgroup.remove_waiting()?;
     }
     if let Some(root) = record.shared_root {
@@ -159,7 +164,11 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
         None => by_flags(args)?,
     })
     .map_err(OciError::Resources)?;
-    Ok(controlled(&record)?.apply(&Limits::from(&resources))?)
+    let limits = Limits::from(&resources);
+    if let Some(unit) = &record.unit {
+        super::systemd::update(call, unit, &limits)?;
+    }
+    Ok(controlled(&record)?.apply(&limits)?)
 }
 
 /// A file, or standard input for `-`.

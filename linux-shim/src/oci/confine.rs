@@ -3,6 +3,7 @@
 use amphipod_shim_api::cgroup::{Cgroup, CgroupHost, Limits};
 use oci_spec::runtime::Spec;
 
+use super::systemd::{self, Scope, SystemdError, Unit};
 use super::{Call, OciError};
 use crate::init::ContainerPlan;
 use crate::rootless::RootlessError;
@@ -15,6 +16,10 @@ const PARENT: &str = "amphipod-oci";
 pub fn path(call: &Call, spec: &Spec, id: &str) -> String {
     let asked = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
     let named = asked.is_some_and(|path| !path.as_os_str().is_empty());
+    if call.systemd {
+        // Only systemd knows, once it has made it; until then it stands for something.
+        return format!("/{PARENT}/{id}");
+    }
     let near = || CgroupHost::known().ok()?.path_near_own(&format!("{PARENT}-{id}"));
     match near().filter(|_| call.standing.makes_do() && !named) {
         Some(near) => near,
@@ -22,22 +27,42 @@ pub fn path(call: &Call, spec: &Spec, id: &str) -> String {
     }
 }
 
-/// Makes the container's cgroup and sets its limits; `false` when it has none.
-pub fn confine(call: &Call, plan: &mut ContainerPlan, limits: Limits) -> Result<bool, OciError> {
+/// Where a container is.
+#[derive(Debug)]
+pub struct Confined {
+    /// Of its cgroup; empty where it has none.
+    pub path: String,
+    /// The unit of systemd that cgroup is.
+    pub unit: Option<String>,
+    /// To be kept until the container's process is there.
+    scope: Option<Scope>,
+}
+
+/// Makes the container's cgroup, or has it made, and sets its limits.
+pub fn confine(
+    call: &Call,
+    spec: &Spec,
+    path: String,
+    plan: &mut ContainerPlan,
+    limits: Limits,
+) -> Result<Confined, OciError> {
+    if call.systemd {
+        return by_systemd(call, spec, plan, limits);
+    }
+    let done = |path| Confined {
+        path,
+        unit: None,
+        scope: None,
+    };
     if !call.standing.makes_do() {
         device_filter::limit(&plan.cgroup, &limits)?;
-        return Ok(true);
+        return Ok(done(path));
     }
-    // In a user namespace no device can be made, and those shown there have the host's permissions: rules of devices
-    // would forbid nothing, and the kernel takes them from root alone.
-    let limits = Limits {
-        devices: Vec::new(),
-        ..limits
-    };
+    let limits = without_devices(limits);
     let why = match delegated(&plan.cgroup) {
         Ok(()) => {
             plan.cgroup.apply(&limits)?;
-            return Ok(true);
+            return Ok(done(path));
         }
         Err(why) => why,
     };
@@ -48,7 +73,64 @@ pub fn confine(call: &Call, plan: &mut ContainerPlan, limits: Limits) -> Result<
         "the container has no cgroup of its own: it can be neither limited nor paused ({why})"
     ));
     plan.cgroup = Cgroup::none();
-    Ok(false)
+    Ok(done(String::new()))
+}
+
+/// In a user namespace no device can be made, and those shown there have the host's permissions: rules of devices would
+/// forbid nothing, and the kernel takes them from root alone.
+fn without_devices(limits: Limits) -> Limits {
+    Limits {
+        devices: Vec::new(),
+        ..limits
+    }
+}
+
+fn by_systemd(
+    call: &Call,
+    spec: &Spec,
+    plan: &mut ContainerPlan,
+    limits: Limits,
+) -> Result<Confined, OciError> {
+    let asked = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
+    let asked = asked.map(|path| path.to_string_lossy()).unwrap_or_default();
+    let unit = Unit::parse(&asked, PARENT, &plan.subject.id)?;
+    let scope = Scope::start(call, &unit, &limits)?;
+    let set = set_limits(call, &scope, plan, limits);
+    let confined = Confined {
+        path: scope.path.clone(),
+        unit: Some(unit.name),
+        scope: Some(scope),
+    };
+    match set {
+        Ok(()) => Ok(confined),
+        Err(error) => {
+            confined.discard(call);
+            Err(error)
+        }
+    }
+}
+
+fn set_limits(call: &Call, scope: &Scope, plan: &mut ContainerPlan, limits: Limits) -> Result<(), OciError> {
+    let host = CgroupHost::known()?;
+    plan.cgroup = host.cgroup(&scope.path)?;
+    if !call.standing.makes_do() {
+        return Ok(device_filter::limit(&plan.cgroup, &limits)?);
+    }
+    if !host.may_enter(&plan.cgroup) {
+        return Err(SystemdError::Outside.into());
+    }
+    Ok(plan.cgroup.apply(&without_devices(limits))?)
+}
+
+impl Confined {
+    /// Nothing of a container that is not to be is left with systemd.
+    pub fn discard(mut self, call: &Call) {
+        drop(self.scope.take());
+        let stopped = self.unit.as_ref().map(|unit| systemd::stop(call, unit));
+        if let Some(Err(error)) = stopped {
+            call.log.warn(&error.to_string());
+        }
+    }
 }
 
 fn delegated(cgroup: &Cgroup) -> Result<(), String> {

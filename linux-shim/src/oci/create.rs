@@ -11,7 +11,7 @@ use oci_spec::runtime::Spec;
 
 use super::args::Parsed;
 use super::birth::{Birth, Born, let_go, own_streams};
-use super::confine;
+use super::confine::{self, Confined};
 use super::shared_root::SharedRoot;
 use super::store::{Entry, Record, Status, started_at};
 use super::{Call, OciError, foreground};
@@ -64,7 +64,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let bundle = bundle(args)?;
     let (config, spec) = configuration(call, &bundle)?;
     let id = args.word(0, "the container's id")?;
-    let mut cgroup_path = confine::path(call, &spec, id);
+    let cgroup_path = confine::path(call, &spec, id);
     let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
     plan.subject = spec::subject(&spec, id, &bundle);
     if !plan.rootfs.is_dir() {
@@ -73,11 +73,8 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let root = plan.shares_mounts.then(|| SharedRoot::at(&plan.rootfs));
     let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
-    let confined = confine::confine(call, &mut plan, limits);
-    let born = confined.and_then(|has_cgroup| {
-        if !has_cgroup {
-            cgroup_path.clear();
-        }
+    let confined = confine::confine(call, &spec, cgroup_path, &mut plan, limits);
+    let born = confined.and_then(|confined| {
         let preserved = args.number("preserve-fds")?.unwrap_or(0);
         let birth = Birth {
             overseer: Overseer::of(&plan),
@@ -86,15 +83,22 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
             streams: own_streams(plan.process.terminal.is_some(), preserved).map_err(OciError::Channel)?,
             log: &call.log,
         };
-        birth.give(|streams, end| launch::first(&plan, streams, end))
+        match birth.give(|streams, end| launch::first(&plan, streams, end)) {
+            Ok(born) => Ok((born, confined)),
+            Err(error) => {
+                confined.discard(call);
+                Err(error)
+            }
+        }
     });
-    let written = born.and_then(|born| {
-        let recorded = record(&plan, root, &cgroup_path, &born)
+    let written = born.and_then(|(born, confined)| {
+        let recorded = record(&plan, root, &confined, &born)
             .and_then(|record| write_down(args, entry, &record, &config, &born));
         match recorded {
             Ok(()) => Ok(born),
             Err(error) => {
                 super::birth::end(born.pid);
+                confined.discard(call);
                 Err(error)
             }
         }
@@ -139,7 +143,7 @@ fn made_root(plan: &ContainerPlan, before: Option<SharedRoot>) -> Result<Option<
 fn record(
     plan: &ContainerPlan,
     root_before: Option<SharedRoot>,
-    cgroup: &str,
+    confined: &Confined,
     born: &Born,
 ) -> Result<Record, OciError> {
     Ok(Record {
@@ -149,7 +153,8 @@ fn record(
         started: started_at(born.pid.as_raw()).ok_or(OciError::Vanished)?,
         bundle: plan.subject.bundle.clone(),
         rootfs: plan.rootfs.clone(),
-        cgroup: cgroup.into(),
+        cgroup: confined.path.clone(),
+        unit: confined.unit.clone(),
         created: jiff::Timestamp::now().to_string(),
         more_namespaces: plan.more_namespaces().bits(),
         shares_mounts: plan.shares_mounts,

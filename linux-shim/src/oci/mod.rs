@@ -15,6 +15,7 @@ mod members;
 mod report;
 mod shared_root;
 mod store;
+mod systemd;
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -33,6 +34,7 @@ use crate::spec::SpecError;
 use args::{ArgsError, Flag, Parsed, Until, short_switch, short_value, switch, value};
 use log::Log;
 use store::{Status, StoreError};
+use systemd::SystemdError;
 
 /// The oldest and the newest version of the runtime specification that is understood.
 const VERSIONS: (&str, &str) = ("1.0.0", "1.2.1");
@@ -67,6 +69,8 @@ pub(crate) enum OciError {
     Spec(#[from] SpecError),
     #[error(transparent)]
     Rootless(#[from] RootlessError),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     #[error(transparent)]
     Limit(#[from] LimitError),
     #[error(transparent)]
@@ -131,6 +135,8 @@ struct Call {
     root: PathBuf,
     log: Log,
     standing: Standing,
+    /// Cgroups are made by systemd.
+    systemd: bool,
 }
 
 const GLOBAL: &[Flag] = &[
@@ -211,6 +217,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     let call = Call {
         root: root.or_else(|| standing.default_root()).unwrap_or_default(),
         standing,
+        systemd: global.is_set("systemd-cgroup") || global.value("cgroup-manager") == Some("systemd"),
         log: Log {
             outspoken: standing.makes_do(),
             file: global.value("log").map(PathBuf::from),

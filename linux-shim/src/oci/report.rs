@@ -165,7 +165,7 @@ pub fn features() -> Result<(), OciError> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true,
                 "rdma": host.is_some_and(|h| h.has_controller("rdma")),
             },
             "seccomp": {

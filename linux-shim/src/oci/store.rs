@@ -67,6 +67,9 @@ pub struct Record {
     pub rootfs: PathBuf,
     /// Empty for none.
     pub cgroup: String,
+    /// What systemd calls it, if it is its manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// When, in RFC 3339.
     pub created: String,
     /// `CLONE_NEW*` an exec has to join beside the usual.

@@ -19,3 +19,4 @@ mod oci_more;
 mod rootless;
 mod sharing;
 mod streams;
+mod systemd;

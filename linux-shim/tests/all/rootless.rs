@@ -402,7 +402,7 @@ fn a_delegated_cgroup_limits_a_users_container() {
     user.cgroup = Some(given.dir.join("own"));
     user.spec["linux"]["cgroupsPath"] = json!(format!("/{}/c", given.name));
     user.spec["linux"]["resources"] = json!({"memory": {"limit": 100_000_000}, "pids": {"limit": 9}});
-    user.script("sleep 1000");
+    user.script("exec sleep 1000 > /dev/null 2>&1");
     let created = user.call(&["run", "-d", "c"]);
     assert!(created.status.success(), "{}", text(&created.stderr));
     let read = |file: &str| fs::read_to_string(given.dir.join("c").join(file)).unwrap();

@@ -147,7 +147,7 @@ fn v1(limits: &Limits) -> Vec<Setting> {
     out
 }
 
-fn v2(limits: &Limits) -> Vec<Setting> {
+pub(super) fn v2(limits: &Limits) -> Vec<Setting> {
     let mut out = Vec::new();
     let mut add = |controller, file: &str, value: Option<String>| {
         out.extend(value.map(|value| setting(controller, file, value)));

@@ -1,0 +1,119 @@
+//! systemd as the manager of cgroups, where it runs the host: scopes, their properties, and their end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use amphipod_shim_api::cgroup::CgroupHost;
+use serde_json::json;
+
+use crate::oci_harness::{Oci, oci, text};
+
+/// A slice of the tests' own.
+const SLICE: &str = "amphipodtest.slice";
+
+fn on_systemd(name: &str) -> Option<Oci> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        eprintln!("skipped: systemd does not run this host");
+        return None;
+    }
+    oci(name)
+}
+
+fn property(unit: &str, name: &str) -> String {
+    let words = ["show", "--value", "--property", name, unit];
+    let output = Command::new("systemctl").args(words).output().unwrap();
+    text(&output.stdout).trim().to_owned()
+}
+
+/// The directory of a unit's cgroup on v2.
+fn directory(unit: &str) -> Option<PathBuf> {
+    let host = CgroupHost::discover().unwrap();
+    let path = property(unit, "ControlGroup");
+    (host.is_v2() && !path.is_empty()).then(|| host.cgroup(&path).unwrap().unified_dir().unwrap().to_owned())
+}
+
+#[test]
+fn a_container_is_a_scope_of_systemd() {
+    let Some(oci) = on_systemd("scope") else { return };
+    let mut bundle = oci.bundle("exec sleep 1000 > /dev/null 2>&1");
+    bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:{}:c", oci.name));
+    bundle.spec["linux"]["resources"] = json!({
+        "pids": {"limit": 50}, "memory": {"limit": 100 << 20}, "cpu": {"shares": 2048, "quota": 50_000, "period": 100_000},
+    });
+    fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
+    let path = bundle.dir.display().to_string();
+    oci.ok(&["--systemd-cgroup", "run", "-d", "--bundle", &path, "c"]);
+    let unit = format!("{}-c.scope", oci.name);
+    let expected = [
+        ("ActiveState", "active"),
+        ("Slice", SLICE),
+        ("Delegate", "yes"),
+        ("TasksMax", "50"),
+        ("MemoryMax", "104857600"),
+        ("CPUQuotaPerSecUSec", "500ms"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(property(&unit, name), value, "{name}");
+    }
+    assert!(
+        Command::new("systemctl")
+            .arg("daemon-reload")
+            .status()
+            .unwrap()
+            .success()
+    );
+    if let Some(dir) = directory(&unit) {
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!(read("memory.max"), "104857600\n");
+        assert_eq!(read("cpu.max"), "50000 100000\n");
+        assert_eq!(read("cgroup.procs").lines().count(), 1, "the keeper is gone");
+        oci.ok(&["--systemd-cgroup", "update", "--memory", "209715200", "c"]);
+        assert_eq!(read("memory.max"), "209715200\n");
+        oci.ok(&["pause", "c"]);
+        assert_eq!(read("cgroup.freeze"), "1\n");
+        oci.ok(&["resume", "c"]);
+    }
+    oci.ok(&["exec", "c", "true"]);
+    oci.ok(&["delete", "--force", "c"]);
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    while property(&unit, "LoadState") != "not-found" {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{}",
+            property(&unit, "ActiveState")
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_systemd_refuses_is_told_and_leaves_nothing() {
+    let Some(oci) = on_systemd("refused") else { return };
+    let mut bundle = oci.bundle("true");
+    let mut run = |path: &str| {
+        bundle.spec["linux"]["cgroupsPath"] = json!(path);
+        fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
+        let dir = bundle.dir.display().to_string();
+        oci.fails(&["--systemd-cgroup", "run", "--bundle", &dir, "c"])
+    };
+    assert!(run("/not/systemds").contains("slice:prefix:name"));
+    // A unit that is there.
+    let said = run("::init");
+    assert!(said.contains("init.scope") && said.contains("already"), "{said}");
+    assert!(oci.fails(&["state", "c"]).contains("does not exist"));
+}
+
+#[test]
+fn systemd_is_not_pretended() {
+    if Path::new("/run/systemd/system").is_dir() {
+        return eprintln!("skipped: systemd runs this host");
+    }
+    let Some(oci) = oci("absent") else { return };
+    let mut bundle = oci.bundle("true");
+    bundle.spec["linux"]["cgroupsPath"] = json!("a.slice:p:c");
+    fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
+    let dir = bundle.dir.display().to_string();
+    let said = oci.fails(&["--systemd-cgroup", "run", "--bundle", &dir, "c"]);
+    assert!(said.contains("does not run this host"), "{said}");
+}
