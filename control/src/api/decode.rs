@@ -2,6 +2,7 @@
 use super::negotiate::Encoding;
 use super::status::{ApiError, Result};
 use super::syntax;
+use super::yaml::Node;
 use crate::kinds::{FieldIssue, Kind, protobuf};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -107,8 +108,8 @@ fn text(body: &[u8]) -> Cow<'_, str> {
 
 /// Decodes an applied configuration: YAML, of which JSON is a part.
 pub fn config(body: &[u8]) -> std::result::Result<Decoded, String> {
-    match body.first() {
-        Some(b'{') => json(body).or_else(|_| yaml(body)),
+    match body.first().filter(|first| **first == b'{').map(|_| json(body)) {
+        Some(Ok(decoded)) if decoded.issues.is_empty() => Ok(decoded),
         _ => yaml(body),
     }
 }
@@ -122,12 +123,12 @@ fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
     budget.max_total_scalar_bytes = BODY_LIMIT * 2;
     budget.max_documents = 1;
     let repeats = serde_yaml::alias_limits! { max_total_replayed_events: YAML_REPEATED };
-    let options = serde_yaml::options! { budget: Some(budget), alias_limits: repeats, legacy_octal_numbers: true, with_snippet: false };
-    let value = serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())?;
-    Ok(Decoded {
-        value,
-        issues: Vec::new(),
-    })
+    let options = serde_yaml::options! {
+        budget: Some(budget), alias_limits: repeats, legacy_octal_numbers: true, with_snippet: false,
+        duplicate_keys: serde_yaml::DuplicateKeyPolicy::LastWins
+    };
+    let node: Node = serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())?;
+    Ok(node.0)
 }
 
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
@@ -229,6 +230,7 @@ impl Places {
         let place = match issue {
             FieldIssue::Unknown(path) => self.first.get(path),
             FieldIssue::Duplicate(path) => self.again.get(path),
+            FieldIssue::Repeated { .. } => None,
         };
         place.copied().unwrap_or(self.next)
     }
@@ -409,6 +411,18 @@ mod tests {
         let found = vec![twice.clone(), unknown("a"), unknown("spec.l[0].y"), unknown("z")];
         let wanted = [unknown("z"), unknown("spec.l[0].y"), twice, unknown("a")];
         assert_eq!(in_document_order(body, found), wanted);
+    }
+
+    #[test]
+    fn keys_that_come_twice_in_yaml_are_noted_by_line() {
+        let text = b"a: 1\nb:\n  c: 1\n  c:\n    d: 2\n    d: 3\na: 4\n";
+        let decoded = config(text).unwrap();
+        assert_eq!(decoded.value, serde_json::json!({"a": 4, "b": {"c": {"d": 3}}}));
+        let told: Vec<String> = decoded.issues.iter().map(ToString::to_string).collect();
+        let line = |n: u8, key: &str| format!("line {n}: key {key:?} already set in map");
+        assert_eq!(told, [line(6, "d"), line(5, "c"), line(7, "a")]);
+        let told = config(br#"{"a":1,"a":2}"#).unwrap().issues[0].to_string();
+        assert_eq!(told, line(1, "a"));
     }
 
     #[test]

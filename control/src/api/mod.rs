@@ -41,6 +41,7 @@ mod version;
 mod watch;
 mod websocket;
 mod write;
+mod yaml;
 
 pub use cache::Cache;
 pub use custom::Definitions;

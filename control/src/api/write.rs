@@ -381,15 +381,32 @@ pub fn prune(
     if issues.len() > 1 && kind.custom.is_none() && whole {
         issues = decode::in_document_order(&call.body, issues);
     }
-    let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
+    // What is wrong with the text comes before what is wrong with its fields.
+    issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
     match options.validation {
-        FieldValidation::Strict if !told.is_empty() => {
-            let why = format!("strict decoding error: {}", told.join(", "));
-            Err(ApiError::bad_request(kind.decode_message(&why)))
-        }
-        FieldValidation::Warn => Ok(told),
+        FieldValidation::Strict if !issues.is_empty() => Err(ApiError::bad_request(strictly(
+            kind,
+            options.applied,
+            &issues,
+        ))),
+        FieldValidation::Warn => Ok(issues.iter().map(ToString::to_string).collect()),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
     }
+}
+
+/// The refusal of a body for its issues; keys repeated in a YAML text are told as one, in the words of its decoder.
+fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
+    let (repeated, others): (Vec<_>, Vec<_>) = issues
+        .iter()
+        .partition(|issue| matches!(issue, FieldIssue::Repeated { .. }));
+    let lines: String = repeated.iter().map(|issue| format!("\n  {issue}")).collect();
+    let text = format!("yaml: unmarshal errors:{lines}");
+    if applied && !lines.is_empty() {
+        return format!("error strict decoding YAML: error converting YAML to JSON: {text}");
+    }
+    let text = Some(text).filter(|_| !lines.is_empty());
+    let told: Vec<String> = text.into_iter().chain(others.iter().map(ToString::to_string)).collect();
+    kind.decode_message(&format!("strict decoding error: {}", told.join(", ")))
 }
 
 /// Puts the object into the namespace of the path.

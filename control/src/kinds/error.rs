@@ -236,6 +236,11 @@ pub fn join(errors: &[FieldError]) -> String {
 pub enum FieldIssue {
     Unknown(String),
     Duplicate(String),
+    /// A key that comes twice in a mapping of a YAML text: the line of its later value, counted from 1.
+    Repeated {
+        line: u64,
+        key: String,
+    },
 }
 
 impl FieldIssue {
@@ -244,6 +249,7 @@ impl FieldIssue {
         match self {
             FieldIssue::Unknown(at) => FieldIssue::Unknown(format!("{path}.{at}")),
             FieldIssue::Duplicate(at) => FieldIssue::Duplicate(format!("{path}.{at}")),
+            repeated @ FieldIssue::Repeated { .. } => repeated,
         }
     }
 }
@@ -253,6 +259,7 @@ impl fmt::Display for FieldIssue {
         match self {
             FieldIssue::Unknown(path) => write!(f, "unknown field {path:?}"),
             FieldIssue::Duplicate(path) => write!(f, "duplicate field {path:?}"),
+            FieldIssue::Repeated { line, key } => write!(f, "line {line}: key {} already set in map", quote(key)),
         }
     }
 }

@@ -234,3 +234,45 @@ async fn hostile_schemas_are_refused() {
         assert_eq!(code, 422, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn a_key_that_comes_twice_in_an_applied_text_is_told_by_its_line() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1", true)]).await;
+    let body = "
+apiVersion: stable.example.com/v1
+kind: CronTab
+metadata:
+  name: c
+spec:
+  replicas: 1
+  replicas: 2";
+    let apply = async |validation: &str| {
+        let path = format!("{}?fieldManager=m&fieldValidation={validation}", path("v1", "c"));
+        let apply = "application/apply-patch+yaml";
+        plane.send(Method::PATCH, &path, apply, body.into()).await
+    };
+    let (code, refused) = apply("Strict").await;
+    assert_eq!(
+        (code.as_u16(), refused["message"].as_str().unwrap()),
+        (
+            400,
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 8: key \
+             \"replicas\" already set in map"
+        )
+    );
+    let (code, made) = apply("Warn").await;
+    assert_eq!((code.as_u16(), &made["spec"]["replicas"]), (201, &json!(2)), "{made}");
+    let (code, refused) = plane
+        .send(
+            Method::POST,
+            &format!("{}?fieldValidation=Strict", path("v1", "").trim_end_matches('/')),
+            "application/yaml",
+            body.replace("name: c", "name: d"),
+        )
+        .await;
+    assert_eq!(code, 400);
+    let message = refused["message"].as_str().unwrap();
+    let end = "strict decoding error: yaml: unmarshal errors:\n  line 8: key \"replicas\" already set in map";
+    assert!(message.ends_with(end), "{message}");
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::kind::{Kind, Subresource};
+use super::words;
 use crate::kinds::schema::{Definition, Field, Schemas, Type};
 
 /// Which OpenAPI is written.
@@ -92,7 +93,7 @@ fn object(definition: &Definition, dialect: Dialect) -> Value {
     let properties: Map<String, Value> = definition
         .fields
         .iter()
-        .map(|f| (f.name.clone(), property(f, dialect)))
+        .map(|f| (f.name.clone(), worded(definition, f, dialect)))
         .collect();
     let mut out = json!({"type": "object"});
     if !properties.is_empty() {
@@ -107,6 +108,17 @@ fn object(definition: &Definition, dialect: Dialect) -> Value {
     if !required.is_empty() {
         extension(&mut out, "required", Some(required));
     }
+    out
+}
+
+/// A field with its description; version 3.0 allows none beside a `$ref`.
+fn worded(definition: &Definition, field: &Field, dialect: Dialect) -> Value {
+    let mut out = property(field, dialect);
+    let words = words::of(&definition.name, &field.name);
+    if dialect == Dialect::V3 && words.is_some() && out.get("$ref").is_some() {
+        out = json!({"allOf": [out]});
+    }
+    extension(&mut out, "description", words);
     out
 }
 

@@ -1,9 +1,10 @@
 //! OpenAPI documents of the served kinds: what `kubectl explain`, `apply` and validation by clients need.
 //!
-//! Version 2 in one document, version 3 by group and version with an index. Facts only, no prose. Refuses to know HTTP.
+//! Version 2 in one document, version 3 by group and version with an index. Facts only, and few words. Refuses to know HTTP.
 mod definitions;
 pub mod gnostic;
 mod operations;
+mod words;
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
