@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const GNOSTIC_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 /// What upstream calls its answer to that.
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V2: &str = "/openapi/v2";
 /// Key of the protobuf form beside the paths.
 const GNOSTIC_PATH: &str = "/openapi/v2 protobuf";
 
@@ -26,7 +28,7 @@ struct Document {
     etag: HeaderValue,
 }
 
-/// The documents of one registry, by path: at most one per group and version, and two more.
+/// The documents of one registry, by path: at most one per group and version, and four more.
 pub struct OpenApi {
     kinds: Arc<Live>,
     version: &'static str,
@@ -52,21 +54,47 @@ impl OpenApi {
     /// The answer for a path, when it has a document.
     pub(super) fn answer(&self, parts: &Parts) -> Option<Response> {
         let path = parts.uri.path().trim_end_matches('/');
-        let protobuf = path == "/openapi/v2" && accepts_only_protobuf(parts);
-        let document = self.document(if protobuf { GNOSTIC_PATH } else { path })?;
-        let media_type = if protobuf { GNOSTIC } else { "application/json" };
-        if parts.headers.get(header::IF_NONE_MATCH) == Some(&document.etag) {
-            return Some((StatusCode::NOT_MODIFIED, [(header::ETAG, document.etag)]).into_response());
-        }
-        let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
-            (header::ETAG, document.etag),
-            (header::VARY, HeaderValue::from_static("Accept")),
-        ];
-        Some((StatusCode::OK, headers, Body::from(document.bytes)).into_response())
+        let protobuf = path == V2 && accepts_only_protobuf(parts);
+        let key = if protobuf { GNOSTIC_PATH } else { path };
+        let document = self.document(key, |kinds| match protobuf {
+            true => Some(openapi::gnostic::document(&openapi::v2(kinds, self.version)).into()),
+            false => Some(self.write(kinds, path)?.to_string().into()),
+        })?;
+        show(parts, document, protobuf)
     }
 
-    fn document(&self, path: &str) -> Option<Document> {
+    /// The document of version 2 with those of other servers in it; each with the prefix of its paths.
+    pub(super) fn merged(&self, parts: &Parts, theirs: &[(String, Value)]) -> Option<Response> {
+        let protobuf = accepts_only_protobuf(parts);
+        let mut digest = Sha256::new();
+        for (prefix, document) in theirs {
+            digest.update(prefix);
+            digest.update(document.to_string());
+        }
+        let key = format!("{V2} {protobuf} {}", hex::encode(digest.finalize()));
+        self.forget_merged(&key);
+        let document = self.document(&key, |kinds| {
+            let mut ours = openapi::v2(kinds, self.version);
+            for (prefix, document) in theirs {
+                openapi::merge::merge(&mut ours, document, prefix);
+            }
+            Some(match protobuf {
+                true => openapi::gnostic::document(&ours).into(),
+                false => ours.to_string().into(),
+            })
+        })?;
+        show(parts, document, protobuf)
+    }
+
+    /// Of documents merged from what other servers said at different times the last is kept, in each form.
+    fn forget_merged(&self, key: &str) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = &key[..key.rfind(' ').unwrap_or(0)];
+        made.documents
+            .retain(|known, _| known == key || !known.starts_with(&format!("{start} ")));
+    }
+
+    fn document(&self, key: &str, write: impl FnOnce(&Registry) -> Option<Bytes>) -> Option<Document> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let kinds = self.kinds.load();
         if made.of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, &kinds)) {
@@ -75,23 +103,20 @@ impl OpenApi {
                 ..Made::default()
             };
         }
-        if let Some(document) = made.documents.get(path) {
+        if let Some(document) = made.documents.get(key) {
             return Some(document.clone());
         }
-        let bytes: Bytes = match path {
-            GNOSTIC_PATH => openapi::gnostic::document(&openapi::v2(&kinds, self.version)).into(),
-            _ => self.write(&kinds, path)?.to_string().into(),
-        };
+        let bytes = write(&kinds)?;
         let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&bytes)));
         let document = Document {
             bytes,
             etag: HeaderValue::from_str(&etag).ok()?,
         };
-        made.documents.insert(path.to_owned(), document.clone());
+        made.documents.insert(key.to_owned(), document.clone());
         Some(document)
     }
 
-    fn write(&self, kinds: &Registry, path: &str) -> Option<serde_json::Value> {
+    fn write(&self, kinds: &Registry, path: &str) -> Option<Value> {
         match path.split('/').collect::<Vec<_>>().as_slice() {
             ["", "openapi", "v2"] => Some(openapi::v2(kinds, self.version)),
             ["", "openapi", "v3"] => Some(openapi::v3_index(kinds)),
@@ -100,6 +125,19 @@ impl OpenApi {
             _ => None,
         }
     }
+}
+
+fn show(parts: &Parts, document: Document, protobuf: bool) -> Option<Response> {
+    if parts.headers.get(header::IF_NONE_MATCH) == Some(&document.etag) {
+        return Some((StatusCode::NOT_MODIFIED, [(header::ETAG, document.etag)]).into_response());
+    }
+    let media_type = if protobuf { GNOSTIC } else { "application/json" };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
+        (header::ETAG, document.etag),
+        (header::VARY, HeaderValue::from_static("Accept")),
+    ];
+    Some((StatusCode::OK, headers, Body::from(document.bytes)).into_response())
 }
 
 fn accepts_only_protobuf(parts: &Parts) -> bool {

@@ -384,11 +384,9 @@ pub fn prune(
     // What is wrong with the text comes before what is wrong with its fields.
     issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
     match options.validation {
-        FieldValidation::Strict if !issues.is_empty() => Err(ApiError::bad_request(strictly(
-            kind,
-            options.applied,
-            &issues,
-        ))),
+        FieldValidation::Strict if !issues.is_empty() => {
+            Err(ApiError::bad_request(strictly(kind, options.applied, &issues)))
+        }
         FieldValidation::Warn => Ok(issues.iter().map(ToString::to_string).collect()),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
     }
@@ -405,7 +403,10 @@ fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
         return format!("error strict decoding YAML: error converting YAML to JSON: {text}");
     }
     let text = Some(text).filter(|_| !lines.is_empty());
-    let told: Vec<String> = text.into_iter().chain(others.iter().map(ToString::to_string)).collect();
+    let told: Vec<String> = text
+        .into_iter()
+        .chain(others.iter().map(ToString::to_string))
+        .collect();
     kind.decode_message(&format!("strict decoding error: {}", told.join(", ")))
 }
 

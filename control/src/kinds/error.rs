@@ -259,7 +259,9 @@ impl fmt::Display for FieldIssue {
         match self {
             FieldIssue::Unknown(path) => write!(f, "unknown field {path:?}"),
             FieldIssue::Duplicate(path) => write!(f, "duplicate field {path:?}"),
-            FieldIssue::Repeated { line, key } => write!(f, "line {line}: key {} already set in map", quote(key)),
+            FieldIssue::Repeated { line, key } => {
+                write!(f, "line {line}: key {} already set in map", quote(key))
+            }
         }
     }
 }

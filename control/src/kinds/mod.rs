@@ -53,4 +53,6 @@ pub use strategic::PatchError;
 pub use validate::pod_update::binding as validate_binding;
 
 #[cfg(test)]
+mod judged_tests;
+#[cfg(test)]
 mod upstream_tests;

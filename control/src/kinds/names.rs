@@ -137,7 +137,7 @@ pub fn qualified(text: &str) -> Vec<String> {
             name
         }
         _ => {
-            errors.push(format!("a qualified name {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+            errors.push(format!("a valid label key {QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
             return errors;
         }
     };
@@ -192,7 +192,7 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         errors.push("must be no more than 15 characters".to_owned());
     }
-    if !text.bytes().all(|b| lower(b) || b == b'-') {
+    if text.is_empty() || !text.bytes().all(|b| lower(b) || b == b'-') {
         errors.push(PORT_CHARS.to_owned());
     }
     if !text.bytes().any(|b| b.is_ascii_lowercase()) {

@@ -35,6 +35,10 @@ fn answer(request: &Request<Incoming>) -> Response<Body> {
     let document = json!({"paths": {"apis/ext.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/ext.example.com/v1?hash=1"}}});
     match request.uri().path() {
         "/apis/ext.example.com/v1" => Response::new(body(&list)),
+        "/openapi/v2" => Response::new(body(&json!({
+            "paths": {"/apis/ext.example.com/v1/foos": {"get": {"schema": {"$ref": "#/definitions/com.example.Foo"}}},
+                "/version/": {"get": {}}},
+            "definitions": {"com.example.Foo": {"description": "A foo."}, "com.example.Other": {}}}))),
         "/openapi/v3" => Response::new(body(&document)),
         "/openapi/v3/apis/ext.example.com/v1" => Response::new(body(&json!({"openapi": "3.0.0"}))),
         "/apis/ext.example.com/v1/namespaces/default/elsewhere" => {
@@ -192,6 +196,12 @@ async fn discovery_and_openapi_show_it_among_ours_also_when_it_is_away() {
     assert_eq!(entry, "/openapi/v3/apis/ext.example.com/v1?hash=1");
     let (_, document) = plane.get(entry.as_str().unwrap()).await;
     assert_eq!(document["openapi"], "3.0.0");
+    let (_, merged) = plane.get("/openapi/v2").await;
+    let schema = &merged["paths"]["/apis/ext.example.com/v1/foos"]["get"]["schema"];
+    assert_eq!(schema["$ref"], "#/definitions/com.example.Foo");
+    assert_eq!(merged["definitions"]["com.example.Foo"]["description"], "A foo.");
+    assert!(merged["definitions"].get("com.example.Other").is_none());
+    assert!(merged["paths"]["/api/v1/pods"].is_object());
 
     server.cancel();
     // A change of the specification is looked at at once.

@@ -262,7 +262,11 @@ spec:
         )
     );
     let (code, made) = apply("Warn").await;
-    assert_eq!((code.as_u16(), &made["spec"]["replicas"]), (201, &json!(2)), "{made}");
+    assert_eq!(
+        (code.as_u16(), &made["spec"]["replicas"]),
+        (201, &json!(2)),
+        "{made}"
+    );
     let (code, refused) = plane
         .send(
             Method::POST,

@@ -10,6 +10,7 @@ mod crash;
 mod custom_resources;
 mod deployments;
 mod endpoints;
+mod every_kind;
 mod floods;
 mod garbage;
 mod hostile;

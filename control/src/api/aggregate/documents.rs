@@ -23,7 +23,7 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of one document.
 const LIMIT: usize = 16 << 20;
-/// Documents kept; there are two for each APIService of another server.
+/// Documents kept; there are three for each APIService of another server.
 const KEPT: usize = 1024;
 const USER: &str = "system:kube-aggregator";
 
@@ -69,6 +69,15 @@ pub(in super::super) async fn openapi_paths(api: &Api) -> Map<String, Value> {
         let (index, _) = document(api, &remote, "/openapi/v3").await;
         let entry = index?.at("paths").get(&own)?.clone();
         Some((own, entry))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// The OpenAPI documents of version 2 of other servers, with the prefix of the paths that are theirs to describe.
+pub(in super::super) async fn openapi_documents(api: &Api) -> Vec<(String, Value)> {
+    let asked = all(api).into_iter().map(|remote| async move {
+        let (document, _) = document(api, &remote, "/openapi/v2").await;
+        Some((format!("/apis/{}/{}/", remote.group, remote.version), document?))
     });
     join_all(asked).await.into_iter().flatten().collect()
 }

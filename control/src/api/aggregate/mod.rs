@@ -13,7 +13,7 @@ pub(super) use documents::{Discovered, Documents, discover};
 use super::negotiate::Format;
 use super::record::Record;
 use super::status::Result;
-use super::{Api, permit, render, text};
+use super::{Api, fairness, permit, render, text};
 use crate::audit::ObjectRef;
 use crate::auth::Identity;
 use crate::auth::attributes::{Attributes, Resource};
@@ -114,6 +114,8 @@ pub(super) async fn serve(
     if !remote.available {
         return Ok(text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE));
     }
+    // As with our own, the seats are free again when the answer begins.
+    let _seats = api.fairness.enter(user, fairness::cost(&body)).await?;
     forward::forward(api, remote, who, &mut parts, body).await
 }
 
@@ -129,6 +131,10 @@ pub(super) async fn openapi(
         && let Some(remote) = find(api, of).filter(|remote| remote.available)
     {
         return forward::forward(api, &remote, who, parts, body).await.map(Some);
+    }
+    if path == "/openapi/v2" && !all(api).is_empty() {
+        let theirs = documents::openapi_documents(api).await;
+        return Ok(api.openapi.merged(parts, &theirs));
     }
     if path != "/openapi/v3" || all(api).is_empty() {
         return Ok(None);

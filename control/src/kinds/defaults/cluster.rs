@@ -89,6 +89,7 @@ fn device_requests(devices: &mut Object) {
 }
 
 fn device_count(request: &mut Object) {
+    items_mut(request, "tolerations").for_each(|toleration| set_zero(toleration, "operator", "Equal"));
     set_zero(request, "allocationMode", "ExactCount");
     if request
         .get("allocationMode")

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::kind::{Kind, Subresource};
 use super::words;
+use crate::kinds::kind::{Kind, Subresource};
 use crate::kinds::schema::{Definition, Field, Schemas, Type};
 
 /// Which OpenAPI is written.

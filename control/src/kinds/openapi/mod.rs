@@ -3,6 +3,7 @@
 //! Version 2 in one document, version 3 by group and version with an index. Facts only, and few words. Refuses to know HTTP.
 mod definitions;
 pub mod gnostic;
+pub mod merge;
 mod operations;
 mod words;
 

@@ -33,10 +33,7 @@ const WORDS: [(&str, &str); 15] = [
         "generation",
         "Counts the changes of the desired state. Read-only.",
     ),
-    (
-        "labels",
-        "Keys and values that the object is selected by.",
-    ),
+    ("labels", "Keys and values that the object is selected by."),
     (
         "managedFields",
         "Which manager set which fields, as server-side apply knows it.",
@@ -45,10 +42,7 @@ const WORDS: [(&str, &str); 15] = [
         "name",
         "Name of the object, unique among those of its kind and namespace. It cannot be changed.",
     ),
-    (
-        "namespace",
-        "Namespace the object is in. It cannot be changed.",
-    ),
+    ("namespace", "Namespace the object is in. It cannot be changed."),
     (
         "ownerReferences",
         "Objects that this one depends on: when all of them are gone it is collected.",
@@ -67,5 +61,8 @@ const WORDS: [(&str, &str); 15] = [
 /// The description of a field of a definition, when there is one.
 pub(super) fn of(definition: &str, field: &str) -> Option<&'static str> {
     let words = WORDS.iter().filter(|_| definition == OBJECT_META);
-    words.into_iter().find(|(name, _)| *name == field).map(|(_, words)| *words)
+    words
+        .into_iter()
+        .find(|(name, _)| *name == field)
+        .map(|(_, words)| *words)
 }

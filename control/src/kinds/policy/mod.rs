@@ -14,11 +14,13 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::error::{FieldError, FieldErrors};
-use super::names;
+use super::error::{ErrorKind, FieldError, FieldErrors};
 use super::prepare;
 use super::rules::Rules;
+use super::validate::conditions::all as meta_conditions;
+use super::validate::webhooks;
 use super::view::{View, items_mut, object_mut, set_missing};
+use super::{labels, names};
 
 const CONDITIONS: usize = 64;
 const ANNOTATIONS: usize = 20;
@@ -33,7 +35,7 @@ pub(super) static POLICY: Rules = Rules {
     prepare_update: prepare::split_status,
     validate_create: policy,
     validate_update: |subresource, new, _| match subresource {
-        Some(_) => Vec::new(),
+        Some(_) => status(new.at("status")),
         None => policy(new),
     },
     row: Some(policy_row),
@@ -106,13 +108,30 @@ fn policy(object: &Value) -> FieldErrors {
             &format!("spec.validations[{i}]"),
         ));
     }
-    errors.extend(audit_annotations(annotations, &compiled));
+    let name = object.text("metadata.name");
+    errors.extend(audit_annotations(name, annotations, &compiled));
+    errors
+}
+
+/// What the type checker and others say of a policy.
+fn status(status: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let warnings = status.list("typeChecking.expressionWarnings").iter().enumerate();
+    for (i, warning) in warnings {
+        for key in ["warning", "fieldRef"]
+            .into_iter()
+            .filter(|key| warning.text(key).is_empty())
+        {
+            let path = format!("status.typeChecking.expressionWarnings[{i}].{key}");
+            errors.push(FieldError::required(path, ""));
+        }
+    }
+    errors.extend(meta_conditions(status.list("conditions"), "status.conditions"));
     errors
 }
 
 fn failure_policy(spec: &Value) -> FieldErrors {
     match spec.text("failurePolicy") {
-        "" => vec![FieldError::required("spec.failurePolicy", "")],
         "Fail" | "Ignore" => Vec::new(),
         other => {
             let supported = ["Fail", "Ignore"];
@@ -122,12 +141,46 @@ fn failure_policy(spec: &Value) -> FieldErrors {
 }
 
 fn param_kind(kind: &Value) -> FieldErrors {
-    let missing = ["apiVersion", "kind"]
-        .into_iter()
-        .filter(|key| kind.text(key).is_empty());
-    missing
-        .map(|key| FieldError::required(format!("spec.paramKind.{key}"), ""))
-        .collect()
+    let (version, name) = (kind.text("apiVersion"), kind.text("kind"));
+    let (at, kind_at) = ("spec.paramKind.apiVersion", "spec.paramKind.kind");
+    let mut errors = match version {
+        "" => vec![FieldError::required(at, "")],
+        version => group_version(version, at),
+    };
+    if name.is_empty() {
+        errors.push(FieldError::required(kind_at, ""));
+    }
+    let told = names::label_1035(&name.to_lowercase());
+    if !name.is_empty() && !told.is_empty() {
+        let detail = format!(
+            "may have mixed case, but should otherwise match: {}",
+            told.join(",")
+        );
+        errors.push(FieldError::invalid(kind_at, name, detail));
+    }
+    errors
+}
+
+fn group_version(text: &str, path: &str) -> FieldErrors {
+    let (group, version) = text.split_once('/').unwrap_or(("", text));
+    if version.contains('/') {
+        let detail = format!("unexpected GroupVersion string: {text}");
+        return vec![FieldError::invalid(path, text, detail)];
+    }
+    let mut errors = Vec::new();
+    let mut told = |shown: &str, told: Vec<String>| {
+        if !told.is_empty() {
+            errors.push(FieldError::invalid(path, shown, told.join(",")));
+        }
+    };
+    if !group.is_empty() {
+        told(group, names::subdomain(group));
+    }
+    match version {
+        "" => told(text, vec!["version must be specified".to_owned()]),
+        version => told(version, names::label_1035(version)),
+    }
+    errors
 }
 
 fn resources(resources: &Value, path: &str, rules_required: bool) -> FieldErrors {
@@ -138,6 +191,12 @@ fn resources(resources: &Value, path: &str, rules_required: bool) -> FieldErrors
             format!("{path}.matchPolicy"),
             policy,
             &["Equivalent", "Exact"],
+        ));
+    }
+    for key in ["namespaceSelector", "objectSelector"] {
+        errors.extend(labels::validate_selector(
+            resources.at(key),
+            &format!("{path}.{key}"),
         ));
     }
     if rules_required && resources.list("resourceRules").is_empty() {
@@ -153,12 +212,12 @@ fn resources(resources: &Value, path: &str, rules_required: bool) -> FieldErrors
 
 fn rule(rule: &Value, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    for key in ["operations", "apiGroups", "apiVersions", "resources"] {
+    for key in ["operations", "apiGroups", "apiVersions"] {
         let list = rule.list(key);
         if list.is_empty() {
             errors.push(FieldError::required(format!("{path}.{key}"), ""));
         }
-        if list.len() > 1 && list.iter().any(|v| v == "*") && key != "resources" {
+        if list.len() > 1 && list.iter().any(|v| v == "*") {
             let why = "if '*' is present, must not specify other ";
             let what = match key {
                 "operations" => "operations",
@@ -186,6 +245,20 @@ fn rule(rule: &Value, path: &str) -> FieldErrors {
             ));
         }
     }
+    let empty = rule
+        .list("apiVersions")
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| *v == "");
+    errors.extend(empty.map(|(i, _)| FieldError::required(format!("{path}.apiVersions[{i}]"), "")));
+    errors.extend(webhooks::resource_list(
+        rule.list("resources"),
+        &format!("{path}.resources"),
+    ));
+    errors.extend(resource_names(
+        rule.list("resourceNames"),
+        &format!("{path}.resourceNames"),
+    ));
     let scope = rule.text("scope");
     if !matches!(scope, "*" | "Cluster" | "Namespaced") {
         errors.push(FieldError::not_supported(
@@ -195,6 +268,28 @@ fn rule(rule: &Value, path: &str) -> FieldErrors {
         ));
     }
     errors
+}
+
+fn resource_names(names: &[Value], path: &str) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), HashSet::new());
+    for (i, name) in names.iter().filter_map(Value::as_str).enumerate() {
+        let at = format!("{path}[{i}]");
+        let told = names::path_segment(name).into_iter();
+        errors.extend(told.map(|why| FieldError::invalid(at.as_str(), name, why)));
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(at, name));
+        }
+    }
+    errors
+}
+
+/// What is wrong with an expression at a path, where a missing one is told so.
+fn named_expression(what: &str, source: &str, compiled: &Compiled, path: String) -> Option<FieldError> {
+    let error = expression(source, compiled, path)?;
+    Some(match error.kind {
+        ErrorKind::Required => FieldError::required(error.field, format!("{what} is not specified")),
+        _ => error,
+    })
 }
 
 /// What is wrong with an expression at a path.
@@ -234,7 +329,6 @@ pub(super) fn conditions(rows: &[Value], compiled: &[(String, Compiled)], path: 
 
 fn variables(spec: &Value, compiled: &Policy) -> FieldErrors {
     let mut errors = Vec::new();
-    let mut seen = HashSet::new();
     for (i, (row, (name, program))) in spec.list("variables").iter().zip(&compiled.variables).enumerate() {
         let path = format!("spec.variables[{i}]");
         let identifier = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -245,12 +339,11 @@ fn variables(spec: &Value, compiled: &Policy) -> FieldErrors {
                 "name is not specified",
             ));
         } else if !identifier {
-            let why = "name is not a valid CEL identifier";
+            let why = "must be a valid CEL identifier";
             errors.push(FieldError::invalid(format!("{path}.name"), name.as_str(), why));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), name.as_str()));
         }
-        errors.extend(expression(
+        errors.extend(named_expression(
+            "expression",
             row.text("expression"),
             program,
             format!("{path}.expression"),
@@ -295,18 +388,22 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
             why.clone(),
         ));
     }
-    let reason = row.text("reason");
-    if !reason.is_empty() && !REASONS.contains(&reason) {
+    if let Some(reason) = row
+        .at("reason")
+        .as_str()
+        .filter(|reason| !REASONS.contains(reason))
+    {
+        // Upstream does not tell of the last one.
         errors.push(FieldError::not_supported(
             format!("{path}.reason"),
             reason,
-            &REASONS,
+            &REASONS[..3],
         ));
     }
     errors
 }
 
-fn audit_annotations(rows: &[Value], compiled: &Policy) -> FieldErrors {
+fn audit_annotations(policy: &str, rows: &[Value], compiled: &Policy) -> FieldErrors {
     let mut errors = Vec::new();
     if rows.len() > ANNOTATIONS {
         errors.push(FieldError::too_many(
@@ -318,12 +415,15 @@ fn audit_annotations(rows: &[Value], compiled: &Policy) -> FieldErrors {
     let mut seen = HashSet::new();
     for (i, (row, (key, program))) in rows.iter().zip(&compiled.annotations).enumerate() {
         let path = format!("spec.auditAnnotations[{i}]");
-        let complaints = names::qualified(key).into_iter();
-        errors.extend(complaints.map(|m| FieldError::invalid(format!("{path}.key"), key.as_str(), m)));
+        // It is written under the policy's name.
+        let full = format!("{policy}/{key}");
+        let complaints = names::qualified(&full).into_iter();
+        errors.extend(complaints.map(|m| FieldError::invalid(format!("{path}.key"), full.as_str(), m)));
         if !seen.insert(key) {
             errors.push(FieldError::duplicate(format!("{path}.key"), key.as_str()));
         }
-        errors.extend(expression(
+        errors.extend(named_expression(
+            "valueExpression",
             row.text("valueExpression"),
             program,
             format!("{path}.valueExpression"),
@@ -373,6 +473,13 @@ fn param_ref(reference: &Value) -> FieldErrors {
         }
         _ => {}
     }
+    errors.extend(labels::validate_selector(
+        reference.at("selector"),
+        &format!("{path}.selector"),
+    ));
+    let name = reference.text("name");
+    let told = names::path_segment(name).into_iter();
+    errors.extend(told.map(|why| FieldError::invalid(format!("{path}.name"), name, why)));
     match reference.text("parameterNotFoundAction") {
         "" => errors.push(FieldError::required(
             format!("{path}.parameterNotFoundAction"),
@@ -381,7 +488,7 @@ fn param_ref(reference: &Value) -> FieldErrors {
         "Allow" | "Deny" => {}
         other => {
             let path = format!("{path}.parameterNotFoundAction");
-            errors.push(FieldError::not_supported(path, other, &["Allow", "Deny"]));
+            errors.push(FieldError::not_supported(path, other, &["Deny", "Allow"]));
         }
     }
     errors
@@ -390,7 +497,8 @@ fn param_ref(reference: &Value) -> FieldErrors {
 fn actions(actions: &[Value]) -> FieldErrors {
     let path = "spec.validationActions";
     if actions.is_empty() {
-        return vec![FieldError::required(path, "")];
+        let why = "at least one validation action is required";
+        return vec![FieldError::required(path, why)];
     }
     let mut errors = Vec::new();
     let mut seen = HashSet::new();

@@ -11,7 +11,7 @@ use crate::kinds::table;
 use crate::kinds::view::{View, object_mut, set_missing};
 
 /// Only what is about to be stored can be changed.
-const OPERATIONS: [&str; 3] = ["*", "CREATE", "UPDATE"];
+const OPERATIONS: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
 const REINVOCATION: [&str; 2] = ["IfNeeded", "Never"];
 const TYPES: [&str; 2] = ["ApplyConfiguration", "JSONPatch"];
 

@@ -29,12 +29,19 @@ pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     stamp(new, old);
 }
 
-/// The decisions of one, everything else of the other.
-fn mixed(decided: &Value, rest: &Value) -> Vec<Value> {
-    let is_decision = |condition: &&Value| DECISIONS.contains(&condition.text("type"));
-    let decisions = decided.list("status.conditions").iter().filter(is_decision);
-    let others = rest.list("status.conditions").iter().filter(|c| !is_decision(c));
-    decisions.chain(others).cloned().collect()
+/// The conditions of one, but for decisions as the other has them. Where some were added or taken away nothing is kept:
+/// validation refuses that.
+fn mixed(decided: &Value, new: &Value) -> Vec<Value> {
+    let mut conditions = new.list("status.conditions").to_vec();
+    for kind in DECISIONS {
+        let is_one = |condition: &&Value| condition.text("type") == kind;
+        let before: Vec<&Value> = decided.list("status.conditions").iter().filter(is_one).collect();
+        if conditions.iter().filter(is_one).count() == before.len() {
+            let places = conditions.iter_mut().filter(|c| c.text("type") == kind);
+            places.zip(before).for_each(|(place, old)| *place = old.clone());
+        }
+    }
+    conditions
 }
 
 /// New conditions begin now.
@@ -82,10 +89,13 @@ mod tests {
             ("Approved,Failed", "old")
         );
         let mut signed = of(&["Approved", "Failed"], "new");
+        signed["status"]["conditions"][0]["reason"] = "forged".into();
+        let old = of(&["Approved"], "old");
         update(Some(STATUS), &mut signed, &old);
+        assert_eq!(signed["status"]["conditions"][0], old["status"]["conditions"][0]);
         assert_eq!(
             (types(&signed).as_str(), signed.text("status.certificate")),
-            ("Failed", "new")
+            ("Approved,Failed", "new")
         );
         let mut plain = of(&["Approved"], "forged");
         plain["spec"]["request"] = "other".into();

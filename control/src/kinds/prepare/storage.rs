@@ -3,6 +3,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{STATUS, split_status, without_status};
+use crate::kinds::meta;
 use crate::kinds::time::format_seconds;
 use crate::kinds::view::{View, object_mut};
 
@@ -36,17 +37,38 @@ pub fn volume_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     }
 }
 
+/// A driver's generation counts from nothing.
+pub fn driver_update(_: Option<&str>, new: &mut Value, old: &Value) {
+    if new.at("spec") != old.at("spec") {
+        meta::set_generation(new, meta::generation(old) + 1);
+    }
+}
+
 pub fn claim_create(object: &mut Value) {
     without_status(object);
     if let Some(status) = object_mut(object, STATUS) {
         status.insert("phase".into(), "Pending".into());
     }
+    known_source(object);
     same_source(object);
 }
 
 pub fn claim_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     split_status(subresource, new, old);
+    if !old.has("spec.dataSource") && !old.has("spec.dataSourceRef") {
+        known_source(new);
+    }
     same_source(new);
+}
+
+/// What the older field may not name is as if it was not there.
+fn known_source(claim: &mut Value) {
+    if !claim.has("spec.dataSourceRef")
+        && !is_known_source(claim.at("spec.dataSource"))
+        && let Some(spec) = object_mut(claim, "spec")
+    {
+        spec.remove("dataSource");
+    }
 }
 
 /// `dataSource` and `dataSourceRef` are one unless the reference is to another namespace (KEP-1495).
@@ -60,7 +82,7 @@ fn same_source(claim: &mut Value) {
     );
     let (key, value) = match (source.is_null(), reference.is_null()) {
         (false, true) => ("dataSourceRef", source),
-        (true, false) if is_known_source(&reference) => ("dataSource", reference),
+        (true, false) => ("dataSource", reference),
         _ => return,
     };
     if let Some(spec) = object_mut(claim, "spec") {

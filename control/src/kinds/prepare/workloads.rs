@@ -3,12 +3,14 @@ use serde_json::{Map, Value};
 
 use super::{STATUS, split_status, without_status};
 use crate::kinds::defaults::apps::{TEMPLATE_GENERATION, own_labels};
-use crate::kinds::view::{View, object_mut};
+use crate::kinds::view::{View, existing_mut, object_mut, set_missing};
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 const OLD_UID_LABEL: &str = "controller-uid";
 const NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 const OLD_NAME_LABEL: &str = "job-name";
+const ELECTIONS: [&str; 2] = ["strategy", "preferredHolder"];
+const HOST: &str = "kubernetes.io/hostname";
 
 pub fn daemon_set_create(object: &mut Value) {
     without_status(object);
@@ -38,11 +40,96 @@ fn set_template_generation(object: &mut Value, count: i64) {
 
 pub fn job_create(object: &mut Value) {
     without_status(object);
+    let before = object.at("spec.template.metadata.labels").clone();
     if !object.flag("spec.manualSelector") {
         generate_selector(object);
     }
+    // Labels that a Job has from its template are its template's with what is added to them.
+    let shared = before.is_object() && before == *object.at("metadata.labels");
+    if shared && let Some(meta) = object_mut(object, "metadata") {
+        meta.remove("labels");
+    }
     let labels = object.at("spec.template.metadata.labels").clone();
     own_labels(object, labels);
+}
+
+/// What KEP-961 adds is off in this version: a set that does not have it does not get it.
+pub fn stateful_set_create(object: &mut Value) {
+    without_status(object);
+    stateful_limit(object, &Value::Null);
+}
+
+pub fn stateful_set_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
+    split_status(subresource, new, old);
+    stateful_limit(new, old);
+}
+
+fn stateful_limit(new: &mut Value, old: &Value) {
+    const ROLLING: &str = "spec.updateStrategy.rollingUpdate";
+    if !old.at(ROLLING).has("maxUnavailable")
+        && let Some(rolling) = existing_mut(new, ROLLING)
+    {
+        rolling.remove("maxUnavailable");
+    }
+}
+
+/// Coordinated elections (KEP-4355) are off in this version.
+pub fn lease_create(object: &mut Value) {
+    lease_update(None, object, &Value::Null);
+}
+
+pub fn lease_update(_: Option<&str>, new: &mut Value, old: &Value) {
+    if let Some(spec) = existing_mut(new, "spec") {
+        spec.retain(|key, _| !ELECTIONS.contains(&key.as_str()) || old.at("spec").has(key));
+    }
+}
+
+/// A claim says nothing more of devices that it gave back.
+pub fn resource_claim_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
+    split_status(subresource, new, old);
+    let results = "status.allocation.devices.results";
+    let id = |device: &Value| ["driver", "pool", "device", "shareID"].map(|key| device.at(key).clone());
+    let kept: Vec<_> = new.list(results).iter().map(id).collect();
+    let gone: Vec<_> = old
+        .list(results)
+        .iter()
+        .map(id)
+        .filter(|id| !kept.contains(id))
+        .collect();
+    if let Some(status) = existing_mut(new, STATUS)
+        && let Some(devices) = status.get_mut("devices").and_then(Value::as_array_mut)
+    {
+        devices.retain(|device| !gone.contains(&id(device)));
+        if devices.is_empty() {
+            status.remove("devices");
+        }
+    }
+}
+
+/// Topology is written into its own fields: the older one is dropped from what changes.
+pub fn endpoint_slice_create(object: &mut Value) {
+    endpoint_slice_update(None, object, &Value::Null);
+}
+
+pub fn endpoint_slice_update(_: Option<&str>, new: &mut Value, old: &Value) {
+    if new.at("endpoints") == old.at("endpoints") {
+        return;
+    }
+    let known = |name: &Value| {
+        let before = old.list("endpoints").iter();
+        before
+            .map(|e| e.at("deprecatedTopology"))
+            .any(|t| t.get(HOST) == Some(name))
+    };
+    let endpoints = new.get_mut("endpoints").and_then(Value::as_array_mut);
+    for endpoint in endpoints.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let host = endpoint
+            .remove("deprecatedTopology")
+            .and_then(|mut t| Some(t.get_mut(HOST)?.take()));
+        if let Some(name) = host.filter(known) {
+            set_missing(endpoint, "nodeName", name);
+        }
+    }
 }
 
 /// A Job picks its Pods by its own uid; what the client wrote is left for validation to refuse.

@@ -60,13 +60,15 @@ pub(super) static RUNTIME_CLASS: Rules = Rules {
 
 pub(super) static DEVICE_CLASS: Rules = Rules {
     generation: true,
+    validate_create: validate::devices::class,
+    validate_update: validate::devices::class_update,
     ..Rules::PLAIN
 };
 
 pub(super) static RESOURCE_CLAIM: Rules = Rules {
     default: defaults::cluster::resource_claim,
     prepare_create: prepare::without_status,
-    prepare_update: prepare::split_status,
+    prepare_update: prepare::workloads::resource_claim_update,
     row: Some(table::cluster::resource_claim),
     validate_update: validate::devices::claim_update,
     validate_create: validate::devices::claim,
@@ -101,6 +103,7 @@ pub(super) static PRIORITY_CLASS: Rules = Rules {
 
 pub(super) static CSI_DRIVER: Rules = Rules {
     default: defaults::storage::csi_driver,
+    prepare_update: prepare::storage::driver_update,
     row: Some(table::storage::csi_driver),
     validate_create: validate::storage_api::driver,
     validate_update: validate::storage_api::driver_update,
@@ -145,6 +148,8 @@ pub(super) static ATTRIBUTES_CLASS: Rules = Rules {
 };
 
 pub(super) static LEASE: Rules = Rules {
+    prepare_create: prepare::workloads::lease_create,
+    prepare_update: prepare::workloads::lease_update,
     row: Some(table::objects::lease),
     validate_create: validate::config::lease,
     validate_update: validate::config::lease_update,
@@ -154,6 +159,8 @@ pub(super) static LEASE: Rules = Rules {
 pub(super) static ENDPOINT_SLICE: Rules = Rules {
     generation: true,
     default: defaults::network::endpoint_slice,
+    prepare_create: prepare::workloads::endpoint_slice_create,
+    prepare_update: prepare::workloads::endpoint_slice_update,
     desired_changed: prepare::objects::endpoint_slice_changed,
     row: Some(table::network::endpoint_slice),
     validate_create: validate::network::slice,

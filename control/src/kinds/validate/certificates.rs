@@ -45,7 +45,11 @@ pub fn create(object: &Value) -> FieldErrors {
     let mut errors = Vec::new();
     let spec = object.at("spec");
     if let Some(why) = bad_request(spec.text("request")) {
-        errors.push(FieldError::invalid("spec.request", spec.text("request"), why));
+        errors.push(FieldError::invalid(
+            "spec.request",
+            spec.at("request").clone(),
+            why,
+        ));
     }
     errors.extend(usages(spec.list("usages")));
     errors.extend(signer_name(spec.text("signerName")));
@@ -71,7 +75,7 @@ fn bad_request(request: &str) -> Option<String> {
 
 fn usages(usages: &[Value]) -> FieldErrors {
     if usages.is_empty() {
-        return vec![FieldError::required("spec.usages", "usages must be specified")];
+        return vec![FieldError::required("spec.usages", "")];
     }
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, usage) in usages.iter().filter_map(Value::as_str).enumerate() {
@@ -114,22 +118,20 @@ fn signer_name(name: &str) -> FieldErrors {
 
 pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     let mut errors = conditions(new.list("status.conditions"));
-    let kept = |kind: &str| {
-        let of = |object: &Value| {
-            object
-                .list("status.conditions")
-                .iter()
-                .find(|c| c.text("type") == kind)
-                .cloned()
-        };
-        of(old).is_none()
-            || of(new).is_some_and(|condition| {
-                Some(condition.text("status")) == of(old).as_ref().map(|c| c.text("status"))
-            })
+    let count = |object: &Value, kind: &str| {
+        let conditions = object.list("status.conditions").iter();
+        conditions.filter(|c| c.text("type") == kind).count()
     };
     for kind in ["Approved", "Denied", "Failed"] {
-        if !kept(kind) {
+        if count(new, kind) < count(old, kind) {
             let detail = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(FieldError::forbidden("status.conditions", detail));
+        }
+    }
+    let deciding = subresource == Some("approval");
+    for kind in ["Approved", "Denied"].into_iter().filter(|_| !deciding) {
+        if count(new, kind) > count(old, kind) {
+            let detail = format!("updates may not add a condition of type {kind:?}");
             errors.push(FieldError::forbidden("status.conditions", detail));
         }
     }

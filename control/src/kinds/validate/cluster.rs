@@ -1,7 +1,7 @@
 //! PriorityClasses, RuntimeClasses, flow control.
 use serde_json::Value;
 
-use super::{Seen, complain, immutable, maybe_one_of, resources, scheduling};
+use super::{IMMUTABLE, Seen, complain, conditions, immutable, one_of, resources, scheduling};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::meta;
 use crate::kinds::names;
@@ -15,8 +15,12 @@ pub(in crate::kinds) const SYSTEM_CLASSES: [(&str, i64); 2] = [
     ("system-node-critical", 2_000_001_000),
     ("system-cluster-critical", 2_000_000_000),
 ];
-const PREEMPTION: [&str; 2] = ["Never", "PreemptLowerPriority"];
+const PREEMPTION: [&str; 2] = ["PreemptLowerPriority", "Never"];
 const PRECEDENCE: i64 = 10_000;
+const DISTINGUISHERS: [&str; 2] = ["ByNamespace", "ByUser"];
+/// Upstream's limits of shuffle sharding.
+const QUEUES: i64 = 10_000_000;
+const HASH_BITS: i64 = 60;
 const VERBS: [&str; 9] = [
     "create",
     "delete",
@@ -39,13 +43,7 @@ pub fn priority_class(object: &Value) -> FieldErrors {
         errors.push(FieldError::forbidden("value", detail));
     }
     let policy = object.at("preemptionPolicy").as_str();
-    if let Some(policy) = policy.filter(|p| !PREEMPTION.contains(p)) {
-        errors.push(FieldError::not_supported(
-            "preemptionPolicy",
-            policy,
-            &["PreemptLowerPriority", "Never"],
-        ));
-    }
+    errors.extend(policy.and_then(|policy| one_of("preemptionPolicy".into(), policy, &PREEMPTION)));
     errors
 }
 
@@ -102,7 +100,11 @@ pub fn runtime_class(object: &Value) -> FieldErrors {
 }
 
 pub fn runtime_class_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    immutable(new, old, "handler").into_iter().collect()
+    let mut errors = runtime_class(new);
+    if new.text("handler") != old.text("handler") {
+        errors.push(FieldError::invalid("handler", new.text("handler"), IMMUTABLE));
+    }
+    errors
 }
 
 pub fn flow_schema(object: &Value) -> FieldErrors {
@@ -121,12 +123,16 @@ pub fn flow_schema(object: &Value) -> FieldErrors {
         let detail = "only the schema named 'exempt' may have matchingPrecedence 1";
         errors.push(FieldError::invalid(path, precedence, detail));
     }
-    errors.extend(maybe_one_of(
-        spec.at("distinguisherMethod"),
-        "type",
-        "spec.distinguisherMethod",
-        &["ByNamespace", "ByUser"],
-    ));
+    let method = spec.at("distinguisherMethod");
+    if method.is_object() && !DISTINGUISHERS.contains(&method.text("type")) {
+        // Upstream shows the whole method, by its own names.
+        let shown = serde_json::json!({"Type": method.text("type")});
+        errors.push(FieldError::not_supported(
+            "spec.distinguisherMethod.type",
+            shown,
+            &DISTINGUISHERS,
+        ));
+    }
     let level = spec.text("priorityLevelConfiguration.name");
     let at = "spec.priorityLevelConfiguration.name";
     match level {
@@ -141,7 +147,7 @@ pub fn flow_schema(object: &Value) -> FieldErrors {
 
 pub fn flow_schema_update(subresource: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
     match subresource {
-        Some("status") => Vec::new(),
+        Some("status") => conditions::typed(new.list("status.conditions"), "status.conditions"),
         _ => flow_schema(new),
     }
 }
@@ -174,6 +180,17 @@ fn flow_rule(rule: &Value, path: &str) -> FieldErrors {
             "non-resource URLs",
             &at,
         ));
+        let urls = rule.list("nonResourceURLs");
+        if !urls.iter().any(|url| url == "*") {
+            let texts = urls.iter().filter_map(Value::as_str).enumerate();
+            errors.extend(texts.filter_map(|(i, url)| {
+                Some(FieldError::invalid(
+                    format!("{at}.nonResourceURLs[{i}]"),
+                    url,
+                    bad_url(url)?,
+                ))
+            }));
+        }
     }
     errors
 }
@@ -200,9 +217,8 @@ fn flow_subject(subject: &Value, path: &str) -> FieldErrors {
         errors.push(FieldError::required(at.as_str(), detail));
     } else {
         errors.extend(super::present(body, "name", &at));
-        if *own == "serviceAccount" && body.text("namespace").is_empty() {
-            let detail = "must specify namespace for service account";
-            errors.push(FieldError::required(format!("{at}.namespace"), detail));
+        if *own == "serviceAccount" {
+            errors.extend(account(body, &at));
         }
     }
     for (name, key) in KINDS.iter().filter(|(_, key)| key != own && subject.has(key)) {
@@ -210,6 +226,39 @@ fn flow_subject(subject: &Value, path: &str) -> FieldErrors {
         errors.push(FieldError::forbidden(format!("{path}.{key}"), detail));
     }
     errors
+}
+
+fn account(account: &Value, path: &str) -> FieldErrors {
+    let (name, namespace) = (account.text("name"), account.text("namespace"));
+    let mut errors = match name {
+        "" | "*" => Vec::new(),
+        name => complain(&format!("{path}.name"), name, names::subdomain(name)),
+    };
+    let at = format!("{path}.namespace");
+    errors.extend(match namespace {
+        "" => vec![FieldError::required(
+            at,
+            "must specify namespace for service account",
+        )],
+        namespace => complain(&at, namespace, names::label(namespace)),
+    });
+    errors
+}
+
+/// A path of requests that are for no resource: maybe with `*` as its last step.
+fn bad_url(url: &str) -> Option<&'static str> {
+    match url {
+        "" => Some("must not be empty"),
+        "/" => None,
+        url if !url.starts_with('/') => Some("must start with slash"),
+        url if url.contains(' ') => Some("must not contain white-space"),
+        url if url.contains("//") => Some("must not contain double slash"),
+        url => {
+            let stem = url.strip_suffix("/*").unwrap_or(url);
+            let detail = "wildcard can only do suffix matching";
+            stem.contains('*').then_some(detail)
+        }
+    }
 }
 
 fn verbs(rule: &Value, path: &str) -> FieldErrors {
@@ -254,6 +303,19 @@ fn resource_rule(rule: &Value, path: &str) -> FieldErrors {
         let empty = "resource rules that are not cluster scoped must supply at least one namespace";
         errors.extend(wildcards(rule, "namespaces", empty, "namespaces", path));
     }
+    let namespaces = rule.list("namespaces");
+    if !namespaces.iter().any(|n| n == "*") {
+        for (i, namespace) in namespaces.iter().filter_map(Value::as_str).enumerate() {
+            let told = names::label(namespace).into_iter();
+            let told =
+                told.map(|why| format!("each member of this list must be '*' or a DNS-1123 label; {why}"));
+            errors.extend(complain(
+                &format!("{path}.namespaces[{i}]"),
+                namespace,
+                told.collect(),
+            ));
+        }
+    }
     errors
 }
 
@@ -292,12 +354,16 @@ pub fn priority_level(object: &Value) -> FieldErrors {
             &["Exempt", "Limited"],
         )),
     }
+    if name == "exempt" && (kind != "Exempt" || spec.has("limited")) {
+        let detail = "spec of 'exempt' except the 'spec.exempt' field must equal the fixed value";
+        errors.push(FieldError::invalid("spec", spec.clone(), detail));
+    }
     errors
 }
 
 pub fn priority_level_update(subresource: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
     match subresource {
-        Some("status") => Vec::new(),
+        Some("status") => conditions::typed(new.list("status.conditions"), "status.conditions"),
         _ => priority_level(new),
     }
 }
@@ -346,21 +412,41 @@ fn limited(level: &Value) -> FieldErrors {
 }
 
 fn queuing(queuing: &Value, path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
     let number = |key: &str| queuing.int(key).unwrap_or(0);
-    for key in ["queueLengthLimit", "queues", "handSize"] {
-        if number(key) <= 0 {
-            let at = format!("{path}.{key}");
-            errors.push(FieldError::invalid(at, number(key), "must be positive"));
-        }
+    let (queues, hand) = (number("queues"), number("handSize"));
+    let positive = || "must be positive".to_owned();
+    let told = [
+        (
+            "queueLengthLimit",
+            (number("queueLengthLimit") <= 0).then(positive),
+        ),
+        (
+            "queues",
+            match queues {
+                ..=0 => Some(positive()),
+                1..=QUEUES => None,
+                _ => Some(format!("must not be greater than {QUEUES}")),
+            },
+        ),
+        ("handSize", bad_hand(queues, hand)),
+    ];
+    told.into_iter()
+        .filter_map(|(key, detail)| Some(FieldError::invalid(format!("{path}.{key}"), number(key), detail?)))
+        .collect()
+}
+
+/// Why hands of this size cannot be dealt from so many queues.
+fn bad_hand(queues: i64, hand: i64) -> Option<String> {
+    if hand <= 0 {
+        return Some("must be positive".to_owned());
     }
-    if number("handSize") > number("queues") {
-        let detail = format!("should not be greater than queues ({})", number("queues"));
-        errors.push(FieldError::invalid(
-            format!("{path}.handSize"),
-            number("handSize"),
-            detail,
-        ));
+    if hand > queues {
+        return Some(format!("should not be greater than queues ({queues})"));
     }
-    errors
+    let bits = ((queues as f64).log2() * hand as f64).ceil();
+    (bits > HASH_BITS as f64).then(|| {
+        format!(
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"
+        )
+    })
 }

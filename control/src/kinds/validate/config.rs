@@ -125,7 +125,10 @@ fn registry_config(object: &Value, key: &str) -> FieldErrors {
         Err(error) => vec![FieldError::invalid(
             path,
             "<secret contents redacted>",
-            error.to_string(),
+            match bytes.is_empty() {
+                true => "unexpected end of JSON input".to_owned(),
+                false => error.to_string(),
+            },
         )],
     }
 }

@@ -2,19 +2,31 @@
 
 /// How many indices below `limit` the text names, or what is wrong with it.
 pub(super) fn count(text: &str, limit: i64) -> Result<i64, String> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let (mut total, mut last) = (0, None);
-    for part in text.split(',') {
+    let spans = spans(text, limit)?;
+    Ok(spans.iter().map(|(from, to)| to - from + 1).sum())
+}
+
+/// The first index that both texts name; none when one of them cannot be read.
+pub(super) fn overlap(one: &str, other: &str, limit: i64) -> Option<i64> {
+    let (one, other) = (spans(one, limit).ok()?, spans(other, limit).ok()?);
+    let shared = |(a, b): &(i64, i64)| {
+        let met = other.iter().filter(|(c, d)| c <= b && a <= d);
+        met.map(|(c, _)| *c.max(a)).min()
+    };
+    one.iter().filter_map(shared).min()
+}
+
+/// The first and last index of each part.
+fn spans(text: &str, limit: i64) -> Result<Vec<(i64, i64)>, String> {
+    let mut spans: Vec<(i64, i64)> = Vec::new();
+    for part in text.split(',').filter(|_| !text.is_empty()) {
         let (from, to) = interval(part, limit)?;
-        if let Some(last) = last.filter(|last| *last >= from) {
+        if let Some((_, last)) = spans.last().filter(|(_, last)| *last >= from) {
             return Err(format!("non-increasing order, previous: {last}, current: {from}"));
         }
-        total += to - from + 1;
-        last = Some(to);
+        spans.push((from, to));
     }
-    Ok(total)
+    Ok(spans)
 }
 
 /// The first and last index of one part.
@@ -54,6 +66,8 @@ mod tests {
     fn lists() {
         assert_eq!(count("", 5), Ok(0));
         assert_eq!(count("0,2-4", 5), Ok(4));
+        assert_eq!(overlap("0,2-4", "1,3", 5), Some(3));
+        assert_eq!(overlap("0,2-4", "1", 5), None);
         for bad in ["5", "x", "3,1", "4-2", "1-2-3", "1,,2"] {
             assert!(count(bad, 5).is_err(), "{bad}");
         }

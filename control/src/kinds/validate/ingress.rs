@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::address::{BAD_IP, strict_cidr};
-use super::{complain, immutable, maybe_one_of, present};
+use super::{IMMUTABLE, complain, immutable, maybe_one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -164,35 +164,54 @@ fn backend(backend: &Value, path: &str) -> FieldErrors {
             let detail = "cannot set both resource and service backends";
             vec![FieldError::invalid(path, "", detail)]
         }
-        (false, true) => {
-            let (reference, at) = (backend.at("resource"), format!("{path}.resource"));
-            let mut errors: FieldErrors = present(reference, "kind", &at).into_iter().collect();
-            errors.extend(present(reference, "name", &at));
-            errors
+        (false, true) => typed_reference(backend.at("resource"), &format!("{path}.resource")),
+        (true, false) => service(backend.at("service"), path),
+        (false, false) => {
+            let detail = "resource or service backend is required";
+            vec![FieldError::invalid(path, "", detail)]
         }
-        _ => service(backend.at("service"), &format!("{path}.service")),
     }
 }
 
-fn service(service: &Value, path: &str) -> FieldErrors {
-    if service.is_null() {
-        let at = path.strip_suffix(".service").unwrap_or(path);
-        return vec![FieldError::required(at, "port name or number is required")];
+/// A reference by group, kind and name.
+fn typed_reference(reference: &Value, path: &str) -> FieldErrors {
+    let group = reference.at("apiGroup").as_str();
+    let mut errors: FieldErrors = group
+        .into_iter()
+        .flat_map(|group| complain(&format!("{path}.apiGroup"), group, names::subdomain(group)))
+        .collect();
+    for key in ["kind", "name"] {
+        errors.extend(segment(reference, key, path));
     }
-    let (at, name) = (format!("{path}.name"), service.text("name"));
+    errors
+}
+
+/// A text that must be there and can be part of a path.
+fn segment(object: &Value, key: &str, path: &str) -> FieldErrors {
+    let (at, text) = (format!("{path}.{key}"), object.text(key));
+    match text {
+        "" => vec![FieldError::required(at, "")],
+        text => complain(&at, text, names::path_segment(text)),
+    }
+}
+
+/// A Service of a backend at `path`.
+fn service(service: &Value, path: &str) -> FieldErrors {
+    let (at, name) = (format!("{path}.service.name"), service.text("name"));
+    // KEP-5311.
     let mut errors = match name {
         "" => vec![FieldError::required(at, "")],
-        _ => complain(&at, name, names::label_1035(name)),
+        _ => complain(&at, name, names::label(name)),
     };
     let (port_name, number) = (service.text("port.name"), service.int("port.number").unwrap_or(0));
     match (port_name, number) {
         ("", 0) => errors.push(FieldError::required(path, "port name or number is required")),
         ("", number) => {
-            let at = format!("{path}.port.number");
+            let at = format!("{path}.service.port.number");
             errors.extend(super::complain_number(&at, number, names::port_number(number)));
         }
         (name, 0) => errors.extend(complain(
-            &format!("{path}.port.name"),
+            &format!("{path}.service.port.name"),
             name,
             names::port_name(name),
         )),
@@ -246,17 +265,17 @@ pub fn class(object: &Value) -> FieldErrors {
 
 fn parameters(parameters: &Value) -> FieldErrors {
     let path = "spec.parameters";
-    let mut errors: FieldErrors = present(parameters, "kind", path).into_iter().collect();
-    errors.extend(present(parameters, "name", path));
+    let mut errors = typed_reference(parameters, path);
     errors.extend(maybe_one_of(parameters, "scope", path, &["Cluster", "Namespace"]));
-    let namespace = parameters.text("namespace");
-    match parameters.text("scope") {
-        "Namespace" if namespace.is_empty() => errors.push(FieldError::required(
-            format!("{path}.namespace"),
+    let at = format!("{path}.namespace");
+    match (parameters.text("scope"), parameters.at("namespace").as_str()) {
+        ("Namespace", None) => errors.push(FieldError::required(
+            at,
             "`parameters.scope` is set to 'Namespace'",
         )),
-        "Cluster" if parameters.has("namespace") => errors.push(FieldError::forbidden(
-            format!("{path}.namespace"),
+        ("Namespace", Some(namespace)) => errors.extend(complain(&at, namespace, names::label(namespace))),
+        ("Cluster", Some(_)) => errors.push(FieldError::forbidden(
+            at,
             "`parameters.scope` is set to 'Cluster'",
         )),
         _ => {}
@@ -265,7 +284,11 @@ fn parameters(parameters: &Value) -> FieldErrors {
 }
 
 pub fn class_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    let mut errors: FieldErrors = immutable(new, old, "spec.controller").into_iter().collect();
+    let (now, before) = (new.text("spec.controller"), old.text("spec.controller"));
+    let mut errors = Vec::new();
+    if now != before {
+        errors.push(FieldError::invalid("spec.controller", now, IMMUTABLE));
+    }
     errors.extend(class(new));
     errors
 }
@@ -286,16 +309,26 @@ pub fn address(object: &Value) -> FieldErrors {
         false => errors.push(FieldError::required(path, "")),
         true => {
             let parent = object.at(path);
-            errors.extend(present(parent, "resource", path));
-            errors.extend(present(parent, "name", path));
+            let group = parent.text("group");
+            if !group.is_empty() {
+                errors.extend(complain(&format!("{path}.group"), group, names::subdomain(group)));
+            }
+            errors.extend(segment(parent, "resource", path));
+            errors.extend(segment(parent, "name", path));
+            let namespace = parent.text("namespace");
+            errors.extend(complain(
+                &format!("{path}.namespace"),
+                namespace,
+                names::path_segment(namespace),
+            ));
         }
     }
     errors
 }
 
 pub fn address_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    let mut errors: FieldErrors = immutable(new, old, "spec.parentRef").into_iter().collect();
-    errors.extend(address(new));
+    let mut errors = address(new);
+    errors.extend(immutable(new, old, "spec.parentRef"));
     errors
 }
 
@@ -320,15 +353,32 @@ pub fn service_cidr(object: &Value) -> FieldErrors {
         && first.addr().is_ipv4() == second.addr().is_ipv4()
     {
         let detail =
-            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.push(FieldError::invalid(path, cidrs.to_vec(), detail));
     }
     errors
 }
 
 pub fn service_cidr_update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    match subresource {
-        Some("status") => Vec::new(),
-        _ => immutable(new, old, "spec.cidrs").into_iter().collect(),
+    if subresource == Some("status") {
+        return Vec::new();
     }
+    let (now, before) = (new.list("spec.cidrs"), old.list("spec.cidrs"));
+    let changed = |(i, (now, before)): (usize, (&Value, &Value))| {
+        (now != before).then(|| FieldError::invalid(format!("spec.cidrs[{i}]"), now.clone(), IMMUTABLE))
+    };
+    let mut errors: FieldErrors = now.iter().zip(before).enumerate().filter_map(changed).collect();
+    match (before.len(), now.len()) {
+        (a, b) if a == b => {}
+        // The second family may come later.
+        (1, 2) => errors.extend(service_cidr(new)),
+        _ => {
+            errors = vec![FieldError::invalid(
+                "spec.cidrs",
+                new.at("spec.cidrs").clone(),
+                IMMUTABLE,
+            )]
+        }
+    }
+    errors
 }

@@ -18,10 +18,14 @@ const MANAGER: usize = 63;
 const SUCCEEDED_TEXT: usize = 64 * 1024;
 const ACTIONS: [&str; 4] = ["Count", "FailIndex", "FailJob", "Ignore"];
 const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
+const PREFIXED: [&str; 2] = [
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-name",
+];
 const INDEXED: &str = "requires indexed completion mode";
 
 pub fn create(object: &Value) -> FieldErrors {
-    let mut errors = generated(object);
+    let mut errors = generated(object, true);
     errors.extend(spec(object.at("spec"), "spec"));
     errors.extend(selector(object.at("spec")));
     errors.extend(host_names(object));
@@ -29,7 +33,8 @@ pub fn create(object: &Value) -> FieldErrors {
 }
 
 /// The labels and the selector that the server made are as it made them.
-fn generated(job: &Value) -> FieldErrors {
+/// Jobs from before there were `prefixed` labels need none.
+fn generated(job: &Value, prefixed: bool) -> FieldErrors {
     if job.flag("spec.manualSelector") || !job.has("spec.selector") {
         return Vec::new();
     }
@@ -43,7 +48,10 @@ fn generated(job: &Value) -> FieldErrors {
         ("batch.kubernetes.io/job-name", name),
     ];
     let mut errors = Vec::new();
-    for (key, value) in wanted {
+    let wanted = wanted
+        .into_iter()
+        .filter(|(key, _)| prefixed || !PREFIXED.contains(key));
+    for (key, value) in wanted.clone() {
         match own.get(key).and_then(Value::as_str) {
             None => {
                 let detail = format!("must be '{value}'");
@@ -56,11 +64,8 @@ fn generated(job: &Value) -> FieldErrors {
             Some(_) => {}
         }
     }
-    let all: Value = wanted
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), Value::from(*v)))
-        .collect();
-    if !labels::matches(job.at("spec.selector"), &all) {
+    let all: Value = wanted.map(|(k, v)| (k.to_owned(), Value::from(v))).collect();
+    if labels::is_usable(job.at("spec.selector")) && !labels::matches(job.at("spec.selector"), &all) {
         let detail = "`selector` not auto-generated";
         errors.push(FieldError::invalid(
             "spec.selector",
@@ -77,7 +82,7 @@ fn selector(spec: &Value) -> FieldErrors {
         true => vec![FieldError::required("spec.selector", "")],
         false => labels::validate_selector(selector, "spec.selector"),
     };
-    if !labels::matches(selector, own) {
+    if labels::is_usable(selector) && !labels::matches(selector, own) {
         let detail = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(
             "spec.template.metadata.labels",
@@ -147,6 +152,7 @@ pub(super) fn spec(spec: &Value, path: &str) -> FieldErrors {
 
 fn managed_by(manager: &str, path: &str) -> FieldErrors {
     let mut errors = match manager.split_once('/') {
+        None if manager.is_empty() => vec![FieldError::required(path, "")],
         None => vec![FieldError::invalid(
             path,
             manager,
@@ -165,14 +171,14 @@ fn managed_by(manager: &str, path: &str) -> FieldErrors {
 }
 
 fn mode(spec: &Value, path: &str) -> FieldErrors {
-    match spec.text("completionMode") {
-        "Indexed" => indexed(spec, path),
-        "" | "NonIndexed" => ["backoffLimitPerIndex", "maxFailedIndexes"]
+    match spec.at("completionMode").as_str() {
+        Some("Indexed") => indexed(spec, path),
+        None | Some("NonIndexed") => ["backoffLimitPerIndex", "maxFailedIndexes"]
             .iter()
             .filter(|key| spec.has(key))
             .map(|key| FieldError::invalid(format!("{path}.{key}"), spec.at(key).clone(), INDEXED))
             .collect(),
-        other => vec![FieldError::not_supported(
+        Some(other) => vec![FieldError::not_supported(
             format!("{path}.completionMode"),
             other,
             &["NonIndexed", "Indexed"],
@@ -309,7 +315,7 @@ fn go_list(texts: &[&str]) -> String {
 
 fn exit_codes(spec: &Value, on: &Value, path: &str) -> FieldErrors {
     const OPERATORS: [&str; 2] = ["In", "NotIn"];
-    let (operator, values) = (on.text("operator"), on.list("values"));
+    let operator = on.text("operator");
     let mut errors = Vec::new();
     match operator {
         "" => {
@@ -333,16 +339,16 @@ fn exit_codes(spec: &Value, on: &Value, path: &str) -> FieldErrors {
             errors.push(FieldError::invalid(format!("{path}.containerName"), name, detail));
         }
     }
-    errors.extend(code_values(operator, values, &format!("{path}.values")));
+    errors.extend(code_values(operator, on.at("values"), &format!("{path}.values")));
     errors
 }
 
-fn code_values(operator: &str, values: &[Value], path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
+fn code_values(operator: &str, shown: &Value, path: &str) -> FieldErrors {
+    let (mut errors, values) = (Vec::new(), shown.as_array().map_or(&[][..], Vec::as_slice));
     if values.is_empty() {
         errors.push(FieldError::invalid(
             path,
-            values.to_vec(),
+            shown.clone(),
             "at least one value is required",
         ));
     } else if values.len() > CODES {
@@ -462,8 +468,15 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
     if subresource == Some("status") {
         return super::job_status::update(new, old);
     }
-    let mut errors = spec(new.at("spec"), "spec");
-    errors.extend(selector(new.at("spec")));
+    let mut again = spec(new.at("spec"), "spec");
+    again.extend(selector(new.at("spec")));
+    // Upstream judges it as a new one first, and its spec once more.
+    let had = old.at("spec.template.metadata.labels");
+    let prefixed = PREFIXED.iter().all(|key| had.get(key).is_some());
+    let mut errors = generated(new, prefixed);
+    errors.extend(again.clone());
+    errors.extend(host_names(new));
+    errors.extend(again);
     errors.extend(completions(new, old));
     errors.extend(immutable(new, old, "spec.selector"));
     errors.extend(template(new, old));
@@ -491,27 +504,46 @@ fn completions(new: &Value, old: &Value) -> Option<FieldError> {
     apart.then(|| FieldError::invalid(path, now, detail))
 }
 
-/// The template of a Job that has never run may still be moved to other nodes (KEP-2926).
+/// The template of a suspended Job that has no Pods may still be moved to other nodes and get other resources
+/// (KEP-2926, KEP-5440).
 fn template(new: &Value, old: &Value) -> Option<FieldError> {
-    let mut before = old.at("spec.template").clone();
-    if old.flag("spec.suspend") && !old.has("status.startTime") {
-        let now = new.at("spec.template");
-        for (part, keys) in [
-            (
-                "spec",
-                &["nodeSelector", "tolerations", "schedulingGates"] as &[&str],
-            ),
-            ("metadata", &["annotations", "labels"]),
-        ] {
-            for key in keys {
-                copy_member(&mut before[part], now.at(part), key);
-            }
+    let (now, mut before) = (new.at("spec.template"), old.at("spec.template").clone());
+    if resting(old) {
+        for key in ["nodeSelector", "tolerations", "schedulingGates"] {
+            copy_member(&mut before["spec"], now.at("spec"), key);
         }
         before["spec"]["affinity"] = affinity(now.at("spec.affinity"), before.at("spec.affinity"));
+        for list in ["containers", "initContainers"] {
+            copy_resources(&mut before["spec"], now.at("spec"), list);
+        }
     }
-    let same = without_null(&before) == without_null(new.at("spec.template"));
-    let shown = new.at("spec.template").clone();
-    (!same).then(|| FieldError::invalid("spec.template", shown, super::IMMUTABLE))
+    let (path, now, before) = match resting(old) {
+        true => ("spec.template.spec", now.at("spec"), before.at("spec")),
+        false => ("spec.template", now, &before),
+    };
+    let same = without_null(now) == without_null(before);
+    (!same).then(|| FieldError::invalid(path, now.clone(), super::IMMUTABLE))
+}
+
+/// Suspended, and with no Pods of its own.
+fn resting(job: &Value) -> bool {
+    let mut conditions = job.list("status.conditions").iter();
+    let said = conditions.any(|c| c.text("type") == "Suspended" && c.text("status") == "True");
+    let never = !job.has("status.startTime");
+    job.flag("spec.suspend") && (never || said) && job.int("status.active").unwrap_or(0) == 0
+}
+
+/// The resources of containers that have kept their place and name.
+fn copy_resources(before: &mut Value, now: &Value, list: &str) {
+    let Some(before) = before.get_mut(list).and_then(Value::as_array_mut) else {
+        return;
+    };
+    let now = now.list(list);
+    if now.len() == before.len() {
+        let pairs = before.iter_mut().zip(now);
+        let kept = pairs.filter(|(old, new)| old.text("name") == new.text("name"));
+        kept.for_each(|(old, new)| copy_member(old, new, "resources"));
+    }
 }
 
 /// The old affinity with the new one's nodes.
@@ -527,10 +559,13 @@ fn affinity(now: &Value, before: &Value) -> Value {
     }
 }
 
+/// What is null, here or in a spec below, is not there.
 fn without_null(value: &Value) -> Value {
     let mut value = value.clone();
-    if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.retain(|_, v| !v.is_null());
+    for path in ["", "/spec"] {
+        if let Some(map) = value.pointer_mut(path).and_then(Value::as_object_mut) {
+            map.retain(|_, v| !v.is_null());
+        }
     }
     value
 }

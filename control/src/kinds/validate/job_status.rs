@@ -1,7 +1,7 @@
 //! What a Job's controller may write into its status: counters and conditions go one way only.
 use serde_json::Value;
 
-use super::not_negative;
+use super::{Seen, indexes, not_negative};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 
@@ -13,8 +13,12 @@ pub(super) fn update(new: &Value, old: &Value) -> FieldErrors {
         .iter()
         .filter_map(|key| not_negative(status, key, "status"))
         .collect();
+    errors.extend(uncounted(status.at("uncountedTerminatedPods")));
     errors.extend(conditions(new));
     errors.extend(times(new));
+    errors.extend(finished(new));
+    errors.extend(named(new));
+    errors.extend(contradictions(new));
     for condition in ["Failed", "Complete", "FailureTarget"] {
         if holds(old, condition) && !holds(new, condition) {
             let detail = format!("cannot disable the terminal {condition}=True condition");
@@ -34,6 +38,106 @@ pub(super) fn update(new: &Value, old: &Value) -> FieldErrors {
         errors.push(FieldError::without_value(CONDITIONS, detail));
     }
     errors
+}
+
+/// Pods that ended and are not counted yet: each once.
+fn uncounted(pods: &Value) -> FieldErrors {
+    let (mut errors, mut seen) = (Vec::new(), Seen::default());
+    for key in ["succeeded", "failed"] {
+        for (i, uid) in pods.list(key).iter().filter_map(Value::as_str).enumerate() {
+            let at = format!("status.uncountedTerminatedPods.{key}[{i}]");
+            if uid.is_empty() {
+                errors.push(FieldError::invalid(at, "", "must not be empty"));
+            } else if seen.again(uid) {
+                errors.push(FieldError::duplicate(at, uid));
+            }
+        }
+    }
+    errors
+}
+
+/// What a Job that has ended leaves.
+fn finished(job: &Value) -> Option<FieldError> {
+    let pods = job.at("status.uncountedTerminatedPods");
+    let left = !pods.list("failed").is_empty() || !pods.list("succeeded").is_empty();
+    let ended = holds(job, "Complete") || holds(job, "Failed");
+    let detail = "must be empty for finished job";
+    (left && ended).then(|| FieldError::invalid("status.uncountedTerminatedPods", pods.clone(), detail))
+}
+
+/// Indices and counts that the status names.
+fn named(job: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let mut bad = |key: &str, detail: String| {
+        let path = format!("status.{key}");
+        errors.push(FieldError::invalid(path.as_str(), job.at(&path).clone(), detail));
+    };
+    let (done, failed) = (
+        job.text("status.completedIndexes"),
+        job.at("status.failedIndexes").as_str(),
+    );
+    let (all, limited) = (job.int("spec.completions"), job.has("spec.backoffLimitPerIndex"));
+    if let Some(why) = all.and_then(|all| indexes::count(done, all).err()) {
+        bad(
+            "completedIndexes",
+            format!("error parsing completedIndexes: {why}"),
+        );
+    }
+    if let Some((failed, all)) = failed.zip(all).filter(|_| limited)
+        && let Err(why) = indexes::count(failed, all)
+    {
+        bad("failedIndexes", format!("error parsing failedIndexes: {why}"));
+    }
+    if !done.is_empty() && job.text("spec.completionMode") != "Indexed" {
+        let detail = "cannot set non-empty completedIndexes when non-indexed completion mode";
+        bad("completedIndexes", detail.to_owned());
+    }
+    if failed.is_some() && !limited {
+        let detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
+        bad("failedIndexes", detail.to_owned());
+    }
+    if let Some((failed, all)) = failed.zip(all)
+        && let Some(index) = indexes::overlap(done, failed, all)
+    {
+        bad(
+            "failedIndexes",
+            format!("failedIndexes and completedIndexes overlap at index: {index}"),
+        );
+    }
+    let count = |key: &str| job.at("status").int(key).unwrap_or(0);
+    let ended = holds(job, "Complete") || holds(job, "Failed");
+    if ended && count("terminating") > 0 {
+        bad(
+            "terminating",
+            "terminating>0 is invalid for finished job".to_owned(),
+        );
+    }
+    if count("ready") > count("active") {
+        bad("ready", "cannot set more ready pods than active".to_owned());
+    }
+    errors
+}
+
+/// Conditions that exclude one another.
+fn contradictions(job: &Value) -> FieldErrors {
+    let met = holds(job, "SuccessCriteriaMet");
+    let told = [
+        (
+            met && holds(job, "Failed"),
+            "cannot set SuccessCriteriaMet=True and Failed=true conditions",
+        ),
+        (
+            met && holds(job, "FailureTarget"),
+            "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
+        ),
+        (
+            job.has("spec.successPolicy") && !met && holds(job, "Complete"),
+            "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True",
+        ),
+    ];
+    let told = told.into_iter().filter(|(bad, _)| *bad);
+    told.map(|(_, detail)| FieldError::without_value(CONDITIONS, detail))
+        .collect()
 }
 
 fn holds(job: &Value, condition: &str) -> bool {
@@ -82,6 +186,12 @@ fn times(job: &Value) -> FieldErrors {
             "startTime is required for finished job",
         ));
     }
+    let (start, end) = (time(job, "status.startTime"), time(job, "status.completionTime"));
+    if start.zip(end).is_some_and(|(start, end)| end < start) {
+        let now = job.at("status.completionTime").clone();
+        let detail = "must be equal to or after `startTime`";
+        errors.push(FieldError::invalid("status.completionTime", now, detail));
+    }
     match (complete, job.has("status.completionTime")) {
         (true, false) => errors.push(FieldError::required(
             "status.completionTime",
@@ -95,6 +205,10 @@ fn times(job: &Value) -> FieldErrors {
         _ => {}
     }
     errors
+}
+
+fn time(job: &Value, path: &str) -> Option<jiff::Timestamp> {
+    job.at(path).as_str()?.parse().ok()
 }
 
 fn kept_times(new: &Value, old: &Value) -> FieldErrors {

@@ -6,6 +6,7 @@ mod address;
 pub(super) mod apps;
 pub(super) mod certificates;
 pub(super) mod cluster;
+pub(super) mod conditions;
 pub(super) mod config;
 mod container;
 pub(super) mod cron_job;

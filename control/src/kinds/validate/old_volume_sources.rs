@@ -112,7 +112,7 @@ fn endpoints_namespace(source: &Value, path: &str) -> FieldErrors {
 
 fn iscsi(source: &Value, place: In<'_>, path: &str) -> FieldErrors {
     let mut errors = iscsi_target(source, BAD_INITIATOR, path);
-    errors.extend(initiator(source, path));
+    errors.extend(initiator(source, BAD_INITIATOR, path));
     if let In::Pod(volume) = place
         && source.has("initiatorName")
         && volume.len() + 1 + source.text("targetPortal").len() > ISCSI_NAME
@@ -138,7 +138,7 @@ pub(super) fn iscsi_of_volume(source: &Value, volume: &str, path: &str) -> Field
         let at = format!("{path}.secretRef");
         errors.extend(present(source.at("secretRef"), "name", &at));
     }
-    errors.extend(initiator(source, path));
+    errors.extend(initiator(source, BAD_FORMAT, path));
     errors
 }
 
@@ -165,14 +165,14 @@ fn iscsi_target(source: &Value, unknown: &str, path: &str) -> FieldErrors {
     errors
 }
 
-fn initiator(source: &Value, path: &str) -> Option<FieldError> {
+fn initiator(source: &Value, unknown: &str, path: &str) -> Option<FieldError> {
     let (name, at) = (
         source.at("initiatorName").as_str()?,
         format!("{path}.initiatorname"),
     );
     let known = ["iqn", "eui", "naa"].iter().any(|p| name.starts_with(p));
     match known {
-        false => Some(FieldError::invalid(at, name, BAD_INITIATOR)),
+        false => Some(FieldError::invalid(at, name, unknown)),
         true => (!is_qualified(name)).then(|| FieldError::invalid(at, name, BAD_FORMAT)),
     }
 }

@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::apps::{count_or_percent, over_all};
-use super::{maybe_one_of, not_negative};
+use super::{conditions, maybe_one_of, not_negative};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::labels;
 use crate::kinds::view::View;
@@ -34,13 +34,17 @@ pub fn budget_update(subresource: Option<&str>, new: &Value, _: &Value) -> Field
         return budget(new);
     }
     let status = new.at("status");
-    [
+    let mut errors = conditions::all(status.list("conditions"), "status.conditions");
+    let counts = [
         "disruptionsAllowed",
         "currentHealthy",
         "desiredHealthy",
         "expectedPods",
-    ]
-    .iter()
-    .filter_map(|key| not_negative(status, key, "status"))
-    .collect()
+    ];
+    errors.extend(
+        counts
+            .iter()
+            .filter_map(|key| not_negative(status, key, "status")),
+    );
+    errors
 }

@@ -87,7 +87,7 @@ pub fn quota_update(subresource: Option<&str>, new: &Value, old: &Value) -> Fiel
     };
     let mut errors = quota(new);
     if set(new) != set(old) {
-        let now = new.list("spec.scopes").to_vec();
+        let now = new.at("spec.scopes").clone();
         errors.push(FieldError::invalid("spec.scopes", now, super::IMMUTABLE));
     }
     errors
@@ -133,14 +133,13 @@ fn is_extended(name: &str) -> bool {
 /// A qualified name that, without a domain, is one of `standard`.
 fn resource_name(name: &str, path: &str, standard: &[&str], otherwise: &str) -> FieldErrors {
     let mut errors = complain(path, name, names::qualified(name));
-    if errors.is_empty() && !name.contains('/') && !is_hugepages(name) {
-        if !QUOTA.contains(&name) && name != "storage" {
-            let detail = "must be a standard resource type or fully qualified";
-            errors.push(FieldError::invalid(path, name, detail));
-        }
-        if !standard.contains(&name) {
-            errors.push(FieldError::invalid(path, name, otherwise));
-        }
+    let plain = !name.contains('/') && !is_hugepages(name);
+    if errors.is_empty() && plain && !QUOTA.contains(&name) && name != "storage" {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+    if plain && !otherwise.is_empty() && !standard.contains(&name) {
+        errors.push(FieldError::invalid(path, name, otherwise));
     }
     errors
 }

@@ -27,7 +27,13 @@ pub fn cluster_role(object: &Value) -> FieldErrors {
             errors.push(FieldError::required(path, detail));
         }
         for (i, selector) in selectors.iter().enumerate() {
-            errors.extend(validate_selector(selector, &format!("{path}[{i}]")));
+            let at = format!("{path}[{i}]");
+            let wrong = validate_selector(selector, &at);
+            if !wrong.is_empty() {
+                errors.extend(wrong);
+                // Upstream shows what it could not make of it.
+                errors.push(FieldError::invalid(at, Value::Null, "invalid label selector."));
+            }
         }
     }
     errors

@@ -1,7 +1,7 @@
 //! HorizontalPodAutoscalers, in the form of `autoscaling/v2`.
 use serde_json::Value;
 
-use super::{complain, maybe_one_of, not_negative};
+use super::{NOT_NEGATIVE, complain, maybe_one_of, not_negative, resources};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
@@ -47,6 +47,12 @@ fn spec_of(object: &Value, old: &Value) -> FieldErrors {
     errors.extend(reference(target, version, "spec.scaleTargetRef"));
     for (i, metric) in spec.list("metrics").iter().enumerate() {
         errors.extend(metric_spec(metric, &format!("spec.metrics[{i}]")));
+    }
+    let elsewhere = |metric: &Value| metric.has("object") || metric.has("external");
+    if min == Some(0) && !spec.list("metrics").iter().any(elsewhere) {
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(FieldError::forbidden("spec.metrics", detail));
     }
     for key in ["scaleUp", "scaleDown"] {
         let rules = spec.at("behavior").at(key);
@@ -175,6 +181,11 @@ fn source(kind: &str, source: &Value, path: &str) -> FieldErrors {
     } else if source.text("name").is_empty() {
         let detail = "must specify a resource name";
         errors.push(FieldError::required(format!("{path}.name"), detail));
+    } else if kind == "containerResource" {
+        errors.extend(resources::of_container(
+            source.text("name"),
+            &format!("{path}.name"),
+        ));
     }
     if kind == "containerResource" {
         let (at, container) = (format!("{path}.container"), source.text("container"));
@@ -198,11 +209,13 @@ fn identifier(metric: &Value, path: &str) -> FieldErrors {
 
 fn target(target: &Value, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    match target.text("type") {
-        "" => errors.push(FieldError::required(
+    if target.text("type").is_empty() {
+        errors.push(FieldError::required(
             format!("{path}.type"),
             "must specify a metric target type",
-        )),
+        ));
+    }
+    match target.text("type") {
         "Utilization" | "Value" | "AverageValue" => {}
         other => errors.push(FieldError::invalid(
             format!("{path}.type"),
@@ -278,6 +291,12 @@ fn scaling_rules(rules: &Value, path: &str) -> FieldErrors {
     }
     for (i, policy) in policies.iter().enumerate() {
         errors.extend(scaling_policy(policy, &format!("{path}.policies[{i}]")));
+    }
+    let tolerance = rules.at("tolerance").as_str();
+    let tolerance = tolerance.and_then(|text| Quantity::parse(text).ok());
+    if let Some(amount) = tolerance.filter(Quantity::is_negative) {
+        let at = format!("{path}.tolerance");
+        errors.push(FieldError::invalid(at, amount.to_string(), NOT_NEGATIVE));
     }
     errors
 }

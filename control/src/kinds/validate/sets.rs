@@ -248,7 +248,7 @@ fn with_claims(spec: &Value) -> Value {
         .list("volumeClaimTemplates")
         .iter()
         .map(|c| c.text("metadata.name"));
-    let claims: Vec<&str> = claims.collect();
+    let claims: std::collections::BTreeSet<&str> = claims.collect();
     let own = template.list("spec.volumes").to_vec();
     let mut volumes: Vec<Value> = claims
         .iter()

@@ -35,6 +35,15 @@ const SECRETS: [&str; 4] = [
     "nodePublishSecretRef",
     "nodeExpandSecretRef",
 ];
+/// How far the growth of a volume may be.
+const RESIZES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+const GROUPS_OF_SOURCES: [&str; 2] = ["spec.dataSource.apiGroup", "spec.dataSourceRef.apiGroup"];
 const DRIVER_NAME: usize = 63;
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const CLAIM_FROZEN: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
@@ -96,12 +105,7 @@ fn capacity(capacity: &Value) -> FieldErrors {
         errors.push(FieldError::required(path, ""));
     }
     if list.len() != 1 || !list.contains_key("storage") {
-        let shown = if list.is_empty() {
-            Value::Null
-        } else {
-            capacity.clone()
-        };
-        errors.push(FieldError::not_supported(path, shown, &["storage"]));
+        errors.push(FieldError::not_supported(path, capacity.clone(), &["storage"]));
     }
     for (name, amount) in list {
         let at = format!("{path}[{name}]");
@@ -136,6 +140,36 @@ fn node_affinity(affinity: &Value) -> FieldErrors {
     }
 }
 
+/// A volume that an attachment describes instead of naming one.
+pub(super) fn inline_volume(spec: &Value, path: &str) -> FieldErrors {
+    let detail = "may not be specified in the context of inline volumes";
+    let mut errors: FieldErrors = ["claimRef", "capacity"]
+        .into_iter()
+        .filter(|key| spec.map(key).is_some_and(|said| !said.is_empty()))
+        .map(|key| FieldError::forbidden(format!("{path}.{key}"), detail))
+        .collect();
+    if !spec.has("csi") {
+        let detail = "has to be specified in the context of inline volumes";
+        errors.push(FieldError::required(format!("{path}.csi"), detail));
+    }
+    if spec.list("accessModes").is_empty() {
+        errors.push(FieldError::required(format!("{path}.accessModes"), ""));
+    }
+    errors.extend(access_modes(spec, path));
+    if !["", "Retain"].contains(&spec.text("persistentVolumeReclaimPolicy")) {
+        errors.push(FieldError::forbidden(
+            format!("{path}.persistentVolumeReclaimPolicy"),
+            "may only be Retain in the context of inline volumes",
+        ));
+    }
+    if spec.has("nodeAffinity") {
+        errors.push(FieldError::forbidden(format!("{path}.nodeAffinity"), detail));
+    }
+    errors.extend(volume_sources::of_volume(spec, "", path));
+    errors.extend(maybe_one_of(spec, "volumeMode", path, &MODES));
+    errors
+}
+
 /// A directory of one node.
 pub(super) fn local(spec: &Value, body: &Value, path: &str) -> FieldErrors {
     let mut errors: FieldErrors = match body.text("path") {
@@ -144,7 +178,7 @@ pub(super) fn local(spec: &Value, body: &Value, path: &str) -> FieldErrors {
             .into_iter()
             .collect(),
     };
-    if !spec.has("nodeAffinity.required") {
+    if !spec.has("nodeAffinity") {
         let detail = "Local volume requires node affinity";
         errors.push(FieldError::required("spec.nodeAffinity", detail));
     }
@@ -237,7 +271,8 @@ pub fn volume_update(subresource: Option<&str>, new: &Value, old: &Value) -> Fie
     }
     if old.has("spec.nodeAffinity") && new.at("spec.nodeAffinity") != old.at("spec.nodeAffinity") {
         let now = new.at("spec.nodeAffinity").clone();
-        errors.push(FieldError::invalid("nodeAffinity", now, super::IMMUTABLE));
+        let detail = format!("{}, except for updating from beta label to GA", super::IMMUTABLE);
+        errors.push(FieldError::invalid("nodeAffinity", now, detail));
     }
     if old.has("spec.volumeAttributesClassName") && !new.has("spec.volumeAttributesClassName") {
         errors.push(FieldError::forbidden(
@@ -339,6 +374,13 @@ pub fn claim_update(subresource: Option<&str>, new: &Value, old: &Value) -> Fiel
         return claim_status(new);
     }
     let mut errors = claim(new);
+    if ["dataSource", "dataSourceRef"]
+        .into_iter()
+        .any(|key| old.at("spec").at(key).has("apiGroup"))
+    {
+        // What was once accepted may stay.
+        errors.retain(|error| !GROUPS_OF_SOURCES.contains(&error.field.as_str()));
+    }
     let class = |claim: &Value| claim.at("metadata.annotations").get(BETA_CLASS).cloned();
     if class(new) != class(old) && !class_from_annotation(new, old) {
         let at = format!("metadata.annotations[{BETA_CLASS}]");
@@ -353,7 +395,24 @@ pub fn claim_update(subresource: Option<&str>, new: &Value, old: &Value) -> Fiel
         let now = new.at("spec.volumeMode").clone();
         errors.push(FieldError::invalid("volumeMode", now, super::IMMUTABLE));
     }
+    errors.extend(kept_attributes(new, old));
     errors
+}
+
+/// A volume that got attributes has attributes.
+fn kept_attributes(new: &Value, old: &Value) -> Option<FieldError> {
+    let path = "spec.volumeAttributesClassName";
+    if new.at(path) == old.at(path) || !old.has("status.currentVolumeAttributesClassName") {
+        return None;
+    }
+    let what = match new.at(path).as_str() {
+        None => "nil",
+        Some("") => "empty string",
+        Some(_) => return None,
+    };
+    let detail =
+        format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil");
+    Some(FieldError::forbidden(path, detail))
 }
 
 /// The class moved from the old annotation into the spec.
@@ -393,23 +452,26 @@ fn fixed_claim(new: &Value, old: &Value) -> Value {
 
 /// A claim may ask for less than it asked only while it has not got it.
 fn shrunk(new: &Value, old: &Value) -> Option<FieldError> {
-    let amount = |claim: &Value, path: &str| Quantity::parse(claim.text(path)).ok();
     let path = "spec.resources.requests.storage";
-    let (now, before) = (amount(new, path)?, amount(old, path)?);
-    if now >= before {
-        return None;
-    }
-    let given = amount(old, "status.capacity.storage");
+    let of = |claim: &Value, path: &str| Quantity::parse(claim.text(path)).map_or(0, |q| q.nanos());
+    let (now, before) = (of(new, path), of(old, path));
     let detail = "field can not be less than status.capacity";
-    given
-        .is_some_and(|given| now <= given)
-        .then(|| FieldError::forbidden(path, detail))
+    (now < before && now <= of(old, "status.capacity.storage")).then(|| FieldError::forbidden(path, detail))
 }
 
 fn claim_status(new: &Value) -> FieldErrors {
     let mut errors = Vec::new();
     for (name, amount) in new.map("status.capacity").into_iter().flatten() {
         errors.extend(basic(amount, &format!("status.capacity[{name}]")));
+    }
+    let path = "status.allocatedResourceStatuses";
+    for (name, state) in new.map(path).into_iter().flatten() {
+        if !RESIZES.iter().any(|known| state == known) {
+            errors.push(FieldError::not_supported(path, name.as_str(), &RESIZES));
+        }
+    }
+    for (name, amount) in new.map("status.allocatedResources").into_iter().flatten() {
+        errors.extend(basic(amount, &format!("status.allocatedResources[{name}]")));
     }
     errors
 }

@@ -1,7 +1,12 @@
 //! `storage.k8s.io`: classes, drivers, attachments.
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
-use super::{IMMUTABLE, NOT_NEGATIVE, Seen, complain, immutable, maybe_one_of, not_negative, present};
+use super::storage::inline_volume;
+use super::{
+    IMMUTABLE, NOT_NEGATIVE, Seen, complain, complain_number, immutable, maybe_one_of, not_negative,
+};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
@@ -13,26 +18,75 @@ const PARAMETER_BYTES: usize = 256 * 1024;
 /// Characters of a node's id at a driver.
 const NODE_ID: usize = 192;
 const POLICIES: [&str; 3] = ["File", "None", "ReadWriteOnceWithFSType"];
-const MODES: [&str; 2] = ["Ephemeral", "Persistent"];
+const MODES: [&str; 2] = ["Persistent", "Ephemeral"];
+/// Seconds between updates of what a node can hold.
+const SHORTEST_PERIOD: i64 = 10;
+/// Bytes of what a driver says of an attachment.
+const ATTACHED: usize = 256 * 1024;
+const LONGEST_MESSAGE: usize = 1024;
 
 pub fn class(object: &Value) -> FieldErrors {
-    let provisioner = object.text("provisioner");
-    let mut errors = match provisioner {
-        "" => vec![FieldError::required("provisioner", "")],
-        _ => complain(
-            "provisioner",
-            provisioner,
-            names::qualified(&provisioner.to_lowercase()),
-        ),
-    };
+    let mut errors = provisioner(object, "provisioner");
     errors.extend(parameters(object, true));
-    errors.extend(root_one_of(object, "reclaimPolicy", &["Delete", "Retain"]));
+    if !object.text("reclaimPolicy").is_empty() {
+        errors.extend(root_one_of(object, "reclaimPolicy", &["Delete", "Retain"]));
+    }
     errors.extend(root_one_of(
         object,
         "volumeBindingMode",
         &["Immediate", "WaitForFirstConsumer"],
     ));
+    errors.extend(topologies(object.list("allowedTopologies"), "allowedTopologies"));
     errors
+}
+
+/// A name of who makes volumes, however written.
+fn provisioner(object: &Value, key: &str) -> FieldErrors {
+    let name = object.text(key).to_lowercase();
+    match name.as_str() {
+        "" => vec![FieldError::required(key, "")],
+        name => complain(key, name, names::qualified(name)),
+    }
+}
+
+/// What a term of topologies allows, by key.
+type Allowed<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+fn topologies(terms: &[Value], path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    // An empty term is told as a repeated one, by upstream.
+    let mut seen: Vec<Allowed> = terms.iter().map(|_| Allowed::new()).collect();
+    for (i, term) in terms.iter().enumerate() {
+        let at = format!("{path}[{i}].matchLabelExpressions");
+        let (allowed, wrong) = topology(term.list("matchLabelExpressions"), &at);
+        errors.extend(wrong);
+        let again = seen.iter().filter(|other| **other == allowed);
+        errors.extend(again.map(|_| FieldError::duplicate(at.as_str(), "")));
+        seen.push(allowed);
+    }
+    errors
+}
+
+fn topology<'a>(expressions: &'a [Value], path: &str) -> (Allowed<'a>, FieldErrors) {
+    let (mut allowed, mut errors) = (Allowed::new(), Vec::new());
+    for (i, expression) in expressions.iter().enumerate() {
+        let (at, key) = (format!("{path}[{i}]"), expression.text("key"));
+        let values = expression.list("values");
+        if values.is_empty() {
+            errors.push(FieldError::required(format!("{at}.values"), ""));
+        }
+        let mut set = BTreeSet::new();
+        for (j, value) in values.iter().filter_map(Value::as_str).enumerate() {
+            if !set.insert(value) {
+                errors.push(FieldError::duplicate(format!("{at}.values[{j}]"), value));
+            }
+        }
+        errors.extend(complain(&format!("{at}.key"), key, names::qualified(key)));
+        if allowed.insert(key, set).is_some() {
+            errors.push(FieldError::duplicate(format!("{at}.key"), key));
+        }
+    }
+    (allowed, errors)
 }
 
 /// A member of the object itself.
@@ -67,23 +121,33 @@ fn parameters(object: &Value, empty: bool) -> FieldErrors {
 }
 
 pub fn class_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"]
-        .iter()
-        .filter_map(|path| immutable(new, old, path))
-        .collect()
+    let mut errors = class(new);
+    for path in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        errors.extend(match path {
+            "provisioner" if new.text(path) != old.text(path) => {
+                Some(FieldError::invalid(path, new.text(path), IMMUTABLE))
+            }
+            _ => immutable(new, old, path),
+        });
+    }
+    errors
 }
 
 pub fn attributes_class(object: &Value) -> FieldErrors {
-    let mut errors = driver_name(object.text("driverName"), "driverName");
+    let mut errors = provisioner(object, "driverName");
     errors.extend(parameters(object, false));
     errors
 }
 
 pub fn attributes_class_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    ["driverName", "parameters"]
-        .iter()
-        .filter_map(|path| immutable(new, old, path))
-        .collect()
+    let changed = ["driverName", "parameters"]
+        .into_iter()
+        .filter(|path| new.at(path) != old.at(path));
+    let mut errors: FieldErrors = changed
+        .map(|path| FieldError::forbidden(path, format!("updates to {path} are forbidden.")))
+        .collect();
+    errors.extend(attributes_class(new));
+    errors
 }
 
 fn driver_name(name: &str, path: &str) -> FieldErrors {
@@ -125,6 +189,11 @@ pub fn driver(object: &Value) -> FieldErrors {
             errors.push(FieldError::not_supported(at, mode.clone(), &MODES));
         }
     }
+    let period = "nodeAllocatableUpdatePeriodSeconds";
+    if let Some(seconds) = spec.int(period).filter(|n| *n < SHORTEST_PERIOD) {
+        let detail = format!("must be greater than or equal to {SHORTEST_PERIOD} seconds");
+        errors.push(FieldError::invalid(format!("{path}.{period}"), seconds, detail));
+    }
     errors
 }
 
@@ -160,6 +229,9 @@ pub fn node(object: &Value) -> FieldErrors {
         }
         let mut keys = Seen::default();
         for key in driver.list("topologyKeys").iter().filter_map(Value::as_str) {
+            if key.is_empty() {
+                errors.push(FieldError::required(path.as_str(), ""));
+            }
             if keys.again(key) {
                 errors.push(FieldError::duplicate(path.as_str(), key));
             }
@@ -192,21 +264,17 @@ pub fn node_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
 
 pub fn capacity(object: &Value) -> FieldErrors {
     let (path, class) = ("storageClassName", object.text("storageClassName"));
-    let mut errors = match class {
-        "" => vec![FieldError::required(path, "")],
-        _ => complain(path, class, names::subdomain(class)),
-    };
+    let mut errors = complain(path, class, names::subdomain(class));
     if object.has("nodeTopology") {
         errors.extend(labels::validate_selector(
             object.at("nodeTopology"),
             "nodeTopology",
         ));
     }
-    for key in ["capacity", "maximumVolumeSize"] {
-        let amount = object.at(key).as_str().and_then(|q| Quantity::parse(q).ok());
-        if let Some(amount) = amount.filter(Quantity::is_negative) {
-            errors.push(FieldError::invalid(key, amount.to_string(), NOT_NEGATIVE));
-        }
+    let amount = object.at("capacity").as_str();
+    let amount = amount.and_then(|q| Quantity::parse(q).ok());
+    if let Some(amount) = amount.filter(Quantity::is_negative) {
+        errors.push(FieldError::invalid("capacity", amount.to_string(), NOT_NEGATIVE));
     }
     errors
 }
@@ -233,21 +301,47 @@ pub fn attachment(object: &Value) -> FieldErrors {
             volume,
             "must specify non empty persistentVolumeName",
         )),
-        (false, Some(name)) => errors.extend(complain(volume, name, names::subdomain(name))),
-        (true, None) => errors.extend(present(
-            object.at("spec.source.inlineVolumeSpec.csi"),
-            "driver",
-            "spec.source.inlineVolumeSpec.csi",
+        (false, Some(_)) => {}
+        (true, None) => errors.extend(inline_volume(
+            object.at("spec.source.inlineVolumeSpec"),
+            "spec.source.inlineVolumeSpec",
         )),
     }
     let node = spec.text("nodeName");
     errors.extend(complain("spec.nodeName", node, names::subdomain(node)));
+    errors.extend(attachment_status(object.at("status"), "status"));
+    if let Some(name) = object.at(volume).as_str() {
+        errors.extend(complain(volume, name, names::subdomain(name)));
+    }
+    errors
+}
+
+fn attachment_status(status: &Value, path: &str) -> FieldErrors {
+    let mut errors = Vec::new();
+    let told = status.map("attachmentMetadata").into_iter().flatten();
+    let size: usize = told.map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+    if size > ATTACHED {
+        errors.push(FieldError::too_long(
+            format!("{path}.attachmentMetadata"),
+            ATTACHED,
+        ));
+    }
+    for key in ["attachError", "detachError"] {
+        let (error, at) = (status.at(key), format!("{path}.{key}"));
+        if error.text("message").len() > LONGEST_MESSAGE {
+            errors.push(FieldError::too_long(format!("{at}.message"), ATTACHED));
+        }
+        if let Some(code) = error.int("errorCode").filter(|n| *n < 0) {
+            let detail = names::in_range(code, 0, i64::from(i32::MAX));
+            errors.extend(complain_number(&format!("{at}.errorCode"), code, detail));
+        }
+    }
     errors
 }
 
 pub fn attachment_update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     if subresource == Some("status") {
-        return Vec::new();
+        return attachment_status(new.at("status"), "status");
     }
     let mut errors = attachment(new);
     errors.extend(immutable(new, old, "spec"));

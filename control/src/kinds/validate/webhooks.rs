@@ -180,7 +180,7 @@ fn list_errors(list: &[Value], key: &str, what: &str, path: &str) -> FieldErrors
     errors
 }
 
-fn resource_list(resources: &[Value], path: &str) -> FieldErrors {
+pub(in crate::kinds) fn resource_list(resources: &[Value], path: &str) -> FieldErrors {
     let texts: Vec<&str> = resources.iter().filter_map(Value::as_str).collect();
     if texts.is_empty() {
         return vec![FieldError::required(path, "")];
@@ -192,19 +192,24 @@ fn resource_list(resources: &[Value], path: &str) -> FieldErrors {
             errors.push(FieldError::required(at, ""));
             continue;
         }
-        let (main, sub) = resource.split_once('/').unwrap_or((resource, ""));
-        let covered = |pattern: String| texts.contains(&pattern.as_str()) && pattern != **resource;
-        let by = [format!("{main}/*"), format!("*/{sub}")].into_iter();
-        for pattern in by.filter(|p| !sub.is_empty() && covered(p.clone())) {
-            let detail = format!("if '{pattern}' is present, must not specify {resource}");
-            errors.push(FieldError::invalid(at.as_str(), *resource, detail));
+        let Some((main, sub)) = resource.split_once('/') else {
+            continue;
+        };
+        // Only what came before covers.
+        for pattern in [format!("{main}/*"), format!("*/{sub}")] {
+            if texts[..i].contains(&pattern.as_str()) {
+                let detail = format!("if '{pattern}' is present, must not specify {resource}");
+                errors.push(FieldError::invalid(at.as_str(), *resource, detail));
+            }
         }
     }
     if texts.contains(&"*/*") && texts.len() > 1 {
         let detail = "if '*/*' is present, must not specify other resources";
         errors.push(FieldError::invalid(path, resources.to_vec(), detail));
     }
-    if texts.contains(&"*") && texts.iter().any(|t| *t != "*" && !t.contains('/')) {
+    // As upstream has it, the last of those without a subresource decides.
+    let last_whole = texts.iter().rev().find(|t| !t.is_empty() && !t.contains('/'));
+    if texts.contains(&"*") && last_whole.is_some_and(|last| *last != "*") {
         let detail = "if '*' is present, must not specify other resources without subresources";
         errors.push(FieldError::invalid(path, resources.to_vec(), detail));
     }
@@ -223,47 +228,69 @@ fn client_config(config: &Value, path: &str) -> FieldErrors {
 }
 
 fn url_errors(url: &str, path: &str) -> FieldErrors {
-    let Ok(parsed) = url.parse::<http::Uri>() else {
-        let detail = "url must be a valid URL; desired format: https://host[/path]";
-        return vec![FieldError::invalid(path, url, detail)];
-    };
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", ""));
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     let mut errors = Vec::new();
-    if parsed.scheme_str() != Some("https") {
-        errors.push(FieldError::invalid(path, url, URL_FORM));
+    if scheme != "https" {
+        errors.push(FieldError::invalid(path, scheme, URL_FORM));
     }
-    if parsed.host().is_none_or(str::is_empty) {
+    if host.is_empty() {
         let detail = "host must be specified; desired format: https://host[/path]";
-        errors.push(FieldError::invalid(path, url, detail));
+        errors.push(FieldError::invalid(path, host, detail));
     }
-    if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
-        let detail = "user information is not permitted in the URL; desired format: https://host[/path]";
-        errors.push(FieldError::invalid(path, url, detail));
-    }
-    if parsed.query().is_some() {
-        let detail = "query parameters are not permitted in the URL; desired format: https://host[/path]";
-        errors.push(FieldError::invalid(path, url, detail));
+    for (part, detail) in [
+        (user, "user information is not permitted in the URL"),
+        (fragment, "fragments are not permitted in the URL"),
+        (query, "query parameters are not permitted in the URL"),
+    ] {
+        if !part.is_empty() {
+            errors.push(FieldError::invalid(path, part, detail));
+        }
     }
     errors
 }
 
 fn service(service: &Value, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    for (key, what) in [
-        ("name", "service name is required"),
-        ("namespace", "service namespace is required"),
-    ] {
+    // Upstream hands the two over in the other order.
+    for (key, shown) in [("namespace", "name"), ("name", "namespace")] {
         if service.text(key).is_empty() {
-            errors.push(FieldError::required(format!("{path}.{key}"), what));
+            errors.push(FieldError::required(format!("{path}.{shown}"), ""));
         }
     }
     if let Some(port) = service.int("port").filter(|p| !(1..=65_535).contains(p)) {
         let detail = "port is not valid: must be between 1 and 65535, inclusive";
         errors.push(FieldError::invalid(format!("{path}.port"), port, detail));
     }
-    let text = service.text("path");
-    if !text.is_empty() && !text.starts_with('/') {
-        let detail = "must start with a '/'";
-        errors.push(FieldError::invalid(format!("{path}.path"), text, detail));
-    }
+    let at = format!("{path}.path");
+    let told = service_path(service.text("path"));
+    errors.extend(complain(&at, service.text("path"), told));
     errors
+}
+
+fn service_path(text: &str) -> Vec<String> {
+    if matches!(text, "" | "/") {
+        return Vec::new();
+    }
+    let mut told = Vec::new();
+    if !text.starts_with('/') {
+        told.push("must start with a '/'".to_owned());
+    }
+    // Upstream looks at what follows the first character, whichever it is.
+    let rest: String = text.chars().skip(1).collect();
+    let rest = rest.strip_suffix('/').unwrap_or(&rest);
+    for (i, step) in rest.split('/').enumerate() {
+        match step {
+            "" => told.push(format!("segment[{i}] may not be empty")),
+            step => told.extend(
+                names::subdomain(step)
+                    .iter()
+                    .map(|why| format!("segment[{i}]: {why}")),
+            ),
+        }
+    }
+    told
 }

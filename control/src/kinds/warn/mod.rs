@@ -4,6 +4,7 @@
 mod overlaps;
 mod pod;
 mod ports;
+mod secret;
 mod service;
 mod storage;
 #[cfg(test)]
@@ -81,6 +82,9 @@ pub(super) fn of(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
         ("", "serviceaccounts") => service_account(new, old),
         ("", "resourcequotas") if old.is_none() => quota(new),
         ("networking.k8s.io", "ingresses") if old.is_none() => ingress(new),
+        ("", "secrets") => secret::key_pair(new).into_iter().collect(),
+        ("storage.k8s.io", "csidrivers") => tokens_in_attributes(new, old),
+        ("discovery.k8s.io", "endpointslices") if old.is_none() => fqdn(new),
         _ => workload(kind, new, old),
     }
 }
@@ -117,6 +121,26 @@ fn workload(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
 fn surprising_name(object: &Value) -> Option<String> {
     let complaints = names::label(object.text("metadata.name"));
     (!complaints.is_empty()).then(|| format!("{SURPRISING}[{}]", complaints.join(" ")))
+}
+
+fn tokens_in_attributes(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let asked = "spec.tokenRequests";
+    let changed = old.is_none_or(|old| old.at(asked) != new.at(asked));
+    let told = changed && !new.list(asked).is_empty() && !new.has("spec.serviceAccountTokenInSecrets");
+    told.then(|| {
+        "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible \
+         logging of tokens in volume attributes"
+            .to_owned()
+    })
+    .into_iter()
+    .collect()
+}
+
+fn fqdn(slice: &Value) -> Vec<String> {
+    let told = slice.text("addressType") == "FQDN";
+    told.then(|| "spec.addressType: FQDN endpoints are deprecated".to_owned())
+        .into_iter()
+        .collect()
 }
 
 fn ingress(object: &Value) -> Vec<String> {
