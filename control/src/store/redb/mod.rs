@@ -1,7 +1,7 @@
 //! The store on one machine: a redb file with one writer thread.
 //!
 //! Flow: callers queue transactions → the writer takes whatever is queued into one redb transaction (group commit) →
-//! one durable, two-phase commit → watchers are told → callers are answered. Readers use redb's MVCC snapshots and
+//! one durable commit → watchers are told → callers are answered. Readers use redb's MVCC snapshots and
 //! never wait for the writer.
 //!
 //! Guarantees: an acknowledged transaction is on disk; revisions have no gaps and no reuse; a batch that a watcher
