@@ -3,22 +3,22 @@ use super::{Action, Objects, ResourceName, Review};
 use crate::auth::Identity;
 use crate::kinds::Registry;
 use serde_json::Value;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// These objects, by plural.
 #[derive(Default)]
 pub struct Fixed(pub Vec<(&'static str, Value)>);
 
 impl Objects for Fixed {
-    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
+    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
         let mut all = self.list(resource, namespace).into_iter();
         all.find(|object| object["metadata"]["name"] == name)
     }
 
-    fn list(&self, (_, _, plural): ResourceName<'_>, namespace: Option<&str>) -> Vec<Value> {
+    fn list(&self, (_, _, plural): ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>> {
         let wanted = |object: &Value| namespace.is_none_or(|n| object["metadata"]["namespace"] == n);
         let mine = self.0.iter().filter(|(p, object)| *p == plural && wanted(object));
-        mine.map(|(_, object)| object.clone()).collect()
+        mine.map(|(_, object)| Arc::new(object.clone())).collect()
     }
 }
 

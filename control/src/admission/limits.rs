@@ -4,11 +4,12 @@ use crate::kinds::quantity::Quantity;
 use crate::kinds::resources::{self, List};
 use crate::kinds::view::View;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 const RANGES: ResourceName<'_> = ("", "v1", "limitranges");
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
-fn ranges(objects: &dyn Objects, review: &Review<'_>) -> Vec<Value> {
+fn ranges(objects: &dyn Objects, review: &Review<'_>) -> Vec<Arc<Value>> {
     objects.list(RANGES, review.namespace)
 }
 

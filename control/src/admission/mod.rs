@@ -139,9 +139,9 @@ const SERVICES: (&str, &str, Option<&str>) = ("", "services", None);
 
 /// Reads objects as they are now, for rules that look at others.
 pub trait Objects: Send + Sync {
-    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
+    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>>;
     /// All objects, or those of a namespace.
-    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Value>;
+    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>>;
     /// The kinds that can be asked for.
     fn kinds(&self) -> Arc<Registry> {
         Registry::builtin().clone()

@@ -2,6 +2,7 @@
 use super::{Action, Denial, Objects, ResourceName, Review};
 use crate::kinds::view::View;
 use serde_json::Value;
+use std::sync::Arc;
 
 const CLASSES: ResourceName<'_> = ("scheduling.k8s.io", "v1", "priorityclasses");
 const PREEMPTS: &str = "PreemptLowerPriority";
@@ -59,7 +60,7 @@ fn created(objects: &dyn Objects, pod: &mut Value) -> Result<(), Denial> {
 }
 
 /// The default class; of several the lowest.
-fn default_class(objects: &dyn Objects) -> Option<Value> {
+fn default_class(objects: &dyn Objects) -> Option<Arc<Value>> {
     let classes = objects.list(CLASSES, None).into_iter();
     classes
         .filter(|class| class.flag("globalDefault"))

@@ -2,6 +2,7 @@
 use super::{Action, Denial, Objects, ResourceName, Review};
 use crate::kinds::view::View;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const CLASSES: ResourceName<'_> = ("node.k8s.io", "v1", "runtimeclasses");
 const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
@@ -11,7 +12,7 @@ pub(super) fn pod(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -
         return Ok(());
     }
     let class = match pod.text("spec.runtimeClassName") {
-        "" => Value::Null,
+        "" => Arc::default(),
         name => objects
             .get(CLASSES, None, name)
             .ok_or_else(|| Denial::Forbidden(format!("pod rejected: RuntimeClass \"{name}\" not found")))?,

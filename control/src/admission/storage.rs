@@ -49,7 +49,7 @@ fn default_class(objects: &dyn Objects) -> Option<String> {
             .any(|mark| annotations.get(mark).is_some_and(|v| v == "true"))
     };
     let mut classes = objects.list(CLASSES, None);
-    classes.retain(is_default);
+    classes.retain(|class| is_default(class));
     classes.sort_by(|a, b| {
         let (made, name) = ("metadata.creationTimestamp", "metadata.name");
         b.text(made)

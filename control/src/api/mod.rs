@@ -407,6 +407,16 @@ impl Api {
     }
 }
 
+/// What nearly every write asks about: few objects, which are parsed once.
+const ASKED_ABOUT: [&str; 6] = [
+    "apiservices",
+    "limitranges",
+    "namespaces",
+    "priorityclasses",
+    "runtimeclasses",
+    "serviceaccounts",
+];
+
 /// What admission and authorization read: the watch cache.
 pub struct CachedObjects {
     pub cache: Arc<Cache>,
@@ -414,14 +424,14 @@ pub struct CachedObjects {
 }
 
 impl Objects for CachedObjects {
-    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
+    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
         let kinds = self.kinds.load();
         let kind = kinds.resource(resource.0, resource.1, resource.2)?;
         let object = self.cache.resource(kind).ok()?.get(&kind.key(namespace, name))?;
         shown(kind, &object)
     }
 
-    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Value> {
+    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>> {
         let kinds = self.kinds.load();
         let Some(kind) = kinds.resource(resource.0, resource.1, resource.2) else {
             return Vec::new();
@@ -443,12 +453,15 @@ impl Objects for CachedObjects {
 }
 
 /// The object as `kind` shows it; what waits for a converter cannot be read here.
-fn shown(kind: &Kind, object: &Object) -> Option<Value> {
+fn shown(kind: &Kind, object: &Object) -> Option<Arc<Value>> {
+    if kind.custom.is_none() && kind.stored_as_served() && ASKED_ABOUT.contains(&kind.plural.as_str()) {
+        return object.parsed();
+    }
     let value = object.value().ok()?;
     match kind.stored_as_served() {
-        true => Some(value),
+        true => Some(Arc::new(value)),
         false if kind.converter().is_some() && value["apiVersion"] != *kind.api_version() => None,
-        false => render::value(kind, object).ok(),
+        false => render::value(kind, object).ok().map(Arc::new),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::kinds::Kind;
 use crate::store::{KeyValue, Revision};
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const METADATA: &[u8] = b"\"metadata\":{";
 
@@ -35,6 +35,7 @@ pub struct Object {
     pub labels: Texts,
     /// Field labels of the storage kind.
     pub fields: Texts,
+    parsed: OnceLock<Arc<Value>>,
 }
 
 impl Object {
@@ -63,6 +64,7 @@ impl Object {
             as_stored,
             labels: texts(&value["metadata"]["labels"]),
             fields: kind.selectable_fields(&value).into_iter().collect(),
+            parsed: OnceLock::new(),
         })
     }
 
@@ -72,6 +74,15 @@ impl Object {
             key: self.key.to_string(),
             why: e.to_string(),
         })
+    }
+
+    /// As [`Object::value`], kept from the first time on: for objects that are few and often asked about.
+    pub fn parsed(&self) -> Option<Arc<Value>> {
+        if let Some(parsed) = self.parsed.get() {
+            return Some(parsed.clone());
+        }
+        let value = Arc::new(self.value().ok()?);
+        Some(self.parsed.get_or_init(|| value).clone())
     }
 
     /// Whether these are the stored bytes.

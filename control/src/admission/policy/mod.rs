@@ -40,11 +40,11 @@ struct Violation {
 
 /// A binding that takes a request, its policy and what that is told.
 struct Invocation {
-    policy: Value,
-    binding: Value,
+    policy: Arc<Value>,
+    binding: Arc<Value>,
     /// The Namespace of the request; null without.
-    namespace: Value,
-    parameters: Result<Vec<Option<Value>>, String>,
+    namespace: Arc<Value>,
+    parameters: Result<Vec<Option<Arc<Value>>>, String>,
 }
 
 impl Invocation {
@@ -53,13 +53,13 @@ impl Invocation {
         review: &Review<'_>,
         object: &Value,
         policies: ResourceName<'_>,
-        binding: Value,
+        binding: Arc<Value>,
     ) -> Option<Invocation> {
         let policy = objects.get(policies, None, binding.text("spec.policyName"))?;
         let old = review.action.old();
         let namespace = match review.resource() {
-            ("", "namespaces", _) if object.is_null() => Some(old.clone()),
-            ("", "namespaces", _) => Some(object.clone()),
+            ("", "namespaces", _) if object.is_null() => Some(Arc::new(old.clone())),
+            ("", "namespaces", _) => Some(Arc::new(object.clone())),
             _ => review
                 .namespace
                 .and_then(|name| objects.get(NAMESPACES, None, name)),
@@ -68,7 +68,7 @@ impl Invocation {
             review,
             object,
             old,
-            namespace: namespace.as_ref(),
+            namespace: namespace.as_deref(),
         };
         let narrowed = binding.at("spec.matchResources");
         let matches = request.matches(policy.at("spec.matchConstraints"))
@@ -137,7 +137,7 @@ impl Policies {
             rights: &Rights(review),
         };
         for parameter in parameters {
-            let outcome = compiled.run(seen, parameter.as_ref(), fails);
+            let outcome = compiled.run(seen, parameter.as_deref(), fails);
             for (key, value) in outcome.annotations {
                 notes
                     .audit
@@ -159,7 +159,7 @@ fn parameters(
     review: &Review<'_>,
     policy: &Value,
     binding: &Value,
-) -> Result<Vec<Option<Value>>, String> {
+) -> Result<Vec<Option<Arc<Value>>>, String> {
     let (kind, reference) = (policy.at("spec.paramKind"), binding.at("spec.paramRef"));
     if kind.is_null() || reference.is_null() {
         return Ok(vec![None]);
@@ -180,7 +180,7 @@ fn parameters(
         (true, "") => review.namespace,
         (true, named) => Some(named),
     };
-    let mut found: Vec<Value> = match reference.text("name") {
+    let mut found: Vec<Arc<Value>> = match reference.text("name") {
         "" => {
             let all = objects.list(resource, namespace).into_iter();
             all.filter(|p| matching::selects(reference.at("selector"), p.at("metadata.labels")))

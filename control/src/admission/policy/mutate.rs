@@ -10,6 +10,7 @@ use crate::kinds::policy::{Mutation, Policy};
 use crate::kinds::view::View;
 use crate::kinds::{Kind, managed};
 use serde_json::Value;
+use std::sync::Arc;
 
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
 const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
@@ -49,7 +50,7 @@ impl Policies {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        binding: &Value,
+        binding: &Arc<Value>,
         object: &mut Value,
         again: bool,
     ) -> Result<bool, Denial> {
@@ -83,7 +84,7 @@ impl Policies {
         })?;
         let compiled = self.compiled(&invocation.policy);
         for parameter in parameters {
-            let mutated = mutated(&compiled, review, invocation, object, parameter.as_ref());
+            let mutated = mutated(&compiled, review, invocation, object, parameter.as_deref());
             *object = mutated.map_err(|why| Failure {
                 why,
                 reason: "Invalid",

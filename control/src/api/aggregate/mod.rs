@@ -68,7 +68,10 @@ impl Remote {
 /// Every group and version of other servers.
 pub(super) fn all(api: &Api) -> Vec<Remote> {
     let services = api.objects.list((GROUP, "v1", "apiservices"), None);
-    services.iter().filter_map(Remote::of).collect()
+    services
+        .iter()
+        .filter_map(|service| Remote::of(service))
+        .collect()
 }
 
 /// The other server that this path below `/apis` belongs to.
@@ -80,7 +83,8 @@ pub(super) fn find(api: &Api, path: &str) -> Option<Remote> {
 
 fn of_version(api: &Api, group: &str, version: &str) -> Option<Remote> {
     let name = format!("{version}.{group}");
-    Remote::of(&api.objects.get((GROUP, "v1", "apiservices"), None, &name)?)
+    let service = api.objects.get((GROUP, "v1", "apiservices"), None, &name)?;
+    Remote::of(&service)
 }
 
 /// Answers a request to another server's group.

@@ -7,6 +7,7 @@ use http::{Request, header};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
+use std::sync::Arc;
 
 use super::super::context::{Context, Watches};
 use super::Verdict;
@@ -129,20 +130,28 @@ async fn ask(context: &Context, spec: &Value) -> Result<(), String> {
 struct Watched<'a>(&'a Watches);
 
 impl admission::Objects for Watched<'_> {
-    fn get(&self, (_, _, plural): ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
+    fn get(
+        &self,
+        (_, _, plural): ResourceName<'_>,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Option<Arc<Value>> {
         let key = ObjectKey {
             namespace: namespace.unwrap_or_default().to_owned(),
             name: name.to_owned(),
         };
-        (plural == "services").then(|| self.0.services.get(&key).map(|s| to_value(s.as_ref())))?
+        let found = || self.0.services.get(&key);
+        let found = (plural == "services").then(found)?;
+        found.map(|service| Arc::new(to_value(service.as_ref())))
     }
 
-    fn list(&self, (_, _, plural): ResourceName<'_>, namespace: Option<&str>) -> Vec<Value> {
+    fn list(&self, (_, _, plural): ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>> {
         let slices = match plural {
             "endpointslices" => self.0.slices.in_namespace(namespace.unwrap_or_default()),
             _ => Vec::new(),
         };
-        slices.iter().map(|slice| to_value(slice.as_ref())).collect()
+        let shown = slices.iter().map(|slice| to_value(slice.as_ref()));
+        shown.map(Arc::new).collect()
     }
 }
 
