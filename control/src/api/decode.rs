@@ -7,7 +7,7 @@ use crate::kinds::{FieldIssue, Kind, protobuf};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -76,7 +76,7 @@ fn binary(kind: &str, body: &[u8]) -> std::result::Result<Decoded, String> {
 pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
     let issues = RefCell::new(Vec::new());
     let seed = Noting {
-        path: String::new(),
+        path: Path::Root,
         issues: &issues,
     };
     let text = text(body);
@@ -310,9 +310,27 @@ fn below(path: &str, key: &str) -> String {
     }
 }
 
+/// Where a reader is, told only when there is something to tell.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Member(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    fn text(&self) -> String {
+        match self {
+            Path::Root => String::new(),
+            Path::Member(above, key) => below(&above.text(), key),
+            Path::Item(above, at) => format!("{}[{at}]", above.text()),
+        }
+    }
+}
+
 /// Builds a value and notes keys that come twice; the last wins.
 struct Noting<'a> {
-    path: String,
+    path: Path<'a>,
     issues: &'a RefCell<Vec<FieldIssue>>,
 }
 
@@ -361,30 +379,29 @@ impl<'de> Visitor<'de> for Noting<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
         let mut items = Vec::new();
-        loop {
-            let path = format!("{}[{}]", self.path, items.len());
-            match seq.next_element_seed(Noting {
-                path,
-                issues: self.issues,
-            })? {
-                Some(item) => items.push(item),
-                None => return Ok(items.into()),
-            }
+        while let Some(item) = seq.next_element_seed(Noting {
+            path: Path::Item(&self.path, items.len()),
+            issues: self.issues,
+        })? {
+            items.push(item);
         }
+        Ok(items.into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
         let mut members = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = below(&self.path, &key);
-            if members.contains_key(&key) {
-                self.issues.borrow_mut().push(FieldIssue::Duplicate(path.clone()));
+            let member = members.entry(key);
+            let path = Path::Member(&self.path, member.key());
+            if matches!(member, map::Entry::Occupied(_)) {
+                self.issues.borrow_mut().push(FieldIssue::Duplicate(path.text()));
             }
-            let value = map.next_value_seed(Noting {
-                path,
-                issues: self.issues,
-            })?;
-            members.insert(key, value);
+            let issues = self.issues;
+            let value = map.next_value_seed(Noting { path, issues })?;
+            match member {
+                map::Entry::Vacant(place) => drop(place.insert(value)),
+                map::Entry::Occupied(mut place) => drop(place.insert(value)),
+            }
         }
         Ok(Value::Object(members))
     }

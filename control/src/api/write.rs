@@ -463,7 +463,7 @@ fn stamp(value: &mut Value) {
 
 /// The time as objects carry it: RFC 3339, whole seconds.
 pub fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    format!("{:.0}", jiff::Timestamp::now())
 }
 
 /// The name in the body must be that of the path.

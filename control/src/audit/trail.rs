@@ -208,7 +208,7 @@ impl Outcome {
 
 /// RFC 3339 with microseconds (`metav1.MicroTime`).
 fn micros(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    format!("{time:.6}")
 }
 
 #[cfg(test)]

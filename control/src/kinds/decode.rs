@@ -4,16 +4,18 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use std::fmt::Write;
+use std::ops::Range;
 
 use super::error::{DecodeError, FieldIssue};
 use super::quantity::Quantity;
-use super::schema::{Definition, Schemas, Type};
+use super::schema::{Definition, Field, Schemas, Type};
 use super::time;
 
 /// Decodes `object` in place. See [`super::Kind::prune`].
-pub fn decode(
-    schemas: &Schemas,
-    root: &Definition,
+pub fn decode<'a>(
+    schemas: &'a Schemas,
+    root: &'a Definition,
     object: &mut Value,
 ) -> Result<Vec<FieldIssue>, DecodeError> {
     let mut decoder = Decoder {
@@ -40,26 +42,50 @@ struct Decoder<'a> {
     issues: Vec<FieldIssue>,
     /// With indices, for issues: `spec.containers[0].foo`.
     path: String,
-    /// Without indices, for errors: `spec.containers.foo`.
-    names: Vec<String>,
+    /// Where in `path` the names are, for errors, which have no indices: `spec.containers.foo`.
+    names: Vec<Range<usize>>,
 }
 
 /// Where a value sits, for the error that says it does not fit.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     structure: &'a str,
-    go_type: String,
+    field: &'a Field,
+    /// What the value is an element of.
+    within: Option<(&'a Place<'a>, &'static str, &'a Type)>,
 }
 
-impl Decoder<'_> {
-    fn object(&mut self, definition: &Definition, map: &mut Map<String, Value>) -> Result<(), DecodeError> {
-        let keys: Vec<String> = map.keys().cloned().collect();
-        for key in keys {
-            let length = self.enter(&key);
-            self.member(definition, map, &key)?;
-            self.path.truncate(length);
-            self.names.pop();
-        }
-        Ok(())
+impl Place<'_> {
+    fn go_type(&self) -> String {
+        let Some((outer, prefix, item)) = self.within else {
+            return self.field.go_type();
+        };
+        let outer = outer.go_type();
+        let inner = outer.strip_prefix(prefix);
+        inner.map_or_else(|| item.go_name(), str::to_owned)
+    }
+}
+
+impl<'a> Decoder<'a> {
+    fn object(
+        &mut self,
+        definition: &'a Definition,
+        map: &mut Map<String, Value>,
+    ) -> Result<(), DecodeError> {
+        let mut outcome = Ok(());
+        map.retain(|key, value| {
+            if outcome.is_err() {
+                return true;
+            }
+            let length = self.enter(key);
+            let kept = self.member(definition, key, value);
+            self.leave(length);
+            kept.unwrap_or_else(|error| {
+                outcome = Err(error);
+                true
+            })
+        });
+        outcome
     }
 
     fn enter(&mut self, key: &str) -> usize {
@@ -67,38 +93,40 @@ impl Decoder<'_> {
         if length > 0 {
             self.path.push('.');
         }
+        let start = self.path.len();
         self.path.push_str(key);
-        self.names.push(key.to_owned());
+        self.names.push(start..self.path.len());
         length
     }
 
-    fn member(
-        &mut self,
-        definition: &Definition,
-        map: &mut Map<String, Value>,
-        key: &str,
-    ) -> Result<(), DecodeError> {
-        let Some(field) = definition.field(key) else {
-            self.issues.push(FieldIssue::Unknown(self.path.clone()));
-            map.remove(key);
-            return Ok(());
-        };
-        match map.get_mut(key) {
-            None | Some(Value::Null) => {
-                map.remove(key);
-                Ok(())
-            }
-            Some(value) => {
-                let place = Place {
-                    structure: definition.short_name(),
-                    go_type: field.go_type(),
-                };
-                self.value(&field.ty, value, &place)
-            }
-        }
+    fn leave(&mut self, length: usize) {
+        self.path.truncate(length);
+        self.names.pop();
     }
 
-    fn value(&mut self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+    /// Whether the member stays.
+    fn member(
+        &mut self,
+        definition: &'a Definition,
+        key: &str,
+        value: &mut Value,
+    ) -> Result<bool, DecodeError> {
+        let Some(field) = definition.field(key) else {
+            self.issues.push(FieldIssue::Unknown(self.path.clone()));
+            return Ok(false);
+        };
+        if value.is_null() {
+            return Ok(false);
+        }
+        let place = Place {
+            structure: definition.short_name(),
+            field,
+            within: None,
+        };
+        self.value(&field.ty, value, &place).map(|()| true)
+    }
+
+    fn value(&mut self, ty: &'a Type, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         match ty {
             Type::Any => Ok(()),
             Type::List(item) => self.list(item, value, place),
@@ -108,56 +136,55 @@ impl Decoder<'_> {
         }
     }
 
-    fn reference(&mut self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+    fn reference(&mut self, ty: &'a Type, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         let Some(definition) = self.schemas.resolve(ty) else {
             return Ok(());
         };
         if definition.alias.is_some() || definition.fields.is_empty() && definition.name.contains(".JSON") {
             return Ok(());
         }
-        let definition = definition.clone();
         match value {
-            Value::Object(map) => self.object(&definition, map),
+            Value::Object(map) => self.object(definition, map),
             other => Err(self.mismatch(other, place)),
         }
     }
 
-    fn list(&mut self, item: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+    fn list(&mut self, item: &'a Type, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         let Value::Array(items) = value else {
             return Err(self.mismatch(value, place));
         };
         let inner = Place {
-            structure: place.structure,
-            go_type: element(&place.go_type, "[]", item),
+            within: Some((place, "[]", item)),
+            ..*place
         };
         for (i, element) in items.iter_mut().enumerate() {
             let length = self.path.len();
-            self.path.push_str(&format!("[{i}]"));
+            // Writing to a text cannot fail.
+            let _ = write!(self.path, "[{i}]");
             self.element(item, element, &inner)?;
             self.path.truncate(length);
         }
         Ok(())
     }
 
-    fn map(&mut self, item: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+    fn map(&mut self, item: &'a Type, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         let Value::Object(members) = value else {
             return Err(self.mismatch(value, place));
         };
         let inner = Place {
-            structure: place.structure,
-            go_type: element(&place.go_type, "map[string]", item),
+            within: Some((place, "map[string]", item)),
+            ..*place
         };
         for (key, member) in members.iter_mut() {
             let length = self.enter(key);
             self.element(item, member, &inner)?;
-            self.path.truncate(length);
-            self.names.pop();
+            self.leave(length);
         }
         Ok(())
     }
 
     /// A null element is the zero value of its type.
-    fn element(&mut self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+    fn element(&mut self, ty: &'a Type, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         if value.is_null() {
             *value = zero(ty);
             return Ok(());
@@ -165,7 +192,7 @@ impl Decoder<'_> {
         self.value(ty, value, place)
     }
 
-    fn scalar(&self, ty: &Type, value: &mut Value, place: &Place) -> Result<(), DecodeError> {
+    fn scalar(&self, ty: &Type, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         match ty {
             Type::String if value.is_string() => Ok(()),
             Type::Bool if value.is_boolean() => Ok(()),
@@ -181,19 +208,14 @@ impl Decoder<'_> {
         }
     }
 
-    fn mismatch(&self, value: &Value, place: &Place) -> DecodeError {
-        let path = self.names.join(".");
-        let (word, structure, ty) = (word(value), place.structure, &place.go_type);
+    fn mismatch(&self, value: &Value, place: &Place<'_>) -> DecodeError {
+        let names: Vec<&str> = self.names.iter().map(|at| &self.path[at.clone()]).collect();
+        let path = names.join(".");
+        let (word, structure, ty) = (word(value), place.structure, place.go_type());
         DecodeError(format!(
             "json: cannot unmarshal {word} into Go struct field {structure}.{path} of type {ty}"
         ))
     }
-}
-
-fn element(go_type: &str, prefix: &str, item: &Type) -> String {
-    go_type
-        .strip_prefix(prefix)
-        .map_or_else(|| item.go_name(), str::to_owned)
 }
 
 fn fits(value: &Value, low: i64, high: i64) -> bool {

@@ -126,14 +126,16 @@ pub struct Definition {
     /// In wire order.
     pub fields: Vec<Field>,
     index: HashMap<String, usize>,
+    /// The fields that are always written.
+    always: Vec<usize>,
 }
 
 impl Definition {
     /// An object type of these fields.
     pub fn object(name: &str, fields: Vec<Field>) -> Definition {
-        let index = fields.iter().enumerate();
-        let index = index.map(|(i, f)| (f.name.clone(), i)).collect();
         Definition {
+            index: index(&fields),
+            always: always(&fields),
             name: name.to_owned(),
             group_version_kinds: Vec::new(),
             map_type: None,
@@ -141,8 +143,12 @@ impl Definition {
             alias: None,
             open: false,
             fields,
-            index,
         }
+    }
+
+    /// The fields that are written whether they are set or not.
+    pub fn always(&self) -> impl Iterator<Item = &Field> {
+        self.always.iter().map(|i| &self.fields[*i])
     }
 
     pub fn field(&self, name: &str) -> Option<&Field> {
@@ -283,11 +289,6 @@ fn last_two(name: &str) -> String {
 fn definition(line: &Value) -> Option<Definition> {
     let name = line.get("n")?.as_str()?.to_owned();
     let fields: Vec<Field> = array(line, "p").iter().filter_map(field).collect();
-    let index = fields
-        .iter()
-        .enumerate()
-        .map(|(i, f)| (f.name.clone(), i))
-        .collect();
     let kinds = array(line, "x")
         .iter()
         .map(|x| (text(x, 0), text(x, 1), text(x, 2)))
@@ -299,9 +300,21 @@ fn definition(line: &Value) -> Option<Definition> {
         unions: line.get("u").cloned(),
         alias: line.get("t").and_then(Value::as_str).map(Type::parse),
         open: false,
+        index: index(&fields),
+        always: always(&fields),
         fields,
-        index,
     })
+}
+
+fn index(fields: &[Field]) -> HashMap<String, usize> {
+    let fields = fields.iter().enumerate();
+    fields.map(|(i, field)| (field.name.clone(), i)).collect()
+}
+
+fn always(fields: &[Field]) -> Vec<usize> {
+    let fields = fields.iter().enumerate();
+    let always = fields.filter(|(_, field)| field.wire == Wire::Always);
+    always.map(|(i, _)| i).collect()
 }
 
 fn field(row: &Value) -> Option<Field> {

@@ -17,9 +17,15 @@ pub(crate) trait View {
 
 impl View for Value {
     fn at(&self, path: &str) -> &Value {
-        path.split('.')
-            .try_fold(self, |v, key| v.get(key))
-            .unwrap_or(&EMPTY)
+        // Paths are short, and most are a single key: by hand this is many times faster than a search for dots.
+        let (mut value, mut from) = (self, 0);
+        for (at, byte) in path.bytes().enumerate() {
+            if byte == b'.' {
+                value = value.get(&path[from..at]).unwrap_or(&EMPTY);
+                from = at + 1;
+            }
+        }
+        value.get(&path[from..]).unwrap_or(&EMPTY)
     }
 
     fn text(&self, path: &str) -> &str {

@@ -13,28 +13,25 @@ pub fn normalise(schemas: &Schemas, definition: &Definition, object: &mut Value)
     }
 }
 
+/// Looks at what is there, not at what could be: most fields of most objects are absent.
 fn members(schemas: &Schemas, definition: &Definition, map: &mut Map<String, Value>) {
-    for field in &definition.fields {
-        // Most fields are absent: one look has to do for them.
-        let found = map.get_mut(&field.name);
-        if found.is_none() && field.wire != Wire::Always {
-            continue;
-        }
-        let keep = match found.filter(|value| !value.is_null()) {
-            Some(value) => {
-                descend(schemas, &field.ty, value);
-                field.wire != Wire::OmitZero || !is_zero(value)
-            }
-            None if field.wire == Wire::Always => {
-                let mut value = zero(&field.ty);
-                descend(schemas, &field.ty, &mut value);
-                map.insert(field.name.clone(), value);
-                true
-            }
-            None => false,
+    map.retain(|key, value| {
+        let Some(field) = definition.field(key) else {
+            return true;
         };
-        if !keep {
-            map.remove(&field.name);
+        match field.wire {
+            Wire::Always if value.is_null() => *value = zero(&field.ty),
+            _ if value.is_null() => return false,
+            _ => {}
+        }
+        descend(schemas, &field.ty, value);
+        field.wire != Wire::OmitZero || !is_zero(value)
+    });
+    for field in definition.always() {
+        if !map.contains_key(&field.name) {
+            let mut value = zero(&field.ty);
+            descend(schemas, &field.ty, &mut value);
+            map.insert(field.name.clone(), value);
         }
     }
 }

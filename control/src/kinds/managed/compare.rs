@@ -4,6 +4,7 @@ use super::fields::grouped;
 use super::set::{Node, Set};
 use super::shape::Shape;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// No field is in more than one of the three.
 #[derive(Debug, Default)]
@@ -125,15 +126,17 @@ fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn members(
+fn members<'v>(
     shape: Shape<'_>,
-    old: Option<&Map<String, Value>>,
-    new: Option<&Map<String, Value>>,
+    old: Option<&'v Map<String, Value>>,
+    new: Option<&'v Map<String, Value>>,
 ) -> Comparison {
     let mut out = Comparison::default();
-    let get = |map: Option<&Map<String, Value>>, name: &str| map.is_some_and(|m| m.contains_key(name));
-    let names = old.into_iter().flat_map(Map::keys);
-    let names = names.chain(new.into_iter().flat_map(Map::keys).filter(|name| !get(old, name)));
+    let keys = |map: Option<&'v Map<String, Value>>| map.into_iter().flat_map(Map::keys);
+    let mut names: Vec<&String> = keys(old).chain(keys(new)).collect();
+    // Two sorted runs: sets are made in order.
+    names.sort();
+    names.dedup();
     for name in names {
         let Some(inner) = shape.member(name) else { continue };
         let diff = value(
@@ -151,13 +154,15 @@ fn items(shape: Shape<'_>, old: &[Value], new: &[Value]) -> Comparison {
     if old == new {
         return out;
     }
-    let mut news: std::collections::BTreeMap<_, _> = grouped(shape, new).into_iter().collect();
+    let mut both: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
     for (element, before) in grouped(shape, old) {
-        let after = news.remove(&element).unwrap_or_default();
-        out.put(&|| element.clone(), item(shape.item(), &before, &after));
+        both.entry(element).or_default().0 = before;
     }
-    for (element, after) in news {
-        out.put(&|| element.clone(), item(shape.item(), &[], &after));
+    for (element, after) in grouped(shape, new) {
+        both.entry(element).or_default().1 = after;
+    }
+    for (element, (before, after)) in both {
+        out.put(&|| element.clone(), item(shape.item(), &before, &after));
     }
     out
 }

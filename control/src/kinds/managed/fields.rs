@@ -35,18 +35,16 @@ fn members(shape: Shape<'_>, map: &serde_json::Map<String, Value>) -> Set {
 
 /// Items that share their element are owned together, as one.
 fn items(shape: Shape<'_>, list: &[Value]) -> Set {
-    let mut set = Set::default();
-    for (element, found) in grouped(shape, list) {
-        let node = match found.as_slice() {
-            [only] => Node {
-                member: true,
-                ..node(shape.item(), only)
-            },
-            _ => Node::leaf(),
-        };
-        set.put(element, node);
-    }
-    set
+    let found = grouped(shape, list).into_iter();
+    found
+        .map(|(element, found)| match found.as_slice() {
+            [only] => {
+                let below = node(shape.item(), only).below;
+                (element, Node { member: true, below })
+            }
+            _ => (element, Node::leaf()),
+        })
+        .collect()
 }
 
 /// The items by element, in order of appearance of the first of each. Items without one are left out.

@@ -1,6 +1,6 @@
 //! Who owns which fields: `metadata.managedFields`, read and written.
 use super::set::{Node, Set};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Upstream's `DefaultMaxUpdateManagers`: further ones are joined, the oldest first, into one entry.
@@ -199,10 +199,13 @@ fn read(i: usize, entry: &Value) -> Result<(Manager, Owned), String> {
 }
 
 fn written(manager: &Manager, owned: &Owned) -> Value {
-    let mut entry = json!({
-        "operation": manager.operation.text(), "apiVersion": owned.version,
-        "fieldsType": "FieldsV1", "fieldsV1": owned.set.encoded(),
-    });
+    // Not by `json!`, which would copy the set.
+    let mut entry = Map::from_iter([
+        ("operation".to_owned(), manager.operation.text().into()),
+        ("apiVersion".to_owned(), owned.version.as_str().into()),
+        ("fieldsType".to_owned(), "FieldsV1".into()),
+        ("fieldsV1".to_owned(), owned.set.encoded()),
+    ]);
     let optional = [
         ("manager", Some(&manager.name)),
         ("subresource", Some(&manager.subresource)),
@@ -210,10 +213,10 @@ fn written(manager: &Manager, owned: &Owned) -> Value {
     ];
     for (key, text) in optional {
         if let Some(text) = text.filter(|text| !text.is_empty()) {
-            entry[key] = text.as_str().into();
+            entry.insert(key.to_owned(), text.as_str().into());
         }
     }
-    entry
+    Value::Object(entry)
 }
 
 /// Metadata that no one owns.

@@ -3,14 +3,14 @@
 //! A set is made of paths; that a path is in it says nothing about the paths above or below.
 use super::element::Element;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 
 /// Paths deeper than this are refused when read; no schema is as deep, and each level costs stack.
 const DEPTH: usize = 128;
 
+/// Sorted, every element once: sets are made from what is sorted already, at the end, and most are small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Set {
-    nodes: BTreeMap<Element, Node>,
+    nodes: Vec<(Element, Node)>,
 }
 
 /// What a set holds at an element: the element itself, paths below it, or both. Never neither.
@@ -33,6 +33,27 @@ impl Node {
     pub fn is_empty(&self) -> bool {
         !self.member && self.below.is_empty()
     }
+
+    fn add(&mut self, other: Node) {
+        self.member |= other.member;
+        self.below.add(other.below);
+    }
+}
+
+/// Of elements in any order, each any number of times.
+impl FromIterator<(Element, Node)> for Set {
+    fn from_iter<I: IntoIterator<Item = (Element, Node)>>(nodes: I) -> Self {
+        let mut nodes: Vec<_> = nodes.into_iter().filter(|(_, node)| !node.is_empty()).collect();
+        nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        nodes.dedup_by(|(element, node), (before, kept)| {
+            let same = element == before;
+            if same {
+                kept.add(std::mem::take(node));
+            }
+            same
+        });
+        Set { nodes }
+    }
 }
 
 impl Set {
@@ -40,17 +61,22 @@ impl Set {
         self.nodes.is_empty()
     }
 
-    /// Adds what is at an element.
+    /// Where an element is, or would be.
+    fn find(&self, element: &Element) -> Result<usize, usize> {
+        match self.nodes.last() {
+            Some((last, _)) if last < element => Err(self.nodes.len()),
+            _ => self.nodes.binary_search_by(|(at, _)| at.cmp(element)),
+        }
+    }
+
+    /// Adds what is at an element. Whoever has many, in no order, collects them instead.
     pub fn put(&mut self, element: Element, node: Node) {
         if node.is_empty() {
             return;
         }
-        match self.nodes.get_mut(&element) {
-            Some(mine) => {
-                mine.member |= node.member;
-                mine.below.add(node.below);
-            }
-            None => drop(self.nodes.insert(element, node)),
+        match self.find(&element) {
+            Ok(at) => self.nodes[at].1.add(node),
+            Err(at) => self.nodes.insert(at, (element, node)),
         }
     }
 
@@ -58,7 +84,11 @@ impl Set {
         let Some((first, rest)) = path.split_first() else {
             return;
         };
-        let node = self.nodes.entry(first.clone()).or_default();
+        let at = self.find(first).unwrap_or_else(|at| {
+            self.nodes.insert(at, (first.clone(), Node::default()));
+            at
+        });
+        let node = &mut self.nodes[at].1;
         match rest {
             [] => node.member = true,
             rest => node.below.insert(rest),
@@ -66,22 +96,22 @@ impl Set {
     }
 
     pub fn get(&self, element: &Element) -> Option<&Node> {
-        self.nodes.get(element)
+        self.find(element).ok().map(|at| &self.nodes[at].1)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Element, &Node)> {
-        self.nodes.iter()
+        self.nodes.iter().map(|(element, node)| (element, node))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Element, &mut Node)> {
-        self.nodes.iter_mut()
+        self.nodes.iter_mut().map(|(element, node)| (&*element, node))
     }
 
     pub fn has(&self, path: &[Element]) -> bool {
         let Some((first, rest)) = path.split_first() else {
             return false;
         };
-        self.nodes.get(first).is_some_and(|node| match rest {
+        self.get(first).is_some_and(|node| match rest {
             [] => node.member,
             rest => node.below.has(rest),
         })
@@ -89,55 +119,58 @@ impl Set {
 
     /// Union.
     pub fn add(&mut self, other: Set) {
-        if self.nodes.is_empty() {
-            self.nodes = other.nodes;
-            return;
+        match (self.nodes.last(), other.nodes.first()) {
+            (_, None) => {}
+            (None, _) => *self = other,
+            (Some((last, _)), Some((first, _))) if last < first => self.nodes.extend(other.nodes),
+            _ => {
+                *self = std::mem::take(self)
+                    .nodes
+                    .into_iter()
+                    .chain(other.nodes)
+                    .collect()
+            }
         }
-        for (element, node) in other.nodes {
-            self.put(element, node);
-        }
+    }
+
+    /// Looks at every element that is in both; what is said not to stay, or is left empty, goes.
+    fn sift(&mut self, other: &Set, stays: impl Fn(&mut Node, &Node) -> bool) {
+        let mut theirs = other.nodes.iter().peekable();
+        self.nodes.retain_mut(|(element, mine)| {
+            while theirs.next_if(|(at, _)| at < element).is_some() {}
+            match theirs.peek() {
+                Some((at, theirs)) if at == element => stays(mine, theirs) && !mine.is_empty(),
+                _ => true,
+            }
+        });
     }
 
     /// Difference, path by path.
     pub fn subtract(&mut self, other: &Set) {
-        for (element, theirs) in &other.nodes {
-            let Some(mine) = self.nodes.get_mut(element) else {
-                continue;
-            };
+        self.sift(other, |mine, theirs| {
             mine.member &= !theirs.member;
             mine.below.subtract(&theirs.below);
-            if mine.is_empty() {
-                self.nodes.remove(element);
-            }
-        }
+            true
+        });
     }
 
     /// Difference that takes, with a path, everything below it.
     pub fn subtract_whole(&mut self, other: &Set) {
-        for (element, theirs) in &other.nodes {
-            let Some(mine) = self.nodes.get_mut(element) else {
-                continue;
-            };
-            if theirs.member {
-                self.nodes.remove(element);
-                continue;
+        self.sift(other, |mine, theirs| {
+            if !theirs.member {
+                mine.below.subtract_whole(&theirs.below);
             }
-            mine.below.subtract_whole(&theirs.below);
-            if mine.is_empty() {
-                self.nodes.remove(element);
-            }
-        }
+            !theirs.member
+        });
     }
 
     /// Intersection.
     pub fn common(&self, other: &Set) -> Set {
-        let (few, many) = match self.nodes.len() <= other.nodes.len() {
-            true => (self, other),
-            false => (other, self),
-        };
-        let mut out = Set::default();
-        for (element, a) in &few.nodes {
-            let Some(b) = many.nodes.get(element) else {
+        let mut theirs = other.nodes.iter().peekable();
+        let mut nodes = Vec::new();
+        for (element, a) in &self.nodes {
+            while theirs.next_if(|(at, _)| at < element).is_some() {}
+            let Some((_, b)) = theirs.peek().filter(|(at, _)| at == element) else {
                 continue;
             };
             let node = Node {
@@ -145,10 +178,10 @@ impl Set {
                 below: a.below.common(&b.below),
             };
             if !node.is_empty() {
-                out.nodes.insert(element.clone(), node);
+                nodes.push((element.clone(), node));
             }
         }
-        out
+        Set { nodes }
     }
 
     /// Every path; those of a level before those below it.
@@ -179,7 +212,7 @@ impl Set {
 
     fn parse_at(fields: &Value, depth: usize) -> Result<Set, String> {
         let map = fields.as_object().ok_or("a field set must be an object")?;
-        let mut set = Set::default();
+        let mut nodes = Vec::with_capacity(map.len());
         for (name, below) in map.iter().filter(|(name, _)| *name != ".") {
             let depth = depth.checked_sub(1).ok_or("a field set is too deep")?;
             let Some(element) = Element::parse(name)? else {
@@ -190,9 +223,9 @@ impl Set {
                 member: inner.is_empty() || inner.contains_key("."),
                 below: Set::parse_at(below, depth)?,
             };
-            set.put(element, node);
+            nodes.push((element, node));
         }
-        Ok(set)
+        Ok(nodes.into_iter().collect())
     }
 
     /// The set as `fieldsV1`.

@@ -18,7 +18,8 @@ impl File {
     }
 
     fn covers(&self, other: &File) -> bool {
-        !self.path.is_empty() && format!("{}/", other.path).starts_with(&format!("{}/", self.path))
+        let rest = other.path.strip_prefix(&self.path);
+        !self.path.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -43,8 +44,10 @@ fn of_volume(volume: &Value) -> Vec<String> {
     let mut told = Vec::new();
     for (key, shown, of) in kinds {
         let source = volume.at(key);
-        let what = format!("{shown} \"{}\"", source.text(of));
-        told.extend(overlapping(name, &what, files(source.list("items"), "")));
+        if source.has("items") {
+            let what = format!("{shown} \"{}\"", source.text(of));
+            told.extend(overlapping(name, &what, files(source.list("items"), "")));
+        }
     }
     let items = volume.list("downwardAPI.items");
     told.extend(overlapping(name, "DownwardAPI", files(items, "")));
