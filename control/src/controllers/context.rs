@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ControllerOptions, endpoints, root_ca};
 use crate::toolkit::catalog::Catalog;
-use crate::toolkit::{EventSink, Informer, Objects, owners, pods};
+use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
 
 /// Index of Pods and of what keeps their number: by managing controller, see [`owner_index`].
 pub const BY_OWNER: usize = 0;
@@ -91,7 +91,7 @@ impl Default for Watches {
     fn default() -> Self {
         let node_name = |pod: &Pod| pods::node_name(pod).map(str::to_owned);
         Self {
-            pods: Informer::light(&[owner_index::<Pod>, node_name], pods::lighten),
+            pods: Informer::new(&[owner_index::<Pod>, node_name]),
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
             replication_controllers: Informer::new(&[owner_index::<ReplicationController>]),
             deployments: Informer::new(&[]),

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::context::Context;
 use crate::admission::storage::{CLAIM_PROTECTION, VOLUME_PROTECTION};
-use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, pods, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Pod, Queue, StepError, Steps, patch, pods, work};
 
 /// Objects looked at at once.
 const WORKERS: usize = 2;

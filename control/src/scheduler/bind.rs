@@ -1,12 +1,12 @@
 //! What the scheduler writes: the binding, and the condition of a Pod that fits nowhere.
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::toolkit::patch::to_value;
-use crate::toolkit::{Objects, StepError, Steps, pods};
+use crate::toolkit::{Objects, Pod, StepError, Steps, pods};
 
 /// Assigns the Pod to the node (`pods/binding`); the uid keeps a successor of the same name from being bound instead.
 pub async fn bind(client: &Client, pod: &Pod, node: &str) -> Result<(), StepError> {

@@ -1,13 +1,13 @@
 //! Which nodes cannot take a Pod, and why, in upstream's words and order.
 //!
 //! The first filter that objects gives the reasons for its node, as in upstream's scheduling framework.
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 
 use super::footprint::{Footprint, PODS};
 use super::ledger::NodeState;
 use super::node_affinity;
-use crate::toolkit::{pods, taints};
+use crate::toolkit::{Pod, pods, taints};
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 

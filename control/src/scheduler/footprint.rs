@@ -1,7 +1,9 @@
 //! What a Pod takes from a node: resource requests and host ports.
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use crate::toolkit::Pod;
+use crate::toolkit::pod::{Container, PodSpec};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::toolkit::quantity;

@@ -2,10 +2,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 
 use super::footprint::{self, Footprint, HostPort, PortsInUse, Resources};
+use crate::toolkit::Pod;
 
 /// One node and what its Pods take.
 #[derive(Default)]

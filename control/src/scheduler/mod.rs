@@ -17,13 +17,13 @@ mod watch;
 
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::toolkit::lock::lock;
-use crate::toolkit::{EventSink, Informer, ObjectKey, Recorder, pods};
+use crate::toolkit::{EventSink, Informer, ObjectKey, Pod, Recorder, pods};
 use ledger::Ledger;
 use queue::{SchedulingQueue, Ticket};
 use select::Choice;

@@ -1,5 +1,6 @@
 //! nodeSelector and node affinity: which nodes a Pod asks for, and which it would rather have.
-use k8s_openapi::api::core::v1::{Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use crate::toolkit::Pod;
+use k8s_openapi::api::core::v1::{Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm};
 use kube::ResourceExt;
 
 fn node_affinity(pod: &Pod) -> Option<&NodeAffinity> {

@@ -1,10 +1,11 @@
 //! How well each feasible node suits a Pod: upstream's default plugins and weights that need only the Pod and the node.
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 
 use super::filters::Wanted;
 use super::footprint::{CPU, MEMORY};
 use super::ledger::NodeState;
 use super::node_affinity;
+use crate::toolkit::Pod;
 use crate::toolkit::taints;
 
 /// Best value of one score.

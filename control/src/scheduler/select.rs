@@ -1,5 +1,5 @@
 //! The decision: filter, score, pick. Pure but for the random pick among equals, which is given.
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 
 use super::filters::{Wanted, objections};
@@ -7,6 +7,7 @@ use super::footprint;
 use super::ledger::{Ledger, NodeState};
 use super::message::{Reasons, fit_error};
 use super::score;
+use crate::toolkit::Pod;
 
 /// Below this many nodes all are looked at (upstream's `minFeasibleNodesToFind`).
 const MIN_FEASIBLE: usize = 100;

@@ -1,12 +1,12 @@
 //! From changes of Pods and Nodes to the ledger and the queue.
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 
 use super::{NAME, Scheduler};
 use crate::toolkit::lock::lock;
-use crate::toolkit::{Change, ObjectKey, pods};
+use crate::toolkit::{Change, ObjectKey, Pod, pods};
 
 impl Scheduler {
     pub(super) fn register(self: &Arc<Self>) {

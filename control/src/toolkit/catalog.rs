@@ -2,22 +2,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::discovery::{ApiCapabilities, ApiResource, Discovery, Scope};
 use kube::{Api, Client};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::{StepError, Steps};
+use super::raw::Metadata;
 
 /// How long an answer is trusted: upstream's garbage collector looks for new resources as often.
 pub const FRESH_FOR: Duration = Duration::from_secs(30);
 
 /// How long it is trusted that a kind is not served.
 const MISS_FRESH_FOR: Duration = Duration::from_secs(1);
-
-/// Any object, reduced to its metadata.
-pub type Metadata = PartialObjectMeta<DynamicObject>;
 
 /// One served resource, in its most stable version.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -10,7 +10,6 @@ use futures::StreamExt;
 use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +54,6 @@ pub struct Informer<K> {
     cache: RwLock<Cache<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
-    /// Takes out of an object what no reader of this cache looks at.
-    lighten: fn(&mut Value),
 }
 
 struct Cache<K> {
@@ -67,11 +64,6 @@ struct Cache<K> {
 impl<K: Kind> Informer<K> {
     /// An empty cache; `indexes` are queried by their position with [`Informer::indexed`].
     pub fn new(indexes: &[IndexFn<K>]) -> Arc<Self> {
-        Self::light(indexes, |_| ())
-    }
-
-    /// As above, of objects without what `lighten` takes from them: large kinds that are many.
-    pub fn light(indexes: &[IndexFn<K>], lighten: fn(&mut Value)) -> Arc<Self> {
         let indexes = indexes.iter().map(|index| (*index, HashMap::new())).collect();
         Arc::new(Self {
             cache: RwLock::new(Cache {
@@ -80,7 +72,6 @@ impl<K: Kind> Informer<K> {
             }),
             handlers: RwLock::new(Vec::new()),
             synced: watch::channel(false).0,
-            lighten,
         })
     }
 
@@ -167,24 +158,14 @@ impl<K: Kind> Informer<K> {
             watcher::Event::Apply(object) => self.take(object),
             watcher::Event::Delete(object) => {
                 let key = ObjectKey::of(&object);
-                self.remove(&key, self.typed(object).ok());
+                self.remove(&key, typed(&object).ok());
             }
         }
     }
 
-    fn typed(&self, mut object: Raw) -> Result<K, serde_json::Error> {
-        let value = object.value_mut();
-        // Nobody here reads them, and writes are patches, so nothing is lost by not keeping them.
-        if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            meta.remove("managedFields");
-        }
-        (self.lighten)(value);
-        object.parse()
-    }
-
     fn take(&self, object: Raw) {
         let key = ObjectKey::of(&object);
-        match self.typed(object) {
+        match typed(&object) {
             Ok(object) => self.store(object),
             Err(error) => tracing::warn!(kind = %K::kind(&()), %key, %error, "an object was not understood"),
         }
@@ -229,6 +210,13 @@ impl<K: Kind> Informer<K> {
             handler(change);
         }
     }
+}
+
+/// The object without who owns its fields: nobody here reads that, and writes are patches, so nothing is lost.
+fn typed<K: Kind>(object: &Raw) -> Result<K, serde_json::Error> {
+    let mut object: K = object.parse()?;
+    object.meta_mut().managed_fields = None;
+    Ok(object)
 }
 
 impl<K: ResourceExt> Cache<K> {
@@ -283,18 +271,19 @@ fn unfile(entries: &mut HashMap<String, HashSet<ObjectKey>>, value: &str, key: &
 mod tests {
     use std::sync::Mutex;
 
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
     use super::*;
+    use crate::toolkit::Pod;
     use crate::toolkit::lock::lock;
     use crate::toolkit::pods;
 
     fn pod(name: &str, uid: &str, version: &str, node: &str) -> Raw {
-        Raw::from(json!({
+        let pod = json!({
             "metadata": {"namespace": "n", "name": name, "uid": uid, "resourceVersion": version},
             "spec": {"nodeName": node, "containers": []}
-        }))
+        });
+        serde_json::from_str(&pod.to_string()).expect("an object")
     }
 
     fn recorded() -> (Arc<Informer<Pod>>, Arc<Mutex<Vec<String>>>) {

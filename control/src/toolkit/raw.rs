@@ -12,11 +12,12 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{DynamicResourceScope, ObjectMeta};
 use kube::discovery::ApiResource;
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::patch::to_value;
+use super::meta;
 
 /// A kind of object that can be read from JSON and written to it.
 pub trait Kind:
@@ -29,52 +30,83 @@ impl<K> Kind for K where
 {
 }
 
-/// An object as it came.
+/// An object of any kind: its metadata and what of the rest somebody wanted.
 #[derive(Clone, Debug)]
-pub struct Raw {
-    /// Only what the watch itself needs: name, namespace, uid, resourceVersion.
-    meta: ObjectMeta,
-    value: Value,
+pub struct Any<B> {
+    pub metadata: ObjectMeta,
+    body: B,
+}
+
+/// An object as it came. Of its metadata there is only what a watch itself needs: name, namespace, uid, version.
+pub type Raw = Any<Box<RawValue>>;
+
+/// An object reduced to its metadata, without who owns its fields.
+pub type Metadata = Any<()>;
+
+/// What a watch needs of an object.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    metadata: Names,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Names {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
 impl Raw {
     /// The object as its type; the error names what does not fit.
-    pub fn parse<K: DeserializeOwned>(self) -> Result<K, serde_json::Error> {
-        serde_json::from_value(self.value)
+    pub fn parse<K: DeserializeOwned>(&self) -> Result<K, serde_json::Error> {
+        serde_json::from_str(self.body.get())
     }
 
-    pub fn value_mut(&mut self) -> &mut Value {
-        &mut self.value
+    pub fn of(object: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Self::read(to_raw_value(object)?)
     }
-}
 
-impl From<Value> for Raw {
-    fn from(value: Value) -> Self {
-        let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
-        let meta = ObjectMeta {
-            name: text("name"),
-            namespace: text("namespace"),
-            uid: text("uid"),
-            resource_version: text("resourceVersion"),
-            ..Default::default()
+    fn read(body: Box<RawValue>) -> Result<Self, serde_json::Error> {
+        let Head { metadata } = serde_json::from_str(body.get())?;
+        let metadata = ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            ..ObjectMeta::default()
         };
-        Self { meta, value }
+        Ok(Self { metadata, body })
     }
 }
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::from)
+        Raw::read(Box::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
 impl Serialize for Raw {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(serializer)
+        self.body.serialize(serializer)
     }
 }
 
-impl Resource for Raw {
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Whole {
+            #[serde(deserialize_with = "meta::light")]
+            metadata: ObjectMeta,
+        }
+        let Whole { metadata } = Whole::deserialize(deserializer)?;
+        Ok(Self { metadata, body: () })
+    }
+}
+
+impl<B> Resource for Any<B> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -99,11 +131,11 @@ impl Resource for Raw {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        &self.meta
+        &self.metadata
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
+        &mut self.metadata
     }
 }
 
@@ -149,12 +181,9 @@ impl<K: Kind> Objects<K> {
         Ok((list.items.into_iter().map(parse).collect::<Result<_, _>>()?, next))
     }
 
-    pub async fn create(&self, object: &K) -> Result<K, kube::Error> {
-        parse(
-            self.api
-                .create(&PostParams::default(), &Raw::from(to_value(object)))
-                .await?,
-        )
+    pub async fn create(&self, object: &impl Serialize) -> Result<K, kube::Error> {
+        let object = Raw::of(object).map_err(kube::Error::SerdeError)?;
+        parse(self.api.create(&PostParams::default(), &object).await?)
     }
 
     /// A JSON merge patch.

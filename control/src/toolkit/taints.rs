@@ -1,5 +1,6 @@
 //! Taints and tolerations (the scheduler's filter and the eviction of Pods from tainted nodes read them alike).
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use crate::toolkit::Pod;
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 
 pub const NO_SCHEDULE: &str = "NoSchedule";
 pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";

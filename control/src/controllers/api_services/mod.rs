@@ -176,10 +176,7 @@ async fn register(context: &Context, wanted: Option<Wanted>, name: &str) -> Resu
     let Some(wanted) = wanted else {
         return Ok(Outcome::Done);
     };
-    let body = wanted.object(name);
-    let object = serde_json::from_value(body).map_err(kube::Error::SerdeError);
-    let object = object.step(|| format!("make APIService {name}"))?;
-    match objects(context).create(&object).await {
+    match objects(context).create(&wanted.object(name)).await {
         // The cache is behind: its change brings us back here.
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Outcome::Done),
         made => made

@@ -2,13 +2,12 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 
 use super::Controller;
 use super::spec::{self, Strategy};
 use crate::toolkit::selectors::Labels;
-use crate::toolkit::{Change, ObjectKey, owners, pods};
+use crate::toolkit::{Change, ObjectKey, Pod, owners, pods};
 
 pub fn register(controller: &Arc<Controller>) {
     let this = controller.clone();

@@ -2,12 +2,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
 use super::{Controller, backends, legacy, slices};
-use crate::toolkit::{Change, ObjectKey, pods, selectors};
+use crate::toolkit::{Change, ObjectKey, Pod, pods, selectors};
 
 pub fn register(controller: &Arc<Controller>) {
     let this = controller.clone();

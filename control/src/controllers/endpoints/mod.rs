@@ -12,14 +12,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 
 use super::context::{Context, Watches};
 use crate::toolkit::{
-    Kind, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, selectors, work,
+    Kind, ObjectKey, Objects, Outcome, Pod, Queue, Recorder, StepError, Steps, patch, selectors, work,
 };
 use backends::{Backend, Zones};
 pub use handlers::service_index;

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::Collector;
 use super::decide::{Owner, Verdict, decide};
 use super::graph::{Entry, FOREGROUND, Identity, Life, ORPHAN, Work, guess, refers_to};
-use crate::toolkit::catalog::{Metadata, Served};
+use crate::toolkit::catalog::Served;
 use crate::toolkit::lock::lock;
+use crate::toolkit::raw::Metadata;
 use crate::toolkit::{Outcome, StepError, Steps, patch};
 
 /// A live object and the API it was read from.

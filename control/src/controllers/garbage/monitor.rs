@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::Collector;
 use super::graph::Identity;
 use crate::toolkit::ObjectKey;
-use crate::toolkit::catalog::{FRESH_FOR, Metadata, Served};
+use crate::toolkit::catalog::{FRESH_FOR, Served};
 use crate::toolkit::lock::lock;
+use crate::toolkit::raw::Metadata;
 
 /// Events have no dependents and are many.
 const IGNORED: [&str; 2] = ["events", "events.events.k8s.io"];

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use serde_json::Value;
 
 use super::context::Context;
 use crate::toolkit::catalog::Served;
+use crate::toolkit::raw::Raw;
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, pods, work};
 use conditions::Leftovers;
 
@@ -179,20 +181,25 @@ async fn write_status(
         .map(drop)
 }
 
+/// The namespace without our finalizer.
+fn released(namespace: &Raw) -> Result<Raw, serde_json::Error> {
+    let mut value: Value = namespace.parse()?;
+    if let Some(finalizers) = value["spec"]["finalizers"].as_array_mut() {
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+    }
+    Raw::of(&value)
+}
+
 /// Removes our finalizer through `namespaces/finalize`; the API then removes the namespace itself.
 async fn finalize(context: &Context, name: &str) -> Result<(), StepError> {
     let api = Objects::<Namespace>::all(&context.client).into_raw();
     // Read anew, and as raw JSON: this is a replacement, and must lose nothing.
-    let Some(mut namespace) = api
-        .get_opt(name)
-        .await
-        .step(|| format!("read namespace {name}"))?
-    else {
+    let found = api.get_opt(name).await;
+    let Some(namespace) = found.step(|| format!("read namespace {name}"))? else {
         return Ok(());
     };
-    if let Some(finalizers) = namespace.value_mut()["spec"]["finalizers"].as_array_mut() {
-        finalizers.retain(|finalizer| finalizer != FINALIZER);
-    }
+    let finalized = released(&namespace).map_err(kube::Error::SerdeError);
+    let namespace = finalized.step(|| format!("take our finalizer from namespace {name}"))?;
     api.replace_subresource("finalize", name, &PostParams::default(), &namespace)
         .await
         .step_opt(|| format!("finalize namespace {name}"))

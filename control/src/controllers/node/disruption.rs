@@ -1,12 +1,11 @@
 //! The condition that tells why a Pod was taken away by the control plane (KEP-3329).
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::toolkit::{Objects, StepError, Steps, pods};
+use crate::toolkit::{Objects, Pod, StepError, Steps, pods};
 
 /// Sets `DisruptionTarget` on the Pod, and its phase when it cannot end by itself any more.
 pub async fn mark(

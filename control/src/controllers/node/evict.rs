@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use super::disruption;
 use crate::controllers::context::{BY_NODE, Context};
 use crate::toolkit::lock::lock;
 use crate::toolkit::{
-    Change, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, pods, taints, work,
+    Change, ObjectKey, Objects, Outcome, Pod, Queue, Recorder, StepError, Steps, pods, taints, work,
 };
 
 /// Pods evicted at once.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::disruption;
 use crate::controllers::context::{BY_NODE, Context};
-use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Queue, StepError, Steps, pods, work};
+use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Pod, Queue, StepError, Steps, pods, work};
 
 /// How long a node must be missing: it may be registering anew (upstream's quarantine).
 const QUARANTINE: Duration = Duration::from_secs(40);

@@ -1,12 +1,11 @@
 //! From changes of sets and Pods to the sets that must look again.
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::Controller;
 use super::kind::Replicated;
-use crate::toolkit::{Change, ObjectKey, owners, pods};
+use crate::toolkit::{Change, ObjectKey, Pod, owners, pods};
 
 pub fn register<K: Replicated>(controller: &Arc<Controller<K>>) {
     let this = controller.clone();

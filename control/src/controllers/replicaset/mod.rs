@@ -16,13 +16,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use kube::{Client, ResourceExt};
 
 use super::adoption::Adopter;
 use super::context::{BY_OWNER, Context, Watches, orphans_in};
 use super::expectations::Expectations;
-use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
+use crate::toolkit::{
+    ObjectKey, Objects, Outcome, Pod, Queue, Recorder, StepError, Steps, patch, pods, work,
+};
 use kind::Replicated;
 
 /// Sets of a kind reconciled at once (upstream's default).

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use crate::toolkit::pods::{self, DELETION_COST};
+use crate::toolkit::Pod;
+use crate::toolkit::pod::DELETION_COST;
+use crate::toolkit::pods;
 
 /// The `count` Pods of `active` to delete. `related` are the active Pods of all sets with the same owner: where
 /// many of them share a node, one there goes first.

@@ -3,7 +3,6 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 
@@ -12,7 +11,7 @@ use super::{Controller, rank};
 use crate::controllers::context::BY_OWNER;
 use crate::controllers::pod_template;
 use crate::toolkit::owners::{controller_reference, controller_uid};
-use crate::toolkit::{ObjectKey, StepError, Steps};
+use crate::toolkit::{ObjectKey, Pod, StepError, Steps};
 
 /// Pods created or deleted in one pass (upstream's `BurstReplicas`): keeps one set from starving the others.
 const BURST: usize = 500;

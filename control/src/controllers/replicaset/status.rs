@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::kind::Replicated;
 use super::scale::Failure;
-use crate::toolkit::{pods, selectors};
+use crate::toolkit::{Pod, pods, selectors};
 
 /// Pods asked for; the API defaults it to 1.
 pub fn replicas(set: &impl Replicated) -> i32 {
