@@ -19,6 +19,7 @@ use oci_spec::runtime::{
 use crate::env::Environment;
 use crate::images::ImageConfig;
 use crate::network::sysctl;
+use crate::pods::handler;
 use crate::pods::view::PodView;
 use crate::users::{IDS_PER_POD, IdRange};
 use identity::Identity;
@@ -26,9 +27,6 @@ use mounts::Bind;
 
 /// Version of the runtime specification written.
 const OCI_VERSION: &str = "1.2.0";
-
-/// The RuntimeClass whose Wasm Pods have a process each.
-const WASM_ISOLATED: &str = "wasm-isolated";
 
 /// Everything a bundle is made from.
 pub struct Parts<'a> {
@@ -46,6 +44,8 @@ pub struct Parts<'a> {
     pub files: &'a [Bind],
     pub volumes: &'a [Bind],
     pub namespaces: &'a Namespaces,
+    /// The runtime handler of the Pod's class.
+    pub handler: &'a str,
     pub hostname: &'a str,
     /// Bytes of memory of the node.
     pub memory_capacity: u64,
@@ -249,7 +249,7 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
             .next()
             .map(|p| p.container_port);
         notes.extend(port.map(|port| (annotations::WASM_HTTP_PORT.to_owned(), port.to_string())));
-        if parts.pod.spec.runtime_class_name.as_deref() == Some(WASM_ISOLATED) {
+        if parts.handler == handler::WASM_ISOLATED {
             let pod = annotations::WASM_ISOLATION_POD.to_owned();
             notes.insert(annotations::WASM_ISOLATION.to_owned(), pod);
         }

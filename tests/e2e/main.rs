@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod changing;
+mod classes;
 mod clients;
 mod cluster;
 mod kubectl;

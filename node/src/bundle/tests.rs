@@ -55,6 +55,7 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
         files: &[Bind::new("/pod/hosts", "/etc/hosts", false)],
         volumes: &[Bind::new("/v", "/data", true)],
         namespaces: &namespaces,
+        handler: view.spec.runtime_class_name.as_deref().unwrap_or_default(),
         hostname: "p",
         memory_capacity: 1 << 30,
         cgroups: CgroupFacts::default(),

@@ -9,6 +9,7 @@ pub mod context;
 mod devices;
 mod eviction;
 mod failure;
+pub mod handler;
 mod health;
 mod hooks;
 mod launch;

@@ -12,6 +12,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::context::{Context, PodDirs};
+use super::handler::{self, HandlerError};
 use super::record::write_atomic;
 use super::resolver;
 use super::start::services_are_known;
@@ -35,6 +36,8 @@ pub struct Surroundings {
     pub namespaces: Namespaces,
     /// The namespaces were found alive.
     pub adopted: bool,
+    /// The runtime handler of the Pod's class.
+    pub handler: String,
 }
 
 /// Why a Pod's surroundings could not be made.
@@ -58,6 +61,8 @@ pub enum PrepareError {
     Network(#[from] SetupError),
     #[error(transparent)]
     Users(#[from] UsersError),
+    #[error(transparent)]
+    Handler(#[from] HandlerError),
 }
 
 impl PrepareError {
@@ -77,7 +82,8 @@ pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Pr
     volumes::host::make_dir(&dirs.volumes(), 0o755)?;
     save_pod(&dirs, pod)?;
     set_up_volumes(ctx, pod, &[]).await?;
-    let surroundings = network(ctx, pod).await?;
+    let handler = handler::of(ctx, pod).await?;
+    let surroundings = network(ctx, pod, handler).await?;
     services_are_known(ctx).await;
     write_files(ctx, pod, &dirs, &surroundings)?;
     Ok(surroundings)
@@ -131,7 +137,7 @@ async fn tokens(
     Ok(tokens)
 }
 
-async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, PrepareError> {
+async fn network(ctx: &Context, pod: PodView<'_>, handler: String) -> Result<Surroundings, PrepareError> {
     let host_pid = pod.spec.host_pid == Some(true);
     if pod.spec.host_network == Some(true) {
         let namespaces = Namespaces {
@@ -142,6 +148,7 @@ async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Prepar
             ips: ctx.host_ips.clone(),
             namespaces,
             adopted: true,
+            handler,
         });
     }
     let security = pod.spec.security_context.as_ref();
@@ -171,6 +178,7 @@ async fn network(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Prepar
             user: made.user_path.zip(users),
         },
         adopted: made.origin == Origin::Adopted,
+        handler,
     })
 }
 

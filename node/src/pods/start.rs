@@ -49,6 +49,8 @@ pub struct Job {
     pub attempt: u32,
     pub ips: Vec<IpAddr>,
     pub namespaces: Namespaces,
+    /// The runtime handler of the Pod's class.
+    pub handler: String,
     /// The container whose processes this one sees (`targetContainerName`).
     pub target: Option<Target>,
     pub cancel: CancellationToken,
@@ -394,6 +396,7 @@ impl Build<'_> {
             files: &self.files(message),
             volumes: &self.volumes,
             namespaces: &self.namespaces,
+            handler: &self.job.handler,
             hostname: &self.pod.hostname(),
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,

@@ -79,6 +79,8 @@ struct Worker {
     freed: watch::Receiver<()>,
     seen: Observed,
     namespaces: Namespaces,
+    /// The runtime handler of the Pod's class.
+    handler: String,
     under_way: JoinSet<Outcome>,
     starts: BTreeMap<String, CancellationToken>,
     stops: BTreeMap<String, AbortHandle>,
@@ -142,6 +144,7 @@ impl Worker {
             wanted: desired.pod,
             seen,
             namespaces: Namespaces::default(),
+            handler: String::new(),
             under_way: JoinSet::new(),
             starts: BTreeMap::new(),
             stops: BTreeMap::new(),

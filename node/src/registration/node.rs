@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::host::{self, Disk, Host};
 use crate::images::{Image, Images};
+use crate::pods::handler;
 use crate::users;
 
 /// The Kubernetes version this agent speaks, with whose it is.
@@ -111,7 +112,7 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(true),
         }),
-        runtime_handlers: Some(vec![handler()]),
+        runtime_handlers: Some(handlers()),
         node_info: Some(NodeSystemInfo {
             architecture: facts.host.architecture.to_owned(),
             boot_id: facts.host.boot_id.clone(),
@@ -129,15 +130,17 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
     }
 }
 
-/// What the runtime offers to Pods that name no RuntimeClass.
-fn handler() -> NodeRuntimeHandler {
-    NodeRuntimeHandler {
-        name: Some(String::new()),
+/// What each runtime handler offers; that without a name is for Pods that name no RuntimeClass.
+fn handlers() -> Vec<NodeRuntimeHandler> {
+    let user_namespaces = users::obstacle().is_none();
+    let handler = |name: &str| NodeRuntimeHandler {
+        name: Some(name.to_owned()),
         features: Some(NodeRuntimeHandlerFeatures {
             recursive_read_only_mounts: Some(false),
-            user_namespaces: Some(users::obstacle().is_none()),
+            user_namespaces: Some(user_namespaces),
         }),
-    }
+    };
+    handler::ALL.map(handler).into()
 }
 
 /// The largest images of the node's store, each with its digest and its names.

@@ -76,6 +76,7 @@ impl Worker {
             attempt,
             ips: self.seen.ips.clone(),
             namespaces: self.namespaces.clone(),
+            handler: self.handler.clone(),
             target: self.target_of(&container),
             cancel,
         };

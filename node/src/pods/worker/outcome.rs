@@ -51,6 +51,7 @@ impl Worker {
                 self.seen.sandbox = Sandbox::Ready;
                 self.seen.ips = made.ips;
                 self.namespaces = made.namespaces;
+                self.handler = made.handler;
                 if !made.adopted {
                     self.forsake_running();
                 }
