@@ -17,7 +17,7 @@ use crate::admission::{Action, Notes};
 use crate::auth::restrict::Operation;
 use crate::kinds::conduct::{Departure, pod_grace};
 use crate::kinds::{FieldError, Kind, mark_deleted};
-use crate::store::{Txn, TxnOutcome};
+use crate::store::{Revision, Txn, TxnOutcome};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
@@ -199,8 +199,22 @@ async fn announce_and_remove(call: &Call, current: &Arc<Object>, last: &Value) -
     let bytes = convert::stored_form(call, &marked).await?;
     let told = Txn::swap(&*current.key, current.revision, bytes);
     match call.api.store.txn(told).await? {
-        TxnOutcome::Committed { revision } => write::remove_at(call, current, revision, &marked).await,
+        TxnOutcome::Committed { revision } => {
+            let removed = write::remove_at(call, current, revision, &marked).await?;
+            Ok(once_announced(&current.key, revision, removed))
+        }
         lost @ TxnOutcome::Conflict { .. } => Ok(lost),
+    }
+}
+
+/// Who was told may have removed it already: then it is gone, as was asked (upstream's `ignoreNotFound`). Pure.
+fn once_announced(key: &str, revision: Revision, removed: TxnOutcome) -> TxnOutcome {
+    match removed {
+        TxnOutcome::Conflict {
+            key: of,
+            current: None,
+        } if of == key => TxnOutcome::Committed { revision },
+        other => other,
     }
 }
 
@@ -436,6 +450,7 @@ fn invalid(error: FieldError) -> ApiError {
 mod tests {
     use super::*;
     use crate::kinds::Registry;
+    use crate::store::KeyValue;
     use serde_json::json;
 
     fn kind(plural: &str) -> Arc<Kind> {
@@ -561,6 +576,33 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(step("pods", going, now), Step::Remove);
+    }
+
+    #[test]
+    fn what_is_gone_after_it_was_announced_is_deleted() {
+        let conflict = |key: &str, there: bool| TxnOutcome::Conflict {
+            key: key.to_owned(),
+            current: there.then(|| KeyValue {
+                key: key.into(),
+                value: Default::default(),
+                create_revision: 1,
+                mod_revision: 9,
+                version: 2,
+            }),
+        };
+        for (removed, want) in [
+            (TxnOutcome::Committed { revision: 8 }, Some(8)),
+            (conflict("/pods/n/p", false), Some(7)),
+            (conflict("/pods/n/p", true), None),
+            (conflict("/resourcequotas/n/q", false), None),
+        ] {
+            let text = format!("{removed:?}");
+            let revision = match once_announced("/pods/n/p", 7, removed) {
+                TxnOutcome::Committed { revision } => Some(revision),
+                TxnOutcome::Conflict { .. } => None,
+            };
+            assert_eq!(revision, want, "{text}");
+        }
     }
 
     #[test]
