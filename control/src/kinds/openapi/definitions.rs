@@ -79,6 +79,7 @@ pub(super) fn render(definition: &Definition, dialect: Dialect) -> Value {
 /// Scalars that are more than their type.
 fn special(name: &str, dialect: Dialect) -> Option<Value> {
     match (name.rsplit('.').next(), dialect) {
+        (Some("Time" | "MicroTime"), _) => Some(json!({"type": "string", "format": "date-time"})),
         (Some("Quantity"), Dialect::V2) => Some(json!({"type": "string"})),
         (Some("IntOrString"), Dialect::V2) => Some(json!({"type": "string", "format": "int-or-string"})),
         (Some("Quantity"), Dialect::V3) => Some(json!({"oneOf": [{"type": "string"}, {"type": "number"}]})),
@@ -169,7 +170,6 @@ pub(super) fn schema(ty: &Type, dialect: Dialect) -> Value {
         Type::Bytes => json!({"type": "string", "format": "byte"}),
         Type::List(item) => json!({"type": "array", "items": schema(item, dialect)}),
         Type::Map(item) => map_schema(item, dialect),
-        Type::Time | Type::MicroTime => json!({"type": "string", "format": "date-time"}),
         _ => json!({}),
     }
 }

@@ -163,6 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn a_definition_is_no_mere_name() {
+        for dialect in [Dialect::V2, Dialect::V3] {
+            for definition in Schemas::builtin().iter() {
+                let shown = render(definition, dialect);
+                assert!(shown.get("$ref").is_none(), "{}: {shown}", definition.name);
+            }
+            let time = Schemas::builtin().get("io.k8s.apimachinery.pkg.apis.meta.v1.Time");
+            let time = render(time.expect("known"), dialect);
+            assert_eq!(time, serde_json::json!({"type": "string", "format": "date-time"}));
+        }
+    }
+
+    #[test]
     fn kubectl_finds_field_validation_on_patch() {
         let document = v3(Registry::builtin(), "apps", "v1", "v1.36.2").expect("served");
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
