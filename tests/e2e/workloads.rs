@@ -80,6 +80,7 @@ async fn measured(client: &kube::Client, path: &str) -> serde_json::Value {
             Ok(metrics) => return metrics,
             Err(error) => assert!(Instant::now() < deadline, "no metrics of {path}: {error}"),
         }
+        // Metrics cannot be watched: asking again is all a client can do.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

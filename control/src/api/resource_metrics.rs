@@ -5,6 +5,7 @@ use super::object::Object;
 use super::render::{self, Style};
 use super::route::Target;
 use super::status::{ApiError, Result};
+use super::texts::Lookup;
 use super::{Call, write};
 use crate::kinds::{Kind, RESOURCE_METRICS, Registry, time};
 use crate::resource_metrics::Usage;
@@ -70,21 +71,20 @@ fn measured(call: &Call) -> Result<Target> {
 /// None of what is not known yet, or does not run.
 fn metrics(call: &Call, measured: &Kind, object: &Arc<Object>) -> Result<Option<Value>> {
     let known = &call.api.resource_metrics;
-    let object = render::value(measured, object)?;
-    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let field = |label: &str| object.fields.find(label).unwrap_or_default();
+    let (namespace, name) = (field("metadata.namespace"), field("metadata.name"));
     let of_usage = match measured.namespaced {
         false => known
             .node(name)
             .map(|usage| (usage, json!({"usage": amounts(&usage)}))),
         true => known
-            .pod(text("/spec/nodeName"), namespace, name)
+            .pod(field("spec.nodeName"), namespace, name)
             .and_then(|containers| of_pod(&containers)),
     };
     let Some((usage, mut metrics)) = of_usage else {
         return Ok(None);
     };
-    let kind = &call.target.kind;
+    let (kind, shown) = (&call.target.kind, render::value(measured, object)?);
     metrics["kind"] = kind.kind.as_str().into();
     metrics["apiVersion"] = kind.api_version().into();
     metrics["metadata"] = json!({"name": name, "creationTimestamp": write::now()});
@@ -92,7 +92,7 @@ fn metrics(call: &Call, measured: &Kind, object: &Arc<Object>) -> Result<Option<
         ("namespace", "/metadata/namespace"),
         ("labels", "/metadata/labels"),
     ] {
-        if let Some(value) = object.pointer(path) {
+        if let Some(value) = shown.pointer(path) {
             metrics["metadata"][key] = value.clone();
         }
     }

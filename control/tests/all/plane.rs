@@ -63,6 +63,7 @@ impl Plane {
                 tokio::time::Instant::now() < deadline,
                 "not in the audit log: {text}"
             );
+            // The log is written behind the answers, by lines; there is nobody to wait for.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

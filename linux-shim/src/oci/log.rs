@@ -22,7 +22,7 @@ impl Log {
     pub fn warn(&self, text: &str) {
         self.write("warning", text);
         if self.outspoken && self.file.is_none() {
-            let _ = writeln!(std::io::stderr(), "warning: {text}");
+            say("warning", text);
         }
     }
 
@@ -30,15 +30,14 @@ impl Log {
     pub fn debug(&self, text: &str) {
         if self.debug {
             self.write("debug", text);
-            let _ = writeln!(std::io::stderr(), "debug: {text}");
+            say("debug", text);
         }
     }
 
     /// What the command failed of.
     pub fn error(&self, text: &str) {
         self.write("error", text);
-        // Nobody is left to tell when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "error: {text}");
+        say("error", text);
     }
 
     fn write(&self, level: &str, text: &str) {
@@ -53,4 +52,9 @@ impl Log {
         // A log that cannot be written must not keep a container from being ended.
         let _ = opened.and_then(|mut file| writeln!(file, "{line}"));
     }
+}
+
+/// Nobody is left to tell when standard error is closed.
+fn say(level: &str, text: &str) {
+    let _ = writeln!(std::io::stderr(), "{level}: {text}");
 }

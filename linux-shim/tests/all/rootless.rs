@@ -146,6 +146,7 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
+        // Cleaning up: what is not there is no failure of the test.
         let _ = self.call(&["delete", "--force", "c"]);
         if self.home.path().join("podman").exists() {
             let _ = self.podman(&["rm", "--all", "--force", "--time", "0"]);
@@ -461,6 +462,7 @@ impl Delegated {
 impl Drop for Delegated {
     fn drop(&mut self) {
         if let Ok(host) = CgroupHost::discover() {
+            // Cleaning up, as above.
             let _ = host.cgroup(&self.name).and_then(|c| c.remove_waiting());
         }
     }

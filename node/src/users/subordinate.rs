@@ -2,6 +2,7 @@
 //! all above the first 65,536 that are nobody's there.
 
 use std::fs;
+use std::io;
 use std::ops::Range;
 
 use super::{IDS_PER_POD, IdRange};
@@ -19,8 +20,7 @@ pub struct Slots {
 impl Slots {
     /// Reads this host's files; absent ones say nothing.
     pub fn of_host() -> Result<Self, String> {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Self::of_files(&read("/etc/subuid"), &read("/etc/subgid"))
+        Self::of_files(&read("/etc/subuid")?, &read("/etc/subgid")?)
     }
 
     fn of_files(users: &str, groups: &str) -> Result<Self, String> {
@@ -98,6 +98,14 @@ const LENGTH: u64 = IDS_PER_POD as u64;
 /// The last place ends with -1, which is no id and which no map may reach.
 const LAST: u32 = u32::MAX / IDS_PER_POD;
 
+/// Not to know whose ids are given away already is an error; a file that is not there gives none away.
+fn read(path: &str) -> Result<String, String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|error| format!("{path} cannot be read: {error}")),
+    }
+}
+
 fn number(of: u64) -> u32 {
     u32::try_from(of).unwrap_or(LAST).min(LAST)
 }
@@ -139,5 +147,14 @@ mod tests {
         let some = Slots::of_files("me:100000:65536\n", "me:100000:65536\nbad\n").unwrap();
         assert_eq!((some.count(), some.range(0).first), (65_532, 196_608));
         assert_eq!(Slots::of_files("me:0:4294967295\n", "").unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_that_are_not_there_say_nothing_and_others_must_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        assert_eq!(read(&path("none")), Ok(String::new()));
+        std::fs::create_dir(dir.path().join("directory")).unwrap();
+        assert!(read(&path("directory")).is_err());
     }
 }

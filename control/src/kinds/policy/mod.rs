@@ -1,10 +1,13 @@
-//! ValidatingAdmissionPolicy and its binding as kinds: defaults, validation in upstream's words, table rows.
+//! ValidatingAdmissionPolicy as a kind: defaults, validation in upstream's words, table rows.
 //!
 //! Also a policy's expressions, compiled: judged here when it is written, run by admission.
+mod binding;
+mod matching;
 mod mutating;
 mod program;
 mod typing;
 
+pub(super) use binding::BINDING;
 pub(super) use mutating::{BINDING as MUTATING_BINDING, POLICY as MUTATING_POLICY};
 pub use program::{Compiled, Mutation, Policy, Validation, compile_conditions};
 pub use typing::warnings;
@@ -12,20 +15,17 @@ pub use typing::warnings;
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::error::{ErrorKind, FieldError, FieldErrors};
+use super::names;
 use super::prepare;
 use super::rules::Rules;
 use super::validate::conditions::all as meta_conditions;
-use super::validate::webhooks;
-use super::view::{View, items_mut, object_mut, set_missing};
-use super::{labels, names};
+use super::view::{View, object_mut, set_missing};
 
 const CONDITIONS: usize = 64;
 const ANNOTATIONS: usize = 20;
-const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
 
 pub(super) static POLICY: Rules = Rules {
@@ -41,15 +41,7 @@ pub(super) static POLICY: Rules = Rules {
     row: Some(policy_row),
     ..Rules::PLAIN
 };
-
-pub(super) static BINDING: Rules = Rules {
-    generation: true,
-    default: default_binding,
-    validate_create: binding,
-    validate_update: |_, new, _| binding(new),
-    row: Some(binding_row),
-    ..Rules::PLAIN
-};
+use matching::{default_resources, resources};
 
 fn default_policy(object: &mut Value) {
     if let Some(spec) = object_mut(object, "spec") {
@@ -57,23 +49,6 @@ fn default_policy(object: &mut Value) {
         if let Some(resources) = spec.get_mut("matchConstraints").and_then(Value::as_object_mut) {
             default_resources(resources);
         }
-    }
-}
-
-fn default_binding(object: &mut Value) {
-    let resources = object
-        .pointer_mut("/spec/matchResources")
-        .and_then(Value::as_object_mut);
-    resources.into_iter().for_each(default_resources);
-}
-
-fn default_resources(resources: &mut Map<String, Value>) {
-    set_missing(resources, "matchPolicy", "Equivalent");
-    for key in ["namespaceSelector", "objectSelector"] {
-        set_missing(resources, key, json!({}));
-    }
-    for key in ["resourceRules", "excludeResourceRules"] {
-        items_mut(resources, key).for_each(|rule| set_missing(rule, "scope", "*"));
     }
 }
 
@@ -179,106 +154,6 @@ fn group_version(text: &str, path: &str) -> FieldErrors {
     match version {
         "" => told(text, vec!["version must be specified".to_owned()]),
         version => told(version, names::label_1035(version)),
-    }
-    errors
-}
-
-fn resources(resources: &Value, path: &str, rules_required: bool) -> FieldErrors {
-    let mut errors = Vec::new();
-    let policy = resources.text("matchPolicy");
-    if !matches!(policy, "Exact" | "Equivalent") {
-        errors.push(FieldError::not_supported(
-            format!("{path}.matchPolicy"),
-            policy,
-            &["Equivalent", "Exact"],
-        ));
-    }
-    for key in ["namespaceSelector", "objectSelector"] {
-        errors.extend(labels::validate_selector(
-            resources.at(key),
-            &format!("{path}.{key}"),
-        ));
-    }
-    if rules_required && resources.list("resourceRules").is_empty() {
-        errors.push(FieldError::required(format!("{path}.resourceRules"), ""));
-    }
-    for key in ["resourceRules", "excludeResourceRules"] {
-        for (i, rule) in resources.list(key).iter().enumerate() {
-            errors.extend(self::rule(rule, &format!("{path}.{key}[{i}]")));
-        }
-    }
-    errors
-}
-
-fn rule(rule: &Value, path: &str) -> FieldErrors {
-    let mut errors = Vec::new();
-    for key in ["operations", "apiGroups", "apiVersions"] {
-        let list = rule.list(key);
-        if list.is_empty() {
-            errors.push(FieldError::required(format!("{path}.{key}"), ""));
-        }
-        if list.len() > 1 && list.iter().any(|v| v == "*") {
-            let why = "if '*' is present, must not specify other ";
-            let what = match key {
-                "operations" => "operations",
-                "apiGroups" => "API groups",
-                _ => "API versions",
-            };
-            errors.push(FieldError::invalid(
-                format!("{path}.{key}"),
-                list.to_vec(),
-                format!("{why}{what}"),
-            ));
-        }
-    }
-    for (i, operation) in rule
-        .list("operations")
-        .iter()
-        .filter_map(Value::as_str)
-        .enumerate()
-    {
-        if !OPERATIONS.contains(&operation) {
-            errors.push(FieldError::not_supported(
-                format!("{path}.operations[{i}]"),
-                operation,
-                &OPERATIONS,
-            ));
-        }
-    }
-    let empty = rule
-        .list("apiVersions")
-        .iter()
-        .enumerate()
-        .filter(|(_, v)| *v == "");
-    errors.extend(empty.map(|(i, _)| FieldError::required(format!("{path}.apiVersions[{i}]"), "")));
-    errors.extend(webhooks::resource_list(
-        rule.list("resources"),
-        &format!("{path}.resources"),
-    ));
-    errors.extend(resource_names(
-        rule.list("resourceNames"),
-        &format!("{path}.resourceNames"),
-    ));
-    let scope = rule.text("scope");
-    if !matches!(scope, "*" | "Cluster" | "Namespaced") {
-        errors.push(FieldError::not_supported(
-            format!("{path}.scope"),
-            scope,
-            &["*", "Cluster", "Namespaced"],
-        ));
-    }
-    errors
-}
-
-fn resource_names(names: &[Value], path: &str) -> FieldErrors {
-    let (mut errors, mut seen) = (Vec::new(), HashSet::new());
-    for (i, name) in names.iter().filter_map(Value::as_str).enumerate() {
-        let at = format!("{path}[{i}]");
-        let told = names::path_segment(name).into_iter();
-        errors.extend(told.map(|why| FieldError::invalid(at.as_str(), name, why)));
-        if !seen.insert(name) {
-            errors.push(FieldError::duplicate(at, name));
-        }
     }
     errors
 }
@@ -432,93 +307,6 @@ fn audit_annotations(policy: &str, rows: &[Value], compiled: &Policy) -> FieldEr
     errors
 }
 
-fn binding(object: &Value) -> FieldErrors {
-    let mut errors = bound(object);
-    errors.extend(actions(object.list("spec.validationActions")));
-    errors
-}
-
-/// What bindings of both sorts say: which policy, with which parameters, where.
-fn bound(object: &Value) -> FieldErrors {
-    let spec = object.at("spec");
-    let mut errors = Vec::new();
-    match spec.text("policyName") {
-        "" => errors.push(FieldError::required("spec.policyName", "")),
-        name => {
-            let complaints = names::subdomain(name).into_iter();
-            errors.extend(complaints.map(|m| FieldError::invalid("spec.policyName", name, m)));
-        }
-    }
-    errors.extend(param_ref(spec.at("paramRef")));
-    if spec.has("matchResources") {
-        errors.extend(resources(spec.at("matchResources"), "spec.matchResources", false));
-    }
-    errors
-}
-
-fn param_ref(reference: &Value) -> FieldErrors {
-    if reference.is_null() {
-        return Vec::new();
-    }
-    let path = "spec.paramRef";
-    let mut errors = Vec::new();
-    match (reference.text("name").is_empty(), reference.has("selector")) {
-        (true, false) => {
-            let why = "one of name or selector must be specified";
-            errors.push(FieldError::required(path, why));
-        }
-        (false, true) => {
-            let why = "name and selector are mutually exclusive";
-            errors.push(FieldError::forbidden(format!("{path}.name"), why));
-        }
-        _ => {}
-    }
-    errors.extend(labels::validate_selector(
-        reference.at("selector"),
-        &format!("{path}.selector"),
-    ));
-    let name = reference.text("name");
-    let told = names::path_segment(name).into_iter();
-    errors.extend(told.map(|why| FieldError::invalid(format!("{path}.name"), name, why)));
-    match reference.text("parameterNotFoundAction") {
-        "" => errors.push(FieldError::required(
-            format!("{path}.parameterNotFoundAction"),
-            "",
-        )),
-        "Allow" | "Deny" => {}
-        other => {
-            let path = format!("{path}.parameterNotFoundAction");
-            errors.push(FieldError::not_supported(path, other, &["Deny", "Allow"]));
-        }
-    }
-    errors
-}
-
-fn actions(actions: &[Value]) -> FieldErrors {
-    let path = "spec.validationActions";
-    if actions.is_empty() {
-        let why = "at least one validation action is required";
-        return vec![FieldError::required(path, why)];
-    }
-    let mut errors = Vec::new();
-    let mut seen = HashSet::new();
-    for (i, action) in actions.iter().filter_map(Value::as_str).enumerate() {
-        let path = format!("{path}[{i}]");
-        if !ACTIONS.contains(&action) {
-            errors.push(FieldError::not_supported(path.clone(), action, &ACTIONS));
-        }
-        if !seen.insert(action) {
-            errors.push(FieldError::duplicate(path, action));
-        }
-    }
-    if seen.contains("Deny") && seen.contains("Warn") {
-        let why = "must not contain both Deny and Warn (repeating the same validation failure information in the API \
-                   response and headers serves no purpose)";
-        errors.push(FieldError::invalid(path, actions.to_vec(), why));
-    }
-    errors
-}
-
 fn param_kind_shown(object: &Value) -> String {
     let kind = object.at("spec.paramKind");
     match kind.is_null() {
@@ -538,31 +326,12 @@ fn policy_row(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-fn binding_row(object: &Value, now: Timestamp) -> Vec<Value> {
-    let reference = object.at("spec.paramRef");
-    let shown = match (
-        reference.is_null(),
-        reference.text("namespace"),
-        reference.text("name"),
-    ) {
-        (true, _, _) => "<unset>".to_owned(),
-        (_, "", name) => name.to_owned(),
-        (_, namespace, name) => format!("{namespace}/{name}"),
-    };
-    let policy = object.text("spec.policyName");
-    vec![
-        super::table::name(object),
-        policy.into(),
-        shown.into(),
-        super::table::age(object, now),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kinds::Registry;
     use crate::kinds::error::join;
+    use serde_json::json;
 
     fn errors(plural: &str, spec: Value) -> String {
         let kind = Registry::builtin()

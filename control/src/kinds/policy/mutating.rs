@@ -2,9 +2,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
-    Policy, conditions, default_resources, expression, failure_policy, param_kind, resources, variables,
-};
+use super::matching::{default_resources, resources};
+use super::{Policy, conditions, expression, failure_policy, param_kind, variables};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::rules::Rules;
 use crate::kinds::table;
@@ -26,7 +25,7 @@ pub(in crate::kinds) static POLICY: Rules = Rules {
 
 pub(in crate::kinds) static BINDING: Rules = Rules {
     generation: true,
-    default: super::default_binding,
+    default: super::binding::default_binding,
     validate_create: binding,
     validate_update: |_, new, _| binding(new),
     row: Some(binding_row),
@@ -131,7 +130,7 @@ fn mutation(row: &Value, compiled: &super::Mutation, path: &str) -> FieldErrors 
 }
 
 fn binding(object: &Value) -> FieldErrors {
-    let mut errors = super::bound(object);
+    let mut errors = super::binding::bound(object);
     let narrowed = object.at("spec.matchResources");
     if !narrowed.is_null() {
         errors.extend(operations(narrowed, "spec.matchResources"));

@@ -39,22 +39,6 @@ pub(super) struct Served {
     pub rules: &'static Rules,
 }
 
-const fn core(
-    plural: &'static str,
-    subresources: &'static [&'static str],
-    storage_prefix: &'static str,
-    rules: &'static Rules,
-) -> Served {
-    Served {
-        group: "",
-        version: "v1",
-        plural,
-        subresources,
-        storage_prefix,
-        rules,
-    }
-}
-
 const fn versioned(
     group: &'static str,
     version: &'static str,
@@ -80,14 +64,16 @@ const fn grouped(
     storage_prefix: &'static str,
     rules: &'static Rules,
 ) -> Served {
-    Served {
-        group,
-        version: "v1",
-        plural,
-        subresources,
-        storage_prefix,
-        rules,
-    }
+    versioned(group, "v1", plural, subresources, storage_prefix, rules)
+}
+
+const fn core(
+    plural: &'static str,
+    subresources: &'static [&'static str],
+    storage_prefix: &'static str,
+    rules: &'static Rules,
+) -> Served {
+    grouped("", plural, subresources, storage_prefix, rules)
 }
 
 const fn rbac(plural: &'static str, storage_prefix: &'static str, rules: &'static Rules) -> Served {

@@ -154,6 +154,7 @@ fn keys_until(
 fn refuse(replies: Vec<oneshot::Sender<Result<TxnOutcome, WriteError>>>, message: &str) {
     tracing::error!(message, "a group of writes failed");
     for reply in replies {
+        // The caller may have gone: nobody is left to tell.
         let _ = reply.send(Err(WriteError::Backend(message.to_owned())));
     }
 }

@@ -1,0 +1,116 @@
+//! `metav1.DeleteOptions`: what a deletion is asked to be, from its query and its body.
+use crate::api::Call;
+use crate::api::decode;
+use crate::api::negotiate;
+use crate::api::query::Query;
+use crate::api::status::{ApiError, Result};
+use crate::kinds::FieldError;
+use serde_json::Value;
+
+/// Who deletes the dependents, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Propagation {
+    Foreground,
+    Background,
+    Orphan,
+}
+
+/// `metav1.DeleteOptions`, from query and body.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Options {
+    pub(super) grace: Option<i64>,
+    pub(super) uid: Option<String>,
+    pub(super) version: Option<String>,
+    pub(super) propagation: Option<Propagation>,
+    pub(super) dry_run: bool,
+}
+
+/// From the body; from the query when there is none.
+pub(super) fn options(call: &Call) -> Result<Options> {
+    if call.body.is_empty() {
+        return from_query(&call.query);
+    }
+    let mut options = Options::default();
+    let format = negotiate::body(&call.headers)?;
+    let body = decode::object("DeleteOptions", format, &call.body)?.value;
+    read_body(&body, &mut options)?;
+    Ok(options)
+}
+
+fn from_query(query: &Query) -> Result<Options> {
+    let policy = query.get("propagationPolicy");
+    let propagation = policy.map(propagation).transpose()?;
+    let orphans = query.tristate("orphanDependents").map(orphans);
+    if let (Some(policy), Some(_)) = (policy, orphans) {
+        return Err(said_twice(policy));
+    }
+    Ok(Options {
+        grace: query.number("gracePeriodSeconds")?,
+        propagation: propagation.or(orphans),
+        dry_run: query.dry_run("DeleteOptions")?,
+        ..Options::default()
+    })
+}
+
+pub(super) fn read_body(body: &Value, options: &mut Options) -> Result<()> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    options.grace = body["gracePeriodSeconds"].as_i64().or(options.grace);
+    options.uid = text(&body["preconditions"]["uid"]).or(options.uid.take());
+    options.version = text(&body["preconditions"]["resourceVersion"]).or(options.version.take());
+    if let (Some(policy), Some(_)) = (
+        body["propagationPolicy"].as_str(),
+        body["orphanDependents"].as_bool(),
+    ) {
+        return Err(said_twice(policy));
+    }
+    if let Some(policy) = body["propagationPolicy"].as_str() {
+        options.propagation = Some(propagation(policy)?);
+    } else if let Some(orphan) = body["orphanDependents"].as_bool() {
+        options.propagation = Some(orphans(orphan));
+    }
+    match &body["dryRun"] {
+        Value::Array(list) if list.iter().all(|v| v == "All") => options.dry_run |= !list.is_empty(),
+        Value::Null => {}
+        other => {
+            return Err(invalid(FieldError::not_supported(
+                "dryRun",
+                other.clone(),
+                &["All"],
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn said_twice(policy: &str) -> ApiError {
+    let why = "orphanDependents and deletionPropagation cannot be both set";
+    invalid(FieldError::invalid("propagationPolicy", policy, why))
+}
+
+fn orphans(orphan: bool) -> Propagation {
+    if orphan {
+        Propagation::Orphan
+    } else {
+        Propagation::Background
+    }
+}
+
+pub(super) fn propagation(text: &str) -> Result<Propagation> {
+    match text {
+        "Foreground" => Ok(Propagation::Foreground),
+        "Background" => Ok(Propagation::Background),
+        "Orphan" => Ok(Propagation::Orphan),
+        other => {
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            Err(invalid(FieldError::not_supported(
+                "propagationPolicy",
+                other,
+                &supported,
+            )))
+        }
+    }
+}
+
+fn invalid(error: FieldError) -> ApiError {
+    ApiError::invalid_options("DeleteOptions", &vec![error])
+}
