@@ -2,6 +2,7 @@
 //! cluster's own signers ("Certificate Signing Requests", Kubernetes signers).
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use k8s_openapi::ByteString;
@@ -82,13 +83,15 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         .watches
         .certificates
         .on_change(move |change| requests.add(change.object().name_any()));
-    Box::pin(async move {
-        let context = &context;
-        work("certificates", queue, WORKERS, context.shutdown.clone(), |name| {
-            reconcile(context, name)
-        })
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "certificates",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, name| reconcile(context, name).boxed(),
+    )
 }
 
 async fn reconcile(context: &Context, name: String) -> Result<Outcome, StepError> {

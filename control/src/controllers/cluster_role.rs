@@ -1,6 +1,7 @@
 //! Aggregated ClusterRoles: their rules are those of all roles that their selectors pick.
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::ResourceExt;
@@ -28,17 +29,15 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
             roles.add(role.name_any());
         }
     });
-    Box::pin(async move {
-        let context = &context;
-        work(
-            "clusterrole-aggregation",
-            queue,
-            WORKERS,
-            context.shutdown.clone(),
-            |name| reconcile(context, name),
-        )
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "clusterrole-aggregation",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, name| reconcile(context, name).boxed(),
+    )
 }
 
 async fn reconcile(context: &Context, name: String) -> Result<Outcome, StepError> {

@@ -3,6 +3,7 @@
 //! Conditions and reasons are upstream's (`NamesAccepted`, `Established`, `Terminating`).
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -39,13 +40,15 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
                 .map(|d| d.name_any()),
         );
     });
-    Box::pin(async move {
-        let context = &context;
-        work("definitions", queue, WORKERS, context.shutdown.clone(), |name| {
-            reconcile(context, name)
-        })
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "definitions",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, name| reconcile(context, name).boxed(),
+    )
 }
 
 fn waits(definition: &CustomResourceDefinition) -> bool {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Request;
 use jiff::{SignedDuration, Timestamp};
@@ -39,12 +40,9 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         touched.extend(all.iter().map(|budget| ObjectKey::of(budget.as_ref())));
     });
     let context = context.clone();
-    Box::pin(async move {
-        let context = &context;
-        work("disruption", queue, WORKERS, context.shutdown.clone(), |key| {
-            reconcile(context, key)
-        })
-        .await;
+    let shutdown = context.shutdown.clone();
+    work("disruption", queue, WORKERS, shutdown, context, |context, key| {
+        reconcile(context, key).boxed()
     })
 }
 

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
@@ -40,12 +41,9 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         }
     });
     let context = context.clone();
-    Box::pin(async move {
-        let context = &context;
-        work("cluster-dns", queue, WORKERS, context.shutdown.clone(), |()| {
-            reconcile(context)
-        })
-        .await;
+    let shutdown = context.shutdown.clone();
+    work("cluster-dns", queue, WORKERS, shutdown, context, |context, ()| {
+        reconcile(context).boxed()
     })
 }
 

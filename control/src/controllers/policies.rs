@@ -2,6 +2,7 @@
 //! they match.
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use kube::ResourceExt;
@@ -23,12 +24,9 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         .watches
         .policies
         .on_change(move |change| changed.add(change.object().name_any()));
-    Box::pin(async move {
-        let context = &context;
-        work("policies", queue, WORKERS, context.shutdown.clone(), |name| {
-            reconcile(context, name)
-        })
-        .await;
+    let shutdown = context.shutdown.clone();
+    work("policies", queue, WORKERS, shutdown, context, |context, name| {
+        reconcile(context, name).boxed()
     })
 }
 

@@ -4,6 +4,7 @@
 //! Guarantees: a claim stays while a Pod on a node names it; a volume stays while it is bound.
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
@@ -36,17 +37,15 @@ fn claims(context: &Context) -> BoxFuture<'static, ()> {
         freed.extend(claimed(pod).map(|name| ObjectKey::new(namespace.as_str(), name)));
     });
     let context = context.clone();
-    Box::pin(async move {
-        let context = &context;
-        work(
-            "claim-protection",
-            queue,
-            WORKERS,
-            context.shutdown.clone(),
-            |key| release_claim(context, key),
-        )
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "claim-protection",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, key| release_claim(context, key).boxed(),
+    )
 }
 
 fn volumes(context: &Context) -> BoxFuture<'static, ()> {
@@ -57,17 +56,15 @@ fn volumes(context: &Context) -> BoxFuture<'static, ()> {
         .volumes
         .on_change(move |change| changed.add(ObjectKey::of(change.object().as_ref())));
     let context = context.clone();
-    Box::pin(async move {
-        let context = &context;
-        work(
-            "volume-protection",
-            queue,
-            WORKERS,
-            context.shutdown.clone(),
-            |key| release_volume(context, key),
-        )
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "volume-protection",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, key| release_volume(context, key).boxed(),
+    )
 }
 
 /// Names of the claims that a Pod uses, those that are made for it included.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Request;
 use jiff::Timestamp;
@@ -51,12 +52,9 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
     }
     counted!(pods, services, claims);
     let context = context.clone();
-    Box::pin(async move {
-        let context = &context;
-        work("quota", queue, WORKERS, context.shutdown.clone(), |key| {
-            reconcile(context, key)
-        })
-        .await;
+    let shutdown = context.shutdown.clone();
+    work("quota", queue, WORKERS, shutdown, context, |context, key| {
+        reconcile(context, key).boxed()
     })
 }
 

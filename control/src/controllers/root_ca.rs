@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
@@ -37,13 +38,15 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         .watches
         .root_cas
         .on_change(move |change| maps.add(change.object().namespace().unwrap_or_default()));
-    Box::pin(async move {
-        let (context, ca) = (&context, ca.as_str());
-        work("root-ca", queue, WORKERS, context.shutdown.clone(), |name| {
-            reconcile(context, ca, name)
-        })
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "root-ca",
+        queue,
+        WORKERS,
+        shutdown,
+        (context, ca),
+        |(context, ca), name| reconcile(context, ca, name).boxed(),
+    )
 }
 
 async fn reconcile(context: &Context, ca: &str, namespace: String) -> Result<Outcome, StepError> {

@@ -1,6 +1,7 @@
 //! ServiceAccount `default`: every namespace that is not being deleted has one.
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::ResourceExt;
@@ -28,17 +29,15 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
             accounts.add(account.namespace().unwrap_or_default());
         }
     });
-    Box::pin(async move {
-        let context = &context;
-        work(
-            "serviceaccount",
-            queue,
-            WORKERS,
-            context.shutdown.clone(),
-            |name| reconcile(context, name),
-        )
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    work(
+        "serviceaccount",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, name| reconcile(context, name).boxed(),
+    )
 }
 
 /// Whether the namespace exists and stays.

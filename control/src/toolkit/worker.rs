@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio_util::sync::CancellationToken;
 
 use super::error::StepError;
@@ -24,29 +24,29 @@ pub enum Outcome {
     Poll,
 }
 
-/// Takes keys from `queue` with `workers` concurrent workers until `shutdown`.
-pub async fn work<T, F, Fut>(
+/// Takes keys from `queue` with `workers` concurrent workers until `shutdown`; `controller` is what each step works with.
+pub fn work<C, T, F>(
     name: &'static str,
     queue: Arc<Queue<T>>,
     workers: usize,
     shutdown: CancellationToken,
+    controller: C,
     reconcile: F,
-) where
-    T: Clone + Debug + Eq + Hash + Ord,
-    F: Fn(T) -> Fut,
-    Fut: Future<Output = Result<Outcome, StepError>>,
+) -> BoxFuture<'static, ()>
+where
+    C: Send + Sync + 'static,
+    T: Clone + Debug + Eq + Hash + Ord + Send + Sync + 'static,
+    F: for<'a> Fn(&'a C, T) -> BoxFuture<'a, Result<Outcome, StepError>> + Send + Sync + 'static,
 {
-    let reconcile = &reconcile;
-    let loops = (0..workers).map(|_| {
-        let (queue, shutdown) = (queue.clone(), shutdown.clone());
-        async move {
+    Box::pin(async move {
+        let one = async || {
             while let Some(key) = shutdown.run_until_cancelled(queue.next()).await {
-                let result = reconcile(key.clone()).await;
+                let result = reconcile(&controller, key.clone()).await;
                 settle(name, &queue, key, result);
             }
-        }
-    });
-    join_all(loops).await;
+        };
+        join_all((0..workers).map(|_| one())).await;
+    })
 }
 
 fn settle<T>(name: &str, queue: &Queue<T>, key: T, result: Result<Outcome, StepError>)

@@ -9,6 +9,7 @@ mod registration;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -91,14 +92,16 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
                 .flat_map(|name| served_by(&known.api_services.list(), name)),
         );
     });
-    Box::pin(async move {
-        let context = &context;
-        queue.extend(builtin());
-        work("api-services", queue, WORKERS, context.shutdown.clone(), |name| {
-            reconcile(context, name)
-        })
-        .await;
-    })
+    let shutdown = context.shutdown.clone();
+    queue.extend(builtin());
+    work(
+        "api-services",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, name| reconcile(context, name).boxed(),
+    )
 }
 
 fn group_of(service: &APIService) -> &str {

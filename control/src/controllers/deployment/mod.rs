@@ -15,6 +15,7 @@ mod spec;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -40,15 +41,16 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         queue: Arc::new(Queue::new()),
     });
     handlers::register(&controller);
+    let queue = controller.queue.clone();
     let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let queue = controller.queue.clone();
-        let controller = &controller;
-        work("deployment", queue, WORKERS, shutdown, |key| {
-            controller.reconcile(key)
-        })
-        .await;
-    })
+    work(
+        "deployment",
+        queue,
+        WORKERS,
+        shutdown,
+        controller,
+        |controller, key| controller.reconcile(key).boxed(),
+    )
 }
 
 struct Controller {

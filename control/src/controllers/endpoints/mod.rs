@@ -11,6 +11,7 @@ mod slices;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -37,15 +38,16 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         queue: Arc::new(Queue::new()),
     });
     handlers::register(&controller);
+    let queue = controller.queue.clone();
     let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let queue = controller.queue.clone();
-        let controller = &controller;
-        work("endpoints", queue, WORKERS, shutdown, |key| {
-            controller.reconcile(key)
-        })
-        .await;
-    })
+    work(
+        "endpoints",
+        queue,
+        WORKERS,
+        shutdown,
+        controller,
+        |controller, key| controller.reconcile(key).boxed(),
+    )
 }
 
 struct Controller {

@@ -11,6 +11,7 @@ mod monitor;
 
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::Client;
 
@@ -38,10 +39,14 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
             // Until every resource was listed once, an owner may look childless that is not.
             if wait.await.is_ok() {
                 let queue = collector.queue.clone();
-                let collector = &collector;
-                work("garbage", queue, WORKERS, shutdown.clone(), |work| {
-                    collector.handle(work)
-                })
+                work(
+                    "garbage",
+                    queue,
+                    WORKERS,
+                    shutdown.clone(),
+                    collector.clone(),
+                    |collector, work| collector.handle(work).boxed(),
+                )
                 .await;
             }
         };

@@ -6,6 +6,7 @@ mod conditions;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
@@ -49,12 +50,9 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
             waiting.add(namespace);
         }
     });
-    Box::pin(async move {
-        let context = &context;
-        work("namespace", queue, WORKERS, context.shutdown.clone(), |name| {
-            reconcile(context, name)
-        })
-        .await;
+    let shutdown = context.shutdown.clone();
+    work("namespace", queue, WORKERS, shutdown, context, |context, name| {
+        reconcile(context, name).boxed()
     })
 }
 

@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
@@ -28,12 +29,11 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         .watches
         .nodes
         .on_change(move |change| this.node_changed(change));
+    let queue = controller.queue.clone();
     let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let queue = controller.queue.clone();
-        let controller = &controller;
-        // One at a time: two nodes must not be given the same slice.
-        work("node-cidr", queue, 1, shutdown, |name| controller.reconcile(name)).await;
+    // One at a time: two nodes must not be given the same slice.
+    work("node-cidr", queue, 1, shutdown, controller, |controller, name| {
+        controller.reconcile(name).boxed()
     })
 }
 

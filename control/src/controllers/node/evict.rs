@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
@@ -37,15 +38,16 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         .watches
         .pods
         .on_change(move |change| this.pod_changed(change));
+    let queue = controller.queue.clone();
     let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let queue = controller.queue.clone();
-        let controller = &controller;
-        work("taint-eviction", queue, WORKERS, shutdown, |key| {
-            controller.reconcile(key)
-        })
-        .await;
-    })
+    work(
+        "taint-eviction",
+        queue,
+        WORKERS,
+        shutdown,
+        controller,
+        |controller, key| controller.reconcile(key).boxed(),
+    )
 }
 
 struct Controller {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
@@ -40,15 +41,16 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         .watches
         .leases
         .on_change(move |change| this.queue.add(change.object().name_any()));
+    let queue = controller.queue.clone();
     let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let queue = controller.queue.clone();
-        let controller = &controller;
-        work("node-lifecycle", queue, WORKERS, shutdown, |name| {
-            controller.reconcile(name)
-        })
-        .await;
-    })
+    work(
+        "node-lifecycle",
+        queue,
+        WORKERS,
+        shutdown,
+        controller,
+        |controller, name| controller.reconcile(name).boxed(),
+    )
 }
 
 struct Controller {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
@@ -39,12 +40,9 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
             }
         }
     });
-    Box::pin(async move {
-        let context = &context;
-        work("pod-gc", queue, WORKERS, context.shutdown.clone(), |key| {
-            reconcile(context, key)
-        })
-        .await;
+    let shutdown = context.shutdown.clone();
+    work("pod-gc", queue, WORKERS, shutdown, context, |context, key| {
+        reconcile(context, key).boxed()
     })
 }
 

@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
@@ -48,15 +49,16 @@ fn start_kind<K: Replicated>(context: &Context) -> BoxFuture<'static, ()> {
         kind: PhantomData,
     });
     handlers::register(&controller);
+    let queue = controller.queue.clone();
     let shutdown = context.shutdown.clone();
-    Box::pin(async move {
-        let queue = controller.queue.clone();
-        let controller = &controller;
-        work(K::COMPONENT, queue, WORKERS, shutdown, |key| {
-            controller.reconcile(key)
-        })
-        .await;
-    })
+    work(
+        K::COMPONENT,
+        queue,
+        WORKERS,
+        shutdown,
+        controller,
+        |controller, key| controller.reconcile(key).boxed(),
+    )
 }
 
 struct Controller<K> {
