@@ -1,13 +1,18 @@
 //! Reading manifests, indexes and configs, and deciding what an image is. Pure: bytes in, decisions out; every
 //! hostile shape is refused here, before anything is fetched.
 
+mod decision;
+mod platform;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::digest::{Digest, DigestError};
-use super::image::{ImageConfig, ImageKind};
-use super::media::{self, Compression};
+use super::media;
+
+pub use decision::{Contents, Decision, Layer, decide};
+pub use platform::{choose, native_arch};
 
 /// Most layers in one image: Docker's own limit, and near what one page of overlay options holds.
 pub const MAX_LAYERS: usize = 127;
@@ -165,204 +170,12 @@ fn limit(what: &'static str, count: usize, limit: usize) -> Result<(), ManifestE
     Ok(())
 }
 
-/// This node's architecture in Go's words, as images name it.
-pub fn native_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "riscv64" => "riscv64",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
-}
-
-fn is_native(platform: &Platform, arch: &str) -> bool {
-    platform.os == "linux" && platform.architecture == arch
-}
-
-fn is_wasm(platform: &Platform) -> bool {
-    matches!(platform.os.as_str(), "wasi" | "wasip1" | "wasip2")
-        && matches!(platform.architecture.as_str(), "wasm" | "wasm32")
-}
-
-/// Chooses the entry of an index this node runs: `linux/<arch>` first, then a WASI platform, then a lone entry
-/// that names no platform.
-///
-/// # Errors
-/// None fits.
-pub fn choose<'a>(entries: &'a [Descriptor], arch: &str) -> Result<&'a Descriptor, ManifestError> {
-    let matching = |test: &dyn Fn(&Platform) -> bool| {
-        entries
-            .iter()
-            .find(|entry| entry.platform.as_ref().is_some_and(test))
-    };
-    let lone = || {
-        entries
-            .first()
-            .filter(|entry| entries.len() == 1 && entry.platform.is_none())
-    };
-    matching(&|p| is_native(p, arch))
-        .or_else(|| matching(&is_wasm))
-        .or_else(lone)
-        .ok_or_else(|| {
-            let found: Vec<String> = entries
-                .iter()
-                .filter_map(|e| e.platform.as_ref().map(Platform::to_string))
-                .collect();
-            ManifestError::NoPlatform {
-                wanted: format!("linux/{arch} or wasi/wasm"),
-                found: found.join(", "),
-            }
-        })
-}
-
-/// An image configuration, as far as a node needs it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ConfigFile {
-    os: String,
-    architecture: String,
-    config: Option<ImageConfig>,
-    rootfs: Option<RootfsSection>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct RootfsSection {
-    diff_ids: Vec<Digest>,
-}
-
-/// A layer to unpack: where its bytes are, and what they are when decompressed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layer {
-    pub blob: Descriptor,
-    pub diff_id: Digest,
-    pub compression: Compression,
-}
-
-/// What an image consists of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Contents {
-    /// Tar layers; the runtime is `kind`'s. A Wasm image of this shape holds its module as a file.
-    Layers(Vec<Layer>),
-    /// One bare module or component.
-    Module(Descriptor),
-}
-
-/// The decision over a manifest and its config.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    pub kind: ImageKind,
-    pub config: ImageConfig,
-    pub contents: Contents,
-}
-
-/// Decides what an image is and what must be fetched for it (DESIGN.md §5: the artifact decides).
-///
-/// # Errors
-/// Refuses configs that are not JSON, layers nobody can unpack or that live elsewhere, and foreign platforms.
-pub fn decide(manifest: &Manifest, config: &[u8], arch: &str) -> Result<Decision, ManifestError> {
-    refuse_foreign(&manifest.layers)?;
-    let file: ConfigFile = serde_json::from_slice(config).map_err(|source| ManifestError::Json {
-        what: "config",
-        source,
-    })?;
-    let platform = Platform {
-        os: file.os,
-        architecture: file.architecture,
-        variant: String::new(),
-    };
-    let config = file.config.unwrap_or_default();
-    let modules: Vec<&Descriptor> = manifest
-        .layers
-        .iter()
-        .filter(|layer| media::is_wasm_layer(&layer.media_type))
-        .collect();
-    if !modules.is_empty() || media::is_wasm_config(&manifest.config.media_type) {
-        let [module] = modules[..] else {
-            return Err(ManifestError::WasmLayers(modules.len()));
-        };
-        return Ok(Decision {
-            kind: ImageKind::Wasm,
-            config,
-            contents: Contents::Module(module.clone()),
-        });
-    }
-    let kind = if is_wasm(&platform) || is_compat(manifest, &config) {
-        ImageKind::Wasm
-    } else {
-        refuse_foreign_platform(&platform, arch)?;
-        ImageKind::Native
-    };
-    let layers = pair_layers(&manifest.layers, file.rootfs.unwrap_or_default().diff_ids)?;
-    Ok(Decision {
-        kind,
-        config,
-        contents: Contents::Layers(layers),
-    })
-}
-
-/// Scratch images with a module at their entrypoint, marked by an annotation or label.
-fn is_compat(manifest: &Manifest, config: &ImageConfig) -> bool {
-    const VARIANT: &str = "module.wasm.image/variant";
-    let variant = manifest
-        .annotations
-        .get(VARIANT)
-        .or_else(|| config.labels.get(VARIANT));
-    variant.is_some_and(|v| matches!(v.as_str(), "compat" | "compat-smart"))
-}
-
-fn refuse_foreign(layers: &[Descriptor]) -> Result<(), ManifestError> {
-    match layers
-        .iter()
-        .find_map(|layer| layer.urls.first().map(|url| (layer, url)))
-    {
-        Some((layer, url)) => Err(ManifestError::Foreign {
-            digest: layer.digest.clone(),
-            url: url.clone(),
-        }),
-        None => Ok(()),
-    }
-}
-
-/// A config that names no platform (hand-made images) is taken as this node's.
-fn refuse_foreign_platform(platform: &Platform, arch: &str) -> Result<(), ManifestError> {
-    let named = !platform.os.is_empty() && !platform.architecture.is_empty();
-    if named && !is_native(platform, arch) {
-        return Err(ManifestError::NoPlatform {
-            wanted: format!("linux/{arch}"),
-            found: platform.to_string(),
-        });
-    }
-    Ok(())
-}
-
-fn pair_layers(layers: &[Descriptor], diff_ids: Vec<Digest>) -> Result<Vec<Layer>, ManifestError> {
-    if layers.len() != diff_ids.len() {
-        return Err(ManifestError::DiffIds {
-            diff_ids: diff_ids.len(),
-            layers: layers.len(),
-        });
-    }
-    let pair = |(blob, diff_id): (&Descriptor, Digest)| {
-        let compression = media::compression(&blob.media_type).ok_or_else(|| ManifestError::LayerType {
-            digest: blob.digest.clone(),
-            media_type: blob.media_type.clone(),
-        })?;
-        Ok(Layer {
-            blob: blob.clone(),
-            diff_id,
-            compression,
-        })
-    };
-    layers.iter().zip(diff_ids).map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::images::ImageKind;
 
     fn digest(n: u8) -> String {
         Digest::of(&[n]).to_string()

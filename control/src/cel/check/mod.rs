@@ -1,11 +1,16 @@
 //! Type checking, and an upper bound of the cost on the way: both are known of every part before it runs.
 //!
 //! Costs follow cel-go's cost model in kind: sizes come from declared limits, loops multiply.
+mod cost;
+mod operators;
+
 use super::Mistake;
 use super::patches;
 use super::signatures::{self, Filled, NAMESPACES};
 use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
 use super::types::Type;
+use cost::{own_cost, size, sized, sum, tenth};
+use operators::{joined, no_overload, operated};
 
 /// The size of what has no declared limit: as much as a request can hold.
 const UNBOUNDED: u64 = 3 << 20;
@@ -362,35 +367,6 @@ fn result(signature: &signatures::Signature, target: Option<&Checked>, args: &[C
     takes.then(|| signature.result.fill(&filled))
 }
 
-/// What a function costs beyond its call, by the sizes of what it is given.
-fn own_cost(name: &str, sizes: &[u64]) -> u64 {
-    let first = sizes.first().copied().unwrap_or(0);
-    let second = sizes.get(1).copied().unwrap_or(0);
-    match name {
-        "matches" | "find" | "findAll" => tenth(first).saturating_mul(second.div_ceil(4).max(1)),
-        "contains" => tenth(first).saturating_mul(tenth(second).max(1)),
-        "sets.contains" | "sets.equivalent" | "sets.intersects" => first.saturating_mul(second),
-        "sort" | "distinct" => first.saturating_mul(20),
-        "isSorted" | "sum" | "min" | "max" | "join" | "flatten" | "indexOf" | "lastIndexOf" => first,
-        "size" | "type" | "dyn" | "hasValue" | "value" | "orValue" | "or" => 0,
-        "startsWith" | "endsWith" => tenth(second),
-        _ => sizes
-            .iter()
-            .fold(0, |total: u64, s| total.saturating_add(tenth(*s))),
-    }
-}
-
-/// Results are no larger than what they were made of.
-fn sized(ty: Type, name: &str, sizes: &[u64]) -> Type {
-    let all = sizes.iter().fold(0, |total: u64, s| total.saturating_add(*s));
-    match (ty, name) {
-        (Type::String(None), "replace") => Type::String(Some(all.saturating_mul(all.max(1)).min(UNBOUNDED))),
-        (Type::String(None), _) => Type::String(Some(all.saturating_mul(4).max(64))),
-        (Type::List(item, None), _) => Type::List(item, Some(all.max(1))),
-        (other, _) => other,
-    }
-}
-
 fn literal_type(literal: &Literal) -> Type {
     match literal {
         Literal::Null => Type::Null,
@@ -432,102 +408,4 @@ fn want(ty: &Type, wanted: &Type, word: &str, at: usize) -> Result<(), Mistake> 
         true => Ok(()),
         false => Err(no_overload(word, std::slice::from_ref(ty), at)),
     }
-}
-
-fn joined(types: &[Type]) -> String {
-    types
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn no_overload(word: &str, types: &[Type], at: usize) -> Mistake {
-    let types = joined(types);
-    Mistake::new(
-        at,
-        format!("found no matching overload for '{word}' applied to '({types})'"),
-    )
-}
-
-/// The type that an operator makes of two.
-fn operated(operator: Operator, a: &Type, b: &Type) -> Option<Type> {
-    let ordered = |ty: &Type| {
-        matches!(
-            ty,
-            Type::Bool
-                | Type::Int
-                | Type::Uint
-                | Type::Double
-                | Type::String(_)
-                | Type::Bytes
-                | Type::Timestamp
-                | Type::Duration
-                | Type::Dyn
-        )
-    };
-    let number = |ty: &Type| matches!(ty, Type::Int | Type::Uint | Type::Double | Type::Dyn);
-    let any = matches!(a, Type::Dyn) || matches!(b, Type::Dyn);
-    match operator {
-        Operator::Equal | Operator::Unequal => a.fits(b).then_some(Type::Bool),
-        Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
-            let comparable = ordered(a) && ordered(b) && (a.fits(b) || number(a) && number(b));
-            comparable.then_some(Type::Bool)
-        }
-        Operator::In => match b {
-            Type::List(item, _) => a.fits(item).then_some(Type::Bool),
-            Type::Map(key, _, _) => a.fits(key).then_some(Type::Bool),
-            Type::Dyn => Some(Type::Bool),
-            _ => None,
-        },
-        _ if any => Some(Type::Dyn),
-        Operator::Modulo => {
-            matches!((a, b), (Type::Int, Type::Int) | (Type::Uint, Type::Uint)).then(|| a.clone())
-        }
-        Operator::Multiply | Operator::Divide => (number(a) && a == b).then(|| a.clone()),
-        Operator::Add | Operator::Subtract => sum_type(operator, a, b),
-    }
-}
-
-fn sum_type(operator: Operator, a: &Type, b: &Type) -> Option<Type> {
-    let adds = operator == Operator::Add;
-    match (a, b) {
-        (Type::Int, Type::Int) | (Type::Uint, Type::Uint) | (Type::Double, Type::Double) => Some(a.clone()),
-        (Type::Duration, Type::Duration) => Some(Type::Duration),
-        (Type::Timestamp, Type::Duration) => Some(Type::Timestamp),
-        (Type::Duration, Type::Timestamp) if adds => Some(Type::Timestamp),
-        (Type::Timestamp, Type::Timestamp) if !adds => Some(Type::Duration),
-        (Type::String(x), Type::String(y)) if adds => {
-            Some(Type::String(x.zip(*y).map(|(x, y)| x.saturating_add(y))))
-        }
-        (Type::Bytes, Type::Bytes) if adds => Some(Type::Bytes),
-        (Type::List(x, m), Type::List(y, n)) if adds && x.fits(y) => {
-            let item = x.as_ref().clone().join(y.as_ref().clone());
-            Some(Type::List(
-                item.into(),
-                m.zip(*n).map(|(m, n)| m.saturating_add(n)),
-            ))
-        }
-        _ => None,
-    }
-}
-
-/// The most parts that a value of this type can have.
-fn size(ty: &Type) -> u64 {
-    match ty {
-        Type::String(max) => max.unwrap_or(UNBOUNDED),
-        Type::List(_, max) | Type::Map(_, _, max) => max.unwrap_or(UNBOUNDED),
-        Type::Bytes => UNBOUNDED,
-        _ => 1,
-    }
-}
-
-fn tenth(size: u64) -> u64 {
-    size.div_ceil(10)
-}
-
-fn sum(costs: &[u64]) -> u64 {
-    costs
-        .iter()
-        .fold(0, |total: u64, cost| total.saturating_add(*cost))
 }
