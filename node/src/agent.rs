@@ -23,6 +23,7 @@ use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
 use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
+use crate::pods::admission;
 use crate::pods::allocations::Allocations;
 use crate::pods::context::{Context, pods_dir};
 use crate::pods::manager;
@@ -84,6 +85,7 @@ impl Node {
         let mut registration = Registration::new(&options, host, images.clone(), known_ip, port);
         registration.register().await?;
         let network = Arc::new(open_network(&options, &registration).await?);
+        admission::recall(&network, &pods_dir(&options)).map_err(network::OpenError::from)?;
         let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
         registration.set_ip(ip);
         let node = registration.report().await?;

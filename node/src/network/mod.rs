@@ -6,6 +6,7 @@
 
 mod down;
 mod firewall;
+mod host_ports;
 mod ipam;
 mod links;
 mod names;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 
 pub use down::{DownError, down};
+use host_ports::HostPorts;
+pub use host_ports::{HostPort, PortTaken};
 use ipam::Ipam;
 pub use ipam::IpamError;
 pub use links::LinkError;
@@ -105,6 +108,8 @@ pub enum SetupError {
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
 }
 
 /// Why a Pod's network could not be removed, or listed.
@@ -118,6 +123,8 @@ pub enum TeardownError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Nft(#[from] NftError),
     #[error("cannot list {}", path.display())]
     List { path: PathBuf, source: io::Error },
 }
@@ -131,6 +138,7 @@ pub struct Network {
     links: Links,
     mtu: Option<u32>,
     limits: Vec<String>,
+    host_ports: HostPorts,
 }
 
 impl Network {
@@ -156,6 +164,7 @@ impl Network {
             links,
             mtu,
             limits,
+            host_ports: HostPorts::default(),
         })
     }
 
@@ -226,6 +235,7 @@ impl Network {
     /// the kernel (about 16 ms): call it off the way of Pods that start.
     pub async fn teardown_pod(&self, uid: &str) -> Result<(), TeardownError> {
         names::check_uid(uid)?;
+        self.release_ports(uid)?;
         sandbox::unpin(&self.pod_dir(uid))?;
         if let Some(link) = self.links.find(&self.names.veth(uid)).await? {
             self.links.remove(&link).await?;

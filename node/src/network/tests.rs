@@ -1,6 +1,7 @@
 //! The network for real: each test is a host of its own, a network namespace with bridges, Pods and rules in it.
 
 mod balancing;
+mod host_ports;
 mod sandboxes;
 
 use std::fs::File;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
 use super::record::{Record, RuntimeKind};
+use super::sandbox::VOLUMES;
 use super::table::Table;
 use super::view::PodView;
 use crate::bundle::resources::CgroupFacts;
@@ -127,7 +128,7 @@ pub struct PodDirs {
 
 impl PodDirs {
     pub fn volumes(&self) -> PathBuf {
-        self.root.join("volumes")
+        self.root.join(VOLUMES)
     }
 
     pub fn sub_paths(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Pods on this node: one worker each, a pure plan, a thin executor. Owns what a Pod's life is; refuses
 //! to know how a container is run (shims), how images are stored, how packets flow.
 
+pub mod admission;
 pub mod allocations;
 pub mod backoff;
 mod cgroup;

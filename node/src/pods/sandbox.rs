@@ -28,6 +28,8 @@ use crate::volumes::{self, VolumeError, host::HostError};
 
 /// The Pod object as last seen, for cleaning up after it when it is gone.
 pub const POD_FILE: &str = "pod.json";
+/// The directory of a Pod's volumes, there from its first preparation until it is torn down.
+pub const VOLUMES: &str = "volumes";
 
 /// A Pod's shared surroundings.
 #[derive(Clone, Debug)]
@@ -162,6 +164,9 @@ async fn network(ctx: &Context, pod: PodView<'_>, handler: String) -> Result<Sur
         .network
         .setup_pod(pod.uid(), &pod.hostname(), &sysctls, users)
         .await?;
+    ctx.network
+        .open_ports(pod.uid(), made.ip)
+        .map_err(SetupError::from)?;
     let ipc = if pod.spec.host_ipc == Some(true) {
         None
     } else {

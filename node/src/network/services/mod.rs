@@ -3,6 +3,7 @@
 //! Level-triggered: a change of any Service or EndpointSlice leads to a new ruleset from all of them.
 //! The rules stay in force when this ends, and until the network is taken down.
 
+pub mod keys;
 mod program;
 mod ruleset;
 
@@ -173,6 +174,7 @@ impl Network {
         let previous = previous.filter(|previous| is_whole(&existing, previous));
         if previous.is_none() {
             install_base(&table, &self.names.bridge(), config.pod_cidr)?;
+            self.restore_ports()?;
         }
         let change = Change {
             ruleset,

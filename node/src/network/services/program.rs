@@ -9,7 +9,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
-use super::ruleset::{Balancer, Protocol, Ruleset};
+use super::keys::{port_key, service_key, shown, socket};
+use super::ruleset::{Balancer, Ruleset};
+use crate::network::host_ports;
 use crate::network::nft::{
     self, Batch, ChainKind, Element, Existing, Expression, Hook, Meta, NftError, SetKind, Value, Verdict,
     add_table, apply, join, matches,
@@ -50,22 +52,6 @@ const MEMORY: &str = "affinity-";
 /// How many clients one endpoint remembers; further ones get an endpoint by chance each time. The kernel
 /// allots a table of that size at once (64 KiB), per endpoint of a Service port that asks for affinity.
 const MEMORY_SIZE: u32 = 8_192;
-
-/// Type numbers of the `nft` program, so that `nft list` shows keys as what they are.
-mod shown {
-    const BITS: u32 = 6;
-    pub const ADDRESS: u32 = 7;
-    /// A packet mark: the one number `nft` knows to be in the host's byte order.
-    pub const INTEGER: u32 = 19;
-    const PROTOCOL: u32 = 12;
-    const PORT: u32 = 13;
-    pub const PORT_KEY: u32 = (PROTOCOL << BITS) | PORT;
-    pub const SERVICE_KEY: u32 = (ADDRESS << (2 * BITS)) | PORT_KEY;
-    pub const PAIR: u32 = (ADDRESS << BITS) | ADDRESS;
-    pub const SOCKET: u32 = (ADDRESS << BITS) | PORT;
-}
-
-const SOCKET_LENGTH: u32 = 8;
 
 /// What Pods need whatever Services there are: they leave the node under its address, and reach nothing
 /// that listens on the host's loopback only, although the bridge routes such addresses for NodePorts.
@@ -131,7 +117,9 @@ impl Change<'_> {
 
     /// Chains of no use any more: an older version's.
     fn strangers(&self) -> impl Iterator<Item = &String> {
-        let known = |name: &str| FIXED.contains(&name) || name.starts_with(BALANCER);
+        let known = |name: &str| {
+            FIXED.contains(&name) || host_ports::CHAINS.contains(&name) || name.starts_with(BALANCER)
+        };
         self.existing.chains.iter().filter(move |name| !known(name))
     }
 
@@ -376,7 +364,7 @@ fn choose(batch: &mut Batch, balancer: &Balancer) -> Vec<Expression> {
         .zip(0..)
         .map(|(e, n)| numbered(n, Value::Bytes(socket(e))))
         .collect();
-    let (value, value_shown) = (SOCKET_LENGTH, shown::SOCKET);
+    let (value, value_shown) = (shown::SOCKET_LENGTH, shown::SOCKET);
     let kind = SetKind::Map {
         key: 4,
         shown: shown::INTEGER,
@@ -526,16 +514,4 @@ fn refuse(batch: &mut Batch, existing: &Existing, services: Ipv4Net) {
         "refuse-arriving",
         arriving.concat().into_iter().chain([Expression::Reject]),
     );
-}
-
-fn socket(endpoint: &SocketAddrV4) -> Vec<u8> {
-    join(&[&endpoint.ip().octets(), &endpoint.port().to_be_bytes()])
-}
-
-fn service_key(ip: Ipv4Addr, protocol: Protocol, port: u16) -> Vec<u8> {
-    join(&[&ip.octets(), &[protocol.number()], &port.to_be_bytes()])
-}
-
-fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
-    join(&[&[protocol.number()], &port.to_be_bytes()])
 }

@@ -27,7 +27,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn parse(name: Option<&str>) -> Option<Self> {
+    /// `ports[].protocol`; TCP where nothing is said.
+    pub fn parse(name: Option<&str>) -> Option<Self> {
         match name.unwrap_or("TCP") {
             "TCP" => Some(Self::Tcp),
             "UDP" => Some(Self::Udp),

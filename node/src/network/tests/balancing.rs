@@ -121,7 +121,7 @@ fn connections_spread_over_endpoints_unless_clients_stick() {
 }
 
 /// A UDP socket in a Pod.
-fn udp_socket(pod: &PodSandbox, port: u16) -> UdpSocket {
+pub(super) fn udp_socket(pod: &PodSandbox, port: u16) -> UdpSocket {
     let bound = within(&pod.net_path, || {
         std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap()
     });
@@ -130,7 +130,7 @@ fn udp_socket(pod: &PodSandbox, port: u16) -> UdpSocket {
 }
 
 /// Answers every packet with a name.
-fn answer(pod: &PodSandbox, name: &'static str) {
+pub(super) fn answer(pod: &PodSandbox, name: &'static str) {
     let socket = udp_socket(pod, 5353);
     tokio::spawn(async move {
         loop {

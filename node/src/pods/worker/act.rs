@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
+use crate::pods::admission::{self, Rejection};
 use crate::pods::observed::{Busy, Sandbox, Verdict, Waiting};
 use crate::pods::plan::Action;
 use crate::pods::record::Record;
@@ -34,9 +35,16 @@ impl Worker {
         }
     }
 
+    /// Makes what the containers share, if the node takes the Pod.
     pub(super) fn prepare(&mut self) {
+        let pod = self.pod.clone();
+        let admitted = PodView::new(&pod).map_or(Ok(()), |view| admission::admit(&self.ctx.network, view));
+        if let Err(rejection) = admitted {
+            self.reject(rejection);
+            return;
+        }
         self.seen.sandbox = Sandbox::Preparing;
-        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        let ctx = self.ctx.clone();
         self.under_way.spawn(async move {
             let Some(view) = PodView::new(&pod) else {
                 return Outcome::Stopped;
@@ -158,6 +166,16 @@ impl Worker {
             .recorder
             .pod(pod, Normal, "DeadlineExceeded", verdict.message.clone());
         self.seen.verdict = Some(verdict);
+    }
+
+    /// Refuses the Pod for good.
+    fn reject(&mut self, Rejection { reason, message }: Rejection) {
+        self.warn(reason, message.clone());
+        self.seen.verdict = Some(Verdict {
+            reason: reason.to_owned(),
+            message: format!("Pod was rejected: {message}"),
+            grace: None,
+        });
     }
 
     /// Ends the Pod because the node says so; the first verdict holds.
