@@ -82,6 +82,14 @@ pub struct ClusterArgs {
     pub pod_security_default: Option<PodSecurityLevel>,
 }
 
+/// How the node agent works.
+#[derive(Args, Clone)]
+pub struct AgentArgs {
+    /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]
+    #[arg(long, value_name = "PATH")]
+    pub pod_manifest_path: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub struct UpArgs {
     /// Manifests to apply: YAML or JSON files, or directories of them. An images.yaml beside them names local images.
@@ -92,6 +100,8 @@ pub struct UpArgs {
     /// Name of this machine's Node [default: the host name]
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<String>,
+    #[command(flatten)]
+    pub agent: AgentArgs,
     /// On a clean stop, end the Pods and remove everything the cluster made on this host, its data directory included.
     #[arg(long)]
     pub rm: bool,
@@ -144,6 +154,8 @@ pub struct NodeArgs {
     /// Addresses of Services: the control plane's --service-cidr.
     #[arg(long, value_name = "CIDR", default_value = crate::cluster::DEFAULT_SERVICE_CIDR)]
     pub service_cidr: IpNet,
+    #[command(flatten)]
+    pub agent: AgentArgs,
 }
 
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! One function a command. Refuses to know more than which parts a command needs.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amphipod_control::{ControlOptions, ControlPlane, RegistryOptions};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use kube::Client;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::cli::{ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
+use crate::cli::{AgentArgs, ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
 use crate::cluster::{self, Cluster, DataDir};
 use crate::progress::{Progress, print_line};
 use crate::{image, kubeconfig, shims, signals, up};
@@ -134,7 +134,7 @@ async fn node(args: &NodeArgs) -> Result<()> {
     let cluster = data.settle(&joining(args), args.node_name.as_deref())?;
     data.record(&cluster)?;
     let (client, tls) = kubeconfig::node_client(&args.kubeconfig, &args.server).await?;
-    let common = node_options(&data, &cluster, &args.registry, client, tls)?;
+    let common = node_options(&data, &cluster, &args.agent, &args.registry, client, tls)?;
     let options = NodeOptions {
         node_ip: args.node_ip,
         pod_cidr: args.pod_cidr,
@@ -165,6 +165,7 @@ fn joining(args: &NodeArgs) -> ClusterArgs {
 pub fn node_options(
     data: &DataDir,
     cluster: &Cluster,
+    agent: &AgentArgs,
     registry: &str,
     client: Client,
     tls: NodeTls,
@@ -187,8 +188,19 @@ pub fn node_options(
         wasm_shim: shims::own("wasm-shim")?,
         max_pods: amphipod_node::DEFAULT_MAX_PODS,
         pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
+        static_pod_path: static_pods(data, agent)?,
         labels: Default::default(),
     })
+}
+
+/// Where manifests of static Pods are; the directory in ours is there for who wants to put one in.
+fn static_pods(data: &DataDir, agent: &AgentArgs) -> Result<PathBuf> {
+    if let Some(path) = &agent.pod_manifest_path {
+        return Ok(path.clone());
+    }
+    let path = data.path.join("manifests");
+    std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+    Ok(path)
 }
 
 async fn down(args: &DownArgs) -> Result<()> {

@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Applied};
-use crate::cli::UpArgs;
+use crate::cli::{AgentArgs, UpArgs};
 use crate::cluster::{Cluster, DataDir};
 use crate::commands::{self, STOP_DEADLINE};
 use crate::manifest::{self, Document};
@@ -26,7 +26,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let cluster = data.settle(&args.cluster, args.node_name.as_deref())?;
 
     let control = commands::start_control(&data, &cluster, &args.cluster).await?;
-    let outcome = match start_node(&data, &cluster, &control).await {
+    let outcome = match start_node(&data, &cluster, &args.agent, &control).await {
         Ok(node) => {
             let pulls = tokio::spawn(pulls::show(node.images().progress(), progress.clone()));
             let outcome = serve(&documents, &data, &cluster, &control, &stop, &progress).await;
@@ -47,10 +47,15 @@ pub async fn run(args: UpArgs) -> Result<()> {
     outcome
 }
 
-async fn start_node(data: &DataDir, cluster: &Cluster, control: &ControlPlane) -> Result<Node> {
+async fn start_node(
+    data: &DataDir,
+    cluster: &Cluster,
+    agent: &AgentArgs,
+    control: &ControlPlane,
+) -> Result<Node> {
     let tls = kubeconfig::node_tls(control.pki(), &cluster.node_name)?;
     let client = control.client_as(&format!("system:node:{}", cluster.node_name), &["system:nodes"]);
-    let options = commands::node_options(data, cluster, &cluster.local_registry(), client, tls)?;
+    let options = commands::node_options(data, cluster, agent, &cluster.local_registry(), client, tls)?;
     Node::start(options).await.context("starting the node agent")
 }
 

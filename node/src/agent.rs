@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bundle::resources::CgroupFacts;
 use crate::dns;
-use crate::events::{Recorder, Severity, node_reference};
+use crate::events::Recorder;
 use crate::exec::Execs;
-use crate::garbage;
 use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
+use crate::metrics::disks::Disks;
+use crate::metrics::{ProbeCounts, Station};
 use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
 use crate::pods::admission;
@@ -28,7 +29,7 @@ use crate::pods::allocations::Allocations;
 use crate::pods::context::{Context, pods_dir};
 use crate::pods::manager;
 use crate::pods::table::Table;
-use crate::registration::{RegisterError, Registration, lease};
+use crate::registration::{RegisterError, Registration, join};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::users::{Users, UsersError};
 use crate::volumes::tokens::Tokens;
@@ -71,27 +72,26 @@ impl Node {
             pods_dir(&options),
             options.run_dir.join("ns"),
         );
-        let server = KubeletServer::start(
-            server_options(&options),
-            Arc::new(table.clone()),
-            shutdown.clone(),
-        );
+        let images = open_images(&options)?;
+        let probe_counts = ProbeCounts::default();
+        let station = Arc::new(station(&options, &table, &images, &probe_counts)?);
+        let server = KubeletServer::start(server_options(&options), station.clone(), shutdown.clone());
         let server = server.await?;
         let port = server.local_addr.port();
         let known_ip = options.node_ip.or_else(default_address);
         let memory_capacity = host.memory_bytes;
         let boot_id = host.boot_id.clone();
-        let images = open_images(&options)?;
         let mut registration = Registration::new(&options, host, images.clone(), known_ip, port);
-        registration.register().await?;
-        let network = Arc::new(open_network(&options, &registration).await?);
+        let (cidr, is_member) = join::join(&options, &registration).await?;
+        let network = Arc::new(open_network(&options, cidr).await?);
         admission::recall(&network, &pods_dir(&options)).map_err(network::OpenError::from)?;
         let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
         registration.set_ip(ip);
-        let node = registration.report().await?;
+        let member = match is_member {
+            true => Some(registration.report().await?),
+            false => None,
+        };
         let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
-        let starting = "Starting kubelet.".to_owned();
-        recorder.event(node_reference(&node), Severity::Normal, "Starting", starting);
         let users = Users::open(&pods_dir(&options), &options.id)?;
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);
@@ -107,6 +107,8 @@ impl Node {
             allocatable: registration.allocatable(),
             memory_capacity,
             tokens: Tokens::default(),
+            probe_counts,
+            station,
             users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
@@ -114,7 +116,7 @@ impl Node {
             options,
         });
         tasks.spawn(server.stopped());
-        spawn_all(&ctx, node, registration, &mut tasks);
+        spawn_all(&ctx, member, registration, &mut tasks);
         Ok(Node { ctx, tasks })
     }
 
@@ -143,15 +145,14 @@ impl Node {
 
 fn spawn_all(
     ctx: &Arc<Context>,
-    node: k8s_openapi::api::core::v1::Node,
+    member: Option<k8s_openapi::api::core::v1::Node>,
     registration: Registration,
     tasks: &mut JoinSet<()>,
 ) {
     let client = ctx.options.client.clone();
     let name = ctx.options.node_name.clone();
     let shutdown = || ctx.shutdown.clone();
-    tasks.spawn(lease::run(client.clone(), node.clone(), shutdown()));
-    tasks.spawn(Arc::new(registration).run(shutdown()));
+    tasks.spawn(join::stay(ctx.clone(), Arc::new(registration), member));
     let resolver = Arc::new(dns::Resolver::new(ctx.network.gateway()));
     let names = resolver.clone();
     let listener = move |services: &[_], slices: &[_]| names.learn(services, slices);
@@ -164,7 +165,6 @@ fn spawn_all(
     ));
     tasks.spawn(dns::run(resolver, shutdown()));
     tasks.spawn(manager::run(ctx.clone()));
-    tasks.spawn(garbage::run(ctx.clone(), node));
 }
 
 fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
@@ -187,14 +187,27 @@ fn server_options(options: &NodeOptions) -> ServerOptions {
         key_pem: options.tls.key_pem.clone(),
         ca_pem: options.tls.ca_pem.clone(),
         run_dir: options.run_dir.clone(),
+        client: Some(options.client.clone()),
     }
 }
 
-async fn open_network(options: &NodeOptions, registration: &Registration) -> Result<Network, StartError> {
-    let pod_cidr = match options.pod_cidr {
-        Some(cidr) => cidr,
-        None => registration.pod_cidr().await?,
-    };
+/// Where what the node uses is read.
+fn station(
+    options: &NodeOptions,
+    table: &Table,
+    images: &Images,
+    probes: &ProbeCounts,
+) -> Result<Station, network::OpenError> {
+    Ok(Station::new(
+        Arc::new(table.clone()),
+        (options.cluster.clone(), options.node_name.clone()),
+        network::Names::new(&options.id)?,
+        Disks::new(options.data_dir.clone(), Some(images.clone())),
+        probes.clone(),
+    ))
+}
+
+async fn open_network(options: &NodeOptions, pod_cidr: IpNet) -> Result<Network, StartError> {
     let v4 = |net: IpNet| match net {
         IpNet::V4(net) => Ok(net),
         IpNet::V6(_) => Err(StartError::NotIpv4(net)),

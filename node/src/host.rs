@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
@@ -75,6 +76,47 @@ fn total_memory(meminfo: &str) -> u64 {
 /// Bytes the kernel could give to new programs now.
 pub fn available_memory() -> Option<u64> {
     field_kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// The memory of this machine, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub total: u64,
+    pub free: u64,
+    pub anonymous: u64,
+    pub swap_total: u64,
+    pub swap_free: u64,
+}
+
+/// As /proc/meminfo has it; what is not there is 0.
+pub fn memory() -> Memory {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name| field_kib(&text, name).unwrap_or(0);
+    Memory {
+        total: field("MemTotal:"),
+        free: field("MemFree:"),
+        anonymous: field("AnonPages:"),
+        swap_total: field("SwapTotal:"),
+        swap_free: field("SwapFree:"),
+    }
+}
+
+/// Page faults since boot, all and major ones (/proc/vmstat).
+pub fn page_faults() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let field = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let found = lines.find(|(key, _)| *key == name)?.1;
+        found.trim().parse().ok()
+    };
+    (field("pgfault").unwrap_or(0), field("pgmajfault").unwrap_or(0))
+}
+
+/// When the machine was started (proc_stat(5), btime).
+pub fn boot_time() -> Option<Timestamp> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Timestamp::from_second(line.trim().parse().ok()?).ok()
 }
 
 /// What all programs of this machine use together.

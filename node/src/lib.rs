@@ -21,6 +21,7 @@ pub mod probes;
 pub mod quantity;
 pub mod registration;
 pub mod server;
+pub mod static_pods;
 mod sys;
 pub mod users;
 pub mod volumes;

@@ -52,6 +52,8 @@ pub struct NodeOptions {
     pub max_pods: u32,
     /// Processes and threads one container may have; `None` for no limit.
     pub pids_limit: Option<i64>,
+    /// Manifests of static Pods: a directory, or one file.
+    pub static_pod_path: PathBuf,
     /// Labels to put on the Node besides the well-known ones.
     pub labels: BTreeMap<String, String>,
 }

@@ -35,6 +35,8 @@ pub struct Cluster {
     net: u8,
     listen: u16,
     registry: u16,
+    /// More of the command line, for the next start.
+    pub flags: Vec<String>,
     up: Option<Up>,
 }
 
@@ -54,6 +56,7 @@ impl Cluster {
             net,
             listen: free_port(),
             registry: free_port(),
+            flags: Vec::new(),
             up: None,
         }
     }
@@ -97,6 +100,7 @@ impl Cluster {
         command.args(["--pod-cidr", &format!("10.{}.0.0/16", self.net)]);
         command.args(["--service-cidr", &format!("10.{}.0.0/16", self.net + 1)]);
         command.args(["--node-name", "node-a"]);
+        command.args(&self.flags);
         command
     }
 
@@ -223,7 +227,7 @@ pub fn text(output: &Output) -> String {
     )
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

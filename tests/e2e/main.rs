@@ -10,6 +10,7 @@ mod clients;
 mod cluster;
 mod kubectl;
 mod lifecycle;
+mod node_agent;
 mod processes;
 mod streams;
 mod users;

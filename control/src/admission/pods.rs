@@ -7,12 +7,38 @@ const ACCOUNTS: ResourceName<'_> = ("", "v1", "serviceaccounts");
 /// Every namespace gets this account from a controller.
 const DEFAULT_ACCOUNT: &str = "default";
 
+/// The annotation of a Pod that shows a static one of a node.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 pub(super) fn admit(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -> Result<(), Denial> {
     if !matches!(review.action, Action::Create) {
         return Ok(());
     }
+    if pod["metadata"]["annotations"].get(MIRROR).is_some() {
+        return mirror(&pod["spec"]);
+    }
     if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
         service_account(objects, review.namespace.unwrap_or_default(), spec)?;
+    }
+    Ok(())
+}
+
+/// A mirror stays as its node made it, and needs nothing of the API.
+fn mirror(spec: &Value) -> Result<(), Denial> {
+    let refused = |what: &str| Err(Denial::Forbidden(format!("a mirror pod may not {what}")));
+    if spec["serviceAccountName"]
+        .as_str()
+        .is_some_and(|name| !name.is_empty())
+    {
+        return refused("reference service accounts");
+    }
+    let volumes = || spec["volumes"].as_array().into_iter().flatten();
+    let sources = || volumes().flat_map(|v| v["projected"]["sources"].as_array().into_iter().flatten());
+    if volumes().any(|v| v.get("secret").is_some()) || sources().any(|s| s.get("secret").is_some()) {
+        return refused("reference secrets");
+    }
+    if sources().any(|s| s.get("serviceAccountToken").is_some()) {
+        return refused("use ServiceAccountToken volume projections");
     }
     Ok(())
 }
@@ -69,6 +95,23 @@ mod tests {
             (&spec["serviceAccountName"], &spec["serviceAccount"]),
             (&json!("default"), &json!("default"))
         );
+    }
+
+    #[test]
+    fn a_mirror_stays_as_it_is() {
+        let of = |spec: Value| {
+            let mut pod = json!({"metadata": {"annotations": {MIRROR: "h"}}, "spec": spec});
+            admit(&Fixed(Vec::new()), &review("pods", Action::Create), &mut pod).map(|()| pod["spec"].take())
+        };
+        let plain = json!({"containers": []});
+        assert_eq!(of(plain.clone()).unwrap(), plain);
+        for spec in [
+            json!({"serviceAccountName": "x"}),
+            json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
+        ] {
+            assert!(matches!(of(spec.clone()), Err(Denial::Forbidden(_))), "{spec}");
+        }
     }
 
     #[test]

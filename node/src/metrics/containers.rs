@@ -17,6 +17,8 @@ const AT_ONCE: usize = 16;
 /// One reading.
 #[derive(Debug)]
 pub struct Container {
+    /// Of the attempt.
+    pub id: String,
     pub pod: Arc<Pod>,
     pub name: String,
     pub started_at: Timestamp,
@@ -47,6 +49,7 @@ pub async fn read(table: &dyn PodTable) -> (Vec<Container>, Vec<Failed>) {
     while let Some((container, answer)) = answers.next().await {
         match answer {
             Ok(stats) => read.push(Container {
+                id: container.target.id,
                 pod: container.pod,
                 name: container.name,
                 started_at: container.started_at,
@@ -94,7 +97,8 @@ fn running(table: &dyn PodTable) -> Vec<Running> {
     found
 }
 
-fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+/// The statuses of all containers of a Pod.
+pub fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|status| {
         let lists = [
             &status.init_container_statuses,

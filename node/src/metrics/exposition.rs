@@ -11,6 +11,26 @@ pub enum Type {
     Gauge,
 }
 
+/// What upstream promises of a family; cAdvisor's have no such word.
+#[derive(Clone, Copy, Debug)]
+pub enum Stability {
+    Stable,
+    Beta,
+    Alpha,
+    None,
+}
+
+impl Stability {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Stable => "[STABLE] ",
+            Self::Beta => "[BETA] ",
+            Self::Alpha => "[ALPHA] ",
+            Self::None => "",
+        }
+    }
+}
+
 /// A text in the making: families, each followed by its samples.
 #[derive(Debug, Default)]
 pub struct Exposition {
@@ -20,13 +40,19 @@ pub struct Exposition {
 
 impl Exposition {
     pub fn family(&mut self, name: &'static str, ty: Type, help: &str) {
+        self.family_as(name, ty, Stability::Stable, help);
+    }
+
+    pub fn family_as(&mut self, name: &'static str, ty: Type, stability: Stability, help: &str) {
         let ty = match ty {
             Type::Counter => "counter",
             Type::Gauge => "gauge",
         };
         self.family = name;
-        self.text
-            .push_str(&format!("# HELP {name} [STABLE] {help}\n# TYPE {name} {ty}\n"));
+        self.text.push_str(&format!(
+            "# HELP {name} {}{help}\n# TYPE {name} {ty}\n",
+            stability.word()
+        ));
     }
 
     /// One sample of the family begun last. `at` is when it was read, where that is not now.

@@ -1,24 +1,89 @@
-//! What this node and its containers use, read when it is asked for and told as upstream's kubelet tells it at
-//! `/metrics/resource` (KEP-1206). Keeps nothing: rates are the business of who asks twice. Refuses to know cgroups: a shim
-//! says what its tasks use, whatever they are made of.
+//! What this node and its containers use, read when it is asked for and told as upstream's kubelet tells it: at
+//! `/metrics/resource` (KEP-1206), `/metrics/cadvisor`, `/metrics/probes`, `/metrics` and `/stats/summary`. Refuses to know
+//! cgroups: a shim says what its tasks use, whatever they are made of.
 
-mod containers;
+mod cadvisor;
+pub mod containers;
+pub mod disks;
 mod exposition;
+mod links;
+mod own;
+mod probe_counts;
+mod rates;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::host;
+use crate::network::Names;
 use crate::server::PodTable;
+pub use cadvisor::cadvisor;
 use containers::{Container, Failed};
+use disks::Disks;
 use exposition::{Exposition, Type};
+use links::Counters;
+pub use own::own;
+pub use probe_counts::{Key as ProbeKey, ProbeCounts};
+use rates::Rates;
+pub use summary::summary;
 
 /// The media type of what [`resource`] answers (Prometheus' text format).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Where readings are taken, and what earlier ones were.
+pub struct Station {
+    pub table: Arc<dyn PodTable>,
+    pub node_name: String,
+    /// Name of the cluster on this host, as its cgroups have it.
+    pub cluster: String,
+    pub names: Names,
+    pub disks: Disks,
+    pub probes: ProbeCounts,
+    rates: Rates,
+}
+
+impl Station {
+    pub fn new(
+        table: Arc<dyn PodTable>,
+        (cluster, node_name): (String, String),
+        names: Names,
+        disks: Disks,
+        probes: ProbeCounts,
+    ) -> Self {
+        Station {
+            table,
+            node_name,
+            cluster,
+            names,
+            disks,
+            probes,
+            rates: Rates::default(),
+        }
+    }
+
+    /// What went through a Pod's own interface.
+    fn link_of(&self, pod: &Pod, links: &BTreeMap<String, Counters>) -> Option<Counters> {
+        let uid = pod.metadata.uid.as_deref()?;
+        links.get(&self.names.veth(uid)).map(|link| link.turned())
+    }
+
+    fn is_pods_link(&self, name: &str) -> bool {
+        self.names.owns_link(name) && name != self.names.bridge()
+    }
+}
+
 /// The resource metrics of the node, of its Pods and of their containers.
-pub async fn resource(table: &dyn PodTable) -> String {
-    let (containers, failed) = containers::read(table).await;
+pub async fn resource(station: &Station) -> String {
+    let (containers, failed) = containers::read(station.table.as_ref()).await;
+    for container in &containers {
+        station
+            .rates
+            .note(&container.id, container.at, container.stats.cpu_usage_nanos);
+    }
     let node = host::usage();
     let now = Timestamp::now();
     if let Err(error) = &node {
@@ -142,12 +207,13 @@ mod tests {
     use super::*;
     use amphipod_shim_api::TaskStats;
     use serde_json::json;
-    use std::sync::Arc;
     use std::time::Duration;
 
     fn container(pod: &str, name: &str, cpu: u64, memory: u64) -> Container {
+        let id = format!("{pod}-{name}");
         let pod = json!({"metadata": {"name": pod, "namespace": "n", "uid": pod}});
         Container {
+            id,
             pod: Arc::new(serde_json::from_value(pod).unwrap()),
             name: name.to_owned(),
             started_at: Timestamp::from_second(100).unwrap(),

@@ -21,6 +21,7 @@ use crate::env::PodFacts;
 use crate::events::Recorder;
 use crate::exec::{Doors, Execs, Target};
 use crate::images::Images;
+use crate::metrics::{ProbeCounts, Station};
 use crate::network::Network;
 use crate::options::NodeOptions;
 use crate::users::Users;
@@ -43,6 +44,9 @@ pub struct Context {
     pub memory_capacity: u64,
     pub cgroups: CgroupFacts,
     pub tokens: Tokens,
+    pub probe_counts: ProbeCounts,
+    /// Where what Pods use is read.
+    pub station: Arc<Station>,
     /// Ids of Pods with a user namespace.
     pub users: Users,
     pub boot_id: String,

@@ -18,6 +18,7 @@ use super::observed::Verdict;
 use super::view::PodView;
 use crate::quantity;
 use crate::server::PodTable;
+use crate::volumes::is_on_disk;
 use crate::volumes::usage::disk_usage;
 
 /// Pause between two looks; upstream's monitoring interval.
@@ -114,15 +115,6 @@ fn written_by(ctx: &Context, pod: PodView<'_>, dirs: &PodDirs, container: &str) 
     let running = ctx.table.running(pod.uid(), container);
     let layer = running.and_then(|id| ctx.images.writable_layer(&id));
     [dirs.logs.join(container)].into_iter().chain(layer).collect()
-}
-
-/// What the node's disk holds for a Pod; memory and the host's own paths are counted elsewhere or not at all.
-fn is_on_disk(volume: &Volume) -> bool {
-    let in_memory = |medium: Option<&str>| medium == Some("Memory");
-    match &volume.empty_dir {
-        Some(dir) => !in_memory(dir.medium.as_deref()),
-        None => volume.config_map.is_some() || volume.downward_api.is_some(),
-    }
 }
 
 fn size_limit(volume: &Volume) -> Option<&Quantity> {

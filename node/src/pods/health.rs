@@ -14,6 +14,7 @@ use super::record::Record;
 use super::status::container_id;
 use super::view::PodView;
 use crate::events::{Recorder, Severity};
+use crate::metrics::{ProbeCounts, ProbeKey};
 use crate::probes::{self, Exec, ProbeEvent, ProbeSink, Probing, Target};
 
 /// The probes of one Pod.
@@ -52,6 +53,7 @@ impl Probes {
             pod: pod.clone(),
             recorder: self.ctx.recorder.clone(),
             changed: self.changed.clone(),
+            counts: self.ctx.probe_counts.clone(),
         };
         let probing = Probing::start(target, Arc::new(sink));
         let health = of(&probing);
@@ -59,8 +61,10 @@ impl Probes {
         Some(health)
     }
 
-    pub fn stop(&mut self, container: &str) {
-        self.running.remove(container);
+    pub fn stop(&mut self, pod_uid: &str, container: &str) {
+        if self.running.remove(container).is_some() {
+            self.ctx.probe_counts.forget(pod_uid, container);
+        }
     }
 
     /// What is known of every probed container.
@@ -109,12 +113,26 @@ struct Sink {
     pod: Arc<Pod>,
     recorder: Recorder,
     changed: Arc<Notify>,
+    counts: ProbeCounts,
 }
 
 impl ProbeSink for Sink {
     fn health(&self, container_id: &str, health: probes::Health) {
         tracing::debug!(container_id, ?health, "health changed");
         self.changed.notify_one();
+    }
+
+    fn probed(&self, container: &str, probe: &'static str, result: &'static str) {
+        if let Some(view) = PodView::new(&self.pod) {
+            self.counts.count(ProbeKey {
+                pod_uid: view.uid().to_owned(),
+                container: container.to_owned(),
+                namespace: view.namespace().to_owned(),
+                pod: view.name().to_owned(),
+                probe,
+                result,
+            });
+        }
     }
 
     fn event(&self, container: &str, event: ProbeEvent) {

@@ -1,9 +1,10 @@
-//! The sync loop: the API's Pods of this node, one worker each. Level-triggered: every listing and every event
-//! only says what is wanted now. Owns which workers exist.
+//! The sync loop: the Pods of this node, those of the API and those of files here, one worker each. Level-triggered: every
+//! listing and every event only says what is wanted now. Owns which workers exist, and that static Pods have mirrors.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,24 +16,46 @@ use tokio::task::JoinSet;
 
 use super::context::Context;
 use super::eviction::{self, Eviction};
+use super::mirror::{self, Due};
 use super::record::subdirectories;
 use super::sandbox::POD_FILE;
 use super::worker::{self, Desired};
+use crate::static_pods::manifest::{full_name, is_static, mirror_of};
+use crate::static_pods::{self, Wanted};
 
 type Uid = String;
+
+/// `namespace/name` of a Pod.
+type Name = String;
 
 /// Verdicts waiting for the loop; whoever finds more waits.
 const EVICTIONS: usize = 16;
 
+/// Pause before a mirror that could not be made or removed is tried again.
+const MIRROR_RETRY: Duration = Duration::from_secs(5);
+
 /// The workers of this node.
 struct Manager {
     ctx: Arc<Context>,
-    workers: HashMap<Uid, watch::Sender<Desired>>,
+    workers: HashMap<Uid, Worker>,
     running: JoinSet<Uid>,
     /// Uids seen since the current listing began.
     listed: BTreeSet<Uid>,
     /// What is on disk without an object was looked for.
     swept: bool,
+    /// The Pods that files of this node want.
+    statics: BTreeMap<Name, Arc<Pod>>,
+    /// What the API has of them.
+    mirrors: BTreeMap<Name, Arc<Pod>>,
+    /// Mirrors being made or removed.
+    mirroring: JoinSet<(Name, Result<Option<Pod>, kube::Error>)>,
+    busy: BTreeSet<Name>,
+}
+
+struct Worker {
+    desired: watch::Sender<Desired>,
+    /// Of a static Pod.
+    static_name: Option<Name>,
 }
 
 /// Runs until the agent ends; then waits for the workers to let go of their Pods, which run on.
@@ -43,14 +66,31 @@ pub async fn run(ctx: Arc<Context>) {
     let mut events = std::pin::pin!(events);
     let shutdown = ctx.shutdown.clone();
     let (evictions, mut evicted) = mpsc::channel(EVICTIONS);
-    let watching = tokio::spawn(eviction::run(ctx.clone(), evictions));
+    let mut helpers = JoinSet::new();
+    helpers.spawn(eviction::run(ctx.clone(), evictions));
+    let (found, mut files) = watch::channel(Wanted::None);
+    let (path, node) = (ctx.options.static_pod_path.clone(), ctx.options.node_name.clone());
+    helpers.spawn(static_pods::run(path, node, found, shutdown.clone()));
     let mut manager = Manager {
         ctx,
         workers: HashMap::new(),
         running: JoinSet::new(),
         listed: BTreeSet::new(),
         swept: false,
+        statics: BTreeMap::new(),
+        mirrors: BTreeMap::new(),
+        mirroring: JoinSet::new(),
+        busy: BTreeSet::new(),
     };
+    // Known before the API's are: what is on disk of a static Pod is not an orphan's.
+    if let Some(Ok(first)) = shutdown
+        .run_until_cancelled(files.wait_for(Option::is_some))
+        .await
+    {
+        let first = first.clone().unwrap_or_default();
+        manager.end_forgotten(&first);
+        manager.want_statics(first);
+    }
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -59,12 +99,19 @@ pub async fn run(ctx: Arc<Context>) {
                 Err(error) => tracing::warn!(%error, "watching the Pods of this node failed; trying again"),
             },
             Some(eviction) = evicted.recv() => manager.evict(eviction),
+            Ok(()) = files.changed() => {
+                let wanted = files.borrow_and_update().clone().unwrap_or_default();
+                manager.want_statics(wanted);
+            }
+            Some(done) = manager.mirroring.join_next(), if !manager.mirroring.is_empty() => manager.mirrored(done),
             Some(ended) = manager.running.join_next(), if !manager.running.is_empty() => manager.ended(ended),
         }
     }
     while manager.running.join_next().await.is_some() {}
-    if let Err(error) = watching.await {
-        tracing::error!(%error, "looking at what Pods use failed");
+    while let Some(ended) = helpers.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a helper of the sync loop failed");
+        }
     }
 }
 
@@ -74,12 +121,25 @@ impl Manager {
             Event::Init => self.listed.clear(),
             Event::InitApply(pod) => {
                 self.listed.extend(pod.metadata.uid.clone());
-                self.want(pod, false);
+                self.hear(pod, false);
             }
             Event::InitDone => self.compare(),
-            Event::Apply(pod) => self.want(pod, false),
-            Event::Delete(pod) => self.want(pod, true),
+            Event::Apply(pod) => self.hear(pod, false),
+            Event::Delete(pod) => self.hear(pod, true),
         }
+    }
+
+    /// A mirror is no Pod of its own.
+    fn hear(&mut self, pod: Pod, gone: bool) {
+        if mirror_of(&pod).is_none() {
+            return self.want(pod, gone);
+        }
+        let name = full_name(&pod);
+        match gone {
+            true => self.mirrors.remove(&name),
+            false => self.mirrors.insert(name.clone(), Arc::new(pod)),
+        };
+        self.reflect(&name);
     }
 
     /// Tells the Pod's worker what is wanted, starting one when there is none.
@@ -89,7 +149,9 @@ impl Manager {
         };
         let pod = Arc::new(pod);
         match self.workers.get(&uid) {
-            Some(worker) => worker.send_modify(|desired| (desired.pod, desired.gone) = (pod, gone)),
+            Some(worker) => worker
+                .desired
+                .send_modify(|desired| (desired.pod, desired.gone) = (pod, gone)),
             None if gone && self.swept => {}
             None => self.spawn(uid, pod, gone),
         }
@@ -97,17 +159,26 @@ impl Manager {
 
     fn evict(&self, Eviction { uid, verdict }: Eviction) {
         if let Some(worker) = self.workers.get(&uid) {
-            worker.send_modify(|desired| desired.evicted = Some(verdict));
+            worker
+                .desired
+                .send_modify(|desired| desired.evicted = Some(verdict));
         }
     }
 
     fn spawn(&mut self, uid: Uid, pod: Arc<Pod>, gone: bool) {
-        let (sender, receiver) = watch::channel(Desired {
+        let static_name = is_static(&pod).then(|| full_name(&pod));
+        let mirror = static_name.as_ref().and_then(|name| self.mirrors.get(name));
+        let object = match &static_name {
+            Some(_) => mirror.and_then(|mirror| mirror.metadata.uid.clone()),
+            None => Some(uid.clone()),
+        };
+        let (desired, receiver) = watch::channel(Desired {
             pod,
             gone,
             evicted: None,
+            object,
         });
-        self.workers.insert(uid.clone(), sender);
+        self.workers.insert(uid.clone(), Worker { desired, static_name });
         let ctx = self.ctx.clone();
         self.running.spawn(async move {
             worker::run(ctx, receiver).await;
@@ -118,7 +189,11 @@ impl Manager {
     fn ended(&mut self, ended: Result<Uid, tokio::task::JoinError>) {
         match ended {
             Ok(uid) => {
-                self.workers.remove(&uid);
+                let name = self.workers.remove(&uid).and_then(|worker| worker.static_name);
+                if let Some(name) = name {
+                    self.start_static(&name);
+                    self.reflect(&name);
+                }
             }
             Err(error) => tracing::error!(%error, "the worker of a Pod failed"),
         }
@@ -127,36 +202,147 @@ impl Manager {
     /// After a listing: what was not in it is gone, also what only the disk knows.
     fn compare(&mut self) {
         for (uid, worker) in &self.workers {
-            if !self.listed.contains(uid) {
-                worker.send_modify(|desired| desired.gone = true);
+            if worker.static_name.is_none() && !self.listed.contains(uid) {
+                worker.desired.send_modify(|desired| desired.gone = true);
             }
         }
+        let listed = &self.listed;
+        self.mirrors.retain(|_, mirror| {
+            mirror
+                .metadata
+                .uid
+                .as_ref()
+                .is_some_and(|uid| listed.contains(uid))
+        });
         if !self.swept {
             self.swept = true;
-            self.sweep();
+            for (uid, pod) in self.on_disk() {
+                if !self.workers.contains_key(&uid) {
+                    self.spawn(uid, Arc::new(pod), true);
+                }
+            }
         }
+        let names: BTreeSet<Name> = self.statics.keys().chain(self.mirrors.keys()).cloned().collect();
+        names.iter().for_each(|name| self.reflect(name));
     }
 
-    /// Ends Pods that were deleted while no agent ran.
-    fn sweep(&mut self) {
+    /// The Pods that agents before this one had.
+    fn on_disk(&self) -> Vec<(Uid, Pod)> {
         let dirs = subdirectories(&self.ctx.pods_dir()).unwrap_or_else(|error| {
             tracing::error!(%error, "the Pods on disk cannot be listed");
             Vec::new()
         });
+        let mut found = Vec::new();
         for dir in dirs {
             let uid = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if self.workers.contains_key(&uid) {
-                continue;
-            }
             match fs::read(dir.join(POD_FILE))
                 .map_err(|e| e.to_string())
                 .and_then(|b| parse(&b))
             {
-                Ok(pod) => self.spawn(uid, Arc::new(pod), true),
+                Ok(pod) => found.push((uid, pod)),
                 Err(error) => {
                     tracing::warn!(error, path = %dir.display(), "an orphaned directory has no Pod")
                 }
             }
+        }
+        found
+    }
+
+    /// Before any static Pod is started: ends those whose files went away, or changed, while no agent ran.
+    fn end_forgotten(&mut self, wanted: &BTreeMap<Name, Arc<Pod>>) {
+        let is_wanted = |pod: &Pod| {
+            let now = wanted.get(&full_name(pod));
+            now.is_some_and(|now| now.metadata.uid == pod.metadata.uid)
+        };
+        for (uid, pod) in self.on_disk() {
+            if is_static(&pod) && !is_wanted(&pod) {
+                self.spawn(uid, Arc::new(pod), true);
+            }
+        }
+    }
+
+    /// Takes what the files want now.
+    fn want_statics(&mut self, wanted: BTreeMap<Name, Arc<Pod>>) {
+        self.statics = wanted;
+        for (uid, worker) in &self.workers {
+            let Some(name) = &worker.static_name else { continue };
+            let now = self.statics.get(name).and_then(|pod| pod.metadata.uid.as_ref());
+            if now != Some(uid) {
+                worker.desired.send_modify(|desired| desired.gone = true);
+            }
+        }
+        let names: Vec<Name> = self.statics.keys().cloned().collect();
+        for name in names {
+            self.start_static(&name);
+            self.reflect(&name);
+        }
+    }
+
+    fn runs(&self, name: &Name) -> bool {
+        self.workers
+            .values()
+            .any(|worker| worker.static_name.as_ref() == Some(name))
+    }
+
+    /// Starts a static Pod, unless one of its name still runs.
+    fn start_static(&mut self, name: &Name) {
+        let Some(pod) = self.statics.get(name).cloned() else {
+            return;
+        };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if !self.runs(name) {
+            self.spawn(uid, pod, false);
+        }
+    }
+
+    /// Brings a mirror to its Pod, as far as the API is known; tells the worker whose status to write.
+    fn reflect(&mut self, name: &Name) {
+        let mirror = self.mirrors.get(name);
+        let object = mirror.and_then(|mirror| mirror.metadata.uid.clone());
+        for worker in self
+            .workers
+            .values()
+            .filter(|worker| worker.static_name.as_ref() == Some(name))
+        {
+            worker.desired.send_if_modified(|desired| {
+                let changed = desired.object != object;
+                desired.object.clone_from(&object);
+                changed
+            });
+        }
+        if !self.swept || self.busy.contains(name) {
+            return;
+        }
+        if let Some(due) = mirror::due(self.statics.get(name), mirror, self.runs(name)) {
+            self.carry_out(name.clone(), due);
+        }
+    }
+
+    fn carry_out(&mut self, name: Name, due: Due) {
+        self.busy.insert(name.clone());
+        let ctx = self.ctx.clone();
+        self.mirroring.spawn(async move {
+            let done = mirror::carry_out(&ctx, due).await;
+            if let Err(error) = &done {
+                tracing::warn!(%error, pod = name, "the mirror of a static Pod is not as it should be; trying again");
+                ctx.shutdown.run_until_cancelled(tokio::time::sleep(MIRROR_RETRY)).await;
+            }
+            (name, done)
+        });
+    }
+
+    fn mirrored(&mut self, done: Result<(Name, Result<Option<Pod>, kube::Error>), tokio::task::JoinError>) {
+        match done {
+            Ok((name, done)) => {
+                self.busy.remove(&name);
+                match done {
+                    Ok(Some(mirror)) => drop(self.mirrors.insert(name.clone(), Arc::new(mirror))),
+                    Ok(None) => drop(self.mirrors.remove(&name)),
+                    Err(_) => {}
+                }
+                self.reflect(&name);
+            }
+            Err(error) => tracing::error!(%error, "making or removing a mirror failed"),
         }
     }
 }

@@ -16,6 +16,7 @@ mod hooks;
 mod launch;
 pub mod manager;
 mod memory;
+mod mirror;
 pub mod observed;
 pub mod plan;
 mod pull;

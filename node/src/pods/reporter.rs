@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING};
 use super::context::Context;
 use super::view::PodView;
+use crate::static_pods::manifest::is_static;
 
 /// First pause after a write that failed, doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -27,6 +28,8 @@ pub struct Report {
     pub status: Option<PodStatus>,
     /// The containers are gone: delete the object (its deletion was asked for).
     pub remove: bool,
+    /// Uid of the object; without one there is nobody to tell.
+    pub object: Option<String>,
 }
 
 /// Writes each new report until the sender or the agent ends, or the Pod is gone.
@@ -38,12 +41,14 @@ pub async fn run(
 ) {
     let Some(view) = PodView::new(&pod) else { return };
     let api: Api<Pod> = Api::namespaced(ctx.options.client.clone(), view.namespace());
-    let mut written: Option<PodStatus> = None;
+    let mut written: Option<Report> = None;
     let mut pause = RETRY_FIRST;
     while let Some(Ok(())) = shutdown.run_until_cancelled(reports.changed()).await {
         loop {
             let report = reports.borrow_and_update().clone();
             match write(&api, view, &report, &mut written).await {
+                // Another mirror is going to be told.
+                Ok(Progress::Gone) if is_static(&pod) => break,
                 Ok(Progress::Gone) => return,
                 Ok(Progress::Written) => {
                     pause = RETRY_FIRST;
@@ -77,16 +82,24 @@ async fn write(
     api: &Api<Pod>,
     pod: PodView<'_>,
     report: &Report,
-    written: &mut Option<PodStatus>,
+    written: &mut Option<Report>,
 ) -> Result<Progress, kube::Error> {
-    if let Some(status) = report.status.as_ref().filter(|s| written.as_ref() != Some(s)) {
-        let patch = Patch::Strategic(body(pod.uid(), status));
+    let Some(uid) = report.object.as_deref() else {
+        return Ok(Progress::Written);
+    };
+    let said = |old: &Report| old.object == report.object && old.status == report.status;
+    if let Some(status) = report
+        .status
+        .as_ref()
+        .filter(|_| !written.as_ref().is_some_and(said))
+    {
+        let patch = Patch::Strategic(body(uid, status));
         match api
             .patch_status(pod.name(), &PatchParams::default(), &patch)
             .await
         {
-            Ok(_) => *written = Some(status.clone()),
-            Err(error) => return unless_gone(api, pod, error).await,
+            Ok(_) => *written = Some(report.clone()),
+            Err(error) => return unless_gone(api, pod, uid, error).await,
         }
     }
     if !report.remove {
@@ -95,19 +108,24 @@ async fn write(
     let params = DeleteParams {
         grace_period_seconds: Some(0),
         preconditions: Some(Preconditions {
-            uid: Some(pod.uid().to_owned()),
+            uid: Some(uid.to_owned()),
             resource_version: None,
         }),
         ..DeleteParams::default()
     };
     match api.delete(pod.name(), &params).await {
         Ok(_) => Ok(Progress::Written),
-        Err(error) => unless_gone(api, pod, error).await,
+        Err(error) => unless_gone(api, pod, uid, error).await,
     }
 }
 
 /// A conflict may mean that another Pod has the name, or only that writes met: the object itself tells.
-async fn unless_gone(api: &Api<Pod>, pod: PodView<'_>, error: kube::Error) -> Result<Progress, kube::Error> {
+async fn unless_gone(
+    api: &Api<Pod>,
+    pod: PodView<'_>,
+    uid: &str,
+    error: kube::Error,
+) -> Result<Progress, kube::Error> {
     let code = match &error {
         kube::Error::Api(status) => status.code,
         _ => return Err(error),
@@ -117,7 +135,7 @@ async fn unless_gone(api: &Api<Pod>, pod: PodView<'_>, error: kube::Error) -> Re
         409 => api
             .get_opt(pod.name())
             .await?
-            .is_none_or(|p| p.metadata.uid.as_deref() != Some(pod.uid())),
+            .is_none_or(|p| p.metadata.uid.as_deref() != Some(uid)),
         _ => false,
     };
     if is_gone { Ok(Progress::Gone) } else { Err(error) }

@@ -86,7 +86,7 @@ pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Pr
     set_up_volumes(ctx, pod, &[]).await?;
     let handler = handler::of(ctx, pod).await?;
     let surroundings = network(ctx, pod, handler).await?;
-    services_are_known(ctx).await;
+    services_are_known(ctx, pod).await;
     write_files(ctx, pod, &dirs, &surroundings)?;
     Ok(surroundings)
 }

@@ -29,6 +29,7 @@ use crate::env::objects::Names;
 use crate::env::{self, Environment, Sources};
 use crate::events::Severity::{Normal, Warning};
 use crate::images::{Image, ImageKind, Mount, Rootfs};
+use crate::static_pods::manifest::is_static;
 use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
 
@@ -41,6 +42,8 @@ const SIGTERM: u32 = 15;
 const SHM_BYTES: u64 = 64 << 20;
 /// Time the list of Services may take after the agent's start.
 const SERVICES_LIMIT: Duration = Duration::from_secs(10);
+/// The same for a static Pod, which may be there to make the API server run.
+const SERVICES_LIMIT_STATIC: Duration = Duration::from_secs(1);
 
 /// One start.
 pub struct Job {
@@ -269,7 +272,7 @@ async fn environment(
         .fetch(&ctx.options.client, pod.namespace())
         .await;
     let objects = objects.map_err(StartFailure::config)?;
-    services_are_known(ctx).await;
+    services_are_known(ctx, pod).await;
     let facts = ctx.facts(pod, &job.ips);
     let sources = Sources {
         facts: &facts,
@@ -280,8 +283,12 @@ async fn environment(
 }
 
 /// Containers started before Services are known would lack their variables, and Pods their resolver, for ever.
-pub(super) async fn services_are_known(ctx: &Context) {
-    match tokio::time::timeout(SERVICES_LIMIT, ctx.services.wait_until_ready()).await {
+pub(super) async fn services_are_known(ctx: &Context, pod: PodView<'_>) {
+    let limit = match is_static(pod.pod) {
+        true => SERVICES_LIMIT_STATIC,
+        false => SERVICES_LIMIT,
+    };
+    match tokio::time::timeout(limit, ctx.services.wait_until_ready()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "Services are not followed; containers start without them"),
         Err(_) => tracing::warn!("Services are not known yet; a container starts without their variables"),

@@ -50,6 +50,8 @@ pub struct Desired {
     pub gone: bool,
     /// The node ends it, whatever the API wants.
     pub evicted: Option<Verdict>,
+    /// Uid of the object that holds the status: the Pod's own, or its mirror's; none while there is no mirror.
+    pub object: Option<String>,
 }
 
 /// How something under way ended.
@@ -89,6 +91,8 @@ struct Worker {
     probes: Probes,
     reports: watch::Sender<Report>,
     last_status: Option<PodStatus>,
+    /// The API object that is told of the status.
+    object: Option<String>,
 }
 
 /// Runs one Pod until it is gone from API and host, or the agent ends.
@@ -153,6 +157,7 @@ impl Worker {
             probes,
             reports,
             last_status: status,
+            object: desired.object,
         }
     }
 
@@ -266,6 +271,7 @@ impl Worker {
 
     fn desire(&mut self, desired: Desired) {
         self.seen.orphaned |= desired.gone;
+        self.object = desired.object;
         if let Some(verdict) = desired.evicted {
             self.evict(verdict);
         }
@@ -304,6 +310,7 @@ impl Worker {
         let report = Report {
             status: Some(status),
             remove,
+            object: self.object.clone(),
         };
         self.reports.send_if_modified(|old| {
             let changed = *old != report;

@@ -22,6 +22,17 @@ pub enum Outcome {
     Error(String),
 }
 
+impl Outcome {
+    /// As metrics name it.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Outcome::Success | Outcome::Warning(_) => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Error(_) => "unknown",
+        }
+    }
+}
+
 /// A probe that did not work is tried so often before that is its outcome, as upstream does.
 const ATTEMPTS: usize = 3;
 

@@ -95,6 +95,8 @@ pub struct ProbeEvent {
 pub trait ProbeSink: Send + Sync + 'static {
     /// The health of an attempt is another than before.
     fn health(&self, container_id: &str, health: Health);
+    /// A probe was made: its title, and whether the answer was `successful`, `failed` or `unknown`.
+    fn probed(&self, container: &str, probe: &'static str, result: &'static str);
     /// Something to tell the user; the event's type is Warning.
     fn event(&self, container: &str, event: ProbeEvent);
 }
@@ -267,6 +269,8 @@ impl Worker {
 
     fn tell(&self, outcome: &Outcome) {
         let title = self.kind.title();
+        let container = &self.shared.target.container.name;
+        self.shared.sink.probed(container, title, outcome.result());
         let (reason, message) = match outcome {
             Outcome::Success => return,
             Outcome::Warning(text) => ("ProbeWarning", format!("{title} probe warning: {text}")),
@@ -276,9 +280,7 @@ impl Worker {
                 format!("{title} probe errored and resulted in unknown state: {text}"),
             ),
         };
-        self.shared
-            .sink
-            .event(&self.shared.target.container.name, ProbeEvent { reason, message });
+        self.shared.sink.event(container, ProbeEvent { reason, message });
     }
 }
 

@@ -19,6 +19,10 @@ impl ProbeSink for Heard {
         let _ = self.health.send(health);
     }
 
+    fn probed(&self, container: &str, probe: &'static str, result: &'static str) {
+        assert!(!container.is_empty() && !probe.is_empty() && !result.is_empty());
+    }
+
     fn event(&self, _: &str, event: ProbeEvent) {
         self.events.lock().unwrap().push(event);
     }

@@ -1,6 +1,7 @@
 //! The Node object and its Lease: registration, heartbeats, conditions. Owns what the API knows of this node;
 //! refuses to know its Pods.
 
+pub mod join;
 pub mod lease;
 pub mod node;
 

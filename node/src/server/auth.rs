@@ -1,7 +1,7 @@
 //! Who calls the kubelet API, by client certificate, and who may.
 //!
-//! The API server comes as `kube-apiserver-kubelet-client`; administrators are in `system:masters`. Asking
-//! the API server about anyone else (SubjectAccessReview) is not done: nobody else gets in.
+//! The API server comes as `kube-apiserver-kubelet-client`; administrators are in `system:masters`. About anyone else the
+//! API server is asked (see `authorize`).
 
 use std::io;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn pem(what: &'static str, error: io::Error) -> TlsError {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// No certificate was shown.
     Unknown,

@@ -4,6 +4,7 @@
 //! agent's own table of Pods and never become a path. Knows nothing of how Pods are run.
 
 mod auth;
+mod authorize;
 mod logs;
 mod routes;
 mod streaming;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 pub use auth::TlsError;
 
 use crate::exec::{Execs, Target};
+use crate::metrics::Station;
+use authorize::Reviews;
 
 /// Connections served at once; more wait to be accepted. The API server keeps a few, each `kubectl logs -f` is one.
 const CONNECTIONS: usize = 512;
@@ -51,6 +54,8 @@ pub struct ServerOptions {
     pub ca_pem: String,
     /// Where streams of commands in containers are.
     pub run_dir: PathBuf,
+    /// Whom to ask about callers that are neither the API server nor administrators; without it nobody else gets in.
+    pub client: Option<kube::Client>,
 }
 
 /// What the kubelet API asks the agent. Answers come from memory: calls must not block.
@@ -115,14 +120,15 @@ impl KubeletServer {
     /// Binds, and serves until `shutdown`.
     pub async fn start(
         options: ServerOptions,
-        table: Arc<dyn PodTable>,
+        station: Arc<Station>,
         shutdown: CancellationToken,
     ) -> Result<Self, ServeError> {
         let tls = auth::server_config(&options)?;
         let failed = |e| ServeError::Listen(options.listen, e);
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let router = routes::router(table, Execs::new(&options.run_dir));
+        let reviews = Reviews::new(options.client.clone(), station.node_name.clone());
+        let router = routes::router(station, Execs::new(&options.run_dir), Arc::new(reviews));
         let task = tokio::spawn(serve(listener, tls, router, shutdown));
         Ok(Self { local_addr, task })
     }

@@ -15,51 +15,52 @@ use serde_json::json;
 
 use super::PodTable;
 use super::auth::Caller;
+use super::authorize::{Asked, Decision, Reviews};
 use super::logs::{self, LogQuery};
 use super::streaming;
 use crate::exec::Execs;
-use crate::metrics;
+use crate::metrics::{self, Station};
 
 type Table = Arc<dyn PodTable>;
 
 /// An answer that is an error.
 pub type Refusal = (StatusCode, String);
 
-pub fn router(table: Table, execs: Execs) -> Router {
+pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>) -> Router {
+    let table = station.table.clone();
     let streams = streaming::router(table.clone(), execs);
+    let measured = Router::new()
+        .route("/metrics", get(own_metrics))
+        .route("/metrics/cadvisor", get(cadvisor_metrics))
+        .route("/metrics/probes", get(probe_metrics))
+        .route("/metrics/resource", get(resource_metrics))
+        .route("/stats/summary", get(summary))
+        .with_state(station);
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
-        .route("/metrics/resource", get(resource_metrics))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs),
         )
         .with_state(table)
         .merge(streams)
-        .layer(middleware::from_fn(authorise))
+        .merge(measured)
+        .layer(middleware::from_fn_with_state(reviews, authorise))
 }
 
 /// Lets a request pass only for who may make it.
-async fn authorise(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
-    match &caller {
-        Caller::Unknown => (StatusCode::UNAUTHORIZED, "Unauthorized").into_response(),
-        _ if caller.is_allowed() => next.run(request).await,
-        Caller::Known { name, .. } => {
-            let subresource = subresource(request.uri().path());
-            let text =
-                format!("Forbidden (user={name}, verb=get, resource=nodes, subresource(s)=[{subresource}])");
-            (StatusCode::FORBIDDEN, text).into_response()
-        }
-    }
-}
-
-/// What a path is to upstream's kubelet, when it asks who may.
-fn subresource(path: &str) -> &'static str {
-    match path {
-        _ if path.starts_with("/containerLogs/") => "log",
-        _ if path.starts_with("/metrics") => "metrics",
-        _ => "proxy",
+async fn authorise(
+    State(reviews): State<Arc<Reviews>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let asked = Asked::of(&request);
+    match reviews.judge(caller, asked).await {
+        Decision::Allowed => next.run(request).await,
+        Decision::Unknown => (StatusCode::UNAUTHORIZED, "Unauthorized").into_response(),
+        Decision::Forbidden(text) => (StatusCode::FORBIDDEN, text).into_response(),
     }
 }
 
@@ -71,10 +72,37 @@ async fn pods(State(table): State<Table>) -> Response {
     ([(CONTENT_TYPE, "application/json")], list.to_string()).into_response()
 }
 
-/// What is used here, in Prometheus' text format.
-async fn resource_metrics(State(table): State<Table>) -> Response {
-    let text = metrics::resource(table.as_ref()).await;
+/// In Prometheus' text format.
+fn exposition(text: String) -> Response {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+async fn own_metrics(State(station): State<Arc<Station>>) -> Response {
+    exposition(metrics::own(&station))
+}
+
+async fn cadvisor_metrics(State(station): State<Arc<Station>>) -> Response {
+    exposition(metrics::cadvisor(&station).await)
+}
+
+async fn probe_metrics(State(station): State<Arc<Station>>) -> Response {
+    exposition(station.probes.render())
+}
+
+async fn resource_metrics(State(station): State<Arc<Station>>) -> Response {
+    exposition(metrics::resource(&station).await)
+}
+
+/// Upstream's `only_cpu_and_memory` makes it cheaper.
+async fn summary(
+    State(station): State<Arc<Station>>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let briefly = pairs
+        .iter()
+        .any(|(name, value)| name == "only_cpu_and_memory" && value == "true");
+    let said = metrics::summary(&station, briefly).await;
+    ([(CONTENT_TYPE, "application/json")], said.to_string()).into_response()
 }
 
 async fn container_logs(

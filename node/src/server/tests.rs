@@ -17,6 +17,9 @@ use serde_json::json;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::metrics::ProbeCounts;
+use crate::metrics::disks::Disks;
+use crate::network::Names;
 
 /// A CA, and certificates of it.
 struct Authority {
@@ -92,6 +95,7 @@ struct Cluster {
     table: Arc<Table>,
     server: KubeletServer,
     logs: tempfile::TempDir,
+    _data: tempfile::TempDir,
     shutdown: CancellationToken,
 }
 
@@ -109,9 +113,18 @@ impl Cluster {
             key_pem,
             ca_pem: authority.pem.clone(),
             run_dir: "/nonexistent".into(),
+            client: None,
         };
+        let data = tempfile::tempdir().unwrap();
+        let station = Station::new(
+            table.clone(),
+            ("amphipod-aaaaaaaa".into(), "node".into()),
+            Names::new("aaaaaaaa").unwrap(),
+            Disks::new(data.path().to_owned(), None),
+            ProbeCounts::default(),
+        );
         let shutdown = CancellationToken::new();
-        let server = KubeletServer::start(options, table.clone(), shutdown.clone())
+        let server = KubeletServer::start(options, Arc::new(station), shutdown.clone())
             .await
             .unwrap();
         Self {
@@ -119,6 +132,7 @@ impl Cluster {
             table,
             server,
             logs: tempfile::tempdir().unwrap(),
+            _data: data,
             shutdown,
         }
     }
@@ -251,7 +265,7 @@ async fn only_the_api_server_and_administrators_get_in() {
     let (_, text) = text(cluster.request(Some(("eve", "x")), "/containerLogs/a/b/c").await).await;
     assert_eq!(
         text,
-        "Forbidden (user=eve, verb=get, resource=nodes, subresource(s)=[log])"
+        "Forbidden (user=eve, verb=get, resource=nodes, subresource(s)=[proxy])"
     );
 }
 
@@ -295,6 +309,43 @@ async fn what_is_used_is_told_as_metrics() {
         "{text}"
     );
     assert!(text.ends_with("resource_scrape_error 0\n"), "{text}");
+    for (path, line) in [
+        ("/metrics", "kubelet_node_name{node=\"node\"} 1"),
+        ("/metrics/cadvisor", "container_scrape_error 0"),
+        ("/metrics/probes", "# TYPE prober_probe_total counter"),
+    ] {
+        let (code, text) = cluster.get(path).await;
+        assert_eq!(code, StatusCode::OK, "{path}");
+        assert!(text.lines().any(|l| l == line), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_summary_tells_of_the_node() {
+    let cluster = Cluster::start().await;
+    let (code, text) = cluster.get("/stats/summary").await;
+    assert_eq!(code, StatusCode::OK);
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let node = &summary["node"];
+    assert_eq!(node["nodeName"], "node");
+    for field in [
+        "/cpu/usageCoreNanoSeconds",
+        "/memory/workingSetBytes",
+        "/memory/availableBytes",
+        "/fs/capacityBytes",
+        "/rlimit/maxpid",
+    ] {
+        assert!(
+            node.pointer(field).is_some_and(|n| n.as_u64() > Some(0)),
+            "{field}: {text}"
+        );
+    }
+    let (_, brief) = cluster.get("/stats/summary?only_cpu_and_memory=true").await;
+    let brief: serde_json::Value = serde_json::from_str(&brief).unwrap();
+    assert!(
+        brief["node"]["fs"].is_null() && brief["node"]["cpu"].is_object(),
+        "{brief}"
+    );
 }
 
 #[tokio::test]

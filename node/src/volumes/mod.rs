@@ -178,6 +178,15 @@ fn absolute(path: &str) -> PathBuf {
     Path::new("/").join(path)
 }
 
+/// What the node's disk holds for a Pod; memory and the host's own paths are counted elsewhere or not at all.
+pub fn is_on_disk(volume: &Volume) -> bool {
+    let in_memory = |medium: Option<&str>| medium == Some("Memory");
+    match &volume.empty_dir {
+        Some(dir) => !in_memory(dir.medium.as_deref()),
+        None => volume.config_map.is_some() || volume.downward_api.is_some(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

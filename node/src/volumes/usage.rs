@@ -15,14 +15,29 @@ const MAX_DEPTH: usize = 256;
 /// Unit of `st_blocks` (stat(3type)).
 const BLOCK_BYTES: u64 = 512;
 
-/// Bytes allocated below `path` and for itself, a file with several names counted once, as du(1) counts. Nothing there
-/// is nothing.
+/// What lies below a directory, itself counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// Bytes allocated, as [`disk_use`] counts them.
 ///
 /// # Errors
 /// The kernel refuses to read a directory.
 pub fn disk_usage(path: &Path) -> io::Result<u64> {
+    disk_use(path).map(|found| found.bytes)
+}
+
+/// What is allocated below `path` and for itself, a file with several names counted once, as du(1) counts. Nothing there
+/// is nothing.
+///
+/// # Errors
+/// The kernel refuses to read a directory.
+pub fn disk_use(path: &Path) -> io::Result<DiskUse> {
     let root = match open(CWD, path) {
-        Err(Errno::NOENT) => return Ok(0),
+        Err(Errno::NOENT) => return Ok(DiskUse::default()),
         opened => opened?,
     };
     let mut count = Count::default();
@@ -44,7 +59,7 @@ pub fn disk_usage(path: &Path) -> io::Result<u64> {
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(count.bytes)
+    Ok(count.found)
 }
 
 fn open(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
@@ -95,7 +110,7 @@ impl Level {
 
 #[derive(Default)]
 struct Count {
-    bytes: u64,
+    found: DiskUse,
     /// Files with several names.
     linked: HashSet<(u64, u64)>,
 }
@@ -105,7 +120,8 @@ impl Count {
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let again = !is_directory && stat.st_nlink > 1 && !self.linked.insert((stat.st_dev, stat.st_ino));
         if !again {
-            self.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+            self.found.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+            self.found.inodes += 1;
         }
     }
 }

@@ -154,7 +154,7 @@ impl Worker {
         if let Some(stop) = self.stops.remove(&record.container) {
             stop.abort();
         }
-        self.probes.stop(&record.container);
+        self.probes.stop(&record.pod_uid, &record.container);
         let Some(seen) = self.seen.containers.get_mut(&record.container) else {
             return;
         };

@@ -1,0 +1,334 @@
+//! `/metrics/cadvisor`: containers, Pods' networks and the machine under cAdvisor's names (github.com/google/cadvisor,
+//! metrics/prometheus.go), as far as shims and the host tell them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::containers::{self, Container};
+use super::disks;
+use super::exposition::{Exposition, Stability, Type};
+use super::links::{self, Counters};
+use super::{Station, bytes, seconds};
+use crate::bundle::resources::{PERIOD_MICROS, quota_of, shares_of};
+use crate::host;
+use crate::pods::view::PodView;
+use crate::quantity;
+
+/// One reading in Prometheus' text format.
+pub async fn cadvisor(station: &Arc<Station>) -> String {
+    let (containers, failed) = containers::read(station.table.as_ref()).await;
+    let station = station.clone();
+    let made = tokio::task::spawn_blocking(move || render(&station, &containers, !failed.is_empty()));
+    made.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "reading what the node uses failed");
+        String::new()
+    })
+}
+
+fn render(station: &Station, containers: &[Container], wrong: bool) -> String {
+    let mut out = Out {
+        text: Exposition::default(),
+        all: containers.iter().map(|c| (labels(station, c), c)).collect(),
+    };
+    out.usage();
+    out.limits();
+    out.disk(station);
+    let mut text = out.text;
+    network(&mut text, station, containers);
+    machine(&mut text, wrong);
+    text.finish()
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+struct Out<'a> {
+    text: Exposition,
+    all: Vec<(Labels, &'a Container)>,
+}
+
+impl Out<'_> {
+    fn family(&mut self, name: &'static str, ty: Type, help: &str, of: impl Fn(&Container) -> Option<f64>) {
+        self.family_with(name, ty, help, &[], of);
+    }
+
+    fn family_with(
+        &mut self,
+        name: &'static str,
+        ty: Type,
+        help: &str,
+        more: &[(&'static str, &str)],
+        of: impl Fn(&Container) -> Option<f64>,
+    ) {
+        self.text.family_as(name, ty, Stability::None, help);
+        self.samples(more, of);
+    }
+
+    fn samples(&mut self, more: &[(&'static str, &str)], of: impl Fn(&Container) -> Option<f64>) {
+        for (labels, container) in &self.all {
+            let Some(value) = of(container) else { continue };
+            let mut labels: Vec<(&'static str, &str)> = labels
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            labels.extend(more);
+            labels.sort_unstable();
+            self.text.sample(&labels, value, Some(container.at));
+        }
+    }
+
+    fn usage(&mut self) {
+        use Type::{Counter, Gauge};
+        self.family_with(
+            "container_cpu_usage_seconds_total",
+            Counter,
+            "Cumulative cpu time consumed in seconds.",
+            &[("cpu", "total")],
+            |c| Some(seconds(c.stats.cpu_usage_nanos)),
+        );
+        self.family(
+            "container_memory_usage_bytes",
+            Gauge,
+            "Current memory usage in bytes, including all memory regardless of when it was accessed",
+            |c| Some(bytes(c.stats.memory_usage)),
+        );
+        self.family(
+            "container_memory_working_set_bytes",
+            Gauge,
+            "Current working set in bytes.",
+            |c| Some(bytes(c.stats.working_set())),
+        );
+        self.family("container_memory_rss", Gauge, "Size of RSS in bytes.", |c| {
+            Some(bytes(c.stats.memory_anon))
+        });
+        self.family(
+            "container_memory_total_inactive_file_bytes",
+            Gauge,
+            "Current total inactive file in bytes.",
+            |c| Some(bytes(c.stats.memory_inactive_file)),
+        );
+        self.family_with(
+            "container_memory_failures_total",
+            Counter,
+            "Cumulative count of memory allocation failures.",
+            &[("failure_type", "pgfault"), ("scope", "container")],
+            |c| Some(bytes(c.stats.page_faults)),
+        );
+        self.samples(&[("failure_type", "pgmajfault"), ("scope", "container")], |c| {
+            Some(bytes(c.stats.major_page_faults))
+        });
+        self.family(
+            "container_oom_events_total",
+            Counter,
+            "Count of out of memory events observed for the container",
+            |c| Some(bytes(c.stats.oom_kills)),
+        );
+        self.family(
+            "container_threads",
+            Gauge,
+            "Number of threads running inside the container",
+            |c| Some(bytes(c.stats.pids)),
+        );
+        self.family(
+            "container_start_time_seconds",
+            Gauge,
+            "Start time of the container since unix epoch in seconds.",
+            |c| Some(since_epoch(c.started_at)),
+        );
+        self.family(
+            "container_last_seen",
+            Gauge,
+            "Last time a container was seen by the exporter",
+            |c| Some(since_epoch(c.at).floor()),
+        );
+    }
+
+    fn limits(&mut self) {
+        use Type::Gauge;
+        self.family(
+            "container_spec_memory_limit_bytes",
+            Gauge,
+            "Memory limit for the container.",
+            |c| {
+                let limit = Some(c.stats.memory_limit).filter(|limit| *limit != u64::MAX);
+                Some(bytes(limit.unwrap_or(0)))
+            },
+        );
+        let milli = |c: &Container, of: fn(&ResourceRequirements) -> Option<&BTreeMap<String, Quantity>>| {
+            let resources = resources(c)?;
+            quantity::milli(of(&resources)?.get("cpu")?)
+        };
+        self.family(
+            "container_spec_cpu_shares",
+            Gauge,
+            "CPU share of the container.",
+            |c| Some(bytes(shares_of(milli(c, |r| r.requests.as_ref()).unwrap_or(0)))),
+        );
+        self.family(
+            "container_spec_cpu_period",
+            Gauge,
+            "CPU period of the container.",
+            |_| Some(bytes(PERIOD_MICROS)),
+        );
+        self.family(
+            "container_spec_cpu_quota",
+            Gauge,
+            "CPU quota of the container.",
+            |c| {
+                let limit = milli(c, |r| r.limits.as_ref())?;
+                u64::try_from(quota_of(limit)).ok().map(bytes)
+            },
+        );
+    }
+
+    fn disk(&mut self, station: &Station) {
+        let used: BTreeMap<String, u64> = self
+            .all
+            .iter()
+            .filter_map(|(_, c)| {
+                let found = station.disks.of(PodView::new(&c.pod)?, &disks::running(&c.pod));
+                Some((c.id.clone(), found.layers.get(&c.name)?.bytes))
+            })
+            .collect();
+        self.family(
+            "container_fs_usage_bytes",
+            Type::Gauge,
+            "Number of bytes that are consumed by the container on this filesystem.",
+            |c| used.get(&c.id).copied().map(bytes),
+        );
+        let all = host::disk(station.disks.data_dir())
+            .ok()
+            .map(|disk| bytes(disk.bytes));
+        self.family(
+            "container_fs_limit_bytes",
+            Type::Gauge,
+            "Number of bytes that can be consumed by the container on this filesystem.",
+            |_| all,
+        );
+    }
+}
+
+fn resources(container: &Container) -> Option<ResourceRequirements> {
+    let view = PodView::new(&container.pod)?;
+    view.container(&container.name)?.0.resources.clone()
+}
+
+fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    containers::statuses(pod).find(|status| status.name == name)
+}
+
+fn labels(station: &Station, container: &Container) -> Labels {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let metadata = &container.pod.metadata;
+    let uid = text(&metadata.uid);
+    let image = status_of(&container.pod, &container.name).map(|status| status.image.clone());
+    vec![
+        ("container", container.name.clone()),
+        ("id", format!("/{}/pod{uid}/{}", station.cluster, container.id)),
+        ("image", image.unwrap_or_default()),
+        ("name", container.id.clone()),
+        ("namespace", text(&metadata.namespace)),
+        ("pod", text(&metadata.name)),
+    ]
+}
+
+fn since_epoch(at: Timestamp) -> f64 {
+    at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
+}
+
+/// A network is a Pod's, not a container's.
+fn network(out: &mut Exposition, station: &Station, containers: &[Container]) {
+    let links = links::all();
+    let now = Timestamp::now();
+    let pods: Vec<(&Pod, Counters)> = containers
+        .chunk_by(|a, b| a.pod.metadata.uid == b.pod.metadata.uid)
+        .filter_map(|pod| Some((pod.first()?.pod.as_ref(), station.link_of(&pod[0].pod, &links)?)))
+        .collect();
+    let families: [(&'static str, &str, fn(&Counters) -> u64); 8] = [
+        (
+            "container_network_receive_bytes_total",
+            "Cumulative count of bytes received",
+            |c| c.received.bytes,
+        ),
+        (
+            "container_network_receive_packets_total",
+            "Cumulative count of packets received",
+            |c| c.received.packets,
+        ),
+        (
+            "container_network_receive_errors_total",
+            "Cumulative count of errors encountered while receiving",
+            |c| c.received.errors,
+        ),
+        (
+            "container_network_receive_packets_dropped_total",
+            "Cumulative count of packets dropped while receiving",
+            |c| c.received.dropped,
+        ),
+        (
+            "container_network_transmit_bytes_total",
+            "Cumulative count of bytes transmitted",
+            |c| c.sent.bytes,
+        ),
+        (
+            "container_network_transmit_packets_total",
+            "Cumulative count of packets transmitted",
+            |c| c.sent.packets,
+        ),
+        (
+            "container_network_transmit_errors_total",
+            "Cumulative count of errors encountered while transmitting",
+            |c| c.sent.errors,
+        ),
+        (
+            "container_network_transmit_packets_dropped_total",
+            "Cumulative count of packets dropped while transmitting",
+            |c| c.sent.dropped,
+        ),
+    ];
+    for (name, help, of) in families {
+        out.family_as(name, Type::Counter, Stability::None, help);
+        for (pod, counters) in &pods {
+            let text = |field: &Option<String>| field.clone().unwrap_or_default();
+            let (namespace, pod_name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+            let id = format!("/{}/pod{}", station.cluster, text(&pod.metadata.uid));
+            let labels = [
+                ("container", ""),
+                ("id", id.as_str()),
+                ("image", ""),
+                ("interface", "eth0"),
+                ("name", ""),
+                ("namespace", &namespace),
+                ("pod", &pod_name),
+            ];
+            out.sample(&labels, bytes(of(counters)), Some(now));
+        }
+    }
+}
+
+fn machine(out: &mut Exposition, wrong: bool) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for (name, help, value) in [
+        (
+            "machine_cpu_cores",
+            "Number of logical CPU cores.",
+            bytes(cores as u64),
+        ),
+        (
+            "machine_memory_bytes",
+            "Amount of memory installed on the machine.",
+            bytes(host::memory().total),
+        ),
+        (
+            "container_scrape_error",
+            "1 if there was an error while getting container metrics, 0 otherwise",
+            if wrong { 1.0 } else { 0.0 },
+        ),
+    ] {
+        out.family_as(name, Type::Gauge, Stability::None, help);
+        out.sample(&[], value, None);
+    }
+}

@@ -1,0 +1,132 @@
+//! What Pods hold of the node's disk: their volumes, their containers' writable layers and logs. Measuring walks through
+//! directories, so that what was found counts for a minute.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::images::Images;
+use crate::pods::view::PodView;
+use crate::volumes::usage::{DiskUse, disk_use};
+
+/// How long a measurement counts; upstream's volumeStatsAggPeriod.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What one Pod holds, by name of volume or container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodDisk {
+    pub volumes: BTreeMap<String, DiskUse>,
+    pub layers: BTreeMap<String, DiskUse>,
+    pub logs: BTreeMap<String, DiskUse>,
+}
+
+impl PodDisk {
+    /// All of it. What lies in memory is none.
+    pub fn total(&self) -> DiskUse {
+        let all = self
+            .volumes
+            .values()
+            .chain(self.layers.values())
+            .chain(self.logs.values());
+        all.fold(DiskUse::default(), |sum, one| DiskUse {
+            bytes: sum.bytes + one.bytes,
+            inodes: sum.inodes + one.inodes,
+        })
+    }
+}
+
+/// Where things are, and what was measured last.
+#[derive(Debug)]
+pub struct Disks {
+    data_dir: PathBuf,
+    images: Option<Images>,
+    last: Mutex<HashMap<String, (Instant, Arc<PodDisk>)>>,
+}
+
+impl Disks {
+    /// `data_dir` is `DATA/node`.
+    pub fn new(data_dir: PathBuf, images: Option<Images>) -> Self {
+        Disks {
+            data_dir,
+            images,
+            last: Mutex::default(),
+        }
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Bytes of all images of the node.
+    pub fn images_bytes(&self) -> Option<u64> {
+        let all = self.images.as_ref()?.list().ok()?;
+        Some(all.iter().map(|image| image.size).sum())
+    }
+
+    /// What a Pod holds; `running` are the ids of its running containers. Blocks.
+    pub fn of(&self, pod: PodView<'_>, running: &BTreeMap<String, String>) -> Arc<PodDisk> {
+        let lock = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, found)) = lock().get(pod.uid()).filter(|(at, _)| at.elapsed() < FRESH) {
+            tracing::trace!(?at, "measured already");
+            return found.clone();
+        }
+        let found = Arc::new(self.measure(pod, running));
+        let mut last = lock();
+        last.retain(|_, (at, _)| at.elapsed() < FRESH);
+        last.insert(pod.uid().to_owned(), (Instant::now(), found.clone()));
+        found
+    }
+
+    fn measure(&self, pod: PodView<'_>, running: &BTreeMap<String, String>) -> PodDisk {
+        let volumes = self.data_dir.join("pods").join(pod.uid()).join("volumes");
+        let logs = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
+        let logs = self.data_dir.join("logs").join(logs);
+        let mut disk = PodDisk::default();
+        let on_disk = pod
+            .spec
+            .volumes
+            .iter()
+            .flatten()
+            .filter(|v| crate::volumes::is_on_disk(v));
+        for volume in on_disk {
+            disk.volumes
+                .insert(volume.name.clone(), look(&volumes.join(&volume.name)));
+        }
+        for (container, _) in pod.containers() {
+            let name = &container.name;
+            disk.logs.insert(name.clone(), look(&logs.join(name)));
+            let layer = running.get(name).zip(self.images.as_ref());
+            if let Some(layer) = layer.and_then(|(id, images)| images.writable_layer(id)) {
+                disk.layers.insert(name.clone(), look(&layer));
+            }
+        }
+        disk
+    }
+}
+
+fn look(path: &Path) -> DiskUse {
+    disk_use(path).unwrap_or_else(|error| {
+        tracing::debug!(%error, path = %path.display(), "what is in a directory cannot be told");
+        DiskUse::default()
+    })
+}
+
+/// Ids of a Pod's running containers, by name, as its status shows them.
+pub fn running(pod: &Pod) -> BTreeMap<String, String> {
+    let status = pod.status.iter();
+    let all = status.flat_map(|s| {
+        let mains = s.container_statuses.iter().flatten();
+        mains.chain(s.init_container_statuses.iter().flatten())
+    });
+    let running = all.filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()));
+    running
+        .filter_map(|c| {
+            let id = c.container_id.as_deref()?;
+            let (_, id) = id.split_once("://")?;
+            Some((c.name.clone(), id.to_owned()))
+        })
+        .collect()
+}

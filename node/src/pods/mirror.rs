@@ -1,0 +1,139 @@
+//! Mirror Pods: what the API server holds of a static Pod, so that people and controllers see it. Owns how one is made and
+//! removed, and which is due; refuses to know who is told when.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+
+use super::context::Context;
+use crate::static_pods::manifest::{HASH, MIRROR, mirror_of};
+
+/// What is to be done about a mirror.
+#[derive(Clone, Debug)]
+pub enum Due {
+    Create(Arc<Pod>),
+    /// It shows another Pod, or somebody deletes it.
+    Delete(Arc<Pod>),
+}
+
+/// Compares a static Pod with its mirror; `runs` says whether one of that name still does although no file wants it.
+pub fn due(wanted: Option<&Arc<Pod>>, mirror: Option<&Arc<Pod>>, runs: bool) -> Option<Due> {
+    match (wanted, mirror) {
+        (Some(wanted), None) => Some(Due::Create(wanted.clone())),
+        (Some(wanted), Some(mirror)) => {
+            let shows = mirror_of(mirror) == wanted.metadata.uid.as_deref();
+            let fits = shows && mirror.metadata.deletion_timestamp.is_none();
+            (!fits).then(|| Due::Delete(mirror.clone()))
+        }
+        (None, Some(mirror)) if !runs => Some(Due::Delete(mirror.clone())),
+        (None, _) => None,
+    }
+}
+
+/// Does it, and answers with the mirror there is now.
+pub async fn carry_out(ctx: &Context, due: Due) -> Result<Option<Pod>, kube::Error> {
+    match due {
+        Due::Create(pod) => create(ctx, &pod).await.map(Some),
+        Due::Delete(mirror) => delete(ctx, &mirror).await.map(|()| None),
+    }
+}
+
+async fn create(ctx: &Context, pod: &Pod) -> Result<Pod, kube::Error> {
+    let client = ctx.options.client.clone();
+    let node = Api::<Node>::all(client.clone())
+        .get(&ctx.options.node_name)
+        .await?;
+    let api: Api<Pod> = Api::namespaced(client, pod.metadata.namespace.as_deref().unwrap_or_default());
+    api.create(&PostParams::default(), &mirror(pod, &node)).await
+}
+
+/// A mirror is owned by its node (KEP-1314).
+fn mirror(pod: &Pod, node: &Node) -> Pod {
+    let mut mirror = pod.clone();
+    let annotations = mirror.metadata.annotations.get_or_insert_default();
+    if let Some(hash) = annotations.get(HASH).cloned() {
+        annotations.insert(MIRROR.into(), hash);
+    }
+    mirror.metadata.uid = None;
+    mirror.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: node.metadata.name.clone().unwrap_or_default(),
+        uid: node.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }]);
+    mirror
+}
+
+async fn delete(ctx: &Context, mirror: &Pod) -> Result<(), kube::Error> {
+    let namespace = mirror.metadata.namespace.as_deref().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(ctx.options.client.clone(), namespace);
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: mirror.metadata.uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api
+        .delete(mirror.metadata.name.as_deref().unwrap_or_default(), &params)
+        .await
+    {
+        Ok(_) => Ok(()),
+        // Gone, or another of the same name.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(metadata: Value) -> Arc<Pod> {
+        Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+    }
+
+    #[test]
+    fn a_mirror_is_made_where_there_is_none_and_removed_where_it_does_not_fit() {
+        let wanted = pod(json!({"uid": "h"}));
+        let of = |hash: &str| pod(json!({"uid": "m", "annotations": {MIRROR: hash}}));
+        let going = pod(json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": {MIRROR: "h"}}));
+        let word =
+            |wanted: Option<&Arc<Pod>>, mirror: Option<&Arc<Pod>>, runs| match due(wanted, mirror, runs) {
+                None => "nothing",
+                Some(Due::Create(_)) => "create",
+                Some(Due::Delete(_)) => "delete",
+            };
+        for (wanted, mirror, runs, expected) in [
+            (Some(&wanted), None, true, "create"),
+            (Some(&wanted), Some(&of("h")), true, "nothing"),
+            (Some(&wanted), Some(&of("x")), true, "delete"),
+            (Some(&wanted), Some(&going), true, "delete"),
+            (None, Some(&of("h")), true, "nothing"),
+            (None, Some(&of("h")), false, "delete"),
+            (None, None, false, "nothing"),
+        ] {
+            assert_eq!(
+                word(wanted, mirror, runs),
+                expected,
+                "{wanted:?} {mirror:?} {runs}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mirror_has_its_pods_hash_and_its_node_as_owner() {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "uid": "nu"}})).unwrap();
+        let made = mirror(&pod(json!({"uid": "h", "annotations": {HASH: "h"}})), &node);
+        assert_eq!((mirror_of(&made), &made.metadata.uid), (Some("h"), &None));
+        let owner = &made.metadata.owner_references.unwrap()[0];
+        assert_eq!((owner.uid.as_str(), owner.controller), ("nu", Some(true)));
+    }
+}
