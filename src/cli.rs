@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use std::collections::BTreeMap;
+
 use amphipod_control::admission::PodSecurityLevel;
+use amphipod_node::pressure::thresholds::{self, Amount, Signal, Threshold};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
@@ -82,12 +85,32 @@ pub struct ClusterArgs {
     pub pod_security_default: Option<PodSecurityLevel>,
 }
 
+/// What flags of eviction say; names, since a flag would otherwise be given once for each element.
+type Thresholds = Vec<Threshold>;
+type Reclaim = BTreeMap<Signal, Amount>;
+
 /// How the node agent works.
 #[derive(Args, Clone)]
 pub struct AgentArgs {
     /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]
     #[arg(long, value_name = "PATH")]
     pub pod_manifest_path: Option<PathBuf>,
+    /// Below which amounts Pods are evicted [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%; of a disk at most 1Gi]
+    #[arg(long, value_name = "SIGNAL<AMOUNT,…", value_parser = thresholds::parse_hard)]
+    pub eviction_hard: Option<Thresholds>,
+    /// How much is reclaimed at least, once a threshold was met
+    #[arg(long, value_name = "SIGNAL=AMOUNT,…", value_parser = thresholds::parse_reclaim)]
+    pub eviction_minimum_reclaim: Option<Reclaim>,
+    /// Seconds a condition of pressure stays after it was last observed
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub eviction_pressure_transition_period: u64,
+    /// Seconds the Pods have to end when the host goes down: on SIGTERM, under systemd only while it stops the host.
+    /// 0 leaves them running
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_grace_period: u64,
+    /// Of these, the seconds left to system-critical Pods, which end last
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_grace_period_critical_pods: u64,
 }
 
 #[derive(Args)]

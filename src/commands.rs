@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amphipod_control::{ControlOptions, ControlPlane, RegistryOptions};
+use amphipod_node::pressure::thresholds::Limits;
+use amphipod_node::shutdown::Grace;
 use amphipod_node::{DownOptions, Node, NodeOptions, NodeTls};
 use anyhow::{Context, Result, anyhow, bail};
 use kube::Client;
@@ -143,6 +145,7 @@ async fn node(args: &NodeArgs) -> Result<()> {
     let node = Node::start(options).await.context("starting the node agent")?;
     Progress::new().say(&format!("node {} joined {}", cluster.node_name, args.server));
     stop.cancelled().await;
+    end_pods(&node, &args.agent).await;
     node.shutdown(STOP_DEADLINE).await;
     Ok(())
 }
@@ -189,8 +192,28 @@ pub fn node_options(
         max_pods: amphipod_node::DEFAULT_MAX_PODS,
         pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
         static_pod_path: static_pods(data, agent)?,
+        pressure: pressure(agent),
         labels: Default::default(),
     })
+}
+
+/// Ends the Pods, if the host goes down and they are to end with it.
+pub async fn end_pods(node: &Node, agent: &AgentArgs) {
+    let total = Duration::from_secs(agent.shutdown_grace_period);
+    if total.is_zero() || !signals::host_is_ending() {
+        return;
+    }
+    let critical = Duration::from_secs(agent.shutdown_grace_period_critical_pods);
+    node.end_pods(Grace { total, critical }).await;
+}
+
+fn pressure(agent: &AgentArgs) -> Limits {
+    let common = Limits::default();
+    Limits {
+        hard: agent.eviction_hard.clone().unwrap_or(common.hard),
+        reclaim: agent.eviction_minimum_reclaim.clone().unwrap_or_default(),
+        transition: Duration::from_secs(agent.eviction_pressure_transition_period),
+    }
 }
 
 /// Where manifests of static Pods are; the directory in ours is there for who wants to put one in.

@@ -33,6 +33,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
             if stop.is_cancelled() {
                 progress.say(&farewell(&args, &data));
             }
+            commands::end_pods(&node, &args.agent).await;
             node.shutdown(STOP_DEADLINE).await;
             pulls.abort();
             outcome

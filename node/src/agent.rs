@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,10 +28,13 @@ use crate::options::NodeOptions;
 use crate::pods::admission;
 use crate::pods::allocations::Allocations;
 use crate::pods::context::{Context, pods_dir};
+use crate::pods::eviction::Eviction;
 use crate::pods::manager;
 use crate::pods::table::Table;
+use crate::pressure::NodeState;
 use crate::registration::{RegisterError, Registration, join};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
+use crate::shutdown::{self, Grace};
 use crate::users::{Users, UsersError};
 use crate::volumes::tokens::Tokens;
 
@@ -54,6 +58,9 @@ pub enum StartError {
     #[error("Pod and Service addresses of this node are IPv4; {0} is not")]
     NotIpv4(IpNet),
 }
+
+/// Verdicts waiting for the sync loop; whoever finds more waits.
+const EVICTIONS: usize = 16;
 
 /// A running node agent.
 pub struct Node {
@@ -81,7 +88,9 @@ impl Node {
         let known_ip = options.node_ip.or_else(default_address);
         let memory_capacity = host.memory_bytes;
         let boot_id = host.boot_id.clone();
-        let mut registration = Registration::new(&options, host, images.clone(), known_ip, port);
+        let state = NodeState::default();
+        let mut registration =
+            Registration::new(&options, host, images.clone(), known_ip, port, state.clone());
         let (cidr, is_member) = join::join(&options, &registration).await?;
         let network = Arc::new(open_network(&options, cidr).await?);
         admission::recall(&network, &pods_dir(&options)).map_err(network::OpenError::from)?;
@@ -95,6 +104,7 @@ impl Node {
         let users = Users::open(&pods_dir(&options), &options.id)?;
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);
+        let (evictions, evicted) = mpsc::channel(EVICTIONS);
         let ctx = Arc::new(Context {
             images,
             network,
@@ -109,6 +119,8 @@ impl Node {
             tokens: Tokens::default(),
             probe_counts,
             station,
+            state,
+            evictions,
             users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
@@ -116,7 +128,7 @@ impl Node {
             options,
         });
         tasks.spawn(server.stopped());
-        spawn_all(&ctx, member, registration, &mut tasks);
+        spawn_all(&ctx, member, registration, evicted, &mut tasks);
         Ok(Node { ctx, tasks })
     }
 
@@ -128,6 +140,11 @@ impl Node {
     /// The address the node reports.
     pub fn ip(&self) -> IpAddr {
         self.ctx.host_ips[0]
+    }
+
+    /// Ends the node's Pods within the time they are given: the host is going down.
+    pub async fn end_pods(&self, grace: Grace) {
+        shutdown::run(&self.ctx, grace).await;
     }
 
     /// Stops the agent within `deadline`; its Pods run on and are taken back at the next start.
@@ -147,6 +164,7 @@ fn spawn_all(
     ctx: &Arc<Context>,
     member: Option<k8s_openapi::api::core::v1::Node>,
     registration: Registration,
+    evicted: mpsc::Receiver<Eviction>,
     tasks: &mut JoinSet<()>,
 ) {
     let client = ctx.options.client.clone();
@@ -164,7 +182,7 @@ fn spawn_all(
         shutdown(),
     ));
     tasks.spawn(dns::run(resolver, shutdown()));
-    tasks.spawn(manager::run(ctx.clone()));
+    tasks.spawn(manager::run(ctx.clone(), evicted));
 }
 
 fn make_directories(options: &NodeOptions) -> Result<(), StartError> {

@@ -115,13 +115,17 @@ fn pod_reference(pod: PodView<'_>) -> ObjectReference {
     }
 }
 
-/// Reference to a Node as upstream's kubelet makes it: the uid is the name.
+/// Reference to a Node.
 pub fn node_reference(node: &Node) -> ObjectReference {
-    let name = node.metadata.name.clone();
+    node_reference_of(node.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// Reference to the Node of this name as upstream's kubelet makes it: the uid is the name.
+pub fn node_reference_of(name: &str) -> ObjectReference {
     ObjectReference {
         kind: Some("Node".into()),
-        uid: name.clone(),
-        name,
+        uid: Some(name.to_owned()),
+        name: Some(name.to_owned()),
         ..ObjectReference::default()
     }
 }

@@ -66,6 +66,19 @@ fn collect(ctx: &Context) -> Option<u64> {
         .filter(|missing| *missing > 0)
 }
 
+/// Removes every image that no container uses: the disk is short of room.
+pub fn collect_all(ctx: &Context) {
+    match ctx
+        .images
+        .collect(&in_use(&ctx.table.pods()), Duration::ZERO, || false)
+    {
+        Ok(gone) => gone.iter().for_each(|image| {
+            tracing::info!(image, "an unused image was removed: the disk is short of room")
+        }),
+        Err(error) => tracing::warn!(%error, "unused images cannot be removed"),
+    }
+}
+
 fn look(dir: &Path) -> Option<Disk> {
     host::disk(dir)
         .inspect_err(|error| tracing::debug!(%error, "how full the disk is cannot be told"))

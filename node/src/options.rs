@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::pressure::thresholds::Limits;
+
 /// Pods a node accepts unless told otherwise; upstream's default.
 pub const DEFAULT_MAX_PODS: u32 = 110;
 
@@ -54,6 +56,8 @@ pub struct NodeOptions {
     pub pids_limit: Option<i64>,
     /// Manifests of static Pods: a directory, or one file.
     pub static_pod_path: PathBuf,
+    /// When the node is short of something, and what follows.
+    pub pressure: Limits,
     /// Labels to put on the Node besides the well-known ones.
     pub labels: BTreeMap<String, String>,
 }

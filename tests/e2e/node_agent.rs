@@ -94,22 +94,36 @@ async fn a_pod_of_a_file_runs_and_is_mirrored_and_its_port_is_the_hosts() {
     let of_pods = summary["pods"].as_array().unwrap();
     let web = of_pods.iter().find(|pod| pod["podRef"]["name"] == "web-node-a");
     let web = web.unwrap_or_else(|| panic!("{summary:#}"));
-    assert!(web["containers"][0]["memory"]["workingSetBytes"].as_u64() > Some(0), "{web:#}");
+    assert!(
+        web["containers"][0]["memory"]["workingSetBytes"].as_u64() > Some(0),
+        "{web:#}"
+    );
     assert!(web["network"]["rxBytes"].as_u64() > Some(0), "{web:#}");
     let metrics = get(&client, "/api/v1/nodes/node-a/proxy/metrics/cadvisor").await;
     let is_its = |line: &str| line.starts_with("container_memory_usage_bytes{container=\"server\"");
     assert!(metrics.lines().any(is_its), "{metrics}");
     let probes = get(&client, "/api/v1/nodes/node-a/proxy/metrics/probes").await;
-    assert!(probes.contains("probe_type=\"Readiness\",result=\"successful\""), "{probes}");
+    assert!(
+        probes.contains("probe_type=\"Readiness\",result=\"successful\""),
+        "{probes}"
+    );
 
     pods.delete("web-node-a", &DeleteParams::default()).await.unwrap();
     let second = another(&pods, "web-node-a", &first).await;
-    assert_eq!(container_id(&second), container_id(&first), "what runs is not touched");
+    assert_eq!(
+        container_id(&second),
+        container_id(&first),
+        "what runs is not touched"
+    );
     cluster.stop(Signal::SIGTERM);
     cluster.start(&[]);
     let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
     let again = ready(&pods, "web-node-a").await;
-    assert_eq!(container_id(&again), container_id(&first), "another agent takes it back");
+    assert_eq!(
+        container_id(&again),
+        container_id(&first),
+        "another agent takes it back"
+    );
 
     std::fs::write(&file, manifest(port, "second")).unwrap();
     let third = another(&pods, "web-node-a", &again).await;
@@ -118,7 +132,10 @@ async fn a_pod_of_a_file_runs_and_is_mirrored_and_its_port_is_the_hosts() {
     assert!(said.ends_with("second\n"), "{said}");
     std::fs::remove_file(&file).unwrap();
     let gone = await_condition(pods, "web-node-a", |pod: Option<&Pod>| pod.is_none());
-    tokio::time::timeout(PATIENCE, gone).await.expect("the mirror stays").unwrap();
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("the mirror stays")
+        .unwrap();
 }
 
 const HOLDER: &str = "
@@ -147,7 +164,10 @@ async fn a_node_short_of_memory_ends_pods_and_a_host_that_goes_down_too() {
     cluster.start(&[]);
     let client = cluster.client().await;
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    until(&pods, "holder", "it is evicted", |s| s.reason.as_deref() == Some("Evicted")).await;
+    until(&pods, "holder", "it is evicted", |s| {
+        s.reason.as_deref() == Some("Evicted")
+    })
+    .await;
     let status = pods.get("holder").await.unwrap().status.unwrap();
     let message = status.message.clone().unwrap();
     assert!(
@@ -171,7 +191,8 @@ async fn a_node_short_of_memory_ends_pods_and_a_host_that_goes_down_too() {
     let mut late = holder.clone();
     late.metadata.name = Some("late".into());
     // The taint of the pressure that was is taken away a moment later.
-    late.spec.as_mut().unwrap().tolerations = serde_json::from_value(json!([{"operator": "Exists"}])).unwrap();
+    late.spec.as_mut().unwrap().tolerations =
+        serde_json::from_value(json!([{"operator": "Exists"}])).unwrap();
     pods.create(&Default::default(), &late).await.unwrap();
     ready(&pods, "late").await;
     if Path::new("/run/systemd/system").exists() {
@@ -184,7 +205,11 @@ async fn a_node_short_of_memory_ends_pods_and_a_host_that_goes_down_too() {
     let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
     let status = pods.get("late").await.unwrap().status.unwrap();
     assert_eq!(
-        (status.phase.as_deref(), status.reason.as_deref(), status.message.as_deref()),
+        (
+            status.phase.as_deref(),
+            status.reason.as_deref(),
+            status.message.as_deref()
+        ),
         (
             Some("Failed"),
             Some("Terminated"),

@@ -8,11 +8,14 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
+use super::context::Context;
+use super::qos;
 use super::record::subdirectories;
 use super::sandbox::{POD_FILE, VOLUMES};
 use super::view::{PodView, Role};
 use crate::network::services::Protocol;
 use crate::network::{HostPort, Network, NftError};
+use crate::pressure;
 
 /// Why a Pod is not taken: the reason of its status, and what its event says.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,8 +24,50 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// Claims what the Pod needs of the host.
-pub fn admit(network: &Network, pod: PodView<'_>) -> Result<(), Rejection> {
+/// The taint whose toleration lets a Pod that asks for nothing come while memory is short.
+const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
+
+/// Takes the Pod, and claims what it needs of the host. One that has its place already (after a restart of the agent) keeps it.
+pub fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Rejection> {
+    if !ctx.dirs(pod).root.exists() {
+        state(ctx, pod)?;
+    }
+    ports(&ctx.network, pod)
+}
+
+/// A node that ends, or is short of something, takes no more.
+fn state(ctx: &Context, pod: PodView<'_>) -> Result<(), Rejection> {
+    if ctx.state.is_shutting_down() {
+        return Err(Rejection {
+            reason: "NodeShutdown",
+            message: "Pod was rejected as the node is shutting down.".into(),
+        });
+    }
+    if pressure::rank::is_critical(pod.pod) {
+        return Ok(());
+    }
+    let best_effort = qos::class(pod.spec) == qos::BEST_EFFORT;
+    let refusal = pressure::refusal(ctx.state.pressure(), best_effort, tolerates_memory_pressure(pod));
+    refusal.map_or(Ok(()), |message| {
+        Err(Rejection {
+            reason: "Evicted",
+            message,
+        })
+    })
+}
+
+fn tolerates_memory_pressure(pod: PodView<'_>) -> bool {
+    pod.spec.tolerations.iter().flatten().any(|toleration| {
+        let key = toleration.key.as_deref().unwrap_or_default();
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        let effect = toleration.effect.as_deref().unwrap_or_default();
+        let named = key == MEMORY_TAINT || (key.is_empty() && exists);
+        let valued = exists || toleration.value.as_deref().unwrap_or_default().is_empty();
+        named && valued && (effect.is_empty() || effect == "NoSchedule")
+    })
+}
+
+fn ports(network: &Network, pod: PodView<'_>) -> Result<(), Rejection> {
     let claimed = network.claim_ports(pod.uid(), host_ports(pod));
     claimed.map_err(|taken| {
         tracing::debug!(%taken, pod = %pod.full_name(), "the Pod is not admitted");

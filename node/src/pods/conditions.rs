@@ -64,7 +64,7 @@ pub fn conditions(report: &Report<'_>, now: Timestamp) -> Vec<PodCondition> {
         containers,
         Said::of("PodScheduled", true),
     ];
-    let said = said.into_iter().chain(resize(report));
+    let said = said.into_iter().chain(resize(report)).chain(disruption(report));
     said.map(|s| dated(report, s, now)).collect()
 }
 
@@ -82,6 +82,19 @@ fn resize(report: &Report<'_>) -> Vec<Said> {
         },
     });
     pending.into_iter().chain(progress).collect()
+}
+
+/// The node ends the Pod because it needs its room (KEP-3329).
+fn disruption(report: &Report<'_>) -> Option<Said> {
+    let verdict = report
+        .seen
+        .verdict
+        .as_ref()
+        .filter(|verdict| verdict.disruption)?;
+    Some(Said {
+        message: Some(verdict.message.clone()),
+        ..Said::because("DisruptionTarget", true, "TerminationByKubelet")
+    })
 }
 
 /// Keeps the time of the last transition when the status did not change.

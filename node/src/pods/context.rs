@@ -9,9 +9,11 @@ use amphipod_shim_api::ShimCommand;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
+use super::eviction::Eviction;
 use super::record::{Record, RuntimeKind};
 use super::sandbox::VOLUMES;
 use super::table::Table;
@@ -24,6 +26,7 @@ use crate::images::Images;
 use crate::metrics::{ProbeCounts, Station};
 use crate::network::Network;
 use crate::options::NodeOptions;
+use crate::pressure::NodeState;
 use crate::users::Users;
 use crate::volumes::SUB_PATHS;
 use crate::volumes::tokens::Tokens;
@@ -45,6 +48,10 @@ pub struct Context {
     pub cgroups: CgroupFacts,
     pub tokens: Tokens,
     pub probe_counts: ProbeCounts,
+    /// Short of something, or ending.
+    pub state: NodeState,
+    /// Where Pods that the node itself ends are told of.
+    pub evictions: mpsc::Sender<Eviction>,
     /// Where what Pods use is read.
     pub station: Arc<Station>,
     /// Ids of Pods with a user namespace.

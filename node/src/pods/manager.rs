@@ -20,6 +20,7 @@ use super::mirror::{self, Due};
 use super::record::subdirectories;
 use super::sandbox::POD_FILE;
 use super::worker::{self, Desired};
+use crate::pressure;
 use crate::static_pods::manifest::{full_name, is_static, mirror_of};
 use crate::static_pods::{self, Wanted};
 
@@ -27,9 +28,6 @@ type Uid = String;
 
 /// `namespace/name` of a Pod.
 type Name = String;
-
-/// Verdicts waiting for the loop; whoever finds more waits.
-const EVICTIONS: usize = 16;
 
 /// Pause before a mirror that could not be made or removed is tried again.
 const MIRROR_RETRY: Duration = Duration::from_secs(5);
@@ -59,15 +57,15 @@ struct Worker {
 }
 
 /// Runs until the agent ends; then waits for the workers to let go of their Pods, which run on.
-pub async fn run(ctx: Arc<Context>) {
+pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
     let api: Api<Pod> = Api::all(ctx.options.client.clone());
     let selector = format!("spec.nodeName={}", ctx.options.node_name);
     let events = watch_pods(api, watcher::Config::default().fields(&selector)).default_backoff();
     let mut events = std::pin::pin!(events);
     let shutdown = ctx.shutdown.clone();
-    let (evictions, mut evicted) = mpsc::channel(EVICTIONS);
     let mut helpers = JoinSet::new();
-    helpers.spawn(eviction::run(ctx.clone(), evictions));
+    helpers.spawn(eviction::run(ctx.clone(), ctx.evictions.clone()));
+    helpers.spawn(pressure::run(ctx.clone(), ctx.evictions.clone()));
     let (found, mut files) = watch::channel(Wanted::None);
     let (path, node) = (ctx.options.static_pod_path.clone(), ctx.options.node_name.clone());
     helpers.spawn(static_pods::run(path, node, found, shutdown.clone()));

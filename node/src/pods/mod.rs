@@ -8,7 +8,7 @@ mod cgroup;
 pub mod conditions;
 pub mod context;
 mod devices;
-mod eviction;
+pub mod eviction;
 mod failure;
 pub mod handler;
 mod health;

@@ -55,6 +55,8 @@ pub struct Verdict {
     pub message: String,
     /// Seconds its containers get, when not what the Pod asks for.
     pub grace: Option<i64>,
+    /// Whether the condition DisruptionTarget tells of it: the node needs its room (KEP-3329).
+    pub disruption: bool,
 }
 
 /// One container as seen on this host.

@@ -111,6 +111,7 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
         reason: "DeadlineExceeded".into(),
         message: "Pod was active on the node longer than the specified deadline".into(),
         grace: None,
+        disruption: false,
     }));
     true
 }

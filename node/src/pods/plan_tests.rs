@@ -356,6 +356,7 @@ fn a_deadline_ends_the_pod() {
         reason: "DeadlineExceeded".into(),
         message: String::new(),
         grace: None,
+        disruption: false,
     });
     check(&p, &s, 5, &["kill a 30s"]);
     s.verdict = s.verdict.map(|verdict| Verdict {

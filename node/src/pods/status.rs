@@ -59,7 +59,7 @@ pub fn status(
         pod_ips: Some(seen.ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()),
         start_time: seen.start_time.map(Time),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
-        container_statuses: Some(mains),
+        container_statuses: (!was_refused(seen)).then_some(mains),
         ephemeral_container_statuses: (!added.is_empty()).then_some(added),
         qos_class: Some(qos::class(pod.spec).to_owned()),
         observed_generation: pod.pod.metadata.generation,
@@ -113,6 +113,11 @@ fn verdict(seen: &Observed, old: Option<&PodStatus>, over: bool) -> (Option<Stri
     }
     let kept = old.filter(|s| is_final(s.phase.as_deref()));
     kept.map_or((None, None), |s| (s.reason.clone(), s.message.clone()))
+}
+
+/// A Pod that was ended before anything of it was tried has no containers to tell of, as upstream's rejected ones.
+fn was_refused(seen: &Observed) -> bool {
+    seen.verdict.is_some() && seen.containers.is_empty()
 }
 
 /// True when the Pod is ending and no container lives.

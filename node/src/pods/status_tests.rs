@@ -250,6 +250,7 @@ fn a_verdict_is_the_phase() {
         reason: "DeadlineExceeded".into(),
         message: "too long".into(),
         grace: None,
+        disruption: false,
     });
     let r = report(&p, &s);
     assert_eq!(
@@ -306,6 +307,7 @@ fn a_verdict_is_told_when_nothing_lives() {
         reason: "DeadlineExceeded".into(),
         message: "too long".into(),
         grace: None,
+        disruption: false,
     });
     let early = report(&pod, &seen);
     assert_eq!(

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::host::Host;
 use crate::images::Images;
 use crate::options::NodeOptions;
+use crate::pressure::NodeState;
 use node::Facts;
 
 /// How often the status is looked at; upstream's nodeStatusUpdateFrequency.
@@ -71,6 +72,7 @@ impl Registration {
         images: Images,
         ip: Option<IpAddr>,
         kubelet_port: u16,
+        state: NodeState,
     ) -> Self {
         let facts = Facts {
             host,
@@ -81,6 +83,8 @@ impl Registration {
             labels: options.labels.clone(),
             max_pods: options.max_pods,
             data_dir: options.data_dir.clone(),
+            state,
+            limits: options.pressure.clone(),
         };
         Registration {
             api: Api::all(options.client.clone()),
@@ -94,7 +98,7 @@ impl Registration {
     }
 
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
-        node::capacity(&self.facts)
+        node::allocatable(&self.facts)
     }
 
     /// Creates the Node or brings its labels up to date, trying until the API server answers.
@@ -185,7 +189,12 @@ impl Registration {
         let mut ticks = tokio::time::interval(STATUS_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last: Option<(Value, tokio::time::Instant)> = None;
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.facts.state.changed() => {}
+                () = shutdown.cancelled() => return,
+            }
             let heartbeat = self.beat(&mut last);
             match shutdown.run_until_cancelled(heartbeat).await {
                 Some(Err(error)) => tracing::warn!(%error, "the status of the node was not written"),

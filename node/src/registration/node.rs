@@ -14,21 +14,15 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::Value;
 
-use crate::host::{self, Disk, Host};
+use crate::host::{self, Host};
 use crate::images::{Image, Images};
 use crate::pods::handler;
+use crate::pressure::NodeState;
+use crate::pressure::thresholds::{Limits, Signal};
 use crate::users;
 
 /// The Kubernetes version this agent speaks, with whose it is.
 pub const KUBELET_VERSION: &str = "v1.36.2+amphipod";
-/// Upstream's hard eviction thresholds: less than this is pressure. For the disk, a tenth is upstream's; a laptop
-/// with a large disk nine tenths full can still run Pods, so that one GiB free is always enough.
-const MEMORY_RESERVE: u64 = 100 << 20;
-const DISK_FREE_PERCENT: u64 = 10;
-const DISK_ENOUGH: u64 = 1 << 30;
-const INODES_FREE_PERCENT: u64 = 5;
-const PIDS_FREE_PERCENT: u64 = 5;
-
 /// Images a status shows; upstream's nodeStatusMaxImages.
 const MAX_IMAGES: usize = 50;
 
@@ -42,6 +36,10 @@ pub struct Facts {
     pub labels: BTreeMap<String, String>,
     pub max_pods: u32,
     pub data_dir: PathBuf,
+    /// Short of something, or ending.
+    pub state: NodeState,
+    /// What is kept free for the host: Pods do not get it.
+    pub limits: Limits,
 }
 
 /// The object to create.
@@ -69,7 +67,7 @@ fn labels(facts: &Facts) -> BTreeMap<String, String> {
     facts.labels.clone().into_iter().chain(known).collect()
 }
 
-/// `capacity` and `allocatable`: nothing is reserved.
+/// All there is.
 pub fn capacity(facts: &Facts) -> BTreeMap<String, Quantity> {
     let disk = host::disk(&facts.data_dir).map_or(0, |d| d.bytes);
     [
@@ -83,6 +81,18 @@ pub fn capacity(facts: &Facts) -> BTreeMap<String, Quantity> {
     .into_iter()
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
     .collect()
+}
+
+/// What Pods may ask for: all but what is kept free for the host, as upstream reckons it.
+pub fn allocatable(facts: &Facts) -> BTreeMap<String, Quantity> {
+    let mut left = capacity(facts);
+    let memory = facts.host.memory_bytes;
+    let memory = memory.saturating_sub(facts.limits.least(Signal::MemoryAvailable, memory));
+    left.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
+    let disk = host::disk(&facts.data_dir).map_or(0, |disk| disk.bytes);
+    let disk = disk.saturating_sub(facts.limits.least(Signal::NodeFsAvailable, disk));
+    left.insert("ephemeral-storage".to_owned(), Quantity(disk.to_string()));
+    left
 }
 
 /// The whole status; `old` conditions keep their transition times.
@@ -101,8 +111,8 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
                 .collect(),
         ),
         capacity: Some(capacity(facts)),
-        allocatable: Some(capacity(facts)),
-        conditions: Some(conditions(&Pressure::read(facts), old, now)),
+        allocatable: Some(allocatable(facts)),
+        conditions: Some(conditions(&facts.state, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
                 port: i32::from(facts.kubelet_port),
@@ -172,40 +182,11 @@ fn shown_images(all: &[Image]) -> Vec<ContainerImage> {
     shown
 }
 
-/// What runs short.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pressure {
-    pub memory: bool,
-    pub disk: bool,
-    pub pids: bool,
-}
-
-impl Pressure {
-    fn read(facts: &Facts) -> Pressure {
-        let disk = host::disk(&facts.data_dir).is_ok_and(|disk| is_short(&disk));
-        let pids = host::processes()
-            .is_some_and(|(used, most)| below(most.saturating_sub(used), most, PIDS_FREE_PERCENT));
-        Pressure {
-            memory: host::available_memory().is_some_and(|free| free < MEMORY_RESERVE),
-            disk,
-            pids,
-        }
-    }
-}
-
-fn below(free: u64, of: u64, percent: u64) -> bool {
-    of > 0 && free < of / 100 * percent
-}
-
-fn is_short(disk: &Disk) -> bool {
-    let space = below(disk.free_bytes, disk.bytes, DISK_FREE_PERCENT) && disk.free_bytes < DISK_ENOUGH;
-    space || below(disk.free_inodes, disk.inodes, INODES_FREE_PERCENT)
-}
-
 /// A condition's type, status, reason and message.
 type Said = (&'static str, bool, &'static str, &'static str);
 
-fn conditions(pressure: &Pressure, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(state: &NodeState, old: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+    let pressure = state.pressure();
     let said: [Said; 4] = [
         match pressure.memory {
             false => (
@@ -249,7 +230,10 @@ fn conditions(pressure: &Pressure, old: &[NodeCondition], now: Timestamp) -> Vec
                 "kubelet has insufficient PID available",
             ),
         },
-        ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        match state.is_shutting_down() {
+            false => ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+            true => ("Ready", false, "KubeletNotReady", "node is shutting down"),
+        },
     ];
     said.into_iter().map(|said| dated(said, old, now)).collect()
 }
@@ -313,7 +297,7 @@ mod tests {
     #[test]
     fn a_transition_is_dated_and_kept() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        let calm = Pressure::default();
+        let calm = NodeState::default();
         let first = conditions(&calm, &[], at(1));
         let second = conditions(&calm, &first, at(2));
         let time = |list: &[NodeCondition], kind: &str| {
@@ -324,31 +308,10 @@ mod tests {
             )
         };
         assert_eq!(time(&second, "Ready"), ("True".into(), at(1)));
-        let tight = conditions(&Pressure { memory: true, ..calm }, &second, at(3));
-        assert_eq!(time(&tight, "MemoryPressure"), ("True".into(), at(3)));
-        assert_eq!(time(&tight, "DiskPressure"), ("False".into(), at(1)));
-    }
-
-    #[test]
-    fn a_large_disk_is_short_only_below_a_gib_a_small_one_below_a_tenth() {
-        let disk = |bytes, free_bytes| Disk {
-            bytes,
-            free_bytes,
-            inodes: 100,
-            free_inodes: 50,
-        };
-        for (bytes, free, short) in [
-            (250u64 << 30, 20u64 << 30, false),
-            (250 << 30, 1 << 29, true),
-            (4 << 30, 1 << 29, false),
-            (4 << 30, 1 << 28, true),
-        ] {
-            assert_eq!(is_short(&disk(bytes, free)), short, "{free} of {bytes}");
-        }
-        let inodes = Disk {
-            free_inodes: 4,
-            ..disk(250 << 30, 200 << 30)
-        };
-        assert!(is_short(&inodes));
+        let ending = NodeState::default();
+        ending.shut_down();
+        let ending = conditions(&ending, &second, at(3));
+        assert_eq!(time(&ending, "Ready"), ("False".into(), at(3)));
+        assert_eq!(time(&ending, "DiskPressure"), ("False".into(), at(1)));
     }
 }

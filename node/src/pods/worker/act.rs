@@ -38,7 +38,7 @@ impl Worker {
     /// Makes what the containers share, if the node takes the Pod.
     pub(super) fn prepare(&mut self) {
         let pod = self.pod.clone();
-        let admitted = PodView::new(&pod).map_or(Ok(()), |view| admission::admit(&self.ctx.network, view));
+        let admitted = PodView::new(&pod).map_or(Ok(()), |view| admission::admit(&self.ctx, view));
         if let Err(rejection) = admitted {
             self.reject(rejection);
             return;
@@ -175,6 +175,7 @@ impl Worker {
             reason: reason.to_owned(),
             message: format!("Pod was rejected: {message}"),
             grace: None,
+            disruption: false,
         });
     }
 
@@ -183,7 +184,9 @@ impl Worker {
         if self.seen.verdict.is_some() {
             return;
         }
-        self.warn("Evicted", verdict.message.clone());
+        if verdict.reason == "Evicted" {
+            self.warn("Evicted", verdict.message.clone());
+        }
         self.seen.verdict = Some(verdict);
     }
 

@@ -1,0 +1,171 @@
+//! Which Pod goes when the node is short of something, and what is said of it: upstream's order (pkg/kubelet/eviction) by use
+//! over request, priority, and by how much. Pure.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::thresholds::{Observation, Threshold, binary};
+use crate::pods::view::PodView;
+use crate::quantity;
+use crate::static_pods::manifest::{is_static, mirror_of};
+
+/// `system-cluster-critical`; nothing from there on is evicted.
+pub const CRITICAL: i32 = 2_000_000_000;
+
+/// What a Pod uses of the resource, and which container how much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    pub pod: u64,
+    pub containers: BTreeMap<String, u64>,
+}
+
+/// A Pod that may go.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub pod: Arc<Pod>,
+    /// Nothing when it could not be read: such a Pod goes first.
+    pub used: Option<Use>,
+}
+
+/// Whether a Pod is spared whatever the node is short of.
+pub fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || mirror_of(pod).is_some() || priority(pod) >= CRITICAL
+}
+
+pub fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+}
+
+/// Orders candidates: who goes first is first.
+pub fn rank(candidates: &mut [Candidate], resource: &str) {
+    candidates.sort_by(|a, b| compare(a, b, resource));
+}
+
+fn compare(a: &Candidate, b: &Candidate, resource: &str) -> Ordering {
+    let (Some(used_a), Some(used_b)) = (&a.used, &b.used) else {
+        return (a.used.is_some()).cmp(&b.used.is_some());
+    };
+    let over = |candidate: &Candidate, used: &Use| {
+        i128::from(used.pod) - i128::from(requested(&candidate.pod, resource))
+    };
+    let (over_a, over_b) = (over(a, used_a), over(b, used_b));
+    let by_priority = priority(&a.pod).cmp(&priority(&b.pod));
+    let by_amount = Reverse(over_a).cmp(&Reverse(over_b));
+    match resource {
+        "pids" => by_priority.then(Reverse(used_a.pod).cmp(&Reverse(used_b.pod))),
+        _ => Reverse(over_a > 0)
+            .cmp(&Reverse(over_b > 0))
+            .then(by_priority)
+            .then(by_amount),
+    }
+}
+
+/// What the Pod's containers ask for together.
+fn requested(pod: &Pod, resource: &str) -> u64 {
+    let Some(view) = PodView::new(pod) else { return 0 };
+    view.spec.containers.iter().map(|c| request(c, resource)).sum()
+}
+
+fn request(container: &Container, resource: &str) -> u64 {
+    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let amount = requests.and_then(|r| quantity::value(r.get(resource)?));
+    amount.and_then(|amount| u64::try_from(amount).ok()).unwrap_or(0)
+}
+
+/// The kubelet's words.
+pub fn message(candidate: &Candidate, met: &Threshold, seen: Observation) -> String {
+    let resource = met.signal.resource();
+    let mut text = format!(
+        "The node was low on resource: {resource}. Threshold quantity: {}, available: {}. ",
+        binary(met.least.of(seen.capacity)),
+        binary(seen.available)
+    );
+    let Some(view) = PodView::new(&candidate.pod) else {
+        return text;
+    };
+    let used = candidate.used.as_ref().map(|used| &used.containers);
+    for (container, _) in view.containers() {
+        let request = request(container, resource);
+        if let Some(used) = used
+            .and_then(|used| used.get(&container.name))
+            .filter(|used| **used > request)
+        {
+            // Writing to a String does not fail.
+            let _ = write!(
+                text,
+                "Container {} was using {}, request is {}, has larger consumption of {resource}. ",
+                container.name,
+                binary(*used),
+                binary(request)
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pressure::thresholds::{Amount, Signal};
+    use serde_json::json;
+
+    fn candidate(name: &str, priority: i32, request: &str, used: u64) -> Candidate {
+        let pod = json!({"metadata": {"name": name}, "spec": {"priority": priority, "containers": [
+            {"name": "c", "resources": {"requests": {"memory": request}}}]}});
+        Candidate {
+            pod: Arc::new(serde_json::from_value(pod).unwrap()),
+            used: Some(Use {
+                pod: used,
+                containers: [("c".to_owned(), used)].into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn who_uses_more_than_he_asked_for_goes_first_then_the_least_important_then_the_greediest() {
+        let mut all = vec![
+            candidate("within", 0, "100", 90),
+            candidate("over", 0, "10", 20),
+            candidate("important", 5, "0", 1000),
+            candidate("greedy", 0, "10", 90),
+            candidate("within-less", 0, "100", 10),
+        ];
+        all.push(Candidate {
+            used: None,
+            ..candidate("unread", 9, "0", 0)
+        });
+        rank(&mut all, "memory");
+        let names: Vec<_> = all.iter().map(|c| c.pod.metadata.name.clone().unwrap()).collect();
+        assert_eq!(
+            names,
+            ["unread", "greedy", "over", "important", "within", "within-less"]
+        );
+    }
+
+    #[test]
+    fn the_message_is_the_kubelets() {
+        let met = Threshold {
+            signal: Signal::MemoryAvailable,
+            least: Amount::Bytes(100 << 20),
+        };
+        let seen = Observation {
+            available: 90 << 20,
+            capacity: 1 << 30,
+        };
+        assert_eq!(
+            message(&candidate("p", 0, "1Ki", 3072), &met, seen),
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. Container c was using 3Ki, \
+             request is 1Ki, has larger consumption of memory. "
+        );
+    }
+
+    #[test]
+    fn system_pods_are_spared() {
+        assert!(is_critical(&candidate("s", CRITICAL, "0", 0).pod));
+        assert!(!is_critical(&candidate("s", 1_000_000, "0", 0).pod));
+    }
+}
