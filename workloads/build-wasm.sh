@@ -54,7 +54,7 @@ for program in print fail hog burn writer escape toolbox; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip1 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip1/release/$program.wasm" "$out/$program.wasm"
 done
-for program in print escape; do
+for program in print escape names; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip2 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip2/release/$program.wasm" "$out/$program-component.wasm"
 done

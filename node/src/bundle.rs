@@ -40,7 +40,8 @@ pub struct Parts<'a> {
     pub environment: &'a Environment,
     pub identity: &'a Identity,
     pub runtime: Runtime<'a>,
-    /// Files every native container gets: hosts, hostname, resolv.conf, shm, the termination log.
+    /// Files every native container gets: hosts, hostname, resolv.conf, shm, the termination log. A Wasm guest's names
+    /// come from them too.
     pub files: &'a [Bind],
     pub volumes: &'a [Bind],
     pub namespaces: &'a Namespaces,
@@ -101,7 +102,7 @@ pub fn spec(parts: &Parts<'_>) -> Spec {
             }
             mounts
         }
-        Runtime::Wasm { .. } => mounts::wasm(parts.volumes),
+        Runtime::Wasm { .. } => mounts::wasm(parts.files, parts.volumes),
     };
     spec.set_version(OCI_VERSION.into())
         .set_root(Some(root))

@@ -108,10 +108,14 @@ async fn promises(client: &kube::Client) {
         .unwrap();
     eventually(&format!("{native}:80"), "/", "hello from native");
 
-    // The native server asks for the Wasm one by the names of the cluster, short and whole.
+    // Either server asks for the other by the names of the cluster, short and whole.
     for name in ["hello-wasm", "hello-wasm.default.svc.cluster.local."] {
         let path = format!("/fetch?url=http://{name}:80/");
         eventually(&format!("{native}:80"), &path, "hello from wasm");
+    }
+    for name in ["hello-native", "hello-native.default.svc.cluster.local."] {
+        let path = format!("/fetch?url=http://{name}:80/");
+        eventually("127.0.0.1:30080", &path, "hello from native");
     }
 
     let pods: Api<Pod> = Api::default_namespaced(client.clone());

@@ -13,9 +13,10 @@ use preopen::{open_in, preopens};
 
 use crate::engine::meter::Quota;
 use crate::guest::bucket::Buckets;
+use crate::names::{self, Names};
 use crate::program::digest::{BadDigest, Digest};
 use amphipod_shim_api::annotations;
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,8 @@ pub enum BundleError {
     TooManyMounts(usize),
     #[error("annotation {annotation}: the container has no directory mounted at {mount:?}")]
     NoMount { annotation: &'static str, mount: String },
+    #[error("reading {path}, where the container's names come from: {source}")]
+    Names { path: PathBuf, source: std::io::Error },
     #[error("opening the root filesystem {path}: {error}")]
     Root { path: PathBuf, error: nix::Error },
     #[error("finding {program:?} in the container's files: {error}")]
@@ -106,22 +109,48 @@ impl Command {
     }
 }
 
-/// What a guest may reach of the container's files.
-#[derive(Debug, Default)]
+/// What a guest may reach of the container's files, and how it knows others.
+#[derive(Debug)]
 pub struct Grants {
     pub preopens: Vec<Preopen>,
+    pub names: Arc<Names>,
     /// Where `wasi:keyvalue` keeps its buckets, if it was said.
     pub buckets: Option<Arc<Buckets>>,
 }
 
 impl Grants {
-    fn new(preopens: Vec<Preopen>, notes: &HashMap<String, String>) -> Result<Self, BundleError> {
+    fn new(
+        preopens: Vec<Preopen>,
+        names: Names,
+        notes: &HashMap<String, String>,
+    ) -> Result<Self, BundleError> {
         let buckets = match notes.get(annotations::WASM_KEYVALUE) {
             Some(mount) => Some(Arc::new(buckets(&preopens, mount)?)),
             None => None,
         };
-        Ok(Self { preopens, buckets })
+        Ok(Self {
+            preopens,
+            names: Arc::new(names),
+            buckets,
+        })
     }
+}
+
+/// The files mounted where a native container would read them; where there are none, the host's.
+fn names(mounts: &[Mount]) -> Result<Names, BundleError> {
+    let file = |guest: &str| {
+        let mounted = mounts
+            .iter()
+            .rfind(|mount| mount.destination() == Path::new(guest));
+        mounted
+            .and_then(|mount| mount.source().clone())
+            .unwrap_or_else(|| guest.into())
+    };
+    let read = |path: PathBuf| names::text(&path).map_err(|source| BundleError::Names { path, source });
+    Ok(Names::parse(
+        &read(file(names::RESOLV_CONF))?,
+        &read(file(names::HOSTS))?,
+    ))
 }
 
 /// The mount at this path of the container, as the place of its buckets.
@@ -150,7 +179,6 @@ pub struct Container {
     pub invoke: Option<String>,
     /// Where those who attach are told its output.
     pub attach: Option<PathBuf>,
-    pub sandbox: String,
     pub netns: Option<PathBuf>,
     pub memory_limit: Option<u64>,
     pub quota: Option<Quota>,
@@ -172,11 +200,11 @@ pub fn annotations_of(spec: &Spec) -> HashMap<String, String> {
 }
 
 impl Container {
-    /// Understands a bundle. `rootfs` is the image's root filesystem if it has one, `id` the container's id.
+    /// Understands a bundle. `rootfs` is the image's root filesystem if it has one.
     ///
     /// # Errors
     /// When something in it cannot be given to a guest; the message is for the container's status.
-    pub fn from_spec(spec: &Spec, rootfs: Option<OwnedFd>, id: &str) -> Result<Self, BundleError> {
+    pub fn from_spec(spec: &Spec, rootfs: Option<OwnedFd>) -> Result<Self, BundleError> {
         let process = spec.process().as_ref().ok_or(BundleError::NoProcess)?;
         let command = Command::from_process(process)?;
         let notes = annotations_of(spec);
@@ -192,15 +220,11 @@ impl Container {
         let mounts = spec.mounts().as_deref().unwrap_or_default();
         Ok(Self {
             command: Arc::new(command),
-            grants: Grants::new(preopens(mounts, rootfs, read_only_root)?, &notes)?,
+            grants: Grants::new(preopens(mounts, rootfs, read_only_root)?, names(mounts)?, &notes)?,
             program,
             serving: Serving::from_annotations(&notes)?,
             invoke: notes.get(annotations::WASM_INVOKE).cloned(),
             attach: notes.get(annotations::ATTACH).map(PathBuf::from),
-            sandbox: notes
-                .get(annotations::SANDBOX_ID)
-                .cloned()
-                .unwrap_or_else(|| id.to_owned()),
             netns: netns(spec),
             memory_limit: memory
                 .and_then(|memory| memory.limit())
@@ -291,7 +315,7 @@ mod tests {
     use serde_json::json;
 
     fn parse(config: serde_json::Value) -> Result<Container, BundleError> {
-        Container::from_spec(&serde_json::from_value(config).unwrap(), None, "c1")
+        Container::from_spec(&serde_json::from_value(config).unwrap(), None)
     }
 
     fn minimal() -> serde_json::Value {
@@ -313,7 +337,7 @@ mod tests {
             container.command.env,
             [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
         );
-        assert_eq!((container.serving.port, container.sandbox.as_str()), (None, "c1"));
+        assert_eq!(container.serving.port, None);
         assert_eq!(
             (container.memory_limit, container.quota, container.shares),
             (None, None, 0)
@@ -329,16 +353,12 @@ mod tests {
     fn limits_network_and_annotations() {
         let mut config = minimal();
         config["annotations"]["dev.amphipod.wasm/http-port"] = json!("9000");
-        config["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
         config["linux"] = json!({
             "namespaces": [{"type": "ipc"}, {"type": "network", "path": "/run/ns/net"}],
             "resources": {"memory": {"limit": 1000}, "cpu": {"shares": 512, "quota": 50000, "period": 200000}},
         });
         let container = parse(config).unwrap();
-        assert_eq!(
-            (container.serving.port, container.sandbox.as_str()),
-            (Some(9000), "pod")
-        );
+        assert_eq!(container.serving.port, Some(9000));
         assert_eq!(container.netns.as_deref(), Some(Path::new("/run/ns/net")));
         assert_eq!((container.memory_limit, container.shares), (Some(1000), 512));
         let expected = Quota {

@@ -4,12 +4,13 @@
 
 use crate::bundle::{annotations_of, read_spec};
 use crate::cgroup::NamespaceCgroup;
+use crate::engine::turns::Turns;
 use crate::engine::{EngineError, Engines};
 use crate::guest::Ending;
-use crate::guest::pod::Pods;
 use crate::program::compile::{CompileError, DEADLINE, Job, bound_this_process};
 use crate::program::digest::{BadDigest, Digest};
 use crate::program::load::{CompileCommand, Programs};
+use crate::sandbox::{self, Nursery};
 use crate::task::create::Host;
 use crate::task::service::Service;
 use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE, WASM_ISOLATION, WASM_ISOLATION_POD};
@@ -91,6 +92,7 @@ fn dispatch(args: &[OsString]) -> Result<(), MainError> {
 
 fn compile(args: &[OsString]) -> Result<(), MainError> {
     let job = parse_job(args)?;
+    job.fence_this_process()?;
     bound_this_process(|| {
         say(&format!("compiling took longer than {} s", DEADLINE.as_secs()));
         std::process::exit(1);
@@ -169,13 +171,15 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(io::stderr)
         .init();
+    tell_of_fences();
     let engines = Engines::start()?;
     let Served { program, words } = Served::this_program(words);
     let programs = Programs::new(&engines, CompileCommand { program, words }).map_err(MainError::World)?;
     let host = Host {
         programs,
-        pods: Pods::default(),
         ticker: engines.ticker.clone(),
+        turns: Turns::of_this_machine(),
+        nursery: Nursery::start().map_err(MainError::Threads)?,
     };
     let shutdown = CancellationToken::new();
     let task = Arc::new(Service::new(
@@ -193,6 +197,16 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
     let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
     forget_server(call);
     Ok(served?)
+}
+
+/// Says what this kernel lacks.
+fn tell_of_fences() {
+    match sandbox::landlock_version() {
+        0 => tracing::warn!(
+            "this kernel has no Landlock: guests are kept from the host's files by wasmtime alone"
+        ),
+        version => tracing::debug!(version, "guests are kept from the host's files by Landlock too"),
+    }
 }
 
 /// Each container holds its log, its listener, its Pod's threads' epoll and event descriptors, and its directories: raise

@@ -8,6 +8,8 @@
 //! - `program`: from a binary to something that can be instantiated; the compile cache
 //! - `engine`: wasmtime's configuration, epochs, memory budgets, CPU meters
 //! - `guest`: the WASI world, commands, HTTP handlers, the threads of a Pod
+//! - `names`: hosts files and resolvers
+//! - `sandbox`: what threads of guests may ask of the kernel
 //!
 //! Refuses to know Pods and Kubernetes. The only crate that names wasmtime.
 
@@ -16,8 +18,10 @@ mod cgroup;
 mod cli;
 mod engine;
 mod guest;
+mod names;
 mod program;
 mod rootfs;
+mod sandbox;
 mod sys;
 mod task;
 

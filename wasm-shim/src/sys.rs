@@ -1,7 +1,10 @@
-//! The only unsafe code of this crate: mapping compiled code, and the nice value of a thread.
+//! The only unsafe code of this crate: mapping compiled code, a thread's place among others, and Landlock's system calls
+//! (landlock(7)), for which libc has numbers but no functions.
 #![allow(unsafe_code)]
 
 use crate::program::cache::TrustedArtifact;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
@@ -39,4 +42,133 @@ pub fn set_thread_nice(thread: nix::unistd::Pid, nice: i32) -> nix::Result<()> {
     // SAFETY: setpriority takes three integers and touches no memory of ours.
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread.as_raw() as libc::id_t, nice) };
     nix::errno::Errno::result(result).map(drop)
+}
+
+/// Asks for slices of this length for the calling thread: it gets as much of the processor, in pieces of another size.
+/// Who wakes with shorter ones takes over from who has longer ones (`sched_setattr(2)`; Linux 6.12 and later).
+///
+/// # Errors
+/// `EINVAL` or `ENOSYS` where the kernel has no such thing.
+pub fn set_slice(slice: std::time::Duration) -> io::Result<()> {
+    let size = size_of::<SchedAttr>() as u32;
+    let mut attributes = SchedAttr::default();
+    // SAFETY: the kernel writes at most `size` bytes of a structure that lives through the call.
+    checked(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
+    attributes.size = size;
+    attributes.runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `size` bytes of a structure that lives through the call.
+    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// `struct sched_attr`, its first version.
+#[derive(Default)]
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// The version of Landlock that this kernel has.
+///
+/// # Errors
+/// `ENOSYS` or `EOPNOTSUPP` where there is none.
+pub fn landlock_version() -> io::Result<u32> {
+    const VERSION: libc::c_uint = 1;
+    let nothing: *const libc::c_void = std::ptr::null();
+    // SAFETY: with this flag the kernel reads nothing.
+    let version = checked(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0, VERSION) })?;
+    u32::try_from(version).map_err(io::Error::other)
+}
+
+/// `struct landlock_ruleset_attr`; older kernels take it when what they do not know is zero.
+#[derive(Default)]
+#[repr(C)]
+pub struct RulesetAttributes {
+    pub files: u64,
+    pub network: u64,
+    pub scope: u64,
+}
+
+/// Makes a set of rules which forbids what it names.
+///
+/// # Errors
+/// As `landlock_create_ruleset(2)`.
+pub fn landlock_ruleset(attributes: &RulesetAttributes) -> io::Result<OwnedFd> {
+    let size = size_of::<RulesetAttributes>();
+    // SAFETY: the kernel reads `size` bytes of a structure that lives through the call.
+    let made = checked(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::from_ref(attributes),
+            size,
+            0,
+        )
+    })?;
+    let fd = i32::try_from(made).map_err(io::Error::other)?;
+    // SAFETY: the answer is a descriptor just made for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Allows `rights` for everything beneath a directory.
+///
+/// # Errors
+/// As `landlock_add_rule(2)`.
+pub fn landlock_allow(ruleset: &OwnedFd, beneath: BorrowedFd<'_>, rights: u64) -> io::Result<()> {
+    #[repr(C, packed)]
+    struct PathBeneath {
+        rights: u64,
+        parent: i32,
+    }
+    const PATH_BENEATH: libc::c_uint = 1;
+    let rule = PathBeneath {
+        rights,
+        parent: beneath.as_raw_fd(),
+    };
+    let ruleset = ruleset.as_raw_fd();
+    // SAFETY: the kernel reads one structure, which lives through the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset,
+            PATH_BENEATH,
+            &raw const rule,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Holds the calling thread, and those it will start, to a set of rules.
+///
+/// # Errors
+/// As `landlock_restrict_self(2)`: without `no_new_privs`, say.
+pub fn landlock_restrict(ruleset: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the call takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) }).map(drop)
+}
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Maps a page that could be run, and lets go of it.
+#[cfg(test)]
+pub fn map_executable() -> nix::Result<()> {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+    let length = std::num::NonZeroUsize::MIN.saturating_add(4095);
+    let code = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
+    // SAFETY: without an address the mapping takes nothing's place.
+    let mapped = unsafe { mmap_anonymous(None, length, code, MapFlags::MAP_PRIVATE) }?;
+    // SAFETY: it is the mapping just made, which nothing refers to.
+    unsafe { munmap(mapped, length.get()) }
 }

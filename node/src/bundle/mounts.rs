@@ -106,9 +106,14 @@ pub fn native(files: &[Bind], volumes: &[Bind], privileged: bool) -> Vec<Mount> 
     all
 }
 
-/// The mounts of a Wasm container: every bind becomes a preopen, there is no kernel to show.
-pub fn wasm(volumes: &[Bind]) -> Vec<Mount> {
-    binds(&[], volumes)
+/// The files by which a Wasm guest knows others; the rest of what native containers get has no place in it.
+const NAMES: &[&str] = &["/etc/hosts", "/etc/resolv.conf"];
+
+/// The mounts of a Wasm container: every directory becomes a preopen, there is no kernel to show.
+pub fn wasm(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
+    let is_names = |file: &&Bind| NAMES.iter().any(|path| file.destination == Path::new(path));
+    let names: Vec<Bind> = files.iter().filter(is_names).cloned().collect();
+    binds(&names, volumes)
 }
 
 fn binds(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {

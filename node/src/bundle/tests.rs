@@ -215,7 +215,7 @@ fn switches_of_the_security_context() {
 }
 
 #[test]
-fn a_guest_gets_its_module_and_no_kernel() {
+fn a_guest_gets_its_module_its_names_and_no_kernel() {
     let made = build(
         json!({}),
         json!({"ports": [{"containerPort": 9000}]}),
@@ -229,8 +229,8 @@ fn a_guest_gets_its_module_and_no_kernel() {
     assert_eq!(notes["dev.amphipod.wasm/http-port"], "9000");
     assert_eq!(notes["io.kubernetes.cri.sandbox-namespace"], "n");
     let mounts = made["mounts"].as_array().unwrap();
-    assert_eq!(mounts.len(), 1);
-    assert_eq!(mounts[0]["destination"], "/data");
+    let at: Vec<_> = mounts.iter().map(|mount| &mount["destination"]).collect();
+    assert_eq!(at, ["/data", "/etc/hosts"], "by which it knows others");
     let without = build(json!({}), json!({}), json!({}), true);
     assert!(
         without["annotations"]

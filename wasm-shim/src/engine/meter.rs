@@ -3,9 +3,11 @@
 //! Owns the account of one container and the wrapper that charges it. Refuses to know what runs inside. The quota is
 //! the kernel's own scheme (`cpu.cfs_quota_us` in each `cpu.cfs_period_us`) over epochs instead of over the
 //! scheduler tick: a guest keeps its thread for at most one epoch, so it can overdraw by one epoch, and pays that
-//! back in the next period.
+//! back in the next period. One that used a whole epoch waits for a turn among those who compute.
 
-use super::ticker::Ticker;
+use super::pace::{self, Pace};
+use super::ticker::{TICK, Ticker};
+use super::turns::{Turn, Turns, VirtualTime, Waiting};
 use nix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+
+/// CPU time in one go from which on a guest is one that computes: nearly an epoch, which seldom begins with it.
+const LONG: Duration = TICK.checked_div(2).expect("two is not zero");
 
 /// CPU time allowed in every period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +49,23 @@ impl Window {
 /// The account of one container.
 pub struct Meter {
     ticker: Ticker,
+    turns: Arc<Turns>,
+    time: VirtualTime,
     spent_nanos: AtomicU64,
     quota: Option<(Quota, Mutex<Window>)>,
 }
 
 impl Meter {
-    /// An empty account.
-    pub fn new(ticker: Ticker, quota: Option<Quota>) -> Arc<Self> {
+    /// An empty account; `shares` weigh it among those of the same `turns`.
+    pub fn new(ticker: Ticker, turns: Arc<Turns>, quota: Option<Quota>, shares: u64) -> Arc<Self> {
         let window = Window {
             start: Instant::now(),
             spent: Duration::ZERO,
         };
         Arc::new(Self {
             ticker,
+            turns,
+            time: VirtualTime::new(shares),
             spent_nanos: AtomicU64::new(0),
             quota: quota.map(|quota| (quota, Mutex::new(window))),
         })
@@ -69,6 +78,7 @@ impl Meter {
 
     fn charge(&self, time: Duration) {
         self.spent_nanos.fetch_add(nanos(time), Ordering::Relaxed);
+        self.time.spend(time);
         if let Some((_, window)) = &self.quota {
             window.lock().unwrap_or_else(PoisonError::into_inner).spent += time;
         }
@@ -99,6 +109,16 @@ pub struct Metered<F> {
     meter: Arc<Meter>,
     guest: Pin<Box<F>>,
     throttle: Option<Pin<Box<Sleep>>>,
+    turn: NextTurn,
+}
+
+/// How a guest comes to its next stretch of computing.
+enum NextTurn {
+    /// At once: it has not computed for long.
+    Free,
+    /// It used a whole epoch, and is to wait when it wants another.
+    Owed,
+    Queued(Waiting),
 }
 
 impl<F: Future> Metered<F> {
@@ -108,6 +128,21 @@ impl<F: Future> Metered<F> {
             meter,
             guest: Box::pin(guest),
             throttle: None,
+            turn: NextTurn::Free,
+        }
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
+        loop {
+            match &mut self.turn {
+                NextTurn::Free => return Poll::Ready(None),
+                NextTurn::Owed => self.turn = NextTurn::Queued(self.meter.turns.wait(&self.meter.time)),
+                NextTurn::Queued(waiting) => {
+                    let turn = std::task::ready!(Pin::new(waiting).poll(cx));
+                    self.turn = NextTurn::Free;
+                    return Poll::Ready(Some(turn));
+                }
+            }
         }
     }
 
@@ -130,12 +165,23 @@ impl<F: Future> Future for Metered<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         std::task::ready!(self.poll_throttle(cx));
+        let turn = std::task::ready!(self.poll_turn(cx));
+        pace::set(if turn.is_some() {
+            Pace::Computing
+        } else {
+            Pace::Answering
+        });
         let this = &mut *self;
         let before = thread_cpu_time();
         let running = this.meter.ticker.run();
         let result = this.guest.as_mut().poll(cx);
         drop(running);
-        this.meter.charge(thread_cpu_time().saturating_sub(before));
+        let spent = thread_cpu_time().saturating_sub(before);
+        this.meter.charge(spent);
+        if spent >= LONG {
+            this.turn = NextTurn::Owed;
+        }
+        drop(turn);
         result
     }
 }
@@ -150,7 +196,27 @@ mod tests {
     };
 
     fn meter(quota: Option<Quota>) -> Arc<Meter> {
-        Meter::new(Ticker::start(Vec::new()).unwrap(), quota)
+        Meter::new(Ticker::start(Vec::new()).unwrap(), Turns::new(1), quota, 0)
+    }
+
+    async fn compute(time: Duration) {
+        let start = thread_cpu_time();
+        while thread_cpu_time() - start < time {}
+        tokio::task::yield_now().await;
+    }
+
+    #[tokio::test]
+    async fn who_computed_waits_for_a_turn_and_others_do_not() {
+        let meter = meter(None);
+        let taken = meter.turns.wait(&VirtualTime::new(1)).await;
+        Metered::new(Arc::clone(&meter), compute(Duration::ZERO)).await;
+        let mut computing = std::pin::pin!(Metered::new(Arc::clone(&meter), compute(TICK)));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..3 {
+            assert!(computing.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(taken);
+        computing.await;
     }
 
     #[test]

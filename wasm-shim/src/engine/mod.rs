@@ -5,7 +5,9 @@
 
 pub mod budget;
 pub mod meter;
+pub mod pace;
 pub mod ticker;
+pub mod turns;
 
 use std::hash::{Hash as _, Hasher};
 use ticker::Ticker;

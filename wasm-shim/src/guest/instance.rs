@@ -238,6 +238,7 @@ mod tests {
     use super::*;
     use crate::bundle::{Command, Grants};
     use crate::engine::Engines;
+    use crate::names::Names;
     use crate::program::world::{Linked, World};
     use amphipod_shim_api::stdio::Sinks;
     use std::io::Write as _;
@@ -271,6 +272,11 @@ mod tests {
             env: vec![("POD_NAME".into(), "a".into())],
             cwd: None,
         });
+        let grants = Grants {
+            preopens: Vec::new(),
+            names: Arc::new(Names::parse("", "")),
+            buckets: None,
+        };
         let budget = Budget::new(Some(64 << 20));
         let sinks = Sinks::open("", "").unwrap();
         let (stdout, stderr) = (Output::new(sinks.stdout, None), Output::new(sinks.stderr, None));
@@ -283,11 +289,7 @@ mod tests {
                 stderr: stderr.clone(),
             };
             let limiter = budget.open(0).unwrap();
-            let mut store = store(
-                pre.engine(),
-                world(&command, &Grants::default(), stdio).unwrap(),
-                limiter,
-            );
+            let mut store = store(pre.engine(), world(&command, &grants, stdio).unwrap(), limiter);
             let made = Instant::now();
             pre.instantiate_async(&mut store).await.unwrap();
             alone.push(made.elapsed());

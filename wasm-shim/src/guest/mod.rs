@@ -6,6 +6,7 @@ pub mod command;
 pub mod http;
 pub mod input;
 pub mod instance;
+pub mod outgoing;
 pub mod output;
 pub mod pod;
 pub mod wasi;

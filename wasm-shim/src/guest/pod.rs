@@ -1,30 +1,33 @@
-//! One tokio runtime per Pod, all of whose threads are in the Pod's network namespace.
+//! One tokio runtime per container, all of whose threads are in its Pod's network namespace and behind the fences of
+//! `sandbox`.
 //!
 //! Owns the threads and their priority. Refuses to know what runs on them. wasmtime-wasi makes sockets on the thread
 //! that polls the guest and resolves names on the blocking pool, so both kinds of thread must be inside. Names are
-//! resolved with the host's `/etc/resolv.conf`: a mount namespace per Pod would be needed for another.
+//! looked up by ourselves (`names`): the C library knows one `/etc/resolv.conf` only, the host's.
 //!
-//! One worker per Pod: two threads that instantiate in one process are slower than one (they meet at `mmap_lock`),
-//! and a node holds ten thousand Pods. Blocking threads come when needed and go when idle.
+//! One worker per container: two threads that instantiate in one process are slower than one (they meet at `mmap_lock`),
+//! and a node holds ten thousand of them. Blocking threads come when needed and go when idle.
 
+use crate::engine::pace::{self, Pace};
+use crate::sandbox::{self, Nursery, Sandbox};
 use crate::sys;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, gettid};
-use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
-/// Threads that run guests of one Pod.
+/// Threads that run the guests of one container.
 const WORKERS: usize = 1;
 
-/// Threads for blocking file system calls and name lookups of one Pod.
+/// Threads for blocking file system calls and the like of one container.
 const BLOCKING_THREADS: usize = 8;
 
 /// How long an idle blocking thread stays.
@@ -52,7 +55,7 @@ pub enum PodError {
     Threads(io::Error),
 }
 
-/// The runtime of one Pod. Dropped with its last container.
+/// The runtime of one container, in its Pod's network.
 pub struct Pod {
     runtime: Option<Runtime>,
     threads: Arc<Mutex<Vec<Pid>>>,
@@ -60,22 +63,29 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Starts a Pod's threads inside the network namespace at `netns`, or in the host's when there is none.
+    /// Starts threads inside the network namespace at `netns`, or in the host's when there is none, behind the fences of
+    /// `sandbox`.
     ///
     /// # Errors
     /// When the namespace cannot be entered or no thread can be made.
-    pub fn start(netns: Option<&Path>) -> Result<Arc<Self>, PodError> {
+    pub fn start(netns: Option<&Path>, sandbox: Sandbox, nursery: &Nursery) -> Result<Arc<Self>, PodError> {
         let namespace = netns.map(open_namespace).transpose()?;
         let threads: Arc<Mutex<Vec<Pid>>> = Arc::default();
         let (started, stopped) = (Arc::clone(&threads), Arc::clone(&threads));
-        let runtime = Builder::new_multi_thread()
+        let is_first = AtomicBool::new(true);
+        let mut builder = Builder::new_multi_thread();
+        builder
             .worker_threads(WORKERS)
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_keep_alive(BLOCKING_KEEP_ALIVE)
             .thread_stack_size(THREAD_STACK)
             .thread_name("pod")
             .on_thread_start(move || {
-                enter_or_abort(namespace.as_ref());
+                // Threads that these start are inside already, and could not enter again.
+                if is_first.swap(false, Ordering::Relaxed) || sandbox::is_outside() {
+                    enter_or_abort(namespace.as_ref());
+                    settle(&sandbox);
+                }
                 started
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -87,9 +97,10 @@ impl Pod {
                     .unwrap_or_else(PoisonError::into_inner)
                     .retain(|thread| *thread != gettid());
             })
-            .enable_all()
-            .build()
-            .map_err(PodError::Threads)?;
+            .enable_all();
+        let built = nursery.run(move || builder.build());
+        let built = built.unwrap_or_else(|| Err(io::Error::other("the thread that starts them is gone")));
+        let runtime = built.map_err(PodError::Threads)?;
         Ok(Arc::new(Self {
             runtime: Some(runtime),
             threads,
@@ -114,15 +125,14 @@ impl Pod {
         self.handle().spawn(future)
     }
 
-    /// Adds (or, negative, takes away) the CPU shares of a container. The Pod's worker is one thread, so its weight
-    /// against other Pods is the kernel's business: a nice value nearest to the sum of shares.
+    /// Adds (or, negative, takes away) CPU shares. The worker is one thread, so its weight against others is the kernel's business: a nice value nearest to the sum of shares.
     pub fn add_shares(&self, shares: i64) {
         let mut sum = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         *sum = sum.saturating_add_signed(shares);
         let nice = nice(*sum);
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Err(error) = sys::set_thread_nice(*thread, nice) {
-                tracing::debug!(%error, nice, "the CPU share of a Pod is not set");
+                tracing::debug!(%error, nice, "the CPU share of a container is not set");
             }
         }
     }
@@ -174,28 +184,11 @@ fn enter_or_abort(namespace: Option<&File>) {
     }
 }
 
-/// The Pods of this process, by sandbox and network namespace.
-#[derive(Default)]
-pub struct Pods(Mutex<HashMap<PodKey, Weak<Pod>>>);
-
-/// Sandbox and network namespace.
-type PodKey = (String, Option<PathBuf>);
-
-impl Pods {
-    /// The Pod's runtime, started if this is its first container.
-    ///
-    /// # Errors
-    /// As [`Pod::start`].
-    pub fn get(&self, sandbox: &str, netns: Option<&Path>) -> Result<Arc<Pod>, PodError> {
-        let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (sandbox.to_owned(), netns.map(Path::to_owned));
-        if let Some(pod) = pods.get(&key).and_then(Weak::upgrade) {
-            return Ok(pod);
-        }
-        let pod = Pod::start(netns)?;
-        pods.retain(|_, pod| pod.strong_count() > 0);
-        pods.insert(key, Arc::downgrade(&pod));
-        Ok(pod)
+/// What a kernel cannot do is left out: the guest is behind wasmtime's fences all the same.
+fn settle(sandbox: &Sandbox) {
+    pace::set(Pace::Answering);
+    if let Err(error) = sandbox.enter() {
+        tracing::warn!(%error, "a container's thread lacks a fence");
     }
 }
 
@@ -210,24 +203,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_no_namespace_is_an_error_of_one_pod() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(
-            Pod::start(Some(file.path())),
-            Err(PodError::Enter { .. })
-        ));
-        assert!(matches!(
-            Pod::start(Some(Path::new("/nonexistent"))),
-            Err(PodError::Open { .. })
-        ));
+    fn sandbox() -> Sandbox {
+        Sandbox::for_guests(&[]).unwrap()
     }
 
     #[test]
-    fn containers_of_one_pod_share_threads() {
-        let pods = Pods::default();
-        let first = pods.get("a", None).unwrap();
-        assert!(Arc::ptr_eq(&first, &pods.get("a", None).unwrap()));
-        assert!(!Arc::ptr_eq(&first, &pods.get("b", None).unwrap()));
+    fn what_is_no_namespace_is_an_error_of_one_pod() {
+        let (file, nursery) = (tempfile::NamedTempFile::new().unwrap(), Nursery::start().unwrap());
+        assert!(matches!(
+            Pod::start(Some(file.path()), sandbox(), &nursery),
+            Err(PodError::Enter { .. })
+        ));
+        assert!(matches!(
+            Pod::start(Some(Path::new("/nonexistent")), sandbox(), &nursery),
+            Err(PodError::Open { .. })
+        ));
     }
 }

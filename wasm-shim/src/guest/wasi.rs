@@ -7,6 +7,7 @@ use super::bucket::Buckets;
 use super::input::Input;
 use super::output::Output;
 use crate::bundle::{Command, Grants};
+use crate::names::Names;
 use std::sync::Arc;
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -27,6 +28,7 @@ pub struct World {
     pub wasi: WasiP1Ctx,
     pub command: Arc<Command>,
     pub buckets: Option<Arc<Buckets>>,
+    pub names: Arc<Names>,
     pub log: Output,
 }
 
@@ -66,6 +68,7 @@ pub fn world(command: &Arc<Command>, grants: &Grants, stdio: Stdio) -> wasmtime:
         wasi: builder.build_p1(),
         command: Arc::clone(command),
         buckets: grants.buckets.clone(),
+        names: Arc::clone(&grants.names),
         log,
     })
 }

@@ -120,7 +120,11 @@ impl Cache {
         Ok(path)
     }
 
-    fn make_directory(&self) -> Result<(), WriteError> {
+    /// Makes the directory, if need be.
+    ///
+    /// # Errors
+    /// When it cannot be made, or others may write there.
+    pub fn make_directory(&self) -> Result<(), WriteError> {
         let path = &self.directory;
         let failed = |source| WriteError::Directory {
             path: path.clone(),

@@ -9,9 +9,13 @@ use super::census::{MAX_FUNCTIONS, functions, later_wasi};
 use super::digest::Digest;
 use super::world::{LinkError, World};
 use crate::engine::{EngineError, compatibility, compiler};
+use crate::sandbox::{Access, Sandbox, SandboxError};
+use nix::fcntl::{OFlag, open};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wasmtime::Module;
@@ -55,6 +59,10 @@ pub enum CompileError {
     Engine(#[from] EngineError),
     #[error("preparing what this host offers: {0:#}")]
     World(wasmtime::Error),
+    #[error("fencing the compiling process in: {0}")]
+    Sandbox(#[from] SandboxError),
+    #[error("opening {path}: {error}")]
+    Open { path: PathBuf, error: nix::Error },
     #[error("limiting the compiling process: {0}")]
     Limit(nix::Error),
 }
@@ -68,6 +76,17 @@ pub struct Job {
 }
 
 impl Job {
+    /// Leaves this process what compiling takes: the binary, the cache, memory and time. Before any thread is made.
+    ///
+    /// # Errors
+    /// When one of the two is not there, or the kernel refuses.
+    pub fn fence_this_process(&self) -> Result<(), CompileError> {
+        Cache::new(&self.cache, &compatibility(&compiler()?)).make_directory()?;
+        let (cache, file) = (open_path(&self.cache)?, open_path(&self.file)?);
+        let files = [(cache.as_fd(), Access::Write), (file.as_fd(), Access::ReadFile)];
+        Ok(Sandbox::for_compiler(&files)?.enter()?)
+    }
+
     /// Compiles in this process. Answers the path of the artifact, which may have been there already.
     ///
     /// # Errors
@@ -97,6 +116,13 @@ impl Job {
             })
         }
     }
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd, CompileError> {
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|error| CompileError::Open {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// Reads a binary of at most [`MAX_BINARY`] bytes.

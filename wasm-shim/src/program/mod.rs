@@ -7,6 +7,7 @@ pub mod compile;
 pub mod digest;
 pub mod keyvalue;
 pub mod load;
+mod lookup;
 pub mod proposals;
 pub mod state;
 pub mod world;

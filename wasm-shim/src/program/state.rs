@@ -3,14 +3,20 @@
 use crate::bundle::Command;
 use crate::engine::budget::Limiter;
 use crate::guest::bucket::Buckets;
+use crate::guest::outgoing;
 use crate::guest::output::Output;
 use crate::guest::wasi::World;
+use crate::names::Names;
+use http::{Request, Response};
+use std::future::Future;
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
 
 /// Handles (descriptors, streams, pollables, bodies …) one instance may hold at once.
 const MAX_HANDLES: usize = 10_000;
@@ -31,6 +37,8 @@ pub struct State {
     pub command: Arc<Command>,
     /// Where `wasi:keyvalue` keeps its buckets.
     pub buckets: Option<Arc<Buckets>>,
+    /// How the guest knows others.
+    pub names: Arc<Names>,
     /// Where `wasi:logging` goes.
     pub log: Output,
     http: WasiHttpCtx,
@@ -51,12 +59,26 @@ impl State {
     }
 }
 
-/// What this host decides about `wasi:http`: buffers of a known size.
-struct Hooks;
+/// What this host decides about `wasi:http`: buffers of a known size, and others by the names of the Pod.
+struct Hooks {
+    names: Arc<Names>,
+}
+
+/// An answer under way, as wasmtime wants it.
+type Answering = Box<dyn Future<Output = Result<(Response<WasiBody>, outgoing::Rest), Error>> + Send>;
 
 impl WasiHttpHooks for Hooks {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         BODY_CHUNK
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: outgoing::Rest,
+    ) -> Answering {
+        Box::new(outgoing::send(Arc::clone(&self.names), request, options))
     }
 }
 
@@ -90,6 +112,7 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
         mut wasi,
         command,
         buckets,
+        names,
         log,
     } = world;
     wasi.ctx().table.set_max_capacity(MAX_HANDLES);
@@ -102,7 +125,10 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
             buckets,
             log,
             http: WasiHttpCtx::new(),
-            hooks: Hooks,
+            hooks: Hooks {
+                names: Arc::clone(&names),
+            },
+            names,
             limiter,
         },
     );

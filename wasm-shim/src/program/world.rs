@@ -5,7 +5,7 @@
 //! name and never a trap.
 
 use super::state::State;
-use super::{keyvalue, proposals};
+use super::{keyvalue, lookup, proposals};
 use amphipod_shim_api::annotations::WASM_INVOKE;
 use wasmtime::component::{Component, Linker as ComponentLinker};
 use wasmtime::{Engine, InstancePre, Linker, Module, ValType};
@@ -177,6 +177,7 @@ impl World {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         proposals::add_to_linker(&mut components)?;
         keyvalue::add_to_linker(&mut components)?;
+        lookup::add_to_linker(&mut components)?;
         Ok(Self {
             engine: engine.clone(),
             modules,

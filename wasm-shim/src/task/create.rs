@@ -9,21 +9,23 @@ use crate::bundle::{
 };
 use crate::engine::meter::Meter;
 use crate::engine::ticker::Ticker;
+use crate::engine::turns::Turns;
 use crate::guest::input::Input;
 use crate::guest::output::Output;
-use crate::guest::pod::{PodError, Pods};
+use crate::guest::pod::{Pod, PodError};
 use crate::guest::wasi::Stdio;
 use crate::program::compile::{CompileError, read_bounded};
 use crate::program::digest::Digest;
 use crate::program::load::{LoadError, Program, Programs, Source, default_cache};
 use crate::rootfs::{RootfsError, mount_private};
+use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
-use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, open_input};
+use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, StdioUri, open_input};
 use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskError, annotations};
 use oci_spec::runtime::{Process, Spec};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,8 @@ pub enum CreateError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Pod(#[from] PodError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Stdio(#[from] StdioError),
     #[error("reading the process of Exec: {0}")]
@@ -74,6 +78,7 @@ impl From<CreateError> for TaskError {
             CreateError::Refused(_) => Self::FailedPrecondition(message),
             CreateError::Rootfs(_)
             | CreateError::Pod(_)
+            | CreateError::Sandbox(_)
             | CreateError::Attach { .. }
             | CreateError::Write { .. }
             | CreateError::Cancelled => Self::Internal(message),
@@ -84,8 +89,9 @@ impl From<CreateError> for TaskError {
 /// What containers share.
 pub struct Host {
     pub programs: Programs,
-    pub pods: Pods,
     pub ticker: Ticker,
+    pub turns: Arc<Turns>,
+    pub nursery: Nursery,
 }
 
 impl Host {
@@ -96,17 +102,21 @@ impl Host {
     pub async fn create(&self, request: &CreateTaskRequest) -> Result<Arc<Container>, CreateError> {
         let bundle = PathBuf::from(&request.bundle);
         let granted = blocking({
-            let (bundle, rootfs, id) = (bundle.clone(), request.rootfs.clone(), request.id.clone());
-            move || understand(&bundle, rootfs, &id)
+            let (bundle, rootfs) = (bundle.clone(), request.rootfs.clone());
+            move || understand(&bundle, rootfs)
         })
         .await?;
         let program = self.program(&granted, &bundle).await?;
-        let pod = self.pods.get(&granted.sandbox, granted.netns.as_deref())?;
         let addresses = StdioAddresses {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
         };
+        let pod = Pod::start(
+            granted.netns.as_deref(),
+            sandbox(&granted, &addresses)?,
+            &self.nursery,
+        )?;
         let close_stdin = CancellationToken::new();
         let watchers = granted.attach.as_deref().map(watch).transpose()?;
         Ok(Container::new(Made {
@@ -116,7 +126,12 @@ impl Host {
             watchers,
             addresses,
             close_stdin,
-            meter: Meter::new(self.ticker.clone(), granted.quota),
+            meter: Meter::new(
+                self.ticker.clone(),
+                Arc::clone(&self.turns),
+                granted.quota,
+                granted.shares,
+            ),
             granted,
             program,
             pod,
@@ -237,6 +252,36 @@ async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), CreateError> {
     blocking(move || std::fs::write(&path, bytes).map_err(|source| CreateError::Write { path, source })).await
 }
 
+/// The container's threads reach its directories, and its logs, which they turn over when they are long.
+fn sandbox(granted: &Granted, addresses: &StdioAddresses) -> Result<Sandbox, CreateError> {
+    let logs = [
+        log_directory(&addresses.stdout)?,
+        log_directory(&addresses.stderr)?,
+    ];
+    let mut files: Vec<_> = logs
+        .iter()
+        .flatten()
+        .map(|log| (log.as_fd(), Access::Write))
+        .collect();
+    files.extend(granted.grants.preopens.iter().map(|preopen| {
+        let access = if preopen.read_only {
+            Access::Read
+        } else {
+            Access::Write
+        };
+        (preopen.directory.as_fd(), access)
+    }));
+    Ok(Sandbox::for_guests(&files)?)
+}
+
+/// Where a log is; what is no log is opened once, and not by these threads.
+fn log_directory(address: &str) -> Result<Option<OwnedFd>, CreateError> {
+    match StdioUri::parse(address)? {
+        StdioUri::Cri(path) => path.parent().map(|parent| Ok(open_root(parent)?)).transpose(),
+        StdioUri::Null | StdioUri::Fifo(_) | StdioUri::File(_) => Ok(None),
+    }
+}
+
 fn watch(path: &Path) -> Result<Watchers, CreateError> {
     Watchers::listen(path).map_err(|source| CreateError::Attach {
         path: path.to_owned(),
@@ -259,14 +304,10 @@ fn open_stdio(
     })
 }
 
-fn understand(
-    bundle: &Path,
-    rootfs: Vec<amphipod_shim_api::api::Mount>,
-    id: &str,
-) -> Result<Granted, CreateError> {
+fn understand(bundle: &Path, rootfs: Vec<amphipod_shim_api::api::Mount>) -> Result<Granted, CreateError> {
     let spec = read_spec(bundle)?;
     let root = root(&spec, bundle, rootfs)?;
-    Ok(bundle::Container::from_spec(&spec, root, id)?)
+    Ok(bundle::Container::from_spec(&spec, root)?)
 }
 
 /// The image's filesystem: mounted now, or a directory that is there already; a stored artifact has none.

@@ -11,6 +11,8 @@ mod http;
 mod instances;
 mod keyvalue;
 mod limits;
+mod names;
 mod netns;
+mod sandbox;
 mod shim;
 mod testsuite;

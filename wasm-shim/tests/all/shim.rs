@@ -98,11 +98,17 @@ impl Shim {
         TaskClient::connect(address).await.unwrap()
     }
 
-    /// Finds or starts the shim and creates a container.
-    pub async fn try_create(&self, id: &str, bundle: &Path) -> Result<TaskClient, TaskError> {
+    /// Finds or starts the shim, which ends with the test.
+    pub async fn find(&self, id: &str, bundle: &Path) -> TaskClient {
         let client = self.client(id, bundle).await;
         let pid = client.shim_pid(id).await.unwrap();
         self.pids.lock().unwrap().push(pid);
+        client
+    }
+
+    /// Finds or starts the shim and creates a container.
+    pub async fn try_create(&self, id: &str, bundle: &Path) -> Result<TaskClient, TaskError> {
+        let client = self.find(id, bundle).await;
         self.create_by(&client, id, bundle).await?;
         Ok(client)
     }

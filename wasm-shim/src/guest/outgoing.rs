@@ -1,0 +1,260 @@
+//! Requests of a guest to others: `wasi:http/outgoing-handler`.
+//!
+//! Owns finding the other by the Pod's names, the connection and its time limits. Refuses to know the interface. Each
+//! request has a connection of its own, as wasmtime's own handler has it.
+
+use crate::names::{NameError, Names};
+use bytes::Bytes;
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Interval, interval, timeout};
+use tokio_rustls::TlsConnector;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
+
+/// Every time limit of a guest that set none.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The shortest time between two pieces of a body: an interval of nothing is none.
+const LEAST: Duration = Duration::from_nanos(1);
+
+/// What goes on with a connection once the answer's head is there.
+pub type Rest = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+/// Sends a request, with the names of its Pod.
+///
+/// # Errors
+/// What the guest is told.
+pub async fn send(
+    names: Arc<Names>,
+    mut request: Request<WasiBody>,
+    options: Option<RequestOptions>,
+) -> Result<(Response<WasiBody>, Rest), Error> {
+    let options = options.unwrap_or_default();
+    let patience = |given: Option<Duration>| given.unwrap_or(PATIENCE);
+    let target = Target::of(request.uri())?;
+    let connecting = timeout(patience(options.connect_timeout), connect(&names, &target));
+    let stream = connecting.await.map_err(|_| Error::ConnectionTimeout)??;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    *request.uri_mut() = path_of(request.uri());
+    let mut connection = Box::pin(connection);
+    let answering = first(sender.send_request(request), connection.as_mut());
+    let answered = timeout(patience(options.first_byte_timeout), answering).await;
+    let (response, open) = answered.map_err(|_| Error::ConnectionReadTimeout)??;
+    let between = patience(options.between_bytes_timeout).max(LEAST);
+    let rest = async move {
+        match open {
+            true => connection.await.map_err(connection_error),
+            false => Ok(()),
+        }
+    };
+    let response = response.map(|body| Timely::new(body, between).boxed_unsync());
+    Ok((response, Box::new(rest)))
+}
+
+/// Drives a connection until the answer's head is there; and whether the connection is still open then.
+async fn first(
+    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    mut connection: Pin<&mut impl Future<Output = hyper::Result<()>>>,
+) -> Result<(Response<Incoming>, bool), Error> {
+    let mut answer = std::pin::pin!(answer);
+    let mut open = true;
+    let head = std::future::poll_fn(|cx| {
+        if let Poll::Ready(head) = answer.as_mut().poll(cx) {
+            return Poll::Ready(head);
+        }
+        if open {
+            ready!(connection.as_mut().poll(cx))?;
+            open = false;
+        }
+        answer.as_mut().poll(cx)
+    });
+    Ok((head.await?, open))
+}
+
+fn connection_error(error: hyper::Error) -> Error {
+    match error.is_timeout() {
+        true => Error::HttpResponseTimeout,
+        false => error.into(),
+    }
+}
+
+/// On a connection only the path is said (RFC 9112, 3.2.1).
+fn path_of(uri: &Uri) -> Uri {
+    uri.path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
+        .into()
+}
+
+/// Who is asked.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+impl Target {
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
+        let tls = uri.scheme() == Some(&Scheme::HTTPS);
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        Ok(Self {
+            host: host.to_owned(),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            tls,
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn connect(names: &Names, target: &Target) -> Result<Box<dyn Stream>, Error> {
+    let stream = connect_tcp(names, target).await?;
+    if !target.tls {
+        return Ok(Box::new(stream));
+    }
+    let name = ServerName::try_from(target.host.clone())?;
+    let stream = connector()?.connect(name, stream).await.map_err(Error::Tls)?;
+    Ok(Box::new(stream))
+}
+
+/// The first address that takes the connection.
+async fn connect_tcp(names: &Names, target: &Target) -> Result<TcpStream, Error> {
+    let addresses = names.resolve(&target.host).await.map_err(name_error)?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match TcpStream::connect((address, target.port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(Error::Connect(last))
+}
+
+fn name_error(error: NameError) -> Error {
+    let rcode = match error {
+        NameError::Timeout => return Error::DnsTimeout,
+        NameError::Invalid => return Error::HttpRequestUriInvalid,
+        NameError::NotFound => "NXDOMAIN".to_owned(),
+        NameError::Failed(why) => why,
+    };
+    Error::DnsError {
+        rcode: Some(rcode),
+        info_code: None,
+    }
+}
+
+/// TLS with the roots that browsers trust, made once.
+fn connector() -> Result<TlsConnector, Error> {
+    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(TlsConnector::from(Arc::clone(config)));
+    }
+    let roots = rustls::RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.into(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions
+        .map_err(|_| Error::ConfigurationError)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = CONFIG.get_or_init(|| Arc::new(config));
+    Ok(TlsConnector::from(Arc::clone(config)))
+}
+
+/// An answer's body whose pieces may not be too far apart.
+struct Timely {
+    body: Incoming,
+    limit: Interval,
+}
+
+impl Timely {
+    fn new(body: Incoming, limit: Duration) -> Self {
+        let mut limit = interval(limit);
+        limit.reset();
+        Self { body, limit }
+    }
+}
+
+impl Body for Timely {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(frame)) => {
+                self.limit.reset();
+                Poll::Ready(Some(frame.map_err(connection_error)))
+            }
+            Poll::Pending => {
+                ready!(self.limit.poll_tick(cx));
+                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let target = |host: &str, port, tls| Target {
+            host: host.to_owned(),
+            port,
+            tls,
+        };
+        for (uri, expected) in [
+            ("http://web/", target("web", 80, false)),
+            ("https://web.shop:8443/x", target("web.shop", 8443, true)),
+            ("https://[::1]/", target("::1", 443, true)),
+        ] {
+            assert_eq!(Target::of(&uri.parse().unwrap()).unwrap(), expected);
+        }
+        assert!(Target::of(&"/path".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_is_said_on_the_connection() {
+        for (uri, path) in [("http://web/a?b", "/a?b"), ("http://web", "/"), ("/x", "/x")] {
+            assert_eq!(path_of(&uri.parse().unwrap()).to_string(), path);
+        }
+    }
+
+    #[test]
+    fn tls_can_be_spoken() {
+        connector().unwrap();
+    }
+}

@@ -1,0 +1,31 @@
+//! Capabilities (capabilities(7)): of a thread, each has its own.
+
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+
+/// What guests are served with: files of volumes belong to anybody, and ports may be low. Landlock says which files.
+pub const OF_GUESTS: &[Capability] = &[
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_NET_BIND_SERVICE,
+];
+
+/// Gives up all capabilities but `kept`, as far as they are there.
+///
+/// # Errors
+/// As `capset(2)`.
+pub fn keep_only(kept: &[Capability]) -> Result<(), CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = kept
+        .iter()
+        .copied()
+        .filter(|one| permitted.contains(one))
+        .collect();
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)
+}
+
+/// Whether the calling thread has the capability that opens other namespaces.
+pub fn can_administer() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}

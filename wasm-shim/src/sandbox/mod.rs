@@ -1,0 +1,108 @@
+//! What threads that run guests, and the process that compiles them, may ask of the kernel.
+//!
+//! Owns three fences behind wasmtime's own, for the day when a guest gets through that: few capabilities, an allowlist of
+//! system calls, and, by Landlock, no files but those that were granted. Refuses to know what runs behind them. They
+//! hold threads, so they do not hold a guest that writes to the memory of the threads that answer the Task API: those
+//! must enter the networks of new Pods and open their files.
+
+mod capabilities;
+mod filter;
+mod landlock;
+mod nursery;
+
+use filter::Filters;
+use landlock::Rules;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+pub use landlock::version as landlock_version;
+pub use nursery::Nursery;
+
+/// Why a fence cannot be put up.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("making a Landlock rule: {0}")]
+    Rule(io::Error),
+    #[error("Landlock: {0}")]
+    Landlock(io::Error),
+    #[error("no_new_privs: {0}")]
+    Privileges(nix::Error),
+    #[error("dropping capabilities: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    #[error("seccomp: {0}")]
+    Filter(#[from] seccompiler::Error),
+}
+
+/// What is allowed beneath a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    /// Of one file, not of a directory.
+    ReadFile,
+    /// Files and directories are read, written, made and removed.
+    Write,
+}
+
+/// Who is fenced in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Guests,
+    Compiler,
+}
+
+/// Fences that are ready to be put up around a thread.
+#[derive(Debug)]
+pub struct Sandbox {
+    who: Who,
+    rules: Option<Rules>,
+}
+
+impl Sandbox {
+    /// For the threads of one container, which come from the [`Nursery`] and so have their filter already.
+    ///
+    /// # Errors
+    /// When the kernel refuses a rule.
+    pub fn for_guests(files: &[(BorrowedFd<'_>, Access)]) -> Result<Self, SandboxError> {
+        Self::new(Who::Guests, files)
+    }
+
+    /// For the process that compiles.
+    ///
+    /// # Errors
+    /// When the kernel refuses a rule.
+    pub fn for_compiler(files: &[(BorrowedFd<'_>, Access)]) -> Result<Self, SandboxError> {
+        Self::new(Who::Compiler, files)
+    }
+
+    fn new(who: Who, files: &[(BorrowedFd<'_>, Access)]) -> Result<Self, SandboxError> {
+        let rules = Rules::new(files).map_err(SandboxError::Rule)?;
+        Ok(Self { who, rules })
+    }
+
+    /// Puts them up around the calling thread; threads it starts are behind them too.
+    ///
+    /// # Errors
+    /// When the kernel refuses one. Those before it stay up.
+    pub fn enter(&self) -> Result<(), SandboxError> {
+        nix::sys::prctl::set_no_new_privs().map_err(SandboxError::Privileges)?;
+        if let Some(rules) = &self.rules {
+            rules.enter().map_err(SandboxError::Landlock)?;
+        }
+        match self.who {
+            Who::Guests => capabilities::keep_only(capabilities::OF_GUESTS)?,
+            Who::Compiler => {
+                capabilities::keep_only(&[])?;
+                Filters::of(self.who)?.enter()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the calling thread could still leave for another Pod's network: one that a fenced thread started cannot.
+pub fn is_outside() -> bool {
+    capabilities::can_administer()
+}
+
+#[cfg(test)]
+mod tests;

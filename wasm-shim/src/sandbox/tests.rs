@@ -1,0 +1,141 @@
+//! A guest that got through: code of this process, behind the fences, asks for what it must not have.
+
+use super::*;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::ptrace;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, chroot, execve, sethostname};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+/// Runs `work` on a thread of its own, behind the fences.
+fn behind<T: Send>(sandbox: &Sandbox, work: impl FnOnce() -> T + Send) -> T {
+    on_a_thread(|| {
+        if sandbox.who == Who::Guests {
+            // As by the nursery.
+            Filters::of(sandbox.who).and_then(Filters::enter).unwrap();
+        }
+        sandbox.enter().unwrap();
+        work()
+    })
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+fn what_nobody_gets(who: &str) {
+    let none: Option<&str> = None;
+    let refused = [Errno::EPERM, Errno::EACCES];
+    let check = |what: &str, result: nix::Result<()>| {
+        let error = result.expect_err(what);
+        assert!(refused.contains(&error), "{who}: {what}: {error}");
+    };
+    let opened = |path: &str, flags| open(path, flags, Mode::empty()).map(drop);
+    check("execve", execve(c"/bin/true", &[c"true"], &[c""]).map(|_| ()));
+    check("ptrace", ptrace::attach(Pid::parent()));
+    check(
+        "mount",
+        mount(none, "/mnt", Some("tmpfs"), MsFlags::empty(), none),
+    );
+    check("unshare", unshare(CloneFlags::CLONE_NEWUSER));
+    check("chroot", chroot("/"));
+    check("sethostname", sethostname("taken"));
+    check("kill", nix::sys::signal::kill(Pid::parent(), None));
+    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None);
+    check("a packet socket", raw.map(drop));
+    if landlock_version() > 0 {
+        check("/etc/shadow", opened("/etc/shadow", OFlag::O_RDONLY));
+        check("a new file", opened("/tmp/x", OFlag::O_WRONLY | OFlag::O_CREAT));
+        check("its own memory", opened("/proc/self/mem", OFlag::O_RDWR));
+        check(
+            "the root directory",
+            opened("/", OFlag::O_RDONLY | OFlag::O_DIRECTORY),
+        );
+    }
+}
+
+#[test]
+fn a_guests_thread_that_was_taken_over_gets_nowhere() {
+    let (given, readable) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(readable.path().join("a"), "a").unwrap();
+    let (given_fd, readable_fd) = (
+        File::open(given.path()).unwrap(),
+        File::open(readable.path()).unwrap(),
+    );
+    let files = [
+        (given_fd.as_fd(), Access::Write),
+        (readable_fd.as_fd(), Access::Read),
+    ];
+    let sandbox = Sandbox::for_guests(&files).unwrap();
+    behind(&sandbox, || {
+        what_nobody_gets("guest");
+        let own = File::open("/proc/self/ns/net").map_err(|error| error.kind());
+        assert!(own.is_err() || setns(own.unwrap(), CloneFlags::CLONE_NEWNET).is_err());
+        assert_eq!(crate::sys::map_executable(), Err(Errno::EPERM));
+
+        let file = given.path().join("dir/file");
+        fs::create_dir(file.parent().unwrap()).unwrap();
+        fs::write(&file, "text").unwrap();
+        fs::rename(&file, given.path().join("moved")).unwrap();
+        assert_eq!(fs::read_to_string(readable.path().join("a")).unwrap(), "a");
+        if landlock_version() > 0 {
+            assert!(fs::write(readable.path().join("b"), "b").is_err());
+            assert!(fs::remove_file(readable.path().join("a")).is_err());
+        }
+        // Threads and sockets are what it lives from; a thread it starts is fenced in as well.
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        std::thread::spawn(|| what_nobody_gets("thread of a guest"))
+            .join()
+            .unwrap();
+    });
+}
+
+#[test]
+fn the_compiler_gets_its_cache_and_nothing_else() {
+    let cache = tempfile::tempdir().unwrap();
+    let binary = tempfile::NamedTempFile::new().unwrap();
+    let directory = File::open(cache.path()).unwrap();
+    let files = [
+        (directory.as_fd(), Access::Write),
+        (binary.as_file().as_fd(), Access::ReadFile),
+    ];
+    let sandbox = Sandbox::for_compiler(&files).unwrap();
+    behind(&sandbox, || {
+        what_nobody_gets("compiler");
+        assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err());
+        fs::read(binary.path()).unwrap();
+        fs::write(cache.path().join("code"), "code").unwrap();
+        if landlock_version() > 0 {
+            assert!(fs::write(binary.path(), "").is_err());
+        }
+    });
+}
+
+/// What a container's start pays for its fences: made, and put up around a thread.
+#[test]
+fn what_fences_cost() {
+    const ROUNDS: usize = 200;
+    let mut times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let begin = Instant::now();
+            let sandbox = Sandbox::for_guests(&[]).unwrap();
+            let making = begin.elapsed();
+            making
+                + on_a_thread(|| {
+                    let begin = Instant::now();
+                    sandbox.enter().unwrap();
+                    begin.elapsed()
+                })
+        })
+        .collect();
+    times.sort();
+    let (middle, late) = (times[ROUNDS / 2], times[ROUNDS * 99 / 100]);
+    let _ = writeln!(std::io::stderr(), "fences: p50 {middle:?}, p99 {late:?}");
+}
