@@ -1,6 +1,7 @@
 //! Measures the shim as a node sees it, beside `wasmtime serve` where the variable WASMTIME names that program.
 //!
-//! `serving [requests] [neighbours] [start] [idle]`; all of them without a word. Results are for people to read:
+//! `serving [requests] [neighbours] [start] [code] [idle] [ADDRESS]…`; all of the first without a word. An address (of a Pod, a
+//! Service) is one more server that is asked for `/healthz`. Results are for people to read:
 //! `wasm-shim/RESULTS.md` has some. Needs root.
 
 #[path = "../tests/all/netns.rs"]
@@ -11,17 +12,18 @@ mod netns;
 mod shim;
 
 use amphipod_shim_api::TaskClient;
+use netns::Netns;
 use serde_json::json;
-use shim::{Shim, ended, is_root, wat, workload};
+use shim::{Shim, ended, in_network, is_root, wat, workload};
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long each load lasts, and over how many connections.
-const LOAD: Duration = Duration::from_secs(5);
-const CONNECTIONS: usize = 16;
+const LOAD: Duration = Duration::from_secs(3);
+const CONNECTIONS: [usize; 2] = [1, 16];
 const ROUNDS: usize = 3;
 
 /// Containers whose start is timed.
@@ -58,6 +60,12 @@ async fn main() {
     if wants("start") {
         start().await;
     }
+    if wants("code") {
+        code().await;
+    }
+    let addresses = wanted.iter().filter_map(|word| word.parse().ok());
+    let addresses: Vec<(String, SocketAddr)> = addresses.map(|a: SocketAddr| (a.to_string(), a)).collect();
+    in_turn(&addresses).await;
     if wants("idle") {
         for count in [10, 1_000, 10_000] {
             idle(count).await;
@@ -101,6 +109,8 @@ async fn serve(shim: &Shim, id: &str, port: u16, reuse: &str) -> TaskClient {
     shim.start(id, &workload("server.wasm"), |config| {
         config["annotations"]["dev.amphipod.wasm/http-port"] = json!(port.to_string());
         config["annotations"]["dev.amphipod.wasm/instance-reuse"] = json!(reuse);
+        // The priority of an ordinary process, which `wasmtime serve` is.
+        config["linux"]["resources"]["cpu"] = json!({"shares": 1024});
     })
     .await
 }
@@ -116,11 +126,35 @@ async fn requests() {
     if wasmtime.is_some() {
         servers.push(("wasmtime serve", other));
     }
-    for round in 1..=ROUNDS {
-        for (name, port) in &servers {
-            let port = *port;
-            let (rate, times) = tokio::task::spawn_blocking(move || load(port)).await.unwrap();
-            say(&format!("round {round}, {name}: {rate:.0} requests/s, {times}"));
+    let servers: Vec<_> = servers
+        .into_iter()
+        .map(|(name, port)| (name.to_owned(), local(port)))
+        .collect();
+    in_turn(&servers).await;
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+type Ask = fn(SocketAddr, Instant) -> Vec<Duration>;
+
+/// The native demo server closes each connection; the first way means nothing for it.
+const WAYS: &[(&str, Ask)] = &[("kept", one_connection), ("closed", one_after_the_other)];
+
+async fn in_turn(servers: &[(String, SocketAddr)]) {
+    for connections in CONNECTIONS {
+        for round in 1..=ROUNDS {
+            for (name, address) in servers {
+                let address = *address;
+                for (what, ask) in WAYS {
+                    let loading = tokio::task::spawn_blocking(move || load(address, connections, *ask));
+                    let (rate, times) = loading.await.unwrap();
+                    say(&format!(
+                        "round {round}, {connections} at once, connections {what}, {name}: {rate:.0} requests/s, {times}"
+                    ));
+                }
+            }
         }
     }
 }
@@ -153,11 +187,11 @@ fn wasmtime_serve(port: u16) -> Option<Server> {
     Some(Server(child))
 }
 
-fn load(port: u16) -> (f64, Times) {
+fn load(address: SocketAddr, connections: usize, ask: Ask) -> (f64, Times) {
     let begin = Instant::now();
     let times = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..CONNECTIONS)
-            .map(|_| scope.spawn(|| one_connection(port, begin)))
+        let all: Vec<_> = (0..connections)
+            .map(|_| scope.spawn(|| ask(address, begin)))
             .collect();
         all.into_iter()
             .flat_map(|one| one.join().unwrap())
@@ -169,40 +203,61 @@ fn load(port: u16) -> (f64, Times) {
     )
 }
 
-fn one_connection(port: u16, begin: Instant) -> Vec<Duration> {
-    let mut stream = connect(port);
+fn one_connection(address: SocketAddr, begin: Instant) -> Vec<Duration> {
+    let mut stream = connect(address);
     let mut times = Vec::new();
     while begin.elapsed() < LOAD {
         let sent = Instant::now();
-        get(&mut stream);
+        if !get(&mut stream, KEEP) {
+            break;
+        }
         times.push(sent.elapsed());
     }
     times
 }
 
-fn connect(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+/// A connection for each request.
+fn one_after_the_other(address: SocketAddr, begin: Instant) -> Vec<Duration> {
+    let mut times = Vec::new();
+    while begin.elapsed() < LOAD {
+        let sent = Instant::now();
+        assert!(get(&mut connect(address), CLOSE));
+        times.push(sent.elapsed());
+    }
+    times
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
-/// One request on a connection that stays open; the answer is `ok`, in one or more pieces.
-fn get(stream: &mut TcpStream) {
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n")
-        .unwrap();
+/// What is asked on a connection that stays open, and on one that does not.
+const KEEP: &str = "GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n";
+const CLOSE: &str = "GET /healthz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+
+/// One request; the answer is `ok`, in one or more pieces. `false` when the server closed the connection before.
+fn get(stream: &mut TcpStream, request: &str) -> bool {
     let mut answer = Vec::with_capacity(512);
     let mut piece = [0; 512];
+    let sent = stream.write_all(request.as_bytes());
     while !answer.ends_with(b"ok\n") {
-        let length = stream.read(&mut piece).unwrap();
-        assert!(
-            length > 0,
-            "the server closed: {}",
-            String::from_utf8_lossy(&answer)
-        );
-        answer.extend_from_slice(&piece[..length]);
+        let length = sent.as_ref().ok().and_then(|()| stream.read(&mut piece).ok());
+        match length.filter(|length| *length > 0) {
+            Some(length) => answer.extend_from_slice(&piece[..length]),
+            None => {
+                assert!(
+                    answer.is_empty(),
+                    "the server closed: {}",
+                    String::from_utf8_lossy(&answer)
+                );
+                return false;
+            }
+        }
     }
     assert!(answer.starts_with(b"HTTP/1.1 200"));
+    true
 }
 
 /// One client's requests while nothing else runs in the shim, and while many guests of other Pods spin.
@@ -210,18 +265,22 @@ async fn neighbours() {
     let shim = Shim::new();
     serve(&shim, "asked", FIRST_PORT, "1").await;
     let ask = || async {
-        let asking = tokio::task::spawn_blocking(|| one_connection(FIRST_PORT, Instant::now()));
+        let asking = tokio::task::spawn_blocking(|| one_connection(local(FIRST_PORT), Instant::now()));
         Times::new(asking.await.unwrap())
     };
-    say(&format!("one client, alone: {}", ask().await));
+    for round in 1..=ROUNDS {
+        say(&format!("round {round}, one client, alone: {}", ask().await));
+    }
     for number in 0..SPINNING {
         shim.start(&format!("spin{number}"), &workload("burn.wasm"), |_| ())
             .await;
     }
-    say(&format!(
-        "one client, {SPINNING} guests spinning: {}",
-        ask().await
-    ));
+    for round in 1..=ROUNDS {
+        let times = ask().await;
+        say(&format!(
+            "round {round}, one client, {SPINNING} guests spinning: {times}"
+        ));
+    }
 }
 
 /// Create and Start of a container whose code is compiled, the finding of its shim not counted and counted; and its
@@ -244,7 +303,7 @@ async fn start() {
         calls.push(found.elapsed());
         whole.push(begin.elapsed());
         let asked = Instant::now();
-        tokio::task::spawn_blocking(move || get(&mut connect(port)))
+        tokio::task::spawn_blocking(move || get(&mut connect(local(port)), KEEP))
             .await
             .unwrap();
         first.push(asked.elapsed());
@@ -273,42 +332,119 @@ async fn start() {
     ));
 }
 
-/// Resident memory of the shim with that many idle containers, each a Pod of its own, and a first request to some.
+/// Create of a container whose code is to be compiled, is in the cache, or is in the process already.
+async fn code() {
+    const ROUNDS: usize = 20;
+    let cases = [
+        ("not compiled", "a"),
+        ("compiled, not mapped", "b"),
+        ("mapped", "b"),
+    ];
+    let mut times = cases.map(|_| Vec::new());
+    for _ in 0..ROUNDS {
+        let shim = Shim::new();
+        for (place, (_, namespace)) in cases.iter().enumerate() {
+            let id = &format!("c{place}");
+            let bundle = shim.bundle(id, &workload("server.wasm"), |config| {
+                config["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace);
+            });
+            let client = shim.find(id, &bundle).await;
+            let begin = Instant::now();
+            shim.create_by(&client, id, &bundle).await.unwrap();
+            times[place].push(begin.elapsed());
+        }
+    }
+    for ((name, _), times) in cases.iter().zip(times) {
+        say(&format!("create, code {name}: {}", Times::new(times)));
+    }
+}
+
+/// Resident memory of the shims with that many idle containers, each a Pod of its own, and a first request to some. A
+/// process has as many as a usual limit of open files lets it have; they are in a network of their own, for its ports.
 async fn idle(count: u16) {
-    let shim = Shim::new();
-    let client = serve(&shim, "first", FIRST_PORT, "1").await;
-    let empty = resident(&shim);
-    let begin = Instant::now();
-    for number in 1..=count {
-        let id = format!("c{number}");
+    let (shim, netns) = (Shim::new(), Netns::new());
+    let mut processes = Vec::new();
+    for group in 0..count.div_ceil(PER_PROCESS) {
+        let id = format!("first{group}");
         let bundle = shim.bundle(&id, &workload("server.wasm"), |config| {
-            config["annotations"]["dev.amphipod.wasm/http-port"] = json!((FIRST_PORT + number).to_string());
+            idle_config(config, &netns, group, FIRST_PORT - 1 - group);
         });
-        shim.create_by(&client, &id, &bundle).await.unwrap();
+        let client = shim.try_create(&id, &bundle).await.unwrap();
+        client.start(&id as &str).await.unwrap();
+        processes.push((client, shim.pid()));
+    }
+    let pids: Vec<u32> = processes.iter().map(|(_, pid)| *pid).collect();
+    let (empty, free, files) = (resident(&pids), available(), open_files(&pids));
+    let begin = Instant::now();
+    for number in 0..count {
+        let (id, group) = (format!("c{number}"), number / PER_PROCESS);
+        let bundle = shim.bundle(&id, &workload("server.wasm"), |config| {
+            idle_config(config, &netns, group, FIRST_PORT + number);
+        });
+        let client = &processes[usize::from(group)].0;
+        shim.create_by(client, &id, &bundle).await.unwrap();
         client.start(&id as &str).await.unwrap();
     }
     let took = begin.elapsed();
-    let full = resident(&shim);
-    let mut first = Vec::new();
-    for number in (1..=count).step_by(usize::from(count / 10)) {
-        let port = FIRST_PORT + number;
-        let asked = Instant::now();
-        tokio::task::spawn_blocking(move || get(&mut connect(port)))
-            .await
-            .unwrap();
-        first.push(asked.elapsed());
-    }
+    let (full, used) = (resident(&pids), free.saturating_sub(available()));
+    let files = open_files(&pids) - files;
+    let first = first_requests(&netns, count);
     say(&format!(
-        "{count} idle containers: {} MiB resident, {} KiB each beyond the first; started in {took:.1?}; first request after idle: {}",
+        "{count} idle containers in {} processes: {} MiB resident ({} KiB each), {} MiB of the machine's memory with the \
+         kernel's share, {} files each; started in {took:.1?}; first request after idle: {first}",
+        pids.len(),
         full >> 10,
         (full - empty) / u64::from(count),
-        Times::new(first),
+        used >> 10,
+        files / usize::from(count),
     ));
 }
 
-/// `VmRSS` of the shim, KiB.
-fn resident(shim: &Shim) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+/// Containers in one process.
+const PER_PROCESS: u16 = 1_250;
+
+fn idle_config(config: &mut serde_json::Value, netns: &Netns, group: u16, port: u16) {
+    in_network(config, netns);
+    config["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(format!("n{group}"));
+    config["annotations"]["dev.amphipod.wasm/http-port"] = json!(port.to_string());
+}
+
+/// One request to each of a few of them.
+fn first_requests(netns: &Netns, count: u16) -> Times {
+    const ASKED: u16 = 200;
+    let step = usize::from((count / ASKED).max(1));
+    let ask = |port| {
+        let begin = Instant::now();
+        assert!(get(&mut connect(port), KEEP));
+        begin.elapsed()
+    };
+    Times::new(netns.run(|| {
+        (FIRST_PORT..FIRST_PORT + count)
+            .step_by(step)
+            .map(|port| ask(local(port)))
+            .collect()
+    }))
+}
+
+/// A number of a file of proc(5), in KiB.
+fn number(path: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// `VmRSS` of the shims, KiB.
+fn resident(pids: &[u32]) -> u64 {
+    let of = |pid| number(&format!("/proc/{pid}/status"), "VmRSS:");
+    pids.iter().map(of).sum()
+}
+
+/// What the machine has left, KiB.
+fn available() -> u64 {
+    number("/proc/meminfo", "MemAvailable:")
+}
+
+fn open_files(pids: &[u32]) -> usize {
+    let of = |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    pids.iter().map(of).sum()
 }
