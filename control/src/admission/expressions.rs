@@ -1,5 +1,6 @@
 //! Expressions on a request: what they see of it, and what they may cost. Shared by policies and webhooks.
 use super::Review;
+use super::shown::kind_of;
 use crate::auth::attributes::{Attributes, Resource};
 use crate::auth::{Identity, Verdict};
 use crate::cel::authority::{Authority, Decision, Draft, Question};
@@ -105,8 +106,8 @@ impl<'a> Seen<'a> {
 }
 
 /// The variable `request`; `kind` is the version in which the object is shown.
-pub(super) fn request(review: &Review<'_>, kind: &Kind) -> Value {
-    let kind_of = |kind: &Kind| json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
+    let kind_of = |kind: &Kind| kind_of(review, kind, object);
     let resource_of =
         |kind: &Kind| json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
     let who = review.who;
@@ -181,8 +182,8 @@ mod tests {
             .map(|e| json!({"name": "c", "expression": e}))
             .collect();
         let review = review("configmaps", Action::Create);
-        let request = request(&review, review.kind);
         let object = json!({"metadata": {"name": "o"}});
+        let request = request(&review, review.kind, &object);
         let seen = Seen {
             request: &request,
             object: &object,

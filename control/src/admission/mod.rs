@@ -6,6 +6,7 @@
 //! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
 mod claims;
+mod equivalent;
 mod expressions;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -18,6 +19,7 @@ mod priority;
 mod quota;
 mod runtime_class;
 mod services;
+mod shown;
 pub mod storage;
 mod tolerations;
 mod versions;
@@ -142,6 +144,18 @@ pub trait Objects: Send + Sync {
     fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>>;
     /// All objects, or those of a namespace.
     fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>>;
+    /// The named one, or all, as they lie in the store, in whatever version that is.
+    fn stored(
+        &self,
+        resource: ResourceName<'_>,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Vec<Arc<Value>> {
+        match name {
+            Some(name) => self.get(resource, namespace, name).into_iter().collect(),
+            None => self.list(resource, namespace),
+        }
+    }
     /// The kinds that can be asked for.
     fn kinds(&self) -> Arc<Registry> {
         Registry::builtin().clone()
@@ -185,7 +199,7 @@ impl Admission {
         let objects = self.objects.as_ref();
         namespace::check(objects, review)?;
         self.complete(review, object)?;
-        let mutated = self.policies.mutate(objects, review, object)?;
+        let mutated = self.policies.mutate(objects, review, object).await?;
         let asked = self.webhooks.mutate(objects, review, object, notes).await?;
         // What policies and webhooks changed may need completing again.
         match mutated || asked {
@@ -251,7 +265,7 @@ impl Admission {
             priority::class(objects, review, object)?;
         }
         pod_security::check(objects, self.pod_security, review, object, notes)?;
-        self.policies.check(objects, review, object, notes)?;
+        self.policies.check(objects, review, object, notes).await?;
         self.webhooks.validate(objects, review, object, notes).await?;
         quota::charge(&self.turns, objects, store, review, object, claims).await
     }
@@ -260,7 +274,7 @@ impl Admission {
     pub async fn delete(&self, review: &Review<'_>, notes: &mut Notes) -> Result<(), Denial> {
         let objects = self.objects.as_ref();
         namespace::check(objects, review)?;
-        self.policies.check(objects, review, &Value::Null, notes)?;
+        self.policies.check(objects, review, &Value::Null, notes).await?;
         let mut nothing = Value::Null;
         self.webhooks.mutate(objects, review, &mut nothing, notes).await?;
         self.webhooks.validate(objects, review, &nothing, notes).await
@@ -276,7 +290,7 @@ impl Admission {
         let objects = self.objects.as_ref();
         let mut asked = options.clone();
         self.webhooks.mutate(objects, review, &mut asked, notes).await?;
-        self.policies.check(objects, review, options, notes)?;
+        self.policies.check(objects, review, options, notes).await?;
         self.webhooks.validate(objects, review, options, notes).await
     }
 

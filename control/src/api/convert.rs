@@ -6,20 +6,13 @@ use super::object::{self, Object};
 use super::render;
 use super::status::{ApiError, Result};
 use super::{Api, Call};
-use crate::callout::{self, Exchange};
+use crate::callout;
 use crate::kinds::Kind;
-use crate::kinds::custom::{Conversion, Converter};
+use crate::kinds::custom::Converter;
 use crate::store::KeyValue;
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
-
-/// Seconds that a converter may take (upstream's).
-const WITHIN: u64 = 30;
-/// Objects of one call: what they take is bounded, as is how much is lost when a call fails.
-const PER_CALL: usize = 500;
-/// Bytes of one answer: that many objects of ordinary size, or a few of the largest.
-const ANSWER: usize = 32 << 20;
 
 /// An object as `kind` serves it.
 pub async fn value(api: &Api, kind: &Kind, object: &Object) -> Result<Value> {
@@ -98,7 +91,6 @@ async fn values(api: &Api, kind: &Kind, mut values: Vec<Value>, list: bool) -> R
     Ok(values)
 }
 
-/// Asks the converter.
 async fn convert(
     api: &Api,
     converter: &Converter,
@@ -106,29 +98,6 @@ async fn convert(
     asked: Vec<Value>,
     list: bool,
 ) -> Result<Vec<Value>> {
-    let wanted = kind.api_version();
-    let mut converted = Vec::with_capacity(asked.len());
-    for objects in asked.chunks(PER_CALL) {
-        let conversion = Conversion {
-            converter,
-            objects,
-            wanted: &wanted,
-            list,
-        };
-        let answer = ask(api, &conversion).await;
-        converted.extend(answer.map_err(ApiError::unconvertible)?);
-    }
-    Ok(converted)
-}
-
-async fn ask(api: &Api, conversion: &Conversion<'_>) -> std::result::Result<Vec<Value>, String> {
-    let uid = uuid::Uuid::new_v4().to_string();
-    let review = conversion.review(&uid)?;
-    let exchange = Exchange {
-        within: WITHIN,
-        answer: ANSWER,
-    };
-    let config = &conversion.converter.client_config;
-    let answer = callout::post(api.objects.as_ref(), config, exchange, &review).await;
-    conversion.read(&answer.map_err(|why| conversion.failed(&why))?, &uid)
+    let converted = callout::convert(api.objects.as_ref(), converter, kind, asked, list).await;
+    converted.map_err(ApiError::unconvertible)
 }

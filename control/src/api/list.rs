@@ -9,7 +9,7 @@ use super::route::Target;
 use super::selectors::{FieldSelector, LabelSelector};
 use super::status::{ApiError, Result};
 use super::token::Position;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, protobuf};
 use crate::store::{Range, ReadError, Revision};
 use axum::body::Body;
 use axum::response::Response;
@@ -89,6 +89,7 @@ pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
     match (style.accepted.format, style.accepted.shape) {
         (Format::Json, Shape::Object) => whole(&call.target.kind, page),
         (Format::Json, Shape::Metadata) if call.target.kind.stored_as_served() => Ok(metadata_list(page)),
+        (Format::Protobuf, shape) => binary(&call.target.kind, shape, &page),
         (format, shape) => render::respond(
             format,
             StatusCode::OK,
@@ -295,6 +296,26 @@ fn whole(kind: &Arc<Kind>, page: Page) -> Result<Response> {
     Ok(joined(&list, &version, page, move |out, object| {
         put_item(out, &kind, object)
     }))
+}
+
+/// A list in protobuf, object by object.
+fn binary(kind: &Kind, shape: Shape, page: &Page) -> Result<Response> {
+    let (list, version) = match shape {
+        Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
+        _ => (kind.list_kind.as_str(), kind.api_version()),
+    };
+    let unsound = || ApiError::internal(format!("an item of a {list} has no protobuf form"));
+    let mut body = protobuf::List::new(&metadata(page)).ok_or_else(unsound)?;
+    for object in &page.objects {
+        let value = render::value(kind, object)?;
+        let item = match shape {
+            Shape::Metadata => body.push_metadata(&value),
+            _ => body.push(&value),
+        };
+        item.ok_or_else(unsound)?;
+    }
+    let body = body.finish(&version, list);
+    Ok(render::protobuf_response(StatusCode::OK, body.into()))
 }
 
 /// As above, of metadata only.

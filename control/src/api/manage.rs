@@ -1,14 +1,14 @@
-//! Field ownership at the edge of the API: who the manager is, on which path, and how other versions see an object.
+//! Field ownership at the edge of the API: who the manager is, and on which path.
 //!
 //! Refuses to know the rules; those are `kinds::managed`.
 use super::Call;
 use super::negotiate::{self, PatchType};
+use super::others::{settled, versions};
 use super::query::Query;
 use super::status::{ApiError, Result};
 use crate::kinds::managed::{self, ApplyError, Convert, Operation, Rescaling, Writer};
 use crate::kinds::{FieldError, FieldErrors, Kind};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// Upstream's `FieldManagerMaxLength`.
 const NAME_LENGTH: usize = 128;
@@ -50,36 +50,8 @@ fn name(call: &Call) -> String {
         .collect()
 }
 
-/// The object as other served versions of its kind show it.
-fn versions(call: &Call) -> impl Fn(&Value, &str) -> Option<(Arc<Kind>, Value)> + Send + Sync {
-    let (kinds, own) = (call.api.kinds.load(), call.target.kind.clone());
-    move |value, version| {
-        let from = value["apiVersion"].as_str().unwrap_or_default();
-        if own.converter().is_some() {
-            // Who owned fields of another version is taken to own those of the same names in this one: each question
-            // put to the converter would cost a request.
-            return Some((own.clone(), value.clone()));
-        }
-        let find = |version: &str| match own.api_version() == version {
-            true => Some(own.clone()),
-            false => kinds
-                .object(version, &own.kind)
-                .filter(|k| k.group == own.group)
-                .cloned(),
-        };
-        let kind = find(version)?;
-        let mut value = value.clone();
-        if from != version {
-            find(from)?.to_storage(&mut value);
-            kind.from_storage(&mut value);
-            kind.normalise(&mut value);
-        }
-        Some((kind, value))
-    }
-}
-
 /// Notes who owns what of an object that is about to be stored. It has its defaults; `old` is what it replaces.
-pub fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
+pub async fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
     let kind = &call.target.kind;
     let subresource = call.target.subresource.as_deref().unwrap_or_default();
     let name = name(call);
@@ -93,8 +65,30 @@ pub fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
                 subresource,
                 now: &now,
             };
-            managed::update(kind, writer, old, new, &versions(call));
+            if kind.converter().is_none() {
+                return managed::update(kind, writer, old, new, &versions(call));
+            }
+            let noted = settled(call, || {
+                let mut noted = new.clone();
+                managed::update(kind, writer, old, &mut noted, &versions(call));
+                noted
+            });
+            match noted.await {
+                Ok(noted) => *new = noted,
+                Err(error) => forget(new, &error),
+            }
         }
+    }
+}
+
+/// As upstream does: who owns what cannot be known while the converter fails, and the write does not fail for it.
+fn forget(object: &mut Value, error: &ApiError) {
+    tracing::warn!(
+        error = error.message(),
+        "nobody owns the fields of an object any more"
+    );
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
     }
 }
 

@@ -19,8 +19,10 @@ mod manage;
 mod metrics;
 mod negotiate;
 mod object;
+mod objects;
 mod oidc;
 mod openapi;
+mod others;
 mod patch;
 mod permit;
 mod query;
@@ -53,12 +55,12 @@ pub(crate) use patch::apply_operations;
 pub use token::Tokens;
 pub use version::GIT_VERSION;
 
-use crate::admission::{Admission, Objects, ResourceName};
+use crate::admission::{Admission, Objects};
 use crate::audit::{Audit, Told};
 use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
-use crate::kinds::{Kind, Live, Registry};
+use crate::kinds::{Live, protobuf};
 use crate::resource_metrics::ResourceMetrics;
 use crate::store::Store;
 use aggregate::Documents;
@@ -71,6 +73,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use object::Object;
+pub use objects::CachedObjects;
+use others::Others;
 use query::Query;
 use record::Record;
 use render::{Include, Style};
@@ -129,6 +133,8 @@ pub struct Call {
     pub upgrade: Option<OnUpgrade>,
     /// For the audit log.
     pub told: Told,
+    /// For the owners of fields.
+    pub others: Others,
 }
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -173,6 +179,7 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
             body: Bytes::new(),
             upgrade: None,
             told: record.told(),
+            others: Others::default(),
         };
         return proxy::serve(&call, parts, body).await;
     }
@@ -197,6 +204,7 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
         body,
         upgrade,
         told: record.told(),
+        others: Others::default(),
     };
     let response = perform(&call, verb).await?;
     let warnings: Vec<String> = call
@@ -278,12 +286,19 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str>
     }
 }
 
+/// Whether what the target shows has a protobuf form.
+fn has_binary_form(target: &Target) -> bool {
+    let kind = &target.kind;
+    let scale = target.subresource.as_deref() == Some("scale");
+    scale || kind.custom.is_none() && protobuf::has_form(&kind.api_version(), &kind.kind)
+}
+
 async fn perform(call: &Call, verb: &str) -> Result<Response> {
     let style = Style {
-        accepted: negotiate::accept(&call.headers)?,
+        accepted: negotiate::accept(&call.headers, has_binary_form(&call.target))?,
         include: Include::of(&call.query)?,
     };
-    if let Some(response) = reviews::answer(call, style)? {
+    if let Some(response) = reviews::answer(call, style).await? {
         return Ok(response);
     }
     if let Some(response) = resource_metrics::answer(call, verb, style).await? {
@@ -404,64 +419,6 @@ impl Api {
         Ok(Arc::new(
             Object::read(&stored_as, &kv).map_err(ApiError::internal)?,
         ))
-    }
-}
-
-/// What nearly every write asks about: few objects, which are parsed once.
-const ASKED_ABOUT: [&str; 6] = [
-    "apiservices",
-    "limitranges",
-    "namespaces",
-    "priorityclasses",
-    "runtimeclasses",
-    "serviceaccounts",
-];
-
-/// What admission and authorization read: the watch cache.
-pub struct CachedObjects {
-    pub cache: Arc<Cache>,
-    pub kinds: Arc<Live>,
-}
-
-impl Objects for CachedObjects {
-    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
-        let kinds = self.kinds.load();
-        let kind = kinds.resource(resource.0, resource.1, resource.2)?;
-        let object = self.cache.resource(kind).ok()?.get(&kind.key(namespace, name))?;
-        shown(kind, &object)
-    }
-
-    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        let kinds = self.kinds.load();
-        let Some(kind) = kinds.resource(resource.0, resource.1, resource.2) else {
-            return Vec::new();
-        };
-        let prefix = match namespace {
-            Some(namespace) => format!("{}/{namespace}/", kind.storage_prefix),
-            None => format!("{}/", kind.storage_prefix),
-        };
-        let Ok(all) = self.cache.resource(kind) else {
-            return Vec::new();
-        };
-        let (found, _) = all.list(&prefix, None);
-        found.iter().filter_map(|object| shown(kind, object)).collect()
-    }
-
-    fn kinds(&self) -> Arc<Registry> {
-        self.kinds.load()
-    }
-}
-
-/// The object as `kind` shows it; what waits for a converter cannot be read here.
-fn shown(kind: &Kind, object: &Object) -> Option<Arc<Value>> {
-    if kind.custom.is_none() && kind.stored_as_served() && ASKED_ABOUT.contains(&kind.plural.as_str()) {
-        return object.parsed();
-    }
-    let value = object.value().ok()?;
-    match kind.stored_as_served() {
-        true => Some(Arc::new(value)),
-        false if kind.converter().is_some() && value["apiVersion"] != *kind.api_version() => None,
-        false => render::value(kind, object).ok().map(Arc::new),
     }
 }
 

@@ -1,26 +1,26 @@
 //! Content negotiation: in which format and shape an answer goes out, and in which a body comes in. Pure.
 //!
-//! Protobuf is read but not written: clients that ask for it have JSON as their second choice, and get that.
+//! Built-in kinds, and the metadata of all, have a protobuf form; Tables have none.
 use super::status::{ApiError, Result};
 use http::{HeaderMap, header};
 
-/// What a request may be answered with, for the 406.
-const OFFERED: [&str; 3] = [
+/// What a request may be answered with, for the 406; custom resources are not offered protobuf.
+const OFFERED: [&str; 5] = [
     "application/json",
     "application/yaml",
+    PROTOBUF,
     "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
 ];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// What a body may be, for the 415.
-const ACCEPTED: [&str; 3] = [
-    "application/json",
-    "application/yaml",
-    "application/vnd.kubernetes.protobuf",
-];
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The format of a body.
@@ -60,17 +60,22 @@ pub enum PatchType {
     Apply,
 }
 
-/// What `Accept` asks for; JSON objects when it says nothing.
-pub fn accept(headers: &HeaderMap) -> Result<Accepted> {
-    choose(headers, |_| true)
+/// What `Accept` asks for; JSON objects when it says nothing. `binary` says whether the kind has a protobuf form.
+pub fn accept(headers: &HeaderMap, binary: bool) -> Result<Accepted> {
+    choose(headers, binary, |_| true)
 }
 
 /// As [`accept`], for what has no other shape than its own.
-pub fn accept_whole(headers: &HeaderMap) -> Result<Accepted> {
-    choose(headers, |shape| shape == Shape::Object)
+pub fn accept_whole(headers: &HeaderMap, binary: bool) -> Result<Accepted> {
+    choose(headers, binary, |shape| shape == Shape::Object)
 }
 
-fn choose(headers: &HeaderMap, has: fn(Shape) -> bool) -> Result<Accepted> {
+fn choose(headers: &HeaderMap, binary: bool, shaped: fn(Shape) -> bool) -> Result<Accepted> {
+    let has = |accepted: &Accepted| match (accepted.format, accepted.shape) {
+        (Format::Protobuf, Shape::Table) => false,
+        (Format::Protobuf, Shape::Object) => binary,
+        (_, shape) => shaped(shape),
+    };
     let Some(text) = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else {
         return Ok(Accepted {
             format: Format::Json,
@@ -78,13 +83,15 @@ fn choose(headers: &HeaderMap, has: fn(Shape) -> bool) -> Result<Accepted> {
         });
     };
     let clauses = text.split(',').filter_map(clause);
-    let mut clauses: Vec<(f32, Accepted)> = clauses.filter(|(_, accepted)| has(accepted.shape)).collect();
+    let mut clauses: Vec<(f32, Accepted)> = clauses.filter(|(_, accepted)| has(accepted)).collect();
     // A stable sort: equal weights keep the client's order.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    clauses
-        .first()
-        .map(|(_, accepted)| *accepted)
-        .ok_or_else(|| ApiError::not_acceptable(&OFFERED))
+    clauses.first().map(|(_, accepted)| *accepted).ok_or_else(|| {
+        let offered = OFFERED
+            .into_iter()
+            .filter(|offer| binary || !offer.starts_with(PROTOBUF));
+        ApiError::not_acceptable(&offered.collect::<Vec<_>>())
+    })
 }
 
 fn clause(text: &str) -> Option<(f32, Accepted)> {
@@ -92,6 +99,7 @@ fn clause(text: &str) -> Option<(f32, Accepted)> {
     let format = match parts.next()? {
         "application/json" | "application/*" | "*/*" => Format::Json,
         "application/yaml" => Format::Yaml,
+        PROTOBUF => Format::Protobuf,
         _ => return None,
     };
     let (mut weight, mut shape, mut group, mut version) = (1.0, None, "", "");
@@ -141,7 +149,7 @@ pub fn body(headers: &HeaderMap) -> Result<Encoding> {
     match media_type(headers).as_str() {
         "" | "application/json" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        PROTOBUF => Ok(Encoding::Protobuf),
         _ => Err(ApiError::unsupported_media(&ACCEPTED)),
     }
 }
@@ -190,7 +198,18 @@ mod tests {
     fn asked(text: &str) -> Option<(Format, Shape)> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, text.parse().unwrap());
-        accept(&headers).ok().map(|a| (a.format, a.shape))
+        accept(&headers, true).ok().map(|a| (a.format, a.shape))
+    }
+
+    #[test]
+    fn what_has_no_protobuf_form_is_json() {
+        let mut headers = HeaderMap::new();
+        let text = "application/vnd.kubernetes.protobuf,application/json";
+        headers.insert(header::ACCEPT, text.parse().unwrap());
+        assert_eq!(accept(&headers, false).unwrap().format, Format::Json);
+        headers.insert(header::ACCEPT, PROTOBUF.parse().unwrap());
+        let refused = accept(&headers, false).unwrap_err();
+        assert!(!refused.message().contains("protobuf"), "{}", refused.message());
     }
 
     #[test]
@@ -199,7 +218,7 @@ mod tests {
         let whole = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, text.parse().unwrap());
-            accept_whole(&headers).map(|accepted| accepted.shape)
+            accept_whole(&headers, true).map(|accepted| accepted.shape)
         };
         assert_eq!(whole(table).unwrap_err().code, 406);
         assert_eq!(
@@ -214,7 +233,18 @@ mod tests {
         for (text, want) in [
             ("application/json", json),
             ("*/*", json),
-            ("application/vnd.kubernetes.protobuf,application/json", json),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Format::Protobuf, Shape::Object)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                json,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Some((Format::Protobuf, Shape::Metadata)),
+            ),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
                 Some((Format::Json, Shape::Table)),
@@ -232,7 +262,7 @@ mod tests {
                 Some((Format::Yaml, Shape::Object)),
             ),
             ("application/json;stream=watch", json),
-            ("application/vnd.kubernetes.protobuf", None),
+            ("application/vnd.kubernetes.protobuf;q=0", None),
             ("text/plain", None),
         ] {
             assert_eq!(asked(text), want, "{text}");

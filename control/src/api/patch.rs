@@ -2,6 +2,7 @@
 //! last also a creation.
 use super::decode;
 use super::negotiate::{self, PatchType};
+use super::others::settled;
 use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options, Written};
@@ -80,7 +81,7 @@ async fn create_applied(
     config: &Value,
     issues: &[FieldIssue],
 ) -> Result<Written> {
-    let value = manage::apply(call, None, config)?;
+    let value = settled(call, || manage::apply(call, None, config)).await??;
     let said = value["metadata"]["name"].as_str().unwrap_or_default();
     if said != name {
         return Err(ApiError::bad_request(match said {

@@ -1,11 +1,12 @@
-//! Answers: objects, Tables and PartialObjectMetadata, as JSON or YAML.
+//! Answers: objects, Tables and PartialObjectMetadata, as JSON, YAML or protobuf.
 //!
 //! Stored bytes go out as they are wherever the kind is served as it is stored.
+use super::cache::frame;
 use super::negotiate::{Accepted, Format, Shape};
 use super::object::{self, Object};
 use super::query::Query;
 use super::status::{ApiError, Result};
-use crate::kinds::Kind;
+use crate::kinds::{Kind, protobuf};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -171,6 +172,34 @@ pub fn respond(format: Format, code: StatusCode, value: &Value) -> Result<Respon
             let content = [(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))];
             Ok((code, content, text).into_response())
         }
+        // What has no such form is not negotiated so, but for the answers that say how something went.
+        Format::Protobuf => Ok(match protobuf::encode(value) {
+            Some(body) => protobuf_response(code, body.into()),
+            None => json_response(code, Body::from(object::bytes(value))),
+        }),
+    }
+}
+
+pub fn protobuf_response(code: StatusCode, body: Body) -> Response {
+    let media_type = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
+    (code, [(header::CONTENT_TYPE, media_type)], body).into_response()
+}
+
+/// The stream of a watch.
+pub fn events(format: Format, body: Body) -> Response {
+    let mut response = json_response(StatusCode::OK, body);
+    if format == Format::Protobuf {
+        let media_type = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    }
+    response
+}
+
+/// One event of a watch.
+pub fn event(format: Format, word: &str, object: &Value) -> Bytes {
+    match format {
+        Format::Protobuf => protobuf::frame(word, &protobuf::encode(object).unwrap_or_default()).into(),
+        _ => frame(word, object.to_string().as_bytes()),
     }
 }
 

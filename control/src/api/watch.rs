@@ -3,9 +3,9 @@
 //! Flow: find where to begin → subscribe to the cache → initial lines → lines as they come, with bookmarks → end at
 //! the timeout, at shutdown, or when the client is too slow.
 use super::Call;
-use super::cache::{ChangeKind, Delivery, Resource, Shown, Start, Subscription, frame};
+use super::cache::{ChangeKind, Delivery, Resource, Shown, Start, Subscription};
 use super::list::Selection;
-use super::negotiate::Shape;
+use super::negotiate::{Format, Shape};
 use super::object::Object;
 use super::render::{self, Style};
 use super::status::{ApiError, Result, too_old};
@@ -53,7 +53,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
     let converts = call.target.kind.converter().is_some();
     let mut begun = match begin(call, &resource, &beginning, selection.clone()).await {
         Ok(begun) => begun,
-        Err(error) if error.code == StatusCode::GONE => return Ok(gone(&error)),
+        Err(error) if error.code == StatusCode::GONE => return Ok(gone(style, &error)),
         Err(error) => return Err(error),
     };
     let watcher = Watcher {
@@ -78,7 +78,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         watcher.next().await.map(|line| (line, watcher))
     });
     let lines = lines.map(Ok::<_, std::convert::Infallible>);
-    Ok(render::json_response(StatusCode::OK, Body::from_stream(lines)))
+    Ok(render::events(style.accepted.format, Body::from_stream(lines)))
 }
 
 fn sent(call: &Call) -> Arc<AtomicU64> {
@@ -87,9 +87,10 @@ fn sent(call: &Call) -> Arc<AtomicU64> {
 }
 
 /// Upstream begins the stream and says in it that the history is gone.
-fn gone(error: &ApiError) -> Response {
-    let line = frame("ERROR", error.status().to_string().as_bytes());
-    render::json_response(StatusCode::OK, Body::from(line))
+fn gone(style: Style, error: &ApiError) -> Response {
+    let format = style.accepted.format;
+    let line = render::event(format, "ERROR", &error.status());
+    render::events(format, Body::from(line))
 }
 
 /// A named path with `?watch` is a watch of that one object.
@@ -276,7 +277,8 @@ impl Watcher {
                 Ok(piece) => return Some(piece),
                 Err(error) => {
                     self.state = State::Ended;
-                    return Some(frame("ERROR", error.status().to_string().as_bytes()));
+                    let format = self.encoder.style.accepted.format;
+                    return Some(render::event(format, "ERROR", &error.status()));
                 }
             }
         }
@@ -400,22 +402,23 @@ struct Encoder {
 
 impl Encoder {
     fn line(&mut self, delivery: &Delivery) -> Result<Bytes> {
-        match self.style.accepted.shape {
-            Shape::Object if self.kind.stored_as_served() => {
-                return Ok(delivery.shown.frame(delivery.kind));
+        let format = self.style.accepted.format;
+        match (format, self.style.accepted.shape) {
+            _ if !self.kind.stored_as_served() => {}
+            (Format::Protobuf, Shape::Object) => {
+                let encoded = delivery.shown.protobuf_frame(delivery.kind);
+                return encoded.map_err(ApiError::internal);
             }
-            Shape::Metadata if self.kind.stored_as_served() => {
-                return Ok(delivery.shown.metadata_frame(delivery.kind));
-            }
-            _ => {}
+            (Format::Protobuf, _) => {}
+            (_, Shape::Object) => return Ok(delivery.shown.frame(delivery.kind)),
+            (_, Shape::Metadata) => return Ok(delivery.shown.metadata_frame(delivery.kind)),
+            (_, Shape::Table) => {}
         }
         let object = render::reread(&self.kind, &delivery.shown.object(delivery.kind))?;
         let shaped = render::shape(&self.kind, self.style, &object, !self.headers_sent)?;
         self.headers_sent = true;
-        Ok(frame(
-            delivery.kind.word(),
-            shaped.as_ref().unwrap_or(&object).to_string().as_bytes(),
-        ))
+        let shown = shaped.as_ref().unwrap_or(&object);
+        Ok(render::event(format, delivery.kind.word(), shown))
     }
 
     /// An object with nothing but a resource version.
@@ -442,6 +445,6 @@ impl Encoder {
                 )
             }
         };
-        Ok(frame("BOOKMARK", shaped.to_string().as_bytes()))
+        Ok(render::event(self.style.accepted.format, "BOOKMARK", &shaped))
     }
 }

@@ -6,6 +6,7 @@
 use super::convert::{self, stored_form};
 use super::negotiate::{self, Encoding};
 use super::object::{self, Object};
+use super::others::settled;
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
 use super::{Call, decode, manage, permit};
@@ -114,7 +115,7 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
     permit::sign(call, &mut value);
     if !options.applied {
-        manage::note(call, None, &mut value);
+        manage::note(call, None, &mut value).await;
     }
     mutate(call, &review, &mut value, &mut notes).await?;
     stamp(&mut value);
@@ -195,7 +196,7 @@ async fn update_once(
 ) -> Result<Attempt> {
     let kind = &call.target.kind;
     let old = convert::value(&call.api, kind, current).await?;
-    let (mut new, issues) = change(&old)?;
+    let (mut new, issues) = settled(call, || change(&old)).await??;
     let warnings = prune(call, options, &mut new, issues)?;
     place(call, &mut new)?;
     let name = same_name(call, &new, &old)?;
@@ -208,7 +209,7 @@ async fn update_once(
     kind.default(&mut new);
     permit::write(call, Operation::Update, &name, &old, &new)?;
     if !options.applied {
-        manage::note(call, Some(&old), &mut new);
+        manage::note(call, Some(&old), &mut new).await;
     }
     mutate(call, &review, &mut new, &mut notes).await?;
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);

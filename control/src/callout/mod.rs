@@ -3,12 +3,14 @@
 //! Where they are (`place`), whom to trust there (`tls`), on whose behalf we come (`requestheader`), one request (`send`),
 //! and one bounded exchange of JSON (`post`). Refuses to know what
 //! is said.
+mod convert;
 mod place;
 mod post;
 pub mod requestheader;
 mod send;
 mod tls;
 
+pub use convert::convert;
 pub use place::Place;
 pub use post::{Exchange, post};
 pub use send::send;

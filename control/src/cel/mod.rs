@@ -110,10 +110,12 @@ impl Mistake {
         let column = before.chars().rev().take_while(|c| *c != '\n').count();
         let text = source.lines().nth(line).unwrap_or_default();
         let dots = ".".repeat(column);
+        // There is no first column of nothing.
+        let column = column + usize::from(!source.is_empty());
         CompileError(format!(
             "ERROR: <input>:{}:{}: {}\n | {text}\n | {dots}^",
             line + 1,
-            column + 1,
+            column,
             self.why
         ))
     }

@@ -44,6 +44,7 @@ pub(super) fn equal<'a>(run: &mut Run<'a, '_>, a: &Value<'a>, b: &Value<'a>) -> 
         | (Value::Url(a), Value::Url(b))
         | (Value::Format(a), Value::Format(b)) => Ok(a == b),
         (Value::Quantity(a), Value::Quantity(b)) => Ok(a.partial_cmp(b) == Some(Ordering::Equal)),
+        (Value::Semver(a), Value::Semver(b)) => Ok(a == b),
         (Value::Ip(a), Value::Ip(b)) => Ok(a == b),
         (Value::Cidr(a), Value::Cidr(b)) => Ok(a == b),
         (a, b) => Ok(a.order(b) == Some(Ordering::Equal)),

@@ -1,7 +1,10 @@
 //! Tokens become a tree: CEL's grammar by recursive descent, with a limit on its depth.
+mod mistakes;
+
 use super::Mistake;
 use super::lex::{Token, lex};
 use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
+use mistakes::{PRIMARY, begins};
 
 /// How deep an expression may nest (cel-go's limit is 250 recursions of its grammar).
 const DEPTH: usize = 64;
@@ -30,6 +33,7 @@ const RESERVED: [&str; 18] = [
 
 pub(super) fn parse(source: &str) -> Result<Expr, Mistake> {
     let mut parser = Parser {
+        source,
         tokens: lex(source)?,
         next: 0,
         depth: 0,
@@ -37,11 +41,12 @@ pub(super) fn parse(source: &str) -> Result<Expr, Mistake> {
     let expr = parser.expr()?;
     match parser.peek() {
         Token::End => Ok(expr),
-        other => Err(parser.unexpected(&other.clone())),
+        _ => Err(parser.unexpected("<EOF>", |token| *token == Token::End)),
     }
 }
 
-struct Parser {
+struct Parser<'s> {
+    source: &'s str,
     tokens: Vec<(usize, Token)>,
     next: usize,
     depth: usize,
@@ -49,7 +54,7 @@ struct Parser {
 
 type Parsed = Result<Expr, Mistake>;
 
-impl Parser {
+impl Parser<'_> {
     fn peek(&self) -> &Token {
         &self.tokens[self.next.min(self.tokens.len() - 1)].1
     }
@@ -73,19 +78,8 @@ impl Parser {
     fn expect(&mut self, sign: &str) -> Result<(), Mistake> {
         match self.take(sign) {
             true => Ok(()),
-            false => Err(self.unexpected(&self.peek().clone())),
+            false => Err(self.mismatched(&format!("'{sign}'"))),
         }
-    }
-
-    fn unexpected(&self, token: &Token) -> Mistake {
-        let shown = match token {
-            Token::End => "<EOF>".to_owned(),
-            Token::Sign(sign) => (*sign).to_owned(),
-            Token::Name(name) => name.clone(),
-            Token::Literal(Literal::String(text)) => format!("\"{text}\""),
-            Token::Literal(_) => "literal".to_owned(),
-        };
-        Mistake::new(self.at(), format!("Syntax error: mismatched input '{shown}'"))
     }
 
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Mistake>) -> Result<T, Mistake> {
@@ -211,7 +205,7 @@ impl Parser {
             Token::Literal(Literal::Int(i64::MIN)) => Literal::Int(i64::MIN),
             Token::Literal(Literal::Int(n)) => Literal::Int(-n),
             Token::Literal(Literal::Double(n)) => Literal::Double(-n),
-            other => return Err(self.unexpected(&other)),
+            _ => return Err(self.mismatched("NUM_INT")),
         };
         Ok(Expr::new(self.at(), Node::Literal(literal)))
     }
@@ -287,9 +281,9 @@ impl Parser {
     fn name(&mut self) -> Result<String, Mistake> {
         match self.advance() {
             Token::Name(name) => Ok(name),
-            other => {
+            _ => {
                 self.next -= 1;
-                Err(self.unexpected(&other))
+                Err(self.unnamed())
             }
         }
     }
@@ -320,9 +314,9 @@ impl Parser {
             }
             Token::Sign(sign @ ("[" | "[?")) => self.list(at, sign == "[?"),
             Token::Sign(sign @ ("{" | "{?")) => self.map(at, sign == "{?"),
-            other => {
+            _ => {
                 self.next -= 1;
-                Err(self.unexpected(&other))
+                Err(self.unexpected(PRIMARY, begins))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The functions there are, with the types they take and give.
 //!
 //! CEL's standard library, its `optional`, `math` and `sets` extensions as far as Kubernetes offers them, and Kubernetes'
-//! own libraries: strings, lists, regex, urls, quantities, addresses, formats.
+//! own libraries: strings, lists, regex, urls, quantities, semantic versions, addresses, formats.
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -170,6 +170,16 @@ quantity.isLessThan(quantity): bool
 quantity.compareTo(quantity): int
 quantity.add(quantity): quantity
 quantity.add(int): quantity
+semver(string): semver
+semver(string,bool): semver
+isSemver(string): bool
+isSemver(string,bool): bool
+semver.isGreaterThan(semver): bool
+semver.isLessThan(semver): bool
+semver.compareTo(semver): int
+semver.major(): int
+semver.minor(): int
+semver.patch(): int
 ip(string): ip
 isIP(string): bool
 ip.isCanonical(string): bool
@@ -334,6 +344,7 @@ fn pattern(text: &str) -> Pattern {
         "type" => Type::Type,
         "url" => Type::Url,
         "quantity" => Type::Quantity,
+        "semver" => Type::Semver,
         "ip" => Type::Ip,
         "cidr" => Type::Cidr,
         "format" => Type::Format,

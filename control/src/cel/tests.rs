@@ -45,6 +45,11 @@ fn expressions_that_hold() {
         "'%s is %d, %.2f, %x'.format(['a', 3, 1.5, 255]) == 'a is 3, 1.50, ff'",
         "'abc 123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]') == ['1', '2']",
         "[1, 2, 2].isSorted() && [3, 1].min() == 1 && [1, 2].sum() == 3 && [1, 1, 2].distinct() == [1, 2]",
+        "semver('1.2.3').isGreaterThan(semver('1.2.3-rc.1')) && semver('1.2.3-rc.2').isLessThan(semver('1.2.3-rc.10'))",
+        "semver('1.10.0').compareTo(semver('1.9.9')) == 1 && semver('1.0.0+a') == semver('1.0.0+b')",
+        "isSemver('1.0.0-alpha+001') && !isSemver('1.0') && !isSemver('v1.0.0') && !isSemver('01.1.1')",
+        "semver('v1.02', true) == semver('1.2.0') && isSemver('v1', true) && !isSemver('1-a', true)",
+        "semver('1.2.3').major() == 1 && semver('1.2.3').minor() == 2 && semver('1.2.3').patch() == 3",
         "quantity('1Gi').isGreaterThan(quantity('1G')) && isQuantity('5m') && !isQuantity('x') && quantity('1').add(quantity('500m')).compareTo(quantity('1500m')) == 0",
         "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3') && isIP('::1') && ip.isCanonical('::1')",
         "url('https://a.example:8080/p?q=1').getHost() == 'a.example:8080' && url('https://a/').getScheme() == 'https'",
@@ -99,8 +104,25 @@ fn types_are_checked_before_anything_runs() {
             "found no matching overload for 'startsWith' applied to 'int.(string)'",
         ),
         ("other == 1", "undeclared reference to 'other' (in container '')"),
-        ("self.x +", "Syntax error: mismatched input '<EOF>'"),
-        ("self.x == 1)", "Syntax error: mismatched input ')'"),
+        (
+            "self.x +",
+            "1:9: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', \
+             'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}",
+        ),
+        (
+            "self.x == == 1",
+            "1:11: Syntax error: extraneous input '==' expecting {'[', ",
+        ),
+        (
+            "self.x == 1)",
+            "Syntax error: extraneous input ')' expecting <EOF>",
+        ),
+        ("self.x 1 2", "Syntax error: mismatched input '1' expecting <EOF>"),
+        (
+            "self.x ? 1",
+            "Syntax error: mismatched input '<EOF>' expecting ':'",
+        ),
+        ("self.", "1:6: Syntax error: no viable alternative at input '.'"),
     ] {
         let error = Program::compile(source, &[("self", own.clone())]).expect_err(source);
         assert!(error.0.contains(want), "{source}: {error}");

@@ -26,6 +26,8 @@ pub enum Type {
     Optional(Arc<Type>),
     Type,
     Quantity,
+    /// A semantic version.
+    Semver,
     Url,
     Ip,
     Cidr,
@@ -113,6 +115,7 @@ impl fmt::Display for Type {
             Type::Optional(inner) => write!(f, "optional_type({inner})"),
             Type::Type => f.write_str("type"),
             Type::Quantity => f.write_str("kubernetes.Quantity"),
+            Type::Semver => f.write_str("kubernetes.Semver"),
             Type::Url => f.write_str("kubernetes.URL"),
             Type::Ip => f.write_str("net.IP"),
             Type::Cidr => f.write_str("net.CIDR"),

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonObject, Value as Json};
 
 use super::authority::{Asking, Decision, Draft};
+use super::functions::Version;
 use super::text;
 use super::types::{Structure, Type, unescape};
 use crate::kinds::quantity::Quantity;
@@ -31,6 +32,7 @@ pub enum Value<'a> {
     Optional(Option<Rc<Value<'a>>>),
     Type(Rc<str>),
     Quantity(Quantity),
+    Semver(Rc<Version>),
     Url(Rc<str>),
     Ip(IpAddr),
     Cidr(IpNet),
@@ -136,6 +138,7 @@ impl<'a> Value<'a> {
             Value::Optional(_) => "optional_type",
             Value::Type(_) => "type",
             Value::Quantity(_) => "kubernetes.Quantity",
+            Value::Semver(_) => "kubernetes.Semver",
             Value::Url(_) => "kubernetes.URL",
             Value::Ip(_) => "net.IP",
             Value::Cidr(_) => "net.CIDR",

@@ -242,6 +242,8 @@ pub(super) fn zero(ty: &Type) -> Value {
         Type::Bool => Value::from(false),
         Type::Int32 | Type::Int64 | Type::Float | Type::IntOrString => Value::from(0),
         Type::Quantity => Value::from("0"),
+        // Free JSON that nobody gave.
+        Type::Ref(name) if name.ends_with(".RawExtension") => Value::Null,
         Type::Ref(_) => Value::Object(Map::new()),
         Type::List(_) | Type::Map(_) | Type::Any | Type::Time | Type::MicroTime => Value::Null,
     }

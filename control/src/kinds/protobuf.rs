@@ -1,10 +1,14 @@
-//! Kubernetes' protobuf bodies as JSON values, by the field numbers of the embedded table.
+//! Kubernetes' protobuf bodies as JSON values and back (`encode`), by the field numbers of the embedded table.
 //!
-//! Clients such as `kubectl create` send built-in kinds this way. Reading is enough: clients that send protobuf accept
-//! JSON. Wire format: protobuf's encoding page (proto2); envelope: `k8s\0` and a `runtime.Unknown`.
+//! Upstream's own programs send and read built-in kinds this way. Wire format: protobuf's encoding page (proto2); envelope: `k8s\0` and a `runtime.Unknown`.
 mod alternatives;
+mod encode;
+#[cfg(test)]
+mod recorded_tests;
 
-use std::collections::HashMap;
+pub use encode::{List, encode, frame, has_form};
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
 use base64::Engine;
@@ -106,8 +110,8 @@ fn joined(group: &str, version: &str) -> String {
 }
 
 /// Definition → field number → JSON name, or `@` and the definition of an inlined struct.
-fn numbers() -> &'static HashMap<String, HashMap<u64, String>> {
-    static TABLE: OnceLock<HashMap<String, HashMap<u64, String>>> = OnceLock::new();
+fn numbers() -> &'static HashMap<String, BTreeMap<u64, String>> {
+    static TABLE: OnceLock<HashMap<String, BTreeMap<u64, String>>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let rows = NUMBERS
             .lines()
@@ -117,7 +121,7 @@ fn numbers() -> &'static HashMap<String, HashMap<u64, String>> {
     })
 }
 
-fn row_numbers(row: &Value) -> HashMap<u64, String> {
+fn row_numbers(row: &Value) -> BTreeMap<u64, String> {
     let fields = row["f"].as_array().into_iter().flatten();
     fields
         .filter_map(|f| Some((f[0].as_u64()?, f[1].as_str()?.to_owned())))
@@ -182,7 +186,7 @@ fn member(
         ty => {
             let value = single(ty, raw, depth)?;
             // A field that is not a pointer is sent even when nothing was set.
-            if field.wire == Wire::Keep || !is_zero(&value) {
+            if matches!(field.wire, Wire::Keep | Wire::Null) || !is_zero(&value) {
                 out.insert(name.to_owned(), value);
             }
         }

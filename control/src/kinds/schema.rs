@@ -42,6 +42,8 @@ pub enum Type {
 pub enum Wire {
     /// A pointer: written whenever it was set, even to zero.
     Keep,
+    /// A pointer that is written as null when it was not set.
+    Null,
     /// Left out when zero or empty.
     OmitZero,
     /// Always written, with a zero value when nothing was set.
@@ -126,7 +128,7 @@ pub struct Definition {
     /// In wire order.
     pub fields: Vec<Field>,
     index: HashMap<String, usize>,
-    /// The fields that are always written.
+    /// The fields that are always written, if only as null.
     always: Vec<usize>,
 }
 
@@ -313,7 +315,7 @@ fn index(fields: &[Field]) -> HashMap<String, usize> {
 
 fn always(fields: &[Field]) -> Vec<usize> {
     let fields = fields.iter().enumerate();
-    let always = fields.filter(|(_, field)| field.wire == Wire::Always);
+    let always = fields.filter(|(_, field)| matches!(field.wire, Wire::Always | Wire::Null));
     always.map(|(i, _)| i).collect()
 }
 
@@ -344,6 +346,7 @@ fn field(row: &Value) -> Option<Field> {
 fn wire(flags: &str) -> Wire {
     match flags.chars().last() {
         Some('a') => Wire::Always,
+        Some('n') => Wire::Null,
         Some('z') => Wire::OmitZero,
         _ => Wire::Keep,
     }

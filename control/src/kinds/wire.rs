@@ -21,6 +21,7 @@ fn members(schemas: &Schemas, definition: &Definition, map: &mut Map<String, Val
         };
         match field.wire {
             Wire::Always if value.is_null() => *value = zero(&field.ty),
+            Wire::Null if value.is_null() => return true,
             _ if value.is_null() => return false,
             _ => {}
         }
@@ -29,7 +30,10 @@ fn members(schemas: &Schemas, definition: &Definition, map: &mut Map<String, Val
     });
     for field in definition.always() {
         if !map.contains_key(&field.name) {
-            let mut value = zero(&field.ty);
+            let mut value = match field.wire {
+                Wire::Null => Value::Null,
+                _ => zero(&field.ty),
+            };
             descend(schemas, &field.ty, &mut value);
             map.insert(field.name.clone(), value);
         }
@@ -85,8 +89,18 @@ mod tests {
         check(
             "io.k8s.api.apps.v1.ReplicaSet",
             json!({"metadata": {"labels": {}, "creationTimestamp": null}}),
-            json!({"metadata": {}, "spec": {"template": {"metadata": {}, "spec": {"containers": null}}},
+            json!({"metadata": {}, "spec": {"selector": null, "template": {"metadata": {}, "spec": {"containers": null}}},
                    "status": {"replicas": 0}}),
+        );
+        check(
+            "io.k8s.api.core.v1.TypedLocalObjectReference",
+            json!({"kind": "PersistentVolumeClaim", "name": "c"}),
+            json!({"apiGroup": null, "kind": "PersistentVolumeClaim", "name": "c"}),
+        );
+        check(
+            "io.k8s.api.resource.v1.OpaqueDeviceConfiguration",
+            json!({}),
+            json!({"driver": "", "parameters": null}),
         );
         check(
             "io.k8s.api.core.v1.PodCondition",

@@ -15,18 +15,20 @@ const DEFINITION: &str =
 const MERGE: &str = "application/merge-patch+json";
 
 /// How many objects each call was about. Controllers ask, too.
-type Calls = Mutex<Vec<usize>>;
+pub type Calls = Mutex<Vec<usize>>;
 
 fn convert(object: &Value, wanted: &str) -> Value {
     let mut after = object.clone();
     after["apiVersion"] = wanted.into();
     let spec = &object["spec"];
-    after["spec"] = match wanted.ends_with("v2") {
-        true => json!({"address": format!("{}:{}", spec["host"].as_str().unwrap(), spec["port"])}),
-        false => {
-            let (host, port) = spec["address"].as_str().unwrap().split_once(':').unwrap();
-            json!({"host": host, "port": port.parse::<i64>().unwrap()})
-        }
+    let address = || {
+        let (host, port) = spec["address"].as_str()?.split_once(':')?;
+        Some(json!({"host": host, "port": port.parse::<i64>().ok()?}))
+    };
+    after["spec"] = match (wanted.ends_with("v2"), spec["host"].as_str()) {
+        (true, Some(host)) => json!({"address": format!("{host}:{}", spec["port"])}),
+        (true, None) => json!({}),
+        (false, _) => address().unwrap_or_else(|| json!({})),
     };
     after["metadata"]["annotations"] = json!({"converted": wanted});
     // Not a converter's to change: put back by the server.
@@ -73,7 +75,7 @@ fn versions(stored: &str) -> Value {
 }
 
 /// A plane with the definition, v1 stored; and what its converter was asked.
-async fn converting() -> (Plane, Arc<Calls>) {
+pub async fn converting() -> (Plane, Arc<Calls>) {
     let plane = Plane::start().await;
     let calls = Arc::new(Calls::default());
     let counted = calls.clone();
@@ -89,7 +91,7 @@ async fn converting() -> (Plane, Arc<Calls>) {
     (plane, calls)
 }
 
-async fn create(plane: &Plane, version: &str, name: &str, spec: Value) -> Value {
+pub async fn create(plane: &Plane, version: &str, name: &str, spec: Value) -> Value {
     let collection = path(version, "");
     let object = json!({"apiVersion": format!("stable.example.com/{version}"), "kind": "CronTab",
         "metadata": {"name": name}, "spec": spec});
@@ -100,7 +102,7 @@ async fn create(plane: &Plane, version: &str, name: &str, spec: Value) -> Value 
     made
 }
 
-fn v1(port: i64) -> Value {
+pub fn v1(port: i64) -> Value {
     json!({"host": "h", "port": port})
 }
 

@@ -1,10 +1,13 @@
 //! Whether a request is one that a policy or binding concerns (`MatchResources`). Pure.
 use super::super::Review;
+use super::super::equivalent::{Match, by_rules};
+use crate::kinds::Registry;
 use crate::kinds::view::View;
 use serde_json::Value;
 
 /// What is known of a request.
 pub(super) struct Request<'r> {
+    pub kinds: &'r Registry,
     pub review: &'r Review<'r>,
     pub object: &'r Value,
     pub old: &'r Value,
@@ -12,52 +15,24 @@ pub(super) struct Request<'r> {
 }
 
 impl Request<'_> {
-    /// Whether the rules and selectors of a `MatchResources` take this request. Without rules all are meant.
-    pub fn matches(&self, resources: &Value) -> bool {
-        let rules = resources.list("resourceRules");
-        let excluded = resources
-            .list("excludeResourceRules")
-            .iter()
-            .any(|rule| self.is(rule, resources));
-        let included = rules.is_empty() || rules.iter().any(|rule| self.is(rule, resources));
-        included && !excluded && self.in_namespace(resources) && self.is_selected(resources)
-    }
-
-    fn is(&self, rule: &Value, resources: &Value) -> bool {
-        let kind = self.review.kind;
-        let any = |list: &[Value], wanted: &str| list.iter().any(|v| v == "*" || v == wanted);
-        // An equivalent version of the resource stands for the one that is named.
-        let equivalent = resources.text("matchPolicy") != "Exact";
-        let scope = match rule.text("scope") {
-            "Namespaced" => kind.namespaced,
-            "Cluster" => !kind.namespaced,
-            _ => true,
+    /// How the rules and selectors of a `MatchResources` take this request. Without rules all are meant.
+    pub fn matches(&self, resources: &Value) -> Option<Match> {
+        if !self.in_namespace(resources) || !self.is_selected(resources) {
+            return None;
+        }
+        let by = |key: &str| {
+            by_rules(
+                self.kinds,
+                self.review,
+                resources.list(key),
+                resources.text("matchPolicy"),
+            )
         };
-        let named = rule.list("resourceNames");
-        scope
-            && any(rule.list("operations"), self.review.action.word())
-            && any(rule.list("apiGroups"), &kind.group)
-            && (equivalent || any(rule.list("apiVersions"), &kind.version))
-            && rule
-                .list("resources")
-                .iter()
-                .filter_map(Value::as_str)
-                .any(|r| self.is_resource(r))
-            && (named.is_empty() || named.iter().any(|name| name == self.review.name))
-    }
-
-    /// `pods`, `pods/status`, `*`, `*/*`, `pods/*`, `*/scale`.
-    fn is_resource(&self, pattern: &str) -> bool {
-        let (resource, subresource) = match pattern.split_once('/') {
-            Some((resource, subresource)) => (resource, Some(subresource)),
-            None => (pattern, None),
-        };
-        let own = resource == "*" || resource == self.review.kind.plural;
-        let below = match (subresource, self.review.subresource) {
-            (Some("*"), _) => true,
-            (wanted, found) => wanted == found,
-        };
-        own && below
+        match by("excludeResourceRules") {
+            Some(_) => None,
+            None if resources.list("resourceRules").is_empty() => Some(Match::Exact),
+            None => by("resourceRules"),
+        }
     }
 
     fn in_namespace(&self, resources: &Value) -> bool {

@@ -7,13 +7,17 @@
 mod evaluate;
 mod matching;
 mod mutate;
+mod parameters;
 
+use super::equivalent::Match;
 use super::expressions::{self, Rights, Seen};
+use super::shown::{Shown, Versions};
 use super::versions::PerVersion;
 use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::kinds::policy::Policy;
 use crate::kinds::view::View;
 use matching::Request;
+use parameters::Misfit;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -21,8 +25,6 @@ const GROUP: &str = "admissionregistration.k8s.io";
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicies");
 const BINDINGS: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicybindings");
 const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
-/// Parameters that one binding may select; each is an evaluation.
-const PARAMETERS: usize = 1000;
 const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// Compiled policies.
@@ -42,13 +44,15 @@ struct Violation {
 struct Invocation {
     policy: Arc<Value>,
     binding: Arc<Value>,
+    /// The version that the policy knows.
+    matched: Match,
     /// The Namespace of the request; null without.
     namespace: Arc<Value>,
-    parameters: Result<Vec<Option<Arc<Value>>>, String>,
+    parameters: Result<Vec<Option<Arc<Value>>>, Misfit>,
 }
 
 impl Invocation {
-    fn of(
+    async fn of(
         objects: &dyn Objects,
         review: &Review<'_>,
         object: &Value,
@@ -64,20 +68,25 @@ impl Invocation {
                 .namespace
                 .and_then(|name| objects.get(NAMESPACES, None, name)),
         };
+        let kinds = objects.kinds();
         let request = Request {
+            kinds: &kinds,
             review,
             object,
             old,
             namespace: namespace.as_deref(),
         };
         let narrowed = binding.at("spec.matchResources");
-        let matches = request.matches(policy.at("spec.matchConstraints"))
-            && (narrowed.is_null() || request.matches(narrowed));
-        matches.then(|| Invocation {
-            parameters: parameters(objects, review, &policy, &binding),
+        let matched = request.matches(policy.at("spec.matchConstraints"))?;
+        if !narrowed.is_null() {
+            request.matches(narrowed)?;
+        }
+        Some(Invocation {
+            parameters: parameters::of(objects, review, &policy, &binding).await,
             namespace: namespace.unwrap_or_default(),
             policy,
             binding,
+            matched,
         })
     }
 
@@ -88,7 +97,7 @@ impl Invocation {
 
 impl Policies {
     /// Judges a request. `object` is null for deletions.
-    pub(super) fn check(
+    pub(super) async fn check(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
@@ -99,10 +108,13 @@ impl Policies {
         if review.kind.group == GROUP {
             return Ok(());
         }
+        let mut versions = Versions::default();
         for binding in objects.list(BINDINGS, None) {
-            if let Some(invocation) = Invocation::of(objects, review, object, POLICIES, binding) {
-                self.judge(review, object, &invocation, notes)?;
-            }
+            let invocation = Invocation::of(objects, review, object, POLICIES, binding).await;
+            let Some(invocation) = invocation else { continue };
+            let kind = invocation.matched.kind(review);
+            let shown = versions.show(objects, review, kind, object).await;
+            self.judge(review, shown, &invocation, notes)?;
         }
         Ok(())
     }
@@ -110,29 +122,29 @@ impl Policies {
     fn judge(
         &self,
         review: &Review<'_>,
-        object: &Value,
+        shown: Result<Arc<Shown>, String>,
         invocation: &Invocation,
         notes: &mut Notes,
     ) -> Result<(), Denial> {
         let (policy, binding) = (&invocation.policy, &invocation.binding);
         let compiled = self.compiled(policy);
         let fails = invocation.fails();
-        let parameters = match &invocation.parameters {
-            Ok(parameters) => parameters,
-            Err(_) if !fails => return Ok(()),
-            Err(why) => {
-                let violation = Violation {
-                    message: why.clone(),
-                    reason: String::new(),
-                    index: 0,
-                };
-                return tell(policy, binding, &[violation], notes);
-            }
+        let shown = shown.map_err(|why| Misfit::Binding(format!("failed to convert object version: {why}")));
+        // Denies whatever the binding's actions are.
+        let unconfigured = |misfit: &Misfit| Denial::Policy {
+            message: misfit.told("ValidatingAdmissionPolicy", policy, binding),
+            reason: String::new(),
         };
+        let (parameters, shown) = match (&invocation.parameters, &shown) {
+            (Ok(parameters), Ok(shown)) => (parameters, shown),
+            _ if !fails => return Ok(()),
+            (Err(misfit), _) | (_, Err(misfit)) => return Err(unconfigured(misfit)),
+        };
+        let kind = invocation.matched.kind(review);
         let seen = Seen {
-            request: &expressions::request(review, review.kind),
-            object,
-            old: review.action.old(),
+            request: &expressions::request(review, kind, &shown.object),
+            object: &shown.object,
+            old: &shown.old,
             namespace: &invocation.namespace,
             rights: &Rights(review),
         };
@@ -150,53 +162,6 @@ impl Policies {
 
     fn compiled(&self, policy: &Value) -> Arc<Policy> {
         self.0.get(policy, || Policy::compile(policy.at("spec")))
-    }
-}
-
-/// The parameters that a binding names; one that is nothing for a policy without.
-fn parameters(
-    objects: &dyn Objects,
-    review: &Review<'_>,
-    policy: &Value,
-    binding: &Value,
-) -> Result<Vec<Option<Arc<Value>>>, String> {
-    let (kind, reference) = (policy.at("spec.paramKind"), binding.at("spec.paramRef"));
-    if kind.is_null() || reference.is_null() {
-        return Ok(vec![None]);
-    }
-    let (version, name) = (kind.text("apiVersion"), kind.text("kind"));
-    let kinds = objects.kinds();
-    let served = kinds.object(version, name);
-    let served = served.ok_or_else(|| {
-        format!("failed to find resource referenced by paramKind: '{version}, Kind={name}'")
-    })?;
-    let resource = (
-        served.group.as_str(),
-        served.version.as_str(),
-        served.plural.as_str(),
-    );
-    let namespace = match (served.namespaced, reference.text("namespace")) {
-        (false, _) => None,
-        (true, "") => review.namespace,
-        (true, named) => Some(named),
-    };
-    let mut found: Vec<Arc<Value>> = match reference.text("name") {
-        "" => {
-            let all = objects.list(resource, namespace).into_iter();
-            all.filter(|p| matching::selects(reference.at("selector"), p.at("metadata.labels")))
-                .collect()
-        }
-        name => objects.get(resource, namespace, name).into_iter().collect(),
-    };
-    found.truncate(PARAMETERS);
-    match (found.is_empty(), reference.text("parameterNotFoundAction")) {
-        (true, "Deny") => {
-            let why = "failed to configure binding: no params found for policy binding with `Deny` \
-                       parameterNotFoundAction";
-            Err(why.to_owned())
-        }
-        (true, _) => Ok(Vec::new()),
-        (false, _) => Ok(found.into_iter().map(Some).collect()),
     }
 }
 

@@ -3,8 +3,9 @@
 //! Flow: every binding → does it concern the object as it is by now → with each parameter: match conditions → mutations in
 //! order. A policy that asks for it runs again when a later one has changed the object.
 use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, failure};
+use super::super::shown::{self, Shown, Versions, is_scale};
 use super::super::{Action, Denial, Objects, ResourceName, Review};
-use super::{GROUP, Invocation, Policies};
+use super::{GROUP, Invocation, Misfit, Policies};
 use crate::cel::{Scope, Type, Value as Cel};
 use crate::kinds::policy::{Mutation, Policy};
 use crate::kinds::view::View;
@@ -15,16 +16,16 @@ use std::sync::Arc;
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
 const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
 
-/// Why a policy could not do its work, and the reason that goes with it.
+/// Why a policy could not do its work, in full, and the reason that goes with it.
 struct Failure {
-    why: String,
+    message: String,
     reason: &'static str,
     code: u16,
 }
 
 impl Policies {
     /// Changes the object as policies will; whether any did.
-    pub(in super::super) fn mutate(
+    pub(in super::super) async fn mutate(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
@@ -36,17 +37,17 @@ impl Policies {
         let bindings = objects.list(BINDINGS, None);
         let mut last_change = None;
         for (i, binding) in bindings.iter().enumerate() {
-            if self.mutate_once(objects, review, binding, object, false)? {
+            if self.mutate_once(objects, review, binding, object, false).await? {
                 last_change = Some(i);
             }
         }
         for binding in bindings.iter().take(last_change.unwrap_or(0)) {
-            self.mutate_once(objects, review, binding, object, true)?;
+            self.mutate_once(objects, review, binding, object, true).await?;
         }
         Ok(last_change.is_some())
     }
 
-    fn mutate_once(
+    async fn mutate_once(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
@@ -54,78 +55,94 @@ impl Policies {
         object: &mut Value,
         again: bool,
     ) -> Result<bool, Denial> {
-        let Some(invocation) = Invocation::of(objects, review, object, POLICIES, binding.clone()) else {
+        let invocation = Invocation::of(objects, review, object, POLICIES, binding.clone()).await;
+        let Some(invocation) = invocation else {
             return Ok(false);
         };
         if again && invocation.policy.text("spec.reinvocationPolicy") != "IfNeeded" {
             return Ok(false);
         }
         let before = object.clone();
-        match self.run_all(review, &invocation, object) {
+        match self.run_all(objects, review, &invocation, object).await {
             Ok(()) => Ok(*object != before),
             Err(_) if !invocation.fails() => {
                 *object = before;
                 Ok(false)
             }
-            Err(failure) => Err(denial(&invocation, &failure)),
+            Err(failure) => Err(Denial::Refused {
+                code: failure.code,
+                reason: failure.reason.to_owned(),
+                message: failure.message,
+            }),
         }
     }
 
-    fn run_all(
+    async fn run_all(
         &self,
+        objects: &dyn Objects,
         review: &Review<'_>,
         invocation: &Invocation,
         object: &mut Value,
     ) -> Result<(), Failure> {
-        let parameters = invocation.parameters.as_ref().map_err(|why| Failure {
-            why: why.clone(),
+        let unconfigured = |misfit: &Misfit| Failure {
+            message: misfit.told("policy", &invocation.policy, &invocation.binding),
             reason: "Forbidden",
             code: 403,
-        })?;
+        };
+        let parameters = invocation.parameters.as_ref().map_err(unconfigured)?;
         let compiled = self.compiled(&invocation.policy);
+        let kind = invocation.matched.kind(review);
         for parameter in parameters {
-            let mutated = mutated(&compiled, review, invocation, object, parameter.as_deref());
-            *object = mutated.map_err(|why| Failure {
-                why,
+            let shown = Versions::default().show(objects, review, kind, object).await;
+            let shown = shown.map_err(|why| unconfigured(&Misfit::Policy(why)))?;
+            let mutated = mutated(&compiled, review, invocation, &shown, parameter.as_deref());
+            let mutated = mutated.map_err(|why| Failure {
+                message: invocation.refusal(&why),
                 reason: "Invalid",
                 code: 422,
             })?;
+            if mutated != shown.object {
+                let back = shown::back(objects, review, kind, object, mutated).await;
+                *object = back.map_err(|why| Failure {
+                    message: format!("failed to convert object: {why}"),
+                    reason: "InternalError",
+                    code: 500,
+                })?;
+            }
         }
         Ok(())
     }
 }
 
-fn denial(invocation: &Invocation, failure: &Failure) -> Denial {
-    let (policy, binding) = (&invocation.policy, &invocation.binding);
-    Denial::Refused {
-        code: failure.code,
-        reason: failure.reason.to_owned(),
-        message: format!(
-            "policy '{}' with binding '{}' denied request: {}",
+impl Invocation {
+    fn refusal(&self, why: &str) -> String {
+        let (policy, binding) = (&self.policy, &self.binding);
+        format!(
+            "policy '{}' with binding '{}' denied request: {why}",
             policy.text("metadata.name"),
-            binding.text("metadata.name"),
-            failure.why
-        ),
+            binding.text("metadata.name")
+        )
     }
 }
 
-/// What the policy makes of the object.
+/// What the policy makes of the object, in the version that it knows.
 fn mutated(
     policy: &Policy,
     review: &Review<'_>,
     invocation: &Invocation,
-    object: &Value,
+    before: &Shown,
     parameter: Option<&Value>,
 ) -> Result<Value, String> {
-    let request = expressions::request(review, review.kind);
-    let mut current = object.clone();
+    let kind = invocation.matched.kind(review);
+    let request = expressions::request(review, kind, &before.object);
+    let mut current = before.object.clone();
     let mut left = BUDGET;
     for (i, mutation) in policy.mutations.iter().enumerate() {
-        let shown = shown(review.kind, &current);
+        let shown = current.clone();
         let seen = Seen {
             request: &request,
             object: &shown,
-            old: review.action.old(),
+            old: &before.old,
             namespace: &invocation.namespace,
             rights: &Rights(review),
         };
@@ -138,17 +155,13 @@ fn mutated(
             let value = evaluate(program, &scope, &mut left);
             scope.set_outcome(format!("variables.{name}"), value);
         }
-        let after = apply(review.kind, mutation, &scope, &shown, &mut left)?;
-        current = completed(review.kind, after)?;
+        let after = apply(kind, mutation, &scope, &shown, &mut left)?;
+        current = match is_scale(review) {
+            true => after,
+            false => completed(kind, after)?,
+        };
     }
     Ok(current)
-}
-
-/// The object as clients know it: with its kind.
-fn shown(kind: &Kind, object: &Value) -> Value {
-    let mut shown = object.clone();
-    kind.normalise(&mut shown);
-    shown
 }
 
 fn apply<'a>(
@@ -190,6 +203,7 @@ fn patched(operations: &Value, object: &Value) -> Result<Value, String> {
 fn completed(kind: &Kind, mut object: Value) -> Result<Value, String> {
     kind.prune(&mut object).map_err(|e| e.to_string())?;
     kind.default(&mut object);
+    kind.normalise(&mut object);
     Ok(object)
 }
 
@@ -197,6 +211,7 @@ fn completed(kind: &Kind, mut object: Value) -> Result<Value, String> {
 mod tests {
     use super::super::super::fixtures::{Fixed, review};
     use super::*;
+    use futures::executor::block_on;
     use serde_json::json;
 
     fn objects(policies: &[(&str, Value)]) -> Fixed {
@@ -216,7 +231,7 @@ mod tests {
     fn mutate(policies: &[(&str, Value)]) -> Result<Value, String> {
         let mut object = json!({"metadata": {"name": "o", "namespace": "n"}, "data": {"a": "1"}});
         let review = review("configmaps", Action::Create);
-        let done = Policies::default().mutate(&objects(policies), &review, &mut object);
+        let done = block_on(Policies::default().mutate(&objects(policies), &review, &mut object));
         match done {
             Ok(_) => Ok(object["data"].clone()),
             Err(Denial::Refused { message, .. }) => Err(message),

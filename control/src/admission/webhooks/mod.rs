@@ -6,7 +6,9 @@
 mod review;
 mod rules;
 
+use super::equivalent::Match;
 use super::expressions::{self, Rights, Seen};
+use super::shown::{self, Shown, Versions};
 use super::versions::PerVersion;
 use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::callout::{self, Exchange};
@@ -14,7 +16,6 @@ use crate::kinds::policy::{Compiled, compile_conditions};
 use crate::kinds::view::View;
 use futures::future::join_all;
 use review::{Answer, Refused};
-use rules::Match;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -54,34 +55,44 @@ impl Hook {
         self.body.text("failurePolicy") == "Ignore"
     }
 
-    /// How the webhook wants to see this change; none when it is not concerned.
-    fn concerned(
+    /// How the webhook wants to see this change, and the change so; none when it is not concerned.
+    async fn concerned(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
         object: &Value,
-    ) -> Result<Option<Match>, Denial> {
+        versions: &mut Versions,
+    ) -> Result<Option<Asked>, Denial> {
         let Some(matched) = rules::matching(objects, review, object, &self.body) else {
             return Ok(None);
         };
+        let kind = matched.kind(review);
+        // Whatever the failure policy: it is the definition that fails, not the webhook.
+        let shown = versions.show(objects, review, kind, object).await;
+        let shown = shown.map_err(Denial::Failed)?;
         let conditions = self.conditions.get(self.index).map_or(&[][..], Vec::as_slice);
         if conditions.is_empty() {
-            return Ok(Some(matched));
+            return Ok(Some(Asked { matched, shown }));
         }
-        let kind = matched.kind(review);
         let seen = Seen {
-            request: &expressions::request(review, kind),
-            object: &review::show(review, kind, object),
-            old: &review::show(review, kind, review.action.old()),
+            request: &expressions::request(review, kind, &shown.object),
+            object: &shown.object,
+            old: &shown.old,
             namespace: &Value::Null,
             rights: &Rights(review),
         };
         match expressions::all_hold(conditions, &seen.scope()) {
-            Ok(holds) => Ok(holds.then_some(matched)),
+            Ok(holds) => Ok(holds.then_some(Asked { matched, shown })),
             Err(_) if self.ignores_failure() => Ok(None),
             Err(why) => Err(Denial::Forbidden(why)),
         }
     }
+}
+
+/// What a webhook is asked about.
+struct Asked {
+    matched: Match,
+    shown: Arc<Shown>,
 }
 
 /// Calls webhooks.
@@ -129,21 +140,19 @@ impl Webhooks {
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
-        if review.subresource == Some("scale") {
-            return Ok(false);
-        }
         let hooks = self.hooks(objects, MUTATING, review);
-        let mut asked = false;
+        let (mut asked, mut versions) = (false, Versions::default());
         let mut changed_after = vec![false; hooks.len()];
         for (i, hook) in hooks.iter().enumerate() {
-            let Some(matched) = hook.concerned(objects, review, object)? else {
+            let Some(question) = hook.concerned(objects, review, object, &mut versions).await? else {
                 continue;
             };
             asked = true;
             if self
-                .apply(objects, review, (hook, &matched), object, notes)
+                .apply(objects, review, (hook, &question), object, notes)
                 .await?
             {
+                versions.forget();
                 changed_after[..i].fill(true);
             }
         }
@@ -151,9 +160,12 @@ impl Webhooks {
             if !changed || hook.body.text("reinvocationPolicy") != "IfNeeded" {
                 continue;
             }
-            if let Some(matched) = hook.concerned(objects, review, object)? {
-                self.apply(objects, review, (hook, &matched), object, notes)
-                    .await?;
+            if let Some(question) = hook.concerned(objects, review, object, &mut versions).await?
+                && self
+                    .apply(objects, review, (hook, &question), object, notes)
+                    .await?
+            {
+                versions.forget();
             }
         }
         Ok(asked)
@@ -164,27 +176,29 @@ impl Webhooks {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        (hook, matched): (&Hook, &Match),
+        (hook, question): (&Hook, &Asked),
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
-        let answer = match self.ask(objects, review, (hook, matched), object).await {
+        let answer = match self.ask(objects, review, hook, question).await {
             Ok(answer) => answer,
             Err(why) => return failed(hook, &why).map(|()| false),
         };
         let answer = heard(hook, answer, notes)?;
-        let patched = match review::patched(review, matched.kind(review), &answer, object) {
-            Ok(patched) => patched,
+        let kind = question.matched.kind(review);
+        let patched = match review::patched(review, kind, &answer, &question.shown.object) {
+            Ok(Some(patched)) if patched != question.shown.object => patched,
+            Ok(_) => return Ok(false),
             Err(why) => return failed(hook, &why).map(|()| false),
         };
-        match patched {
-            Some(patched) if patched != *object => {
-                *object = patched;
-                review.kind.default(object);
-                Ok(true)
-            }
-            _ => Ok(false),
+        let patched = shown::back(objects, review, kind, object, patched).await;
+        let patched = patched.map_err(Denial::Failed)?;
+        if patched == *object {
+            return Ok(false);
         }
+        *object = patched;
+        review.kind.default(object);
+        Ok(true)
     }
 
     pub async fn validate(
@@ -195,15 +209,15 @@ impl Webhooks {
         notes: &mut Notes,
     ) -> Result<(), Denial> {
         let hooks = self.hooks(objects, VALIDATING, review);
-        let mut concerned = Vec::new();
+        let (mut concerned, mut versions) = (Vec::new(), Versions::default());
         for hook in &hooks {
-            if let Some(matched) = hook.concerned(objects, review, object)? {
-                concerned.push((hook, matched));
+            if let Some(question) = hook.concerned(objects, review, object, &mut versions).await? {
+                concerned.push((hook, question));
             }
         }
-        let asked = concerned.iter().map(|(hook, matched)| async move {
-            (*hook, self.ask(objects, review, (hook, matched), object).await)
-        });
+        let asked = concerned
+            .iter()
+            .map(|(hook, question)| async move { (*hook, self.ask(objects, review, hook, question).await) });
         let mut verdict = Ok(());
         for (hook, answer) in join_all(asked).await {
             let heard = match answer {
@@ -219,11 +233,12 @@ impl Webhooks {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        (hook, matched): (&Hook, &Match),
-        object: &Value,
+        hook: &Hook,
+        question: &Asked,
     ) -> Result<Answer, String> {
         let version = review::version(&hook.body);
-        let (uid, body) = review::request(review, matched.kind(review), object, version);
+        let kind = question.matched.kind(review);
+        let (uid, body) = review::request(review, kind, &question.shown, version);
         let within = hook.body.int("timeoutSeconds").unwrap_or(10).clamp(1, 30);
         let exchange = Exchange {
             within: within.unsigned_abs(),

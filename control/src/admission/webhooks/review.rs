@@ -1,4 +1,5 @@
 //! `AdmissionReview`: what a webhook is asked, and what its answer means.
+use super::super::shown::{Shown, is_scale, kind_of};
 use super::super::{Action, Review};
 use crate::kinds::view::View;
 use crate::kinds::{Kind, scale};
@@ -41,17 +42,16 @@ pub(super) fn version(webhook: &Value) -> &'static str {
 }
 
 /// The request's uid and its body.
-pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value, version: &str) -> (String, Value) {
+pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: &str) -> (String, Value) {
     let uid = uuid::Uuid::new_v4().to_string();
-    let shown = |object: &Value| show(review, kind, object);
     let (kind_name, requested) = (
-        kind_of(review, kind, object),
-        kind_of(review, review.kind, object),
+        kind_of(review, kind, &shown.object),
+        kind_of(review, review.kind, &shown.object),
     );
     let (object, old) = match review.action {
-        Action::Create | Action::Connect => (shown(object), Value::Null),
-        Action::Update { old } => (shown(object), shown(old)),
-        Action::Delete { old } => (Value::Null, shown(old)),
+        Action::Create | Action::Connect => (&shown.object, &Value::Null),
+        Action::Update { .. } => (&shown.object, &shown.old),
+        Action::Delete { .. } => (&Value::Null, &shown.old),
     };
     let options = match review.action {
         Action::Create => "CreateOptions",
@@ -96,37 +96,8 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value, version:
     (uid, body)
 }
 
-fn kind_of(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
-    match (review.action, review.subresource) {
-        (Action::Connect, _) => json!({"group": "", "version": "v1", "kind": object.text("kind")}),
-        (_, Some("scale")) => json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
-        _ => json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
-    }
-}
-
 fn resource_of(kind: &Kind) -> Value {
     json!({"group": kind.group, "version": kind.version, "resource": kind.plural})
-}
-
-/// The object as the webhook sees it: in its version, in wire form.
-pub(super) fn show(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
-    if object.is_null() || matches!(review.action, Action::Connect) {
-        return object.clone();
-    }
-    if review.subresource == Some("scale") {
-        return scale::get(object, kind.scale_paths());
-    }
-    let mut shown = convert(review.kind, kind, object.clone());
-    kind.normalise(&mut shown);
-    shown
-}
-
-fn convert(from: &Kind, to: &Kind, mut object: Value) -> Value {
-    if (&from.group, &from.version) != (&to.group, &to.version) {
-        from.to_storage(&mut object);
-        to.from_storage(&mut object);
-    }
-    object
 }
 
 /// Reads an answer to the request with this uid; the error says what is wrong with it.
@@ -202,14 +173,13 @@ pub(super) fn patched(
     review: &Review<'_>,
     kind: &Kind,
     answer: &Answer,
-    object: &Value,
+    before: &Value,
 ) -> Result<Option<Value>, String> {
     let Some(patch) = &answer.patch else {
         return Ok(None);
     };
-    let before = show(review, kind, object);
     let mut after =
-        crate::api::apply_operations(patch.clone(), &before).map_err(|e| format!("its patch: {e}"))?;
+        crate::api::apply_operations(patch.clone(), before).map_err(|e| format!("its patch: {e}"))?;
     for path in [
         "apiVersion",
         "kind",
@@ -221,8 +191,14 @@ pub(super) fn patched(
             return Err(format!("its patch changes {path}, which a webhook may not"));
         }
     }
-    kind.prune(&mut after).map_err(|e| format!("its patch: {e}"))?;
-    Ok(Some(convert(kind, review.kind, after)))
+    let wrong = match is_scale(review) {
+        true => scale::validate(&after).first().map(ToString::to_string),
+        false => kind.prune(&mut after).err().map(|e| e.to_string()),
+    };
+    match wrong {
+        None => Ok(Some(after)),
+        Some(why) => Err(format!("its patch: {why}")),
+    }
 }
 
 #[cfg(test)]
@@ -239,7 +215,11 @@ mod tests {
     #[test]
     fn a_request_tells_all() {
         let review = review("pods", Action::Create);
-        let (uid, body) = request(&review, review.kind, &json!({"metadata": {"name": "o"}}), "v1");
+        let shown = Shown {
+            object: json!({"kind": "Pod", "metadata": {"name": "o"}}),
+            old: Value::Null,
+        };
+        let (uid, body) = request(&review, review.kind, &shown, "v1");
         let request = &body["request"];
         assert_eq!(request["uid"], uid);
         assert_eq!(request["operation"], "CREATE");

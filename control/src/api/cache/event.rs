@@ -1,5 +1,6 @@
 //! One change as watchers see it, encoded once for all of them.
 use super::super::object::{Object, metadata_only};
+use crate::kinds::protobuf;
 use crate::store::Revision;
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
@@ -30,6 +31,7 @@ pub struct Shown {
     pub before: Option<Arc<Object>>,
     frames: [OnceLock<Bytes>; 3],
     metadata_frames: [OnceLock<Bytes>; 3],
+    protobuf_frames: [OnceLock<Bytes>; 3],
 }
 
 impl Shown {
@@ -40,6 +42,7 @@ impl Shown {
             before,
             frames: Default::default(),
             metadata_frames: Default::default(),
+            protobuf_frames: Default::default(),
         }
     }
 
@@ -89,6 +92,18 @@ impl Shown {
         self.metadata_frames[kind as usize]
             .get_or_init(|| frame(kind.word(), &metadata_only(&self.object(kind))))
             .clone()
+    }
+
+    /// As [`Shown::frame`], in protobuf.
+    pub fn protobuf_frame(&self, kind: ChangeKind) -> serde_json::Result<Bytes> {
+        let cell = &self.protobuf_frames[kind as usize];
+        if let Some(frame) = cell.get() {
+            return Ok(frame.clone());
+        }
+        let object = serde_json::from_slice(&self.object(kind))?;
+        let body = protobuf::encode(&object).unwrap_or_default();
+        let frame = protobuf::frame(kind.word(), &body).into();
+        Ok(cell.get_or_init(|| frame).clone())
     }
 }
 

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 /// The answer to a question; none when the request is about something else.
-pub(super) fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
+pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
     let kind = &call.target.kind;
     let status: fn(&Call, &Value) -> Result<Value> = match (kind.group.as_str(), kind.plural.as_str()) {
         ("authentication.k8s.io", "selfsubjectreviews") => {
@@ -26,10 +26,10 @@ pub(super) fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
         _ => return Ok(None),
     };
     let style = Style {
-        accepted: negotiate::accept_whole(&call.headers)?,
+        accepted: negotiate::accept_whole(&call.headers, true)?,
         ..style
     };
-    let (mut question, warnings) = read(call)?;
+    let (mut question, warnings) = read(call).await?;
     let status = status(call, &question)?;
     question["status"] = status;
     if kind.plural == "selfsubjectreviews" {
@@ -41,7 +41,7 @@ pub(super) fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
 }
 
 /// The body, as its kind.
-fn read(call: &Call) -> Result<(Value, Vec<String>)> {
+async fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     let kind = &call.target.kind;
     let options = Options::of(&call.query, "CreateOptions")?;
     let body = decode::object(&kind.kind, negotiate::body(&call.headers)?, &call.body)?;
@@ -49,6 +49,6 @@ fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     decode::check_kind(kind, &value)?;
     let warnings = write::prune(call, options, &mut value, body.issues)?;
     write::place(call, &mut value)?;
-    manage::note(call, None, &mut value);
+    manage::note(call, None, &mut value).await;
     Ok((value, warnings))
 }

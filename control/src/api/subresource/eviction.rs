@@ -87,6 +87,7 @@ async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<(
         body: Default::default(),
         upgrade: None,
         told: call.told.clone(),
+        others: Default::default(),
     };
     let options = Options {
         dry_run,

@@ -2,6 +2,7 @@
 mod lists;
 mod objects;
 mod strings;
+mod versions;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -16,10 +17,11 @@ use super::value::{Value, timestamp};
 use crate::kinds::quantity::Quantity;
 use lists::{extreme, has, on_list, subset};
 use objects::{
-    FORMATS, check_format, on_cidr, on_duration, on_ip, on_optional, on_quantity, on_timestamp, on_url,
-    parse_url,
+    FORMATS, check_format, on_cidr, on_duration, on_ip, on_optional, on_quantity, on_semver, on_timestamp,
+    on_url, parse_url,
 };
 use strings::on_string;
+pub(super) use versions::Version;
 
 /// Elements that one function may make.
 const ELEMENTS: usize = 100_000;
@@ -91,6 +93,7 @@ pub(super) fn call<'a>(
         (name, [Value::Duration(duration)]) if method => on_duration(name, *duration),
         (name, [Value::Optional(inner)]) if method => on_optional(name, inner.as_deref()),
         (name, [Value::Quantity(quantity), rest @ ..]) if method => on_quantity(name, *quantity, rest),
+        (name, [Value::Semver(version), rest @ ..]) if method => on_semver(name, version, rest),
         (name, [Value::Ip(ip)]) if method => on_ip(name, *ip),
         (name, [Value::Cidr(cidr), rest @ ..]) if method => on_cidr(name, cidr, rest),
         (name, [Value::Url(url)]) if method => on_url(name, url),
@@ -229,6 +232,17 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
             .map(Value::Quantity)
             .map_err(|e| EvalError::new(e.to_string())),
         ("isQuantity", [Value::String(t)]) => Ok(Value::Bool(Quantity::parse(t).is_ok())),
+        ("semver" | "isSemver", [Value::String(t), rest @ ..]) => {
+            let version = match rest {
+                [] | [Value::Bool(false)] => Version::parse(t),
+                [Value::Bool(true)] => Version::parse_normalised(t),
+                _ => return Err(EvalError::no_overload()),
+            };
+            match name {
+                "isSemver" => Ok(Value::Bool(version.is_ok())),
+                _ => version.map(|v| Value::Semver(Rc::new(v))).map_err(EvalError::new),
+            }
+        }
         ("ip", [Value::String(t)]) => match t.parse() {
             Ok(ip) => Ok(Value::Ip(ip)),
             Err(_) => failed(format!(

@@ -1,5 +1,6 @@
 //! What times, durations, optionals and Kubernetes' own types (quantity, ip, cidr, url, format) are asked.
 use super::failed;
+use super::versions::Version;
 use crate::cel::eval::{EvalError, Evaluated};
 use crate::cel::value::{Key, Map, Value};
 use crate::kinds::names;
@@ -50,6 +51,22 @@ pub(super) fn on_optional<'a>(name: &str, inner: Option<&Value<'a>>) -> Evaluate
         ("hasValue", inner) => Ok(Value::Bool(inner.is_some())),
         ("value", Some(inner)) => Ok(inner.clone()),
         ("value", None) => failed("optional.none() dereference"),
+        _ => Err(EvalError::no_overload()),
+    }
+}
+
+pub(super) fn on_semver<'a>(name: &str, version: &Version, args: &[Value<'a>]) -> Evaluated<'a> {
+    let part = |i: usize| match i64::try_from(version.numbers[i]) {
+        Ok(number) => Ok(Value::Int(number)),
+        Err(_) => Err(EvalError::new("integer overflow")),
+    };
+    match (name, args) {
+        ("major", []) => part(0),
+        ("minor", []) => part(1),
+        ("patch", []) => part(2),
+        ("isGreaterThan", [Value::Semver(other)]) => Ok(Value::Bool(version > &**other)),
+        ("isLessThan", [Value::Semver(other)]) => Ok(Value::Bool(version < &**other)),
+        ("compareTo", [Value::Semver(other)]) => Ok(Value::Int(version.cmp(other) as i64)),
         _ => Err(EvalError::no_overload()),
     }
 }

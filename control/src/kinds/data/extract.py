@@ -9,7 +9,8 @@ fields keep a zero value (pointers), and which are written even when nothing was
 
 One JSON object a line. Definitions: {"n": name, "x": group-version-kinds, "m": map type, "u": unions, "t": alias
 type, "p": fields}. A field is [name, type, flags, rest]. Type: s string, b bool, i int32, l int64, f double, y bytes,
-d date-time, * anything, #name reference, [T list, {T map. Flags: r required; and on the wire k keep when set, z drop
+d date-time, * anything, #name reference, [T list, {T map. Flags: r required; and on the wire k keep when set, n null
+when not set, z drop
 when zero, a always. rest (when there is any): e enum, d default, l list type, k list map keys, o map type, m merge
 key, s patch strategy, q enum of items, g the Go type where its name shows in decoding errors. Resources: {"r": plural, ...}; see the code below.
 """
@@ -75,7 +76,7 @@ def flat_fields(structs, package, name):
 
 def wire_mode(kind, options, code, definitions):
     if kind.startswith("*"):
-        return "k"
+        return "k" if "omitempty" in options or "omitzero" in options else "n"
     structure = code.startswith("#") and not kind.startswith(("[", "map"))
     if "omitzero" in options:
         return "z"

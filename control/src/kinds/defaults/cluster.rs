@@ -73,6 +73,16 @@ pub fn resource_claim(object: &mut Value) {
     }
 }
 
+/// A taint has been there since it was first seen.
+pub fn resource_slice(object: &mut Value) {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    if let Some(spec) = existing_mut(object, "spec") {
+        items_mut(spec, "devices")
+            .flat_map(|device| items_mut(device, "taints"))
+            .for_each(|taint| set_missing(taint, "timeAdded", now.as_str()));
+    }
+}
+
 pub fn resource_claim_template(object: &mut Value) {
     if let Some(devices) = existing_mut(object, "spec.spec.devices") {
         device_requests(devices);

@@ -1,6 +1,7 @@
 //! Defaults of HorizontalPodAutoscalers.
 use serde_json::{Value, json};
 
+use crate::kinds::autoscaling::METRICS;
 use crate::kinds::view::{View, existing_mut, object_mut, set_missing};
 
 /// Average use of the requested CPU that is aimed at when no metric is named, in percent.
@@ -9,6 +10,12 @@ const CPU: i64 = 80;
 pub fn v1(object: &mut Value) {
     if let Some(spec) = object_mut(object, "spec") {
         set_missing(spec, "minReplicas", 1);
+    }
+    // Metrics that v1 cannot show are in an annotation.
+    if object.at("metadata.annotations").get(METRICS).is_none()
+        && let Some(spec) = object_mut(object, "spec")
+    {
+        set_missing(spec, "targetCPUUtilizationPercentage", CPU);
     }
 }
 

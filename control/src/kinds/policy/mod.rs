@@ -367,7 +367,7 @@ mod tests {
             ),
             (
                 json!({"matchConstraints": rules(), "validations": [{"expression": "1"}]}),
-                "spec.validations[0].expression: Invalid value: \"1\": must evaluate to bool",
+                "spec.validations[0].expression: Invalid value: \"1\": must evaluate to bool but got int",
             ),
             (
                 json!({"matchConstraints": rules(), "validations": [{"expression": ""}]}),

@@ -163,13 +163,22 @@ fn compile_with(source: &str, known: &[(String, Type)], wanted: &[Type], patches
     match wanted.is_empty() || wanted.iter().any(|ty| program.ty.fits(ty)) {
         true => Ok(program),
         false => {
-            let words: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-            let one = if words.len() == 1 {
-                "must evaluate to"
-            } else {
-                "must evaluate to one of:"
-            };
-            Err(format!("{one} {}", words.join(" ")))
+            let words: Vec<String> = wanted.iter().map(named).collect();
+            let got = named(&program.ty);
+            Err(match words.as_slice() {
+                [one] => format!("must evaluate to {one} but got {got}"),
+                several => format!("must evaluate to one of [{}] but got {got}", several.join(" ")),
+            })
         }
+    }
+}
+
+/// A type by the name that upstream's refusals give it.
+fn named(ty: &Type) -> String {
+    match ty {
+        Type::Null => "null_type".to_owned(),
+        Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
+        Type::Duration => "google.protobuf.Duration".to_owned(),
+        other => other.to_string(),
     }
 }

@@ -2,6 +2,7 @@
 //! and members that are sent although nothing was set. Refuses to know the rest of the wire format.
 use serde_json::{Map, Value};
 
+use super::encode::{put, put_varint};
 use super::{Fields, ProtobufError, Raw, Result, reference, text};
 
 const PACKAGE: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
@@ -40,6 +41,45 @@ fn list(bytes: &[u8], depth: usize, item: impl Fn(&Raw<'_>) -> Result<Value>) ->
         }
     }
     Ok(items.into())
+}
+
+/// The way back; none for another message.
+pub(super) fn encode(name: &str, value: &Value, out: &mut Vec<u8>) -> Option<Option<()>> {
+    let form = name.strip_prefix(PACKAGE)?;
+    if ![
+        "JSONSchemaPropsOrBool",
+        "JSONSchemaPropsOrArray",
+        "JSONSchemaPropsOrStringArray",
+    ]
+    .contains(&form)
+    {
+        return None;
+    }
+    Some(match (form, value) {
+        ("JSONSchemaPropsOrBool", Value::Bool(allows)) => {
+            put_varint(1, (*allows).into(), out);
+            Some(())
+        }
+        ("JSONSchemaPropsOrBool", value) => {
+            put_varint(1, 1, out);
+            put_schema(2, value, out)
+        }
+        (_, Value::Array(items)) => items.iter().try_for_each(|item| match item {
+            Value::String(text) => {
+                put(2, text.as_bytes(), out);
+                Some(())
+            }
+            item => put_schema(2, item, out),
+        }),
+        (_, value) => put_schema(1, value, out),
+    })
+}
+
+fn put_schema(number: u64, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    let mut nested = Vec::new();
+    super::encode::reference(&format!("{PACKAGE}{SCHEMA}"), value, &mut nested)?;
+    put(number, &nested, out);
+    Some(())
 }
 
 fn schema(raw: &Raw<'_>, depth: usize) -> Result<Value> {

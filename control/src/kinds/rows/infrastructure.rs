@@ -84,6 +84,7 @@ pub(super) static RESOURCE_CLAIM_TEMPLATE: Rules = Rules {
 
 pub(super) static RESOURCE_SLICE: Rules = Rules {
     generation: true,
+    default: defaults::cluster::resource_slice,
     row: Some(table::cluster::resource_slice),
     selectable: selectable::resource_slice,
     validate_create: validate::devices::slice,

@@ -65,7 +65,7 @@ pub(super) static JOB: Rules = Rules {
     row: Some(table::workloads::job),
     selectable: selectable::job,
     validate_create: validate::job::create,
-    validate_update: validate::job::update,
+    validate_update: validate::job_update::update,
     ..Rules::PLAIN
 };
 

@@ -1,6 +1,7 @@
 //! `resource.k8s.io`: device claims, their templates, classes, and the slices that drivers publish (KEP-4381).
 //!
-//! Selector expressions are stored as they are: who allocates devices judges them.
+//! Selector expressions are compiled (`selector`); who allocates devices runs them.
+mod selector;
 mod slice;
 mod status;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use selector::selectors;
 pub use slice::{slice, slice_update};
 
 use super::storage::driver_name;
@@ -248,13 +250,6 @@ fn device(request: &Value, path: &str) -> FieldErrors {
         errors.extend(toleration(one, &format!("{path}.tolerations[{i}]")));
     }
     errors
-}
-
-fn selectors(selectors: &[Value], path: &str) -> FieldErrors {
-    each(selectors, ITEMS, path, |selector, at| match selector.has("cel") {
-        true => Vec::new(),
-        false => vec![FieldError::required(format!("{at}.cel"), "")],
-    })
 }
 
 fn toleration(toleration: &Value, path: &str) -> FieldErrors {

@@ -1,0 +1,103 @@
+//! Expressions that select devices: what they may say, and cost.
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+
+use super::{ITEMS, each};
+use crate::cel::{CALL_LIMIT, Program, Structure, Type};
+use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::view::View;
+
+/// Bytes of an expression.
+const LENGTH: usize = 10 * 1024;
+/// Characters of a driver's name, of a domain and of an identifier; attributes of a device.
+const DRIVER: u64 = 63;
+const DOMAIN: u64 = 63;
+const IDENTIFIER: u64 = 32;
+const ATTRIBUTES: u64 = 32;
+
+pub(super) fn selectors(selectors: &[Value], path: &str) -> FieldErrors {
+    each(selectors, ITEMS, path, |selector, at| match selector.has("cel") {
+        true => expression(selector.text("cel.expression"), &format!("{at}.cel.expression"))
+            .into_iter()
+            .collect(),
+        false => vec![FieldError::required(format!("{at}.cel"), "")],
+    })
+}
+
+fn expression(source: &str, path: &str) -> Option<FieldError> {
+    if source.len() > LENGTH {
+        return Some(FieldError::too_long(path, LENGTH));
+    }
+    let program = match Program::compile(source, &[("device", device().clone())]) {
+        Ok(program) => program,
+        Err(why) => {
+            return Some(FieldError::invalid(
+                path,
+                source,
+                format!("compilation failed: {why}"),
+            ));
+        }
+    };
+    match &program.ty {
+        Type::Bool | Type::Dyn if program.cost > CALL_LIMIT => {
+            Some(FieldError::forbidden(path, "too complex, exceeds cost limit"))
+        }
+        Type::Bool | Type::Dyn => None,
+        other => {
+            let why = format!("must evaluate to bool or the unknown type, not {other}");
+            Some(FieldError::invalid(path, source, why))
+        }
+    }
+}
+
+/// The variable `device`.
+fn device() -> &'static Type {
+    static DEVICE: OnceLock<Type> = OnceLock::new();
+    let text = |most| Arc::new(Type::String(Some(most)));
+    let named = |value: Type| {
+        let inner = Type::Map(text(IDENTIFIER), Arc::new(value), Some(ATTRIBUTES));
+        Type::Map(text(DOMAIN), Arc::new(inner), Some(ATTRIBUTES))
+    };
+    DEVICE.get_or_init(|| {
+        let fields = [
+            ("driver", Type::String(Some(DRIVER))),
+            ("allowMultipleAllocations", Type::Bool),
+            ("attributes", named(Type::Dyn)),
+            ("capacity", named(Type::Quantity)),
+        ];
+        let fields: BTreeMap<String, Type> = fields.map(|(name, ty)| (name.to_owned(), ty)).into();
+        let name = "kubernetes.DRADevice".to_owned();
+        Type::Object(Arc::new(Structure { name, fields }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_compiled_for_a_device() {
+        for good in [
+            "true",
+            "device.driver == 'gpu.example.com' && device.allowMultipleAllocations",
+            "device.attributes['gpu.example.com'].model == 'a100'",
+            "device.attributes['d.e'].healthy",
+            "device.attributes['d.e'].version.compareTo(semver('1.2.3')) >= 0",
+            "device.capacity['d.e'].memory.compareTo(quantity('40Gi')) >= 0",
+            "cel.bind(dra, device.attributes['d.e'], dra.oneBool && dra.anotherBool)",
+            "'model' in device.attributes['d.e']",
+        ] {
+            assert_eq!(expression(good, "p").map(|e| e.to_string()), None, "{good}");
+        }
+        let told = |source: &str| expression(source, "p").expect("refused").to_string();
+        assert!(
+            told("device.nope").contains("compilation failed: ERROR: <input>:1:7: undefined field 'nope'")
+        );
+        assert!(told("device.driver").ends_with("must evaluate to bool or the unknown type, not string"));
+        let dear = "device.attributes.all(a, device.attributes.all(b, device.attributes.all(c, \
+                    device.attributes.all(d, device.attributes[a] == device.attributes[d]))))";
+        assert_eq!(told(dear), "p: Forbidden: too complex, exceeds cost limit");
+    }
+}
