@@ -73,11 +73,6 @@ fn total_memory(meminfo: &str) -> u64 {
     field_kib(meminfo, "MemTotal:").unwrap_or(0)
 }
 
-/// Bytes the kernel could give to new programs now.
-pub fn available_memory() -> Option<u64> {
-    field_kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
-}
-
 /// The memory of this machine, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
