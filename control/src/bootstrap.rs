@@ -6,6 +6,7 @@ mod cluster;
 pub mod components;
 mod dns;
 mod policy;
+mod storage;
 
 use crate::auth::pki::FRONT_PROXY;
 use crate::callout::requestheader;
@@ -86,6 +87,9 @@ pub async fn run(
     ensure(&maps, AUTHENTICATION, extension, Some(data))
         .await
         .map_err(failed("the ConfigMap for extension servers"))?;
+    storage::ensure(client)
+        .await
+        .map_err(failed("the class of local volumes"))?;
     if let Some(address) = dns {
         dns::ensure(client, address).await;
     }

@@ -229,6 +229,9 @@ impl ControlPlane {
         let followed = Followed {
             pods: watches.pods.clone(),
             nodes: watches.nodes.clone(),
+            claims: watches.claims.clone(),
+            volumes: watches.volumes.clone(),
+            classes: watches.classes.clone(),
         };
         self.clients.tasks.spawn(scheduler::run(
             self.component("kube-scheduler"),

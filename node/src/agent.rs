@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::resources::CgroupFacts;
+use crate::csi::{self, Csi};
 use crate::dns;
 use crate::events::Recorder;
 use crate::exec::Execs;
@@ -121,6 +122,7 @@ impl Node {
             station,
             state,
             evictions,
+            csi: Csi::new(options.data_dir.clone()),
             users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
@@ -182,6 +184,12 @@ fn spawn_all(
         shutdown(),
     ));
     tasks.spawn(dns::run(resolver, shutdown()));
+    tasks.spawn(csi::run(
+        ctx.csi.clone(),
+        ctx.options.client.clone(),
+        ctx.options.node_name.clone(),
+        shutdown(),
+    ));
     tasks.spawn(manager::run(ctx.clone(), evicted));
 }
 
@@ -206,6 +214,7 @@ fn server_options(options: &NodeOptions) -> ServerOptions {
         ca_pem: options.tls.ca_pem.clone(),
         run_dir: options.run_dir.clone(),
         client: Some(options.client.clone()),
+        storage_dir: options.data_dir.join("storage"),
     }
 }
 

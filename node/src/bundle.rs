@@ -53,6 +53,8 @@ pub struct Parts<'a> {
     pub cgroups: resources::CgroupFacts,
     /// The host's device nodes, for a privileged container.
     pub devices: &'a [LinuxDevice],
+    /// Those of claims that the container asks for.
+    pub claimed_devices: &'a [LinuxDevice],
     /// Socket at which a native container's output is told as it comes.
     pub attach: &'a Path,
 }
@@ -137,10 +139,13 @@ fn linux(parts: &Parts<'_>) -> Linux {
         .set_resources(Some(resources::resources(
             parts.container,
             privileged,
+            parts.claimed_devices,
             parts.cgroups,
         )));
-    if privileged && matches!(parts.runtime, Runtime::Native) {
-        linux.set_devices(Some(parts.devices.to_vec()));
+    let hosts = if privileged { parts.devices } else { &[] };
+    let devices = [hosts, parts.claimed_devices].concat();
+    if !devices.is_empty() && matches!(parts.runtime, Runtime::Native) {
+        linux.set_devices(Some(devices));
     }
     let unmasked = security(parts.container).and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked");
     let covered = !privileged && !unmasked;

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod bundle;
+mod csi;
 pub mod dns;
 pub mod down;
 pub mod env;

@@ -14,4 +14,5 @@ mod node_agent;
 mod processes;
 mod streams;
 mod users;
+mod volumes;
 mod workloads;

@@ -264,6 +264,9 @@ impl Admission {
         if review.resource() == ("scheduling.k8s.io", "priorityclasses", None) {
             priority::class(objects, review, object)?;
         }
+        if review.resource() == ("", "persistentvolumeclaims", None) {
+            storage::resize(objects, review, object)?;
+        }
         pod_security::check(objects, self.pod_security, review, object, notes)?;
         self.policies.check(objects, review, object, notes).await?;
         self.webhooks.validate(objects, review, object, notes).await?;

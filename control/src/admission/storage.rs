@@ -1,5 +1,6 @@
 //! DefaultStorageClass, and the finalizers that keep volumes and claims while they are in use.
-use super::{Action, Objects, ResourceName, Review};
+use super::{Action, Denial, Objects, ResourceName, Review};
+use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
 use serde_json::{Value, json};
 
@@ -27,6 +28,39 @@ pub(super) fn claim(objects: &dyn Objects, review: &Review<'_>, claim: &mut Valu
 
 pub(super) fn volume(review: &Review<'_>, volume: &mut Value) {
     protect(review, volume, VOLUME_PROTECTION);
+}
+
+/// A bound claim may grow if its class says so (upstream's PersistentVolumeClaimResize).
+pub(super) fn resize(objects: &dyn Objects, review: &Review<'_>, claim: &Value) -> Result<(), Denial> {
+    const SIZE: &str = "spec.resources.requests.storage";
+    let Action::Update { old } = review.action else {
+        return Ok(());
+    };
+    let bytes = |claim: &Value| Quantity::parse(claim.text(SIZE)).map_or(0, |size| size.value());
+    if bytes(claim) <= bytes(old) {
+        return Ok(());
+    }
+    if old.text("status.phase") != "Bound" {
+        return Err(Denial::Forbidden(
+            "Only bound persistent volume claims can be expanded".into(),
+        ));
+    }
+    let class = match old
+        .at("metadata.annotations")
+        .get(OLD_CLASS)
+        .and_then(Value::as_str)
+    {
+        Some(name) => name,
+        None => old.text("spec.storageClassName"),
+    };
+    let class = objects.get(CLASSES, None, class);
+    match class.is_some_and(|class| *class.at("allowVolumeExpansion") == true) {
+        true => Ok(()),
+        false => Err(Denial::Forbidden(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+                .into(),
+        )),
+    }
 }
 
 fn protect(review: &Review<'_>, object: &mut Value, finalizer: &str) {
@@ -91,5 +125,32 @@ mod tests {
             &mut none,
         );
         assert_eq!(none["spec"]["storageClassName"], "");
+    }
+
+    #[test]
+    fn claims_grow_where_their_class_allows_it() {
+        let class = |name: &str, grows: bool| {
+            (
+                "storageclasses",
+                json!({"metadata": {"name": name}, "allowVolumeExpansion": grows}),
+            )
+        };
+        let objects = Fixed(vec![class("elastic", true), class("stiff", false)]);
+        let of = |class: &str, size: &str, phase: &str| {
+            json!({"metadata": {}, "status": {"phase": phase},
+            "spec": {"storageClassName": class, "resources": {"requests": {"storage": size}}}})
+        };
+        for (class, from, to, phase, fine) in [
+            ("elastic", "1Gi", "2Gi", "Bound", true),
+            ("elastic", "1Gi", "2Gi", "Pending", false),
+            ("stiff", "1Gi", "2Gi", "Bound", false),
+            ("stiff", "2Gi", "2048Mi", "Bound", true),
+            ("none", "1Gi", "2Gi", "Bound", false),
+        ] {
+            let old = of(class, from, phase);
+            let review = review("persistentvolumeclaims", Action::Update { old: &old });
+            let judged = resize(&objects, &review, &of(class, to, phase));
+            assert_eq!(judged.is_ok(), fine, "{class} {from} {to} {phase}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::watcher::Config;
@@ -84,6 +85,7 @@ pub struct Watches {
     pub budgets: Arc<Informer<PodDisruptionBudget>>,
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
+    pub classes: Arc<Informer<StorageClass>>,
     pub certificates: Arc<Informer<CertificateSigningRequest>>,
 }
 
@@ -111,6 +113,7 @@ impl Default for Watches {
             budgets: Informer::new(&[]),
             claims: Informer::new(&[]),
             volumes: Informer::new(&[]),
+            classes: Informer::new(&[]),
             certificates: Informer::new(&[]),
         }
     }
@@ -144,6 +147,7 @@ impl Watches {
             budgets,
             claims,
             volumes,
+            classes,
             certificates
         );
         let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
@@ -182,6 +186,7 @@ impl Watches {
             self.budgets.synced(),
             self.claims.synced(),
             self.volumes.synced(),
+            self.classes.synced(),
             self.certificates.synced(),
         );
     }

@@ -24,6 +24,7 @@ mod quota;
 mod replicaset;
 mod root_ca;
 mod service_account;
+pub mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +95,7 @@ pub async fn run(
     controllers.extend(replicaset::start(&context));
     controllers.extend(node::start(&context));
     controllers.extend(protection::start(&context));
+    controllers.extend(volumes::start(&context));
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
     let synced = shutdown.run_until_cancelled(context.watches.synced()).await;

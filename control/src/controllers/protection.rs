@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::context::Context;
 use crate::admission::storage::{CLAIM_PROTECTION, VOLUME_PROTECTION};
-use crate::toolkit::{ObjectKey, Objects, Outcome, Pod, Queue, StepError, Steps, patch, pods, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, claims, patch, pods, work};
 
 /// Objects looked at at once.
 const WORKERS: usize = 2;
@@ -34,7 +34,7 @@ fn claims(context: &Context) -> BoxFuture<'static, ()> {
     context.watches.pods.on_change(move |change| {
         let pod = change.object();
         let namespace = pod.namespace().unwrap_or_default();
-        freed.extend(claimed(pod).map(|name| ObjectKey::new(namespace.as_str(), name)));
+        freed.extend(claims::of_pod(pod).map(|used| ObjectKey::new(namespace.as_str(), used.name)));
     });
     let context = context.clone();
     let shutdown = context.shutdown.clone();
@@ -67,25 +67,12 @@ fn volumes(context: &Context) -> BoxFuture<'static, ()> {
     )
 }
 
-/// Names of the claims that a Pod uses, those that are made for it included.
-fn claimed(pod: &Pod) -> impl Iterator<Item = String> {
-    let name = pod.name_any();
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
-    volumes.unwrap_or_default().iter().filter_map(move |volume| {
-        match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(claim), _) => Some(claim.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
-            (None, None) => None,
-        }
-    })
-}
-
 async fn release_claim(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
     let Some(claim) = context.watches.claims.get(&key) else {
         return Ok(Outcome::Done);
     };
     let mut users = context.watches.pods.in_namespace(&key.namespace).into_iter();
-    let used = users.any(|pod| pods::node_name(&pod).is_some() && claimed(&pod).any(|name| name == key.name));
+    let used = users.any(|pod| pods::node_name(&pod).is_some() && claims::uses(&pod, &key.name));
     let Some(finalizers) = left(&claim.metadata, CLAIM_PROTECTION).filter(|_| !used) else {
         return Ok(Outcome::Done);
     };
@@ -141,13 +128,5 @@ mod tests {
         assert_eq!(left(&held, VOLUME_PROTECTION), None);
         let living = meta(json!({"finalizers": [CLAIM_PROTECTION]}));
         assert_eq!(left(&living, CLAIM_PROTECTION), None);
-    }
-
-    #[test]
-    fn claims_of_a_pod() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "volumes": [
-            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "ephemeral": {}}, {"name": "x"}]}}))
-        .expect("a Pod");
-        assert_eq!(claimed(&pod).collect::<Vec<_>>(), ["c", "p-e"]);
     }
 }

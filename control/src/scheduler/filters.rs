@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use super::footprint::{Footprint, PODS};
 use super::ledger::NodeState;
 use super::node_affinity;
+use super::volumes::Needs;
 use crate::toolkit::{Pod, pods, taints};
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
@@ -15,17 +16,19 @@ const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 pub struct Wanted<'a> {
     pub pod: &'a Pod,
     pub footprint: Footprint,
+    pub needs: &'a Needs,
 }
 
 type Filter = fn(&Wanted, &Node, &NodeState) -> Vec<String>;
 
-const FILTERS: [Filter; 6] = [
+const FILTERS: [Filter; 7] = [
     node_unschedulable,
     node_name,
     taint_toleration,
     node_selection,
     node_ports,
     node_resources_fit,
+    volume_binding,
 ];
 
 /// Why `node` cannot take the Pod; empty when it can.
@@ -110,6 +113,10 @@ fn node_resources_fit(wanted: &Wanted, _: &Node, state: &NodeState) -> Vec<Strin
     reasons
 }
 
+fn volume_binding(wanted: &Wanted, node: &Node, _: &NodeState) -> Vec<String> {
+    wanted.needs.objections(node)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -141,6 +148,7 @@ mod tests {
         let wanted = Wanted {
             pod,
             footprint: footprint::of_pod(pod),
+            needs: &Needs::default(),
         };
         let (node, state) = ledger.nodes().next().expect("one node");
         objections(&wanted, node, state)

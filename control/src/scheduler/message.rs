@@ -19,6 +19,14 @@ pub fn fit_error(nodes: usize, reasons: &Reasons) -> String {
     }
 }
 
+/// The same when the Pod itself is in the way, whatever the node.
+pub fn refusal(nodes: usize, why: &str) -> String {
+    match nodes {
+        0 => fit_error(0, &Reasons::new()),
+        _ => format!("0/{nodes} nodes are available: {why}."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,16 +10,19 @@ mod footprint;
 mod ledger;
 mod message;
 mod node_affinity;
+mod prebind;
 mod queue;
 mod score;
 mod select;
+mod volumes;
 mod watch;
 
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::toolkit::lock::lock;
@@ -27,6 +30,7 @@ use crate::toolkit::{EventSink, Informer, ObjectKey, Pod, Recorder, pods};
 use ledger::Ledger;
 use queue::{SchedulingQueue, Ticket};
 use select::Choice;
+use volumes::{Promises, Step, Storage};
 
 /// The name under which Pods ask for this scheduler (`spec.schedulerName`).
 const NAME: &str = "default-scheduler";
@@ -38,6 +42,9 @@ const BINDINGS: usize = 100;
 pub struct Followed {
     pub pods: Arc<Informer<Pod>>,
     pub nodes: Arc<Informer<Node>>,
+    pub claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub volumes: Arc<Informer<PersistentVolume>>,
+    pub classes: Arc<Informer<StorageClass>>,
 }
 
 /// Schedules until `shutdown`. Call before the watches run: no change is missed from now on.
@@ -58,14 +65,25 @@ struct Scheduler {
     queue: SchedulingQueue,
     events: Recorder,
     bindings: Arc<Semaphore>,
+    storage: Storage,
+    storage_changed: Notify,
+    promises: Mutex<Promises>,
 }
 
 impl Scheduler {
-    fn new(client: Client, Followed { pods, nodes }: Followed, events: Recorder) -> Self {
+    fn new(client: Client, followed: Followed, events: Recorder) -> Self {
+        let storage = Storage {
+            claims: followed.claims,
+            volumes: followed.volumes,
+            classes: followed.classes,
+        };
         Self {
             client,
-            pods,
-            nodes,
+            pods: followed.pods,
+            nodes: followed.nodes,
+            storage,
+            storage_changed: Notify::new(),
+            promises: Mutex::default(),
             ledger: Mutex::new(Ledger::default()),
             queue: SchedulingQueue::new(),
             events,
@@ -74,8 +92,14 @@ impl Scheduler {
     }
 
     async fn decide_forever(self: &Arc<Self>) {
-        // Deciding before both caches are full would overcommit nodes.
-        tokio::join!(self.pods.synced(), self.nodes.synced());
+        // Deciding before the caches are full would overcommit nodes and volumes.
+        tokio::join!(
+            self.pods.synced(),
+            self.nodes.synced(),
+            self.storage.claims.synced(),
+            self.storage.volumes.synced(),
+            self.storage.classes.synced()
+        );
         loop {
             let ticket = self.queue.next().await;
             let Ok(permit) = self.bindings.clone().acquire_owned().await else {
@@ -88,11 +112,8 @@ impl Scheduler {
             let this = self.clone();
             match self.choose(&pod) {
                 // The permit bounds both kinds of write.
-                Choice::Node(node) => {
-                    tokio::spawn(async move {
-                        this.bind(ticket, &pod, &node).await;
-                        drop(permit);
-                    });
+                Choice::Node { node, steps } => {
+                    tokio::spawn(async move { this.bind(ticket, &pod, &node, &steps, permit).await });
                 }
                 Choice::Unschedulable(why) => {
                     self.queue.unschedulable(&ticket);
@@ -105,17 +126,50 @@ impl Scheduler {
         }
     }
 
-    /// Decides, and reserves the room on the chosen node before anyone else decides.
+    /// Decides, and reserves the room and the volumes on the chosen node before anyone else decides.
     fn choose(&self, pod: &Pod) -> Choice {
+        let mut promises = lock(&self.promises);
         let mut ledger = lock(&self.ledger);
-        let choice = select::choose(pod, &mut ledger, &mut |count| rand::random_range(0..count));
-        if let Choice::Node(node) = &choice {
+        let needs = match self.storage.needs(pod, &self.pods, &promises) {
+            Ok(needs) => needs,
+            Err(why) => return select::refused(&ledger, &why),
+        };
+        let choice = select::choose(pod, &needs, &mut ledger, &mut |count| {
+            rand::random_range(0..count)
+        });
+        if let Choice::Node { node, steps } = &choice {
             ledger.place(pod, node);
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            promises.extend(needs.takes(steps).map(|name| (name, uid.clone())));
         }
         choice
     }
 
-    async fn bind(&self, ticket: Ticket, pod: &Pod, node: &str) {
+    /// What the Pod was promised is bound, or nobody's.
+    fn keep_promises(&self, pod: &Pod) {
+        let uid = pod.metadata.uid.as_ref();
+        lock(&self.promises).retain(|_, to| Some(&*to) != uid);
+    }
+
+    async fn bind(
+        &self,
+        ticket: Ticket,
+        pod: &Pod,
+        node: &str,
+        steps: &[Step],
+        mut permit: OwnedSemaphorePermit,
+    ) {
+        if !steps.is_empty() {
+            // Volumes may take minutes; others are not to wait for them.
+            drop(permit);
+            if let Err(trouble) = self.bind_claims(pod, node, steps).await {
+                return self.not_bound(&ticket, pod, node, &trouble).await;
+            }
+            let Ok(another) = self.bindings.clone().acquire_owned().await else {
+                return;
+            };
+            permit = another;
+        }
         let key = ObjectKey::of(pod);
         match bind::bind(&self.client, pod, node).await {
             Ok(()) => {
@@ -123,20 +177,32 @@ impl Scheduler {
                 self.events
                     .normal(pod, "Scheduled", format!("Successfully assigned {key} to {node}"));
             }
-            Err(error) => {
-                lock(&self.ledger).remove(pod);
-                if self
-                    .pods
-                    .get(&key)
-                    .is_some_and(|now| pods::node_name(&now).is_none())
-                {
-                    tracing::warn!(pod = %key, node, %error, "the Pod stays unbound; will try again");
-                    self.report(pod, "SchedulerError", &error.to_string()).await;
-                    self.queue.failed(&ticket);
-                } else {
-                    self.queue.forget(&key);
-                }
-            }
+            Err(error) => self.not_bound(&ticket, pod, node, &error).await,
+        }
+        drop(permit);
+    }
+
+    async fn not_bound(
+        &self,
+        ticket: &Ticket,
+        pod: &Pod,
+        node: &str,
+        error: &(dyn std::error::Error + Sync),
+    ) {
+        let key = ObjectKey::of(pod);
+        lock(&self.ledger).remove(pod);
+        self.keep_promises(pod);
+        let same = |now: &Arc<Pod>| now.metadata.uid == pod.metadata.uid;
+        let waits = self
+            .pods
+            .get(&key)
+            .is_some_and(|now| same(&now) && pods::node_name(&now).is_none());
+        if waits {
+            tracing::warn!(pod = %key, node, %error, "the Pod stays unbound; will try again");
+            self.report(pod, "SchedulerError", &error.to_string()).await;
+            self.queue.failed(ticket);
+        } else {
+            self.queue.forget(&key);
         }
     }
 

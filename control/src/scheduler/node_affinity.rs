@@ -1,6 +1,7 @@
 //! nodeSelector and node affinity: which nodes a Pod asks for, and which it would rather have.
 use crate::toolkit::Pod;
-use k8s_openapi::api::core::v1::{Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm};
+use crate::toolkit::node_selector::{is_empty, matches, term_matches};
+use k8s_openapi::api::core::v1::{Node, NodeAffinity};
 use kube::ResourceExt;
 
 fn node_affinity(pod: &Pod) -> Option<&NodeAffinity> {
@@ -19,12 +20,7 @@ pub fn required(pod: &Pod, node: &Node) -> bool {
             .required_during_scheduling_ignored_during_execution
             .as_ref()
     });
-    let wanted = required.is_none_or(|required| {
-        required
-            .node_selector_terms
-            .iter()
-            .any(|term| term_matches(term, node))
-    });
+    let wanted = required.is_none_or(|required| matches(required, node));
     selected && wanted
 }
 
@@ -41,55 +37,6 @@ pub fn preferred(pod: &Pod, node: &Node) -> i64 {
         .filter(|term| is_empty(&term.preference) || term_matches(&term.preference, node))
         .map(|term| i64::from(term.weight))
         .sum()
-}
-
-fn is_empty(term: &NodeSelectorTerm) -> bool {
-    term.match_expressions
-        .iter()
-        .flatten()
-        .chain(term.match_fields.iter().flatten())
-        .next()
-        .is_none()
-}
-
-/// An empty required term matches nothing.
-fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let label = |key: &str| node.labels().get(key).map(String::as_str);
-    let field = |key: &str| {
-        let name = node.metadata.name.as_deref();
-        name.filter(|_| key == "metadata.name")
-    };
-    !is_empty(term)
-        && term
-            .match_expressions
-            .iter()
-            .flatten()
-            .all(|wanted| requirement_holds(wanted, label(&wanted.key)))
-        && term
-            .match_fields
-            .iter()
-            .flatten()
-            .all(|wanted| requirement_holds(wanted, field(&wanted.key)))
-}
-
-fn requirement_holds(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = wanted.values.as_deref().unwrap_or_default();
-    let among = |value: &str| values.iter().any(|candidate| candidate == value);
-    match wanted.operator.as_str() {
-        "In" => value.is_some_and(among),
-        "NotIn" => !value.is_some_and(among),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(value, values, |value, bound| value > bound),
-        "Lt" => compare(value, values, |value, bound| value < bound),
-        _ => false,
-    }
-}
-
-fn compare(value: Option<&str>, values: &[String], holds: impl Fn(i64, i64) -> bool) -> bool {
-    let value = value.and_then(|value| value.parse().ok());
-    let bound = values.first().and_then(|bound| bound.parse().ok());
-    matches!((value, bound), (Some(value), Some(bound)) if holds(value, bound))
 }
 
 #[cfg(test)]

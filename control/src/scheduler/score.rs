@@ -135,6 +135,7 @@ mod tests {
 
     use super::super::footprint;
     use super::super::ledger::Ledger;
+    use super::super::volumes::Needs;
     use super::*;
     use kube::ResourceExt;
     use serde_json::{Value, json};
@@ -158,6 +159,7 @@ mod tests {
         let pod = pod("new", spec);
         let wanted = Wanted {
             footprint: footprint::of_pod(&pod),
+            needs: &Needs::default(),
             pod: &pod,
         };
         let nodes: Vec<(&Node, &NodeState)> = ledger

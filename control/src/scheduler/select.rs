@@ -5,8 +5,9 @@ use kube::ResourceExt;
 use super::filters::{Wanted, objections};
 use super::footprint;
 use super::ledger::{Ledger, NodeState};
-use super::message::{Reasons, fit_error};
+use super::message::{Reasons, fit_error, refusal};
 use super::score;
+use super::volumes::{Needs, Step};
 use crate::toolkit::Pod;
 
 /// Below this many nodes all are looked at (upstream's `minFeasibleNodesToFind`).
@@ -14,17 +15,22 @@ const MIN_FEASIBLE: usize = 100;
 /// The share of nodes looked at falls with their number, down to this percentage.
 const MIN_PERCENT: usize = 5;
 
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub enum Choice {
-    Node(String),
+    Node {
+        node: String,
+        /// What is bound before the Pod is.
+        steps: Vec<Step>,
+    },
     /// No node, and the sentence that says why.
     Unschedulable(String),
 }
 
 /// The node for `pod`; `pick(n)` chooses one of `n` equals.
-pub fn choose(pod: &Pod, ledger: &mut Ledger, pick: &mut dyn FnMut(usize) -> usize) -> Choice {
+pub fn choose(pod: &Pod, needs: &Needs, ledger: &mut Ledger, pick: &mut dyn FnMut(usize) -> usize) -> Choice {
     let wanted = Wanted {
         pod,
+        needs,
         footprint: footprint::of_pod(pod),
     };
     let count = ledger.node_count();
@@ -47,9 +53,16 @@ pub fn choose(pod: &Pod, ledger: &mut Ledger, pick: &mut dyn FnMut(usize) -> usi
         return Choice::Unschedulable(fit_error(count, &reasons));
     };
     let last = last.name_any();
-    let name = best(&wanted, &feasible, pick);
+    let node = best(&wanted, &feasible, pick);
+    let chosen = feasible.iter().find(|(other, _)| other.name_any() == node);
+    let steps = chosen.and_then(|(node, _)| needs.plan(node)).unwrap_or_default();
     ledger.resume_after = last;
-    Choice::Node(name)
+    Choice::Node { node, steps }
+}
+
+/// The answer when no node at all would do.
+pub fn refused(ledger: &Ledger, why: &str) -> Choice {
+    Choice::Unschedulable(refusal(ledger.node_count(), why))
 }
 
 fn best(wanted: &Wanted, feasible: &[(&Node, &NodeState)], pick: &mut dyn FnMut(usize) -> usize) -> String {
@@ -102,8 +115,8 @@ mod tests {
         let mut placed = 0;
         for uid in 0..10 {
             let pod = pod(uid);
-            match choose(&pod, &mut ledger, &mut |_| 0) {
-                Choice::Node(node) => {
+            match choose(&pod, &Needs::default(), &mut ledger, &mut |_| 0) {
+                Choice::Node { node, .. } => {
                     ledger.place(&pod, &node);
                     placed += 1;
                 }
@@ -117,17 +130,16 @@ mod tests {
 
     #[test]
     fn without_nodes_it_says_so() {
-        let choice = choose(&pod(0), &mut ledger(0, "1"), &mut |_| 0);
-        assert_eq!(
-            choice,
-            Choice::Unschedulable("no nodes available to schedule pods".into())
-        );
+        let choice = choose(&pod(0), &Needs::default(), &mut ledger(0, "1"), &mut |_| 0);
+        assert!(matches!(choice, Choice::Unschedulable(why) if why == "no nodes available to schedule pods"));
     }
 
     #[test]
     fn equals_are_picked_by_the_given_choice() {
-        let choice = choose(&pod(0), &mut ledger(3, "2"), &mut |count| count - 1);
-        assert_eq!(choice, Choice::Node("n0002".into()));
+        let choice = choose(&pod(0), &Needs::default(), &mut ledger(3, "2"), &mut |count| {
+            count - 1
+        });
+        assert!(matches!(choice, Choice::Node { node, .. } if node == "n0002"));
     }
 
     #[test]

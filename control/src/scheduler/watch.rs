@@ -14,12 +14,30 @@ impl Scheduler {
         self.pods.on_change(move |change| this.pod_changed(change));
         let this = self.clone();
         self.nodes.on_change(move |change| this.node_changed(change));
+        let this = self.clone();
+        self.storage.claims.on_change(move |_| this.storage_changed());
+        let this = self.clone();
+        self.storage.volumes.on_change(move |_| this.storage_changed());
+        let this = self.clone();
+        self.storage.classes.on_change(move |_| this.storage_changed());
+    }
+
+    /// Whoever waits for a claim looks again.
+    fn storage_changed(&self) {
+        self.storage_changed.notify_waiters();
+        self.queue.something_changed();
     }
 
     fn pod_changed(&self, change: &Change<Pod>) {
         let pod = change.object();
         let key = ObjectKey::of(pod.as_ref());
         let gone = matches!(change, Change::Deleted(_));
+        if gone || pods::node_name(pod).is_some() {
+            self.keep_promises(pod);
+        }
+        if gone {
+            self.storage_changed.notify_waiters();
+        }
         if pods::node_name(pod).is_some() {
             self.queue.forget(&key);
             self.account(pod, gone);

@@ -1,6 +1,7 @@
 //! What the scheduler and every controller share: a cache fed by a watch, a work queue, events, ownership and
 //! selector arithmetic. It refuses to know any one controller, and talks to the API only through `kube`.
 pub mod catalog;
+pub mod claims;
 pub mod error;
 pub mod events;
 pub mod informer;
@@ -8,6 +9,7 @@ pub mod key;
 pub mod lock;
 pub mod meta;
 pub mod names;
+pub mod node_selector;
 pub mod owners;
 pub mod patch;
 pub mod pod;

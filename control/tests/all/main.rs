@@ -34,6 +34,7 @@ mod scheduling;
 mod services;
 mod streaming;
 mod tls;
+mod volumes;
 mod watching;
 mod webhooks;
 mod websockets;

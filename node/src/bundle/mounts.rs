@@ -11,6 +11,8 @@ pub struct Bind {
     pub source: PathBuf,
     pub destination: PathBuf,
     pub read_only: bool,
+    /// What is mounted below it is read-only too (KEP-3857).
+    pub recursive: bool,
     pub propagation: Propagation,
 }
 
@@ -29,6 +31,7 @@ impl Bind {
             source: source.into(),
             destination: destination.into(),
             read_only,
+            recursive: false,
             propagation: Propagation::None,
         }
     }
@@ -39,7 +42,11 @@ impl Bind {
             Propagation::HostToContainer => "rslave",
             Propagation::Bidirectional => "rshared",
         };
-        let access = if self.read_only { "ro" } else { "rw" };
+        let access = match (self.read_only, self.recursive) {
+            (true, true) => "rro",
+            (true, false) => "ro",
+            (false, _) => "rw",
+        };
         let mut mount = mount(&self.destination, "bind", &["rbind", propagation, access]);
         mount.set_source(Some(self.source.clone()));
         mount
@@ -154,5 +161,17 @@ mod tests {
             ("/etc/hosts", "/v/3"),
         ];
         assert_eq!(made, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn read_only_reaches_as_far_as_was_asked() {
+        let option = |read_only, recursive| {
+            let mut bind = Bind::new("/v", "/d", read_only);
+            bind.recursive = recursive;
+            bind.mount().options().clone().unwrap_or_default().pop()
+        };
+        assert_eq!(option(false, false).as_deref(), Some("rw"));
+        assert_eq!(option(true, false).as_deref(), Some("ro"));
+        assert_eq!(option(true, true).as_deref(), Some("rro"));
     }
 }

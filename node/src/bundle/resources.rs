@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use amphipod_shim_api::cgroup::CgroupHost;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
 
 use crate::quantity;
 
@@ -42,8 +42,13 @@ impl CgroupFacts {
     }
 }
 
-/// The cgroup values of a container.
-pub fn resources(container: &Container, privileged: bool, facts: CgroupFacts) -> LinuxResources {
+/// The cgroup values of a container, which may use `given` devices beside what every container has.
+pub fn resources(
+    container: &Container,
+    privileged: bool,
+    given: &[LinuxDevice],
+    facts: CgroupFacts,
+) -> LinuxResources {
     let mut made = limits_of(container);
     if facts.oom_group {
         let group = ("memory.oom.group".to_owned(), "1".to_owned());
@@ -56,8 +61,20 @@ pub fn resources(container: &Container, privileged: bool, facts: CgroupFacts) ->
     }
     let mut devices = LinuxDeviceCgroup::default();
     devices.set_allow(privileged).set_access(Some("rwm".into()));
-    made.set_devices(Some(vec![devices]));
+    made.set_devices(Some(
+        [devices].into_iter().chain(given.iter().map(may_use)).collect(),
+    ));
     made
+}
+
+fn may_use(device: &LinuxDevice) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true)
+        .set_typ(Some(device.typ()))
+        .set_major(Some(device.major()))
+        .set_minor(Some(device.minor()))
+        .set_access(Some("rwm".into()));
+    rule
 }
 
 /// What of them may change while the container runs.
@@ -137,7 +154,7 @@ mod tests {
             (json!({"limits": {"memory": "64Mi"}}), (2, None, Some(64 << 20))),
         ] {
             let c: Container = serde_json::from_value(json!({"name": "c", "resources": given})).unwrap();
-            let made = resources(&c, false, CgroupFacts::default());
+            let made = resources(&c, false, &[], CgroupFacts::default());
             let cpu = made.cpu().as_ref().unwrap();
             let memory = made.memory().as_ref().and_then(|m| m.limit());
             assert_eq!((cpu.shares().unwrap(), cpu.quota(), memory), expected, "{given}");
@@ -149,7 +166,7 @@ mod tests {
     fn what_the_host_offers_is_used() {
         let c: Container = serde_json::from_value(json!({"name": "c"})).unwrap();
         let made = |oom_group, pids| {
-            let made = resources(&c, false, CgroupFacts { oom_group, pids });
+            let made = resources(&c, false, &[], CgroupFacts { oom_group, pids });
             let group = made
                 .unified()
                 .as_ref()

@@ -60,6 +60,7 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
         memory_capacity: 1 << 30,
         cgroups: CgroupFacts::default(),
         devices: &[oci_spec::runtime::LinuxDevice::default()],
+        claimed_devices: &[],
         attach: Path::new("/run/a/id.sock"),
     }))
 }

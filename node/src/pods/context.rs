@@ -19,6 +19,7 @@ use super::sandbox::VOLUMES;
 use super::table::Table;
 use super::view::PodView;
 use crate::bundle::resources::CgroupFacts;
+use crate::csi::Csi;
 use crate::env::PodFacts;
 use crate::events::Recorder;
 use crate::exec::{Doors, Execs, Target};
@@ -29,6 +30,7 @@ use crate::options::NodeOptions;
 use crate::pressure::NodeState;
 use crate::users::Users;
 use crate::volumes::SUB_PATHS;
+use crate::volumes::persistent::DEVICES;
 use crate::volumes::tokens::Tokens;
 
 /// The node as workers see it.
@@ -54,6 +56,8 @@ pub struct Context {
     pub evictions: mpsc::Sender<Eviction>,
     /// Where what Pods use is read.
     pub station: Arc<Station>,
+    /// Drivers of volumes.
+    pub csi: Csi,
     /// Ids of Pods with a user namespace.
     pub users: Users,
     pub boot_id: String,
@@ -144,6 +148,11 @@ impl PodDirs {
 
     pub fn sub_paths(&self) -> PathBuf {
         self.root.join(SUB_PATHS)
+    }
+
+    /// Links to the devices of its claims.
+    pub fn devices(&self) -> PathBuf {
+        self.root.join(DEVICES)
     }
 
     pub fn shm(&self) -> PathBuf {

@@ -1,18 +1,24 @@
-//! The host's device nodes, all of which a privileged container has in its `/dev`.
+//! Device nodes: those of claims, and the host's, all of which a privileged container has in its `/dev`.
 //!
 //! What is left out is what every container has of its own, as containerd leaves it out.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use k8s_openapi::api::core::v1::Container;
 use nix::sys::stat::{major, minor};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+
+use crate::images::ImageKind;
 
 /// Directories and nodes of `/dev` that are the container's own.
 const OWN: [&str; 6] = ["console", "fd", "mqueue", "ptmx", "pts", "shm"];
 /// A host with more device nodes than this shows the first ones.
 const LIMIT: usize = 4096;
+/// Mode of a claim's device: whoever has the claim has the device.
+const OF_CLAIMS: u32 = 0o660;
 /// `/dev` is no deeper than this.
 const DEPTH: usize = 8;
 
@@ -62,6 +68,44 @@ fn device(path: &Path, kind: LinuxDeviceType, meta: &fs::Metadata) -> LinuxDevic
     device
 }
 
+/// Why a container does not get the device of a claim.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("a Wasm guest has no devices: volumeDevices cannot be given to it")]
+    Guest,
+    #[error("failed to find the device of volume {name:?}: {source}")]
+    Absent { name: String, source: io::Error },
+}
+
+/// The devices of claims that a container asks for (`volumeDevices`), by the links that were made for the Pod.
+pub fn of_claims(
+    links: &Path,
+    container: &Container,
+    image: ImageKind,
+) -> Result<Vec<LinuxDevice>, DeviceError> {
+    let wanted = container.volume_devices.as_deref().unwrap_or_default();
+    if !wanted.is_empty() && image == ImageKind::Wasm {
+        return Err(DeviceError::Guest);
+    }
+    wanted
+        .iter()
+        .map(|wanted| {
+            of_claim(&links.join(&wanted.name), &wanted.device_path).map_err(|source| DeviceError::Absent {
+                name: wanted.name.clone(),
+                source,
+            })
+        })
+        .collect()
+}
+
+fn of_claim(link: &Path, shown_at: &str) -> io::Result<LinuxDevice> {
+    let meta = fs::metadata(link)?;
+    let kind = kind(meta.file_type()).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut device = device(Path::new(shown_at), kind, &meta);
+    device.set_file_mode(Some(OF_CLAIMS));
+    Ok(device)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +121,25 @@ mod tests {
         let own = |d: &LinuxDevice| d.path().starts_with("/dev/pts") || d.path() == Path::new("/dev/ptmx");
         assert!(!found.iter().any(own));
         assert!(of_host(Path::new("/nowhere")).is_empty());
+    }
+
+    #[test]
+    fn devices_of_claims_are_shown_where_they_are_asked_for() {
+        let links = tempfile::tempdir().unwrap();
+        // Any device node will do: what kind it is was checked when it was linked.
+        std::os::unix::fs::symlink("/dev/null", links.path().join("d")).unwrap();
+        let asks = |name: &str| -> Container {
+            let devices = serde_json::json!([{"name": name, "devicePath": "/dev/data"}]);
+            serde_json::from_value(serde_json::json!({"name": "c", "volumeDevices": devices})).unwrap()
+        };
+        let found = of_claims(links.path(), &asks("d"), ImageKind::Native).unwrap();
+        assert_eq!((found[0].path(), found[0].minor()), (&"/dev/data".into(), 3));
+        assert!(of_claims(links.path(), &asks("x"), ImageKind::Native).is_err());
+        assert!(of_claims(links.path(), &asks("d"), ImageKind::Wasm).is_err());
+        assert!(
+            of_claims(links.path(), &Container::default(), ImageKind::Wasm)
+                .unwrap()
+                .is_empty()
+        );
     }
 }

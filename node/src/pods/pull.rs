@@ -13,7 +13,28 @@ use crate::images::{Image, PullError, RegistryAuth};
 
 /// Makes the container's image present as its pull policy says.
 pub async fn ensure(ctx: &Context, pod: PodView<'_>, container: &Container) -> Result<Image, StartFailure> {
-    let name = container.image.as_deref().unwrap_or_default();
+    let wish = Wish {
+        image: container.image.as_deref().unwrap_or_default(),
+        policy: container.image_pull_policy.as_deref(),
+    };
+    present(ctx, pod, container, wish).await
+}
+
+/// An image, and when it is pulled.
+#[derive(Clone, Copy)]
+pub struct Wish<'a> {
+    pub image: &'a str,
+    pub policy: Option<&'a str>,
+}
+
+/// Makes an image present that the container starts from, or has as a volume.
+pub async fn present(
+    ctx: &Context,
+    pod: PodView<'_>,
+    container: &Container,
+    wish: Wish<'_>,
+) -> Result<Image, StartFailure> {
+    let name = wish.image;
     let present = ctx
         .images
         .find(name)
@@ -22,7 +43,7 @@ pub async fn ensure(ctx: &Context, pod: PodView<'_>, container: &Container) -> R
         ctx.recorder
             .container(pod, &container.name, severity, reason, message)
     };
-    match (container.image_pull_policy.as_deref(), present) {
+    match (wish.policy, present) {
         (Some("Never") | Some("IfNotPresent") | None, Some(image)) => {
             event(
                 Normal,

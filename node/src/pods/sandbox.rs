@@ -13,11 +13,14 @@ use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::context::{Context, PodDirs};
 use super::handler::{self, HandlerError};
+use super::image_volumes;
+use super::mounting::{self, MountingError};
 use super::record::write_atomic;
 use super::resolver;
 use super::start::services_are_known;
 use super::view::PodView;
 use crate::bundle::Namespaces;
+use crate::csi::CsiError;
 use crate::env::ObjectsError;
 use crate::env::objects::Names;
 use crate::network::Origin;
@@ -51,6 +54,8 @@ pub enum PrepareError {
     Objects { name: String, source: ObjectsError },
     #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
     Token { name: String, source: TokenError },
+    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
+    Mounting { name: String, source: MountingError },
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("{step} {path}: {source}")]
@@ -71,9 +76,16 @@ impl PrepareError {
     /// The event upstream records for it.
     pub fn event_reason(&self) -> &'static str {
         match self {
-            Self::Volume { .. } | Self::Objects { .. } | Self::Token { .. } => "FailedMount",
+            _ if self.is_of_a_volume() => "FailedMount",
             _ => "FailedCreatePodSandBox",
         }
+    }
+
+    pub fn is_of_a_volume(&self) -> bool {
+        matches!(
+            self,
+            Self::Volume { .. } | Self::Objects { .. } | Self::Token { .. } | Self::Mounting { .. }
+        )
     }
 }
 
@@ -112,6 +124,10 @@ pub async fn set_up_volumes(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr]) -> 
     let dir = ctx.dirs(pod).volumes();
     for volume in pod.spec.volumes.iter().flatten() {
         let name = || volume.name.clone();
+        let mounted = mounting::set_up(ctx, pod, volume).await;
+        if mounted.map_err(|source| PrepareError::Mounting { name: name(), source })? {
+            continue;
+        }
         let objects = Names::of_volume(volume)
             .fetch(&ctx.options.client, pod.namespace())
             .await;
@@ -273,6 +289,8 @@ pub enum TearDownError {
     Host(#[from] HostError),
     #[error("failed to tear down the network of the sandbox: {0}")]
     Network(#[from] crate::network::TeardownError),
+    #[error("UnmountVolume.TearDown failed: {0}")]
+    Csi(#[from] CsiError),
     #[error(transparent)]
     Users(#[from] UsersError),
 }
@@ -283,7 +301,10 @@ pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownEr
     ctx.network.teardown_pod(pod.uid()).await?;
     ctx.tokens.forget(pod.uid());
     volumes::host::remove_tree(&dirs.sub_paths())?;
+    ctx.csi.unmount_all(&dirs.root).await?;
     volumes::host::remove_tree(&dirs.volumes())?;
+    volumes::host::remove_tree(&dirs.devices())?;
+    image_volumes::release(ctx, pod);
     volumes::host::remove_tree(&dirs.shm())?;
     // Last: whoever gets the ids next must be the only one who has them.
     Ok(ctx.users.release(pod.uid())?)

@@ -12,12 +12,14 @@ use std::time::Duration;
 use amphipod_shim_api::{RootfsMount, TaskClient};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use oci_spec::runtime::LinuxDevice;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, PodDirs};
 use super::devices;
 use super::failure::{FailureKind, StartFailure};
 use super::hooks::{self, Hook};
+use super::image_volumes;
 use super::launch::{Prepared, launch};
 use super::pull;
 use super::record::{Record, RuntimeKind, State, User, write_atomic};
@@ -198,6 +200,7 @@ struct Build<'a> {
     environment: Environment,
     identity: identity::Identity,
     volumes: Vec<Bind>,
+    claimed_devices: Vec<LinuxDevice>,
     namespaces: Namespaces,
     dirs: PodDirs,
 }
@@ -215,9 +218,12 @@ async fn prepare(
     let environment = environment(ctx, job, pod, container).await?;
     let identity = identity(ctx, pod, container, image)?;
     let dirs = ctx.dirs(pod);
+    image_volumes::set_up(ctx, pod, container).await?;
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
     let volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
         .map_err(StartFailure::config)?;
+    let claimed_devices =
+        devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
     let namespaces = namespaces(job).await?;
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
@@ -239,6 +245,7 @@ async fn prepare(
         environment,
         identity,
         volumes,
+        claimed_devices,
         namespaces,
         dirs,
     };
@@ -408,6 +415,7 @@ impl Build<'_> {
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,
             devices: &devices,
+            claimed_devices: &self.claimed_devices,
             attach: &self.ctx.doors(&self.id).socket,
         })
     }

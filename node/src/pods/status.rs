@@ -17,6 +17,7 @@ use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::{Record, User};
 use super::view::{PodView, RestartPolicy, Role, as_container, restarts_after};
+use crate::volumes::is_recursive;
 
 /// What ids of containers begin with in the API.
 pub const CONTAINER_ID_SCHEME: &str = "amphipod://";
@@ -175,7 +176,7 @@ fn resources(container: &Container, running: Option<&Record>) -> ResourceRequire
     given.or_else(|| container.resources.clone()).unwrap_or_default()
 }
 
-/// What is mounted where; a read-only mount is not made so below other mounts in it (KEP-3857).
+/// What is mounted where, and whether read-only reaches what is mounted below (KEP-3857).
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let shown = |mount: &VolumeMount| {
         let read_only = mount.read_only.filter(|read_only| *read_only);
@@ -183,7 +184,10 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only,
-            recursive_read_only: read_only.map(|_| "Disabled".to_owned()),
+            recursive_read_only: read_only.map(|_| match is_recursive(mount) {
+                true => "Enabled".to_owned(),
+                false => "Disabled".to_owned(),
+            }),
             ..VolumeMountStatus::default()
         }
     };

@@ -146,7 +146,7 @@ fn handlers() -> Vec<NodeRuntimeHandler> {
     let handler = |name: &str| NodeRuntimeHandler {
         name: Some(name.to_owned()),
         features: Some(NodeRuntimeHandlerFeatures {
-            recursive_read_only_mounts: Some(false),
+            recursive_read_only_mounts: Some(true),
             user_namespaces: Some(user_namespaces),
         }),
     };

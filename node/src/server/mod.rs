@@ -7,6 +7,7 @@ mod auth;
 mod authorize;
 mod logs;
 mod routes;
+mod storage;
 mod streaming;
 
 use std::io;
@@ -56,6 +57,8 @@ pub struct ServerOptions {
     pub run_dir: PathBuf,
     /// Whom to ask about callers that are neither the API server nor administrators; without it nobody else gets in.
     pub client: Option<kube::Client>,
+    /// Where directories of local volumes are.
+    pub storage_dir: PathBuf,
 }
 
 /// What the kubelet API asks the agent. Answers come from memory: calls must not block.
@@ -128,7 +131,12 @@ impl KubeletServer {
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let reviews = Reviews::new(options.client.clone(), station.node_name.clone());
-        let router = routes::router(station, Execs::new(&options.run_dir), Arc::new(reviews));
+        let router = routes::router(
+            station,
+            Execs::new(&options.run_dir),
+            Arc::new(reviews),
+            options.storage_dir,
+        );
         let task = tokio::spawn(serve(listener, tls, router, shutdown));
         Ok(Self { local_addr, task })
     }

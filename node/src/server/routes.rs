@@ -1,5 +1,6 @@
 //! The paths of the kubelet API and their answers; errors are plain text, as upstream's are.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -17,7 +18,7 @@ use super::PodTable;
 use super::auth::Caller;
 use super::authorize::{Asked, Decision, Reviews};
 use super::logs::{self, LogQuery};
-use super::streaming;
+use super::{storage, streaming};
 use crate::exec::Execs;
 use crate::metrics::{self, Station};
 
@@ -26,7 +27,7 @@ type Table = Arc<dyn PodTable>;
 /// An answer that is an error.
 pub type Refusal = (StatusCode, String);
 
-pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>) -> Router {
+pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>, local_volumes: PathBuf) -> Router {
     let table = station.table.clone();
     let streams = streaming::router(table.clone(), execs);
     let measured = Router::new()
@@ -46,6 +47,7 @@ pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>) -> Rou
         .with_state(table)
         .merge(streams)
         .merge(measured)
+        .merge(storage::router(local_volumes))
         .layer(middleware::from_fn_with_state(reviews, authorise))
 }
 

@@ -114,6 +114,7 @@ impl Cluster {
             ca_pem: authority.pem.clone(),
             run_dir: "/nonexistent".into(),
             client: None,
+            storage_dir: "/nonexistent".into(),
         };
         let data = tempfile::tempdir().unwrap();
         let station = Station::new(

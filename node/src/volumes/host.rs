@@ -67,7 +67,16 @@ pub fn mount_tmpfs(path: &Path, size: Option<u64>, mode: u32) -> Result<(), Host
         .map_err(|e| at("mount a tmpfs at", path)(e.into()))
 }
 
-fn is_mount_point(path: &Path) -> Result<bool, HostError> {
+/// Mounts a file system that nobody writes to and runs nothing from.
+pub fn mount_read_only(source: &str, kind: &str, options: &str, target: &Path) -> Result<(), HostError> {
+    make_dir(target, 0o755)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some(source), target, Some(kind), flags, Some(options))
+        .map_err(|e| at("mount an image at", target)(e.into()))
+}
+
+/// Whether something is mounted at `path`.
+pub fn is_mount_point(path: &Path) -> Result<bool, HostError> {
     Ok(mounts_under(path)?.iter().any(|m| m == path))
 }
 
@@ -101,9 +110,14 @@ pub fn unmount_under(dir: &Path) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Removes `dir` with everything in it, mounts first. Absent is fine.
+/// Removes `dir` with everything in it, mounts first. Absent is fine. As long as anything is mounted below it nothing is
+/// removed: that would be somebody's data.
 pub fn remove_tree(dir: &Path) -> Result<(), HostError> {
     unmount_under(dir)?;
+    if let Some(point) = mounts_under(dir)?.first() {
+        let busy = io::Error::from(io::ErrorKind::ResourceBusy);
+        return Err(at("unmount", point)(busy));
+    }
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", dir)(error)),
         _ => Ok(()),

@@ -2,8 +2,12 @@
 //! Refuses to know containers beyond the mounts they ask for.
 
 pub mod atomic;
+pub mod claims;
 pub mod host;
+pub mod local_path;
+pub mod ownership;
 pub mod payload;
+pub mod persistent;
 pub mod subpath;
 pub mod tokens;
 pub mod usage;
@@ -77,6 +81,10 @@ pub fn set_up(
         group.map_or(Ok(()), |gid| host::give_to_group(&dir, gid))?;
         return Ok(());
     }
+    if volume.image.is_some() {
+        // Mounted when a container shows it: it may have to be pulled, and that is the container's to say.
+        return Ok(());
+    }
     if let Some(source) = &volume.host_path {
         let kind = source.type_.as_deref().unwrap_or_default();
         return Ok(host::host_path(Path::new(&source.path), kind)?);
@@ -136,7 +144,7 @@ pub fn binds(
                 target
             }
         };
-        let read_only = mount.read_only == Some(true) || payload::is_projection(volume);
+        let read_only = mount.read_only == Some(true) || is_read_only(volume);
         let propagation = match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
@@ -144,9 +152,27 @@ pub fn binds(
         };
         let mut bind = Bind::new(source, absolute(&mount.mount_path), read_only);
         bind.propagation = propagation;
+        bind.recursive = read_only && is_recursive(mount);
         made.push(bind);
     }
     Ok(made)
+}
+
+/// Whether `readOnly` is for all that is mounted below too; every runtime here can.
+pub fn is_recursive(mount: &VolumeMount) -> bool {
+    matches!(
+        mount.recursive_read_only.as_deref(),
+        Some("Enabled" | "IfPossible")
+    )
+}
+
+/// Whether nobody may write to the volume, whatever the mount says.
+fn is_read_only(volume: &Volume) -> bool {
+    let of_claim = volume.persistent_volume_claim.as_ref();
+    let said = of_claim
+        .and_then(|claim| claim.read_only)
+        .or(volume.nfs.as_ref().and_then(|nfs| nfs.read_only));
+    payload::is_projection(volume) || volume.image.is_some() || said == Some(true)
 }
 
 /// The part of its volume that a mount shows, if not all.

@@ -60,9 +60,7 @@ impl Worker {
             Err(error) => {
                 let reason = error.event_reason();
                 let message = match &error {
-                    PrepareError::Volume { .. }
-                    | PrepareError::Objects { .. }
-                    | PrepareError::Token { .. } => error.to_string(),
+                    error if error.is_of_a_volume() => error.to_string(),
                     other => format!("Failed to create pod sandbox: {other}"),
                 };
                 self.sandbox_failed(reason, message);

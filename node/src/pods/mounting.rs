@@ -1,0 +1,96 @@
+//! The volumes of a Pod that others keep: claims, exports, and what drivers publish. What is mounted stays as it is until the Pod ends, so looking
+//! again costs nothing.
+
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::context::Context;
+use super::drivers::{self, DriverError};
+use super::view::PodView;
+use crate::csi::CsiError;
+use crate::volumes::claims::{self, ClaimError, Claimed};
+use crate::volumes::host;
+use crate::volumes::ownership::Group;
+use crate::volumes::persistent::{self, PersistentError, Source};
+
+/// Why a volume could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountingError {
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error(transparent)]
+    Csi(#[from] CsiError),
+    #[error(transparent)]
+    Persistent(#[from] PersistentError),
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    #[error("mounting was given up: {0}")]
+    Join(#[from] tokio::task::JoinError),
+}
+
+/// Mounts a volume that is somebody else's to keep; says whether it is of that kind.
+pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<bool, MountingError> {
+    let dirs = ctx.dirs(pod);
+    let target = dirs.volumes().join(&volume.name);
+    let device = dirs.devices().join(&volume.name);
+    if let Some(nfs) = &volume.nfs {
+        let source = Source::Nfs {
+            server: nfs.server.clone(),
+            path: nfs.path.clone(),
+            read_only: nfs.read_only == Some(true),
+            options: Vec::new(),
+        };
+        show(source, &target, None).await?;
+        return Ok(true);
+    }
+    if let Some(source) = &volume.csi {
+        if !host::is_mount_point(&target)? {
+            let wish = drivers::inline(&ctx.options.client, pod, &volume.name, source, group(pod)).await?;
+            ctx.csi.mount(&wish, &dirs.root, &volume.name, &target).await?;
+        }
+        return Ok(true);
+    }
+    let Some(name) = claims::name_of(pod.name(), volume) else {
+        return Ok(false);
+    };
+    if device.is_symlink() || host::is_mount_point(&target)? {
+        return Ok(true);
+    }
+    let client = &ctx.options.client;
+    let claimed = claims::find(client, pod.pod, volume, &name).await?;
+    let spec = claimed.volume.spec.as_ref();
+    match spec.and_then(|spec| spec.csi.as_ref()) {
+        _ if claimed.is_block() => persistent::show_device(&claimed.volume, &name, &device)?,
+        Some(source) => {
+            let wish = drivers::persistent(client, pod, &claimed.volume, source, group(pod)).await?;
+            ctx.csi.mount(&wish, &dirs.root, &volume.name, &target).await?;
+        }
+        None => files(pod, &claimed, &target).await?,
+    }
+    Ok(true)
+}
+
+async fn files(pod: PodView<'_>, claimed: &Claimed, target: &Path) -> Result<(), MountingError> {
+    let source = Source::of(&claimed.volume);
+    let name = claimed.volume.metadata.name.clone().unwrap_or_default();
+    let source = source.ok_or(PersistentError::Unsupported(name))?;
+    show(source, target, group(pod)).await
+}
+
+/// Mounting may wait for a server, changing a tree for its size.
+async fn show(source: Source, target: &Path, group: Option<Group>) -> Result<(), MountingError> {
+    let target = target.to_owned();
+    let shown = tokio::task::spawn_blocking(move || persistent::show(&source, &target, group)).await?;
+    Ok(shown?)
+}
+
+/// `fsGroup` and when it is given (`fsGroupChangePolicy`).
+fn group(pod: PodView<'_>) -> Option<Group> {
+    let security = pod.spec.security_context.as_ref()?;
+    let id = u32::try_from(security.fs_group?).ok()?;
+    let always = security.fs_group_change_policy.as_deref() != Some("OnRootMismatch");
+    Some(Group { id, always })
+}

@@ -1,0 +1,174 @@
+//! Volumes that outlive Pods, and images as volumes, in native and in Wasm containers alike.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodStatus};
+use kube::api::{DeleteParams, LogParams, Patch, PatchParams};
+use kube::runtime::conditions::is_deleted;
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::changing::until;
+use crate::cluster::PATIENCE;
+use crate::streams::with_busybox;
+
+const BUSYBOX: &str = "amphipod.local/busybox:v1";
+const TOOLBOX: &str = "amphipod.local/toolbox-wasm:v1";
+
+/// A Pod that runs once, with one volume at `/data`.
+fn once(name: &str, image: &str, args: Value, volume: Value) -> Pod {
+    let mut volume = volume;
+    volume["name"] = "v".into();
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"fsGroup": 4242},
+            "containers": [{"name": "c", "image": image, "args": args,
+                "volumeMounts": [{"name": "v", "mountPath": "/data"}]}],
+            "volumes": [volume],
+        },
+    }))
+    .unwrap()
+}
+
+fn claim(name: &str) -> Value {
+    json!({"persistentVolumeClaim": {"claimName": name}})
+}
+
+async fn says(client: &Client, pod: Pod) -> String {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let name = pod.metadata.name.clone().unwrap();
+    pods.create(&Default::default(), &pod).await.unwrap();
+    let ended = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    until(&pods, &name, "it ends", ended).await;
+    pods.logs(&name, &LogParams::default()).await.unwrap()
+}
+
+async fn holds<K>(api: &Api<K>, name: &str, what: &str, is: impl Fn(&K) -> bool + Send)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let condition = |object: Option<&K>| object.is_some_and(&is);
+    let waited = tokio::time::timeout(PATIENCE, await_condition(api.clone(), name, condition)).await;
+    if waited.is_err() {
+        panic!("{what}: never so; {:#?}", api.get(name).await);
+    }
+}
+
+async fn remove<K>(api: &Api<K>, name: &str)
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let uid = api.get(name).await.unwrap().meta().uid.clone().unwrap();
+    api.delete(name, &DeleteParams::default()).await.unwrap();
+    let gone = await_condition(api.clone(), name, is_deleted(&uid));
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("it stays")
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_wrote_is_there_for_the_next_whatever_it_is_made_of() {
+    let Some(cluster) = with_busybox("volumes") else {
+        return;
+    };
+    let wasm = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
+    cluster.push(&wasm.join("toolbox.wasm"), "toolbox-wasm:v1");
+    let client = cluster.client().await;
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let wanted: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}))
+    .unwrap();
+    claims.create(&Default::default(), &wanted).await.unwrap();
+
+    let write = json!(["sh", "-c", "echo kept > /data/f && stat -c %g /data/f"]);
+    let said = says(&client, once("writer", BUSYBOX, write, claim("data"))).await;
+    assert_eq!(said, "4242\n", "the file is the group's");
+    let said = says(
+        &client,
+        once("reader", TOOLBOX, json!(["cat", "/data/f"]), claim("data")),
+    )
+    .await;
+    assert_eq!(said, "kept\n");
+
+    let bound = claims.get("data").await.unwrap();
+    assert_eq!(bound.status.unwrap().phase.as_deref(), Some("Bound"));
+    let volume = bound.spec.unwrap().volume_name.unwrap();
+    let source = volumes.get(&volume).await.unwrap().spec.unwrap().local.unwrap();
+    let place = std::path::PathBuf::from(source.path);
+    assert!(place.starts_with(cluster.data_dir()), "{}", place.display());
+    assert_eq!(std::fs::read_to_string(place.join("f")).unwrap(), "kept\n");
+
+    let more = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}));
+    claims
+        .patch("data", &PatchParams::default(), &more)
+        .await
+        .unwrap();
+    holds(&claims, "data", "it has grown", |claim| {
+        let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
+        capacity.is_some_and(|capacity| capacity["storage"].0 == "2Gi")
+    })
+    .await;
+
+    for pod in ["writer", "reader"] {
+        remove(&pods, pod).await;
+    }
+    let uid = volumes.get(&volume).await.unwrap().metadata.uid.unwrap();
+    remove(&claims, "data").await;
+    let gone = await_condition(volumes.clone(), &volume, is_deleted(&uid));
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("the volume stays")
+        .unwrap();
+    assert!(!place.exists(), "{} stays", place.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_a_pods_own_and_images_as_volumes() {
+    let Some(cluster) = with_busybox("image volumes") else {
+        return;
+    };
+    let wasm = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
+    cluster.push(&wasm.join("toolbox.wasm"), "toolbox-wasm:v1");
+    let client = cluster.client().await;
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}});
+    let own = json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}});
+    let write = json!(["sh", "-c", "echo mine > /data/f && cat /data/f"]);
+    assert_eq!(says(&client, once("own", BUSYBOX, write, own)).await, "mine\n");
+    let uid = claims.get("own-v").await.unwrap().metadata.uid.unwrap();
+    remove(&pods, "own").await;
+    let gone = await_condition(claims.clone(), "own-v", is_deleted(&uid));
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("its claim stays")
+        .unwrap();
+
+    let image = json!({"image": {"reference": BUSYBOX}});
+    let look = json!([
+        "sh",
+        "-c",
+        "test -e /data/bin/busybox && ! touch /data/x 2>/dev/null && echo read-only"
+    ]);
+    assert_eq!(
+        says(&client, once("native", BUSYBOX, look, image.clone())).await,
+        "read-only\n"
+    );
+    let said = says(&client, once("wasm", TOOLBOX, json!(["ls", "/data"]), image)).await;
+    assert!(said.contains("bin"), "{said}");
+    let none = json!({"image": {"reference": "amphipod.local/nothing:v1"}});
+    let pod = once("none", BUSYBOX, json!(["true"]), none);
+    pods.create(&Default::default(), &pod).await.unwrap();
+    until(&pods, "none", "it waits for its image", |status| {
+        let all = status.container_statuses.iter().flatten();
+        let mut waiting = all.filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+        waiting.any(|reason| matches!(reason, "ErrImagePull" | "ImagePullBackOff"))
+    })
+    .await;
+}
