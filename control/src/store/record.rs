@@ -57,11 +57,6 @@ pub(super) fn decode_current(key: Arc<str>, bytes: &[u8]) -> Result<KeyValue, Da
     })
 }
 
-/// The revisions of a current record, without copying its value.
-pub(super) fn mod_revision(key: &str, bytes: &[u8]) -> Result<Revision, Damaged> {
-    number(bytes, 8).ok_or_else(|| Damaged(key.to_string()))
-}
-
 pub(super) fn encode_undo(undo: &Undo) -> Vec<u8> {
     let size = undo.before.as_ref().map_or(0, |kv| HEADER + kv.value.len());
     let mut out = Vec::with_capacity(9 + undo.key.len() + size);

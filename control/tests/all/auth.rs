@@ -252,9 +252,14 @@ async fn secrets_are_not_to_be_found_on_disk() {
         .call(Method::POST, "/api/v1/namespaces/default/secrets", secret)
         .await;
     assert_eq!(code, 201);
-    let file = std::fs::read(plane.dir.path().join("control/store.redb")).unwrap();
     let encoded = b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5";
-    assert!(!file.windows(encoded.len()).any(|window| window == encoded));
+    for file in ["store.redb", "store.journal"] {
+        let bytes = std::fs::read(plane.dir.path().join("control").join(file)).unwrap();
+        assert!(
+            !bytes.windows(encoded.len()).any(|window| window == encoded),
+            "{file}"
+        );
+    }
     let plane = plane.restart().await;
     let (_, found) = plane.get("/api/v1/namespaces/default/secrets/s").await;
     assert_eq!(found["data"]["password"], "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5");

@@ -1,26 +1,42 @@
-//! The store on one machine: a redb file with one writer thread.
+//! The store on one machine: a journal, and a redb file that follows it.
 //!
-//! Flow: callers queue transactions → the writer takes whatever is queued into one redb transaction (group commit) →
-//! one durable commit → watchers are told → callers are answered. Readers use redb's MVCC snapshots and
-//! never wait for the writer.
+//! Flow: callers queue transactions → the writer takes whatever is queued into one frame of the journal (group commit) →
+//! one write and one fdatasync → callers are answered → watchers are told. From then on the changes are *pending*:
+//! readers see them over redb's tables, until the settler has written some of them, by size or after some seconds,
+//! to the tables in one transaction, and the journal may be overwritten there. Opening reads the journal behind the
+//! tables. Readers never wait for the writer.
 //!
 //! Guarantees: an acknowledged transaction is on disk; revisions have no gaps and no reuse; a batch that a watcher
-//! sees is durable. Assumes: nobody else writes the file (redb locks it).
-mod snapshot;
+//! sees is durable. Assumes: nobody else writes the files (redb locks its own).
+mod base;
+mod frame;
+mod journal;
+mod pending;
+mod ring;
+mod settler;
+mod staged;
 mod tables;
+#[cfg(test)]
+mod tests;
+mod view;
 mod writer;
 
 use super::{
     Batch, Event, KeyValue, Op, OpenError, Range, RangeResult, ReadError, Revision, Store, Txn, TxnOutcome,
     WatchError, WatchStream, WriteError,
 };
-use ::redb::{Builder, Database, DatabaseError, ReadableTable, TableDefinition};
+use ::redb::{Builder, Database, DatabaseError, TableDefinition};
 use async_trait::async_trait;
+use base::Base;
+use frame::Frame;
 use futures::{StreamExt, stream};
-use snapshot::Snapshot;
+use journal::{Journal, Span};
+use pending::{Found, Generation, Pending};
+use staged::Staged;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use tables::{Tables, begin};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::BroadcastStream;
@@ -30,11 +46,14 @@ use writer::{Command, Writer};
 const CURRENT: TableDefinition<&str, &[u8]> = TableDefinition::new("current");
 /// (revision, position inside it) → undo record.
 const LOG: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("log");
-/// `format`, `revision`, `compacted`.
+/// `format`, `revision`, `compacted`; `identity`, which the journal's frames bear; `journal`, where in it the first frame
+/// after `revision` may be.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// Version of the tables above.
-const FORMAT: u64 = 1;
+/// Version of the tables above and of the journal.
+const FORMAT: u64 = 2;
+/// The same tables, without a journal.
+const FORMAT_WITHOUT_JOURNAL: u64 = 1;
 /// Revision of an empty store, as etcd's.
 const FIRST_REVISION: Revision = 1;
 /// Transactions waiting for the writer; more callers wait in line for a place.
@@ -46,17 +65,18 @@ const PAGE_CACHE: usize = 32 << 20;
 /// etcd has no such limit, but a Kubernetes key (`/registry/…/namespace/name`) cannot be longer.
 const KEY_LIMIT: usize = 2048;
 
-/// A handle on an open store; dropping it finishes queued writes and closes the file.
+/// A handle on an open store; dropping it finishes queued writes, brings the tables up to date and closes the files.
 pub struct RedbStore {
-    db: Arc<Database>,
+    pending: Arc<Pending>,
     newest: Arc<AtomicU64>,
     watchers: broadcast::Sender<Batch>,
     queue: Option<mpsc::Sender<Command>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+    settler: Option<JoinHandle<()>>,
 }
 
 impl RedbStore {
-    /// Opens or creates the file at `path`.
+    /// Opens or creates the file at `path`, and the journal beside it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder {
@@ -64,69 +84,49 @@ impl RedbStore {
                 source,
             })?;
         }
-        let db = Builder::new()
-            .set_cache_size(PAGE_CACHE)
-            .create(path)
-            .map_err(|e| open_error(path, &e))?;
-        let revision = prepare(&db).map_err(|e| e.at(path))?;
-        Self::start(db, revision).map_err(|e| OpenError::Backend {
-            path: path.display().to_string(),
-            message: e.to_string(),
-        })
+        let writer = recovered(path)?;
+        Self::start(writer).map_err(|e| PrepareError::Backend(text(e)).at(path))
     }
 
-    fn start(db: Database, revision: Revision) -> std::io::Result<Self> {
-        let db = Arc::new(db);
-        let newest = Arc::new(AtomicU64::new(revision));
-        let (watchers, _) = broadcast::channel(WATCH_BACKLOG);
+    fn start(writer: Writer) -> std::io::Result<Self> {
+        let (pending, newest) = (writer.pending.clone(), writer.newest.clone());
+        let watchers = writer.watchers.clone();
         let (queue, commands) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            db: db.clone(),
-            newest: newest.clone(),
-            watchers: watchers.clone(),
-            revision,
-        };
-        let writer = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run(commands))?;
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let writer = named("store-writer").spawn(move || writer.run(commands))?;
+        let settling = pending.clone();
+        let settler = named("store-settler").spawn(move || settler::run(&settling))?;
         Ok(RedbStore {
-            db,
+            pending,
             newest,
             watchers,
             queue: Some(queue),
             writer: Some(writer),
+            settler: Some(settler),
         })
     }
 
-    async fn command<T>(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Command,
-    ) -> Result<T, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or(WriteError::Closed)?;
-        queue.send(make(reply)).await.map_err(|_| WriteError::Closed)?;
-        answer.await.map_err(|_| WriteError::Closed)?
-    }
-
     async fn read<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&Snapshot) -> Result<T, ReadError> + Send + 'static,
+        f: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let db = self.db.clone();
-        tokio::task::spawn_blocking(move || f(&Snapshot::open(&db)?))
-            .await
-            .map_err(read_error)?
+        tokio::task::spawn_blocking(f).await.map_err(read_error)?
     }
 }
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the store's writer thread panicked");
-        }
+        join(self.writer.take());
+        self.pending.close();
+        join(self.settler.take());
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        tracing::error!("a thread of the store panicked");
     }
 }
 
@@ -137,29 +137,40 @@ impl Store for RedbStore {
     }
 
     async fn retains(&self, revision: Revision) -> Result<(), ReadError> {
-        self.read(move |snapshot| snapshot.check_retained(revision)).await
+        self.pending.check_retained(revision)
     }
 
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, ReadError> {
-        let key = key.to_owned();
-        self.read(move |snapshot| snapshot.get(&key)).await
+        match self.pending.find(key) {
+            Found::Pending(now) => Ok(now),
+            Found::Below(base) => {
+                let key = key.to_owned();
+                Self::read(move || base.get(&key)).await
+            }
+        }
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, ReadError> {
-        self.read(move |snapshot| snapshot.range(&range)).await
+        let pending = self.pending.clone();
+        Self::read(move || pending.view_of(&range).range(&range)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, WriteError> {
         check_keys(&txn)?;
-        self.command(|reply| Command::Txn(txn, reply)).await
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or(WriteError::Closed)?;
+        queue.send((txn, reply)).await.map_err(|_| WriteError::Closed)?;
+        answer.await.map_err(|_| WriteError::Closed)?
     }
 
     async fn watch(&self, after: Revision) -> Result<WatchStream, WatchError> {
         let live = BroadcastStream::new(self.watchers.subscribe());
-        let (seen, missed) = self
-            .read(move |snapshot| Ok((snapshot.revision, snapshot.events_after(after)?)))
-            .await
-            .map_err(watch_error)?;
+        let pending = self.pending.clone();
+        let history = move || {
+            let view = pending.view_since(after);
+            Ok((view.revision, view.events_after(after)?))
+        };
+        let (seen, missed) = Self::read(history).await.map_err(watch_error)?;
         let seen = seen.max(after);
         let missed = stream::iter(batches(missed)).map(Ok);
         let live = live.filter_map(move |batch| async move {
@@ -173,9 +184,12 @@ impl Store for RedbStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), WriteError> {
-        self.command(|reply| Command::Compact(revision, reply)).await
+        let (reply, answer) = oneshot::channel();
+        self.pending.compact((revision, reply));
+        answer.await.map_err(|_| WriteError::Closed)?
     }
 }
+
 /// Groups events of one revision, as they were committed.
 fn batches(events: Vec<Event>) -> Vec<Batch> {
     events
@@ -187,35 +201,96 @@ fn batches(events: Vec<Event>) -> Vec<Batch> {
         .collect()
 }
 
-/// Makes the tables of a new file, or checks those of an old one. Answers with the newest revision.
-fn prepare(db: &Database) -> Result<Revision, PrepareError> {
+/// Opens both files and reads what the journal has over the tables.
+fn recovered(path: &Path) -> Result<Writer, OpenError> {
+    let db = Builder::new()
+        .set_cache_size(PAGE_CACHE)
+        .create(path)
+        .map_err(|e| open_error(path, &e))?;
+    let settled = prepare(&db).map_err(|e| e.at(path))?;
+    let unusable = |message: String| PrepareError::Backend(message).at(path);
+    let base = Base::open(&db).map_err(|e| unusable(text(e)))?;
+    let mut journal =
+        Journal::open(&path.with_extension("journal"), settled.identity).map_err(|e| unusable(text(e)))?;
+    let frames = journal
+        .recover(settled.journal, settled.revision)
+        .map_err(|e| unusable(text(e)))?;
+    let filling = replayed(&base, frames).map_err(unusable)?;
+    let pending = Pending::new(db, base, filling);
+    Ok(Writer {
+        journal,
+        newest: Arc::new(AtomicU64::new(pending.newest())),
+        watchers: broadcast::channel(WATCH_BACKLOG).0,
+        pending: Arc::new(pending),
+        broken: None,
+    })
+}
+
+/// What the tables know of the journal.
+struct Settled {
+    revision: Revision,
+    identity: u64,
+    journal: u64,
+}
+
+/// Makes the tables of a new file, or checks those of an old one.
+fn prepare(db: &Database) -> Result<Settled, PrepareError> {
     let write = begin(db).map_err(PrepareError::Backend)?;
-    let revision = {
+    let settled = {
         let mut tables = Tables::open(&write).map_err(PrepareError::Backend)?;
-        let format = tables
-            .meta
-            .get("format")
-            .map_err(|e| PrepareError::Backend(text(e)))?
-            .map(|v| v.value());
-        match format {
+        match tables.number("format").map_err(PrepareError::Backend)? {
             Some(FORMAT) => {}
+            Some(FORMAT_WITHOUT_JOURNAL) => begin_journal(&mut tables).map_err(PrepareError::Backend)?,
             Some(found) => return Err(PrepareError::Format(found)),
             None => initialise(&mut tables).map_err(PrepareError::Backend)?,
         }
-        tables
-            .meta
-            .get("revision")
-            .map_err(|e| PrepareError::Backend(text(e)))?
-            .map_or(0, |v| v.value())
+        let number = |name: &str| {
+            let found = tables.number(name).map_err(PrepareError::Backend)?;
+            found.ok_or_else(|| PrepareError::Backend(format!("it has no {name}")))
+        };
+        Settled {
+            revision: number("revision")?,
+            identity: number("identity")?,
+            journal: number("journal")?,
+        }
     };
     write.commit().map_err(|e| PrepareError::Backend(text(e)))?;
-    Ok(revision)
+    Ok(settled)
 }
 
 fn initialise(tables: &mut Tables<'_>) -> Result<(), String> {
-    tables.meta.insert("format", FORMAT).map_err(text)?;
     tables.meta.insert("revision", FIRST_REVISION).map_err(text)?;
+    begin_journal(tables)
+}
+
+fn begin_journal(tables: &mut Tables<'_>) -> Result<(), String> {
+    tables.meta.insert("format", FORMAT).map_err(text)?;
+    tables
+        .meta
+        .insert("identity", rand::random::<u64>())
+        .map_err(text)?;
+    tables.meta.insert("journal", 0).map_err(text)?;
     Ok(())
+}
+
+/// What the journal has over the tables.
+fn replayed(base: &Base, frames: Vec<(Span, Frame)>) -> Result<Generation, String> {
+    let mut generation = Generation::default();
+    for (span, frame) in frames {
+        let newest = generation.newest().unwrap_or(base.revision);
+        let mut staged = Staged::new(newest, |key: &str| match generation.keys.get(key) {
+            Some(now) => Ok(now.clone()),
+            None => base.get(key),
+        });
+        for changes in frame.changes.chunk_by(|a, b| a.0 == b.0) {
+            let ops = changes.iter().map(|(_, op)| op.clone()).collect();
+            let compare = Vec::new();
+            staged.apply(Txn { compare, ops }).map_err(text)?;
+        }
+        let batches = staged.batches();
+        generation.add(&batches, span);
+    }
+    Ok(generation)
 }
 
 enum PrepareError {

@@ -1,10 +1,13 @@
-//! What one transaction does to the tables: it is compared, applied, and what it undid is logged.
-//! Knows nothing of who waits, watches or commits.
+//! What is written to redb: a generation of changes, and what compaction cuts off.
+//! Knows nothing of who waits, watches or reads.
+use super::pending::Generation;
 use super::{CURRENT, LOG, META, text};
-use crate::store::record::{self, Undo};
-use crate::store::{Batch, Event, KeyValue, Op, Revision, Txn, TxnOutcome};
+use crate::store::Revision;
+use crate::store::record;
 use ::redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
-use std::sync::Arc;
+
+/// Undo records deleted in one commit while compacting, so that settling is not held up.
+const COMPACT_CHUNK: usize = 4096;
 
 pub(super) fn begin(db: &Database) -> Result<WriteTransaction, String> {
     let mut write = db.begin_write().map_err(text)?;
@@ -18,8 +21,8 @@ pub(super) fn begin(db: &Database) -> Result<WriteTransaction, String> {
 
 /// The tables, open for writing.
 pub(super) struct Tables<'t> {
-    pub(super) current: Table<'t, &'static str, &'static [u8]>,
-    pub(super) log: Table<'t, (u64, u32), &'static [u8]>,
+    current: Table<'t, &'static str, &'static [u8]>,
+    log: Table<'t, (u64, u32), &'static [u8]>,
     pub(super) meta: Table<'t, &'static str, u64>,
 }
 
@@ -32,108 +35,70 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Applies one transaction on top of `revision`. No batch means that nothing changed.
-    pub(super) fn apply(
-        &mut self,
-        txn: Txn,
-        revision: Revision,
-    ) -> Result<(TxnOutcome, Option<Batch>), String> {
-        for compare in txn.compare {
-            let found = self.mod_revision(&compare.key)?;
-            if found != compare.mod_revision {
-                let current = self.get(&compare.key)?;
-                return Ok((
-                    TxnOutcome::Conflict {
-                        key: compare.key,
-                        current,
-                    },
-                    None,
-                ));
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, String> {
+        Ok(self.meta.get(name).map_err(text)?.map(|v| v.value()))
+    }
+
+    fn take_over(&mut self, generation: &Generation) -> Result<(), String> {
+        for (key, now) in &generation.keys {
+            match now {
+                Some(kv) => drop(
+                    self.current
+                        .insert(&**key, record::encode_current(kv).as_slice())
+                        .map_err(text)?,
+                ),
+                None => drop(self.current.remove(&**key).map_err(text)?),
             }
         }
-        let next = revision + 1;
-        let mut events = Vec::with_capacity(txn.ops.len());
-        for op in txn.ops {
-            let event = match op {
-                Op::Put { key, value } => Some(self.put(key.into(), value, next)?),
-                Op::Delete { key } => self.delete(&key, next)?,
-            };
-            if let Some(event) = event {
-                self.log_event(&event, events.len())?;
-                events.push(event);
+        for of_one in generation.log.chunk_by(|a, b| a.revision == b.revision) {
+            for (position, undo) in (0..).zip(of_one) {
+                let record = record::encode_undo(undo);
+                self.log
+                    .insert((undo.revision, position), record.as_slice())
+                    .map_err(text)?;
             }
         }
-        if events.is_empty() {
-            return Ok((TxnOutcome::Committed { revision }, None));
+        if let (Some(newest), Some(span)) = (generation.newest(), generation.span) {
+            self.meta.insert("revision", newest).map_err(text)?;
+            self.meta.insert("journal", span.end).map_err(text)?;
         }
-        Ok((
-            TxnOutcome::Committed { revision: next },
-            Some(Batch {
-                revision: next,
-                events: events.into(),
-            }),
-        ))
-    }
-
-    fn mod_revision(&self, key: &str) -> Result<Revision, String> {
-        let found = self.current.get(key).map_err(text)?;
-        found.map_or(Ok(0), |v| record::mod_revision(key, v.value()).map_err(text))
-    }
-
-    fn get(&self, key: &str) -> Result<Option<KeyValue>, String> {
-        let found = self.current.get(key).map_err(text)?;
-        found
-            .map(|v| record::decode_current(key.into(), v.value()).map_err(text))
-            .transpose()
-    }
-
-    fn put(&mut self, key: Arc<str>, value: bytes::Bytes, revision: Revision) -> Result<Event, String> {
-        let before = self.get(&key)?;
-        let (create_revision, version) = before
-            .as_ref()
-            .map_or((revision, 1), |old| (old.create_revision, old.version + 1));
-        let now = KeyValue {
-            key: key.clone(),
-            value,
-            create_revision,
-            mod_revision: revision,
-            version,
-        };
-        self.current
-            .insert(&*key, record::encode_current(&now).as_slice())
-            .map_err(text)?;
-        Ok(Event {
-            revision,
-            key,
-            now: Some(now),
-            before,
-        })
-    }
-
-    fn delete(&mut self, key: &str, revision: Revision) -> Result<Option<Event>, String> {
-        let Some(before) = self.get(key)? else {
-            return Ok(None);
-        };
-        self.current.remove(key).map_err(text)?;
-        Ok(Some(Event {
-            revision,
-            key: before.key.clone(),
-            now: None,
-            before: Some(before),
-        }))
-    }
-
-    fn log_event(&mut self, event: &Event, position: usize) -> Result<(), String> {
-        let position = u32::try_from(position).map_err(text)?;
-        let undo = Undo {
-            revision: event.revision,
-            key: event.key.clone(),
-            deleted: event.now.is_none(),
-            before: event.before.clone(),
-        };
-        self.log
-            .insert((event.revision, position), record::encode_undo(&undo).as_slice())
-            .map_err(text)?;
         Ok(())
     }
+}
+
+/// Makes a generation's changes last in the tables, all or none. Doing it again changes nothing.
+pub(super) fn settle(db: &Database, generation: &Generation) -> Result<(), String> {
+    let write = begin(db)?;
+    Tables::open(&write)?.take_over(generation)?;
+    write.commit().map_err(text)
+}
+
+/// Deletes one chunk of history up to `revision`; whether more is left.
+pub(super) fn compact_some(db: &Database, revision: Revision) -> Result<bool, String> {
+    let write = begin(db)?;
+    let more = {
+        let mut tables = Tables::open(&write)?;
+        let revision = revision.min(tables.number("revision")?.unwrap_or(0));
+        if tables.number("compacted")?.unwrap_or(0) < revision {
+            tables.meta.insert("compacted", revision).map_err(text)?;
+        }
+        let doomed = keys_until(&tables.log, revision)?;
+        for key in &doomed {
+            tables.log.remove(*key).map_err(text)?;
+        }
+        doomed.len() == COMPACT_CHUNK
+    };
+    write.commit().map_err(text)?;
+    Ok(more)
+}
+
+fn keys_until(
+    log: &Table<'_, (u64, u32), &'static [u8]>,
+    revision: Revision,
+) -> Result<Vec<(u64, u32)>, String> {
+    let range = log.range(..=(revision, u32::MAX)).map_err(text)?;
+    range
+        .take(COMPACT_CHUNK)
+        .map(|entry| Ok(entry.map_err(text)?.0.value()))
+        .collect()
 }

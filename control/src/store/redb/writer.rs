@@ -1,157 +1,114 @@
-//! The one thread that writes: it groups what is queued into one commit, tells watchers, then answers; and it compacts.
-//! Knows nothing of what is inside a transaction: that is `tables.rs`.
-use super::tables::{Tables, begin};
-use super::text;
-use crate::store::{Batch, Revision, Txn, TxnOutcome, WriteError};
-use ::redb::{Database, ReadableTable, Table};
+//! The one thread that commits: it puts what is queued into one frame of the journal, answers, then tells watchers.
+//! Knows nothing of what is inside a transaction (`staged.rs`) nor of tables.
+use super::journal::{AppendError, Journal, Span};
+use super::pending::Pending;
+use super::staged::Staged;
+use crate::store::{Batch, Op, Txn, TxnOutcome, WriteError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Transactions in one commit: bounds how long the first one waits for the last.
 const GROUP: usize = 512;
-/// Undo records deleted in one commit while compacting, so that writers are not held up.
-const COMPACT_CHUNK: usize = 4096;
+/// Bytes of values after which a commit takes no further transaction: bounds the frame.
+const GROUP_BYTES: usize = 4 << 20;
 
-pub(super) enum Command {
-    Txn(Txn, oneshot::Sender<Result<TxnOutcome, WriteError>>),
-    Compact(Revision, oneshot::Sender<Result<(), WriteError>>),
-}
+/// A transaction, and who waits for its outcome.
+pub(super) type Command = (Txn, Reply);
+type Reply = oneshot::Sender<Result<TxnOutcome, WriteError>>;
 
-/// The one thread that writes.
+/// The one thread that commits.
 pub(super) struct Writer {
-    pub(super) db: Arc<Database>,
+    pub(super) journal: Journal,
+    pub(super) pending: Arc<Pending>,
     pub(super) newest: Arc<AtomicU64>,
     pub(super) watchers: broadcast::Sender<Batch>,
-    pub(super) revision: Revision,
+    /// Why nothing can be written any more.
+    pub(super) broken: Option<String>,
 }
-
-/// A caller waiting for the commit, with what it will be told.
-type Waiting = (oneshot::Sender<Result<TxnOutcome, WriteError>>, TxnOutcome);
 
 impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(first) = commands.blocking_recv() {
-            let mut next = Some(first);
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Txn(txn, reply) => next = self.group(txn, reply, &mut commands),
-                    Command::Compact(revision, reply) => drop(reply.send(self.compact(revision))),
-                }
+            let (txns, replies) = group(first, &mut commands);
+            match self.commit(txns) {
+                Ok((outcomes, batches)) => self.publish(batches, replies.into_iter().zip(outcomes)),
+                Err(message) => refuse(replies, &message),
             }
         }
     }
 
-    /// Commits one transaction and all that are queued behind it. Returns a command of another kind met on the way.
-    fn group(
-        &mut self,
-        txn: Txn,
-        reply: oneshot::Sender<Result<TxnOutcome, WriteError>>,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Option<Command> {
-        let mut group = vec![(txn, reply)];
-        let mut other = None;
-        while group.len() < GROUP {
-            match commands.try_recv() {
-                Ok(Command::Txn(txn, reply)) => group.push((txn, reply)),
-                Ok(command) => {
-                    other = Some(command);
-                    break;
-                }
-                Err(_) => break,
-            }
+    pub(super) fn commit(&mut self, txns: Vec<Txn>) -> Result<(Vec<TxnOutcome>, Vec<Batch>), String> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
         }
-        let (txns, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        match self.commit(txns) {
-            Ok((outcomes, batches)) => self.publish(batches, replies.into_iter().zip(outcomes).collect()),
-            Err(message) => refuse(replies, &message),
-        }
-        other
-    }
-
-    fn commit(&self, txns: Vec<Txn>) -> Result<(Vec<TxnOutcome>, Vec<Batch>), String> {
-        let write = begin(&self.db)?;
-        let mut revision = self.revision;
-        let (mut outcomes, mut batches) = (Vec::with_capacity(txns.len()), Vec::new());
-        {
-            let mut tables = Tables::open(&write)?;
-            for txn in txns {
-                let (outcome, batch) = tables.apply(txn, revision)?;
-                if let Some(batch) = batch {
-                    revision = batch.revision;
-                    batches.push(batch);
-                }
-                outcomes.push(outcome);
-            }
-            if revision != self.revision {
-                tables.meta.insert("revision", revision).map_err(text)?;
-            }
-        }
-        if batches.is_empty() {
-            write.abort().map_err(text)?
-        } else {
-            write.commit().map_err(text)?
+        let mut staged = Staged::new(self.pending.newest(), |key: &str| self.pending.get(key));
+        let outcomes = txns.into_iter().map(|txn| staged.apply(txn));
+        let outcomes = outcomes.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        let batches = staged.batches();
+        if !batches.is_empty() {
+            let span = self.append(&batches)?;
+            self.pending.add(&batches, span);
         }
         Ok((outcomes, batches))
     }
 
-    fn publish(&mut self, batches: Vec<Batch>, waiting: Vec<Waiting>) {
-        if let Some(last) = batches.last() {
-            self.revision = last.revision;
-            self.newest.store(last.revision, Ordering::Release);
+    fn append(&mut self, batches: &[Batch]) -> Result<Span, String> {
+        loop {
+            let kept = self.pending.kept();
+            match self.journal.append(batches, kept) {
+                Ok(span) => return Ok(span),
+                Err(AppendError::Full) => self.pending.wait_for_room(kept)?,
+                Err(error @ AppendError::Write(_)) => {
+                    let message = format!("{error}; mend the disk and start again");
+                    self.broken = Some(message.clone());
+                    return Err(message);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
-        for batch in batches {
-            // Nobody watching is fine.
-            let _ = self.watchers.send(batch);
+    }
+
+    /// Who waits is answered first: what tells watchers takes the processor from him.
+    fn publish(&self, batches: Vec<Batch>, waiting: impl Iterator<Item = (Reply, TxnOutcome)>) {
+        if let Some(last) = batches.last() {
+            self.newest.store(last.revision, Ordering::Release);
         }
         for (reply, outcome) in waiting {
             // The caller may have gone; the write stands all the same.
             let _ = reply.send(Ok(outcome));
         }
-    }
-
-    fn compact(&self, revision: Revision) -> Result<(), WriteError> {
-        let revision = revision.min(self.revision);
-        while self.compact_some(revision).map_err(WriteError::Backend)? {}
-        Ok(())
-    }
-
-    /// Deletes one chunk of history; whether more is left.
-    fn compact_some(&self, revision: Revision) -> Result<bool, String> {
-        let write = begin(&self.db)?;
-        let more = {
-            let mut tables = Tables::open(&write)?;
-            let compacted = tables
-                .meta
-                .get("compacted")
-                .map_err(text)?
-                .map_or(0, |v| v.value());
-            if compacted < revision {
-                tables.meta.insert("compacted", revision).map_err(text)?;
-            }
-            let doomed = keys_until(&tables.log, revision)?;
-            for key in &doomed {
-                tables.log.remove(*key).map_err(text)?;
-            }
-            doomed.len() == COMPACT_CHUNK
-        };
-        write.commit().map_err(text)?;
-        Ok(more)
+        for batch in batches {
+            // Nobody watching is fine.
+            let _ = self.watchers.send(batch);
+        }
     }
 }
 
-fn keys_until(
-    log: &Table<'_, (u64, u32), &'static [u8]>,
-    revision: Revision,
-) -> Result<Vec<(u64, u32)>, String> {
-    let range = log.range(..=(revision, u32::MAX)).map_err(text)?;
-    range
-        .take(COMPACT_CHUNK)
-        .map(|entry| Ok(entry.map_err(text)?.0.value()))
-        .collect()
+/// The first transaction and what is queued behind it.
+fn group(first: Command, commands: &mut mpsc::Receiver<Command>) -> (Vec<Txn>, Vec<Reply>) {
+    let (mut bytes, mut next) = (0, Some(first));
+    let (mut txns, mut replies) = (Vec::new(), Vec::new());
+    while let Some((txn, reply)) = next.take() {
+        bytes += size(&txn);
+        txns.push(txn);
+        replies.push(reply);
+        if txns.len() < GROUP && bytes < GROUP_BYTES {
+            next = commands.try_recv().ok();
+        }
+    }
+    (txns, replies)
 }
 
-fn refuse(replies: Vec<oneshot::Sender<Result<TxnOutcome, WriteError>>>, message: &str) {
+fn size(txn: &Txn) -> usize {
+    let sizes = txn.ops.iter().map(|op| match op {
+        Op::Put { value, .. } => value.len(),
+        Op::Delete { .. } => 0,
+    });
+    sizes.sum()
+}
+
+fn refuse(replies: Vec<Reply>, message: &str) {
     tracing::error!(message, "a group of writes failed");
     for reply in replies {
         // The caller may have gone: nobody is left to tell.
