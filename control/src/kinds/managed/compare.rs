@@ -69,6 +69,12 @@ pub fn compare(shape: Shape<'_>, old: &Value, new: &Value) -> Comparison {
 
 /// One of both is there.
 fn value(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Diff {
+    if let (None, Some(new)) = (old, new) {
+        return Diff {
+            added: whole(shape, new),
+            ..Diff::default()
+        };
+    }
     let either = new
         .filter(|v| !v.is_null())
         .or(old)
@@ -88,6 +94,34 @@ fn value(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Diff {
         modified: node(inner.modified, false),
         removed: node(inner.removed, new.is_none()),
     }
+}
+
+/// Everything of a value where there was none: most of what is created.
+fn whole(shape: Shape<'_>, new: &Value) -> Node {
+    if shape.is_leaf(new) {
+        return Node::leaf();
+    }
+    let below = match new {
+        Value::Object(map) => {
+            let known = map.iter().filter_map(|(name, member)| {
+                let inner = shape.member(name)?;
+                Some((Element::field(name), whole(inner, member)))
+            });
+            known.collect()
+        }
+        Value::Array(list) => {
+            let known = grouped(shape, list).into_iter().map(|(element, found)| {
+                let node = match found.as_slice() {
+                    [only] => whole(shape.item(), only),
+                    _ => Node::leaf(),
+                };
+                (element, node)
+            });
+            known.collect()
+        }
+        _ => Set::default(),
+    };
+    Node { member: true, below }
 }
 
 fn leaf(old: Option<&Value>, new: Option<&Value>) -> Diff {
