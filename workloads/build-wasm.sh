@@ -37,7 +37,7 @@ debian_root() {
         exec chroot "$root" env -u RUSTUP_TOOLCHAIN PATH=/usr/local/bin:/usr/bin:/bin CARGO_HOME="$cargo_home" CARGO_NET_OFFLINE=true \
             CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-ld CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-L /usr/lib/wasm32-wasi" \
             CARGO_TARGET_WASM32_WASIP2_LINKER=wasm-component-ld \
-            CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS="-L /usr/lib/wasm32-wasi -C link-arg=--wasm-ld-path=/usr/bin/wasm-ld" \
+            CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS="-L /usr/lib/wasm32-wasip2 -C link-arg=--wasm-ld-path=/usr/bin/wasm-ld" \
             bash "$repo/workloads/build-wasm.sh"
     ' _ "$root" "$repo" "$cargo_home"
 }
@@ -50,11 +50,11 @@ fi
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_PROFILE_RELEASE_LTO=true CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_INCREMENTAL=false
 mkdir -p "$out"
-for program in print fail hog burn writer escape toolbox; do
+for program in print fail hog burn writer escape toolbox witness; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip1 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip1/release/$program.wasm" "$out/$program.wasm"
 done
-for program in print escape names; do
+for program in print escape names witness; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip2 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip2/release/$program.wasm" "$out/$program-component.wasm"
 done

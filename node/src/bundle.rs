@@ -44,6 +44,8 @@ pub struct Parts<'a> {
     /// come from them too.
     pub files: &'a [Bind],
     pub volumes: &'a [Bind],
+    /// Where a Wasm command leaves its last words and has nothing else.
+    pub message: Option<&'a Path>,
     pub namespaces: &'a Namespaces,
     /// The runtime handler of the Pod's class.
     pub handler: &'a str,
@@ -255,6 +257,8 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
             .next()
             .map(|p| p.container_port);
         notes.extend(port.map(|port| (annotations::WASM_HTTP_PORT.to_owned(), port.to_string())));
+        let message = parts.message.map(|path| path.display().to_string());
+        notes.extend(message.map(|path| (annotations::WASM_MESSAGE.to_owned(), path)));
         if parts.handler == handler::WASM_ISOLATED {
             let pod = annotations::WASM_ISOLATION_POD.to_owned();
             notes.insert(annotations::WASM_ISOLATION.to_owned(), pod);

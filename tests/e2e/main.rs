@@ -12,6 +12,7 @@ mod kubectl;
 mod lifecycle;
 mod node_agent;
 mod processes;
+mod shared;
 mod streams;
 mod users;
 mod volumes;

@@ -134,6 +134,11 @@ impl Grants {
             buckets,
         })
     }
+
+    /// Takes the mount at this path away.
+    pub fn without(&mut self, mount: &str) {
+        self.preopens.retain(|preopen| preopen.guest_path != mount);
+    }
 }
 
 /// The files mounted where a native container would read them; where there are none, the host's.
@@ -177,6 +182,8 @@ pub struct Container {
     pub serving: Serving,
     /// The function of a core module to run in the place of `_start`.
     pub invoke: Option<String>,
+    /// The mount for a command's last words.
+    pub message: Option<String>,
     /// Where those who attach are told its output.
     pub attach: Option<PathBuf>,
     pub netns: Option<PathBuf>,
@@ -224,6 +231,7 @@ impl Container {
             program,
             serving: Serving::from_annotations(&notes)?,
             invoke: notes.get(annotations::WASM_INVOKE).cloned(),
+            message: notes.get(annotations::WASM_MESSAGE).cloned(),
             attach: notes.get(annotations::ATTACH).map(PathBuf::from),
             netns: netns(spec),
             memory_limit: memory

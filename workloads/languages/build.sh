@@ -1,6 +1,8 @@
 #!/bin/sh
-# Builds HTTP handlers written in Python and JavaScript as components: hello-python.wasm (18 MB) and hello-js.wasm (13 MB) in
-# the directory named, too large to be committed. Needs python3, node, npm, cargo, and the registries of all three.
+# Builds HTTP servers written in other languages as components, in the directory named: hello-python.wasm (18 MB) and
+# hello-js.wasm (13 MB), too large to be committed, and hello-c.wasm, which is workloads/wasm/hello-c.wasm. Needs python3, node,
+# npm, cargo and the registries of all three; for C Debian's clang, libclang-rt-dev-wasm32 and wasi-libc (forky or newer; CLANG
+# names another clang), and the linker of `cargo install wasm-component-ld`.
 #
 #   workloads/languages/build.sh DIR
 #   amphipod image push DIR/hello-python.wasm amphipod.local/hello-python:v1
@@ -29,4 +31,12 @@ python/bin/pip install --quiet componentize-py==0.25.1
 cp "$here/javascript/app.js" "$here/javascript/build.mjs" .
 npm install --silent --no-audit --no-fund --prefix . @bytecodealliance/componentize-js@0.23.0
 node build.mjs app.js wit wasi:http/proxy "$out/hello-js.wasm"
+clang=${CLANG:-clang}
+if [ -d /usr/include/wasm32-wasip2 ] && command -v "$clang" wasm-component-ld >/dev/null; then
+    # Debian has the compiler's own functions for wasm32 in one place for all targets, where clang does not look.
+    builtins=$("$clang" -print-resource-dir)/lib/wasi/libclang_rt.builtins-wasm32.a
+    "$clang" --target=wasm32-wasip2 -Os -s -Wall -Wextra -nodefaultlibs -o "$out/hello-c.wasm" "$here/c/hello.c" -lc "$builtins"
+else
+    echo "hello-c.wasm is not built: no clang, wasi-libc or wasm-component-ld"
+fi
 ls -l "$out"

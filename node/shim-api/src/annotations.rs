@@ -36,6 +36,9 @@ pub const WASM_REQUEST_TIMEOUT: &str = "dev.amphipod.wasm/request-timeout";
 pub const WASM_INVOKE: &str = "dev.amphipod.wasm/invoke";
 /// The mount (its path in the container) whose directories are the buckets of `wasi:keyvalue`.
 pub const WASM_KEYVALUE: &str = "dev.amphipod.wasm/keyvalue";
+/// The mount (its path in the container) in which a command may leave its last words, and nothing else is; a container that
+/// serves HTTP goes without it.
+pub const WASM_MESSAGE: &str = "dev.amphipod.wasm/termination-message";
 /// How many Pods share a process: one, with the value [`WASM_ISOLATION_POD`]; else those of a Kubernetes namespace.
 pub const WASM_ISOLATION: &str = "dev.amphipod.wasm/isolation";
 /// A process of the Pod's own.

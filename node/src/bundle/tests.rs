@@ -54,6 +54,7 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
         runtime,
         files: &[Bind::new("/pod/hosts", "/etc/hosts", false)],
         volumes: &[Bind::new("/v", "/data", true)],
+        message: Some(Path::new("/dev")),
         namespaces: &namespaces,
         handler: view.spec.runtime_class_name.as_deref().unwrap_or_default(),
         hostname: "p",

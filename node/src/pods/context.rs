@@ -146,6 +146,11 @@ impl PodDirs {
         self.root.join(VOLUMES)
     }
 
+    /// Folders for single files of a Wasm container; a name that no volume has.
+    pub fn folders(&self, container: &str) -> PathBuf {
+        self.sub_paths().join(".folders").join(container)
+    }
+
     pub fn sub_paths(&self) -> PathBuf {
         self.root.join(SUB_PATHS)
     }

@@ -12,12 +12,12 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::context::{Context, PodDirs};
+use super::environment::services_are_known;
 use super::handler::{self, HandlerError};
 use super::image_volumes;
 use super::mounting::{self, MountingError};
 use super::record::write_atomic;
 use super::resolver;
-use super::start::services_are_known;
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::csi::CsiError;

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, PodDirs};
 use super::devices;
+use super::environment::environment;
 use super::failure::{FailureKind, StartFailure};
+use super::folders::{Given, folders};
 use super::hooks::{self, Hook};
 use super::image_volumes;
 use super::launch::{Prepared, launch};
@@ -27,11 +29,9 @@ use super::tasks::{self, Stopping};
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
 use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
-use crate::env::objects::Names;
-use crate::env::{self, Environment, Sources};
+use crate::env::Environment;
 use crate::events::Severity::{Normal, Warning};
 use crate::images::{Image, ImageKind, Mount, Rootfs};
-use crate::static_pods::manifest::is_static;
 use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
 
@@ -42,10 +42,6 @@ pub const TERMINATION_FILE: &str = "termination-log";
 const SIGTERM: u32 = 15;
 /// `/dev/shm` of a Pod, in bytes; what containerd gives.
 const SHM_BYTES: u64 = 64 << 20;
-/// Time the list of Services may take after the agent's start.
-const SERVICES_LIMIT: Duration = Duration::from_secs(10);
-/// The same for a static Pod, which may be there to make the API server run.
-const SERVICES_LIMIT_STATIC: Duration = Duration::from_secs(1);
 
 /// One start.
 pub struct Job {
@@ -269,39 +265,6 @@ fn has_command(container: &Container, image: &Image) -> bool {
         || !image.config.cmd.is_empty()
 }
 
-async fn environment(
-    ctx: &Context,
-    job: &Job,
-    pod: PodView<'_>,
-    container: &Container,
-) -> Result<Environment, StartFailure> {
-    let objects = Names::of_environment(container)
-        .fetch(&ctx.options.client, pod.namespace())
-        .await;
-    let objects = objects.map_err(StartFailure::config)?;
-    services_are_known(ctx, pod).await;
-    let facts = ctx.facts(pod, &job.ips);
-    let sources = Sources {
-        facts: &facts,
-        objects: &objects,
-        services: &ctx.all_services(),
-    };
-    env::environment(container, &sources).map_err(StartFailure::config)
-}
-
-/// Containers started before Services are known would lack their variables, and Pods their resolver, for ever.
-pub(super) async fn services_are_known(ctx: &Context, pod: PodView<'_>) {
-    let limit = match is_static(pod.pod) {
-        true => SERVICES_LIMIT_STATIC,
-        false => SERVICES_LIMIT,
-    };
-    match tokio::time::timeout(limit, ctx.services.wait_until_ready()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "Services are not followed; containers start without them"),
-        Err(_) => tracing::warn!("Services are not known yet; a container starts without their variables"),
-    }
-}
-
 /// A guest without a kernel has no user; a native process is who the Pod and the image say.
 fn identity(
     ctx: &Context,
@@ -375,12 +338,25 @@ impl Build<'_> {
         fs::write(&message, "")?;
         // Any user of the container may leave its last words.
         fs::set_permissions(&message, fs::Permissions::from_mode(0o666))?;
-        let config = serde_json::to_vec(&self.config(&message))?;
+        let given = match record.runtime {
+            RuntimeKind::Native => Given {
+                binds: self.volumes.clone(),
+                message: None,
+            },
+            RuntimeKind::Wasm => folders(
+                &self.dirs.folders(&self.container.name),
+                &dir.join("message"),
+                &self.volumes,
+                &self.message(&message),
+            )
+            .map_err(io::Error::other)?,
+        };
+        let config = serde_json::to_vec(&self.config(&message, &given))?;
         write_atomic(&bundle.join("config.json"), &config)?;
         record.save(&dir)
     }
 
-    fn config(&self, message: &Path) -> oci_spec::runtime::Spec {
+    fn config(&self, message: &Path, given: &Given) -> oci_spec::runtime::Spec {
         let digest = match &self.rootfs {
             Rootfs::Native { .. } => String::new(),
             Rootfs::Wasm { digest, .. } => digest.to_string(),
@@ -408,7 +384,8 @@ impl Build<'_> {
             identity: &self.identity,
             runtime,
             files: &self.files(message),
-            volumes: &self.volumes,
+            volumes: &given.binds,
+            message: given.message.as_deref(),
             namespaces: &self.namespaces,
             handler: &self.job.handler,
             hostname: &self.pod.hostname(),
@@ -428,18 +405,20 @@ impl Build<'_> {
             .as_ref()
             .and_then(|s| s.read_only_root_filesystem);
         let sealed = sealed == Some(true);
-        let path = self
-            .container
-            .termination_message_path
-            .as_deref()
-            .filter(|p| !p.is_empty());
         vec![
             Bind::new(self.dirs.file("etc-hosts"), "/etc/hosts", sealed),
             Bind::new(self.dirs.file("hostname"), "/etc/hostname", sealed),
             Bind::new(self.dirs.file("resolv.conf"), "/etc/resolv.conf", sealed),
             Bind::new(self.dirs.shm(), "/dev/shm", false),
-            Bind::new(message, path.unwrap_or(TERMINATION_PATH), false),
+            self.message(message),
         ]
+    }
+
+    /// The file for the container's last words, where it looks for it.
+    fn message(&self, file: &Path) -> Bind {
+        let path = self.container.termination_message_path.as_deref();
+        let path = path.filter(|path| !path.is_empty());
+        Bind::new(file, path.unwrap_or(TERMINATION_PATH), false)
     }
 
     fn prepared(self, record: Record) -> Prepared {

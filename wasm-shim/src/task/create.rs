@@ -101,12 +101,17 @@ impl Host {
     /// When anything it needs is missing or refused; the message is for its status.
     pub async fn create(&self, request: &CreateTaskRequest) -> Result<Arc<Container>, CreateError> {
         let bundle = PathBuf::from(&request.bundle);
-        let granted = blocking({
+        let mut granted = blocking({
             let (bundle, rootfs) = (bundle.clone(), request.rootfs.clone());
             move || understand(&bundle, rootfs)
         })
         .await?;
         let program = self.program(&granted, &bundle).await?;
+        let serves = program.linked.http(granted.serving.port.is_some()).is_some();
+        if let Some(mount) = granted.message.take_if(|_| serves) {
+            // Every instance would open it, and an idle server hold it.
+            granted.grants.without(&mount);
+        }
         let addresses = StdioAddresses {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),

@@ -4,6 +4,7 @@
 
 mod attach;
 mod commands;
+mod containerd;
 mod exec;
 mod generated;
 mod hostile;
