@@ -92,6 +92,9 @@ type Reclaim = BTreeMap<Signal, Amount>;
 /// How the node agent works.
 #[derive(Args, Clone)]
 pub struct AgentArgs {
+    /// Pods this node takes at most [default: 110]
+    #[arg(long, value_name = "NUMBER")]
+    pub max_pods: Option<u32>,
     /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]
     #[arg(long, value_name = "PATH")]
     pub pod_manifest_path: Option<PathBuf>,

@@ -189,7 +189,7 @@ pub fn node_options(
         insecure_registries: Vec::new(),
         linux_shim: shims::linux()?,
         wasm_shim: shims::own("wasm-shim")?,
-        max_pods: amphipod_node::DEFAULT_MAX_PODS,
+        max_pods: agent.max_pods.unwrap_or(amphipod_node::DEFAULT_MAX_PODS),
         pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
         static_pod_path: static_pods(data, agent)?,
         pressure: pressure(agent),

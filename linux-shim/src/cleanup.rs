@@ -7,9 +7,10 @@ use amphipod_shim_api::api::protobuf::{Message, MessageField};
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost};
 use amphipod_shim_api::client::Exit;
 use amphipod_shim_api::start::Invocation;
+use amphipod_shim_api::systemd::{SystemdError, waiting};
 
 use crate::serve::{ShimError, bundle};
-use crate::spec;
+use crate::{scope, spec};
 
 /// A container that ends this way ended by SIGKILL.
 const KILLED: u32 = 128 + 9;
@@ -21,8 +22,8 @@ pub enum DeleteError {
     Shim(#[from] ShimError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    #[error("cannot start the event loop: {0}")]
-    Runtime(std::io::Error),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     #[error("cannot encode the answer: {0}")]
     Encode(amphipod_shim_api::api::protobuf::Error),
 }
@@ -30,14 +31,16 @@ pub enum DeleteError {
 /// Answers an encoded `DeleteResponse`. A bundle that is gone leaves nothing to find.
 pub fn delete(call: &Invocation) -> Result<Vec<u8>, DeleteError> {
     if let Ok(spec) = spec::load(&bundle(call)?) {
-        let path = spec::cgroup_path(&spec, &call.namespace, &call.id);
+        let path = scope::path(&spec, &call.namespace, &call.id);
         let cgroup = CgroupHost::discover()?.cgroup(&path)?;
         if cgroup.exists() {
             cgroup.kill()?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build();
-            runtime.map_err(DeleteError::Runtime)?.block_on(cgroup.remove())?;
+        }
+        if let Some(unit) = scope::of(&spec) {
+            waiting(scope::stop(&unit))?;
+        }
+        if cgroup.exists() {
+            cgroup.remove_waiting()?;
         }
         if spec::is_below(&path, &call.namespace) {
             cgroup.remove_parent();

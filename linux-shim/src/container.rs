@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
 use amphipod_shim_api::client::{Exit, TaskStatus};
+use amphipod_shim_api::systemd::Unit;
 use amphipod_shim_api::{TaskError, annotations, oom};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
@@ -22,6 +23,7 @@ use crate::launch::Running;
 use crate::process::{ContainerProcess, ProcessError, run_hooks};
 use crate::reaper::Reaper;
 use crate::rootfs_plan::RootfsMount;
+use crate::scope;
 use crate::spec;
 use crate::streams::Addresses;
 
@@ -32,6 +34,8 @@ pub struct Container {
     pub bundle: PathBuf,
     pub spec: Spec,
     cgroup: Cgroup,
+    /// What systemd calls it, if it is the cgroup's manager.
+    unit: Option<Unit>,
     more_namespaces: CloneFlags,
     ids: Option<IdMaps>,
     hooks: Hooks,
@@ -79,13 +83,19 @@ pub struct Asked {
     pub bundle: PathBuf,
     pub rootfs: Vec<RootfsMount>,
     pub addresses: Addresses,
+    /// systemd is to manage its cgroup, or it is not made.
+    pub systemd: bool,
 }
 
 impl Container {
     /// Makes a container whose program waits for [`Container::start`]. On failure nothing of it is left.
     pub async fn create(reaper: &Reaper, shared: &SharedProcesses, asked: Asked) -> Result<Self, TaskError> {
         let spec = spec::load(&asked.bundle).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
-        let path = spec::cgroup_path(&spec, &asked.namespace, &asked.id);
+        if asked.systemd {
+            scope::demanded(&spec)?;
+        }
+        let unit = scope::of(&spec);
+        let path = scope::path(&spec, &asked.namespace, &asked.id);
         let (mut plan, limits) = spec::plan(&spec, &asked.bundle, &path, asked.rootfs)
             .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
         if plan.shares_mounts {
@@ -108,21 +118,36 @@ impl Container {
             shared.give(reaper, &mut plan).await.map_err(|e| failed(&e))?;
         }
         make_rootfs_dir(&plan.rootfs)?;
+        let keeper = match &unit {
+            Some(unit) => Some(scope::start(&spec, unit, &limits).await?),
+            None => None,
+        };
         let made = match limit(&plan.cgroup, &limits) {
             Ok(()) => ContainerProcess::create(reaper, &plan, &addresses)
                 .await
                 .map_err(|e| failed(&e)),
             Err(error) => Err(error),
         };
+        if let Some(keeper) = keeper {
+            let ended = reaper.adopt(keeper.pid());
+            drop(keeper);
+            // Nobody but the container's own is among its processes.
+            let _ = ended.await;
+        }
         let made = match made {
             Ok(made) => made,
             Err(error) => {
-                discard(&plan.cgroup).await;
+                discard(&plan.cgroup, unit.as_ref()).await;
                 return Err(error);
             }
         };
-        let (cgroup, bundle) = (plan.cgroup.clone(), asked.bundle.clone());
-        let first = made.follow(move |status| note_oom(status, &cgroup, &bundle));
+        let (cgroup, bundle, scope) = (plan.cgroup.clone(), asked.bundle.clone(), unit.clone());
+        let before = scope.as_ref().map_or(0, scope::around);
+        let first = made.follow(move |status| {
+            note_oom(status, &bundle, || {
+                scope::oom_kills(&cgroup, scope.as_ref(), before)
+            });
+        });
         Ok(Self {
             id: asked.id,
             bundle: asked.bundle,
@@ -130,6 +155,7 @@ impl Container {
             more_namespaces: plan.more_namespaces(),
             ids: plan.ids,
             cgroup: plan.cgroup,
+            unit,
             hooks: plan.hooks,
             subject: plan.subject,
             owns_parent: spec::is_below(&path, &asked.namespace),
@@ -301,6 +327,10 @@ impl Container {
             self.cgroup.kill().map_err(cgroup_failed)?;
         }
         let exit = self.first.wait().await;
+        if let Some(unit) = &self.unit {
+            let stopped = scope::stop(unit).await;
+            stopped.map_err(|e| TaskError::Internal(e.to_string()))?;
+        }
         self.cgroup.remove().await.map_err(cgroup_failed)?;
         if self.owns_parent {
             self.cgroup.remove_parent();
@@ -313,6 +343,15 @@ impl Container {
         self.cgroup.freeze(frozen).map_err(cgroup_failed)?;
         self.paused.store(frozen, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Sets other limits; those not given stay.
+    pub async fn update(&self, limits: &Limits) -> Result<(), TaskError> {
+        if let Some(unit) = &self.unit {
+            scope::update(unit, limits).await?;
+        }
+        let applied = self.cgroup.apply(limits);
+        applied.map_err(|e| TaskError::internal("update the cgroup", e))
     }
 
     pub fn cgroup(&self) -> &Cgroup {
@@ -360,7 +399,12 @@ fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), TaskError> {
 }
 
 /// Kills and removes the cgroup of a container that was not to be.
-pub async fn discard(cgroup: &Cgroup) {
+async fn discard(cgroup: &Cgroup, unit: Option<&Unit>) {
+    if let Some(unit) = unit
+        && let Err(error) = scope::stop(unit).await
+    {
+        tracing::warn!(%error, "end the scope of a failed container");
+    }
     if !cgroup.exists() {
         return;
     }
@@ -381,11 +425,11 @@ fn make_rootfs_dir(path: &Path) -> Result<(), TaskError> {
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
 
 /// A container whose first process outlived what the kernel killed has ended for another reason.
-fn note_oom(status: u32, cgroup: &Cgroup, bundle: &Path) {
+fn note_oom(status: u32, bundle: &Path, kills: impl FnOnce() -> Result<u64, CgroupError>) {
     if status != KILLED {
         return;
     }
-    let noted = match cgroup.oom_kills() {
+    let noted = match kills() {
         Ok(0) => return,
         Ok(_) => oom::mark(bundle).map_err(|e| e.to_string()),
         Err(error) => Err(error.to_string()),

@@ -27,6 +27,7 @@ mod reaper;
 mod rootfs_plan;
 mod rootless;
 mod route;
+mod scope;
 mod seccomp;
 mod serve;
 mod service;

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amphipod_shim_api::TaskError;
-use amphipod_shim_api::api::protobuf::{EnumOrUnknown, MessageField};
+use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
 use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
@@ -19,6 +19,9 @@ use crate::reaper::Reaper;
 use crate::rootfs_plan;
 use crate::spec;
 use crate::streams::Addresses;
+
+/// How the type of runc's options ends.
+const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 
 /// The containers of one group.
 pub struct Shim {
@@ -118,6 +121,7 @@ fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, Task
     let parse = |m: &api::Mount| rootfs_plan::parse(&m.type_, &m.source, &m.options);
     let rootfs = request.rootfs.iter().map(parse).collect::<Result<_, _>>();
     Ok(Asked {
+        systemd: wants_systemd(&request)?,
         id: request.id,
         namespace: namespace.into(),
         bundle: request.bundle.into(),
@@ -130,6 +134,20 @@ fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, Task
             attach: None,
         },
     })
+}
+
+/// containerd's option for runc, `SystemdCgroup`; options of other kinds say nothing that is known here.
+fn wants_systemd(request: &api::CreateTaskRequest) -> Result<bool, TaskError> {
+    let Some(any) = request
+        .options
+        .as_ref()
+        .filter(|any| any.type_url.ends_with(RUNC_OPTIONS))
+    else {
+        return Ok(false);
+    };
+    let options = api::RuncOptions::parse_from_bytes(&any.value);
+    let options = options.map_err(|e| TaskError::InvalidArgument(format!("options: {e}")))?;
+    Ok(options.systemd_cgroup)
 }
 
 fn wire_status(status: TaskStatus) -> EnumOrUnknown<api::Status> {
@@ -299,8 +317,7 @@ impl Task for Service {
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
         let container = self.0.find(&request.id)?;
         let resources: oci_spec::runtime::LinuxResources = json("resources", &request.resources)?;
-        let applied = container.cgroup().apply(&Limits::from(&resources));
-        applied.map_err(|e| TaskError::internal("update the cgroup", e))?;
+        container.update(&Limits::from(&resources)).await?;
         Ok(api::Empty::new())
     }
 

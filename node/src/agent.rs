@@ -30,8 +30,8 @@ use crate::pods::admission;
 use crate::pods::allocations::Allocations;
 use crate::pods::context::{Context, pods_dir};
 use crate::pods::eviction::Eviction;
-use crate::pods::manager;
 use crate::pods::table::Table;
+use crate::pods::{leftovers, manager};
 use crate::pressure::NodeState;
 use crate::registration::{RegisterError, Registration, join};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
@@ -130,6 +130,9 @@ impl Node {
             options,
         });
         tasks.spawn(server.stopped());
+        if let Err(error) = leftovers::release_snapshots(&ctx) {
+            tracing::warn!(%error, "what an earlier agent has left stays");
+        }
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
         Ok(Node { ctx, tasks })
     }

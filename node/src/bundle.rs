@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::annotations;
+use amphipod_shim_api::systemd::names;
 use k8s_openapi::api::core::v1::Container;
 use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec,
@@ -134,7 +135,11 @@ pub fn is_privileged(container: &Container) -> bool {
 fn linux(parts: &Parts<'_>) -> Linux {
     let privileged = is_privileged(parts.container);
     let mut linux = Linux::default();
-    let path = format!("/{}/pod{}/{}", parts.cluster, parts.pod.uid(), parts.id);
+    let uid = parts.pod.uid();
+    let path = match parts.cgroups.systemd {
+        true => names::container(parts.cluster, uid, parts.id),
+        false => format!("/{}/pod{uid}/{}", parts.cluster, parts.id),
+    };
     linux
         .set_cgroups_path(Some(path.into()))
         .set_namespaces(Some(namespaces(parts.namespaces)))

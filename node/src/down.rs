@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amphipod_shim_api::cgroup::CgroupHost;
+use amphipod_shim_api::systemd::{self, names};
 use amphipod_shim_api::{ShimAddress, ShimCommand, TaskClient};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 use crate::images;
 use crate::network;
 use crate::options::NodeOptions;
+use crate::pods::cgroup::{PodCgroupError, end_slice};
 use crate::pods::record::{self, Record, RuntimeKind, subdirectories};
 use crate::volumes::host::{self, HostError};
 
@@ -64,6 +66,8 @@ pub enum DownError {
     Images(#[from] images::StoreError),
     #[error("cgroups of the cluster cannot be removed: {0}")]
     Cgroups(#[from] amphipod_shim_api::cgroup::CgroupError),
+    #[error("cgroups of the cluster cannot be removed: {0}")]
+    Slice(#[from] PodCgroupError),
 }
 
 /// Removes it all. Repeating it is fine; images stay.
@@ -168,6 +172,9 @@ async fn end_process(pid: u32) {
 
 /// Removes the cluster's cgroups after killing what is left in them.
 async fn remove_cgroups(cluster: &str) -> Result<(), DownError> {
+    if systemd::is_running() {
+        end_slice(&names::cluster_slice(cluster)).await?;
+    }
     let cgroup = CgroupHost::discover()?.cgroup_everywhere(cluster)?;
     if !cgroup.exists() {
         return Ok(());

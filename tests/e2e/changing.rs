@@ -99,7 +99,7 @@ async fn a_running_pod_is_resized_and_reached() {
     ready.await.expect("the Pod did not become ready").unwrap();
 
     let uid = pods.get("sized").await.unwrap().metadata.uid.unwrap();
-    let around = PodCgroup(format!("amphipod-{}/pod{uid}", cluster.id()));
+    let around = PodCgroup::of(&cluster.id(), &uid);
     assert_eq!(around.memory(), 48 << 20, "both have a limit of memory");
     assert!(around.has_ten_shares());
     assert_eq!(around.quota(), None, "one has no limit of CPU");
@@ -146,6 +146,18 @@ async fn a_running_pod_is_resized_and_reached() {
 struct PodCgroup(String);
 
 impl PodCgroup {
+    /// Below the hierarchies' mounts; where systemd runs the host it is a slice of its.
+    fn of(id: &str, uid: &str) -> Self {
+        if !std::path::Path::new("/run/systemd/system").is_dir() {
+            return Self(format!("amphipod-{id}/pod{uid}"));
+        }
+        let slice = format!("amphipod_{id}");
+        Self(format!(
+            "{slice}.slice/{slice}-pod{}.slice",
+            uid.replace('-', "_")
+        ))
+    }
+
     fn read(&self, new: &str, controller: &str, old: &str) -> Result<String, String> {
         let root = std::path::Path::new("/sys/fs/cgroup");
         let text =

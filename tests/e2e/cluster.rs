@@ -18,6 +18,11 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// One `/16` for Pods and one for Services a cluster: 10.128.0.0/16, 10.129.0.0/16, …
 static NEXT_NET: AtomicU8 = AtomicU8::new(128);
 
+/// The second number of a cluster's addresses for Pods; the next one is for Services.
+pub fn next_net() -> u8 {
+    NEXT_NET.fetch_add(2, Ordering::Relaxed)
+}
+
 /// The binary under test.
 pub const AMPHIPOD: &str = env!("CARGO_BIN_EXE_amphipod");
 
@@ -50,7 +55,7 @@ struct Up {
 impl Cluster {
     /// A place for a cluster that is not started yet.
     pub fn new() -> Self {
-        let net = NEXT_NET.fetch_add(2, Ordering::Relaxed);
+        let net = next_net();
         Self {
             dir: tempfile::tempdir().unwrap(),
             net,

@@ -8,6 +8,7 @@ mod changing;
 mod classes;
 mod clients;
 mod cluster;
+mod faults;
 mod kubectl;
 mod lifecycle;
 mod node_agent;

@@ -38,12 +38,20 @@ pub fn with_busybox(test: &str) -> Option<Cluster> {
     if !is_root(test) {
         return None;
     }
+    let mut cluster = Cluster::new();
+    let image = busybox_image(test, cluster.dir())?;
+    cluster.start(&[]);
+    cluster.push(&image, "busybox:v1");
+    Some(cluster)
+}
+
+/// An image with every applet of busybox, in `dir`; `None`, having said why, where there is no busybox.
+pub fn busybox_image(test: &str, dir: &Path) -> Option<std::path::PathBuf> {
     if !Path::new(BUSYBOX).exists() {
         eprintln!("skipped {test}: needs {BUSYBOX} (Debian package busybox-static)");
         return None;
     }
-    let cluster = Cluster::up(&[]);
-    let image = cluster.dir().join("image");
+    let image = dir.join("image");
     std::fs::create_dir_all(image.join("bin")).unwrap();
     std::fs::create_dir_all(image.join("tmp")).unwrap();
     std::fs::copy(BUSYBOX, image.join("bin/busybox")).unwrap();
@@ -51,8 +59,7 @@ pub fn with_busybox(test: &str) -> Option<Cluster> {
     for applet in text(&applets).lines().filter(|a| *a != "busybox") {
         std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
     }
-    cluster.push(&image, "busybox:v1");
-    Some(cluster)
+    Some(image)
 }
 
 /// A cluster with the Pod running; `None`, having said why, where that cannot be.

@@ -1,4 +1,4 @@
-//! The cgroup of this process: `/<cluster>/wasm-<Kubernetes namespace>`.
+//! The cgroup of this process: `/<cluster>/wasm-<Kubernetes namespace>`, or a scope of systemd's of that name.
 //!
 //! Owns when it is joined. It bounds nothing by itself (budgets and quotas of guests are kept inside the process); it is
 //! where the host sees, and may bound, what all Wasm of a namespace uses.
@@ -6,16 +6,30 @@
 use crate::bundle::{annotations_of, read_spec};
 use amphipod_shim_api::annotations::SANDBOX_NAMESPACE;
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost};
+use amphipod_shim_api::start::SHIMS;
+use amphipod_shim_api::systemd::{self, Manager, SystemdError, names};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::OnceLock;
 
 /// The calling process, to a cgroup's `cgroup.procs`.
 const SELF: u32 = 0;
 
+/// Why this process is where its starter was.
+#[derive(Debug, thiserror::Error)]
+enum JoinError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    #[error("the thread that asks systemd ended")]
+    Thread,
+}
+
 /// Joins the cgroup of the first container's namespace: all containers of a process are of one.
 pub struct NamespaceCgroup {
     cluster: String,
-    joined: Once,
+    /// The namespace, once it is known.
+    joined: OnceLock<String>,
 }
 
 impl NamespaceCgroup {
@@ -23,27 +37,68 @@ impl NamespaceCgroup {
     pub fn new(cluster: &str) -> Self {
         Self {
             cluster: cluster.to_owned(),
-            joined: Once::new(),
+            joined: OnceLock::new(),
         }
     }
 
     /// Joins, the first time it is called. Without cgroups guests run all the same, so a failure is only told.
     pub fn join_once(&self, bundle: &Path) {
-        self.joined.call_once(|| {
-            // A bundle that cannot be read is refused by Create, with the reason.
-            let Ok(spec) = read_spec(bundle) else { return };
-            let Some(namespace) = annotations_of(&spec).remove(SANDBOX_NAMESPACE) else {
-                return;
-            };
-            if let Err(error) = self.join(&namespace) {
-                tracing::warn!(%error, namespace, "this shim is in no cgroup of its own");
-            }
-        });
+        if self.joined.get().is_some() {
+            return;
+        }
+        // A bundle that cannot be read is refused by Create, with the reason.
+        let Ok(spec) = read_spec(bundle) else { return };
+        let Some(namespace) = annotations_of(&spec).remove(SANDBOX_NAMESPACE) else {
+            return;
+        };
+        if self.joined.set(namespace.clone()).is_ok()
+            && let Err(error) = self.join(&namespace)
+        {
+            tracing::warn!(%error, namespace, "this shim is in no cgroup of its own");
+        }
     }
 
-    fn join(&self, namespace: &str) -> Result<(), CgroupError> {
+    /// Before this process ends: back to where shims are when they have no namespace, so that nothing is left of it
+    /// when this was the last one there. systemd sees to that by itself.
+    pub fn leave(&self) {
+        let Some(namespace) = self.joined.get().filter(|_| !systemd::is_running()) else {
+            return;
+        };
+        let left = CgroupHost::discover().and_then(|host| {
+            let shims = host.cgroup(&format!("/{}/{SHIMS}", self.cluster))?;
+            if shims.exists() {
+                shims.join(SELF)?;
+                host.cgroup(&format!("/{}/wasm-{namespace}", self.cluster))?
+                    .try_remove()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = left {
+            tracing::debug!(%error, namespace, "the namespace's cgroup stays");
+        }
+    }
+
+    fn join(&self, namespace: &str) -> Result<(), JoinError> {
+        if systemd::is_running() {
+            return self.have_scope(namespace);
+        }
         let cgroup = CgroupHost::discover()?.cgroup(&format!("/{}/wasm-{namespace}", self.cluster))?;
         cgroup.create()?;
-        cgroup.join(SELF)
+        Ok(cgroup.join(SELF)?)
+    }
+
+    /// On a thread of its own: the caller's has an event loop, which is to wait for this.
+    fn have_scope(&self, namespace: &str) -> Result<(), JoinError> {
+        let unit = names::cluster_scope(&self.cluster, &format!("wasm-{namespace}"));
+        let ask = || {
+            systemd::waiting(async {
+                let mut manager = Manager::of_host().await?;
+                manager
+                    .start_scope(&unit, &[std::process::id()], Vec::new())
+                    .await
+            })
+        };
+        let asked = std::thread::scope(|threads| threads.spawn(ask).join());
+        Ok(asked.map_err(|_| JoinError::Thread)??)
     }
 }

@@ -182,11 +182,8 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         nursery: Nursery::start().map_err(MainError::Threads)?,
     };
     let shutdown = CancellationToken::new();
-    let task = Arc::new(Service::new(
-        host,
-        NamespaceCgroup::new(&call.namespace),
-        shutdown.clone(),
-    ));
+    let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));
+    let task = Arc::new(Service::new(host, cgroup.clone(), shutdown.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
         .max_blocking_threads(SERVICE_BLOCKING_THREADS)
@@ -195,6 +192,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .build()
         .map_err(MainError::Threads)?;
     let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
+    cgroup.leave();
     forget_server(call);
     Ok(served?)
 }

@@ -45,7 +45,7 @@ pub fn run(join: &[(CloneFlags, PathBuf)], end: &ChildEnd) -> i32 {
     };
     // Where the shim is gone already, nobody would end this process.
     if told.is_err() || close_everything().is_err() {
-        return super::NOT_STARTED;
+        return super::settle::NOT_STARTED;
     }
     loop {
         nix::unistd::pause();

@@ -14,130 +14,35 @@ pub mod labels;
 pub mod memory;
 mod mounts;
 mod namespaces;
+mod plan;
 mod program;
+mod protect;
 mod root;
 pub mod scheduling;
+mod settle;
 mod warn;
 
 pub use error::InitError;
+pub use plan::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation};
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use amphipod_shim_api::cgroup::Cgroup;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::personality::{self, Persona};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::setsid;
 
-use crate::hooks::{self, Hook, Hooks, Subject};
-use crate::id_map::IdMaps;
+use crate::hooks::{self, Hook};
 use crate::launch::Running;
-use crate::mount_plan::MountPlan;
-use crate::net_devices::NetDevice;
-use crate::overseer::Listener;
-use crate::rootfs_plan::RootfsMount;
-use crate::sys::process::{close_all_but, close_on_exec_from, reset_signals, set_controlling_terminal};
+use crate::sys::process::{close_all_but, reset_signals};
 use channel::ChildEnd;
-use devices::{Device, Terminal};
+use devices::Terminal;
 use error::During;
 use id_mapped::ContainerIds;
-use identity::Identity;
-use labels::Labels;
-use memory::MemoryPolicy;
 use mounts::BindSource;
-use program::Program;
 use root::Root;
-use scheduling::Scheduling;
+use settle::{finish, settle};
 use warn::Warnings;
-
-/// A process to run in a container, first or exec'd.
-#[derive(Debug, Clone)]
-pub struct ProcessPlan {
-    pub args: Vec<String>,
-    pub env: Vec<String>,
-    pub cwd: PathBuf,
-    pub identity: Identity,
-    /// Who answers for the system calls a seccomp filter asks about.
-    pub listener: Option<Listener>,
-    pub personality: Option<Persona>,
-    pub memory: Option<MemoryPolicy>,
-    pub scheduling: Scheduling,
-    pub labels: Labels,
-    /// Width and height when a terminal is wanted.
-    pub terminal: Option<(u16, u16)>,
-}
-
-/// A container to make.
-#[derive(Debug, Clone)]
-pub struct ContainerPlan {
-    pub cgroup: Cgroup,
-    /// Namespaces to make, for `clone3`.
-    pub new_namespaces: CloneFlags,
-    /// Namespaces to join, by path.
-    pub join: Vec<(CloneFlags, PathBuf)>,
-    pub new_cgroup_namespace: bool,
-    /// Clocks of a new time namespace with their offsets, as `/proc/PID/timens_offsets` has them.
-    pub new_time_namespace: Option<String>,
-    /// The mount namespace is the runtime's own, or one that was there before: the container is in a `chroot`.
-    pub shares_mounts: bool,
-    /// Maps of the container's user namespace, if it has one.
-    pub ids: Option<IdMaps>,
-    pub rootfs: PathBuf,
-    pub rootfs_mounts: Vec<RootfsMount>,
-    pub rootfs_read_only: bool,
-    pub rootfs_propagation: Option<Propagation>,
-    pub mounts: Vec<MountPlan>,
-    pub devices: Vec<Device>,
-    pub masked: Vec<String>,
-    pub read_only: Vec<String>,
-    pub sysctls: Vec<(String, String)>,
-    pub hostname: Option<String>,
-    pub domainname: Option<String>,
-    /// Devices of the host to be moved into the container's network namespace.
-    pub net_devices: Vec<NetDevice>,
-    pub hooks: Hooks,
-    /// What hooks are told.
-    pub subject: Subject,
-    pub process: ProcessPlan,
-}
-
-impl ContainerPlan {
-    /// Whether an intermediate process has to go before the container's first.
-    pub fn is_staged(&self) -> bool {
-        let by_children = CLONE_NEWTIME | CloneFlags::CLONE_NEWPID;
-        self.new_time_namespace.is_some()
-            || self.in_user_namespace()
-            || self.join.iter().any(|(kind, _)| by_children.intersects(*kind))
-    }
-
-    fn in_user_namespace(&self) -> bool {
-        let user = CloneFlags::CLONE_NEWUSER;
-        self.new_namespaces.contains(user) || self.join.iter().any(|(kind, _)| *kind == user)
-    }
-
-    /// Namespaces an exec has to join beside those every container has.
-    pub fn more_namespaces(&self) -> CloneFlags {
-        let mut more = CloneFlags::empty();
-        if self.in_user_namespace() {
-            more |= CloneFlags::CLONE_NEWUSER;
-        }
-        if self.new_time_namespace.is_some() || self.join.iter().any(|(kind, _)| *kind == CLONE_NEWTIME) {
-            more |= CLONE_NEWTIME;
-        }
-        more
-    }
-}
-
-/// `CLONE_NEWTIME` (linux/sched.h, 5.6), which nix does not name.
-pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
-
-/// How mounts of the root's namespace reach its peers, and whether those below it are meant too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Propagation {
-    pub kind: u64,
-    pub recursive: bool,
-}
 
 /// What an intermediate process has done already for the container's first.
 #[derive(Debug, Default)]
@@ -181,9 +86,6 @@ impl ChildStreams {
             .collect()
     }
 }
-
-/// Exit code of a child that never ran its program; what happened was reported.
-const NOT_STARTED: i32 = 127;
 
 /// What the intermediate process does: all that must be done from outside of a user namespace, and joining. For an
 /// ordinary user (not `privileged`) it is in the new user namespace already, or joins that first: nowhere else he may.
@@ -379,7 +281,7 @@ fn build<'a>(
     let terminal = terminal(&root, plan)?;
     mounts::write_sysctls(&plan.sysctls)?;
     make_cwd(&root, &plan.process.cwd)?;
-    protect(&root, plan)?;
+    protect::protect(&root, plan)?;
     let start_hooks = run_hooks(plan, channel)?;
     if plan.shares_mounts {
         mounts::enter_shared(&root)?;
@@ -438,16 +340,6 @@ fn make_cwd(root: &Root, cwd: &Path) -> Result<(), InitError> {
     }
 }
 
-fn protect(root: &Root, plan: &ContainerPlan) -> Result<(), InitError> {
-    plan.read_only
-        .iter()
-        .try_for_each(|path| mounts::make_read_only(root, path))?;
-    let mut cover = mounts::Cover::open()?;
-    plan.masked
-        .iter()
-        .try_for_each(|path| mounts::mask(root, path, &mut cover))
-}
-
 fn name_host(plan: &ContainerPlan) -> Result<(), InitError> {
     if let Some(name) = &plan.hostname {
         nix::unistd::sethostname(name).during(|| format!("set the host name {name:?}"))?;
@@ -456,125 +348,4 @@ fn name_host(plan: &ContainerPlan) -> Result<(), InitError> {
         crate::sys::process::set_domain_name(name).during(|| format!("set the domain name {name:?}"))?;
     }
     Ok(())
-}
-
-/// A process that only waits for the word.
-struct Settled<'a> {
-    program: Program,
-    master: Option<OwnedFd>,
-    plan: &'a ProcessPlan,
-    start_hooks: Option<(&'a [Hook], String)>,
-}
-
-/// Inside the container: streams, limits, working directory, user, program.
-fn settle<'a>(
-    plan: &'a ProcessPlan,
-    streams: &ChildStreams,
-    built: Built<'a>,
-    channel: &ChildEnd,
-    warnings: &mut Warnings,
-) -> Result<Settled<'a>, InitError> {
-    umask(Mode::from_bits_truncate(plan.identity.umask & 0o777));
-    let master = connect(plan, streams, built.terminal)?;
-    let mut env = plan.env.clone();
-    if !env.iter().any(|e| e.starts_with("HOME=")) {
-        env.push(format!("HOME={}", identity::home_of(plan.identity.uid)));
-    }
-    identity::set_rlimits(&plan.identity, warnings)?;
-    scheduling::apply(&plan.scheduling)?;
-    if let Some(persona) = plan.personality {
-        personality::set(persona).during(|| "set the personality".into())?;
-    }
-    if let Some(policy) = &plan.memory {
-        memory::apply(policy)?;
-    }
-    labels::apply(&plan.labels)?;
-    let early = std::env::set_current_dir(&plan.cwd);
-    close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;
-    identity::become_user(&plan.identity, warnings)?;
-    enter_cwd(&plan.cwd, early)?;
-    let program = Program::find(&plan.args, &env)?;
-    identity::install_filters_with_listener(&plan.identity, channel)?;
-    Ok(Settled {
-        program,
-        master,
-        plan,
-        start_hooks: built.start_hooks,
-    })
-}
-
-fn connect(
-    plan: &ProcessPlan,
-    streams: &ChildStreams,
-    terminal: Option<Terminal>,
-) -> Result<Option<OwnedFd>, InitError> {
-    let step = || "connect the standard streams".to_owned();
-    let Some(Terminal { master, peer }) = terminal else {
-        identity::own_streams(&plan.identity, &streams.borrowed());
-        replace([&streams.stdin, &streams.stdout, &streams.stderr].map(Option::as_ref)).during(step)?;
-        return Ok(None);
-    };
-    identity::own_streams(&plan.identity, &[peer.as_fd()]);
-    set_controlling_terminal(peer.as_fd()).during(|| "take the terminal".into())?;
-    replace([Some(&peer); 3]).during(step)?;
-    Ok(Some(master))
-}
-
-fn replace([stdin, stdout, stderr]: [Option<&OwnedFd>; 3]) -> nix::Result<()> {
-    stdin.map_or(Ok(()), dup2_stdin)?;
-    stdout.map_or(Ok(()), dup2_stdout)?;
-    stderr.map_or(Ok(()), dup2_stderr)
-}
-
-/// A directory only root or only the user may enter is entered as the one who may. Then the kernel is asked where we
-/// are: a working directory outside the root has no path there (CVE-2024-21626).
-fn enter_cwd(cwd: &Path, early: std::io::Result<()>) -> Result<(), InitError> {
-    let step = || format!("chdir to cwd ({cwd:?}) set in config.json failed");
-    if early.is_err() {
-        std::env::set_current_dir(cwd).during(step)?;
-    }
-    match nix::unistd::getcwd() {
-        Ok(path) if path.is_absolute() => Ok(()),
-        _ => Err(InitError::Refused(format!(
-            "the working directory {cwd:?} is outside of the container"
-        ))),
-    }
-}
-
-/// Reports, waits for the word, executes.
-fn finish(prepared: Result<Settled<'_>, InitError>, channel: &mut ChildEnd, mut warnings: Warnings) -> i32 {
-    for text in warnings.take() {
-        let _ = channel.warning(&text);
-    }
-    let error = match prepared {
-        Ok(mut settled) => {
-            let master = settled.master.take();
-            let sent = channel.ready(master.as_ref().map(AsFd::as_fd));
-            drop(master);
-            if sent.and_then(|()| channel.wait_for_go()).is_err() {
-                return NOT_STARTED;
-            }
-            settled.execute()
-        }
-        Err(error) => error,
-    };
-    // With the shim gone there is nobody to tell.
-    let _ = channel.failed(&error.to_string());
-    NOT_STARTED
-}
-
-impl Settled<'_> {
-    /// Comes back only to say why not. The filters are the last thing before the program where they can be, so that
-    /// they need to allow nothing of ours but `execve`.
-    fn execute(&self) -> InitError {
-        if let Some((hooks, state)) = &self.start_hooks
-            && let Err(error) = hooks::run(hooks, state)
-        {
-            return InitError::Refused(error.to_string());
-        }
-        match identity::install_late_filters(&self.plan.identity) {
-            Ok(()) => self.program.execute(),
-            Err(error) => error,
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Making the mounts of a container: root file system, config.json's mounts, masked and read-only paths.
+//! Making the mounts of a container: root file system and config.json's mounts.
 //!
 //! Runs in the container's own mount namespace before `pivot_root`; nothing it does is visible to the host.
 
@@ -11,7 +11,6 @@ use amphipod_shim_api::cgroup::Cgroup;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::Propagation;
 use super::copy::copy_tree;
@@ -22,12 +21,12 @@ use crate::mount_plan::{MountPlan, Source};
 use crate::rootfs_plan::{IdMappedLayers, RootfsMount};
 use crate::sys::mount::{Attributes, attach, clone_tree, new_filesystem, set_attributes};
 
-const READ_ONLY: Attributes = Attributes {
+pub const READ_ONLY: Attributes = Attributes {
     set: libc::MOUNT_ATTR_RDONLY,
     clear: 0,
     propagation: 0,
 };
-const PRIVATE: Attributes = Attributes {
+pub const PRIVATE: Attributes = Attributes {
     set: 0,
     clear: 0,
     propagation: libc::MS_PRIVATE,
@@ -360,102 +359,6 @@ fn mount_cgroup(dir: &Path, target: BorrowedFd<'_>, attributes: Attributes) -> i
         false,
     )?;
     attach(tree.as_fd(), target)
-}
-
-/// Makes a path of the container unreadable; a path that is not there is none to hide.
-pub fn mask(root: &Root, path: &str, cover: &mut Cover) -> Result<(), InitError> {
-    let step = || format!("mask {path:?}");
-    let Some(target) = existing(root, path).during(step)? else {
-        return Ok(());
-    };
-    let kind = SFlag::from_bits_truncate(fstat(&target).during(step)?.st_mode) & SFlag::S_IFMT;
-    let tree = if kind == SFlag::S_IFDIR {
-        cover.directory()
-    } else {
-        cover.null()
-    }
-    .during(step)?;
-    attach(tree.as_fd(), target.as_fd()).during(step)?;
-    verify_mask(root, path, &tree).during(step)?;
-    if kind == SFlag::S_IFDIR {
-        cover.directory.get_or_insert(tree);
-    }
-    Ok(())
-}
-
-fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
-    match root.find(Path::new(path), OFlag::O_PATH) {
-        Ok(fd) if path.starts_with("/proc/") && fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC => {
-            Err(io::Error::other("the path does not lead to procfs"))
-        }
-        Ok(fd) => Ok(Some(fd)),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Looks again: what is seen at the path must now be the cover.
-fn verify_mask(root: &Root, path: &str, cover: &OwnedFd) -> io::Result<()> {
-    let seen = fstat(root.find(Path::new(path), OFlag::O_PATH)?)?;
-    let want = fstat(cover)?;
-    if (seen.st_dev, seen.st_ino) == (want.st_dev, want.st_ino) {
-        return Ok(());
-    }
-    Err(io::Error::other("something else is there after masking"))
-}
-
-/// What masked paths are covered with: the host's `/dev/null`, and an empty read-only directory.
-#[derive(Debug)]
-pub struct Cover {
-    null: OwnedFd,
-    /// The first cover of a directory, once attached: later ones are copies of it.
-    directory: Option<OwnedFd>,
-}
-
-impl Cover {
-    /// Opens `/dev/null`; one that is not device 1:3 is refused (CVE-2025-31133).
-    pub fn open() -> Result<Self, InitError> {
-        let step = || "open /dev/null".to_owned();
-        let null =
-            nix::fcntl::open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).during(step)?;
-        let seen = fstat(&null).during(step)?;
-        let device = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
-        if !device || seen.st_rdev != nix::sys::stat::makedev(1, 3) {
-            return Err(InitError::Refused(
-                "the host's /dev/null is not the null device".into(),
-            ));
-        }
-        Ok(Self {
-            null,
-            directory: None,
-        })
-    }
-
-    fn null(&self) -> io::Result<OwnedFd> {
-        let tree = clone_tree(Some(self.null.as_fd()), Path::new(""), false)?;
-        set_attributes(tree.as_fd(), PRIVATE, false)?;
-        Ok(tree)
-    }
-
-    fn directory(&self) -> io::Result<OwnedFd> {
-        if let Some(first) = &self.directory {
-            return clone_tree(Some(first.as_fd()), Path::new(""), false);
-        }
-        let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555")];
-        let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-        new_filesystem("tmpfs", Some("tmpfs"), &options, INERT)
-    }
-}
-
-/// Makes a path of the container, and what is mounted below it, read-only.
-pub fn make_read_only(root: &Root, path: &str) -> Result<(), InitError> {
-    let step = || format!("make {path:?} read-only");
-    let Some(target) = existing(root, path).during(step)? else {
-        return Ok(());
-    };
-    let tree = clone_tree(Some(target.as_fd()), Path::new(""), true).during(step)?;
-    set_attributes(tree.as_fd(), READ_ONLY, true).during(step)?;
-    attach(tree.as_fd(), target.as_fd()).during(step)
 }
 
 /// Makes the container's root the process's root; the host's tree is gone from the namespace afterwards.

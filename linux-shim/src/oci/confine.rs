@@ -3,11 +3,11 @@
 use amphipod_shim_api::cgroup::{Cgroup, CgroupHost, Limits};
 use oci_spec::runtime::Spec;
 
-use super::systemd::{self, Scope, SystemdError, Unit};
+use super::systemd::{self, Scope};
 use super::{Call, OciError};
 use crate::init::ContainerPlan;
 use crate::rootless::RootlessError;
-use crate::{device_filter, spec};
+use crate::{device_filter, scope, spec};
 
 /// The cgroup of containers that name none is below this.
 const PARENT: &str = "amphipod-oci";
@@ -93,8 +93,8 @@ fn by_systemd(
 ) -> Result<Confined, OciError> {
     let asked = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
     let asked = asked.map(|path| path.to_string_lossy()).unwrap_or_default();
-    let unit = Unit::parse(&asked, PARENT, &plan.subject.id)?;
-    let scope = Scope::start(call, &unit, &limits)?;
+    let unit = systemd::unit(&asked, PARENT, &plan.subject.id)?;
+    let scope = Scope::start(call, &unit, scope::properties(spec, &limits)?)?;
     let set = set_limits(call, &scope, plan, limits);
     let confined = Confined {
         path: scope.path.clone(),
@@ -117,7 +117,10 @@ fn set_limits(call: &Call, scope: &Scope, plan: &mut ContainerPlan, limits: Limi
         return Ok(device_filter::limit(&plan.cgroup, &limits)?);
     }
     if !host.may_enter(&plan.cgroup) {
-        return Err(SystemdError::Outside.into());
+        systemd::come_in(call)?;
+    }
+    if !host.may_enter(&plan.cgroup) {
+        return Err(OciError::OutsideScope);
     }
     Ok(plan.cgroup.apply(&without_devices(limits))?)
 }

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use amphipod_shim_api::cgroup::CgroupError;
+use amphipod_shim_api::systemd::SystemdError;
 
 use crate::device_filter::LimitError;
 use crate::guard::GuardedProgram;
@@ -34,7 +35,6 @@ use crate::spec::SpecError;
 use args::{ArgsError, Flag, Parsed, Until, short_switch, short_value, switch, value};
 use log::Log;
 use store::{Status, StoreError};
-use systemd::SystemdError;
 
 /// The oldest and the newest version of the runtime specification that is understood.
 const VERSIONS: (&str, &str) = ("1.0.0", "1.2.1");
@@ -71,6 +71,10 @@ pub(crate) enum OciError {
     Rootless(#[from] RootlessError),
     #[error(transparent)]
     Systemd(#[from] SystemdError),
+    #[error("systemd told of a scope whose cgroup is not to be found")]
+    ScopeWithoutCgroup,
+    #[error("your systemd may not begin processes in the cgroup it has made (is it delegated to you?)")]
+    OutsideScope,
     #[error(transparent)]
     Limit(#[from] LimitError),
     #[error(transparent)]

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use amphipod_shim_api::cgroup::CgroupHost;
+use amphipod_shim_api::systemd;
 use serde_json::{Value, json};
 
 use super::args::Parsed;
@@ -152,6 +153,11 @@ fn use_of(record: &Record) -> Result<Value, OciError> {
     }))
 }
 
+/// Whether whoever runs this has a systemd of his own that can be asked for scopes.
+fn has_user_manager() -> bool {
+    systemd::waiting(systemd::Manager::of_user()).is_ok()
+}
+
 /// `features` (OCI runtime-spec, "Features Structure").
 pub fn features() -> Result<(), OciError> {
     let host = CgroupHost::discover().ok();
@@ -165,7 +171,7 @@ pub fn features() -> Result<(), OciError> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": {
-                "v1": true, "v2": true, "systemd": true, "systemdUser": true,
+                "v1": true, "v2": true, "systemd": systemd::is_running(), "systemdUser": has_user_manager(),
                 "rdma": host.is_some_and(|h| h.has_controller("rdma")),
             },
             "seccomp": {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use amphipod_shim_api::subordinate_ids::{Entry, entries};
 use nix::unistd::{Gid, Uid, User};
 
 /// Setuid programs that write maps of ranges a user has been given (Debian package `uidmap`).
@@ -49,15 +50,10 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Lines are `NAME:FIRST:COUNT`, with a user's number in the place of his name if one likes.
 fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
-    let line = |line: &str| {
-        let mut parts = line.trim().split(':');
-        let owner = parts.next()?;
-        let first = parts.next()?.parse::<u32>().ok()?;
-        let count = parts.next()?.parse::<u32>().ok()?;
-        let ours = Some(owner) == name || owner.parse() == Ok(uid);
-        (ours && count > 0 && first.checked_add(count - 1).is_some()).then_some((first, count))
-    };
-    text.lines().filter_map(line).collect()
+    let ours = |entry: &Entry| Some(entry.owner.as_str()) == name || entry.owner.parse() == Ok(uid);
+    let is_whole = |entry: &Entry| entry.count > 0 && entry.first.checked_add(entry.count - 1).is_some();
+    let own = entries(text).filter(|entry| ours(entry) && is_whole(entry));
+    own.map(|entry| (entry.first, entry.count)).collect()
 }
 
 #[cfg(test)]

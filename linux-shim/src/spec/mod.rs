@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
+use amphipod_shim_api::systemd::Unit;
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
@@ -125,12 +126,9 @@ pub fn is_below(path: &str, namespace: &str) -> bool {
         .is_some_and(|rest| rest.contains('/'))
 }
 
-/// containerd with systemd as the manager writes `slice:prefix:name`; here that is a plain path.
+/// containerd with systemd as the manager writes `slice:prefix:name`; where systemd is not, that is a plain path.
 fn systemd_path(path: &str) -> String {
-    match path.split(':').collect::<Vec<_>>()[..] {
-        [slice, prefix, name] if !prefix.is_empty() => format!("/{slice}/{prefix}-{name}.scope"),
-        _ => path.to_owned(),
-    }
+    Unit::parse(path).map_or_else(|| path.to_owned(), |unit| unit.path())
 }
 
 /// Everything about the container, decided.

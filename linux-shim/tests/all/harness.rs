@@ -282,6 +282,12 @@ impl Drop for Pod {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
+        if amphipod_shim_api::systemd::is_running() {
+            let slice = amphipod_shim_api::systemd::names::cluster_slice(&self.namespace);
+            let _ = std::process::Command::new("systemctl")
+                .args(["stop", &slice])
+                .output();
+        }
         let _ = fs::remove_dir_all(Path::new("/run/amphipod").join(&self.namespace));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use amphipod_shim_api::TaskError;
 use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::start::SHIMS;
+use amphipod_shim_api::systemd;
 
 use crate::harness::{PATIENCE, Pod, command, host_mounts, pod};
 
@@ -194,6 +195,13 @@ async fn the_shim_leaves_when_it_is_asked_and_empty() {
 #[tokio::test]
 async fn the_shim_is_in_no_cgroup_of_its_starter() {
     let Some(pod) = pod().await else { return };
+    if systemd::is_running() {
+        let shim = pod.shims()[0];
+        let cgroup = fs::read_to_string(format!("/proc/{shim}/cgroup")).unwrap();
+        let scope = format!("/{}/", systemd::names::cluster_slice(&pod.namespace));
+        assert!(cgroup.contains(&scope) && cgroup.contains("-shim-"), "{cgroup}");
+        return;
+    }
     let shims = CgroupHost::discover()
         .unwrap()
         .cgroup_everywhere(&format!("{}/{SHIMS}", pod.namespace))

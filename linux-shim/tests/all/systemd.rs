@@ -117,3 +117,81 @@ fn systemd_is_not_pretended() {
     let said = oci.fails(&["--systemd-cgroup", "run", "--bundle", &dir, "c"]);
     assert!(said.contains("does not run this host"), "{said}");
 }
+
+/// Through the shim, as a node's own Pods and containerd with `SystemdCgroup` ask for it.
+#[tokio::test]
+async fn a_container_of_the_shim_is_a_scope_too() {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return eprintln!("skipped: systemd does not run this host");
+    }
+    let Some(pod) = crate::harness::pod().await else {
+        return;
+    };
+    let mut bundle = pod.script("exec sleep 1000");
+    let id = format!("{}-{}", pod.namespace, bundle.id);
+    let unit = format!("cri-{id}.scope");
+    bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:cri:{id}"));
+    bundle.spec["linux"]["resources"] = json!({"pids": {"limit": 50}, "memory": {"limit": 100 << 20}});
+    bundle.spec["annotations"]["org.systemd.property.TimeoutStopSec"] = json!("7");
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    for (name, value) in [
+        ("ActiveState", "active"),
+        ("Slice", SLICE),
+        ("Delegate", "yes"),
+        ("TasksMax", "50"),
+        ("MemoryMax", "104857600"),
+        ("TimeoutStopUSec", "7s"),
+    ] {
+        assert_eq!(property(&unit, name), value, "{name}");
+    }
+    let mut more = oci_spec::runtime::LinuxResources::default();
+    let mut memory = oci_spec::runtime::LinuxMemory::default();
+    memory.set_limit(Some(200 << 20));
+    more.set_memory(Some(memory));
+    pod.client.update(&bundle.id, &more).await.unwrap();
+    assert_eq!(property(&unit, "MemoryMax"), "209715200");
+    if let Some(dir) = directory(&unit) {
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!(read("memory.max"), "209715200\n");
+        assert_eq!(read("cgroup.procs").lines().count(), 1, "the keeper is gone");
+    }
+    pod.client.kill(&bundle.id, 9, true).await.unwrap();
+    pod.wait(&bundle.id).await;
+    pod.client.delete(&bundle.id).await.unwrap();
+    assert_eq!(property(&unit, "LoadState"), "not-found");
+
+    // One whose shim dies is cleaned up after.
+    let mut bundle = pod.script("exec sleep 1000");
+    let id = format!("{}-{}", pod.namespace, bundle.id);
+    let unit = format!("cri-{id}.scope");
+    bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:cri:{id}"));
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    for pid in pod.shims() {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    crate::harness::command(&pod.namespace)
+        .delete(&bundle.id, &bundle.dir)
+        .await
+        .unwrap();
+    assert_eq!(property(&unit, "LoadState"), "not-found");
+}
+
+#[tokio::test]
+async fn memory_that_ran_out_is_noted_of_a_scope() {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return eprintln!("skipped: systemd does not run this host");
+    }
+    let Some(pod) = crate::harness::pod().await else {
+        return;
+    };
+    for _ in 0..5 {
+        let mut bundle = pod.script("exec tail /dev/zero");
+        let id = format!("{}-{}", pod.namespace, bundle.id);
+        bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:cri:{id}"));
+        bundle.spec["linux"]["resources"] = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+        assert_eq!(pod.run(&bundle).await.0, 137);
+        assert!(amphipod_shim_api::oom::happened(&bundle.dir));
+    }
+}

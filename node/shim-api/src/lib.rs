@@ -1,8 +1,8 @@
 //! The contract between the node agent and its shims, used by both sides.
 //!
 //! Owns: how a shim is started and found again, the Task API client and server glue, bundle annotations,
-//! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths, and the
-//! mapping of errors to ttrpc codes.
+//! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths and
+//! systemd as their manager, how hosts give ids to users, and the mapping of errors to ttrpc codes.
 //! Refuses to know: Pods, and how any runtime runs a container.
 
 pub mod annotations;
@@ -16,6 +16,8 @@ pub mod service;
 pub mod start;
 pub mod stats;
 pub mod stdio;
+pub mod subordinate_ids;
+pub mod systemd;
 pub mod watchers;
 
 pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, TaskStatus};

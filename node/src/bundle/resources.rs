@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use amphipod_shim_api::cgroup::CgroupHost;
+use amphipod_shim_api::systemd;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use oci_spec::runtime::{LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
@@ -26,6 +27,8 @@ pub struct CgroupFacts {
     pub oom_group: bool,
     /// Processes and threads a container may have; `None` where nothing limits them.
     pub pids: Option<i64>,
+    /// systemd runs the host: it is asked for cgroups.
+    pub systemd: bool,
 }
 
 impl CgroupFacts {
@@ -35,6 +38,7 @@ impl CgroupFacts {
             Ok(host) => Self {
                 oom_group: host.is_v2() && host.has_controller("memory"),
                 pids: pids.filter(|_| host.has_controller("pids")),
+                systemd: systemd::is_running(),
             },
             // Nothing can be limited: each container says so where it asks for a limit.
             Err(_) => Self::default(),
@@ -166,7 +170,16 @@ mod tests {
     fn what_the_host_offers_is_used() {
         let c: Container = serde_json::from_value(json!({"name": "c"})).unwrap();
         let made = |oom_group, pids| {
-            let made = resources(&c, false, &[], CgroupFacts { oom_group, pids });
+            let made = resources(
+                &c,
+                false,
+                &[],
+                CgroupFacts {
+                    oom_group,
+                    pids,
+                    systemd: false,
+                },
+            );
             let group = made
                 .unified()
                 .as_ref()

@@ -1,7 +1,9 @@
 //! The cgroup around a Pod's containers: what they may use together, as the kubelet computes it (KEP-2837 for
-//! `spec.resources`). The decision is pure; [`apply`] writes it. Containers' own cgroups are their shim's.
+//! `spec.resources`). The decision is pure; [`apply`] writes it, or has systemd
+//! do so where that runs the host. Containers' own cgroups are their shim's.
 
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
+use amphipod_shim_api::systemd::{Manager, SystemdError, names, properties};
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 
 use super::allocations::Amounts;
@@ -45,12 +47,62 @@ fn is_limited(spec: &PodSpec, resource: &str) -> bool {
     spec.resources.as_ref().is_some_and(limited) || all.all(each)
 }
 
-/// Limits the cgroup of a Pod, making it when it is not there: the shim removes it with its last container.
-pub fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), CgroupError> {
+/// Why a Pod's cgroup is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum PodCgroupError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+}
+
+/// Before a container of the Pod is made: systemd's slice for it, which is there until the Pod is torn down.
+pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError> {
+    match ctx.cgroups.systemd {
+        true => apply(ctx, pod).await,
+        false => Ok(()),
+    }
+}
+
+/// Once a container of the Pod is made: from then on nobody removes a cgroup that is only a directory, as its shim does
+/// with the last container.
+pub async fn settle(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError> {
+    match ctx.cgroups.systemd {
+        true => Ok(()),
+        false => apply(ctx, pod).await,
+    }
+}
+
+/// Limits the cgroup of a Pod, making it when it is not there.
+pub async fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError> {
+    let limits = limits(pod.spec);
+    if ctx.cgroups.systemd {
+        let slice = names::pod_slice(&ctx.options.cluster, pod.uid());
+        let mut manager = Manager::of_host().await?;
+        return Ok(manager.limit_slice(&slice, properties(&limits)).await?);
+    }
     let path = format!("/{}/pod{}", ctx.options.cluster, pod.uid());
     let cgroup = CgroupHost::discover()?.cgroup(&path)?;
     cgroup.create()?;
-    cgroup.apply(&limits(pod.spec))
+    Ok(cgroup.apply(&limits)?)
+}
+
+/// Ends systemd's slice of a Pod none of whose containers is left.
+pub async fn remove(ctx: &Context, uid: &str) -> Result<(), PodCgroupError> {
+    match ctx.cgroups.systemd {
+        true => end_slice(&names::pod_slice(&ctx.options.cluster, uid)).await,
+        false => Ok(()),
+    }
+}
+
+/// Ends a slice with all that is in it, and takes away what v1's hierarchies have of it that systemd does not use.
+pub async fn end_slice(slice: &str) -> Result<(), PodCgroupError> {
+    Manager::of_host().await?.stop(slice).await?;
+    let cgroup = CgroupHost::discover()?.cgroup(&names::slice_path(slice))?;
+    if cgroup.exists() {
+        cgroup.remove().await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

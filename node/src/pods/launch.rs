@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError, stdio::StdioUri};
 use jiff::Timestamp;
 
-use super::cgroup;
+use super::cgroup::{self, PodCgroupError};
 use super::context::Context;
 use super::failure::{FailureKind, StartFailure};
 use super::record::{Exit, Record, RuntimeKind, State};
@@ -77,13 +77,15 @@ async fn run(
     dir: &Path,
     request: &CreateTask,
 ) -> Result<(), String> {
+    let native = record.runtime == RuntimeKind::Native;
+    let unlimited = |e: PodCgroupError| format!("failed to limit the cgroup of the Pod: {e}");
+    if native {
+        cgroup::prepare(ctx, pod).await.map_err(unlimited)?;
+    }
     let task = create(ctx, record, dir, request).await?;
-    // Now that a container is in the Pod's cgroup, nobody removes it any more.
-    if record.runtime == RuntimeKind::Native
-        && let Err(error) = cgroup::apply(ctx, pod)
-    {
+    if native && let Err(error) = cgroup::settle(ctx, pod).await {
         give_up(&task, &record.id).await;
-        return Err(format!("failed to limit the cgroup of the Pod: {error}"));
+        return Err(unlimited(error));
     }
     if let Err(error) = task.start(&record.id).await {
         give_up(&task, &record.id).await;

@@ -4,7 +4,7 @@
 pub mod admission;
 pub mod allocations;
 pub mod backoff;
-mod cgroup;
+pub mod cgroup;
 pub mod conditions;
 pub mod context;
 mod devices;
@@ -18,6 +18,7 @@ mod health;
 mod hooks;
 mod image_volumes;
 mod launch;
+pub mod leftovers;
 pub mod manager;
 mod memory;
 mod mirror;

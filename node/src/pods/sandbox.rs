@@ -11,6 +11,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
+use super::cgroup::{self, PodCgroupError};
 use super::context::{Context, PodDirs};
 use super::environment::services_are_known;
 use super::handler::{self, HandlerError};
@@ -293,11 +294,14 @@ pub enum TearDownError {
     Csi(#[from] CsiError),
     #[error(transparent)]
     Users(#[from] UsersError),
+    #[error("failed to end the cgroup of the Pod: {0}")]
+    Cgroup(#[from] PodCgroupError),
 }
 
 /// Takes away namespaces, volumes and mounts; records and logs stay.
 pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownError> {
     let dirs = ctx.dirs(pod);
+    cgroup::remove(ctx, pod.uid()).await?;
     ctx.network.teardown_pod(pod.uid()).await?;
     ctx.tokens.forget(pod.uid());
     volumes::host::remove_tree(&dirs.sub_paths())?;

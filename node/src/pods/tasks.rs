@@ -178,7 +178,7 @@ pub async fn resize(
     let around = PodView::new(pod).filter(|_| !record.is_wasm());
     // More goes to the Pod first, less to its containers: no quota may be above that around it.
     if let Some(view) = around {
-        limit_around(ctx, view);
+        limit_around(ctx, view).await;
     }
     let updated = TaskClient::new(address)
         .update(&record.id, &limits_of(container))
@@ -188,7 +188,7 @@ pub async fn resize(
         source,
     })?;
     if let Some(view) = around {
-        limit_around(ctx, view);
+        limit_around(ctx, view).await;
     }
     record.resources = Some(container.resources.clone().unwrap_or_default());
     save(ctx, pod, record);
@@ -196,8 +196,8 @@ pub async fn resize(
 }
 
 /// The Pod's own limits while they change: refused as long as another container has yet to give something back.
-fn limit_around(ctx: &Context, pod: PodView<'_>) {
-    if let Err(error) = cgroup::apply(ctx, pod) {
+async fn limit_around(ctx: &Context, pod: PodView<'_>) {
+    if let Err(error) = cgroup::apply(ctx, pod).await {
         tracing::info!(%error, pod = %pod.full_name(), "the limits of a Pod that is resized are not all set yet");
     }
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 
+use amphipod_shim_api::subordinate_ids::{Entry, entries};
+
 use super::{IDS_PER_POD, IdRange};
 
 /// Who the ids are given to in these files; upstream's name.
@@ -24,10 +26,14 @@ impl Slots {
     }
 
     fn of_files(users: &str, groups: &str) -> Result<Self, String> {
-        let (users, groups) = (entries(users), entries(groups));
-        let own = |all: &[(String, u64, u64)]| -> Vec<(u64, u64)> {
-            let own = all.iter().filter(|(name, ..)| name == USER);
-            own.map(|(_, first, count)| (*first, *count)).collect()
+        let all = |text| entries(text).collect::<Vec<_>>();
+        let (users, groups) = (all(users), all(groups));
+        let range = |entry: &Entry| (u64::from(entry.first), u64::from(entry.count));
+        let own = |all: &[Entry]| -> Vec<(u64, u64)> {
+            all.iter()
+                .filter(|entry| entry.owner == USER)
+                .map(range)
+                .collect()
         };
         let (uids, gids) = (own(&users), own(&groups));
         if uids != gids {
@@ -44,11 +50,7 @@ impl Slots {
                 _ => Ok(slots),
             };
         }
-        let others = users
-            .iter()
-            .chain(&groups)
-            .map(|(_, first, count)| (*first, *count));
-        Ok(Self::without(others))
+        Ok(Self::without(users.iter().chain(&groups).map(range)))
     }
 
     /// Those that are whole in the given ranges (first id, count).
@@ -108,18 +110,6 @@ fn read(path: &str) -> Result<String, String> {
 
 fn number(of: u64) -> u32 {
     u32::try_from(of).unwrap_or(LAST).min(LAST)
-}
-
-/// Lines `name:first:count`; others are no entries.
-fn entries(text: &str) -> Vec<(String, u64, u64)> {
-    let entry = |line: &str| {
-        let mut parts = line.trim().split(':');
-        let name = parts.next()?.to_owned();
-        let first = parts.next()?.parse::<u32>().ok()?;
-        let count = parts.next()?.parse::<u32>().ok()?;
-        Some((name, u64::from(first), u64::from(count)))
-    };
-    text.lines().filter_map(entry).collect()
 }
 
 #[cfg(test)]

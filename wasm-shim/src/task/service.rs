@@ -43,7 +43,7 @@ enum Slot {
 /// The service of one process.
 pub struct Service {
     host: Host,
-    cgroup: NamespaceCgroup,
+    cgroup: Arc<NamespaceCgroup>,
     containers: Mutex<HashMap<String, Slot>>,
     shutdown: CancellationToken,
 }
@@ -52,7 +52,7 @@ type Reply<T> = Result<T, ttrpc::Error>;
 
 impl Service {
     /// A service without containers; `shutdown` is cancelled when it may end.
-    pub fn new(host: Host, cgroup: NamespaceCgroup, shutdown: CancellationToken) -> Self {
+    pub fn new(host: Host, cgroup: Arc<NamespaceCgroup>, shutdown: CancellationToken) -> Self {
         Self {
             host,
             cgroup,

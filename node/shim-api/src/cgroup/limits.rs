@@ -31,6 +31,13 @@ pub struct Limits {
     pub unified: Vec<(String, String)>,
 }
 
+impl Limits {
+    /// The files of v2 these are, with their values.
+    pub(crate) fn v2_files(&self) -> Vec<(String, String)> {
+        v2(self).into_iter().map(|s| (s.file, s.value)).collect()
+    }
+}
+
 impl From<&LinuxResources> for Limits {
     fn from(resources: &LinuxResources) -> Self {
         let cpu = resources.cpu().as_ref();

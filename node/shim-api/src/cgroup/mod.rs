@@ -8,13 +8,11 @@ mod more_limits;
 mod mounts;
 mod own;
 mod stats;
-mod systemd;
 mod tree;
 
 pub use limits::Limits;
 pub use more_limits::MoreLimits;
 pub use mounts::CgroupHost;
-pub use systemd::properties;
 
 use std::fs;
 use std::io;

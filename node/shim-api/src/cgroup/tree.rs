@@ -164,7 +164,11 @@ pub(super) fn kill(cgroup: &Cgroup, turns: usize) -> Result<(), CgroupError> {
         .map(|d| d.join("cgroup.kill"))
         .filter(|f| f.exists())
     {
-        return write(&file, "1");
+        return match write(&file, "1") {
+            // Who makes it removed it meanwhile: nobody is in it.
+            Err(CgroupError::Write { source, .. }) if gone(&source) => Ok(()),
+            other => other,
+        };
     }
     for _ in 0..turns {
         let found = cgroup.pids()?;

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::Invocation;
 use crate::cgroup::{CgroupError, CgroupHost};
+use crate::systemd::{self, Manager, SystemdError, names};
 
 /// Root of every shim's socket; short, because a socket's path must fit `sun_path`.
 const RUN: &str = "/run/amphipod";
@@ -48,6 +49,8 @@ pub enum ServeError {
     Session(nix::Error),
     #[error("cannot move the server process out of its starter's cgroup: {0}")]
     Cgroup(#[from] CgroupError),
+    #[error("cannot move the server process out of its starter's cgroup: {0}")]
+    Systemd(#[from] SystemdError),
 }
 
 /// The program to run as the server: it is called as `program words… -namespace N -id GROUP -address SOCKET serve`.
@@ -76,20 +79,38 @@ pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<
     let found = ensure_in(&directory, call, group, served)?;
     // containerd, which gives its address, has an option of its own for this.
     if let Some(pid) = found.started.filter(|_| call.address.is_empty()) {
-        leave_starter(&call.namespace, pid)?;
+        leave_starter(call, &socket_name(&call.namespace, group), pid)?;
     }
     Ok(found.address)
 }
 
 /// Puts a new server where neither its starter's memory limit nor the end of its starter's service reaches it.
-fn leave_starter(cluster: &str, server: u32) -> Result<(), CgroupError> {
+fn leave_starter(call: &Invocation, name: &str, server: u32) -> Result<(), ServeError> {
+    let cluster = &call.namespace;
+    if systemd::is_running() {
+        return Ok(systemd::waiting(own_scope(cluster, name, server))?);
+    }
     let host = match CgroupHost::discover() {
         Err(CgroupError::NoHierarchy) => return Ok(()),
         other => other?,
     };
     let cgroup = host.cgroup_everywhere(&format!("{cluster}/{SHIMS}"))?;
     cgroup.create()?;
-    cgroup.join(server)
+    Ok(cgroup.join(server)?)
+}
+
+/// A scope of the server's own, whose end is its end.
+async fn own_scope(cluster: &str, name: &str, server: u32) -> Result<(), SystemdError> {
+    let mut manager = Manager::of_host().await?;
+    let unit = names::cluster_scope(cluster, &format!("shim-{name}"));
+    match manager.start_scope(&unit, &[server], Vec::new()).await {
+        // That of a server of this group which died a moment ago, and of which systemd has not heard yet.
+        Err(SystemdError::Taken(_)) => {
+            manager.stop(&unit.name).await?;
+            manager.start_scope(&unit, &[server], Vec::new()).await
+        }
+        other => other,
+    }
 }
 
 /// A group's server, and its pid if it was started just now.

@@ -1,0 +1,314 @@
+//! systemd as the manager of cgroups: slices and scopes are made, limited and ended by it (systemd.slice(5),
+//! systemd.scope(5), "Control Group APIs and Delegation").
+//!
+//! Speaks to the manager itself, by the socket that systemctl uses: no bus is needed. Owns calls and their order; what
+//! the units are for is for callers to know.
+
+mod annotations;
+mod limits;
+pub mod names;
+mod wire;
+
+pub use annotations::asked as asked_by_annotations;
+pub use limits::properties;
+pub use names::Unit;
+pub use wire::{Property, Value};
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use wire::{ANSWER, ERROR, Message, Method, SIGNAL, START, Writer};
+
+/// There while systemd is the first process of the host (sd_booted(3)).
+const BOOTED: &str = "/run/systemd/system";
+/// The host's manager, for root.
+const HOST: &str = "/run/systemd/private";
+/// A user's manager, below his `XDG_RUNTIME_DIR`.
+const USER: &str = "systemd/private";
+/// Where the manager's answer, and the end of the job it has begun, are waited for this long: D-Bus' own limit.
+const LIMIT: Duration = Duration::from_secs(25);
+/// systemd's messages are far shorter.
+const MESSAGE_LIMIT: usize = 1 << 20;
+/// An answer to AUTH is no longer than this.
+const AUTH_LIMIT: usize = 512;
+
+/// Why systemd did not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    #[error("systemd is to manage cgroups, but it does not run this host")]
+    Absent,
+    #[error("cgroupsPath {0:?} is not of the form slice:prefix:name, as systemd's cgroups need it")]
+    Path(String),
+    #[error("annotation org.systemd.property.{0}: {1:?} is no value that is understood")]
+    Property(String, String),
+    #[error("cannot reach systemd at {path:?}: {source}")]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("you have no systemd of your own (XDG_RUNTIME_DIR is not set)")]
+    NoUserManager,
+    #[error("cannot speak with systemd: {0}")]
+    Talk(#[from] io::Error),
+    #[error("systemd refuses {what}: {said}")]
+    Refused {
+        what: String,
+        name: String,
+        said: String,
+    },
+    #[error("systemd's job for {unit} ended with {result:?}")]
+    Job { unit: String, result: String },
+    #[error("systemd did not answer within {LIMIT:?}")]
+    Slow,
+    #[error("systemd has a unit {0:?} already")]
+    Taken(String),
+}
+
+impl SystemdError {
+    fn is(&self, error: &str) -> bool {
+        matches!(self, Self::Refused { name, .. } if name == error)
+    }
+}
+
+/// True where systemd can be the manager.
+pub fn is_running() -> bool {
+    Path::new(BOOTED).is_dir()
+}
+
+/// Runs something to its end for a program, or a thread, that has no event loop.
+pub fn waiting<T>(work: impl Future<Output = Result<T, SystemdError>>) -> Result<T, SystemdError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}
+
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+
+const fn manager(member: &'static str, signature: &'static str) -> Method {
+    Method {
+        destination: "org.freedesktop.systemd1",
+        path: "/org/freedesktop/systemd1",
+        interface: "org.freedesktop.systemd1.Manager",
+        member,
+        signature,
+    }
+}
+
+/// A connection to a manager.
+#[derive(Debug)]
+pub struct Manager {
+    stream: UnixStream,
+    serial: u32,
+    /// Jobs that ended before it was known that they are ours, with their results.
+    ended: Vec<(String, String)>,
+}
+
+impl Manager {
+    /// The host's; for root.
+    pub async fn of_host() -> Result<Self, SystemdError> {
+        if !is_running() {
+            return Err(SystemdError::Absent);
+        }
+        Self::connect(Path::new(HOST)).await
+    }
+
+    /// The one of whoever runs this.
+    pub async fn of_user() -> Result<Self, SystemdError> {
+        if !is_running() {
+            return Err(SystemdError::Absent);
+        }
+        let home = std::env::var_os("XDG_RUNTIME_DIR").ok_or(SystemdError::NoUserManager)?;
+        Self::connect(&Path::new(&home).join(USER)).await
+    }
+
+    async fn connect(path: &Path) -> Result<Self, SystemdError> {
+        let reached = async {
+            let mut stream = UnixStream::connect(path).await?;
+            authenticate(&mut stream).await?;
+            Ok(stream)
+        };
+        let stream = tokio::time::timeout(LIMIT, reached)
+            .await
+            .map_err(|_| SystemdError::Slow)?;
+        Ok(Self {
+            stream: stream.map_err(|source| SystemdError::Connect {
+                path: path.into(),
+                source,
+            })?,
+            serial: 0,
+            ended: Vec::new(),
+        })
+    }
+
+    /// Makes a scope with these processes in it, whose cgroup is ours from then on; it is there when this returns. One of
+    /// that name must not be there.
+    pub async fn start_scope(
+        &mut self,
+        unit: &Unit,
+        processes: &[u32],
+        properties: Vec<Property>,
+    ) -> Result<(), SystemdError> {
+        // systemd would make its own `init.scope` anew.
+        if self.has(&unit.name).await? {
+            return Err(SystemdError::Taken(unit.name.clone()));
+        }
+        let mut all = vec![
+            (
+                "Description".to_owned(),
+                Value::Text("containers of amphipod".into()),
+            ),
+            ("PIDs".to_owned(), Value::Numbers(processes.to_vec())),
+            ("Delegate".to_owned(), Value::Bool(true)),
+            ("DefaultDependencies".to_owned(), Value::Bool(false)),
+            ("CollectMode".to_owned(), Value::Text("inactive-or-failed".into())),
+        ];
+        all.extend(
+            unit.slice
+                .clone()
+                .map(|slice| ("Slice".to_owned(), Value::Text(slice))),
+        );
+        all.retain(|(name, _)| properties.iter().all(|(other, _)| other != name));
+        all.extend(properties);
+        match self.start(&unit.name, &all).await {
+            Err(error) if error.is(UNIT_EXISTS) => Err(SystemdError::Taken(unit.name.clone())),
+            other => other,
+        }
+    }
+
+    /// Makes a slice with these limits, or gives them to the one that is there.
+    pub async fn limit_slice(&mut self, name: &str, properties: Vec<Property>) -> Result<(), SystemdError> {
+        if self.has(name).await? {
+            return self.set(name, &properties).await;
+        }
+        let mut all = vec![("DefaultDependencies".to_owned(), Value::Bool(false))];
+        all.extend(properties);
+        self.start(name, &all).await
+    }
+
+    /// Changes properties of a unit until the host's next start.
+    pub async fn set(&mut self, unit: &str, properties: &[Property]) -> Result<(), SystemdError> {
+        let mut body = Writer::default();
+        body.text(unit);
+        body.bool(true);
+        body.properties(properties);
+        self.call(unit, manager("SetUnitProperties", "sba(sv)"), body)
+            .await
+            .map(drop)
+    }
+
+    /// Ends a unit and what is in it. One that is not there has ended. To be called while its cgroup is there: systemd
+    /// does not learn of the end of one that others remove.
+    pub async fn stop(&mut self, unit: &str) -> Result<(), SystemdError> {
+        let mut body = Writer::default();
+        body.text(unit);
+        body.text("replace");
+        match self.call(unit, manager("StopUnit", "ss"), body).await {
+            Err(error) if error.is(NO_SUCH_UNIT) => Ok(()),
+            job => self.done(unit, &job?).await,
+        }
+    }
+
+    async fn has(&mut self, unit: &str) -> Result<bool, SystemdError> {
+        let mut body = Writer::default();
+        body.text(unit);
+        match self.call(unit, manager("GetUnit", "s"), body).await {
+            Err(error) if error.is(NO_SUCH_UNIT) => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    async fn start(&mut self, unit: &str, properties: &[Property]) -> Result<(), SystemdError> {
+        let mut body = Writer::default();
+        body.text(unit);
+        body.text("fail");
+        body.properties(properties);
+        body.no_units();
+        let method = manager("StartTransientUnit", "ssa(sv)a(sa(sv))");
+        let job = self.call(unit, method, body).await?;
+        self.done(unit, &job).await
+    }
+
+    /// Waits for the end of a job.
+    async fn done(&mut self, unit: &str, job: &Message) -> Result<(), SystemdError> {
+        let job = job.texts.first().cloned().unwrap_or_default();
+        let result = loop {
+            if let Some(at) = self.ended.iter().position(|(path, _)| *path == job) {
+                break self.ended.swap_remove(at).1;
+            }
+            self.next().await?;
+        };
+        match result.as_str() {
+            // What is to be stopped may have ended by itself meanwhile.
+            "done" | "skipped" => Ok(()),
+            _ => Err(SystemdError::Job {
+                unit: unit.into(),
+                result,
+            }),
+        }
+    }
+
+    async fn call(&mut self, what: &str, method: Method, body: Writer) -> Result<Message, SystemdError> {
+        self.serial += 1;
+        let serial = self.serial;
+        self.stream.write_all(&wire::call(serial, method, body)).await?;
+        loop {
+            let message = self.next().await?;
+            match message.kind {
+                ANSWER if message.answers == serial => return Ok(message),
+                ERROR if message.answers == serial => {
+                    return Err(SystemdError::Refused {
+                        what: format!("{} of {what}", method.member),
+                        name: message.error,
+                        said: message.texts.into_iter().next().unwrap_or_default(),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message; ends of jobs are remembered.
+    async fn next(&mut self) -> Result<Message, SystemdError> {
+        let received = tokio::time::timeout(LIMIT, receive(&mut self.stream)).await;
+        let message = received.map_err(|_| SystemdError::Slow)??;
+        if let (SIGNAL, "JobRemoved", [job, _, result]) =
+            (message.kind, message.member.as_str(), &message.texts[..])
+        {
+            self.ended.push((job.clone(), result.clone()));
+        }
+        Ok(message)
+    }
+}
+
+/// Says who we are, which the kernel confirms (D-Bus specification, "Authentication Protocol": EXTERNAL).
+async fn authenticate(stream: &mut UnixStream) -> io::Result<()> {
+    let user = hex::encode(nix::unistd::geteuid().to_string());
+    // All of it at once: systemd would leave a message that comes with BEGIN alone until there is another.
+    let hello = format!("\0AUTH EXTERNAL {user}\r\nBEGIN\r\n");
+    stream.write_all(hello.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n") && answer.len() < AUTH_LIMIT {
+        answer.push(stream.read_u8().await?);
+    }
+    if !answer.starts_with(b"OK ") {
+        let said = String::from_utf8_lossy(&answer).trim().to_owned();
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, said));
+    }
+    Ok(())
+}
+
+async fn receive(stream: &mut UnixStream) -> io::Result<Message> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut start = [0; START];
+    stream.read_exact(&mut start).await?;
+    let rest = wire::rest(&start).filter(|rest| *rest <= MESSAGE_LIMIT);
+    let rest = rest.ok_or_else(|| invalid("a message of another order of bytes, or too long"))?;
+    let mut bytes = start.to_vec();
+    bytes.resize(START + rest, 0);
+    stream.read_exact(&mut bytes[START..]).await?;
+    wire::read(&bytes).ok_or_else(|| invalid("a message that is none"))
+}
