@@ -66,6 +66,11 @@ fn key(uid: &str, volume: &str) -> String {
     format!("volume-{uid}-{volume}")
 }
 
+/// Whether the image store knows a volume of the Pod by `key`.
+pub fn is_of(key: &str, uid: &str) -> bool {
+    key.starts_with(&self::key(uid, ""))
+}
+
 /// Gives the images back, when nothing is mounted any more.
 pub fn release(ctx: &Context, pod: PodView<'_>) {
     let volumes = pod.spec.volumes.iter().flatten();

@@ -1,11 +1,11 @@
 //! What an agent that was killed has left: snapshots made for containers of which nothing was written down yet, or whose
-//! records went first. Owns what is left over; how snapshots are made is for `images` to know.
+//! records went or ended first. Owns what is left over; how snapshots are made is for `images` to know.
 
-use std::collections::HashSet;
 use std::io;
 
 use super::context::Context;
-use super::record::{self, subdirectories};
+use super::image_volumes;
+use super::record::{self, Record, subdirectories};
 use crate::images::StoreError;
 
 /// Why it is not known what is left over; then everything stays.
@@ -17,17 +17,69 @@ pub enum LeftoversError {
     Images(#[from] StoreError),
 }
 
-/// Releases every snapshot that no record speaks of. To be called before Pods are worked on.
+/// Releases every snapshot that nobody needs. To be called before Pods are worked on.
 pub fn release_snapshots(ctx: &Context) -> Result<(), LeftoversError> {
-    let mut known = HashSet::new();
-    for pod in subdirectories(&ctx.options.data_dir.join("pods"))? {
-        let records = record::load_all(&pod.join("containers"))?;
-        known.extend(records.into_iter().map(|record| record.id));
+    let pods = subdirectories(&ctx.options.data_dir.join("pods"))?;
+    let mut records = Vec::new();
+    for pod in &pods {
+        records.extend(record::load_all(&pod.join("containers"))?);
     }
-    for key in ctx.images.snapshots()? {
-        if !known.contains(&key) {
-            ctx.images.release(&key)?;
-        }
+    let uids: Vec<_> = pods.iter().filter_map(|pod| pod.file_name()?.to_str()).collect();
+    let keys = ctx.images.snapshots()?;
+    for key in keys.iter().filter(|key| !is_needed(key, &records, &uids)) {
+        ctx.images.release(key)?;
     }
     Ok(())
+}
+
+/// Whether a container that has not ended, or a volume of a Pod, stands on the snapshot. One that has ended gave it back,
+/// or was about to.
+fn is_needed(key: &str, records: &[Record], uids: &[&str]) -> bool {
+    records
+        .iter()
+        .any(|record| record.id == key && record.exit().is_none())
+        || uids.iter().any(|uid| image_volumes::is_of(key, uid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::record::tests::record;
+    use crate::pods::record::{Exit, State};
+    use jiff::Timestamp;
+
+    #[test]
+    fn containers_that_have_not_ended_and_volumes_keep_their_snapshots() {
+        let exit = Exit {
+            started_at: None,
+            finished_at: None,
+            exit_code: 0,
+            reason: "Completed".into(),
+            message: None,
+        };
+        let states = [
+            ("created", State::Created),
+            (
+                "running",
+                State::Running {
+                    started_at: Timestamp::UNIX_EPOCH,
+                },
+            ),
+            ("ended", State::Exited(exit)),
+        ];
+        let records = states.map(|(id, state)| Record {
+            id: id.into(),
+            ..record("c", 0, state)
+        });
+        for (key, needed) in [
+            ("created", true),
+            ("running", true),
+            ("ended", false),
+            ("unknown", false),
+            ("volume-uid-1-data", true),
+            ("volume-uid-2-data", false),
+        ] {
+            assert_eq!(is_needed(key, &records, &["uid-1"]), needed, "{key}");
+        }
+    }
 }
