@@ -5,10 +5,11 @@
 //! does that first, makes the real one as its sibling, tells its pid, and ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use amphipod_shim_api::cgroup::Cgroup;
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::unistd::{Pid, geteuid};
 
@@ -102,7 +103,8 @@ pub fn keeper(
     })?)
 }
 
-/// In the intermediate child: makes the real one as its sibling, tells its pid, and ends.
+/// In the intermediate child: makes the real one as its sibling, tells its pid, and ends. The real one begins only then:
+/// what it has to say would be taken for the intermediate's own if it came before the pid.
 fn hand_over<T>(
     single: &SingleThread,
     end: &mut ChildEnd,
@@ -110,22 +112,28 @@ fn hand_over<T>(
     flags: libc::c_int,
     body: impl FnOnce(&mut ChildEnd, T) -> i32,
 ) -> i32 {
-    let made = match prepared {
-        Ok(prepared) => spawn(single, flags | CloneFlags::CLONE_PARENT.bits(), None, |_| {
-            body(end, prepared)
-        })
-        .map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
+    let made = prepared.map_err(|e| e.to_string()).and_then(|prepared| {
+        let (told, tell) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("make a pipe: {e}"))?;
+        let telling = tell.as_raw_fd();
+        let sibling = spawn(single, flags | CloneFlags::CLONE_PARENT.bits(), None, |_| {
+            // Ends when the intermediate's own end does.
+            let waited = nix::unistd::close(telling).and_then(|()| nix::unistd::read(&told, &mut [0]));
+            match waited {
+                Ok(_) => body(end, prepared),
+                Err(_) => 1,
+            }
+        });
+        sibling.map(|pid| (pid, tell)).map_err(|e| e.to_string())
+    });
     let told = match made {
-        Ok(pid) => end.pid(pid.as_raw()),
+        Ok((pid, _tell)) => end.pid(pid.as_raw()),
         Err(text) => end.failed(&text),
     };
     i32::from(told.is_err())
 }
 
 fn open_cgroup(cgroup: &Cgroup) -> Result<Option<OwnedFd>, LaunchError> {
-    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let open = |dir| nix::fcntl::open(dir, flags, nix::sys::stat::Mode::empty());
     cgroup
         .unified_dir()
