@@ -87,12 +87,20 @@ pub async fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError
     Ok(cgroup.apply(&limits)?)
 }
 
-/// Ends systemd's slice of a Pod none of whose containers is left.
+/// Ends the cgroup of a Pod none of whose containers is left. One that is only a directory is mostly gone with the last of
+/// them; an agent that was killed while it made another may have made it again.
 pub async fn remove(ctx: &Context, uid: &str) -> Result<(), PodCgroupError> {
-    match ctx.cgroups.systemd {
-        true => end_slice(&names::pod_slice(&ctx.options.cluster, uid)).await,
-        false => Ok(()),
+    if ctx.cgroups.systemd {
+        return end_slice(&names::pod_slice(&ctx.options.cluster, uid)).await;
     }
+    let cgroup = match CgroupHost::discover() {
+        Err(CgroupError::NoHierarchy) => return Ok(()),
+        host => host?.cgroup(&format!("/{}/pod{uid}", ctx.options.cluster))?,
+    };
+    if cgroup.exists() {
+        cgroup.remove().await?;
+    }
+    Ok(())
 }
 
 /// Ends a slice with all that is in it, and takes away what v1's hierarchies have of it that systemd does not use.
