@@ -130,7 +130,7 @@ impl Node {
             options,
         });
         tasks.spawn(server.stopped());
-        if let Err(error) = leftovers::release_snapshots(&ctx) {
+        if let Err(error) = leftovers::sweep(&ctx) {
             tracing::warn!(%error, "what an earlier agent has left stays");
         }
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
