@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use std::collections::BTreeMap;
 
@@ -88,6 +89,7 @@ pub struct ClusterArgs {
 /// What flags of eviction say; names, since a flag would otherwise be given once for each element.
 type Thresholds = Vec<Threshold>;
 type Reclaim = BTreeMap<Signal, Amount>;
+type Lasting = BTreeMap<Signal, Duration>;
 
 /// How the node agent works.
 #[derive(Args, Clone)]
@@ -101,6 +103,15 @@ pub struct AgentArgs {
     /// Below which amounts Pods are evicted [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%; of a disk at most 1Gi]
     #[arg(long, value_name = "SIGNAL<AMOUNT,…", value_parser = thresholds::parse_hard)]
     pub eviction_hard: Option<Thresholds>,
+    /// Below which amounts Pods are evicted once it has lasted, and with time to end
+    #[arg(long, value_name = "SIGNAL<AMOUNT,…", value_parser = thresholds::parse_hard)]
+    pub eviction_soft: Option<Thresholds>,
+    /// How long each threshold of --eviction-soft has to last
+    #[arg(long, value_name = "SIGNAL=DURATION,…", value_parser = thresholds::parse_grace)]
+    pub eviction_soft_grace_period: Option<Lasting>,
+    /// Seconds a Pod evicted by --eviction-soft has at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub eviction_max_pod_grace_period: u32,
     /// How much is reclaimed at least, once a threshold was met
     #[arg(long, value_name = "SIGNAL=AMOUNT,…", value_parser = thresholds::parse_reclaim)]
     pub eviction_minimum_reclaim: Option<Reclaim>,

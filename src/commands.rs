@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amphipod_control::{ControlOptions, ControlPlane, RegistryOptions};
-use amphipod_node::pressure::thresholds::Limits;
+use amphipod_node::pressure::thresholds::{self, Limits};
 use amphipod_node::shutdown::Grace;
 use amphipod_node::{DownOptions, Node, NodeOptions, NodeTls};
 use anyhow::{Context, Result, anyhow, bail};
@@ -143,7 +143,11 @@ async fn node(args: &NodeArgs) -> Result<()> {
         ..common
     };
     let node = Node::start(options).await.context("starting the node agent")?;
-    Progress::new().say(&format!("node {} joined {}", cluster.node_name, args.server));
+    let (name, server) = (&cluster.node_name, &args.server);
+    Progress::new().say(&match node.is_member() {
+        true => format!("node {name} joined {server}"),
+        false => format!("node {name} runs its static Pods; {server} does not answer yet"),
+    });
     stop.cancelled().await;
     end_pods(&node, &args.agent).await;
     node.shutdown(STOP_DEADLINE).await;
@@ -192,7 +196,7 @@ pub fn node_options(
         max_pods: agent.max_pods.unwrap_or(amphipod_node::DEFAULT_MAX_PODS),
         pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
         static_pod_path: static_pods(data, agent)?,
-        pressure: pressure(agent),
+        pressure: pressure(agent)?,
         labels: Default::default(),
     })
 }
@@ -207,13 +211,18 @@ pub async fn end_pods(node: &Node, agent: &AgentArgs) {
     node.end_pods(Grace { total, critical }).await;
 }
 
-fn pressure(agent: &AgentArgs) -> Limits {
+fn pressure(agent: &AgentArgs) -> Result<Limits> {
     let common = Limits::default();
-    Limits {
+    let soft = agent.eviction_soft.clone().unwrap_or_default();
+    let grace = agent.eviction_soft_grace_period.clone().unwrap_or_default();
+    let soft = thresholds::soft(soft, &grace).map_err(anyhow::Error::msg)?;
+    Ok(Limits {
+        soft,
+        most_grace: agent.eviction_max_pod_grace_period,
         hard: agent.eviction_hard.clone().unwrap_or(common.hard),
         reclaim: agent.eviction_minimum_reclaim.clone().unwrap_or_default(),
         transition: Duration::from_secs(agent.eviction_pressure_transition_period),
-    }
+    })
 }
 
 /// Where manifests of static Pods are; the directory in ours is there for who wants to put one in.

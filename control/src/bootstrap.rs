@@ -8,6 +8,8 @@ mod dns;
 mod policy;
 mod storage;
 
+pub(crate) use cluster::flow_control;
+
 use crate::auth::pki::FRONT_PROXY;
 use crate::callout::requestheader;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Service};

@@ -5,7 +5,8 @@
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
-    self, Api, Cache, CachedObjects, Definitions, Fairness, GIT_VERSION, Metrics, OpenApi, Tokens, serve,
+    self, Api, Cache, CachedObjects, Definitions, Fairness, Flows, GIT_VERSION, Metrics, OpenApi, Tokens,
+    serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
@@ -378,6 +379,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
         metrics: Metrics::default(),
         resource_metrics: Arc::default(),
         fairness: Fairness::default(),
+        flows: Flows::default(),
         patience: rules.patience,
         openapi,
         front_proxy: rules.front_proxy,

@@ -1,7 +1,9 @@
 //! `delete`: what is left of a container whose shim died is killed and removed.
 //!
-//! Only the cgroup is left on the host: every mount was made in the container's own namespace.
+//! Only the cgroup is left on the host: every mount was made in the container's own namespace. Without root there may be
+//! none, and the container is found by what its shim wrote down.
 
+use amphipod_shim_api::Standing;
 use amphipod_shim_api::api::DeleteResponse;
 use amphipod_shim_api::api::protobuf::{Message, MessageField};
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost};
@@ -9,6 +11,7 @@ use amphipod_shim_api::client::Exit;
 use amphipod_shim_api::start::Invocation;
 use amphipod_shim_api::systemd::{SystemdError, waiting};
 
+use crate::rootless::{Trace, TraceError};
 use crate::serve::{ShimError, bundle};
 use crate::{scope, spec};
 
@@ -23,6 +26,8 @@ pub enum DeleteError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
     Systemd(#[from] SystemdError),
     #[error("cannot encode the answer: {0}")]
     Encode(amphipod_shim_api::api::protobuf::Error),
@@ -30,9 +35,20 @@ pub enum DeleteError {
 
 /// Answers an encoded `DeleteResponse`. A bundle that is gone leaves nothing to find.
 pub fn delete(call: &Invocation) -> Result<Vec<u8>, DeleteError> {
-    if let Ok(spec) = spec::load(&bundle(call)?) {
+    let bundle = bundle(call)?;
+    if let Ok(spec) = spec::load(&bundle) {
         let path = scope::path(&spec, &call.namespace, &call.id);
-        let cgroup = CgroupHost::discover()?.cgroup(&path)?;
+        let trace = match Standing::of_this_process().makes_do() {
+            true => Trace::load(&bundle)?,
+            false => None,
+        };
+        let cgroup = match trace {
+            Some(trace) => {
+                trace.kill()?;
+                trace.cgroup()?
+            }
+            None => CgroupHost::discover()?.cgroup(&path)?,
+        };
         if cgroup.exists() {
             cgroup.kill()?;
         }

@@ -8,21 +8,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
 use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::systemd::Unit;
-use amphipod_shim_api::{TaskError, annotations, oom};
+use amphipod_shim_api::{Standing, TaskError, TaskStats, oom};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 
-use crate::device_filter::{self, LimitError};
+use crate::confine::{Confined, failed as cgroup_failed};
 use crate::hooks::{Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
 use crate::init::ProcessPlan;
 use crate::keeper::SharedProcesses;
 use crate::launch::Running;
+use crate::planned::{Asked, Planned};
 use crate::process::{ContainerProcess, ProcessError, run_hooks};
+use crate::processes;
 use crate::reaper::Reaper;
-use crate::rootfs_plan::RootfsMount;
+use crate::rootless::RootlessError;
 use crate::scope;
 use crate::spec;
 use crate::streams::Addresses;
@@ -65,89 +67,28 @@ pub struct Described {
     pub exit: Option<Exit>,
 }
 
-fn failed(error: &ProcessError) -> TaskError {
+pub fn failed(error: &ProcessError) -> TaskError {
     TaskError::Internal(format!(
         "OCI runtime create failed: unable to start container process: {error}"
     ))
 }
 
-fn cgroup_failed(error: CgroupError) -> TaskError {
-    TaskError::Internal(format!("cgroup: {error}"))
-}
-
-/// What Create asks for.
-#[derive(Debug)]
-pub struct Asked {
-    pub id: String,
-    pub namespace: String,
-    pub bundle: PathBuf,
-    pub rootfs: Vec<RootfsMount>,
-    pub addresses: Addresses,
-    /// systemd is to manage its cgroup, or it is not made.
-    pub systemd: bool,
-}
-
 impl Container {
     /// Makes a container whose program waits for [`Container::start`]. On failure nothing of it is left.
     pub async fn create(reaper: &Reaper, shared: &SharedProcesses, asked: Asked) -> Result<Self, TaskError> {
-        let spec = spec::load(&asked.bundle).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
-        if asked.systemd {
-            scope::demanded(&spec)?;
-        }
-        let unit = scope::of(&spec);
-        let path = scope::path(&spec, &asked.namespace, &asked.id);
-        let (mut plan, limits) = spec::plan(&spec, &asked.bundle, &path, asked.rootfs)
-            .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
-        if plan.shares_mounts {
-            return Err(TaskError::InvalidArgument(
-                "config.json has no new mount namespace; only the OCI command line runs a container without one"
-                    .into(),
-            ));
-        }
-        plan.process.terminal = plan
-            .process
-            .terminal
-            .or(asked.addresses.terminal.then_some((0, 0)));
-        let addresses = Addresses {
-            terminal: plan.process.terminal.is_some(),
-            attach: spec::annotation(&spec, annotations::ATTACH).map(PathBuf::from),
-            ..asked.addresses
-        };
-        plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);
-        if spec::annotation(&spec, annotations::PROCESSES) == Some(annotations::PROCESSES_OF_SANDBOX) {
-            shared.give(reaper, &mut plan).await.map_err(|e| failed(&e))?;
-        }
-        make_rootfs_dir(&plan.rootfs)?;
-        let keeper = match &unit {
-            Some(unit) => Some(scope::start(&spec, unit, &limits).await?),
-            None => None,
-        };
-        let made = match limit(&plan.cgroup, &limits) {
-            Ok(()) => ContainerProcess::create(reaper, &plan, &addresses)
-                .await
-                .map_err(|e| failed(&e)),
-            Err(error) => Err(error),
-        };
-        if let Some(keeper) = keeper {
-            let ended = reaper.adopt(keeper.pid());
-            drop(keeper);
-            // Nobody but the container's own is among its processes.
-            let _ = ended.await;
-        }
-        let made = match made {
-            Ok(made) => made,
-            Err(error) => {
-                discard(&plan.cgroup, unit.as_ref()).await;
-                return Err(error);
+        let standing = Standing::of_this_process();
+        let mut planned = Planned::of(standing, &asked)?;
+        if planned.shares_processes() {
+            if standing.makes_do() {
+                return Err(invalid(&RootlessError::SharedProcesses));
             }
-        };
-        let (cgroup, bundle, scope) = (plan.cgroup.clone(), asked.bundle.clone(), unit.clone());
-        let before = scope.as_ref().map_or(0, scope::around);
-        let first = made.follow(move |status| {
-            note_oom(status, &bundle, || {
-                scope::oom_kills(&cgroup, scope.as_ref(), before)
-            });
-        });
+            let given = shared.give(reaper, &mut planned.plan).await;
+            given.map_err(|e| failed(&e))?;
+        }
+        make_rootfs_dir(&planned.plan.rootfs)?;
+        let (confined, made) = planned.make(reaper, standing).await?;
+        let Planned { spec, plan, .. } = planned;
+        let first = made.follow(oom_watch(&plan.cgroup, &confined, &asked.bundle));
         Ok(Self {
             id: asked.id,
             bundle: asked.bundle,
@@ -155,10 +96,10 @@ impl Container {
             more_namespaces: plan.more_namespaces(),
             ids: plan.ids,
             cgroup: plan.cgroup,
-            unit,
+            owns_parent: spec::is_below(&confined.path, &asked.namespace),
+            unit: confined.unit,
             hooks: plan.hooks,
             subject: plan.subject,
-            owns_parent: spec::is_below(&path, &asked.namespace),
             first,
             execs: Mutex::default(),
             changed: Notify::new(),
@@ -172,7 +113,7 @@ impl Container {
             started(self.first.start().await)?;
             let state = self.subject.state("running", self.first.pid().cast_signed());
             if let Err(error) = run_hooks(reaper, &self.hooks.poststart, &state).await {
-                self.cgroup.kill().map_err(cgroup_failed)?;
+                self.kill_all(libc::SIGKILL)?;
                 self.first.wait().await;
                 return Err(failed(&error));
             }
@@ -282,9 +223,16 @@ impl Container {
 
     fn kill_all(&self, signal: i32) -> Result<(), TaskError> {
         if signal == libc::SIGKILL {
-            return self.cgroup.kill().map_err(cgroup_failed);
+            return match self.cgroup.is_none() {
+                false => self.cgroup.kill().map_err(cgroup_failed),
+                // The first of a PID namespace takes the others with it; of another nobody else is known.
+                true => match self.kill("", signal, false) {
+                    Err(TaskError::NotFound(_)) => Ok(()),
+                    other => other,
+                },
+            };
         }
-        for pid in self.cgroup.pids().map_err(cgroup_failed)? {
+        for pid in self.pids()? {
             // One that is gone meanwhile needs no signal.
             let _ = crate::sys::process::kill(pid.cast_signed(), signal);
         }
@@ -323,8 +271,8 @@ impl Container {
                 self.id
             )));
         }
-        if self.cgroup.exists() {
-            self.cgroup.kill().map_err(cgroup_failed)?;
+        if self.cgroup.exists() || (self.cgroup.is_none() && self.first.exit().is_none()) {
+            self.kill_all(libc::SIGKILL)?;
         }
         let exit = self.first.wait().await;
         if let Some(unit) = &self.unit {
@@ -340,7 +288,7 @@ impl Container {
     }
 
     pub fn freeze(&self, frozen: bool) -> Result<(), TaskError> {
-        self.cgroup.freeze(frozen).map_err(cgroup_failed)?;
+        self.controlled()?.freeze(frozen).map_err(cgroup_failed)?;
         self.paused.store(frozen, Ordering::Relaxed);
         Ok(())
     }
@@ -350,12 +298,34 @@ impl Container {
         if let Some(unit) = &self.unit {
             scope::update(unit, limits).await?;
         }
-        let applied = self.cgroup.apply(limits);
+        let applied = self.controlled()?.apply(limits);
         applied.map_err(|e| TaskError::internal("update the cgroup", e))
     }
 
-    pub fn cgroup(&self) -> &Cgroup {
-        &self.cgroup
+    /// Everybody in it; without a cgroup, in its PID namespace.
+    pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
+        match self.cgroup.is_none() {
+            false => self.cgroup.pids().map_err(cgroup_failed),
+            // Its number may be somebody else's by now.
+            true if self.first.has_ended() => Ok(Vec::new()),
+            true => Ok(processes::of_namespace(self.first.pid())),
+        }
+    }
+
+    /// What it uses now.
+    pub fn stats(&self) -> Result<TaskStats, TaskError> {
+        self.controlled()?.stats().map_err(cgroup_failed)
+    }
+
+    /// Its cgroup, for what cannot be done without one.
+    fn controlled(&self) -> Result<&Cgroup, TaskError> {
+        match self.cgroup.is_none() {
+            false => Ok(&self.cgroup),
+            true => Err(TaskError::FailedPrecondition(format!(
+                "container {} has no cgroup of its own, which this needs",
+                self.id
+            ))),
+        }
     }
 
     fn exec(&self, exec: &str) -> Result<Exec, TaskError> {
@@ -391,31 +361,6 @@ async fn warn_of_hooks(reaper: &Reaper, hooks: &[Hook], state: &str) {
     }
 }
 
-fn limit(cgroup: &Cgroup, limits: &Limits) -> Result<(), TaskError> {
-    device_filter::limit(cgroup, limits).map_err(|e| match e {
-        LimitError::Cgroup(error) => cgroup_failed(error),
-        LimitError::Devices(error) => TaskError::Internal(error.to_string()),
-    })
-}
-
-/// Kills and removes the cgroup of a container that was not to be.
-async fn discard(cgroup: &Cgroup, unit: Option<&Unit>) {
-    if let Some(unit) = unit
-        && let Err(error) = scope::stop(unit).await
-    {
-        tracing::warn!(%error, "end the scope of a failed container");
-    }
-    if !cgroup.exists() {
-        return;
-    }
-    if let Err(error) = cgroup.kill() {
-        tracing::warn!(%error, "kill a failed container");
-    }
-    if let Err(error) = cgroup.remove().await {
-        tracing::warn!(%error, "remove the cgroup of a failed container");
-    }
-}
-
 fn make_rootfs_dir(path: &Path) -> Result<(), TaskError> {
     std::fs::create_dir_all(path)
         .map_err(|e| TaskError::internal("create the root file system's mount point", e))
@@ -423,6 +368,22 @@ fn make_rootfs_dir(path: &Path) -> Result<(), TaskError> {
 
 /// Exit status of a process that was killed.
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
+
+pub fn invalid(error: &dyn std::error::Error) -> TaskError {
+    TaskError::InvalidArgument(error.to_string())
+}
+
+/// Looks, when a container has ended, whether memory had run out.
+fn oom_watch(cgroup: &Cgroup, confined: &Confined, bundle: &Path) -> impl FnOnce(u32) + Send + use<> {
+    let (cgroup, bundle) = (cgroup.clone(), bundle.to_owned());
+    let scope = confined.unit.as_ref().map(|_| confined.path.clone());
+    let before = scope.as_deref().map_or(0, scope::around);
+    move |status| {
+        note_oom(status, &bundle, || {
+            scope::oom_kills(&cgroup, scope.as_deref(), before)
+        })
+    }
+}
 
 /// A container whose first process outlived what the kernel killed has ended for another reason.
 fn note_oom(status: u32, bundle: &Path, kills: impl FnOnce() -> Result<u64, CgroupError>) {

@@ -9,11 +9,15 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
+use crate::same_build::is_same_build;
 use crate::sys::mount::{Attributes, clone_tree, set_attributes};
+
+/// The shim as a program of its own.
+const SMALL: &str = "amphipod-linux-shim";
 
 /// A program to execute; valid while this lives, in this process and its children.
 #[derive(Debug)]
@@ -24,12 +28,25 @@ pub struct GuardedProgram {
 impl GuardedProgram {
     /// Guards the running program.
     pub fn this() -> io::Result<Self> {
-        Self::of(Path::new("/proc/self/exe"))
+        Self::of(&File::open("/proc/self/exe")?)
     }
 
-    fn of(program: &Path) -> io::Result<Self> {
-        let program = File::open(program)?;
-        let mount = clone_tree(Some(program.as_fd()), Path::new(""), false)?;
+    /// Guards the small program beside a larger one of which this shim is a part, if one of this very build is there: it
+    /// does the same, and the loader has a fraction of the work with it.
+    pub fn small() -> io::Result<Option<Self>> {
+        let path = std::env::current_exe()?.with_file_name(SMALL);
+        let program = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        match is_same_build(&program)? {
+            true => Self::of(&program).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn of(program: &File) -> io::Result<Self> {
+        let mount = clone_tree(Some(program.as_fd()), "".as_ref(), false)?;
         let read_only = Attributes {
             set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
             clear: 0,
@@ -70,7 +87,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let program = home.path().join("program");
         std::fs::write(&program, "#!/bin/sh\n").unwrap();
-        let guarded = match GuardedProgram::of(&program) {
+        let guarded = match GuardedProgram::of(&File::open(&program).unwrap()) {
             Ok(guarded) => guarded,
             Err(error) => return eprintln!("skipped: needs root ({error})"),
         };

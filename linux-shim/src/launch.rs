@@ -77,8 +77,13 @@ pub fn another(
     end: &mut ChildEnd,
 ) -> Result<Pid, LaunchError> {
     let process = pidfd(container.pid).map_err(LaunchError::Container)?;
+    // On the processors it is to have had before it is in its cgroup it must be outside of that.
+    let cgroup = match &plan.scheduling.initial_processors {
+        Some(_) => None,
+        None => open_cgroup(container.cgroup)?,
+    };
     let single = SingleThread::check()?;
-    Ok(spawn(&single, 0, None, |single| {
+    Ok(spawn(&single, 0, cgroup.as_ref().map(AsFd::as_fd), |single| {
         let target = process.as_fd();
         let joined = init::begin(streams, end, &[target])
             .and_then(|()| init::join_container(target, container, plan, streams));

@@ -9,24 +9,30 @@
 //! Refuses to know Pods and Kubernetes.
 
 mod cleanup;
+mod confine;
 mod container;
 mod device_filter;
+mod files;
 mod guard;
 mod hooks;
 mod id_map;
 mod init;
 mod keeper;
 mod launch;
+mod log;
 mod mount_plan;
 mod net_devices;
 mod oci;
 mod overseer;
+mod planned;
 mod process;
 mod process_spec;
+mod processes;
 mod reaper;
 mod rootfs_plan;
 mod rootless;
 mod route;
+mod same_build;
 mod scope;
 mod seccomp;
 mod serve;
@@ -41,6 +47,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use amphipod_shim_api::start::{Action, Invocation};
+
+pub use same_build::is_same_build;
 
 /// Says which sources this is built from; answered to `-v`. The same for two programs exactly if they are of one build.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("AMPHIPOD_SOURCES"));

@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct ContainerProcess {
     addresses: Addresses,
     phase: Mutex<Option<Phase>>,
     streams: Mutex<Option<Streams>>,
+    /// It has been waited for, and its number may be another's; its exit is told when its output is complete.
+    ended: AtomicBool,
     exit: watch::Sender<Option<Exit>>,
 }
 
@@ -161,6 +164,11 @@ impl ContainerProcess {
         *self.exit.borrow()
     }
 
+    /// Whether its number is no longer its own.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     pub fn is_started(&self) -> bool {
         matches!(*lock(&self.phase), Some(Phase::Running))
     }
@@ -176,7 +184,7 @@ impl ContainerProcess {
 
     /// Sends a signal, which may be a real-time one.
     pub fn kill(&self, signal: i32) -> Result<(), ProcessError> {
-        if self.exit().is_some() {
+        if self.has_ended() {
             return Err(ProcessError::Finished);
         }
         match crate::sys::process::kill(self.pid.as_raw(), signal) {
@@ -224,6 +232,7 @@ impl Made {
         let process = Arc::clone(&self.process);
         tokio::spawn(async move {
             let status = self.status.await.unwrap_or_else(|_| gone().status);
+            self.process.ended.store(true, Ordering::Relaxed);
             let at = jiff::Timestamp::now();
             let streams = lock(&self.process.streams).take();
             if let Some(mut streams) = streams {
@@ -320,6 +329,7 @@ impl Born<'_> {
             addresses: addresses.clone(),
             phase: Mutex::new(Some(Phase::Prepared(channel))),
             streams: Mutex::new(Some(streams)),
+            ended: AtomicBool::new(false),
             exit: watch::Sender::new(None),
         };
         Ok(Made {

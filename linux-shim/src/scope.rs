@@ -4,9 +4,11 @@
 //! A scope begins with a process, and the container's own is born in a cgroup that is there: so a [`Keeper`] goes before
 //! it and ends when it is there.
 
-use amphipod_shim_api::TaskError;
-use amphipod_shim_api::cgroup::{Cgroup, Limits};
+use std::path::Path;
+
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, CgroupHost, Limits};
 use amphipod_shim_api::systemd::{self, Manager, Property, SystemdError, Unit, asked_by_annotations};
+use amphipod_shim_api::{Standing, TaskError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pause};
 use oci_spec::runtime::Spec;
@@ -77,12 +79,12 @@ pub fn demanded(spec: &Spec) -> Result<(), TaskError> {
     Err(TaskError::InvalidArgument(error.to_string()))
 }
 
-/// Has the host's systemd make a container's scope.
+/// Has systemd make a container's scope: the host's for root, for others one of their own.
 pub async fn start(spec: &Spec, unit: &Unit, limits: &Limits) -> Result<Keeper, TaskError> {
     let failed = |e: SystemdError| TaskError::Internal(e.to_string());
     let properties = properties(spec, limits).map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
     let keeper = Keeper::begin().map_err(|e| TaskError::internal("make a process", e))?;
-    let mut manager = Manager::of_host().await.map_err(failed)?;
+    let mut manager = manager().await.map_err(failed)?;
     let made = manager.start_scope(unit, &[keeper.number()], properties).await;
     made.map_err(failed).map(|()| keeper)
 }
@@ -93,37 +95,50 @@ pub async fn update(unit: &Unit, limits: &Limits) -> Result<(), TaskError> {
     if properties.is_empty() {
         return Ok(());
     }
-    let told = async { Manager::of_host().await?.set(&unit.name, &properties).await };
+    let told = async { manager().await?.set(&unit.name, &properties).await };
     told.await
         .map_err(|e: SystemdError| TaskError::Internal(e.to_string()))
 }
 
 /// Ends a scope whose processes have been killed; to be called while its cgroup is there.
 pub async fn stop(unit: &Unit) -> Result<(), SystemdError> {
-    Manager::of_host().await?.stop(&unit.name).await
+    manager().await?.stop(&unit.name).await
 }
 
-/// How often the kernel has killed for memory in a container's cgroup. systemd removes the cgroup of a scope as soon as
-/// nobody is in it: then the slice around it, which counts what is below it (v2), tells what came on top of `before`.
-pub fn oom_kills(
-    cgroup: &Cgroup,
-    unit: Option<&Unit>,
-    before: u64,
-) -> Result<u64, amphipod_shim_api::cgroup::CgroupError> {
-    match unit {
-        Some(unit) if !cgroup.exists() => Ok(around(unit).saturating_sub(before)),
+async fn manager() -> Result<Manager, SystemdError> {
+    Manager::of(Standing::of_this_process()).await
+}
+
+/// Where a process's scope is, below the hierarchy's mount.
+pub fn cgroup_of(pid: u32) -> Result<String, SystemdError> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    parse_cgroup(&text).ok_or(SystemdError::ScopeWithoutCgroup)
+}
+
+/// The one hierarchy of v2, or systemd's own of v1.
+fn parse_cgroup(text: &str) -> Option<String> {
+    let named = text.lines().find_map(|l| l.split_once(":name=systemd:"));
+    let unified = text.lines().find_map(|l| l.strip_prefix("0::"));
+    let path = named.map(|(_, path)| path).or(unified)?;
+    path.ends_with(".scope").then(|| path.to_owned())
+}
+
+/// How often the kernel has killed for memory in a container's cgroup, if it has one. systemd removes that of a scope as
+/// soon as nobody is in it: then the slice around it, which counts what is below it (v2), tells what came on top of
+/// `before`.
+pub fn oom_kills(cgroup: &Cgroup, scope: Option<&str>, before: u64) -> Result<u64, CgroupError> {
+    match scope {
+        _ if cgroup.is_none() => Ok(0),
+        Some(path) if !cgroup.exists() => Ok(around(path).saturating_sub(before)),
         _ => cgroup.oom_kills(),
     }
 }
 
-/// How often in the slice around a unit; one whose count cannot be read has none.
-pub fn around(unit: &Unit) -> u64 {
-    let Some(slice) = unit.slice.as_deref() else {
-        return 0;
-    };
-    let host = amphipod_shim_api::cgroup::CgroupHost::known();
-    let cgroup = host.and_then(|h| h.cgroup(&systemd::names::slice_path(slice)));
-    cgroup.and_then(|c| c.oom_kills()).unwrap_or(0)
+/// How often in the slice around a scope; one whose count cannot be read has none.
+pub fn around(scope: &str) -> u64 {
+    let slice = Path::new(scope).parent().and_then(Path::to_str);
+    let cgroup = slice.and_then(|slice| CgroupHost::known().ok()?.cgroup(slice).ok());
+    cgroup.and_then(|c| c.oom_kills().ok()).unwrap_or(0)
 }
 
 /// Where a container's cgroup is.
@@ -131,5 +146,19 @@ pub fn path(spec: &Spec, namespace: &str, id: &str) -> String {
     match of(spec) {
         Some(unit) => unit.path(),
         None => spec::cgroup_path(spec, namespace, id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scope_is_found_on_v1_and_v2() {
+        let v2 = "0::/machine.slice/x.scope\n";
+        assert_eq!(parse_cgroup(v2).unwrap(), "/machine.slice/x.scope");
+        let v1 = "3:cpu:/\n1:name=systemd:/system.slice/x.scope\n0::/\n";
+        assert_eq!(parse_cgroup(v1).unwrap(), "/system.slice/x.scope");
+        assert_eq!(parse_cgroup("0::/user.slice\n"), None);
     }
 }

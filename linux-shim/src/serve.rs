@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphipod_shim_api::start::{Invocation, ServeError, Served, ensure_server, forget_server, take_listener};
-use amphipod_shim_api::{TaskError, annotations, service};
+use amphipod_shim_api::{Standing, TaskError, annotations, service};
 use oci_spec::runtime::Spec;
 
 use crate::guard::GuardedProgram;
+use crate::log;
 use crate::reaper::{self, Reaper};
+use crate::rootless::outlook;
 use crate::service::{Service, Shim};
 use crate::spec::{self, SpecError};
 
@@ -42,12 +44,21 @@ pub enum ShimError {
 pub fn start(call: &Invocation, words: usize) -> Result<String, ShimError> {
     let spec = spec::load(&bundle(call)?)?;
     let group = group(&spec, &call.id);
-    let program = GuardedProgram::this().map_err(ShimError::Guard)?;
-    let served = Served {
-        program: program.path(),
-        ..Served::this_program(words)
-    };
+    let guarded = guarded()?;
+    let mut served = Served::this_program(words);
+    if let Some(program) = &guarded {
+        served.program = program.path();
+    }
     Ok(ensure_server(call, &group, &served)?)
+}
+
+/// What the server is to run from: nothing else than it is for who cannot have it, of whom `outlook` says so.
+fn guarded() -> Result<Option<GuardedProgram>, ShimError> {
+    match (Standing::of_this_process(), GuardedProgram::this()) {
+        (_, Ok(program)) => Ok(Some(program)),
+        (Standing::Root, Err(error)) => Err(ShimError::Guard(error)),
+        (Standing::NamespaceRoot | Standing::User, Err(_)) => Ok(None),
+    }
 }
 
 /// The bundle is given by flag, or it is the working directory (containerd's way).
@@ -70,14 +81,18 @@ fn group(spec: &Spec, id: &str) -> String {
 /// `serve`: the server itself, on one thread.
 pub fn serve(call: &Invocation) -> Result<(), ShimError> {
     let listener = take_listener()?;
-    log_to_stderr(call.debug);
+    let standing = Standing::of_this_process();
+    let expected = log::begin(call.debug, standing);
+    for text in outlook(standing) {
+        tracing::info!("{text}");
+    }
     nix::sys::prctl::set_child_subreaper(true).map_err(ShimError::Subreaper)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ShimError::Runtime)?;
     let served = runtime.block_on(run(call, listener));
-    forget_server(call);
+    forget_server(call, expected.bytes());
     served
 }
 
@@ -122,17 +137,4 @@ async fn idle(shim: &Shim) {
         was_empty = empty;
         rounds.tick().await;
     }
-}
-
-fn log_to_stderr(debug: bool) {
-    let level = if debug {
-        tracing::Level::DEBUG
-    } else {
-        tracing::Level::WARN
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
 }

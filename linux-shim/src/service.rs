@@ -9,12 +9,12 @@ use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
 use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
-use amphipod_shim_api::stats::TaskStats;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use crate::container::{Asked, Container};
+use crate::container::Container;
 use crate::keeper::SharedProcesses;
+use crate::planned::Asked;
 use crate::reaper::Reaper;
 use crate::rootfs_plan;
 use crate::spec;
@@ -276,12 +276,7 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> Answer<api::PidsResponse> {
-        let pids = self
-            .0
-            .find(&request.id)?
-            .cgroup()
-            .pids()
-            .map_err(|e| TaskError::internal("list processes", e))?;
+        let pids = self.0.find(&request.id)?.pids()?;
         let processes = pids
             .into_iter()
             .map(|pid| api::ProcessInfo {
@@ -296,8 +291,7 @@ impl Task for Service {
     }
 
     async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> Answer<api::StatsResponse> {
-        let read = self.0.find(&request.id)?.cgroup().stats();
-        let stats: TaskStats = read.map_err(|e| TaskError::internal("read the cgroup", e))?;
+        let stats = self.0.find(&request.id)?.stats()?;
         Ok(api::StatsResponse {
             stats: MessageField::some(stats.to_any()?),
             ..Default::default()

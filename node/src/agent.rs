@@ -24,12 +24,15 @@ use crate::host::{Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, StoreError};
 use crate::metrics::disks::Disks;
 use crate::metrics::{ProbeCounts, Station};
+use crate::narrowing;
 use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
 use crate::pods::admission;
 use crate::pods::allocations::Allocations;
 use crate::pods::context::{Context, pods_dir};
 use crate::pods::eviction::Eviction;
+use crate::pods::followed::Follower;
+use crate::pods::shims::{self, Shims};
 use crate::pods::table::Table;
 use crate::pods::{leftovers, manager};
 use crate::pressure::NodeState;
@@ -67,6 +70,7 @@ const EVICTIONS: usize = 16;
 pub struct Node {
     ctx: Arc<Context>,
     tasks: JoinSet<()>,
+    is_member: bool,
 }
 
 impl Node {
@@ -74,6 +78,8 @@ impl Node {
     pub async fn start(options: NodeOptions) -> Result<Node, StartError> {
         let host = Host::read()?;
         make_directories(&options)?;
+        let pods = pods_dir(&options);
+        leftovers::forget_unwritten(&pods).map_err(|source| StartError::Directory { path: pods, source })?;
         let shutdown = CancellationToken::new();
         let table = Table::new(
             options.data_dir.join("logs"),
@@ -90,11 +96,17 @@ impl Node {
         let memory_capacity = host.memory_bytes;
         let boot_id = host.boot_id.clone();
         let state = NodeState::default();
+        let csi = Csi::new(options.data_dir.clone());
         let mut registration =
-            Registration::new(&options, host, images.clone(), known_ip, port, state.clone());
+            Registration::new(&options, host, images.clone(), port, state.clone(), csi.clone());
+        if let Some(ip) = known_ip {
+            registration.set_ip(ip);
+        }
         let (cidr, is_member) = join::join(&options, &registration).await?;
         let network = Arc::new(open_network(&options, cidr).await?);
-        admission::recall(&network, &pods_dir(&options)).map_err(network::OpenError::from)?;
+        let allocations = Allocations::new(&registration.allocatable());
+        let recalled = admission::recall(&network, &allocations, &pods_dir(&options));
+        recalled.map_err(network::OpenError::from)?;
         let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
         registration.set_ip(ip);
         let member = match is_member {
@@ -114,7 +126,10 @@ impl Node {
             table,
             execs: Execs::new(&options.run_dir),
             host_ips: vec![ip],
-            allocations: Allocations::new(&registration.allocatable()),
+            shims: Shims::default(),
+            narrower: Arc::default(),
+            follower: Follower::default(),
+            allocations,
             allocatable: registration.allocatable(),
             memory_capacity,
             tokens: Tokens::default(),
@@ -122,7 +137,7 @@ impl Node {
             station,
             state,
             evictions,
-            csi: Csi::new(options.data_dir.clone()),
+            csi,
             users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
@@ -133,13 +148,23 @@ impl Node {
         if let Err(error) = leftovers::sweep(&ctx) {
             tracing::warn!(%error, "what an earlier agent has left stays");
         }
+        shims::dismiss(&ctx.options.run_dir).await;
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
-        Ok(Node { ctx, tasks })
+        Ok(Node {
+            ctx,
+            tasks,
+            is_member,
+        })
     }
 
     /// The image store, whose pulls can be watched.
     pub fn images(&self) -> &Images {
         &self.ctx.images
+    }
+
+    /// Whether the API server had taken the node in when it started; else that is being tried, and its static Pods run.
+    pub fn is_member(&self) -> bool {
+        self.is_member
     }
 
     /// The address the node reports.
@@ -177,8 +202,11 @@ fn spawn_all(
     let shutdown = || ctx.shutdown.clone();
     tasks.spawn(join::stay(ctx.clone(), Arc::new(registration), member));
     let resolver = Arc::new(dns::Resolver::new(ctx.network.gateway()));
-    let names = resolver.clone();
-    let listener = move |services: &[_], slices: &[_]| names.learn(services, slices);
+    let (names, narrower) = (resolver.clone(), ctx.narrower.clone());
+    let listener = move |services: &[_], slices: &[_]| {
+        names.learn(services, slices);
+        narrower.learn(services, slices);
+    };
     tasks.spawn(network::services::run(
         ctx.network.clone(),
         client,
@@ -187,6 +215,7 @@ fn spawn_all(
         shutdown(),
     ));
     tasks.spawn(dns::run(resolver, shutdown()));
+    tasks.spawn(narrowing::run(ctx.clone()));
     tasks.spawn(csi::run(
         ctx.csi.clone(),
         ctx.options.client.clone(),

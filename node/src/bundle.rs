@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::annotations;
+use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::systemd::names;
 use k8s_openapi::api::core::v1::Container;
 use oci_spec::runtime::{
@@ -60,6 +61,8 @@ pub struct Parts<'a> {
     pub claimed_devices: &'a [LinuxDevice],
     /// Socket at which a native container's output is told as it comes.
     pub attach: &'a Path,
+    /// Whom a guest may meet.
+    pub rules: &'a NetworkRules,
 }
 
 /// Which runtime runs the container, as the artifact decided.
@@ -274,6 +277,11 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
                 .filter(|(name, _)| annotations::WASM_FROM_POD.contains(&name.as_str()))
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
+        if !parts.rules.is_open() {
+            // A plain value of texts and numbers: it has a text.
+            let rules = serde_json::json!(parts.rules).to_string();
+            notes.insert(annotations::WASM_NETWORK.to_owned(), rules);
+        }
     }
     notes
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::systemd::{self, names};
 use amphipod_shim_api::{ShimAddress, ShimCommand, TaskClient};
+use futures::StreamExt;
+use futures::stream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -16,14 +18,13 @@ use crate::network;
 use crate::options::NodeOptions;
 use crate::pods::cgroup::{PodCgroupError, end_slice};
 use crate::pods::record::{self, Record, RuntimeKind, subdirectories};
+use crate::pods::shims;
 use crate::volumes::host::{self, HostError};
 
 const SIGKILL: u32 = 9;
 /// A killed task ends at once unless the kernel is stuck in it.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// Version of the Task API that our own shims speak.
-const TASK_API: u32 = 3;
 /// Between two looks at a killed process: it is not our child, so nobody tells us.
 const PROCESS_POLL: Duration = Duration::from_millis(5);
 
@@ -73,28 +74,40 @@ pub enum DownError {
 /// Removes it all. Repeating it is fine; images stay.
 pub async fn down(options: &DownOptions) -> Result<(), DownError> {
     let pods = options.data_dir.join("pods");
-    for pod in list(&pods)? {
-        let containers = pod.join("containers");
-        let records = record::load_all(&containers);
-        let records = records.map_err(|source| DownError::Read {
-            path: containers.clone(),
-            source,
-        })?;
-        for record in records.iter().filter(|r| r.exit().is_none()) {
-            let bundle = containers
-                .join(&record.container)
-                .join(record.attempt.to_string())
-                .join("bundle");
-            end_task(options, record, &bundle).await;
-        }
-    }
-    end_shims(&options.run_dir.join("s")).await?;
+    let tasks = unended(&pods)?;
+    let ends = tasks
+        .iter()
+        .map(|(record, bundle)| end_task(options, record, bundle));
+    stream::iter(ends)
+        .for_each_concurrent(shims::AT_ONCE, |end| end)
+        .await;
+    end_shims(&options.run_dir).await?;
     host::remove_tree(&pods)?;
     host::remove_tree(&options.data_dir.join("logs"))?;
     images::down(&options.data_dir.join("images"))?;
     network::down(&options.id, &options.run_dir).await?;
     remove_cgroups(&options.cluster).await?;
     Ok(host::remove_tree(&options.run_dir)?)
+}
+
+/// Every task that is not known to have ended, with its bundle.
+fn unended(pods: &Path) -> Result<Vec<(Record, PathBuf)>, DownError> {
+    let mut tasks = Vec::new();
+    for pod in list(pods)? {
+        let containers = pod.join("containers");
+        let records = record::load_all(&containers);
+        let records = records.map_err(|source| DownError::Read {
+            path: containers.clone(),
+            source,
+        })?;
+        for record in records.into_iter().filter(|r| r.exit().is_none()) {
+            let attempt = containers
+                .join(&record.container)
+                .join(record.attempt.to_string());
+            tasks.push((record, attempt.join("bundle")));
+        }
+    }
+    Ok(tasks)
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, DownError> {
@@ -131,28 +144,26 @@ async fn end_task(options: &DownOptions, record: &Record, bundle: &Path) {
 }
 
 /// Ends the cluster's shims by their sockets: also one between two containers, of which no record speaks.
-async fn end_shims(sockets: &Path) -> Result<(), DownError> {
-    let read = |source| DownError::Read {
-        path: sockets.to_owned(),
+async fn end_shims(run_dir: &Path) -> Result<(), DownError> {
+    let all = shims::addresses(run_dir).map_err(|source| DownError::Read {
+        path: run_dir.to_owned(),
         source,
-    };
-    let entries = match std::fs::read_dir(sockets) {
-        Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(read)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(read(error)),
-    };
-    let is_socket = |path: &PathBuf| path.extension().is_some_and(|end| end == "sock");
-    for socket in entries.into_iter().map(|entry| entry.path()).filter(is_socket) {
-        // A socket that nobody answers on is what a shim that ended left.
-        let address = ShimAddress {
-            address: format!("unix://{}", socket.display()),
-            version: TASK_API,
-        };
-        if let Ok(pid) = TaskClient::new(address).shim_pid("").await {
-            end_process(pid).await;
-        }
-    }
+    })?;
+    stream::iter(all)
+        .for_each_concurrent(shims::AT_ONCE, end_shim)
+        .await;
     Ok(())
+}
+
+/// Ends who answers on a socket. One that nobody answers on is what a shim that ended left; one that does not answer in
+/// time is ended with its cgroup.
+async fn end_shim(shim: ShimAddress) {
+    let client = TaskClient::new(shim.clone());
+    match tokio::time::timeout(END_LIMIT, client.shim_pid("")).await {
+        Ok(Ok(pid)) => end_process(pid).await,
+        Ok(Err(error)) => tracing::debug!(%error, ?shim, "nobody serves here any more"),
+        Err(_) => tracing::warn!(?shim, "a shim does not answer"),
+    }
 }
 
 /// Kills a process that holds nothing any more, and waits until it is gone.
@@ -181,4 +192,75 @@ async fn remove_cgroups(cluster: &str) -> Result<(), DownError> {
     }
     cgroup.kill()?;
     Ok(cgroup.remove().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
+
+    use amphipod_shim_api::api::{self, Task, TtrpcContext};
+    use amphipod_shim_api::service::serve;
+    use async_trait::async_trait;
+    use tokio::process::{Child, Command};
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    const SHIMS: usize = 8;
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A shim that says who it is when all the others have been asked too.
+    struct Slow {
+        pid: u32,
+        asked: Arc<Barrier>,
+    }
+
+    #[async_trait]
+    impl Task for Slow {
+        async fn connect(
+            &self,
+            _: &TtrpcContext,
+            _: api::ConnectRequest,
+        ) -> api::TtrpcResult<api::ConnectResponse> {
+            self.asked.wait().await;
+            Ok(api::ConnectResponse {
+                shim_pid: self.pid,
+                ..Default::default()
+            })
+        }
+    }
+
+    fn shim(sockets: &Path, number: usize, asked: &Arc<Barrier>) -> Child {
+        let mut process = Command::new("/bin/sleep");
+        let process = process.arg("1000").kill_on_drop(true).spawn().unwrap();
+        let task = Arc::new(Slow {
+            pid: process.id().unwrap(),
+            asked: Arc::clone(asked),
+        });
+        let listener = UnixListener::bind(sockets.join(format!("{number}.sock"))).unwrap();
+        tokio::spawn(serve(listener, task, std::future::pending()));
+        process
+    }
+
+    #[tokio::test]
+    async fn shims_are_ended_side_by_side() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let sockets = run_dir.path().join(shims::SOCKETS);
+        std::fs::create_dir(&sockets).unwrap();
+        let asked = Arc::new(Barrier::new(SHIMS));
+        let shims: Vec<Child> = (0..SHIMS).map(|n| shim(&sockets, n, &asked)).collect();
+        // Nobody answers on this one any more.
+        drop(UnixListener::bind(sockets.join("dead.sock")).unwrap());
+        // A killed process is there until it has been waited for.
+        let waited = shims
+            .into_iter()
+            .map(|mut shim| async move { shim.wait().await.unwrap().success() });
+        let both = async { tokio::join!(futures::future::join_all(waited), end_shims(run_dir.path())) };
+        let (ended, done) = tokio::time::timeout(PATIENCE, both)
+            .await
+            .expect("one waited for another");
+        done.unwrap();
+        assert_eq!(ended, [false; SHIMS]);
+    }
 }

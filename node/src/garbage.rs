@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::events::{Severity, node_reference};
 use crate::host::{self, Disk};
+use crate::images::ImageReference;
 use crate::pods::context::Context;
 use crate::server::PodTable;
 
-/// Pause between two looks.
+/// Pause between two looks, and before the first: until then it is not known what the Pods of this node use.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// Share of the disk, in percent, from which images are removed, and to which.
 const HIGH_PERCENT: u64 = 85;
@@ -24,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(120);
 
 /// Looks now and then until the agent ends.
 pub async fn run(ctx: Arc<Context>, node: Node) {
-    let mut ticks = interval(INTERVAL);
+    let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = ctx.shutdown.clone();
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -91,7 +92,7 @@ fn surplus(disk: &Disk, percent: u64) -> u64 {
     used.saturating_sub(disk.bytes / 100 * percent)
 }
 
-/// What containers of this node were made of.
+/// What containers of this node were made of, and what their volumes show.
 fn in_use(pods: &[Arc<Pod>]) -> BTreeSet<String> {
     let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
     let containers = statuses.flat_map(|status| {
@@ -100,7 +101,16 @@ fn in_use(pods: &[Arc<Pod>]) -> BTreeSet<String> {
         let ephemeral = status.ephemeral_container_statuses.iter().flatten();
         main.chain(init).chain(ephemeral)
     });
-    containers.map(|container| container.image_id.clone()).collect()
+    let ids = containers.map(|container| container.image_id.clone());
+    ids.chain(pods.iter().flat_map(|pod| images_of_volumes(pod)))
+        .collect()
+}
+
+/// References of images that are volumes, as the store has them; one that is none was never pulled.
+fn images_of_volumes(pod: &Pod) -> impl Iterator<Item = String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let references = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+    references.filter_map(|reference| Some(reference.parse::<ImageReference>().ok()?.to_string()))
 }
 
 #[cfg(test)]
@@ -135,6 +145,17 @@ mod tests {
         }}))
         .unwrap();
         let expected: BTreeSet<String> = ["x@1".to_owned(), "y@1".to_owned()].into();
+        assert_eq!(in_use(&[Arc::new(pod)]), expected);
+    }
+
+    #[test]
+    fn images_of_volumes_are_in_use() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [], "volumes": [
+            {"name": "a", "image": {"reference": "busybox"}}, {"name": "b", "image": {"reference": "NO SUCH"}},
+            {"name": "c", "emptyDir": {}},
+        ]}}))
+        .unwrap();
+        let expected: BTreeSet<String> = ["docker.io/library/busybox:latest".to_owned()].into();
         assert_eq!(in_use(&[Arc::new(pod)]), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads Kubernetes quantities (`100m`, `1Gi`, `12e6`) into integers. Owns the grammar of
+//! Reads Kubernetes quantities (`100m`, `1Gi`, `12e6`) into integers, and adds them up as such. Owns the grammar of
 //! `resource.Quantity`; refuses to know what is measured.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,6 +14,38 @@ pub fn value(quantity: &Quantity) -> Option<i64> {
 /// The value in thousandths, rounded up, as upstream's `Quantity.MilliValue()`.
 pub fn milli(quantity: &Quantity) -> Option<i64> {
     scaled(&quantity.0, 1000)
+}
+
+/// Nothing, or no quantity.
+pub fn is_zero(quantity: &Quantity) -> bool {
+    nanos(&quantity.0).is_none_or(|nanos| nanos == 0)
+}
+
+/// Both together, written as the first is (as the other, where the first is nothing).
+pub fn plus(one: &Quantity, other: &Quantity) -> Quantity {
+    let sum = [one, other]
+        .iter()
+        .filter_map(|q| nanos(&q.0))
+        .fold(0, i128::saturating_add);
+    let style = if is_zero(one) { other } else { one };
+    Quantity(written(sum, style.0.ends_with('i')))
+}
+
+/// With the largest unit of which it is a whole number: of 1024 each, if there is one and it is wanted, else of 1000.
+fn written(nanos: i128, binary: bool) -> String {
+    const BINARY: [&str; 6] = ["Ei", "Pi", "Ti", "Gi", "Mi", "Ki"];
+    const DECIMAL: [&str; 10] = ["E", "P", "T", "G", "M", "k", "", "m", "u", "n"];
+    let units: &[&str] = if binary { &BINARY } else { &[] };
+    for unit in units.iter().chain(&DECIMAL) {
+        let Some((multiplier, divisor)) = scale_of(unit) else {
+            continue;
+        };
+        let size = NANO * multiplier / divisor;
+        if nanos != 0 && nanos % size == 0 {
+            return format!("{}{unit}", nanos / size);
+        }
+    }
+    "0".into()
 }
 
 fn scaled(text: &str, parts: i128) -> Option<i64> {
@@ -104,6 +136,24 @@ mod tests {
     fn what_is_no_quantity() {
         for text in ["", "Mi", "1x", "e3", "1e", "--1", "1e99999"] {
             assert_eq!(value(&Quantity(text.into())), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sums_are_written_as_their_first_part() {
+        for (one, other, sum) in [
+            ("100m", "1", "1100m"),
+            ("500m", "500m", "1"),
+            ("64Mi", "1Gi", "1088Mi"),
+            ("512Mi", "512Mi", "1Gi"),
+            ("1Gi", "1", "1073741825"),
+            ("0", "64Mi", "64Mi"),
+            ("600", "400", "1k"),
+            ("1n", "1u", "1001n"),
+            ("0", "0", "0"),
+        ] {
+            let [one, other] = [one, other].map(|text| Quantity(text.into()));
+            assert_eq!(plus(&one, &other).0, sum, "{one:?} {other:?}");
         }
     }
 }

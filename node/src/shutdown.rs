@@ -17,7 +17,7 @@ use crate::server::PodTable;
 
 /// Time the last words of the Pods have to reach the API server.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Pause between two looks at what still runs.
+/// Pause between two looks at what still runs: a host that goes down waits for the last of them, and a look at the API is one list.
 const PAUSE: Duration = Duration::from_millis(100);
 const MESSAGE: &str = "Pod was terminated in response to imminent node shutdown.";
 
@@ -66,7 +66,7 @@ async fn end(ctx: &Context, pods: Vec<Arc<Pod>>, period: Duration) {
             reason: "Terminated".into(),
             message: MESSAGE.into(),
             grace: Some(grace),
-            disruption: true,
+            disruption: Some(MESSAGE.into()),
         };
         if ctx.evictions.send(Eviction { uid, verdict }).await.is_err() {
             return;
@@ -85,7 +85,7 @@ async fn end(ctx: &Context, pods: Vec<Arc<Pod>>, period: Duration) {
     }
 }
 
-/// Waits until the API holds the end of each of these.
+/// Waits until the API holds the end of each of these; whoever calls it has [`LAST_WORDS`] for it.
 async fn told(ctx: &Context, ended: &BTreeSet<String>) {
     let api: Api<Pod> = Api::all(ctx.options.client.clone());
     let mine = ListParams::default().fields(&format!("spec.nodeName={}", ctx.options.node_name));

@@ -109,7 +109,8 @@ async fn a_running_pod_is_resized_and_reached() {
 
     resize(
         &pods,
-        json!([{"name": "server", "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}}}]),
+        "sized",
+        json!({"containers": [{"name": "server", "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}}}]}),
     )
     .await;
     until(&pods, "sized", "it has more", |s| {
@@ -120,16 +121,24 @@ async fn a_running_pod_is_resized_and_reached() {
     assert_eq!(memory_limit(&pods).await, 64 << 20);
     around.comes_to(80 << 20);
 
-    resize(&pods, json!([{"name": "restarts", "resources": {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}}])).await;
+    let more = json!({"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}});
+    resize(
+        &pods,
+        "sized",
+        json!({"containers": [{"name": "restarts", "resources": more}]}),
+    )
+    .await;
     until(&pods, "sized", "the other is restarted", |s| {
         runs(s, "restarts") && container(s, "restarts").is_some_and(|c| c.restart_count == 1)
     })
     .await;
     around.comes_to(84 << 20);
 
+    let most = json!({"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}});
     resize(
         &pods,
-        json!([{"name": "server", "resources": {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}}]),
+        "sized",
+        json!({"containers": [{"name": "server", "resources": most}]}),
     )
     .await;
     until(&pods, "sized", "what the node does not have is not given", |s| {
@@ -140,6 +149,93 @@ async fn a_running_pod_is_resized_and_reached() {
     let status = pods.get("sized").await.unwrap().status.unwrap();
     assert_eq!(limit(&status, "server", "cpu").as_deref(), Some("200m"));
     assert_eq!(container(&status, "server").map(|c| c.restart_count), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wasm_containers_and_whole_pods_are_resized() {
+    let Some(cluster) = prepared("resizing Wasm containers and whole Pods").await else {
+        return;
+    };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    cluster.push(&root.join("workloads/wasm/server.wasm"), "server-wasm:v1");
+    let client = cluster.client().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    for pod in [GUEST, WHOLE] {
+        let pod: Pod = serde_yaml::from_str(pod).unwrap();
+        pods.create(&Default::default(), &pod).await.unwrap();
+    }
+    until(&pods, "guest", "it runs", |s| runs(s, "c")).await;
+    until(&pods, "whole", "it runs", |s| runs(s, "c")).await;
+    let guest = pods.get("guest").await.unwrap();
+    let node = guest.spec.unwrap().node_name.unwrap();
+    assert_eq!(limit_of_guest(&client, &node).await, 64 << 20);
+
+    let spec = json!({"containers": [{"name": "c", "resources": {"limits": {"memory": "96Mi"}}}]});
+    resize(&pods, "guest", spec).await;
+    until(&pods, "guest", "it has more", |s| {
+        limit(s, "c", "memory").as_deref() == Some("96Mi")
+    })
+    .await;
+    assert_eq!(limit_of_guest(&client, &node).await, 96 << 20);
+    let uid = pods.get("whole").await.unwrap().metadata.uid.unwrap();
+    let around = PodCgroup::of(&cluster.id(), &uid);
+    assert_eq!((around.memory(), around.quota()), (64 << 20, Some(20_000)));
+    resize(
+        &pods,
+        "whole",
+        json!({"resources": {"limits": {"cpu": "300m", "memory": "80Mi"}}}),
+    )
+    .await;
+    around.comes_to(80 << 20);
+    until(&pods, "whole", "the Pod says what it has", |s| {
+        let limits = s.resources.as_ref().and_then(|r| r.limits.as_ref());
+        limits.is_some_and(|limits| limits["cpu"].0 == "300m")
+    })
+    .await;
+    assert_eq!(around.quota(), Some(30_000));
+    for name in ["guest", "whole"] {
+        let status = pods.get(name).await.unwrap().status.unwrap();
+        assert_eq!(
+            container(&status, "c").map(|c| c.restart_count),
+            Some(0),
+            "{name}"
+        );
+    }
+}
+
+const GUEST: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: guest}
+spec:
+  containers:
+  - name: c
+    image: amphipod.local/server-wasm:v1
+    resources: {requests: {cpu: 10m, memory: 1Mi}, limits: {cpu: 100m, memory: 64Mi}}
+";
+
+const WHOLE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: whole}
+spec:
+  terminationGracePeriodSeconds: 1
+  resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {cpu: 200m, memory: 64Mi}}
+  containers:
+  - name: c
+    image: amphipod.local/busybox:v1
+    command: [sleep, '600']
+";
+
+/// What its shim says.
+async fn limit_of_guest(client: &Client, node: &str) -> u64 {
+    let all = get(client, &format!("/api/v1/nodes/{node}/proxy/metrics/cadvisor")).await;
+    let mut lines = all.lines().filter(|line| {
+        line.starts_with("container_spec_memory_limit_bytes{") && line.contains("pod=\"guest\"")
+    });
+    let line = lines.next().unwrap_or_else(|| panic!("nothing of it in {all}"));
+    let value = line.split_once("} ").unwrap().1.split(' ').next().unwrap();
+    value.parse::<f64>().unwrap() as u64
 }
 
 /// The cgroup around a Pod's containers, of either version.
@@ -205,9 +301,9 @@ impl PodCgroup {
     }
 }
 
-async fn resize(pods: &Api<Pod>, containers: Value) {
-    let patch = Patch::Strategic(json!({"spec": {"containers": containers}}));
-    pods.patch_subresource("resize", "sized", &PatchParams::default(), &patch)
+async fn resize(pods: &Api<Pod>, name: &str, spec: Value) {
+    let patch = Patch::Strategic(json!({"spec": spec}));
+    pods.patch_subresource("resize", name, &PatchParams::default(), &patch)
         .await
         .unwrap();
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -15,12 +15,46 @@ use tempfile::TempDir;
 /// How long anything may take on a busy machine before the test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One `/16` for Pods and one for Services a cluster: 10.128.0.0/16, 10.129.0.0/16, …
-static NEXT_NET: AtomicU8 = AtomicU8::new(128);
+/// One `/16` for Pods and one for Services a cluster, between 10.128.0.0/16 and 10.255.0.0/16: pairs of which this process
+/// took so many.
+static TAKEN_NETS: AtomicU32 = AtomicU32::new(0);
 
-/// The second number of a cluster's addresses for Pods; the next one is for Services.
+/// Pairs there are.
+const NETS: u32 = 64;
+
+/// The second number of a cluster's addresses for Pods; the next one is for Services. Two suites on one machine begin in
+/// different places, and leave out what is routed already.
 pub fn next_net() -> u8 {
-    NEXT_NET.fetch_add(2, Ordering::Relaxed)
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let used = used_nets(&routes);
+    for _ in 0..NETS {
+        let place = std::process::id().wrapping_add(TAKEN_NETS.fetch_add(1, Ordering::Relaxed)) % NETS;
+        let net = 128 + 2 * place as u8;
+        if !used.contains(&net) && !used.contains(&(net + 1)) {
+            return net;
+        }
+    }
+    panic!("all of 10.128.0.0/9 is routed already:\n{routes}");
+}
+
+/// The second numbers of destinations in 10.0.0.0/8 of the kernel's table, which has addresses as they are in memory.
+fn used_nets(routes: &str) -> Vec<u8> {
+    let destination = |line: &str| {
+        let field = line.split_whitespace().nth(1)?;
+        let [first, second, ..] = u32::from_str_radix(field, 16).ok()?.to_ne_bytes();
+        (first == 10).then_some(second)
+    };
+    routes.lines().filter_map(destination).collect()
+}
+
+#[test]
+fn routed_nets_are_left_out() {
+    if cfg!(target_endian = "little") {
+        let routes = "Iface\tDestination\tGateway\neth0\t00000000\t010200C0\nap1\t0000800A\t00000000\nap1\t0005810A\t0";
+        assert_eq!(used_nets(routes), [128, 129]);
+    }
+    let (one, two) = (next_net(), next_net());
+    assert!(one >= 128 && one != two && one.is_multiple_of(2) && two.is_multiple_of(2));
 }
 
 /// The binary under test.
@@ -232,12 +266,18 @@ pub fn text(output: &Output) -> String {
     )
 }
 
+/// A port nobody listens on, below those that the kernel gives to connections: what is bound later (and again, when a
+/// program is restarted) would find one of those taken now and then. Each process begins elsewhere.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const MANY: u16 = 9_000;
+    // Far from that of a suite started right before or after.
+    let begin = (std::process::id().wrapping_mul(127) % u32::from(MANY)) as u16;
+    (0..MANY)
+        .map(|_| FIRST + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % MANY) % MANY)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// `GET url` as a plain HTTP/1.1 client without keep-alive: status line, headers and body in one text.

@@ -63,13 +63,21 @@ pub fn kubectls() -> Vec<PathBuf> {
     found
 }
 
-struct Kubectl<'a> {
+pub struct Kubectl<'a> {
     program: &'a Path,
     kubeconfig: PathBuf,
     home: &'a Path,
 }
 
-impl Kubectl<'_> {
+impl<'a> Kubectl<'a> {
+    pub fn new(program: &'a Path, cluster: &'a Cluster) -> Self {
+        Self {
+            program,
+            kubeconfig: cluster.kubeconfig(),
+            home: cluster.dir(),
+        }
+    }
+
     fn command(&self, words: &str) -> Command {
         let mut command = Command::new(self.program);
         command
@@ -81,7 +89,7 @@ impl Kubectl<'_> {
     }
 
     /// Runs it; it must succeed and print each of `expected`.
-    fn ok(&self, words: &str, expected: &[&str]) -> String {
+    pub fn ok(&self, words: &str, expected: &[&str]) -> String {
         let output = run(&mut self.command(words));
         let said = text(&output);
         assert!(
@@ -100,7 +108,8 @@ impl Kubectl<'_> {
     }
 }
 
-fn prepared(test: &str) -> Option<(Cluster, Vec<PathBuf>)> {
+/// A cluster with the images of two guests, and every `kubectl`; `None`, having said why, where that cannot be.
+pub fn prepared(test: &str) -> Option<(Cluster, Vec<PathBuf>)> {
     let programs = kubectls();
     if programs.is_empty() {
         eprintln!("skipped {test}: there is no kubectl on the path");
@@ -124,11 +133,7 @@ fn a_day_with_kubectl() {
     };
     let manifest = cluster.dir().join("web.yaml").display().to_string();
     let program = programs.last().unwrap();
-    let kubectl = Kubectl {
-        program,
-        kubeconfig: cluster.kubeconfig(),
-        home: cluster.dir(),
-    };
+    let kubectl = Kubectl::new(program, &cluster);
 
     kubectl.ok(
         &format!("apply -f {manifest}"),
@@ -194,11 +199,7 @@ fn a_day_with_kubectl() {
 /// What Pods of the demo use, by every version; it must be known already.
 pub fn top(cluster: &Cluster) {
     for program in &kubectls() {
-        let kubectl = Kubectl {
-            program,
-            kubeconfig: cluster.kubeconfig(),
-            home: cluster.dir(),
-        };
+        let kubectl = Kubectl::new(program, cluster);
         kubectl.ok("top pods --containers", &["CPU(cores)", "duet", "writer", "Mi"]);
         kubectl.ok("top node", &["node-a", "Mi"]);
     }

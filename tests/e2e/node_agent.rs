@@ -179,10 +179,14 @@ async fn a_node_short_of_memory_ends_pods_and_a_host_that_goes_down_too() {
     let conditions = status.conditions.unwrap();
     let target = conditions.iter().find(|c| c.type_ == "DisruptionTarget").unwrap();
     assert_eq!(target.reason.as_deref(), Some("TerminationByKubelet"));
-    let node = Api::<Node>::all(client).get("node-a").await.unwrap();
-    let conditions = node.status.unwrap().conditions.unwrap();
-    let pressure = conditions.iter().find(|c| c.type_ == "MemoryPressure").unwrap();
-    assert_eq!(pressure.status, "True");
+    let told = await_condition(Api::<Node>::all(client), "node-a", |node: Option<&Node>| {
+        let status = node.and_then(|node| node.status.as_ref());
+        let mut conditions = status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        conditions.any(|c| c.type_ == "MemoryPressure" && c.status == "True")
+    });
+    tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
 
     cluster.stop(Signal::SIGTERM);
     cluster.flags = vec!["--shutdown-grace-period".into(), "5".into()];
@@ -216,4 +220,83 @@ async fn a_node_short_of_memory_ends_pods_and_a_host_that_goes_down_too() {
             Some("Pod was terminated in response to imminent node shutdown.")
         )
     );
+}
+
+/// A Pod that asks for thousandths of a processor of the node.
+fn asking(name: &str, milli: i64) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": "node-a",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "server",
+                "image": "amphipod.local/busybox:v1",
+                "command": ["sleep", "600"],
+                "resources": {"requests": {"cpu": format!("{milli}m")}},
+            }],
+        },
+    }))
+    .unwrap()
+}
+
+fn critical(name: &str, milli: i64) -> Pod {
+    let mut pod = asking(name, milli);
+    pod.spec.as_mut().unwrap().priority_class_name = Some("system-node-critical".into());
+    pod
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_critical_pod_gets_the_room_of_a_lesser_one() {
+    let Some(cluster) = with_busybox("room for critical Pods") else {
+        return;
+    };
+    let client = cluster.client().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let system: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let node = Api::<Node>::all(client.clone()).get("node-a").await.unwrap();
+    let capacity: i64 = 1000
+        * node.status.unwrap().allocatable.unwrap()["cpu"]
+            .0
+            .parse::<i64>()
+            .unwrap();
+    for pod in [asking("small", 100), asking("large", capacity - 200)] {
+        pods.create(&Default::default(), &pod).await.unwrap();
+        ready(&pods, pod.metadata.name.as_deref().unwrap()).await;
+    }
+    let pod = critical("critical", 500);
+    system.create(&Default::default(), &pod).await.unwrap();
+    ready(&system, "critical").await;
+    until(&pods, "large", "it makes room", |s| {
+        s.phase.as_deref() == Some("Failed")
+    })
+    .await;
+    let status = pods.get("large").await.unwrap().status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Preempting"));
+    assert_eq!(
+        status.message.as_deref(),
+        Some("Preempted in order to admit critical pod")
+    );
+    let conditions = status.conditions.unwrap();
+    let target = conditions.iter().find(|c| c.type_ == "DisruptionTarget").unwrap();
+    let said = "Pod was preempted by Kubelet to accommodate a critical pod.";
+    assert_eq!(target.message.as_deref(), Some(said));
+    let small = pods.get("small").await.unwrap().status.unwrap();
+    assert_eq!(small.phase.as_deref(), Some("Running"), "one is enough");
+
+    // Nobody else is ended for one that cannot have enough.
+    let pod = critical("giant", capacity + 1);
+    system.create(&Default::default(), &pod).await.unwrap();
+    until(&system, "giant", "it is refused", |s| {
+        s.phase.as_deref() == Some("Failed")
+    })
+    .await;
+    let status = system.get("giant").await.unwrap().status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("UnexpectedAdmissionError"));
+    let message = status.message.unwrap();
+    let said = "Pod was rejected: Unexpected error while attempting to recover from admission failure: preemption: \
+        error finding a set of pods to preempt: no set of running pods found to reclaim resources: [(res: cpu, q: ";
+    assert!(message.starts_with(said), "{message}");
+    let small = pods.get("small").await.unwrap().status.unwrap();
+    assert_eq!(small.phase.as_deref(), Some("Running"));
 }

@@ -45,7 +45,7 @@ async fn says(client: &Client, pod: Pod) -> String {
     pods.logs(&name, &LogParams::default()).await.unwrap()
 }
 
-async fn holds<K>(api: &Api<K>, name: &str, what: &str, is: impl Fn(&K) -> bool + Send)
+pub async fn holds<K>(api: &Api<K>, name: &str, what: &str, is: impl Fn(&K) -> bool + Send)
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
@@ -56,7 +56,7 @@ where
     }
 }
 
-async fn remove<K>(api: &Api<K>, name: &str)
+pub async fn remove<K>(api: &Api<K>, name: &str)
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {

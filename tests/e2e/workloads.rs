@@ -9,8 +9,8 @@ use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, PATIENCE, http_get, is_root};
 
-/// Body of `GET path`, retried while a Service's rules are on their way.
-fn eventually(address: &str, path: &str, words: &str) {
+/// Body of `GET path`, retried while a Service's rules, or a Pod's, are on their way.
+pub fn eventually(address: &str, path: &str, words: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = http_get(address, path).unwrap_or_else(|why| why.to_string());

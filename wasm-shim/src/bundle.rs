@@ -12,11 +12,16 @@ pub use serving::{BadSetting, Serving};
 use preopen::{open_in, preopens};
 
 use crate::engine::meter::Quota;
+use crate::guest::blobs::Containers;
 use crate::guest::bucket::Buckets;
+use crate::guest::debug::{Debugging, Dumps, Files};
+use crate::guest::folder::Folder;
+use crate::guest::narrowing::Narrowing;
 use crate::names::{self, Names};
 use crate::program::digest::{BadDigest, Digest};
 use amphipod_shim_api::annotations;
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
+use amphipod_shim_api::network::NetworkRules;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Mount, Process, Spec};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -52,6 +57,8 @@ pub enum BundleError {
     Digest(#[from] BadDigest),
     #[error(transparent)]
     Setting(#[from] BadSetting),
+    #[error("annotation {name}: {0}", name = annotations::WASM_NETWORK)]
+    Network(serde_json::Error),
     #[error("opening the source {source_path} of the mount at {destination}: {error}")]
     Mount {
         source_path: PathBuf,
@@ -62,6 +69,8 @@ pub enum BundleError {
     TooManyMounts(usize),
     #[error("annotation {annotation}: the container has no directory mounted at {mount:?}")]
     NoMount { annotation: &'static str, mount: String },
+    #[error("annotation {annotation}: {mount:?} is mounted read-only")]
+    ReadOnly { annotation: &'static str, mount: String },
     #[error("reading {path}, where the container's names come from: {source}")]
     Names { path: PathBuf, source: std::io::Error },
     #[error("opening the root filesystem {path}: {error}")]
@@ -109,13 +118,16 @@ impl Command {
     }
 }
 
-/// What a guest may reach of the container's files, and how it knows others.
+/// What a guest may reach of the container's files, how it knows others, and whom it may meet.
 #[derive(Debug)]
 pub struct Grants {
     pub preopens: Vec<Preopen>,
     pub names: Arc<Names>,
+    pub narrowing: Arc<Narrowing>,
     /// Where `wasi:keyvalue` keeps its buckets, if it was said.
     pub buckets: Option<Arc<Buckets>>,
+    /// Where `wasi:blobstore` keeps its containers, if it was said.
+    pub containers: Option<Arc<Containers>>,
 }
 
 impl Grants {
@@ -124,14 +136,15 @@ impl Grants {
         names: Names,
         notes: &HashMap<String, String>,
     ) -> Result<Self, BundleError> {
-        let buckets = match notes.get(annotations::WASM_KEYVALUE) {
-            Some(mount) => Some(Arc::new(buckets(&preopens, mount)?)),
-            None => None,
-        };
+        let buckets = named(&preopens, notes, annotations::WASM_KEYVALUE)?;
+        let containers = named(&preopens, notes, annotations::WASM_BLOBSTORE)?;
+        let narrowing = Narrowing::new(network_rules(notes)?.unwrap_or_default());
         Ok(Self {
             preopens,
-            names: Arc::new(names),
-            buckets,
+            names: Arc::new(names.within(Arc::clone(&narrowing))),
+            narrowing,
+            buckets: buckets.map(|(folder, _)| Arc::new(Buckets(folder))),
+            containers: containers.map(|(folder, _)| Arc::new(Containers::new(folder))),
         })
     }
 
@@ -139,6 +152,16 @@ impl Grants {
     pub fn without(&mut self, mount: &str) {
         self.preopens.retain(|preopen| preopen.guest_path != mount);
     }
+}
+
+/// The rules of the network that annotations tell, of a bundle or of an Update.
+///
+/// # Errors
+/// When they cannot be read: nobody may guess whom a container may meet.
+pub fn network_rules(notes: &HashMap<String, String>) -> Result<Option<NetworkRules>, BundleError> {
+    let text = notes.get(annotations::WASM_NETWORK);
+    let rules = text.map(|text| serde_json::from_str(text));
+    rules.transpose().map_err(BundleError::Network)
 }
 
 /// The files mounted where a native container would read them; where there are none, the host's.
@@ -158,18 +181,36 @@ fn names(mounts: &[Mount]) -> Result<Names, BundleError> {
     ))
 }
 
-/// The mount at this path of the container, as the place of its buckets.
-fn buckets(preopens: &[Preopen], mount: &str) -> Result<Buckets, BundleError> {
-    let preopen = preopens.iter().find(|preopen| preopen.guest_path == mount);
+/// The mount whose path in the container an annotation has, and that path.
+fn named(
+    preopens: &[Preopen],
+    notes: &HashMap<String, String>,
+    annotation: &'static str,
+) -> Result<Option<(Folder, String)>, BundleError> {
+    let Some(mount) = notes.get(annotation) else {
+        return Ok(None);
+    };
+    let preopen = preopens.iter().find(|preopen| preopen.guest_path == *mount);
     let no_mount = || BundleError::NoMount {
-        annotation: annotations::WASM_KEYVALUE,
+        annotation,
         mount: mount.to_owned(),
     };
     let preopen = preopen.ok_or_else(no_mount)?;
     let directory = preopen.directory.try_clone().map_err(|_| no_mount())?;
-    Ok(Buckets {
-        directory,
-        read_only: preopen.read_only,
+    let folder = Folder::new(directory, preopen.read_only);
+    Ok(Some((folder, mount.clone())))
+}
+
+/// What the container asks for, by mounts that may be written.
+fn debugging(preopens: &[Preopen], notes: &HashMap<String, String>) -> Result<Debugging, BundleError> {
+    let files = |annotation| match named(preopens, notes, annotation)? {
+        Some((folder, mount)) if folder.read_only() => Err(BundleError::ReadOnly { annotation, mount }),
+        Some((folder, mount)) => Ok(Some(Files::new(folder, mount))),
+        None => Ok(None),
+    };
+    Ok(Debugging {
+        dumps: files(annotations::WASM_CORE_DUMPS)?.map(|files| Arc::new(Dumps::new(files))),
+        profiles: files(annotations::WASM_PROFILE)?,
     })
 }
 
@@ -178,6 +219,7 @@ fn buckets(preopens: &[Preopen], mount: &str) -> Result<Buckets, BundleError> {
 pub struct Container {
     pub command: Arc<Command>,
     pub grants: Grants,
+    pub debugging: Debugging,
     pub program: ProgramRef,
     pub serving: Serving,
     /// The function of a core module to run in the place of `_start`.
@@ -187,9 +229,30 @@ pub struct Container {
     /// Where those who attach are told its output.
     pub attach: Option<PathBuf>,
     pub netns: Option<PathBuf>,
-    pub memory_limit: Option<u64>,
+    pub limits: Limits,
+}
+
+/// What a container may use; it may change while the container runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<u64>,
     pub quota: Option<Quota>,
     pub shares: u64,
+}
+
+impl Limits {
+    /// Reads what of OCI's resources means something to a guest.
+    pub fn of(resources: &LinuxResources) -> Self {
+        let (cpu, memory) = (resources.cpu().as_ref(), resources.memory().as_ref());
+        Self {
+            memory: memory
+                .and_then(|memory| memory.limit())
+                .and_then(|limit| u64::try_from(limit).ok()),
+            quota: cpu.and_then(|cpu| quota(cpu.quota(), cpu.period())),
+            shares: cpu.and_then(|cpu| cpu.shares()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Reads `config.json` of a bundle.
@@ -217,28 +280,24 @@ impl Container {
         let notes = annotations_of(spec);
         let program = program(&notes, &command.args, rootfs.as_ref())?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        let cpu = resources.and_then(|resources| resources.cpu().as_ref());
-        let memory = resources.and_then(|resources| resources.memory().as_ref());
         let read_only_root = spec
             .root()
             .as_ref()
             .and_then(|root| root.readonly())
             .unwrap_or(false);
         let mounts = spec.mounts().as_deref().unwrap_or_default();
+        let preopens = preopens(mounts, rootfs, read_only_root)?;
         Ok(Self {
             command: Arc::new(command),
-            grants: Grants::new(preopens(mounts, rootfs, read_only_root)?, names(mounts)?, &notes)?,
+            debugging: debugging(&preopens, &notes)?,
+            grants: Grants::new(preopens, names(mounts)?, &notes)?,
             program,
             serving: Serving::from_annotations(&notes)?,
             invoke: notes.get(annotations::WASM_INVOKE).cloned(),
             message: notes.get(annotations::WASM_MESSAGE).cloned(),
             attach: notes.get(annotations::ATTACH).map(PathBuf::from),
             netns: netns(spec),
-            memory_limit: memory
-                .and_then(|memory| memory.limit())
-                .and_then(|limit| u64::try_from(limit).ok()),
-            quota: cpu.and_then(|cpu| quota(cpu.quota(), cpu.period())),
-            shares: cpu.and_then(|cpu| cpu.shares()).unwrap_or_default(),
+            limits: resources.map(Limits::of).unwrap_or_default(),
         })
     }
 }
@@ -346,10 +405,7 @@ mod tests {
             [("A".into(), "b=c".into()), ("EMPTY".into(), String::new())]
         );
         assert_eq!(container.serving.port, None);
-        assert_eq!(
-            (container.memory_limit, container.quota, container.shares),
-            (None, None, 0)
-        );
+        assert_eq!(container.limits, Limits::default());
         assert!(
             container.netns.is_none()
                 && container.grants.preopens.is_empty()
@@ -368,12 +424,16 @@ mod tests {
         let container = parse(config).unwrap();
         assert_eq!(container.serving.port, Some(9000));
         assert_eq!(container.netns.as_deref(), Some(Path::new("/run/ns/net")));
-        assert_eq!((container.memory_limit, container.shares), (Some(1000), 512));
-        let expected = Quota {
+        let quota = Quota {
             time: Duration::from_millis(50),
             period: Duration::from_millis(200),
         };
-        assert_eq!(container.quota, Some(expected));
+        let expected = Limits {
+            memory: Some(1000),
+            quota: Some(quota),
+            shares: 512,
+        };
+        assert_eq!(container.limits, expected);
     }
 
     #[test]

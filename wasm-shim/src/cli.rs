@@ -4,13 +4,15 @@
 
 use crate::bundle::{annotations_of, read_spec};
 use crate::cgroup::NamespaceCgroup;
+use crate::engine::pace::{self, Pace};
 use crate::engine::turns::Turns;
 use crate::engine::{EngineError, Engines};
 use crate::guest::Ending;
+use crate::guest::workers::Spare;
 use crate::program::compile::{CompileError, DEADLINE, Job, bound_this_process};
 use crate::program::digest::{BadDigest, Digest};
 use crate::program::load::{CompileCommand, Programs};
-use crate::sandbox::{self, Nursery};
+use crate::sandbox::{self, Nursery, Sandbox};
 use crate::task::create::Host;
 use crate::task::service::Service;
 use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE, WASM_ISOLATION, WASM_ISOLATION_POD};
@@ -172,6 +174,10 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .with_writer(io::stderr)
         .init();
     tell_of_fences();
+    // Every thread is started behind it. What a kernel cannot do is left out.
+    if let Err(error) = Sandbox::for_service().enter() {
+        tracing::warn!(%error, "the threads that serve lack a fence");
+    }
     let engines = Engines::start()?;
     let Served { program, words } = Served::this_program(words);
     let programs = Programs::new(&engines, CompileCommand { program, words }).map_err(MainError::World)?;
@@ -180,6 +186,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         ticker: engines.ticker.clone(),
         turns: Turns::of_this_machine(),
         nursery: Nursery::start().map_err(MainError::Threads)?,
+        spare: Spare::of_this_machine(),
     };
     let shutdown = CancellationToken::new();
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));
@@ -188,12 +195,13 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .worker_threads(SERVICE_THREADS)
         .max_blocking_threads(SERVICE_BLOCKING_THREADS)
         .thread_name("service")
+        .on_thread_start(|| pace::set(Pace::Answering))
         .enable_all()
         .build()
         .map_err(MainError::Threads)?;
     let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
     cgroup.leave();
-    forget_server(call);
+    forget_server(call, 0);
     Ok(served?)
 }
 
@@ -207,7 +215,7 @@ fn tell_of_fences() {
     }
 }
 
-/// Each container holds its log, its listener, its Pod's threads' epoll and event descriptors, and its directories: raise
+/// Each container holds its log, its listener, its Pod's network, its Landlock rules and its directories: raise
 /// the soft limit to the hard one, as servers do. Where that is refused, fewer containers fit.
 fn allow_many_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)

@@ -1,10 +1,13 @@
-//! The only unsafe code of this crate: mapping compiled code, a thread's place among others, and Landlock's system calls
-//! (landlock(7)), for which libc has numbers but no functions.
+//! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, and
+//! Landlock's system calls (landlock(7)), for which libc has numbers but no functions.
 #![allow(unsafe_code)]
 
 use crate::program::cache::TrustedArtifact;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
@@ -34,6 +37,16 @@ pub fn map(engine: &Engine, artifact: &TrustedArtifact) -> wasmtime::Result<Mapp
     }
 }
 
+/// Has this runtime watch for clients of a listener, which are not accepted by that.
+///
+/// # Errors
+/// When the kernel does not watch it.
+pub fn watch(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: the descriptor must stay the same and open while it is watched: a listener owns its descriptor, and never
+    // gives it away while it is borrowed, which is all that `AsyncFd` does until it is taken apart.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
+}
+
 /// Sets the nice value of one thread: Linux schedules threads, and `PRIO_PROCESS` takes a thread id.
 ///
 /// # Errors
@@ -50,28 +63,23 @@ pub fn set_thread_nice(thread: nix::unistd::Pid, nice: i32) -> nix::Result<()> {
 /// # Errors
 /// `EINVAL` or `ENOSYS` where the kernel has no such thing.
 pub fn set_slice(slice: std::time::Duration) -> io::Result<()> {
-    let size = size_of::<SchedAttr>() as u32;
-    let mut attributes = SchedAttr::default();
+    let size = size_of::<libc::sched_attr>() as u32;
+    let mut attributes = libc::sched_attr {
+        size,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
     // SAFETY: the kernel writes at most `size` bytes of a structure that lives through the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
     attributes.size = size;
-    attributes.runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
+    attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads `size` bytes of a structure that lives through the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
-}
-
-/// `struct sched_attr`, its first version.
-#[derive(Default)]
-#[repr(C)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
 }
 
 /// The version of Landlock that this kernel has.

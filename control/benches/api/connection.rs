@@ -53,6 +53,7 @@ impl Target {
         Ok(Connection {
             stream: BufReader::with_capacity(BUFFER, stream),
             headers: self.headers.clone(),
+            answer: Vec::new(),
         })
     }
 }
@@ -90,12 +91,37 @@ fn tls(cluster: &Value, user: &Value) -> Result<rustls::ClientConfig> {
 pub struct Connection {
     stream: BufReader<TlsStream<TcpStream>>,
     headers: String,
+    /// The last answer to a write.
+    answer: Vec<u8>,
 }
 
 /// How long a body is.
+#[derive(Clone, Copy)]
 enum Length {
     Bytes(usize),
     Chunked,
+}
+
+/// What of an answer's head is looked at.
+struct Head {
+    code: u16,
+    length: Length,
+}
+
+impl Head {
+    /// Takes a line of the head in.
+    fn read(&mut self, line: &str) -> Result<()> {
+        if let Some(status) = line.strip_prefix("HTTP/1.1 ") {
+            self.code = status.split(' ').next().unwrap_or_default().trim_end().parse()?;
+        } else if let Some((name, value)) = line.split_once(':') {
+            if name.eq_ignore_ascii_case("content-length") {
+                self.length = Length::Bytes(value.trim().parse()?);
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                self.length = Length::Chunked;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Connection {
@@ -133,9 +159,18 @@ impl Connection {
 
     /// Sends a JSON body; any other answer than success is an error.
     pub async fn write(&mut self, method: &str, path: &str, content: &str, body: &[u8]) -> Result<()> {
-        match self.send(method, path, content, body).await? {
-            (200..300, _) => Ok(()),
-            (code, body) => Err(format!("{method} {path}: {code} {}", String::from_utf8_lossy(&body)).into()),
+        self.request(method, path, content, body).await?;
+        let (code, length) = self.head().await?;
+        let mut answer = std::mem::take(&mut self.answer);
+        answer.clear();
+        self.body(length, &mut answer).await?;
+        self.answer = answer;
+        match code {
+            200..300 => Ok(()),
+            code => {
+                let said = String::from_utf8_lossy(&self.answer);
+                Err(format!("{method} {path}: {code} {said}").into())
+            }
         }
     }
 
@@ -167,21 +202,28 @@ impl Connection {
     }
 
     async fn head(&mut self) -> Result<(u16, Length)> {
-        let (mut code, mut length) = (0, Length::Bytes(0));
+        let mut head = Head {
+            code: 0,
+            length: Length::Bytes(0),
+        };
+        // Nearly always it has come whole.
+        let come = self.stream.fill_buf().await?;
+        if let Some(end) = come.windows(4).position(|four| four == b"\r\n\r\n") {
+            for line in std::str::from_utf8(&come[..end])?.split("\r\n") {
+                head.read(line)?;
+            }
+            self.stream.consume(end + 4);
+            return Ok((head.code, head.length));
+        }
+        let mut line = String::new();
         loop {
-            let mut line = String::new();
+            line.clear();
             if self.stream.read_line(&mut line).await? == 0 {
                 return Err("the server closed the connection".into());
             }
-            let line = line.trim_end().to_ascii_lowercase();
-            if line.is_empty() {
-                return Ok((code, length));
-            } else if let Some(status) = line.strip_prefix("http/1.1 ") {
-                code = status.split(' ').next().unwrap_or_default().parse()?;
-            } else if let Some(bytes) = line.strip_prefix("content-length: ") {
-                length = Length::Bytes(bytes.parse()?);
-            } else if line == "transfer-encoding: chunked" {
-                length = Length::Chunked;
+            match line.trim_end() {
+                "" => return Ok((head.code, head.length)),
+                line => head.read(line)?,
             }
         }
     }

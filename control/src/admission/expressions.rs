@@ -6,7 +6,7 @@ use crate::auth::{Identity, Verdict};
 use crate::cel::authority::{Authority, Decision, Draft, Question};
 use crate::cel::{CALL_LIMIT, EvalError, Scope, Type, Value as Cel};
 use crate::kinds::Kind;
-use crate::kinds::policy::Compiled;
+use crate::kinds::policy::{Compiled, seen};
 use serde_json::{Value, json};
 
 /// What all expressions of a policy may cost on one request (upstream's `RuntimeCELCostBudget`), and what match
@@ -90,13 +90,13 @@ impl Authority for Rights<'_> {
 impl<'a> Seen<'a> {
     pub fn scope(self) -> Scope<'a> {
         let mut scope = Scope::default();
-        for (name, value) in [
-            ("object", self.object),
-            ("oldObject", self.old),
-            ("request", self.request),
-            ("namespaceObject", self.namespace),
+        for (name, value, ty) in [
+            ("object", self.object, &Type::Dyn),
+            ("oldObject", self.old, &Type::Dyn),
+            ("request", self.request, seen::request()),
+            ("namespaceObject", self.namespace, seen::namespace()),
         ] {
-            scope.set(name, Cel::of(value, &Type::Dyn));
+            scope.set(name, Cel::of(value, ty));
         }
         scope.set("authorizer", Cel::Asking(Draft::new(self.rights)));
         let own = Draft::on(self.rights, self.rights.own());

@@ -156,6 +156,10 @@ pub trait Objects: Send + Sync {
             None => self.list(resource, namespace),
         }
     }
+    /// Whether there are any.
+    fn any(&self, resource: ResourceName<'_>) -> bool {
+        !self.list(resource, None).is_empty()
+    }
     /// The kinds that can be asked for.
     fn kinds(&self) -> Arc<Registry> {
         Registry::builtin().clone()
@@ -187,6 +191,12 @@ impl Admission {
             policies: policy::Policies::default(),
             webhooks: webhooks::Webhooks::default(),
         }
+    }
+
+    /// Whether a policy or a webhook may be shown the object before it is stored.
+    pub fn shows(&self) -> bool {
+        let objects = self.objects.as_ref();
+        policy::any(objects) || webhooks::any(objects)
     }
 
     /// Completes `object`, or refuses it early.

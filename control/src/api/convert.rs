@@ -49,11 +49,11 @@ pub async fn objects(api: &Api, kind: &Kind, found: Vec<Arc<Object>>) -> Result<
         .collect()
 }
 
-/// The bytes to store of an object of the call's kind.
-pub async fn stored_form(call: &Call, value: &Value) -> Result<Bytes> {
+/// The bytes to store of an object of the call's kind. Owners as text are for kinds that are stored as they are served.
+pub async fn stored_form(call: &Call, value: &Value, owners: Option<&str>) -> Result<Bytes> {
     let kind = &call.target.kind;
     if kind.stored_as_served() {
-        return Ok(object::encode(value));
+        return Ok(object::encode_owned(value, owners));
     }
     let storage = call.api.cache.resource(kind)?.kind.clone();
     let mut value = value.clone();

@@ -8,6 +8,8 @@ use super::status::{ApiError, Result};
 use super::text;
 use crate::kinds::{Kind, Registry, Subresource, api_service};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -15,6 +17,8 @@ use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+/// How much of a digest is shown, as upstream.
+const HASHED: usize = 8;
 const AGGREGATED: &str = "APIGroupDiscoveryList";
 
 pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Response> {
@@ -271,6 +275,10 @@ fn resource_entries(kind: &Kind) -> Vec<Value> {
         if !list.is_empty() {
             entry[field] = json!(list);
         }
+    }
+    if let Some(stored) = kind.stored_as() {
+        let digest = Sha256::digest(stored.as_bytes());
+        entry["storageVersionHash"] = STANDARD.encode(&digest[..HASHED]).into();
     }
     std::iter::once(entry)
         .chain(kind.subresources.iter().map(|sub| subresource_entry(kind, sub)))

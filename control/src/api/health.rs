@@ -15,7 +15,7 @@ const CHECK_WITHIN: Duration = Duration::from_secs(2);
 enum Check {
     /// The server answers.
     Ping,
-    /// The store answers.
+    /// The store answers, and what is written lasts.
     Store,
     /// Everything that is stored can be served from memory.
     WatchCache,
@@ -35,7 +35,7 @@ impl Check {
             Check::Ping => true,
             Check::WatchCache => api.cache.revision() > 0,
             Check::Store => {
-                let answered = tokio::time::timeout(CHECK_WITHIN, api.store.revision()).await;
+                let answered = tokio::time::timeout(CHECK_WITHIN, api.store.writable()).await;
                 matches!(answered, Ok(Ok(_)))
             }
         }

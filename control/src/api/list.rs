@@ -1,10 +1,10 @@
 //! `list`: a consistent set of objects, whole or in pages.
 use super::Call;
 use super::convert;
-use super::negotiate::{Format, Shape};
+use super::negotiate::{Accepted, Format, Shape};
 use super::object::{self, Object};
 use super::query::{Query, VersionMatch};
-use super::render::{self, Style};
+use super::render::{self, META_V1, Style};
 use super::route::Target;
 use super::selectors::{FieldSelector, LabelSelector};
 use super::status::{ApiError, Result};
@@ -24,6 +24,8 @@ use std::sync::Arc;
 const PIECE: usize = 64 << 10;
 /// Room beyond it for the object that fills a piece.
 const LAST_OBJECT: usize = 8 << 10;
+
+const METADATA_LIST: &str = "PartialObjectMetadataList";
 
 /// What a request selects.
 #[derive(Clone, Debug)]
@@ -86,10 +88,11 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
 }
 
 pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
+    let plain = call.target.kind.stored_as_served() && !style.accepted.beta;
     match (style.accepted.format, style.accepted.shape) {
         (Format::Json, Shape::Object) => whole(&call.target.kind, page),
-        (Format::Json, Shape::Metadata) if call.target.kind.stored_as_served() => Ok(metadata_list(page)),
-        (Format::Protobuf, shape) => binary(&call.target.kind, shape, &page),
+        (Format::Json, Shape::Metadata) if plain => Ok(metadata_list(page)),
+        (Format::Protobuf, _) => binary(&call.target.kind, style.accepted, &page),
         (format, shape) => render::respond(
             format,
             StatusCode::OK,
@@ -267,27 +270,25 @@ fn shaped_values(
     metadata: &Value,
     values: impl Iterator<Item = Result<Value>>,
 ) -> Result<Value> {
-    match shape {
+    let list = match shape {
         Shape::Table => {
             let rows = values
                 .map(|v| Ok(render::row(kind, style.include, &v?)))
                 .collect::<Result<Vec<_>>>()?;
-            Ok(render::table(kind, metadata, rows, true))
+            render::table(kind, metadata, rows, true)
         }
         Shape::Metadata => {
             let items = values
                 .map(|v| Ok(render::metadata_only(&v?)))
                 .collect::<Result<Vec<_>>>()?;
-            let (list, version) = ("PartialObjectMetadataList", "meta.k8s.io/v1");
-            Ok(json!({"kind": list, "apiVersion": version, "metadata": metadata, "items": items}))
+            json!({"kind": METADATA_LIST, "apiVersion": META_V1, "metadata": metadata, "items": items})
         }
         Shape::Object => {
             let items = values.collect::<Result<Vec<_>>>()?;
-            Ok(
-                json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items}),
-            )
+            json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
-    }
+    };
+    Ok(render::versioned(style.accepted, list))
 }
 
 /// A list of objects as stored bytes, joined on the way out.
@@ -299,16 +300,16 @@ fn whole(kind: &Arc<Kind>, page: Page) -> Result<Response> {
 }
 
 /// A list in protobuf, object by object.
-fn binary(kind: &Kind, shape: Shape, page: &Page) -> Result<Response> {
-    let (list, version) = match shape {
-        Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
+fn binary(kind: &Kind, accepted: Accepted, page: &Page) -> Result<Response> {
+    let (list, version) = match accepted.shape {
+        Shape::Metadata => (METADATA_LIST, render::metadata_version(accepted).to_owned()),
         _ => (kind.list_kind.as_str(), kind.api_version()),
     };
     let unsound = || ApiError::internal(format!("an item of a {list} has no protobuf form"));
     let mut body = protobuf::List::new(&metadata(page)).ok_or_else(unsound)?;
     for object in &page.objects {
         let value = render::value(kind, object)?;
-        let item = match shape {
+        let item = match accepted.shape {
             Shape::Metadata => body.push_metadata(&value),
             _ => body.push(&value),
         };
@@ -320,15 +321,10 @@ fn binary(kind: &Kind, shape: Shape, page: &Page) -> Result<Response> {
 
 /// As above, of metadata only.
 fn metadata_list(page: Page) -> Response {
-    joined(
-        "PartialObjectMetadataList",
-        "meta.k8s.io/v1",
-        page,
-        |out, object| {
-            out.put(object::metadata_only(&object.json));
-            Ok(())
-        },
-    )
+    joined(METADATA_LIST, META_V1, page, |out, object| {
+        out.put(object::metadata_only(&object.json));
+        Ok(())
+    })
 }
 
 fn joined(

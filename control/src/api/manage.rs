@@ -7,7 +7,7 @@ use super::others::{settled, versions};
 use super::query::Query;
 use super::status::{ApiError, Result};
 use crate::kinds::managed::{self, ApplyError, Convert, Operation, Rescaling, Writer};
-use crate::kinds::{FieldError, FieldErrors, Kind};
+use crate::kinds::{FieldError, FieldErrors, Kind, time};
 use serde_json::Value;
 
 /// Upstream's `FieldManagerMaxLength`.
@@ -50,6 +50,21 @@ fn name(call: &Call) -> String {
         .collect()
 }
 
+/// As [`note`] for a new object that nobody is shown before it is stored: as text beside it, where it is that plain.
+pub async fn note_unseen(call: &Call, new: &mut Value) -> Option<String> {
+    let (name, now) = (name(call), time::now());
+    let writer = Writer {
+        name: &name,
+        subresource: call.target.subresource.as_deref().unwrap_or_default(),
+        now: &now,
+    };
+    let owners = managed::first(&call.target.kind, writer, new);
+    if owners.is_none() {
+        note(call, None, new).await;
+    }
+    owners
+}
+
 /// Notes who owns what of an object that is about to be stored. It has its defaults; `old` is what it replaces.
 pub async fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
     let kind = &call.target.kind;
@@ -59,7 +74,7 @@ pub async fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
         (BINDING, _) => {}
         (SCALE, Some(old)) => rescaled(call, &name, old, new),
         _ => {
-            let now = super::write::now();
+            let now = time::now();
             let writer = Writer {
                 name: &name,
                 subresource,
@@ -171,7 +186,7 @@ pub fn apply(call: &Call, old: Option<&Value>, config: &Value) -> Result<Value> 
     if !config["metadata"]["managedFields"].is_null() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let (name, now) = (name(call), super::write::now());
+    let (name, now) = (name(call), time::now());
     let writer = Writer {
         name: &name,
         subresource: call.target.subresource.as_deref().unwrap_or_default(),

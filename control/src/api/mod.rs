@@ -11,6 +11,7 @@ mod decode;
 mod delete;
 mod discovery;
 mod fairness;
+mod flows;
 mod glance;
 mod health;
 mod impersonate;
@@ -43,11 +44,13 @@ mod version;
 mod watch;
 mod websocket;
 mod write;
+mod written;
 mod yaml;
 
 pub use cache::Cache;
 pub use custom::Definitions;
 pub use fairness::Fairness;
+pub use flows::Flows;
 pub use metrics::Metrics;
 pub(crate) use object::encode;
 pub use openapi::OpenApi;
@@ -57,6 +60,7 @@ pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
 use crate::audit::{Audit, Told};
+use crate::auth::attributes::Attributes;
 use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
@@ -69,9 +73,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use flows::Flow;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
+use negotiate::Format;
 use object::Object;
 pub use objects::CachedObjects;
 use others::Others;
@@ -83,6 +89,7 @@ use serde_json::Value;
 use status::{ApiError, Result};
 use std::sync::Arc;
 use subresource::proxy;
+use written::{Left, Written};
 
 /// Everything that answering takes.
 pub struct Api {
@@ -103,6 +110,7 @@ pub struct Api {
     /// What Nodes and Pods use.
     pub resource_metrics: Arc<ResourceMetrics>,
     pub fairness: Fairness,
+    pub flows: Flows,
     /// How long a client may take.
     pub patience: serve::Patience,
     pub openapi: OpenApi,
@@ -131,20 +139,55 @@ pub struct Call {
     pub body: Bytes,
     /// The connection, where it may become another protocol's.
     pub upgrade: Option<OnUpgrade>,
+    /// From a part of this program.
+    pub in_process: bool,
     /// For the audit log.
     pub told: Told,
     /// For the owners of fields.
     pub others: Others,
 }
 
+impl Call {
+    /// The named object's name; 405 where the verb needs one and the path has none.
+    pub fn name(&self) -> Result<&str> {
+        self.target
+            .name
+            .as_deref()
+            .ok_or_else(ApiError::method_not_allowed)
+    }
+}
+
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let measured = Metrics::begin(&api, &request);
     let mut record = Record::begin(&api, &request);
-    let outcome = dispatch(api, request, &mut record).await;
-    measured.end(record.end(outcome).await)
+    let accept = request.headers().get(header::ACCEPT).cloned();
+    let mut reply = Reply::default();
+    let outcome = dispatch(api, request, &mut record, &mut reply).await;
+    let format = match &outcome {
+        Err(_) => negotiate::of_status(accept.as_ref(), !reply.custom),
+        Ok(_) => Format::Json,
+    };
+    let mut response = measured.end(record.end(outcome, format).await);
+    if let Some(flow) = reply.flow {
+        flow.mark(response.headers_mut());
+    }
+    response
 }
 
-async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Result<Response> {
+/// What is learnt of a request on its way and told with its answer.
+#[derive(Default)]
+struct Reply {
+    flow: Option<Flow>,
+    /// It is about a custom resource, of which nothing has a protobuf form.
+    custom: bool,
+}
+
+async fn dispatch(
+    api: Arc<Api>,
+    request: Request,
+    record: &mut Record,
+    reply: &mut Reply,
+) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     if let Some(response) = health::answer(&api, &parts).await {
         return Ok(response);
@@ -152,19 +195,30 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
     let user = authenticate::identify(&api, &mut parts)?;
     let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
-        return aggregate::serve(&api, &remote, (&user, &who), (parts, body), record).await;
+        return aggregate::serve(
+            &api,
+            &remote,
+            (&user, &who),
+            (parts, body),
+            (record, &mut reply.flow),
+        )
+        .await;
     }
     let target = match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) => target,
         other => {
             record.knows_path(&user, &who, &parts).await;
+            reply.flow = api.flow_table().flow_of_path(&who, &parts);
             permit::path(&api, &who, &parts)?;
             return elsewhere(&api, &who, parts, body, other).await;
         }
     };
+    reply.custom = target.kind.custom.is_some();
     let query = Query::of(&parts.uri)?;
     let verb = verb(&parts.method, &target, &query)?;
     record.knows(&user, &who, verb, Some(&target)).await;
+    let table = api.flow_table();
+    reply.flow = table.flow(&who, &Attributes::resource(verb, permit::attributes(&target)));
     permit::resource(&api, &who, verb, &target, &query)?;
     if subresource::creates(&target) {
         permit::resource(&api, &who, "create", &target, &query)?;
@@ -178,12 +232,14 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
             headers: HeaderMap::new(),
             body: Bytes::new(),
             upgrade: None,
+            in_process: false,
             told: record.told(),
             others: Others::default(),
         };
         return proxy::serve(&call, parts, body).await;
     }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let in_process = parts.extensions.get::<serve::InProcess>().is_some();
     let leaving = target
         .kind
         .custom
@@ -192,7 +248,11 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
     if leaving && verb == "create" {
         return Err(ApiError::definition_terminating(verb));
     }
-    let _seats = api.fairness.enter(&user, fairness::cost(&body)).await?;
+    let cost = fairness::cost(&body);
+    let _seats = api
+        .fairness
+        .enter(&table, &who, reply.flow.as_ref(), cost)
+        .await?;
     let body = decode::read(body, api.patience.body).await?;
     record.body(&body);
     let call = Call {
@@ -203,6 +263,7 @@ async fn dispatch(api: Arc<Api>, request: Request, record: &mut Record) -> Resul
         headers: parts.headers,
         body,
         upgrade,
+        in_process,
         told: record.told(),
         others: Others::default(),
     };
@@ -321,11 +382,7 @@ async fn perform(call: &Call, verb: &str) -> Result<Response> {
 }
 
 async fn get(call: &Call, style: Style) -> Result<Response> {
-    let name = call
-        .target
-        .name
-        .as_deref()
-        .ok_or_else(ApiError::method_not_allowed)?;
+    let name = call.name()?;
     match call.query.revision()? {
         Some(revision) => call.api.cache.at_least(revision).await?,
         None => call.api.cache.fresh().await?,
@@ -361,11 +418,7 @@ async fn create(call: &Call, style: Style) -> Result<Response> {
 }
 
 async fn update(call: &Call, style: Style) -> Result<Response> {
-    let name = call
-        .target
-        .name
-        .as_deref()
-        .ok_or_else(ApiError::method_not_allowed)?;
+    let name = call.name()?;
     let options = write::Options::of(&call.query, "UpdateOptions")?;
     let body = decode::object(
         &call.target.kind.kind,
@@ -389,16 +442,16 @@ fn creates(call: &Call, name: &str, body: &Value) -> bool {
     call.target.subresource.is_none() && kind.creates_on_update() && body["metadata"]["name"] == name
 }
 
-fn written(call: &Call, style: Style, written: write::Written) -> Result<Response> {
+fn written(call: &Call, style: Style, written: Written) -> Result<Response> {
     let code = if written.created {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
     let kind = &call.target.kind;
-    let response = match written.served {
-        Some(json) if style.is_plain() => render::json_response(code, Body::from(json)),
-        _ => render::one(kind, style, code, &written.value)?,
+    let response = match written.object {
+        Left::Bytes(json, _) if style.is_plain() => render::json_response(code, Body::from(json)),
+        other => render::one(kind, style, code, &other.value()?)?,
     };
     Ok(render::warn(response, &written.warnings))
 }
@@ -424,6 +477,6 @@ impl Api {
 
 /// A plain text answer.
 fn text(code: StatusCode, body: impl Into<Body>) -> Response {
-    let content = [(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    let content = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     (code, content, body.into()).into_response()
 }

@@ -2,7 +2,7 @@
 //!
 //! Built-in kinds, and the metadata of all, have a protobuf form; Tables have none.
 use super::status::{ApiError, Result};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 /// What a request may be answered with, for the 406; custom resources are not offered protobuf.
 const OFFERED: [&str; 5] = [
@@ -36,9 +36,9 @@ pub enum Encoding {
 pub enum Shape {
     /// The objects themselves.
     Object,
-    /// `meta.k8s.io/v1` Table.
+    /// `meta.k8s.io` Table.
     Table,
-    /// `meta.k8s.io/v1` PartialObjectMetadata, or its list.
+    /// `meta.k8s.io` PartialObjectMetadata, or its list.
     Metadata,
 }
 
@@ -46,6 +46,19 @@ pub enum Shape {
 pub struct Accepted {
     pub format: Format,
     pub shape: Shape,
+    /// The shape is to be of `meta.k8s.io/v1beta1`, which differs from v1 by its name only.
+    pub beta: bool,
+}
+
+impl Accepted {
+    /// Objects as they are.
+    pub const fn whole(format: Format) -> Accepted {
+        Accepted {
+            format,
+            shape: Shape::Object,
+            beta: false,
+        }
+    }
 }
 
 /// The encodings of a patch.
@@ -62,25 +75,31 @@ pub enum PatchType {
 
 /// What `Accept` asks for; JSON objects when it says nothing. `binary` says whether the kind has a protobuf form.
 pub fn accept(headers: &HeaderMap, binary: bool) -> Result<Accepted> {
-    choose(headers, binary, |_| true)
+    choose(headers.get(header::ACCEPT), binary, |_| true)
 }
 
 /// As [`accept`], for what has no other shape than its own.
 pub fn accept_whole(headers: &HeaderMap, binary: bool) -> Result<Accepted> {
-    choose(headers, binary, |shape| shape == Shape::Object)
+    whole(headers.get(header::ACCEPT), binary)
 }
 
-fn choose(headers: &HeaderMap, binary: bool, shaped: fn(Shape) -> bool) -> Result<Accepted> {
+/// The format of a `Status`, which says also that an answer cannot be had in what was asked for: then in JSON.
+pub fn of_status(accept: Option<&HeaderValue>, binary: bool) -> Format {
+    whole(accept, binary).map_or(Format::Json, |accepted| accepted.format)
+}
+
+fn whole(accept: Option<&HeaderValue>, binary: bool) -> Result<Accepted> {
+    choose(accept, binary, |shape| shape == Shape::Object)
+}
+
+fn choose(accept: Option<&HeaderValue>, binary: bool, shaped: fn(Shape) -> bool) -> Result<Accepted> {
     let has = |accepted: &Accepted| match (accepted.format, accepted.shape) {
         (Format::Protobuf, Shape::Table) => false,
         (Format::Protobuf, Shape::Object) => binary,
         (_, shape) => shaped(shape),
     };
-    let Some(text) = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else {
-        return Ok(Accepted {
-            format: Format::Json,
-            shape: Shape::Object,
-        });
+    let Some(text) = accept.and_then(|v| v.to_str().ok()) else {
+        return Ok(Accepted::whole(Format::Json));
     };
     let clauses = text.split(',').filter_map(clause);
     let mut clauses: Vec<(f32, Accepted)> = clauses.filter(|(_, accepted)| has(accepted)).collect();
@@ -112,17 +131,17 @@ fn clause(text: &str) -> Option<(f32, Accepted)> {
             _ => {}
         }
     }
-    let shape = match shape {
-        None => Shape::Object,
-        Some("Table") if (group, version) == ("meta.k8s.io", "v1") => Shape::Table,
-        Some("PartialObjectMetadata" | "PartialObjectMetadataList")
-            if (group, version) == ("meta.k8s.io", "v1") =>
-        {
+    let shape = match (shape, group, version) {
+        (None, ..) => Shape::Object,
+        (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") => Shape::Table,
+        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => {
             Shape::Metadata
         }
-        Some(_) => return None,
+        _ => return None,
     };
-    (weight > 0.0).then_some((weight, Accepted { format, shape }))
+    let beta = shape != Shape::Object && version == "v1beta1";
+    let accepted = Accepted { format, shape, beta };
+    (weight > 0.0).then_some((weight, accepted))
 }
 
 /// Whether `Accept` asks for a kind of another API group (aggregated discovery), and takes JSON for it.
@@ -251,6 +270,10 @@ mod tests {
             ),
             (
                 "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                Some((Format::Json, Shape::Table)),
+            ),
+            (
+                "application/json;as=Table;v=v1alpha1;g=meta.k8s.io,application/json",
                 json,
             ),
             (

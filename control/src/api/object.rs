@@ -3,12 +3,13 @@
 //! Stored bytes are `{"kind":K,"apiVersion":V,"metadata":{…},…}` without `resourceVersion`, which is the store's
 //! `mod_revision` and known only after the write. Served bytes are the same with it put in first place of the
 //! metadata, made once per revision and shared by all readers.
-use super::glance::glance;
+use super::glance::{Glance, glance};
 use super::texts::Texts;
 use crate::kinds::Kind;
 use crate::store::{KeyValue, Revision};
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -30,6 +31,8 @@ pub struct Object {
     pub json: Bytes,
     /// Where `"metadata":{` begins in `json`.
     metadata_at: usize,
+    /// Where in `json` it is told who owns the fields, with the comma behind; empty where that was not looked for.
+    owners: Range<u32>,
     /// Whether `json` is what lies in the store, and not that in a newer form.
     as_stored: bool,
     pub labels: Texts,
@@ -45,18 +48,24 @@ impl Object {
             key: kv.key.to_string(),
             why,
         };
-        let (value, newer) = match &kind.custom {
+        let (seen, newer) = match &kind.custom {
             None => (glance(&kv.value).map_err(|e| damaged(e.to_string()))?, None),
             Some(_) => {
                 let mut value = serde_json::from_slice(&kv.value).map_err(|e| damaged(e.to_string()))?;
                 let newer = kind.modernise(&mut value).then(|| encode(&value));
-                (value, newer)
+                (Glance { value, owners: None }, newer)
             }
         };
+        let Glance { value, owners } = seen;
         let as_stored = newer.is_none();
         let stored = newer.unwrap_or_else(|| kv.value.clone());
         let metadata_at = find(&stored, METADATA).ok_or_else(|| damaged("it has no metadata".into()))?;
+        let owners = owners.and_then(|owners| member(&stored, OWNERS, owners));
+        let shift = revision_member(kv.mod_revision).len();
+        let shifted = |at: usize| u32::try_from(at + shift).ok();
+        let owners = owners.and_then(|owners| Some(shifted(owners.start)?..shifted(owners.end)?));
         Ok(Object {
+            owners: owners.unwrap_or_default(),
             key: kv.key.clone(),
             revision: kv.mod_revision,
             json: with_revision(&stored, metadata_at, kv.mod_revision),
@@ -95,6 +104,12 @@ impl Object {
                 .is_some_and(|(head, tail)| head == &self.json[..start] && tail == &self.json[end..])
     }
 
+    /// `json` without who owns the fields.
+    pub fn without_owners(&self) -> [&[u8]; 2] {
+        let (start, end) = (self.owners.start as usize, self.owners.end as usize);
+        [&self.json[..start], &self.json[end..]]
+    }
+
     /// The bytes after `{"kind":…,"apiVersion":…,`: items of built-in lists carry neither.
     pub fn list_item(&self) -> Bytes {
         self.json.slice(self.metadata_at..)
@@ -110,6 +125,14 @@ impl Object {
         out.extend_from_slice(&self.json[end..]);
         out.into()
     }
+}
+
+/// A member that another follows, with its key and the comma behind; none when it is not written as [`encode`] does.
+fn member(json: &[u8], key: &str, value: Range<usize>) -> Option<Range<usize>> {
+    let key = format!("\"{key}\":");
+    let start = value.start.checked_sub(key.len())?;
+    let found = json.get(start..value.start)? == key.as_bytes() && json.get(value.end)? == &b',';
+    found.then_some(start..value.end + 1)
 }
 
 fn with_revision(stored: &[u8], metadata_at: usize, revision: Revision) -> Bytes {
@@ -177,7 +200,12 @@ fn length(json: &[u8]) -> usize {
 
 /// The bytes to store: kind, version and metadata first, no resource version.
 pub fn encode(object: &Value) -> Bytes {
-    let mut out = Vec::with_capacity(1024);
+    encode_owned(object, None)
+}
+
+/// As [`encode`], with the text of who owns its fields, where the object does not have that itself.
+pub fn encode_owned(object: &Value, owners: Option<&str>) -> Bytes {
+    let mut out = Vec::with_capacity(ROOM + owners.map_or(0, str::len));
     out.push(b'{');
     let members = object.as_object().into_iter().flatten();
     let (mut head, tail): (Vec<_>, Vec<_>) = members.partition(|(k, _)| rank(k) < LAST);
@@ -186,7 +214,7 @@ pub fn encode(object: &Value) -> Bytes {
         separate(&mut out, i);
         write_key(&mut out, key);
         match (key.as_str(), value) {
-            ("metadata", Value::Object(map)) => write_metadata(&mut out, map),
+            ("metadata", Value::Object(map)) => write_metadata(&mut out, map, owners),
             (_, value) => write(&mut out, value),
         }
     }
@@ -194,6 +222,9 @@ pub fn encode(object: &Value) -> Bytes {
     out.into()
 }
 
+/// Bytes to begin with: what a Pod takes without its owners.
+const ROOM: usize = 3072;
+const OWNERS: &str = "managedFields";
 const LAST: usize = 3;
 
 fn rank(key: &str) -> usize {
@@ -203,15 +234,35 @@ fn rank(key: &str) -> usize {
         .unwrap_or(LAST)
 }
 
-fn write_metadata(out: &mut Vec<u8>, map: &Map<String, Value>) {
+/// The owners have their place in the order of the names.
+fn write_metadata(out: &mut Vec<u8>, map: &Map<String, Value>, owners: Option<&str>) {
+    let mut owners = owners.filter(|_| !map.contains_key(OWNERS));
     let members = map.iter().filter(|(key, _)| *key != "resourceVersion");
     out.push(b'{');
-    for (i, (key, value)) in members.enumerate() {
-        separate(out, i);
+    let mut written = 0;
+    for (key, value) in members {
+        if key.as_str() > OWNERS
+            && let Some(owners) = owners.take()
+        {
+            separate(out, written);
+            write_owners(out, owners);
+            written += 1;
+        }
+        separate(out, written);
         write_key(out, key);
         write(out, value);
+        written += 1;
+    }
+    if let Some(owners) = owners {
+        separate(out, written);
+        write_owners(out, owners);
     }
     out.push(b'}');
+}
+
+fn write_owners(out: &mut Vec<u8>, owners: &str) {
+    write_key(out, OWNERS);
+    out.extend_from_slice(owners.as_bytes());
 }
 
 fn separate(out: &mut Vec<u8>, member: usize) {
@@ -274,6 +325,38 @@ mod tests {
         assert_eq!(read().labels.find("x"), Some("y"));
         assert!(read().is_stored_as(&stored().value));
         assert!(!read().is_stored_as(b"{}"));
+    }
+
+    #[test]
+    fn owners_can_be_left_out() {
+        let object = |metadata: Value| {
+            let value = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"a": "managedFields"}});
+            let kv = KeyValue {
+                value: encode(&value),
+                ..stored()
+            };
+            Object::read(Registry::builtin().resource("", "v1", "pods").unwrap(), &kv).unwrap()
+        };
+        let bare = object(json!({"labels": {"managedFields": "[],"}, "name": "p"}));
+        let owned =
+            object(json!({"labels": {"managedFields": "[],"}, "managedFields": [{"a": []}], "name": "p"}));
+        assert_eq!(owned.without_owners().concat(), bare.json);
+        assert_eq!(bare.without_owners().concat(), bare.json);
+    }
+
+    #[test]
+    fn owners_come_where_they_would_be_if_the_object_had_them() {
+        let owners = json!([{"manager": "m"}]);
+        for metadata in [
+            json!({}),
+            json!({"labels": {}, "name": "c"}),
+            json!({"labels": {}}),
+        ] {
+            let mut object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata});
+            let told = encode_owned(&object, Some(&owners.to_string()));
+            object["metadata"][OWNERS] = owners.clone();
+            assert_eq!(told, encode(&object));
+        }
     }
 
     #[test]

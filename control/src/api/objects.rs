@@ -23,35 +23,15 @@ pub struct CachedObjects {
     pub kinds: Arc<Live>,
 }
 
-impl Objects for CachedObjects {
-    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
-        let kinds = self.kinds.load();
-        let kind = kinds.resource(resource.0, resource.1, resource.2)?;
-        let object = self.cache.resource(kind).ok()?.get(&kind.key(namespace, name))?;
-        shown(kind, &object)
-    }
-
-    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        let kinds = self.kinds.load();
-        let Some(kind) = kinds.resource(resource.0, resource.1, resource.2) else {
-            return Vec::new();
-        };
-        let prefix = match namespace {
-            Some(namespace) => format!("{}/{namespace}/", kind.storage_prefix),
-            None => format!("{}/", kind.storage_prefix),
-        };
-        let Ok(all) = self.cache.resource(kind) else {
-            return Vec::new();
-        };
-        let (found, _) = all.list(&prefix, None);
-        found.iter().filter_map(|object| shown(kind, object)).collect()
-    }
-
-    fn stored(
+impl CachedObjects {
+    /// The named object, or all of a namespace or of the cluster, read by `read`; none of a kind that is
+    /// not served.
+    fn found(
         &self,
         resource: ResourceName<'_>,
         namespace: Option<&str>,
         name: Option<&str>,
+        read: impl Fn(&Kind, &Object) -> Option<Arc<Value>>,
     ) -> Vec<Arc<Value>> {
         let kinds = self.kinds.load();
         let Some(kind) = kinds.resource(resource.0, resource.1, resource.2) else {
@@ -60,16 +40,41 @@ impl Objects for CachedObjects {
         let Ok(all) = self.cache.resource(kind) else {
             return Vec::new();
         };
-        let found = match (name, namespace) {
+        let objects = match (name, namespace) {
             (Some(name), _) => all.get(&kind.key(namespace, name)).into_iter().collect(),
             (None, Some(namespace)) => all.list(&format!("{}/{namespace}/", kind.storage_prefix), None).0,
             (None, None) => all.list(&format!("{}/", kind.storage_prefix), None).0,
         };
-        found
-            .iter()
-            .filter_map(|object| object.value().ok())
-            .map(Arc::new)
-            .collect()
+        objects.iter().filter_map(|object| read(kind, object)).collect()
+    }
+}
+
+impl Objects for CachedObjects {
+    fn get(&self, resource: ResourceName<'_>, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
+        self.found(resource, namespace, Some(name), shown).pop()
+    }
+
+    fn list(&self, resource: ResourceName<'_>, namespace: Option<&str>) -> Vec<Arc<Value>> {
+        self.found(resource, namespace, None, shown)
+    }
+
+    fn stored(
+        &self,
+        resource: ResourceName<'_>,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Vec<Arc<Value>> {
+        self.found(resource, namespace, name, |_, object| {
+            object.value().ok().map(Arc::new)
+        })
+    }
+
+    fn any(&self, (group, version, plural): ResourceName<'_>) -> bool {
+        let kinds = self.kinds.load();
+        let all = kinds
+            .resource(group, version, plural)
+            .and_then(|kind| self.cache.resource(kind).ok());
+        all.is_some_and(|all| !all.is_empty())
     }
 
     fn kinds(&self) -> Arc<Registry> {

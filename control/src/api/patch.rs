@@ -5,7 +5,8 @@ use super::negotiate::{self, PatchType};
 use super::others::settled;
 use super::render::Style;
 use super::status::{ApiError, Result};
-use super::write::{self, Options, Written};
+use super::write::{self, Options};
+use super::written::Written;
 use super::{Call, manage};
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
@@ -31,11 +32,7 @@ pub enum Prepared {
 const RETRIES: usize = 4;
 
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
-    let name = call
-        .target
-        .name
-        .as_deref()
-        .ok_or_else(ApiError::method_not_allowed)?;
+    let name = call.name()?;
     let options = Options::of(&call.query, "PatchOptions")?;
     let (patch, issues) = prepare(call)?;
     let written = match &patch {

@@ -13,18 +13,26 @@ use serde_json::Value;
 
 /// A request to a resource.
 pub fn resource(api: &Api, who: &Identity, verb: &str, target: &Target, query: &Query) -> Result<()> {
-    let kind = &target.kind;
     let selected = selected(verb, target, query)?;
     let name = target.name.as_deref().or(selected.exact("metadata.name"));
     let what = Resource {
-        group: &kind.group,
-        resource: &kind.plural,
-        subresource: target.subresource.as_deref(),
-        namespace: namespace(target),
         name,
         on_node: selected.exact("spec.nodeName"),
+        ..attributes(target)
     };
     demand(&api.authorizer, who, &Attributes::resource(verb, what))
+}
+
+/// What a request is about, as far as its path tells.
+pub fn attributes(target: &Target) -> Resource<'_> {
+    Resource {
+        group: &target.kind.group,
+        resource: &target.kind.plural,
+        subresource: target.subresource.as_deref(),
+        namespace: namespace(target),
+        name: target.name.as_deref(),
+        on_node: None,
+    }
 }
 
 /// A namespace is in itself.

@@ -1,4 +1,5 @@
 //! The audit trail of one request, from the API server's side: what is learnt on the way, and the answer's end.
+use super::negotiate::Format;
 use super::route::Target;
 use super::status::{ApiError, Result};
 use super::{Api, serve};
@@ -6,7 +7,7 @@ use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Told, Trail
 use crate::auth::Identity;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::{Frame, SizeHint};
@@ -124,10 +125,10 @@ impl Record {
         }
     }
 
-    /// The answer, with the request's id; what is written of it, is.
-    pub async fn end(mut self, result: Result<Response>) -> Response {
+    /// The answer, with the request's id; what is written of it, is. `format` is that of a refusal.
+    pub async fn end(mut self, result: Result<Response>, format: Format) -> Response {
         let status = result.as_ref().err().map(ApiError::status);
-        let mut response = result.unwrap_or_else(IntoResponse::into_response);
+        let mut response = result.unwrap_or_else(|error| error.respond(format));
         if let Ok(id) = HeaderValue::from_str(&self.trail.id) {
             response.headers_mut().insert(ID, id);
         }
@@ -207,10 +208,13 @@ async fn shown(response: Response, outcome: &mut Outcome) -> Response {
     match body.collect().await {
         Ok(body) => {
             let bytes = body.to_bytes();
-            outcome.response = serde_json::from_slice(&bytes).ok();
+            // A refusal in another format is told as what it says.
+            outcome.response = serde_json::from_slice(&bytes)
+                .ok()
+                .or_else(|| outcome.status.clone());
             Response::from_parts(parts, Body::from(bytes))
         }
-        Err(error) => ApiError::internal(error).into_response(),
+        Err(error) => ApiError::internal(error).respond(Format::Json),
     }
 }
 
@@ -246,6 +250,27 @@ impl Drop for Followed {
     fn drop(&mut self) {
         if let Some(event) = self.trail.event(Stage::ResponseComplete, Some(&self.outcome)) {
             self.audit.write_now(&event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_whatever_format_it_is_sent() {
+        let error = ApiError::bad_request("no");
+        let status = error.status();
+        for format in [Format::Json, Format::Yaml, Format::Protobuf] {
+            let mut outcome = Outcome {
+                code: 400,
+                status: Some(status.clone()),
+                response: None,
+            };
+            let sent = ApiError::bad_request("no").respond(format);
+            assert_eq!(shown(sent, &mut outcome).await.status(), 400);
+            assert_eq!(outcome.response.as_ref(), Some(&status), "{format:?}");
         }
     }
 }

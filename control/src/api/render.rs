@@ -47,11 +47,7 @@ pub struct Style {
 impl Style {
     /// Whether the answer is the object itself, as JSON: the bytes that are stored.
     pub fn is_plain(self) -> bool {
-        self.accepted
-            == Accepted {
-                format: Format::Json,
-                shape: Shape::Object,
-            }
+        self.accepted == Accepted::whole(Format::Json)
     }
 }
 
@@ -103,26 +99,54 @@ pub fn stored(kind: &Kind, style: Style, object: &Object) -> Result<Response> {
 
 /// The object in another shape; none when it is to go out as it is.
 pub fn shape(kind: &Kind, style: Style, object: &Value, headers: bool) -> Result<Option<Value>> {
-    match style.accepted.shape {
-        Shape::Object => Ok(None),
-        Shape::Metadata => Ok(Some(metadata_only(object))),
+    let shaped = match style.accepted.shape {
+        Shape::Object => return Ok(None),
+        Shape::Metadata => metadata_only(object),
         Shape::Table => {
             let version = &object["metadata"]["resourceVersion"];
             let metadata = json!({"resourceVersion": version});
-            Ok(Some(table(
-                kind,
-                &metadata,
-                vec![row(kind, style.include, object)],
-                headers,
-            )))
+            table(kind, &metadata, vec![row(kind, style.include, object)], headers)
         }
+    };
+    Ok(Some(versioned(style.accepted, shaped)))
+}
+
+/// The version that shapes are made in.
+pub const META_V1: &str = "meta.k8s.io/v1";
+const META_V1BETA1: &str = "meta.k8s.io/v1beta1";
+
+/// The version of shapes that was asked for.
+pub fn metadata_version(accepted: Accepted) -> &'static str {
+    if accepted.beta { META_V1BETA1 } else { META_V1 }
+}
+
+/// A shape, and the metadata in it, in the version that was asked for.
+pub fn versioned(accepted: Accepted, mut shaped: Value) -> Value {
+    if accepted.beta {
+        rename(&mut shaped);
+        for part in ["items", "rows"] {
+            let parts = shaped.get_mut(part).and_then(Value::as_array_mut);
+            for part in parts.into_iter().flatten() {
+                rename(match part.get_mut("object") {
+                    Some(object) => object,
+                    None => part,
+                });
+            }
+        }
+    }
+    shaped
+}
+
+fn rename(value: &mut Value) {
+    if value["apiVersion"] == META_V1 {
+        value["apiVersion"] = META_V1BETA1.into();
     }
 }
 
 pub fn metadata_only(object: &Value) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": META_V1,
         "metadata": object.get("metadata").cloned().unwrap_or_default(),
     })
 }
@@ -156,7 +180,7 @@ pub fn table(kind: &Kind, metadata: &Value, rows: Vec<Value>, headers: bool) -> 
 pub fn table_of(columns: Value, metadata: &Value, rows: Vec<Value>) -> Value {
     json!({
         "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": META_V1,
         "metadata": metadata,
         "columnDefinitions": columns,
         "rows": rows,

@@ -1,12 +1,12 @@
 //! The resource metrics API: what Nodes and Pods use, as objects that are made when they are asked for. The types are
 //! `k8s.io/metrics`', the answers metrics-server's.
+use super::Call;
 use super::list::{self, Selection};
 use super::object::Object;
 use super::render::{self, Style};
 use super::route::Target;
 use super::status::{ApiError, Result};
 use super::texts::Lookup;
-use super::{Call, write};
 use crate::kinds::{Kind, RESOURCE_METRICS, Registry, time};
 use crate::resource_metrics::Usage;
 use axum::response::Response;
@@ -87,7 +87,7 @@ fn metrics(call: &Call, measured: &Kind, object: &Arc<Object>) -> Result<Option<
     let (kind, shown) = (&call.target.kind, render::value(measured, object)?);
     metrics["kind"] = kind.kind.as_str().into();
     metrics["apiVersion"] = kind.api_version().into();
-    metrics["metadata"] = json!({"name": name, "creationTimestamp": write::now()});
+    metrics["metadata"] = json!({"name": name, "creationTimestamp": time::now()});
     for (key, path) in [
         ("namespace", "/metadata/namespace"),
         ("labels", "/metadata/labels"),

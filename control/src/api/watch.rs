@@ -17,10 +17,11 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
 use serde_json::{Value, json};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, Interval};
+use tokio::time::{Instant, Interval, Sleep};
 
 /// Upstream's `--min-request-timeout`: a watch without `timeoutSeconds` ends within one to two of these.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
@@ -32,6 +33,8 @@ const PIECE: usize = 64 << 10;
 /// When changes come faster than one by one, each watcher is written to once in this time for each of the watchers, so
 /// that writing to all of them in turn does not take more than the time there is …
 const TURN: Duration = Duration::from_micros(20);
+/// … nor, where watchers are few, more often than this: waking each of them costs more than the event …
+const SHORTEST_TURN: Duration = Duration::from_millis(2);
 /// … but never later than a person or a controller would notice.
 const LONGEST_TURN: Duration = Duration::from_millis(20);
 
@@ -60,6 +63,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         encoder: Encoder {
             kind: call.target.kind.clone(),
             style,
+            light: call.in_process,
             headers_sent: false,
         },
         selects: converts.then_some(selection),
@@ -69,7 +73,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         begun,
         bookmarks: beginning.bookmarks,
         timer: tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY),
-        deadline: Instant::now() + timeout,
+        deadline: Box::pin(tokio::time::sleep(timeout)),
         not_before: Instant::now(),
         state: State::Initial,
         sent: sent(call),
@@ -248,7 +252,7 @@ struct Watcher {
     begun: Begun,
     bookmarks: bool,
     timer: Interval,
-    deadline: Instant,
+    deadline: Pin<Box<Sleep>>,
     /// Changes of the time until then go out together.
     not_before: Instant,
     state: State,
@@ -327,7 +331,7 @@ impl Watcher {
         }
         tokio::select! {
             biased;
-            () = tokio::time::sleep_until(self.deadline) => Woken::End,
+            () = self.deadline.as_mut() => Woken::End,
             event = self.begun.subscription.next() => match event {
                 None => Woken::End,
                 Some(event) => Woken::Event(event),
@@ -339,7 +343,8 @@ impl Watcher {
     /// The event and those that wait behind it.
     fn joined(&mut self, first: Delivery) -> Vec<Delivery> {
         let watchers = u32::try_from(self.resource.watching()).unwrap_or(u32::MAX);
-        self.not_before = Instant::now() + TURN.saturating_mul(watchers).min(LONGEST_TURN);
+        let turn = TURN.saturating_mul(watchers).clamp(SHORTEST_TURN, LONGEST_TURN);
+        self.not_before = Instant::now() + turn;
         let mut size = first.shown.size();
         let mut batch = vec![first];
         while size < PIECE
@@ -397,6 +402,8 @@ async fn converted(
 struct Encoder {
     kind: Arc<Kind>,
     style: Style,
+    /// Nobody reads who owns the fields.
+    light: bool,
     headers_sent: bool,
 }
 
@@ -410,7 +417,9 @@ impl Encoder {
                 return encoded.map_err(ApiError::internal);
             }
             (Format::Protobuf, _) => {}
+            (_, Shape::Object) if self.light => return Ok(delivery.shown.light_frame(delivery.kind)),
             (_, Shape::Object) => return Ok(delivery.shown.frame(delivery.kind)),
+            (_, Shape::Metadata) if self.style.accepted.beta => {}
             (_, Shape::Metadata) => return Ok(delivery.shown.metadata_frame(delivery.kind)),
             (_, Shape::Table) => {}
         }
@@ -445,6 +454,7 @@ impl Encoder {
                 )
             }
         };
+        let shaped = render::versioned(self.style.accepted, shaped);
         Ok(render::event(self.style.accepted.format, "BOOKMARK", &shaped))
     }
 }

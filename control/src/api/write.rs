@@ -5,16 +5,16 @@
 //! what differs is in `kinds` and `admission`.
 use super::convert::{self, stored_form};
 use super::negotiate::{self, Encoding};
-use super::object::{self, Object};
+use super::object::Object;
 use super::others::settled;
 use super::query::{FieldValidation, Query, parse_revision};
 use super::status::{self, ApiError, Result};
+use super::written::{Left, Written, at};
 use super::{Call, decode, manage, permit};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
-use crate::kinds::{FieldError, FieldIssue, Kind};
+use crate::kinds::{FieldError, FieldIssue, Kind, time};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
-use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,23 +51,6 @@ impl Options {
             dry_run: query.dry_run(name)?,
             validation: query.field_validation(name)?,
         })
-    }
-}
-
-/// What a write left behind.
-pub struct Written {
-    pub value: Value,
-    /// The same as bytes, where they are what was stored.
-    pub served: Option<Bytes>,
-    pub warnings: Vec<String>,
-    pub created: bool,
-}
-
-impl Written {
-    /// With what was to be warned of before it was written.
-    fn after(mut self, mut warnings: Vec<String>) -> Self {
-        warnings.append(&mut self.warnings);
-        Written { warnings, ..self }
     }
 }
 
@@ -114,8 +97,12 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     kind.default(&mut value);
     permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
     permit::sign(call, &mut value);
+    let mut owners = None;
     if !options.applied {
-        manage::note(call, None, &mut value).await;
+        match is_unseen(call, options) {
+            true => owners = manage::note_unseen(call, &mut value).await,
+            false => manage::note(call, None, &mut value).await,
+        }
     }
     mutate(call, &review, &mut value, &mut notes).await?;
     stamp(&mut value);
@@ -139,21 +126,20 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
             let taken = call.api.store.get(&key).await?.is_some();
             notes.warnings.extend(odd);
             return Ok((!taken).then(|| Written {
-                value,
-                served: None,
+                object: Left::Value(value),
                 warnings: notes.warnings,
                 created: true,
             }));
         }
-        let bytes = stored_form(call, &value).await?;
+        let bytes = stored_form(call, &value, owners.as_deref()).await?;
         let mut txn = Txn::create(key.clone(), bytes.clone());
         claims.join(&key, &mut txn);
         match call.api.store.txn(txn).await? {
             TxnOutcome::Committed { revision } => {
                 notes.warnings.extend(odd);
+                let value = owners.is_none().then_some(value);
                 return Ok(Some(Written {
-                    served: served(kind, &bytes, revision),
-                    value: at(value, revision),
+                    object: Left::of(kind, &bytes, value, revision),
                     warnings: notes.warnings,
                     created: true,
                 }));
@@ -165,6 +151,11 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
     Err(ApiError::internal(
         "what the object needs beside itself was taken by others, again and again",
     ))
+}
+
+/// Whether the object is nobody's to see before it is stored, neither others' nor, in another form, ours.
+fn is_unseen(call: &Call, options: Options) -> bool {
+    !options.dry_run && call.target.kind.stored_as_served() && !call.api.admission.shows()
 }
 
 /// What an update makes of the object that is there: the new object, and what strict decoding says of it.
@@ -221,21 +212,20 @@ async fn update_once(
     kind.normalise(&mut new);
     manage::settle(&old, &mut new);
     judge(call, &review, &new, &mut claims, &mut notes).await?;
-    let done = |value: Value, served: Option<Bytes>| {
+    let done = |object: Left| {
         Ok(Attempt::Done(Written {
-            value,
-            served,
+            object,
             warnings: [warnings.clone(), notes.warnings.clone()].concat(),
             created: false,
         }))
     };
-    let bytes = stored_form(call, &new).await?;
+    let bytes = stored_form(call, &new, None).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
-        return done(old, None);
+        return done(Left::Value(old));
     }
     if options.dry_run {
-        return done(at(new, current.revision), None);
+        return done(Left::Value(at(new, current.revision)));
     }
     let outcome = match is_finished(&new) {
         true => remove(call, current, &old).await?,
@@ -246,10 +236,7 @@ async fn update_once(
         }
     };
     match outcome {
-        TxnOutcome::Committed { revision } => {
-            let served = served(kind, &bytes, revision);
-            done(at(new, revision), served)
-        }
+        TxnOutcome::Committed { revision } => done(Left::of(kind, &bytes, Some(new), revision)),
         TxnOutcome::Conflict { .. } => Ok(Attempt::Lost),
     }
 }
@@ -456,15 +443,10 @@ fn suffix() -> String {
 fn stamp(value: &mut Value) {
     let meta = &mut value["metadata"];
     meta["uid"] = uuid::Uuid::new_v4().to_string().into();
-    meta["creationTimestamp"] = now().into();
+    meta["creationTimestamp"] = time::now().into();
     if let Some(meta) = meta.as_object_mut() {
         meta.remove("resourceVersion");
     }
-}
-
-/// The time as objects carry it: RFC 3339, whole seconds.
-pub fn now() -> String {
-    format!("{:.0}", jiff::Timestamp::now())
 }
 
 /// The name in the body must be that of the path.
@@ -505,18 +487,4 @@ fn precondition(kind: &Kind, name: &str, new: &Value, old: &Value) -> Result<()>
         return Err(ApiError::modified(kind, name));
     }
     Ok(())
-}
-
-/// What readers will be served, where that is what was stored.
-fn served(kind: &Kind, stored: &[u8], revision: Revision) -> Option<Bytes> {
-    match kind.stored_as_served() {
-        true => object::served(stored, revision),
-        false => None,
-    }
-}
-
-/// The object under the revision that wrote it.
-pub fn at(mut value: Value, revision: Revision) -> Value {
-    value["metadata"]["resourceVersion"] = revision.to_string().into();
-    value
 }

@@ -12,12 +12,23 @@ const MARK: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaults");
 /// A node's agent also does what kube-proxy does elsewhere.
 const NODE_PROXIERS: &str = r#"{"k":"ClusterRoleBinding","n":"amphipod:node-proxier","t":["ClusterRole","system:node-proxier"],"u":[["Group","system:nodes"]]}"#;
 
+/// And what a network plugin's agent does, which elsewhere has an account for it on every node: it must know all Pods to make those
+/// of its node keep to NetworkPolicies. The Node authorizer stays as narrow as upstream's; whoever has no policies may delete
+/// the binding.
+const NETWORK_POLICIES: [&str; 2] = [
+    r#"{"k":"ClusterRole","n":"amphipod:network-policies","r":[[["list","watch"],[""],["namespaces","pods"]],[["list","watch"],["networking.k8s.io"],["networkpolicies"]]]}"#,
+    r#"{"k":"ClusterRoleBinding","n":"amphipod:network-policies","t":["ClusterRole","amphipod:network-policies"],"u":[["Group","system:nodes"]]}"#,
+];
+
 /// Who may read Pods may read what they use; metrics-server brings this role along.
 const METRICS_READER: &str = r#"{"k":"ClusterRole","n":"system:aggregated-metrics-reader","l":{"rbac.authorization.k8s.io/aggregate-to-view":"true","rbac.authorization.k8s.io/aggregate-to-edit":"true","rbac.authorization.k8s.io/aggregate-to-admin":"true"},"r":[[["get","list","watch"],["metrics.k8s.io"],["pods","nodes"]]]}"#;
 
 /// All of them, roles before what binds them.
 pub fn objects() -> Vec<Value> {
-    let lines = POLICY.lines().chain([METRICS_READER, NODE_PROXIERS]);
+    let ours = [METRICS_READER, NODE_PROXIERS]
+        .into_iter()
+        .chain(NETWORK_POLICIES);
+    let lines = POLICY.lines().chain(ours);
     lines
         .filter_map(|line| serde_json::from_str(line).ok())
         .map(|line: Value| object(&line))
@@ -115,5 +126,7 @@ mod tests {
                 == 2
         );
         assert!(node_rules().len() > 20);
+        let followed = &find("ClusterRole", "amphipod:network-policies")["rules"];
+        assert_eq!(followed[1]["resources"], json!(["networkpolicies"]));
     }
 }

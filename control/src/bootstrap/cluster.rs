@@ -1,5 +1,5 @@
 //! The priority classes and the flow control configuration that upstream's clusters begin with. What is there is left
-//! alone, whatever an administrator made of it.
+//! alone here, whatever an administrator made of it: what becomes of flow control is `controllers/flow_control.rs`'s.
 use super::policy::call;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
@@ -12,14 +12,21 @@ const OBJECTS: &str = include_str!("data/cluster.jsonl");
 const AT_ONCE: usize = 32;
 
 pub(super) async fn ensure(client: &Client) -> Result<(), kube::Error> {
-    let wanted = OBJECTS
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    stream::iter(wanted)
+    stream::iter(lines())
         .map(|line| create(client, line))
         .buffer_unordered(AT_ONCE)
         .try_for_each(|()| async { Ok(()) })
         .await
+}
+
+/// The FlowSchemas and PriorityLevelConfigurations that every cluster begins with.
+pub(crate) fn flow_control() -> impl Iterator<Item = Value> {
+    let objects = lines().map(|mut line| line["object"].take());
+    objects.filter(|object| object["apiVersion"] == "flowcontrol.apiserver.k8s.io/v1")
+}
+
+fn lines() -> impl Iterator<Item = Value> {
+    OBJECTS.lines().filter_map(|line| serde_json::from_str(line).ok())
 }
 
 async fn create(client: &Client, line: Value) -> Result<(), kube::Error> {

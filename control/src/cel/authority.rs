@@ -144,6 +144,8 @@ pub(super) fn ask<'a>(
         (Asking::ResourceCheck, "name", [text]) => {
             Ok(draft.with(Asking::ResourceCheck, |q| q.name = text.clone()))
         }
+        // Rights do not depend on what is selected: without it the question is about more.
+        (Asking::ResourceCheck, "fieldSelector" | "labelSelector", [_]) => Ok(Value::Asking(draft.clone())),
         (Asking::PathCheck | Asking::ResourceCheck, "check", [verb]) => {
             run.charge(COST)?;
             let mut question = draft.question.as_ref().clone();

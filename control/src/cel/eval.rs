@@ -3,9 +3,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::functions;
+use super::functions::lists::sorted;
 use super::operators;
-use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
-use super::value::{Key, List, Map, Text, Value};
+use super::syntax::{Binding, Each, EachKind, Expr, Node, Operator};
+use super::value::{Key, Value, constant};
+
+/// How deep values may nest beyond what they are made of: comparing or ending one recurses.
+const NESTING: u16 = 64;
 
 /// Why an evaluation has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +96,14 @@ impl<'a> Run<'a, '_> {
     }
 
     fn eval(&mut self, expr: &'a Expr) -> Evaluated<'a> {
+        let value = self.value(expr)?;
+        match value.depth() > NESTING {
+            true => Err(EvalError::new("expression recursion limit exceeded")),
+            false => Ok(value),
+        }
+    }
+
+    fn value(&mut self, expr: &'a Expr) -> Evaluated<'a> {
         match &expr.node {
             Node::Literal(literal) => Ok(constant(literal)),
             Node::Name(name) => self.name(name),
@@ -207,7 +219,7 @@ impl<'a> Run<'a, '_> {
 
     fn call(&mut self, target: Option<&'a Expr>, function: &'a str, args: &'a [Expr]) -> Evaluated<'a> {
         self.charge(1)?;
-        // `math.greatest(…)`, `quantity(…)`: a namespace is no value.
+        // `sets.contains(…)`, `optional.of(…)`: a namespace is no value.
         let namespace = target
             .and_then(Expr::dotted)
             .filter(|n| functions::is_namespace(n) && self.variable(n).is_none());
@@ -294,7 +306,7 @@ impl<'a> Run<'a, '_> {
                 return Err(EvalError::new("Failed with repeated key"));
             }
         }
-        Ok(Value::Map(Map::Shared(Rc::new(out))))
+        Ok(Value::map(out))
     }
 
     /// An object is the map of its fields.
@@ -311,7 +323,7 @@ impl<'a> Run<'a, '_> {
             let name = super::types::unescape(field);
             out.insert(Key::String(Rc::from(name.as_str())), value);
         }
-        Ok(Value::Map(Map::Shared(Rc::new(out))))
+        Ok(Value::map(out))
     }
 
     fn bind(&mut self, how: Binding, name: &'a str, value: &'a Expr, body: &'a Expr) -> Evaluated<'a> {
@@ -350,6 +362,8 @@ impl<'a> Run<'a, '_> {
                     })
                     .collect()
             }
+            // Only a list has an order to be changed.
+            Value::Map(_) if each.kind == EachKind::SortBy => return Err(EvalError::no_overload()),
             Value::Map(map) => {
                 self.charge(map.len() as u64)?;
                 let value = |key: &Value<'a>| key.key().and_then(|k| map.get(&k)).filter(|_| pairs);
@@ -374,7 +388,7 @@ impl<'a> Run<'a, '_> {
                 return Ok(Value::Bool(decided));
             }
         }
-        gathered.finish(each.kind)
+        gathered.finish(self, each.kind)
     }
 
     /// One element; a decision ends the loop.
@@ -409,6 +423,11 @@ impl<'a> Run<'a, '_> {
                 let value = self.eval(&each.body)?;
                 out.items.push(value);
             }
+            EachKind::SortBy => {
+                let key = self.eval(&each.body)?;
+                out.keys.push(key);
+                out.items.push(first);
+            }
             EachKind::TransformMap => {
                 let key = first.key().ok_or_else(EvalError::no_overload)?;
                 let value = self.eval(&each.body)?;
@@ -423,6 +442,8 @@ impl<'a> Run<'a, '_> {
 #[derive(Default)]
 struct Gathered<'a> {
     items: Vec<Value<'a>>,
+    /// By which the items are sorted.
+    keys: Vec<Value<'a>>,
     entries: BTreeMap<Key, Value<'a>>,
     count: usize,
     /// Of an element that might have decided, had it not failed.
@@ -430,14 +451,15 @@ struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    fn finish(self, kind: EachKind) -> Evaluated<'a> {
+    fn finish(self, run: &mut Run<'a, '_>, kind: EachKind) -> Evaluated<'a> {
         match (kind, self.error) {
             (_, Some(error)) => Err(error),
             (EachKind::All, None) => Ok(Value::Bool(true)),
             (EachKind::Exists, None) => Ok(Value::Bool(false)),
             (EachKind::ExistsOne, None) => Ok(Value::Bool(self.count == 1)),
-            (EachKind::TransformMap, None) => Ok(Value::Map(Map::Shared(Rc::new(self.entries)))),
-            (_, None) => Ok(Value::List(List::Shared(Rc::from(self.items)))),
+            (EachKind::TransformMap, None) => Ok(Value::map(self.entries)),
+            (EachKind::SortBy, None) => sorted(run, self.items, &self.keys),
+            (_, None) => Ok(Value::list(self.items)),
         }
     }
 }
@@ -446,18 +468,6 @@ fn truth(value: Value<'_>) -> Result<bool, EvalError> {
     match value {
         Value::Bool(b) => Ok(b),
         _ => Err(EvalError::no_overload()),
-    }
-}
-
-fn constant<'a>(literal: &'a Literal) -> Value<'a> {
-    match literal {
-        Literal::Null => Value::Null,
-        Literal::Bool(b) => Value::Bool(*b),
-        Literal::Int(n) => Value::Int(*n),
-        Literal::Uint(n) => Value::Uint(*n),
-        Literal::Double(n) => Value::Double(*n),
-        Literal::String(text) => Value::String(Text::Borrowed(text)),
-        Literal::Bytes(bytes) => Value::Bytes(Rc::from(&**bytes)),
     }
 }
 

@@ -77,10 +77,7 @@ fn token(source: &str, at: usize, first: char) -> Result<(Token, usize), Mistake
         return Ok((token, end));
     }
     if first == '`' {
-        let end = rest[1..]
-            .find('`')
-            .ok_or_else(|| Mistake::new(at, "Syntax error: unterminated identifier"))?;
-        return Ok((Token::Name(rest[1..=end].to_owned()), end + 2));
+        return Err(Mistake::new(at, "unsupported syntax: '`'"));
     }
     let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign));
     match sign {

@@ -21,9 +21,11 @@ mod types;
 mod value;
 
 pub use eval::{EvalError, Scope};
+pub use text::boolean;
 pub use types::{Structure, Type, escape};
 pub use value::Value;
 
+use check::Offered;
 use syntax::Expr;
 
 /// What one evaluation may cost (upstream's `PerCallLimit`).
@@ -51,15 +53,28 @@ pub struct CompileError(pub String);
 impl Program {
     /// Compiles `source` against the types of its variables.
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
-        Program::compiled(source, variables, false)
+        Program::compiled(source, variables, Offered::default())
     }
 
     /// As [`Program::compile`], for expressions that may make patches, see [`patches`].
     pub fn compile_patch(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
-        Program::compiled(source, variables, true)
+        let offered = Offered {
+            patches: true,
+            ..Offered::default()
+        };
+        Program::compiled(source, variables, offered)
     }
 
-    fn compiled(source: &str, variables: &[(&str, Type)], patches: bool) -> Result<Program, CompileError> {
+    /// As [`Program::compile`], for expressions that may give names to their parts by `cel.bind`.
+    pub fn compile_binding(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
+        let offered = Offered {
+            bindings: true,
+            ..Offered::default()
+        };
+        Program::compiled(source, variables, offered)
+    }
+
+    fn compiled(source: &str, variables: &[(&str, Type)], offered: Offered) -> Result<Program, CompileError> {
         if source.len() > SOURCE_LIMIT {
             return Err(CompileError(format!(
                 "expression code point size exceeds limit: size: {}, limit {SOURCE_LIMIT}",
@@ -68,7 +83,7 @@ impl Program {
         }
         let expr = parse::parse(source).map_err(|e| e.shown(source))?;
         let check::Checked { ty, cost } =
-            check::check(&expr, variables, patches).map_err(|e| e.shown(source))?;
+            check::check(&expr, variables, offered).map_err(|e| e.shown(source))?;
         let mut names = std::collections::BTreeSet::new();
         expr.names(&mut names);
         Ok(Program {

@@ -1,13 +1,18 @@
 //! Tokens become a tree: CEL's grammar by recursive descent, with a limit on its depth.
+mod macros;
 mod mistakes;
 
 use super::Mistake;
 use super::lex::{Token, lex};
-use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
+use super::syntax::{Binding, Expr, Literal, Node, Operator};
+use macros::{bind, each, each_kind};
 use mistakes::{PRIMARY, begins};
 
-/// How deep an expression may nest (cel-go's limit is 250 recursions of its grammar).
+/// How deep brackets may nest (cel-go's limit is 250 recursions of its grammar).
 const DEPTH: usize = 64;
+/// How high a tree may be: what goes through it recurses, and a thread of the server has two megabytes of stack.
+const HEIGHT: u16 = 140;
+const TOO_DEEP: &str = "expression recursion limit exceeded";
 
 /// Words that cannot name anything.
 const RESERVED: [&str; 18] = [
@@ -85,24 +90,32 @@ impl Parser<'_> {
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Mistake>) -> Result<T, Mistake> {
         self.depth += 1;
         if self.depth > DEPTH {
-            return Err(Mistake::new(self.at(), "expression recursion limit exceeded"));
+            return Err(Mistake::new(self.at(), TOO_DEEP));
         }
         let result = parse(self);
         self.depth -= 1;
         result
     }
 
+    /// Fails for a tree that is too high; asked wherever trees grow without brackets.
+    fn low(&self, expr: Expr) -> Parsed {
+        match expr.height > HEIGHT {
+            true => Err(Mistake::new(self.at(), TOO_DEEP)),
+            false => Ok(expr),
+        }
+    }
+
     fn expr(&mut self) -> Parsed {
         self.deeper(|p| {
-            let at = p.at();
             let condition = p.or()?;
+            let at = p.at();
             if !p.take("?") {
                 return Ok(condition);
             }
             let yes = p.or()?;
             p.expect(":")?;
             let no = p.expr()?;
-            Ok(Expr::new(
+            p.low(Expr::new(
                 at,
                 Node::Choose(condition.into(), yes.into(), no.into()),
             ))
@@ -127,7 +140,7 @@ impl Parser<'_> {
 
     fn relation(&mut self) -> Parsed {
         let mut left = self.sum()?;
-        for _ in 0..DEPTH {
+        loop {
             let at = self.at();
             let operator = match self.peek() {
                 Token::Sign("==") => Operator::Equal,
@@ -141,9 +154,8 @@ impl Parser<'_> {
             };
             self.next += 1;
             let right = self.sum()?;
-            left = Expr::new(at, Node::Binary(operator, left.into(), right.into()));
+            left = self.low(Expr::new(at, Node::Binary(operator, left.into(), right.into())))?;
         }
-        Err(Mistake::new(self.at(), "expression recursion limit exceeded"))
     }
 
     fn sum(&mut self) -> Parsed {
@@ -160,18 +172,17 @@ impl Parser<'_> {
         self.chain(&SIGNS, Self::unary)
     }
 
-    /// Left-associative operators. The tree leans to the left, so a long chain counts as depth.
+    /// Left-associative operators. The tree leans to the left, so a long chain is a high tree.
     fn chain(&mut self, signs: &[(&str, Operator)], part: fn(&mut Self) -> Parsed) -> Parsed {
         let mut left = part(self)?;
-        for _ in 0..DEPTH * 2 {
+        loop {
             let at = self.at();
             let Some((_, operator)) = signs.iter().find(|(sign, _)| self.take(sign)) else {
                 return Ok(left);
             };
             let right = part(self)?;
-            left = Expr::new(at, Node::Binary(*operator, left.into(), right.into()));
+            left = self.low(Expr::new(at, Node::Binary(*operator, left.into(), right.into())))?;
         }
-        Err(Mistake::new(self.at(), "expression recursion limit exceeded"))
     }
 
     fn unary(&mut self) -> Parsed {
@@ -216,7 +227,8 @@ impl Parser<'_> {
     }
 
     fn postfix(&mut self, mut of: Expr) -> Parsed {
-        for _ in 0..DEPTH * 2 {
+        loop {
+            of = self.low(of)?;
             let at = self.at();
             if self.take(".?") {
                 let field = self.name()?;
@@ -230,8 +242,9 @@ impl Parser<'_> {
                 );
             } else if self.take(".") {
                 let field = self.name()?;
+                let bracket = self.at();
                 of = match self.take("(") {
-                    true => self.method(at, of, field)?,
+                    true => self.method(bracket, of, field)?,
                     false => Expr::new(
                         at,
                         Node::Select {
@@ -254,12 +267,11 @@ impl Parser<'_> {
                     },
                 );
             } else if let Some(name) = of.dotted().filter(|_| self.take("{")) {
-                of = self.message(of.at, name)?;
+                of = self.message(at, name)?;
             } else {
                 return Ok(of);
             }
         }
-        Err(Mistake::new(self.at(), "expression recursion limit exceeded"))
     }
 
     /// The fields of an object of a named type, after the bracket.
@@ -299,10 +311,13 @@ impl Parser<'_> {
             Token::Name(name) if RESERVED.contains(&name.as_str()) => {
                 Err(Mistake::new(at, format!("reserved identifier: {name}")))
             }
-            Token::Name(name) => match self.take("(") {
-                true => self.function(at, name),
-                false => Ok(Expr::new(at, Node::Name(name))),
-            },
+            Token::Name(name) => {
+                let bracket = self.at();
+                match self.take("(") {
+                    true => self.function(bracket, name),
+                    false => Ok(Expr::new(at, Node::Name(name))),
+                }
+            }
             Token::Sign(".") => {
                 let name = self.name()?;
                 Ok(Expr::new(at, Node::Name(name)))
@@ -363,15 +378,15 @@ impl Parser<'_> {
 
     fn function(&mut self, at: usize, function: String) -> Parsed {
         let mut args = self.args()?;
-        if function == "has" {
-            let one = args.len() == 1;
-            return match args.pop().map(|a| a.node) {
-                Some(Node::Select {
+        if function == "has" && args.len() == 1 {
+            let argument = args.remove(0);
+            return match argument.node {
+                Node::Select {
                     of,
                     field,
                     optional: false,
-                }) if one => Ok(Expr::new(at, Node::Has { of, field })),
-                _ => Err(Mistake::new(at, "invalid argument to has() macro")),
+                } => Ok(Expr::new(at, Node::Has { of, field })),
+                _ => Err(Mistake::new(argument.at, "invalid argument to has() macro")),
             };
         }
         Ok(Expr::new(
@@ -388,7 +403,9 @@ impl Parser<'_> {
         let args = self.args()?;
         let is_cel = matches!(&target.node, Node::Name(name) if name == "cel");
         if is_cel && function == "bind" && args.len() == 3 {
-            return bind(at, Binding::Always, None, args);
+            let mut args = args;
+            let value = args.remove(1);
+            return bind(target.at, Binding::Always, value, args);
         }
         let binding = match (function.as_str(), args.len()) {
             ("optMap", 2) => Some(Binding::Map),
@@ -396,7 +413,7 @@ impl Parser<'_> {
             _ => None,
         };
         if let Some(how) = binding {
-            return bind(at, how, Some(target), args);
+            return bind(at, how, target, args);
         }
         match each_kind(&function, args.len()) {
             Some((kind, names)) => each(at, kind, target, names, args),
@@ -425,66 +442,4 @@ fn balance(mut terms: Vec<Expr>, join: fn(Expr, Expr) -> Node) -> Expr {
         .into_iter()
         .reduce(|a, b| Expr::new(a.at, join(a, b)))
         .unwrap_or_else(|| Expr::new(0, Node::Literal(Literal::Bool(true))))
-}
-
-fn variable(expr: Expr) -> Result<String, Mistake> {
-    match expr.node {
-        Node::Name(name) => Ok(name),
-        _ => Err(Mistake::new(expr.at, "argument must be a simple name")),
-    }
-}
-
-fn bind(at: usize, how: Binding, target: Option<Expr>, args: Vec<Expr>) -> Parsed {
-    let mut args = args.into_iter();
-    let missing = || Mistake::new(at, "a binding needs a name, a value and a body");
-    let name = variable(args.next().ok_or_else(missing)?)?;
-    let value = target.or_else(|| args.next()).ok_or_else(missing)?.into();
-    let body = args.next().ok_or_else(missing)?.into();
-    Ok(Expr::new(
-        at,
-        Node::Bind {
-            how,
-            name,
-            value,
-            body,
-        },
-    ))
-}
-
-/// The macro of a name and a number of arguments, and how many of them are variables.
-fn each_kind(function: &str, args: usize) -> Option<(EachKind, usize)> {
-    Some(match (function, args) {
-        ("all", 2 | 3) => (EachKind::All, args - 1),
-        ("exists", 2 | 3) => (EachKind::Exists, args - 1),
-        ("exists_one" | "existsOne", 2 | 3) => (EachKind::ExistsOne, args - 1),
-        ("filter", 2) => (EachKind::Filter, 1),
-        ("map", 2 | 3) => (EachKind::Map, 1),
-        ("transformList", 3 | 4) => (EachKind::TransformList, 2),
-        ("transformMap", 3 | 4) => (EachKind::TransformMap, 2),
-        _ => return None,
-    })
-}
-
-fn each(at: usize, kind: EachKind, over: Expr, names: usize, args: Vec<Expr>) -> Parsed {
-    let mut args = args.into_iter();
-    let missing = || Mistake::new(at, "a macro needs a variable and a body");
-    let name = variable(args.next().ok_or_else(missing)?)?;
-    let second = match names {
-        2 => Some(variable(args.next().ok_or_else(missing)?)?),
-        _ => None,
-    };
-    let first = args.next().ok_or_else(missing)?;
-    let (condition, body) = match args.next() {
-        Some(body) => (Some(first), body),
-        None => (None, first),
-    };
-    let each = Each {
-        kind,
-        over,
-        name,
-        second,
-        condition,
-        body,
-    };
-    Ok(Expr::new(at, Node::Each(Box::new(each))))
 }

@@ -1,6 +1,6 @@
 //! The functions there are, with the types they take and give.
 //!
-//! CEL's standard library, its `optional`, `math` and `sets` extensions as far as Kubernetes offers them, and Kubernetes'
+//! CEL's standard library, its `optional` and `sets` extensions as far as Kubernetes offers them, and Kubernetes'
 //! own libraries: strings, lists, regex, urls, quantities, semantic versions, addresses, formats.
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use super::authority::Asking;
 use super::types::Type;
 
-/// One overload a line: `target.name(arguments): result`. Single capitals stand for any one type.
+/// One overload a line: `target.name(arguments): result`. Single capitals stand for any one type: `C` for one whose values
+/// have an order, `N` for one that can be summed up.
 const TABLE: &str = "
 size(string): int
 size(bytes): int
@@ -37,7 +38,6 @@ string.split(string,int): list(string)
 string.substring(int): string
 string.substring(int,int): string
 string.trim(): string
-string.reverse(): string
 string.format(list(dyn)): string
 strings.quote(string): string
 list(string).join(): string
@@ -45,17 +45,17 @@ list(string).join(string): string
 string.find(string): string
 string.findAll(string): list(string)
 string.findAll(string,int): list(string)
-list(T).isSorted(): bool
-list(T).sum(): T
-list(T).min(): T
-list(T).max(): T
+list(C).isSorted(): bool
+list(N).sum(): N
+list(C).min(): C
+list(C).max(): C
 list(T).indexOf(T): int
 list(T).lastIndexOf(T): int
 list(T).distinct(): list(T)
-list(T).flatten(): list(dyn)
+list(list(T)).flatten(): list(T)
 list(T).flatten(int): list(dyn)
 list(T).reverse(): list(T)
-list(T).sort(): list(T)
+list(C).sort(): list(C)
 list(T).slice(int,int): list(T)
 list(T).first(): optional(T)
 list(T).last(): optional(T)
@@ -65,6 +65,7 @@ int(uint): int
 int(double): int
 int(string): int
 int(timestamp): int
+int(duration): int
 uint(uint): uint
 uint(int): uint
 uint(double): uint
@@ -88,7 +89,7 @@ string(cidr): string
 bytes(bytes): bytes
 bytes(string): bytes
 dyn(T): dyn
-type(T): type
+type(T): type(T)
 timestamp(timestamp): timestamp
 timestamp(string): timestamp
 timestamp(int): timestamp
@@ -104,13 +105,23 @@ timestamp.getHours(): int
 timestamp.getMinutes(): int
 timestamp.getSeconds(): int
 timestamp.getMilliseconds(): int
+timestamp.getFullYear(string): int
+timestamp.getMonth(string): int
+timestamp.getDayOfYear(string): int
+timestamp.getDayOfMonth(string): int
+timestamp.getDate(string): int
+timestamp.getDayOfWeek(string): int
+timestamp.getHours(string): int
+timestamp.getMinutes(string): int
+timestamp.getSeconds(string): int
+timestamp.getMilliseconds(string): int
 duration.getHours(): int
 duration.getMinutes(): int
 duration.getSeconds(): int
 duration.getMilliseconds(): int
 optional.of(T): optional(T)
 optional.ofNonZeroValue(T): optional(T)
-optional.none(): optional(dyn)
+optional.none(): optional(T)
 optional(T).hasValue(): bool
 jsonpatch.escapeKey(string): string
 authorizer.path(string): pathcheck
@@ -120,6 +131,8 @@ groupcheck.resource(string): resourcecheck
 resourcecheck.subresource(string): resourcecheck
 resourcecheck.namespace(string): resourcecheck
 resourcecheck.name(string): resourcecheck
+resourcecheck.fieldSelector(string): resourcecheck
+resourcecheck.labelSelector(string): resourcecheck
 resourcecheck.check(string): decision
 pathcheck.check(string): decision
 decision.allowed(): bool
@@ -129,28 +142,9 @@ decision.error(): string
 optional(T).value(): T
 optional(T).orValue(T): T
 optional(T).or(optional(T)): optional(T)
-math.greatest(T): T
-math.greatest(T,T): T
-math.greatest(T,T,T): T
-math.greatest(T,T,T,T): T
-math.least(T): T
-math.least(T,T): T
-math.least(T,T,T): T
-math.least(T,T,T,T): T
-math.ceil(double): double
-math.floor(double): double
-math.round(double): double
-math.trunc(double): double
-math.abs(T): T
-math.sign(T): T
-math.isNaN(double): bool
-math.isInf(double): bool
-math.isFinite(double): bool
 sets.contains(list(T),list(T)): bool
 sets.equivalent(list(T),list(T)): bool
 sets.intersects(list(T),list(T)): bool
-base64.encode(bytes): string
-base64.decode(string): bytes
 url(string): url
 isURL(string): bool
 url.getScheme(): string
@@ -161,15 +155,17 @@ url.getEscapedPath(): string
 url.getQuery(): map(string,list(string))
 quantity(string): quantity
 isQuantity(string): bool
+sign(quantity): int
 quantity.isInteger(): bool
 quantity.asInteger(): int
 quantity.asApproximateFloat(): double
-quantity.sign(): int
 quantity.isGreaterThan(quantity): bool
 quantity.isLessThan(quantity): bool
 quantity.compareTo(quantity): int
 quantity.add(quantity): quantity
 quantity.add(int): quantity
+quantity.sub(quantity): quantity
+quantity.sub(int): quantity
 semver(string): semver
 semver(string,bool): semver
 isSemver(string): bool
@@ -201,6 +197,9 @@ cidr.prefixLength(): int
 format.named(string): optional(format)
 format.dns1123Label(): format
 format.dns1123Subdomain(): format
+format.dns1123LabelPrefix(): format
+format.dns1123SubdomainPrefix(): format
+format.dns1035LabelPrefix(): format
 format.dns1035Label(): format
 format.qualifiedName(): format
 format.labelValue(): format
@@ -220,6 +219,7 @@ pub(super) enum Pattern {
     List(Box<Pattern>),
     Map(Box<Pattern>, Box<Pattern>),
     Optional(Box<Pattern>),
+    Type(Box<Pattern>),
 }
 
 #[derive(Debug)]
@@ -230,10 +230,8 @@ pub(super) struct Signature {
 }
 
 /// Names before a dot that are no values. `ip` is one for `ip.isCanonical` only, and `format` is a type too.
-pub(super) const NAMESPACES: [&str; 9] = [
-    "math",
+pub(super) const NAMESPACES: [&str; 7] = [
     "sets",
-    "base64",
     "optional",
     "strings",
     "lists",
@@ -242,11 +240,26 @@ pub(super) const NAMESPACES: [&str; 9] = [
     "jsonpatch",
 ];
 
-/// The overloads of a function, by its name, `math.greatest` when it is in a namespace.
+/// The overloads of a function, by its name, `sets.contains` when it is in a namespace.
 pub(super) fn of(name: &str) -> &'static [Signature] {
     static SIGNATURES: OnceLock<HashMap<String, Vec<Signature>>> = OnceLock::new();
     let all = SIGNATURES.get_or_init(read);
     all.get(name).map_or(&[], Vec::as_slice)
+}
+
+/// The type that a name means.
+pub(super) fn type_named(name: &str) -> Type {
+    match name {
+        "null_type" => Type::Null,
+        "list" => Type::list(Type::Dyn),
+        "map" => Type::map(Type::Dyn, Type::Dyn),
+        "type" => Type::Type(Arc::new(Type::Dyn)),
+        "optional_type" => Type::optional(Type::Dyn),
+        name => match pattern(name) {
+            Pattern::Exact(ty) => ty,
+            _ => Type::Dyn,
+        },
+    }
 }
 
 fn read() -> HashMap<String, Vec<Signature>> {
@@ -341,7 +354,7 @@ fn pattern(text: &str) -> Pattern {
         "bytes" => Type::Bytes,
         "timestamp" => Type::Timestamp,
         "duration" => Type::Duration,
-        "type" => Type::Type,
+        "type" => return Pattern::Type(boxed(inner)),
         "url" => Type::Url,
         "quantity" => Type::Quantity,
         "semver" => Type::Semver,
@@ -353,7 +366,7 @@ fn pattern(text: &str) -> Pattern {
         "groupcheck" => Type::Asking(Asking::GroupCheck),
         "resourcecheck" => Type::Asking(Asking::ResourceCheck),
         "decision" => Type::Asking(Asking::Decision),
-        "T" | "K" | "V" => return Pattern::Any(head.chars().next().unwrap_or('T')),
+        "T" | "K" | "V" | "C" | "N" => return Pattern::Any(head.chars().next().unwrap_or('T')),
         _ => Type::Dyn,
     })
 }
@@ -361,12 +374,28 @@ fn pattern(text: &str) -> Pattern {
 /// Holes that have been filled.
 pub(super) type Filled = HashMap<char, Type>;
 
+fn is_open(ty: Option<&Type>) -> bool {
+    ty.is_none_or(|ty| matches!(ty, Type::Dyn | Type::Open))
+}
+
+/// Whether a type has what its hole wants.
+fn may_fill(hole: char, ty: &Type) -> bool {
+    match hole {
+        'C' => ty.is_ordered(),
+        'N' => matches!(
+            ty,
+            Type::Int | Type::Uint | Type::Double | Type::Duration | Type::Dyn | Type::Open
+        ),
+        _ => true,
+    }
+}
+
 impl Pattern {
     /// Whether a type fits, filling holes.
     pub fn takes(&self, ty: &Type, filled: &mut Filled) -> bool {
         match (self, ty) {
-            (_, Type::Dyn) => true,
             (Pattern::Any(hole), ty) => match filled.get(hole) {
+                _ if !may_fill(*hole, ty) => false,
                 Some(before) if !before.fits(ty) => false,
                 Some(before) => {
                     let joined = before.clone().join(ty.clone());
@@ -378,23 +407,29 @@ impl Pattern {
                     true
                 }
             },
-            (Pattern::Exact(wanted), ty) => ty.fits(wanted) && *ty != Type::Null,
+            (_, Type::Dyn | Type::Open) => true,
+            (Pattern::Exact(wanted), ty) => ty.fits(wanted),
             (Pattern::List(item), Type::List(ty, _)) => item.takes(ty, filled),
             (Pattern::Map(key, value), Type::Map(k, v, _)) => key.takes(k, filled) && value.takes(v, filled),
-            (Pattern::Optional(inner), Type::Optional(ty)) => inner.takes(ty, filled),
+            (Pattern::Optional(inner), Type::Optional(ty)) | (Pattern::Type(inner), Type::Type(ty)) => {
+                inner.takes(ty, filled)
+            }
             _ => false,
         }
     }
 
     pub fn fill(&self, filled: &Filled) -> Type {
         match self {
-            Pattern::Any(hole) => filled.get(hole).cloned().unwrap_or(Type::Dyn),
+            Pattern::Any(hole) => filled.get(hole).cloned().unwrap_or(Type::Open),
+            // An overload for each type that has an order: they differ.
+            Pattern::List(item) if **item == Pattern::Any('C') && is_open(filled.get(&'C')) => Type::Dyn,
             Pattern::Exact(ty) => ty.clone(),
             Pattern::List(item) => Type::list(item.fill(filled)),
             Pattern::Map(key, value) => {
                 Type::Map(Arc::new(key.fill(filled)), Arc::new(value.fill(filled)), None)
             }
             Pattern::Optional(inner) => Type::optional(inner.fill(filled)),
+            Pattern::Type(inner) => Type::Type(Arc::new(inner.fill(filled).settled())),
         }
     }
 }

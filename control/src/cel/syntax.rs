@@ -7,6 +7,8 @@ use std::sync::Arc;
 pub(super) struct Expr {
     pub at: usize,
     pub node: Node,
+    /// One more than that of its highest part: how deep it is to go through it.
+    pub height: u16,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,8 @@ pub(super) enum EachKind {
     ExistsOne,
     Filter,
     Map,
+    /// `list.sortBy(x, key)`.
+    SortBy,
     TransformList,
     TransformMap,
 }
@@ -139,7 +143,11 @@ impl Operator {
 
 impl Expr {
     pub fn new(at: usize, node: Node) -> Expr {
-        Expr { at, node }
+        let mut expr = Expr { at, node, height: 0 };
+        let mut below = 0;
+        expr.children(&mut |child| below = child.height.max(below));
+        expr.height = below.saturating_add(1);
+        expr
     }
 
     /// `a.b.c` as a dotted name, when it is nothing else.

@@ -17,6 +17,11 @@ fn run(source: &str, json: &Json) -> Result<Value<'static>, String> {
     program.evaluate(&scope, &mut budget).map_err(|e| e.to_string())
 }
 
+/// Why it is refused, or fails.
+fn refusal(source: &str) -> String {
+    run(source, &json!({"m": {"x": 1}})).expect_err(source)
+}
+
 fn holds(source: &str) -> bool {
     let json = json!({"a": 1, "s": "hello", "l": [1, 2, 3], "m": {"x": 1, "y": {"z": "q"}}, "n": null, "f": 1.5, "b": true});
     match run(source, &json) {
@@ -57,13 +62,13 @@ fn expressions_that_hold() {
         "timestamp('2024-01-01T00:00:00Z') + duration('24h') == timestamp('2024-01-02T00:00:00Z')",
         "self.?nope.orValue(7) == 7 && self.?a.hasValue() && !self.?m.nope.hasValue() && optional.of(1).value() == 1",
         "self.?a.optMap(x, x + 1).orValue(0) == 2 && {'a': 1}[?'b'].orValue(3) == 3",
-        "cel.bind(x, self.a + 1, x * x) == 4",
-        "sets.contains([1, 2, 3], [2]) && sets.equivalent([1, 2], [2, 1]) && math.greatest(1, 3, 2) == 3",
+        "sets.contains([1, 2, 3], [2]) && sets.equivalent([1, 2], [2, 1])",
         "format.dns1123Label().validate('ok') == optional.none() && format.dns1123Label().validate('NO').hasValue()",
         "int('7') == 7 && string(7) == '7' && double(1) == 1.0 && dyn(1) == 1.0 && 1 < 1.5",
         "self.l.all(i, v, v == i + 1) && {'a': 1}.all(k, v, k == 'a' && v == 1)",
         "r'\\d' == '\\\\d' && '\\u00e9' == 'é' && b'a' == b'a'",
-        "self.m.`x` == 1",
+        "[3, 1, 2].sortBy(x, -x) == [3, 2, 1] && quantity('3').sub(1) == quantity('2') && sign(quantity('-1')) == -1",
+        "int(duration('1s')) == 1000000000 && timestamp('2020-01-01T00:00:00Z').getHours('UTC') == 0",
     ] {
         assert!(holds(source), "{source}");
     }
@@ -77,7 +82,7 @@ fn expressions_that_fail_say_why() {
         ("self.a / 0", "division by zero"),
         ("9223372036854775807 + self.a", "integer overflow"),
         ("self.s + self.a", "no such overload"),
-        ("'x'.matches('(') || self.b == 1", "error parsing regexp"),
+        ("'x'.matches(dyn('(')) || self.b == 1", "error parsing regexp"),
     ] {
         let json = json!({"a": 1, "s": "x", "l": [], "b": true});
         let found = run(source, &json);
@@ -143,6 +148,8 @@ fn bombs_are_stopped_by_their_cost() {
         "self.s.replace('a', self.s).size() > 0",
         "self.l.map(a, self.l).map(a, self.l) == self.l.map(a, self.l).map(a, self.l)",
         "self.l.all(x, self.s.matches('(a+)+$'))",
+        "self.l.sort().size() > 0",
+        "self.l.sortBy(x, -x).size() > 0",
     ] {
         let error = run(source, &json).expect_err(source);
         assert_eq!(
@@ -154,6 +161,11 @@ fn bombs_are_stopped_by_their_cost() {
     let nested = "self.all(a, self.all(b, self.all(c, a + b == c)))";
     let program = Program::compile(nested, &[("self", list)]).expect("compiles");
     assert!(program.cost > 10_000_000, "{}", program.cost);
+    let thousand = Type::List(Arc::new(Type::Int), Some(1000));
+    for sorted in ["self.sort()[0] == 1", "self.sortBy(x, -x)[0] == 1"] {
+        let program = Program::compile(sorted, &[("self", thousand.clone())]).expect("compiles");
+        assert!(program.cost > 2_000_000, "{sorted}: {}", program.cost);
+    }
     let small = Type::List(Arc::new(Type::Int), Some(10));
     let program = Program::compile(nested, &[("self", small)]).expect("compiles");
     assert!(program.cost < 10_000_000, "{}", program.cost);
@@ -175,6 +187,84 @@ fn deep_and_long_sources_are_refused() {
         Program::compile(&long, &[]).is_ok(),
         "long conjunctions are not deep"
     );
+}
+
+/// Grows a source until it is refused, running each that is not; why the last was refused or failed.
+fn grown(begin: &str, grow: impl Fn(String) -> String) -> String {
+    let mut source = begin.to_owned();
+    for _ in 0..1000 {
+        source = grow(source);
+        if let Err(why) = run(&source, &json!([[]])) {
+            return why;
+        }
+    }
+    panic!("nothing stops {begin} from growing");
+}
+
+#[test]
+fn depth_is_bounded_however_it_is_made() {
+    let ends: [(&str, fn(String) -> String); 13] = [
+        ("1", |s| s + " + 1"),
+        ("1", |s| format!("({s}{})", " + 1".repeat(20))),
+        ("1", |s| format!("({s}{}{})", " * 1".repeat(9), " + 1".repeat(9))),
+        ("true", |s| format!("({s}{})", " == true".repeat(9))),
+        ("1", |s| format!("int({s} + 1 + 1 + 1)")),
+        ("1", |s| format!("(true ? {s} : 1) + 1 + 1")),
+        ("[1]", |s| s + ".reverse()"),
+        ("[1]", |s| s + ".map(x, x)"),
+        ("1", |s| format!("[1].map(x, {s})[0] + 1 + 1")),
+        ("optional.of(1)", |s| s + ".optMap(x, x)"),
+        ("self", |s| s + "[?0]"),
+        ("[1]", |s| s + ".map(x, [[[x]]])"),
+        ("[dyn(1)]", |s| s + ".map(x, dyn([[[x]]]))"),
+    ];
+    for (begin, grow) in ends {
+        let why = grown(begin, grow);
+        assert!(
+            why.contains("expression recursion limit exceeded"),
+            "{begin}: {why}"
+        );
+    }
+    let groups = (0..5).fold("1".to_owned(), |s, _| format!("({s}{})", " + 1".repeat(127)));
+    assert!(refusal(&groups).contains("expression recursion limit exceeded"));
+}
+
+#[test]
+fn keys_that_are_none_do_not_double_types() {
+    for levels in [2, 10, 55] {
+        let begin: String = (0..levels)
+            .map(|i| format!("[{{x{i}: x{i}}}].exists(x{}, ", i + 1))
+            .collect();
+        let source = format!(
+            "[{{1: 1}}].exists(x0, {begin}x{levels} == x{levels}{}",
+            ")".repeat(levels + 1)
+        );
+        let compiled = Program::compile(&source, &[]);
+        assert!(compiled.is_ok(), "{levels}: {compiled:?}");
+        assert!(refusal(&source).contains("unsupported key type"), "{levels}");
+    }
+}
+
+#[test]
+fn only_lists_of_one_type_of_keys_are_sorted() {
+    for (source, want) in [
+        (
+            "{'a': 1}.sortBy(k, k) == ['a']",
+            "found no matching overload for '@sortByAssociatedKeys' applied to 'map(string, int).(list(string))'",
+        ),
+        ("self.m.sortBy(k, k) == ['x']", "no such overload"),
+        (
+            "[dyn(9007199254740993), dyn(9007199254740992.0), dyn(9007199254740992)].sort() == []",
+            "list elements must have the same type",
+        ),
+        (
+            "[1, 2].sortBy(x, x == 1 ? dyn('a') : dyn(1)) == []",
+            "list elements must have the same type",
+        ),
+    ] {
+        let why = refusal(source);
+        assert!(why.contains(want), "{source}: {why}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub enum Type {
     /// Anything; checked when it is evaluated.
     Dyn,
+    /// Not said yet: what an empty list is a list of. Whatever it stands beside says it.
+    Open,
     Null,
     Bool,
     Int,
@@ -24,7 +26,8 @@ pub enum Type {
     Map(Arc<Type>, Arc<Type>, Option<u64>),
     Object(Arc<Structure>),
     Optional(Arc<Type>),
-    Type,
+    /// The type of a type.
+    Type(Arc<Type>),
     Quantity,
     /// A semantic version.
     Semver,
@@ -62,18 +65,88 @@ impl Type {
         Type::String(None)
     }
 
+    /// Whether null is a value of it.
+    fn is_nullable(&self) -> bool {
+        !matches!(
+            self,
+            Type::Bool
+                | Type::Int
+                | Type::Uint
+                | Type::Double
+                | Type::String(_)
+                | Type::Bytes
+                | Type::List(..)
+                | Type::Map(..)
+                | Type::Type(_)
+        )
+    }
+
+    /// Whether its values come one after another.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(
+            self,
+            Type::Dyn
+                | Type::Open
+                | Type::Bool
+                | Type::Int
+                | Type::Uint
+                | Type::Double
+                | Type::String(_)
+                | Type::Bytes
+                | Type::Timestamp
+                | Type::Duration
+        )
+    }
+
+    /// How deep lists, maps and the like nest in it.
+    pub(super) fn depth(&self) -> usize {
+        match self {
+            Type::List(inner, _) | Type::Optional(inner) | Type::Type(inner) => 1 + inner.depth(),
+            Type::Map(key, value, _) => 1 + key.depth().max(value.depth()),
+            _ => 0,
+        }
+    }
+
+    /// Whether both are one type, whatever their sizes.
+    pub fn is(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::String(_), Type::String(_)) => true,
+            (Type::List(a, _), Type::List(b, _)) | (Type::Optional(a), Type::Optional(b)) => a.is(b),
+            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.is(bk) && av.is(bv),
+            (Type::Object(a), Type::Object(b)) => a.name == b.name,
+            (a, b) => a == b,
+        }
+    }
+
+    /// As [`Type::is`], once what is open has been said by the other.
+    pub(super) fn agrees(&self, other: &Type) -> bool {
+        match (self, other) {
+            (Type::Open, _) | (_, Type::Open) => true,
+            (Type::List(a, _), Type::List(b, _)) | (Type::Optional(a), Type::Optional(b)) => a.agrees(b),
+            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.agrees(bk) && av.agrees(bv),
+            (a, b) => a.is(b),
+        }
+    }
+
+    /// What is still open can be anything.
+    pub(super) fn settled(self) -> Type {
+        match self {
+            Type::Open => Type::Dyn,
+            other => other,
+        }
+    }
+
     /// Whether a value of this type may stand where `other` is wanted.
     pub fn fits(&self, other: &Type) -> bool {
         match (self, other) {
-            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::Dyn | Type::Open, _) | (_, Type::Dyn | Type::Open) => true,
+            (Type::Type(_), Type::Type(_)) => true,
             (Type::String(_), Type::String(_)) => true,
             (Type::List(a, _), Type::List(b, _)) => a.fits(b),
             (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
             (Type::Optional(a), Type::Optional(b)) => a.fits(b),
             (Type::Object(a), Type::Object(b)) => a.name == b.name,
-            // Wrapped and nullable values compare with null.
-            (Type::Null, Type::Object(_) | Type::Timestamp | Type::Duration) => true,
-            (Type::Object(_) | Type::Timestamp | Type::Duration, Type::Null) => true,
+            (Type::Null, other) | (other, Type::Null) => other.is_nullable(),
             (a, b) => a == b,
         }
     }
@@ -81,10 +154,17 @@ impl Type {
     /// A type that both fit, as elements of one list.
     pub fn join(self, other: Type) -> Type {
         match (self, other) {
+            (Type::Open, other) | (other, Type::Open) => other,
             (Type::String(a), Type::String(b)) => Type::String(a.zip(b).map(|(a, b)| a.max(b))),
             (Type::List(a, x), Type::List(b, y)) => {
                 let item = a.as_ref().clone().join(b.as_ref().clone());
                 Type::List(Arc::new(item), x.zip(y).map(|(x, y)| x.max(y)))
+            }
+            (Type::Map(ak, av, x), Type::Map(bk, bv, y)) => {
+                let (key, value) = (ak.as_ref().clone(), av.as_ref().clone());
+                let key = key.join(bk.as_ref().clone());
+                let value = value.join(bv.as_ref().clone());
+                Type::Map(key.into(), value.into(), x.zip(y).map(|(x, y)| x.max(y)))
             }
             (Type::Optional(a), Type::Optional(b)) => {
                 Type::optional(a.as_ref().clone().join(b.as_ref().clone()))
@@ -99,7 +179,7 @@ impl Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Type::Dyn => f.write_str("dyn"),
+            Type::Dyn | Type::Open => f.write_str("dyn"),
             Type::Null => f.write_str("null"),
             Type::Bool => f.write_str("bool"),
             Type::Int => f.write_str("int"),
@@ -113,7 +193,7 @@ impl fmt::Display for Type {
             Type::Map(key, value, _) => write!(f, "map({key}, {value})"),
             Type::Object(structure) => f.write_str(&structure.name),
             Type::Optional(inner) => write!(f, "optional_type({inner})"),
-            Type::Type => f.write_str("type"),
+            Type::Type(of) => write!(f, "type({of})"),
             Type::Quantity => f.write_str("kubernetes.Quantity"),
             Type::Semver => f.write_str("kubernetes.Semver"),
             Type::Url => f.write_str("kubernetes.URL"),

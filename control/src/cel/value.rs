@@ -11,6 +11,7 @@ use serde_json::{Map as JsonObject, Value as Json};
 
 use super::authority::{Asking, Decision, Draft};
 use super::functions::Version;
+use super::syntax::Literal;
 use super::text;
 use super::types::{Structure, Type, unescape};
 use crate::kinds::quantity::Quantity;
@@ -63,14 +64,29 @@ impl std::ops::Deref for Text<'_> {
 #[derive(Debug, Clone)]
 pub enum List<'a> {
     Json(&'a [Json], Arc<Type>),
-    Shared(Rc<[Value<'a>]>),
+    Shared(Rc<Made<Vec<Value<'a>>>>),
 }
 
 #[derive(Debug, Clone)]
 pub enum Map<'a> {
     Json(&'a JsonObject<String, Json>, Arc<Type>),
     Object(&'a JsonObject<String, Json>, Arc<Structure>),
-    Shared(Rc<BTreeMap<Key, Value<'a>>>),
+    Shared(Rc<Made<BTreeMap<Key, Value<'a>>>>),
+}
+
+/// What an expression made, and how deep what was made nests in it.
+#[derive(Debug)]
+pub struct Made<T> {
+    of: T,
+    depth: u16,
+}
+
+impl<T> std::ops::Deref for Made<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.of
+    }
 }
 
 /// What may be a key of a map.
@@ -88,7 +104,13 @@ impl<'a> Value<'a> {
     }
 
     pub fn list(items: Vec<Value<'a>>) -> Value<'a> {
-        Value::List(List::Shared(Rc::from(items)))
+        let depth = deepest(&items);
+        Value::List(List::Shared(Rc::new(Made { of: items, depth })))
+    }
+
+    pub fn map(members: BTreeMap<Key, Value<'a>>) -> Value<'a> {
+        let depth = deepest(members.values());
+        Value::Map(Map::Shared(Rc::new(Made { of: members, depth })))
     }
 
     pub fn some(value: Value<'a>) -> Value<'a> {
@@ -160,6 +182,16 @@ impl<'a> Value<'a> {
         size as u64
     }
 
+    /// How deep what expressions made nests in it.
+    pub(super) fn depth(&self) -> u16 {
+        match self {
+            Value::List(List::Shared(made)) => made.depth,
+            Value::Map(Map::Shared(made)) => made.depth,
+            Value::Optional(Some(inner)) => inner.depth().saturating_add(1),
+            _ => 0,
+        }
+    }
+
     pub fn key(&self) -> Option<Key> {
         Some(match self {
             Value::Bool(b) => Key::Bool(*b),
@@ -190,8 +222,27 @@ fn whole<'a>(number: &serde_json::Number) -> Value<'a> {
     }
 }
 
+/// The depth of what is made of these.
+fn deepest<'v, 'a: 'v>(values: impl IntoIterator<Item = &'v Value<'a>>) -> u16 {
+    let below = values.into_iter().map(Value::depth).max();
+    below.unwrap_or(0).saturating_add(1)
+}
+
 fn borrowed(text: &str) -> Value<'_> {
     Value::String(Text::Borrowed(text))
+}
+
+/// What is written out in an expression.
+pub(super) fn constant<'a>(literal: &'a Literal) -> Value<'a> {
+    match literal {
+        Literal::Null => Value::Null,
+        Literal::Bool(b) => Value::Bool(*b),
+        Literal::Int(n) => Value::Int(*n),
+        Literal::Uint(n) => Value::Uint(*n),
+        Literal::Double(n) => Value::Double(*n),
+        Literal::String(text) => Value::String(Text::Borrowed(text)),
+        Literal::Bytes(bytes) => Value::Bytes(Rc::from(&**bytes)),
+    }
 }
 
 /// RFC 3339, or a date alone.

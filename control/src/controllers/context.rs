@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::{
     ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::watcher::Config;
@@ -77,6 +78,8 @@ pub struct Watches {
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
     pub api_services: Arc<Informer<APIService>>,
     pub policies: Arc<Informer<ValidatingAdmissionPolicy>>,
+    pub flow_schemas: Arc<Informer<FlowSchema>>,
+    pub priority_levels: Arc<Informer<PriorityLevelConfiguration>>,
     pub nodes: Arc<Informer<Node>>,
     /// Only those of nodes.
     pub leases: Arc<Informer<Lease>>,
@@ -86,6 +89,8 @@ pub struct Watches {
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
     pub classes: Arc<Informer<StorageClass>>,
+    pub drivers: Arc<Informer<CSIDriver>>,
+    pub attachments: Arc<Informer<VolumeAttachment>>,
     pub certificates: Arc<Informer<CertificateSigningRequest>>,
 }
 
@@ -106,6 +111,8 @@ impl Default for Watches {
             definitions: Informer::new(&[]),
             api_services: Informer::new(&[]),
             policies: Informer::new(&[]),
+            flow_schemas: Informer::new(&[]),
+            priority_levels: Informer::new(&[]),
             nodes: Informer::new(&[]),
             leases: Informer::new(&[]),
             cluster_roles: Informer::new(&[]),
@@ -114,6 +121,8 @@ impl Default for Watches {
             claims: Informer::new(&[]),
             volumes: Informer::new(&[]),
             classes: Informer::new(&[]),
+            drivers: Informer::new(&[]),
+            attachments: Informer::new(&[]),
             certificates: Informer::new(&[]),
         }
     }
@@ -141,6 +150,8 @@ impl Watches {
             definitions,
             api_services,
             policies,
+            flow_schemas,
+            priority_levels,
             nodes,
             cluster_roles,
             quotas,
@@ -148,6 +159,8 @@ impl Watches {
             claims,
             volumes,
             classes,
+            drivers,
+            attachments,
             certificates
         );
         let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
@@ -179,6 +192,8 @@ impl Watches {
             self.definitions.synced(),
             self.api_services.synced(),
             self.policies.synced(),
+            self.flow_schemas.synced(),
+            self.priority_levels.synced(),
             self.nodes.synced(),
             self.leases.synced(),
             self.cluster_roles.synced(),
@@ -187,6 +202,8 @@ impl Watches {
             self.claims.synced(),
             self.volumes.synced(),
             self.classes.synced(),
+            self.drivers.synced(),
+            self.attachments.synced(),
             self.certificates.synced(),
         );
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
@@ -15,6 +14,8 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use crate::kinds::custom::{Naming, settle_names};
+use crate::kinds::time::now;
+use crate::toolkit::conditions;
 use crate::toolkit::patch::{guarded, to_value};
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, work};
 
@@ -105,13 +106,13 @@ fn status(current: &Value, naming: Naming, now: &str) -> Value {
     let good = naming.conflict.is_none();
     status["acceptedNames"] = naming.accepted;
     let (state, reason, message) = accepted;
-    set_condition(&mut status, "NamesAccepted", (state, reason, &message), now);
-    let established = condition(&status, "Established").is_some_and(|c| c["status"] == "True");
+    conditions::set(&mut status, "NamesAccepted", (state, reason, &message), now);
+    let established = conditions::find(&status, "Established").is_some_and(|c| c["status"] == "True");
     match (established, good) {
         (true, _) => {}
         (false, true) => {
             let why = "the initial names have been accepted";
-            set_condition(
+            conditions::set(
                 &mut status,
                 "Established",
                 ("True", "InitialNamesAccepted", why),
@@ -120,37 +121,10 @@ fn status(current: &Value, naming: Naming, now: &str) -> Value {
         }
         (false, false) => {
             let why = "not all names are accepted";
-            set_condition(&mut status, "Established", ("False", "NotAccepted", why), now);
+            conditions::set(&mut status, "Established", ("False", "NotAccepted", why), now);
         }
     }
     status
-}
-
-fn condition<'a>(status: &'a Value, ty: &str) -> Option<&'a Value> {
-    status["conditions"].as_array()?.iter().find(|c| c["type"] == ty)
-}
-
-fn set_condition(status: &mut Value, ty: &str, (state, reason, message): (&str, &str, &str), now: &str) {
-    let found = condition(status, ty);
-    let since = found
-        .filter(|c| c["status"] == state)
-        .map(|c| c["lastTransitionTime"].clone());
-    let new = json!({
-        "type": ty, "status": state, "reason": reason, "message": message,
-        "lastTransitionTime": since.unwrap_or_else(|| now.into()),
-    });
-    if !status["conditions"].is_array() {
-        status["conditions"] = json!([]);
-    }
-    let list = status["conditions"].as_array_mut().into_iter();
-    list.for_each(|list| match list.iter_mut().find(|c| c["type"] == ty) {
-        Some(old) => *old = new.clone(),
-        None => list.push(new.clone()),
-    });
-}
-
-fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 async fn write_status(
@@ -173,7 +147,7 @@ fn definitions(context: &Context) -> Objects<CustomResourceDefinition> {
 /// Deletes the objects; when none is left the definition may go.
 async fn clean(context: &Context, definition: &CustomResourceDefinition) -> Result<Outcome, StepError> {
     let mut status = to_value(&definition.status);
-    let was_established = condition(&status, "Established").is_some_and(|c| c["status"] == "True");
+    let was_established = conditions::find(&status, "Established").is_some_and(|c| c["status"] == "True");
     let left = match was_established {
         true => delete_instances(context, definition).await?,
         false => 0,
@@ -187,7 +161,7 @@ async fn clean(context: &Context, definition: &CustomResourceDefinition) -> Resu
             "CustomResource deletion is in progress",
         ),
     };
-    set_condition(&mut status, "Terminating", (state, reason, message), &now());
+    conditions::set(&mut status, "Terminating", (state, reason, message), &now());
     if status == to_value(&definition.status) {
         return Ok(Outcome::Poll);
     }

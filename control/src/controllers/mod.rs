@@ -14,6 +14,7 @@ pub mod dns;
 mod endpoints;
 mod event_ttl;
 mod expectations;
+mod flow_control;
 mod garbage;
 mod namespace;
 mod node;
@@ -91,6 +92,7 @@ pub async fn run(
         definitions::start(&context),
         api_services::start(&context),
         policies::start(&context),
+        flow_control::start(&context),
     ];
     controllers.extend(replicaset::start(&context));
     controllers.extend(node::start(&context));

@@ -65,9 +65,9 @@ pub struct FieldError {
 pub type FieldErrors = Vec<FieldError>;
 
 impl FieldError {
-    fn new(field: impl Into<String>, kind: ErrorKind, bad: Value, detail: impl Into<String>) -> Self {
+    fn new(field: impl fmt::Display, kind: ErrorKind, bad: Value, detail: impl Into<String>) -> Self {
         FieldError {
-            field: field.into(),
+            field: field.to_string(),
             kind,
             bad_value: shown(&bad),
             detail: detail.into(),
@@ -75,7 +75,7 @@ impl FieldError {
     }
 
     /// Like [`FieldError::invalid`], without a value in the message.
-    pub fn without_value(field: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn without_value(field: impl fmt::Display, detail: impl Into<String>) -> Self {
         FieldError {
             bad_value: String::new(),
             ..Self::new(field, ErrorKind::Invalid, Value::Null, detail)
@@ -84,7 +84,7 @@ impl FieldError {
 
     /// Like [`FieldError::invalid`], with the value already in its printed form.
     pub fn invalid_shown(
-        field: impl Into<String>,
+        field: impl fmt::Display,
         shown: impl Into<String>,
         detail: impl Into<String>,
     ) -> Self {
@@ -95,45 +95,45 @@ impl FieldError {
     }
 
     /// Like [`FieldError::invalid`], for a value too large to show.
-    pub fn invalid_part(field: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn invalid_part(field: impl fmt::Display, detail: impl Into<String>) -> Self {
         Self::invalid_shown(field, "", detail)
     }
 
-    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn required(field: impl fmt::Display, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::Required, Value::Null, detail)
     }
 
-    pub fn invalid(field: impl Into<String>, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub fn invalid(field: impl fmt::Display, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::Invalid, bad.into(), detail)
     }
 
     /// A value of another type than the field's.
-    pub fn type_invalid(field: impl Into<String>, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub fn type_invalid(field: impl fmt::Display, bad: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::TypeInvalid, bad.into(), detail)
     }
 
     /// Like [`FieldError::duplicate`], for a value too large to show.
-    pub fn duplicate_part(field: impl Into<String>) -> Self {
+    pub fn duplicate_part(field: impl fmt::Display) -> Self {
         FieldError {
             bad_value: String::new(),
             ..Self::new(field, ErrorKind::Duplicate, Value::Null, "")
         }
     }
 
-    pub fn duplicate(field: impl Into<String>, bad: impl Into<Value>) -> Self {
+    pub fn duplicate(field: impl fmt::Display, bad: impl Into<Value>) -> Self {
         Self::new(field, ErrorKind::Duplicate, bad.into(), "")
     }
 
-    pub fn not_found(field: impl Into<String>, bad: impl Into<Value>) -> Self {
+    pub fn not_found(field: impl fmt::Display, bad: impl Into<Value>) -> Self {
         Self::new(field, ErrorKind::NotFound, bad.into(), "")
     }
 
-    pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn forbidden(field: impl fmt::Display, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::Forbidden, Value::Null, detail)
     }
 
     /// `limit` is in bytes.
-    pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
+    pub fn too_long(field: impl fmt::Display, limit: usize) -> Self {
         Self::new(
             field,
             ErrorKind::TooLong,
@@ -142,7 +142,7 @@ impl FieldError {
         )
     }
 
-    pub fn too_many(field: impl Into<String>, actual: usize, limit: usize) -> Self {
+    pub fn too_many(field: impl fmt::Display, actual: usize, limit: usize) -> Self {
         Self::new(
             field,
             ErrorKind::TooMany,
@@ -152,7 +152,7 @@ impl FieldError {
     }
 
     /// `supported` in the order to print.
-    pub fn not_supported(field: impl Into<String>, bad: impl Into<Value>, supported: &[&str]) -> Self {
+    pub fn not_supported(field: impl fmt::Display, bad: impl Into<Value>, supported: &[&str]) -> Self {
         let list: Vec<String> = supported.iter().map(|s| quote(s)).collect();
         Self::new(
             field,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::custom::{Converter, Custom, ScalePaths};
 use super::error::{DecodeError, FieldErrors, FieldIssue};
@@ -241,6 +241,21 @@ impl Kind {
     /// Turns an object of this kind into the form it is stored in, when another version of it is stored.
     pub fn to_storage(&self, object: &mut Value) {
         (self.rules.to_storage)(object);
+    }
+
+    /// Group, version and kind that objects lie in the store as, joined by slashes; none for what is not stored.
+    pub fn stored_as(&self) -> Option<String> {
+        let version = match &self.custom {
+            Some(custom) => format!("{}/{}", self.group, custom.storage_version),
+            None => {
+                let mut object = json!({"apiVersion": self.api_version(), "kind": self.kind});
+                self.to_storage(&mut object);
+                object["apiVersion"].as_str().unwrap_or_default().to_owned()
+            }
+        };
+        let group = if version.contains('/') { "" } else { "/" };
+        let stored = self.has_verb("create") && self.has_verb("get");
+        stored.then(|| format!("{group}{version}/{}", self.kind))
     }
 
     /// Turns a stored object into this kind.

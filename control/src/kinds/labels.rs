@@ -1,4 +1,6 @@
 //! Labels and label selectors as values: matching, the string form, and what makes a selector invalid.
+use std::fmt::Display;
+
 use serde_json::{Map, Value};
 
 use super::error::{FieldError, FieldErrors};
@@ -96,18 +98,18 @@ pub(super) fn is_usable(selector: &Value) -> bool {
 }
 
 /// Everything wrong with a `LabelSelector` at `path`.
-pub(super) fn validate_selector(selector: &Value, path: &str) -> FieldErrors {
-    let mut errors = super::meta::labels(selector.at("matchLabels"), &format!("{path}.matchLabels"));
+pub(super) fn validate_selector(selector: &Value, path: impl Display + Copy) -> FieldErrors {
+    let mut errors = super::meta::labels(selector.at("matchLabels"), format_args!("{path}.matchLabels"));
     for (i, requirement) in selector.list("matchExpressions").iter().enumerate() {
         errors.extend(validate_requirement(
             requirement,
-            &format!("{path}.matchExpressions[{i}]"),
+            format_args!("{path}.matchExpressions[{i}]"),
         ));
     }
     errors
 }
 
-fn validate_requirement(requirement: &Value, path: &str) -> FieldErrors {
+fn validate_requirement(requirement: &Value, path: impl Display + Copy) -> FieldErrors {
     let values = requirement.list("values");
     let mut errors = Vec::new();
     match requirement.text("operator") {

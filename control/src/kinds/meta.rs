@@ -1,5 +1,6 @@
 //! `ObjectMeta` of every kind: what a client may set, what an update keeps, and what makes it invalid.
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
 
 use serde_json::{Map, Value, json};
 
@@ -140,7 +141,7 @@ fn validate_namespace(meta: &Value, namespaced: bool) -> FieldErrors {
 }
 
 /// Labels, annotations, owner references and finalizers of a metadata at `path`.
-fn validate_body(meta: &Value, path: &str) -> FieldErrors {
+fn validate_body(meta: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     if meta.int("generation").is_some_and(|g| g < 0) {
         let detail = "must be greater than or equal to 0";
@@ -150,21 +151,24 @@ fn validate_body(meta: &Value, path: &str) -> FieldErrors {
             detail,
         ));
     }
-    errors.extend(labels(meta.at("labels"), &format!("{path}.labels")));
+    errors.extend(labels(meta.at("labels"), format_args!("{path}.labels")));
     errors.extend(annotations(
         meta.at("annotations"),
-        &format!("{path}.annotations"),
+        format_args!("{path}.annotations"),
     ));
     errors.extend(owners(
         meta.list("ownerReferences"),
-        &format!("{path}.ownerReferences"),
+        format_args!("{path}.ownerReferences"),
     ));
-    errors.extend(finalizers(meta.list("finalizers"), &format!("{path}.finalizers")));
+    errors.extend(finalizers(
+        meta.list("finalizers"),
+        format_args!("{path}.finalizers"),
+    ));
     errors
 }
 
 /// Keys and values of a label map at `path`.
-pub(super) fn labels(labels: &Value, path: &str) -> FieldErrors {
+pub(super) fn labels(labels: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (key, value) in labels.as_object().into_iter().flatten() {
         errors.extend(
@@ -183,7 +187,7 @@ pub(super) fn labels(labels: &Value, path: &str) -> FieldErrors {
 }
 
 /// Keys and the total size of an annotation map at `path`.
-pub(super) fn annotations(annotations: &Value, path: &str) -> FieldErrors {
+pub(super) fn annotations(annotations: &Value, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut size) = (Vec::new(), 0);
     for (key, value) in annotations.as_object().into_iter().flatten() {
         let complaints = names::qualified(&key.to_ascii_lowercase());
@@ -200,7 +204,7 @@ pub(super) fn annotations(annotations: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn owners(owners: &[Value], path: &str) -> FieldErrors {
+fn owners(owners: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut errors: FieldErrors = owners.iter().flat_map(|o| owner(o, path)).collect();
     let controllers: Vec<&Value> = owners.iter().filter(|o| o.flag("controller")).collect();
     for pair in controllers.windows(2) {
@@ -215,7 +219,7 @@ fn owners(owners: &[Value], path: &str) -> FieldErrors {
     errors
 }
 
-fn owner(owner: &Value, path: &str) -> FieldErrors {
+fn owner(owner: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     let version = owner.text("apiVersion");
     if version.is_empty() {
@@ -265,7 +269,7 @@ fn owner_shown(owner: &Value) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn finalizers(finalizers: &[Value], path: &str) -> FieldErrors {
+fn finalizers(finalizers: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for finalizer in finalizers.iter().filter_map(Value::as_str) {
         let complaints = names::qualified(finalizer);

@@ -26,6 +26,7 @@ pub mod policy;
 mod prepare;
 pub mod protobuf;
 pub mod quantity;
+mod quick;
 pub mod regexes;
 mod registry;
 pub mod resources;

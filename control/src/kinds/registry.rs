@@ -1,23 +1,22 @@
 //! The registry of kinds: rows of the embedded table that are served, found by resource or by kind.
 //!
 //! Owns look-ups. Refuses to know what a kind does.
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 use super::kind::{Column, Kind, Subresource};
+use super::quick::Names;
 use super::rows::{SERVED, Served};
 use super::schema::{BUILTIN, Schemas};
-
-type Key = (String, String, String);
 
 /// All served kinds.
 #[derive(Debug, Default)]
 pub struct Registry {
     kinds: Vec<Arc<Kind>>,
-    by_resource: HashMap<Key, Arc<Kind>>,
-    by_kind: HashMap<Key, Arc<Kind>>,
+    /// Under one name there are few: its versions, and what other groups call the same.
+    by_plural: Names<Vec<Arc<Kind>>>,
+    by_kind: Names<Vec<Arc<Kind>>>,
 }
 
 impl Registry {
@@ -29,13 +28,10 @@ impl Registry {
 
     /// A registry of these kinds, in this order.
     pub fn with(kinds: Vec<Arc<Kind>>) -> Registry {
-        let key = |k: &Arc<Kind>, third: &str| (k.group.clone(), k.version.clone(), third.to_owned());
-        let by_resource = kinds.iter().map(|k| (key(k, &k.plural), k.clone())).collect();
-        let by_kind = kinds.iter().map(|k| (key(k, &k.kind), k.clone())).collect();
         Registry {
+            by_plural: named(&kinds, |kind| &kind.plural),
+            by_kind: named(&kinds, |kind| &kind.kind),
             kinds,
-            by_resource,
-            by_kind,
         }
     }
 
@@ -52,14 +48,12 @@ impl Registry {
 
     /// By URL: `("apps", "v1", "deployments")`; the core group is `""`.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.by_resource
-            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        of_version(self.by_plural.get(plural)?, group, version)
     }
 
     /// By body: `("apps", "v1", "Deployment")`.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Kind>> {
-        self.by_kind
-            .get(&(group.to_owned(), version.to_owned(), kind.to_owned()))
+        of_version(self.by_kind.get(kind)?, group, version)
     }
 
     /// By the two fields of an object: `("apps/v1", "Deployment")`.
@@ -84,6 +78,20 @@ impl Registry {
         }
         seen
     }
+}
+
+fn named(kinds: &[Arc<Kind>], name: impl Fn(&Kind) -> &String) -> Names<Vec<Arc<Kind>>> {
+    let mut named: Names<Vec<Arc<Kind>>> = Names::default();
+    for kind in kinds {
+        named.entry(name(kind).clone()).or_default().push(kind.clone());
+    }
+    named
+}
+
+/// Of several with the same name the last, as it was put there.
+fn of_version<'k>(kinds: &'k [Arc<Kind>], group: &str, version: &str) -> Option<&'k Arc<Kind>> {
+    let mut kinds = kinds.iter().rev();
+    kinds.find(|kind| kind.group == group && kind.version == version)
 }
 
 fn builtin_kinds() -> Vec<Arc<Kind>> {

@@ -1,9 +1,10 @@
 //! Schemas of API objects: fields, types, list semantics and wire habits, read once from the embedded table.
 //!
 //! Owns the in-memory form of `data/builtin.jsonl`. Refuses to know any one kind, and what is done with a schema.
-use std::collections::HashMap;
+
 use std::sync::{Arc, OnceLock};
 
+use super::quick::Names;
 use serde_json::Value;
 
 /// The embedded table; `data/extract.py` documents its format. The kinds of metrics-server are written by hand after
@@ -127,7 +128,7 @@ pub struct Definition {
     pub open: bool,
     /// In wire order.
     pub fields: Vec<Field>,
-    index: HashMap<String, usize>,
+    index: Names<usize>,
     /// The fields that are always written, if only as null.
     always: Vec<usize>,
 }
@@ -166,7 +167,7 @@ impl Definition {
 /// All definitions by full name.
 #[derive(Debug, Default)]
 pub struct Schemas {
-    definitions: HashMap<String, Arc<Definition>>,
+    definitions: Names<Arc<Definition>>,
     /// Where a name is looked up that is not among these.
     base: Option<Arc<Schemas>>,
 }
@@ -308,7 +309,7 @@ fn definition(line: &Value) -> Option<Definition> {
     })
 }
 
-fn index(fields: &[Field]) -> HashMap<String, usize> {
+fn index(fields: &[Field]) -> Names<usize> {
     let fields = fields.iter().enumerate();
     fields.map(|(i, field)| (field.name.clone(), i)).collect()
 }

@@ -21,6 +21,11 @@ pub fn format_seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Now, as [`format_seconds`] writes it.
+pub fn now() -> String {
+    format_seconds(Timestamp::now())
+}
+
 /// `2024-01-02T03:04:05.000006Z`.
 pub fn format_micros(time: Timestamp) -> String {
     format!(

@@ -172,6 +172,9 @@ pub trait Store: Send + Sync + 'static {
     /// Compare, then swap. `Committed` means the write is on disk.
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, WriteError>;
 
+    /// Whether what is written lasts; fails while the disk does not take it.
+    async fn writable(&self) -> Result<(), WriteError>;
+
     /// Every change after revision `after`, in order and without gaps.
     async fn watch(&self, after: Revision) -> Result<WatchStream, WatchError>;
 

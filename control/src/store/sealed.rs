@@ -244,6 +244,10 @@ impl Store for SealedStore {
         self.inner.revision().await
     }
 
+    async fn writable(&self) -> Result<(), WriteError> {
+        self.inner.writable().await
+    }
+
     async fn retains(&self, revision: Revision) -> Result<(), ReadError> {
         self.inner.retains(revision).await
     }

@@ -2,6 +2,7 @@
 //! selector arithmetic. It refuses to know any one controller, and talks to the API only through `kube`.
 pub mod catalog;
 pub mod claims;
+pub mod conditions;
 pub mod error;
 pub mod events;
 pub mod informer;
@@ -10,6 +11,7 @@ pub mod lock;
 pub mod meta;
 pub mod names;
 pub mod node_selector;
+pub mod nodes;
 pub mod owners;
 pub mod patch;
 pub mod pod;

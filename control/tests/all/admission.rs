@@ -107,9 +107,10 @@ async fn classes_and_limits_complete_a_pod() {
     .await;
     let limits = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": {"limits": [
         {"type": "Container", "default": {"cpu": "1", "memory": "64Mi"}}]}});
-    plane
-        .call(Method::POST, "/api/v1/namespaces/default/limitranges", limits)
-        .await;
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    plane.call(Method::POST, ranges, limits).await;
+    // Admission reads the watch cache, which a read waits for.
+    plane.get(ranges).await;
     let mut critical = pod("p");
     critical["spec"]["priorityClassName"] = "system-node-critical".into();
     let (code, made) = plane.call(Method::POST, PODS, critical).await;

@@ -1,5 +1,9 @@
 //! Who may do what, over HTTPS and in-process: roles, tokens, impersonation, nodes, and what is kept of it.
+use std::time::Duration;
+
 use super::plane::Plane;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, Request, StatusCode};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -47,13 +51,14 @@ fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
 
 /// The watch cache follows a moment after a write is answered.
 async fn until_allowed(client: &Client, path: &str) {
-    for _ in 0..200 {
-        if call(client, Method::GET, path, Value::Null).await.0 == StatusCode::OK {
-            return;
+    let allowed = async {
+        let mut every = tokio::time::interval(Duration::from_millis(10));
+        while call(client, Method::GET, path, Value::Null).await.0 != StatusCode::OK {
+            every.tick().await;
         }
-        tokio::task::yield_now().await;
-    }
-    panic!("{path} is still refused");
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), allowed).await;
+    assert!(waited.is_ok(), "{path} is still refused");
 }
 
 #[tokio::test]
@@ -190,6 +195,17 @@ async fn a_token_is_its_accounts_and_ends_with_its_pod() {
         me["status"]["userInfo"]["username"],
         "system:serviceaccount:default:robot"
     );
+    let (_, signed) = answer["status"]["token"]
+        .as_str()
+        .unwrap()
+        .split_once('.')
+        .unwrap();
+    let (payload, _) = signed.split_once('.').unwrap();
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    for forged in [format!("{header}.{payload}."), format!("{header}.{signed}")] {
+        let refused = call(&bearer(&plane, &forged), Method::POST, WHO, json!({})).await;
+        assert_eq!(refused.0, 401);
+    }
     plane
         .call(
             Method::DELETE,
@@ -296,6 +312,14 @@ async fn a_node_is_kept_to_its_own() {
         201
     );
     until_allowed(&b, &format!("{secrets}/of-b")).await;
+    for followed in [
+        "/apis/networking.k8s.io/v1/networkpolicies",
+        "/api/v1/namespaces",
+        "/api/v1/pods",
+    ] {
+        until_allowed(&b, followed).await;
+    }
+    assert_eq!(call(&b, Method::GET, secrets, Value::Null).await.0, 403);
     let (code, status) = call(&a, Method::GET, &format!("{secrets}/of-b"), Value::Null).await;
     assert_eq!(code, 403);
     assert!(

@@ -72,6 +72,10 @@ async fn objects_and_lists_go_in_and_out() {
     .await;
     assert_eq!((code.as_u16(), content.as_str()), (200, PROTOBUF));
     assert_eq!(read(&gone)["status"], "Success");
+    let away = format!("{MAPS}/a");
+    let (code, content, missing) = ask(&plane, Method::GET, &away, PROTOBUF, &Value::Null).await;
+    assert_eq!((code.as_u16(), content.as_str()), (404, PROTOBUF));
+    assert_eq!(read(&missing)["reason"], "NotFound");
     plane.control.shutdown(std::time::Duration::from_secs(10)).await;
 }
 
@@ -88,8 +92,8 @@ async fn who_takes_json_too_gets_it_where_there_is_no_other_form() {
     let both = format!("{PROTOBUF},application/json");
     let (_, content, _) = ask(&plane, Method::GET, path, &both, &Value::Null).await;
     assert_eq!(content, "application/json");
-    let (code, _, _) = ask(&plane, Method::GET, path, PROTOBUF, &Value::Null).await;
-    assert_eq!(code, 406);
+    let (code, content, _) = ask(&plane, Method::GET, path, PROTOBUF, &Value::Null).await;
+    assert_eq!((code.as_u16(), content.as_str()), (406, "application/json"));
     let metadata = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
     let (code, content, list) = ask(&plane, Method::GET, path, &metadata, &Value::Null).await;
     assert_eq!((code.as_u16(), content.as_str()), (200, PROTOBUF));

@@ -223,11 +223,20 @@ async fn storage_moves_on_object_by_object() {
     assert_eq!(code, 200, "it still lies there in v1");
 
     // A write that changes nothing rewrites what lies there in the old version.
-    let (_, read) = plane.get(&path("v2", "a")).await;
-    let before = read["metadata"]["resourceVersion"].clone();
-    let (code, written) = plane.call(Method::PUT, &path("v2", "a"), read).await;
-    assert_eq!(code, 200, "{written}");
-    assert_ne!(written["metadata"]["resourceVersion"], before);
+    // The version to store is known to writers a moment after the definition is written.
+    let rewritten = async {
+        loop {
+            let (_, read) = plane.get(&path("v2", "a")).await;
+            let before = read["metadata"]["resourceVersion"].clone();
+            let (code, written) = plane.call(Method::PUT, &path("v2", "a"), read).await;
+            assert_eq!(code, 200, "{written}");
+            if written["metadata"]["resourceVersion"] != before {
+                return;
+            }
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), rewritten).await;
+    assert!(waited.is_ok(), "it still lies there in v1");
     let (_, read) = plane.get(&path("v2", "a")).await;
     assert_eq!(read["spec"], json!({"address": "h:1"}));
 

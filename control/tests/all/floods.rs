@@ -17,11 +17,14 @@ const WATCHES: usize = 10_000;
 /// Connections that never say anything.
 const SILENT: usize = 300;
 
+/// What the server waits here: also what a good client has on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn impatient() -> Patience {
     Patience {
-        handshake: Duration::from_secs(2),
-        headers: Duration::from_secs(2),
-        body: Duration::from_secs(2),
+        handshake: PATIENCE,
+        headers: PATIENCE,
+        body: PATIENCE,
     }
 }
 
@@ -100,8 +103,10 @@ async fn silent_connections_are_ended_and_hold_nobody_up() {
 
 #[tokio::test]
 async fn who_fills_his_share_waits_and_others_do_not() {
+    // Well below what a request waits for its turn.
+    let body = Duration::from_secs(10);
     let plane = Plane::with(Patience {
-        body: Duration::from_secs(10),
+        body,
         ..Patience::default()
     })
     .await;
@@ -123,13 +128,22 @@ async fn who_fills_his_share_waits_and_others_do_not() {
     for _ in 0..20 {
         modest.request_text(list()).await.unwrap();
     }
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < body,
+        "they waited for seats: {:?}",
+        begun.elapsed()
+    );
     // His own turn comes when his slow ones have been given up.
     let greedy = plane.control.client_as("greedy", &[]);
     let answered = tokio::time::timeout(SOON, greedy.request_text(list())).await;
     assert!(answered.unwrap().is_ok());
     for stream in &mut slow {
-        assert!(rest(stream).await.starts_with("HTTP/1.1 504"));
+        // Those that did not fit beside the first ones may have waited too long for it.
+        let end = rest(stream).await;
+        assert!(
+            end.starts_with("HTTP/1.1 504") || end.starts_with("HTTP/1.1 429"),
+            "{end}"
+        );
     }
 }
 

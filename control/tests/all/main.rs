@@ -3,6 +3,7 @@
 mod admission;
 mod aggregation;
 mod applying;
+mod attachments;
 mod auth;
 mod binary;
 mod cluster;
@@ -14,6 +15,7 @@ mod endpoints;
 mod equivalence;
 mod every_kind;
 mod floods;
+mod flow_control;
 mod garbage;
 mod hostile;
 mod http2;

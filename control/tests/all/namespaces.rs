@@ -81,7 +81,7 @@ async fn a_namespace_is_furnished_and_emptied() {
 async fn a_pod_may_follow_its_namespace_at_once() {
     let cluster = Cluster::with_node().await;
     let namespaces: Api<Namespace> = cluster.all();
-    for number in 0..20 {
+    for number in 0..5 {
         let name = format!("young-{number}");
         create(
             &namespaces,

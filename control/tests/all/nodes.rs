@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Cluster, create, set_ready, until, until_gone, until_one};
 
 /// Short enough for a test, long enough for the heartbeats below on a busy machine.
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(15);
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// Renews the lease of a node as its agent would.

@@ -211,4 +211,40 @@ async fn tables_and_metadata() {
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let metadata = ask("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!(metadata["items"].as_array().unwrap().len(), 4);
+    let table = ask("application/json;as=Table;v=v1beta1;g=meta.k8s.io").await;
+    let beta = json!("meta.k8s.io/v1beta1");
+    assert_eq!(
+        (&table["apiVersion"], &table["rows"][0]["object"]["apiVersion"]),
+        (&beta, &beta)
+    );
+    let metadata = ask("application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io").await;
+    assert_eq!(
+        (&metadata["apiVersion"], &metadata["items"][0]["apiVersion"]),
+        (&beta, &beta)
+    );
+}
+
+#[tokio::test]
+async fn discovery_says_what_resources_are_stored_as() {
+    let plane = Plane::start().await;
+    for (path, resource, want) in [
+        ("/api/v1", "pods", json!("xPOwRZ+Yhw8=")),
+        ("/apis/events.k8s.io/v1", "events", json!("r2yiGXH7wu8=")),
+        (
+            "/apis/autoscaling/v1",
+            "horizontalpodautoscalers",
+            json!("qwQve8ut294="),
+        ),
+        ("/api/v1", "pods/status", Value::Null),
+        (
+            "/apis/authorization.k8s.io/v1",
+            "subjectaccessreviews",
+            Value::Null,
+        ),
+    ] {
+        let (_, list) = plane.get(path).await;
+        let mut all = list["resources"].as_array().unwrap().iter();
+        let found = all.find(|entry| entry["name"] == resource).unwrap();
+        assert_eq!(found["storageVersionHash"], want, "{path} {resource}");
+    }
 }

@@ -1,7 +1,10 @@
 //! Small things by which a client could tell this API server from upstream's.
+use super::cluster::until_one;
 use super::plane::Plane;
 use futures::{AsyncBufReadExt, TryStreamExt};
 use http::{Method, Request};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
 use serde_json::{Value, json};
 
 /// The texts of the `Warning` headers of an answer.
@@ -103,10 +106,14 @@ async fn a_pod_without_grace_is_announced_before_it_is_gone() {
     let pods = "/api/v1/namespaces/default/pods";
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 300,
         "containers": [{"name": "c", "image": "i"}]}});
+    let accounts = Api::<ServiceAccount>::default_namespaced(plane.client());
+    until_one(&accounts, "default", "to be there", |_| true).await;
     let (code, made) = plane.call(Method::POST, pods, pod).await;
     assert_eq!(code, 201, "{made}");
     let path = format!("{pods}/p?gracePeriodSeconds=0");
     assert_eq!(plane.call(Method::DELETE, &path, Value::Null).await.0, 200);
+    // A read waits for the watch cache: both events are history for the short watch below.
+    plane.get(pods).await;
     let from = made["metadata"]["resourceVersion"].as_str().unwrap();
     let watch =
         format!("{pods}?watch=1&timeoutSeconds=1&resourceVersion={from}&fieldSelector=metadata.name%3Dp");

@@ -129,6 +129,7 @@ async fn a_binding_brings_parameters() {
         .call(Method::DELETE, &format!("{MAPS}/limit"), Value::Null)
         .await;
     assert_eq!(code, 200);
+    plane.get(MAPS).await;
     let (code, refused) = plane.call(Method::POST, MAPS, config_map("c3", "x")).await;
     assert_eq!(code, 422, "{refused}");
     assert!(
@@ -194,6 +195,7 @@ async fn mutating_policies_change_what_is_stored() {
     plane
         .call(Method::DELETE, &format!("{MAPS}/word"), Value::Null)
         .await;
+    plane.get(MAPS).await;
     let (code, refused) = plane.call(Method::POST, MAPS, config_map("c2", "1")).await;
     assert_eq!(code, 403, "{refused}");
     let message = refused["message"].as_str().unwrap();

@@ -2,10 +2,14 @@
 use super::plane::Plane;
 use super::tls;
 use amphipod_control::auth::pki::CertRequest;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::{Method, StatusCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -20,7 +24,7 @@ const EXEC: &str = "POST /api/v1/namespaces/default/pods/p/exec?command=sh&stdou
 const PIPELINED: &str = "GET /api/v1/namespaces HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// A Pod on a node whose kubelet API is this answer to the first request; the task says all the node was sent.
-async fn node_that_answers(plane: &Plane, answer: &'static str) -> JoinHandle<String> {
+async fn node_that_answers(plane: &Plane, answer: impl Into<Vec<u8>>) -> JoinHandle<String> {
     let pki = plane.control.pki();
     let request = CertRequest {
         cn: "system:node:n".into(),
@@ -74,20 +78,24 @@ async fn node_that_answers(plane: &Plane, answer: &'static str) -> JoinHandle<St
         .call(Method::POST, "/api/v1/namespaces/default/pods", pod)
         .await;
     assert_eq!(code, StatusCode::CREATED, "{made}");
-    let tls = TlsAcceptor::from(Arc::new(config));
+    let (tls, answer) = (TlsAcceptor::from(Arc::new(config)), answer.into());
     tokio::spawn(async move {
-        loop {
+        // The control plane looks now and then at what is used, and may give up before it is answered.
+        'next: loop {
             let (tcp, _) = listener.accept().await.unwrap();
-            let mut stream = tls.accept(tcp).await.unwrap();
+            let Ok(mut stream) = tls.accept(tcp).await else {
+                continue;
+            };
             let mut heard = Vec::new();
             while !heard.windows(4).any(|end| end == b"\r\n\r\n") {
-                stream.read_buf(&mut heard).await.unwrap();
+                if !stream.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {
+                    continue 'next;
+                }
             }
-            // The control plane looks now and then at what is used.
             if heard.starts_with(b"GET /metrics/resource ") {
                 continue;
             }
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
             stream.flush().await.unwrap();
             read_all(&mut stream, &mut heard).await;
             return String::from_utf8_lossy(&heard).into_owned();
@@ -188,11 +196,15 @@ async fn what_is_no_upgrade_is_told() {
 
 /// What a client hears of one request.
 async fn ask(plane: &Plane, request: &str) -> String {
+    String::from_utf8_lossy(&ask_bytes(plane, request).await).to_lowercase()
+}
+
+async fn ask_bytes(plane: &Plane, request: &str) -> Vec<u8> {
     let mut client = tls::connect(plane, b"http/1.1").await;
     client.write_all(request.as_bytes()).await.unwrap();
     let mut heard = Vec::new();
     read_all(&mut client, &mut heard).await;
-    String::from_utf8_lossy(&heard).to_lowercase()
+    heard
 }
 
 const NODE: &str = "/api/v1/nodes/n/proxy";
@@ -230,6 +242,44 @@ async fn a_node_is_reached_through_the_server() {
         "{sent}"
     );
     assert!(!sent.contains("impersonate"), "{sent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_a_compressed_page_lead_through_the_server() {
+    let plane = Plane::start().await;
+    let mut page = GzEncoder::new(Vec::new(), Compression::fast());
+    page.write_all(br#"<a href="/next">n</a>"#).unwrap();
+    let page = page.finish().unwrap();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-encoding: gzip\r\ncontent-length:";
+    let answer = [format!("{head} {}\r\n\r\n", page.len()).into_bytes(), page].concat();
+    let node = node_that_answers(&plane, answer).await;
+    // HTTP/1.0: the answer ends with the connection and has no chunks.
+    let heard = ask_bytes(&plane, &format!("GET {NODE}/x HTTP/1.0\r\nhost: me\r\n\r\n")).await;
+    node.await.unwrap();
+    let end = heard.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let head = String::from_utf8_lossy(&heard[..end]).to_lowercase();
+    assert!(head.contains("content-encoding: gzip\r\n"), "{head}");
+    let mut page = String::new();
+    GzDecoder::new(&heard[end..]).read_to_string(&mut page).unwrap();
+    assert_eq!(page, format!(r#"<a href="{NODE}/next">n</a>"#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_turns_out_to_be_long_passes_as_it_is() {
+    let plane = Plane::start().await;
+    let page = br#"<a href="/next">n</a>"#.repeat(9 << 20 >> 4);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = format!("{head}{:x}\r\n", page.len());
+    let node = node_that_answers(&plane, [head.as_bytes(), &page, b"\r\n0\r\n\r\n"].concat()).await;
+    let heard = ask_bytes(&plane, &format!("GET {NODE}/x HTTP/1.0\r\nhost: me\r\n\r\n")).await;
+    node.await.unwrap();
+    let end = heard.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    assert!(
+        heard.starts_with(b"HTTP/1.0 200"),
+        "{}",
+        String::from_utf8_lossy(&heard[..end])
+    );
+    assert!(heard[end..] == page, "{} bytes", heard.len() - end);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, create, until_gone, until_one};
 
-fn volume(name: &str, class: &str, more: Value) -> Value {
+pub fn volume(name: &str, class: &str, more: Value) -> Value {
     let mut volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
         "spec": {"capacity": {"storage": "5Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": class,
             "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": "/tmp/x"}}});
@@ -15,18 +15,18 @@ fn volume(name: &str, class: &str, more: Value) -> Value {
     volume
 }
 
-fn claim(name: &str, class: &str) -> Value {
+pub fn claim(name: &str, class: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
             "resources": {"requests": {"storage": "1Gi"}}}})
 }
 
-fn pod(name: &str, volume: Value) -> Value {
+pub fn pod(name: &str, volume: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": [volume]}})
 }
 
-fn of_claim(name: &str) -> Value {
+pub fn of_claim(name: &str) -> Value {
     json!({"name": "v", "persistentVolumeClaim": {"claimName": name}})
 }
 

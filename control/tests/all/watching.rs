@@ -8,6 +8,8 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The events of a watch that ends by itself.
 async fn watch(plane: &Plane, query: &str) -> Vec<Value> {
+    // A read waits for the watch cache: what was written is history then, however short the watch.
+    plane.get(MAPS).await;
     let request = Request::get(format!("{MAPS}?watch=1&timeoutSeconds=1&{query}"))
         .body(Vec::new())
         .unwrap();

@@ -146,7 +146,8 @@ async fn bad_webhooks_fail_by_their_policy_and_by_name() {
         let url = serve(&plane, mind).await;
         let kind = "MutatingWebhookConfiguration";
         for (policy, want) in [("Fail", 500), ("Ignore", 201)] {
-            let more = json!({"failurePolicy": policy, "timeoutSeconds": 1});
+            let more =
+                json!({"failurePolicy": policy, "timeoutSeconds": if name == "hangs" { 1 } else { 15 }});
             register(&plane, kind, name, &url, more).await;
             let asked = plane.call(Method::POST, MAPS, hooked(&format!("{name}-{want}")));
             let (code, answer) = tokio::time::timeout(Duration::from_secs(20), asked)
@@ -201,6 +202,8 @@ async fn match_conditions_choose_what_a_webhook_is_asked_about() {
         .send(Method::PATCH, &path, "application/json-patch+json", lenient)
         .await;
     assert_eq!(code, 200, "{answer}");
+    // Admission reads the watch cache, which a read waits for.
+    plane.get(&path).await;
     let (code, made) = plane.call(Method::POST, MAPS, hooked("a")).await;
     assert_eq!(code, 201, "{made}");
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat, makedev, mknodat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::error::{During, InitError};
@@ -85,36 +85,57 @@ fn make(root: &Root, device: &Device) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let parent = root.make_dir(path.parent().unwrap_or(Path::new("/")))?;
     let number = makedev(device.major, device.minor);
-    match mknodat(&parent, name, device.kind, Mode::empty(), number) {
+    // All of its mode at once (the process has no umask here): by its name it could be another file a moment later.
+    match mknodat(
+        &parent,
+        name,
+        device.kind,
+        Mode::from_bits_truncate(device.mode),
+        number,
+    ) {
         Ok(()) => {}
         Err(Errno::EEXIST) => return same(&parent, Path::new(name), device),
         Err(Errno::EPERM) => return borrow(root, device),
         Err(errno) => return Err(errno.into()),
     }
-    let node = root.find_plain(&path, OFlag::O_PATH)?;
+    let node = nix::fcntl::openat(
+        &parent,
+        name,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    is_device(&fstat(&node)?, device)?;
     let owner = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
     fchownat(&node, "", owner.0, owner.1, nix::fcntl::AtFlags::AT_EMPTY_PATH)?;
-    let mode = Mode::from_bits_truncate(device.mode);
-    nix::sys::stat::fchmodat(&parent, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
     Ok(())
 }
 
 /// What is there already must be that very device.
 fn same(parent: &OwnedFd, name: &Path, device: &Device) -> io::Result<()> {
-    let seen = fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    let kind = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT;
-    if kind == device.kind && seen.st_rdev == makedev(device.major, device.minor) {
+    is_device(
+        &fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?,
+        device,
+    )
+}
+
+fn is_device(seen: &FileStat, device: &Device) -> io::Result<()> {
+    if is(seen, device) {
         return Ok(());
     }
     Err(io::Error::other("the image has something else in its place"))
 }
 
+/// Whether that file is the device. A FIFO has no number: what is said of one means nothing (mknod(2)).
+fn is(seen: &FileStat, device: &Device) -> bool {
+    let kind = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT;
+    let numbered = kind != SFlag::S_IFIFO;
+    kind == device.kind && (!numbered || seen.st_rdev == makedev(device.major, device.minor))
+}
+
 /// Where the kernel lets us make no nodes, the host's own node is mounted, if it is that device.
 fn borrow(root: &Root, device: &Device) -> io::Result<()> {
     let tree = clone_tree(None, &device.path, false)?;
-    let seen = fstat(&tree)?;
-    let kind = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT;
-    if kind != device.kind || seen.st_rdev != makedev(device.major, device.minor) {
+    if !is(&fstat(&tree)?, device) {
         return Err(io::Error::other(
             "no node may be made here, and the host's of that name is of another device",
         ));
@@ -145,17 +166,30 @@ pub fn open_terminal(root: &Root, width: u16, height: u16) -> Result<Terminal, I
     Ok(Terminal { master, peer })
 }
 
+const CONSOLE: &str = "/dev/console";
+
 /// Mounts the terminal on `/dev/console`.
 pub fn mount_console(root: &Root, terminal: &Terminal) -> Result<(), InitError> {
-    let step = || "mount the terminal on /dev/console".to_owned();
-    let target = root.make_file(Path::new("/dev/console")).during(step)?;
-    let kind = SFlag::from_bits_truncate(fstat(&target).during(step)?.st_mode) & SFlag::S_IFMT;
-    if kind != SFlag::S_IFREG && kind != SFlag::S_IFCHR {
-        return Err(InitError::Refused(
-            "/dev/console of the image is neither a file nor a device".into(),
-        ));
+    let step = || format!("mount the terminal on {CONSOLE}");
+    let target = console_target(root).during(step)?;
+    mount_console_on(root, &target, &terminal.peer).during(step)
+}
+
+/// What is there now, made where nothing is.
+pub(super) fn console_target(root: &Root) -> io::Result<OwnedFd> {
+    let target = root.make_file(Path::new(CONSOLE))?;
+    let kind = SFlag::from_bits_truncate(fstat(&target)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFREG || kind == SFlag::S_IFCHR {
+        return Ok(target);
     }
-    fchmod(&terminal.peer, Mode::from_bits_truncate(0o620)).during(step)?;
-    let tree = clone_tree(Some(terminal.peer.as_fd()), Path::new(""), false).during(step)?;
-    attach(tree.as_fd(), target.as_fd()).during(step)
+    Err(io::Error::other(
+        "the image has neither a file nor a device there",
+    ))
+}
+
+pub(super) fn mount_console_on(root: &Root, target: &OwnedFd, terminal: &OwnedFd) -> io::Result<()> {
+    fchmod(terminal, Mode::from_bits_truncate(0o620))?;
+    let tree = clone_tree(Some(terminal.as_fd()), Path::new(""), false)?;
+    attach(tree.as_fd(), target.as_fd())?;
+    root.verify(Path::new(CONSOLE), &tree)
 }

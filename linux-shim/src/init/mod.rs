@@ -17,6 +17,8 @@ mod namespaces;
 mod plan;
 mod program;
 mod protect;
+#[cfg(test)]
+mod races;
 mod root;
 pub mod scheduling;
 mod settle;
@@ -182,18 +184,20 @@ pub fn join_container(
 ) -> Result<(), InitError> {
     let mut warnings = Warnings::default();
     identity::set_oom_score(plan.identity.oom_score_adj, &mut warnings)?;
-    if let Some(processors) = &plan.scheduling.initial_processors {
-        scheduling::set_processors(processors)?;
-    }
     let root = container
         .shares_mounts
         .then(|| Root::open(&PathBuf::from(format!("/proc/{}/root", container.pid))))
         .transpose()
         .during(|| "open the container's root".into())?;
-    container
-        .cgroup
-        .join(0)
-        .map_err(|e| InitError::Refused(e.to_string()))?;
+    let entered = match &plan.scheduling.initial_processors {
+        Some(processors) => {
+            scheduling::set_processors(processors)?;
+            container.cgroup.enter()
+        }
+        // It was made there.
+        None => container.cgroup.enter_v1(),
+    };
+    entered.map_err(|e| InitError::Refused(e.to_string()))?;
     if let Some(maps) = container.ids {
         identity::give_streams(&plan.identity, maps, &streams.borrowed());
     }
@@ -216,7 +220,7 @@ pub fn begin(streams: &ChildStreams, channel: &ChildEnd, also: &[BorrowedFd<'_>]
 fn leave_host(plan: &ContainerPlan, warnings: &mut Warnings) -> Result<(), InitError> {
     identity::set_oom_score(plan.process.identity.oom_score_adj, warnings)?;
     plan.cgroup
-        .join_v1(0)
+        .enter_v1()
         .map_err(|e| InitError::Refused(e.to_string()))
 }
 

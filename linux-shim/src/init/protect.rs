@@ -17,37 +17,24 @@ use crate::sys::mount::{attach, clone_tree, new_filesystem, set_attributes};
 
 /// What config.json has masked and read-only.
 pub fn protect(root: &Root, plan: &ContainerPlan) -> Result<(), InitError> {
-    plan.read_only
-        .iter()
-        .try_for_each(|path| make_read_only(root, path))?;
-    let mut cover = Cover::open()?;
-    plan.masked
-        .iter()
-        .try_for_each(|path| mask(root, path, &mut cover))
-}
-
-/// Makes a path of the container unreadable; a path that is not there is none to hide.
-fn mask(root: &Root, path: &str, cover: &mut Cover) -> Result<(), InitError> {
-    let step = || format!("mask {path:?}");
-    let Some(target) = existing(root, path).during(step)? else {
-        return Ok(());
-    };
-    let kind = SFlag::from_bits_truncate(fstat(&target).during(step)?.st_mode) & SFlag::S_IFMT;
-    let tree = if kind == SFlag::S_IFDIR {
-        cover.directory()
-    } else {
-        cover.null()
+    let mut cover = Cover::default();
+    for path in &plan.read_only {
+        let step = || format!("make {path:?} read-only");
+        if let Some(target) = existing(root, path).during(step)? {
+            make_read_only(root, path, &target).during(step)?;
+        }
     }
-    .during(step)?;
-    attach(tree.as_fd(), target.as_fd()).during(step)?;
-    verify_mask(root, path, &tree).during(step)?;
-    if kind == SFlag::S_IFDIR {
-        cover.directory.get_or_insert(tree);
+    for path in &plan.masked {
+        let step = || format!("mask {path:?}");
+        if let Some(target) = existing(root, path).during(step)? {
+            cover.put(root, path, &target).during(step)?;
+        }
     }
     Ok(())
 }
 
-fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
+/// What is at a path of the container now; one that is not there needs no protection.
+pub(super) fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
     match root.find(Path::new(path), OFlag::O_PATH) {
         Ok(fd) if path.starts_with("/proc/") && fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC => {
             Err(io::Error::other("the path does not lead to procfs"))
@@ -58,45 +45,38 @@ fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Looks again: what is seen at the path must now be the cover.
-fn verify_mask(root: &Root, path: &str, cover: &OwnedFd) -> io::Result<()> {
-    let seen = fstat(root.find(Path::new(path), OFlag::O_PATH)?)?;
-    let want = fstat(cover)?;
-    if (seen.st_dev, seen.st_ino) == (want.st_dev, want.st_ino) {
-        return Ok(());
-    }
-    Err(io::Error::other("something else is there after masking"))
-}
-
 /// What masked paths are covered with: the host's `/dev/null`, and an empty read-only directory.
-#[derive(Debug)]
-struct Cover {
-    null: OwnedFd,
+#[derive(Debug, Default)]
+pub(super) struct Cover {
+    null: Option<OwnedFd>,
     /// The first cover of a directory, once attached: later ones are copies of it.
     directory: Option<OwnedFd>,
 }
 
 impl Cover {
-    /// Opens `/dev/null`; one that is not device 1:3 is refused (CVE-2025-31133).
-    fn open() -> Result<Self, InitError> {
-        let step = || "open /dev/null".to_owned();
-        let null =
-            nix::fcntl::open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).during(step)?;
-        let seen = fstat(&null).during(step)?;
-        let device = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
-        if !device || seen.st_rdev != nix::sys::stat::makedev(1, 3) {
-            return Err(InitError::Refused(
-                "the host's /dev/null is not the null device".into(),
-            ));
+    /// Makes what a path led to unreadable.
+    pub(super) fn put(&mut self, root: &Root, path: &str, target: &OwnedFd) -> io::Result<()> {
+        let kind = SFlag::from_bits_truncate(fstat(target)?.st_mode) & SFlag::S_IFMT;
+        let is_directory = kind == SFlag::S_IFDIR;
+        let tree = match is_directory {
+            true => self.directory()?,
+            false => self.null()?,
+        };
+        attach(tree.as_fd(), target.as_fd())?;
+        root.verify(Path::new(path), &tree)?;
+        if is_directory {
+            self.directory.get_or_insert(tree);
         }
-        Ok(Self {
-            null,
-            directory: None,
-        })
+        Ok(())
     }
 
-    fn null(&self) -> io::Result<OwnedFd> {
-        let tree = clone_tree(Some(self.null.as_fd()), Path::new(""), false)?;
+    fn null(&mut self) -> io::Result<OwnedFd> {
+        let null = match self.null.take() {
+            Some(null) => null,
+            None => host_null()?,
+        };
+        let null = self.null.insert(null);
+        let tree = clone_tree(Some(null.as_fd()), Path::new(""), false)?;
         set_attributes(tree.as_fd(), PRIVATE, false)?;
         Ok(tree)
     }
@@ -111,13 +91,21 @@ impl Cover {
     }
 }
 
-/// Makes a path of the container, and what is mounted below it, read-only.
-fn make_read_only(root: &Root, path: &str) -> Result<(), InitError> {
-    let step = || format!("make {path:?} read-only");
-    let Some(target) = existing(root, path).during(step)? else {
-        return Ok(());
-    };
-    let tree = clone_tree(Some(target.as_fd()), Path::new(""), true).during(step)?;
-    set_attributes(tree.as_fd(), READ_ONLY, true).during(step)?;
-    attach(tree.as_fd(), target.as_fd()).during(step)
+/// Opens `/dev/null`; one that is not device 1:3 is refused (CVE-2025-31133).
+fn host_null() -> io::Result<OwnedFd> {
+    let null = nix::fcntl::open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let seen = fstat(&null)?;
+    let device = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    if device && seen.st_rdev == nix::sys::stat::makedev(1, 3) {
+        return Ok(null);
+    }
+    Err(io::Error::other("the host's /dev/null is not the null device"))
+}
+
+/// Makes what a path led to, and what is mounted below it, read-only.
+pub(super) fn make_read_only(root: &Root, path: &str, target: &OwnedFd) -> io::Result<()> {
+    let tree = clone_tree(Some(target.as_fd()), Path::new(""), true)?;
+    set_attributes(tree.as_fd(), READ_ONLY, true)?;
+    attach(tree.as_fd(), target.as_fd())?;
+    root.verify(Path::new(path), &tree)
 }

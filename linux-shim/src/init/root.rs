@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 
+use crate::sys::mount::place;
+
 /// How often a path is looked up again when the kernel saw a rename beside it (EAGAIN of openat2(2)).
 const TRIES: usize = 32;
 /// As many links as the kernel follows in one path (`MAXSYMLINKS`).
@@ -60,6 +62,16 @@ impl Root {
         let made = Walk::of(self, path)?.make(SFlag::S_IFDIR)?;
         let how = OpenHow::new().flags(directory | OFlag::O_CLOEXEC);
         Ok(openat2(&made, ".", how)?)
+    }
+
+    /// Looks again, after `mount` was attached to what a path led to: that mount must be seen there now. It is not when
+    /// somebody has exchanged a name of the path meanwhile.
+    pub fn verify(&self, path: &Path, mount: &OwnedFd) -> io::Result<()> {
+        let seen = self.find(path, OFlag::O_PATH)?;
+        if place(seen.as_fd())? == place(mount.as_fd())? {
+            return Ok(());
+        }
+        Err(io::Error::other("something else is there after mounting"))
     }
 
     /// Opens a file to mount on, making an empty one when there is none.

@@ -110,6 +110,7 @@ pub fn finish(
     mut warnings: Warnings,
 ) -> i32 {
     for text in warnings.take() {
+        // With the shim gone there is nobody to tell; that it is gone shows below.
         let _ = channel.warning(&text);
     }
     let error = match prepared {

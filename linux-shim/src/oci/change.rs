@@ -13,8 +13,8 @@ use super::args::{Parsed, signal};
 use super::members::members;
 use super::store::{Entry, Record, Status, StoreError};
 use super::{Call, OciError};
-use crate::sys::socket::{pidfd, signal as send};
-use crate::{hooks, process_spec, spec};
+use crate::sys::socket::pidfd;
+use crate::{hooks, process_spec, processes, spec};
 
 /// A killed process that is still there after this is stuck in the kernel.
 const KILL_LIMIT_MS: u16 = 10_000;
@@ -34,29 +34,34 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
     signal_process(&record, number)
 }
 
-/// The process is looked at again by the descriptor that is signalled, so that its number given to another is noticed.
 fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {
-    let stopped = || OciError::Status(record.id.clone(), "signal", Status::Stopped);
-    let process = pidfd(record.process()).map_err(|_| stopped())?;
-    if !record.is_alive() {
-        return Err(stopped());
-    }
-    match send(process.as_fd(), number) {
-        Err(Errno::ESRCH) => Err(stopped()),
+    match processes::signal(record.pid, record.started, number) {
+        Err(Errno::ESRCH) => Err(OciError::Status(record.id.clone(), "signal", Status::Stopped)),
         other => other.map_err(|errno| OciError::Signal(number, errno)),
     }
 }
 
 fn kill_all(record: &Record, number: i32) -> Result<(), OciError> {
     let cgroup = record.cgroup().map_err(StoreError::from)?;
-    if number == libc::SIGKILL && !cgroup.is_none() {
-        return Ok(cgroup.kill()?);
+    if number == libc::SIGKILL {
+        return match cgroup.is_none() {
+            false => Ok(cgroup.kill()?),
+            // The first of a PID namespace takes the others with it; of another nobody else is known.
+            true => signal_process(record, number).or_else(ignore_stopped),
+        };
     }
     for pid in members(record)? {
         // One that is gone meanwhile needs no signal.
         let _ = crate::sys::process::kill(pid.cast_signed(), number);
     }
     Ok(())
+}
+
+fn ignore_stopped(error: OciError) -> Result<(), OciError> {
+    match error {
+        OciError::Status(..) => Ok(()),
+        other => Err(other),
+    }
 }
 
 /// `delete [--force] ID`.
@@ -115,10 +120,7 @@ pub fn end(record: &Record) -> Result<(), OciError> {
     let Ok(process) = pidfd(record.process()) else {
         return Ok(());
     };
-    match signal_process(record, libc::SIGKILL) {
-        Err(OciError::Status(..)) => return Ok(()),
-        other => other?,
-    }
+    signal_process(record, libc::SIGKILL).or_else(ignore_stopped)?;
     let mut watched = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     match poll(&mut watched, PollTimeout::from(KILL_LIMIT_MS)) {
         Ok(0) => Err(OciError::StillThere(record.id.clone())),

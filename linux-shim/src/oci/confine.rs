@@ -6,7 +6,7 @@ use oci_spec::runtime::Spec;
 use super::systemd::{self, Scope};
 use super::{Call, OciError};
 use crate::init::ContainerPlan;
-use crate::rootless::RootlessError;
+use crate::rootless::{self, without_devices};
 use crate::{device_filter, scope, spec};
 
 /// The cgroup of containers that name none is below this.
@@ -14,17 +14,13 @@ const PARENT: &str = "amphipod-oci";
 
 /// Where the container's cgroup is to be.
 pub fn path(call: &Call, spec: &Spec, id: &str) -> String {
-    let asked = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
-    let named = asked.is_some_and(|path| !path.as_os_str().is_empty());
     if call.systemd {
         // Only systemd knows, once it has made it; until then it stands for something.
         return format!("/{PARENT}/{id}");
     }
-    let near = || CgroupHost::known().ok()?.path_near_own(&format!("{PARENT}-{id}"));
-    match near().filter(|_| call.standing.makes_do() && !named) {
-        Some(near) => near,
-        None => spec::cgroup_path(spec, PARENT, id),
-    }
+    let near = call.standing.makes_do().then(|| format!("{PARENT}-{id}"));
+    near.and_then(|name| rootless::near_own(spec, &name))
+        .unwrap_or_else(|| spec::cgroup_path(spec, PARENT, id))
 }
 
 /// Where a container is.
@@ -58,31 +54,13 @@ pub fn confine(
         device_filter::limit(&plan.cgroup, &limits)?;
         return Ok(done(path));
     }
-    let limits = without_devices(limits);
-    let why = match delegated(&plan.cgroup) {
-        Ok(()) => {
-            plan.cgroup.apply(&limits)?;
-            return Ok(done(path));
+    Ok(match rootless::confine(plan, limits)? {
+        None => done(path),
+        Some(said) => {
+            call.log.warn(&said);
+            done(String::new())
         }
-        Err(why) => why,
-    };
-    if limits != Limits::default() {
-        return Err(RootlessError::Limits(why).into());
-    }
-    call.log.warn(&format!(
-        "the container has no cgroup of its own: it can be neither limited nor paused ({why})"
-    ));
-    plan.cgroup = Cgroup::none();
-    Ok(done(String::new()))
-}
-
-/// In a user namespace no device can be made, and those shown there have the host's permissions: rules of devices would
-/// forbid nothing, and the kernel takes them from root alone.
-fn without_devices(limits: Limits) -> Limits {
-    Limits {
-        devices: Vec::new(),
-        ..limits
-    }
+    })
 }
 
 fn by_systemd(
@@ -116,13 +94,21 @@ fn set_limits(call: &Call, scope: &Scope, plan: &mut ContainerPlan, limits: Limi
     if !call.standing.makes_do() {
         return Ok(device_filter::limit(&plan.cgroup, &limits)?);
     }
-    if !host.may_enter(&plan.cgroup) {
-        systemd::come_in(call)?;
-    }
-    if !host.may_enter(&plan.cgroup) {
-        return Err(OciError::OutsideScope);
-    }
+    go_near(call, &plan.cgroup)?;
     Ok(plan.cgroup.apply(&without_devices(limits))?)
+}
+
+/// Goes where processes may be sent from to a cgroup that a user's own systemd has made.
+pub fn go_near(call: &Call, cgroup: &Cgroup) -> Result<(), OciError> {
+    let host = CgroupHost::known()?;
+    if !call.standing.makes_do() || host.may_enter(cgroup) {
+        return Ok(());
+    }
+    systemd::come_in(call)?;
+    match host.may_enter(cgroup) {
+        true => Ok(()),
+        false => Err(OciError::OutsideScope),
+    }
 }
 
 impl Confined {
@@ -134,15 +120,4 @@ impl Confined {
             call.log.warn(&error.to_string());
         }
     }
-}
-
-fn delegated(cgroup: &Cgroup) -> Result<(), String> {
-    let host = CgroupHost::known().map_err(|e| e.to_string())?;
-    if !host.is_v2() {
-        return Err("this host has cgroup v1, of which nothing can be delegated".into());
-    }
-    if !host.may_enter(cgroup) {
-        return Err("the cgroup above it and yours does not let you move processes".into());
-    }
-    cgroup.create().map_err(|e| e.to_string())
 }

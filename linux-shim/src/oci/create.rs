@@ -5,21 +5,21 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use amphipod_shim_api::cgroup::Cgroup;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use oci_spec::runtime::Spec;
-
 use super::args::Parsed;
 use super::birth::{Birth, Born, let_go, own_streams};
 use super::confine::{self, Confined};
 use super::shared_root::SharedRoot;
-use super::store::{Entry, Record, Status, started_at};
+use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
+use crate::files::replace;
 use crate::hooks;
 use crate::init::ContainerPlan;
 use crate::overseer::Overseer;
-use crate::rootless::{self, Facts, Standing};
+use crate::processes::started_at;
+use crate::rootless::{self, Configuration};
 use crate::{launch, process_spec, spec};
+use amphipod_shim_api::cgroup::Cgroup;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// `create ID`.
 pub fn create(call: &Call, args: &Parsed) -> Result<(), OciError> {
@@ -62,7 +62,12 @@ fn bundle(args: &Parsed) -> Result<PathBuf, OciError> {
 
 fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let bundle = bundle(args)?;
-    let (config, spec) = configuration(call, &bundle)?;
+    let Configuration {
+        bytes: config,
+        spec,
+        said,
+    } = rootless::configuration(&bundle, call.standing)?;
+    said.iter().for_each(|text| call.log.warn(text));
     let id = args.word(0, "the container's id")?;
     let cgroup_path = confine::path(call, &spec, id);
     let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
@@ -111,26 +116,6 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         }
     }
     written
-}
-
-/// What the container is made from: config.json, or for an ordinary user what he can have of it.
-fn configuration(call: &Call, bundle: &Path) -> Result<(Vec<u8>, Spec), OciError> {
-    let config = spec::read(bundle)?;
-    let spec = spec::parse(bundle, &config)?;
-    if call.standing != Standing::User {
-        return Ok((config, spec));
-    }
-    let unlike = |source| spec::SpecError::Parse {
-        path: bundle.join("config.json"),
-        source,
-    };
-    let mut value = serde_json::from_slice(&config).map_err(unlike)?;
-    for text in rootless::adapt(&mut value, &Facts::of_this_user())? {
-        call.log.warn(&text);
-    }
-    let config = value.to_string().into_bytes();
-    let spec = spec::parse(bundle, &config)?;
-    Ok((config, spec))
 }
 
 /// The mount made for a container that shares its mount namespace with us; `before` is what was there.
@@ -182,15 +167,10 @@ pub fn write_pid_file(args: &Parsed, born: &Born) -> Result<(), OciError> {
     let Some(path) = args.value("pid-file").map(Path::new) else {
         return Ok(());
     };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    fs::write(&new, born.pid.to_string())
-        .and_then(|()| fs::rename(&new, path))
-        .map_err(|source| OciError::PidFile {
-            path: path.into(),
-            source,
-        })
+    replace(path, born.pid.to_string().as_bytes()).map_err(|source| OciError::PidFile {
+        path: path.into(),
+        source,
+    })
 }
 
 /// Gives the terminal's master to whoever listens (runc's `--console-socket`).

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::{ArgsError, Parsed};
 use super::birth::{Birth, end, let_go, own_streams};
 use super::change::controlled;
+use super::confine::go_near;
 use super::create::{send_terminal, write_pid_file};
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
@@ -39,6 +40,9 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
         .map_err(OciError::Foreground)?;
     let preserved = args.number("preserve-fds")?.unwrap_or(0);
     let cgroup = cgroup(args, &record)?;
+    if record.unit.is_some() {
+        go_near(call, &cgroup)?;
+    }
     let ids = spec::id_maps(&spec)?;
     let container = Running {
         pid: record.process(),

@@ -22,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use amphipod_shim_api::Standing;
 use amphipod_shim_api::cgroup::CgroupError;
 use amphipod_shim_api::systemd::SystemdError;
 
@@ -30,7 +31,7 @@ use crate::guard::GuardedProgram;
 use crate::hooks::HookError;
 use crate::launch::LaunchError;
 use crate::overseer::OverseerError;
-use crate::rootless::{RootlessError, Standing};
+use crate::rootless::{ConfigurationError, ConfineError, RootlessError};
 use crate::spec::SpecError;
 use args::{ArgsError, Flag, Parsed, Until, short_switch, short_value, switch, value};
 use log::Log;
@@ -38,6 +39,8 @@ use store::{Status, StoreError};
 
 /// The oldest and the newest version of the runtime specification that is understood.
 const VERSIONS: (&str, &str) = ("1.0.0", "1.2.1");
+/// Where records of containers are, below the directory for such things.
+const RECORDS: &str = "oci";
 /// What `exec` ends with when there was no process to have an exit code of its own.
 const NO_PROCESS: u8 = 255;
 const USAGE: &str = "\
@@ -70,9 +73,11 @@ pub(crate) enum OciError {
     #[error(transparent)]
     Rootless(#[from] RootlessError),
     #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error(transparent)]
     Systemd(#[from] SystemdError),
-    #[error("systemd told of a scope whose cgroup is not to be found")]
-    ScopeWithoutCgroup,
     #[error("your systemd may not begin processes in the cgroup it has made (is it delegated to you?)")]
     OutsideScope,
     #[error(transparent)]
@@ -139,6 +144,8 @@ struct Call {
     root: PathBuf,
     log: Log,
     standing: Standing,
+    /// How many it was called with.
+    words: usize,
     /// Cgroups are made by systemd.
     systemd: bool,
 }
@@ -219,8 +226,11 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     let standing = Standing::of_this_process();
     let root = global.value("root").map(PathBuf::from);
     let call = Call {
-        root: root.or_else(|| standing.default_root()).unwrap_or_default(),
+        root: root
+            .or_else(|| standing.run_dir().map(|dir| dir.join(RECORDS)))
+            .unwrap_or_default(),
         standing,
+        words: words.len(),
         systemd: global.is_set("systemd-cgroup") || global.value("cgroup-manager") == Some("systemd"),
         log: Log {
             outspoken: standing.makes_do(),
@@ -258,12 +268,28 @@ fn guard(call: &Call) {
     }
     let args = std::env::args_os().map(|a| CString::new(a.into_encoded_bytes()));
     let args: Vec<CString> = args.filter_map(Result::ok).collect();
+    if let Some(words) = small_args(&args, call.words)
+        && let Ok(Some(small)) = GuardedProgram::small()
+    {
+        // Comes back where it cannot be executed: then this program can be.
+        let _ = small.execute(&words);
+    }
     let guarded = GuardedProgram::this().map(|program| program.execute(&args));
     let error = match guarded {
         Ok(error) | Err(error) => error,
     };
     call.log
         .warn(&format!("the runtime's program is not guarded: {error}"));
+}
+
+/// What the small program is called with, where this one was called with a word for the shim before `oci` and the last
+/// `words`: then it is a part of a larger one.
+fn small_args(args: &[CString], words: usize) -> Option<Vec<CString>> {
+    match args.len().checked_sub(words)? {
+        // The program's name, `linux-shim`, `oci`.
+        3.. => Some([&args[..1], &args[args.len() - words - 1..]].concat()),
+        _ => None,
+    }
 }
 
 fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
@@ -301,4 +327,19 @@ fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
         other => Err(ArgsError::UnknownCommand(other.into()).into()),
     }
     .map(|()| 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_program_is_for_calls_of_a_larger_one() {
+        let args =
+            |line: &str| -> Vec<CString> { line.split(' ').map(|w| CString::new(w).unwrap()).collect() };
+        let small = small_args(&args("/usr/bin/amphipod linux-shim oci create c"), 2);
+        assert_eq!(small, Some(args("/usr/bin/amphipod oci create c")));
+        assert_eq!(small_args(&args("amphipod-linux-shim oci create c"), 2), None);
+        assert_eq!(small_args(&args("amphipod-oci create c"), 2), None);
+    }
 }

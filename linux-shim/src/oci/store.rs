@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use amphipod_shim_api::cgroup::{Cgroup, CgroupError, CgroupHost};
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::unistd::Pid;
@@ -18,6 +18,9 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::shared_root::SharedRoot;
+use crate::confine::recorded;
+use crate::files::replace;
+use crate::processes::started_at;
 
 const RECORD: &str = "state.json";
 const GATE: &str = "start.sock";
@@ -189,10 +192,7 @@ impl Entry {
             path: path.clone(),
             source,
         })?;
-        let new = path.with_extension("new");
-        fs::write(&new, text)
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(fail("write", &path))
+        replace(&path, &text).map_err(fail("write", &path))
     }
 
     pub fn load(&self) -> Result<Record, StoreError> {
@@ -285,23 +285,7 @@ impl Record {
     }
 
     pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
-        match self.cgroup.as_str() {
-            "" => Ok(Cgroup::none()),
-            path => CgroupHost::known()?.cgroup(path),
-        }
-    }
-}
-
-/// When a process was started; `None` for one that has ended, waited for or not.
-pub fn started_at(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have anything in it.
-    let (_, fields) = text.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    match fields.next()? {
-        "Z" | "X" => None,
-        // The state was the third field.
-        _ => fields.nth(22 - 4)?.parse().ok(),
+        recorded(&self.cgroup)
     }
 }
 
@@ -315,21 +299,6 @@ mod tests {
             assert!(Entry::of(Path::new("/r"), bad).is_err(), "{bad}");
         }
         assert!(Entry::of(Path::new("/r"), "a_b+c-d.e").is_ok());
-    }
-
-    #[test]
-    fn a_process_is_known_by_its_start() {
-        let own = std::process::id().cast_signed();
-        assert!(started_at(own).is_some());
-        assert_eq!(started_at(own), started_at(own));
-        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
-        nix::sys::wait::waitid(
-            nix::sys::wait::Id::Pid(Pid::from_raw(child.id().cast_signed())),
-            nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
-        )
-        .unwrap();
-        assert_eq!(started_at(child.id().cast_signed()), None, "a zombie has ended");
-        child.wait().unwrap();
     }
 
     #[test]

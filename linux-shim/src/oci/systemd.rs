@@ -6,8 +6,7 @@ use amphipod_shim_api::systemd::{Manager, Property, SystemdError, Unit, properti
 use nix::sys::wait::waitpid;
 
 use super::{Call, OciError};
-use crate::rootless::Standing;
-use crate::scope::Keeper;
+use crate::scope::{Keeper, cgroup_of};
 
 /// The unit that a `cgroupsPath` asks for; nothing is asked for by an empty one.
 pub fn unit(cgroups_path: &str, prefix: &str, id: &str) -> Result<Unit, SystemdError> {
@@ -37,10 +36,10 @@ impl Scope {
             path: String::new(),
         };
         waiting(async {
-            let mut manager = manager(call).await?;
+            let mut manager = Manager::of(call.standing).await?;
             manager.start_scope(unit, &[number], properties).await
         })?;
-        this.path = cgroup_of(number).ok_or(OciError::ScopeWithoutCgroup)?;
+        this.path = cgroup_of(number)?;
         Ok(this)
     }
 }
@@ -64,7 +63,12 @@ pub fn come_in(call: &Call) -> Result<(), SystemdError> {
         slice: None,
         name: format!("amphipod-oci-call-{own}.scope"),
     };
-    waiting(async { manager(call).await?.start_scope(&unit, &[own], Vec::new()).await })
+    waiting(async {
+        Manager::of(call.standing)
+            .await?
+            .start_scope(&unit, &[own], Vec::new())
+            .await
+    })
 }
 
 /// Has limits of a running container changed.
@@ -73,31 +77,12 @@ pub fn update(call: &Call, unit: &str, limits: &Limits) -> Result<(), SystemdErr
     if properties.is_empty() {
         return Ok(());
     }
-    waiting(async { manager(call).await?.set(unit, &properties).await })
+    waiting(async { Manager::of(call.standing).await?.set(unit, &properties).await })
 }
 
 /// Ends a scope whose processes have been killed. To be called while its cgroup is there.
 pub fn stop(call: &Call, unit: &str) -> Result<(), SystemdError> {
-    waiting(async { manager(call).await?.stop(unit).await })
-}
-
-async fn manager(call: &Call) -> Result<Manager, SystemdError> {
-    match call.standing {
-        Standing::Root => Manager::of_host().await,
-        _ => Manager::of_user().await,
-    }
-}
-
-fn cgroup_of(pid: u32) -> Option<String> {
-    parse_cgroup(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
-}
-
-/// The one hierarchy of v2, or systemd's own of v1.
-fn parse_cgroup(text: &str) -> Option<String> {
-    let named = text.lines().find_map(|l| l.split_once(":name=systemd:"));
-    let unified = text.lines().find_map(|l| l.strip_prefix("0::"));
-    let path = named.map(|(_, path)| path).or(unified)?;
-    path.ends_with(".scope").then(|| path.to_owned())
+    waiting(async { Manager::of(call.standing).await?.stop(unit).await })
 }
 
 #[cfg(test)]
@@ -115,14 +100,5 @@ mod tests {
             "libpod-abc.scope"
         );
         assert!(unit("/a/b", "amphipod-oci", "c1").is_err());
-    }
-
-    #[test]
-    fn the_scope_is_found_on_v1_and_v2() {
-        let v2 = "0::/machine.slice/x.scope\n";
-        assert_eq!(parse_cgroup(v2).unwrap(), "/machine.slice/x.scope");
-        let v1 = "3:cpu:/\n1:name=systemd:/system.slice/x.scope\n0::/\n";
-        assert_eq!(parse_cgroup(v1).unwrap(), "/system.slice/x.scope");
-        assert_eq!(parse_cgroup("0::/user.slice\n"), None);
     }
 }

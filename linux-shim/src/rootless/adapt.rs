@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 use super::subordinate::Facts;
 use super::write::is_only;
 use crate::id_map::Range;
+use crate::rootfs_plan::RootfsMount;
+
+/// See [`adapt_layers`].
+const USER_ATTRIBUTES: &str = "userxattr";
 
 /// A configuration no ordinary user can have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +28,8 @@ pub enum RootlessError {
     Groups,
     #[error("linux.resources: limits need cgroups that are delegated to you; none are ({0})")]
     Limits(String),
+    #[error("containers that share their processes are for root alone")]
+    SharedProcesses,
     #[error("where would records of containers be? Set XDG_RUNTIME_DIR or give --root")]
     NoRoot,
 }
@@ -83,7 +89,7 @@ fn map_ids(
     if given("uidMappings") || given("gidMappings") {
         return Ok(());
     }
-    if user.helpers && !user.users.is_empty() && !user.groups.is_empty() {
+    if user.may_map_many() {
         linux["uidMappings"] = with_subordinates(user.uid, &user.users);
         linux["gidMappings"] = with_subordinates(user.gid, &user.groups);
         return Ok(());
@@ -163,6 +169,14 @@ impl Maps {
             Some(group) => Err(RootlessError::Unmapped("additionalGids", group)),
             None => Ok(()),
         }
+    }
+}
+
+/// Without root an overlay keeps what it notes of files in attributes that users may write (`userxattr`, Linux 5.11).
+pub fn adapt_layers(mounts: &mut [RootfsMount]) {
+    let own = |mount: &RootfsMount| mount.data.split(',').any(|option| option == USER_ATTRIBUTES);
+    for mount in mounts.iter_mut().filter(|m| m.kind == "overlay" && !own(m)) {
+        mount.data = format!("{},{USER_ATTRIBUTES}", mount.data);
     }
 }
 
@@ -276,6 +290,24 @@ mod tests {
             json!(["rbind", "rro", "nosuid", "ro"])
         );
         assert_eq!(config["mounts"][1]["options"], json!(["newinstance"]));
+    }
+
+    #[test]
+    fn overlays_keep_their_notes_where_users_may() {
+        let layers = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            let mut mounts = [crate::rootfs_plan::parse("overlay", "overlay", &options).unwrap()];
+            adapt_layers(&mut mounts);
+            adapt_layers(&mut mounts);
+            mounts[0].data.clone()
+        };
+        assert_eq!(
+            layers(&["lowerdir=/a", "upperdir=/u"]),
+            "lowerdir=/a,upperdir=/u,userxattr"
+        );
+        let mut other = [crate::rootfs_plan::parse("bind", "/x", &[]).unwrap()];
+        adapt_layers(&mut other);
+        assert_eq!(other[0].data, "");
     }
 
     #[test]

@@ -5,81 +5,63 @@
 //! different; `launch` and `init` then enter the user namespace before everything else.
 
 mod adapt;
+mod cgroup;
+mod outlook;
 mod subordinate;
+mod trace;
 mod write;
 
-pub use adapt::{RootlessError, adapt};
-pub use subordinate::Facts;
+pub use adapt::{RootlessError, adapt_layers};
+pub use cgroup::{ConfineError, confine, near_own, without_devices};
+pub use outlook::outlook;
+pub use trace::{Trace, TraceError};
 pub use write::{MapError, write_maps};
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use nix::unistd::Uid;
+use amphipod_shim_api::Standing;
+use oci_spec::runtime::Spec;
 
-/// Where records of containers are, for root.
-const ROOTS: &str = "/run/amphipod/oci";
-/// What a process of the host's own user namespace finds in its `uid_map`.
-const EVERY_ID: [&str; 3] = ["0", "0", "4294967295"];
+use crate::spec::{self, SpecError};
+use subordinate::Facts;
 
-/// Who runs this program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// The host's root.
-    Root,
-    /// Root of a user namespace, as below podman without root.
-    NamespaceRoot,
-    User,
+/// What a container is made from.
+#[derive(Debug)]
+pub struct Configuration {
+    /// config.json, or for an ordinary user what he can have of it.
+    pub bytes: Vec<u8>,
+    pub spec: Spec,
+    /// What is different.
+    pub said: Vec<String>,
 }
 
-impl Standing {
-    pub fn of_this_process() -> Self {
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        Self::of(Uid::effective().as_raw(), &map)
-    }
-
-    fn of(uid: u32, map: &str) -> Self {
-        let host = map.is_empty() || map.split_whitespace().eq(EVERY_ID);
-        match (uid, host) {
-            (0, true) => Self::Root,
-            (0, false) => Self::NamespaceRoot,
-            _ => Self::User,
-        }
-    }
-
-    /// Whether what root may do and we may not is to be made do without.
-    pub fn makes_do(self) -> bool {
-        self != Self::Root
-    }
-
-    /// Where records are unless told otherwise; `None` for a user who has no directory for such things.
-    pub fn default_root(self) -> Option<PathBuf> {
-        let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-        let own = own.map(|dir| PathBuf::from(dir).join("amphipod/oci"));
-        match self {
-            Self::Root => Some(ROOTS.into()),
-            Self::NamespaceRoot => own.or_else(|| Some(ROOTS.into())),
-            Self::User => own,
-        }
-    }
+/// Why there is no configuration of which a container could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Rootless(#[from] RootlessError),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn root_is_told_from_root_of_a_namespace() {
-        let host = "         0          0 4294967295\n";
-        assert_eq!(Standing::of(0, host), Standing::Root);
-        assert_eq!(
-            Standing::of(0, ""),
-            Standing::Root,
-            "a kernel without user namespaces"
-        );
-        assert_eq!(
-            Standing::of(0, "0 1000 1\n1 100000 65536\n"),
-            Standing::NamespaceRoot
-        );
-        assert_eq!(Standing::of(1000, host), Standing::User);
+/// Reads a bundle's config.json as somebody of this standing can have it.
+pub fn configuration(bundle: &Path, standing: Standing) -> Result<Configuration, ConfigurationError> {
+    let bytes = spec::read(bundle)?;
+    let spec = spec::parse(bundle, &bytes)?;
+    if standing != Standing::User {
+        return Ok(Configuration {
+            bytes,
+            spec,
+            said: Vec::new(),
+        });
     }
+    let unlike = |source| SpecError::Parse {
+        path: bundle.join("config.json"),
+        source,
+    };
+    let mut value = serde_json::from_slice(&bytes).map_err(unlike)?;
+    let said = adapt::adapt(&mut value, &Facts::of_this_user())?;
+    let bytes = value.to_string().into_bytes();
+    let spec = spec::parse(bundle, &bytes)?;
+    Ok(Configuration { bytes, spec, said })
 }

@@ -39,6 +39,13 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Whether a container can have more ids than the user's own.
+    pub fn may_map_many(&self) -> bool {
+        self.helpers && !self.users.is_empty() && !self.groups.is_empty()
+    }
+}
+
 /// A program on the path.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

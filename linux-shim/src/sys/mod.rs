@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod mark;
 pub mod mount;
 pub mod process;
 pub mod scheduling;

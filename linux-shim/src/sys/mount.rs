@@ -41,6 +41,33 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) }).map(drop)
 }
 
+/// What a descriptor refers to, and by which mount: two of one file by two mounts differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    device: (u32, u32),
+    inode: u64,
+    mount: u64,
+}
+
+/// Asks the kernel (`STATX_MNT_ID`, Linux 5.8).
+pub fn place(fd: BorrowedFd<'_>) -> io::Result<Place> {
+    // SAFETY: statx is plain integers, filled by the call.
+    let mut seen: libc::statx = unsafe { std::mem::zeroed() };
+    let asked = libc::STATX_INO | libc::STATX_MNT_ID;
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is static, the structure lives through the call, which writes it.
+    let done = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, asked, &raw mut seen) };
+    check(done.into())?;
+    if seen.stx_mask & asked != asked {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(Place {
+        device: (seen.stx_dev_major, seen.stx_dev_minor),
+        inode: seen.stx_ino,
+        mount: seen.stx_mnt_id,
+    })
+}
+
 /// Changes of a mount's attributes (`MOUNT_ATTR_*`) and propagation (`MS_PRIVATE` and its kin, 0 to leave it).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {

@@ -9,30 +9,17 @@ use crate::init::scheduling::Scheduler;
 /// `IOPRIO_WHO_PROCESS` (linux/ioprio.h).
 const WHO_PROCESS: libc::c_int = 1;
 
-/// `struct sched_attr` up to its first version (48 bytes), sched_setattr(2).
-#[repr(C)]
-struct Attributes {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
 /// Sets the scheduler of the calling thread.
 pub fn set_scheduler(scheduler: Scheduler) -> io::Result<()> {
-    let attributes = Attributes {
-        size: u32::try_from(size_of::<Attributes>()).map_err(io::Error::other)?,
-        policy: scheduler.policy,
-        flags: scheduler.flags,
-        nice: scheduler.nice,
-        priority: scheduler.priority,
-        runtime: scheduler.runtime,
-        deadline: scheduler.deadline,
-        period: scheduler.period,
+    let attributes = libc::sched_attr {
+        size: u32::try_from(size_of::<libc::sched_attr>()).map_err(io::Error::other)?,
+        sched_policy: scheduler.policy,
+        sched_flags: scheduler.flags,
+        sched_nice: scheduler.nice,
+        sched_priority: scheduler.priority,
+        sched_runtime: scheduler.runtime,
+        sched_deadline: scheduler.deadline,
+        sched_period: scheduler.period,
     };
     // SAFETY: the structure lives through the call and tells its own size.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)

@@ -2,29 +2,20 @@
 //!
 //! Each is Debian's; where it is not installed its test says so and passes.
 
+#[path = "../../../node/shim-api/tests/shared/containerd.rs"]
+mod daemon;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, SHIM, can_run, image};
+use crate::harness::{SHIM, can_run, image};
 use crate::oci_harness::OCI;
-
-pub fn installed(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
-    if !found {
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
-}
-
-fn text(output: &Output) -> String {
-    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
+use crate::systemd::{SLICE, property};
+pub use daemon::installed;
+use daemon::{Containerd, text};
 
 fn home() -> (TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
@@ -33,21 +24,28 @@ fn home() -> (TempDir, PathBuf) {
     (home, rootfs)
 }
 
-/// podman with nothing of the host's: its own storage, state and containers.
+/// The words that give podman its own storage, state and containers below `home`, with nothing of the host's.
+pub fn podman_with_own(home: &Path, oci: &str, cgroup_manager: &str) -> Vec<String> {
+    let dir = |name: &str| home.join(name).display().to_string();
+    let words = [
+        ["--root", &dir("storage")],
+        ["--runroot", &dir("state")],
+        ["--tmpdir", &dir("podman")],
+        ["--runtime", oci],
+        ["--cgroup-manager", cgroup_manager],
+        ["--events-backend", "none"],
+        ["--storage-driver", "vfs"],
+    ];
+    words.concat().into_iter().map(str::to_owned).collect()
+}
+
+/// podman with nothing of the host's.
 struct Podman(TempDir);
 
 impl Podman {
     fn call(&self, words: &[&str]) -> Output {
-        let dir = |name: &str| self.0.path().join(name);
         Command::new("podman")
-            .arg("--root")
-            .arg(dir("storage"))
-            .arg("--runroot")
-            .arg(dir("run"))
-            .arg("--tmpdir")
-            .arg(dir("tmp"))
-            .args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"])
-            .args(["--storage-driver", "vfs", "--runtime", OCI])
+            .args(podman_with_own(self.0.path(), OCI, "cgroupfs"))
             .args(words)
             .stdin(Stdio::null())
             .output()
@@ -104,99 +102,13 @@ fn podman_runs_containers() {
     podman.ok(&["rm", "c"]);
 }
 
-/// A containerd of our own, which finds our shim on its path.
-struct Containerd {
-    home: TempDir,
-    daemon: Child,
-}
-
-/// Plugins that need what a test has not.
-const CONFIG: &str = r#"
-version = 2
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt",
-  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
-"#;
-
-impl Containerd {
-    fn start(home: TempDir) -> Self {
-        let dir = home.path().display().to_string();
-        let config = format!(
-            "{CONFIG}root = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            format!("{dir}/root"),
-            format!("{dir}/state"),
-            format!("{dir}/c.sock"),
-            format!("{dir}/t.sock"),
-        );
-        let file = home.path().join("config.toml");
-        fs::write(&file, config).unwrap();
-        let own = Path::new(SHIM).parent().unwrap().to_owned();
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths([own].into_iter().chain(std::env::split_paths(&path))).unwrap();
-        let daemon = Command::new("containerd")
-            .arg("--config")
-            .arg(&file)
-            .env("PATH", path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let this = Self { home, daemon };
-        let deadline = Instant::now() + PATIENCE;
-        while !this.call(&["version"]).status.success() {
-            assert!(Instant::now() < deadline, "containerd never answered");
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
-        this
-    }
-
-    fn call(&self, words: &[&str]) -> Output {
-        Command::new("ctr")
-            .arg("--address")
-            .arg(self.home.path().join("c.sock"))
-            .args(["--namespace", &self.namespace()])
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn namespace(&self) -> String {
-        format!("amphipod-ctr-{}", self.daemon.id())
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.call(words);
-        assert!(output.status.success(), "{words:?}: {}", text(&output));
-        text(&output)
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        for id in ["one", "two", "three"] {
-            let _ = self.call(&["task", "rm", "--force", id]);
-            let _ = self.call(&["container", "rm", id]);
-        }
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-        let _ = fs::remove_dir_all(Path::new("/run/amphipod").join(self.namespace()));
-        if let Ok(host) = amphipod_shim_api::cgroup::CgroupHost::discover() {
-            let _ = host.cgroup_everywhere(&self.namespace()).and_then(|c| {
-                c.kill()?;
-                c.remove_waiting()
-            });
-        }
-    }
-}
-
 #[test]
 fn containerd_runs_containers_by_shim_and_by_command_line() {
     if !can_run() || !installed("containerd") || !installed("ctr") {
         return;
     }
     let (home, rootfs) = home();
-    let containerd = Containerd::start(home);
+    let containerd = Containerd::start(home, Path::new(SHIM).parent().unwrap(), "amphipod-ctr");
     let rootfs = rootfs.to_str().unwrap();
     let by_shim = ["--rootfs", "--runtime", "io.containerd.amphipod.v1", rootfs];
     let run = [
@@ -226,4 +138,42 @@ fn containerd_runs_containers_by_shim_and_by_command_line() {
     let by_line = ["run", "--rm", "--rootfs", "--runc-binary", OCI, rootfs];
     let run = [&by_line[..], &["three", "/bin/sh", "-c", "echo by line"]].concat();
     assert_eq!(containerd.ok(&run), "by line\n");
+}
+
+/// By the option that containerd's own configuration calls `SystemdCgroup`, which `ctr` sets for the shim of one name alone;
+/// and by what the container's configuration asks for.
+#[test]
+fn containerd_has_systemd_manage_cgroups() {
+    if !can_run() || !installed("containerd") || !installed("ctr") {
+        return;
+    }
+    if !Path::new("/run/systemd/system").is_dir() {
+        return eprintln!("skipped: systemd does not run this host");
+    }
+    let (home, rootfs) = home();
+    let shims = home.path().join("shims");
+    fs::create_dir(&shims).unwrap();
+    for name in ["amphipod-v1", "runc-v2"] {
+        std::os::unix::fs::symlink(SHIM, shims.join(format!("containerd-shim-{name}"))).unwrap();
+    }
+    let containerd = Containerd::start(home, &shims, "amphipod-ctr");
+    let plain = ["--runtime", "io.containerd.amphipod.v1"];
+    let option = ["--runtime", "io.containerd.runc.v2", "--runc-systemd-cgroup"];
+    for (id, how) in [("one", &plain[..]), ("two", &option)] {
+        let name = format!("{}-{id}", containerd.namespace());
+        let (cgroup, unit) = (format!("{SLICE}:ctr:{name}"), format!("ctr-{name}.scope"));
+        let limited = ["--cgroup", &cgroup, "--memory-limit", "104857600", "--rootfs"];
+        let words = [rootfs.to_str().unwrap(), id, "/bin/sleep", "1000"];
+        containerd.ok(&[&["run", "--detach"], how, &limited, &words].concat());
+        for (name, value) in [
+            ("ActiveState", "active"),
+            ("Slice", SLICE),
+            ("MemoryMax", "104857600"),
+        ] {
+            assert_eq!(property(&unit, name), value, "{id}: {name}");
+        }
+        containerd.ok(&["task", "rm", "--force", id]);
+        assert_eq!(property(&unit, "LoadState"), "not-found", "{id}");
+        containerd.ok(&["container", "rm", id]);
+    }
 }

@@ -37,6 +37,11 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// `None`, having said why, where the test cannot run.
 pub async fn pod() -> Option<Pod> {
+    pod_by(&[]).await
+}
+
+/// As [`pod`], its shim started by another program that these words are for.
+pub async fn pod_by(starter: &[&str]) -> Option<Pod> {
     if !can_run() {
         return None;
     }
@@ -51,7 +56,9 @@ pub async fn pod() -> Option<Pod> {
         spec(&["true"], &namespace, "start").to_string(),
     )
     .unwrap();
-    let address = command(&namespace).start("start", &first).await.unwrap();
+    let mut command = command(&namespace);
+    command.words.splice(0..0, starter.iter().map(Into::into));
+    let address = command.start("start", &first).await.unwrap();
     let client = TaskClient::connect(address).await.unwrap();
     Some(Pod {
         home,
@@ -272,6 +279,7 @@ impl Drop for Pod {
     /// its pid, and its socket with it.
     fn drop(&mut self) {
         if let Ok(cgroup) = CgroupHost::discover().and_then(|h| h.cgroup_everywhere(&self.namespace)) {
+            // A cgroup that cannot be killed is not removed either, which ends the loop below and shows at the next run.
             let _ = cgroup.kill();
             let until = std::time::Instant::now() + Duration::from_secs(10);
             while !cgroup.try_remove().unwrap_or(true) && std::time::Instant::now() < until {
@@ -279,15 +287,18 @@ impl Drop for Pod {
             }
         }
         for pid in self.shims() {
+            // One that has left by itself meanwhile needs no signal.
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         if amphipod_shim_api::systemd::is_running() {
             let slice = amphipod_shim_api::systemd::names::cluster_slice(&self.namespace);
+            // Most tests have none.
             let _ = std::process::Command::new("systemctl")
                 .args(["stop", &slice])
                 .output();
         }
+        // A shim that left by itself has removed what was there.
         let _ = fs::remove_dir_all(Path::new("/run/amphipod").join(&self.namespace));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::pod;
+use crate::harness::{pod, pod_by};
 
 fn status(out: &str, key: &str) -> String {
     let line = out
@@ -29,6 +29,42 @@ async fn capabilities_are_exactly_those_given() {
         ("0".repeat(16), "0".repeat(16))
     );
     assert_eq!(status(&out, "NoNewPrivs:"), "1");
+}
+
+/// CVE-2022-29162 and its kin: what the shim happens to have in its sets, and its groups, are not handed on.
+#[tokio::test]
+async fn what_the_shim_was_started_with_is_not_the_containers() {
+    let starter = [
+        "setpriv",
+        "--inh-caps",
+        "+chown",
+        "--ambient-caps",
+        "+chown",
+        "--groups",
+        "7,9",
+    ];
+    let Some(pod) = pod_by(&starter).await else { return };
+    let shim = std::fs::read_to_string(format!("/proc/{}/status", pod.shims()[0])).unwrap();
+    let chown = "0000000000000001";
+    assert_eq!(
+        (
+            status(&shim, "CapInh:").as_str(),
+            status(&shim, "CapAmb:").as_str()
+        ),
+        (chown, chown)
+    );
+    assert!(shim.contains("Groups:\t7 9"), "{shim}");
+    for uid in [0, 1000] {
+        let mut bundle = pod.script("cat /proc/self/status");
+        bundle.spec["process"]["user"] = json!({"uid": uid, "gid": uid});
+        let (_, out) = pod.run(&bundle).await;
+        let none = "0".repeat(16);
+        assert_eq!(
+            (status(&out, "CapInh:"), status(&out, "CapAmb:")),
+            (none.clone(), none)
+        );
+        assert_eq!(status(&out, "Groups:"), "", "{out}");
+    }
 }
 
 #[tokio::test]

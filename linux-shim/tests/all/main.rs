@@ -3,6 +3,7 @@
 //! Needs root; without it, or without `/bin/busybox`, every test says so and passes.
 
 mod callers;
+mod escape_races;
 mod escapes;
 mod exec;
 #[cfg(test)]
@@ -17,6 +18,8 @@ mod oci;
 mod oci_harness;
 mod oci_more;
 mod rootless;
+mod rootless_shim;
 mod sharing;
 mod streams;
 mod systemd;
+mod user_systemd;

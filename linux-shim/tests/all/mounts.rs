@@ -53,6 +53,20 @@ async fn devices_are_the_few() {
     );
 }
 
+/// A FIFO has no number, whatever config.json says of one (runtime-tools' `linux_devices`).
+#[tokio::test]
+async fn devices_asked_for_are_made() {
+    let Some(pod) = pod().await else { return };
+    let mut bundle = pod.script("cd /dev; stat -c '%n %F %a %u:%g' full2 pipe; stat -c %t:%T full2");
+    bundle.spec["linux"]["devices"] = json!([
+        {"path": "/dev/full2", "type": "c", "major": 1, "minor": 7, "fileMode": 0o640, "uid": 3, "gid": 4},
+        {"path": "/dev/pipe", "type": "p", "major": 8, "minor": 666, "fileMode": 0o660},
+    ]);
+    let (status, out) = pod.run(&bundle).await;
+    let made = "full2 character special file 640 3:4\npipe fifo 660 0:0\n1:7\n";
+    assert_eq!((status, out.as_str()), (0, made));
+}
+
 #[tokio::test]
 async fn masked_and_read_only_paths_are() {
     let Some(pod) = pod().await else { return };

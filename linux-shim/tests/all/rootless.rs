@@ -10,12 +10,13 @@ use amphipod_shim_api::cgroup::CgroupHost;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{can_run, image, spec};
+use crate::callers::podman_with_own;
+use crate::harness::{SHIM, can_run, image, spec};
 use crate::oci_harness::{OCI, text};
 
-const UID: u32 = 64_242;
+pub const UID: u32 = 64_242;
 /// Shows the files to whoever runs as the user then.
-const AS_USER: &str = r#"
+pub const AS_USER: &str = r#"
 for file in passwd subuid subgid; do
     [ ! -e /etc/$file ] || mount --bind "$1/$file" /etc/$file || exit 100
 done
@@ -25,16 +26,16 @@ exec setpriv --reuid 64242 --regid 64242 --clear-groups "$@"
 "#;
 
 /// Containers of the user in one test, all gone at its end.
-struct User {
-    home: TempDir,
-    spec: Value,
+pub struct User {
+    pub home: TempDir,
+    pub spec: Value,
     /// The cgroup he begins in, if it matters.
-    cgroup: Option<PathBuf>,
+    pub cgroup: Option<PathBuf>,
 }
 
 impl User {
     /// `subordinate`: whether he has such ids.
-    fn new(subordinate: bool) -> Option<Self> {
+    pub fn new(subordinate: bool) -> Option<Self> {
         if !can_run() || !may_make_namespaces() {
             return None;
         }
@@ -46,6 +47,7 @@ impl User {
         let path = |name: &str| home.path().join(name);
         image(&path("bundle/rootfs"));
         fs::copy(OCI, path("oci")).unwrap();
+        fs::copy(SHIM, path("shim")).unwrap();
         let ranges = if subordinate { "someone:300000:65536\n" } else { "" };
         fs::write(path("subuid"), ranges).unwrap();
         fs::write(path("subgid"), ranges).unwrap();
@@ -92,28 +94,10 @@ impl User {
 
     /// podman with nothing of the host's.
     fn podman(&self, words: &[&str]) -> Output {
-        let dir = |name: &str| self.home.path().join(name).display().to_string();
-        let (storage, state, tmp, oci) = (dir("storage"), dir("state"), dir("podman"), dir("oci"));
-        let own = [
-            "podman",
-            "--root",
-            &storage,
-            "--runroot",
-            &state,
-            "--tmpdir",
-            &tmp,
-            "--runtime",
-            &oci,
-        ];
-        let how = [
-            "--cgroup-manager",
-            "cgroupfs",
-            "--events-backend",
-            "none",
-            "--storage-driver",
-            "vfs",
-        ];
-        let mut command = self.command(&[&own[..], &how, words].concat());
+        let oci = self.home.path().join("oci").display().to_string();
+        let own = podman_with_own(self.home.path(), &oci, "cgroupfs");
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let mut command = self.command(&[&["podman"], &own[..], words].concat());
         command.env("HOME", self.home.path()).output().unwrap()
     }
 
@@ -178,7 +162,7 @@ fn may_make_namespaces() -> bool {
 }
 
 /// A container's configuration with nothing only root can have.
-fn config() -> Value {
+pub fn config() -> Value {
     let mut spec = spec(&["true"], "unused", "c");
     spec["linux"].as_object_mut().unwrap().remove("resources");
     spec["linux"].as_object_mut().unwrap().remove("cgroupsPath");
@@ -270,6 +254,8 @@ fn containers_of_a_user_live_and_end() {
             state["status"].clone()
         };
         assert_eq!(status(&user), "created");
+        let waits: Vec<u32> = serde_json::from_str(&user.ok(&["ps", "--format", "json", "c"])).unwrap();
+        assert_eq!(waits.len(), 1);
         user.ok(&["start", "c"]);
         assert_eq!(status(&user), "running");
         let inside = [
@@ -292,6 +278,10 @@ fn containers_of_a_user_live_and_end() {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
         }
+        // There is nobody to be named or signalled by a number that may be somebody else's.
+        assert_eq!(user.ok(&["ps", "--format", "json", "c"]).trim(), "[]");
+        user.ok(&["kill", "--all", "c", "KILL"]);
+        user.ok(&["kill", "--all", "c"]);
         user.ok(&["delete", "c"]);
         assert!(user.call(&["state", "c"]).stderr.len() > 1);
     }
@@ -383,8 +373,18 @@ fn podman_of_a_user_runs_containers() {
     };
     let rootfs = user.home.path().join("bundle/rootfs");
     let image = ["--network", "none", "--rootfs", rootfs.to_str().unwrap()];
-    let script = ["/bin/sh", "-c", "id -u; grep -c . /proc/self/uid_map"];
-    assert_eq!(podman(&[&["run"], &image[..], &script].concat()), "0\n2\n");
+    // As many ids as podman has for the user (one, where it wants an account that is not there), in one user namespace or,
+    // with newer podmans, in one of another.
+    let mapped = podman(&["unshare", "cat", "/proc/self/uid_map"]);
+    let sizes = mapped.lines().filter_map(|line| line.split_whitespace().nth(2));
+    let ids: u64 = sizes.map(|size| size.parse::<u64>().unwrap()).sum();
+    let script = [
+        "/bin/sh",
+        "-c",
+        "id -u; awk '{n += $3} END {print n}' /proc/self/uid_map",
+    ];
+    let said = podman(&[&["run"], &image[..], &script].concat());
+    assert_eq!(said, format!("0\n{ids}\n"));
     let named = ["run", "--detach", "--name", "c"];
     podman(&[&named, &image[..], &["/bin/sleep", "1000"]].concat());
     assert_eq!(
@@ -417,13 +417,13 @@ fn a_delegated_cgroup_limits_a_users_container() {
 }
 
 /// A cgroup that belongs to the user, as systemd delegates one.
-struct Delegated {
-    name: String,
-    dir: PathBuf,
+pub struct Delegated {
+    pub name: String,
+    pub dir: PathBuf,
 }
 
 impl Delegated {
-    fn to_user() -> Option<Self> {
+    pub fn to_user() -> Option<Self> {
         let host = CgroupHost::discover().ok()?;
         if !host.is_v2() {
             eprintln!("skipped: cgroups can be delegated on v2 only");

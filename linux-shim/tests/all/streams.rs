@@ -126,6 +126,8 @@ async fn clients_hear_what_is_said_from_now_on() {
     create(&pod, &bundle, &stdin, log, false).await;
     pod.until_logged(&bundle, "before").await;
     let mut client = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    let taken_in = attach::next(&mut client).await.unwrap().unwrap();
+    assert_eq!(taken_in, (LogStream::Stdout, Vec::new()));
     let mut input = pipe::OpenOptions::new().open_sender(&stdin).unwrap();
     input.write_all(b"\n").await.unwrap();
     let mut heard = Vec::new();

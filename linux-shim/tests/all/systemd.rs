@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::oci_harness::{Oci, oci, text};
 
 /// A slice of the tests' own.
-const SLICE: &str = "amphipodtest.slice";
+pub const SLICE: &str = "amphipodtest.slice";
 
 fn on_systemd(name: &str) -> Option<Oci> {
     if !Path::new("/run/systemd/system").is_dir() {
@@ -20,10 +20,20 @@ fn on_systemd(name: &str) -> Option<Oci> {
     oci(name)
 }
 
-fn property(unit: &str, name: &str) -> String {
+pub fn property(unit: &str, name: &str) -> String {
     let words = ["show", "--value", "--property", name, unit];
     let output = Command::new("systemctl").args(words).output().unwrap();
     text(&output.stdout).trim().to_owned()
+}
+
+/// Waits until a unit's property has a value.
+fn until(unit: &str, name: &str, value: &str) {
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    while property(unit, name) != value {
+        let now = property(unit, name);
+        assert!(std::time::Instant::now() < deadline, "{unit}: {name} is {now}");
+        std::thread::yield_now();
+    }
 }
 
 /// The directory of a unit's cgroup on v2.
@@ -76,15 +86,7 @@ fn a_container_is_a_scope_of_systemd() {
     }
     oci.ok(&["exec", "c", "true"]);
     oci.ok(&["delete", "--force", "c"]);
-    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
-    while property(&unit, "LoadState") != "not-found" {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{}",
-            property(&unit, "ActiveState")
-        );
-        std::thread::yield_now();
-    }
+    until(&unit, "LoadState", "not-found");
 }
 
 #[test]
@@ -159,7 +161,7 @@ async fn a_container_of_the_shim_is_a_scope_too() {
     pod.client.kill(&bundle.id, 9, true).await.unwrap();
     pod.wait(&bundle.id).await;
     pod.client.delete(&bundle.id).await.unwrap();
-    assert_eq!(property(&unit, "LoadState"), "not-found");
+    until(&unit, "LoadState", "not-found");
 
     // One whose shim dies is cleaned up after.
     let mut bundle = pod.script("exec sleep 1000");
@@ -175,7 +177,41 @@ async fn a_container_of_the_shim_is_a_scope_too() {
         .delete(&bundle.id, &bundle.dir)
         .await
         .unwrap();
-    assert_eq!(property(&unit, "LoadState"), "not-found");
+    until(&unit, "LoadState", "not-found");
+}
+
+/// A unit that was there before is not ended with the container that could not have its name.
+#[tokio::test]
+async fn a_scope_of_somebody_else_is_left_alone() {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return eprintln!("skipped: systemd does not run this host");
+    }
+    let Some(pod) = crate::harness::pod().await else {
+        return;
+    };
+    let name = pod.namespace.clone();
+    let mut others = Command::new("systemd-run")
+        .args([
+            "--scope",
+            "--slice",
+            SLICE,
+            "--unit",
+            &format!("cri-{name}"),
+            "sleep",
+            "1000",
+        ])
+        .spawn()
+        .unwrap();
+    let unit = format!("cri-{name}.scope");
+    until(&unit, "ActiveState", "active");
+    let mut bundle = pod.script("true");
+    bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:cri:{name}"));
+    let error = pod.create(&bundle).await.unwrap_err().to_string();
+    let still = property(&unit, "ActiveState");
+    others.kill().unwrap();
+    others.wait().unwrap();
+    assert!(error.contains("already"), "{error}");
+    assert_eq!(still, "active");
 }
 
 #[tokio::test]

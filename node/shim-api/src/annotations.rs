@@ -36,6 +36,12 @@ pub const WASM_REQUEST_TIMEOUT: &str = "dev.amphipod.wasm/request-timeout";
 pub const WASM_INVOKE: &str = "dev.amphipod.wasm/invoke";
 /// The mount (its path in the container) whose directories are the buckets of `wasi:keyvalue`.
 pub const WASM_KEYVALUE: &str = "dev.amphipod.wasm/keyvalue";
+/// The mount (its path in the container) whose directories are the containers of `wasi:blobstore`.
+pub const WASM_BLOBSTORE: &str = "dev.amphipod.wasm/blobstore";
+/// The mount (its path in the container) where core dumps of guests that trap go; without it there are none.
+pub const WASM_CORE_DUMPS: &str = "dev.amphipod.wasm/core-dumps";
+/// The mount (its path in the container) where a profile of the container goes when it ends; without it there is none.
+pub const WASM_PROFILE: &str = "dev.amphipod.wasm/profile";
 /// The mount (its path in the container) in which a command may leave its last words, and nothing else is; a container that
 /// serves HTTP goes without it.
 pub const WASM_MESSAGE: &str = "dev.amphipod.wasm/termination-message";
@@ -43,6 +49,8 @@ pub const WASM_MESSAGE: &str = "dev.amphipod.wasm/termination-message";
 pub const WASM_ISOLATION: &str = "dev.amphipod.wasm/isolation";
 /// A process of the Pod's own.
 pub const WASM_ISOLATION_POD: &str = "pod";
+/// Whom the container may meet, as JSON of [`crate::network::NetworkRules`]; without it everybody. Update gives others.
+pub const WASM_NETWORK: &str = "dev.amphipod.wasm/network";
 /// Annotations of a Pod that the agent hands on to the bundles of its Wasm containers.
 pub const WASM_FROM_POD: &[&str] = &[
     WASM_INSTANCE_REUSE,
@@ -50,6 +58,9 @@ pub const WASM_FROM_POD: &[&str] = &[
     WASM_REQUEST_TIMEOUT,
     WASM_INVOKE,
     WASM_KEYVALUE,
+    WASM_BLOBSTORE,
+    WASM_CORE_DUMPS,
+    WASM_PROFILE,
 ];
 
 /// The seccomp profile of a native container whose `config.json` carries none.

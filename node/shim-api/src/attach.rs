@@ -1,4 +1,5 @@
-//! What a container says, live: a socket in its shim, where every client hears both outputs from the moment it connects.
+//! What a container says, live: a socket in its shim, where every client hears both outputs from the moment it is taken in,
+//! which an empty frame tells it.
 //!
 //! Owns the frames: one byte for the stream, four for the length, the bytes. The Task API has nothing for it (containerd
 //! itself stands between a shim and the log there); the socket's path is the annotation [`crate::annotations::ATTACH`].

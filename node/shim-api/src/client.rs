@@ -12,7 +12,9 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 use tokio::sync::Mutex;
 use ttrpc::r#async::Client;
 
+use crate::annotations;
 use crate::error::TaskError;
+use crate::network::NetworkRules;
 use crate::service::{TASK_V2, TASK_V3};
 use crate::start::ShimAddress;
 use crate::stats::TaskStats;
@@ -362,6 +364,19 @@ impl TaskClient {
         let request = api::UpdateTaskRequest {
             id: id.into(),
             resources: MessageField::some(any),
+            ..Default::default()
+        };
+        self.call::<_, api::Empty>("Update", &request, CALL_LIMIT)
+            .await
+            .map(drop)
+    }
+
+    /// Gives a Wasm container other rules for its network; its resources stay.
+    pub async fn narrow(&self, id: &str, rules: &NetworkRules) -> Result<(), TaskError> {
+        let rules = serde_json::to_string(rules).map_err(|e| TaskError::internal("encode the rules", e))?;
+        let request = api::UpdateTaskRequest {
+            id: id.into(),
+            annotations: [(annotations::WASM_NETWORK.to_owned(), rules)].into(),
             ..Default::default()
         };
         self.call::<_, api::Empty>("Update", &request, CALL_LIMIT)

@@ -2,7 +2,8 @@
 //!
 //! Owns: how a shim is started and found again, the Task API client and server glue, bundle annotations,
 //! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths and
-//! systemd as their manager, how hosts give ids to users, and the mapping of errors to ttrpc codes.
+//! systemd as their manager, what a Pod's network is narrowed to, how hosts give ids to users and what one without root makes do with, how a resolver is asked,
+//! and the mapping of errors to ttrpc codes.
 //! Refuses to know: Pods, and how any runtime runs a container.
 
 pub mod annotations;
@@ -11,8 +12,11 @@ pub mod cgroup;
 pub mod client;
 pub mod error;
 pub mod last_words;
+pub mod network;
 pub mod oom;
+pub mod resolver;
 pub mod service;
+pub mod standing;
 pub mod start;
 pub mod stats;
 pub mod stdio;
@@ -22,6 +26,7 @@ pub mod watchers;
 
 pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, TaskStatus};
 pub use error::TaskError;
+pub use standing::Standing;
 pub use start::{ShimAddress, ShimCommand};
 pub use stats::TaskStats;
 
@@ -31,5 +36,6 @@ pub mod api {
     pub use containerd_shim_protos::protobuf;
     pub use containerd_shim_protos::shim::oci::Options as RuncOptions;
     pub use containerd_shim_protos::shim_async::Task;
+    pub use ttrpc::Result as TtrpcResult;
     pub use ttrpc::r#async::TtrpcContext;
 }

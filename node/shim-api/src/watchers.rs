@@ -1,4 +1,5 @@
-//! Who listens to a container besides its log: clients of a Unix socket, each told what comes after it connected.
+//! Who listens to a container besides its log: clients of a Unix socket, each told what comes after it was taken in. That it
+//! is, an empty frame says: what is said before is not heard.
 //!
 //! A client that takes nothing for a while is dropped: it must not stop the container for ever, and where the container
 //! cannot be made to wait, not at all.
@@ -111,6 +112,11 @@ async fn accept(listener: UnixListener, clients: Arc<Mutex<Vec<mpsc::Sender<Arc<
         clients.retain(|client| !client.is_closed());
         if clients.len() < CLIENTS {
             let (sender, queue) = mpsc::channel(QUEUE);
+            let taken_in: Arc<[u8]> = frame(LogStream::Stdout, &[]).into();
+            // A queue nobody else knows yet has room.
+            if sender.try_send(taken_in).is_err() {
+                continue;
+            }
             clients.push(sender);
             tokio::spawn(serve(stream, queue));
         }
@@ -146,9 +152,8 @@ mod tests {
         let watchers = Watchers::listen(&path).unwrap();
         watchers.tell_now(LogStream::Stdout, b"too early");
         let mut client = UnixStream::connect(&path).await.unwrap();
-        while lock(&watchers.clients).is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let taken_in = next(&mut client).await.unwrap();
+        assert_eq!(taken_in, Some((LogStream::Stdout, Vec::new())));
         watchers.tell_now(LogStream::Stderr, b"now");
         watchers.tell(LogStream::Stdout, b"later").await;
         watchers.close();

@@ -63,6 +63,10 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
         devices: &[oci_spec::runtime::LinuxDevice::default()],
         claimed_devices: &[],
         attach: Path::new("/run/a/id.sock"),
+        rules: &NetworkRules {
+            ingress: None,
+            egress: Some(Vec::new()),
+        },
     }))
 }
 
@@ -229,6 +233,7 @@ fn a_guest_gets_its_module_its_names_and_no_kernel() {
     assert_eq!(notes["dev.amphipod.wasm/digest"], "sha256:0");
     assert_eq!(notes["dev.amphipod.wasm/cache"], "/cache");
     assert_eq!(notes["dev.amphipod.wasm/http-port"], "9000");
+    assert_eq!(notes["dev.amphipod.wasm/network"], r#"{"egress":[]}"#);
     assert_eq!(notes["io.kubernetes.cri.sandbox-namespace"], "n");
     let mounts = made["mounts"].as_array().unwrap();
     let at: Vec<_> = mounts.iter().map(|mount| &mount["destination"]).collect();

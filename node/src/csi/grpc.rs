@@ -32,9 +32,17 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// The code of a driver that answered.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            CallError::Status { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
     /// The driver does not know what it was asked about.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, CallError::Status { code, .. } if code == "5")
+        self.code() == Some("5")
     }
 }
 

@@ -14,6 +14,7 @@ const SHORT: Duration = Duration::from_secs(15);
 
 /// `NodeServiceCapability.RPC.Type`.
 const STAGES: u64 = 1;
+const EXPANDS: u64 = 3;
 const GIVES_GROUPS: u64 = 6;
 
 /// `VolumeCapability.AccessMode.Mode` by a volume's modes: the widest counts.
@@ -107,6 +108,7 @@ pub async fn node_info(socket: &Path) -> Result<NodeInfo, CallError> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Abilities {
     pub stages: bool,
+    pub expands: bool,
     pub gives_groups: bool,
 }
 
@@ -117,6 +119,7 @@ pub async fn abilities(socket: &Path) -> Result<Abilities, CallError> {
         for capability in fields.messages(1)? {
             for rpc in capability.messages(1)? {
                 found.stages |= rpc.number(1) == STAGES;
+                found.expands |= rpc.number(1) == EXPANDS;
                 found.gives_groups |= rpc.number(1) == GIVES_GROUPS;
             }
         }
@@ -125,9 +128,10 @@ pub async fn abilities(socket: &Path) -> Result<Abilities, CallError> {
     .await
 }
 
-/// How a volume is wanted (`VolumeCapability`): as files.
+/// How a volume is wanted (`VolumeCapability`): as files, or as a device.
 #[derive(Clone, Debug, Default)]
 pub struct Capability {
+    pub block: bool,
     pub fs_type: String,
     pub mount_flags: Vec<String>,
     /// `fsGroup`, for a driver that gives volumes to groups itself.
@@ -137,18 +141,26 @@ pub struct Capability {
 
 impl Capability {
     fn message(&self) -> Message {
-        let mount = Message::default()
-            .text(1, &self.fs_type)
-            .texts(2, self.mount_flags.iter().map(String::as_str))
-            .text(3, &self.group);
         let mode = Message::default().number(1, self.access_mode);
-        Message::default().message(2, mount).message(3, mode)
+        let wanted = match self.block {
+            true => Message::default().message(1, Message::default()),
+            false => {
+                let mount = Message::default()
+                    .text(1, &self.fs_type)
+                    .texts(2, self.mount_flags.iter().map(String::as_str))
+                    .text(3, &self.group);
+                Message::default().message(2, mount)
+            }
+        };
+        wanted.message(3, mode)
     }
 }
 
 /// What staging and publishing have in common.
 pub struct Volume<'a> {
     pub id: &'a str,
+    /// What the driver's controller said when it attached the volume.
+    pub attached: &'a BTreeMap<String, String>,
     pub context: &'a BTreeMap<String, String>,
     pub capability: &'a Capability,
 }
@@ -161,6 +173,7 @@ pub async fn stage(
 ) -> Result<(), CallError> {
     let message = Message::default()
         .text(1, volume.id)
+        .map(2, volume.attached)
         .text(3, &path(at))
         .message(4, volume.capability.message())
         .map(5, secrets)
@@ -186,6 +199,7 @@ pub async fn publish(
 ) -> Result<(), CallError> {
     let message = Message::default()
         .text(1, volume.id)
+        .map(2, volume.attached)
         .text(3, &staged.map(path).unwrap_or_default())
         .text(4, &path(at))
         .message(5, volume.capability.message())
@@ -203,6 +217,37 @@ pub async fn unpublish(socket: &Path, id: &str, at: &Path) -> Result<(), CallErr
     ask(socket, "/csi.v1.Node/NodeUnpublishVolume", message, LIMIT, |_| {
         Ok(())
     })
+    .await
+}
+
+/// A volume that is to grow on the node.
+pub struct Expansion<'a> {
+    pub id: &'a str,
+    pub at: &'a Path,
+    pub staged: Option<&'a Path>,
+    pub capability: &'a Capability,
+    pub bytes: u64,
+}
+
+pub async fn expand(
+    socket: &Path,
+    asked: &Expansion<'_>,
+    secrets: &BTreeMap<String, String>,
+) -> Result<(), CallError> {
+    let message = Message::default()
+        .text(1, asked.id)
+        .text(2, &path(asked.at))
+        .message(3, Message::default().number(1, asked.bytes))
+        .text(4, &asked.staged.map(path).unwrap_or_default())
+        .message(5, asked.capability.message())
+        .map(6, secrets);
+    ask(
+        socket,
+        "/csi.v1.Node/NodeExpandVolume",
+        message,
+        LIMIT,
+        |_| Ok(()),
+    )
     .await
 }
 

@@ -5,25 +5,29 @@
 //! volume is given back by the calls that took it, in reverse, also by a later agent: what was published is on disk first.
 //! It refuses to know Pods beyond their names.
 
-mod grpc;
+pub mod attachment;
+pub mod expansion;
+pub mod grpc;
 mod messages;
 mod node_object;
-mod published;
+pub mod published;
 mod registrar;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod volumes;
-mod wire;
+pub mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 pub use messages::access_mode;
 pub use registrar::run;
-pub use volumes::{CsiError, Wish};
+pub use volumes::{CsiError, Obstacle, Wish, is_device};
 
 /// Where sockets of registrars are, below the node's data directory: upstream's name.
 const REGISTRATION: &str = "plugins_registry";
@@ -43,6 +47,8 @@ pub struct Driver {
     pub stages: bool,
     /// The driver itself gives volumes to `fsGroup`.
     pub gives_groups: bool,
+    /// Volumes grow on the node too.
+    pub expands: bool,
 }
 
 /// A handle on the drivers of this node.
@@ -50,16 +56,25 @@ pub struct Driver {
 pub struct Csi {
     data_dir: PathBuf,
     drivers: Arc<Mutex<BTreeMap<String, Driver>>>,
+    /// What had to be attached for a Pod, by the Pod's directory and the volume's name there.
+    attached: Arc<Mutex<BTreeMap<(PathBuf, String), String>>>,
+    used: Arc<Notify>,
     /// One call about a volume at a time, as the specification asks for.
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 impl Csi {
-    /// `data_dir` is the node's.
+    /// `data_dir` is the node's. What an earlier agent had published counts.
     pub fn new(data_dir: PathBuf) -> Self {
+        let attached = published::attached(&data_dir.join("pods")).unwrap_or_else(|error| {
+            tracing::warn!(%error, "it is not known which attached volumes an earlier agent used");
+            BTreeMap::new()
+        });
         Csi {
             data_dir,
             drivers: Arc::default(),
+            attached: Arc::new(Mutex::new(attached)),
+            used: Arc::default(),
             turns: Arc::default(),
         }
     }
@@ -72,8 +87,23 @@ impl Csi {
         self.lock().values().cloned().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Driver>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Driver>> {
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attached(&self) -> MutexGuard<'_, BTreeMap<(PathBuf, String), String>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The attached volumes that this node uses or is about to: nobody may detach them (`status.volumesInUse`).
+    pub fn in_use(&self) -> Vec<String> {
+        let all: BTreeSet<String> = self.attached().values().cloned().collect();
+        all.into_iter().collect()
+    }
+
+    /// Waits until what is in use has changed.
+    pub async fn use_changed(&self) {
+        self.used.notified().await;
     }
 
     /// The turn of one volume of one driver.

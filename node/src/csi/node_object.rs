@@ -85,6 +85,7 @@ mod tests {
             topology: [(format!("{name}/zone"), zone.to_owned())].into(),
             stages: false,
             gives_groups: false,
+            expands: false,
         }
     }
 

@@ -1,11 +1,15 @@
 //! What drivers were asked to publish for a Pod, one file for each of its volumes: written before they are asked, removed when
 //! they have taken it back.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::files::write_atomic;
+use crate::pods::record::subdirectories;
 
 /// Directory of these files, below a Pod's.
 pub const DIRECTORY: &str = "csi";
@@ -17,6 +21,12 @@ pub struct Published {
     pub target: PathBuf,
     /// Where it is staged, if the driver stages.
     pub staged: Option<PathBuf>,
+    /// It had to be attached to this node.
+    #[serde(default)]
+    pub attached: bool,
+    /// Only waited for yet: the driver was asked for nothing.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 fn file(pod: &Path, volume: &str) -> PathBuf {
@@ -25,16 +35,30 @@ fn file(pod: &Path, volume: &str) -> PathBuf {
 
 impl Published {
     pub fn save(&self, pod: &Path, volume: &str) -> io::Result<()> {
-        let path = file(pod, volume);
         fs::create_dir_all(pod.join(DIRECTORY))?;
-        let partial = path.with_extension("partial");
-        fs::write(&partial, serde_json::to_vec(self)?)?;
-        fs::rename(partial, path)
+        write_atomic(&file(pod, volume), &serde_json::to_vec(self)?)
+    }
+
+    /// What is published, or was asked for, under this name.
+    pub fn load(pod: &Path, volume: &str) -> io::Result<Option<Self>> {
+        match fs::read(file(pod, volume)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => Ok(Some(serde_json::from_slice(&bytes?)?)),
+        }
     }
 
     pub fn exists(pod: &Path, volume: &str) -> bool {
         file(pod, volume).is_file()
     }
+
+    /// What nodes and controllers call a volume that is attached (upstream's `UniqueVolumeName`).
+    pub fn unique_name(&self) -> String {
+        unique_name(&self.driver, &self.id)
+    }
+}
+
+pub fn unique_name(driver: &str, id: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{id}")
 }
 
 pub fn forget(pod: &Path, volume: &str) -> io::Result<()> {
@@ -58,13 +82,39 @@ pub fn of_pod(pod: &Path) -> io::Result<Vec<(String, Published)>> {
     Ok(found)
 }
 
-/// Whether a Pod has the volume that was staged there.
-pub fn is_in_use(pods: &Path, staged: &Path) -> io::Result<bool> {
-    for pod in fs::read_dir(pods)? {
-        let mut all = of_pod(&pod?.path())?.into_iter();
-        if all.any(|(_, published)| published.staged.as_deref() == Some(staged)) {
-            return Ok(true);
-        }
+/// What is published for all Pods, with the Pod's directory and the volume's name.
+fn of_all(pods: &Path) -> io::Result<Vec<((PathBuf, String), Published)>> {
+    let entries = match fs::read_dir(pods) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for pod in entries {
+        let pod = pod?.path();
+        let its = of_pod(&pod)?.into_iter();
+        found.extend(its.map(|(volume, published)| ((pod.clone(), volume), published)));
     }
-    Ok(false)
+    Ok(found)
+}
+
+/// What had to be attached, by the Pod's directory and the volume's name there. A Pod whose records cannot be read hides no
+/// other's: what the node does not say it uses may be taken from it.
+pub fn attached(pods: &Path) -> io::Result<BTreeMap<(PathBuf, String), String>> {
+    let mut all = BTreeMap::new();
+    for pod in subdirectories(pods)? {
+        let its = of_pod(&pod).unwrap_or_else(|error| {
+            tracing::warn!(%error, pod = %pod.display(), "it is not known which attached volumes a Pod uses");
+            Vec::new()
+        });
+        let attached = its.into_iter().filter(|(_, published)| published.attached);
+        all.extend(attached.map(|(volume, published)| ((pod.clone(), volume), published.unique_name())));
+    }
+    Ok(all)
+}
+
+/// Whether another volume of a Pod than `this` is the one that was staged there.
+pub fn is_in_use(pods: &Path, staged: &Path, this: (&Path, &str)) -> io::Result<bool> {
+    let all = of_all(pods)?.into_iter();
+    let mut others = all.filter(|((pod, volume), _)| (pod.as_path(), volume.as_str()) != this);
+    Ok(others.any(|(_, published)| published.staged.as_deref() == Some(staged)))
 }

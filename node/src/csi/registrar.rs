@@ -82,14 +82,18 @@ impl Csi {
     /// Takes in what came and went since the last look.
     pub(super) async fn look(&self, dir: &Path, known: &mut Known) {
         let now = sockets(dir);
+        let mut gone = Vec::new();
         known.retain(|path, (identity, driver)| {
             let stays = now.get(path) == Some(identity);
-            if let (false, Some(driver)) = (stays, driver) {
-                tracing::info!(%driver, "a CSI driver is gone");
-                self.lock().remove(driver);
-            }
+            gone.extend(driver.clone().filter(|_| !stays));
             stays
         });
+        for driver in &gone {
+            tracing::info!(%driver, "a socket of a CSI driver is gone");
+            self.lock().remove(driver);
+        }
+        // While a driver is replaced it has two: the other one is asked again.
+        known.retain(|_, (_, driver)| driver.as_ref().is_none_or(|driver| !gone.contains(driver)));
         for (path, identity) in now {
             let before = known.get(&path);
             if before.is_some_and(|(_, driver)| driver.is_some()) {
@@ -155,6 +159,7 @@ impl Csi {
             topology: info.topology,
             stages: can.stages,
             gives_groups: can.gives_groups,
+            expands: can.expands,
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::testing::{NAME, SmallDriver};
-use super::{Csi, CsiError, REGISTRATION, Wish};
+use super::testing::{DEVICE, LARGEST, NAME, SmallDriver};
+use super::{Csi, CsiError, Obstacle, REGISTRATION, Wish};
 use crate::volumes::host;
 use crate::volumes::ownership::Group;
 
@@ -79,6 +79,24 @@ async fn a_driver_registers_and_is_known_until_its_socket_goes() {
 }
 
 #[tokio::test]
+async fn a_driver_that_takes_the_place_of_another_stays_when_that_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let csi = Csi::new(dir.path().to_owned());
+    let registration = dir.path().join(REGISTRATION);
+    let old = SmallDriver::at(&registration.join("old.sock"));
+    let mut known = Default::default();
+    csi.look(&registration, &mut known).await;
+    let new = SmallDriver::at(&registration.join("new.sock"));
+    csi.look(&registration, &mut known).await;
+    drop(old);
+    csi.look(&registration, &mut known).await;
+    let found = csi.driver(NAME).map(|driver| driver.endpoint);
+    assert_eq!(found, Some(new.socket.clone()));
+    csi.look(&registration, &mut known).await;
+    assert_eq!(csi.driver(NAME).map(|driver| driver.endpoint), found);
+}
+
+#[tokio::test]
 async fn a_volume_is_staged_until_the_last_pod_gives_it_back() {
     let Some(place) = Place::new() else { return };
     let (csi, driver) = registered(&place).await;
@@ -134,6 +152,98 @@ async fn a_volume_of_a_pod_alone_is_not_staged() {
         driver.calls()[1..],
         ["NodePublishVolume vol-1", "NodeUnpublishVolume vol-1"]
     );
+}
+
+#[tokio::test]
+async fn a_device_is_staged_and_published_as_one() {
+    let Some(place) = Place::new() else { return };
+    let (csi, driver) = registered(&place).await;
+    let pod = place.pod("a");
+    let link = pod.join("volume-devices/data");
+    let wish = Wish {
+        block: true,
+        ..wish(true)
+    };
+    for _ in 0..2 {
+        match csi.mount(&wish, &pod, "data", &link).await {
+            Err(CsiError::Call { step, .. }) if driver.calls().len() == 2 => {
+                eprintln!("skipped: {step}: device nodes cannot be made here");
+                return;
+            }
+            made => made.unwrap(),
+        }
+    }
+    let rdev = std::os::unix::fs::MetadataExt::rdev(&fs::metadata(&link).unwrap());
+    assert_eq!(rdev, nix::sys::stat::makedev(DEVICE.0, DEVICE.1));
+    csi.unmount_all(&pod).await.unwrap();
+    assert!(!link.exists());
+    let calls = driver.calls();
+    let expected = [
+        "NodeStageVolume vol-1",
+        "NodePublishVolume vol-1",
+        "NodeUnpublishVolume vol-1",
+        "NodeUnstageVolume vol-1",
+    ];
+    assert_eq!(calls[1..], expected, "once each");
+    let mut left = walk(&place.0.path().join(super::STAGING));
+    left.retain(|path| !path.is_dir());
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| [vec![path.clone()], walk(&path)].concat())
+        .collect()
+}
+
+#[tokio::test]
+async fn an_attached_volume_is_in_use_from_before_it_is_attached_until_it_is_unstaged() {
+    let Some(place) = Place::new() else { return };
+    let (csi, driver) = registered(&place).await;
+    let pod = place.pod("a");
+    let target = pod.join("volumes/data");
+    let name = format!("kubernetes.io/csi/{NAME}^vol-1");
+    let wish = Wish {
+        attaches: true,
+        publish_context: [("lun".to_owned(), "3".to_owned())].into(),
+        ..wish(true)
+    };
+    csi.reserve(&wish, &pod, "data", &target).unwrap();
+    assert_eq!(csi.in_use(), std::slice::from_ref(&name));
+    csi.use_changed().await;
+    csi.unmount_all(&pod).await.unwrap();
+    assert!(csi.in_use().is_empty());
+    assert_eq!(driver.calls().len(), 1, "the driver was never asked for it");
+
+    csi.reserve(&wish, &pod, "data", &target).unwrap();
+    mount(&csi, &wish, &pod).await.unwrap();
+    let said = fs::read_to_string(target.join("context")).unwrap();
+    assert_eq!(said, "color=blue\nlun=3");
+    let later = Csi::new(place.0.path().to_owned());
+    assert_eq!(later.in_use(), [name], "also for a later agent");
+    later
+        .look(&place.0.path().join(REGISTRATION), &mut Default::default())
+        .await;
+    later.unmount_all(&pod).await.unwrap();
+    assert!(later.in_use().is_empty());
+}
+
+#[tokio::test]
+async fn a_volume_grows_where_it_is_published() {
+    let Some(place) = Place::new() else { return };
+    let (csi, driver) = registered(&place).await;
+    let (pod, wish) = (place.pod("a"), wish(true));
+    csi.expand(&wish, &pod, "data", 7).await.unwrap();
+    assert_eq!(driver.calls().len(), 1, "there was nothing to grow");
+    mount(&csi, &wish, &pod).await.unwrap();
+    csi.expand(&wish, &pod, "data", 1 << 30).await.unwrap();
+    let size = fs::read_to_string(pod.join("volumes/data/size")).unwrap();
+    assert_eq!(size, "1073741824");
+    let more = i64::try_from(LARGEST).unwrap() + 1;
+    let error = csi.expand(&wish, &pod, "data", more).await.unwrap_err();
+    assert_eq!(error.obstacle(), Obstacle::Infeasible, "{error}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::grpc::CallError;
@@ -10,7 +10,7 @@ use super::messages::{self, Capability, Volume};
 use super::published::{self, Published};
 use super::{Csi, Driver, STAGING};
 use crate::images::Digest;
-use crate::volumes::host::{self, HostError};
+use crate::volumes::host::{self, HostError, at};
 use crate::volumes::ownership::{self, Group};
 
 /// Why a driver's volume could not be had, or be given back.
@@ -20,25 +20,43 @@ pub enum CsiError {
     NoDriver(String),
     #[error("{step} failed: {source}")]
     Call { step: &'static str, source: CallError },
-    #[error("{step} {}: {source}", path.display())]
-    Io {
-        step: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    #[error("NodePublishVolume left no block device at {}", .0.display())]
+    NoDevice(PathBuf),
+    #[error("NodeExpand is not supported by the CSI driver {0}")]
+    CannotGrow(String),
     #[error(transparent)]
     Host(#[from] HostError),
 }
 
-fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> CsiError + 'a {
-    move |source| CsiError::Io {
-        step,
-        path: path.to_owned(),
-        source,
+/// How far what a driver said is the end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It may work next time, or later.
+    Passing,
+    /// The volume is as it is; asking for the same again helps nobody.
+    Infeasible,
+    /// The driver is done with it, without success.
+    Refused,
+}
+
+impl CsiError {
+    /// By the codes of gRPC that upstream calls final and infeasible.
+    pub fn obstacle(&self) -> Obstacle {
+        let code = match self {
+            CsiError::Call { source, .. } => source.code(),
+            _ => None,
+        };
+        match code {
+            // InvalidArgument, NotFound, OutOfRange.
+            Some("3" | "5" | "11") => Obstacle::Infeasible,
+            // Canceled, DeadlineExceeded, ResourceExhausted, FailedPrecondition, Aborted, Unavailable.
+            None | Some("1" | "4" | "8" | "9" | "10" | "14") => Obstacle::Passing,
+            Some(_) => Obstacle::Refused,
+        }
     }
 }
 
-fn calling(step: &'static str) -> impl FnOnce(CallError) -> CsiError {
+pub(super) fn calling(step: &'static str) -> impl FnOnce(CallError) -> CsiError {
     move |source| CsiError::Call { step, source }
 }
 
@@ -48,6 +66,12 @@ pub struct Wish {
     pub driver: String,
     pub id: String,
     pub context: BTreeMap<String, String>,
+    /// It has to be attached to the node first.
+    pub attaches: bool,
+    /// What the driver's controller said when it attached the volume.
+    pub publish_context: BTreeMap<String, String>,
+    /// As a device, not as files.
+    pub block: bool,
     /// What the driver is told of the Pod when the volume is published.
     pub pod_info: BTreeMap<String, String>,
     pub fs_type: String,
@@ -60,12 +84,14 @@ pub struct Wish {
     pub group: Option<Group>,
     pub stage_secrets: BTreeMap<String, String>,
     pub publish_secrets: BTreeMap<String, String>,
+    pub expand_secrets: BTreeMap<String, String>,
 }
 
 impl Wish {
-    fn capability(&self, driver: &Driver) -> Capability {
+    pub(super) fn capability(&self, driver: &Driver) -> Capability {
         let group = self.group.filter(|_| driver.gives_groups);
         Capability {
+            block: self.block,
             fs_type: self.fs_type.clone(),
             mount_flags: self.mount_flags.clone(),
             group: group.map(|group| group.id.to_string()).unwrap_or_default(),
@@ -79,10 +105,52 @@ impl Csi {
         self.data_dir.join("pods")
     }
 
-    fn staging(&self, driver: &str, id: &str) -> PathBuf {
-        let id = Digest::of(id.as_bytes());
-        let dir = self.data_dir.join(STAGING).join(driver);
-        dir.join(id.hex()).join("globalmount")
+    /// Where a driver keeps what is between the volume and the Pods that have it; a device apart from files.
+    fn staging(&self, wish: &Wish) -> PathBuf {
+        let id = Digest::of(wish.id.as_bytes());
+        let dir = self.data_dir.join(STAGING).join(&wish.driver).join(id.hex());
+        dir.join(if wish.block { "device" } else { "globalmount" })
+    }
+
+    fn save(&self, record: &Published, pod: &Path, volume: &str) -> Result<(), CsiError> {
+        record.save(pod, volume).map_err(at("note the volume of", pod))?;
+        if record.attached {
+            let key = (pod.to_owned(), volume.to_owned());
+            self.attached().insert(key, record.unique_name());
+            self.used.notify_one();
+        }
+        Ok(())
+    }
+
+    fn forget(&self, pod: &Path, volume: &str) -> Result<(), CsiError> {
+        published::forget(pod, volume).map_err(at("forget the volume of", pod))?;
+        let key = (pod.to_owned(), volume.to_owned());
+        if self.attached().remove(&key).is_some() {
+            self.used.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Notes that the Pod is to have the volume as soon as it is attached: from now on the node says that it uses it.
+    pub fn reserve(&self, wish: &Wish, pod: &Path, volume: &str, target: &Path) -> Result<(), CsiError> {
+        let held = Published::load(pod, volume).map_err(at("read the volume of", pod))?;
+        let record = match held {
+            Some(held) if held.attached => return Ok(()),
+            // Its driver did not attach when the volume was published here.
+            Some(held) => Published {
+                attached: true,
+                ..held
+            },
+            None => Published {
+                driver: wish.driver.clone(),
+                id: wish.id.clone(),
+                target: target.to_owned(),
+                staged: None,
+                attached: true,
+                waiting: true,
+            },
+        };
+        self.save(&record, pod, volume)
     }
 
     /// Has the volume published at `target` for the Pod whose directory is `pod`.
@@ -93,20 +161,23 @@ impl Csi {
             .ok_or_else(|| CsiError::NoDriver(name.clone()))?;
         let turn = self.turn(name, &wish.id);
         let _turn = turn.lock().await;
-        if host::is_mount_point(target)? && Published::exists(pod, volume) {
+        if is_there(wish, target)? && Published::exists(pod, volume) {
             return Ok(());
         }
-        let staged = (driver.stages && wish.persistent).then(|| self.staging(name, &wish.id));
+        let staged = (driver.stages && wish.persistent).then(|| self.staging(wish));
         let record = Published {
             driver: name.clone(),
             id: wish.id.clone(),
             target: target.to_owned(),
             staged: staged.clone(),
+            attached: wish.attaches,
+            waiting: false,
         };
-        record.save(pod, volume).map_err(at("note the volume of", pod))?;
+        self.save(&record, pod, volume)?;
         let capability = wish.capability(&driver);
         let asked = Volume {
             id: &wish.id,
+            attached: &wish.publish_context,
             context: &wish.context,
             capability: &capability,
         };
@@ -122,9 +193,19 @@ impl Csi {
             ..asked
         };
         let staged = staged.as_deref();
+        if let Some(parent) = target.parent() {
+            // The target itself is the driver's to make.
+            host::make_dir(parent, 0o755)?;
+        }
         let secrets = &wish.publish_secrets;
         let done = messages::publish(&driver.endpoint, &told, staged, target, wish.read_only, secrets).await;
         done.map_err(calling("NodePublishVolume"))?;
+        if wish.block {
+            return match is_device(target) {
+                true => Ok(()),
+                false => Err(CsiError::NoDevice(target.to_owned())),
+            };
+        }
         match wish.group.filter(|_| !driver.gives_groups && !wish.read_only) {
             Some(group) => Ok(ownership::give(target, group)?),
             None => Ok(()),
@@ -141,6 +222,9 @@ impl Csi {
     }
 
     async fn unmount(&self, pod: &Path, volume: &str, record: &Published) -> Result<(), CsiError> {
+        if record.waiting {
+            return self.forget(pod, volume);
+        }
         let (name, id) = (&record.driver, &record.id);
         let driver = self
             .driver(name)
@@ -149,20 +233,17 @@ impl Csi {
         let _turn = turn.lock().await;
         let done = messages::unpublish(&driver.endpoint, id, &record.target).await;
         gone_is_done(done).map_err(calling("NodeUnpublishVolume"))?;
-        published::forget(pod, volume).map_err(at("forget the volume of", pod))?;
         let Some(staged) = &record.staged else {
-            return Ok(());
+            return self.forget(pod, volume);
         };
         let pods = self.pods();
-        if published::is_in_use(&pods, staged).map_err(at("list", &pods))? {
-            return Ok(());
+        if published::is_in_use(&pods, staged, (pod, volume)).map_err(at("list", &pods))? {
+            return self.forget(pod, volume);
         }
         let done = messages::unstage(&driver.endpoint, id, staged).await;
-        if let Err(error) = gone_is_done(done) {
-            // The record comes back, so that the next try gets here again.
-            record.save(pod, volume).map_err(at("note the volume of", pod))?;
-            return Err(calling("NodeUnstageVolume")(error));
-        }
+        gone_is_done(done).map_err(calling("NodeUnstageVolume"))?;
+        // Not before: until then it may not be detached, and the next try gets here again.
+        self.forget(pod, volume)?;
         // Only if they are empty: what is mounted there is data.
         for dir in [Some(staged.as_path()), staged.parent()].into_iter().flatten() {
             if let Err(error) = fs::remove_dir(dir) {
@@ -171,6 +252,19 @@ impl Csi {
         }
         Ok(())
     }
+}
+
+/// Whether the driver has shown the volume already.
+fn is_there(wish: &Wish, target: &Path) -> Result<bool, HostError> {
+    match wish.block {
+        true => Ok(is_device(target)),
+        false => host::is_mount_point(target),
+    }
+}
+
+/// A device node, or a link or mount of one.
+pub fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
 }
 
 /// A driver that knows nothing of a volume has nothing to take back.

@@ -1,12 +1,11 @@
 //! Names that are not the cluster's: asked of the host's own resolvers, as `/etc/resolv.conf` lists them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use amphipod_shim_api::resolver::{over_tcp, over_udp};
 use tokio::time::timeout;
 
 /// How long a resolver may take before the next is asked; a client's own patience is 5 s (resolv.conf(5)).
@@ -46,7 +45,7 @@ impl Forwarder {
         for server in self.servers().await {
             let asked = async {
                 match udp {
-                    true => over_udp(server, query).await,
+                    true => by_datagram(server, query).await,
                     false => over_tcp(server, query).await,
                 }
             };
@@ -87,49 +86,21 @@ fn servers(text: &str, own: IpAddr) -> Vec<SocketAddr> {
     named.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect()
 }
 
-async fn over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server.is_ipv4() {
-        true => Ipv4Addr::UNSPECIFIED.into(),
-        false => Ipv6Addr::UNSPECIFIED.into(),
+/// With an id of our own, which whoever wants to answer for the resolver has to guess.
+async fn by_datagram(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let Some((id, rest)) = query.split_first_chunk::<2>() else {
+        return Err(io::ErrorKind::InvalidInput.into());
     };
-    // A socket of its own, so that port and id both have to be guessed by who wants to answer for the resolver.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    let (asked, id) = with_another_id(query);
-    socket.send(&asked).await?;
-    let mut answer = vec![0; usize::from(u16::MAX)];
-    loop {
-        let length = socket.recv(&mut answer).await?;
-        if length > query_id(query).len() && answer[..2] == id {
-            answer.truncate(length);
-            answer[..2].copy_from_slice(query_id(query));
-            return Ok(answer);
-        }
-    }
-}
-
-async fn over_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    let length = u16::try_from(query.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
-    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut answer).await?;
+    let asked = [&rand::random::<[u8; 2]>(), rest].concat();
+    let mut answer = over_udp(server, &asked, usize::from(u16::MAX)).await?;
+    answer[..id.len()].copy_from_slice(id);
     Ok(answer)
-}
-
-fn query_id(query: &[u8]) -> &[u8] {
-    query.get(..2).unwrap_or_default()
-}
-
-fn with_another_id(query: &[u8]) -> (Vec<u8>, [u8; 2]) {
-    let id: [u8; 2] = rand::random();
-    let rest = query.get(2..).unwrap_or_default();
-    ([&id, rest].concat(), id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::UdpSocket;
 
     #[test]
     fn resolvers_of_the_host() {
@@ -156,15 +127,15 @@ mod tests {
         let answering = async {
             let mut buffer = [0; 512];
             let (length, client) = resolver.recv_from(&mut buffer).await.unwrap();
-            assert_eq!(&buffer[2..length], b"rest");
-            resolver.send_to(b"\0\0forged", client).await.unwrap();
+            assert_eq!(&buffer[2..length], b"rest of it");
+            resolver.send_to(b"\0\0forged one", client).await.unwrap();
             buffer[length..length + 2].copy_from_slice(b"ok");
             resolver.send_to(&buffer[..length + 2], client).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(over_udp(server, b"idrest"), answering);
+        let (answer, ()) = tokio::join!(by_datagram(server, b"idrest of it"), answering);
         let answer = answer.unwrap();
         assert!(
-            answer == b"idrestok" || answer == b"idforged",
+            answer == b"idrest of itok" || answer == b"idforged one",
             "one in 65536 ids is what was forged"
         );
     }

@@ -1,6 +1,8 @@
 //! A running container's own streams, as one client uses them.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use amphipod_shim_api::stdio::LogStream;
 use amphipod_shim_api::{TaskClient, attach};
@@ -8,6 +10,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::{OpenOptions, Sender};
 
 use super::{Controls, Doors, ExecError, Execs, Target};
+
+/// A shim that has anything to say of it says it in milliseconds.
+const TAKEN_IN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why a container cannot be attached to.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +35,10 @@ pub struct Attached {
 }
 
 impl Execs {
-    /// Listens to a container from now on.
+    /// Listens to a container: to all that it says after this has returned.
     pub async fn attach(&self, target: &Target, stdin_once: bool) -> Result<Attached, AttachError> {
         let doors = Doors::of(&self.run_dir, &target.id);
-        let output = UnixStream::connect(&doors.socket)
-            .await
-            .map_err(AttachError::Closed)?;
+        let output = listen(&doors.socket).await.map_err(AttachError::Closed)?;
         Ok(Attached {
             client: TaskClient::new(target.address.clone()),
             id: target.id.clone(),
@@ -46,6 +49,17 @@ impl Execs {
     }
 }
 
+/// Connects, and waits until the shim says that it has taken us in ([`amphipod_shim_api::watchers`]): what the container
+/// answers to a word written sooner could be told to nobody. One that began before an upgrade may say nothing.
+async fn listen(socket: &Path) -> io::Result<UnixStream> {
+    let output = UnixStream::connect(socket).await?;
+    match tokio::time::timeout(TAKEN_IN_LIMIT, output.readable()).await {
+        Ok(readable) => readable?,
+        Err(_) => tracing::debug!(?socket, "not told that it listens to a container"),
+    }
+    Ok(output)
+}
+
 impl Attached {
     /// The end to write into; `None` for a container that reads nothing.
     pub fn stdin(&self) -> Option<Sender> {
@@ -54,7 +68,12 @@ impl Attached {
 
     /// What the container says next; `None` when it has ended.
     pub async fn next(&mut self) -> Result<Option<(LogStream, Vec<u8>)>, AttachError> {
-        attach::next(&mut self.output).await.map_err(AttachError::Broken)
+        loop {
+            match attach::next(&mut self.output).await {
+                Ok(Some((_, nothing))) if nothing.is_empty() => {}
+                next => return next.map_err(AttachError::Broken),
+            }
+        }
     }
 
     /// What works on the container while its output is listened to.
@@ -88,5 +107,34 @@ impl Controls for ContainerControls {
             true => Ok(self.client.close_stdin(&self.id).await?),
             false => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amphipod_shim_api::watchers::Watchers;
+
+    /// What is said right after is heard, and nothing else.
+    #[tokio::test]
+    async fn who_listens_has_been_taken_in() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("sock");
+        let watchers = Watchers::listen(&socket).unwrap();
+        let mut attached = Attached {
+            client: TaskClient::new(amphipod_shim_api::ShimAddress {
+                address: String::new(),
+                version: 3,
+            }),
+            id: "c".into(),
+            output: listen(&socket).await.unwrap(),
+            doors: Doors::of(home.path(), "c"),
+            stdin_once: false,
+        };
+        watchers.tell_now(LogStream::Stderr, b"at once");
+        watchers.close();
+        let heard = attached.next().await.unwrap();
+        assert_eq!(heard, Some((LogStream::Stderr, b"at once".to_vec())));
+        assert_eq!(attached.next().await.unwrap(), None);
     }
 }

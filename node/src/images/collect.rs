@@ -47,7 +47,8 @@ impl Uses {
 }
 
 impl Images {
-    /// Removes images that were not asked for within `idle` and are not among `in_use` (as [`Image::repo_digest`]), with the
+    /// Removes images that were not asked for within `idle` and are not among `in_use` (as [`Image::repo_digest`], or as
+    /// [`Image::reference`]), with the
     /// content only they need, until `is_enough`. The references that went; none while a pull is under way.
     ///
     /// # Errors
@@ -64,7 +65,7 @@ impl Images {
         let mut unused: Vec<(Instant, Image)> = self
             .list()?
             .into_iter()
-            .filter(|image| !in_use.contains(&image.repo_digest))
+            .filter(|image| !in_use.contains(&image.repo_digest) && !in_use.contains(&image.reference))
             .map(|image| (self.inner.uses.of(&image), image))
             .filter(|(used, _)| used.elapsed() >= idle)
             .collect();

@@ -6,11 +6,12 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use super::content::{Layout, remove_all, write_atomically};
+use super::content::{Layout, remove_all};
 use super::digest::Digest;
 use super::error::StoreError;
 use super::image::{Image, Mount, Rootfs};
 use super::layers;
+use crate::files::write_of_this_boot;
 
 /// mount(2) takes one page of options, with its terminating NUL.
 const MAX_OPTION_BYTES: usize = 4095;
@@ -50,7 +51,7 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
     fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
     let layers_file = dir.join(LAYERS_FILE);
     let list = serde_json::json!(image.layers).to_string();
-    write_atomically(&layers_file, list.as_bytes()).map_err(StoreError::io("write", &layers_file))?;
+    write_of_this_boot(&layers_file, list.as_bytes()).map_err(StoreError::io("write", &layers_file))?;
     for path in [&upper, &work] {
         fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
     }
@@ -108,7 +109,8 @@ pub fn keys(layout: &Layout) -> Result<Vec<String>, StoreError> {
 pub fn layers_of(dir: &Path) -> Result<Vec<Digest>, StoreError> {
     let path = dir.join(LAYERS_FILE);
     match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Record { path, source }),
+        // Empty or torn, if the machine lost power before the list was on the disk: what stood on them has ended with it.
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(StoreError::Io {
             step: "read",

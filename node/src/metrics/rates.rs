@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::steady;
+
 /// Readings nearer to each other say too little: the rate found before them holds.
 const LEAST: SignedDuration = SignedDuration::from_secs(1);
 /// What was not read for so long is gone.
@@ -26,6 +28,10 @@ pub struct Rates {
 impl Rates {
     /// Takes a total in, in nanoseconds of processor time; answers with nanoseconds per second, once there were two.
     pub fn note(&self, key: &str, at: Timestamp, nanos: u64) -> Option<u64> {
+        self.note_steadily(key, steady::since(at), nanos)
+    }
+
+    fn note_steadily(&self, key: &str, at: Timestamp, nanos: u64) -> Option<u64> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last.get(key).copied();
         let rate = match before {
@@ -53,11 +59,17 @@ mod tests {
     fn two_readings_make_a_rate() {
         let at = |ms| Timestamp::from_millisecond(ms).unwrap();
         let rates = Rates::default();
-        assert_eq!(rates.note("a", at(0), 0), None);
-        assert_eq!(rates.note("a", at(500), 9), None, "too near");
-        assert_eq!(rates.note("a", at(2000), 1_000_000_000), Some(500_000_000));
-        assert_eq!(rates.note("a", at(2100), 2_000_000_000), Some(500_000_000));
-        assert_eq!(rates.note("a", at(4000), 0), Some(0), "it began anew");
-        assert_eq!(rates.note("b", at(4000), 0), None);
+        assert_eq!(rates.note_steadily("a", at(0), 0), None);
+        assert_eq!(rates.note_steadily("a", at(500), 9), None, "too near");
+        assert_eq!(
+            rates.note_steadily("a", at(2000), 1_000_000_000),
+            Some(500_000_000)
+        );
+        assert_eq!(
+            rates.note_steadily("a", at(2100), 2_000_000_000),
+            Some(500_000_000)
+        );
+        assert_eq!(rates.note_steadily("a", at(4000), 0), Some(0), "it began anew");
+        assert_eq!(rates.note_steadily("b", at(4000), 0), None);
     }
 }

@@ -23,7 +23,7 @@ use super::services::rules;
 use super::*;
 
 /// Nothing here takes long; what takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host of a test's own. What the test leaves is removed, also when it fails.
 struct Host {

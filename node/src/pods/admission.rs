@@ -6,16 +6,22 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod, Taint};
+use kube::Api;
 
+use super::allocations::{Allocations, Amounts, Insufficient};
 use super::context::Context;
+use super::preemption;
 use super::qos;
 use super::record::subdirectories;
 use super::sandbox::{POD_FILE, VOLUMES};
+use super::suiting;
 use super::view::{PodView, Role};
 use crate::network::services::Protocol;
 use crate::network::{HostPort, Network, NftError};
 use crate::pressure;
+use crate::pressure::rank::is_critical;
+use crate::static_pods::manifest::is_static;
 
 /// Why a Pod is not taken: the reason of its status, and what its event says.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,15 +30,136 @@ pub struct Rejection {
     pub message: String,
 }
 
+/// Why a Pod has no place here now.
+#[derive(Debug)]
+pub enum Refusal {
+    /// For good.
+    Rejected(Rejection),
+    /// Whether it suits this node cannot be said before the API server answers.
+    Unknown(kube::Error),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Refusal::Rejected(rejection)
+    }
+}
+
+/// The system of this node, and the label by which a Pod names one.
+const OS: &str = "linux";
+const OS_LABEL: &str = "kubernetes.io/os";
 /// The taint whose toleration lets a Pod that asks for nothing come while memory is short.
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
-/// Takes the Pod, and claims what it needs of the host. One that has its place already (after a restart of the agent) keeps it.
-pub fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Rejection> {
-    if !ctx.dirs(pod).root.exists() {
-        state(ctx, pod)?;
+/// Whether the Pod has its place here already: a restart of the agent changes nothing about it.
+pub fn is_admitted(ctx: &Context, pod: PodView<'_>) -> bool {
+    ctx.dirs(pod).root.exists()
+}
+
+/// Takes the Pod, and claims what it needs of the host. One that has its place already keeps it.
+pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
+    if is_admitted(ctx, pod) {
+        return Ok(ports(&ctx.network, pod)?);
     }
-    ports(&ctx.network, pod)
+    state(ctx, pod)?;
+    system(pod)?;
+    // One that has room waits for nobody; what it takes here is taken once more below.
+    let has_room = || ctx.allocations.take(pod.uid(), Amounts::of_pod(pod.spec)).is_ok();
+    let _turn = match is_critical(pod.pod) && !has_room() {
+        true => Some(ctx.allocations.turn().await),
+        false => None,
+    };
+    let short = room(ctx, pod)?;
+    let suits = async {
+        labels(ctx, pod).await?;
+        ports(&ctx.network, pod)?;
+        taints(ctx, pod).await?;
+        match short.is_empty() {
+            true => Ok(()),
+            false => Ok(preemption::make_room(ctx, pod, &short)
+                .await
+                .map_err(unexpected)?),
+        }
+    };
+    suits.await.inspect_err(|_| ctx.allocations.release(pod.uid()))
+}
+
+/// What is made for another system does not run here.
+fn system(pod: PodView<'_>) -> Result<(), Rejection> {
+    let label = pod.pod.metadata.labels.as_ref().and_then(|l| l.get(OS_LABEL));
+    if label.is_some_and(|system| system != OS) {
+        return Err(Rejection {
+            reason: "PodOSSelectorNodeLabelDoesNotMatch",
+            message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".into(),
+        });
+    }
+    if pod.spec.os.as_ref().is_some_and(|os| os.name != OS) {
+        return Err(Rejection {
+            reason: "PodOSNotSupported",
+            message: "Failed to admit pod as the OS field doesn't match node OS".into(),
+        });
+    }
+    Ok(())
+}
+
+/// Promises the Pod what it asks for. A critical one is promised it in any case; what of it others have yet to give up is said.
+fn room(ctx: &Context, pod: PodView<'_>) -> Result<Vec<Insufficient>, Rejection> {
+    let amounts = Amounts::of_pod(pod.spec);
+    if is_critical(pod.pod) {
+        return Ok(ctx.allocations.take_anyway(pod.uid(), amounts));
+    }
+    let taken = ctx.allocations.take(pod.uid(), amounts);
+    taken.map(|()| Vec::new()).map_err(|short| Rejection {
+        reason: match short.resource {
+            "cpu" => "OutOfcpu",
+            "memory" => "OutOfmemory",
+            "ephemeral-storage" => "OutOfephemeral-storage",
+            _ => "OutOfpods",
+        },
+        message: short.to_string(),
+    })
+}
+
+fn unexpected(why: String) -> Rejection {
+    Rejection {
+        reason: "UnexpectedAdmissionError",
+        message: format!("Unexpected error while attempting to recover from admission failure: {why}"),
+    }
+}
+
+/// Whether the Node suits: as it was seen last or, where that would refuse the Pod for good, as it is now.
+async fn is_suitable(ctx: &Context, suits: impl Fn(&Node) -> bool) -> Result<bool, Refusal> {
+    if ctx.state.node().is_none_or(|known| suits(&known)) {
+        return Ok(true);
+    }
+    let nodes: Api<Node> = Api::all(ctx.options.client.clone());
+    let now = nodes.get(&ctx.options.node_name).await;
+    let now = now.map_err(Refusal::Unknown)?;
+    let answer = suits(&now);
+    ctx.state.saw(now);
+    Ok(answer)
+}
+
+async fn labels(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
+    match is_suitable(ctx, |node| suiting::has_labels(pod.spec, node)).await? {
+        true => Ok(()),
+        false => Err(Refusal::Rejected(Rejection {
+            reason: "NodeAffinity",
+            message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+                .into(),
+        })),
+    }
+}
+
+async fn taints(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
+    match is_static(pod.pod) || is_suitable(ctx, |node| suiting::bears_taints(pod.spec, node)).await? {
+        true => Ok(()),
+        false => Err(Refusal::Rejected(Rejection {
+            reason: "TaintToleration",
+            message: "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"
+                .into(),
+        })),
+    }
 }
 
 /// A node that ends, or is short of something, takes no more.
@@ -43,7 +170,7 @@ fn state(ctx: &Context, pod: PodView<'_>) -> Result<(), Rejection> {
             message: "Pod was rejected as the node is shutting down.".into(),
         });
     }
-    if pressure::rank::is_critical(pod.pod) {
+    if is_critical(pod.pod) {
         return Ok(());
     }
     let best_effort = qos::class(pod.spec) == qos::BEST_EFFORT;
@@ -57,14 +184,12 @@ fn state(ctx: &Context, pod: PodView<'_>) -> Result<(), Rejection> {
 }
 
 fn tolerates_memory_pressure(pod: PodView<'_>) -> bool {
-    pod.spec.tolerations.iter().flatten().any(|toleration| {
-        let key = toleration.key.as_deref().unwrap_or_default();
-        let exists = toleration.operator.as_deref() == Some("Exists");
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let named = key == MEMORY_TAINT || (key.is_empty() && exists);
-        let valued = exists || toleration.value.as_deref().unwrap_or_default().is_empty();
-        named && valued && (effect.is_empty() || effect == "NoSchedule")
-    })
+    let taint = Taint {
+        key: MEMORY_TAINT.to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    suiting::tolerates(pod.spec, &taint)
 }
 
 fn ports(network: &Network, pod: PodView<'_>) -> Result<(), Rejection> {
@@ -101,8 +226,8 @@ fn host_port(port: &ContainerPort) -> Option<HostPort> {
     })
 }
 
-/// Before any Pod is taken: those that an earlier agent took and did not end have their ports.
-pub fn recall(network: &Network, pods_dir: &Path) -> Result<(), NftError> {
+/// Before any Pod is taken: those that an earlier agent took and did not end have their ports and their room.
+pub fn recall(network: &Network, allocations: &Allocations, pods_dir: &Path) -> Result<(), NftError> {
     let dirs = subdirectories(pods_dir).unwrap_or_else(|error| {
         tracing::error!(%error, "the Pods on disk cannot be listed");
         Vec::new()
@@ -112,6 +237,7 @@ pub fn recall(network: &Network, pods_dir: &Path) -> Result<(), NftError> {
     let claims = alive.filter_map(|dir| {
         let pod = read(&dir)?;
         let view = PodView::new(&pod)?;
+        allocations.note(view.uid(), Amounts::of_pod(view.spec));
         let ports = host_ports(view);
         (!ports.is_empty()).then(|| (view.uid().to_owned(), ports))
     });

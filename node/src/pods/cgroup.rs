@@ -15,14 +15,7 @@ use crate::bundle::resources::{PERIOD_MICROS, quota_of, shares_of};
 /// What a Pod may use: its share by what it asks for, and a limit of each resource that all its containers, or the Pod
 /// itself, have one of.
 fn limits(spec: &PodSpec) -> Limits {
-    let overhead = Amounts::of_list(spec.overhead.as_ref());
-    let own = spec.resources.as_ref();
-    let asked = Amounts::of_pod(spec)
-        .replaced_by(own.and_then(|r| r.requests.as_ref()))
-        .plus(overhead);
-    let most = Amounts::limits_of_pod(spec)
-        .replaced_by(own.and_then(|r| r.limits.as_ref()))
-        .plus(overhead);
+    let (asked, most) = (Amounts::of_pod(spec), Amounts::limits_of_pod(spec));
     let mut made = Limits {
         cpu_shares: Some(shares_of(asked.cpu)),
         ..Limits::default()

@@ -86,13 +86,9 @@ fn resize(report: &Report<'_>) -> Vec<Said> {
 
 /// The node ends the Pod because it needs its room (KEP-3329).
 fn disruption(report: &Report<'_>) -> Option<Said> {
-    let verdict = report
-        .seen
-        .verdict
-        .as_ref()
-        .filter(|verdict| verdict.disruption)?;
+    let message = report.seen.verdict.as_ref()?.disruption.clone()?;
     Some(Said {
-        message: Some(verdict.message.clone()),
+        message: Some(message),
         ..Said::because("DisruptionTarget", true, "TerminationByKubelet")
     })
 }

@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
 use super::eviction::Eviction;
+use super::followed::Follower;
 use super::record::{Record, RuntimeKind};
 use super::sandbox::VOLUMES;
+use super::shims::Shims;
 use super::table::Table;
 use super::view::PodView;
 use crate::bundle::resources::CgroupFacts;
@@ -25,6 +27,7 @@ use crate::events::Recorder;
 use crate::exec::{Doors, Execs, Target};
 use crate::images::Images;
 use crate::metrics::{ProbeCounts, Station};
+use crate::narrowing::Narrower;
 use crate::network::Network;
 use crate::options::NodeOptions;
 use crate::pressure::NodeState;
@@ -46,6 +49,11 @@ pub struct Context {
     pub host_ips: Vec<IpAddr>,
     pub allocatable: BTreeMap<String, Quantity>,
     pub allocations: Allocations,
+    pub shims: Shims,
+    /// Whom Wasm Pods may meet.
+    pub narrower: Arc<Narrower>,
+    /// Watches of what volumes show.
+    pub follower: Follower,
     pub memory_capacity: u64,
     pub cgroups: CgroupFacts,
     pub tokens: Tokens,

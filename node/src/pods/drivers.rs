@@ -30,10 +30,6 @@ pub enum DriverError {
         mode: &'static str,
         offered: Vec<String>,
     },
-    #[error(
-        "driver {0} wants its volumes attached, which this cluster does not do: its CSIDriver must say attachRequired: false"
-    )]
-    Attach(String),
 }
 
 /// What the driver's object says.
@@ -149,18 +145,19 @@ pub async fn persistent(
     let driver = &source.driver;
     let terms = terms(client, driver).await?;
     terms.offers(driver, "Persistent")?;
-    if terms.attaches {
-        return Err(DriverError::Attach(driver.clone()));
-    }
     let spec = volume.spec.clone().unwrap_or_default();
     let modes = spec.access_modes.unwrap_or_default();
+    let block = spec.volume_mode.as_deref() == Some("Block");
     let fs_type = source.fs_type.clone().unwrap_or_default();
     Ok(Wish {
         driver: driver.clone(),
         id: source.volume_handle.clone(),
+        attaches: terms.attaches,
+        publish_context: BTreeMap::new(),
+        block,
         context: source.volume_attributes.clone().unwrap_or_default(),
         pod_info: terms.pod_info(pod, false),
-        group: group.filter(|_| terms.gives_to_group(&fs_type, &modes)),
+        group: group.filter(|_| !block && terms.gives_to_group(&fs_type, &modes)),
         fs_type,
         mount_flags: spec.mount_options.unwrap_or_default(),
         access_mode: crate::csi::access_mode(&modes),
@@ -168,6 +165,7 @@ pub async fn persistent(
         persistent: true,
         stage_secrets: secrets(client, reference(source.node_stage_secret_ref.as_ref())).await?,
         publish_secrets: secrets(client, reference(source.node_publish_secret_ref.as_ref())).await?,
+        expand_secrets: secrets(client, reference(source.node_expand_secret_ref.as_ref())).await?,
     })
 }
 

@@ -9,8 +9,8 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 
 use super::context::Context;
-use super::record::write_atomic;
 use super::view::PodView;
+use crate::files::write_atomic;
 
 /// What every Pod has that names no class: each container's artifact decides which runtime it is.
 pub const DEFAULT: &str = "";

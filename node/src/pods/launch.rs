@@ -23,6 +23,8 @@ pub struct Prepared {
     pub record: Record,
     pub dir: PathBuf,
     pub rootfs: Vec<RootfsMount>,
+    /// The namespace whose containers share its shim, if they do.
+    pub shared_by: Option<String>,
     pub terminal: bool,
     /// Something may be written to it (`stdin`).
     pub stdin: bool,
@@ -34,6 +36,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
         mut record,
         dir,
         rootfs,
+        shared_by,
         terminal,
         stdin,
     } = prepared;
@@ -54,7 +57,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
     };
     let opened = doors.prepare(stdin);
     let ran = match opened {
-        Ok(()) => run(ctx, pod, &mut record, &dir, &request).await,
+        Ok(()) => run(ctx, pod, &mut record, &dir, &request, shared_by.as_deref()).await,
         Err(error) => Err(format!("failed to make the container's streams: {error}")),
     };
     match ran {
@@ -76,13 +79,14 @@ async fn run(
     record: &mut Record,
     dir: &Path,
     request: &CreateTask,
+    shared_by: Option<&str>,
 ) -> Result<(), String> {
     let native = record.runtime == RuntimeKind::Native;
     let unlimited = |e: PodCgroupError| format!("failed to limit the cgroup of the Pod: {e}");
     if native {
         cgroup::prepare(ctx, pod).await.map_err(unlimited)?;
     }
-    let task = create(ctx, record, dir, request).await?;
+    let task = create(ctx, record, dir, request, shared_by).await?;
     if native && let Err(error) = cgroup::settle(ctx, pod).await {
         give_up(&task, &record.id).await;
         return Err(unlimited(error));
@@ -108,20 +112,35 @@ async fn create(
     record: &mut Record,
     dir: &Path,
     request: &CreateTask,
+    shared_by: Option<&str>,
 ) -> Result<TaskClient, String> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let address = ctx.shim(record.runtime).start(&record.id, &request.bundle).await;
-        let address = address.map_err(|e| format!("failed to start shim: {e}"))?;
+        let address = match shared_by.and_then(|namespace| ctx.shims.of(namespace)) {
+            Some(known) => known,
+            None => {
+                let started = ctx.shim(record.runtime).start(&record.id, &request.bundle).await;
+                started.map_err(|e| format!("failed to start shim: {e}"))?
+            }
+        };
         record.address = Some(address.clone());
         record
             .save(dir)
             .map_err(|e| format!("failed to save the record of the container: {e}"))?;
-        let task = TaskClient::new(address);
+        let task = TaskClient::new(address.clone());
         match task.create(request).await {
-            Ok(_) => return Ok(task),
-            Err(TaskError::Disconnected(_)) if tries < CREATE_TRIES => {}
+            Ok(_) => {
+                if let Some(namespace) = shared_by {
+                    ctx.shims.note(namespace, &address);
+                }
+                return Ok(task);
+            }
+            Err(TaskError::Disconnected(_)) if tries < CREATE_TRIES => {
+                if let Some(namespace) = shared_by {
+                    ctx.shims.forget(namespace);
+                }
+            }
             Err(e) => {
                 return Err(format!(
                     "failed to create containerd task: failed to create shim task: {e}"

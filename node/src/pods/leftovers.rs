@@ -2,20 +2,24 @@
 //! records went or ended first, and directories of Pods that were not written down. Owns what is left over; how snapshots
 //! are made is for `images` to know.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
 
 use super::context::Context;
 use super::image_volumes;
 use super::record::{self, Record, subdirectories};
 use super::sandbox::POD_FILE;
+use crate::csi::published;
 use crate::images::{Images, StoreError};
 use crate::volumes::host::{self, HostError};
 
 /// Why it is not known what is left over; then everything stays.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoversError {
-    #[error("cannot read the records of containers: {0}")]
+    #[error("cannot read what was written of a Pod: {0}")]
     Records(#[from] io::Error),
     #[error(transparent)]
     Images(#[from] StoreError),
@@ -23,21 +27,35 @@ pub enum LeftoversError {
     Host(#[from] HostError),
 }
 
-/// Removes what no Pod stands on. To be called before Pods are worked on.
+/// Removes the snapshots that no Pod stands on. To be called before Pods are worked on.
 pub fn sweep(ctx: &Context) -> Result<(), LeftoversError> {
-    let pods = ctx.options.data_dir.join("pods");
-    forget_unwritten(&pods)?;
-    release_snapshots(&ctx.images, &subdirectories(&pods)?)
+    release_snapshots(&ctx.images, &subdirectories(&ctx.pods_dir())?)
 }
 
-/// Removes the directories of Pods that were never written down: nothing else was made for them yet.
-fn forget_unwritten(pods: &Path) -> Result<(), LeftoversError> {
+/// Removes the directories of Pods that were never written down: nothing else was made for them yet. One whose Pod the machine
+/// lost with its power has nothing either, but what drivers hold for it. To be called before anybody reads what the Pods have.
+pub fn forget_unwritten(pods: &Path) -> io::Result<()> {
     for pod in subdirectories(pods)? {
-        if !pod.join(POD_FILE).try_exists()? {
-            host::remove_tree(&pod)?;
+        if let Err(error) = forget_if_unwritten(&pod) {
+            tracing::warn!(%error, path = %pod.display(), "whether a Pod has anything here is not known; it stays");
         }
     }
     Ok(())
+}
+
+fn forget_if_unwritten(pod: &Path) -> Result<(), LeftoversError> {
+    if !is_written(&pod.join(POD_FILE))? && published::of_pod(pod)?.is_empty() {
+        host::remove_tree(pod)?;
+    }
+    Ok(())
+}
+
+fn is_written(file: &Path) -> io::Result<bool> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(serde_json::from_slice::<IgnoredAny>(&bytes).is_ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Releases every snapshot that nobody needs.
@@ -108,15 +126,19 @@ mod tests {
     #[test]
     fn directories_without_a_pod_go() {
         let pods = tempfile::tempdir().unwrap();
-        for uid in ["written", "not"] {
+        for uid in ["written", "not", "lost", "torn"] {
             std::fs::create_dir_all(pods.path().join(uid).join("volumes")).unwrap();
         }
         std::fs::write(pods.path().join("written").join(POD_FILE), "{}").unwrap();
+        std::fs::write(pods.path().join("lost").join(POD_FILE), "").unwrap();
         std::fs::write(pods.path().join("not").join(".pod.json.1"), "{").unwrap();
+        // What a driver holds for this one cannot be read; the others go all the same.
+        let csi = pods.path().join("torn").join(published::DIRECTORY);
+        std::fs::create_dir(&csi).unwrap();
+        std::fs::write(csi.join("v.json"), "{").unwrap();
         forget_unwritten(pods.path()).unwrap();
-        assert_eq!(
-            subdirectories(pods.path()).unwrap(),
-            [pods.path().join("written")]
-        );
+        let mut stay = subdirectories(pods.path()).unwrap();
+        stay.sort();
+        assert_eq!(stay, ["torn", "written"].map(|uid| pods.path().join(uid)));
     }
 }

@@ -17,17 +17,15 @@ use tokio::task::JoinSet;
 use super::context::Context;
 use super::eviction::{self, Eviction};
 use super::mirror::{self, Due};
+use super::mirrors::{Mirrors, Name};
 use super::record::subdirectories;
 use super::sandbox::POD_FILE;
 use super::worker::{self, Desired};
 use crate::pressure;
-use crate::static_pods::manifest::{full_name, is_static, mirror_of};
+use crate::static_pods::manifest::{SOURCE, full_name, is_static, mirror_of};
 use crate::static_pods::{self, Wanted};
 
 type Uid = String;
-
-/// `namespace/name` of a Pod.
-type Name = String;
 
 /// Pause before a mirror that could not be made or removed is tried again.
 const MIRROR_RETRY: Duration = Duration::from_secs(5);
@@ -44,10 +42,9 @@ struct Manager {
     /// The Pods that files of this node want.
     statics: BTreeMap<Name, Arc<Pod>>,
     /// What the API has of them.
-    mirrors: BTreeMap<Name, Arc<Pod>>,
-    /// Mirrors being made or removed.
+    mirrors: Mirrors,
+    /// Mirrors being made, removed or looked for.
     mirroring: JoinSet<(Name, Result<Option<Pod>, kube::Error>)>,
-    busy: BTreeSet<Name>,
 }
 
 struct Worker {
@@ -61,6 +58,8 @@ pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
     let api: Api<Pod> = Api::all(ctx.options.client.clone());
     let selector = format!("spec.nodeName={}", ctx.options.node_name);
     let events = watch_pods(api, watcher::Config::default().fields(&selector)).default_backoff();
+    // Who wrote which field is half of what a Pod takes in memory, and nobody here asks.
+    let events = events.modify(|pod| pod.metadata.managed_fields = None);
     let mut events = std::pin::pin!(events);
     let shutdown = ctx.shutdown.clone();
     let mut helpers = JoinSet::new();
@@ -76,9 +75,8 @@ pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
         listed: BTreeSet::new(),
         swept: false,
         statics: BTreeMap::new(),
-        mirrors: BTreeMap::new(),
+        mirrors: Mirrors::default(),
         mirroring: JoinSet::new(),
-        busy: BTreeSet::new(),
     };
     // Known before the API's are: what is on disk of a static Pod is not an orphan's.
     if let Some(Ok(first)) = shutdown
@@ -128,15 +126,16 @@ impl Manager {
     }
 
     /// A mirror is no Pod of its own.
-    fn hear(&mut self, pod: Pod, gone: bool) {
+    fn hear(&mut self, mut pod: Pod, gone: bool) {
         if mirror_of(&pod).is_none() {
+            // Only a file makes a Pod static.
+            if let Some(all) = &mut pod.metadata.annotations {
+                all.remove(SOURCE);
+            }
             return self.want(pod, gone);
         }
         let name = full_name(&pod);
-        match gone {
-            true => self.mirrors.remove(&name),
-            false => self.mirrors.insert(name.clone(), Arc::new(pod)),
-        };
+        self.mirrors.hear(name.clone(), pod, gone);
         self.reflect(&name);
     }
 
@@ -204,14 +203,7 @@ impl Manager {
                 worker.desired.send_modify(|desired| desired.gone = true);
             }
         }
-        let listed = &self.listed;
-        self.mirrors.retain(|_, mirror| {
-            mirror
-                .metadata
-                .uid
-                .as_ref()
-                .is_some_and(|uid| listed.contains(uid))
-        });
+        self.mirrors.keep(&self.listed);
         if !self.swept {
             self.swept = true;
             for (uid, pod) in self.on_disk() {
@@ -220,7 +212,7 @@ impl Manager {
                 }
             }
         }
-        let names: BTreeSet<Name> = self.statics.keys().chain(self.mirrors.keys()).cloned().collect();
+        let names: BTreeSet<Name> = self.statics.keys().chain(self.mirrors.names()).cloned().collect();
         names.iter().for_each(|name| self.reflect(name));
     }
 
@@ -308,7 +300,7 @@ impl Manager {
                 changed
             });
         }
-        if !self.swept || self.busy.contains(name) {
+        if !self.swept || self.mirrors.is_busy(name) {
             return;
         }
         if let Some(due) = mirror::due(self.statics.get(name), mirror, self.runs(name)) {
@@ -317,7 +309,7 @@ impl Manager {
     }
 
     fn carry_out(&mut self, name: Name, due: Due) {
-        self.busy.insert(name.clone());
+        self.mirrors.begin(name.clone());
         let ctx = self.ctx.clone();
         self.mirroring.spawn(async move {
             let done = mirror::carry_out(&ctx, due).await;
@@ -331,13 +323,12 @@ impl Manager {
 
     fn mirrored(&mut self, done: Result<(Name, Result<Option<Pod>, kube::Error>), tokio::task::JoinError>) {
         match done {
-            Ok((name, done)) => {
-                self.busy.remove(&name);
-                match done {
-                    Ok(Some(mirror)) => drop(self.mirrors.insert(name.clone(), Arc::new(mirror))),
-                    Ok(None) => drop(self.mirrors.remove(&name)),
-                    Err(_) => {}
-                }
+            Ok((name, Ok(mirror))) => match self.mirrors.end(&name, mirror) {
+                true => self.reflect(&name),
+                false => self.carry_out(name.clone(), Due::Look(name)),
+            },
+            Ok((name, Err(_))) => {
+                self.mirrors.fail(&name);
                 self.reflect(&name);
             }
             Err(error) => tracing::error!(%error, "making or removing a mirror failed"),

@@ -43,6 +43,7 @@ fn lost(pod: PodView<'_>, status: &ContainerStatus) -> Option<Record> {
         log_path: Default::default(),
         spec_hash: String::new(),
         resources: None,
+        pod_resources: None,
         boot_id: String::new(),
         created_at: started(status.state.as_ref()).unwrap_or_default(),
         state: State::Exited(end(status)),

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::context::Context;
+use super::mirrors::Name;
 use crate::static_pods::manifest::{HASH, MIRROR, mirror_of};
 
 /// What is to be done about a mirror.
@@ -17,6 +18,8 @@ pub enum Due {
     Create(Arc<Pod>),
     /// It shows another Pod, or somebody deletes it.
     Delete(Arc<Pod>),
+    /// Nobody knows what the API server has: it is asked.
+    Look(Name),
 }
 
 /// Compares a static Pod with its mirror; `runs` says whether one of that name still does although no file wants it.
@@ -33,21 +36,54 @@ pub fn due(wanted: Option<&Arc<Pod>>, mirror: Option<&Arc<Pod>>, runs: bool) -> 
     }
 }
 
-/// Does it, and answers with the mirror there is now.
+/// Does it, and answers with the mirror that the API server had then.
 pub async fn carry_out(ctx: &Context, due: Due) -> Result<Option<Pod>, kube::Error> {
-    match due {
+    let mut mirror = match due {
         Due::Create(pod) => create(ctx, &pod).await.map(Some),
-        Due::Delete(mirror) => delete(ctx, &mirror).await.map(|()| None),
+        Due::Delete(mirror) => delete(ctx, &mirror).await,
+        Due::Look(name) => {
+            let (namespace, name) = name.split_once('/').unwrap_or_default();
+            find(&api(ctx, namespace), name).await
+        }
+    }?;
+    // As with the Pods that the watch brings.
+    if let Some(mirror) = &mut mirror {
+        mirror.metadata.managed_fields = None;
     }
+    Ok(mirror)
+}
+
+fn api(ctx: &Context, namespace: &str) -> Api<Pod> {
+    Api::namespaced(ctx.options.client.clone(), namespace)
+}
+
+/// What is there of that name, if it is a mirror.
+async fn find(api: &Api<Pod>, name: &str) -> Result<Option<Pod>, kube::Error> {
+    let found = api.get_opt(name).await?;
+    Ok(found.filter(|pod| mirror_of(pod).is_some()))
 }
 
 async fn create(ctx: &Context, pod: &Pod) -> Result<Pod, kube::Error> {
-    let client = ctx.options.client.clone();
-    let node = Api::<Node>::all(client.clone())
+    let node = Api::<Node>::all(ctx.options.client.clone())
         .get(&ctx.options.node_name)
         .await?;
-    let api: Api<Pod> = Api::namespaced(client, pod.metadata.namespace.as_deref().unwrap_or_default());
-    api.create(&PostParams::default(), &mirror(pod, &node)).await
+    let api = api(ctx, pod.metadata.namespace.as_deref().unwrap_or_default());
+    let taken = match api.create(&PostParams::default(), &mirror(pod, &node)).await {
+        Err(error @ kube::Error::Api(_)) if code(&error) == 409 => error,
+        done => return done,
+    };
+    // Made before, and the watch has not told yet. One that is deleted is in the way as long as somebody keeps it.
+    let there = find(&api, pod.metadata.name.as_deref().unwrap_or_default()).await?;
+    there
+        .filter(|mirror| mirror.metadata.deletion_timestamp.is_none())
+        .ok_or(taken)
+}
+
+fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
 }
 
 /// A mirror is owned by its node (KEP-1314).
@@ -69,9 +105,9 @@ fn mirror(pod: &Pod, node: &Node) -> Pod {
     mirror
 }
 
-async fn delete(ctx: &Context, mirror: &Pod) -> Result<(), kube::Error> {
-    let namespace = mirror.metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(ctx.options.client.clone(), namespace);
+async fn delete(ctx: &Context, mirror: &Pod) -> Result<Option<Pod>, kube::Error> {
+    let api = api(ctx, mirror.metadata.namespace.as_deref().unwrap_or_default());
+    let name = mirror.metadata.name.as_deref().unwrap_or_default();
     let params = DeleteParams {
         grace_period_seconds: Some(0),
         preconditions: Some(Preconditions {
@@ -80,13 +116,11 @@ async fn delete(ctx: &Context, mirror: &Pod) -> Result<(), kube::Error> {
         }),
         ..DeleteParams::default()
     };
-    match api
-        .delete(mirror.metadata.name.as_deref().unwrap_or_default(), &params)
-        .await
-    {
-        Ok(_) => Ok(()),
-        // Gone, or another of the same name.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(None),
+        Err(error) if code(&error) == 404 => Ok(None),
+        // Another has the name by now.
+        Err(error) if code(&error) == 409 => find(&api, name).await,
         Err(error) => Err(error),
     }
 }
@@ -110,6 +144,7 @@ mod tests {
                 None => "nothing",
                 Some(Due::Create(_)) => "create",
                 Some(Due::Delete(_)) => "delete",
+                Some(Due::Look(_)) => "look",
             };
         for (wanted, mirror, runs, expected) in [
             (Some(&wanted), None, true, "create"),

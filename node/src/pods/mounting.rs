@@ -3,12 +3,14 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::Volume;
+use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Volume};
 
 use super::context::Context;
 use super::drivers::{self, DriverError};
+use super::expansion;
 use super::view::PodView;
-use crate::csi::CsiError;
+use crate::csi::attachment::{self, AttachError};
+use crate::csi::{self, CsiError};
 use crate::volumes::claims::{self, ClaimError, Claimed};
 use crate::volumes::host;
 use crate::volumes::ownership::Group;
@@ -24,11 +26,29 @@ pub enum MountingError {
     #[error(transparent)]
     Csi(#[from] CsiError),
     #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error("{0}")]
+    Device(Box<MountingError>),
+    #[error(transparent)]
     Persistent(#[from] PersistentError),
     #[error(transparent)]
     Host(#[from] host::HostError),
     #[error("mounting was given up: {0}")]
     Join(#[from] tokio::task::JoinError),
+}
+
+impl MountingError {
+    /// The step that failed, and the event for it, in upstream's words.
+    pub fn words(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Attach(_) => ("MountVolume.WaitForAttach", "FailedMount"),
+            Self::Device(error) if matches!(**error, Self::Attach(_)) => {
+                ("MapVolume.WaitForAttach", "FailedMapVolume")
+            }
+            Self::Device(_) => ("MapVolume.SetUpDevice", "FailedMapVolume"),
+            _ => ("MountVolume.SetUp", "FailedMount"),
+        }
+    }
 }
 
 /// Mounts a volume that is somebody else's to keep; says whether it is of that kind.
@@ -56,21 +76,47 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
     let Some(name) = claims::name_of(pod.name(), volume) else {
         return Ok(false);
     };
-    if device.is_symlink() || host::is_mount_point(&target)? {
+    if device.is_symlink() || csi::is_device(&device) || host::is_mount_point(&target)? {
         return Ok(true);
     }
     let client = &ctx.options.client;
     let claimed = claims::find(client, pod.pod, volume, &name).await?;
     let spec = claimed.volume.spec.as_ref();
-    match spec.and_then(|spec| spec.csi.as_ref()) {
-        _ if claimed.is_block() => persistent::show_device(&claimed.volume, &name, &device)?,
-        Some(source) => {
-            let wish = drivers::persistent(client, pod, &claimed.volume, source, group(pod)).await?;
-            ctx.csi.mount(&wish, &dirs.root, &volume.name, &target).await?;
-        }
+    let source = spec.and_then(|spec| spec.csi.as_ref());
+    if claimed.is_block() {
+        let shown = match source {
+            Some(source) => of_driver(ctx, pod, volume, &claimed, source, &device).await,
+            None => persistent::show_device(&claimed.volume, &name, &device).map_err(Into::into),
+        };
+        shown.map_err(|error| MountingError::Device(Box::new(error)))?;
+        return Ok(true);
+    }
+    match source {
+        Some(source) => of_driver(ctx, pod, volume, &claimed, source, &target).await?,
         None => files(pod, &claimed, &target).await?,
     }
     Ok(true)
+}
+
+/// Has a driver show a claim's volume at `target`, attached first if the driver wants that.
+async fn of_driver(
+    ctx: &Context,
+    pod: PodView<'_>,
+    volume: &Volume,
+    claimed: &Claimed,
+    source: &CSIPersistentVolumeSource,
+    target: &Path,
+) -> Result<(), MountingError> {
+    let (client, node) = (&ctx.options.client, &ctx.options.node_name);
+    let dir = ctx.dirs(pod).root;
+    let mut wish = drivers::persistent(client, pod, &claimed.volume, source, group(pod)).await?;
+    if wish.attaches {
+        ctx.csi.reserve(&wish, &dir, &volume.name, target)?;
+        wish.publish_context = attachment::wait(client, node, &wish).await?;
+    }
+    ctx.csi.mount(&wish, &dir, &volume.name, target).await?;
+    expansion::grow(ctx, pod, volume, claimed).await;
+    Ok(())
 }
 
 async fn files(pod: PodView<'_>, claimed: &Claimed, target: &Path) -> Result<(), MountingError> {

@@ -1,5 +1,6 @@
 //! What a worker has seen of its Pod on this host: the sandbox, each container's attempts, what is under
-//! way. Plain data that `plan` and `status` read; only the worker changes it.
+//! way. Plain data that `plan` and `status` read; only the worker changes it. Times that something waits for are steady ones; those
+//! that the API is told, and those in records, are the wall clock's.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,11 +15,14 @@ use super::resize::{Failed, Pending};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     pub sandbox: Sandbox,
-    pub containers: BTreeMap<String, Seen>,
+    /// In boxes: a map has room for eleven from the first on.
+    pub containers: BTreeMap<String, Box<Seen>>,
     /// Address the Pod has or had.
     pub ips: Vec<IpAddr>,
     /// When this agent first took the Pod on: `status.startTime`.
     pub start_time: Option<Timestamp>,
+    /// The same in steady time, as everything that decisions go by.
+    pub active_since: Option<Timestamp>,
     /// A verdict of the node that ends the Pod whatever its restart policy.
     pub verdict: Option<Verdict>,
     /// The API object is gone: nothing is left to report to.
@@ -55,8 +59,15 @@ pub struct Verdict {
     pub message: String,
     /// Seconds its containers get, when not what the Pod asks for.
     pub grace: Option<i64>,
-    /// Whether the condition DisruptionTarget tells of it: the node needs its room (KEP-3329).
-    pub disruption: bool,
+    /// What the condition DisruptionTarget says, where there is one: the node needs its room (KEP-3329).
+    pub disruption: Option<String>,
+}
+
+impl Verdict {
+    /// Takes over the shorter time of another verdict.
+    pub fn hurry(&mut self, other: &Verdict) {
+        self.grace = [self.grace, other.grace].into_iter().flatten().min();
+    }
 }
 
 /// One container as seen on this host.
@@ -66,6 +77,8 @@ pub struct Seen {
     pub last: Option<Record>,
     /// The attempt before it.
     pub previous: Option<Record>,
+    /// When the end of the newest was seen, if that was while this agent ran.
+    pub ended: Option<Timestamp>,
     pub busy: Busy,
     /// Why the next attempt is not running yet.
     pub waiting: Option<Waiting>,

@@ -85,11 +85,11 @@ pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
             .containers
             .get(&c.name)
             .filter(|s| s.busy != Busy::Starting && !s.restart_due)
-            .and_then(Seen::exit_code);
+            .and_then(|seen| seen.exit_code());
         code.is_some_and(|code| !restarts_after(role, c, policy, code))
     };
     let init_failed = pod.containers().any(|(c, role)| {
-        let code = seen.containers.get(&c.name).and_then(Seen::exit_code);
+        let code = seen.containers.get(&c.name).and_then(|seen| seen.exit_code());
         let failed = code.is_some_and(|code| code != 0 && !restarts_after(role, c, policy, code));
         role == Role::Init && failed
     });
@@ -97,7 +97,7 @@ pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
 }
 
 fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) -> bool {
-    let (Some(seconds), Some(start)) = (pod.spec.active_deadline_seconds, seen.start_time) else {
+    let (Some(seconds), Some(start)) = (pod.spec.active_deadline_seconds, seen.active_since) else {
         return false;
     };
     let Ok(deadline) = start.checked_add(SignedDuration::from_secs(seconds)) else {
@@ -111,14 +111,14 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
         reason: "DeadlineExceeded".into(),
         message: "Pod was active on the node longer than the specified deadline".into(),
         grace: None,
-        disruption: false,
+        disruption: None,
     }));
     true
 }
 
 /// Stops main containers, then sidecars in reverse order, then tears down.
 fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
-    let alive = |name: &&str| seen.containers.get(*name).is_some_and(Seen::may_live);
+    let alive = |name: &&str| seen.containers.get(*name).is_some_and(|seen| seen.may_live());
     let living = |roles: &[Role]| -> Vec<&str> {
         let of = pod.containers().filter(|(_, role)| roles.contains(role));
         of.map(|(c, _)| c.name.as_str()).filter(alive).collect()
@@ -176,7 +176,7 @@ fn run(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
 
 fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     let nothing = Seen::default();
-    let of = |c: &Container| seen.containers.get(&c.name).unwrap_or(&nothing);
+    let of = |c: &Container| seen.containers.get(&c.name).map_or(&nothing, Box::as_ref);
     for (container, _) in pod.containers() {
         match kill_if_unfit(container, of(container), pod) {
             Some(kill) => plan.actions.push(kill),
@@ -246,7 +246,7 @@ fn resize(container: &Container, seen: &Seen, pod: PodView<'_>, now: Timestamp, 
         .last
         .as_ref()
         .filter(|r| r.is_running() && seen.busy == Busy::Idle);
-    let change = running.map_or(Change::None, |record| change(container, record));
+    let change = running.map_or(Change::None, |record| change(pod, container, record));
     let name = || container.name.clone();
     match (change, &seen.resize_failed) {
         (Change::None, _) => {}
@@ -283,13 +283,10 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
         {
             return;
         }
-        let finished = exit.finished_at.unwrap_or(record.created_at);
         // The back-off is of the container as it was: one that was changed starts at once.
         let changed = record.spec_hash != spec_hash(c) || seen.restart_due;
-        let held = seen
-            .restarts
-            .until(finished)
-            .filter(|until| now < *until && !changed);
+        let held = seen.ended.and_then(|ended| seen.restarts.until(ended));
+        let held = held.filter(|until| now < *until && !changed);
         if let Some(until) = held {
             hold(pod, c, seen, now, until, plan);
             return;

@@ -58,20 +58,22 @@ fn seen(pod: &Pod, containers: &[(&str, u32, State)]) -> Observed {
             started: true,
             failed: None,
         };
-        let last = Some(of(name, pod, *attempt, state.clone()));
+        let last = of(name, pod, *attempt, state.clone());
         (
             (*name).to_owned(),
-            Seen {
-                last,
+            Box::new(Seen {
+                ended: last.exit().and_then(|exit| exit.finished_at),
+                last: Some(last),
                 health,
                 ..Seen::default()
-            },
+            }),
         )
     };
     Observed {
         sandbox: Sandbox::Ready,
         containers: containers.iter().map(one).collect(),
         start_time: Some(at(0)),
+        active_since: Some(at(0)),
         boot_id: "boot".into(),
         ..Observed::default()
     }
@@ -222,10 +224,10 @@ fn a_failed_pull_is_shown_then_backs_off() {
     };
     s.containers.insert(
         "a".into(),
-        Seen {
+        Box::new(Seen {
             waiting: Some(waiting),
             ..Seen::default()
-        },
+        }),
     );
     assert_eq!(
         decide(&p, &s, 1),
@@ -316,10 +318,10 @@ fn deletion_gives_up_a_start() {
     let mut s = seen(&p, &[]);
     s.containers.insert(
         "a".into(),
-        Seen {
+        Box::new(Seen {
             busy: Busy::Starting,
             ..Seen::default()
-        },
+        }),
     );
     check(&p, &s, 0, &["cancel a"]);
     s.containers.get_mut("a").unwrap().busy = Busy::Cancelling;
@@ -356,13 +358,32 @@ fn a_deadline_ends_the_pod() {
         reason: "DeadlineExceeded".into(),
         message: String::new(),
         grace: None,
-        disruption: false,
+        disruption: None,
     });
     check(&p, &s, 5, &["kill a 30s"]);
     s.verdict = s.verdict.map(|verdict| Verdict {
         grace: Some(1),
         ..verdict
     });
+    check(&p, &s, 5, &["kill a 1s"]);
+}
+
+#[test]
+fn a_pod_that_was_given_time_is_hurried_by_a_second_verdict() {
+    let p = pod(json!({}));
+    let verdict = |grace| Verdict {
+        reason: "Evicted".into(),
+        message: String::new(),
+        grace,
+        disruption: None,
+    };
+    let mut held = verdict(Some(20));
+    held.hurry(&verdict(None));
+    assert_eq!(held.grace, Some(20), "it is not slowed down");
+    held.hurry(&verdict(Some(1)));
+    let mut s = seen(&p, &[("a", 0, running())]);
+    s.verdict = Some(held);
+    s.containers.get_mut("a").unwrap().busy = Busy::Killing { until: at(20) };
     check(&p, &s, 5, &["kill a 1s"]);
 }
 
@@ -430,4 +451,32 @@ fn running_containers_are_brought_to_what_was_promised() {
     assert!(is_finished(PodView::new(&restart).unwrap(), &s));
     s.containers.get_mut("a").unwrap().restart_due = true;
     check(&restart, &s, 0, &["start a/1"]);
+}
+
+/// Ends that an earlier agent saw are not known to the moment, and hold nothing.
+#[test]
+fn what_ended_under_an_earlier_agent_is_not_held_for_ever() {
+    let p = pod(json!({}));
+    let mut s = seen(&p, &[("a", 3, exited(1, 0))]);
+    let a = s.containers.get_mut("a").unwrap();
+    a.ended = None;
+    a.restarts.next(at(0), at(0));
+    check(&p, &s, 11, &["start a/4"]);
+}
+
+#[test]
+fn a_clock_that_is_set_ends_nothing_and_starts_nothing_late() {
+    let p = pod(json!({"activeDeadlineSeconds": 100}));
+    for jump in [-36_000, 36_000] {
+        let mut s = seen(&p, &[("a", 3, exited(1, 50 + jump))]);
+        s.start_time = Some(at(jump));
+        let a = s.containers.get_mut("a").unwrap();
+        a.ended = Some(at(50));
+        a.restarts.next(at(40), at(40));
+        let decided = decide(&p, &s, 51);
+        assert_eq!(decided.wake, Some(at(60)), "{jump}");
+        check(&p, &s, 60, &["start a/4"]);
+        check(&p, &s, 99, &["start a/4"]);
+        check(&p, &s, 100, &["end DeadlineExceeded"]);
+    }
 }

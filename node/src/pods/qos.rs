@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity;
 
-const GUARANTEED: &str = "Guaranteed";
-const BURSTABLE: &str = "Burstable";
+pub const GUARANTEED: &str = "Guaranteed";
+pub const BURSTABLE: &str = "Burstable";
 pub const BEST_EFFORT: &str = "BestEffort";
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
 

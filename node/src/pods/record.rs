@@ -3,14 +3,15 @@
 //! file; refuses to know what a shim is beyond its command and address.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::ShimAddress;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
+
+use crate::files::{write_atomic, write_of_this_boot};
 
 /// Name of the file in an attempt's directory.
 pub const RECORD_FILE: &str = "record.json";
@@ -44,6 +45,9 @@ pub struct Record {
     /// What it was given to use; absent in records of before it could change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// What its Pod as a whole was given with it, if the Pod says so (KEP-2837).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_resources: Option<ResourceRequirements>,
     /// The boot it was created in: no task outlives one.
     pub boot_id: String,
     pub created_at: Timestamp,
@@ -115,32 +119,19 @@ impl Record {
         }
     }
 
-    /// Writes the record into `dir` by rename: a reader sees the old one or the new one.
+    /// Writes the record into `dir` by rename: a reader sees the old one or the new one. An end is on the disk then: it is
+    /// told after the machine itself has ended, too. What runs ends with the machine, and its record with it.
     pub fn save(&self, dir: &Path) -> io::Result<()> {
-        write_atomic(&dir.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?)
+        let write = match self.exit() {
+            Some(_) => write_atomic,
+            None => write_of_this_boot,
+        };
+        write(&dir.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?)
     }
 
     pub fn load(dir: &Path) -> io::Result<Record> {
         Ok(serde_json::from_slice(&fs::read(dir.join(RECORD_FILE))?)?)
     }
-}
-
-/// Replaces `path` by a file holding `bytes`, synced before it takes the name.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .ok_or_else(|| io::Error::other("the path has no parent"))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.{}", std::process::id()));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)
 }
 
 /// Every record under `containers/` of a Pod's directory, ordered by container and attempt. An attempt
@@ -200,6 +191,7 @@ pub mod tests {
             log_path: "/l".into(),
             spec_hash: "h".into(),
             resources: None,
+            pod_resources: None,
             boot_id: "boot".into(),
             created_at: Timestamp::UNIX_EPOCH,
             state,

@@ -1,31 +1,32 @@
-//! Notices when what a Pod's volumes show is no longer current: changed ConfigMaps and Secrets, tokens to renew. Owns
-//! the watches; each is for one name, as a node may.
+//! Notices when what a Pod's volumes show is no longer current: changed ConfigMaps and Secrets, tokens to renew, claims that
+//! have grown. Owns
+//! when; the watches are `followed`'s.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::context::Context;
+use super::expansion;
+use super::followed::{Followed, Kind};
 use super::view::PodView;
 use crate::env::objects::Names;
+use crate::volumes::claims;
 use crate::volumes::tokens::Wish;
 
 /// How often a Pod's tokens are looked at; also how soon a renewal that failed is tried again.
 const TOKENS_EVERY: Duration = Duration::from_secs(60);
+/// A change is shown so much later, with those that follow it; and a Pod that starts is not disturbed by what it began with.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
-/// Replaces the watches in `tasks` by one per object the Pod's volumes refer to.
+/// Fills `tasks`, once, with what notices changes from now on.
 pub fn watch(ctx: &Arc<Context>, pod: &Pod, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) {
-    tasks.abort_all();
-    let Some(view) = PodView::new(pod) else { return };
+    let Some(view) = PodView::new(pod).filter(|_| tasks.is_empty()) else {
+        return;
+    };
     let mut names = Names::default();
     view.spec
         .volumes
@@ -36,20 +37,22 @@ pub fn watch(ctx: &Arc<Context>, pod: &Pod, changed: &Arc<Notify>, tasks: &mut J
     if volumes.flat_map(Wish::of_volume).next().is_some() {
         tasks.spawn(renewals(ctx.clone(), view.uid().to_owned(), changed.clone()));
     }
-    let client = &ctx.options.client;
-    for name in names.config_maps {
-        tasks.spawn(one(
-            Api::<ConfigMap>::namespaced(client.clone(), view.namespace()),
-            name,
-            changed.clone(),
-        ));
+    let mut volumes = view.spec.volumes.iter().flatten();
+    if volumes.any(|volume| claims::name_of(view.name(), volume).is_some()) {
+        tasks.spawn(expansion::follow(ctx.clone(), pod.clone()));
     }
-    for name in names.secrets {
-        tasks.spawn(one(
-            Api::<Secret>::namespaced(client.clone(), view.namespace()),
-            name,
-            changed.clone(),
-        ));
+    let kinds = [
+        (Kind::ConfigMap, names.config_maps),
+        (Kind::Secret, names.secrets),
+    ];
+    for (kind, names) in kinds {
+        for name in names {
+            let key = (kind, view.namespace().to_owned(), name);
+            let followed = ctx.follower.follow(&ctx.options.client, key);
+            // From now on, not from when the task runs.
+            let changes = followed.changes();
+            tasks.spawn(tell(followed, changes, changed.clone()));
+        }
     }
 }
 
@@ -57,22 +60,17 @@ async fn renewals(ctx: Arc<Context>, uid: String, changed: Arc<Notify>) {
     let mut ticks = tokio::time::interval(TOKENS_EVERY);
     loop {
         ticks.tick().await;
-        if ctx.tokens.is_due(&uid, Timestamp::now()) {
+        if ctx.tokens.is_due(&uid) {
             changed.notify_one();
         }
     }
 }
 
-async fn one<K>(api: Api<K>, name: String, changed: Arc<Notify>)
-where
-    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let stream = watcher::watch_object(api, &name).default_backoff();
-    let mut stream = std::pin::pin!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(_) => changed.notify_one(),
-            Err(error) => tracing::debug!(%error, name, "watching an object of a volume failed"),
-        }
+/// Holds the watch as long as this runs.
+async fn tell(_followed: Arc<Followed>, mut changes: watch::Receiver<()>, changed: Arc<Notify>) {
+    while changes.changed().await.is_ok() {
+        tokio::time::sleep(SETTLED_AFTER).await;
+        changes.mark_unchanged();
+        changed.notify_one();
     }
 }

@@ -19,17 +19,39 @@ use crate::static_pods::manifest::is_static;
 /// First pause after a write that failed, doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Least time between two writes of one Pod: what changes meanwhile goes out together.
+/// Least time between two writes of one Pod, and before the first: what changes meanwhile goes out together. What others wait
+/// for ([`Gist`]) goes out at once.
 const SPACING: Duration = Duration::from_millis(20);
 
 /// What the API shall hold of a Pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    pub status: Option<PodStatus>,
+    pub status: Option<Arc<PodStatus>>,
     /// The containers are gone: delete the object (its deletion was asked for).
     pub remove: bool,
     /// Uid of the object; without one there is nobody to tell.
     pub object: Option<String>,
+}
+
+/// Of a report, what others wait for: a Pod that starts within the spacing is told once, as Running.
+#[derive(PartialEq)]
+struct Gist {
+    waits: bool,
+    ready: bool,
+    remove: bool,
+}
+
+impl Gist {
+    fn of(report: &Report) -> Self {
+        let status = report.status.as_ref();
+        let phase = status.and_then(|s| s.phase.as_deref());
+        let mut conditions = status.iter().flat_map(|s| s.conditions.iter().flatten());
+        Gist {
+            waits: phase.is_none_or(|phase| phase == "Pending"),
+            ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
+            remove: report.remove,
+        }
+    }
 }
 
 /// Writes each new report until the sender or the agent ends, or the Pod is gone.
@@ -41,33 +63,38 @@ pub async fn run(
 ) {
     let Some(view) = PodView::new(&pod) else { return };
     let api: Api<Pod> = Api::namespaced(ctx.options.client.clone(), view.namespace());
+    let (name, is_static) = (view.name().to_owned(), is_static(&pod));
+    // The Pod as it came is not kept as long as it runs.
+    drop(pod);
     let mut written: Option<Report> = None;
     let mut pause = RETRY_FIRST;
+    let mut told = Gist::of(&Report::default());
     while let Some(Ok(())) = shutdown.run_until_cancelled(reports.changed()).await {
+        let news = reports.wait_for(|report| Gist::of(report) != told);
+        let spaced = tokio::time::timeout(SPACING, news);
+        // What is there then is written; that the sender has ended is seen after it.
+        if shutdown.run_until_cancelled(spaced).await.is_none() {
+            return;
+        }
         loop {
             let report = reports.borrow_and_update().clone();
-            match write(&api, view, &report, &mut written).await {
+            told = Gist::of(&report);
+            // A box of its own: it is large, and mostly there is nothing to write.
+            match Box::pin(write(&api, &name, &report, &mut written)).await {
                 // Another mirror is going to be told.
-                Ok(Progress::Gone) if is_static(&pod) => break,
+                Ok(Progress::Gone) if is_static => break,
                 Ok(Progress::Gone) => return,
                 Ok(Progress::Written) => {
                     pause = RETRY_FIRST;
                     break;
                 }
-                Err(error) => tracing::debug!(%error, pod = %view.full_name(), "the status was not written"),
+                Err(error) => tracing::debug!(%error, pod = name, "the status was not written"),
             }
             let wait = tokio::time::timeout(pause, reports.changed());
             if let None | Some(Ok(Err(_))) = shutdown.run_until_cancelled(wait).await {
                 return;
             }
             pause = (pause * 2).min(RETRY_LONGEST);
-        }
-        if shutdown
-            .run_until_cancelled(tokio::time::sleep(SPACING))
-            .await
-            .is_none()
-        {
-            return;
         }
     }
 }
@@ -80,7 +107,7 @@ enum Progress {
 
 async fn write(
     api: &Api<Pod>,
-    pod: PodView<'_>,
+    name: &str,
     report: &Report,
     written: &mut Option<Report>,
 ) -> Result<Progress, kube::Error> {
@@ -94,12 +121,9 @@ async fn write(
         .filter(|_| !written.as_ref().is_some_and(said))
     {
         let patch = Patch::Strategic(body(uid, status));
-        match api
-            .patch_status(pod.name(), &PatchParams::default(), &patch)
-            .await
-        {
+        match api.patch_status(name, &PatchParams::default(), &patch).await {
             Ok(_) => *written = Some(report.clone()),
-            Err(error) => return unless_gone(api, pod, uid, error).await,
+            Err(error) => return unless_gone(api, name, uid, error).await,
         }
     }
     if !report.remove {
@@ -113,16 +137,16 @@ async fn write(
         }),
         ..DeleteParams::default()
     };
-    match api.delete(pod.name(), &params).await {
+    match api.delete(name, &params).await {
         Ok(_) => Ok(Progress::Written),
-        Err(error) => unless_gone(api, pod, uid, error).await,
+        Err(error) => unless_gone(api, name, uid, error).await,
     }
 }
 
 /// A conflict may mean that another Pod has the name, or only that writes met: the object itself tells.
 async fn unless_gone(
     api: &Api<Pod>,
-    pod: PodView<'_>,
+    name: &str,
     uid: &str,
     error: kube::Error,
 ) -> Result<Progress, kube::Error> {
@@ -133,7 +157,7 @@ async fn unless_gone(
     let is_gone = match code {
         404 => true,
         409 => api
-            .get_opt(pod.name())
+            .get_opt(name)
             .await?
             .is_none_or(|p| p.metadata.uid.as_deref() != Some(uid)),
         _ => false,

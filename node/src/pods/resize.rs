@@ -1,5 +1,6 @@
 //! Resizing a running Pod (KEP-1287): which resources its containers are given until the node agrees to others, and what a
-//! change means for a container. Pure; the worker carries it out.
+//! change means for a container. What the Pod has as a whole (KEP-5419) goes with each of its containers. Pure; the worker
+//! carries it out.
 
 use std::collections::BTreeMap;
 
@@ -58,8 +59,8 @@ fn own(container: &Container) -> ResourceRequirements {
     container.resources.clone().unwrap_or_default()
 }
 
-/// From what an attempt was given to what its container is to have.
-pub fn change(container: &Container, record: &Record) -> Change {
+/// From what an attempt, and its Pod with it, was given to what they are to have.
+pub fn change(pod: PodView<'_>, container: &Container, record: &Record) -> Change {
     // An attempt of an older agent: what it was given is not known.
     let Some(given) = &record.resources else {
         return Change::None;
@@ -69,12 +70,13 @@ pub fn change(container: &Container, record: &Record) -> Change {
         .into_iter()
         .filter(|r| differs(given, &wanted, r))
         .collect();
+    let around = pod.spec.resources.is_some() && is_other(&record.pod_resources, &pod.spec.resources);
     let restarts = |resource: &&str| {
         let mut policies = container.resize_policy.iter().flatten();
         policies.any(|p| p.resource_name == *resource && p.restart_policy == "RestartContainer")
     };
     match changed.iter().any(restarts) {
-        _ if changed.is_empty() => Change::None,
+        _ if changed.is_empty() && !around => Change::None,
         true => Change::Restart,
         false => Change::InPlace,
     }
@@ -85,42 +87,54 @@ fn differs(one: &ResourceRequirements, other: &ResourceRequirements, resource: &
     of(&one.requests) != of(&other.requests) || of(&one.limits) != of(&other.limits)
 }
 
-/// Whether `wanted` gives a container other resources than `allocated`.
+fn is_other(one: &Option<ResourceRequirements>, other: &Option<ResourceRequirements>) -> bool {
+    let [one, other] = [one, other].map(|r| r.clone().unwrap_or_default());
+    RESOURCES.iter().any(|r| differs(&one, &other, r))
+}
+
+/// Whether `wanted` gives the Pod, or a container, other resources than `allocated`.
 pub fn is_resized(allocated: &Pod, wanted: &Pod) -> bool {
     let (Some(allocated), Some(wanted)) = (PodView::new(allocated), PodView::new(wanted)) else {
         return false;
     };
-    wanted.containers().any(|(container, _)| {
-        let before = allocated.container(&container.name);
-        before.is_some_and(|(before, _)| {
-            RESOURCES
-                .iter()
-                .any(|r| differs(&own(&before), &own(container), r))
+    is_other(&allocated.spec.resources, &wanted.spec.resources)
+        || wanted.containers().any(|(container, _)| {
+            let before = allocated.container(&container.name);
+            before.is_some_and(|(before, _)| is_other(&before.resources, &container.resources))
         })
-    })
 }
 
-/// `wanted` with the resources that its containers have in `allocated`.
+/// `wanted` with the resources that it and its containers have in `allocated`.
 pub fn keep(allocated: &Pod, wanted: &Pod) -> Pod {
     let given = |name: &str| {
         let before = PodView::new(allocated)?.container(name)?;
         before.0.resources.clone()
     };
-    give(wanted, |container| given(&container.name))
+    let around = allocated.spec.as_ref().and_then(|spec| spec.resources.clone());
+    give(wanted, around, |container| given(&container.name))
 }
 
 /// `wanted` with what its running attempts were given.
 pub fn recall(wanted: &Pod, seen: &Observed) -> Pod {
-    give(wanted, |container| {
+    let running = seen.containers.values().filter_map(|s| s.last.as_ref());
+    let mut running = running.filter(|r| r.is_running());
+    let around = running.find_map(|r| r.pod_resources.clone());
+    let around = around.or_else(|| wanted.spec.as_ref()?.resources.clone());
+    give(wanted, around, |container| {
         let last = seen.containers.get(&container.name).and_then(|s| s.last.as_ref());
         let given = last.filter(|r| r.is_running()).and_then(|r| r.resources.clone());
         given.or_else(|| container.resources.clone())
     })
 }
 
-fn give(pod: &Pod, resources: impl Fn(&Container) -> Option<ResourceRequirements>) -> Pod {
+fn give(
+    pod: &Pod,
+    around: Option<ResourceRequirements>,
+    resources: impl Fn(&Container) -> Option<ResourceRequirements>,
+) -> Pod {
     let mut pod = pod.clone();
     if let Some(spec) = &mut pod.spec {
+        spec.resources = around;
         let all = spec
             .init_containers
             .iter_mut()
@@ -136,19 +150,10 @@ pub fn in_progress(pod: PodView<'_>, seen: &Observed) -> Option<Option<String>> 
     let open = pod.containers().filter_map(|(container, _)| {
         let seen = seen.containers.get(&container.name)?;
         let last = seen.last.as_ref()?;
-        let differs = last.is_running() && change(container, last) != Change::None;
+        let differs = last.is_running() && change(pod, container, last) != Change::None;
         (differs || seen.restart_due).then(|| seen.resize_failed.as_ref().map(|f| f.message.clone()))
     });
     open.reduce(|one, other| one.or(other))
-}
-
-/// A running Wasm guest whose limits would have to change under it.
-pub fn fixed_guest<'a>(pod: PodView<'a>, seen: &Observed) -> Option<&'a str> {
-    let mut guests = pod.containers().filter(|(container, _)| {
-        let last = seen.containers.get(&container.name).and_then(|s| s.last.as_ref());
-        last.is_some_and(|r| r.is_running() && r.is_wasm() && change(container, r) == Change::InPlace)
-    });
-    guests.next().map(|(container, _)| container.name.as_str())
 }
 
 #[derive(Serialize)]
@@ -208,12 +213,12 @@ mod tests {
     fn a_change_is_in_place_or_restarts() {
         let given = json!({"requests": {"cpu": "1", "memory": "1Gi"}});
         let mut attempt = record("c", 0, State::Created);
-        let wanted = |resources: Value| pod(resources).spec.unwrap().containers[0].clone();
-        assert_eq!(
-            change(&wanted(given.clone()), &attempt),
-            Change::None,
-            "not known"
-        );
+        let wanted = |resources: Value, attempt: &Record| {
+            let pod = pod(resources);
+            let view = PodView::new(&pod).unwrap();
+            change(view, &view.spec.containers[0], attempt)
+        };
+        assert_eq!(wanted(given.clone(), &attempt), Change::None, "not known");
         attempt.resources = Some(serde_json::from_value(given.clone()).unwrap());
         for (resources, means) in [
             (given, Change::None),
@@ -230,8 +235,46 @@ mod tests {
                 Change::InPlace,
             ),
         ] {
-            assert_eq!(change(&wanted(resources.clone()), &attempt), means, "{resources}");
+            assert_eq!(wanted(resources.clone(), &attempt), means, "{resources}");
         }
+    }
+
+    #[test]
+    fn what_the_pod_has_as_a_whole_changes_in_place() {
+        let given = json!({"requests": {"cpu": "1"}});
+        let around = |cpu: &str| {
+            let mut pod = pod(given.clone());
+            let limits = json!({"limits": {"cpu": cpu}});
+            pod.spec.as_mut().unwrap().resources = serde_json::from_value(limits).unwrap();
+            pod
+        };
+        let (before, wanted) = (around("1"), around("2"));
+        assert!(is_resized(&before, &wanted));
+        assert_eq!(keep(&before, &wanted), before);
+        let attempt = Record {
+            resources: serde_json::from_value(given.clone()).unwrap(),
+            pod_resources: before.spec.as_ref().unwrap().resources.clone(),
+            ..record(
+                "c",
+                0,
+                State::Running {
+                    started_at: Timestamp::UNIX_EPOCH,
+                },
+            )
+        };
+        for (pod, means) in [(&before, Change::None), (&wanted, Change::InPlace)] {
+            let view = PodView::new(pod).unwrap();
+            assert_eq!(change(view, &view.spec.containers[0], &attempt), means);
+        }
+        let mut seen = Observed::default();
+        seen.containers.entry("c".into()).or_default().last = Some(attempt);
+        assert_eq!(
+            recall(&wanted, &seen),
+            before,
+            "a later agent knows what was given"
+        );
+        let view = PodView::new(&wanted).unwrap();
+        assert_eq!(in_progress(view, &seen), Some(None));
     }
 
     #[test]

@@ -17,20 +17,21 @@ use super::environment::services_are_known;
 use super::handler::{self, HandlerError};
 use super::image_volumes;
 use super::mounting::{self, MountingError};
-use super::record::write_atomic;
 use super::resolver;
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::csi::CsiError;
 use crate::env::ObjectsError;
 use crate::env::objects::Names;
+use crate::files::write_of_this_boot;
 use crate::network::Origin;
 use crate::network::SetupError;
 use crate::users::UsersError;
 use crate::volumes::tokens::{TokenError, Wish};
 use crate::volumes::{self, VolumeError, host::HostError};
 
-/// The Pod object as last seen, for cleaning up after it when it is gone.
+/// The Pod object as last seen, for cleaning up after it when it is gone. Not synced: a machine that lost power may leave
+/// half a file, as if the Pod had not been written down (`leftovers`).
 pub const POD_FILE: &str = "pod.json";
 /// The directory of a Pod's volumes, there from its first preparation until it is torn down.
 pub const VOLUMES: &str = "volumes";
@@ -55,7 +56,7 @@ pub enum PrepareError {
     Objects { name: String, source: ObjectsError },
     #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
     Token { name: String, source: TokenError },
-    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
+    #[error("{} failed for volume {name:?} : {source}", source.words().0)]
     Mounting { name: String, source: MountingError },
     #[error(transparent)]
     Host(#[from] HostError),
@@ -71,12 +72,23 @@ pub enum PrepareError {
     Users(#[from] UsersError),
     #[error(transparent)]
     Handler(#[from] HandlerError),
+    #[error("whether the Pod suits this node is not known: {0}")]
+    Node(kube::Error),
+}
+
+/// A preparation that failed.
+#[derive(Debug)]
+pub struct Unprepared {
+    pub error: PrepareError,
+    /// It made new namespaces all the same: whatever ran in earlier ones has lost them.
+    pub rebuilt: bool,
 }
 
 impl PrepareError {
     /// The event upstream records for it.
     pub fn event_reason(&self) -> &'static str {
         match self {
+            Self::Mounting { source, .. } => source.words().1,
             _ if self.is_of_a_volume() => "FailedMount",
             _ => "FailedCreatePodSandBox",
         }
@@ -91,14 +103,25 @@ impl PrepareError {
 }
 
 /// Makes everything a Pod's containers share.
-pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, PrepareError> {
+pub async fn prepare(ctx: &Context, pod: PodView<'_>) -> Result<Surroundings, Unprepared> {
+    let mut rebuilt = false;
+    let made = make(ctx, pod, &mut rebuilt).await;
+    made.map_err(|error| Unprepared { error, rebuilt })
+}
+
+async fn make(ctx: &Context, pod: PodView<'_>, rebuilt: &mut bool) -> Result<Surroundings, PrepareError> {
     let dirs = ctx.dirs(pod);
     volumes::host::make_dir(&dirs.root, 0o755)?;
     volumes::host::make_dir(&dirs.volumes(), 0o755)?;
     save_pod(&dirs, pod)?;
-    set_up_volumes(ctx, pod, &[]).await?;
-    let handler = handler::of(ctx, pod).await?;
-    let surroundings = network(ctx, pod, handler).await?;
+    // Both wait, for others; that volumes are not there is told first.
+    let (volumes, network) = tokio::join!(set_up_volumes(ctx, pod, &[]), async {
+        let handler = handler::of(ctx, pod).await?;
+        network(ctx, pod, handler).await
+    });
+    *rebuilt = network.as_ref().is_ok_and(|made| !made.adopted);
+    volumes?;
+    let surroundings = network?;
     services_are_known(ctx, pod).await;
     write_files(ctx, pod, &dirs, &surroundings)?;
     Ok(surroundings)
@@ -108,7 +131,7 @@ fn save_pod(dirs: &PodDirs, pod: PodView<'_>) -> Result<(), PrepareError> {
     let path = dirs.file(POD_FILE);
     let bytes = serde_json::to_vec(pod.pod).map_err(io::Error::from);
     bytes
-        .and_then(|b| write_atomic(&path, &b))
+        .and_then(|b| write_of_this_boot(&path, &b))
         .map_err(file_error("write", &path))
 }
 

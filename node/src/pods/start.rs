@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::{RootfsMount, TaskClient};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -20,17 +21,21 @@ use super::devices;
 use super::environment::environment;
 use super::failure::{FailureKind, StartFailure};
 use super::folders::{Given, folders};
+use super::handler;
 use super::hooks::{self, Hook};
 use super::image_volumes;
 use super::launch::{Prepared, launch};
+use super::network_rules::network_rules;
 use super::pull;
-use super::record::{Record, RuntimeKind, State, User, write_atomic};
+use super::record::{Record, RuntimeKind, State, User};
+use super::stop_signal::stop_signal;
 use super::tasks::{self, Stopping};
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
 use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
 use crate::env::Environment;
 use crate::events::Severity::{Normal, Warning};
+use crate::files::write_of_this_boot;
 use crate::images::{Image, ImageKind, Mount, Rootfs};
 use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
@@ -39,7 +44,6 @@ use crate::volumes;
 const TERMINATION_PATH: &str = "/dev/termination-log";
 /// File of an attempt that receives it.
 pub const TERMINATION_FILE: &str = "termination-log";
-const SIGTERM: u32 = 15;
 /// `/dev/shm` of a Pod, in bytes; what containerd gives.
 const SHM_BYTES: u64 = 64 << 20;
 
@@ -198,6 +202,8 @@ struct Build<'a> {
     volumes: Vec<Bind>,
     claimed_devices: Vec<LinuxDevice>,
     namespaces: Namespaces,
+    /// Whom a guest may meet.
+    rules: NetworkRules,
     dirs: PodDirs,
 }
 
@@ -230,6 +236,8 @@ async fn prepare(
     let rootfs = rootfs
         .map_err(StartFailure::create)?
         .map_err(StartFailure::create)?;
+    let rules = network_rules(ctx, job, pod, image.kind, &id).await;
+    let rules = rules.inspect_err(|_| release(ctx, &id))?;
     let build = Build {
         ctx,
         job,
@@ -243,6 +251,7 @@ async fn prepare(
         volumes,
         claimed_devices,
         namespaces,
+        rules,
         dirs,
     };
     let record = build.record();
@@ -302,6 +311,7 @@ impl Build<'_> {
             log_path: self.dirs.log(&self.container.name, self.job.attempt),
             spec_hash: spec_hash(self.container),
             resources: Some(self.container.resources.clone().unwrap_or_default()),
+            pod_resources: self.pod.spec.resources.clone(),
             boot_id: self.ctx.boot_id.clone(),
             created_at: Timestamp::now(),
             state: State::Created,
@@ -352,7 +362,7 @@ impl Build<'_> {
             .map_err(io::Error::other)?,
         };
         let config = serde_json::to_vec(&self.config(&message, &given))?;
-        write_atomic(&bundle.join("config.json"), &config)?;
+        write_of_this_boot(&bundle.join("config.json"), &config)?;
         record.save(&dir)
     }
 
@@ -394,6 +404,7 @@ impl Build<'_> {
             devices: &devices,
             claimed_devices: &self.claimed_devices,
             attach: &self.ctx.doors(&self.id).socket,
+            rules: &self.rules,
         })
     }
 
@@ -424,6 +435,8 @@ impl Build<'_> {
     fn prepared(self, record: Record) -> Prepared {
         let dir = self.attempt_dir();
         let ids = self.namespaces.ids();
+        let shares = record.is_wasm() && self.job.handler != handler::WASM_ISOLATED;
+        let shared_by = shares.then(|| self.pod.namespace().to_owned());
         let rootfs = match self.rootfs {
             Rootfs::Native { mounts } => mounts.into_iter().map(|m| rootfs_mount(m, ids)).collect(),
             Rootfs::Wasm { .. } => Vec::new(),
@@ -432,6 +445,7 @@ impl Build<'_> {
             record,
             dir,
             rootfs,
+            shared_by,
             terminal: self.container.tty == Some(true),
             stdin: self.container.stdin == Some(true),
         }
@@ -455,29 +469,6 @@ fn make_log_directory(log: &Path) -> io::Result<()> {
     log.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// The image's `StopSignal`, a name with or without SIG or a number.
-fn stop_signal(text: &str) -> u32 {
-    let text = text.trim();
-    if text.is_empty() {
-        return SIGTERM;
-    }
-    if let Ok(number) = text.parse::<u32>() {
-        return if (1..=64).contains(&number) {
-            number
-        } else {
-            SIGTERM
-        };
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
-    };
-    name.parse::<nix::sys::signal::Signal>()
-        .map_or(SIGTERM, |signal| signal as u32)
-}
-
 /// Removes what was prepared for an attempt that will not be.
 fn discard(ctx: &Context, pod: PodView<'_>, record: &Record) {
     release(ctx, &record.id);
@@ -487,28 +478,11 @@ fn discard(ctx: &Context, pod: PodView<'_>, record: &Record) {
     }
 }
 
-/// Gives back an attempt's root filesystem, and closes the ways to its streams.
+/// Gives back an attempt's root filesystem, closes the ways to its streams, and forgets whom it could meet.
 pub fn release(ctx: &Context, id: &str) {
+    ctx.narrower.forget(id);
     ctx.doors(id).remove();
     if let Err(error) = ctx.images.release(id) {
         tracing::warn!(%error, id, "cannot release a snapshot");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn stop_signals() {
-        for (text, number) in [
-            ("", 15),
-            ("SIGQUIT", 3),
-            ("quit", 3),
-            ("9", 9),
-            ("SIGNOTHING", 15),
-            ("0", 15),
-            ("1000", 15),
-        ] {
-            assert_eq!(super::stop_signal(text), number, "{text}");
-        }
     }
 }

@@ -17,6 +17,7 @@ use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::{Record, User};
 use super::view::{PodView, RestartPolicy, Role, as_container, restarts_after};
+use super::whole;
 use crate::volumes::is_recursive;
 
 /// What ids of containers begin with in the API.
@@ -49,6 +50,7 @@ pub fn status(
     };
     let conditions = conditions(&report, now);
     let (reason, message) = verdict(seen, old, over);
+    let is_running = phase == "Running";
     PodStatus {
         phase: Some(phase),
         reason,
@@ -62,6 +64,8 @@ pub fn status(
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: (!was_refused(seen)).then_some(mains),
         ephemeral_container_statuses: (!added.is_empty()).then_some(added),
+        resources: (!was_refused(seen)).then(|| whole::resources(pod, seen, is_running)),
+        allocated_resources: whole::allocated(pod.spec).filter(|_| !was_refused(seen)),
         qos_class: Some(qos::class(pod.spec).to_owned()),
         observed_generation: pod.pod.metadata.generation,
         ..PodStatus::default()
@@ -70,7 +74,9 @@ pub fn status(
 
 /// Statuses of init containers and of main ones.
 fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerStatus>, Vec<ContainerStatus>) {
-    let (mut inits, mut mains) = (Vec::new(), Vec::new());
+    // Both are kept as long as the Pod runs.
+    let mut inits = Vec::with_capacity(pod.init_containers().len());
+    let mut mains = Vec::with_capacity(pod.spec.containers.len());
     for (container, role) in pod.containers() {
         let list = if role == Role::Main {
             &mut mains
@@ -81,7 +87,7 @@ fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerSt
             pod,
             container,
             role,
-            seen.containers.get(&container.name),
+            seen.containers.get(&container.name).map(Box::as_ref),
         ));
     }
     if over {
@@ -95,7 +101,7 @@ fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerSt
 /// Statuses of containers added to the Pod: never ready, nobody waits for them.
 fn ephemeral(pod: PodView<'_>, seen: &Observed) -> Vec<ContainerStatus> {
     let status = |c: &EphemeralContainer| {
-        let seen = seen.containers.get(&c.name);
+        let seen = seen.containers.get(&c.name).map(Box::as_ref);
         ContainerStatus {
             ready: false,
             started: None,
@@ -123,7 +129,7 @@ fn was_refused(seen: &Observed) -> bool {
 
 /// True when the Pod is ending and no container lives.
 fn is_over(pod: PodView<'_>, seen: &Observed) -> bool {
-    is_ending(pod, seen) && !seen.containers.values().any(Seen::may_live)
+    is_ending(pod, seen) && !seen.containers.values().any(|seen| seen.may_live())
 }
 
 fn is_final(phase: Option<&str>) -> bool {
@@ -410,6 +416,12 @@ fn init_pending(pod: PodView<'_>, inits: &[ContainerStatus], seen: &Observed) ->
         Some((_, Role::Sidecar)) => s.started != Some(true),
         _ => exit_of(s) != Some(0),
     })
+}
+
+/// Whether the Pod counts against the room of the node. One that is over does not, though it has yet to be taken apart: the
+/// scheduler gives its room away as soon as it is told; nor does one whose object is gone (upstream's active Pods).
+pub fn takes_room(pod: PodView<'_>, seen: &Observed) -> bool {
+    !seen.orphaned && !is_over(pod, seen)
 }
 
 /// True while the Pod has namespaces with an address.

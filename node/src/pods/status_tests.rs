@@ -52,7 +52,7 @@ fn with(states: &[(&str, u32, State)]) -> Observed {
             health,
             ..Seen::default()
         };
-        ((*name).to_owned(), seen)
+        ((*name).to_owned(), Box::new(seen))
     };
     Observed {
         sandbox: Sandbox::Ready,
@@ -250,7 +250,7 @@ fn a_verdict_is_the_phase() {
         reason: "DeadlineExceeded".into(),
         message: "too long".into(),
         grace: None,
-        disruption: false,
+        disruption: None,
     });
     let r = report(&p, &s);
     assert_eq!(
@@ -307,7 +307,7 @@ fn a_verdict_is_told_when_nothing_lives() {
         reason: "DeadlineExceeded".into(),
         message: "too long".into(),
         grace: None,
-        disruption: false,
+        disruption: None,
     });
     let early = report(&pod, &seen);
     assert_eq!(
@@ -321,4 +321,32 @@ fn a_verdict_is_told_when_nothing_lives() {
         (&late["phase"], &late["reason"]),
         (&json!("Failed"), &json!("DeadlineExceeded"))
     );
+}
+
+#[test]
+fn what_is_over_takes_no_room_before_it_is_taken_apart() {
+    let always = || pod(json!({}));
+    let once = || pod(json!({"restartPolicy": "Never"}));
+    let deleted = || {
+        let mut pod = always();
+        pod.metadata.deletion_timestamp = Some(Time(at(7)));
+        pod
+    };
+    for (case, pod, state, takes) in [
+        ("runs", once(), running(), true),
+        ("has ended", once(), exited(0), false),
+        ("has failed", once(), exited(1), false),
+        ("starts again", always(), exited(1), true),
+        ("is being stopped", deleted(), running(), true),
+        ("was stopped", deleted(), exited(0), false),
+    ] {
+        let seen = with(&[("a", 0, state)]);
+        assert_eq!(seen.sandbox, Sandbox::Ready, "it is not taken apart");
+        assert_eq!(takes_room(PodView::new(&pod).unwrap(), &seen), takes, "{case}");
+    }
+    let gone = Observed {
+        orphaned: true,
+        ..with(&[("a", 0, running())])
+    };
+    assert!(!takes_room(PodView::new(&always()).unwrap(), &gone));
 }

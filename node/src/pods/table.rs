@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use amphipod_shim_api::ShimAddress;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
@@ -20,6 +21,16 @@ pub struct Table {
     pods_root: PathBuf,
     namespaces: PathBuf,
     pods: Arc<RwLock<HashMap<String, Entry>>>,
+    guests_changed: watch::Sender<()>,
+}
+
+/// A Wasm container that runs.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Of its task.
+    pub id: String,
+    pub address: ShimAddress,
+    pub pod: Arc<Pod>,
 }
 
 #[derive(Debug)]
@@ -29,6 +40,8 @@ struct Entry {
     logs: BTreeMap<String, Log>,
     /// Running attempts, by name of the container.
     targets: BTreeMap<String, Target>,
+    /// Ids of those of them that are Wasm, and where their shim is.
+    guests: Vec<(String, ShimAddress)>,
 }
 
 #[derive(Debug)]
@@ -46,6 +59,7 @@ impl Table {
             pods_root,
             namespaces,
             pods: Arc::default(),
+            guests_changed: watch::Sender::default(),
         }
     }
 
@@ -69,7 +83,9 @@ impl Table {
             pod: pod.clone(),
             logs: BTreeMap::new(),
             targets: BTreeMap::new(),
+            guests: Vec::new(),
         });
+        let relabelled = entry.pod.metadata.labels != pod.metadata.labels;
         entry.pod = pod;
         let records = || {
             seen.containers
@@ -80,8 +96,34 @@ impl Table {
             .logs
             .retain(|id, _| records().any(|record| record.id == *id));
         records().for_each(|record| note(&mut entry.logs, record, &self.log_root));
-        let running = seen.containers.values().filter_map(|s| s.last.as_ref());
-        entry.targets = running.filter_map(|record| self.target_of(record)).collect();
+        let running = || seen.containers.values().filter_map(|s| s.last.as_ref());
+        entry.targets = running().filter_map(|record| self.target_of(record)).collect();
+        let guests = running().filter(|record| record.is_wasm() && record.is_running());
+        let guests = guests.filter_map(|record| Some((record.id.clone(), record.address.clone()?)));
+        let guests: Vec<_> = guests.collect();
+        let before = std::mem::replace(&mut entry.guests, guests);
+        if before != entry.guests || (relabelled && !before.is_empty()) {
+            self.guests_changed.send_replace(());
+        }
+    }
+
+    /// The Wasm containers that run.
+    pub fn guests(&self) -> Vec<Guest> {
+        let pods = self.read();
+        let of = |entry: &Entry| -> Vec<Guest> {
+            let guest = |(id, address): &(String, ShimAddress)| Guest {
+                id: id.clone(),
+                address: address.clone(),
+                pod: entry.pod.clone(),
+            };
+            entry.guests.iter().map(guest).collect()
+        };
+        pods.values().flat_map(of).collect()
+    }
+
+    /// Changes whenever there are other guests, or their Pods have other labels.
+    pub fn guest_changes(&self) -> watch::Receiver<()> {
+        self.guests_changed.subscribe()
     }
 
     fn target_of(&self, record: &Record) -> Option<(String, Target)> {
@@ -190,7 +232,7 @@ mod tests {
             ..Seen::default()
         };
         Observed {
-            containers: [("c".to_owned(), seen)].into(),
+            containers: [("c".to_owned(), Box::new(seen))].into(),
             ..Observed::default()
         }
     }
@@ -211,6 +253,37 @@ mod tests {
             log.running.changed().await.is_err(),
             "a forgotten attempt runs no more"
         );
+    }
+
+    #[test]
+    fn guests_are_the_wasm_containers_that_run() {
+        let table = Table::new("/logs".into(), "/pods".into(), "/ns".into());
+        let mut changes = table.guest_changes();
+        let mut runs = seen(0, true);
+        let last = runs.containers.get_mut("c").unwrap().last.as_mut().unwrap();
+        last.address = Some(ShimAddress {
+            address: "unix:///s".into(),
+            version: 3,
+        });
+        table.update(pod(), &runs);
+        assert!(
+            table.guests().is_empty() && !changes.has_changed().unwrap(),
+            "a native one"
+        );
+        let last = runs.containers.get_mut("c").unwrap().last.as_mut().unwrap();
+        last.runtime = crate::pods::record::RuntimeKind::Wasm;
+        table.update(pod(), &runs);
+        assert_eq!(table.guests()[0].id, "c-0");
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        table.update(pod(), &runs);
+        assert!(!changes.has_changed().unwrap());
+        let mut labelled = pod();
+        labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        table.update(labelled, &runs);
+        assert!(changes.has_changed().unwrap());
+        table.update(pod(), &seen(0, false));
+        assert!(table.guests().is_empty());
     }
 
     #[test]

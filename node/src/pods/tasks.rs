@@ -13,12 +13,14 @@ use super::cgroup;
 use super::context::Context;
 use super::hooks::Hook;
 use super::record::{Exit, Record, State};
+use super::sandbox::POD_FILE;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
 use super::termination;
 use super::view::PodView;
 use crate::bundle::resources::limits_of;
 use crate::events::Severity::Warning;
+use crate::files;
 
 const SIGKILL: u32 = 9;
 /// SIGKILL is sent again this often until the end is seen: a shim may have been starting the process.
@@ -85,25 +87,47 @@ fn mark_running(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
     record
 }
 
+/// How a running attempt ended.
+#[derive(Debug)]
+pub enum End {
+    Exit(TaskExit),
+    /// Its task is nowhere.
+    Lost,
+}
+
 /// Waits for the end of a running attempt and settles it.
 pub async fn wait(ctx: Arc<Context>, pod: Arc<Pod>, record: Record) -> Record {
+    let end = end_of(&record).await;
+    settle(&ctx, &pod, record, end).await
+}
+
+/// Waits for the end of a running attempt. Holds nothing of its Pod: this takes as long as it runs.
+pub async fn end_of(record: &Record) -> End {
     let Some(address) = record.address.clone() else {
-        return lost(&ctx, &pod, record).await;
+        return End::Lost;
     };
     let client = TaskClient::new(address);
     let mut failures = 0;
     loop {
         match client.wait(&record.id).await {
-            Ok(exit) => return ended(&ctx, &pod, record, Some(exit)).await,
+            Ok(exit) => return End::Exit(exit),
             Err(TaskError::Disconnected(_)) if failures < RECONNECTS => {
                 failures += 1;
                 tokio::time::sleep(RECONNECT_AFTER).await;
             }
             Err(error) => {
                 tracing::warn!(%error, id = record.id, "a task was lost");
-                return lost(&ctx, &pod, record).await;
+                return End::Lost;
             }
         }
+    }
+}
+
+/// Records the end, and gives back what the attempt had.
+pub async fn settle(ctx: &Context, pod: &Pod, record: Record, end: End) -> Record {
+    match end {
+        End::Exit(exit) => ended(ctx, pod, record, Some(exit)).await,
+        End::Lost => lost(ctx, pod, record).await,
     }
 }
 
@@ -125,7 +149,11 @@ async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskEx
             Ok(_) | Err(TaskError::NotFound(_)) => {}
             Err(error) => tracing::warn!(%error, id = record.id, "a stopped task could not be deleted"),
         }
-        if let Err(error) = client.shutdown(&record.id).await {
+        let namespace = &record.pod_namespace;
+        let lingers = ctx
+            .shims
+            .let_go(namespace, client.address(), ctx.shutdown.clone());
+        if !lingers && let Err(error) = client.shutdown(&record.id).await {
             tracing::debug!(%error, id = record.id, "the shim stays");
         }
     }
@@ -150,7 +178,14 @@ async fn lost(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
 
 fn save(ctx: &Context, pod: &Pod, record: &Record) {
     let Some(view) = PodView::new(pod) else { return };
-    let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
+    let dirs = ctx.dirs(view);
+    let dir = dirs.attempt(&record.container, record.attempt);
+    // An end is not forgotten with the power of the machine, nor is whose it was: else it would run again.
+    if record.exit().is_some()
+        && let Err(error) = files::sync(&dirs.file(POD_FILE))
+    {
+        tracing::warn!(%error, pod = %view.full_name(), "whose end this is may be lost with the machine's power");
+    }
     if let Err(error) = record.save(&dir) {
         tracing::error!(%error, path = %dir.display(), "the record of a container was not saved");
     }
@@ -191,6 +226,7 @@ pub async fn resize(
         limit_around(ctx, view).await;
     }
     record.resources = Some(container.resources.clone().unwrap_or_default());
+    record.pod_resources = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
     save(ctx, pod, record);
     Ok(())
 }

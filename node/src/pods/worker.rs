@@ -19,20 +19,23 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Rejection;
 use super::backoff::Backoff;
 use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
 use super::memory;
-use super::observed::{Observed, Verdict};
+use super::observed::{Observed, Sandbox, Verdict};
 use super::plan::{Plan, plan};
 use super::record::{self, Record};
+use super::refresh;
 use super::reporter::{self, Report};
-use super::sandbox::{self, PrepareError, Surroundings, TearDownError};
+use super::sandbox::{self, PrepareError, Surroundings, TearDownError, Unprepared};
 use super::status;
 use super::tasks::{self, ResizeError};
 use super::view::PodView;
 use crate::bundle::Namespaces;
+use crate::steady;
 use crate::volumes::host;
 
 /// Plans made in a row before waiting: an action always changes what the next plan sees.
@@ -56,10 +59,15 @@ pub struct Desired {
 
 /// How something under way ended.
 enum Outcome {
-    Prepared(Result<Surroundings, PrepareError>),
+    Prepared(Result<Surroundings, Unprepared>),
+    Rejected(Rejection),
     Started {
         container: String,
         result: Result<Record, StartFailure>,
+    },
+    Ended {
+        record: Record,
+        end: tasks::End,
     },
     Exited(Record),
     Resized {
@@ -90,7 +98,7 @@ struct Worker {
     watches: JoinSet<()>,
     probes: Probes,
     reports: watch::Sender<Report>,
-    last_status: Option<PodStatus>,
+    last_status: Option<Arc<PodStatus>>,
     /// The API object that is told of the status.
     object: Option<String>,
 }
@@ -107,7 +115,8 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
         shutdown.clone(),
     ));
     let mut worker = Worker::new(ctx, first, reports);
-    worker.adopt().await;
+    // A box of its own: it is large, and the worker lives on.
+    Box::pin(worker.adopt()).await;
     while !worker.step() {
         if shutdown
             .run_until_cancelled(worker.wait(&mut desired))
@@ -133,9 +142,11 @@ impl Worker {
             .flat_map(|s| s.pod_ips.iter().flatten())
             .filter_map(|ip| ip.ip.parse().ok());
         let since = status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
+        let since = since.unwrap_or_else(Timestamp::now);
         let seen = Observed {
             ips: ips.collect(),
-            start_time: Some(since.unwrap_or_else(Timestamp::now)),
+            start_time: Some(since),
+            active_since: Some(steady::since(since)),
             boot_id: ctx.boot_id.clone(),
             orphaned: desired.gone,
             ..Observed::default()
@@ -156,7 +167,7 @@ impl Worker {
             watches: JoinSet::new(),
             probes,
             reports,
-            last_status: status,
+            last_status: status.map(Arc::new),
             object: desired.object,
         }
     }
@@ -178,6 +189,7 @@ impl Worker {
             }
         }
         if self.seen.containers.values().any(|s| s.is_running()) {
+            refresh::watch(&self.ctx, &pod, &self.refresh_wanted, &mut self.watches);
             let result = sandbox::prepare(&self.ctx, view).await;
             self.prepared(result);
         }
@@ -200,7 +212,7 @@ impl Worker {
         };
         let mut decided = Plan::default();
         for _ in 0..PLANS_IN_A_ROW {
-            decided = plan(view, &self.seen, Timestamp::now());
+            decided = plan(view, &self.seen, steady::now());
             let actions = std::mem::take(&mut decided.actions);
             if actions.is_empty() {
                 break;
@@ -208,8 +220,9 @@ impl Worker {
             actions.into_iter().for_each(|action| self.act(view, action));
         }
         self.wake_at(decided.wake);
-        if decided.ended {
-            self.ctx.allocations.release(view.uid());
+        // Before it is told: whoever gets the room by that may come at once.
+        if !status::takes_room(view, &self.seen) {
+            self.give_room_back(view);
         }
         if decided.ended && self.seen.orphaned {
             self.clean_up(view);
@@ -240,7 +253,7 @@ impl Worker {
     }
 
     fn sleep(&self) -> Duration {
-        let until = self.seen.wake.map(|when| when.duration_since(Timestamp::now()));
+        let until = self.seen.wake.map(|when| when.duration_since(steady::now()));
         let until = until.map_or(LONGEST_SLEEP, |d| Duration::try_from(d).unwrap_or(Duration::ZERO));
         until.min(LONGEST_SLEEP)
     }
@@ -262,7 +275,7 @@ impl Worker {
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => tracing::error!(%error, "a step of a Pod failed unexpectedly"),
             },
-            () = self.refresh_wanted.notified() => self.refresh(),
+            () = self.refresh_wanted.notified(), if self.seen.sandbox == Sandbox::Ready => self.refresh(),
             Ok(()) = self.freed.changed(), if self.seen.pending.is_some() => self.consider_resize(),
             () = self.probes.changed.notified() => self.read_health(),
             () = tokio::time::sleep(sleep) => {}
@@ -299,11 +312,14 @@ impl Worker {
             return;
         }
         let host = &self.ctx.host_ips;
-        let status = status::status(pod, &self.seen, host, self.last_status.as_ref(), Timestamp::now());
+        let old = self.last_status.as_deref();
+        let status = status::status(pod, &self.seen, host, old, Timestamp::now());
         let remove = remove && status::is_settled(&status);
+        let told = self.last_status.take().filter(|told| **told == status);
+        let status = told.unwrap_or_else(|| Arc::new(status));
         self.last_status = Some(status.clone());
         let object = Pod {
-            status: Some(status.clone()),
+            status: Some(PodStatus::clone(&status)),
             ..Pod::clone(&self.pod)
         };
         self.ctx.table.update(object, &self.seen);

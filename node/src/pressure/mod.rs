@@ -3,14 +3,15 @@
 //! `rank` who, `thresholds` what short means.
 
 pub mod rank;
+mod state;
 pub mod thresholds;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::events::{Severity, node_reference_of};
@@ -23,101 +24,17 @@ use crate::pods::eviction::Eviction;
 use crate::pods::observed::Verdict;
 use crate::pods::view::PodView;
 use crate::server::PodTable;
+pub use state::{NodeState, Pressure, refusal};
+
 use rank::{Candidate, Use};
 use thresholds::{Limits, Observation, Observations, Signal, Threshold};
 
 /// Pause between two looks; upstream's monitoring interval.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Seconds the containers of an evicted Pod get; upstream's for hard thresholds.
-const GRACE_SECONDS: i64 = 1;
-/// Time an evicted Pod has to be gone before another is chosen; upstream's.
+/// What the containers of an evicted Pod get; upstream's for hard thresholds.
+const GRACE: Duration = Duration::from_secs(1);
+/// Time an evicted Pod has beyond that to be gone before another is chosen; upstream's.
 const CLEANUP: Duration = Duration::from_secs(30);
-
-/// What the node is short of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    pub memory: bool,
-    pub disk: bool,
-    pub pids: bool,
-}
-
-impl Pressure {
-    fn of(signals: impl IntoIterator<Item = Signal>) -> Self {
-        let mut pressure = Pressure::default();
-        for signal in signals {
-            match signal {
-                Signal::MemoryAvailable => pressure.memory = true,
-                Signal::PidAvailable => pressure.pids = true,
-                _ => pressure.disk = true,
-            }
-        }
-        pressure
-    }
-
-    /// The conditions' types, as upstream lists them.
-    fn names(self) -> Vec<&'static str> {
-        let all = [
-            (self.disk, "DiskPressure"),
-            (self.memory, "MemoryPressure"),
-            (self.pids, "PIDPressure"),
-        ];
-        all.into_iter()
-            .filter(|(holds, _)| *holds)
-            .map(|(_, name)| name)
-            .collect()
-    }
-}
-
-/// The state of the node that its conditions and its admission of Pods come from. A cheap handle.
-#[derive(Clone, Debug, Default)]
-pub struct NodeState {
-    inner: Arc<Mutex<Held>>,
-    changed: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    pressure: Pressure,
-    shutting_down: bool,
-}
-
-impl NodeState {
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn pressure(&self) -> Pressure {
-        self.lock().pressure
-    }
-
-    pub fn is_shutting_down(&self) -> bool {
-        self.lock().shutting_down
-    }
-
-    pub fn shut_down(&self) {
-        self.lock().shutting_down = true;
-        self.changed.notify_one();
-    }
-
-    fn set(&self, pressure: Pressure) {
-        let before = std::mem::replace(&mut self.lock().pressure, pressure);
-        if before != pressure {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Waits until there is something to tell the API server.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-}
-
-/// Reason and message for a Pod that comes while the node is short of something; `best_effort` and `tolerant` as the Pod is.
-pub fn refusal(pressure: Pressure, best_effort: bool, tolerant: bool) -> Option<String> {
-    let names = pressure.names();
-    let spared = names == ["MemoryPressure"] && (!best_effort || tolerant);
-    (!names.is_empty() && !spared).then(|| format!("The node had condition: [{}]. ", names.join(" ")))
-}
 
 /// Looks now and then until the agent ends.
 pub async fn run(ctx: Arc<Context>, evictions: mpsc::Sender<Eviction>) {
@@ -141,42 +58,61 @@ struct Manager {
     evictions: mpsc::Sender<Eviction>,
     /// When each signal was last short.
     observed: BTreeMap<Signal, Instant>,
-    /// Thresholds met at the last look.
-    met: Vec<Threshold>,
-    /// The Pod that was ended last, and when.
-    going: Option<(String, Instant)>,
+    /// Thresholds met at the last look, and since when.
+    met: Vec<(Threshold, Instant)>,
+    /// The Pod that was ended last.
+    going: Option<Going>,
+}
+
+/// A Pod that is being ended.
+struct Going {
+    uid: String,
+    since: Instant,
+    /// What its containers were given.
+    grace: Duration,
+}
+
+impl Going {
+    /// How long it is waited for. A hard threshold does not wait for one that has more time than that gives: it hurries it.
+    fn patience(&self, is_hard: bool) -> Duration {
+        match is_hard && self.grace > GRACE {
+            true => Duration::ZERO,
+            false => self.grace.saturating_add(CLEANUP),
+        }
+    }
 }
 
 impl Manager {
     async fn look(&mut self) {
         let limits = self.ctx.options.pressure.clone();
         let seen = observe(&self.ctx);
-        let met = still_met(&limits, &seen, &self.met);
         let now = Instant::now();
+        let before: Vec<Threshold> = self.met.iter().map(|(threshold, _)| *threshold).collect();
+        let met = still_met(&limits, &seen, &before);
         self.observed
             .extend(met.iter().map(|threshold| (threshold.signal, now)));
         self.observed
             .retain(|_, at| now.duration_since(*at) < limits.transition || *at == now);
         self.ctx.state.set(Pressure::of(self.observed.keys().copied()));
-        self.met = met;
-        // Memory first, as upstream.
-        let mut starved = self.met.clone();
-        starved.sort_by_key(|threshold| threshold.signal);
-        if let (Some(threshold), false) = (starved.first(), self.waits_for_cleanup()) {
-            self.reclaim(threshold, &limits).await;
+        self.met = dated(met, &self.met, now);
+        let Some(threshold) = most_urgent(lasting(&self.met, now)) else {
+            return;
+        };
+        if !self.waits_for_cleanup(threshold.grace.is_none()) {
+            self.reclaim(&threshold, &limits).await;
         }
     }
 
     /// One Pod at a time: what it held comes back only when it is gone.
-    fn waits_for_cleanup(&mut self) -> bool {
-        let Some((uid, since)) = &self.going else {
+    fn waits_for_cleanup(&mut self, is_hard: bool) -> bool {
+        let Some(going) = &self.going else {
             return false;
         };
         let lives = self.ctx.table.pods().iter().any(|pod| {
             let over = phase(pod).is_some_and(|phase| matches!(phase, "Failed" | "Succeeded"));
-            pod.metadata.uid.as_ref() == Some(uid) && !over
+            pod.metadata.uid.as_ref() == Some(&going.uid) && !over
         });
-        let waits = lives && since.elapsed() < CLEANUP;
+        let waits = lives && going.since.elapsed() < going.patience(is_hard);
         if !waits {
             self.going = None;
         }
@@ -208,16 +144,58 @@ impl Manager {
             return;
         };
         let uid = first.pod.metadata.uid.clone().unwrap_or_default();
+        let own = first
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.termination_grace_period_seconds);
+        let grace = match threshold.grace {
+            Some(_) => own.unwrap_or(i64::MAX).min(limits.most_grace.into()),
+            None => GRACE.as_secs() as i64,
+        };
+        let message = rank::message(first, threshold, observation);
         let verdict = Verdict {
             reason: "Evicted".into(),
-            message: rank::message(first, threshold, observation),
-            grace: Some(GRACE_SECONDS),
-            disruption: true,
+            message: message.clone(),
+            grace: Some(grace),
+            disruption: Some(message),
         };
-        self.going = Some((uid.clone(), Instant::now()));
+        self.going = Some(Going {
+            uid: uid.clone(),
+            since: Instant::now(),
+            grace: Duration::from_secs(u64::try_from(grace).unwrap_or_default()),
+        });
         // A closed channel means that the agent ends.
         let _ = self.evictions.send(Eviction { uid, verdict }).await;
     }
+}
+
+/// Each with the time since which it is met.
+fn dated(met: Vec<Threshold>, before: &[(Threshold, Instant)], now: Instant) -> Vec<(Threshold, Instant)> {
+    let since = |threshold: &Threshold| {
+        let known = before.iter().find(|(known, _)| known == threshold);
+        known.map_or(now, |(_, since)| *since)
+    };
+    met.into_iter()
+        .map(|threshold| (threshold, since(&threshold)))
+        .collect()
+}
+
+/// Those that have been met for as long as they have to last.
+fn lasting(met: &[(Threshold, Instant)], now: Instant) -> Vec<Threshold> {
+    let lasts = |(threshold, since): &&(Threshold, Instant)| {
+        now.duration_since(*since) >= threshold.grace.unwrap_or_default()
+    };
+    met.iter()
+        .filter(lasts)
+        .map(|(threshold, _)| *threshold)
+        .collect()
+}
+
+/// What gives Pods no time goes before what does; then memory first, as upstream.
+fn most_urgent(starved: Vec<Threshold>) -> Option<Threshold> {
+    let urgency = |threshold: &Threshold| (threshold.grace.is_some(), threshold.signal);
+    starved.into_iter().min_by_key(urgency)
 }
 
 /// What is met now, with what was and is not left far enough behind.
@@ -347,32 +325,22 @@ mod tests {
     use thresholds::{parse_hard, parse_reclaim};
 
     #[test]
-    fn who_is_refused_under_pressure() {
-        let pressure = |memory, disk| Pressure {
-            memory,
-            disk,
-            pids: false,
+    fn a_soft_threshold_acts_when_it_has_lasted() {
+        let hard = parse_hard("memory.available<1").unwrap()[0];
+        let soft = Threshold {
+            grace: Some(Duration::from_secs(90)),
+            ..hard
         };
-        for (pressure, best_effort, tolerant, expected) in [
-            (pressure(false, false), true, false, None),
-            (pressure(true, false), false, false, None),
-            (
-                pressure(true, false),
-                true,
-                false,
-                Some("The node had condition: [MemoryPressure]. "),
-            ),
-            (pressure(true, false), true, true, None),
-            (
-                pressure(true, true),
-                false,
-                true,
-                Some("The node had condition: [DiskPressure MemoryPressure]. "),
-            ),
-        ] {
-            let said = refusal(pressure, best_effort, tolerant);
-            assert_eq!(said.as_deref(), expected, "{pressure:?} {best_effort} {tolerant}");
-        }
+        let begun = Instant::now();
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        let met = dated(vec![hard, soft], &[], begun);
+        assert_eq!(lasting(&met, begun), [hard]);
+        let met = dated(vec![hard, soft], &met, later(89));
+        assert_eq!(lasting(&met, later(89)), [hard]);
+        assert_eq!(lasting(&met, later(90)), [hard, soft]);
+        let left = dated(vec![hard], &met, later(90));
+        let met = dated(vec![hard, soft], &left, later(91));
+        assert_eq!(lasting(&met, later(95)), [hard], "it begins anew");
     }
 
     #[test]
@@ -396,5 +364,28 @@ mod tests {
         assert_eq!(met.len(), 1);
         assert_eq!(still_met(&limits, &seen(120), &met), met);
         assert!(still_met(&limits, &seen(150), &met).is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_has_time_is_waited_for_but_hurried_by_a_hard_threshold() {
+        let going = |seconds| Going {
+            uid: "u".into(),
+            since: Instant::now(),
+            grace: Duration::from_secs(seconds),
+        };
+        for (grace, is_hard, seconds) in [(60, false, 90), (60, true, 0), (1, true, 31), (0, false, 30)] {
+            let waits = going(grace).patience(is_hard);
+            assert_eq!(waits, Duration::from_secs(seconds), "{grace} {is_hard}");
+        }
+        let hard = parse_hard("nodefs.available<1,memory.available<1").unwrap();
+        let soft = |threshold: Threshold| Threshold {
+            grace: Some(Duration::ZERO),
+            ..threshold
+        };
+        let of = |signal| hard.iter().copied().find(|t| t.signal == signal).unwrap();
+        let (memory, disk) = (of(Signal::MemoryAvailable), of(Signal::NodeFsAvailable));
+        assert_eq!(most_urgent(vec![disk, memory]), Some(memory));
+        assert_eq!(most_urgent(vec![soft(memory), disk]), Some(disk));
+        assert_eq!(most_urgent(vec![soft(disk), soft(memory)]), Some(soft(memory)));
     }
 }

@@ -151,6 +151,7 @@ mod tests {
         let met = Threshold {
             signal: Signal::MemoryAvailable,
             least: Amount::Bytes(100 << 20),
+            grace: None,
         };
         let seen = Observation {
             available: 90 << 20,

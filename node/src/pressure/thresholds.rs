@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity;
@@ -33,6 +34,11 @@ impl Signal {
         ("imagefs.inodesFree", Signal::ImageFsInodesFree),
         ("pid.available", Signal::PidAvailable),
     ];
+
+    fn name(self) -> &'static str {
+        let found = Signal::ALL.iter().find(|(_, signal)| *signal == self);
+        found.map_or("", |(name, _)| name)
+    }
 
     /// The resource to reclaim, as messages name it.
     pub fn resource(self) -> &'static str {
@@ -110,12 +116,17 @@ impl FromStr for Amount {
 pub struct Threshold {
     pub signal: Signal,
     pub least: Amount,
+    /// How long it has to last; `None` of a hard threshold, which acts at once and gives Pods no time.
+    pub grace: Option<Duration>,
 }
 
 /// All that is set about pressure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub hard: Vec<Threshold>,
+    pub soft: Vec<Threshold>,
+    /// Seconds that Pods evicted by a soft threshold have at most.
+    pub most_grace: u32,
     /// How much more than its threshold a signal must show before it counts as met no longer.
     pub reclaim: BTreeMap<Signal, Amount>,
     /// How long a condition stays after it was last observed.
@@ -125,7 +136,11 @@ pub struct Limits {
 impl Default for Limits {
     /// Upstream's, but see [`DISK_ENOUGH`].
     fn default() -> Self {
-        let least = |signal, least| Threshold { signal, least };
+        let least = |signal, least| Threshold {
+            signal,
+            least,
+            grace: None,
+        };
         Limits {
             hard: vec![
                 least(Signal::MemoryAvailable, Amount::Bytes(100 << 20)),
@@ -134,6 +149,8 @@ impl Default for Limits {
                 least(Signal::ImageFsAvailable, Amount::ShareUpTo(0.15, DISK_ENOUGH)),
                 least(Signal::ImageFsInodesFree, Amount::Share(0.05)),
             ],
+            soft: Vec::new(),
+            most_grace: 0,
             reclaim: BTreeMap::new(),
             transition: Duration::from_secs(300),
         }
@@ -153,6 +170,7 @@ pub fn parse_hard(text: &str) -> Result<Vec<Threshold>, String> {
         let threshold = Threshold {
             signal: signal.trim().parse()?,
             least: least.trim().parse()?,
+            grace: None,
         };
         if thresholds.iter().any(|other| other.signal == threshold.signal) {
             return Err(format!("{signal:?} has two thresholds"));
@@ -162,6 +180,51 @@ pub fn parse_hard(text: &str) -> Result<Vec<Threshold>, String> {
         }
     }
     Ok(thresholds)
+}
+
+/// Reads `SIGNAL=DURATION,…`, durations as `1m30s`.
+///
+/// # Errors
+/// What is wrong, for whoever wrote it.
+pub fn parse_grace(text: &str) -> Result<BTreeMap<Signal, Duration>, String> {
+    let statements = text.split(',').filter(|statement| !statement.is_empty());
+    statements
+        .map(|statement| {
+            let parts = statement.split_once('=').and_then(|(signal, duration)| {
+                Some((signal.trim(), duration.trim().parse::<SignedDuration>().ok()?))
+            });
+            let wrong = || format!("{statement:?} is not SIGNAL=DURATION, as memory.available=1m30s");
+            let (signal, duration) = parts.ok_or_else(wrong)?;
+            Ok((
+                signal.parse()?,
+                Duration::try_from(duration).map_err(|_| wrong())?,
+            ))
+        })
+        .collect()
+}
+
+/// Soft thresholds with the time each has to last.
+///
+/// # Errors
+/// One without a time, as upstream.
+pub fn soft(
+    thresholds: Vec<Threshold>,
+    grace: &BTreeMap<Signal, Duration>,
+) -> Result<Vec<Threshold>, String> {
+    let lasting = thresholds.into_iter().map(|threshold| {
+        let signal = threshold.signal;
+        match grace.get(&signal) {
+            Some(grace) => Ok(Threshold {
+                grace: Some(*grace),
+                ..threshold
+            }),
+            None => Err(format!(
+                "grace period must be specified for the soft eviction threshold {}: --eviction-soft-grace-period",
+                signal.name()
+            )),
+        }
+    });
+    lasting.collect()
 }
 
 /// Reads `SIGNAL=AMOUNT,…`.
@@ -206,7 +269,12 @@ impl Limits {
             let least = threshold.least.of(seen.capacity) + more.map_or(0, |more| more.of(seen.capacity));
             seen.available < least
         };
-        self.hard.iter().filter(is_met).copied().collect()
+        self.hard
+            .iter()
+            .chain(&self.soft)
+            .filter(is_met)
+            .copied()
+            .collect()
     }
 }
 
@@ -235,7 +303,11 @@ mod tests {
         ];
         assert_eq!(
             parsed,
-            expected.map(|(signal, least)| Threshold { signal, least })
+            expected.map(|(signal, least)| Threshold {
+                signal,
+                least,
+                grace: None
+            })
         );
         for wrong in [
             "memory.available",
@@ -248,6 +320,27 @@ mod tests {
         }
         let reclaim = parse_reclaim("nodefs.available=500Mi").unwrap();
         assert_eq!(reclaim[&Signal::NodeFsAvailable], Amount::Bytes(500 << 20));
+    }
+
+    #[test]
+    fn soft_thresholds_last() {
+        let grace = parse_grace("memory.available=1m30s,nodefs.available=2h").unwrap();
+        assert_eq!(grace[&Signal::MemoryAvailable], Duration::from_secs(90));
+        for wrong in [
+            "memory.available",
+            "memory.available=x",
+            "memory.available=-1s",
+            "x=1s",
+        ] {
+            assert!(parse_grace(wrong).is_err(), "{wrong}");
+        }
+        let lasting = soft(parse_hard("memory.available<1Gi").unwrap(), &grace).unwrap();
+        assert_eq!(lasting[0].grace, Some(Duration::from_secs(90)));
+        let wrong = soft(parse_hard("pid.available<10%").unwrap(), &grace).unwrap_err();
+        assert!(
+            wrong.starts_with("grace period must be specified for the soft eviction threshold pid.available"),
+            "{wrong}"
+        );
     }
 
     #[test]

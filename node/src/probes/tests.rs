@@ -95,7 +95,7 @@ async fn readiness_follows_the_status_code() {
     let answers = vec![status("500 no"), status("204 yes"), status("500 no")];
     let (port, mut requests) = serve(answers).await;
     let probe = json!({"httpGet": {"port": port, "path": "/ready", "httpHeaders": [{"name": "Host", "value": "me"},
-        {"name": "X-A", "value": "b"}]}, "periodSeconds": 1, "failureThreshold": 1});
+        {"name": "X-A", "value": "b"}]}, "periodSeconds": 1, "timeoutSeconds": 30, "failureThreshold": 1});
     let (probing, mut changes, heard) = start(json!({"name": "c", "readinessProbe": probe}), None);
     assert_eq!(
         probing.health(),
@@ -128,8 +128,7 @@ async fn readiness_follows_the_status_code() {
 #[tokio::test]
 async fn liveness_fails_for_good_after_its_threshold() {
     let port = free_port();
-    let probe =
-        json!({"httpGet": {"port": port, "path": "/live"}, "periodSeconds": 1, "failureThreshold": 2});
+    let probe = json!({"httpGet": {"port": port, "path": "/live"}, "periodSeconds": 1, "timeoutSeconds": 30, "failureThreshold": 2});
     let (_probing, mut changes, heard) = start(json!({"name": "c", "livenessProbe": probe}), None);
     let health = changes.recv().await.unwrap();
     assert_eq!(
@@ -151,7 +150,7 @@ async fn liveness_fails_for_good_after_its_threshold() {
 #[tokio::test]
 async fn nothing_else_is_probed_before_the_startup_probe_has_passed() {
     let (port, mut requests) = serve(vec![status("503 not yet"), status("200 ok")]).await;
-    let probe = |path: &str| json!({"httpGet": {"port": port, "path": path}, "periodSeconds": 1});
+    let probe = |path: &str| json!({"httpGet": {"port": port, "path": path}, "periodSeconds": 1, "timeoutSeconds": 30});
     let container =
         json!({"name": "c", "startupProbe": probe("/startup"), "readinessProbe": probe("/ready")});
     let (probing, mut changes, _) = start(container, None);
@@ -221,7 +220,7 @@ async fn a_server_that_does_not_answer_times_out() {
 async fn redirects_are_followed_on_the_host_and_end_elsewhere() {
     let to = |location: &str| format!("HTTP/1.1 302 x\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
     let (port, mut requests) = serve(vec![to("/next"), to("http://example.invalid/")]).await;
-    let probe = json!({"httpGet": {"port": port}, "periodSeconds": 60});
+    let probe = json!({"httpGet": {"port": port}, "periodSeconds": 60, "timeoutSeconds": 30});
     let (_probing, mut changes, heard) = start(json!({"name": "c", "readinessProbe": probe}), None);
     assert!(changes.recv().await.unwrap().ready);
     requests.recv().await.unwrap();
@@ -259,7 +258,8 @@ async fn https_is_probed_without_verification() {
         stream.write_all(status("200 ok").as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
     });
-    let probe = json!({"httpGet": {"port": port, "scheme": "HTTPS"}, "periodSeconds": 60});
+    let probe =
+        json!({"httpGet": {"port": port, "scheme": "HTTPS"}, "periodSeconds": 60, "timeoutSeconds": 30});
     let (_probing, mut changes, _) = start(json!({"name": "c", "readinessProbe": probe}), None);
     assert!(changes.recv().await.unwrap().ready);
 }
@@ -303,7 +303,7 @@ async fn what_a_restarted_agent_knew_holds_until_a_probe_says_otherwise() {
 #[tokio::test]
 async fn a_terminating_pod_is_not_restarted_by_its_liveness_probe() {
     let (port, _requests) = serve(vec![status("200 ok"), status("500 bye")]).await;
-    let probe = |path: &str| json!({"httpGet": {"port": port, "path": path}, "periodSeconds": 1, "failureThreshold": 1});
+    let probe = |path: &str| json!({"httpGet": {"port": port, "path": path}, "periodSeconds": 1, "timeoutSeconds": 30, "failureThreshold": 1});
     let container = json!({"name": "c", "livenessProbe": {"tcpSocket": {"port": free_port()}, "initialDelaySeconds": 1,
         "failureThreshold": 1}, "readinessProbe": probe("/ready")});
     let (probing, mut changes, _) = start(container, None);

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::csi::Csi;
 use crate::host::Host;
 use crate::images::Images;
 use crate::options::NodeOptions;
@@ -70,14 +71,14 @@ impl Registration {
         options: &NodeOptions,
         host: Host,
         images: Images,
-        ip: Option<IpAddr>,
         kubelet_port: u16,
         state: NodeState,
+        csi: Csi,
     ) -> Self {
         let facts = Facts {
             host,
             images,
-            ip,
+            ip: None,
             kubelet_port,
             name: options.node_name.clone(),
             labels: options.labels.clone(),
@@ -85,6 +86,7 @@ impl Registration {
             data_dir: options.data_dir.clone(),
             state,
             limits: options.pressure.clone(),
+            csi,
         };
         Registration {
             api: Api::all(options.client.clone()),
@@ -157,6 +159,7 @@ impl Registration {
         self.api
             .patch_status(&self.facts.name, &PatchParams::default(), &patch)
             .await
+            .inspect(|node| self.facts.state.saw(node.clone()))
     }
 
     fn status(&self, old: &[NodeCondition]) -> Value {
@@ -193,6 +196,7 @@ impl Registration {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.facts.state.changed() => {}
+                () = self.facts.csi.use_changed() => {}
                 () = shutdown.cancelled() => return,
             }
             let heartbeat = self.beat(&mut last);
@@ -209,7 +213,9 @@ impl Registration {
             self.put().await?;
             return self.put_status().await.map(drop);
         };
-        let old = node.status.and_then(|s| s.conditions).unwrap_or_default();
+        let conditions = node.status.as_ref().and_then(|s| s.conditions.clone());
+        let old = conditions.unwrap_or_default();
+        self.facts.state.saw(node);
         let now = node::without_heartbeats(self.status(&old));
         let reflected = old.iter().any(|c| c.type_ == "Ready" && c.status == "True");
         let same = last

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::Value;
 
+use crate::csi::Csi;
 use crate::host::{self, Host};
 use crate::images::{Image, Images};
 use crate::pods::handler;
@@ -40,6 +41,8 @@ pub struct Facts {
     pub state: NodeState,
     /// What is kept free for the host: Pods do not get it.
     pub limits: Limits,
+    /// Whose volumes are in use.
+    pub csi: Csi,
 }
 
 /// The object to create.
@@ -123,6 +126,7 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
             supplemental_groups_policy: Some(true),
         }),
         runtime_handlers: Some(handlers()),
+        volumes_in_use: volumes_in_use(facts),
         node_info: Some(NodeSystemInfo {
             architecture: facts.host.architecture.to_owned(),
             boot_id: facts.host.boot_id.clone(),
@@ -138,6 +142,15 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
         }),
         ..NodeStatus::default()
     }
+}
+
+/// The attached volumes that Pods here use. A list that was there and is empty now is said to be empty.
+fn volumes_in_use(facts: &Facts) -> Option<Vec<String>> {
+    let used = facts.csi.in_use();
+    let seen = facts.state.node();
+    let seen = seen.as_ref().and_then(|node| node.status.as_ref());
+    let was = seen.and_then(|status| status.volumes_in_use.as_ref());
+    (!used.is_empty() || was.is_some_and(|was| !was.is_empty())).then_some(used)
 }
 
 /// What each runtime handler offers; that without a name is for Pods that name no RuntimeClass.

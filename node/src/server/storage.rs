@@ -46,7 +46,7 @@ async fn off_thread<T: Send + 'static>(
     done.map_err(|error| {
         let code = match &error {
             LocalPathError::Name(_) => StatusCode::BAD_REQUEST,
-            LocalPathError::Io { .. } | LocalPathError::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            LocalPathError::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (code, error.to_string())
     })

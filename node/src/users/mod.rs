@@ -12,7 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
 
-use crate::pods::record::{subdirectories, write_atomic};
+use crate::files::{sync, write_atomic};
+use crate::pods::record::subdirectories;
+use crate::pods::sandbox::POD_FILE;
 use subordinate::Slots;
 
 /// Ids of a Pod, as many as programs expect to be there; upstream's default.
@@ -167,6 +169,9 @@ fn load(dir: &Path) -> Result<Option<IdRange>, UsersError> {
 
 fn save(dir: &Path, range: IdRange) -> Result<(), UsersError> {
     let path = dir.join(FILE);
+    // Nor is the Pod forgotten that has it: its directory would go, and the range with it.
+    let pod = dir.join(POD_FILE);
+    sync(&pod).map_err(|e| at("sync", &pod, e))?;
     let bytes = serde_json::to_vec(&range).map_err(io::Error::from);
     bytes
         .and_then(|b| write_atomic(&path, &b))
@@ -197,6 +202,7 @@ mod tests {
         let three = || Slots::of(&[(65_536, 65_536 * 3)]);
         for uid in ["a", "b", "c", "d"] {
             fs::create_dir(dir.path().join(uid)).unwrap();
+            fs::write(dir.path().join(uid).join(POD_FILE), "{}").unwrap();
         }
         let first = users(dir.path(), three());
         let given: Vec<u32> = ["a", "b", "a"]

@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
 
 /// Why something on the host could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +25,8 @@ pub enum HostError {
     },
 }
 
-fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> HostError + 'a {
+/// The error of a step with a path.
+pub(crate) fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> HostError + 'a {
     move |source| HostError::Io {
         step,
         path: path.to_owned(),
@@ -75,9 +78,18 @@ pub fn mount_read_only(source: &str, kind: &str, options: &str, target: &Path) -
         .map_err(|e| at("mount an image at", target)(e.into()))
 }
 
-/// Whether something is mounted at `path`.
+/// Whether something is mounted at `path`; what is not there is no mount point. The kernel says so of the path itself: its table
+/// of mounts has a few lines for each Pod. A file system's server, which may never answer, is not asked.
 pub fn is_mount_point(path: &Path) -> Result<bool, HostError> {
-    Ok(mounts_under(path)?.iter().any(|m| m == path))
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(found) if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        // Kernels before 5.8; and a mount whose server is away.
+        _ => Ok(mounts_under(path)?.iter().any(|m| m == path)),
+    }
 }
 
 /// Mount points at and below `dir`, innermost last (proc_pid_mountinfo(5)).
@@ -101,20 +113,25 @@ fn unescape(field: &str) -> PathBuf {
     PathBuf::from(plain)
 }
 
-/// Unmounts everything at and below `dir`.
-pub fn unmount_under(dir: &Path) -> Result<(), HostError> {
-    for point in mounts_under(dir)?.iter().rev() {
+/// Unmounts everything at and below `dir`; whether there was anything.
+pub fn unmount_under(dir: &Path) -> Result<bool, HostError> {
+    let points = mounts_under(dir)?;
+    for point in points.iter().rev() {
         umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
             .map_err(|e| at("unmount", point)(e.into()))?;
     }
-    Ok(())
+    Ok(!points.is_empty())
 }
 
 /// Removes `dir` with everything in it, mounts first. Absent is fine. As long as anything is mounted below it nothing is
 /// removed: that would be somebody's data.
 pub fn remove_tree(dir: &Path) -> Result<(), HostError> {
-    unmount_under(dir)?;
-    if let Some(point) = mounts_under(dir)?.first() {
+    if fs::symlink_metadata(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    if unmount_under(dir)?
+        && let Some(point) = mounts_under(dir)?.first()
+    {
         let busy = io::Error::from(io::ErrorKind::ResourceBusy);
         return Err(at("unmount", point)(busy));
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::host::{self, HostError};
+use super::host::{self, HostError, at};
 
 /// Longest name a directory may have.
 const NAME_LIMIT: usize = 255;
@@ -18,12 +18,6 @@ const PREFIX: &str = "pvc-";
 pub enum LocalPathError {
     #[error("{0:?} is not a name of a local volume: pvc-… of letters, digits, '-', '_' and '.'")]
     Name(String),
-    #[error("{step} {path}: {source}")]
-    Io {
-        step: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -37,14 +31,6 @@ fn place(root: &Path, name: &str) -> Result<PathBuf, LocalPathError> {
     }
 }
 
-fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LocalPathError + 'a {
-    move |source| LocalPathError::Io {
-        step,
-        path: path.to_owned(),
-        source,
-    }
-}
-
 /// Makes the directory, which anybody may write to, as the local-path-provisioner does; one that is there stays as it is.
 pub fn make(root: &Path, name: &str) -> Result<PathBuf, LocalPathError> {
     let path = place(root, name)?;
@@ -55,7 +41,7 @@ pub fn make(root: &Path, name: &str) -> Result<PathBuf, LocalPathError> {
             fs::set_permissions(&path, open).map_err(at("change the mode of", &path))?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(at("create", &path)(error)),
+        Err(error) => return Err(at("create", &path)(error).into()),
     }
     Ok(path)
 }

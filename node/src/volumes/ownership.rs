@@ -2,11 +2,10 @@
 //! (KEP-695 for when that is left out).
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
-use super::host::HostError;
+use super::host::{HostError, at};
 
 /// What the group may: files, and directories, whose new files follow it.
 const OF_FILES: u32 = 0o660;
@@ -20,14 +19,6 @@ pub struct Group {
     pub id: u32,
     /// Not only when the root of the volume is another group's.
     pub always: bool,
-}
-
-fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> HostError + 'a {
-    move |source| HostError::Io {
-        step,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 /// Gives a tree to a group.

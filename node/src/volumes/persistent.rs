@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use nix::mount::{MsFlags, mount};
 
-use super::host::{self, HostError};
+use super::host::{self, HostError, at};
 use super::ownership::{self, Group};
 
 /// Where devices of claims are linked, beside the volumes.
@@ -35,12 +35,6 @@ pub enum PersistentError {
     },
     #[error("cannot find the address of the NFS server {0:?}")]
     Server(String),
-    #[error("{step} {path}: {error}")]
-    Io {
-        step: &'static str,
-        path: String,
-        error: io::Error,
-    },
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("persistent volume {0:?} has a source this node does not support")]
@@ -138,15 +132,7 @@ fn failed(source: &str, target: &Path, error: io::Error) -> PersistentError {
 
 fn make_file(path: &Path) -> Result<(), PersistentError> {
     let made = fs::OpenOptions::new().create(true).append(true).open(path);
-    made.map(drop).map_err(at("create", path))
-}
-
-fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PersistentError + 'a {
-    move |error| PersistentError::Io {
-        step,
-        path: path.display().to_string(),
-        error,
-    }
+    Ok(made.map(drop).map_err(at("create", path))?)
 }
 
 /// Mounts an export by the kernel's own client: no helper program is needed, and none is asked.
@@ -219,7 +205,7 @@ pub fn show_device(volume: &PersistentVolume, name: &str, link: &Path) -> Result
     }
     match symlink(&path, link) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.map_err(at("link", link)),
+        made => Ok(made.map_err(at("link", link))?),
     }
 }
 

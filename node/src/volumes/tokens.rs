@@ -11,6 +11,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use crate::pods::view::PodView;
+use crate::steady;
 
 /// Seconds a token lives when the Pod does not say (core/v1 ServiceAccountTokenProjection).
 const DEFAULT_SECONDS: i64 = 3600;
@@ -48,12 +49,32 @@ struct Held {
     token: String,
     issued: Timestamp,
     expires: Timestamp,
+    /// When it was issued, in steady time: a clock that is put back makes no token younger.
+    since: Timestamp,
 }
 
 impl Held {
-    fn is_due(&self, now: Timestamp) -> bool {
-        let left = self.expires.duration_since(self.issued) * RENEW_LEFT_PERCENT / 100;
-        now > self.expires - left || now > self.issued + OLDEST
+    fn is_due(&self, now: Moment) -> bool {
+        let life = self.expires.duration_since(self.issued);
+        let left = life * RENEW_LEFT_PERCENT / 100;
+        let age = now.steady.duration_since(self.since);
+        now.wall > self.expires - left || age > (life - left).min(OLDEST)
+    }
+}
+
+/// Now, by the clock that says when a token expires and by the one that says how long it was held.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    wall: Timestamp,
+    steady: Timestamp,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Moment {
+            wall: Timestamp::now(),
+            steady: steady::now(),
+        }
     }
 }
 
@@ -75,7 +96,7 @@ pub struct Tokens {
 impl Tokens {
     /// A token that is good for a while: the one held, or a new one. One that cannot be renewed is used until it expires.
     pub async fn get(&self, client: &Client, pod: PodView<'_>, wish: &Wish) -> Result<String, TokenError> {
-        let now = Timestamp::now();
+        let now = Moment::now();
         let held = self.find(pod.uid(), wish);
         if let Some(held) = held.as_ref().filter(|held| !held.is_due(now)) {
             return Ok(held.token.clone());
@@ -89,7 +110,7 @@ impl Tokens {
                     .insert(wish.clone(), fresh);
                 Ok(token)
             }
-            Err(error) => match held.filter(|held| now < held.expires) {
+            Err(error) => match held.filter(|held| now.wall < held.expires) {
                 Some(held) => {
                     tracing::warn!(pod = %pod.full_name(), %error, "a token could not be renewed; the old one is still good");
                     Ok(held.token)
@@ -100,7 +121,8 @@ impl Tokens {
     }
 
     /// Whether one of the Pod's tokens wants to be renewed.
-    pub fn is_due(&self, uid: &str, now: Timestamp) -> bool {
+    pub fn is_due(&self, uid: &str) -> bool {
+        let now = Moment::now();
         let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(uid)
             .is_some_and(|wishes| wishes.values().any(|held| held.is_due(now)))
@@ -118,7 +140,7 @@ impl Tokens {
 }
 
 /// Asks for a token that is good only while the Pod exists.
-async fn ask(client: &Client, pod: PodView<'_>, wish: &Wish, now: Timestamp) -> Result<Held, TokenError> {
+async fn ask(client: &Client, pod: PodView<'_>, wish: &Wish, now: Moment) -> Result<Held, TokenError> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), pod.namespace());
     let account = pod
         .spec
@@ -147,8 +169,9 @@ async fn ask(client: &Client, pod: PodView<'_>, wish: &Wish, now: Timestamp) -> 
     match (status.token, status.expiration_timestamp) {
         (Some(token), Some(expires)) => Ok(Held {
             token,
-            issued: now,
+            issued: now.wall,
             expires: expires.0,
+            since: now.steady,
         }),
         _ => Err(TokenError::Missing),
     }
@@ -165,8 +188,13 @@ mod tests {
             token: "t".into(),
             issued: at(0),
             expires: at(seconds),
+            since: at(0),
         };
-        for (life, now, due) in [
+        let now = |wall, steady| Moment {
+            wall: at(wall),
+            steady: at(steady),
+        };
+        for (life, second, due) in [
             (3600, 100, false),
             (3600, 2880, false),
             (3600, 2881, true),
@@ -174,8 +202,21 @@ mod tests {
             (365 * 24 * 3600, 24 * 3600, false),
             (365 * 24 * 3600, 24 * 3600 + 1, true),
         ] {
-            assert_eq!(living(life).is_due(at(now)), due, "{now} of {life}");
+            assert_eq!(
+                living(life).is_due(now(second, second)),
+                due,
+                "{second} of {life}"
+            );
         }
+        assert!(
+            living(3600).is_due(now(7200, 60)),
+            "the clock was put forward: it counts as expired"
+        );
+        assert!(!living(3600).is_due(now(-7200, 60)));
+        assert!(
+            living(3600).is_due(now(-4000, 2900)),
+            "the clock was put back: others' may not have been"
+        );
     }
 
     #[test]

@@ -89,7 +89,8 @@ async fn a_killed_shim_is_a_killed_container() {
     halves.nothing_is_left().await;
 }
 
-/// Seconds for which the API server is away, unless `AMPHIPOD_AWAY` says so.
+/// Seconds for which the API server is away, unless `AMPHIPOD_AWAY` says so: time in which nothing may happen, so that there is
+/// nothing else to wait for. Longer than a container of it runs and its first back-off lasts.
 const AWAY: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,13 @@
 //! Owns counting and refusing. Refuses to know what happens to a container over its budget: it remembers that it
 //! happened, the container's task ends it as `OOMKilled`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::{Instant, timeout_at};
 use wasmtime::{ResourceLimiter, Result};
 
 /// What one instance costs beside its memories, tables and handles: VM context, WASI context, the stack pages it has
@@ -19,6 +22,16 @@ pub const HANDLE_BYTES: u64 = 512;
 
 /// What one table element costs: a pointer.
 pub const TABLE_ELEMENT_BYTES: u64 = 8;
+
+/// How much more than at its beginning a store may allocate, while none has shown it.
+const UNKNOWN_GROWTH: u64 = 2;
+
+/// One part in so many is taken from what is usual with each store that ends.
+const FORGETTING: u64 = 16;
+
+/// How long a store is expected to be on its way to what is usual. Who has not allocated it by then is not waited for: a
+/// guest that streams for an hour, say.
+pub const SHARE_KEPT: Duration = Duration::from_secs(2);
 
 /// Instances, memories and tables in one store: a component nests modules, each with its own.
 const MAX_PER_STORE: usize = 1_000;
@@ -41,11 +54,79 @@ impl OverBudget {
     }
 }
 
-/// The budget of one container.
-pub struct Budget {
+/// What is counted.
+#[derive(Debug, Default)]
+struct Account {
     /// Bytes; `u64::MAX` for none.
     limit: u64,
-    used: AtomicU64,
+    used: u64,
+    /// What stores allocated that are gone, of those that are many: the most, older ones counting less and less. 0
+    /// before the first.
+    usual: u64,
+    /// One for each store of many, the oldest first.
+    shares: BTreeMap<u64, Share>,
+    next: u64,
+}
+
+/// Bytes that a store has not allocated yet and is expected to. Nobody uses them: they only keep others of its kind
+/// waiting.
+#[derive(Debug)]
+struct Share {
+    since: Instant,
+    left: u64,
+}
+
+impl Share {
+    fn is_young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < SHARE_KEPT
+    }
+}
+
+impl Account {
+    fn take(&mut self, bytes: u64) -> std::result::Result<(), OverBudget> {
+        let total = self.used.checked_add(bytes).filter(|total| *total <= self.limit);
+        self.used = total.ok_or(OverBudget {
+            wanted: bytes,
+            used: self.used,
+            limit: self.limit,
+        })?;
+        Ok(())
+    }
+
+    /// How much more than `initial` a store is expected to allocate.
+    fn expected_growth(&self, initial: u64) -> u64 {
+        let expected = match self.usual {
+            0 => initial.saturating_mul(UNKNOWN_GROWTH),
+            usual => usual,
+        };
+        let most = self.limit.saturating_sub(INSTANCE_BYTES);
+        expected.min(most).saturating_sub(initial)
+    }
+
+    /// Bytes that are neither used nor expected to be. What old stores have not allocated by now is expected no more.
+    fn free(&self, now: Instant) -> u64 {
+        let young = |share: &&Share| share.is_young(now);
+        let expected: u64 = self.shares.values().filter(young).map(|share| share.left).sum();
+        self.limit.saturating_sub(self.used).saturating_sub(expected)
+    }
+
+    /// Whether a store has begun so lately that it may still be on its way to what is usual.
+    fn has_young(&self, now: Instant) -> bool {
+        let youngest = self.shares.last_key_value();
+        youngest.is_some_and(|(_, share)| share.is_young(now))
+    }
+
+    fn share(&mut self, since: Instant, left: u64) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.shares.insert(number, Share { since, left });
+        number
+    }
+}
+
+/// The budget of one container.
+pub struct Budget {
+    account: Mutex<Account>,
     exceeded: AtomicBool,
     freed: Notify,
 }
@@ -54,21 +135,42 @@ impl Budget {
     /// A budget of `limit` bytes, or one that only counts.
     pub fn new(limit: Option<u64>) -> Arc<Self> {
         Arc::new(Self {
-            limit: limit.unwrap_or(u64::MAX),
-            used: AtomicU64::new(0),
+            account: Mutex::new(Account {
+                limit: limit.unwrap_or(u64::MAX),
+                ..Account::default()
+            }),
             exceeded: AtomicBool::new(false),
             freed: Notify::new(),
         })
     }
 
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Bytes in use now.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.account().used
     }
 
     /// The limit in bytes, if there is one.
     pub fn limit(&self) -> Option<u64> {
-        (self.limit != u64::MAX).then_some(self.limit)
+        Some(self.account().limit).filter(|limit| *limit != u64::MAX)
+    }
+
+    /// Gives the container another limit. Its guests run on.
+    ///
+    /// # Errors
+    /// The bytes in use, when they are more than that: a guest cannot be made to give any back.
+    pub fn resize(&self, limit: u64) -> std::result::Result<(), u64> {
+        let mut account = self.account();
+        if account.used > limit {
+            return Err(account.used);
+        }
+        account.limit = limit;
+        drop(account);
+        self.freed.notify_waiters();
+        Ok(())
     }
 
     /// Whether a guest ever asked for more than there was.
@@ -76,38 +178,92 @@ impl Budget {
         self.exceeded.load(Ordering::Relaxed)
     }
 
-    fn try_take(&self, bytes: u64) -> std::result::Result<(), OverBudget> {
-        let taken = self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|total| *total <= self.limit)
-            });
-        taken.map(drop).map_err(|used| OverBudget {
-            wanted: bytes,
-            used,
-            limit: self.limit,
-        })
-    }
-
     fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.account().used -= bytes;
         self.freed.notify_waiters();
     }
 
-    /// Takes the share of a new store. The first `prepaid` bytes that the store allocates are covered by it.
+    /// Counts a new store. The first `prepaid` bytes that it allocates are counted now.
     ///
     /// # Errors
-    /// When the budget cannot hold it at all: that is a container which does not fit its own limit.
+    /// When the budget does not hold them.
     pub fn open(self: &Arc<Self>, prepaid: u64) -> std::result::Result<Limiter, OverBudget> {
-        let bytes = prepaid.saturating_add(INSTANCE_BYTES);
-        self.try_take(bytes)?;
-        Ok(Limiter {
+        let held = prepaid.saturating_add(INSTANCE_BYTES);
+        self.account().take(held)?;
+        Ok(self.limiter(held, prepaid, None))
+    }
+
+    /// As [`Budget::open`]; where others hold what it takes, waits for them, but not longer than `patience`.
+    ///
+    /// # Errors
+    /// As [`Budget::open`].
+    pub async fn open_in_time(
+        self: &Arc<Self>,
+        prepaid: u64,
+        patience: Duration,
+    ) -> std::result::Result<Limiter, OverBudget> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let freed = self.freed();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            match self.open(prepaid) {
+                Err(over) if over.may_fit_later() => {
+                    if timeout_at(deadline, freed).await.is_err() {
+                        return Err(over);
+                    }
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// As [`Budget::open`] for one of many stores that allocate `initial` bytes at once and some more later: there must be
+    /// room for what others needed before it, so that many at once do not meet at the limit halfway. While no other has
+    /// begun lately it takes what there is.
+    ///
+    /// # Errors
+    /// As [`Budget::open`]; to be tried again when bytes are freed, and after [`SHARE_KEPT`].
+    pub fn open_one_of_many(self: &Arc<Self>, initial: u64) -> std::result::Result<Limiter, OverBudget> {
+        self.open_one_of_many_at(Instant::now(), initial)
+    }
+
+    fn open_one_of_many_at(
+        self: &Arc<Self>,
+        now: Instant,
+        initial: u64,
+    ) -> std::result::Result<Limiter, OverBudget> {
+        let mut account = self.account();
+        let held = initial.saturating_add(INSTANCE_BYTES);
+        let growth = if account.limit == u64::MAX {
+            0
+        } else {
+            account.expected_growth(initial)
+        };
+        let wanted = held.saturating_add(growth);
+        if account.has_young(now) && wanted > account.free(now) {
+            return Err(OverBudget {
+                wanted,
+                used: account.used,
+                limit: account.limit,
+            });
+        }
+        account.take(held)?;
+        let number = account.share(now, growth);
+        drop(account);
+        Ok(self.limiter(held, initial, Some(number)))
+    }
+
+    fn limiter(self: &Arc<Self>, held: u64, prepaid: u64, share: Option<u64>) -> Limiter {
+        Limiter {
             budget: Arc::clone(self),
-            held: bytes,
+            held,
             prepaid,
-            last: 0,
+            share,
+            last: (0, 0),
+            allocated: 0,
             handles: 0,
-        })
+        }
     }
 
     /// Completes when bytes are given back after this call.
@@ -126,7 +282,12 @@ pub struct Limiter {
     budget: Arc<Budget>,
     held: u64,
     prepaid: u64,
-    last: u64,
+    /// The number of its share, if it is one of many.
+    share: Option<u64>,
+    /// What was allocated last: bytes that were prepaid, and bytes that were not.
+    last: (u64, u64),
+    /// Memories and tables, whoever paid for them.
+    allocated: u64,
     handles: u64,
 }
 
@@ -144,10 +305,7 @@ impl Limiter {
         let bytes = (handles as u64).saturating_mul(HANDLE_BYTES);
         match bytes.checked_sub(self.handles) {
             Some(0) => {}
-            Some(more) => {
-                self.take(more)?;
-                self.held += more;
-            }
+            Some(more) => self.take(more)?,
             None => {
                 let less = self.handles - bytes;
                 self.held -= less;
@@ -158,32 +316,49 @@ impl Limiter {
         Ok(())
     }
 
-    fn take(&self, bytes: u64) -> std::result::Result<(), OverBudget> {
-        self.budget
-            .try_take(bytes)
-            .inspect_err(|_| self.budget.exceeded.store(true, Ordering::Relaxed))
+    /// Others' shares are no reason to end a guest: they are not in use.
+    fn take(&mut self, bytes: u64) -> std::result::Result<(), OverBudget> {
+        let mut account = self.budget.account();
+        let taken = account.take(bytes);
+        taken.inspect_err(|_| self.budget.exceeded.store(true, Ordering::Relaxed))?;
+        let share = self.share.and_then(|number| account.shares.get_mut(&number));
+        if let Some(share) = share {
+            share.left = share.left.saturating_sub(bytes);
+        }
+        self.held += bytes;
+        Ok(())
     }
 
     fn grow(&mut self, bytes: u64) -> Result<bool> {
         let covered = bytes.min(self.prepaid);
-        self.prepaid -= covered;
         let more = bytes - covered;
         self.take(more)?;
-        self.held += more;
-        self.last = more;
+        self.prepaid -= covered;
+        self.last = (covered, more);
+        self.allocated += bytes;
         Ok(true)
     }
 
     fn undo(&mut self) {
-        let bytes = std::mem::take(&mut self.last);
-        self.held -= bytes;
-        self.budget.give_back(bytes);
+        let (covered, more) = std::mem::take(&mut self.last);
+        self.prepaid += covered;
+        self.allocated -= covered + more;
+        self.held -= more;
+        self.budget.give_back(more);
     }
 }
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.budget.give_back(self.held);
+        let mut account = self.budget.account();
+        account.used -= self.held;
+        if let Some(number) = self.share {
+            account.shares.remove(&number);
+            let usual = account.usual;
+            account.usual = self.allocated.max(usual - usual / FORGETTING);
+        }
+        drop(account);
+        self.budget.freed.notify_waiters();
     }
 }
 
@@ -226,89 +401,4 @@ impl ResourceLimiter for Limiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: usize = 1 << 20;
-
-    fn limited(mib: u64) -> Arc<Budget> {
-        Budget::new(Some((mib << 20) + INSTANCE_BYTES))
-    }
-
-    #[test]
-    fn growth_over_the_limit_ends_the_guest_and_is_remembered() {
-        let budget = limited(2);
-        let mut limiter = budget.open(0).unwrap();
-        assert!(limiter.memory_growing(0, MIB, None).unwrap());
-        assert!(!budget.exceeded());
-        assert!(limiter.memory_growing(MIB, 4 * MIB, None).is_err());
-        assert!(budget.exceeded());
-    }
-
-    #[test]
-    fn growth_over_the_modules_own_maximum_is_refused_and_costs_nothing() {
-        let budget = limited(2);
-        let mut limiter = budget.open(0).unwrap();
-        let before = budget.used();
-        assert!(!limiter.memory_growing(0, 8 * MIB, Some(MIB)).unwrap());
-        assert_eq!(budget.used(), before);
-        assert!(!budget.exceeded());
-    }
-
-    #[test]
-    fn a_store_gives_back_all_it_held() {
-        let budget = limited(4);
-        let mut limiter = budget.open(MIB as u64).unwrap();
-        limiter.memory_growing(0, 2 * MIB, None).unwrap();
-        limiter.table_growing(0, 1000, None).unwrap();
-        limiter.memory_growing(0, MIB, None).unwrap();
-        limiter
-            .memory_grow_failed(wasmtime::Error::msg("no pages"))
-            .unwrap();
-        drop(limiter);
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn prepaid_bytes_are_counted_once() {
-        let budget = limited(4);
-        let mut limiter = budget.open(MIB as u64).unwrap();
-        let opened = budget.used();
-        limiter.memory_growing(0, MIB, None).unwrap();
-        assert_eq!(budget.used(), opened);
-    }
-
-    #[test]
-    fn handles_are_counted_and_given_back() {
-        let budget = limited(1);
-        let mut limiter = budget.open(0).unwrap();
-        let opened = budget.used();
-        limiter.count_handles(100).unwrap();
-        assert_eq!(budget.used(), opened + 100 * HANDLE_BYTES);
-        limiter.count_handles(10).unwrap();
-        assert_eq!(budget.used(), opened + 10 * HANDLE_BYTES);
-        assert!(limiter.count_handles(10_000).is_err());
-        assert!(budget.exceeded());
-        drop(limiter);
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_room_is_told() {
-        let budget = limited(1);
-        let first = budget.open(MIB as u64).unwrap();
-        let freed = budget.freed();
-        let over = budget.open(MIB as u64).err().unwrap();
-        assert!(over.may_fit_later());
-        drop(first);
-        freed.await;
-        assert!(budget.open(MIB as u64).is_ok());
-        assert!(!budget.exceeded());
-    }
-
-    #[test]
-    fn what_never_fits_is_known() {
-        let over = limited(1).open(16 << 20).err().unwrap();
-        assert!(!over.may_fit_later());
-    }
-}
+mod tests;

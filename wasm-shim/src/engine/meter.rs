@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -34,6 +34,13 @@ struct Window {
 }
 
 impl Window {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            spent: Duration::ZERO,
+        }
+    }
+
     /// Moves to the period that holds `now`, paying debt off with the quota of the periods that passed.
     fn roll(&mut self, now: Instant, quota: Quota) {
         let passed = now.saturating_duration_since(self.start).as_nanos() / quota.period.as_nanos().max(1);
@@ -52,22 +59,18 @@ pub struct Meter {
     turns: Arc<Turns>,
     time: VirtualTime,
     spent_nanos: AtomicU64,
-    quota: Option<(Quota, Mutex<Window>)>,
+    quota: Mutex<Option<(Quota, Window)>>,
 }
 
 impl Meter {
     /// An empty account; `shares` weigh it among those of the same `turns`.
     pub fn new(ticker: Ticker, turns: Arc<Turns>, quota: Option<Quota>, shares: u64) -> Arc<Self> {
-        let window = Window {
-            start: Instant::now(),
-            spent: Duration::ZERO,
-        };
         Arc::new(Self {
             ticker,
             turns,
             time: VirtualTime::new(shares),
             spent_nanos: AtomicU64::new(0),
-            quota: quota.map(|quota| (quota, Mutex::new(window))),
+            quota: Mutex::new(quota.map(|quota| (quota, Window::new()))),
         })
     }
 
@@ -79,15 +82,27 @@ impl Meter {
     fn charge(&self, time: Duration) {
         self.spent_nanos.fetch_add(nanos(time), Ordering::Relaxed);
         self.time.spend(time);
-        if let Some((_, window)) = &self.quota {
-            window.lock().unwrap_or_else(PoisonError::into_inner).spent += time;
+        if let Some((_, window)) = self.quota().as_mut() {
+            window.spent += time;
         }
+    }
+
+    fn quota(&self) -> MutexGuard<'_, Option<(Quota, Window)>> {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the container to another quota, and weighs it by other shares, from now on.
+    pub fn resize(&self, quota: Option<Quota>, shares: u64) {
+        self.time.weigh(shares);
+        let mut held = self.quota();
+        let window = held.map_or_else(Window::new, |(_, window)| window);
+        *held = quota.map(|quota| (quota, window));
     }
 
     /// How long the container must wait before it may run again.
     fn debt(&self, now: Instant) -> Option<Duration> {
-        let (quota, window) = self.quota.as_ref()?;
-        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.quota();
+        let (quota, window) = held.as_mut()?;
         window.roll(now, *quota);
         if window.spent < quota.time {
             return None;
@@ -237,6 +252,22 @@ mod tests {
         assert_eq!(meter.debt(next), None);
         meter.charge(Duration::from_millis(15));
         assert!(meter.debt(next).is_some(), "the 5 ms overdrawn before are owed");
+    }
+
+    #[test]
+    fn a_quota_may_change_while_it_is_used_up() {
+        let meter = meter(Some(QUOTA));
+        meter.charge(Duration::from_millis(25));
+        let double = Quota {
+            time: QUOTA.time * 2,
+            ..QUOTA
+        };
+        meter.resize(Some(double), 2);
+        assert_eq!(meter.debt(Instant::now()), None);
+        meter.resize(Some(QUOTA), 2);
+        assert!(meter.debt(Instant::now()).is_some(), "what was spent stays spent");
+        meter.resize(None, 2);
+        assert_eq!(meter.debt(Instant::now()), None);
     }
 
     #[test]

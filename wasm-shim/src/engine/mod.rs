@@ -10,6 +10,7 @@ pub mod ticker;
 pub mod turns;
 
 use std::hash::{Hash as _, Hasher};
+use std::num::NonZeroUsize;
 use ticker::Ticker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -41,6 +42,9 @@ const WARM_SLOTS: u32 = 100;
 const MEMORY_KEEP_RESIDENT: usize = 64 << 10;
 const TABLE_KEEP_RESIDENT: usize = 16 << 10;
 
+/// Stack frames in the backtrace of a guest that is debugged; others have wasmtime's own number.
+pub const MAX_BACKTRACE: usize = 256;
+
 /// Stores with a heap for garbage-collected objects; few toolchains need one.
 const GC_HEAPS: u32 = 200;
 
@@ -53,15 +57,17 @@ pub enum EngineError {
     Ticker(std::io::Error),
 }
 
-/// The engines: pooled for ordinary guests, on-demand for what does not fit the pool's shapes.
+/// The engines: pooled for ordinary guests, on-demand for what does not fit the pool's shapes, and one for those that are
+/// to leave core dumps or a profile.
 pub struct Engines {
     pub pooled: Engine,
     pub on_demand: Engine,
+    pub debugging: Engine,
     pub ticker: Ticker,
 }
 
 impl Engines {
-    /// Makes both engines and starts their clock.
+    /// Makes the engines and starts their clock.
     ///
     /// # Errors
     /// When wasmtime refuses even the on-demand configuration, or no thread can be made.
@@ -74,10 +80,13 @@ impl Engines {
             );
             on_demand.clone()
         });
-        let ticker = Ticker::start(vec![pooled.clone(), on_demand.clone()]).map_err(EngineError::Ticker)?;
+        let debugging = Engine::new(&debugging_config()).map_err(EngineError::Config)?;
+        let all = vec![pooled.clone(), on_demand.clone(), debugging.clone()];
+        let ticker = Ticker::start(all).map_err(EngineError::Ticker)?;
         Ok(Self {
             pooled,
             on_demand,
+            debugging,
             ticker,
         })
     }
@@ -108,6 +117,15 @@ fn base_config() -> Config {
         .async_stack_size(FIBER_STACK)
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable)
         .wasm_component_model(true);
+    config
+}
+
+/// What a trap finds out, in full.
+fn debugging_config() -> Config {
+    let mut config = base_config();
+    config
+        .coredump_on_trap(true)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_BACKTRACE));
     config
 }
 
@@ -150,13 +168,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_engines_take_the_same_code() {
+    fn all_engines_take_the_same_code() {
         let engines = Engines::start().unwrap();
-        assert_eq!(compatibility(&engines.pooled), compatibility(&engines.on_demand));
-        assert_eq!(
-            compatibility(&engines.pooled),
-            compatibility(&compiler().unwrap())
-        );
+        for other in [&engines.on_demand, &engines.debugging, &compiler().unwrap()] {
+            assert_eq!(compatibility(&engines.pooled), compatibility(other));
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const LEAST_SHARES: u64 = 2;
 #[derive(Debug)]
 pub struct VirtualTime {
     nanos: AtomicU64,
-    shares: u64,
+    shares: AtomicU64,
 }
 
 impl VirtualTime {
@@ -32,13 +32,19 @@ impl VirtualTime {
     pub fn new(shares: u64) -> Self {
         Self {
             nanos: AtomicU64::new(0),
-            shares: shares.max(LEAST_SHARES),
+            shares: AtomicU64::new(shares.max(LEAST_SHARES)),
         }
+    }
+
+    /// From now on it goes by these shares.
+    pub fn weigh(&self, shares: u64) {
+        self.shares.store(shares.max(LEAST_SHARES), Ordering::Relaxed);
     }
 
     /// Moves on by CPU time that was used.
     pub fn spend(&self, time: Duration) {
-        let scaled = time.as_nanos() * u128::from(DEFAULT_SHARES) / u128::from(self.shares);
+        let shares = self.shares.load(Ordering::Relaxed);
+        let scaled = time.as_nanos() * u128::from(DEFAULT_SHARES) / u128::from(shares);
         let scaled = u64::try_from(scaled).unwrap_or(u64::MAX);
         self.nanos.fetch_add(scaled, Ordering::Relaxed);
     }
@@ -209,6 +215,10 @@ mod tests {
     fn shares_are_weights_and_idleness_saves_nothing_up() {
         let (large, small) = (VirtualTime::new(2048), VirtualTime::new(512));
         large.spend(Duration::from_millis(4));
+        small.spend(Duration::from_millis(1));
+        assert_eq!(large.at_least(0), small.at_least(0));
+        small.weigh(2048);
+        large.spend(Duration::from_millis(1));
         small.spend(Duration::from_millis(1));
         assert_eq!(large.at_least(0), small.at_least(0));
         assert_eq!(VirtualTime::new(0).at_least(7), 7);

@@ -1,85 +1,21 @@
-//! Buckets of `wasi:keyvalue`: directories of a volume, in which each key is a file.
+//! Buckets of `wasi:keyvalue`: folders of a volume, in which each key is a file.
 //!
-//! Owns names, limits and how a value is replaced as a whole. Refuses to know the interface. Others may write the same
-//! volume, native neighbours too: links are not followed, and what is no regular file is no key. A value that was set
-//! is in the kernel's hands; whether it outlives a loss of power is the volume's matter.
+//! Owns the limits of values, and counting. Refuses to know the interface.
 
-use nix::dir::Dir;
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat2, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::folder::{Folder, Page, Refused};
+use nix::fcntl::{Flock, FlockArg};
+use std::io::{Read as _, Write as _};
 
 /// Bytes of one value: it is held by the host, outside of the container's budget, on its way to the guest.
 pub const MAX_VALUE: u64 = 1 << 20;
 
-/// Keys told in one answer.
-const PAGE: usize = 1_000;
-
-/// What a file name begins with that is no key: a value on its way.
-const UNFINISHED: char = '.';
-
-/// A byte of a key that its file name writes in two hexadecimal digits after this sign (RFC 3986, 2.1).
-const ESCAPE: char = '%';
-
-/// Numbers the unfinished files of this process.
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// Why something is not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    NoSuchStore,
-    AccessDenied,
-    /// Another holds the bucket: to be asked again.
-    Busy,
-    Other(String),
-}
-
-impl From<Errno> for Refused {
-    fn from(error: Errno) -> Self {
-        match error {
-            Errno::EROFS | Errno::EACCES | Errno::EPERM => Self::AccessDenied,
-            Errno::EAGAIN => Self::Busy,
-            Errno::ENAMETOOLONG => Self::Other("the key is too long for a file name".to_owned()),
-            other => Self::Other(other.to_string()),
-        }
-    }
-}
-
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(number) => Errno::from_raw(number).into(),
-            None => Self::Other(error.to_string()),
-        }
-    }
-}
-
 /// All buckets of a container: a directory among its mounts.
 #[derive(Debug)]
-pub struct Buckets {
-    pub directory: OwnedFd,
-    pub read_only: bool,
-}
+pub struct Buckets(pub Folder);
 
 /// One bucket, open.
 #[derive(Debug, Clone)]
-pub struct Bucket {
-    directory: Arc<OwnedFd>,
-    read_only: bool,
-}
-
-/// Keys of a bucket, and where the next ones begin.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Page {
-    pub keys: Vec<String>,
-    pub cursor: Option<u64>,
-}
+pub struct Bucket(Folder);
 
 impl Buckets {
     /// Opens a bucket; where the mount may be written it is made by its first use.
@@ -87,26 +23,10 @@ impl Buckets {
     /// # Errors
     /// When there is none of this name and none can be made.
     pub fn open(&self, name: &str) -> Result<Bucket, Refused> {
-        let file = file_name(name);
-        if !self.read_only {
-            match mkdirat(&self.directory, file.as_str(), Mode::S_IRWXU) {
-                Err(Errno::EEXIST) | Ok(()) => {}
-                Err(error) => return Err(error.into()),
-            }
+        if !self.0.read_only() {
+            self.0.make(name)?;
         }
-        let opened = openat2(
-            &self.directory,
-            file.as_str(),
-            beneath(OFlag::O_RDONLY | OFlag::O_DIRECTORY),
-        );
-        match opened {
-            Ok(directory) => Ok(Bucket {
-                directory: Arc::new(directory),
-                read_only: self.read_only,
-            }),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Err(Refused::NoSuchStore),
-            Err(error) => Err(error.into()),
-        }
+        Ok(Bucket(self.0.enter(name)?))
     }
 }
 
@@ -116,20 +36,9 @@ impl Bucket {
     /// # Errors
     /// When it is too large or cannot be read.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Refused> {
-        let name = file_name(key);
-        let opened = openat2(
-            &*self.directory,
-            name.as_str(),
-            beneath(OFlag::O_RDONLY | OFlag::O_NONBLOCK),
-        );
-        let file = match opened {
-            Ok(file) => File::from(file),
-            Err(Errno::ENOENT | Errno::ELOOP) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if !file.metadata()?.is_file() {
+        let Some(file) = self.0.file(key)? else {
             return Ok(None);
-        }
+        };
         let mut value = Vec::new();
         file.take(MAX_VALUE + 1).read_to_end(&mut value)?;
         check_size(&value)?;
@@ -141,28 +50,10 @@ impl Bucket {
     /// # Errors
     /// When the value is too large or cannot be written.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), Refused> {
-        self.may_write()?;
         check_size(value)?;
-        let name = file_name(key);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let unfinished = format!("{UNFINISHED}{}-{number}", std::process::id());
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-        let how = beneath(flags).mode(Mode::S_IRUSR | Mode::S_IWUSR);
-        let file = openat2(&*self.directory, unfinished.as_str(), how)?;
-        let written = File::from(file).write_all(value).map_err(Refused::from);
-        let renamed = written.and_then(|()| {
-            Ok(renameat(
-                &*self.directory,
-                unfinished.as_str(),
-                &*self.directory,
-                name.as_str(),
-            )?)
-        });
-        if renamed.is_err() {
-            // Nothing is left to be done when even this fails; the name is no key.
-            let _ = unlinkat(&*self.directory, unfinished.as_str(), UnlinkatFlags::NoRemoveDir);
-        }
-        renamed
+        let (unfinished, mut file) = self.0.begin()?;
+        file.write_all(value)?;
+        unfinished.place(&self.0, key)
     }
 
     /// Removes a key; one that is not there is removed already.
@@ -170,15 +61,7 @@ impl Bucket {
     /// # Errors
     /// When it cannot be removed.
     pub fn delete(&self, key: &str) -> Result<(), Refused> {
-        self.may_write()?;
-        match unlinkat(
-            &*self.directory,
-            file_name(key).as_str(),
-            UnlinkatFlags::NoRemoveDir,
-        ) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.0.delete(key)
     }
 
     /// Whether a key is there.
@@ -186,15 +69,7 @@ impl Bucket {
     /// # Errors
     /// When that cannot be known.
     pub fn exists(&self, key: &str) -> Result<bool, Refused> {
-        match fstatat(
-            &*self.directory,
-            file_name(key).as_str(),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        ) {
-            Ok(stat) => Ok(is_file(&stat)),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        self.0.has(key)
     }
 
     /// Keys from a cursor on, in the directory's own order.
@@ -202,26 +77,7 @@ impl Bucket {
     /// # Errors
     /// When the directory cannot be read.
     pub fn keys(&self, cursor: u64) -> Result<Page, Refused> {
-        let again = openat2(
-            &*self.directory,
-            ".",
-            beneath(OFlag::O_RDONLY | OFlag::O_DIRECTORY),
-        )?;
-        let begin = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let mut keys = Vec::new();
-        let mut directory = Dir::from_fd(again)?;
-        for entry in directory.iter() {
-            keys.extend(entry?.file_name().to_str().ok().and_then(key));
-            if keys.len() > begin.saturating_add(PAGE) {
-                break;
-            }
-        }
-        let more = keys.len() > begin.saturating_add(PAGE);
-        let page: Vec<String> = keys.into_iter().skip(begin).take(PAGE).collect();
-        Ok(Page {
-            cursor: more.then(|| cursor.saturating_add(page.len() as u64)),
-            keys: page,
-        })
+        self.0.names(cursor)
     }
 
     /// Adds to a number in decimal digits, 0 when the key is not there. No other increment of this bucket, by any
@@ -230,12 +86,8 @@ impl Bucket {
     /// # Errors
     /// [`Refused::Busy`] while another increments; otherwise when the value is no number, or it would be too large.
     pub fn increment(&self, key: &str, delta: u64) -> Result<u64, Refused> {
-        self.may_write()?;
-        let again = openat2(
-            &*self.directory,
-            ".",
-            beneath(OFlag::O_RDONLY | OFlag::O_DIRECTORY),
-        )?;
+        self.0.may_write()?;
+        let again = self.0.again()?;
         let _turn = Flock::lock(again, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
         let now = match self.get(key)? {
             None => 0,
@@ -248,14 +100,6 @@ impl Bucket {
             .ok_or_else(|| Refused::Other("the number would be too large".to_owned()))?;
         self.set(key, next.to_string().as_bytes())?;
         Ok(next)
-    }
-
-    fn may_write(&self) -> Result<(), Refused> {
-        if self.read_only {
-            Err(Refused::AccessDenied)
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -273,80 +117,16 @@ fn check_size(value: &[u8]) -> Result<(), Refused> {
     }
 }
 
-fn is_file(stat: &FileStat) -> bool {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-}
-
-fn beneath(flags: OFlag) -> OpenHow {
-    OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS)
-}
-
-/// The file name of a key: letters, digits, `-` and `_` as they are, a `.` where it is not the first, all else escaped.
-/// The empty key is a lone sign of escape.
-fn file_name(key: &str) -> String {
-    if key.is_empty() {
-        return ESCAPE.to_string();
-    }
-    let mut name = String::with_capacity(key.len());
-    for (place, byte) in key.bytes().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(byte)),
-            b'.' if place > 0 => name.push('.'),
-            other => name.push_str(&format!("{ESCAPE}{other:02X}")),
-        }
-    }
-    name
-}
-
-/// The key of a file name; `None` when none has this name.
-fn key(name: &str) -> Option<String> {
-    if name.len() == ESCAPE.len_utf8() && name.starts_with(ESCAPE) {
-        return Some(String::new());
-    }
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.bytes();
-    while let Some(byte) = rest.next() {
-        if char::from(byte) == ESCAPE {
-            let digits = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok().filter(|key| file_name(key) == name)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::folder::PAGE;
     use super::*;
+    use nix::sys::stat::Mode;
+    use std::fs::File;
     use std::path::Path;
 
     fn buckets(home: &Path, read_only: bool) -> Buckets {
-        Buckets {
-            directory: File::open(home).unwrap().into(),
-            read_only,
-        }
-    }
-
-    #[test]
-    fn names_of_keys() {
-        for (of, name) in [
-            ("", "%"),
-            ("a-Z_0.x", "a-Z_0.x"),
-            (".", "%2E"),
-            ("..", "%2E."),
-            ("../etc/passwd", "%2E.%2Fetc%2Fpasswd"),
-            ("%", "%25"),
-            ("ä\0", "%C3%A4%00"),
-        ] {
-            assert_eq!(file_name(of), name);
-            assert_eq!(key(name).as_deref(), Some(of));
-        }
-        for stranger in [".12-0", "%2", "%zz", "%61", "a b", "%FF"] {
-            assert_eq!(key(stranger), None, "{stranger}");
-        }
+        Buckets(Folder::new(File::open(home).unwrap().into(), read_only))
     }
 
     #[test]
@@ -363,7 +143,7 @@ mod tests {
         assert_eq!(
             again.keys(0),
             Ok(Page {
-                keys: vec!["a/b".to_owned()],
+                names: vec!["a/b".to_owned()],
                 cursor: None
             })
         );
@@ -376,7 +156,7 @@ mod tests {
     fn read_only_stays_so_and_what_is_not_there_is_not_made() {
         let home = tempfile::tempdir().unwrap();
         let sealed = buckets(home.path(), true);
-        assert_eq!(sealed.open("none").unwrap_err(), Refused::NoSuchStore);
+        assert_eq!(sealed.open("none").unwrap_err(), Refused::NotThere);
         buckets(home.path(), false).open("some").unwrap();
         let bucket = sealed.open("some").unwrap();
         assert_eq!(bucket.set("a", b""), Err(Refused::AccessDenied));
@@ -401,7 +181,7 @@ mod tests {
                 "{key}"
             );
         }
-        assert_eq!(all.open("out").unwrap_err(), Refused::NoSuchStore);
+        assert_eq!(all.open("out").unwrap_err(), Refused::NotThere);
         bucket.set("link", b"mine").unwrap();
         assert_eq!(bucket.get("link"), Ok(Some(b"mine".to_vec())));
         assert!(std::fs::metadata("/etc/passwd").unwrap().len() > 4);
@@ -415,7 +195,7 @@ mod tests {
         assert!(
             !left
                 .flatten()
-                .any(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+                .any(|entry| entry.file_name().to_string_lossy().starts_with('.'))
         );
     }
 
@@ -448,14 +228,14 @@ mod tests {
         let first = bucket.keys(0).unwrap();
         let second = bucket.keys(first.cursor.unwrap()).unwrap();
         assert_eq!(
-            (first.keys.len(), second.keys.len(), second.cursor),
+            (first.names.len(), second.names.len(), second.cursor),
             (PAGE, 5, None)
         );
-        let mut seen = [first.keys, second.keys].concat();
+        let mut seen = [first.names, second.names].concat();
         seen.sort();
         let mut expected = all;
         expected.sort();
         assert_eq!(seen, expected);
-        assert_eq!(bucket.keys(u64::MAX).unwrap().keys, Vec::<String>::new());
+        assert_eq!(bucket.keys(u64::MAX).unwrap().names, Vec::<String>::new());
     }
 }

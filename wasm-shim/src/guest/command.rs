@@ -1,6 +1,7 @@
 //! Commands: preview 1 modules and `wasi:cli/command` components, run once to their end.
 
 use super::Ending;
+use super::debug::{Dumps, Profile, told};
 use super::output::Output;
 use super::wasi::{Stdio, world};
 use crate::bundle;
@@ -9,8 +10,12 @@ use crate::program::load::Program;
 use crate::program::state::{State, store};
 use crate::program::world::{EXPORT_INITIALIZE, EXPORT_START, Linked};
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::{Instance, Store};
 use wasmtime_wasi::I32Exit;
+
+/// How long a command waits for memory that others of its container hold now.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a command is run with.
 pub struct Job<'a> {
@@ -20,25 +25,34 @@ pub struct Job<'a> {
     pub budget: &'a Arc<Budget>,
     /// The function of a core module to run in the place of `_start`.
     pub invoke: Option<&'a str>,
+    pub dumps: Option<&'a Dumps>,
+    pub profile: Option<&'a Arc<Profile>>,
 }
 
 impl Job<'_> {
     /// Runs it to its end and says how it ended; a trap is told on stderr.
     pub async fn run(&self, stdio: Stdio) -> Ending {
         let stderr = stdio.stderr.clone();
-        let limiter = match self.budget.open(self.program.initial_bytes) {
+        let opened = self
+            .budget
+            .open_in_time(self.program.initial_bytes, ROOM_PATIENCE);
+        let limiter = match opened.await {
             Ok(limiter) => limiter,
             Err(over) => return out_of_memory(&over, &stderr),
         };
-        let result = match self.prepare(limiter, stdio) {
-            Ok(mut store) => call(&self.program.linked, self.invoke, &mut store).await,
-            Err(error) => Err(error),
+        let mut store = match self.prepare(limiter, stdio) {
+            Ok(store) => store,
+            Err(error) => return ending(Err(error), &stderr, |_| None),
         };
-        ending(result, &stderr)
+        let result = call(&self.program.linked, self.invoke, &mut store).await;
+        ending(result, &stderr, |error| {
+            self.dumps.and_then(|dumps| dumps.write(error, &mut store))
+        })
     }
 
     fn prepare(&self, limiter: Limiter, stdio: Stdio) -> wasmtime::Result<Store<State>> {
-        let wasi = world(self.command, self.grants, stdio)?;
+        let mut wasi = world(self.command, self.grants, stdio)?;
+        wasi.profile = self.profile.cloned();
         Ok(store(self.program.engine(), wasi, limiter))
     }
 }
@@ -90,8 +104,12 @@ fn low_byte(status: i32) -> u8 {
     status.to_le_bytes()[0]
 }
 
-/// How a finished call ends the container.
-fn ending(result: wasmtime::Result<Result<(), ()>>, stderr: &Output) -> Ending {
+/// How a finished call ends the container. What `dump` says of a trap is said with it.
+fn ending(
+    result: wasmtime::Result<Result<(), ()>>,
+    stderr: &Output,
+    dump: impl FnOnce(&wasmtime::Error) -> Option<String>,
+) -> Ending {
     let error = match result {
         Ok(Ok(())) => return Ending::Exited(0),
         Ok(Err(())) => return Ending::Exited(1),
@@ -103,7 +121,7 @@ fn ending(result: wasmtime::Result<Result<(), ()>>, stderr: &Output) -> Ending {
     if let Some(over) = error.downcast_ref::<OverBudget>() {
         return out_of_memory(over, stderr);
     }
-    stderr.say(&format!("{error:?}"));
+    stderr.say_trap(&told(&error), dump(&error));
     Ending::Trapped
 }
 

@@ -8,27 +8,31 @@
 //! | traps, or returns without answering | 500 |
 //! | gives no answer in the time its container sets | 504 |
 //! | traps or is ended in the middle of a body | the connection (HTTP/1) or stream (HTTP/2) broken |
+//! | is one whose Pod's network rules do not let the client in | the connection reset |
 //! | is one too many for the container's concurrency or memory limit, and stays so | 503 |
 
 use super::body::{Tie, TiedBody};
+use super::debug::told;
 use super::instance::{Call, Instance, InstanceError, Instances, Mould};
 use super::output::Output;
 use crate::engine::budget::OverBudget;
 use crate::engine::meter::{Meter, Metered};
+use crate::sys;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use std::convert::Infallible;
 use std::io;
+use std::net::{SocketAddr, TcpListener as Listener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,9 +68,18 @@ const SEND_TIMEOUT_MILLIS: u32 = 60_000;
 /// Pause after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1_024;
+
+/// How long nobody must have come until a container gives its threads up. Longer than people take between two requests,
+/// shorter than the usual period of a probe: ten thousand containers that are only probed have no ten thousand threads.
+const PARK_AFTER: Duration = Duration::from_secs(2);
+
 /// How serving ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Served {
+    /// Nobody is connected and nothing runs: the listener is all there is to keep.
+    Idle(Listener),
     /// The container was told to stop, and every exchange has ended.
     Drained,
     /// A guest asked for more memory than the container may have.
@@ -114,11 +127,24 @@ impl RequestError {
 ///
 /// # Errors
 /// When the port is taken, say.
-pub async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind(("::", port)).await {
-        Err(error) if no_ipv6(&error) => TcpListener::bind(("0.0.0.0", port)).await,
+pub fn bind(port: u16) -> io::Result<Listener> {
+    let listener = match Listener::bind(("::", port)) {
+        Err(error) if no_ipv6(&error) => Listener::bind(("0.0.0.0", port)),
         result => result,
-    }
+    }?;
+    listen(&listener, Backlog::new(BACKLOG)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Waits until a client has come, on whatever runtime this is, and does not let it in.
+///
+/// # Errors
+/// When the kernel does not watch the listener.
+pub async fn called(listener: Listener) -> io::Result<Listener> {
+    let waiting = sys::watch(listener)?;
+    drop(waiting.readable().await?);
+    Ok(waiting.into_inner())
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
@@ -142,14 +168,22 @@ impl Handler {
         })
     }
 
-    /// Serves until told to stop, then lets exchanges under way finish; or until a guest exceeds the memory limit.
-    /// Dropping this future ends every exchange at its next epoch.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) -> Served {
+    /// Serves until nobody is there any more; or until told to stop, then lets exchanges under way finish; or until a
+    /// guest exceeds the memory limit. Dropping this future ends every exchange at its next epoch.
+    ///
+    /// # Errors
+    /// When the kernel does not watch the listener.
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) -> io::Result<Served> {
+        let listener = TcpListener::from_std(listener)?;
         let end_all = self.ended.clone().drop_guard();
         let served = tokio::select! {
-            () = self.serve_until_stopped(listener, &stop) => Served::Drained,
-            () = self.out_of_memory.cancelled() => Served::OutOfMemory,
+            idle = self.serve_until_stopped(listener, &stop) => idle,
+            () = self.out_of_memory.cancelled() => Ok(Served::OutOfMemory),
         };
+        if matches!(served, Ok(Served::Idle(_))) {
+            end_all.disarm();
+            return served;
+        }
         drop(end_all);
         self.instances.close();
         self.guests.close();
@@ -157,7 +191,11 @@ impl Handler {
         served
     }
 
-    async fn serve_until_stopped(self: &Arc<Self>, listener: TcpListener, stop: &CancellationToken) {
+    async fn serve_until_stopped(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        stop: &CancellationToken,
+    ) -> io::Result<Served> {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let builder = connection_builder();
@@ -167,9 +205,20 @@ impl Handler {
                 () = stop.cancelled() => break,
             };
             let stream = tokio::select! {
-                accepted = accept(&listener) => accepted,
+                accepted = timeout(PARK_AFTER, accept(&listener)) => accepted,
                 () = stop.cancelled() => break,
             };
+            let Ok((stream, client)) = stream else {
+                drop(permit);
+                if connections.available_permits() == MAX_CONNECTIONS && self.is_idle() {
+                    return Ok(Served::Idle(listener.into_std()?));
+                }
+                continue;
+            };
+            if !self.lets_in(&stream, client) {
+                reset(&stream);
+                continue;
+            }
             let connection = Arc::clone(self).serve_connection(stream, builder.clone(), graceful.watcher());
             let ended = self.ended.clone();
             tokio::spawn(async move {
@@ -181,6 +230,20 @@ impl Handler {
         graceful.shutdown().await;
         self.guests.close();
         self.guests.wait().await;
+        Ok(Served::Drained)
+    }
+
+    fn lets_in(&self, stream: &TcpStream, client: SocketAddr) -> bool {
+        let narrowing = &self.instances.container().grants.narrowing;
+        // A connection that is gone has no address of its own, and asks for nothing.
+        !narrowing.is_narrow()
+            || stream
+                .local_addr()
+                .is_ok_and(|own| narrowing.lets_in(client, own.port()))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.guests.is_empty() && self.instances.is_empty()
     }
 
     async fn serve_connection(
@@ -190,10 +253,7 @@ impl Handler {
         watcher: Watcher,
     ) {
         // Until the first byte no protocol is known, and no timer of hyper runs.
-        if !matches!(
-            tokio::time::timeout(HEADER_DEADLINE, stream.readable()).await,
-            Ok(Ok(()))
-        ) {
+        if !matches!(timeout(HEADER_DEADLINE, stream.readable()).await, Ok(Ok(()))) {
             return;
         }
         let service = service_fn(move |request| Arc::clone(&self).answer(request));
@@ -217,23 +277,31 @@ impl Handler {
         request: Request<Incoming>,
     ) -> Result<Response<TiedBody>, RequestError> {
         let deadline = Instant::now() + self.deadline;
-        let mut instance = tokio::time::timeout_at(deadline, self.instances.take())
+        let mut instance = timeout_at(deadline, self.instances.take())
             .await
             .map_err(|_| RequestError::Busy)?
             .map_err(|error| self.refused(error))?;
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let tie = Tie::new();
         let call = instance
             .prepare(request, answer)
             .map_err(|error| self.refused(error))?;
-        let guest = self
-            .guests
-            .spawn(Arc::clone(&self).run_guest(instance, call, Arc::clone(&tie)));
-        let mut abort = AbortOnDrop(Some(guest.abort_handle()));
-        let result = tokio::time::timeout_at(deadline, answered)
+        // In this task until it has answered: most have ended by then, and a client that leaves takes its guest along.
+        let guest = Arc::clone(&self).run_guest(instance, call, Arc::clone(&tie));
+        let mut guest = Box::pin(self.guests.track_future(guest));
+        let answering = async {
+            tokio::select! {
+                biased;
+                () = &mut guest => (answered.await, true),
+                answer = &mut answered => (answer, false),
+            }
+        };
+        let (result, has_ended) = timeout_at(deadline, answering)
             .await
             .map_err(|_| RequestError::NoAnswer(self.deadline))?;
-        abort.0 = None;
+        if !has_ended {
+            tokio::spawn(guest);
+        }
         let response = result.map_err(|_| RequestError::Failed)?;
         let response = response.map_err(|code| RequestError::GuestError(format!("{code:?}")))?;
         Ok(response.map(|body| TiedBody::new(body, tie)))
@@ -266,6 +334,7 @@ impl Handler {
         let called = instance.call(self.instances.pre(), call);
         let running = Metered::new(Arc::clone(&self.meter), called);
         let result = tokio::select! {
+            biased;
             result = running => result,
             () = self.ended.cancelled() => return,
             () = tokio::time::sleep(EXCHANGE_DEADLINE) => Err(wasmtime::format_err!(
@@ -280,14 +349,17 @@ impl Handler {
                 guard.disarm();
                 self.instances.give_back(instance);
             }
-            Err(error) => self.guest_failed(&error),
+            Err(error) => self.guest_failed(&error, &mut instance),
         }
     }
 
-    fn guest_failed(&self, error: &wasmtime::Error) {
+    fn guest_failed(&self, error: &wasmtime::Error, instance: &mut Instance) {
         match error.downcast_ref::<OverBudget>() {
             Some(over) => self.exceeded(over),
-            None => self.stderr.say(&format!("{error:?}")),
+            None => {
+                let dump = instance.dump(error, self.instances.container());
+                self.stderr.say_trap(&told(error), dump);
+            }
         }
     }
 }
@@ -295,17 +367,6 @@ impl Handler {
 async fn aftermath(tie: &Tie) {
     tie.body_gone().await;
     tokio::time::sleep(AFTERMATH).await;
-}
-
-/// Ends the guest when its client leaves before it has answered.
-struct AbortOnDrop(Option<tokio::task::AbortHandle>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
-            handle.abort();
-        }
-    }
 }
 
 fn connection_builder() -> auto::Builder<TokioExecutor> {
@@ -329,12 +390,12 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
 }
 
 /// The next connection; a shortage of descriptors or memory is waited out.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 prepare(&stream);
-                return stream;
+                return (stream, client);
             }
             Err(error) if is_one_connections_fault(&error) => {}
             Err(error) => {
@@ -350,6 +411,17 @@ fn is_one_connections_fault(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
+}
+
+/// Closing this connection tells the client so at once, whatever it has sent.
+fn reset(stream: &TcpStream) {
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    if let Err(error) = setsockopt(stream, sockopt::Linger, &at_once) {
+        tracing::debug!(%error, "a refused client is told so more politely");
+    }
 }
 
 /// No delay for small answers; and a client that takes nothing is dropped by the kernel.

@@ -5,17 +5,18 @@
 //! nothing of one request is there for the next: a new store, and memory from the pool that is zero again. An
 //! instance that is reused keeps its globals and memory, which is what it is kept for.
 
+use super::debug::Profile;
 use super::output::Output;
 use super::wasi::{Stdio, world};
 use crate::bundle::Container;
-use crate::engine::budget::{Budget, Limiter, OverBudget};
+use crate::engine::budget::{Budget, Limiter, OverBudget, SHARE_KEPT};
 use crate::program::state::{State, store};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use wasmtime::Store;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::WasiHttpView as _;
@@ -59,6 +60,12 @@ pub struct Call {
 }
 
 impl Instance {
+    /// Writes the core dump that came with a trap, if its container asks for dumps. Answers a line for people.
+    pub fn dump(&mut self, error: &wasmtime::Error, container: &Container) -> Option<String> {
+        let dumps = container.debugging.dumps.as_ref()?;
+        dumps.write(error, &mut self.store)
+    }
+
     /// Puts a request into the instance's table.
     ///
     /// # Errors
@@ -101,6 +108,7 @@ pub struct Mould {
     pub budget: Arc<Budget>,
     pub stdout: Output,
     pub stderr: Output,
+    pub profile: Option<Arc<Profile>>,
 }
 
 #[derive(Default)]
@@ -125,6 +133,11 @@ impl Instances {
             kept: Mutex::default(),
             mould,
         })
+    }
+
+    /// The container whose instances they are.
+    pub fn container(&self) -> &Container {
+        &self.mould.container
     }
 
     /// What instances are made from.
@@ -153,9 +166,12 @@ impl Instances {
             if let Some(instance) = self.kept().instances.pop() {
                 return Ok(instance);
             }
-            match self.mould.budget.open(self.mould.initial_bytes) {
+            match self.mould.budget.open_one_of_many(self.mould.initial_bytes) {
                 Ok(limiter) => return self.make(limiter),
-                Err(over) if over.may_fit_later() => freed.await,
+                Err(over) if over.may_fit_later() => {
+                    // Either is a reason to try again: others' shares lapse without a word.
+                    let _ = timeout(SHARE_KEPT, freed).await;
+                }
                 Err(over) => return Err(over.into()),
             }
         }
@@ -169,7 +185,8 @@ impl Instances {
             stderr: mould.stderr.clone(),
         };
         let container = &mould.container;
-        let wasi = world(&container.command, &container.grants, stdio).map_err(InstanceError::World)?;
+        let mut wasi = world(&container.command, &container.grants, stdio).map_err(InstanceError::World)?;
+        wasi.profile = mould.profile.clone();
         Ok(Instance {
             store: store(mould.pre.engine(), wasi, limiter),
             proxy: None,
@@ -217,6 +234,12 @@ impl Instances {
         drop(kept);
         drop(old);
         next
+    }
+
+    /// Whether none is kept, and nothing waits to throw one away.
+    pub fn is_empty(&self) -> bool {
+        let kept = self.kept();
+        kept.instances.is_empty() && !kept.sweeping
     }
 
     /// Throws all kept instances away, and those that come back later.
@@ -275,7 +298,9 @@ mod tests {
         let grants = Grants {
             preopens: Vec::new(),
             names: Arc::new(Names::parse("", "")),
+            narrowing: Arc::default(),
             buckets: None,
+            containers: None,
         };
         let budget = Budget::new(Some(64 << 20));
         let sinks = Sinks::open("", "").unwrap();
@@ -297,6 +322,10 @@ mod tests {
             whole.push(begin.elapsed());
         }
         assert_eq!(budget.used(), 0);
+        if let Some(pool) = engines.pooled.pooling_allocator_metrics() {
+            let slots = (pool.component_instances(), pool.core_instances(), pool.memories());
+            assert_eq!((slots, pool.tables(), pool.stacks()), ((0, 0, 0), 0, 0));
+        }
         say("instantiate", alone);
         say("world, store, instantiate, drop", whole);
     }

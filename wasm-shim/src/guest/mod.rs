@@ -1,15 +1,22 @@
 //! Running guests: their WASI world, their outputs, commands, and HTTP handlers.
 
+pub mod blob_body;
+pub mod blobs;
 pub mod body;
 pub mod bucket;
 pub mod command;
+pub mod debug;
+pub mod folder;
 pub mod http;
 pub mod input;
 pub mod instance;
+mod launch;
+pub mod narrowing;
 pub mod outgoing;
 pub mod output;
 pub mod pod;
 pub mod wasi;
+pub mod workers;
 
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! Requests of a guest to others: `wasi:http/outgoing-handler`.
 //!
-//! Owns finding the other by the Pod's names, the connection and its time limits. Refuses to know the interface. Each
+//! Owns finding the other by the Pod's names, as far as its rules allow, the connection and its time limits. Refuses to know the interface. Each
 //! request has a connection of its own, as wasmtime's own handler has it.
 
+use super::narrowing::Narrowing;
 use crate::names::{NameError, Names};
+use amphipod_shim_api::network::Protocol;
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
@@ -15,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -34,19 +37,23 @@ const LEAST: Duration = Duration::from_nanos(1);
 /// What goes on with a connection once the answer's head is there.
 pub type Rest = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
-/// Sends a request, with the names of its Pod.
+/// Sends a request, with the names of its Pod, to whom it may meet.
 ///
 /// # Errors
 /// What the guest is told.
 pub async fn send(
     names: Arc<Names>,
+    narrowing: Arc<Narrowing>,
     mut request: Request<WasiBody>,
     options: Option<RequestOptions>,
 ) -> Result<(Response<WasiBody>, Rest), Error> {
     let options = options.unwrap_or_default();
     let patience = |given: Option<Duration>| given.unwrap_or(PATIENCE);
     let target = Target::of(request.uri())?;
-    let connecting = timeout(patience(options.connect_timeout), connect(&names, &target));
+    let connecting = timeout(
+        patience(options.connect_timeout),
+        connect(&names, &narrowing, &target),
+    );
     let stream = connecting.await.map_err(|_| Error::ConnectionTimeout)??;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     *request.uri_mut() = path_of(request.uri());
@@ -125,8 +132,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn connect(names: &Names, target: &Target) -> Result<Box<dyn Stream>, Error> {
-    let stream = connect_tcp(names, target).await?;
+async fn connect(names: &Names, narrowing: &Narrowing, target: &Target) -> Result<Box<dyn Stream>, Error> {
+    let stream = connect_tcp(names, narrowing, target).await?;
     if !target.tls {
         return Ok(Box::new(stream));
     }
@@ -136,22 +143,28 @@ async fn connect(names: &Names, target: &Target) -> Result<Box<dyn Stream>, Erro
 }
 
 /// The first address that takes the connection.
-async fn connect_tcp(names: &Names, target: &Target) -> Result<TcpStream, Error> {
+async fn connect_tcp(names: &Names, narrowing: &Narrowing, target: &Target) -> Result<TcpStream, Error> {
     let addresses = names.resolve(&target.host).await.map_err(name_error)?;
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut last = Error::Connect(io::ErrorKind::NotFound.into());
     for address in addresses {
-        match TcpStream::connect((address, target.port)).await {
+        let address = SocketAddr::new(address, target.port);
+        if !narrowing.lets_out(Protocol::Tcp, address) {
+            last = Error::DestinationIpProhibited;
+            continue;
+        }
+        match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+            Err(error) => last = Error::Connect(error),
         }
     }
-    Err(Error::Connect(last))
+    Err(last)
 }
 
 fn name_error(error: NameError) -> Error {
     let rcode = match error {
         NameError::Timeout => return Error::DnsTimeout,
         NameError::Invalid => return Error::HttpRequestUriInvalid,
+        NameError::Denied => return Error::DestinationIpProhibited,
         NameError::NotFound => "NXDOMAIN".to_owned(),
         NameError::Failed(why) => why,
     };

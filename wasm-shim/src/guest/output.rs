@@ -91,6 +91,14 @@ impl Output {
         self.line(text);
     }
 
+    /// Says that a guest trapped, and, first, where its core dump is: last words are cut at their end.
+    pub fn say_trap(&self, trap: &str, dump: Option<String>) {
+        match dump {
+            Some(dump) => self.say(&format!("{dump}\n{trap}")),
+            None => self.say(trap),
+        }
+    }
+
     /// What the host said last.
     pub fn last_words(&self) -> String {
         self.inner().last_words.clone()

@@ -1,13 +1,17 @@
 //! The WASI world of one instance, made from what its container was granted.
 //!
 //! Owns the grants. Nothing is ambient: no host environment, no files but the preopens, no standard input unless it was
-//! connected, and sockets only because the thread is inside the Pod's network namespace.
+//! connected, and sockets only because the thread is inside the Pod's network namespace, as far as its rules allow.
 
+use super::blobs::Containers;
 use super::bucket::Buckets;
+use super::debug::Profile;
 use super::input::Input;
+use super::narrowing::Narrowing;
 use super::output::Output;
 use crate::bundle::{Command, Grants};
 use crate::names::Names;
+use std::future::ready;
 use std::sync::Arc;
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -28,8 +32,12 @@ pub struct World {
     pub wasi: WasiP1Ctx,
     pub command: Arc<Command>,
     pub buckets: Option<Arc<Buckets>>,
+    pub containers: Option<Arc<Containers>>,
     pub names: Arc<Names>,
+    pub narrowing: Arc<Narrowing>,
     pub log: Output,
+    /// Where its guest is noted at each epoch.
+    pub profile: Option<Arc<Profile>>,
 }
 
 /// Builds the world of a new instance, on a thread of its Pod. Each instance has descriptors of its own.
@@ -58,8 +66,9 @@ pub fn world(command: &Arc<Command>, grants: &Grants, stdio: Stdio) -> wasmtime:
         };
         builder.preopened_dir(preopen.host_path(), &preopen.guest_path, permissions)?;
     }
+    let narrowing = Arc::clone(&grants.narrowing);
     builder
-        .inherit_network()
+        .socket_addr_check(move |address, how| Box::pin(ready(narrowing.permits(address, how))))
         .allow_tcp(true)
         .allow_udp(true)
         .allow_ip_name_lookup(true)
@@ -68,7 +77,10 @@ pub fn world(command: &Arc<Command>, grants: &Grants, stdio: Stdio) -> wasmtime:
         wasi: builder.build_p1(),
         command: Arc::clone(command),
         buckets: grants.buckets.clone(),
+        containers: grants.containers.clone(),
         names: Arc::clone(&grants.names),
+        narrowing: Arc::clone(&grants.narrowing),
         log,
+        profile: None,
     })
 }

@@ -8,13 +8,16 @@ mod hosts;
 mod query;
 mod settings;
 
+use crate::guest::narrowing::Narrowing;
+use amphipod_shim_api::network::Protocol;
 use hosts::Hosts;
 use query::{Answer, Kind, QueryError, ask};
 use settings::Settings;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -40,6 +43,8 @@ pub enum NameError {
     NotFound,
     #[error("no resolver answered in time")]
     Timeout,
+    #[error("the network policies of the Pod allow none of its resolvers")]
+    Denied,
     #[error("no resolver could answer: {0}")]
     Failed(String),
 }
@@ -50,6 +55,8 @@ pub struct Names {
     settings: Settings,
     hosts: Hosts,
     turns: Semaphore,
+    /// Whom it may ask.
+    narrowing: Arc<Narrowing>,
 }
 
 impl Names {
@@ -59,7 +66,13 @@ impl Names {
             settings: Settings::parse(resolv_conf),
             hosts: Hosts::parse(hosts),
             turns: Semaphore::new(MAX_AT_ONCE),
+            narrowing: Arc::default(),
         }
+    }
+
+    /// The same, asking only whom these rules allow.
+    pub fn within(self, narrowing: Arc<Narrowing>) -> Self {
+        Self { narrowing, ..self }
     }
 
     /// The addresses of a name or of an address written out.
@@ -93,10 +106,17 @@ impl Names {
 
     /// Asks the resolvers in turn until one answers; nothing is an answer.
     async fn look_up(&self, full: &str) -> Result<Vec<IpAddr>, NameError> {
-        let mut last = NameError::Timeout;
+        let may_ask = |server: &SocketAddr| self.narrowing.lets_out(Protocol::Udp, *server);
+        let servers: Vec<_> = self.settings.servers.iter().copied().filter(may_ask).collect();
+        let mut last = match servers.is_empty() {
+            true => NameError::Denied,
+            false => NameError::Timeout,
+        };
         for _ in 0..self.settings.attempts {
-            for server in &self.settings.servers {
-                let both = async { tokio::join!(ask(*server, full, Kind::V4), ask(*server, full, Kind::V6)) };
+            for server in &servers {
+                let more = self.narrowing.lets_out(Protocol::Tcp, *server);
+                let ask = |kind| ask(*server, full, kind, more);
+                let both = async { tokio::join!(ask(Kind::V4), ask(Kind::V6)) };
                 match timeout(self.settings.patience, both).await {
                     Err(_) => last = NameError::Timeout,
                     Ok(answers) => match merged(answers) {

@@ -1,13 +1,12 @@
 //! One question to one resolver (RFC 1035; over TCP when the answer does not fit a datagram, RFC 7766).
 //!
-//! Owns the wire. Refuses to know search domains.
+//! Owns what is asked and answered. Refuses to know search domains.
 
+use amphipod_shim_api::resolver::{over_tcp, over_udp};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
 
 /// Bytes of an answer: the question offers no more (RFC 1035, 2.3.4), but some send more all the same.
 const MAX_DATAGRAM: usize = 4 << 10;
@@ -36,15 +35,15 @@ pub enum QueryError {
     Refused(RCODE),
 }
 
-/// Asks. No time limit of its own.
+/// Asks; again over TCP when the answer was cut and `more` says that it may. No time limit of its own.
 ///
 /// # Errors
 /// When there is no answer, or one that is neither addresses nor the absence of the name.
-pub async fn ask(server: SocketAddr, name: &str, kind: Kind) -> Result<Answer, QueryError> {
+pub async fn ask(server: SocketAddr, name: &str, kind: Kind, more: bool) -> Result<Answer, QueryError> {
     let id: u16 = rand::random();
     let query = query(id, name, kind)?;
-    let mut answer = over_udp(server, &query, id).await?;
-    if Packet::parse(&answer).is_ok_and(|packet| packet.has_flags(PacketFlag::TRUNCATION)) {
+    let mut answer = over_udp(server, &query, MAX_DATAGRAM).await?;
+    if more && Packet::parse(&answer).is_ok_and(|packet| packet.has_flags(PacketFlag::TRUNCATION)) {
         answer = over_tcp(server, &query).await?;
     }
     read(&answer, id)
@@ -80,38 +79,11 @@ fn read(bytes: &[u8], id: u16) -> Result<Answer, QueryError> {
     Ok(addresses.take(MAX_ADDRESSES).collect())
 }
 
-/// A socket of its own, so that port and id both have to be guessed by who wants to answer for the resolver.
-async fn over_udp(server: SocketAddr, query: &[u8], id: u16) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server.is_ipv4() {
-        true => Ipv4Addr::UNSPECIFIED.into(),
-        false => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    socket.send(query).await?;
-    let mut answer = vec![0; MAX_DATAGRAM];
-    loop {
-        let length = socket.recv(&mut answer).await?;
-        if answer[..length].starts_with(&id.to_be_bytes()) {
-            answer.truncate(length);
-            return Ok(answer);
-        }
-    }
-}
-
-async fn over_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    let length = u16::try_from(query.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
-    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut answer).await?;
-    Ok(answer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, UdpSocket};
 
     #[test]
     fn answers() {
@@ -153,7 +125,7 @@ mod tests {
             stream.write_u16(bytes.len() as u16).await.unwrap();
             stream.write_all(&bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(ask(server, "web.example", Kind::V4), cut);
+        let (answer, ()) = tokio::join!(ask(server, "web.example", Kind::V4, true), cut);
         assert!(answer.unwrap().is_empty());
     }
 }

@@ -3,7 +3,8 @@
 //! Owns the interface. Refuses to know files. Each call does its work on the Pod's blocking threads.
 
 use super::state::State;
-use crate::guest::bucket::{Bucket, Refused};
+use crate::guest::bucket::Bucket;
+use crate::guest::folder::{Refused, blocking};
 use std::time::Duration;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTableError};
 
@@ -16,7 +17,7 @@ mod bindings {
             "wasi:keyvalue/store.bucket": crate::guest::bucket::Bucket,
         },
         trappable_error_type: {
-            "wasi:keyvalue/store.error" => crate::guest::bucket::Refused,
+            "wasi:keyvalue/store.error" => crate::guest::folder::Refused,
         },
     });
 }
@@ -46,14 +47,6 @@ impl From<ResourceTableError> for Refused {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
-) -> Result<T, Refused> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Refused::Other(error.to_string())))
-}
-
 fn check_batch(length: usize) -> Result<(), Refused> {
     if length > MAX_BATCH {
         Err(Refused::Other(format!("more than {MAX_BATCH} keys in one call")))
@@ -70,17 +63,16 @@ impl State {
 
 impl store::Host for State {
     async fn open(&mut self, identifier: String) -> Result<Resource<Bucket>, Refused> {
-        let buckets = self.buckets.clone().ok_or(Refused::NoSuchStore)?;
+        let buckets = self.buckets.clone().ok_or(Refused::NotThere)?;
         let bucket = blocking(move || buckets.open(&identifier)).await?;
         Ok(self.table().push(bucket)?)
     }
 
     fn convert_error(&mut self, error: Refused) -> wasmtime::Result<store::Error> {
         Ok(match error {
-            Refused::NoSuchStore => store::Error::NoSuchStore,
+            Refused::NotThere => store::Error::NoSuchStore,
             Refused::AccessDenied => store::Error::AccessDenied,
-            Refused::Busy => store::Error::Other("others use the bucket all the time".to_owned()),
-            Refused::Other(reason) => store::Error::Other(reason),
+            Refused::Busy | Refused::Other(_) => store::Error::Other(error.to_string()),
         })
     }
 }
@@ -114,7 +106,7 @@ impl store::HostBucket for State {
         let bucket = self.bucket(&bucket)?;
         let page = blocking(move || bucket.keys(cursor.unwrap_or(0))).await?;
         Ok(store::KeyResponse {
-            keys: page.keys,
+            keys: page.names,
             cursor: page.cursor,
         })
     }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::process::Command;
 use wasmtime::{Engine, ResourcesRequired};
@@ -71,6 +71,14 @@ pub struct Source {
     pub cache: PathBuf,
 }
 
+/// How a program is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Use {
+    Ordinary,
+    /// It is to leave core dumps or a profile.
+    Debugging,
+}
+
 /// How to run the `compile` action: this very program.
 #[derive(Debug, Clone)]
 pub struct CompileCommand {
@@ -82,9 +90,11 @@ pub struct CompileCommand {
 pub struct Programs {
     pooled: World,
     on_demand: World,
+    /// Made for the first container that asks for it.
+    debugging: (Engine, OnceLock<wasmtime::Result<World>>),
     compatibility: String,
     compiler: CompileCommand,
-    loaded: Mutex<HashMap<Digest, Weak<Program>>>,
+    loaded: Mutex<HashMap<(Digest, Use), Weak<Program>>>,
     loading: tokio::sync::Mutex<()>,
 }
 
@@ -95,6 +105,7 @@ impl Programs {
         Ok(Self {
             pooled: World::new(&engines.pooled)?,
             on_demand: World::new(&engines.on_demand)?,
+            debugging: (engines.debugging.clone(), OnceLock::new()),
             compatibility: compatibility(&engines.pooled),
             compiler,
             loaded: Mutex::default(),
@@ -107,34 +118,34 @@ impl Programs {
     ///
     /// # Errors
     /// When it cannot run here; the message is for the container's status.
-    pub async fn load(&self, source: &Source) -> Result<Arc<Program>, LoadError> {
-        if let Some(program) = self.in_memory(&source.digest) {
+    pub async fn load(&self, source: &Source, how: Use) -> Result<Arc<Program>, LoadError> {
+        if let Some(program) = self.in_memory(&source.digest, how) {
             return Ok(program);
         }
         let _turn = self.loading.lock().await;
-        if let Some(program) = self.in_memory(&source.digest) {
+        if let Some(program) = self.in_memory(&source.digest, how) {
             return Ok(program);
         }
-        let program = Arc::new(self.load_from_cache(source).await?);
+        let program = Arc::new(self.load_from_cache(source, how).await?);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|_, program| program.strong_count() > 0);
-        loaded.insert(source.digest.clone(), Arc::downgrade(&program));
+        loaded.insert((source.digest.clone(), how), Arc::downgrade(&program));
         Ok(program)
     }
 
     /// The program of this digest, if a container of this process has it.
-    pub fn in_memory(&self, digest: &Digest) -> Option<Arc<Program>> {
+    pub fn in_memory(&self, digest: &Digest, how: Use) -> Option<Arc<Program>> {
         self.loaded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(digest)?
+            .get(&(digest.clone(), how))?
             .upgrade()
     }
 
-    async fn load_from_cache(&self, source: &Source) -> Result<Program, LoadError> {
+    async fn load_from_cache(&self, source: &Source, how: Use) -> Result<Program, LoadError> {
         let cache = Cache::new(&source.cache, &self.compatibility);
         match cache.open(&source.digest) {
-            Ok(artifact) => match self.map(&artifact) {
+            Ok(artifact) => match self.map(&artifact, how) {
                 Ok(program) => return Ok(program),
                 Err(LoadError::Map(error)) => {
                     tracing::warn!(digest = %source.digest, error = format!("{error:#}"), "compiled code is unusable; compiling again");
@@ -146,15 +157,26 @@ impl Programs {
             Err(reason) => tracing::warn!(digest = %source.digest, %reason, "compiled code is not used"),
         }
         self.compile(source).await?;
-        self.map(&cache.open(&source.digest).map_err(LoadError::Vanished)?)
+        self.map(&cache.open(&source.digest).map_err(LoadError::Vanished)?, how)
     }
 
     /// Maps into the pool, or on demand when the program needs more than a pool's slot has.
-    fn map(&self, artifact: &TrustedArtifact) -> Result<Program, LoadError> {
+    fn map(&self, artifact: &TrustedArtifact, how: Use) -> Result<Program, LoadError> {
+        if how == Use::Debugging {
+            return link(self.debugging()?, artifact);
+        }
         link(&self.pooled, artifact).or_else(|error| match error {
             LoadError::Map(_) => link(&self.on_demand, artifact),
             other => Err(other),
         })
+    }
+
+    fn debugging(&self) -> Result<&World, LoadError> {
+        let (engine, world) = &self.debugging;
+        world
+            .get_or_init(|| World::new(engine))
+            .as_ref()
+            .map_err(|error| LoadError::Map(wasmtime::format_err!("{error:#}")))
     }
 
     async fn compile(&self, source: &Source) -> Result<(), LoadError> {

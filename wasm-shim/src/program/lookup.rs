@@ -75,6 +75,7 @@ fn code(error: &NameError) -> ErrorCode {
     match error {
         NameError::Invalid => ErrorCode::InvalidArgument,
         NameError::NotFound => ErrorCode::NameUnresolvable,
+        NameError::Denied => ErrorCode::AccessDenied,
         NameError::Timeout | NameError::Failed(_) => ErrorCode::TemporaryResolverFailure,
     }
 }

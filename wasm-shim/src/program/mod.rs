@@ -1,6 +1,7 @@
 //! From a Wasm binary to something that can be instantiated: digest, kind, world, compile cache, loading.
 
 pub mod binary;
+mod blobstore;
 pub mod cache;
 pub mod census;
 pub mod compile;
@@ -9,5 +10,6 @@ pub mod keyvalue;
 pub mod load;
 mod lookup;
 pub mod proposals;
+mod sockets;
 pub mod state;
 pub mod world;

@@ -2,12 +2,15 @@
 
 use crate::bundle::Command;
 use crate::engine::budget::Limiter;
+use crate::guest::blobs::Containers;
 use crate::guest::bucket::Buckets;
+use crate::guest::narrowing::Narrowing;
 use crate::guest::outgoing;
 use crate::guest::output::Output;
 use crate::guest::wasi::World;
 use crate::names::Names;
 use http::{Request, Response};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
@@ -37,8 +40,14 @@ pub struct State {
     pub command: Arc<Command>,
     /// Where `wasi:keyvalue` keeps its buckets.
     pub buckets: Option<Arc<Buckets>>,
+    /// Where `wasi:blobstore` keeps its containers.
+    pub containers: Option<Arc<Containers>>,
     /// How the guest knows others.
     pub names: Arc<Names>,
+    /// Whom it may meet.
+    pub narrowing: Arc<Narrowing>,
+    /// At which port the datagrams of a stream arrive, by the stream's handle: no more of them than handles.
+    pub arrivals: HashMap<u32, u16>,
     /// Where `wasi:logging` goes.
     pub log: Output,
     http: WasiHttpCtx,
@@ -52,6 +61,11 @@ impl State {
         self.wasi.ctx().table
     }
 
+    /// Bytes that are handed over in one call, at most.
+    pub fn call_bytes(&self) -> usize {
+        hostcall_bytes(self.limiter.limit())
+    }
+
     /// Counts what the guest holds beside its memories.
     fn recount(&mut self) -> wasmtime::Result<()> {
         let handles = self.wasi.ctx().table.iter_mut().count();
@@ -62,6 +76,7 @@ impl State {
 /// What this host decides about `wasi:http`: buffers of a known size, and others by the names of the Pod.
 struct Hooks {
     names: Arc<Names>,
+    narrowing: Arc<Narrowing>,
 }
 
 /// An answer under way, as wasmtime wants it.
@@ -78,7 +93,8 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _: outgoing::Rest,
     ) -> Answering {
-        Box::new(outgoing::send(Arc::clone(&self.names), request, options))
+        let (names, narrowing) = (Arc::clone(&self.names), Arc::clone(&self.narrowing));
+        Box::new(outgoing::send(names, narrowing, request, options))
     }
 }
 
@@ -112,8 +128,11 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
         mut wasi,
         command,
         buckets,
+        containers,
         names,
+        narrowing,
         log,
+        profile,
     } = world;
     wasi.ctx().table.set_max_capacity(MAX_HANDLES);
     let hostcall_bytes = hostcall_bytes(limiter.limit());
@@ -123,12 +142,16 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
             wasi,
             command,
             buckets,
+            containers,
             log,
             http: WasiHttpCtx::new(),
             hooks: Hooks {
                 names: Arc::clone(&names),
+                narrowing: Arc::clone(&narrowing),
             },
             names,
+            narrowing,
+            arrivals: HashMap::new(),
             limiter,
         },
     );
@@ -137,8 +160,11 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
     store.set_epoch_deadline(1);
     // tokio's own yield lets its driver see sockets and timers before this guest runs again; waking itself at once,
     // as `epoch_deadline_async_yield_and_update` does, would starve them on a runtime with one thread.
-    store.epoch_deadline_callback(|mut guest| {
+    store.epoch_deadline_callback(move |mut guest| {
         guest.data_mut().recount()?;
+        if let Some(profile) = &profile {
+            profile.sample(&guest);
+        }
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     store

@@ -5,10 +5,11 @@
 //! name and never a trap.
 
 use super::state::State;
-use super::{keyvalue, lookup, proposals};
+use super::{blobstore, keyvalue, lookup, proposals, sockets};
 use amphipod_shim_api::annotations::WASM_INVOKE;
+use std::time::Duration;
 use wasmtime::component::{Component, Linker as ComponentLinker};
-use wasmtime::{Engine, InstancePre, Linker, Module, ValType};
+use wasmtime::{Engine, GuestProfiler, InstancePre, Linker, Module, ValType};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{I32Exit, p1};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -49,6 +50,9 @@ pub const OFFERED: &[&str] = &[
 
 /// Interfaces offered in exactly these versions: proposals without a stable one.
 pub const PROPOSALS: &[&str] = &[
+    "wasi:blobstore/blobstore@0.2.0-draft",
+    "wasi:blobstore/container@0.2.0-draft",
+    "wasi:blobstore/types@0.2.0-draft",
     "wasi:config/store@0.2.0-rc.1",
     "wasi:config/runtime@0.2.0-draft",
     "wasi:keyvalue/atomics@0.2.0-draft",
@@ -139,6 +143,27 @@ impl Linked {
         }
     }
 
+    /// What records where its guests are, looked at every `interval`.
+    ///
+    /// # Errors
+    /// When wasmtime cannot.
+    pub fn profiler(
+        &self,
+        engine: &Engine,
+        name: &str,
+        interval: Duration,
+    ) -> wasmtime::Result<GuestProfiler> {
+        let component = match self {
+            Self::Module(pre) => {
+                let modules = [(name.to_owned(), pre.module().clone())];
+                return GuestProfiler::new(engine, name, interval, modules);
+            }
+            Self::Command(pre) | Self::Either { command: pre, .. } => pre.instance_pre().component(),
+            Self::Http(pre) => pre.instance_pre().component(),
+        };
+        GuestProfiler::new_component(engine, name, interval, component.clone(), [])
+    }
+
     /// Whether it can be run to an end.
     pub fn is_command(&self) -> bool {
         !matches!(self, Self::Http(_))
@@ -177,7 +202,9 @@ impl World {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         proposals::add_to_linker(&mut components)?;
         keyvalue::add_to_linker(&mut components)?;
+        blobstore::add_to_linker(&mut components)?;
         lookup::add_to_linker(&mut components)?;
+        sockets::add_to_linker(&mut components)?;
         Ok(Self {
             engine: engine.clone(),
             modules,

@@ -9,6 +9,18 @@ pub const OF_GUESTS: &[Capability] = &[
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
+/// What the service needs: others' networks and mounts of its own, files of anybody, priorities and limits of its threads.
+pub const OF_SERVICE: &[Capability] = &[
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_FOWNER,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_NICE,
+    Capability::CAP_SYS_RESOURCE,
+];
+
 /// Gives up all capabilities but `kept`, as far as they are there.
 ///
 /// # Errors

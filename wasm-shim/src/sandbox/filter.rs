@@ -138,6 +138,81 @@ const OF_GUESTS: &[libc::c_long] = &[
     libc::SYS_utimensat,
 ];
 
+/// What the service does beside: it mounts images, starts the compiler, and gives threads their place. What its threads and
+/// its child put up for themselves is in here, too.
+const OF_SERVICE: &[libc::c_long] = &[
+    libc::SYS_capset,
+    libc::SYS_chdir,
+    libc::SYS_close_range,
+    libc::SYS_dup3,
+    libc::SYS_execve,
+    libc::SYS_fchdir,
+    libc::SYS_fchmodat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_getcpu,
+    libc::SYS_getcwd,
+    libc::SYS_getgroups,
+    libc::SYS_getpgid,
+    libc::SYS_getppid,
+    libc::SYS_getresgid,
+    libc::SYS_getresuid,
+    libc::SYS_getsid,
+    libc::SYS_ioctl,
+    libc::SYS_kill,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_restrict_self,
+    libc::SYS_mmap,
+    libc::SYS_mount,
+    libc::SYS_mprotect,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_pipe2,
+    libc::SYS_prctl,
+    libc::SYS_sched_getattr,
+    libc::SYS_sched_setattr,
+    libc::SYS_seccomp,
+    libc::SYS_sendfile,
+    libc::SYS_set_tid_address,
+    libc::SYS_setpgid,
+    libc::SYS_setpriority,
+    libc::SYS_setsid,
+    libc::SYS_socketpair,
+    libc::SYS_splice,
+    libc::SYS_statfs,
+    libc::SYS_truncate,
+    libc::SYS_umask,
+    libc::SYS_umount2,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+];
+
+/// The same for calls that newer architectures do without.
+#[cfg(target_arch = "x86_64")]
+const OLD_OF_SERVICE: &[libc::c_long] = &[
+    libc::SYS_arch_prctl,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_dup2,
+    libc::SYS_getpgrp,
+    libc::SYS_link,
+    libc::SYS_pipe,
+    libc::SYS_symlink,
+    libc::SYS_vfork,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_OF_SERVICE: &[libc::c_long] = &[];
+
+/// Namespaces that a new process or thread could have.
+const NAMESPACES: libc::c_int = libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWUTS;
+
 /// The filters of one kind of thread, compiled once.
 #[derive(Debug)]
 pub struct Filters(Vec<BpfProgram>);
@@ -150,9 +225,11 @@ impl Filters {
     pub fn of(who: Who) -> Result<&'static Self, Error> {
         static GUESTS: OnceLock<Filters> = OnceLock::new();
         static COMPILER: OnceLock<Filters> = OnceLock::new();
+        static SERVICE: OnceLock<Filters> = OnceLock::new();
         let made = match who {
             Who::Guests => &GUESTS,
             Who::Compiler => &COMPILER,
+            Who::Service => &SERVICE,
         };
         if let Some(filters) = made.get() {
             return Ok(filters);
@@ -180,9 +257,34 @@ fn without_clone3() -> Result<BpfProgram, Error> {
 }
 
 fn allowlist(who: Who) -> Result<BpfProgram, Error> {
+    let rules = match who {
+        Who::Service => service()?,
+        Who::Guests | Who::Compiler => confined(who)?,
+    };
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    compiled(rules, refused, SeccompAction::Allow)
+}
+
+fn service() -> Result<Rules, Error> {
+    let lists = [COMMON, OLD, OF_GUESTS, OF_SERVICE, OLD_OF_SERVICE];
+    let calls = lists.into_iter().flatten();
+    let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, vec![lacks(0, NAMESPACES as u64)?]);
+    rules.insert(libc::SYS_prlimit64, vec![is(0, 0)?]);
+    rules.insert(libc::SYS_setns, vec![is(1, libc::CLONE_NEWNET as u64)?]);
+    // For mounts of its own (`rootfs`).
+    let own_mounts = libc::CLONE_FS | libc::CLONE_NEWNS;
+    rules.insert(libc::SYS_unshare, vec![is(0, own_mounts as u64)?]);
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+    let families = families.iter().map(|family| is(0, *family as u64));
+    rules.insert(libc::SYS_socket, families.collect::<Result<_, _>>()?);
+    Ok(rules)
+}
+
+fn confined(who: Who) -> Result<Rules, Error> {
     let calls = COMMON.iter().chain(OLD).chain(match who {
         Who::Guests => OF_GUESTS,
-        Who::Compiler => &[],
+        Who::Compiler | Who::Service => &[],
     });
     let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![has(0, libc::CLONE_THREAD as u64)?]);
@@ -207,14 +309,13 @@ fn allowlist(who: Who) -> Result<BpfProgram, Error> {
                 rules.insert(call, vec![lacks(2, libc::PROT_EXEC as u64)?]);
             }
         }
-        Who::Compiler => {
+        Who::Compiler | Who::Service => {
             for call in [libc::SYS_mmap, libc::SYS_mprotect] {
                 rules.insert(call, Vec::new());
             }
         }
     }
-    let refused = SeccompAction::Errno(libc::EPERM as u32);
-    compiled(rules, refused, SeccompAction::Allow)
+    Ok(rules)
 }
 
 /// How a new thread of a container gets to where it belongs, and loses the capabilities that took.

@@ -1,9 +1,10 @@
-//! What threads that run guests, and the process that compiles them, may ask of the kernel.
+//! What threads that run guests, those that serve, and the process that compiles may ask of the kernel.
 //!
 //! Owns three fences behind wasmtime's own, for the day when a guest gets through that: few capabilities, an allowlist of
 //! system calls, and, by Landlock, no files but those that were granted. Refuses to know what runs behind them. They
-//! hold threads, so they do not hold a guest that writes to the memory of the threads that answer the Task API: those
-//! must enter the networks of new Pods and open their files.
+//! hold threads, so a guest that writes to the memory of the threads that answer the Task API is held by theirs, which are
+//! wider: those enter the networks of new Pods, mount their images and open their files. Landlock is none of them: whoever
+//! is held by its rules for files cannot mount.
 
 mod capabilities;
 mod filter;
@@ -48,6 +49,7 @@ pub enum Access {
 enum Who {
     Guests,
     Compiler,
+    Service,
 }
 
 /// Fences that are ready to be put up around a thread.
@@ -74,6 +76,14 @@ impl Sandbox {
         Self::new(Who::Compiler, files)
     }
 
+    /// For this process, but for those of its threads that are fenced in further. To be entered before there are others.
+    pub fn for_service() -> Self {
+        Self {
+            who: Who::Service,
+            rules: None,
+        }
+    }
+
     fn new(who: Who, files: &[(BorrowedFd<'_>, Access)]) -> Result<Self, SandboxError> {
         let rules = Rules::new(files).map_err(SandboxError::Rule)?;
         Ok(Self { who, rules })
@@ -92,6 +102,10 @@ impl Sandbox {
             Who::Guests => capabilities::keep_only(capabilities::OF_GUESTS)?,
             Who::Compiler => {
                 capabilities::keep_only(&[])?;
+                Filters::of(self.who)?.enter()?;
+            }
+            Who::Service => {
+                capabilities::keep_only(capabilities::OF_SERVICE)?;
                 Filters::of(self.who)?.enter()?;
             }
         }

@@ -10,24 +10,19 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, chroot, execve, sethostname};
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
 
 /// Runs `work` on a thread of its own, behind the fences.
 fn behind<T: Send>(sandbox: &Sandbox, work: impl FnOnce() -> T + Send) -> T {
-    on_a_thread(|| {
+    let fenced = || {
         if sandbox.who == Who::Guests {
             // As by the nursery.
             Filters::of(sandbox.who).and_then(Filters::enter).unwrap();
         }
         sandbox.enter().unwrap();
         work()
-    })
-}
-
-fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    };
+    std::thread::scope(|scope| scope.spawn(fenced).join().unwrap())
 }
 
 fn what_nobody_gets(who: &str) {
@@ -118,24 +113,25 @@ fn the_compiler_gets_its_cache_and_nothing_else() {
     });
 }
 
-/// What a container's start pays for its fences: made, and put up around a thread.
 #[test]
-fn what_fences_cost() {
-    const ROUNDS: usize = 200;
-    let mut times: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let begin = Instant::now();
-            let sandbox = Sandbox::for_guests(&[]).unwrap();
-            let making = begin.elapsed();
-            making
-                + on_a_thread(|| {
-                    let begin = Instant::now();
-                    sandbox.enter().unwrap();
-                    begin.elapsed()
-                })
-        })
-        .collect();
-    times.sort();
-    let (middle, late) = (times[ROUNDS / 2], times[ROUNDS * 99 / 100]);
-    let _ = writeln!(std::io::stderr(), "fences: p50 {middle:?}, p99 {late:?}");
+fn the_service_goes_where_pods_are_and_nowhere_else() {
+    let netns = File::open("/proc/self/ns/net").unwrap();
+    behind(&Sandbox::for_service(), || {
+        let none: Option<&str> = None;
+        let refused = |what: &str, result: nix::Result<()>| assert_eq!(result, Err(Errno::EPERM), "{what}");
+        refused("ptrace", ptrace::attach(Pid::parent()));
+        refused("chroot", chroot("/"));
+        refused("sethostname", sethostname("taken"));
+        refused("a user namespace", unshare(CloneFlags::CLONE_NEWUSER));
+        let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None);
+        refused("a packet socket", raw.map(drop));
+        let done = std::process::Command::new("/bin/true").status().unwrap();
+        assert!(done.success(), "the compiler is a program");
+        if nix::unistd::geteuid().is_root() {
+            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(none, "/mnt", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        }
+    });
 }

@@ -4,28 +4,34 @@
 
 use super::exec::{Exec, Home};
 use super::life::Life;
-use super::phase::{Event, IllegalEdge, Phase};
-use crate::bundle::Container as Granted;
+use super::phase::{IllegalEdge, Phase};
+use crate::bundle::{Container as Granted, Limits};
 use crate::engine::budget::Budget;
 use crate::engine::meter::{Meter, Metered};
 use crate::guest::command::Job;
-use crate::guest::http::{Handler, Served, bind};
+use crate::guest::debug::Profile;
+use crate::guest::http::{Handler, Served, bind, called};
 use crate::guest::instance::Mould;
 use crate::guest::output::Output;
-use crate::guest::pod::Pod;
+use crate::guest::pod::{Pod, PodError, Threads};
 use crate::guest::wasi::Stdio;
+use crate::guest::workers::workers;
 use crate::guest::{Disposition, Ending, disposition};
 use crate::program::load::Program;
 use amphipod_shim_api::annotations::WASM_HTTP_PORT_DEFAULT;
+use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskStats, last_words, oom};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::task::JoinError;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Why a container cannot be started.
@@ -35,7 +41,15 @@ pub enum StartError {
     Phase(#[from] IllegalEdge),
     #[error("listening on port {port} in the Pod's network: {source}")]
     Listen { port: u16, source: io::Error },
+    #[error(transparent)]
+    Pod(#[from] PodError),
 }
+
+/// Pause after threads could not be had for a client, who waits meanwhile.
+const THREADS_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a container's end waits for its profile to be written, whose volume may hang.
+const PROFILE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Most commands in one container at once: probes, hooks and people.
 const MAX_EXECS: usize = 64;
@@ -49,6 +63,14 @@ pub enum ExecRefused {
     TooMany,
     #[error("there is an exec {0:?} already")]
     Exists(String),
+}
+
+/// A limit of memory below what is in use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of memory {limit} is below current usage {used}")]
+pub struct TooSmall {
+    limit: u64,
+    used: u64,
 }
 
 /// The addresses a container's outputs were opened from, told back by State.
@@ -73,6 +95,14 @@ pub struct Made {
     pub watchers: Option<Watchers>,
     /// Ends the standard input.
     pub close_stdin: CancellationToken,
+    /// What it is asked to leave of where its guests were.
+    pub profile: Option<Arc<Profile>>,
+}
+
+/// What a container needs to be running.
+enum Place {
+    Port(Arc<Handler>, TcpListener),
+    Threads(Arc<Threads>),
 }
 
 /// One container of this process.
@@ -90,6 +120,7 @@ pub struct Container {
     stdio: Mutex<Option<Stdio>>,
     stdout: Output,
     stderr: Output,
+    profile: Option<Arc<Profile>>,
     watchers: Mutex<Option<Watchers>>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
     drain: CancellationToken,
@@ -103,7 +134,7 @@ impl Container {
             id: made.id,
             bundle: made.bundle,
             addresses: made.addresses,
-            budget: Budget::new(made.granted.memory_limit),
+            budget: Budget::new(made.granted.limits.memory),
             granted: Arc::new(made.granted),
             program: made.program,
             pod: made.pod,
@@ -112,6 +143,7 @@ impl Container {
             stderr: made.stdio.stderr.clone(),
             stdio: Mutex::new(Some(made.stdio)),
             watchers: Mutex::new(made.watchers),
+            profile: made.profile,
             life: Life::new(),
             close_stdin: made.close_stdin,
             execs: Mutex::default(),
@@ -170,26 +202,35 @@ impl Container {
     /// # Errors
     /// When it is not in phase created, or its port cannot be bound.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
-        self.life.step(Event::Start)?;
-        let listener = match self.listen().await {
-            Ok(listener) => listener,
-            Err(error) => {
-                self.life.step(Event::StartFailed)?;
-                return Err(error);
-            }
-        };
-        self.life.step(Event::Started)?;
-        self.pod.add_shares(self.shares());
+        let starting = self.life.begin()?;
+        let place = self.place().await?;
+        starting.done();
         let this = Arc::clone(self);
-        match (self.handler(), listener) {
-            (Some(handler), Some(listener)) => self.supervise(this.serve(handler, listener)),
-            _ => self.supervise(this.run()),
+        match place {
+            Place::Port(handler, listener) => self.supervise(this.serve(handler, listener)),
+            Place::Threads(threads) => self.supervise(async move { threads.spawn(this.run()).await }),
         }
         Ok(())
     }
 
-    fn shares(&self) -> i64 {
-        i64::try_from(self.granted.shares).unwrap_or(i64::MAX)
+    /// Gives the container other limits while its guest runs; without one of memory that stays what it is.
+    ///
+    /// # Errors
+    /// When it uses more memory than it may; then nothing has changed.
+    pub fn resize(&self, limits: Limits) -> Result<(), TooSmall> {
+        if let Some(limit) = limits.memory {
+            let resized = self.budget.resize(limit);
+            resized.map_err(|used| TooSmall { limit, used })?;
+        }
+        self.meter.resize(limits.quota, limits.shares);
+        let workers = if self.serves() { workers(limits.quota) } else { 1 };
+        self.pod.resize(workers, limits.shares);
+        Ok(())
+    }
+
+    /// Gives the container other rules for its network: for what begins from now on.
+    pub fn narrow(&self, rules: NetworkRules) {
+        self.granted.grants.narrowing.set(rules);
     }
 
     /// Whether this container serves HTTP rather than run a command.
@@ -209,39 +250,54 @@ impl Container {
             budget: Arc::clone(&self.budget),
             stdout: self.stdout.clone(),
             stderr: self.stderr.clone(),
+            profile: self.profile.clone(),
         };
         Some(Handler::new(mould, Arc::clone(&self.meter)))
     }
 
-    /// Binds on a thread of the Pod, because a socket belongs to the network of the thread that makes it.
-    async fn listen(&self) -> Result<Option<TcpListener>, StartError> {
-        if !self.serves() {
-            return Ok(None);
-        }
+    async fn place(&self) -> Result<Place, StartError> {
+        let Some(handler) = self.handler() else {
+            return Ok(Place::Threads(self.pod.threads().await?));
+        };
         let port = self.granted.serving.port.unwrap_or(WASM_HTTP_PORT_DEFAULT);
-        let bound = self.pod.spawn(bind(port)).await;
-        let bound = bound.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let bound = self.pod.inside(move || bind(port)).await;
         bound
-            .map(Some)
+            .map(|listener| Place::Port(handler, listener))
             .map_err(|source| StartError::Listen { port, source })
     }
 
-    /// Runs the guest on the Pod's threads and keeps its ending, whatever becomes of the task.
-    fn supervise(self: &Arc<Self>, guest: impl Future<Output = Ending> + Send + 'static) {
+    /// Keeps the guest's ending, whatever becomes of its task.
+    fn supervise(self: &Arc<Self>, guest: impl Future<Output = Result<Ending, JoinError>> + Send + 'static) {
         let this = Arc::clone(self);
-        let running = self.pod.spawn(guest);
         tokio::spawn(async move {
-            let ending = running.await.unwrap_or_else(|error| {
+            let ending = guest.await.unwrap_or_else(|error| {
                 this.stderr
                     .say(&format!("the host failed while running this container: {error}"));
                 Ending::Trapped
             });
-            this.pod.add_shares(-this.shares());
+            if timeout(PROFILE_LIMIT, this.write_profile()).await.is_err() {
+                tracing::warn!(id = this.id, "the container's profile takes too long");
+            }
             if !matches!(ending, Ending::Signalled(_)) {
                 tokio::join!(this.stdout.drain(), this.stderr.drain());
             }
             this.ended(ending);
         });
+    }
+
+    /// On the Pod's threads, which may reach its mounts and little else.
+    async fn write_profile(&self) {
+        let Some(profile) = self.profile.clone() else {
+            return;
+        };
+        let threads = match self.pod.threads().await {
+            Ok(threads) => threads,
+            Err(error) => return tracing::warn!(id = self.id, %error, "the container's profile is lost"),
+        };
+        match threads.spawn_blocking(move || profile.finish()).await {
+            Ok(line) => line.iter().for_each(|line| self.stderr.line(line)),
+            Err(error) => tracing::warn!(id = self.id, %error, "the container's profile is lost"),
+        }
     }
 
     async fn run(self: Arc<Self>) -> Ending {
@@ -254,6 +310,8 @@ impl Container {
             grants: &self.granted.grants,
             budget: &self.budget,
             invoke: self.granted.invoke.as_deref(),
+            dumps: self.granted.debugging.dumps.as_deref(),
+            profile: self.profile.as_ref(),
         };
         let guest = Metered::new(Arc::clone(&self.meter), job.run(stdio));
         self.end
@@ -262,12 +320,53 @@ impl Container {
             .unwrap_or_else(|| self.life.signalled())
     }
 
-    async fn serve(self: Arc<Self>, handler: Arc<Handler>, listener: TcpListener) -> Ending {
-        let serving = handler.serve(listener, self.drain.clone());
-        match self.end.run_until_cancelled(serving).await {
-            Some(Served::OutOfMemory) => Ending::OutOfMemory,
-            Some(Served::Drained) | None => self.life.signalled(),
+    /// Between clients there is the listener and nothing else: threads come with the first and go after the last.
+    async fn serve(
+        self: Arc<Self>,
+        handler: Arc<Handler>,
+        mut listener: TcpListener,
+    ) -> Result<Ending, JoinError> {
+        loop {
+            let called = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => break,
+                () = self.end.cancelled() => break,
+                called = called(listener) => called,
+            };
+            let serving = match called {
+                Ok(listener) => Arc::clone(&handler).serve(listener, self.drain.clone()),
+                Err(error) => return Ok(self.failed(&error)),
+            };
+            let Some(threads) = self.end.run_until_cancelled(self.threads()).await else {
+                break;
+            };
+            let end = self.end.clone();
+            let served = threads.spawn(async move { end.run_until_cancelled(serving).await });
+            listener = match served.await? {
+                Some(Ok(Served::Idle(listener))) => listener,
+                Some(Ok(Served::OutOfMemory)) => return Ok(Ending::OutOfMemory),
+                Some(Ok(Served::Drained)) | None => break,
+                Some(Err(error)) => return Ok(self.failed(&error)),
+            };
         }
+        Ok(self.life.signalled())
+    }
+
+    /// Threads for a client that has come; a shortage is waited out.
+    async fn threads(&self) -> Arc<Threads> {
+        loop {
+            match self.pod.threads().await {
+                Ok(threads) => return threads,
+                Err(error) => tracing::warn!(id = self.id, %error, "trying again"),
+            }
+            tokio::time::sleep(THREADS_PAUSE).await;
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> Ending {
+        self.stderr
+            .say(&format!("the host cannot listen any more: {error}"));
+        Ending::Trapped
     }
 
     fn ended(&self, ending: Ending) {

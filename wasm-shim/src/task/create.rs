@@ -8,15 +8,17 @@ use crate::bundle::{
     self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
 };
 use crate::engine::meter::Meter;
-use crate::engine::ticker::Ticker;
+use crate::engine::ticker::{TICK, Ticker};
 use crate::engine::turns::Turns;
+use crate::guest::debug::Profile;
 use crate::guest::input::Input;
 use crate::guest::output::Output;
-use crate::guest::pod::{Pod, PodError};
+use crate::guest::pod::{Plan, Pod, PodError};
 use crate::guest::wasi::Stdio;
+use crate::guest::workers::{Spare, workers};
 use crate::program::compile::{CompileError, read_bounded};
 use crate::program::digest::Digest;
-use crate::program::load::{LoadError, Program, Programs, Source, default_cache};
+use crate::program::load::{LoadError, Program, Programs, Source, Use, default_cache};
 use crate::rootfs::{RootfsError, mount_private};
 use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
@@ -59,6 +61,8 @@ pub enum CreateError {
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Refused(#[from] ExecRefused),
+    #[error("preparing the container's profile: {0:#}")]
+    Profile(wasmtime::Error),
     #[error("a task of this host was ended")]
     Cancelled,
 }
@@ -81,6 +85,7 @@ impl From<CreateError> for TaskError {
             | CreateError::Sandbox(_)
             | CreateError::Attach { .. }
             | CreateError::Write { .. }
+            | CreateError::Profile(_)
             | CreateError::Cancelled => Self::Internal(message),
         }
     }
@@ -92,6 +97,7 @@ pub struct Host {
     pub ticker: Ticker,
     pub turns: Arc<Turns>,
     pub nursery: Nursery,
+    pub spare: Spare,
 }
 
 impl Host {
@@ -117,11 +123,13 @@ impl Host {
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
         };
-        let pod = Pod::start(
-            granted.netns.as_deref(),
-            sandbox(&granted, &addresses)?,
-            &self.nursery,
-        )?;
+        let plan = Plan {
+            sandbox: sandbox(&granted, &addresses)?,
+            workers: if serves { workers(granted.limits.quota) } else { 1 },
+            shares: granted.limits.shares,
+        };
+        let pod = self.pod(granted.netns.clone(), plan).await?;
+        let profile = profile(&granted, &program)?;
         let close_stdin = CancellationToken::new();
         let watchers = granted.attach.as_deref().map(watch).transpose()?;
         Ok(Container::new(Made {
@@ -134,12 +142,13 @@ impl Host {
             meter: Meter::new(
                 self.ticker.clone(),
                 Arc::clone(&self.turns),
-                granted.quota,
-                granted.shares,
+                granted.limits.quota,
+                granted.limits.shares,
             ),
             granted,
             program,
             pod,
+            profile,
         }))
     }
 
@@ -164,7 +173,8 @@ impl Host {
                     error,
                 })?;
                 let copy = container.bundle.join("exec.wasm");
-                let program = self.programs.load(&copy_out(file, copy, cache).await?).await?;
+                let source = copy_out(file, copy, cache).await?;
+                let program = self.programs.load(&source, Use::Ordinary).await?;
                 match program.linked.is_command() {
                     true => {
                         program.linked.check_entry(None).map_err(LoadError::Link)?;
@@ -191,17 +201,22 @@ impl Host {
         Ok(container.add_exec(&request.exec_id, exec)?)
     }
 
+    async fn pod(&self, netns: Option<PathBuf>, plan: Plan) -> Result<Arc<Pod>, CreateError> {
+        let (nursery, spare) = (self.nursery.clone(), self.spare.clone());
+        blocking(move || Ok(Pod::new(netns.as_deref(), plan, nursery, spare)?)).await
+    }
+
     async fn toolbox(&self, container: &Container, cache: PathBuf) -> Result<Arc<Program>, CreateError> {
         let source = Source {
             file: container.bundle.join("toolbox.wasm"),
             digest: Digest::of(TOOLBOX),
             cache,
         };
-        if let Some(program) = self.programs.in_memory(&source.digest) {
+        if let Some(program) = self.programs.in_memory(&source.digest, Use::Ordinary) {
             return Ok(program);
         }
         write(source.file.clone(), TOOLBOX.to_vec()).await?;
-        Ok(self.programs.load(&source).await?)
+        Ok(self.programs.load(&source, Use::Ordinary).await?)
     }
 
     async fn program(&self, granted: &Granted, bundle: &Path) -> Result<Arc<Program>, CreateError> {
@@ -220,11 +235,27 @@ impl Host {
                 copy_out(file, bundle.join("module.wasm"), cache).await?
             }
         };
-        let program = self.programs.load(&source).await?;
+        let how = if granted.debugging.wanted() {
+            Use::Debugging
+        } else {
+            Use::Ordinary
+        };
+        let program = self.programs.load(&source, how).await?;
         let entry = program.linked.check_entry(granted.invoke.as_deref());
         entry.map_err(LoadError::Link)?;
         Ok(program)
     }
+}
+
+/// The profile that a container asks for.
+fn profile(granted: &Granted, program: &Program) -> Result<Option<Arc<Profile>>, CreateError> {
+    let Some(files) = granted.debugging.profiles.clone() else {
+        return Ok(None);
+    };
+    let name = granted.command.args.first().map_or("guest", String::as_str);
+    let profiler = program.linked.profiler(program.engine(), name, TICK);
+    let profiler = profiler.map_err(CreateError::Profile)?;
+    Ok(Some(Arc::new(Profile::new(profiler, files))))
 }
 
 /// Where compiled code of a container is kept.

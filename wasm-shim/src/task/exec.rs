@@ -6,7 +6,7 @@
 
 use super::container::{StartError, StdioAddresses};
 use super::life::Life;
-use super::phase::{Event, Phase};
+use super::phase::Phase;
 use crate::bundle::{Command, Container as Granted};
 use crate::engine::budget::Budget;
 use crate::engine::meter::{Meter, Metered};
@@ -100,15 +100,16 @@ impl Exec {
     /// Starts it on its Pod's threads.
     ///
     /// # Errors
-    /// When it was started before.
-    pub fn start(self: &Arc<Self>) -> Result<(), StartError> {
-        self.life.step(Event::Start)?;
-        self.life.step(Event::Started)?;
+    /// When it was started before, or there are no threads for it.
+    pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
+        let starting = self.life.begin()?;
+        let threads = self.home.pod.threads().await?;
+        starting.done();
         let Some(stdio) = self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
         let this = Arc::clone(self);
-        let running = self.home.pod.spawn(async move { this.run(stdio).await });
+        let running = threads.spawn(async move { this.run(stdio).await });
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let ending = running.await.unwrap_or_else(|error| {
@@ -116,6 +117,7 @@ impl Exec {
                     .say(&format!("the host failed while running this command: {error}"));
                 Ending::Trapped
             });
+            drop(threads);
             if !matches!(ending, Ending::Signalled(_)) {
                 tokio::join!(this.stdout.drain(), this.stderr.drain());
             }
@@ -131,6 +133,8 @@ impl Exec {
             grants: &self.home.granted.grants,
             budget: &self.home.budget,
             invoke: None,
+            dumps: None,
+            profile: None,
         };
         let guest = Metered::new(Arc::clone(&self.home.meter), job.run(stdio));
         self.end

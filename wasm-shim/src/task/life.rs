@@ -42,11 +42,20 @@ impl Life {
         }
     }
 
+    /// Begins to start. Whoever does not get to its end, whether it fails or is not waited for, leaves it created.
+    ///
+    /// # Errors
+    /// When it was started before.
+    pub fn begin(&self) -> Result<Starting<'_>, IllegalEdge> {
+        self.step(Event::Start)?;
+        Ok(Starting(self))
+    }
+
     /// Takes one edge.
     ///
     /// # Errors
     /// When there is no such edge from the phase now.
-    pub fn step(&self, event: Event) -> Result<(), IllegalEdge> {
+    fn step(&self, event: Event) -> Result<(), IllegalEdge> {
         let mut result = Ok(());
         self.phase.send_if_modified(|phase| match phase.after(event) {
             Ok(next) => {
@@ -77,5 +86,56 @@ impl Life {
     /// The ending by the signal that was noted.
     pub fn signalled(&self) -> Ending {
         Ending::Signalled(self.signal.load(Ordering::Acquire))
+    }
+}
+
+/// A start that is under way.
+#[must_use]
+pub struct Starting<'a>(&'a Life);
+
+impl Starting<'_> {
+    /// It runs.
+    pub fn done(self) {
+        self.leave(Event::Started);
+    }
+
+    fn leave(&self, event: Event) {
+        if self.0.phase() == Phase::Starting
+            && let Err(error) = self.0.step(event)
+        {
+            tracing::warn!(%error, "a start was disturbed");
+        }
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.leave(Event::StartFailed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_start_that_nobody_waits_for_any_more_has_not_been() {
+        let life = Life::new();
+        let start = async {
+            let starting = life.begin()?;
+            pending::<()>().await;
+            starting.done();
+            Ok::<(), IllegalEdge>(())
+        };
+        let waited = tokio::time::timeout(Duration::from_millis(1), start).await;
+        assert!(waited.is_err());
+        assert_eq!(life.phase(), Phase::Created);
+        life.begin().unwrap().done();
+        assert_eq!(life.phase(), Phase::Running);
+        assert!(life.begin().is_err());
+        life.end(Ending::Exited(0));
+        assert!(matches!(life.wait().await, (Ending::Exited(0), _)));
     }
 }

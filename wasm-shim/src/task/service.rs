@@ -7,6 +7,7 @@ use super::create::Host;
 use super::exec::Exec;
 use super::life::Life;
 use super::phase::Phase;
+use crate::bundle::{Limits, network_rules};
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
 use amphipod_shim_api::TaskError;
@@ -20,6 +21,7 @@ use amphipod_shim_api::api::{
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
+use oci_spec::runtime::LinuxResources;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -164,7 +166,7 @@ impl Process {
     async fn start(&self) -> Result<(), StartError> {
         match self {
             Self::Container(container) => container.start().await,
-            Self::Exec(exec) => exec.start(),
+            Self::Exec(exec) => exec.start().await,
         }
     }
 
@@ -218,7 +220,7 @@ fn refuse_terminal(wanted: bool) -> Result<(), TaskError> {
 fn start_error(error: StartError) -> TaskError {
     match error {
         StartError::Phase(_) => TaskError::FailedPrecondition(error.to_string()),
-        StartError::Listen { .. } => TaskError::Internal(error.to_string()),
+        StartError::Listen { .. } | StartError::Pod(_) => TaskError::Internal(error.to_string()),
     }
 }
 
@@ -385,7 +387,20 @@ impl Task for Service {
         unimplemented("Checkpoint", "guests cannot be checkpointed")
     }
 
-    async fn update(&self, _: &TtrpcContext, _: api::UpdateTaskRequest) -> Reply<Empty> {
-        unimplemented("Update", "limits of a Wasm container are fixed at Create")
+    async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Reply<Empty> {
+        let container = self.container(&request.id)?;
+        let rules = network_rules(&request.annotations);
+        let rules = rules.map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        // One that gives other rules may be about nothing else.
+        if rules.is_none() || request.resources.is_some() {
+            let resources: LinuxResources = serde_json::from_slice(&request.resources.value)
+                .map_err(|e| TaskError::InvalidArgument(format!("the resources cannot be read: {e}")))?;
+            let resized = container.resize(Limits::of(&resources));
+            resized.map_err(|e| TaskError::FailedPrecondition(e.to_string()))?;
+        }
+        if let Some(rules) = rules {
+            container.narrow(rules);
+        }
+        Ok(Empty::default())
     }
 }

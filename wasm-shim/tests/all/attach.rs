@@ -4,7 +4,6 @@ use crate::shim::{Shim, ended, is_root, workload};
 use amphipod_shim_api::{CreateTask, attach};
 use serde_json::json;
 use std::io::Write as _;
-use std::time::Duration;
 use tokio::net::UnixStream;
 
 #[tokio::test]
@@ -31,18 +30,18 @@ async fn who_is_attached_hears_what_is_said_and_the_end() {
     client.start("c").await.unwrap();
     let mut attached = UnixStream::connect(&socket).await.unwrap();
     let mut writer = std::fs::File::options().write(true).open(&input).unwrap();
-    // What is said before the connection is taken in is not heard.
-    let heard = loop {
-        writer.write_all(b"word\n").unwrap();
-        let next = tokio::time::timeout(Duration::from_millis(100), attach::next(&mut attached));
-        if let Ok(frame) = next.await {
-            break frame.unwrap().unwrap().1;
-        }
-    };
-    assert!(heard.starts_with(b"word\n"), "{heard:?}");
+    // From its being taken in on, it hears all.
+    let taken_in = attach::next(&mut attached).await.unwrap().unwrap();
+    assert_eq!(taken_in.1, b"");
+    writer.write_all(b"word\n").unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < b"word\n".len() {
+        heard.extend(attach::next(&mut attached).await.unwrap().unwrap().1);
+    }
+    assert_eq!(heard, b"word\n");
     client.close_stdin("c").await.unwrap();
     drop(writer);
-    while attach::next(&mut attached).await.unwrap().is_some() {}
+    assert_eq!(attach::next(&mut attached).await.unwrap(), None, "the end");
     assert_eq!(ended(&client, "c").await.status, 0);
     assert!(!socket.exists());
     client.delete("c").await.unwrap();

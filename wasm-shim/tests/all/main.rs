@@ -3,17 +3,22 @@
 //! Needs root (network namespaces, `/run/amphipod`); without it every test says so and passes.
 
 mod attach;
+mod blobstore;
 mod commands;
 mod containerd;
+mod debug;
 mod exec;
 mod generated;
 mod hostile;
 mod http;
+mod idle;
 mod instances;
 mod keyvalue;
 mod limits;
 mod names;
 mod netns;
+mod network;
 mod sandbox;
 mod shim;
+mod shortage;
 mod testsuite;

@@ -7,12 +7,12 @@ use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Packet, RCODE, ResourceRecord, TYPE};
 use std::net::{Ipv4Addr, UdpSocket};
 
-const KNOWN: &str = "web.shop.svc.cluster.local";
+pub const KNOWN: &str = "web.shop.svc.cluster.local";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 7);
 
-/// A resolver at the place where resolvers are, in a network of its own; it ends with the test.
-fn resolve_in(netns: &Netns) {
-    let socket = netns.run(|| UdpSocket::bind("127.0.0.1:53").unwrap());
+/// A resolver at the port where resolvers are, in a network of its own; it ends with the test.
+pub fn resolve_in(netns: &Netns, address: Ipv4Addr) {
+    let socket = netns.run(|| UdpSocket::bind((address, 53)).unwrap());
     std::thread::spawn(move || {
         let mut bytes = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut bytes) {
@@ -44,7 +44,7 @@ async fn names_are_the_pods() {
         return;
     }
     let (shim, netns) = (Shim::new(), Netns::new());
-    resolve_in(&netns);
+    resolve_in(&netns, Ipv4Addr::LOCALHOST);
     let file = |name: &str, text: &str| {
         let path = shim.home.path().join(name);
         std::fs::write(&path, text).unwrap();

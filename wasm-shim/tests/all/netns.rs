@@ -4,8 +4,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
+
+/// The index of the loopback, the first link of every namespace.
+const LOOPBACK: u32 = 1;
 
 /// One namespace; unmounted and gone when dropped.
 pub struct Netns {
@@ -55,17 +58,37 @@ impl Netns {
         })
     }
 
+    /// Gives the loopback these addresses besides its own.
+    pub fn own(&self, addresses: &[Ipv4Addr]) {
+        let add = async {
+            let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+            let driver = tokio::spawn(connection);
+            for address in addresses {
+                let added = handle.address().add(LOOPBACK, (*address).into(), 32);
+                added.execute().await.unwrap();
+            }
+            driver.abort();
+        };
+        self.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(add);
+        });
+    }
+
+    /// A connection to a server inside.
+    pub fn connect(&self, port: u16) -> TcpStream {
+        self.run(|| TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
     /// One HTTP/1.1 request on a connection of its own; answers all bytes until the server closes.
     pub fn http(&self, port: u16, request: &str) -> String {
-        self.run(|| {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.set_read_timeout(Some(crate::shim::LIMIT)).unwrap();
-            stream.write_all(request.as_bytes()).unwrap();
-            let mut answer = Vec::new();
-            // A reset after the answer is an end as well.
-            drop(stream.read_to_end(&mut answer));
-            String::from_utf8_lossy(&answer).into_owned()
-        })
+        let mut stream = self.connect(port);
+        stream.set_read_timeout(Some(crate::shim::LIMIT)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is an end as well.
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub fn get(&self, port: u16, path: &str) -> String {

@@ -1,4 +1,4 @@
-//! The threads of a real shim: those that run guests are fenced in, all of them.
+//! The threads of a real shim: all of them are fenced in, those that run guests most.
 
 use crate::netns::Netns;
 use crate::shim::{Shim, in_network, is_root, workload};
@@ -6,7 +6,7 @@ use serde_json::json;
 use std::collections::HashMap;
 
 /// What proc(5) says of each thread of a name.
-fn threads(pid: u32, name: &str) -> Vec<HashMap<String, String>> {
+pub fn threads(pid: u32, name: &str) -> Vec<HashMap<String, String>> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let status = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
     let parsed = status.map(|text| {
@@ -16,6 +16,11 @@ fn threads(pid: u32, name: &str) -> Vec<HashMap<String, String>> {
             .collect::<HashMap<_, _>>()
     });
     parsed.filter(|thread| thread["Name"] == name).collect()
+}
+
+/// Filters of system calls: of the service's are some around each thread that it starts.
+fn filters(thread: &HashMap<String, String>) -> u32 {
+    thread["Seccomp_filters"].parse().unwrap()
 }
 
 #[tokio::test]
@@ -34,12 +39,19 @@ async fn threads_of_guests_are_fenced_in() {
             json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": ["rbind"]}]);
     })
     .await;
-    // A file is read by one of the threads that its worker starts.
+    // There are threads as long as somebody is connected.
+    let client = netns.connect(8080);
+    // A file is read by one of the threads that its workers start.
     std::fs::write(data.path().join("a"), "words").unwrap();
     assert!(netns.get(8080, "/files/data/a").contains("words"));
     let found = threads(shim.pid(), "pod");
     assert!(found.len() > 1, "{found:?}");
+    let own = threads(shim.pid(), "service").iter().map(filters).max().unwrap();
     for thread in found {
+        assert!(
+            filters(&thread) > own,
+            "it has the service's filter only: {thread:?}"
+        );
         assert_eq!(
             (thread["Seccomp"].as_str(), thread["NoNewPrivs"].as_str()),
             ("2", "1")
@@ -47,5 +59,29 @@ async fn threads_of_guests_are_fenced_in() {
         let left = u64::from_str_radix(&thread["CapPrm"], 16).unwrap();
         assert_eq!(left & !MOST, 0, "{thread:?}");
         assert_eq!(thread["CapPrm"], thread["CapEff"]);
+    }
+    drop(client);
+}
+
+#[tokio::test]
+async fn threads_that_serve_are_fenced_in() {
+    /// CAP_SYS_MODULE, CAP_SYS_PTRACE, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_BOOT, CAP_MKNOD, CAP_SETUID.
+    const NONE: u64 = 1 << 16 | 1 << 19 | 1 << 12 | 1 << 13 | 1 << 22 | 1 << 27 | 1 << 7;
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    shim.create("c", &workload("server.wasm"), |_| ()).await;
+    for name in ["service", "epoch", "nursery"] {
+        let found = threads(shim.pid(), name);
+        assert!(!found.is_empty(), "no thread is called {name}");
+        for thread in found {
+            assert_eq!(
+                (thread["Seccomp"].as_str(), thread["NoNewPrivs"].as_str()),
+                ("2", "1")
+            );
+            let left = u64::from_str_radix(&thread["CapPrm"], 16).unwrap();
+            assert_eq!(left & NONE, 0, "{thread:?}");
+        }
     }
 }

@@ -20,9 +20,25 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        let _ = writeln!(std::io::stderr(), "skipped: needs root");
+        skipped("needs root");
     }
     root
+}
+
+/// Says why a test does not run.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// Waits for what nothing tells of (threads, descriptors, lines of a log): it is looked for, until [`LIMIT`].
+pub async fn until(what: &str, is: impl Fn() -> bool) {
+    let waiting = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(LIMIT, waiting).await;
+    waited.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// The directory of the committed demo programs.

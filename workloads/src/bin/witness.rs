@@ -20,11 +20,13 @@ const LOOKS: &[Look] = &[
     ("arguments", arguments),
     ("bind", bind),
     ("connect", connect),
+    ("datagram", datagram),
     ("directory", directory),
     ("end", end),
     ("environment", environment),
     ("files", files),
     ("flood", flood),
+    ("hear", hear),
     ("input", input),
     ("knock", knock),
     ("list", list),
@@ -416,6 +418,38 @@ fn exchange(mut stream: TcpStream) -> io::Result<String> {
     Ok(line.to_owned())
 }
 
+/// What these addresses answer to a datagram.
+fn datagram(addresses: &[String]) -> io::Result<()> {
+    addresses.iter().for_each(|address| tell(address, send(address)));
+    Ok(())
+}
+
+fn send(address: &str) -> io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.send_to(b"who is there", address)?;
+    received(&socket).map(|(text, _)| text)
+}
+
+fn received(socket: &UdpSocket) -> io::Result<(String, std::net::SocketAddr)> {
+    let mut bytes = [0; 64];
+    let (length, from) = socket.recv_from(&mut bytes)?;
+    Ok((String::from_utf8_lossy(&bytes[..length]).into_owned(), from))
+}
+
+/// Answers every datagram to the port that was named; `end` is the last.
+fn hear(operands: &[String]) -> io::Result<()> {
+    let socket = UdpSocket::bind(("0.0.0.0", number(operands, 0)?.try_into().unwrap_or(0)))?;
+    println!("hearing");
+    loop {
+        let (text, from) = received(&socket)?;
+        if text == "end" {
+            return Ok(());
+        }
+        println!("heard {text}");
+        socket.send_to(format!("you said {text}").as_bytes(), from)?;
+    }
+}
+
 /// TCP and UDP with oneself.
 fn loopback(_: &[String]) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -429,9 +463,7 @@ fn loopback(_: &[String]) -> io::Result<()> {
     println!("tcp: {text}");
     let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     one.send_to(b"over udp", other.local_addr()?)?;
-    let mut bytes = [0; 64];
-    let (length, _) = other.recv_from(&mut bytes)?;
-    println!("udp: {}", String::from_utf8_lossy(&bytes[..length]));
+    println!("udp: {}", received(&other)?.0);
     Ok(())
 }
 

@@ -27,6 +27,13 @@ const BINDINGS: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicybindi
 const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
 const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
 
+/// Whether any policy is put to work.
+pub(super) fn any(objects: &dyn Objects) -> bool {
+    [BINDINGS, mutate::BINDINGS]
+        .into_iter()
+        .any(|all| objects.any(all))
+}
+
 /// Compiled policies.
 #[derive(Default)]
 pub(super) struct Policies(PerVersion<Policy>);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
-const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
+pub(super) const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
 
 /// Why a policy could not do its work, in full, and the reason that goes with it.
 struct Failure {

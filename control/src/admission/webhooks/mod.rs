@@ -30,6 +30,11 @@ const VALIDATING: ResourceName<'_> = (
     "validatingwebhookconfigurations",
 );
 
+/// Whether there is any webhook.
+pub(super) fn any(objects: &dyn Objects) -> bool {
+    [MUTATING, VALIDATING].into_iter().any(|all| objects.any(all))
+}
+
 /// Bytes of an answer: an object and a patch of it fit twice over.
 const ANSWER: usize = 6 << 20;
 

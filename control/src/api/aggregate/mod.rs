@@ -10,6 +10,7 @@ mod request;
 
 pub(super) use documents::{Discovered, Documents, discover};
 
+use super::flows::Flow;
 use super::negotiate::Format;
 use super::record::Record;
 use super::status::Result;
@@ -93,11 +94,13 @@ pub(super) async fn serve(
     remote: &Remote,
     (user, who): (&Identity, &Identity),
     (mut parts, body): (Parts, Body),
-    record: &mut Record,
+    (record, flow): (&mut Record, &mut Option<Flow>),
 ) -> Result<Response> {
+    let table = api.flow_table();
     match Asked::of(&parts) {
         None => {
             record.knows_path(user, who, &parts).await;
+            *flow = table.flow_of_path(who, &parts);
             permit::path(api, who, &parts)?;
         }
         Some(asked) => {
@@ -112,14 +115,17 @@ pub(super) async fn serve(
                 name: asked.name.as_deref(),
                 on_node: None,
             };
-            permit::demand(&api.authorizer, who, &Attributes::resource(asked.verb, what))?;
+            let what = Attributes::resource(asked.verb, what);
+            *flow = table.flow(who, &what);
+            permit::demand(&api.authorizer, who, &what)?;
         }
     }
     if !remote.available {
         return Ok(text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE));
     }
     // As with our own, the seats are free again when the answer begins.
-    let _seats = api.fairness.enter(user, fairness::cost(&body)).await?;
+    let cost = fairness::cost(&body);
+    let _seats = api.fairness.enter(&table, who, flow.as_ref(), cost).await?;
     forward::forward(api, remote, who, &mut parts, body).await
 }
 

@@ -31,6 +31,8 @@ pub struct Shown {
     pub before: Option<Arc<Object>>,
     frames: [OnceLock<Bytes>; 3],
     metadata_frames: [OnceLock<Bytes>; 3],
+    /// The same without who owns the fields.
+    light_frames: [OnceLock<Bytes>; 3],
     protobuf_frames: [OnceLock<Bytes>; 3],
 }
 
@@ -42,11 +44,12 @@ impl Shown {
             before,
             frames: Default::default(),
             metadata_frames: Default::default(),
+            light_frames: Default::default(),
             protobuf_frames: Default::default(),
         }
     }
 
-    /// Bytes that it keeps in memory.
+    /// Bytes of the object.
     pub fn size(&self) -> usize {
         let object = self.now.as_ref().or(self.before.as_ref());
         object.map_or(0, |object| object.json.len())
@@ -94,6 +97,15 @@ impl Shown {
             .clone()
     }
 
+    /// As [`Shown::frame`], without who owns the fields where that can be cut out.
+    pub fn light_frame(&self, kind: ChangeKind) -> Bytes {
+        let light = || match (kind, &self.now) {
+            (ChangeKind::Deleted, _) | (_, None) => self.frame(kind),
+            (_, Some(now)) => framed(kind.word(), &now.without_owners()),
+        };
+        self.light_frames[kind as usize].get_or_init(light).clone()
+    }
+
     /// As [`Shown::frame`], in protobuf.
     pub fn protobuf_frame(&self, kind: ChangeKind) -> serde_json::Result<Bytes> {
         let cell = &self.protobuf_frames[kind as usize];
@@ -109,11 +121,17 @@ impl Shown {
 
 /// `{"type":…,"object":…}` and a newline.
 pub fn frame(word: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + 40);
+    framed(word, &[object])
+}
+
+/// As [`frame`], of an object in pieces.
+fn framed(word: &str, object: &[&[u8]]) -> Bytes {
+    let size: usize = object.iter().map(|piece| piece.len()).sum();
+    let mut out = Vec::with_capacity(size + 40);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(word.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
+    object.iter().for_each(|piece| out.extend_from_slice(piece));
     out.extend_from_slice(b"}\n");
     out.into()
 }

@@ -119,6 +119,10 @@ impl Resource {
         self.read().objects.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.read().objects.is_empty()
+    }
+
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
         self.read().objects.get(key).cloned()
     }

@@ -13,6 +13,7 @@ use super::permit;
 use super::render::{self, Style};
 use super::status::{self, ApiError, Result};
 use super::write;
+use super::written;
 use crate::admission::{Action, Notes};
 use crate::auth::restrict::Operation;
 use crate::kinds::Kind;
@@ -40,11 +41,7 @@ enum Outcome {
 }
 
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
-    let name = call
-        .target
-        .name
-        .as_deref()
-        .ok_or_else(ApiError::method_not_allowed)?;
+    let name = call.name()?;
     let options = options(call)?;
     let outcome = delete(call, name, &options).await?;
     let response = answer(&call.target.kind, name, style, &outcome)?;
@@ -151,7 +148,7 @@ async fn delete_once(
             let txn = Txn::swap(
                 &*current.key,
                 current.revision,
-                convert::stored_form(call, &marked).await?,
+                convert::stored_form(call, &marked, None).await?,
             );
             (Outcome::Marked(marked), call.api.store.txn(txn).await?)
         }
@@ -159,8 +156,8 @@ async fn delete_once(
     Ok(match txn {
         TxnOutcome::Conflict { .. } => None,
         TxnOutcome::Committed { revision } => Some(match outcome {
-            Outcome::Marked(value) => Outcome::Marked(write::at(value, revision)),
-            Outcome::Gone(value) => Outcome::Gone(write::at(value, revision)),
+            Outcome::Marked(value) => Outcome::Marked(written::at(value, revision)),
+            Outcome::Gone(value) => Outcome::Gone(written::at(value, revision)),
         }),
     })
 }
@@ -178,7 +175,7 @@ fn is_held(kind: &Kind, value: &Value) -> bool {
 async fn announce_and_remove(call: &Call, current: &Arc<Object>, last: &Value) -> Result<TxnOutcome> {
     let mut marked = last.clone();
     call.target.kind.normalise(&mut marked);
-    let bytes = convert::stored_form(call, &marked).await?;
+    let bytes = convert::stored_form(call, &marked, None).await?;
     let told = Txn::swap(&*current.key, current.revision, bytes);
     match call.api.store.txn(told).await? {
         TxnOutcome::Committed { revision } => {

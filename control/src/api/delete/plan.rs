@@ -1,6 +1,7 @@
 //! What a deletion does to an object: it goes, it is marked, or nothing changes. Pure.
 use super::options::{Options, Propagation};
 use crate::kinds::conduct::{Departure, pod_grace};
+use crate::kinds::time::{format_seconds, now};
 use crate::kinds::{Kind, mark_deleted};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub(super) fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp
     let mut after = value.clone();
     set_finalizers(&mut after, policy(kind, value, options));
     if kind.departure() == Departure::Definition && !value["metadata"]["deletionTimestamp"].is_string() {
-        crate::kinds::custom::begin_deletion(&mut after, &rfc3339(now));
+        crate::kinds::custom::begin_deletion(&mut after, &format_seconds(now));
     }
     let waiting = ["metadata", "spec"]
         .iter()
@@ -48,7 +49,7 @@ pub(super) fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp
 
 fn mark(mut value: Value, now: Timestamp, grace: i64) -> Step {
     let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
-    mark_deleted(&mut value, &rfc3339(end), grace);
+    mark_deleted(&mut value, &format_seconds(end), grace);
     Step::Mark(value)
 }
 
@@ -60,7 +61,7 @@ pub(super) fn hurried(mut value: Value, grace: i64) -> Value {
         .as_str()
         .and_then(|end| end.parse::<Timestamp>().ok());
     if let Some(end) = end.and_then(|end| end.checked_add(SignedDuration::from_secs(grace - left)).ok()) {
-        meta["deletionTimestamp"] = rfc3339(end).into();
+        meta["deletionTimestamp"] = format_seconds(end).into();
     }
     meta["deletionGracePeriodSeconds"] = grace.into();
     value
@@ -72,15 +73,11 @@ pub(super) fn last_state(kind: &Kind, value: &Value) -> Value {
     match kind.departure() {
         Departure::Pod if value["metadata"]["deletionTimestamp"].is_string() => hurried(value, 0),
         Departure::Pod => {
-            mark_deleted(&mut value, &rfc3339(Timestamp::now()), 0);
+            mark_deleted(&mut value, &now(), 0);
             value
         }
         Departure::Immediate | Departure::Namespace | Departure::Definition => value,
     }
-}
-
-fn rfc3339(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn has_finalizers(part: &Value) -> bool {

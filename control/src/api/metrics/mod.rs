@@ -3,6 +3,8 @@
 //! Owns the counters and how a request is classed. Refuses to know what requests do. Label values come from the table
 //! of kinds and from lists here, never from a client, so that the number of series is bounded.
 mod exposition;
+mod flow_control;
+mod histogram;
 mod process;
 
 use super::query::Query;
@@ -12,15 +14,16 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use exposition::Exposition;
+pub(super) use histogram::Histogram;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Upstream's buckets of `apiserver_request_duration_seconds`, in microseconds.
-const BUCKETS: [u64; 22] = [
+static BUCKETS: [u64; 22] = [
     5_000, 25_000, 50_000, 100_000, 200_000, 400_000, 600_000, 800_000, 1_000_000, 1_250_000, 1_500_000,
     2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000, 8_000_000, 10_000_000, 15_000_000, 20_000_000,
     30_000_000, 45_000_000,
@@ -52,15 +55,22 @@ struct Class {
 }
 
 /// The numbers of one class.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Series {
     by_code: Mutex<BTreeMap<u16, u64>>,
-    buckets: [AtomicU64; BUCKETS.len()],
-    /// Requests in no bucket.
-    slower: AtomicU64,
-    micros: AtomicU64,
+    durations: Histogram<{ BUCKETS.len() }>,
     /// Long-running requests under way.
     running: AtomicI64,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Series {
+            by_code: Mutex::default(),
+            durations: Histogram::new(&BUCKETS),
+            running: AtomicI64::default(),
+        }
+    }
 }
 
 /// Group, version and resource of a kind.
@@ -161,7 +171,7 @@ impl Measured {
         *codes.entry(code.as_u16()).or_default() += 1;
         drop(codes);
         if !self.streams {
-            self.series.took(self.begun.elapsed());
+            self.series.durations.observe(self.begun.elapsed());
             return response;
         }
         if code != StatusCode::OK {
@@ -175,16 +185,6 @@ impl Measured {
                 frame
             }))
         })
-    }
-}
-
-impl Series {
-    fn took(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS.iter().position(|limit| micros <= *limit);
-        let counter = bucket.and_then(|i| self.buckets.get(i)).unwrap_or(&self.slower);
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
@@ -265,6 +265,7 @@ pub(super) fn answer(api: &Api) -> Response {
     requests(&api.metrics, &mut out);
     watches(&api.metrics, &mut out);
     objects(api, &mut out);
+    flow_control::write(api, &mut out);
     process::write(&mut out);
     let mut response = text(StatusCode::OK, out.finish());
     let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -319,7 +320,7 @@ fn requests(metrics: &Metrics, out: &mut Exposition) {
         "How long requests took that are not long-running.",
     );
     for (class, series) in &all {
-        durations(name, class, series, out);
+        series.durations.write(name, &class.labels(), out);
     }
     let name = "apiserver_longrunning_requests";
     out.begin(name, "gauge", "Watches and streams under way.");
@@ -341,39 +342,6 @@ fn requests(metrics: &Metrics, out: &mut Exposition) {
             gauge.load(Ordering::Relaxed),
         );
     }
-}
-
-fn durations(name: &str, class: &Class, series: &Series, out: &mut Exposition) {
-    let mut count = 0;
-    let counts: Vec<u64> = series.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
-    let slower = series.slower.load(Ordering::Relaxed);
-    if counts.iter().all(|c| *c == 0) && slower == 0 {
-        return;
-    }
-    let labels = class.labels();
-    let bucket = |le: String, count: u64, out: &mut Exposition| {
-        let mut labels = labels.clone();
-        labels.push(("le", le));
-        out.sample(&format!("{name}_bucket"), &labels, count);
-    };
-    for (limit, found) in BUCKETS.iter().zip(counts) {
-        count += found;
-        bucket(seconds(*limit), count, out);
-    }
-    count += slower;
-    bucket("+Inf".to_owned(), count, out);
-    out.sample(
-        &format!("{name}_sum"),
-        &labels,
-        seconds(series.micros.load(Ordering::Relaxed)),
-    );
-    out.sample(&format!("{name}_count"), &labels, count);
-}
-
-/// Microseconds as seconds.
-fn seconds(micros: u64) -> String {
-    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn watches(metrics: &Metrics, out: &mut Exposition) {
@@ -402,13 +370,14 @@ fn objects(api: &Api, out: &mut Exposition) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn durations_fall_into_buckets_that_add_up() {
         let metrics = Metrics::default();
         let series = metrics.series(elsewhere(&Method::GET, "/livez/ping"));
         for millis in [1, 30, 30, 100_000] {
-            series.took(Duration::from_millis(millis));
+            series.durations.observe(Duration::from_millis(millis));
         }
         let mut out = Exposition::default();
         requests(&metrics, &mut out);

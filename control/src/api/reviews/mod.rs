@@ -7,6 +7,7 @@ use super::render::{self, Style};
 use super::status::Result;
 use super::write::{self, Options};
 use super::{Call, decode, manage, negotiate};
+use crate::kinds::time;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>
     let status = status(call, &question)?;
     question["status"] = status;
     if kind.plural == "selfsubjectreviews" {
-        question["metadata"]["creationTimestamp"] = write::now().into();
+        question["metadata"]["creationTimestamp"] = time::now().into();
     }
     kind.normalise(&mut question);
     let response = render::one(kind, style, StatusCode::CREATED, &question)?;

@@ -3,7 +3,7 @@ use super::super::render::{self, Style};
 use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
 use super::super::{Call, decode, negotiate};
-use crate::kinds::{FieldError, Kind};
+use crate::kinds::{FieldError, Kind, time};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> R
 /// Sets the condition `PodScheduled`.
 fn scheduled(pod: &mut Value) {
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
-        "lastTransitionTime": write::now()});
+        "lastTransitionTime": time::now()});
     let mut conditions = pod["status"]["conditions"]
         .as_array()
         .cloned()

@@ -8,8 +8,8 @@ use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
 use super::super::{Call, decode, delete, negotiate};
 use crate::kinds::conduct::is_ready_pod;
-use crate::kinds::labels;
 use crate::kinds::view::View;
+use crate::kinds::{labels, time};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
@@ -86,6 +86,7 @@ async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<(
         headers: call.headers.clone(),
         body: Default::default(),
         upgrade: None,
+        in_process: call.in_process,
         told: call.told.clone(),
         others: Default::default(),
     };
@@ -131,7 +132,7 @@ fn spent(budget: &Value, pod: &Value) -> Result<Value> {
     }
     let mut budget = budget.clone();
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
-    budget["status"]["disruptedPods"][pod.text("metadata.name")] = write::now().into();
+    budget["status"]["disruptedPods"][pod.text("metadata.name")] = time::now().into();
     Ok(budget)
 }
 

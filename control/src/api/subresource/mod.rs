@@ -18,7 +18,7 @@ pub(super) use stream::join;
 use super::Call;
 use super::render::Style;
 use super::route::Target;
-use super::status::{ApiError, Result};
+use super::status::Result;
 use super::websocket;
 use axum::response::Response;
 
@@ -27,11 +27,7 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
     let Some(subresource) = call.target.subresource.as_deref() else {
         return Ok(None);
     };
-    let name = call
-        .target
-        .name
-        .as_deref()
-        .ok_or_else(ApiError::method_not_allowed)?;
+    let name = call.name()?;
     let response = match (subresource, verb) {
         ("scale", _) => scale::serve(call, name, verb, style).await?,
         ("binding", "create") => binding::serve(call, name, style).await?,

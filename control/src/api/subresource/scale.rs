@@ -24,7 +24,8 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
             let change = |current: &Value| rescale(name, current, body.clone(), paths);
             write::update(call, Options::of(&call.query, "UpdateOptions")?, name, &change)
                 .await?
-                .value
+                .object
+                .value()?
         }
         "patch" => {
             let (prepared, _) = patch::prepare(call)?;
@@ -41,7 +42,8 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
             };
             write::update(call, Options::of(&call.query, "PatchOptions")?, name, &change)
                 .await?
-                .value
+                .object
+                .value()?
         }
         _ => return Err(ApiError::method_not_allowed()),
     };
@@ -51,7 +53,7 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
 
 /// In the shape that was asked for.
 fn shown(style: Style, scale: Value) -> Value {
-    match style.accepted.shape {
+    let shaped = match style.accepted.shape {
         Shape::Object => scale,
         Shape::Metadata => render::metadata_only(&scale),
         Shape::Table => {
@@ -60,7 +62,8 @@ fn shown(style: Style, scale: Value) -> Value {
             let rows = vec![render::row_of(cells, style.include, &scale)];
             render::table_of(scale::columns(), &metadata, rows)
         }
-    }
+    };
+    render::versioned(style.accepted, shaped)
 }
 
 /// A Scale has no lists, so that a strategic merge is a merge.

@@ -5,7 +5,7 @@ use super::super::write;
 use super::super::{Call, decode, negotiate, permit};
 use crate::auth::restrict::Operation;
 use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
-use crate::kinds::FieldError;
+use crate::kinds::{FieldError, time};
 use axum::response::Response;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -50,7 +50,7 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
     let expires = (now + SignedDuration::from_secs(said)).strftime("%Y-%m-%dT%H:%M:%SZ");
     request["kind"] = KIND.into();
     request["apiVersion"] = format!("{GROUP}/v1").into();
-    request["metadata"]["creationTimestamp"] = write::now().into();
+    request["metadata"]["creationTimestamp"] = time::now().into();
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     render::respond(style.accepted.format, StatusCode::CREATED, &request)
 }

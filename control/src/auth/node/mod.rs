@@ -62,9 +62,10 @@ impl NodeAuthorizer {
             ("storage.k8s.io", "csinodes") => csi_node(node, verb, resource),
             ("", "nodes") => node_object(node, verb, resource),
             ("", "pods") => self.pod(node, verb, resource),
-            ("storage.k8s.io", "volumeattachments")
-            | ("resource.k8s.io", "resourceslices")
-            | ("certificates.k8s.io", "podcertificaterequests") => no(""),
+            ("storage.k8s.io", "volumeattachments") => self.get(node, verb, resource, Relation::Attachment),
+            ("resource.k8s.io", "resourceslices") | ("certificates.k8s.io", "podcertificaterequests") => {
+                no("")
+            }
             _ => self.by_rule(what),
         }
     }
@@ -209,8 +210,15 @@ mod tests {
         }
 
         fn get(&self, resource: GroupResource, _: Option<&str>, name: &str) -> Option<Value> {
-            let pv = resource == ("", "persistentvolumes") && name == "vol";
-            pv.then(|| json!({"spec": {"claimRef": {"namespace": "n", "name": "claim"}}}))
+            match (resource, name) {
+                (("", "persistentvolumes"), "vol") => {
+                    Some(json!({"spec": {"claimRef": {"namespace": "n", "name": "claim"}}}))
+                }
+                (("storage.k8s.io", "volumeattachments"), "csi-1") => {
+                    Some(json!({"spec": {"nodeName": "a"}}))
+                }
+                _ => None,
+            }
         }
 
         fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value> {
@@ -271,6 +279,11 @@ mod tests {
         assert!(!may("a", "list", "core secrets n"));
         assert!(!may("a", "update", "core secrets n env"));
         assert!(may("a", "get", "core persistentvolumes  vol"));
+        let attachment = "storage.k8s.io volumeattachments  csi-1";
+        assert!(may("a", "get", attachment));
+        assert!(!may("b", "get", attachment));
+        assert!(!may("a", "watch", attachment));
+        assert!(!may("a", "get", "storage.k8s.io volumeattachments  csi-2"));
         assert!(may("a", "create", "core serviceaccounts/token n robot"));
         assert!(!may("b", "create", "core serviceaccounts/token n robot"));
         assert!(!may("a", "create", "core serviceaccounts/token n other"));

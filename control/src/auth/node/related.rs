@@ -15,6 +15,8 @@ pub enum Relation {
     Volume,
     ResourceClaim,
     ServiceAccount,
+    /// A VolumeAttachment to the node.
+    Attachment,
 }
 
 /// Marks a Pod that a node itself made from a file: it grants its node nothing.
@@ -22,8 +24,13 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Whether a Pod on the node refers to this object (or is it).
 pub fn exists(reader: &dyn Reader, node: &str, relation: Relation, namespace: &str, name: &str) -> bool {
-    if relation == Relation::Volume {
-        return volume(reader, node, name);
+    match relation {
+        Relation::Volume => return volume(reader, node, name),
+        Relation::Attachment => {
+            let found = reader.get(("storage.k8s.io", "volumeattachments"), None, name);
+            return found.is_some_and(|attachment| attachment["spec"]["nodeName"] == node);
+        }
+        _ => {}
     }
     reader
         .pods_on(node, namespace)
@@ -70,7 +77,7 @@ fn refers(pod: &Value, relation: Relation, name: &str) -> bool {
                     name,
                 )
         }
-        Relation::Volume => false,
+        Relation::Volume | Relation::Attachment => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a call costs, by the sizes of what it is given, and how large its result is.
 use super::UNBOUNDED;
+use crate::cel::functions::lists::comparing;
 use crate::cel::types::Type;
 
 /// What a function costs beyond its call, by the sizes of what it is given.
@@ -10,7 +11,7 @@ pub(super) fn own_cost(name: &str, sizes: &[u64]) -> u64 {
         "matches" | "find" | "findAll" => tenth(first).saturating_mul(second.div_ceil(4).max(1)),
         "contains" => tenth(first).saturating_mul(tenth(second).max(1)),
         "sets.contains" | "sets.equivalent" | "sets.intersects" => first.saturating_mul(second),
-        "sort" | "distinct" => first.saturating_mul(20),
+        "sort" | "distinct" => comparing(first),
         "isSorted" | "sum" | "min" | "max" | "join" | "flatten" | "indexOf" | "lastIndexOf" => first,
         "size" | "type" | "dyn" | "hasValue" | "value" | "orValue" | "or" => 0,
         "startsWith" | "endsWith" => tenth(second),

@@ -2,6 +2,7 @@
 //!
 //! Costs follow cel-go's cost model in kind: sizes come from declared limits, loops multiply.
 mod cost;
+mod literals;
 mod operators;
 
 use super::Mistake;
@@ -10,12 +11,15 @@ use super::signatures::{self, Filled, NAMESPACES};
 use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
 use super::types::Type;
 use cost::{own_cost, size, sized, sum, tenth};
-use operators::{joined, no_overload, operated};
+use literals::valid;
+use operators::{expected, joined, no_overload, operated};
 
 /// The size of what has no declared limit: as much as a request can hold.
 const UNBOUNDED: u64 = 3 << 20;
 /// What one turn of a loop costs beside its body.
 const TURN: u64 = 3;
+/// How deep a type may nest: deeper than any schema can. What is made of types that have names nests by them too.
+const NESTING: usize = 256;
 
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
@@ -23,21 +27,40 @@ pub(super) struct Checked {
     pub cost: u64,
 }
 
-/// With `patches` objects of the types of patches can be made: `Object…` and `JSONPatch`.
-pub(super) fn check(expr: &Expr, variables: &[(&str, Type)], patches: bool) -> Result<Checked, Mistake> {
+/// What not every expression is offered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Offered {
+    /// Objects of the types of patches can be made: `Object…` and `JSONPatch`.
+    pub patches: bool,
+    /// `cel.bind`.
+    pub bindings: bool,
+}
+
+pub(super) fn check(expr: &Expr, variables: &[(&str, Type)], offered: Offered) -> Result<Checked, Mistake> {
     let variables = variables
         .iter()
         .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
         .collect();
-    Checker { variables, patches }.expr(expr)
+    let mut checker = Checker {
+        variables,
+        offered,
+        mixed: false,
+    };
+    checker.expr(expr)
 }
 
 struct Checker {
     variables: Vec<(String, Type)>,
-    patches: bool,
+    offered: Offered,
+    /// Elements of lists may be of many types.
+    mixed: bool,
 }
 
 type Outcome = Result<Checked, Mistake>;
+
+fn undeclared(name: &str, at: usize) -> Mistake {
+    Mistake::new(at, format!("undeclared reference to '{name}' (in container '')"))
+}
 
 fn known(ty: Type, cost: u64) -> Outcome {
     Ok(Checked { ty, cost })
@@ -53,6 +76,14 @@ impl Checker {
     }
 
     fn expr(&mut self, expr: &Expr) -> Outcome {
+        let checked = self.checked(expr)?;
+        match checked.ty.depth() > NESTING {
+            true => Err(Mistake::new(expr.at, "expression recursion limit exceeded")),
+            false => Ok(checked),
+        }
+    }
+
+    fn checked(&mut self, expr: &Expr) -> Outcome {
         match &expr.node {
             Node::Literal(literal) => known(literal_type(literal), 0),
             Node::Name(name) => self.name(expr, name),
@@ -68,8 +99,7 @@ impl Checker {
                 function,
                 args,
             } => self.call(expr, target.as_deref(), function, args),
-            Node::And(a, b) => self.logic("_&&_", expr, a, b),
-            Node::Or(a, b) => self.logic("_||_", expr, a, b),
+            Node::And(a, b) | Node::Or(a, b) => self.logic(a, b),
             Node::Not(of) => {
                 let of = self.expr(of)?;
                 want(&of.ty, &Type::Bool, "!_", expr.at)?;
@@ -84,10 +114,9 @@ impl Checker {
             }
             Node::Choose(condition, yes, no) => {
                 let condition = self.expr(condition)?;
-                want(&condition.ty, &Type::Bool, "_?_:_", expr.at)?;
                 let (yes, no) = (self.expr(yes)?, self.expr(no)?);
-                if !yes.ty.fits(&no.ty) {
-                    return Err(no_overload("_?_:_", &[Type::Bool, yes.ty, no.ty], expr.at));
+                if !condition.ty.fits(&Type::Bool) || !yes.ty.fits(&no.ty) {
+                    return Err(no_overload("_?_:_", &[condition.ty, yes.ty, no.ty], expr.at));
                 }
                 known(yes.ty.join(no.ty), sum(&[condition.cost, yes.cost.max(no.cost)]))
             }
@@ -108,11 +137,10 @@ impl Checker {
     fn name(&self, expr: &Expr, name: &str) -> Outcome {
         match self.find(name) {
             Some(ty) => known(ty.clone(), 1),
-            None if super::functions::type_named(name).is_some() => known(Type::Type, 1),
-            None => Err(Mistake::new(
-                expr.at,
-                format!("undeclared reference to '{name}' (in container '')"),
-            )),
+            None if super::functions::type_named(name).is_some() => {
+                known(Type::Type(signatures::type_named(name).into()), 1)
+            }
+            None => Err(undeclared(name, expr.at)),
         }
     }
 
@@ -137,9 +165,10 @@ impl Checker {
         let (of, index) = (self.expr(of)?, self.expr(index)?);
         let (inner, was_optional) = unwrapped(&of.ty);
         let ty = match (&inner, &index.ty) {
-            (Type::Dyn, _) => Type::Dyn,
-            (Type::List(item, _), Type::Int | Type::Uint | Type::Dyn) => item.as_ref().clone(),
-            (Type::Map(key, value, _), index) if index.fits(key) => value.as_ref().clone(),
+            // Of a list or of a map: overloads of different results.
+            (Type::Dyn | Type::Open, _) => return known(Type::Dyn, sum(&[of.cost, index.cost, 1])),
+            (Type::List(item, _), Type::Int | Type::Uint | Type::Dyn) => item.as_ref().clone().settled(),
+            (Type::Map(key, value, _), index) if index.fits(key) => value.as_ref().clone().settled(),
             (of, index) => return Err(no_overload("_[_]", &[of.clone(), index.clone()], expr.at)),
         };
         let ty = if optional || was_optional {
@@ -150,12 +179,12 @@ impl Checker {
         known(ty, sum(&[of.cost, index.cost, 1]))
     }
 
-    fn logic(&mut self, word: &str, expr: &Expr, a: &Expr, b: &Expr) -> Outcome {
-        let (a, b) = (self.expr(a)?, self.expr(b)?);
-        for side in [&a, &b] {
-            want(&side.ty, &Type::Bool, word, expr.at)?;
+    fn logic(&mut self, a: &Expr, b: &Expr) -> Outcome {
+        let (left, right) = (self.expr(a)?, self.expr(b)?);
+        for (side, found) in [(a, &left), (b, &right)] {
+            judge(&found.ty, side.at)?;
         }
-        known(Type::Bool, sum(&[a.cost, b.cost]))
+        known(Type::Bool, sum(&[left.cost, right.cost]))
     }
 
     fn binary(&mut self, expr: &Expr, operator: Operator, a: &Expr, b: &Expr) -> Outcome {
@@ -171,48 +200,45 @@ impl Checker {
     }
 
     fn list(&mut self, items: &[(Expr, bool)]) -> Outcome {
-        let (mut ty, mut cost) = (None, 10);
-        for (item, optional) in items {
-            let item = self.expr(item)?;
-            let found = if *optional { unwrapped(&item.ty).0 } else { item.ty };
-            ty = Some(match ty {
-                None => found,
-                Some(before) => Type::join(before, found),
-            });
+        let (mut ty, mut cost) = (Type::Open, 10);
+        for (expr, optional) in items {
+            let item = self.expr(expr)?;
+            let found = given(item.ty, *optional, expr.at)?;
+            ty = self.beside(ty, found, expr.at)?;
             cost = sum(&[cost, item.cost]);
         }
         let count = Some(items.len() as u64);
-        known(Type::List(ty.unwrap_or(Type::Dyn).into(), count), cost)
+        known(Type::List(ty.into(), count), cost)
+    }
+
+    /// What elements of these types have in common: they are to be of one.
+    fn beside(&self, before: Type, found: Type, at: usize) -> Result<Type, Mistake> {
+        match self.mixed || before.agrees(&found) {
+            true => Ok(before.join(found)),
+            false => Err(expected(&before, &found, at)),
+        }
     }
 
     fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Outcome {
-        let (mut key_ty, mut value_ty, mut cost) = (None, None, 30);
-        let join = |before: Option<Type>, found: Type| match before {
-            None => Some(found),
-            Some(before) => Some(before.join(found)),
-        };
-        for (key, value, optional) in entries {
-            let (key, value) = (self.expr(key)?, self.expr(value)?);
-            let found = if *optional {
-                unwrapped(&value.ty).0
-            } else {
-                value.ty
-            };
-            key_ty = join(key_ty, key.ty);
-            value_ty = join(value_ty, found);
+        let (mut key_ty, mut value_ty, mut cost) = (Type::Open, Type::Open, 30);
+        for (key_expr, value_expr, optional) in entries {
+            let (key, value) = (self.expr(key_expr)?, self.expr(value_expr)?);
+            let found = given(value.ty, *optional, value_expr.at)?;
+            key_ty = self.beside(key_ty, key.ty, key_expr.at)?;
+            value_ty = self.beside(value_ty, found, value_expr.at)?;
             cost = sum(&[cost, key.cost, value.cost]);
         }
-        let (key, value) = (key_ty.unwrap_or(Type::Dyn), value_ty.unwrap_or(Type::Dyn));
-        known(
-            Type::Map(key.into(), value.into(), Some(entries.len() as u64)),
-            cost,
-        )
+        // What nests can never be a key, and has no part in the type: a name in both places would double it at every level.
+        if key_ty.depth() > 1 {
+            key_ty = Type::Dyn;
+        }
+        let count = Some(entries.len() as u64);
+        known(Type::Map(key_ty.into(), value_ty.into(), count), cost)
     }
 
     fn message(&mut self, expr: &Expr, name: &str, fields: &[(String, Expr, bool)]) -> Outcome {
-        if !self.patches || !patches::is_type(name) {
-            let why = format!("undeclared reference to '{name}' (in container '')");
-            return Err(Mistake::new(expr.at, why));
+        if !self.offered.patches || !patches::is_type(name) {
+            return Err(undeclared(name, expr.at));
         }
         let mut cost = patches::COST;
         for (field, value, optional) in fields {
@@ -228,11 +254,14 @@ impl Checker {
     }
 
     fn bind(&mut self, expr: &Expr, how: Binding, name: &str, value: &Expr, body: &Expr) -> Outcome {
+        if how == Binding::Always && !self.offered.bindings {
+            return Err(undeclared("cel", expr.at));
+        }
         let value = self.expr(value)?;
         let ty = match (how, &value.ty) {
-            (Binding::Always, ty) => ty.clone(),
-            (_, Type::Optional(inner)) => inner.as_ref().clone(),
-            (_, Type::Dyn) => Type::Dyn,
+            (Binding::Always, ty) => ty.clone().settled(),
+            (_, Type::Optional(inner)) => inner.as_ref().clone().settled(),
+            (_, Type::Dyn | Type::Open) => Type::Dyn,
             (_, other) => return Err(no_overload("optMap", std::slice::from_ref(other), expr.at)),
         };
         self.variables.push((name.to_owned(), ty));
@@ -250,10 +279,13 @@ impl Checker {
     fn each(&mut self, expr: &Expr, each: &Each) -> Outcome {
         let over = self.expr(&each.over)?;
         let (first, second) = match (&over.ty, each.second.is_some()) {
-            (Type::List(item, _), false) => (item.as_ref().clone(), None),
-            (Type::List(item, _), true) => (Type::Int, Some(item.as_ref().clone())),
-            (Type::Map(key, value, _), _) => (key.as_ref().clone(), Some(value.as_ref().clone())),
-            (Type::Dyn, _) => (Type::Dyn, Some(Type::Dyn)),
+            (Type::List(item, _), false) => (item.as_ref().clone().settled(), None),
+            (Type::List(item, _), true) => (Type::Int, Some(item.as_ref().clone().settled())),
+            (Type::Map(key, value, _), _) => (
+                key.as_ref().clone().settled(),
+                Some(value.as_ref().clone().settled()),
+            ),
+            (Type::Dyn | Type::Open, _) => (Type::Dyn, Some(Type::Dyn)),
             (other, _) => {
                 let why = format!(
                     "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
@@ -266,7 +298,7 @@ impl Checker {
         if let (Some(name), Some(ty)) = (&each.second, second) {
             self.variables.push((name.clone(), ty));
         }
-        let inside = self.inside(expr, each);
+        let inside = self.inside(expr, each, &first);
         self.variables.truncate(before);
         let (body, turn) = inside?;
         let count = size(&over.ty);
@@ -275,53 +307,68 @@ impl Checker {
             EachKind::All | EachKind::Exists | EachKind::ExistsOne => Type::Bool,
             EachKind::Filter => list(first),
             EachKind::Map | EachKind::TransformList => list(body),
+            EachKind::SortBy if body.is_ordered() && over.ty.fits(&Type::list(Type::Dyn)) => over.ty.clone(),
+            EachKind::SortBy => {
+                let why = format!(
+                    "found no matching overload for '@sortByAssociatedKeys' applied to '{}.(list({body}))'",
+                    over.ty
+                );
+                return Err(Mistake::new(expr.at, why));
+            }
             EachKind::TransformMap => Type::Map(first.into(), body.into(), Some(count)),
         };
-        known(
-            ty,
-            sum(&[over.cost, 1, count.saturating_mul(turn.saturating_add(TURN))]),
-        )
+        let turns = count.saturating_mul(turn.saturating_add(TURN));
+        let order = match each.kind {
+            EachKind::SortBy => own_cost("sort", &[count]),
+            _ => 0,
+        };
+        known(ty, sum(&[over.cost, 1, turns, order]))
     }
 
     /// The type of the body, and what one turn costs.
-    fn inside(&mut self, expr: &Expr, each: &Each) -> Result<(Type, u64), Mistake> {
-        let mut cost = 0;
-        if let Some(condition) = &each.condition {
-            let condition = self.expr(condition)?;
-            want(&condition.ty, &Type::Bool, "_?_:_", expr.at)?;
-            cost = condition.cost;
-        }
+    fn inside(&mut self, expr: &Expr, each: &Each, element: &Type) -> Result<(Type, u64), Mistake> {
+        let condition = match &each.condition {
+            Some(condition) => Some(self.expr(condition)?),
+            None => None,
+        };
         let body = self.expr(&each.body)?;
-        if !matches!(
-            each.kind,
-            EachKind::Map | EachKind::TransformList | EachKind::TransformMap
-        ) {
-            let word = if each.kind == EachKind::Exists {
-                "_||_"
-            } else {
-                "_&&_"
-            };
-            want(&body.ty, &Type::Bool, word, each.body.at)?;
+        let chosen = |by: &Type, made: Type| match by.fits(&Type::Bool) {
+            true => Ok(()),
+            false => Err(no_overload("_?_:_", &[by.clone(), made.clone(), made], expr.at)),
+        };
+        match each.kind {
+            EachKind::All | EachKind::Exists => judge(&body.ty, each.body.at)?,
+            EachKind::ExistsOne => chosen(&body.ty, Type::Int)?,
+            EachKind::Filter => chosen(&body.ty, Type::list(element.clone()))?,
+            EachKind::Map | EachKind::SortBy | EachKind::TransformList | EachKind::TransformMap => {}
         }
+        if let Some(condition) = &condition {
+            chosen(&condition.ty, Type::list(body.ty.clone()))?;
+        }
+        let cost = condition.map_or(0, |condition| condition.cost);
         Ok((body.ty, sum(&[cost, body.cost])))
     }
 
     fn call(&mut self, expr: &Expr, target: Option<&Expr>, function: &str, args: &[Expr]) -> Outcome {
-        let namespace = target.and_then(Expr::dotted);
-        let namespace = namespace.filter(|n| NAMESPACES.contains(&n.as_str()) && self.find(n).is_none());
-        let (name, target) = match namespace {
+        let dotted = target.and_then(Expr::dotted);
+        let dotted = dotted.filter(|n| NAMESPACES.contains(&n.as_str()) && self.find(n).is_none());
+        let namespace = dotted.as_ref().and(target).map(|target| target.at);
+        let (name, target) = match dotted {
             Some(namespace) => (format!("{namespace}.{function}"), None),
             None => (function.to_owned(), target),
         };
-        let target = target.map(|t| self.expr(t)).transpose()?;
-        let args = args.iter().map(|a| self.expr(a)).collect::<Result<Vec<_>, _>>()?;
         let overloads = signatures::of(&name);
-        if overloads.is_empty() {
-            return Err(Mistake::new(
-                expr.at,
-                format!("undeclared reference to '{name}' (in container '')"),
-            ));
+        let is_known = !overloads.is_empty() && (self.offered.patches || !name.starts_with("jsonpatch."));
+        let target = target.map(|t| self.expr(t)).transpose()?;
+        if !is_known {
+            // A namespace without the function is no name at all.
+            let (at, word) = match namespace {
+                Some(at) => (at, name.split('.').next().unwrap_or_default()),
+                None => (expr.at, name.as_str()),
+            };
+            return Err(undeclared(word, at));
         }
+        let args = self.args(&name, args)?;
         let results: Vec<Type> = overloads
             .iter()
             .filter_map(|s| result(s, target.as_ref(), &args))
@@ -337,7 +384,7 @@ impl Checker {
             return Err(Mistake::new(expr.at, why));
         };
         let ty = match results.iter().all(|r| r == first) {
-            true => first.clone(),
+            true => first.clone().settled(),
             false => Type::Dyn,
         };
         let inputs: Vec<&Checked> = target.iter().chain(&args).collect();
@@ -347,6 +394,27 @@ impl Checker {
             sized(ty, &name, &sizes),
             costs.saturating_add(own_cost(&name, &sizes)),
         )
+    }
+}
+
+impl Checker {
+    fn args(&mut self, function: &str, args: &[Expr]) -> Result<Vec<Checked>, Mistake> {
+        let before = self.mixed;
+        self.mixed |= function == "format";
+        let checked: Result<Vec<_>, _> = args.iter().map(|arg| self.expr(arg)).collect();
+        self.mixed = before;
+        valid(function, args)?;
+        checked
+    }
+}
+
+/// The type of an element; what may be missing is wrapped.
+fn given(ty: Type, optional: bool, at: usize) -> Result<Type, Mistake> {
+    match (optional, ty) {
+        (false, ty) => Ok(ty),
+        (true, Type::Optional(inner)) => Ok(inner.as_ref().clone()),
+        (true, Type::Dyn | Type::Open) => Ok(Type::Dyn),
+        (true, other) => Err(expected(&Type::optional(other.clone()), &other, at)),
     }
 }
 
@@ -389,17 +457,29 @@ fn unwrapped(ty: &Type) -> (Type, bool) {
 fn member(of: &Type, field: &str, at: usize) -> Result<Type, Mistake> {
     let (of, _) = unwrapped(of);
     match &of {
-        Type::Dyn => Ok(Type::Dyn),
-        Type::Map(_, value, _) => Ok(value.as_ref().clone()),
+        Type::Dyn | Type::Open => Ok(Type::Dyn),
+        Type::Map(_, value, _) => Ok(value.as_ref().clone().settled()),
         Type::Object(structure) => structure
             .fields
             .get(field)
             .cloned()
             .ok_or_else(|| Mistake::new(at, format!("undefined field '{field}'"))),
+        Type::Asking(_) | Type::Quantity | Type::Url => Err(Mistake::new(
+            at,
+            format!("unexpected failed resolution of '{of}'"),
+        )),
         other => Err(Mistake::new(
             at,
             format!("type '{other}' does not support field selection"),
         )),
+    }
+}
+
+/// Fails unless it can be true or false.
+fn judge(ty: &Type, at: usize) -> Result<(), Mistake> {
+    match ty.fits(&Type::Bool) {
+        true => Ok(()),
+        false => Err(expected(&Type::Bool, ty, at)),
     }
 }
 

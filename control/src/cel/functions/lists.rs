@@ -52,13 +52,8 @@ pub(super) fn on_list<'a>(
         },
         ("distinct", []) => distinct(run, items),
         ("sort", []) => {
-            run.charge((items.len() as u64).saturating_mul(20))?;
-            let mut items = items;
-            if items.windows(2).any(|w| w[0].order(&w[1]).is_none()) {
-                return Err(EvalError::no_overload());
-            }
-            items.sort_by(|a, b| a.order(b).unwrap_or(std::cmp::Ordering::Equal));
-            Ok(Value::list(items))
+            let keys = items.clone();
+            sorted(run, items, &keys)
         }
         ("flatten", rest) => {
             let depth = match rest {
@@ -71,6 +66,27 @@ pub(super) fn on_list<'a>(
         }
         _ => Err(EvalError::no_overload()),
     }
+}
+
+/// What it costs to compare so many elements with each other (cel-go's `trackListSelfCompare`).
+pub fn comparing(count: u64) -> u64 {
+    count.saturating_mul(count).saturating_mul(2)
+}
+
+/// Items in the order of their keys, which are of one type: between types there is no order of all of them.
+pub fn sorted<'a>(run: &mut Run<'a, '_>, items: Vec<Value<'a>>, keys: &[Value<'a>]) -> Evaluated<'a> {
+    run.charge(comparing(items.len() as u64))?;
+    for pair in keys.windows(2) {
+        if pair[0].type_name() != pair[1].type_name() {
+            return failed("list elements must have the same type");
+        }
+        if pair[0].order(&pair[1]).is_none() {
+            return Err(EvalError::no_overload());
+        }
+    }
+    let mut pairs: Vec<(Value<'a>, &Value<'a>)> = items.into_iter().zip(keys).collect();
+    pairs.sort_by(|(_, a), (_, b)| a.order(b).unwrap_or(std::cmp::Ordering::Equal));
+    Ok(Value::list(pairs.into_iter().map(|(item, _)| item).collect()))
 }
 
 fn flatten<'a>(
@@ -107,7 +123,7 @@ fn distinct<'a>(run: &mut Run<'a, '_>, items: Vec<Value<'a>>) -> Evaluated<'a> {
     Ok(Value::list(out))
 }
 
-pub(super) fn extreme<'a>(items: Vec<Value<'a>>, least: bool) -> Evaluated<'a> {
+fn extreme<'a>(items: Vec<Value<'a>>, least: bool) -> Evaluated<'a> {
     let mut items = items.into_iter();
     let first = items.next().ok_or_else(|| {
         EvalError::new(format!(

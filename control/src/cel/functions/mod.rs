@@ -1,5 +1,5 @@
 //! What functions do. Their types are in `signatures`; here every argument may still be anything.
-mod lists;
+pub(super) mod lists;
 mod objects;
 mod strings;
 mod versions;
@@ -15,7 +15,7 @@ use super::signatures::NAMESPACES;
 use super::text;
 use super::value::{Value, timestamp};
 use crate::kinds::quantity::Quantity;
-use lists::{extreme, has, on_list, subset};
+use lists::{has, on_list, subset};
 use objects::{
     FORMATS, check_format, on_cidr, on_duration, on_ip, on_optional, on_quantity, on_semver, on_timestamp,
     on_url, parse_url,
@@ -134,6 +134,7 @@ fn convert<'a>(name: &str, value: &Value<'a>) -> Evaluated<'a> {
         ("int", Value::Double(_)) => return Err(range()),
         ("int", Value::String(t)) => Value::Int(t.parse().map_err(|_| bad(t))?),
         ("int", Value::Timestamp(t)) => Value::Int(t.as_second()),
+        ("int", Value::Duration(d)) => Value::Int(i64::try_from(d.as_nanos()).map_err(|_| range())?),
         ("uint", Value::Int(n)) => Value::Uint(u64::try_from(*n).map_err(|_| range())?),
         ("uint", Value::Double(n)) if (0.0..1.8e19).contains(n) => Value::Uint(n.trunc() as u64),
         ("uint", Value::Double(_)) => return Err(range()),
@@ -141,11 +142,7 @@ fn convert<'a>(name: &str, value: &Value<'a>) -> Evaluated<'a> {
         ("double", Value::Int(n)) => Value::Double(*n as f64),
         ("double", Value::Uint(n)) => Value::Double(*n as f64),
         ("double", Value::String(t)) => Value::Double(t.parse().map_err(|_| bad(t))?),
-        ("bool", Value::String(t)) => match &**t {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Value::Bool(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Value::Bool(false),
-            other => return Err(bad(other)),
-        },
+        ("bool", Value::String(t)) => Value::Bool(text::boolean(t).ok_or_else(|| bad(t))?),
         ("bytes", Value::String(t)) => Value::Bytes(Rc::from(t.as_bytes())),
         ("timestamp", Value::String(t)) => Value::Timestamp(timestamp(t).ok_or_else(|| bad(t))?),
         ("timestamp", Value::Int(n)) => Value::Timestamp(Timestamp::from_second(*n).map_err(|_| range())?),
@@ -188,19 +185,6 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
             true => Value::Optional(None),
             false => Value::some(value.clone()),
         }),
-        ("math.greatest" | "math.least", values) => {
-            let items = match values {
-                [Value::List(list)] => list.iter().collect(),
-                values => values.to_vec(),
-            };
-            extreme(items, name == "math.least")
-        }
-        (name, [Value::Double(n)]) if name.starts_with("math.") => math(name, *n),
-        ("math.abs", [Value::Int(n)]) => n
-            .checked_abs()
-            .map(Value::Int)
-            .ok_or_else(|| EvalError::new("integer overflow")),
-        ("math.sign", [Value::Int(n)]) => Ok(Value::Int(n.signum())),
         ("sets.contains", [Value::List(a), Value::List(b)]) => subset(run, b, a).map(Value::Bool),
         ("sets.equivalent", [Value::List(a), Value::List(b)]) => {
             Ok(Value::Bool(subset(run, a, b)? && subset(run, b, a)?))
@@ -213,11 +197,6 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
             }
             Ok(Value::Bool(false))
         }
-        ("base64.encode", [Value::Bytes(bytes)]) => Ok(Value::text(text::to_base64(bytes))),
-        ("base64.decode", [Value::String(t)]) => match text::base64(t) {
-            Some(bytes) => Ok(Value::Bytes(Rc::from(bytes))),
-            None => failed("illegal base64 data"),
-        },
         ("strings.quote", [Value::String(t)]) => Ok(Value::text(crate::kinds::quote(t))),
         ("lists.range", [Value::Int(n)]) => {
             run.charge(u64::try_from(*n).unwrap_or(0))?;
@@ -231,6 +210,7 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
         ("quantity", [Value::String(t)]) => Quantity::parse(t)
             .map(Value::Quantity)
             .map_err(|e| EvalError::new(e.to_string())),
+        ("sign", [Value::Quantity(quantity)]) => Ok(Value::Int(quantity.nanos().signum() as i64)),
         ("isQuantity", [Value::String(t)]) => Ok(Value::Bool(Quantity::parse(t).is_ok())),
         ("semver" | "isSemver", [Value::String(t), rest @ ..]) => {
             let version = match rest {
@@ -275,22 +255,6 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
         }
         _ => Err(EvalError::no_overload()),
     }
-}
-
-fn math<'a>(name: &str, n: f64) -> Evaluated<'a> {
-    Ok(match name {
-        "math.ceil" => Value::Double(n.ceil()),
-        "math.floor" => Value::Double(n.floor()),
-        "math.round" => Value::Double(n.round()),
-        "math.trunc" => Value::Double(n.trunc()),
-        "math.abs" => Value::Double(n.abs()),
-        "math.sign" if n == 0.0 => Value::Double(0.0),
-        "math.sign" => Value::Double(n.signum()),
-        "math.isNaN" => Value::Bool(n.is_nan()),
-        "math.isInf" => Value::Bool(n.is_infinite()),
-        "math.isFinite" => Value::Bool(n.is_finite()),
-        _ => return Err(EvalError::no_overload()),
-    })
 }
 
 fn is_zero(value: &Value<'_>) -> bool {

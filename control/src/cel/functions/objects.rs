@@ -2,7 +2,7 @@
 use super::failed;
 use super::versions::Version;
 use crate::cel::eval::{EvalError, Evaluated};
-use crate::cel::value::{Key, Map, Value};
+use crate::cel::value::{Key, Value};
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
 use jiff::tz::TimeZone;
@@ -80,14 +80,19 @@ pub(super) fn on_quantity<'a>(name: &str, quantity: Quantity, args: &[Value<'a>]
             _ => return failed("cannot convert value to integer"),
         },
         ("asApproximateFloat", []) => Value::Double(quantity.nanos() as f64 / 1e9),
-        ("sign", []) => Value::Int(quantity.nanos().signum() as i64),
         ("isGreaterThan", [Value::Quantity(other)]) => Value::Bool(order(other).is_gt()),
         ("isLessThan", [Value::Quantity(other)]) => Value::Bool(order(other).is_lt()),
         ("compareTo", [Value::Quantity(other)]) => Value::Int(order(other) as i64),
-        ("add", [Value::Quantity(other)]) => Value::Quantity(quantity.plus(*other)),
-        ("add", [Value::Int(n)]) => {
-            let other = Quantity::parse(&n.to_string()).map_err(|e| EvalError::new(e.to_string()))?;
-            Value::Quantity(quantity.plus(other))
+        ("add" | "sub", [other]) => {
+            let other = match other {
+                Value::Quantity(other) => *other,
+                Value::Int(n) => Quantity::whole(*n),
+                _ => return Err(EvalError::no_overload()),
+            };
+            Value::Quantity(match name {
+                "add" => quantity.plus(other),
+                _ => quantity.minus(other),
+            })
         }
         _ => return Err(EvalError::no_overload()),
     })
@@ -174,7 +179,7 @@ fn query<'a>(text: &str) -> Value<'a> {
             .push(Value::text(value));
     }
     let members = members.into_iter().map(|(k, v)| (k, Value::list(v)));
-    Value::Map(Map::Shared(Rc::new(members.collect())))
+    Value::map(members.collect())
 }
 
 pub(super) fn check_format<'a>(format: &str, text: &str) -> Value<'a> {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::ResourceExt;
@@ -21,6 +20,8 @@ use serde_json::{Value, json};
 use super::context::Context;
 use crate::kinds::Registry;
 use crate::kinds::api_service;
+use crate::kinds::time::now;
+use crate::toolkit::conditions;
 use crate::toolkit::patch::{guarded, to_value};
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, work};
 use registration::Wanted;
@@ -208,27 +209,16 @@ fn objects(context: &Context) -> Objects<APIService> {
 
 /// The conditions with this verdict; none when they say so already.
 fn conditions(current: &Value, verdict: &Verdict, now: &str) -> Option<Value> {
-    let mut conditions = current["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let status = if verdict.available { "True" } else { "False" };
-    let known = conditions.iter().position(|c| c["type"] == "Available");
-    let before = known.map(|i| conditions.remove(i)).unwrap_or_default();
-    let since = match before["status"] == status {
-        true => before["lastTransitionTime"].clone(),
-        false => now.into(),
-    };
-    let new = json!({"type": "Available", "status": status, "reason": verdict.reason, "message": verdict.message,
-        "lastTransitionTime": since});
-    (new != before).then(|| {
-        conditions.push(new);
-        conditions.into()
-    })
-}
-
-fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    let mut status = json!({"conditions": current["status"]["conditions"]});
+    let state = if verdict.available { "True" } else { "False" };
+    conditions::set(
+        &mut status,
+        "Available",
+        (state, verdict.reason, &verdict.message),
+        now,
+    );
+    let conditions = status["conditions"].take();
+    (conditions != current["status"]["conditions"]).then_some(conditions)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The provisioner of the class `local-path`, as k3s and the local-path-provisioner have it: a volume is a directory on the
 //! node where its first Pod runs. The node makes and removes the directory when it is asked, through its proxy.
 use http::Method;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Binder, bind};
-use crate::toolkit::{ObjectKey, Objects, Outcome, StepError, Steps, claims};
+use crate::toolkit::{ObjectKey, Objects, Outcome, StepError, Steps, claims, nodes};
 
 pub const PROVISIONER: &str = "rancher.io/local-path";
 pub const CLASS: &str = "local-path";
@@ -117,7 +117,7 @@ impl Binder {
         let nodes = self.context.watches.nodes.list();
         nodes
             .iter()
-            .filter(|node| is_ready(node))
+            .filter(|node| nodes::is_ready(node))
             .map(|node| node.name_any())
             .min()
     }
@@ -183,15 +183,6 @@ impl Binder {
         let request = request.map_err(kube::Error::HttpError).step(step)?;
         self.context.client.request(request).await.step(step)
     }
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-    ready.next().is_some_and(|condition| condition.status == "True")
 }
 
 /// The node that the volume is bound to.

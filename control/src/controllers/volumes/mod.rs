@@ -1,9 +1,10 @@
-//! Volumes and claims (upstream's persistentvolume, ephemeral-volume and expand controllers, and the provisioner of the
-//! class `local-path`).
+//! Volumes and claims (upstream's persistentvolume, ephemeral-volume, expand and attachdetach controllers, and the provisioner
+//! of the class `local-path`).
 //!
 //! Flow: a claim or a volume changes → pure `decide` says what is due → the two are bound, a volume is made, grown or given
 //! up. Guarantees: a volume is bound to one claim, by uid; what nobody claims any more is deleted only when its policy
 //! says so. Refuses to know where volumes are mounted: that is the node's.
+mod attach;
 mod bind;
 mod claim;
 mod ephemeral;
@@ -37,7 +38,7 @@ struct Binder {
 }
 
 /// Registers for changes and returns the futures that do the work.
-pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 3] {
+pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 4] {
     let binder = Binder {
         context: context.clone(),
         events: context.events.recorder(COMPONENT),
@@ -60,6 +61,7 @@ pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 3] {
             binder.reconcile_volume(name).boxed()
         }),
         ephemeral::start(context),
+        attach::start(context),
     ]
 }
 

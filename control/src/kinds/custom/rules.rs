@@ -71,7 +71,7 @@ fn rule(source: &Value, ty: &Type) -> Rule {
     let program = |text: &str, wanted: &Type, word: &str| {
         let compiled = Program::compile(text, &variables);
         let compiled = compiled.map_err(|e| CompileError(format!("{}compilation failed: {e}", word)));
-        compiled.and_then(|p| match p.ty.fits(wanted) {
+        compiled.and_then(|p| match p.ty.is(wanted) {
             true => Ok(p),
             false if word.is_empty() => Err(CompileError("cel expression must evaluate to a bool".into())),
             false => Err(CompileError("messageExpression must evaluate to a string".into())),

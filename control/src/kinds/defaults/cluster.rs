@@ -75,7 +75,7 @@ pub fn resource_claim(object: &mut Value) {
 
 /// A taint has been there since it was first seen.
 pub fn resource_slice(object: &mut Value) {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = crate::kinds::time::now();
     if let Some(spec) = existing_mut(object, "spec") {
         items_mut(spec, "devices")
             .flat_map(|device| items_mut(device, "taints"))

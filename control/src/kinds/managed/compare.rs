@@ -135,7 +135,7 @@ fn leaf(old: Option<&Value>, new: Option<&Value>) -> Diff {
 }
 
 /// Nothing, null, an empty object or an empty list: a leaf where the other side is as bare.
-fn is_bare(value: Option<&Value>) -> bool {
+pub(super) fn is_bare(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,
         Some(Value::Object(map)) => map.is_empty(),
@@ -145,7 +145,7 @@ fn is_bare(value: Option<&Value>) -> bool {
 }
 
 /// Values of different make cannot be compared below.
-fn mixed(old: Option<&Value>, new: Option<&Value>) -> bool {
+pub(super) fn mixed(old: Option<&Value>, new: Option<&Value>) -> bool {
     match (old, new) {
         (Some(Value::Null) | None, _) | (_, Some(Value::Null) | None) => false,
         (Some(a), Some(b)) => a.is_object() != b.is_object() || a.is_array() != b.is_array(),

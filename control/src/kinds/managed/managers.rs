@@ -220,7 +220,7 @@ fn written(manager: &Manager, owned: &Owned) -> Value {
 }
 
 /// Metadata that no one owns.
-const NOT_OWNED: [&str; 9] = [
+pub(super) const NOT_OWNED: [&str; 9] = [
     "name",
     "namespace",
     "creationTimestamp",

@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod element;
 mod fields;
+mod first;
 mod last_applied;
 mod managers;
 mod merge;
@@ -26,6 +27,7 @@ mod property_tests;
 mod tests;
 
 pub use apply::{ApplyError, Conflict, apply};
+pub use first::first;
 pub use managers::{Manager, Operation, same_but_times};
 pub use overlay::overlay;
 pub use scale::{Rescaling, conflicts as scale_conflicts, rescaled};

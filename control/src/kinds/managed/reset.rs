@@ -49,6 +49,7 @@ impl Filter {
             ]),
             ("", "pods", "ephemeralcontainers") => Filter::Only(&[&["spec", "ephemeralContainers"]]),
             ("", "pods", "resize") => Filter::Only(&[
+                &["spec", "resources"],
                 &["spec", "containers", "*", "resources"],
                 &["spec", "containers", "*", "resizePolicy"],
                 &["spec", "initContainers", "*", "resources"],
@@ -63,6 +64,16 @@ impl Filter {
             (_, _, "") if kind.subresource("status").is_some() => STATUS,
             _ => ALL,
         }
+    }
+
+    /// The members of the object that do not count, where that is all there is to it.
+    pub fn top(self) -> Option<Vec<&'static str>> {
+        let Filter::Without(paths) = self else { return None };
+        let single = |path: &&'static [&'static str]| match **path {
+            [only] => Some(only),
+            _ => None,
+        };
+        paths.iter().map(single).collect()
     }
 
     pub fn apply(self, set: &mut Set) {

@@ -151,7 +151,7 @@ impl<'a> Shape<'a> {
             _ => return Err("associative list with keys may not have non-map elements".to_owned()),
         };
         let shape = self.item();
-        let value = |key: &String| map.get(key).cloned().or_else(|| shape.default_of(key));
+        let value = |key: &String| map.get(key).or_else(|| shape.default_of(key)).cloned();
         let mut found: Vec<(String, Scalar)> = keys
             .iter()
             .filter_map(|key| Some((key.clone(), Scalar(value(key)?))))
@@ -168,9 +168,10 @@ impl<'a> Shape<'a> {
         Ok(Element::Key(found))
     }
 
-    fn default_of(&self, key: &str) -> Option<Value> {
+    /// What a key is where it is left out.
+    pub fn default_of(&self, key: &str) -> Option<&'a Value> {
         match self.form {
-            Form::Struct(definition) => definition.field(key)?.default.clone(),
+            Form::Struct(definition) => definition.field(key)?.default.as_ref(),
             _ => None,
         }
     }

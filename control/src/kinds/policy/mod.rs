@@ -2,9 +2,12 @@
 //!
 //! Also a policy's expressions, compiled: judged here when it is written, run by admission.
 mod binding;
+#[cfg(test)]
+mod checked_tests;
 mod matching;
 mod mutating;
 mod program;
+pub mod seen;
 mod typing;
 
 pub(super) use binding::BINDING;

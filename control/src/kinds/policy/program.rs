@@ -1,4 +1,5 @@
 //! A policy's expressions, compiled; the same when a policy is written and when it is run.
+use super::seen;
 use crate::cel::authority::Asking;
 use crate::cel::{Program, Type, patches};
 use crate::kinds::view::View;
@@ -135,7 +136,8 @@ pub(super) fn base(with_params: bool, object: &Type) -> Vec<(String, Type)> {
     let mut known: Vec<(String, Type)> = ["object", "oldObject"]
         .map(|name| (name.to_owned(), object.clone()))
         .into();
-    known.extend(["request", "namespaceObject"].map(|name| (name.to_owned(), Type::Dyn)));
+    known.push(("request".to_owned(), seen::request().clone()));
+    known.push(("namespaceObject".to_owned(), seen::namespace().clone()));
     known.push(("authorizer".to_owned(), Type::Asking(Asking::Authorizer)));
     let own = "authorizer.requestResource".to_owned();
     known.push((own, Type::Asking(Asking::ResourceCheck)));
@@ -160,7 +162,7 @@ fn compile_with(source: &str, known: &[(String, Type)], wanted: &[Type], patches
         false => Program::compile(source, &known),
     };
     let program = program.map_err(|e| format!("compilation failed: {e}"))?;
-    match wanted.is_empty() || wanted.iter().any(|ty| program.ty.fits(ty)) {
+    match wanted.is_empty() || wanted.iter().any(|ty| program.ty.is(ty)) {
         true => Ok(program),
         false => {
             let words: Vec<String> = wanted.iter().map(named).collect();
@@ -179,6 +181,10 @@ fn named(ty: &Type) -> String {
         Type::Null => "null_type".to_owned(),
         Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
         Type::Duration => "google.protobuf.Duration".to_owned(),
+        Type::List(item, _) => format!("list({})", named(item)),
+        Type::Map(key, value, _) => format!("map({}, {})", named(key), named(value)),
+        Type::Optional(inner) => format!("optional_type({})", named(inner)),
+        Type::Type(of) => format!("type({})", named(of)),
         other => other.to_string(),
     }
 }

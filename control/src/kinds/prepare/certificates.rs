@@ -46,7 +46,7 @@ fn mixed(decided: &Value, new: &Value) -> Vec<Value> {
 
 /// New conditions begin now.
 fn stamp(new: &mut Value, old: &Value) {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = crate::kinds::time::now();
     let known: Vec<Value> = old.list("status.conditions").to_vec();
     let conditions = new["status"]["conditions"].as_array_mut().into_iter().flatten();
     for condition in conditions {

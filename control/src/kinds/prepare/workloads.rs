@@ -3,6 +3,7 @@ use serde_json::{Map, Value};
 
 use super::{STATUS, split_status, without_status};
 use crate::kinds::defaults::apps::{TEMPLATE_GENERATION, own_labels};
+use crate::kinds::meta;
 use crate::kinds::view::{View, existing_mut, object_mut, set_missing};
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
@@ -111,7 +112,11 @@ pub fn endpoint_slice_create(object: &mut Value) {
     endpoint_slice_update(None, object, &Value::Null);
 }
 
+/// The generation counts what was asked for, also where it is dropped.
 pub fn endpoint_slice_update(_: Option<&str>, new: &mut Value, old: &Value) {
+    if old.is_object() && super::objects::endpoint_slice_changed(new, old) {
+        meta::set_generation(new, meta::generation(old) + 1);
+    }
     if new.at("endpoints") == old.at("endpoints") {
         return;
     }

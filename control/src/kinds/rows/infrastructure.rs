@@ -162,7 +162,7 @@ pub(super) static ENDPOINT_SLICE: Rules = Rules {
     default: defaults::network::endpoint_slice,
     prepare_create: prepare::workloads::endpoint_slice_create,
     prepare_update: prepare::workloads::endpoint_slice_update,
-    desired_changed: prepare::objects::endpoint_slice_changed,
+    desired_changed: prepare::workloads::never_changed,
     row: Some(table::network::endpoint_slice),
     validate_create: validate::network::slice,
     validate_update: validate::network::slice_update,

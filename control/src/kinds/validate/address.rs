@@ -1,4 +1,5 @@
 //! IP addresses and ranges in fields, read strictly. KEP-4858.
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::kinds::error::{FieldError, FieldErrors};
@@ -33,7 +34,7 @@ fn canonical(address: IpAddr) -> IpAddr {
 }
 
 /// An address in a field that once took more than it does now.
-pub(super) fn ip(path: &str, value: &str) -> FieldErrors {
+pub(super) fn ip(path: impl Display, value: &str) -> FieldErrors {
     match sloppy(value) {
         None => vec![FieldError::invalid(path, value, BAD_IP)],
         Some((_, true)) => vec![FieldError::invalid(path, value, "must not have leading 0s")],

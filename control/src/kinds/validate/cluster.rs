@@ -43,7 +43,7 @@ pub fn priority_class(object: &Value) -> FieldErrors {
         errors.push(FieldError::forbidden("value", detail));
     }
     let policy = object.at("preemptionPolicy").as_str();
-    errors.extend(policy.and_then(|policy| one_of("preemptionPolicy".into(), policy, &PREEMPTION)));
+    errors.extend(policy.and_then(|policy| one_of("preemptionPolicy", policy, &PREEMPTION)));
     errors
 }
 
@@ -232,7 +232,7 @@ fn account(account: &Value, path: &str) -> FieldErrors {
     let (name, namespace) = (account.text("name"), account.text("namespace"));
     let mut errors = match name {
         "" | "*" => Vec::new(),
-        name => complain(&format!("{path}.name"), name, names::subdomain(name)),
+        name => complain(format_args!("{path}.name"), name, names::subdomain(name)),
     };
     let at = format!("{path}.namespace");
     errors.extend(match namespace {
@@ -310,7 +310,7 @@ fn resource_rule(rule: &Value, path: &str) -> FieldErrors {
             let told =
                 told.map(|why| format!("each member of this list must be '*' or a DNS-1123 label; {why}"));
             errors.extend(complain(
-                &format!("{path}.namespaces[{i}]"),
+                format_args!("{path}.namespaces[{i}]"),
                 namespace,
                 told.collect(),
             ));

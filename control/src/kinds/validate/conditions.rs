@@ -31,7 +31,7 @@ pub(in crate::kinds) fn all(conditions: &[Value], path: &str) -> FieldErrors {
 
 fn one(condition: &Value, path: &str) -> FieldErrors {
     let kind = condition.text("type");
-    let mut errors = complain(&format!("{path}.type"), kind, names::qualified(kind));
+    let mut errors = complain(format_args!("{path}.type"), kind, names::qualified(kind));
     let status = condition.text("status");
     if !STATUSES.contains(&status) {
         let at = format!("{path}.status");

@@ -32,7 +32,7 @@ pub fn config_map(object: &Value) -> FieldErrors {
     }
     for (key, value) in binary.into_iter().flatten() {
         errors.extend(complain(
-            &format!("binaryData[{key}]"),
+            format_args!("binaryData[{key}]"),
             key,
             names::config_key(key),
         ));
@@ -74,7 +74,7 @@ fn decoded_len(value: &Value) -> usize {
 pub fn secret(object: &Value) -> FieldErrors {
     let (mut errors, mut size) = (Vec::new(), 0);
     for (key, value) in object.map("data").into_iter().flatten() {
-        errors.extend(complain(&format!("data[{key}]"), key, names::config_key(key)));
+        errors.extend(complain(format_args!("data[{key}]"), key, names::config_key(key)));
         size += decoded_len(value);
     }
     errors.extend((size > MAX_SIZE).then(|| FieldError::too_long("data", MAX_SIZE)));

@@ -1,5 +1,6 @@
 //! Containers of every sort.
 use std::collections::HashSet;
+use std::fmt::{self, Display};
 
 use serde_json::Value;
 
@@ -17,68 +18,86 @@ const INIT_ONLY: &str = "may not be set for init containers without restartPolic
 const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
+/// The path of a container.
+#[derive(Clone, Copy)]
+pub(super) struct At<P> {
+    spec: P,
+    list: &'static str,
+    index: usize,
+}
+
+impl<P: Display> Display for At<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}[{}]", self.spec, self.list, self.index)
+    }
+}
+
 /// Every container of a Pod spec at `path`, with its own path, in the order in which upstream visits them.
-pub(super) fn all<'a>(spec: &'a Value, path: &str) -> Vec<(&'a Value, String)> {
+pub(super) fn all<P: Display + Copy>(spec: &Value, path: P) -> impl Iterator<Item = (&Value, At<P>)> + Clone {
     let lists = ["initContainers", "containers", "ephemeralContainers"];
-    let of = |list: &'static str| {
+    lists.into_iter().flat_map(move |list| {
         let containers = spec.list(list).iter().enumerate();
-        containers.map(move |(i, container)| (container, format!("{path}.{list}[{i}]")))
-    };
-    lists.into_iter().flat_map(of).collect()
+        let at = move |index| At {
+            spec: path,
+            list,
+            index,
+        };
+        containers.map(move |(i, container)| (container, at(i)))
+    })
 }
 
 /// All containers of a Pod spec at `path`.
-pub(super) fn containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+pub(super) fn containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let main = spec.list("containers");
-    let at = format!("{path}.containers");
+    let at = format_args!("{path}.containers");
     let mut errors = match main {
         [] => vec![FieldError::required(at, "")],
-        _ => main_containers(spec, volumes, &at),
+        _ => main_containers(spec, volumes, at),
     };
     errors.extend(init_containers(spec, volumes, path));
     errors.extend(ephemeral_containers(spec, volumes, path));
     errors
 }
 
-fn main_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+fn main_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let main = spec.list("containers");
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in main.iter().enumerate() {
-        let at = format!("{path}[{i}]");
-        errors.extend(common(container, spec, volumes, &at));
+        let at = format_args!("{path}[{i}]");
+        errors.extend(common(container, spec, volumes, at));
         if seen.again(container.text("name")) {
             let name = container.text("name");
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
-        errors.extend(lifecycle::lifecycle(container, spec, &at));
-        errors.extend(restarts::rules(container, &at));
+        errors.extend(lifecycle::lifecycle(container, spec, at));
+        errors.extend(restarts::rules(container, at));
     }
     errors.extend(host_port_conflicts(main, path));
     errors
 }
 
-fn init_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
-    let list = format!("{path}.initContainers");
+fn init_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
+    let list = format_args!("{path}.initContainers");
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     seen.0
         .extend(spec.list("containers").iter().map(|c| c.text("name").to_owned()));
     for (i, container) in spec.list("initContainers").iter().enumerate() {
-        let at = format!("{list}[{i}]");
-        errors.extend(common(container, spec, volumes, &at));
-        errors.extend(restarts::rules(container, &at));
+        let at = format_args!("{list}[{i}]");
+        errors.extend(common(container, spec, volumes, at));
+        errors.extend(restarts::rules(container, at));
         let name = container.text("name");
         if !name.is_empty() && seen.again(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
-        errors.extend(host_port_conflicts(std::slice::from_ref(container), &list));
-        errors.extend(init_lifecycle(container, spec, &at));
-        errors.extend(restarts::init_resize(container, &at));
+        errors.extend(host_port_conflicts(std::slice::from_ref(container), list));
+        errors.extend(init_lifecycle(container, spec, at));
+        errors.extend(restarts::init_resize(container, at));
     }
     errors
 }
 
 /// Only init containers that keep running have hooks and probes.
-fn init_lifecycle(container: &Value, spec: &Value, path: &str) -> FieldErrors {
+fn init_lifecycle(container: &Value, spec: &Value, path: impl Display + Copy) -> FieldErrors {
     if container.text("restartPolicy") == "Always" {
         return lifecycle::lifecycle(container, spec, path);
     }
@@ -88,14 +107,14 @@ fn init_lifecycle(container: &Value, spec: &Value, path: &str) -> FieldErrors {
         .collect()
 }
 
-fn ephemeral_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+fn ephemeral_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let fixed = spec.list("containers").iter().chain(spec.list("initContainers"));
     let fixed: HashSet<&str> = fixed.map(|c| c.text("name")).collect();
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in spec.list("ephemeralContainers").iter().enumerate() {
-        let at = format!("{path}.ephemeralContainers[{i}]");
-        errors.extend(common(container, spec, volumes, &at));
-        errors.extend(image_padding(container, &at));
+        let at = format_args!("{path}.ephemeralContainers[{i}]");
+        errors.extend(common(container, spec, volumes, at));
+        errors.extend(image_padding(container, at));
         let (name, target) = (container.text("name"), container.text("targetContainerName"));
         if fixed.contains(name) || seen.again(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
@@ -103,12 +122,12 @@ fn ephemeral_containers(spec: &Value, volumes: &Good<'_>, path: &str) -> FieldEr
         if !target.is_empty() && !fixed.contains(target) {
             errors.push(FieldError::not_found(format!("{at}.targetContainerName"), target));
         }
-        errors.extend(not_ephemeral(container, &at));
+        errors.extend(not_ephemeral(container, at));
     }
     errors
 }
 
-fn not_ephemeral(container: &Value, path: &str) -> FieldErrors {
+fn not_ephemeral(container: &Value, path: impl Display + Copy) -> FieldErrors {
     let set = |key: &&str| match container.at(key) {
         Value::Null => false,
         Value::Object(map) => !map.is_empty(),
@@ -126,67 +145,67 @@ fn not_ephemeral(container: &Value, path: &str) -> FieldErrors {
         "startupProbe",
         "lifecycle",
     ];
-    let forbid = |key: &str| FieldError::forbidden(format!("{path}.{key}"), NOT_EPHEMERAL);
+    let forbid = |key: &dyn Display| FieldError::forbidden(format!("{path}.{key}"), NOT_EPHEMERAL);
     let mut errors: FieldErrors = keys.iter().filter(|k| set(k)).map(|k| forbid(k)).collect();
     for (i, mount) in container.list("volumeMounts").iter().enumerate() {
         let set = ["subPath", "subPathExpr"]
             .into_iter()
             .filter(|k| !mount.text(k).is_empty());
-        errors.extend(set.map(|k| forbid(&format!("volumeMounts[{i}].{k}"))));
+        errors.extend(set.map(|k| forbid(&format_args!("volumeMounts[{i}].{k}"))));
     }
     errors
 }
 
 /// What every container must have.
-fn common(container: &Value, spec: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+fn common(container: &Value, spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let name = container.text("name");
     let mut errors = match name {
         "" => vec![FieldError::required(format!("{path}.name"), "")],
-        name => complain(&format!("{path}.name"), name, names::label(name)),
+        name => complain(format_args!("{path}.name"), name, names::label(name)),
     };
     errors.extend(super::present(container, "image", path));
     let policies = ["File", "FallbackToLogsOnError"];
     let policy = container.text("terminationMessagePolicy");
     errors.extend(one_of(
-        format!("{path}.terminationMessagePolicy"),
+        format_args!("{path}.terminationMessagePolicy"),
         policy,
         &policies,
     ));
-    errors.extend(ports(container.list("ports"), &format!("{path}.ports")));
-    errors.extend(env::variables(container.list("env"), &format!("{path}.env")));
+    errors.extend(ports(container.list("ports"), format_args!("{path}.ports")));
+    errors.extend(env::variables(container.list("env"), format_args!("{path}.env")));
     errors.extend(env::sources(
         container.list("envFrom"),
-        &format!("{path}.envFrom"),
+        format_args!("{path}.envFrom"),
     ));
     errors.extend(mounts::mounts(container, volumes, path));
     errors.extend(mounts::devices(container, volumes, path));
     let policies = ["Always", "IfNotPresent", "Never"];
     errors.extend(one_of(
-        format!("{path}.imagePullPolicy"),
+        format_args!("{path}.imagePullPolicy"),
         container.text("imagePullPolicy"),
         &policies,
     ));
     errors.extend(resources::requirements(
         container.at("resources"),
         &resources::claim_names(spec),
-        &format!("{path}.resources"),
+        format_args!("{path}.resources"),
     ));
     errors.extend(restarts::resize(
         container,
         spec.text("restartPolicy"),
-        &format!("{path}.resizePolicy"),
+        format_args!("{path}.resizePolicy"),
     ));
     let own_users = spec.at("hostUsers") == &Value::Bool(false);
     errors.extend(security::container(
         container.at("securityContext"),
         own_users,
-        &format!("{path}.securityContext"),
+        format_args!("{path}.securityContext"),
     ));
     errors
 }
 
 /// Spaces around an image are a mistake in a Pod; templates may hold them for later replacement.
-pub(super) fn image_padding(container: &Value, path: &str) -> Option<FieldError> {
+pub(super) fn image_padding(container: &Value, path: impl Display + Copy) -> Option<FieldError> {
     let image = container.text("image");
     let padded = image.trim().len() != image.len();
     padded.then(|| {
@@ -198,28 +217,28 @@ pub(super) fn image_padding(container: &Value, path: &str) -> Option<FieldError>
     })
 }
 
-fn ports(ports: &[Value], path: &str) -> FieldErrors {
+fn ports(ports: &[Value], path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, port) in ports.iter().enumerate() {
-        let at = format!("{path}[{i}]");
-        errors.extend(port_name(port, &mut seen, &at));
+        let at = format_args!("{path}[{i}]");
+        errors.extend(port_name(port, &mut seen, at));
         match port.int("containerPort").unwrap_or(0) {
             0 => errors.push(FieldError::required(format!("{at}.containerPort"), "")),
             number => errors.extend(complain_number(
-                &format!("{at}.containerPort"),
+                format_args!("{at}.containerPort"),
                 number,
                 names::port_number(number),
             )),
         }
         if let Some(number) = port.int("hostPort").filter(|n| *n != 0) {
             errors.extend(complain_number(
-                &format!("{at}.hostPort"),
+                format_args!("{at}.hostPort"),
                 number,
                 names::port_number(number),
             ));
         }
         errors.extend(one_of(
-            format!("{at}.protocol"),
+            format_args!("{at}.protocol"),
             port.text("protocol"),
             &PROTOCOLS,
         ));
@@ -227,7 +246,7 @@ fn ports(ports: &[Value], path: &str) -> FieldErrors {
     errors
 }
 
-fn port_name(port: &Value, seen: &mut Seen, path: &str) -> FieldErrors {
+fn port_name(port: &Value, seen: &mut Seen, path: impl Display + Copy) -> FieldErrors {
     let (name, path) = (port.text("name"), format!("{path}.name"));
     if name.is_empty() {
         return Vec::new();
@@ -239,7 +258,7 @@ fn port_name(port: &Value, seen: &mut Seen, path: &str) -> FieldErrors {
     }
 }
 
-fn host_port_conflicts(containers: &[Value], path: &str) -> FieldErrors {
+fn host_port_conflicts(containers: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut keys = Vec::new();
     for (i, container) in containers.iter().enumerate() {
         for (j, port) in container.list("ports").iter().enumerate() {
@@ -253,7 +272,7 @@ fn host_port_conflicts(containers: &[Value], path: &str) -> FieldErrors {
 }
 
 /// On the host's network the host port is the container's port.
-pub(super) fn host_network_ports(spec: &Value, path: &str, place: Place) -> FieldErrors {
+pub(super) fn host_network_ports(spec: &Value, path: impl Display + Copy, place: Place) -> FieldErrors {
     if !spec.flag("hostNetwork") {
         return Vec::new();
     }
@@ -265,7 +284,7 @@ pub(super) fn host_network_ports(spec: &Value, path: &str, place: Place) -> Fiel
                 port.int("containerPort").unwrap_or(0),
             );
             if (place == Place::Pod || host != 0) && host != own {
-                let at = format!("{path}.containers[{i}].ports[{j}].hostPort");
+                let at = format_args!("{path}.containers[{i}].ports[{j}].hostPort");
                 let detail = "must match `containerPort` when `hostNetwork` is true";
                 errors.push(FieldError::invalid(at, host, detail));
             }

@@ -33,7 +33,7 @@ fn spec(spec: &Value, old: &Value) -> FieldErrors {
         errors.extend(zone(spec.at("timeZone")));
     }
     errors.extend(one_of(
-        "spec.concurrencyPolicy".into(),
+        "spec.concurrencyPolicy",
         spec.text("concurrencyPolicy"),
         &["Allow", "Forbid", "Replace"],
     ));

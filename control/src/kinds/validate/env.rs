@@ -1,4 +1,6 @@
 //! Environment variables and where their values come from.
+use std::fmt::{self, Display};
+
 use serde_json::Value;
 
 use super::volume_sources::{mode, reserved_path};
@@ -50,30 +52,37 @@ const RESOURCES: [&str; 6] = [
     "requests.memory",
 ];
 
-pub(super) fn variables(variables: &[Value], path: &str) -> FieldErrors {
+pub(super) fn variables(variables: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (i, variable) in variables.iter().enumerate() {
-        let at = format!("{path}[{i}]");
+        let at = format_args!("{path}[{i}]");
         match variable.text("name") {
             "" => errors.push(FieldError::required(format!("{at}.name"), "")),
-            name => errors.extend(complain(&format!("{at}.name"), name, names::env_name(name))),
+            name => errors.extend(complain(format_args!("{at}.name"), name, names::env_name(name))),
         }
         if variable.has("valueFrom") {
-            errors.extend(value_from(variable, &format!("{at}.valueFrom")));
+            errors.extend(value_from(variable, format_args!("{at}.valueFrom")));
         }
     }
     errors
 }
 
-fn value_from(variable: &Value, path: &str) -> FieldErrors {
+fn value_from(variable: &Value, path: impl Display + Copy) -> FieldErrors {
     let source = variable.at("valueFrom");
-    let mut errors = field_ref(source.at("fieldRef"), &format!("{path}.fieldRef"), &ENV_FIELDS);
-    let at = format!("{path}.resourceFieldRef");
-    errors.extend(resource_ref(source.at("resourceFieldRef"), &at, false));
+    let mut errors = field_ref(
+        source.at("fieldRef"),
+        format_args!("{path}.fieldRef"),
+        &ENV_FIELDS,
+    );
+    let at = format_args!("{path}.resourceFieldRef");
+    errors.extend(resource_ref(source.at("resourceFieldRef"), at, false));
     for key in ["configMapKeyRef", "secretKeyRef"] {
-        errors.extend(key_ref(source.at(key), &format!("{path}.{key}")));
+        errors.extend(key_ref(source.at(key), format_args!("{path}.{key}")));
     }
-    errors.extend(file_ref(source.at("fileKeyRef"), &format!("{path}.fileKeyRef")));
+    errors.extend(file_ref(
+        source.at("fileKeyRef"),
+        format_args!("{path}.fileKeyRef"),
+    ));
     let set = SOURCES.iter().filter(|key| source.has(key)).count();
     if set == 0 {
         errors.push(FieldError::invalid(path, "", NO_SOURCE));
@@ -87,11 +96,11 @@ fn value_from(variable: &Value, path: &str) -> FieldErrors {
 }
 
 /// A reference to a field of the Pod itself.
-fn field_ref(reference: &Value, path: &str, allowed: &[&str]) -> FieldErrors {
+fn field_ref(reference: &Value, path: impl Display + Copy, allowed: &[&str]) -> FieldErrors {
     if reference.is_null() {
         return Vec::new();
     }
-    let (field, at) = (reference.text("fieldPath"), format!("{path}.fieldPath"));
+    let (field, at) = (reference.text("fieldPath"), format_args!("{path}.fieldPath"));
     if field.is_empty() {
         return vec![FieldError::required(at, "")];
     }
@@ -135,11 +144,11 @@ fn subscript(field: &str) -> Option<(&str, &str)> {
 }
 
 /// A reference to a container's own requests or limits; one from a volume says which container's.
-fn resource_ref(reference: &Value, path: &str, from_volume: bool) -> FieldErrors {
+fn resource_ref(reference: &Value, path: impl Display + Copy, from_volume: bool) -> FieldErrors {
     if reference.is_null() {
         return Vec::new();
     }
-    let (resource, at) = (reference.text("resource"), format!("{path}.resource"));
+    let (resource, at) = (reference.text("resource"), format_args!("{path}.resource"));
     let mut errors = Vec::new();
     if from_volume && reference.text("containerName").is_empty() {
         errors.push(FieldError::required(format!("{path}.containerName"), ""));
@@ -158,7 +167,7 @@ fn is_huge(resource: &str) -> bool {
 }
 
 /// The unit in which an amount is told.
-fn divisor(reference: &Value, resource: &str, path: &str) -> Option<FieldError> {
+fn divisor(reference: &Value, resource: &str, path: impl Display + Copy) -> Option<FieldError> {
     let divisor = Quantity::parse(reference.text("divisor")).ok()?;
     if divisor.is_zero() {
         return None;
@@ -179,30 +188,30 @@ fn divisor(reference: &Value, resource: &str, path: &str) -> Option<FieldError> 
 }
 
 /// A reference to a key of a ConfigMap or Secret.
-fn key_ref(reference: &Value, path: &str) -> FieldErrors {
+fn key_ref(reference: &Value, path: impl Display + Copy) -> FieldErrors {
     if reference.is_null() {
         return Vec::new();
     }
     let name = reference.text("name");
-    let mut errors = complain(&format!("{path}.name"), name, names::subdomain(name));
+    let mut errors = complain(format_args!("{path}.name"), name, names::subdomain(name));
     match reference.text("key") {
         "" => errors.push(FieldError::required(format!("{path}.key"), "")),
-        key => errors.extend(complain(&format!("{path}.key"), key, names::config_key(key))),
+        key => errors.extend(complain(format_args!("{path}.key"), key, names::config_key(key))),
     }
     errors
 }
 
 /// A reference to a variable in a file that another container wrote. KEP-3721.
-fn file_ref(reference: &Value, path: &str) -> FieldErrors {
+fn file_ref(reference: &Value, path: impl Display + Copy) -> FieldErrors {
     if reference.is_null() {
         return Vec::new();
     }
     let mut errors = Vec::new();
-    let mut check = |key: &str, complaints: &dyn Fn(&str, &str) -> FieldErrors| {
-        let at = format!("{path}.{key}");
+    let mut check = |key: &str, complaints: &dyn Fn(fmt::Arguments<'_>, &str) -> FieldErrors| {
+        let at = format_args!("{path}.{key}");
         match reference.text(key) {
             "" => errors.push(FieldError::required(at, "")),
-            text => errors.extend(complaints(&at, text)),
+            text => errors.extend(complaints(at, text)),
         }
     };
     check("key", &|at, text| complain(at, text, names::env_name(text)));
@@ -212,14 +221,14 @@ fn file_ref(reference: &Value, path: &str) -> FieldErrors {
 }
 
 /// Files that variables are read from lie in volumes that containers can write.
-pub(super) fn file_volumes(spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn file_volumes(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (container, at) in super::container::all(spec, path) {
         for (i, variable) in container.list("env").iter().enumerate() {
             let Some(name) = variable.at("valueFrom.fileKeyRef.volumeName").as_str() else {
                 continue;
             };
-            let at = format!("{at}.env[{i}].valueFrom.fileKeyRef.volumeName");
+            let at = format_args!("{at}.env[{i}].valueFrom.fileKeyRef.volumeName");
             let found = spec.list("volumes").iter().find(|v| v.text("name") == name);
             match found {
                 None => errors.push(FieldError::not_found(at, name)),
@@ -234,23 +243,27 @@ pub(super) fn file_volumes(spec: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-pub(super) fn sources(sources: &[Value], path: &str) -> FieldErrors {
+pub(super) fn sources(sources: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (i, source) in sources.iter().enumerate() {
-        let at = format!("{path}[{i}]");
+        let at = format_args!("{path}[{i}]");
         let prefix = source.text("prefix");
         if !prefix.is_empty() {
-            errors.extend(complain(&format!("{at}.prefix"), prefix, names::env_name(prefix)));
+            errors.extend(complain(
+                format_args!("{at}.prefix"),
+                prefix,
+                names::env_name(prefix),
+            ));
         }
         let set: Vec<&str> = ["configMapRef", "secretRef"]
             .into_iter()
             .filter(|k| source.has(k))
             .collect();
         for key in &set {
-            let (name, at) = (source.at(key).text("name"), format!("{at}.{key}.name"));
+            let (name, at) = (source.at(key).text("name"), format_args!("{at}.{key}.name"));
             match name {
                 "" => errors.push(FieldError::required(at, "")),
-                name => errors.extend(complain(&at, name, names::NameRule::Subdomain.check(name, true))),
+                name => errors.extend(complain(at, name, names::NameRule::Subdomain.check(name, true))),
             }
         }
         match set.len() {
@@ -267,22 +280,22 @@ pub(super) fn sources(sources: &[Value], path: &str) -> FieldErrors {
 }
 
 /// A file of a downward API volume; `path` is that of its list's holder.
-pub(super) fn downward_item(item: &Value, path: &str) -> FieldErrors {
-    let at = format!("{path}.path");
+pub(super) fn downward_item(item: &Value, path: impl Display + Copy) -> FieldErrors {
+    let at = format_args!("{path}.path");
     let mut errors: FieldErrors = present(item, "path", path).into_iter().collect();
-    errors.extend(reserved_path(item.text("path"), &at));
+    errors.extend(reserved_path(item.text("path"), at));
     match (item.has("fieldRef"), item.has("resourceFieldRef")) {
         (true, both) => {
-            let at = format!("{path}.fieldRef");
-            errors.extend(field_ref(item.at("fieldRef"), &at, &VOLUME_FIELDS));
+            let at = format_args!("{path}.fieldRef");
+            errors.extend(field_ref(item.at("fieldRef"), at, &VOLUME_FIELDS));
             if both {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
                 errors.push(FieldError::invalid(path, "resource", detail));
             }
         }
         (false, true) => {
-            let at = format!("{path}.resourceFieldRef");
-            errors.extend(resource_ref(item.at("resourceFieldRef"), &at, true));
+            let at = format_args!("{path}.resourceFieldRef");
+            errors.extend(resource_ref(item.at("resourceFieldRef"), at, true));
         }
         (false, false) => {
             let detail = "one of fieldRef and resourceFieldRef is required";

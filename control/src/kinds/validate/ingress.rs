@@ -79,7 +79,7 @@ fn tls_errors(tls: &Value, path: &str) -> FieldErrors {
     let secret = tls.text("secretName");
     if !secret.is_empty() {
         errors.extend(complain(
-            &format!("{path}.secretName"),
+            format_args!("{path}.secretName"),
             secret,
             names::subdomain(secret),
         ));
@@ -178,7 +178,7 @@ fn typed_reference(reference: &Value, path: &str) -> FieldErrors {
     let group = reference.at("apiGroup").as_str();
     let mut errors: FieldErrors = group
         .into_iter()
-        .flat_map(|group| complain(&format!("{path}.apiGroup"), group, names::subdomain(group)))
+        .flat_map(|group| complain(format_args!("{path}.apiGroup"), group, names::subdomain(group)))
         .collect();
     for key in ["kind", "name"] {
         errors.extend(segment(reference, key, path));
@@ -211,7 +211,7 @@ fn service(service: &Value, path: &str) -> FieldErrors {
             errors.extend(super::complain_number(&at, number, names::port_number(number)));
         }
         (name, 0) => errors.extend(complain(
-            &format!("{path}.service.port.name"),
+            format_args!("{path}.service.port.name"),
             name,
             names::port_name(name),
         )),
@@ -229,7 +229,7 @@ fn status(ingresses: &[Value]) -> FieldErrors {
         let path = format!("status.loadBalancer.ingress[{i}]");
         let (ip, name) = (ingress.text("ip"), ingress.text("hostname"));
         if !ip.is_empty() {
-            errors.extend(super::ip(&format!("{path}.ip"), ip));
+            errors.extend(super::ip(format_args!("{path}.ip"), ip));
         }
         if !name.is_empty() {
             let at = format!("{path}.hostname");
@@ -311,13 +311,17 @@ pub fn address(object: &Value) -> FieldErrors {
             let parent = object.at(path);
             let group = parent.text("group");
             if !group.is_empty() {
-                errors.extend(complain(&format!("{path}.group"), group, names::subdomain(group)));
+                errors.extend(complain(
+                    format_args!("{path}.group"),
+                    group,
+                    names::subdomain(group),
+                ));
             }
             errors.extend(segment(parent, "resource", path));
             errors.extend(segment(parent, "name", path));
             let namespace = parent.text("namespace");
             errors.extend(complain(
-                &format!("{path}.namespace"),
+                format_args!("{path}.namespace"),
                 namespace,
                 names::path_segment(namespace),
             ));

@@ -136,7 +136,7 @@ fn pod_conditions(patterns: &[Value], path: &str) -> FieldErrors {
     for (i, pattern) in patterns.iter().enumerate() {
         let (kind, status) = (pattern.text("type"), pattern.text("status"));
         errors.extend(complain(
-            &format!("{path}[{i}].type"),
+            format_args!("{path}[{i}].type"),
             kind,
             names::qualified(kind),
         ));

@@ -1,4 +1,6 @@
 //! Hooks and probes of a container.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::{complain, not_negative, one_of, port};
@@ -10,24 +12,33 @@ const HEADER: &str = "a valid HTTP header must consist of alphanumeric character
     used for validation is '[-A-Za-z0-9]+')";
 
 /// Hooks and probes of a container at `path`.
-pub(super) fn lifecycle(container: &Value, spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn lifecycle(container: &Value, spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let grace = spec.int("terminationGracePeriodSeconds");
     let mut errors = Vec::new();
     for hook in ["postStart", "preStop"] {
         let handler = container.at("lifecycle").at(hook);
         if !handler.is_null() {
-            errors.extend(self::handler(handler, grace, &format!("{path}.lifecycle.{hook}")));
+            errors.extend(self::handler(
+                handler,
+                grace,
+                format_args!("{path}.lifecycle.{hook}"),
+            ));
         }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if container.has(name) {
-            errors.extend(probe(container.at(name), name, grace, &format!("{path}.{name}")));
+            errors.extend(probe(
+                container.at(name),
+                name,
+                grace,
+                format_args!("{path}.{name}"),
+            ));
         }
     }
     errors
 }
 
-fn probe(probe: &Value, name: &str, grace: Option<i64>, path: &str) -> FieldErrors {
+fn probe(probe: &Value, name: &str, grace: Option<i64>, path: impl Display + Copy) -> FieldErrors {
     let mut errors = handler(probe, grace, path);
     let counts = [
         "initialDelaySeconds",
@@ -38,9 +49,9 @@ fn probe(probe: &Value, name: &str, grace: Option<i64>, path: &str) -> FieldErro
     ];
     errors.extend(counts.iter().filter_map(|key| not_negative(probe, key, path)));
     let own_grace = probe.int("terminationGracePeriodSeconds");
-    let at = format!("{path}.terminationGracePeriodSeconds");
+    let at = format_args!("{path}.terminationGracePeriodSeconds");
     if let Some(seconds) = own_grace.filter(|s| *s <= 0) {
-        errors.push(FieldError::invalid(at.clone(), seconds, "must be greater than 0"));
+        errors.push(FieldError::invalid(at, seconds, "must be greater than 0"));
     }
     match name {
         "readinessProbe" => {
@@ -62,20 +73,20 @@ fn probe(probe: &Value, name: &str, grace: Option<i64>, path: &str) -> FieldErro
 }
 
 /// Exactly one way to act, and that one valid.
-fn handler(holder: &Value, grace: Option<i64>, path: &str) -> FieldErrors {
+fn handler(holder: &Value, grace: Option<i64>, path: impl Display + Copy) -> FieldErrors {
     let set: Vec<&str> = HANDLERS.into_iter().filter(|h| holder.has(h)).collect();
     let Some(first) = set.first() else {
         return vec![FieldError::required(path, "must specify a handler type")];
     };
-    let at = format!("{path}.{first}");
+    let at = format_args!("{path}.{first}");
     let action = holder.at(first);
     let mut errors = match *first {
         "exec" if action.list("command").is_empty() => {
             vec![FieldError::required(format!("{at}.command"), "")]
         }
-        "httpGet" => http_get(action, &at),
-        "tcpSocket" | "grpc" => port(&format!("{at}.port"), action.at("port")),
-        "sleep" => sleep(action, grace, &at),
+        "httpGet" => http_get(action, at),
+        "tcpSocket" | "grpc" => port(format_args!("{at}.port"), action.at("port")),
+        "sleep" => sleep(action, grace, at),
         _ => Vec::new(),
     };
     for extra in &set[1..] {
@@ -85,11 +96,11 @@ fn handler(holder: &Value, grace: Option<i64>, path: &str) -> FieldErrors {
     errors
 }
 
-fn http_get(action: &Value, path: &str) -> FieldErrors {
+fn http_get(action: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors: FieldErrors = super::present(action, "path", path).into_iter().collect();
-    errors.extend(port(&format!("{path}.port"), action.at("port")));
+    errors.extend(port(format_args!("{path}.port"), action.at("port")));
     errors.extend(one_of(
-        format!("{path}.scheme"),
+        format_args!("{path}.scheme"),
         action.text("scheme"),
         &["HTTP", "HTTPS"],
     ));
@@ -97,7 +108,7 @@ fn http_get(action: &Value, path: &str) -> FieldErrors {
         let good = !header.is_empty() && header.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !good {
             errors.extend(complain(
-                &format!("{path}.httpHeaders"),
+                format_args!("{path}.httpHeaders"),
                 header,
                 vec![HEADER.to_owned()],
             ));
@@ -106,7 +117,7 @@ fn http_get(action: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn sleep(action: &Value, grace: Option<i64>, path: &str) -> FieldErrors {
+fn sleep(action: &Value, grace: Option<i64>, path: impl Display + Copy) -> FieldErrors {
     let (seconds, Some(grace)) = (action.int("seconds").unwrap_or(0), grace) else {
         return Vec::new();
     };

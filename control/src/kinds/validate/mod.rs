@@ -47,12 +47,14 @@ pub(super) mod storage;
 pub(super) mod storage_api;
 #[cfg(test)]
 mod tests;
+mod volume_affinity;
 mod volume_sources;
 mod volumes;
 pub(super) mod webhooks;
 mod windows;
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use serde_json::Value;
 
@@ -66,46 +68,51 @@ pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(super) const IMMUTABLE: &str = "field is immutable";
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
-/// Complaints about a text, as errors of the field at `path`.
-fn complain(path: &str, value: &str, complaints: Vec<String>) -> FieldErrors {
+/// Complaints about a text, as errors of the field at `path`. Most fields are good: only of others the path becomes a text.
+fn complain(path: impl Display, value: &str, complaints: Vec<String>) -> FieldErrors {
     complaints
         .into_iter()
-        .map(|message| FieldError::invalid(path, value, message))
+        .map(|message| FieldError::invalid(path.to_string(), value, message))
         .collect()
 }
 
 /// Complaints about a number, as errors of the field at `path`.
-fn complain_number(path: &str, value: i64, complaints: Vec<String>) -> FieldErrors {
+fn complain_number(path: impl Display, value: i64, complaints: Vec<String>) -> FieldErrors {
     complaints
         .into_iter()
-        .map(|message| FieldError::invalid(path, value, message))
+        .map(|message| FieldError::invalid(path.to_string(), value, message))
         .collect()
 }
 
 /// A number that may be missing but not negative.
-fn not_negative(object: &Value, key: &str, path: &str) -> Option<FieldError> {
+fn not_negative(object: &Value, key: &str, path: impl Display + Copy) -> Option<FieldError> {
     let value = object.int(key).filter(|n| *n < 0)?;
     Some(FieldError::invalid(format!("{path}.{key}"), value, NOT_NEGATIVE))
 }
 
 /// A text that must be one of `supported`; empty is told as missing.
-fn one_of(path: String, value: &str, supported: &[&str]) -> Option<FieldError> {
+fn one_of(path: impl Display, value: &str, supported: &[&str]) -> Option<FieldError> {
     match value {
-        "" => Some(FieldError::required(path, "")),
+        "" => Some(FieldError::required(path.to_string(), "")),
         value if supported.contains(&value) => None,
-        value => Some(FieldError::not_supported(path, value, supported)),
+        value => Some(FieldError::not_supported(path.to_string(), value, supported)),
     }
 }
 
 /// A text that may be missing, else one of `supported`.
-fn maybe_one_of(object: &Value, key: &str, path: &str, supported: &[&str]) -> Option<FieldError> {
+fn maybe_one_of(
+    object: &Value,
+    key: &str,
+    path: impl Display + Copy,
+    supported: &[&str],
+) -> Option<FieldError> {
     let value = object.at(key).as_str()?;
     (!supported.contains(&value))
         .then(|| FieldError::not_supported(format!("{path}.{key}"), value, supported))
 }
 
 /// A text that must not be empty.
-fn present(object: &Value, key: &str, path: &str) -> Option<FieldError> {
+fn present(object: &Value, key: &str, path: impl Display + Copy) -> Option<FieldError> {
     object
         .text(key)
         .is_empty()
@@ -118,11 +125,12 @@ fn immutable(new: &Value, old: &Value, path: &str) -> Option<FieldError> {
 }
 
 /// The metadata of an object that is made from a template: labels and annotations, and nothing else.
-fn meta_of_template(meta: &Value, path: &str) -> FieldErrors {
-    let mut errors = crate::kinds::meta::annotations(meta.at("annotations"), &format!("{path}.annotations"));
+fn meta_of_template(meta: &Value, path: impl Display + Copy) -> FieldErrors {
+    let mut errors =
+        crate::kinds::meta::annotations(meta.at("annotations"), format_args!("{path}.annotations"));
     errors.extend(crate::kinds::meta::labels(
         meta.at("labels"),
-        &format!("{path}.labels"),
+        format_args!("{path}.labels"),
     ));
     let others = meta.as_object().into_iter().flatten();
     let others =
@@ -132,7 +140,7 @@ fn meta_of_template(meta: &Value, path: &str) -> FieldErrors {
 }
 
 /// A port by number or by name.
-fn port(path: &str, value: &Value) -> FieldErrors {
+fn port(path: impl Display, value: &Value) -> FieldErrors {
     match value {
         Value::String(name) => complain(path, name, names::port_name(name)),
         number => {
@@ -162,7 +170,7 @@ fn duplicates<'a>(values: impl Iterator<Item = (String, &'a str)>) -> FieldError
 }
 
 /// A path below some root: relative, and never upwards.
-fn descending(path: &str, value: &str) -> FieldErrors {
+fn descending(path: impl Display + Copy, value: &str) -> FieldErrors {
     let mut errors = Vec::new();
     if value.starts_with('/') {
         errors.push(FieldError::invalid(path, value, "must be a relative path"));
@@ -171,7 +179,7 @@ fn descending(path: &str, value: &str) -> FieldErrors {
     errors
 }
 
-fn no_backsteps(path: &str, value: &str) -> Option<FieldError> {
+fn no_backsteps(path: impl Display + Copy, value: &str) -> Option<FieldError> {
     let back = value.split('/').any(|part| part == "..");
     back.then(|| FieldError::invalid(path, value, "must not contain '..'"))
 }

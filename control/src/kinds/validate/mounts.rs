@@ -1,4 +1,6 @@
 //! What a container makes of the Pod's volumes: mounted directories and block devices.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::volumes::Good;
@@ -11,30 +13,30 @@ const RECURSION: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
 
 /// Mounts of a container: each volume exists, each path is taken once. What is wrong with how a volume is mounted is
 /// told, as upstream does, without the mount's number.
-pub(super) fn mounts(container: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+pub(super) fn mounts(container: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
-    let list = format!("{path}.volumeMounts");
+    let list = format_args!("{path}.volumeMounts");
     for (i, mount) in container.list("volumeMounts").iter().enumerate() {
-        let at = format!("{list}[{i}]");
+        let at = format_args!("{list}[{i}]");
         let (name, mount_path) = (mount.text("name"), mount.text("mountPath"));
-        errors.extend(present(mount, "name", &at));
+        errors.extend(present(mount, "name", at));
         if !volumes.contains_key(name) {
             errors.push(FieldError::not_found(format!("{at}.name"), name));
         }
-        errors.extend(present(mount, "mountPath", &at));
+        errors.extend(present(mount, "mountPath", at));
         if seen.again(mount_path) {
-            let at = format!("{at}.mountPath");
+            let at = format_args!("{at}.mountPath");
             errors.push(FieldError::invalid(at, mount_path, "must be unique"));
         }
-        errors.extend(also_a_device(mount, container, &at));
-        errors.extend(sub_paths(mount, &list, &at));
-        errors.extend(propagation(mount, container, &list));
-        errors.extend(recursion(mount, &list));
+        errors.extend(also_a_device(mount, container, at));
+        errors.extend(sub_paths(mount, list, at));
+        errors.extend(propagation(mount, container, list));
+        errors.extend(recursion(mount, list));
     }
     errors
 }
 
-fn also_a_device(mount: &Value, container: &Value, path: &str) -> FieldErrors {
+fn also_a_device(mount: &Value, container: &Value, path: impl Display + Copy) -> FieldErrors {
     let devices = container.list("volumeDevices");
     let same = |device: &str, own: &str| devices.iter().any(|d| d.text(device) == mount.text(own));
     let mut errors = Vec::new();
@@ -48,27 +50,27 @@ fn also_a_device(mount: &Value, container: &Value, path: &str) -> FieldErrors {
     }
     if same("devicePath", "mountPath") {
         let detail = "must not already exist as a path in volumeDevices";
-        let at = format!("{path}.mountPath");
+        let at = format_args!("{path}.mountPath");
         errors.push(FieldError::invalid(at, mount.text("mountPath"), detail));
     }
     errors
 }
 
-fn sub_paths(mount: &Value, list: &str, path: &str) -> FieldErrors {
+fn sub_paths(mount: &Value, list: impl Display + Copy, path: impl Display + Copy) -> FieldErrors {
     let (plain, expression) = (mount.text("subPath"), mount.text("subPathExpr"));
-    let mut errors = descending(&format!("{list}.subPath"), plain);
+    let mut errors = descending(format_args!("{list}.subPath"), plain);
     if !expression.is_empty() {
         if !plain.is_empty() {
-            let at = format!("{path}.subPathExpr");
+            let at = format_args!("{path}.subPathExpr");
             let detail = "subPathExpr and subPath are mutually exclusive";
             errors.push(FieldError::invalid(at, expression, detail));
         }
-        errors.extend(descending(&format!("{list}.subPathExpr"), expression));
+        errors.extend(descending(format_args!("{list}.subPathExpr"), expression));
     }
     errors
 }
 
-fn propagation(mount: &Value, container: &Value, list: &str) -> FieldErrors {
+fn propagation(mount: &Value, container: &Value, list: impl Display + Copy) -> FieldErrors {
     let known = maybe_one_of(mount, "mountPropagation", list, &PROPAGATIONS);
     let mut errors: FieldErrors = known.into_iter().collect();
     if mount.text("mountPropagation") == "Bidirectional" && !container.flag("securityContext.privileged") {
@@ -79,8 +81,8 @@ fn propagation(mount: &Value, container: &Value, list: &str) -> FieldErrors {
 }
 
 /// KEP-3857.
-fn recursion(mount: &Value, list: &str) -> FieldErrors {
-    let at = format!("{list}.recursiveReadOnly");
+fn recursion(mount: &Value, list: impl Display + Copy) -> FieldErrors {
+    let at = format_args!("{list}.recursiveReadOnly");
     let known = maybe_one_of(mount, "recursiveReadOnly", list, &RECURSION);
     let mut errors: FieldErrors = known.into_iter().collect();
     if !["Enabled", "IfPossible"].contains(&mount.text("recursiveReadOnly")) {
@@ -88,7 +90,7 @@ fn recursion(mount: &Value, list: &str) -> FieldErrors {
     }
     if !mount.flag("readOnly") {
         let detail = "may only be specified when readOnly is true";
-        errors.push(FieldError::forbidden(at.as_str(), detail));
+        errors.push(FieldError::forbidden(at, detail));
     }
     if mount.has("mountPropagation") && mount.text("mountPropagation") != "None" {
         let detail = "may only be specified when mountPropagation is None or not specified";
@@ -98,39 +100,35 @@ fn recursion(mount: &Value, list: &str) -> FieldErrors {
 }
 
 /// Block devices of a container.
-pub(super) fn devices(container: &Value, volumes: &Good<'_>, path: &str) -> FieldErrors {
+pub(super) fn devices(container: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut names, mut paths) = (Vec::new(), Seen::default(), Seen::default());
     for (i, device) in container.list("volumeDevices").iter().enumerate() {
-        let at = format!("{path}.volumeDevices[{i}]");
+        let at = format_args!("{path}.volumeDevices[{i}]");
         let (name, device_path) = (device.text("name"), device.text("devicePath"));
-        let (name_at, path_at) = (format!("{at}.name"), format!("{at}.devicePath"));
-        errors.extend(present(device, "name", &at));
+        let (name_at, path_at) = (format_args!("{at}.name"), format_args!("{at}.devicePath"));
+        errors.extend(present(device, "name", at));
         if !name.is_empty() && names.again(name) {
-            errors.push(FieldError::invalid(name_at.as_str(), name, "must be unique"));
+            errors.push(FieldError::invalid(name_at, name, "must be unique"));
         }
-        errors.extend(block_volume(volumes, name, &name_at));
-        errors.extend(present(device, "devicePath", &at));
-        let stays = no_backsteps(&path_at, device_path).is_none();
+        errors.extend(block_volume(volumes, name, name_at));
+        errors.extend(present(device, "devicePath", at));
+        let stays = no_backsteps(path_at, device_path).is_none();
         if paths.0.contains(device_path) {
-            errors.push(FieldError::invalid(
-                path_at.as_str(),
-                device_path,
-                "must be unique",
-            ));
+            errors.push(FieldError::invalid(path_at, device_path, "must be unique"));
         }
         match stays {
             true => drop(paths.again(device_path)),
             false => {
                 let detail = "can not contain backsteps ('..')";
-                errors.push(FieldError::invalid(path_at.as_str(), device_path, detail));
+                errors.push(FieldError::invalid(path_at, device_path, detail));
             }
         }
-        errors.extend(also_a_mount(device, container, &at));
+        errors.extend(also_a_mount(device, container, at));
     }
     errors
 }
 
-fn block_volume(volumes: &Good<'_>, name: &str, path: &str) -> Option<FieldError> {
+fn block_volume(volumes: &Good<'_>, name: &str, path: impl Display + Copy) -> Option<FieldError> {
     let Some(volume) = volumes.get(name) else {
         return Some(FieldError::not_found(path, name));
     };
@@ -139,7 +137,7 @@ fn block_volume(volumes: &Good<'_>, name: &str, path: &str) -> Option<FieldError
     (!claimed).then(|| FieldError::invalid(path, name, detail))
 }
 
-fn also_a_mount(device: &Value, container: &Value, path: &str) -> FieldErrors {
+fn also_a_mount(device: &Value, container: &Value, path: impl Display + Copy) -> FieldErrors {
     let mounts = container.list("volumeMounts");
     let same = |mount: &str, own: &str| mounts.iter().any(|m| m.text(mount) == device.text(own));
     let mut errors = Vec::new();
@@ -153,7 +151,7 @@ fn also_a_mount(device: &Value, container: &Value, path: &str) -> FieldErrors {
     }
     if same("mountPath", "devicePath") {
         let detail = "must not already exist as a path in volumeMounts";
-        let at = format!("{path}.devicePath");
+        let at = format_args!("{path}.devicePath");
         errors.push(FieldError::invalid(at, device.text("devicePath"), detail));
     }
     errors

@@ -52,11 +52,15 @@ fn subset_address(address: &Value, path: &str) -> FieldErrors {
     let mut errors = ip(&at, value);
     let (host, node) = (address.text("hostname"), address.at("nodeName").as_str());
     if !host.is_empty() {
-        errors.extend(complain(&format!("{path}.hostname"), host, names::label(host)));
+        errors.extend(complain(
+            format_args!("{path}.hostname"),
+            host,
+            names::label(host),
+        ));
     }
     if let Some(node) = node {
         errors.extend(complain(
-            &format!("{path}.nodeName"),
+            format_args!("{path}.nodeName"),
             node,
             names::subdomain(node),
         ));
@@ -75,16 +79,16 @@ fn subset_ports(ports: &[Value], path: &str) -> FieldErrors {
         match port.text("name") {
             "" if ports.len() > 1 => errors.push(FieldError::required(format!("{at}.name"), "")),
             "" => {}
-            name => errors.extend(complain(&format!("{at}.name"), name, names::label(name))),
+            name => errors.extend(complain(format_args!("{at}.name"), name, names::label(name))),
         }
         let number = port.int("port").unwrap_or(0);
         errors.extend(complain_number(
-            &format!("{at}.port"),
+            format_args!("{at}.port"),
             number,
             names::port_number(number),
         ));
         errors.extend(one_of(
-            format!("{at}.protocol"),
+            format_args!("{at}.protocol"),
             port.text("protocol"),
             &PROTOCOLS,
         ));
@@ -109,9 +113,7 @@ pub fn slice(object: &Value) -> FieldErrors {
 /// All but the endpoints.
 fn slice_frame(object: &Value) -> FieldErrors {
     let kind = object.text("addressType");
-    let mut errors: FieldErrors = one_of("addressType".into(), kind, &ADDRESS_TYPES)
-        .into_iter()
-        .collect();
+    let mut errors: FieldErrors = one_of("addressType", kind, &ADDRESS_TYPES).into_iter().collect();
     errors.extend(slice_ports(object.list("ports")));
     errors
 }
@@ -143,7 +145,7 @@ fn slice_endpoint(endpoint: &Value, kind: &str, path: &str) -> FieldErrors {
     }
     if let Some(name) = endpoint.at("nodeName").as_str() {
         errors.extend(complain(
-            &format!("{path}.nodeName"),
+            format_args!("{path}.nodeName"),
             name,
             names::subdomain(name),
         ));
@@ -156,7 +158,11 @@ fn slice_endpoint(endpoint: &Value, kind: &str, path: &str) -> FieldErrors {
     }
     errors.extend(crate::kinds::meta::labels(topology, &topology_at));
     if let Some(name) = endpoint.at("hostname").as_str() {
-        errors.extend(complain(&format!("{path}.hostname"), name, names::label(name)));
+        errors.extend(complain(
+            format_args!("{path}.hostname"),
+            name,
+            names::label(name),
+        ));
     }
     let hints = endpoint.at("hints");
     errors.extend(hinted(
@@ -240,7 +246,7 @@ fn slice_ports(ports: &[Value]) -> FieldErrors {
     for (i, port) in ports.iter().enumerate() {
         let (path, name) = (format!("ports[{i}]"), port.text("name"));
         if !name.is_empty() {
-            errors.extend(complain(&format!("{path}.name"), name, names::label(name)));
+            errors.extend(complain(format_args!("{path}.name"), name, names::label(name)));
         }
         if seen.again(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));

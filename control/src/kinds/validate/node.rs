@@ -61,13 +61,13 @@ fn taints(taints: &[Value]) -> FieldErrors {
     for (i, taint) in taints.iter().enumerate() {
         let at = format!("metadata.taints[{i}]");
         let (key, value, effect) = (taint.text("key"), taint.text("value"), taint.text("effect"));
-        errors.extend(complain(&format!("{at}.key"), key, names::qualified(key)));
+        errors.extend(complain(format_args!("{at}.key"), key, names::qualified(key)));
         let complaints = names::label_value(value);
         if !complaints.is_empty() {
             let at = format!("{at}.value");
             errors.push(FieldError::invalid(at, value, complaints.join(";")));
         }
-        errors.extend(one_of(format!("{at}.effect"), effect, taint_effects()));
+        errors.extend(one_of(format_args!("{at}.effect"), effect, taint_effects()));
         if seen.again(format!("{key}:{effect}")) {
             let texts = [key, value, effect].map(Value::from);
             errors.push(FieldError {

@@ -155,7 +155,7 @@ fn iscsi_target(source: &Value, unknown: &str, path: &str) -> FieldErrors {
     }
     let lun = source.int("lun").unwrap_or(0);
     errors.extend(complain_number(
-        &format!("{path}.lun"),
+        format_args!("{path}.lun"),
         lun,
         names::in_range(lun, 0, 255),
     ));
@@ -312,7 +312,7 @@ fn storage_os(source: &Value, path: &str) -> FieldErrors {
     let name = source.text("volumeName");
     let mut errors = match name {
         "" => vec![FieldError::required(format!("{path}.volumeName"), "")],
-        name => complain(&format!("{path}.volumeName"), name, names::label(name)),
+        name => complain(format_args!("{path}.volumeName"), name, names::label(name)),
     };
     let namespace = source.text("volumeNamespace");
     if !namespace.is_empty() {

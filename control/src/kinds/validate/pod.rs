@@ -1,4 +1,6 @@
 //! Pods and Pod templates.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::{
@@ -58,17 +60,20 @@ pub(super) fn pod_body(pod: &Value) -> FieldErrors {
     };
     errors.extend(spec(pod.at("spec"), "spec", holder));
     for list in ["containers", "initContainers"] {
-        for (i, container) in pod.list(&format!("spec.{list}")).iter().enumerate() {
-            errors.extend(container::image_padding(container, &format!("spec.{list}[{i}]")));
+        for (i, container) in pod.at("spec").list(list).iter().enumerate() {
+            errors.extend(container::image_padding(
+                container,
+                format_args!("spec.{list}[{i}]"),
+            ));
         }
     }
     errors
 }
 
 /// Labels and annotations of a template at `path`.
-pub(super) fn template_metadata(template: &Value, path: &str) -> FieldErrors {
+pub(super) fn template_metadata(template: &Value, path: impl Display + Copy) -> FieldErrors {
     let metadata = template.at("metadata");
-    let mut errors = meta::labels(metadata.at("labels"), &format!("{path}.labels"));
+    let mut errors = meta::labels(metadata.at("labels"), format_args!("{path}.labels"));
     let annotations = format!("{path}.annotations");
     errors.extend(meta::annotations(metadata.at("annotations"), &annotations));
     errors.extend(pod_annotations::of(template, &annotations));
@@ -76,16 +81,16 @@ pub(super) fn template_metadata(template: &Value, path: &str) -> FieldErrors {
 }
 
 /// A Pod template at `path`.
-pub(super) fn template(template: &Value, path: &str) -> FieldErrors {
+pub(super) fn template(template: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = template_metadata(template, path);
     let holder = Holder {
         name: "",
         place: Place::Template,
     };
-    errors.extend(spec(template.at("spec"), &format!("{path}.spec"), holder));
+    errors.extend(spec(template.at("spec"), format_args!("{path}.spec"), holder));
     errors.extend(security::agree_with_annotations(
         template,
-        &format!("{path}.spec"),
+        format_args!("{path}.spec"),
     ));
     if !template.list("spec.ephemeralContainers").is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
@@ -98,50 +103,72 @@ pub(super) fn template(template: &Value, path: &str) -> FieldErrors {
 }
 
 /// A Pod spec at `path`.
-fn spec(spec: &Value, path: &str, holder: Holder<'_>) -> FieldErrors {
-    let at = |key: &str| format!("{path}.{key}");
+fn spec(spec: &Value, path: impl Display + Copy, holder: Holder<'_>) -> FieldErrors {
     let mut errors = Vec::new();
     if !spec.has("terminationGracePeriodSeconds") {
-        errors.push(FieldError::required(at("terminationGracePeriodSeconds"), ""));
+        errors.push(FieldError::required(
+            format_args!("{path}.terminationGracePeriodSeconds"),
+            "",
+        ));
     }
-    let (volumes, wrong) = volumes::volumes(spec.list("volumes"), holder, &at("volumes"));
+    let (volumes, wrong) = volumes::volumes(spec.list("volumes"), holder, format_args!("{path}.volumes"));
     errors.extend(wrong);
-    errors.extend(resources::pod_claims(spec, &at("resourceClaims")));
+    errors.extend(resources::pod_claims(spec, format_args!("{path}.resourceClaims")));
     errors.extend(container::containers(spec, &volumes, path));
     errors.extend(resources::pod_level(spec, path));
     errors.extend(container::host_network_ports(spec, path, holder.place));
     let restart = spec.text("restartPolicy");
-    errors.extend(one_of(at("restartPolicy"), restart, &RESTART_POLICIES));
-    errors.extend(one_of(at("dnsPolicy"), spec.text("dnsPolicy"), &DNS_POLICIES));
-    errors.extend(meta::labels(spec.at("nodeSelector"), &at("nodeSelector")));
-    errors.extend(security::pod(spec, &at("securityContext")));
-    errors.extend(scheduling::affinity(spec.at("affinity"), &at("affinity")));
-    errors.extend(dns(spec, &at("dnsConfig")));
+    errors.extend(one_of(
+        format_args!("{path}.restartPolicy"),
+        restart,
+        &RESTART_POLICIES,
+    ));
+    errors.extend(one_of(
+        format_args!("{path}.dnsPolicy"),
+        spec.text("dnsPolicy"),
+        &DNS_POLICIES,
+    ));
+    errors.extend(meta::labels(
+        spec.at("nodeSelector"),
+        format_args!("{path}.nodeSelector"),
+    ));
+    errors.extend(security::pod(spec, format_args!("{path}.securityContext")));
+    errors.extend(scheduling::affinity(
+        spec.at("affinity"),
+        format_args!("{path}.affinity"),
+    ));
+    errors.extend(dns(spec, format_args!("{path}.dnsConfig")));
     errors.extend(gates(spec, path));
     errors.extend(scheduling::spread(
         spec.list("topologySpreadConstraints"),
-        &at("topologySpreadConstraints"),
+        format_args!("{path}.topologySpreadConstraints"),
     ));
     errors.extend(windows::host_processes(spec, path));
     errors.extend(host_users(spec, path));
-    errors.extend(host_name_override(spec, &at("hostnameOverride")));
+    errors.extend(host_name_override(spec, format_args!("{path}.hostnameOverride")));
     errors.extend(references(spec, path));
     errors.extend(deadline(spec, path));
     errors.extend(host_names(spec, path));
     errors.extend(scheduling::tolerations(
         spec.list("tolerations"),
-        &at("tolerations"),
+        format_args!("{path}.tolerations"),
     ));
-    errors.extend(host_aliases(spec.list("hostAliases"), &at("hostAliases")));
+    errors.extend(host_aliases(
+        spec.list("hostAliases"),
+        format_args!("{path}.hostAliases"),
+    ));
     errors.extend(classes(spec, path));
-    errors.extend(resources::limits(spec.at("overhead"), &at("overhead")));
+    errors.extend(resources::limits(
+        spec.at("overhead"),
+        format_args!("{path}.overhead"),
+    ));
     errors.extend(windows::operating_system(spec, path));
     errors.extend(env::file_volumes(spec, path));
     errors
 }
 
 /// KEP-4762.
-fn host_name_override(spec: &Value, path: &str) -> FieldErrors {
+fn host_name_override(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let Some(name) = spec.at("hostnameOverride").as_str() else {
         return Vec::new();
     };
@@ -159,12 +186,12 @@ fn host_name_override(spec: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn gates(spec: &Value, path: &str) -> FieldErrors {
+fn gates(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (i, gate) in spec.list("readinessGates").iter().enumerate() {
         let kind = gate.text("conditionType");
         errors.extend(complain(
-            &format!("{path}.readinessGates[{i}].conditionType"),
+            format_args!("{path}.readinessGates[{i}].conditionType"),
             kind,
             names::qualified(kind),
         ));
@@ -177,7 +204,7 @@ fn gates(spec: &Value, path: &str) -> FieldErrors {
     let at = |i: usize| format!("{path}.schedulingGates[{i}]");
     let mut seen = Seen::default();
     for (i, name) in names.iter().enumerate() {
-        errors.extend(complain(&at(i), name, names::qualified(name)));
+        errors.extend(complain(at(i), name, names::qualified(name)));
         if seen.again(*name) {
             errors.push(FieldError::duplicate(at(i), *name));
         }
@@ -185,7 +212,7 @@ fn gates(spec: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn dns(spec: &Value, path: &str) -> FieldErrors {
+fn dns(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let config = spec.at("dnsConfig");
     let servers = config.list("nameservers");
     if spec.text("dnsPolicy") == "None" {
@@ -210,9 +237,9 @@ fn dns(spec: &Value, path: &str) -> FieldErrors {
         ));
     }
     for (i, server) in servers.iter().filter_map(Value::as_str).enumerate() {
-        errors.extend(ip(&format!("{path}.nameservers[{i}]"), server));
+        errors.extend(ip(format_args!("{path}.nameservers[{i}]"), server));
     }
-    errors.extend(searches(config.list("searches"), &format!("{path}.searches")));
+    errors.extend(searches(config.list("searches"), format_args!("{path}.searches")));
     for (i, option) in config.list("options").iter().enumerate() {
         if option.text("name").is_empty() {
             errors.push(FieldError::required(
@@ -224,7 +251,7 @@ fn dns(spec: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn searches(searches: &[Value], path: &str) -> FieldErrors {
+fn searches(searches: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     if searches.len() > MAX_SEARCH_PATHS {
         let detail = format!("must not have more than {MAX_SEARCH_PATHS} search paths");
@@ -241,13 +268,17 @@ fn searches(searches: &[Value], path: &str) -> FieldErrors {
         let text = text.strip_suffix('.').unwrap_or(text);
         let relaxed = text.replace('_', "a");
         if !names::subdomain(&relaxed).is_empty() {
-            errors.extend(complain(&format!("{path}[{i}]"), text, names::subdomain(text)));
+            errors.extend(complain(
+                format_args!("{path}[{i}]"),
+                text,
+                names::subdomain(text),
+            ));
         }
     }
     errors
 }
 
-fn host_users(spec: &Value, path: &str) -> FieldErrors {
+fn host_users(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     if spec.at("hostUsers") != &Value::Bool(false) {
         return Vec::new();
     }
@@ -270,12 +301,12 @@ fn host_users(spec: &Value, path: &str) -> FieldErrors {
 }
 
 /// Names of other objects.
-fn references(spec: &Value, path: &str) -> FieldErrors {
+fn references(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let keys = ["serviceAccountName", "nodeName"];
     let set = keys.into_iter().filter(|key| !spec.text(key).is_empty());
     set.flat_map(|key| {
         complain(
-            &format!("{path}.{key}"),
+            format_args!("{path}.{key}"),
             spec.text(key),
             names::subdomain(spec.text(key)),
         )
@@ -283,23 +314,23 @@ fn references(spec: &Value, path: &str) -> FieldErrors {
     .collect()
 }
 
-fn deadline(spec: &Value, path: &str) -> FieldErrors {
+fn deadline(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let Some(seconds) = spec.int("activeDeadlineSeconds") else {
         return Vec::new();
     };
     super::complain_number(
-        &format!("{path}.activeDeadlineSeconds"),
+        format_args!("{path}.activeDeadlineSeconds"),
         seconds,
         names::in_range(seconds, 1, i64::from(i32::MAX)),
     )
 }
 
-fn host_names(spec: &Value, path: &str) -> FieldErrors {
+fn host_names(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let keys = ["hostname", "subdomain"];
     let set = keys.into_iter().filter(|key| !spec.text(key).is_empty());
     set.flat_map(|key| {
         complain(
-            &format!("{path}.{key}"),
+            format_args!("{path}.{key}"),
             spec.text(key),
             names::label(spec.text(key)),
         )
@@ -307,10 +338,10 @@ fn host_names(spec: &Value, path: &str) -> FieldErrors {
     .collect()
 }
 
-fn host_aliases(aliases: &[Value], path: &str) -> FieldErrors {
+fn host_aliases(aliases: &[Value], path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (i, alias) in aliases.iter().enumerate() {
-        errors.extend(ip(&format!("{path}[{i}].ip"), alias.text("ip")));
+        errors.extend(ip(format_args!("{path}[{i}].ip"), alias.text("ip")));
         for (j, name) in alias
             .list("hostnames")
             .iter()
@@ -318,7 +349,7 @@ fn host_aliases(aliases: &[Value], path: &str) -> FieldErrors {
             .enumerate()
         {
             errors.extend(complain(
-                &format!("{path}[{i}].hostnames[{j}]"),
+                format_args!("{path}[{i}].hostnames[{j}]"),
                 name,
                 names::subdomain(name),
             ));
@@ -327,17 +358,21 @@ fn host_aliases(aliases: &[Value], path: &str) -> FieldErrors {
     errors
 }
 
-fn classes(spec: &Value, path: &str) -> FieldErrors {
+fn classes(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for key in ["priorityClassName", "runtimeClassName"] {
         let name = spec.text(key);
         if spec.has(key) && (key == "runtimeClassName" || !name.is_empty()) {
-            errors.extend(complain(&format!("{path}.{key}"), name, names::subdomain(name)));
+            errors.extend(complain(
+                format_args!("{path}.{key}"),
+                name,
+                names::subdomain(name),
+            ));
         }
     }
     if let Some(policy) = spec.at("preemptionPolicy").as_str() {
         let policies = ["PreemptLowerPriority", "Never"];
-        errors.extend(one_of(format!("{path}.preemptionPolicy"), policy, &policies));
+        errors.extend(one_of(format_args!("{path}.preemptionPolicy"), policy, &policies));
     }
     errors
 }
@@ -356,7 +391,7 @@ pub fn status_update(new: &Value, old: &Value) -> FieldErrors {
     errors.extend(immutable(new, old, "status.qosClass"));
     errors.extend(terminated_stays(new, old));
     for (i, address) in new.list("status.podIPs").iter().enumerate() {
-        errors.extend(ip(&format!("status.podIPs[{i}]"), address.text("ip")));
+        errors.extend(ip(format_args!("status.podIPs[{i}]"), address.text("ip")));
     }
     let host = new.list("status.hostIPs");
     if let Some(first) = host.first().filter(|f| f.text("ip") != new.text("status.hostIP")) {
@@ -367,7 +402,7 @@ pub fn status_update(new: &Value, old: &Value) -> FieldErrors {
         ));
     }
     for (i, address) in host.iter().enumerate() {
-        errors.extend(ip(&format!("status.hostIPs[{i}]"), address.text("ip")));
+        errors.extend(ip(format_args!("status.hostIPs[{i}]"), address.text("ip")));
     }
     errors
 }

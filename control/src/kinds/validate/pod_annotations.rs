@@ -67,9 +67,7 @@ fn seccomp(profile: &str, path: &str) -> FieldErrors {
 
 fn app_armor(spec: &Value, name: &str, profile: &str, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    let there = container::all(spec, "")
-        .iter()
-        .any(|(c, _)| c.text("name") == name);
+    let there = container::all(spec, "").any(|(c, _)| c.text("name") == name);
     if !there {
         errors.push(FieldError::invalid(path, name, "container not found"));
     }

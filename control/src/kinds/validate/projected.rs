@@ -1,4 +1,6 @@
 //! Projected volumes: several sources in one directory, each file from one of them.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::volume_sources::{key_path, mode, reserved_path};
@@ -12,17 +14,17 @@ const SHORTEST_TOKEN: i64 = 600;
 const LONGEST_TOKEN: i64 = 1 << 32;
 const KINDS: [&str; 4] = ["secret", "configMap", "downwardAPI", "serviceAccountToken"];
 
-pub(super) fn projected(volume: &Value, path: &str) -> FieldErrors {
+pub(super) fn projected(volume: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors: FieldErrors = mode(volume, "defaultMode", path).into_iter().collect();
     let mut files = Files {
         volume: path,
         taken: Seen::default(),
     };
     for (i, source) in volume.list("sources").iter().enumerate() {
-        let at = format!("{path}.sources[{i}]");
+        let at = format_args!("{path}.sources[{i}]");
         let set: Vec<&str> = KINDS.into_iter().filter(|kind| source.has(kind)).collect();
         for kind in &set {
-            errors.extend(files.source(kind, source.at(kind), &format!("{at}.{kind}")));
+            errors.extend(files.source(kind, source.at(kind), format_args!("{at}.{kind}")));
         }
         if set.len() > 1 {
             let detail = "may not specify more than 1 volume type per source";
@@ -33,13 +35,13 @@ pub(super) fn projected(volume: &Value, path: &str) -> FieldErrors {
 }
 
 /// The files of one volume.
-struct Files<'a> {
-    volume: &'a str,
+struct Files<P> {
+    volume: P,
     taken: Seen,
 }
 
-impl Files<'_> {
-    fn source(&mut self, kind: &str, source: &Value, path: &str) -> FieldErrors {
+impl<P: Display + Copy> Files<P> {
+    fn source(&mut self, kind: &str, source: &Value, path: impl Display + Copy) -> FieldErrors {
         match kind {
             "secret" | "configMap" => self.keys(source, path),
             "downwardAPI" => self.fields(source, path),
@@ -53,16 +55,16 @@ impl Files<'_> {
             .then(|| FieldError::invalid(self.volume, shown, CONFLICT))
     }
 
-    fn keys(&mut self, source: &Value, path: &str) -> FieldErrors {
+    fn keys(&mut self, source: &Value, path: impl Display + Copy) -> FieldErrors {
         let mut errors: FieldErrors = present(source, "name", path).into_iter().collect();
         for (i, item) in source.list("items").iter().enumerate() {
-            errors.extend(key_path(item, &format!("{path}.items[{i}]")));
+            errors.extend(key_path(item, format_args!("{path}.items[{i}]")));
             errors.extend(self.take(item.text("path"), source.text("name")));
         }
         errors
     }
 
-    fn fields(&mut self, source: &Value, path: &str) -> FieldErrors {
+    fn fields(&mut self, source: &Value, path: impl Display + Copy) -> FieldErrors {
         let mut errors = Vec::new();
         for item in source.list("items") {
             errors.extend(env::downward_item(item, path));
@@ -71,13 +73,13 @@ impl Files<'_> {
         errors
     }
 
-    fn token(&self, token: &Value, path: &str) -> FieldErrors {
+    fn token(&self, token: &Value, path: impl Display + Copy) -> FieldErrors {
         let seconds = token.int("expirationSeconds").unwrap_or(0);
-        let at = format!("{path}.expirationSeconds");
+        let at = format_args!("{path}.expirationSeconds");
         let mut errors = Vec::new();
         if seconds < SHORTEST_TOKEN {
             let detail = "may not specify a duration less than 10 minutes";
-            errors.push(FieldError::invalid(at.as_str(), seconds, detail));
+            errors.push(FieldError::invalid(at, seconds, detail));
         }
         if seconds > LONGEST_TOKEN {
             let detail = "may not specify a duration larger than 2^32 seconds";

@@ -140,7 +140,11 @@ fn subject(subject: &Value, namespaced: bool, path: &str) -> FieldErrors {
     match kind {
         "ServiceAccount" => {
             if !name.is_empty() {
-                errors.extend(complain(&format!("{path}.name"), name, names::subdomain(name)));
+                errors.extend(complain(
+                    format_args!("{path}.name"),
+                    name,
+                    names::subdomain(name),
+                ));
             }
             if !group.is_empty() {
                 errors.push(FieldError::not_supported(group_path, group, &[""]));

@@ -40,10 +40,7 @@ pub(super) fn update(new: &Value, old: &Value) -> FieldErrors {
         ));
     }
     if has_own(old) || has_own(new) {
-        let detail = "resize of pods with pod-level resources is forbidden when \
-            InPlacePodLevelResourcesVerticalScalingEnabled feature gate is disabled";
-        errors.push(FieldError::forbidden("", detail));
-        return errors;
+        errors.extend(around(new, old));
     }
     let moved = moved(new, old);
     if !moved.is_empty() {
@@ -68,6 +65,41 @@ fn is_supported(pod: &Value) -> bool {
 fn has_own(pod: &Value) -> bool {
     let filled = |key: &str| pod.at(key).as_object().is_some_and(|list| !list.is_empty());
     filled("spec.resources.requests") || filled("spec.resources.limits")
+}
+
+/// What the Pod has as a whole: amounts of CPU and memory may change, and none is taken away (`validatePodLevelResourcesResize`).
+fn around(new: &Value, old: &Value) -> FieldErrors {
+    const PATH: &str = "spec.resources";
+    if old.has(PATH) && !new.has(PATH) {
+        let detail = "pod-level resources cannot be removed";
+        return vec![FieldError::forbidden(PATH, detail)];
+    }
+    let mut errors = Vec::new();
+    for part in ["requests", "limits"] {
+        let path = format!("{PATH}.{part}");
+        if is_less(new.at(&path), old.at(&path)) {
+            let detail = format!("pod-level resource {part} cannot be removed");
+            errors.push(FieldError::forbidden(path, detail));
+        }
+    }
+    // Nothing is left of resources that are all CPU and memory.
+    let fixed = |pod: &Value| {
+        let own = serde_json::json!({"resources": pod.at(PATH)});
+        let left = fixed_part(&own).at("resources").clone();
+        Some(left).filter(|left| left.as_object().is_some_and(|left| !left.is_empty()))
+    };
+    if fixed(new) != fixed(old) {
+        let detail = "only cpu and memory resources are mutable at pod-level";
+        errors.push(FieldError::forbidden("spec", detail));
+    }
+    errors
+}
+
+/// Whether a list lacks an amount that it had.
+fn is_less(now: &Value, before: &Value) -> bool {
+    let now = now.as_object();
+    let mut had = before.as_object().into_iter().flatten();
+    had.any(|(name, _)| !now.is_some_and(|now| now.contains_key(name)))
 }
 
 fn moved(new: &Value, old: &Value) -> FieldErrors {
@@ -100,12 +132,7 @@ fn removed(new: &Value, old: &Value) -> FieldErrors {
         for (i, (now, before)) in new.list(&path).iter().zip(old.list(&path)).enumerate() {
             for part in ["requests", "limits"] {
                 let key = format!("resources.{part}");
-                let kept = now.at(&key).as_object();
-                let lost = before.at(&key).as_object().into_iter().flatten();
-                if lost
-                    .into_iter()
-                    .any(|(name, _)| !kept.is_some_and(|kept| kept.contains_key(name)))
-                {
+                if is_less(now.at(&key), before.at(&key)) {
                     let detail = format!("resource {part} cannot be removed");
                     errors.push(FieldError::forbidden(format!("{path}[{i}].{key}"), detail));
                 }
@@ -187,6 +214,27 @@ mod tests {
         assert_eq!(
             said(storage, old),
             "spec: Forbidden: only cpu and memory resources are mutable"
+        );
+    }
+
+    #[test]
+    fn what_the_pod_has_as_a_whole_may_change_too() {
+        let own = |resources: Value| {
+            let mut pod = pod(json!({"requests": {"cpu": "100m"}}));
+            pod["spec"]["resources"] = resources;
+            pod
+        };
+        let old = own(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}));
+        let said = |resources: Value| join(&update(&own(resources), &old));
+        let more = own(json!({"requests": {"cpu": "2"}, "limits": {"cpu": "3", "memory": "1Gi"}}));
+        assert_eq!(update(&more, &old), []);
+        assert_eq!(
+            said(json!({"requests": {"cpu": "1"}})),
+            "spec.resources.limits: Forbidden: pod-level resource limits cannot be removed"
+        );
+        assert_eq!(
+            join(&update(&pod(json!({"requests": {"cpu": "100m"}})), &old)),
+            "spec.resources: Forbidden: pod-level resources cannot be removed"
         );
     }
 

@@ -1,4 +1,6 @@
 //! Requests and limits.
+use std::fmt::{self, Display};
+
 use serde_json::Value;
 
 use super::{NOT_NEGATIVE, Seen, complain};
@@ -47,35 +49,42 @@ pub(super) fn claim_names(spec: &Value) -> Vec<&str> {
 }
 
 /// Requests and limits of a container at `path`.
-pub(super) fn requirements(resources: &Value, claims: &[&str], path: &str) -> FieldErrors {
+pub(super) fn requirements(resources: &Value, claims: &[&str], path: impl Display + Copy) -> FieldErrors {
     let mut errors = amounts(resources, path, of_container);
     errors.extend(claimed(
         resources.list("claims"),
         claims,
-        &format!("{path}.claims"),
+        format_args!("{path}.claims"),
     ));
     errors
 }
 
 /// Limits alone, as of an overhead.
-pub(super) fn limits(amounts: &Value, path: &str) -> FieldErrors {
-    self::amounts(&serde_json::json!({"limits": amounts}), path, of_container)
+pub(super) fn limits(amounts: &Value, path: impl Display + Copy) -> FieldErrors {
+    match amounts.is_null() {
+        true => Vec::new(),
+        false => self::amounts(&serde_json::json!({"limits": amounts}), path, of_container),
+    }
 }
 
-fn amounts(resources: &Value, path: &str, name_check: fn(&str, &str) -> FieldErrors) -> FieldErrors {
+fn amounts(
+    resources: &Value,
+    path: impl Display + Copy,
+    name_check: fn(&str, fmt::Arguments<'_>) -> FieldErrors,
+) -> FieldErrors {
     let (limits, requests) = (resources.at("limits"), resources.at("requests"));
     let mut errors = Vec::new();
     for name in names_of(limits) {
-        let at = format!("{path}.limits[{name}]");
-        errors.extend(name_check(name, &at));
-        errors.extend(entry(limits, name, &at));
+        let at = format_args!("{path}.limits[{name}]");
+        errors.extend(name_check(name, at));
+        errors.extend(entry(limits, name, at));
     }
     for name in names_of(requests) {
-        let at = format!("{path}.requests[{name}]");
-        errors.extend(name_check(name, &at));
-        errors.extend(value(requests, name, &at));
+        let at = format_args!("{path}.requests[{name}]");
+        errors.extend(name_check(name, at));
+        errors.extend(value(requests, name, at));
         errors.extend(against_limit(limits, requests, name, path));
-        errors.extend(whole_pages(requests, name, &at));
+        errors.extend(whole_pages(requests, name, at));
     }
     let has = |names: &[&str]| {
         names
@@ -102,7 +111,7 @@ fn is_huge(name: &str) -> bool {
 }
 
 /// A name that a resource may have anywhere.
-pub(super) fn resource_name(name: &str, path: &str) -> FieldErrors {
+pub(super) fn resource_name(name: &str, path: impl Display + Copy) -> FieldErrors {
     let errors = complain(path, name, names::qualified(name));
     if errors.is_empty()
         && !name.contains('/')
@@ -117,7 +126,7 @@ pub(super) fn resource_name(name: &str, path: &str) -> FieldErrors {
 }
 
 /// A name that a container's resource may have.
-pub(super) fn of_container(name: &str, path: &str) -> FieldErrors {
+pub(super) fn of_container(name: &str, path: fmt::Arguments<'_>) -> FieldErrors {
     let mut errors = resource_name(name, path);
     if !name.contains('/') {
         if !STANDARD.contains(&name) && !is_huge(name) {
@@ -137,7 +146,7 @@ fn is_extended(name: &str) -> bool {
         && names::qualified(&format!("requests.{name}")).is_empty()
 }
 
-fn of_pod(name: &str, path: &str) -> FieldErrors {
+fn of_pod(name: &str, path: fmt::Arguments<'_>) -> FieldErrors {
     let errors = resource_name(name, path);
     let known = ["cpu", "memory"].contains(&name) || is_huge(name);
     match errors.is_empty() && !known {
@@ -150,13 +159,13 @@ fn of_pod(name: &str, path: &str) -> FieldErrors {
     }
 }
 
-fn entry(list: &Value, name: &str, path: &str) -> FieldErrors {
+fn entry(list: &Value, name: &str, path: impl Display + Copy) -> FieldErrors {
     let mut errors = value(list, name, path);
     errors.extend(whole_pages(list, name, path));
     errors
 }
 
-fn value(list: &Value, name: &str, path: &str) -> FieldErrors {
+fn value(list: &Value, name: &str, path: impl Display + Copy) -> FieldErrors {
     let Some(quantity) = amount(list, name) else {
         return Vec::new();
     };
@@ -172,7 +181,7 @@ fn value(list: &Value, name: &str, path: &str) -> FieldErrors {
 }
 
 /// Huge pages come in multiples of their size, which is in their name.
-fn whole_pages(list: &Value, name: &str, path: &str) -> Option<FieldError> {
+fn whole_pages(list: &Value, name: &str, path: impl Display + Copy) -> Option<FieldError> {
     let quantity = amount(list, name)?;
     let size = Quantity::parse(name.strip_prefix("hugepages-")?).ok();
     let whole = size.is_some_and(|size| size.value() > 0 && quantity.value() % size.value() == 0);
@@ -181,18 +190,26 @@ fn whole_pages(list: &Value, name: &str, path: &str) -> Option<FieldError> {
 }
 
 /// Claims that a container uses: each once, each of the Pod's. KEP-4381.
-fn claimed(claims: &[Value], known: &[&str], path: &str) -> FieldErrors {
+fn claimed(claims: &[Value], known: &[&str], path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     let mut seen: Vec<String> = Vec::new();
     for (i, claim) in claims.iter().enumerate() {
-        let (name, request, at) = (claim.text("name"), claim.text("request"), format!("{path}[{i}]"));
+        let (name, request, at) = (
+            claim.text("name"),
+            claim.text("request"),
+            format_args!("{path}[{i}]"),
+        );
         if name.is_empty() {
-            errors.push(FieldError::required(at.as_str(), ""));
+            errors.push(FieldError::required(at, ""));
         } else if seen.iter().any(|s| s == name) {
-            errors.push(FieldError::duplicate(at.as_str(), name));
+            errors.push(FieldError::duplicate(at, name));
         } else {
             if !request.is_empty() {
-                errors.extend(complain(&format!("{at}.request"), request, names::label(request)));
+                errors.extend(complain(
+                    format_args!("{at}.request"),
+                    request,
+                    names::label(request),
+                ));
             }
             let key = match request {
                 "" => name.to_owned(),
@@ -200,12 +217,8 @@ fn claimed(claims: &[Value], known: &[&str], path: &str) -> FieldErrors {
             };
             let part = |s: &&String| request.is_empty() && s.split('/').next() == Some(name);
             match seen.contains(&key) {
-                true => errors.push(FieldError::duplicate(at.as_str(), key.as_str())),
-                false => errors.extend(
-                    seen.iter()
-                        .filter(part)
-                        .map(|_| FieldError::duplicate(at.as_str(), name)),
-                ),
+                true => errors.push(FieldError::duplicate(at, key.as_str())),
+                false => errors.extend(seen.iter().filter(part).map(|_| FieldError::duplicate(at, name))),
             }
             seen.push(key);
         }
@@ -227,23 +240,23 @@ fn claimed(claims: &[Value], known: &[&str], path: &str) -> FieldErrors {
 }
 
 /// Claims of a Pod itself.
-pub(super) fn pod_claims(spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn pod_claims(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, claim) in spec.list("resourceClaims").iter().enumerate() {
-        let (name, at) = (claim.text("name"), format!("{path}[{i}]"));
-        let name_at = format!("{at}.name");
+        let (name, at) = (claim.text("name"), format_args!("{path}[{i}]"));
+        let name_at = format_args!("{at}.name");
         match name {
             "" => errors.push(FieldError::required(name_at, "")),
             name if seen.again(name) => errors.push(FieldError::duplicate(name_at, name)),
-            name => errors.extend(complain(&name_at, name, names::label(name))),
+            name => errors.extend(complain(name_at, name, names::label(name))),
         }
-        errors.extend(claim_source(claim, &at));
+        errors.extend(claim_source(claim, at));
     }
     errors
 }
 
 /// One way to find the claim.
-fn claim_source(claim: &Value, path: &str) -> FieldErrors {
+fn claim_source(claim: &Value, path: impl Display + Copy) -> FieldErrors {
     let keys = ["resourceClaimName", "resourceClaimTemplateName"];
     let set: Vec<&str> = keys.into_iter().filter(|key| claim.has(key)).collect();
     let mut errors = Vec::new();
@@ -269,7 +282,11 @@ fn claim_source(claim: &Value, path: &str) -> FieldErrors {
     }
     for key in set {
         let name = claim.text(key);
-        errors.extend(complain(&format!("{path}.{key}"), name, names::subdomain(name)));
+        errors.extend(complain(
+            format_args!("{path}.{key}"),
+            name,
+            names::subdomain(name),
+        ));
     }
     errors
 }
@@ -284,9 +301,14 @@ fn overcommits(name: &str) -> bool {
     !is_whole(name) && !name.starts_with("hugepages-")
 }
 
-fn against_limit(limits: &Value, requests: &Value, name: &str, path: &str) -> Option<FieldError> {
+fn against_limit(
+    limits: &Value,
+    requests: &Value,
+    name: &str,
+    path: impl Display + Copy,
+) -> Option<FieldError> {
     let request = amount(requests, name)?;
-    let at = format!("{path}.requests");
+    let at = format_args!("{path}.requests");
     match amount(limits, name) {
         Some(limit) if !overcommits(name) && request.nanos() != limit.nanos() => Some(FieldError::invalid(
             at,
@@ -306,12 +328,12 @@ fn against_limit(limits: &Value, requests: &Value, name: &str, path: &str) -> Op
 }
 
 /// Requests and limits of the Pod as a whole. KEP-2837.
-pub(super) fn pod_level(spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn pod_level(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let resources = spec.at("resources");
     if resources.is_null() {
         return Vec::new();
     }
-    let at = format!("{path}.resources");
+    let at = format_args!("{path}.resources");
     if spec.text("os.name") == "windows" {
         return vec![FieldError::forbidden(at, "may not be set for a windows pod")];
     }
@@ -320,17 +342,17 @@ pub(super) fn pod_level(spec: &Value, path: &str) -> FieldErrors {
         let detail = "claims may not be set for Resources at pod-level";
         errors.push(FieldError::forbidden(format!("{at}.claims"), detail));
     }
-    errors.extend(amounts(resources, &at, of_pod));
+    errors.extend(amounts(resources, at, of_pod));
     errors.extend(claimed(
         resources.list("claims"),
         &claim_names(spec),
-        &format!("{at}.claims"),
+        format_args!("{at}.claims"),
     ));
     let asked = crate::kinds::resources::pod(&serde_json::json!({"spec": without_own(spec)}), "requests");
     for (name, sum) in asked {
-        errors.extend(at_least_the_sum(resources, &name, sum, &at));
+        errors.extend(at_least_the_sum(resources, &name, sum, at));
     }
-    errors.extend(within_the_whole(spec, &at));
+    errors.extend(within_the_whole(spec, at));
     errors
 }
 
@@ -343,14 +365,19 @@ fn without_own(spec: &Value) -> Value {
     spec
 }
 
-fn at_least_the_sum(resources: &Value, name: &str, sum: Quantity, path: &str) -> Option<FieldError> {
+fn at_least_the_sum(
+    resources: &Value,
+    name: &str,
+    sum: Quantity,
+    path: impl Display + Copy,
+) -> Option<FieldError> {
     let own = amount(resources.at("requests"), name)?;
     let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
     (sum > own).then(|| FieldError::invalid(format!("{path}.requests[{name}]"), own.to_string(), detail))
 }
 
 /// No container may have more than its Pod.
-fn within_the_whole(spec: &Value, path: &str) -> FieldErrors {
+fn within_the_whole(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     for (i, container) in spec.list("containers").iter().enumerate() {
         let limits = container.at("resources.limits");
@@ -358,7 +385,7 @@ fn within_the_whole(spec: &Value, path: &str) -> FieldErrors {
             let pair = (amount(limits, name), amount(spec.at("resources.limits"), name));
             let (Some(own), Some(all)) = pair else { continue };
             if own > all {
-                let at = format!("{path}.containers[{i}][{name}].limits");
+                let at = format_args!("{path}.containers[{i}][{name}].limits");
                 let detail = format!("must be less than or equal to pod limits of {all}");
                 errors.push(FieldError::invalid(at, own.to_string(), detail));
             }

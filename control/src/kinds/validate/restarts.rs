@@ -1,5 +1,7 @@
 //! When a container is started again: its own policy and rules (KEP-5307), and what a change of its resources asks
 //! for (KEP-1287).
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::Seen;
@@ -15,10 +17,10 @@ const RESIZED: [&str; 2] = ["cpu", "memory"];
 const RESIZE_POLICIES: [&str; 2] = ["NotRequired", "RestartContainer"];
 
 /// A container's own restart policy and the rules that go with it.
-pub(super) fn rules(container: &Value, path: &str) -> FieldErrors {
+pub(super) fn rules(container: &Value, path: impl Display + Copy) -> FieldErrors {
     let (rules, at) = (
         container.list("restartPolicyRules"),
-        format!("{path}.restartPolicy"),
+        format_args!("{path}.restartPolicy"),
     );
     let mut errors = Vec::new();
     match container.at("restartPolicy").as_str() {
@@ -32,17 +34,17 @@ pub(super) fn rules(container: &Value, path: &str) -> FieldErrors {
         }
         Some(_) => {}
     }
-    let at = format!("{path}.restartPolicyRules");
+    let at = format_args!("{path}.restartPolicyRules");
     if rules.len() > MOST_RULES {
-        errors.push(FieldError::too_many(at.as_str(), rules.len(), MOST_RULES));
+        errors.push(FieldError::too_many(at, rules.len(), MOST_RULES));
     }
     for (i, each) in rules.iter().enumerate() {
-        errors.extend(rule(each, &format!("{at}[{i}]")));
+        errors.extend(rule(each, format_args!("{at}[{i}]")));
     }
     errors
 }
 
-fn rule(rule: &Value, path: &str) -> FieldErrors {
+fn rule(rule: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     let action = rule.text("action");
     if !ACTIONS.contains(&action) {
@@ -52,7 +54,7 @@ fn rule(rule: &Value, path: &str) -> FieldErrors {
             &ACTIONS,
         ));
     }
-    let (codes, at) = (rule.at("exitCodes"), format!("{path}.exitCodes"));
+    let (codes, at) = (rule.at("exitCodes"), format_args!("{path}.exitCodes"));
     if codes.is_null() {
         errors.push(FieldError::required(at, "must be specified"));
         return errors;
@@ -73,15 +75,15 @@ fn rule(rule: &Value, path: &str) -> FieldErrors {
 }
 
 /// What a change of each resource does to the container.
-pub(super) fn resize(container: &Value, pod_policy: &str, path: &str) -> FieldErrors {
+pub(super) fn resize(container: &Value, pod_policy: &str, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, policy) in container.list("resizePolicy").iter().enumerate() {
         let (resource, restart) = (policy.text("resourceName"), policy.text("restartPolicy"));
         if seen.again(resource) {
             errors.push(FieldError::duplicate(format!("{path}[{i}]"), resource));
         }
-        errors.extend(super::one_of(path.to_owned(), resource, &RESIZED));
-        errors.extend(super::one_of(path.to_owned(), restart, &RESIZE_POLICIES));
+        errors.extend(super::one_of(path, resource, &RESIZED));
+        errors.extend(super::one_of(path, restart, &RESIZE_POLICIES));
         if pod_policy == "Never" && restart != "NotRequired" {
             let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
             errors.push(FieldError::invalid(path, restart, detail));
@@ -91,7 +93,7 @@ pub(super) fn resize(container: &Value, pod_policy: &str, path: &str) -> FieldEr
 }
 
 /// An init container that ends is not restarted for its resources.
-pub(super) fn init_resize(container: &Value, path: &str) -> FieldErrors {
+pub(super) fn init_resize(container: &Value, path: impl Display + Copy) -> FieldErrors {
     if container.text("restartPolicy") == "Always" {
         return Vec::new();
     }
@@ -100,7 +102,7 @@ pub(super) fn init_resize(container: &Value, path: &str) -> FieldErrors {
     let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
     restarting
         .map(|(i, _)| {
-            let at = format!("{path}.resizePolicy[{i}].restartPolicy");
+            let at = format_args!("{path}.resizePolicy[{i}].restartPolicy");
             FieldError::invalid(at, "RestartContainer", detail)
         })
         .collect()

@@ -184,7 +184,7 @@ fn source(kind: &str, source: &Value, path: &str) -> FieldErrors {
     } else if kind == "containerResource" {
         errors.extend(resources::of_container(
             source.text("name"),
-            &format!("{path}.name"),
+            format_args!("{path}.name"),
         ));
     }
     if kind == "containerResource" {

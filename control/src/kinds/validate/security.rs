@@ -1,4 +1,6 @@
 //! Security contexts of Pods and containers.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::{Seen, complain_number, container, descending, maybe_one_of, windows};
@@ -13,15 +15,15 @@ const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 const SYSCTL: &str = "must have at most 253 characters and match regex \
     ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 
-fn id(context: &Value, key: &str, path: &str) -> FieldErrors {
+fn id(context: &Value, key: &str, path: impl Display + Copy) -> FieldErrors {
     match context.int(key) {
-        Some(id) => complain_number(&format!("{path}.{key}"), id, names::in_range(id, 0, MAX_ID)),
+        Some(id) => complain_number(format_args!("{path}.{key}"), id, names::in_range(id, 0, MAX_ID)),
         None => Vec::new(),
     }
 }
 
 /// `spec.securityContext`, and what of the spec depends on it.
-pub(super) fn pod(spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn pod(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let context = spec.at("securityContext");
     let mut errors: FieldErrors = ["fsGroup", "runAsUser", "runAsGroup"]
         .iter()
@@ -33,8 +35,8 @@ pub(super) fn pod(spec: &Value, path: &str) -> FieldErrors {
         .filter_map(Value::as_i64)
         .enumerate()
     {
-        let at = format!("{path}.supplementalGroups[{i}]");
-        errors.extend(complain_number(&at, group, names::in_range(group, 0, MAX_ID)));
+        let at = format_args!("{path}.supplementalGroups[{i}]");
+        errors.extend(complain_number(at, group, names::in_range(group, 0, MAX_ID)));
     }
     if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
@@ -44,7 +46,7 @@ pub(super) fn pod(spec: &Value, path: &str) -> FieldErrors {
             detail,
         ));
     }
-    errors.extend(sysctls(spec, &format!("{path}.sysctls")));
+    errors.extend(sysctls(spec, format_args!("{path}.sysctls")));
     errors.extend(maybe_one_of(
         context,
         "fsGroupChangePolicy",
@@ -67,19 +69,19 @@ pub(super) fn pod(spec: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn sysctls(spec: &Value, path: &str) -> FieldErrors {
+fn sysctls(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let sysctls = spec.list("securityContext.sysctls");
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, name) in sysctls.iter().map(|s| s.text("name")).enumerate() {
-        let at = format!("{path}[{i}].name");
+        let at = format_args!("{path}[{i}].name");
         if name.is_empty() {
             errors.push(FieldError::required(at, ""));
             continue;
         }
         if !is_sysctl(name) {
-            errors.push(FieldError::invalid(at.clone(), name, SYSCTL));
+            errors.push(FieldError::invalid(at, name, SYSCTL));
         } else if seen.again(name) {
-            errors.push(FieldError::duplicate(at.clone(), name));
+            errors.push(FieldError::duplicate(at, name));
         }
         errors.extend(host_sysctl(spec, name, at));
     }
@@ -97,7 +99,7 @@ fn is_sysctl(name: &str) -> bool {
 }
 
 /// A sysctl of a namespace the Pod shares with its host would change the host.
-fn host_sysctl(spec: &Value, name: &str, path: String) -> Option<FieldError> {
+fn host_sysctl(spec: &Value, name: &str, path: impl Display) -> Option<FieldError> {
     let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
         .iter()
         .any(|p| name.starts_with(p));
@@ -113,33 +115,39 @@ fn host_sysctl(spec: &Value, name: &str, path: String) -> Option<FieldError> {
 }
 
 /// Seccomp and AppArmor profiles, and what Windows has instead.
-fn profiles(context: &Value, path: &str) -> FieldErrors {
-    let mut errors = seccomp(context.at("seccompProfile"), &format!("{path}.seccompProfile"));
+fn profiles(context: &Value, path: impl Display + Copy) -> FieldErrors {
+    let mut errors = seccomp(
+        context.at("seccompProfile"),
+        format_args!("{path}.seccompProfile"),
+    );
     errors.extend(windows::options(
         context.at("windowsOptions"),
-        &format!("{path}.windowsOptions"),
+        format_args!("{path}.windowsOptions"),
     ));
     errors.extend(app_armor(
         context.at("appArmorProfile"),
-        &format!("{path}.appArmorProfile"),
+        format_args!("{path}.appArmorProfile"),
     ));
     errors
 }
 
-fn seccomp(profile: &Value, path: &str) -> FieldErrors {
+fn seccomp(profile: &Value, path: impl Display + Copy) -> FieldErrors {
     if profile.is_null() {
         return Vec::new();
     }
     let mut errors = Vec::new();
     let kind = profile.text("type");
     errors.extend(profile_kind(kind, "seccompProfile", path));
-    let (local, at) = (profile.at("localhostProfile"), format!("{path}.localhostProfile"));
+    let (local, at) = (
+        profile.at("localhostProfile"),
+        format_args!("{path}.localhostProfile"),
+    );
     match (kind, local.as_str()) {
         ("Localhost", None) => {
             let detail = "must be set when seccomp type is Localhost";
             errors.push(FieldError::required(at, detail));
         }
-        ("Localhost", Some(local)) => errors.extend(descending(&at, local)),
+        ("Localhost", Some(local)) => errors.extend(descending(at, local)),
         (_, Some(local)) => {
             let shown = format!(
                 "{{\"Type\":{},\"LocalhostProfile\":{}}}",
@@ -154,8 +162,8 @@ fn seccomp(profile: &Value, path: &str) -> FieldErrors {
     errors
 }
 
-fn profile_kind(kind: &str, field: &str, path: &str) -> Option<FieldError> {
-    let at = format!("{path}.type");
+fn profile_kind(kind: &str, field: &str, path: impl Display + Copy) -> Option<FieldError> {
+    let at = format_args!("{path}.type");
     match kind {
         "" => {
             let detail = format!("type is required when {field} is set");
@@ -166,11 +174,11 @@ fn profile_kind(kind: &str, field: &str, path: &str) -> Option<FieldError> {
     }
 }
 
-fn app_armor(profile: &Value, path: &str) -> FieldErrors {
+fn app_armor(profile: &Value, path: impl Display + Copy) -> FieldErrors {
     if profile.is_null() {
         return Vec::new();
     }
-    let (kind, at) = (profile.text("type"), format!("{path}.localhostProfile"));
+    let (kind, at) = (profile.text("type"), format_args!("{path}.localhostProfile"));
     let local = profile.at("localhostProfile").as_str();
     let unset = "must be set when AppArmor type is Localhost";
     match (kind, local) {
@@ -179,9 +187,9 @@ fn app_armor(profile: &Value, path: &str) -> FieldErrors {
             let mut errors = Vec::new();
             if local.trim() != local {
                 let detail = "must not be padded with whitespace";
-                errors.push(FieldError::invalid(at.as_str(), local, detail));
+                errors.push(FieldError::invalid(at, local, detail));
             } else if local.is_empty() {
-                errors.push(FieldError::required(at.as_str(), unset));
+                errors.push(FieldError::required(at, unset));
             }
             if local.len() > LONGEST_PATH {
                 errors.push(FieldError::too_long(at, LONGEST_PATH));
@@ -197,7 +205,7 @@ fn app_armor(profile: &Value, path: &str) -> FieldErrors {
 }
 
 /// A container's `securityContext`; `own_users` when the Pod has user ids of its own.
-pub(super) fn container(context: &Value, own_users: bool, path: &str) -> FieldErrors {
+pub(super) fn container(context: &Value, own_users: bool, path: impl Display + Copy) -> FieldErrors {
     if context.is_null() {
         return Vec::new();
     }
@@ -214,22 +222,22 @@ pub(super) fn container(context: &Value, own_users: bool, path: &str) -> FieldEr
     }
     errors.extend(seccomp(
         context.at("seccompProfile"),
-        &format!("{path}.seccompProfile"),
+        format_args!("{path}.seccompProfile"),
     ));
     errors.extend(escalation(context, path));
     errors.extend(windows::options(
         context.at("windowsOptions"),
-        &format!("{path}.windowsOptions"),
+        format_args!("{path}.windowsOptions"),
     ));
     errors.extend(app_armor(
         context.at("appArmorProfile"),
-        &format!("{path}.appArmorProfile"),
+        format_args!("{path}.appArmorProfile"),
     ));
     errors
 }
 
 /// Annotations that say the same as fields, from before there were fields.
-pub(super) fn agree_with_annotations(pod: &Value, path: &str) -> FieldErrors {
+pub(super) fn agree_with_annotations(pod: &Value, path: impl Display + Copy) -> FieldErrors {
     let spec = pod.at("spec");
     let annotation = |key: &str| pod.at("metadata.annotations").get(key).and_then(Value::as_str);
     let mut errors = Vec::new();
@@ -237,38 +245,42 @@ pub(super) fn agree_with_annotations(pod: &Value, path: &str) -> FieldErrors {
     errors.extend(agrees(
         "seccomp",
         pod_wide,
-        annotation("seccomp.security.alpha.kubernetes.io/pod"),
-        &format!("{path}.securityContext.seccompProfile"),
+        || annotation("seccomp.security.alpha.kubernetes.io/pod"),
+        format_args!("{path}.securityContext.seccompProfile"),
     ));
+    let beside =
+        |prefix: &str, container: &Value| annotation(&format!("{prefix}/{}", container.text("name")));
     let containers = container::all(spec, path);
-    for (container, at) in &containers {
-        let key = format!(
-            "container.seccomp.security.alpha.kubernetes.io/{}",
-            container.text("name")
-        );
+    for (container, at) in containers.clone() {
+        let theirs = || beside("container.seccomp.security.alpha.kubernetes.io", container);
         let own = container.at("securityContext.seccompProfile");
-        let at = format!("{at}.securityContext.seccompProfile");
-        errors.extend(agrees("seccomp", own, annotation(&key), &at));
+        let at = format_args!("{at}.securityContext.seccompProfile");
+        errors.extend(agrees("seccomp", own, theirs, at));
     }
-    for (container, at) in containers.iter().filter(|_| spec.text("os.name") != "windows") {
-        let key = format!(
-            "container.apparmor.security.beta.kubernetes.io/{}",
-            container.text("name")
-        );
+    for (container, at) in containers.filter(|_| spec.text("os.name") != "windows") {
+        let theirs = || beside("container.apparmor.security.beta.kubernetes.io", container);
         let own = container.at("securityContext.appArmorProfile");
         let own = if own.is_null() {
             spec.at("securityContext.appArmorProfile")
         } else {
             own
         };
-        let at = format!("{at}.securityContext.appArmorProfile");
-        errors.extend(agrees("apparmor", own, annotation(&key), &at));
+        let at = format_args!("{at}.securityContext.appArmorProfile");
+        errors.extend(agrees("apparmor", own, theirs, at));
     }
     errors
 }
 
-fn agrees(name: &str, profile: &Value, annotation: Option<&str>, path: &str) -> Option<FieldError> {
-    let annotation = annotation.filter(|_| !profile.is_null())?;
+fn agrees<'a>(
+    name: &str,
+    profile: &Value,
+    annotation: impl FnOnce() -> Option<&'a str>,
+    path: impl Display + Copy,
+) -> Option<FieldError> {
+    if profile.is_null() {
+        return None;
+    }
+    let annotation = annotation()?;
     let same_kind = match profile.text("type") {
         "Unconfined" => annotation == "unconfined",
         "RuntimeDefault" => {
@@ -284,12 +296,14 @@ fn agrees(name: &str, profile: &Value, annotation: Option<&str>, path: &str) -> 
         }
         _ => true,
     };
-    let detail = format!("{name} type in annotation and field must match");
-    (!same_kind).then(|| FieldError::forbidden(format!("{path}.type"), detail))
+    (!same_kind).then(|| {
+        let detail = format!("{name} type in annotation and field must match");
+        FieldError::forbidden(format!("{path}.type"), detail)
+    })
 }
 
 /// What implies more rights cannot go with a promise not to gain any.
-fn escalation(context: &Value, path: &str) -> FieldErrors {
+fn escalation(context: &Value, path: impl Display + Copy) -> FieldErrors {
     if context.at("allowPrivilegeEscalation") != &Value::Bool(false) {
         return Vec::new();
     }

@@ -74,7 +74,7 @@ fn balancer_status(service: &Value) -> FieldErrors {
         let at = format!("status.loadBalancer.ingress[{i}]");
         let (address, name) = (ingress.text("ip"), ingress.text("hostname"));
         if !address.is_empty() {
-            errors.extend(ip(&format!("{at}.ip"), address));
+            errors.extend(ip(format_args!("{at}.ip"), address));
         }
         match ingress.at("ipMode").as_str() {
             None if !address.is_empty() => {
@@ -137,7 +137,7 @@ pub fn validate(service: &Value) -> FieldErrors {
     {
         errors.extend(external_ip(address, &format!("spec.externalIPs[{i}]")));
     }
-    errors.extend(one_of("spec.type".into(), ty, &TYPES));
+    errors.extend(one_of("spec.type", ty, &TYPES));
     errors.extend(node_ports(ports, ty));
     errors.extend(balancer(service, ty));
     errors.extend(traffic(service, ty));
@@ -184,19 +184,22 @@ fn service_port(port: &Value, seen: &mut Seen, name_needed: bool, path: &str) ->
     }
     let number = port.int("port").unwrap_or(0);
     errors.extend(complain_number(
-        &format!("{path}.port"),
+        format_args!("{path}.port"),
         number,
         names::port_number(number),
     ));
     errors.extend(one_of(
-        format!("{path}.protocol"),
+        format_args!("{path}.protocol"),
         port.text("protocol"),
         &PROTOCOLS,
     ));
-    errors.extend(self::port(&format!("{path}.targetPort"), port.at("targetPort")));
+    errors.extend(self::port(
+        format_args!("{path}.targetPort"),
+        port.at("targetPort"),
+    ));
     if let Some(protocol) = port.at("appProtocol").as_str() {
         errors.extend(complain(
-            &format!("{path}.appProtocol"),
+            format_args!("{path}.appProtocol"),
             protocol,
             names::qualified(protocol),
         ));
@@ -206,7 +209,7 @@ fn service_port(port: &Value, seen: &mut Seen, name_needed: bool, path: &str) ->
 
 fn affinity(service: &Value) -> FieldErrors {
     let kind = service.text("spec.sessionAffinity");
-    let mut errors: FieldErrors = one_of("spec.sessionAffinity".into(), kind, &["ClientIP", "None"])
+    let mut errors: FieldErrors = one_of("spec.sessionAffinity", kind, &["ClientIP", "None"])
         .into_iter()
         .collect();
     let config = "spec.sessionAffinityConfig";
@@ -353,7 +356,7 @@ fn traffic(service: &Value, ty: &str) -> FieldErrors {
     let path = "spec.externalTrafficPolicy";
     let mut errors = Vec::new();
     if reachable {
-        errors.extend(one_of(path.into(), external, &POLICIES));
+        errors.extend(one_of(path, external, &POLICIES));
     } else if !external.is_empty() {
         errors.push(FieldError::invalid(
             path,

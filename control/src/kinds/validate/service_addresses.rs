@@ -87,7 +87,7 @@ fn addresses(service: &Value) -> (FieldErrors, bool) {
         // One that is to be found yet is not wrong.
         let found = match address {
             "" if i == 0 => Vec::new(),
-            address => ip(&format!("{IPS}[{i}]"), address),
+            address => ip(format_args!("{IPS}[{i}]"), address),
         };
         wrong |= !found.is_empty();
         errors.extend(found);

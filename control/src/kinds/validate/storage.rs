@@ -2,7 +2,7 @@
 use serde_json::{Map, Value};
 
 use super::scheduling::required_terms;
-use super::{complain, maybe_one_of, volume_sources};
+use super::{complain, maybe_one_of, volume_affinity, volume_sources};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
@@ -233,7 +233,7 @@ fn recycled_root(spec: &Value) -> Option<FieldError> {
 fn class_name(spec: &Value, key: &str, path: &str) -> FieldErrors {
     match spec.text(key) {
         "" => Vec::new(),
-        name => complain(&format!("{path}.{key}"), name, names::subdomain(name)),
+        name => complain(format_args!("{path}.{key}"), name, names::subdomain(name)),
     }
 }
 
@@ -269,8 +269,9 @@ pub fn volume_update(subresource: Option<&str>, new: &Value, old: &Value) -> Fie
         let now = new.at("spec.volumeMode").clone();
         errors.push(FieldError::invalid("volumeMode", now, super::IMMUTABLE));
     }
-    if old.has("spec.nodeAffinity") && new.at("spec.nodeAffinity") != old.at("spec.nodeAffinity") {
-        let now = new.at("spec.nodeAffinity").clone();
+    let now = new.at("spec.nodeAffinity");
+    if old.has("spec.nodeAffinity") && !volume_affinity::is_kept(now, old.at("spec.nodeAffinity")) {
+        let now = now.clone();
         let detail = format!("{}, except for updating from beta label to GA", super::IMMUTABLE);
         errors.push(FieldError::invalid("nodeAffinity", now, detail));
     }
@@ -353,7 +354,7 @@ fn data_source(source: &Value, path: &str) -> FieldErrors {
     }
     if !group.is_empty() {
         errors.extend(complain(
-            &format!("{path}.apiGroup"),
+            format_args!("{path}.apiGroup"),
             group,
             names::subdomain(group),
         ));
@@ -361,7 +362,7 @@ fn data_source(source: &Value, path: &str) -> FieldErrors {
     let namespace = source.text("namespace");
     if !namespace.is_empty() {
         errors.extend(complain(
-            &format!("{path}.namespace"),
+            format_args!("{path}.namespace"),
             namespace,
             names::label(namespace),
         ));

@@ -81,7 +81,7 @@ fn topology<'a>(expressions: &'a [Value], path: &str) -> (Allowed<'a>, FieldErro
                 errors.push(FieldError::duplicate(format!("{at}.values[{j}]"), value));
             }
         }
-        errors.extend(complain(&format!("{at}.key"), key, names::qualified(key)));
+        errors.extend(complain(format_args!("{at}.key"), key, names::qualified(key)));
         if allowed.insert(key, set).is_some() {
             errors.push(FieldError::duplicate(format!("{at}.key"), key));
         }
@@ -333,7 +333,7 @@ fn attachment_status(status: &Value, path: &str) -> FieldErrors {
         }
         if let Some(code) = error.int("errorCode").filter(|n| *n < 0) {
             let detail = names::in_range(code, 0, i64::from(i32::MAX));
-            errors.extend(complain_number(&format!("{at}.errorCode"), code, detail));
+            errors.extend(complain_number(format_args!("{at}.errorCode"), code, detail));
         }
     }
     errors

@@ -1,5 +1,6 @@
 //! The volumes of a Pod: each has a name of its own and exactly one source.
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 
 use serde_json::Value;
 
@@ -14,16 +15,20 @@ pub(super) type Good<'a> = HashMap<&'a str, &'a Value>;
 
 const FROM_TEMPLATE: &str = "must not reference a PVC that gets created for an ephemeral volume";
 
-pub(super) fn volumes<'a>(volumes: &'a [Value], holder: Holder<'_>, path: &str) -> (Good<'a>, FieldErrors) {
+pub(super) fn volumes<'a>(
+    volumes: &'a [Value],
+    holder: Holder<'_>,
+    path: impl Display + Copy,
+) -> (Good<'a>, FieldErrors) {
     let created = created_claims(volumes, holder.name);
     let (mut errors, mut good) = (Vec::new(), Good::new());
     for (i, volume) in volumes.iter().enumerate() {
-        let at = format!("{path}[{i}]");
-        let (name, name_at) = (volume.text("name"), format!("{at}.name"));
-        let mut found = volume_sources::of_pod(volume, holder, &at);
+        let at = format_args!("{path}[{i}]");
+        let (name, name_at) = (volume.text("name"), format_args!("{at}.name"));
+        let mut found = volume_sources::of_pod(volume, holder, at);
         match name {
-            "" => found.push(FieldError::required(name_at.as_str(), "")),
-            name => found.extend(complain(&name_at, name, names::label(name))),
+            "" => found.push(FieldError::required(name_at, "")),
+            name => found.extend(complain(name_at, name, names::label(name))),
         }
         if good.contains_key(name) {
             found.push(FieldError::duplicate(name_at, name));
@@ -34,7 +39,7 @@ pub(super) fn volumes<'a>(volumes: &'a [Value], holder: Holder<'_>, path: &str) 
         errors.extend(found);
         let claim = volume.text("persistentVolumeClaim.claimName");
         if created.contains(claim) {
-            let at = format!("{at}.persistentVolumeClaim.claimName");
+            let at = format_args!("{at}.persistentVolumeClaim.claimName");
             errors.push(FieldError::invalid(at, claim, FROM_TEMPLATE));
         }
     }

@@ -1,5 +1,7 @@
 //! What holds for Windows only, and what does not hold there. No node of ours runs Windows, but clusters may have nodes
 //! of others.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::{complain, container};
@@ -43,11 +45,11 @@ const OF_CONTAINER: [&str; 10] = [
 ];
 
 /// A `windowsOptions` at `path`.
-pub(super) fn options(options: &Value, path: &str) -> FieldErrors {
+pub(super) fn options(options: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
     if let Some(name) = options.at("gmsaCredentialSpecName").as_str() {
-        let at = format!("{path}.gmsaCredentialSpecName");
-        errors.extend(complain(&at, name, names::subdomain(name)));
+        let at = format_args!("{path}.gmsaCredentialSpecName");
+        errors.extend(complain(at, name, names::subdomain(name)));
     }
     if let Some(spec) = options.at("gmsaCredentialSpec").as_str() {
         let detail = match spec.len() {
@@ -55,11 +57,15 @@ pub(super) fn options(options: &Value, path: &str) -> FieldErrors {
             n if n > SPEC_LENGTH => Some("gmsaCredentialSpec size must be under 64 KiB"),
             _ => None,
         };
-        let at = format!("{path}.gmsaCredentialSpec");
+        let at = format_args!("{path}.gmsaCredentialSpec");
         errors.extend(detail.map(|detail| FieldError::invalid(at, spec, detail)));
     }
     if let Some(name) = options.at("runAsUserName").as_str() {
-        errors.extend(complain(&format!("{path}.runAsUserName"), name, user_name(name)));
+        errors.extend(complain(
+            format_args!("{path}.runAsUserName"),
+            name,
+            user_name(name),
+        ));
     }
     errors
 }
@@ -115,24 +121,24 @@ fn is_dns(domain: &str) -> bool {
 }
 
 /// Containers that are processes of the host: all of a Pod or none, and on the host's network.
-pub(super) fn host_processes(spec: &Value, path: &str) -> FieldErrors {
+pub(super) fn host_processes(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let flag = |holder: &Value| holder.at("securityContext.windowsOptions.hostProcess").as_bool();
     let whole = flag(spec);
-    let containers = container::all(spec, path);
-    let (mut errors, mut count) = (Vec::new(), 0);
-    for (container, at) in &containers {
+    let (mut errors, mut count, mut all) = (Vec::new(), 0, 0);
+    for (container, at) in container::all(spec, path) {
         let own = flag(container);
         if let (Some(whole), Some(own)) = (whole, own)
             && whole != own
         {
             let detail =
                 format!("pod hostProcess value must be identical if both are specified, was {whole}");
-            let at = format!("{at}.securityContext.windowsOptions.hostProcess");
+            let at = format_args!("{at}.securityContext.windowsOptions.hostProcess");
             errors.push(FieldError::invalid(at, own, detail));
         }
         count += usize::from(own.or(whole).unwrap_or(false));
+        all += 1;
     }
-    if count > 0 && count != containers.len() {
+    if count > 0 && count != all {
         let detail =
             "If pod contains any hostProcess containers then all containers must be HostProcess containers";
         errors.push(FieldError::invalid(path, "", detail));
@@ -145,8 +151,8 @@ pub(super) fn host_processes(spec: &Value, path: &str) -> FieldErrors {
 }
 
 /// What the operating system that a Pod names does not have.
-pub(super) fn operating_system(spec: &Value, path: &str) -> FieldErrors {
-    let at = format!("{path}.os");
+pub(super) fn operating_system(spec: &Value, path: impl Display + Copy) -> FieldErrors {
+    let at = format_args!("{path}.os");
     match spec.at("os") {
         Value::Null => Vec::new(),
         os => match os.text("name") {
@@ -158,20 +164,20 @@ pub(super) fn operating_system(spec: &Value, path: &str) -> FieldErrors {
     }
 }
 
-fn linux(spec: &Value, path: &str) -> FieldErrors {
+fn linux(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let key = "securityContext.windowsOptions";
     let detail = "windows options cannot be set for a linux pod";
     let own = spec
         .has(key)
         .then(|| FieldError::forbidden(format!("{path}.{key}"), detail));
-    let containers = container::all(spec, path).into_iter();
+    let containers = container::all(spec, path);
     let theirs = containers
         .filter(|(container, _)| container.has(key))
         .map(|(_, at)| FieldError::forbidden(format!("{at}.{key}"), detail));
     own.into_iter().chain(theirs).collect()
 }
 
-fn windows(spec: &Value, path: &str) -> FieldErrors {
+fn windows(spec: &Value, path: impl Display + Copy) -> FieldErrors {
     let set = |holder: &Value, key: &str| match holder.at(key) {
         Value::Null => false,
         Value::Bool(flag) => *flag || !matches!(key, "hostPID" | "hostIPC"),

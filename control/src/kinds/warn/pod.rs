@@ -1,4 +1,7 @@
 //! Pods and Pod templates.
+use std::collections::HashSet;
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::{deprecated_label, overlaps, ports, service, storage};
@@ -42,11 +45,11 @@ pub(super) fn warnings(pod: &Value, path: &str, template: bool) -> Vec<String> {
         told.push(format!("{annotations}[{key}]: {why}"));
     }
     for (i, volume) in spec.list("volumes").iter().enumerate() {
-        told.extend(storage::source(volume, &format!("{at}.volumes[{i}]")));
+        told.extend(storage::source(volume, format_args!("{at}.volumes[{i}]")));
     }
     told.extend(overlaps::of_volumes(spec.list("volumes")));
     told.extend(repeated_names(spec, &at));
-    told.extend(fractions(spec.at("overhead"), &format!("{at}.overhead")));
+    told.extend(fractions(spec.at("overhead"), format_args!("{at}.overhead")));
     if annotated(SECCOMP_POD) && !spec.has("securityContext.seccompProfile") {
         told.push(format!("{annotations}[{SECCOMP_POD}]: {SECCOMP}"));
     }
@@ -54,8 +57,8 @@ pub(super) fn warnings(pod: &Value, path: &str, template: bool) -> Vec<String> {
     for (container, at) in &containers {
         told.extend(old_profiles(container, &annotated, template, &annotations, spec));
         for part in ["limits", "requests"] {
-            let at = format!("{at}.resources.{part}");
-            told.extend(fractions(container.at("resources").at(part), &at));
+            let at = format_args!("{at}.resources.{part}");
+            told.extend(fractions(container.at("resources").at(part), at));
         }
         told.extend(hidden_variables(container, at));
     }
@@ -146,7 +149,7 @@ fn repeated_names(spec: &Value, path: &str) -> Vec<String> {
 }
 
 /// Bytes come whole.
-fn fractions(amounts: &Value, path: &str) -> Vec<String> {
+fn fractions(amounts: &Value, path: impl Display + Copy) -> Vec<String> {
     let fraction = |name: &&str| {
         let quantity = Quantity::parse(amounts.get(*name)?.as_str()?).ok()?;
         (quantity.milli_value() % 1000 != 0).then(|| {
@@ -185,25 +188,26 @@ fn old_profiles(
 
 /// A variable that comes twice must build on what was there.
 fn hidden_variables(container: &Value, path: &str) -> Vec<String> {
-    let variables = container.list("env");
-    let hides = |(i, variable): (usize, &Value)| {
+    let (mut before, mut told) = (HashSet::new(), Vec::new());
+    for (i, variable) in container.list("env").iter().enumerate() {
         let (name, value) = (variable.text("name"), variable.text("value"));
-        let again = variables[..i].iter().any(|before| before.text("name") == name);
-        let reference = format!("$({name})");
-        let builds = !variable.has("valueFrom") && value != reference && value.contains(&reference);
-        (again && !builds).then(|| {
-            format!(
+        let builds = || {
+            let reference = format!("$({name})");
+            !variable.has("valueFrom") && value != reference && value.contains(&reference)
+        };
+        if !before.insert(name) && !builds() {
+            told.push(format!(
                 "{path}.env[{i}]: hides previous definition of \"{name}\", which may be dropped when using apply"
-            )
-        })
-    };
-    variables.iter().enumerate().filter_map(hides).collect()
+            ));
+        }
+    }
+    told
 }
 
 fn affinity(spec: &Value, path: &str) -> Vec<String> {
     let mut told = Vec::new();
     for key in ["podAffinity", "podAntiAffinity"] {
-        let (terms, at) = (spec.at("affinity").at(key), format!("{path}.affinity.{key}"));
+        let (terms, at) = (spec.at("affinity").at(key), format_args!("{path}.affinity.{key}"));
         for (i, term) in terms.list(REQUIRED).iter().enumerate() {
             if !term.has("labelSelector") {
                 told.push(format!("{at}.{REQUIRED}[{i}].labelSelector: {NO_POD}"));

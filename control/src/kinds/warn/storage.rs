@@ -1,4 +1,6 @@
 //! Volumes and their classes.
+use std::fmt::Display;
+
 use serde_json::Value;
 
 use super::{deprecated_label, pod};
@@ -51,7 +53,7 @@ const GIT: &str = "deprecated in v1.11, and disabled by default in v1.33+";
 const UNTOLD: [&str; 2] = ["flocker", "quobyte"];
 
 /// The source of a Pod's volume at `path`.
-pub(super) fn source(volume: &Value, path: &str) -> Vec<String> {
+pub(super) fn source(volume: &Value, path: impl Display) -> Vec<String> {
     let gone = GONE.iter().filter(|(key, ..)| volume.has(key));
     let mut told: Vec<String> = gone
         .map(|(_, name, why)| format!("{path}.{name}: {why}"))

@@ -51,7 +51,7 @@ pub(super) enum AppendError {
     TooLarge,
     #[error("the journal cannot grow: {0}")]
     Grow(io::Error),
-    /// Whether the frame is on disk is unknown: nothing may be written behind it.
+    /// Whether the frame is on disk is unknown: nothing may be written behind it before [`Journal::mend`].
     #[error("the journal cannot be written: {0}")]
     Write(io::Error),
 }
@@ -63,6 +63,8 @@ pub(super) struct Journal {
     capacity: u64,
     head: u64,
     buffer: Vec<u8>,
+    /// Where a frame begins of which nobody knows whether it is on disk, since its write failed.
+    doubt: Option<u64>,
 }
 
 impl Journal {
@@ -86,6 +88,7 @@ impl Journal {
             capacity: capacity - capacity % ALIGN as u64,
             head: 0,
             buffer: Vec::new(),
+            doubt: None,
         };
         if journal.capacity < ring::SMALLEST {
             journal.grow(ring::SMALLEST).map_err(failed("extend"))?;
@@ -167,6 +170,23 @@ impl Journal {
         Ok(bytes)
     }
 
+    /// Sees to it that a frame whose write failed is not there. Its first sector is overwritten: a page that could not be
+    /// written counts as clean afterwards, so that a second fdatasync alone would say nothing of it.
+    pub(super) fn mend(&mut self) -> io::Result<()> {
+        if let Some(at) = self.doubt {
+            self.file.write_all_at(&[0; ALIGN], at)?;
+            self.file.sync_all()?;
+            self.doubt = None;
+        }
+        Ok(())
+    }
+
+    /// Another file in the place of the journal's: one that fails as a disk does.
+    #[cfg(test)]
+    pub(super) fn put_on(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+
     /// Puts the batches on disk. From `kept` on the frames of others are still needed.
     pub(super) fn append(&mut self, batches: &[Batch], kept: Option<u64>) -> Result<Span, AppendError> {
         frame::encode(self.identity, batches, &mut self.buffer).map_err(|_| AppendError::TooLarge)?;
@@ -180,10 +200,12 @@ impl Journal {
             Place::Full => return Err(AppendError::Full),
             Place::TooLarge => return Err(AppendError::TooLarge),
         };
+        self.doubt = Some(start);
         self.file
             .write_all_at(&self.buffer, start)
             .and_then(|()| self.file.sync_data())
             .map_err(AppendError::Write)?;
+        self.doubt = None;
         let end = start + size;
         self.head = end;
         Ok(Span { start, end })

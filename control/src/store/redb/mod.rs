@@ -35,7 +35,7 @@ use pending::{Found, Generation, Pending};
 use staged::Staged;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tables::{Tables, begin};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -73,6 +73,7 @@ pub struct RedbStore {
     queue: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
     settler: Option<JoinHandle<()>>,
+    failing: Arc<AtomicBool>,
 }
 
 impl RedbStore {
@@ -90,7 +91,7 @@ impl RedbStore {
 
     fn start(writer: Writer) -> std::io::Result<Self> {
         let (pending, newest) = (writer.pending.clone(), writer.newest.clone());
-        let watchers = writer.watchers.clone();
+        let (watchers, failing) = (writer.watchers.clone(), writer.failing.clone());
         let (queue, commands) = mpsc::channel(QUEUE);
         let named = |name: &str| std::thread::Builder::new().name(name.into());
         let writer = named("store-writer").spawn(move || writer.run(commands))?;
@@ -103,6 +104,7 @@ impl RedbStore {
             queue: Some(queue),
             writer: Some(writer),
             settler: Some(settler),
+            failing,
         })
     }
 
@@ -161,6 +163,14 @@ impl Store for RedbStore {
         let queue = self.queue.as_ref().ok_or(WriteError::Closed)?;
         queue.send((txn, reply)).await.map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// What failed is tried again by this, also when nobody writes.
+    async fn writable(&self) -> Result<(), WriteError> {
+        if self.failing.load(Ordering::Acquire) {
+            self.txn(Txn::default()).await?;
+        }
+        self.pending.check_settled().map_err(WriteError::Backend)
     }
 
     async fn watch(&self, after: Revision) -> Result<WatchStream, WatchError> {
@@ -222,7 +232,7 @@ fn recovered(path: &Path) -> Result<Writer, OpenError> {
         newest: Arc::new(AtomicU64::new(pending.newest())),
         watchers: broadcast::channel(WATCH_BACKLOG).0,
         pending: Arc::new(pending),
-        broken: None,
+        failing: Arc::default(),
     })
 }
 

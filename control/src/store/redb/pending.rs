@@ -282,6 +282,14 @@ impl Pending {
         drop(old);
     }
 
+    /// Fails while what is pending cannot be brought to the tables.
+    pub(super) fn check_settled(&self) -> Result<(), String> {
+        match &self.state().failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn failed(&self, message: String) {
         let mut state = self.state();
         (state.hurry, state.failure) = (false, Some(message));

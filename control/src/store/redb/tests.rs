@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::{KeyValue, Op};
 use bytes::Bytes;
+use nix::fcntl::{FcntlArg, SealFlag};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -326,4 +327,116 @@ async fn much_more_than_the_journal_holds_goes_through_it() {
         store.range(Range::prefix("/k/")).await.unwrap().items.len(),
         TASKS * EACH
     );
+}
+
+/// Commits one change and says whether it was refused; the model does not learn of it.
+fn is_refused(machine: &mut Machine, key: &str) -> bool {
+    let txn = Txn {
+        compare: Vec::new(),
+        ops: vec![Op::Put {
+            key: key.to_owned(),
+            value: Bytes::from_static(b"lost"),
+        }],
+    };
+    machine.writer.as_mut().unwrap().commit(vec![txn]).is_err()
+}
+
+fn device(path: &str) -> std::fs::File {
+    OpenOptions::new().write(true).open(path).unwrap()
+}
+
+/// `/dev/full` takes no write, `/dev/null` no fdatasync.
+#[test]
+fn what_the_disk_did_not_take_was_never_there() {
+    for path in ["/dev/full", "/dev/null"] {
+        let mut machine = Machine::new();
+        machine.commit(&[("a".into(), value(1, 100))]);
+        let file = machine.writer.as_mut().unwrap().journal.put_on(device(path));
+        assert!(is_refused(&mut machine, "b"), "{path}");
+        assert!(machine.writer.as_ref().unwrap().failing.load(Ordering::Acquire));
+        assert!(is_refused(&mut machine, "c"), "{path}");
+        machine.check();
+        drop(machine.writer.as_mut().unwrap().journal.put_on(file));
+        machine.commit(&[("d".into(), value(2, 2000))]);
+        assert!(!machine.writer.as_ref().unwrap().failing.load(Ordering::Acquire));
+        machine.check();
+        machine.crash(|_| {});
+        machine.check();
+    }
+}
+
+/// The frame may be whole on disk although fdatasync failed: what comes after it must not make it count.
+#[test]
+fn what_was_refused_stays_refused_though_it_reached_the_disk() {
+    let mut machine = Machine::new();
+    machine.commit(&[("a".into(), value(1, 100))]);
+    let before = std::fs::read(machine.journal()).unwrap();
+    assert!(!is_refused(&mut machine, "b"));
+    let reached = std::fs::read(machine.journal()).unwrap();
+    machine.crash(|machine| std::fs::write(machine.journal(), &before).unwrap());
+    machine.check();
+    let file = machine
+        .writer
+        .as_mut()
+        .unwrap()
+        .journal
+        .put_on(device("/dev/null"));
+    assert!(is_refused(&mut machine, "b"));
+    std::fs::write(machine.journal(), &reached).unwrap();
+    drop(machine.writer.as_mut().unwrap().journal.put_on(file));
+    machine.commit(&[("c".into(), value(2, 100))]);
+    machine.check();
+    machine.crash(|_| {});
+    machine.check();
+}
+
+#[tokio::test]
+async fn a_store_whose_disk_fails_says_so_and_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
+    let put = |key: &str| Txn {
+        compare: Vec::new(),
+        ops: vec![Op::Put {
+            key: key.to_owned(),
+            value: Bytes::from_static(b"x"),
+        }],
+    };
+    writer.commit(vec![put("/a")]).unwrap();
+    let file = writer.journal.put_on(device("/dev/null"));
+    let store = RedbStore::start(writer).unwrap();
+    assert!(store.writable().await.is_ok());
+    assert!(store.txn(put("/b")).await.is_err());
+    assert!(store.writable().await.is_err());
+    assert!(store.get("/a").await.unwrap().is_some());
+    assert!(store.get("/b").await.unwrap().is_none());
+    drop((store, file));
+    let store = RedbStore::open(&dir.path().join("s.redb")).unwrap();
+    assert!(store.writable().await.is_ok());
+    assert!(store.get("/a").await.unwrap().is_some());
+    assert!(store.get("/b").await.unwrap().is_none());
+}
+
+/// A disk that is full: no file grows on it.
+fn of_fixed_size(size: u64) -> std::fs::File {
+    let flags = nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING;
+    let file: std::fs::File = nix::sys::memfd::memfd_create("full", flags).unwrap().into();
+    file.set_len(size).unwrap();
+    nix::fcntl::fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_what_fits_when_older_changes_are_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
+    drop(writer.journal.put_on(of_fixed_size(ring::SMALLEST)));
+    let store = RedbStore::start(writer).unwrap();
+    for number in 0..20 {
+        let txn = Txn::create(format!("/k/{number:02}"), vec![number; 64 << 10]);
+        assert!(store.txn(txn).await.is_ok(), "{number}");
+    }
+    assert_eq!(store.range(Range::prefix("/k/")).await.unwrap().items.len(), 20);
+    let too_large = Txn::create("/k/large", vec![0; 512 << 10]);
+    assert!(store.txn(too_large).await.is_err());
+    assert!(store.writable().await.is_ok());
 }

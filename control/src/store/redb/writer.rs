@@ -5,7 +5,7 @@ use super::pending::Pending;
 use super::staged::Staged;
 use crate::store::{Batch, Op, Txn, TxnOutcome, WriteError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Transactions in one commit: bounds how long the first one waits for the last.
@@ -23,8 +23,8 @@ pub(super) struct Writer {
     pub(super) pending: Arc<Pending>,
     pub(super) newest: Arc<AtomicU64>,
     pub(super) watchers: broadcast::Sender<Batch>,
-    /// Why nothing can be written any more.
-    pub(super) broken: Option<String>,
+    /// Set while the disk does not take what is written.
+    pub(super) failing: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -39,9 +39,7 @@ impl Writer {
     }
 
     pub(super) fn commit(&mut self, txns: Vec<Txn>) -> Result<(Vec<TxnOutcome>, Vec<Batch>), String> {
-        if let Some(broken) = &self.broken {
-            return Err(broken.clone());
-        }
+        self.mend()?;
         let mut staged = Staged::new(self.pending.newest(), |key: &str| self.pending.get(key));
         let outcomes = txns.into_iter().map(|txn| staged.apply(txn));
         let outcomes = outcomes.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
@@ -59,14 +57,25 @@ impl Writer {
             match self.journal.append(batches, kept) {
                 Ok(span) => return Ok(span),
                 Err(AppendError::Full) => self.pending.wait_for_room(kept)?,
-                Err(error @ AppendError::Write(_)) => {
-                    let message = format!("{error}; mend the disk and start again");
-                    self.broken = Some(message.clone());
-                    return Err(message);
+                // A full disk: there may be room in what there is when something has been settled.
+                Err(AppendError::Grow(_)) if kept.is_some() => self.pending.wait_for_room(kept)?,
+                Err(error) => {
+                    let unknown = matches!(error, AppendError::Write(_));
+                    self.failing.fetch_or(unknown, Ordering::Release);
+                    return Err(error.to_string());
                 }
-                Err(error) => return Err(error.to_string()),
             }
         }
+    }
+
+    /// After a failed write, also one whose outcome nobody asked for: until the disk takes that it never was.
+    fn mend(&mut self) -> Result<(), String> {
+        let mended = self.journal.mend();
+        mended.map_err(|error| format!("the journal cannot be written since a write failed: {error}"))?;
+        if self.failing.swap(false, Ordering::AcqRel) {
+            tracing::warn!("the store's journal can be written again");
+        }
+        Ok(())
     }
 
     /// Who waits is answered first: what tells watchers takes the processor from him.

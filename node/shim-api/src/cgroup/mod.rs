@@ -26,6 +26,11 @@ const REMOVE_STEP: Duration = Duration::from_millis(2);
 /// How often everything is killed anew while processes are still being forked (each turn freezes them first).
 const KILL_TURNS: usize = 16;
 
+/// What processes are moved by.
+const PROCESSES: &str = "cgroup.procs";
+/// The same for threads, on v1.
+const THREADS: &str = "tasks";
+
 /// A cgroup call that failed, with the file.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -127,18 +132,27 @@ impl Cgroup {
         limits::apply(self, limits)
     }
 
-    /// Moves a process (0: the calling one) into the cgroup.
+    /// Moves a process into the cgroup.
     pub fn join(&self, pid: u32) -> Result<(), CgroupError> {
         self.legs
             .iter()
-            .try_for_each(|leg| write(&leg.dir.join("cgroup.procs"), &pid.to_string()))
+            .try_for_each(|leg| write(&leg.dir.join(PROCESSES), &pid.to_string()))
     }
 
-    /// As [`Cgroup::join`] for a process made by `CLONE_INTO_CGROUP` in [`Cgroup::unified_dir`] already.
-    pub fn join_v1(&self, pid: u32) -> Result<(), CgroupError> {
-        let v1 = self.legs.iter().filter(|l| !l.is_unified());
-        v1.into_iter()
-            .try_for_each(|leg| write(&leg.dir.join("cgroup.procs"), &pid.to_string()))
+    /// Moves the calling process, which must be a single thread.
+    pub fn enter(&self) -> Result<(), CgroupError> {
+        if let Some(dir) = self.unified_dir() {
+            write(&dir.join(PROCESSES), "0")?;
+        }
+        self.enter_v1()
+    }
+
+    /// As [`Cgroup::enter`] for a process made by `CLONE_INTO_CGROUP` in [`Cgroup::unified_dir`] already. On v1 it moves as a
+    /// thread: then the kernel need not wait until nobody on the host is being forked or is ending, which takes some
+    /// milliseconds (`cgroup_threadgroup_rwsem`).
+    pub fn enter_v1(&self) -> Result<(), CgroupError> {
+        let mut v1 = self.legs.iter().filter(|l| !l.is_unified());
+        v1.try_for_each(|leg| write(&leg.dir.join(THREADS), "0"))
     }
 
     /// The processes in the cgroup and below it.

@@ -1,9 +1,14 @@
-//! Finding the hierarchies: `/proc/self/mountinfo` (proc(5)) is the only source.
+//! Finding the hierarchies: v2 alone where it usually is, else by `/proc/self/mountinfo` (proc(5)).
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
 use super::{Cgroup, CgroupError, Leg, read};
+
+/// Where the v2 hierarchy is on hosts that have it alone, and a directory of mounts on others (file-hierarchy(7)).
+const USUAL: &str = "/sys/fs/cgroup";
 
 /// v1 controllers a container is put under; others (`net_cls`, `perf_event`, …) stay with the host.
 const USED: [&str; 9] = [
@@ -20,13 +25,24 @@ pub struct CgroupHost {
 }
 
 impl CgroupHost {
-    /// Looks at the calling process's mounts.
+    /// Looks at the calling process's mounts: at one only if that is all of v2, since a host may have thousands.
     pub fn discover() -> Result<Self, CgroupError> {
+        if statfs(USUAL).is_ok_and(|seen| seen.filesystem_type() == CGROUP2_SUPER_MAGIC) {
+            return Ok(Self::of_v2(USUAL.into()));
+        }
         let host = Self::from_mountinfo(&read(Path::new("/proc/self/mountinfo"))?);
         if host.v1.is_empty() && host.v2.is_none() {
             Err(CgroupError::NoHierarchy)
         } else {
             Ok(host)
+        }
+    }
+
+    fn of_v2(mount: PathBuf) -> Self {
+        Self {
+            v1: Vec::new(),
+            v2: Some(mount),
+            named: Vec::new(),
         }
     }
 

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Cgroup, CgroupHost, read};
-
-/// What processes are moved by.
-const PROCESSES: &str = "cgroup.procs";
+use super::{Cgroup, CgroupHost, PROCESSES, read};
 
 impl CgroupHost {
     /// A path for a new cgroup of that name: beside this process's own where one can be made, else below it.

@@ -90,6 +90,29 @@ fn v1_cpusets_inherit() {
     );
 }
 
+#[test]
+fn a_thread_enters_v1_and_a_process_v2() {
+    let home = tempfile::tempdir().unwrap();
+    let line = |name: &str, kind: &str| {
+        let at = home.path().join(name);
+        fs::create_dir_all(at.join("a")).unwrap();
+        for file in [PROCESSES, THREADS] {
+            fs::write(at.join("a").join(file), "").unwrap();
+        }
+        format!("30 23 0:26 / {} rw - {kind}\n", at.display())
+    };
+    let text = line("one", "cgroup cgroup rw,memory") + &line("two", "cgroup2 cgroup2 rw");
+    let cgroup = CgroupHost::from_mountinfo(&text).cgroup("/a").unwrap();
+    let written = || {
+        ["one/a/tasks", "one/a/cgroup.procs", "two/a/cgroup.procs"]
+            .map(|file| fs::read_to_string(home.path().join(file)).unwrap())
+    };
+    cgroup.enter_v1().unwrap();
+    assert_eq!(written(), ["0", "", ""]);
+    cgroup.enter().unwrap();
+    assert_eq!(written(), ["0", "", "0"]);
+}
+
 /// Removes its cgroup, whatever the test did.
 struct Real(Cgroup);
 

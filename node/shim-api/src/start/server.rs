@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
 use super::Invocation;
+use crate::Standing;
 use crate::cgroup::{CgroupError, CgroupHost};
 use crate::systemd::{self, Manager, SystemdError, names};
 
-/// Root of every shim's socket; short, because a socket's path must fit `sun_path`.
-const RUN: &str = "/run/amphipod";
 /// `sun_path` with its ending NUL (unix(7)).
 const SUN_PATH: usize = 108;
 /// Hex digits of the group's hash in a socket's name: 128 bits, so that no group can be made to meet another.
@@ -28,11 +29,13 @@ const HASH_DIGITS: usize = 32;
 /// The cgroup of a cluster's shims, below the cluster's own: a leaf, since v2 lets processes be in leaves only.
 pub const SHIMS: &str = "shims";
 /// What a server keeps of the environment of whoever started it.
-const KEPT_ENV: [&str; 3] = ["PATH", "RUST_LOG", "RUST_BACKTRACE"];
+const KEPT_ENV: [&str; 4] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "XDG_RUNTIME_DIR"];
 
 /// Why a group's server could be neither found nor made.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    #[error("where would the shim's socket be? Set XDG_RUNTIME_DIR")]
+    NoDirectory,
     #[error("the socket path {0:?} is too long for a Unix socket: use a shorter namespace")]
     PathTooLong(PathBuf),
     #[error("cannot create the socket directory {path:?}: {source}")]
@@ -75,20 +78,36 @@ impl Served {
 
 /// Finds the server of `group`, or starts it, and answers its address (`unix://…`).
 pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<String, ServeError> {
-    let directory = Path::new(RUN).join(&call.namespace).join("s");
+    let standing = Standing::of_this_process();
+    let run = standing.run_dir().ok_or(ServeError::NoDirectory)?;
+    let directory = run.join(&call.namespace).join("s");
     let found = ensure_in(&directory, call, group, served)?;
     // containerd, which gives its address, has an option of its own for this.
-    if let Some(pid) = found.started.filter(|_| call.address.is_empty()) {
-        leave_starter(call, &socket_name(&call.namespace, group), pid)?;
+    if let Some(server) = found.started.filter(|_| call.address.is_empty()) {
+        let left = leave_starter(standing, call, &socket_name(&call.namespace, group), server);
+        or_end(left, server)?;
     }
     Ok(found.address)
 }
 
-/// Puts a new server where neither its starter's memory limit nor the end of its starter's service reaches it.
-fn leave_starter(call: &Invocation, name: &str, server: u32) -> Result<(), ServeError> {
+/// A server that nobody is told of does not stay.
+fn or_end(left: Result<(), ServeError>, server: u32) -> Result<(), ServeError> {
+    if left.is_err() {
+        // A child of this process that nobody has waited for: the number is its own, even if it has ended.
+        let _ = kill(Pid::from_raw(server.cast_signed()), Signal::SIGKILL);
+    }
+    left
+}
+
+/// Puts a new server where neither its starter's memory limit nor the end of its starter's service reaches it. That of
+/// somebody without root stays where it is unless he has a systemd of his own.
+fn leave_starter(standing: Standing, call: &Invocation, name: &str, server: u32) -> Result<(), ServeError> {
     let cluster = &call.namespace;
-    if systemd::is_running() {
-        return Ok(systemd::waiting(own_scope(cluster, name, server))?);
+    if systemd::is_running() && systemd::waiting(own_scope(standing, cluster, name, server))? {
+        return Ok(());
+    }
+    if standing.makes_do() {
+        return Ok(());
     }
     let host = match CgroupHost::discover() {
         Err(CgroupError::NoHierarchy) => return Ok(()),
@@ -99,18 +118,22 @@ fn leave_starter(call: &Invocation, name: &str, server: u32) -> Result<(), Serve
     Ok(cgroup.join(server)?)
 }
 
-/// A scope of the server's own, whose end is its end.
-async fn own_scope(cluster: &str, name: &str, server: u32) -> Result<(), SystemdError> {
-    let mut manager = Manager::of_host().await?;
+/// A scope of the server's own, whose end is its end. `false` where there is no manager to make one.
+async fn own_scope(standing: Standing, cluster: &str, name: &str, server: u32) -> Result<bool, SystemdError> {
+    let mut manager = match Manager::of(standing).await {
+        Err(error) if error.is_absence() => return Ok(false),
+        other => other?,
+    };
     let unit = names::cluster_scope(cluster, &format!("shim-{name}"));
     match manager.start_scope(&unit, &[server], Vec::new()).await {
         // That of a server of this group which died a moment ago, and of which systemd has not heard yet.
         Err(SystemdError::Taken(_)) => {
             manager.stop(&unit.name).await?;
-            manager.start_scope(&unit, &[server], Vec::new()).await
+            manager.start_scope(&unit, &[server], Vec::new()).await?;
         }
-        other => other,
+        other => other?,
     }
+    Ok(true)
 }
 
 /// A group's server, and its pid if it was started just now.
@@ -233,9 +256,9 @@ pub fn take_listener() -> Result<UnixListener, ServeError> {
     Ok(UnixListener::from(socket))
 }
 
-/// Called when a server has stopped listening: removes its socket and, if nothing was said, its log. Under the lock,
-/// and not when somebody else listens there already.
-pub fn forget_server(call: &Invocation) {
+/// Called when a server has stopped listening: removes its socket and, if no more than so many `expected` bytes were said,
+/// its log. Under the lock, and not when somebody else listens there already.
+pub fn forget_server(call: &Invocation, expected: u64) {
     let socket = Path::new(&call.address);
     let Some(directory) = socket.parent() else { return };
     let _lock = match lock(&directory.join("lock")) {
@@ -246,7 +269,7 @@ pub fn forget_server(call: &Invocation) {
         return;
     }
     let log = socket.with_extension("log");
-    let said = fs::metadata(&log).is_ok_and(|m| m.len() > 0);
+    let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected);
     for path in [Some(socket.to_owned()), (!said).then_some(log)]
         .into_iter()
         .flatten()
@@ -269,9 +292,10 @@ mod tests {
         call
     }
 
-    /// A server that holds its standard input (the socket) open and notes each of its starts.
+    /// A server that holds its standard input (the socket) open, notes each of its starts, and ends with the directory.
     fn holder(directory: &Path) -> Served {
-        let script = format!("echo started >> {}/starts; exec sleep 5", directory.display());
+        let starts = directory.join("starts").display().to_string();
+        let script = format!("echo started >> {starts}; while [ -e {starts} ]; do sleep 0.1; done");
         Served {
             program: "/bin/sh".into(),
             words: vec!["-c".into(), script.into()],
@@ -279,7 +303,7 @@ mod tests {
     }
 
     fn wait_for(path: &Path) -> String {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             match fs::read_to_string(path) {
                 Ok(text) if !text.is_empty() => return text,
@@ -324,11 +348,56 @@ mod tests {
             ..call()
         };
         let successor = UnixListener::bind(&socket).unwrap();
-        forget_server(&call);
+        forget_server(&call, 0);
         assert!(socket.exists());
         drop(successor);
-        forget_server(&call);
+        forget_server(&call, 0);
         assert!(!socket.exists());
+    }
+
+    #[test]
+    fn a_log_of_what_was_expected_goes() {
+        let home = tempfile::tempdir().unwrap();
+        let (socket, log) = (home.path().join("x.sock"), home.path().join("x.log"));
+        let call = Invocation {
+            address: socket.display().to_string(),
+            ..call()
+        };
+        for (expected, stays) in [(3, true), (4, false)] {
+            fs::write(&socket, "").unwrap();
+            fs::write(&log, "said").unwrap();
+            forget_server(&call, expected);
+            assert_eq!(log.exists(), stays);
+        }
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_moved_is_ended() {
+        let mut server = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        assert!(or_end(Ok(()), server.id()).is_ok());
+        assert_eq!(server.try_wait().unwrap(), None);
+        let error = or_end(Err(SystemdError::Slow.into()), server.id());
+        assert!(matches!(error, Err(ServeError::Systemd(SystemdError::Slow))));
+        assert!(!server.wait().unwrap().success());
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_absent() {
+        let connect = |kind: io::ErrorKind| SystemdError::Connect {
+            path: "/run/user/7/systemd/private".into(),
+            source: kind.into(),
+        };
+        for absent in [
+            SystemdError::Absent,
+            SystemdError::NoUserManager,
+            connect(io::ErrorKind::NotFound),
+            connect(io::ErrorKind::ConnectionRefused),
+        ] {
+            assert!(absent.is_absence(), "{absent}");
+        }
+        for there in [SystemdError::Slow, connect(io::ErrorKind::PermissionDenied)] {
+            assert!(!there.is_absence(), "{there}");
+        }
     }
 
     #[test]

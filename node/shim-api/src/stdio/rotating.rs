@@ -57,8 +57,7 @@ impl Rotating {
     }
 
     fn turn_over(&mut self) -> io::Result<()> {
-        let mut old = self.path.clone().into_os_string();
-        old.push(format!(".{}", Timestamp::now().strftime(SUFFIX)));
+        let old = next_name(&self.path, earlier(&self.path)?.pop(), Timestamp::now());
         fs::rename(&self.path, old).or_else(ignore_absent)?;
         (self.file, self.length) = opened(&self.path).map_err(io::Error::other)?;
         let before = earlier(&self.path)?;
@@ -74,6 +73,23 @@ fn opened(path: &Path) -> Result<(File, u64), StdioError> {
         source,
     })?;
     Ok((file, length.len()))
+}
+
+/// What a full log is called from `now` on. The order of names is that of the files, also where the clock was put back: then it
+/// counts on from the newest there is.
+fn next_name(path: &Path, newest: Option<PathBuf>, now: Timestamp) -> PathBuf {
+    let name = format!("{}.{}", path.display(), now.strftime(SUFFIX));
+    let newest = newest.map(|newest| newest.display().to_string());
+    match newest.filter(|newest| *newest >= name) {
+        None => name.into(),
+        Some(newest) => {
+            let counted = newest
+                .rsplit_once('+')
+                .and_then(|(time, count)| Some((time, count.parse::<u32>().ok()?)));
+            let (time, count) = counted.unwrap_or((&newest, 0));
+            format!("{time}+{:06}", count.saturating_add(1)).into()
+        }
+    }
 }
 
 /// The earlier files of a log, the oldest first.
@@ -134,6 +150,18 @@ mod tests {
         remove_log(&path).unwrap();
         let left: Vec<_> = fs::read_dir(home.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_makes_no_file_the_oldest() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let path = Path::new("/l/0.log");
+        let first = next_name(path, None, at(7200));
+        let second = next_name(path, Some(first.clone()), at(0));
+        let third = next_name(path, Some(second.clone()), at(1));
+        let fourth = next_name(path, Some(third.clone()), at(7201));
+        assert!(first < second && second < third && third < fourth);
+        assert_eq!(fourth, next_name(path, None, at(7201)));
     }
 
     #[test]

@@ -22,6 +22,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::Standing;
+use crate::standing::own_runtime_dir;
 use wire::{ANSWER, ERROR, Message, Method, SIGNAL, START, Writer};
 
 /// There while systemd is the first process of the host (sd_booted(3)).
@@ -64,11 +66,23 @@ pub enum SystemdError {
     Slow,
     #[error("systemd has a unit {0:?} already")]
     Taken(String),
+    #[error("systemd told of a scope whose cgroup is not to be found")]
+    ScopeWithoutCgroup,
 }
 
 impl SystemdError {
     fn is(&self, error: &str) -> bool {
         matches!(self, Self::Refused { name, .. } if name == error)
+    }
+
+    /// Whether there is no manager: not one that is slow, or that says no.
+    pub fn is_absence(&self) -> bool {
+        let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        match self {
+            Self::Absent | Self::NoUserManager => true,
+            Self::Connect { source, .. } => nobody.contains(&source.kind()),
+            _ => false,
+        }
     }
 }
 
@@ -108,6 +122,14 @@ pub struct Manager {
 }
 
 impl Manager {
+    /// Root's is the host's; everybody else has one of his own.
+    pub async fn of(standing: Standing) -> Result<Self, SystemdError> {
+        match standing {
+            Standing::Root => Self::of_host().await,
+            Standing::NamespaceRoot | Standing::User => Self::of_user().await,
+        }
+    }
+
     /// The host's; for root.
     pub async fn of_host() -> Result<Self, SystemdError> {
         if !is_running() {
@@ -121,8 +143,8 @@ impl Manager {
         if !is_running() {
             return Err(SystemdError::Absent);
         }
-        let home = std::env::var_os("XDG_RUNTIME_DIR").ok_or(SystemdError::NoUserManager)?;
-        Self::connect(&Path::new(&home).join(USER)).await
+        let home = own_runtime_dir().ok_or(SystemdError::NoUserManager)?;
+        Self::connect(&home.join(USER)).await
     }
 
     async fn connect(path: &Path) -> Result<Self, SystemdError> {
@@ -284,21 +306,29 @@ impl Manager {
     }
 }
 
-/// Says who we are, which the kernel confirms (D-Bus specification, "Authentication Protocol": EXTERNAL).
+/// Has the kernel say who we are (D-Bus specification, "Authentication Protocol": EXTERNAL). No id is named: ours, as
+/// root of a user namespace, would not be the one that the other side sees.
 async fn authenticate(stream: &mut UnixStream) -> io::Result<()> {
-    let user = hex::encode(nix::unistd::geteuid().to_string());
     // All of it at once: systemd would leave a message that comes with BEGIN alone until there is another.
-    let hello = format!("\0AUTH EXTERNAL {user}\r\nBEGIN\r\n");
-    stream.write_all(hello.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n") && answer.len() < AUTH_LIMIT {
-        answer.push(stream.read_u8().await?);
+    stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n").await?;
+    let asked = line(stream).await?;
+    let answer = match asked.as_str() {
+        "DATA" => line(stream).await?,
+        _ => asked,
+    };
+    match answer.starts_with("OK ") {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, answer)),
     }
-    if !answer.starts_with(b"OK ") {
-        let said = String::from_utf8_lossy(&answer).trim().to_owned();
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, said));
+}
+
+/// One line of those before the messages.
+async fn line(stream: &mut UnixStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") && line.len() < AUTH_LIMIT {
+        line.push(stream.read_u8().await?);
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&line).trim().to_owned())
 }
 
 async fn receive(stream: &mut UnixStream) -> io::Result<Message> {

@@ -348,3 +348,101 @@ async fn an_abandoned_pull_cleans_up() {
     }
     assert_no_leftovers(&images);
 }
+
+/// A body of which there is always more.
+fn endless() -> Response {
+    let chunk = bytes::Bytes::from(vec![b' '; 64 << 10]);
+    let chunks = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
+    Body::from_stream(chunks).into_response()
+}
+
+#[tokio::test]
+async fn bodies_without_end_are_cut_off() {
+    let server = Server::start(|_| endless()).await;
+    let message = anonymous_fails(&server).await;
+    assert!(message.contains("larger than the limit"), "{message}");
+    let sample = Sample::native(&[layer(&[("a", "b")])], json!({}));
+    let layer = Digest::of(&sample.blobs[1]).to_string();
+    let server = Server::start(move |request| match request.uri().path() {
+        path if path.ends_with(&layer) => endless(),
+        path => answer(&sample, &HashMap::new(), path),
+    })
+    .await;
+    let message = anonymous_fails(&server).await;
+    assert!(message.contains("bytes where the manifest says"), "{message}");
+}
+
+#[tokio::test]
+async fn a_manifest_asked_for_by_its_digest_is_no_other() {
+    let (wanted, other) = (Sample::wasm(b"\0asm-1"), Sample::wasm(b"\0asm-2"));
+    let server = serve(other).await;
+    let name = format!("{}/app@{}", server.address, Digest::of(&wanted.manifest));
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let error = images.pull(&name, &RegistryAuth::Anonymous).await.unwrap_err();
+    assert!(error.to_string().contains("does not match its digest"), "{error}");
+    assert_no_leftovers(&images);
+}
+
+/// The blob is what its digest says, and still no whole layer. What is good of the same name is taken afterwards.
+#[tokio::test]
+async fn a_layer_cut_off_is_refused_and_a_whole_one_taken() {
+    if !root_or_skip() {
+        return;
+    }
+    let tar = layer(&[("file", &"content ".repeat(9000))]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    gzip.write_all(&tar).unwrap();
+    let whole = gzip.finish().unwrap();
+    let sample = |blob: &[u8]| {
+        let config = json!({"os": "linux", "architecture": native_arch(),
+            "rootfs": {"diff_ids": [Digest::of(&tar).to_string()]}});
+        let layers = vec![(media::OCI_LAYER_GZIP, blob.to_vec())];
+        Sample::of(media::OCI_CONFIG, config.to_string().into_bytes(), layers)
+    };
+    let samples = [sample(&whole[..whole.len() / 2]), sample(&whole)];
+    let honest = Arc::new(AtomicUsize::new(0));
+    let which = honest.clone();
+    let server = Server::start(move |request| {
+        let sample = &samples[which.load(Ordering::Relaxed)];
+        answer(sample, &HashMap::new(), request.uri().path())
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let name = server.image();
+    let error = images.pull(&name, &RegistryAuth::Anonymous).await.unwrap_err();
+    assert!(error.to_string().contains("failed to extract layer"), "{error}");
+    assert_no_leftovers(&images);
+    honest.store(1, Ordering::Relaxed);
+    let image = images.pull(&name, &RegistryAuth::Anonymous).await.unwrap();
+    let file = images.inner.layout.layer(&image.layers[0]).join("file");
+    assert_eq!(fs::metadata(file).unwrap().len(), 72_000);
+}
+
+/// The tag means something else each time it is asked for: what is pulled is one of them, whole.
+#[tokio::test]
+async fn a_tag_that_changes_meanwhile_gives_one_image() {
+    let samples = [Sample::wasm(b"\0asm-1"), Sample::wasm(b"\0asm-2")];
+    let asked = AtomicUsize::new(0);
+    let pushed = samples.clone();
+    let server = Server::start(move |request| {
+        let path = request.uri().path();
+        if path.contains("/manifests/") {
+            let turn = asked.fetch_add(1, Ordering::Relaxed);
+            return answer(&pushed[turn % 2], &HashMap::new(), path);
+        }
+        let found = pushed.iter().map(|sample| answer(sample, &HashMap::new(), path));
+        let mut found = found.filter(|answer| answer.status().is_success());
+        found.next().unwrap_or_else(|| status(404))
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let name = server.image();
+    for expected in [&samples[0], &samples[1], &samples[0]] {
+        let image = images.pull(&name, &RegistryAuth::Anonymous).await.unwrap();
+        assert_eq!(image.digest, Digest::of(&expected.manifest));
+        assert_eq!(image.module, Some(Digest::of(&expected.blobs[1])));
+    }
+}

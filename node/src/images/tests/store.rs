@@ -119,7 +119,10 @@ fn unused_images_go_while_the_store_is_open() {
             && !layers.contains(&old.layers[1].hex().to_owned())
     );
     assert_eq!(collect(0, 0), [new.reference]);
-    assert_eq!(images.list().unwrap(), [used]);
+    assert_eq!(images.list().unwrap(), std::slice::from_ref(&used));
+    let shown = BTreeSet::from([used.reference.clone()]);
+    let gone = images.collect(&shown, Duration::ZERO, || false).unwrap();
+    assert!(gone.is_empty(), "a volume shows it: {gone:?}");
 }
 
 /// A mount that goes with the value.

@@ -13,9 +13,8 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::Client;
+use kube::runtime::reflector::Store;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +25,7 @@ pub use ruleset::{Balancer, Protocol, Ruleset, rules};
 use super::Network;
 use super::nft::conntrack::{forget, udp_flows};
 use super::nft::{self, NftError};
+use crate::reflect::{Changes, is_ready, reflect};
 
 /// Changes come in bursts (a rollout, a start): the first waits so long for others.
 const GATHER: Duration = Duration::from_millis(50);
@@ -47,9 +47,12 @@ pub async fn run(
     listener: Listener,
     shutdown: CancellationToken,
 ) {
-    let (services, service_changes) = reflect::<Service>(client.clone());
-    let (slices, slice_changes) = reflect::<EndpointSlice>(client);
-    let changes = stream::select(service_changes, slice_changes);
+    let (services, service_changes) = reflect::<Service>(client.clone(), |_| {});
+    let (slices, slice_changes) = reflect::<EndpointSlice>(client, |_| {});
+    let changes = stream::select(
+        told(service_changes, "Service"),
+        told(slice_changes, "EndpointSlice"),
+    );
     let mut follow = Follow {
         network,
         services,
@@ -207,35 +210,11 @@ impl Network {
     }
 }
 
-fn is_ready<K>(store: &Store<K>) -> bool
-where
-    K: reflector::Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    futures::FutureExt::now_or_never(store.wait_until_ready()).is_some_and(|ready| ready.is_ok())
-}
-
-/// A local copy of all objects of a kind, and a stream that ticks when it may have changed.
-fn reflect<K>(client: Client) -> (Store<K>, impl Stream<Item = ()> + Send + 'static)
-where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + serde::de::DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    let (store, writer) = reflector::store();
-    let events = watcher(Api::<K>::all(client), watcher::Config::default());
-    let changes =
-        reflector::reflector(writer, events.default_backoff()).filter_map(async |event| match event {
-            Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(()),
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
-            Err(error) => {
-                tracing::debug!(%error, kind = std::any::type_name::<K>(), "watch interrupted; trying again");
-                None
-            }
-        });
-    (store, changes.boxed())
+/// The changes of a copy; what goes wrong with its watch is for those who look closely.
+fn told(changes: Changes, kind: &'static str) -> impl Stream<Item = ()> + Send + 'static {
+    changes.filter_map(move |change| {
+        let change =
+            change.inspect_err(|error| tracing::debug!(%error, kind, "watch interrupted; trying again"));
+        std::future::ready(change.ok())
+    })
 }

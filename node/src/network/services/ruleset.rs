@@ -10,6 +10,8 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 
+pub use amphipod_shim_api::network::Protocol;
+
 use crate::network::nft::conntrack::Flow;
 
 /// The label that says whose endpoints a slice holds.
@@ -17,43 +19,6 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// How long a client keeps its endpoint where `timeoutSeconds` says nothing (API reference, ClientIPConfig).
 const AFFINITY_SECONDS: i32 = 10_800;
-
-/// What can be balanced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// `ports[].protocol`; TCP where nothing is said.
-    pub fn parse(name: Option<&str>) -> Option<Self> {
-        match name.unwrap_or("TCP") {
-            "TCP" => Some(Self::Tcp),
-            "UDP" => Some(Self::Udp),
-            "SCTP" => Some(Self::Sctp),
-            _ => None,
-        }
-    }
-
-    /// The number in the IPv4 header.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-}
 
 /// One port of one Service that has endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
-use crate::pods::admission::{self, Rejection};
+use crate::pods::admission::{self, Refusal, Rejection};
 use crate::pods::observed::{Busy, Sandbox, Verdict, Waiting};
 use crate::pods::plan::Action;
 use crate::pods::record::Record;
-use crate::pods::sandbox;
+use crate::pods::refresh;
+use crate::pods::sandbox::{self, PrepareError, Unprepared};
 use crate::pods::start::{self, Job, Target};
 use crate::pods::tasks::{self, Stopping};
 use crate::pods::view::PodView;
+use crate::steady;
 
 impl Worker {
     pub(super) fn act(&mut self, pod: PodView<'_>, action: Action) {
@@ -38,18 +41,22 @@ impl Worker {
     /// Makes what the containers share, if the node takes the Pod.
     pub(super) fn prepare(&mut self) {
         let pod = self.pod.clone();
-        let admitted = PodView::new(&pod).map_or(Ok(()), |view| admission::admit(&self.ctx, view));
-        if let Err(rejection) = admitted {
-            self.reject(rejection);
-            return;
-        }
+        // Before anything is fetched: no change is missed.
+        refresh::watch(&self.ctx, &self.pod, &self.refresh_wanted, &mut self.watches);
         self.seen.sandbox = Sandbox::Preparing;
         let ctx = self.ctx.clone();
         self.under_way.spawn(async move {
             let Some(view) = PodView::new(&pod) else {
                 return Outcome::Stopped;
             };
-            Outcome::Prepared(sandbox::prepare(&ctx, view).await)
+            match admission::admit(&ctx, view).await {
+                Ok(()) => Outcome::Prepared(sandbox::prepare(&ctx, view).await),
+                Err(Refusal::Rejected(rejection)) => Outcome::Rejected(rejection),
+                Err(Refusal::Unknown(error)) => Outcome::Prepared(Err(Unprepared {
+                    error: PrepareError::Node(error),
+                    rebuilt: false,
+                })),
+            }
         });
     }
 
@@ -69,11 +76,10 @@ impl Worker {
     }
 
     pub(super) fn start(&mut self, container: String, attempt: u32) {
-        let now = Timestamp::now();
+        let now = steady::now();
         let seen = self.seen.containers.entry(container.clone()).or_default();
-        if let Some(exit) = seen.last.as_ref().and_then(Record::exit) {
-            let finished = exit.finished_at.unwrap_or(now);
-            seen.restarts.next(finished, now);
+        if seen.last.as_ref().is_some_and(|last| last.exit().is_some()) {
+            seen.restarts.next(seen.ended.unwrap_or(now), now);
         }
         seen.busy = Busy::Starting;
         let cancel = CancellationToken::new();
@@ -116,7 +122,7 @@ impl Worker {
                 .container(pod, container, Normal, "Killing", message);
         }
         let grace = SignedDuration::from_secs(grace.max(0));
-        let until = Timestamp::now().checked_add(grace).unwrap_or(Timestamp::MAX);
+        let until = steady::now().checked_add(grace).unwrap_or(Timestamp::MAX);
         seen.busy = Busy::Killing { until };
         let grace = Duration::try_from(grace).unwrap_or_default();
         let stopping = Stopping {
@@ -169,19 +175,21 @@ impl Worker {
     }
 
     /// Refuses the Pod for good.
-    fn reject(&mut self, Rejection { reason, message }: Rejection) {
+    pub(super) fn reject(&mut self, Rejection { reason, message }: Rejection) {
+        self.seen.sandbox = Sandbox::Absent;
         self.warn(reason, message.clone());
         self.seen.verdict = Some(Verdict {
             reason: reason.to_owned(),
             message: format!("Pod was rejected: {message}"),
             grace: None,
-            disruption: false,
+            disruption: None,
         });
     }
 
-    /// Ends the Pod because the node says so; the first verdict holds.
+    /// Ends the Pod because the node says so; the first verdict holds, and a later one may hurry it.
     pub(super) fn evict(&mut self, verdict: Verdict) {
-        if self.seen.verdict.is_some() {
+        if let Some(held) = &mut self.seen.verdict {
+            held.hurry(&verdict);
             return;
         }
         if verdict.reason == "Evicted" {
@@ -192,7 +200,7 @@ impl Worker {
 
     pub(super) fn tear_down(&mut self) {
         self.seen.sandbox = Sandbox::TearingDown;
-        self.watches.abort_all();
+        self.watches = JoinSet::new();
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
         self.under_way.spawn(async move {
             let Some(view) = PodView::new(&pod) else {

@@ -8,10 +8,10 @@ use crate::events::Severity::{Normal, Warning};
 use crate::pods::failure::{FailureKind, StartFailure};
 use crate::pods::observed::{Busy, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
-use crate::pods::refresh;
-use crate::pods::sandbox::{PrepareError, Surroundings};
+use crate::pods::sandbox::{Surroundings, Unprepared};
 use crate::pods::tasks;
 use crate::pods::view::PodView;
+use crate::steady;
 
 /// Pause before something that failed is tried again; upstream's back-off period of a Pod worker.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -20,7 +20,9 @@ impl Worker {
     pub(super) fn take_in(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Prepared(result) => self.prepared(result),
+            Outcome::Rejected(rejection) => self.reject(rejection),
             Outcome::Started { container, result } => self.started(container, result),
+            Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
@@ -37,7 +39,7 @@ impl Worker {
     }
 
     pub(super) fn sandbox_failed(&mut self, reason: &'static str, message: String) {
-        let retry_at = Timestamp::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
+        let retry_at = steady::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
         self.seen.sandbox = Sandbox::Failed {
             message: message.clone(),
             retry_at,
@@ -45,7 +47,7 @@ impl Worker {
         self.warn(reason, message);
     }
 
-    pub(super) fn prepared(&mut self, result: Result<Surroundings, PrepareError>) {
+    pub(super) fn prepared(&mut self, result: Result<Surroundings, Unprepared>) {
         match result {
             Ok(made) => {
                 self.seen.sandbox = Sandbox::Ready;
@@ -55,9 +57,11 @@ impl Worker {
                 if !made.adopted {
                     self.forsake_running();
                 }
-                refresh::watch(&self.ctx, &self.pod, &self.refresh_wanted, &mut self.watches);
             }
-            Err(error) => {
+            Err(Unprepared { error, rebuilt }) => {
+                if rebuilt {
+                    self.forsake_running();
+                }
                 let reason = error.event_reason();
                 let message = match &error {
                     error if error.is_of_a_volume() => error.to_string(),
@@ -116,7 +120,7 @@ impl Worker {
             message,
             kind,
         } = failure;
-        let now = Timestamp::now();
+        let now = steady::now();
         if matches!(kind, FailureKind::Cancelled) {
             return;
         }
@@ -144,6 +148,7 @@ impl Worker {
         });
         if let FailureKind::Attempt(record) = kind {
             self.push(*record);
+            self.seen.containers.entry(container.clone()).or_default().ended = Some(now);
             self.forget_old(&container);
         }
     }
@@ -159,13 +164,18 @@ impl Worker {
         seen.busy = Busy::Idle;
         seen.health = Health::default();
         seen.last = Some(record);
+        seen.ended = Some(steady::now());
     }
 
     /// Takes an attempt as the container's newest.
     pub(super) fn push(&mut self, record: Record) {
         let seen = self.seen.containers.entry(record.container.clone()).or_default();
+        let ended = record
+            .exit()
+            .map(|exit| exit.finished_at.unwrap_or(record.created_at));
         seen.previous = seen.last.take();
         seen.last = Some(record);
+        seen.ended = ended.map(steady::since);
         seen.health = Health::default();
     }
 
@@ -186,9 +196,16 @@ impl Worker {
         if let (Some(health), Some(seen)) = (health, self.seen.containers.get_mut(&record.container)) {
             seen.health = health;
         }
+        self.under_way.spawn(async move {
+            let end = tasks::end_of(&record).await;
+            Outcome::Ended { record, end }
+        });
+    }
+
+    fn settle_end(&mut self, record: Record, end: tasks::End) {
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
         self.under_way
-            .spawn(async move { Outcome::Exited(tasks::wait(ctx, pod, record).await) });
+            .spawn(async move { Outcome::Exited(tasks::settle(&ctx, &pod, record, end).await) });
     }
 
     /// Removes attempts older than the last two, with their logs.

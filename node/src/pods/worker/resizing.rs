@@ -7,13 +7,16 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
+use crate::pods::admission;
 use crate::pods::allocations::Amounts;
 use crate::pods::observed::Busy;
 use crate::pods::plan::is_ending;
 use crate::pods::record::Record;
 use crate::pods::resize::{self, Failed, Pending};
+use crate::pods::status;
 use crate::pods::tasks::{self, ResizeError};
 use crate::pods::view::PodView;
+use crate::steady;
 
 /// Pause before limits that the host refused are tried again: memory in use has to go first.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -25,11 +28,30 @@ impl Worker {
 
     /// After a restart of the agent: what runs has what it was given, and the rest is asked for anew.
     pub(super) fn recall_allocation(&mut self) {
-        self.pod = Arc::new(resize::recall(&self.wanted, &self.seen));
-        let spec = self.pod.spec.as_ref();
-        let amounts = spec.map(Amounts::of_pod).unwrap_or_default();
-        self.ctx.allocations.note(self.uid(), amounts);
+        let recalled = resize::recall(&self.wanted, &self.seen);
+        // One Pod that is twice the same takes twice the memory.
+        self.pod = match resize::is_resized(&recalled, &self.wanted) {
+            true => Arc::new(recalled),
+            false => self.wanted.clone(),
+        };
+        let pod = self.pod.clone();
+        // One that is new is admitted first.
+        let has_room = |view: &PodView<'_>| {
+            admission::is_admitted(&self.ctx, *view) && status::takes_room(*view, &self.seen)
+        };
+        if let Some(view) = PodView::new(&pod).filter(has_room) {
+            let amounts = Amounts::of_pod(view.spec);
+            self.ctx.allocations.note(view.uid(), amounts);
+        }
         self.consider_resize();
+    }
+
+    /// Others may have what the Pod has of the node.
+    pub(super) fn give_room_back(&self, pod: PodView<'_>) {
+        self.ctx.allocations.release(pod.uid());
+        if let Err(error) = self.ctx.network.release_ports(pod.uid()) {
+            tracing::warn!(%error, pod = %pod.full_name(), "the host ports of a Pod stay until it is taken apart");
+        }
     }
 
     /// Takes what the API wants, but for resources the node has not agreed to.
@@ -50,7 +72,8 @@ impl Worker {
             self.seen.pending = None;
             return;
         }
-        match self.ask(view) {
+        let amounts = Amounts::of_pod(view.spec);
+        match self.ctx.allocations.ask(view.uid(), amounts) {
             Ok(()) => {
                 self.pod = wanted.clone();
                 self.seen.pending = None;
@@ -63,18 +86,6 @@ impl Worker {
             }
             Err(pending) => self.put_off(view, pending),
         }
-    }
-
-    fn ask(&self, wanted: PodView<'_>) -> Result<(), Pending> {
-        if let Some(guest) = resize::fixed_guest(wanted, &self.seen) {
-            return Err(Pending::infeasible(format!(
-                "container {guest:?} is a Wasm guest, whose limits are fixed when it starts; with the resizePolicy \
-                 RestartContainer it would be restarted"
-            )));
-        }
-        self.ctx
-            .allocations
-            .ask(wanted.uid(), Amounts::of_pod(wanted.spec))
     }
 
     fn put_off(&mut self, view: PodView<'_>, pending: Pending) {
@@ -133,11 +144,12 @@ impl Worker {
                 // Its end may have been seen meanwhile.
                 if let Some(last) = seen.last.as_mut().filter(|last| last.id == record.id) {
                     last.resources = record.resources;
+                    last.pod_resources = record.pod_resources;
                 }
                 self.tell_when_resized();
             }
             Err(error) => {
-                let retry_at = Timestamp::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
+                let retry_at = steady::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
                 let message = error.to_string();
                 let known = seen.resize_failed.as_ref().is_some_and(|f| f.message == message);
                 seen.resize_failed = Some(Failed {

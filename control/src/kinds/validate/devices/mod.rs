@@ -126,7 +126,7 @@ fn own_name(item: &Value) -> Value {
 
 fn label(object: &Value, key: &str, path: &str) -> FieldErrors {
     complain(
-        &format!("{path}.{key}"),
+        format_args!("{path}.{key}"),
         object.text(key),
         names::label(object.text(key)),
     )
@@ -256,7 +256,7 @@ fn toleration(toleration: &Value, path: &str) -> FieldErrors {
     let (key, value) = (toleration.text("key"), toleration.text("value"));
     let mut errors = Vec::new();
     if !key.is_empty() {
-        errors.extend(complain(&format!("{path}.key"), key, names::qualified(key)));
+        errors.extend(complain(format_args!("{path}.key"), key, names::qualified(key)));
     }
     let at = format!("{path}.value");
     match toleration.text("operator") {
@@ -265,11 +265,15 @@ fn toleration(toleration: &Value, path: &str) -> FieldErrors {
             errors.push(FieldError::invalid(at, value, detail));
         }
         "Equal" => errors.extend(complain(&at, value, names::label_value(value))),
-        other => errors.extend(one_of(format!("{path}.operator"), other, &["Equal", "Exists"])),
+        other => errors.extend(one_of(
+            format_args!("{path}.operator"),
+            other,
+            &["Equal", "Exists"],
+        )),
     }
     let effect = toleration.text("effect");
     if !effect.is_empty() {
-        errors.extend(one_of(format!("{path}.effect"), effect, &EFFECTS));
+        errors.extend(one_of(format_args!("{path}.effect"), effect, &EFFECTS));
     }
     errors
 }

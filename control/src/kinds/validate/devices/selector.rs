@@ -30,7 +30,7 @@ fn expression(source: &str, path: &str) -> Option<FieldError> {
     if source.len() > LENGTH {
         return Some(FieldError::too_long(path, LENGTH));
     }
-    let program = match Program::compile(source, &[("device", device().clone())]) {
+    let program = match Program::compile_binding(source, &[("device", device().clone())]) {
         Ok(program) => program,
         Err(why) => {
             return Some(FieldError::invalid(

@@ -268,13 +268,17 @@ fn is_semantic(version: &str) -> bool {
 
 fn taint(taint: &Value, path: &str) -> FieldErrors {
     let (key, value) = (taint.text("key"), taint.text("value"));
-    let mut errors = complain(&format!("{path}.key"), key, names::qualified(key));
+    let mut errors = complain(format_args!("{path}.key"), key, names::qualified(key));
     errors.extend(complain(
-        &format!("{path}.value"),
+        format_args!("{path}.value"),
         value,
         names::label_value(value),
     ));
-    errors.extend(one_of(format!("{path}.effect"), taint.text("effect"), &EFFECTS));
+    errors.extend(one_of(
+        format_args!("{path}.effect"),
+        taint.text("effect"),
+        &EFFECTS,
+    ));
     errors
 }
 

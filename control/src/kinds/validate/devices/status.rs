@@ -131,7 +131,7 @@ fn allocation(allocation: &Value, requests: &Requests) -> FieldErrors {
         &format!("{path}.devices.config"),
         |config, at| {
             let sources = ["FromClaim", "FromClass"];
-            let source = one_of(format!("{at}.source"), config.text("source"), &sources);
+            let source = one_of(format_args!("{at}.source"), config.text("source"), &sources);
             let mut errors: FieldErrors = source.into_iter().collect();
             errors.extend(requests.check_all(config.list("requests"), &format!("{at}.requests")));
             errors.extend(configuration(config, at));

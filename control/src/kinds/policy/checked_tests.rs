@@ -1,0 +1,22 @@
+//! What upstream 1.36.2 says of expressions as validations of a policy, by `data/expressions.jsonl`: nothing, or the first
+//! line of its refusal. `data/judge/` has how they were asked.
+use super::program::{base, compile};
+use crate::cel::Type;
+
+const EXPRESSIONS: &str = include_str!("../data/expressions.jsonl");
+
+#[test]
+fn expressions_have_the_types_that_upstream_finds() {
+    let known = base(true, &Type::Dyn);
+    let mut wrong = Vec::new();
+    for line in EXPRESSIONS.lines() {
+        let (expression, want): (String, String) = serde_json::from_str(line).expect("a pair");
+        let compiled = compile(&expression, &known, &[Type::Bool]);
+        let found = compiled.err().unwrap_or_default();
+        let found = found.lines().next().unwrap_or_default();
+        if found != want {
+            wrong.push(format!("{expression}\n  - {want}\n  + {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
+}

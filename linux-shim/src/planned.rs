@@ -1,0 +1,117 @@
+//! From what Create asks for to a process that waits for its program: read the bundle, plan, confine, make.
+
+use std::path::PathBuf;
+
+use amphipod_shim_api::cgroup::Limits;
+use amphipod_shim_api::{Standing, TaskError, annotations};
+use oci_spec::runtime::Spec;
+
+use crate::confine::{self, Confined};
+use crate::container::{failed, invalid};
+use crate::init::ContainerPlan;
+use crate::process::{ContainerProcess, Made};
+use crate::reaper::Reaper;
+use crate::rootfs_plan::RootfsMount;
+use crate::rootless::{self, Configuration, Trace, TraceError};
+use crate::streams::Addresses;
+use crate::{scope, spec};
+
+/// What Create asks for.
+#[derive(Debug)]
+pub struct Asked {
+    pub id: String,
+    pub namespace: String,
+    pub bundle: PathBuf,
+    pub rootfs: Vec<RootfsMount>,
+    pub addresses: Addresses,
+    /// systemd is to manage its cgroup, or it is not made.
+    pub systemd: bool,
+}
+
+/// A container as it is to be.
+#[derive(Debug)]
+pub struct Planned {
+    pub spec: Spec,
+    pub plan: ContainerPlan,
+    limits: Limits,
+    /// Of its cgroup.
+    path: String,
+    addresses: Addresses,
+}
+
+impl Planned {
+    pub fn of(standing: Standing, asked: &Asked) -> Result<Self, TaskError> {
+        let read = rootless::configuration(&asked.bundle, standing).map_err(|e| invalid(&e))?;
+        let Configuration { spec, said, .. } = read;
+        for text in said {
+            tracing::info!(id = asked.id, "{text}");
+        }
+        if asked.systemd {
+            scope::demanded(&spec)?;
+        }
+        let path = confine::path(standing, &spec, &asked.namespace, &asked.id);
+        let planned = spec::plan(&spec, &asked.bundle, &path, asked.rootfs.clone());
+        let (mut plan, limits) = planned.map_err(|e| invalid(&e))?;
+        if standing.makes_do() {
+            rootless::adapt_layers(&mut plan.rootfs_mounts);
+        }
+        if plan.shares_mounts {
+            return Err(TaskError::InvalidArgument(
+                "config.json has no new mount namespace; only the OCI command line runs a container without one"
+                    .into(),
+            ));
+        }
+        let asks_for_one = asked.addresses.terminal.then_some((0, 0));
+        plan.process.terminal = plan.process.terminal.or(asks_for_one);
+        let addresses = Addresses {
+            terminal: plan.process.terminal.is_some(),
+            attach: spec::annotation(&spec, annotations::ATTACH).map(PathBuf::from),
+            ..asked.addresses.clone()
+        };
+        plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);
+        Ok(Self {
+            spec,
+            plan,
+            limits,
+            path,
+            addresses,
+        })
+    }
+
+    pub fn shares_processes(&self) -> bool {
+        spec::annotation(&self.spec, annotations::PROCESSES) == Some(annotations::PROCESSES_OF_SANDBOX)
+    }
+
+    /// Makes its cgroup and, in it, its first process, up to the moment before the program.
+    pub async fn make(&mut self, reaper: &Reaper, standing: Standing) -> Result<(Confined, Made), TaskError> {
+        let (path, limits) = (std::mem::take(&mut self.path), std::mem::take(&mut self.limits));
+        let made = Confined::make(reaper, standing, &self.spec, path, &mut self.plan, limits);
+        let mut confined = made.await?;
+        let begun = self.begin(reaper, standing, &confined.path).await;
+        confined.settled(reaper).await;
+        match begun {
+            Ok(made) => Ok((confined, made)),
+            Err(error) => {
+                confined.discard(&self.plan.cgroup).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Without root it is written down as it comes, so that what is left of it is found when this shim has died.
+    async fn begin(&self, reaper: &Reaper, standing: Standing, cgroup: &str) -> Result<Made, TaskError> {
+        let bundle = &self.plan.subject.bundle;
+        let failed_to_write = |e: TraceError| TaskError::Internal(e.to_string());
+        if standing.makes_do() {
+            let early = Trace::of_cgroup(cgroup).save(bundle);
+            early.map_err(failed_to_write)?;
+        }
+        let made = ContainerProcess::create(reaper, &self.plan, &self.addresses).await;
+        let made = made.map_err(|e| failed(&e))?;
+        if standing.makes_do() {
+            let traced = Trace::of(made.process.pid(), cgroup).and_then(|trace| trace.save(bundle));
+            traced.map_err(failed_to_write)?;
+        }
+        Ok(made)
+    }
+}

@@ -1,0 +1,128 @@
+//! Debian's containerd for the tests of both shims, which take this file in by its path: a daemon of the test's own, which
+//! finds the shims of one directory on its path, and nothing of the host's.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long the daemon may take to answer, and what it runs to change.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Plugins that need what a test has not.
+const CONFIG: &str = r#"
+version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt",
+  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
+"#;
+
+/// Whether a program is there; says so if not.
+pub fn installed(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// All that a program said.
+pub fn text(output: &Output) -> String {
+    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+/// The daemon, and `ctr` to talk to it.
+pub struct Containerd {
+    pub home: TempDir,
+    prefix: &'static str,
+    daemon: Child,
+}
+
+impl Containerd {
+    /// Starts one in `home` that finds its shims in `shims`; its containers are in a containerd namespace that begins with
+    /// `prefix`.
+    pub fn start(home: TempDir, shims: &Path, prefix: &'static str) -> Self {
+        let dir = home.path().display().to_string();
+        let config = format!(
+            "{CONFIG}root = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            format!("{dir}/root"),
+            format!("{dir}/state"),
+            format!("{dir}/c.sock"),
+            format!("{dir}/t.sock"),
+        );
+        let file = home.path().join("config.toml");
+        fs::write(&file, config).unwrap();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path =
+            std::env::join_paths([shims.to_owned()].into_iter().chain(std::env::split_paths(&path))).unwrap();
+        let daemon = Command::new("containerd")
+            .arg("--config")
+            .arg(&file)
+            .env("PATH", path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let this = Self { home, prefix, daemon };
+        this.until(|| this.call(&["version"]).status.success(), "containerd answers");
+        this
+    }
+
+    /// Waits until something is so.
+    pub fn until(&self, is: impl Fn() -> bool, what: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is() {
+            assert!(Instant::now() < deadline, "never: {what}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs `ctr` with these words.
+    pub fn call(&self, words: &[&str]) -> Output {
+        Command::new("ctr")
+            .arg("--address")
+            .arg(self.home.path().join("c.sock"))
+            .args(["--namespace", &self.namespace()])
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    pub fn namespace(&self) -> String {
+        format!("{}-{}", self.prefix, self.daemon.id())
+    }
+
+    /// The same, which must succeed; answers what was said.
+    pub fn ok(&self, words: &[&str]) -> String {
+        let output = self.call(words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output));
+        text(&output)
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // Most of it is gone already, unless the test failed: whatever is not there cannot be removed.
+        for id in ["one", "two", "three"] {
+            drop(self.call(&["task", "rm", "--force", id]));
+            drop(self.call(&["container", "rm", id]));
+        }
+        drop(self.daemon.kill());
+        drop(self.daemon.wait());
+        drop(fs::remove_dir_all(
+            Path::new("/run/amphipod").join(self.namespace()),
+        ));
+        if let Ok(host) = amphipod_shim_api::cgroup::CgroupHost::discover() {
+            let ended = host.cgroup_everywhere(&self.namespace()).and_then(|cgroup| {
+                cgroup.kill()?;
+                cgroup.remove_waiting()
+            });
+            drop(ended);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Files that are replaced as a whole: a reader sees the old one or the new one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Replaces `path` by a file holding `bytes`, synced before it takes the name.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, File::sync_data)
+}
+
+/// The same without the sync, which takes milliseconds: for what outlives the agent and need not outlive the machine. One that
+/// loses power may leave an empty file.
+pub fn write_of_this_boot(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+/// Brings to the disk a file that was written without.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_data()
+}
+
+fn replace(path: &Path, bytes: &[u8], settle: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .ok_or_else(|| io::Error::other("the path has no parent"))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = parent.join(format!(".{name}.{}", std::process::id()));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    settle(&file)?;
+    fs::rename(&temporary, path)
+}

@@ -1,0 +1,375 @@
+//! What rules are made from, watched only while somebody needs it: NetworkPolicies once a Wasm container was to run here, all
+//! Pods and Namespaces while a policy selects one of this node's Wasm Pods. A node without policies knows no other node's Pods.
+//!
+//! Level-triggered: every change leads to a new judge from all there is, and what guests should have is compared with what
+//! they were given.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphipod_shim_api::network::NetworkRules;
+use amphipod_shim_api::{TaskClient, TaskError};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use ipnet::{IpNet, Ipv4Net};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use tokio::time::Instant;
+
+use super::{Known, Lists, Trouble};
+use crate::network::services::rules as ruleset;
+use crate::pods::context::Context;
+use crate::pods::table::Guest;
+use crate::policy::{Cluster, Fronts, Judge, Peer, Policy};
+use crate::reflect::{is_ready, reflect};
+
+/// Changes come in bursts (a rollout, a start): the first waits so long for others.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How long until rules that a shim did not take are given again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What a shim has to take rules in: others wait for theirs.
+const GIVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a trouble or a change is of.
+const POLICIES: &str = "networkpolicies";
+
+/// Shims told at once.
+const AT_ONCE: usize = 8;
+
+/// What happened to a watch.
+type News = (&'static str, Result<(), watcher::Error>);
+
+/// Keeps guests to their policies until the agent ends.
+pub async fn run(ctx: Arc<Context>) {
+    let shutdown = ctx.shutdown.clone();
+    shutdown.run_until_cancelled(follow(ctx)).await;
+}
+
+async fn follow(ctx: Arc<Context>) {
+    let IpNet::V4(range) = ctx.options.service_cidr else {
+        return tracing::error!("Service addresses are not IPv4: no policies are followed");
+    };
+    let mut guests = ctx.table.guest_changes();
+    let mut asking = ctx.narrower.asking.subscribe();
+    let mut services = ctx.narrower.services.subscribe();
+    while ctx.table.guests().is_empty() && asking.borrow_and_update().is_empty() {
+        tokio::select! {
+            Ok(()) = guests.changed() => {}
+            Ok(()) = asking.changed() => {}
+        }
+    }
+    let (policies, news) =
+        reflect::<NetworkPolicy>(ctx.options.client.clone(), |policy| trim(&mut policy.metadata));
+    let mut follow = Follow {
+        ctx,
+        range,
+        policies,
+        cluster: None,
+        news: named(POLICIES, news),
+        troubles: BTreeMap::new(),
+    };
+    let mut due = None;
+    loop {
+        let wait = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let now = Instant::now();
+        // News are not made to wait for what is tried again later.
+        let soon = |due: Option<Instant>| Some(due.map_or(now + GATHER, |at| at.min(now + GATHER)));
+        tokio::select! {
+            Some(news) = follow.next() => {
+                follow.hear(news);
+                due = soon(due);
+            }
+            // Who waits for rules is not made to wait for more news.
+            Ok(()) = asking.changed() => due = Some(now),
+            Ok(()) = guests.changed() => due = soon(due),
+            Ok(()) = services.changed(), if follow.cluster.is_some() => due = soon(due),
+            () = wait => due = follow.synchronise().await,
+        }
+    }
+}
+
+fn named(kind: &'static str, changes: crate::reflect::Changes) -> BoxStream<'static, News> {
+    changes.map(move |change| (kind, change)).boxed()
+}
+
+/// All Pods and Namespaces there are.
+struct Everybody {
+    pods: Store<Pod>,
+    namespaces: Store<Namespace>,
+    news: BoxStream<'static, News>,
+}
+
+impl Everybody {
+    fn follow(client: &kube::Client) -> Self {
+        let (pods, pod_news) = reflect::<Pod>(client.clone(), only_peer);
+        let (namespaces, news) = reflect::<Namespace>(client.clone(), |namespace| {
+            trim(&mut namespace.metadata);
+            (namespace.spec, namespace.status) = (None, None);
+        });
+        let news = stream::select(named("pods", pod_news), named("namespaces", news));
+        Self {
+            pods,
+            namespaces,
+            news: news.boxed(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        is_ready(&self.pods) && is_ready(&self.namespaces)
+    }
+}
+
+/// Labels and identity are all that matters of an object.
+fn trim(metadata: &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
+    metadata.managed_fields = None;
+    metadata.annotations = None;
+    metadata.owner_references = None;
+}
+
+/// Leaves of a Pod what makes it a peer: there may be very many.
+fn only_peer(pod: &mut Pod) {
+    trim(&mut pod.metadata);
+    let ports = |containers: Vec<Container>| -> Vec<Container> {
+        let kept = containers.into_iter().filter(|c| c.ports.is_some());
+        kept.map(|c| Container {
+            name: c.name,
+            ports: c.ports,
+            restart_policy: c.restart_policy,
+            ..Container::default()
+        })
+        .collect()
+    };
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        host_network: spec.host_network,
+        containers: ports(spec.containers),
+        init_containers: spec.init_containers.map(ports).filter(|all| !all.is_empty()),
+        ..PodSpec::default()
+    });
+    pod.status = pod.status.take().map(|status| PodStatus {
+        phase: status.phase,
+        pod_ip: status.pod_ip,
+        pod_ips: status.pod_ips,
+        ..PodStatus::default()
+    });
+}
+
+struct Follow {
+    ctx: Arc<Context>,
+    range: Ipv4Net,
+    policies: Store<NetworkPolicy>,
+    cluster: Option<Everybody>,
+    news: BoxStream<'static, News>,
+    /// What each watch lacks.
+    troubles: BTreeMap<&'static str, Trouble>,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<News> {
+        match &mut self.cluster {
+            None => self.news.next().await,
+            Some(cluster) => tokio::select! {
+                news = self.news.next() => news,
+                news = cluster.news.next() => news,
+            },
+        }
+    }
+
+    /// Takes in what a watch says; a trouble is told once, as long as it stays the same.
+    fn hear(&mut self, (kind, news): News) {
+        match news {
+            Ok(()) => drop(self.troubles.remove(kind)),
+            Err(error) => {
+                let trouble = Trouble::of(kind, &error);
+                if self.troubles.insert(kind, trouble.clone()).as_ref() != Some(&trouble) {
+                    let message = trouble.message;
+                    tracing::warn!(message, "network policies are not followed; trying again");
+                }
+            }
+        }
+    }
+
+    /// Makes a new judge and gives guests what it says; when to try again, where a shim did not take it.
+    async fn synchronise(&mut self) -> Option<Instant> {
+        let guests = self.ctx.table.guests();
+        let asking: Vec<Peer> = self.ctx.narrower.asking.borrow().values().cloned().collect();
+        if !is_ready(&self.policies) {
+            self.publish(None);
+            return None;
+        }
+        self.follow_cluster(&guests, &asking);
+        let judge = self.judge().await?;
+        self.publish(Some(judge.clone()));
+        let failed = self.give(&judge, guests).await;
+        failed.then(|| Instant::now() + RETRY)
+    }
+
+    fn publish(&self, judge: Option<Arc<Judge>>) {
+        // Once policies are known a watch of them may be interrupted, and go on without saying so.
+        let listed = is_ready(&self.policies);
+        let troubles = self.troubles.iter();
+        let troubles = troubles.filter(|(kind, _)| !listed || **kind != POLICIES);
+        let trouble = troubles
+            .map(|(_, trouble)| trouble)
+            .max_by_key(|trouble| trouble.forbidden)
+            .cloned();
+        self.ctx.narrower.known.send_replace(Known { judge, trouble });
+    }
+
+    /// Everybody is followed while a policy selects a Wasm Pod that is here, or about to be.
+    fn follow_cluster(&mut self, guests: &[Guest], asking: &[Peer]) {
+        let nobody = Cluster {
+            namespaces: &BTreeMap::new(),
+            pods: &[],
+        };
+        let policies = self.policies.state();
+        let policies: Vec<Policy> = policies
+            .iter()
+            .map(|policy| Policy::new(policy, &nobody))
+            .collect();
+        let judge = Judge {
+            policies,
+            ..Judge::default()
+        };
+        let here = || guests.iter().filter_map(|guest| Peer::of(&guest.pod));
+        let selected = !judge.policies.is_empty()
+            && (asking.iter().any(|pod| judge.is_selected(pod)) || here().any(|pod| judge.is_selected(&pod)));
+        match (selected, &self.cluster) {
+            (true, None) => self.cluster = Some(Everybody::follow(&self.ctx.options.client)),
+            (false, Some(_)) => {
+                self.cluster = None;
+                self.troubles.retain(|kind, _| *kind == POLICIES);
+            }
+            _ => {}
+        }
+    }
+
+    async fn judge(&mut self) -> Option<Arc<Judge>> {
+        let policies = self.policies.state();
+        let cluster = self.cluster.as_ref().filter(|cluster| cluster.is_ready());
+        let everybody = cluster.map(|cluster| (cluster.pods.state(), cluster.namespaces.state()));
+        let services = match everybody {
+            Some(_) => self.ctx.narrower.services.borrow().clone(),
+            None => None,
+        };
+        let (node, range) = (self.ctx.options.node_name.clone(), self.range);
+        let gateway = IpAddr::V4(self.ctx.network.gateway());
+        let addresses = self.ctx.host_ips.iter().copied().chain([gateway]).collect();
+        let making = move || {
+            let fronts = services.map(|lists| fronts(&lists, &node, range));
+            let knows_peers = everybody.is_some();
+            let (pods, namespaces) = everybody.unwrap_or_default();
+            let mut pods: Vec<Peer> = pods.iter().filter_map(|pod| Peer::of(pod)).collect();
+            pods.extend(fronts.as_ref().and_then(Fronts::dns_pod));
+            let labels = |namespace: &Arc<Namespace>| (namespace.name_any(), namespace.labels().clone());
+            let cluster = Cluster {
+                namespaces: &namespaces.iter().map(labels).collect(),
+                pods: &pods,
+            };
+            Judge {
+                policies: policies
+                    .iter()
+                    .map(|policy| Policy::new(policy, &cluster))
+                    .collect(),
+                knows_peers,
+                fronts,
+                node: addresses,
+                ..Judge::default()
+            }
+        };
+        match tokio::task::spawn_blocking(making).await {
+            Ok(judge) => Some(Arc::new(judge)),
+            Err(error) => {
+                tracing::error!(%error, "network policies could not be understood; rules stay as they were");
+                None
+            }
+        }
+    }
+
+    /// Gives guests the rules they do not have yet; whether some could not be given. What is not known stays as it was.
+    async fn give(&mut self, judge: &Judge, guests: Vec<Guest>) -> bool {
+        let narrower = &self.ctx.narrower;
+        let wanted = guests.into_iter().filter_map(|guest| {
+            let rules = match judge.policies.is_empty() {
+                true => NetworkRules::default(),
+                false => judge.rules(&Peer::of(&guest.pod)?)?,
+            };
+            Some((guest, rules))
+        });
+        let mut due: Vec<(Guest, NetworkRules)> = wanted.collect();
+        {
+            let given = narrower.given();
+            due.retain(|(guest, rules)| given.get(&guest.id) != Some(rules));
+        }
+        let giving = stream::iter(due).map(|(guest, rules)| async move {
+            // What it has is not known until it says so.
+            narrower.given().remove(&guest.id);
+            let client = TaskClient::new(guest.address);
+            let updated = tokio::time::timeout(GIVE_LIMIT, client.narrow(&guest.id, &rules)).await;
+            match updated.unwrap_or_else(|_| Err(TaskError::Timeout("it does not answer".into()))) {
+                Ok(()) => {
+                    narrower.given().insert(guest.id, rules);
+                    false
+                }
+                // It has ended.
+                Err(TaskError::NotFound(_)) => false,
+                // A shim of before knows no rules, and has none.
+                Err(TaskError::InvalidArgument(_)) if rules.is_open() => {
+                    narrower.given().insert(guest.id, rules);
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(%error, id = guest.id, "a shim did not take the rules of a guest; trying again");
+                    true
+                }
+            }
+        });
+        let failed: Vec<bool> = giving.buffer_unordered(AT_ONCE).collect().await;
+        failed.contains(&true)
+    }
+}
+
+/// Services as this node leads to them.
+fn fronts((services, slices): &Lists, node: &str, range: Ipv4Net) -> Fronts {
+    let is_dns = |service: &&Arc<k8s_openapi::api::core::v1::Service>| {
+        service.metadata.namespace.as_deref() == Some("kube-system") && service.name_any() == "kube-dns"
+    };
+    let dns = services.iter().find(is_dns);
+    let dns = dns.and_then(|service| service.spec.as_ref()?.cluster_ip.as_ref());
+    Fronts {
+        ruleset: ruleset(
+            services.iter().map(AsRef::as_ref),
+            slices.iter().map(AsRef::as_ref),
+            node,
+        ),
+        range,
+        dns: dns.and_then(|ip| ip.parse::<Ipv4Addr>().ok()),
+    }
+}
+
+impl Trouble {
+    fn of(kind: &str, error: &watcher::Error) -> Self {
+        let forbidden = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 403,
+            watcher::Error::WatchError(status) => status.code == 403,
+            _ => false,
+        };
+        Self {
+            message: format!("{kind} cannot be listed: {error}"),
+            forbidden,
+        }
+    }
+}

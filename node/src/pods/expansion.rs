@@ -1,0 +1,157 @@
+//! Claims of the Pod that have grown: looked at when a volume is mounted and from then on now and then, as upstream's agent
+//! does, which may not watch claims either. What goes wrong is told and tried again; it keeps no Pod from running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::Value;
+
+use super::context::Context;
+use super::drivers::{self, DriverError};
+use super::view::PodView;
+use crate::csi::expansion::{self, Growth};
+use crate::csi::published::Published;
+use crate::csi::{CsiError, Obstacle, Wish};
+use crate::events::Severity::{Normal, Warning};
+use crate::quantity;
+use crate::volumes::claims::{self, Claimed};
+
+/// How often claims are looked at. Growth is a person's wish: he waits that long at most.
+const EVERY: Duration = Duration::from_secs(30);
+const SUCCEEDED: &str = "FileSystemResizeSuccessful";
+const FAILED: &str = "VolumeResizeFailed";
+const READ_ONLY: &str = "FileSystemResizeFailed";
+
+/// Why a volume did not grow.
+#[derive(Debug, thiserror::Error)]
+enum ExpansionError {
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("Expander.NodeExpand failed to expand the volume : {0}")]
+    Csi(#[from] CsiError),
+    #[error("cannot write the status of claim {name}: {source}")]
+    Write { name: String, source: Box<kube::Error> },
+}
+
+/// Looks at the Pod's claims until it is dropped.
+pub async fn follow(ctx: Arc<Context>, pod: Pod) {
+    // Nothing here asks what it was told last.
+    let pod = Pod { status: None, ..pod };
+    let Some(view) = PodView::new(&pod) else { return };
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first is at once, when nothing is mounted yet.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let dir = ctx.dirs(view).root;
+        for volume in view.spec.volumes.iter().flatten() {
+            let Some(name) = claims::name_of(view.name(), volume) else {
+                continue;
+            };
+            if !Published::exists(&dir, &volume.name) {
+                continue;
+            }
+            match claims::find(&ctx.options.client, view.pod, volume, &name).await {
+                Ok(claimed) => grow(&ctx, view, volume, &claimed).await,
+                Err(error) => tracing::debug!(%error, "a claim was not looked at"),
+            }
+        }
+    }
+}
+
+/// Lets the volume on this node follow its claim, if that is due.
+pub async fn grow(ctx: &Context, pod: PodView<'_>, volume: &Volume, claimed: &Claimed) {
+    let Some(growth) = expansion::due(&claimed.claim, &claimed.volume) else {
+        return;
+    };
+    let name = claimed.volume.name_any();
+    let of_claim = volume.persistent_volume_claim.as_ref();
+    if of_claim.and_then(|claim| claim.read_only) == Some(true) {
+        let text = format!(
+            "MountVolume.NodeExpandVolume failed for volume {name:?} requested read-only file system"
+        );
+        ctx.recorder.pod(pod, Warning, READ_ONLY, text);
+        return;
+    }
+    match expand(ctx, pod, volume, claimed, &growth).await {
+        Ok(()) => {
+            let node = &ctx.options.node_name;
+            let text = format!("MountVolume.NodeExpandVolume succeeded for volume {name:?} {node}");
+            ctx.recorder.pod(pod, Normal, SUCCEEDED, text.clone());
+            let claim = claimed.claim.object_ref(&());
+            ctx.recorder.event(claim, Normal, SUCCEEDED, text);
+        }
+        Err(error) => {
+            let text = format!("NodeExpandVolume.NodeExpandVolume failed for volume {name:?} : {error}");
+            ctx.recorder.pod(pod, Warning, FAILED, text);
+        }
+    }
+}
+
+async fn expand(
+    ctx: &Context,
+    pod: PodView<'_>,
+    volume: &Volume,
+    claimed: &Claimed,
+    growth: &Growth,
+) -> Result<(), ExpansionError> {
+    let client = &ctx.options.client;
+    let spec = claimed.volume.spec.as_ref();
+    let Some(source) = spec.and_then(|spec| spec.csi.as_ref()) else {
+        return Ok(());
+    };
+    let wish = drivers::persistent(client, pod, &claimed.volume, source, None).await?;
+    let claim = match growth.announce {
+        true => write(client, &claimed.claim, expansion::announced(&claimed.claim)).await?,
+        false => claimed.claim.clone(),
+    };
+    let bytes = quantity::value(&growth.to).unwrap_or_default();
+    let done = ctx
+        .csi
+        .expand(&wish, &ctx.dirs(pod).root, &volume.name, bytes)
+        .await;
+    if let Err(error) = done {
+        return complain(client, &claim, &wish, error).await;
+    }
+    let finished = expansion::finished(&claim, &growth.to);
+    write(client, &claim, finished).await.map(drop)
+}
+
+/// Notes on the claim what the driver said for good.
+async fn complain(
+    client: &Client,
+    claim: &PersistentVolumeClaim,
+    wish: &Wish,
+    error: CsiError,
+) -> Result<(), ExpansionError> {
+    let obstacle = error.obstacle();
+    tracing::warn!(%error, driver = wish.driver, volume = wish.id, ?obstacle, "a volume did not grow");
+    if matches!(obstacle, Obstacle::Infeasible | Obstacle::Refused) {
+        let infeasible = obstacle == Obstacle::Infeasible;
+        let failed = expansion::failed(claim, &error.to_string(), infeasible, Timestamp::now());
+        write(client, claim, failed).await?;
+    }
+    Err(error.into())
+}
+
+async fn write(
+    client: &Client,
+    claim: &PersistentVolumeClaim,
+    change: Value,
+) -> Result<PersistentVolumeClaim, ExpansionError> {
+    let name = claim.name_any();
+    let api: Api<PersistentVolumeClaim> =
+        Api::namespaced(client.clone(), &claim.namespace().unwrap_or_default());
+    let written = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(change))
+        .await;
+    written.map_err(|source| ExpansionError::Write {
+        name,
+        source: Box::new(source),
+    })
+}

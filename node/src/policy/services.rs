@@ -1,0 +1,199 @@
+//! Policies where a Service is in between. They are about Pods, and a kernel judges a packet for a Service when it has been
+//! given an endpoint's address; who sees only the Service's address must know beforehand where it may lead.
+//!
+//! An address of a Service is allowed where each endpoint is that it may lead to: one that is not would be reached by chance.
+//! The cluster's DNS is answered by the node itself here and has no Pods; to policies it is a Pod as it is in other clusters,
+//! at the Service's address, so that the usual rules for it mean what they mean there.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use amphipod_shim_api::network::{AddressRange, Addresses, Allowed, Ports, Protocol, allows, merged};
+use ipnet::Ipv4Net;
+
+use super::peer::{NamedPort, Peer};
+use crate::network::services::Ruleset;
+
+/// Where the cluster's DNS is, and by which label policies know its Pods.
+const DNS_NAMESPACE: &str = "kube-system";
+const DNS_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
+const DNS_PORT: u16 = 53;
+
+/// The Services of the cluster, as a node leads to them.
+#[derive(Clone, Debug)]
+pub struct Fronts {
+    pub ruleset: Ruleset,
+    /// All addresses that Services may have.
+    pub range: Ipv4Net,
+    /// The Service `kube-dns`.
+    pub dns: Option<Ipv4Addr>,
+}
+
+impl Fronts {
+    /// The cluster's DNS as a Pod.
+    pub fn dns_pod(&self) -> Option<Peer> {
+        let port = |name: &str, protocol| NamedPort {
+            name: name.to_owned(),
+            protocol,
+            number: DNS_PORT,
+        };
+        Some(Peer {
+            namespace: DNS_NAMESPACE.to_owned(),
+            labels: [(DNS_LABEL.0.to_owned(), DNS_LABEL.1.to_owned())].into(),
+            addresses: vec![self.dns?.into()],
+            ports: vec![port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)],
+        })
+    }
+
+    /// What may go out, with the addresses of Services in the place of what rules say of them as addresses.
+    pub fn through(&self, egress: &[Allowed]) -> Vec<Allowed> {
+        let range = AddressRange::new(self.range.network().into(), self.range.broadcast().into());
+        let fronts: BTreeSet<Ipv4Addr> = self.ruleset.addresses.keys().map(|(ip, ..)| *ip).collect();
+        let fronts = fronts.into_iter().map(|ip| AddressRange::from(IpAddr::from(ip)));
+        let fronts: Addresses = range.into_iter().chain(fronts).collect();
+        let direct = egress.iter().map(|allowed| Allowed {
+            ports: allowed.ports.clone(),
+            addresses: allowed.addresses.minus(&fronts),
+        });
+        let through = self.ruleset.addresses.iter();
+        let through = through.filter(|(front, chain)| self.leads_where_allowed(**front, chain, egress));
+        let through = through.map(|(&(ip, protocol, port), _)| Allowed {
+            ports: Some(vec![Ports::one(protocol, port)]),
+            addresses: Addresses::from_iter([IpAddr::from(ip)]),
+        });
+        merged(direct.chain(through))
+    }
+
+    fn leads_where_allowed(
+        &self,
+        (ip, protocol, port): (Ipv4Addr, Protocol, u16),
+        chain: &str,
+        egress: &[Allowed],
+    ) -> bool {
+        if self.dns == Some(ip) {
+            return allows(egress, protocol, ip.into(), port);
+        }
+        let balancer = self.ruleset.balancers.get(chain);
+        balancer.is_some_and(|balancer| {
+            let mut endpoints = balancer.endpoints.iter();
+            endpoints.all(|to| allows(egress, protocol, (*to.ip()).into(), to.port()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::services::rules;
+    use serde_json::{Value, json};
+
+    fn fronts() -> Fronts {
+        let service = |namespace: &str, name: &str, ip: &str, port: Value| {
+            let spec = json!({"clusterIP": ip, "clusterIPs": [ip], "ports": [port]});
+            json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+        };
+        let slice = |namespace: &str, name: &str, port: Value, ips: &[&str]| {
+            let labels = json!({"kubernetes.io/service-name": name});
+            let endpoints: Vec<Value> = ips.iter().map(|ip| json!({"addresses": [ip]})).collect();
+            json!({"metadata": {"name": name, "namespace": namespace, "labels": labels}, "addressType": "IPv4",
+                "ports": [port], "endpoints": endpoints})
+        };
+        let (http, dns) = (
+            json!({"port": 8080, "protocol": "TCP"}),
+            json!({"port": 10053, "protocol": "UDP"}),
+        );
+        let web = json!({"port": 80});
+        let services = [
+            service("n", "one", "10.43.0.1", web.clone()),
+            service("n", "two", "10.43.0.2", web.clone()),
+            service("n", "none", "10.43.0.3", web),
+            service(
+                "kube-system",
+                "kube-dns",
+                "10.43.0.10",
+                json!({"port": 53, "protocol": "UDP"}),
+            ),
+        ];
+        let slices = [
+            slice("n", "one", http.clone(), &["10.42.0.1"]),
+            slice("n", "two", http, &["10.42.0.1", "10.42.0.2"]),
+            slice("kube-system", "kube-dns", dns, &["10.42.0.254"]),
+        ];
+        let services = services.map(|service| serde_json::from_value(service).unwrap());
+        let slices = slices.map(|slice| serde_json::from_value(slice).unwrap());
+        Fronts {
+            ruleset: rules(&services, &slices, "here"),
+            range: "10.43.0.0/16".parse().unwrap(),
+            dns: Some(Ipv4Addr::new(10, 43, 0, 10)),
+        }
+    }
+
+    fn to(range: &str, ports: Option<Ports>) -> Allowed {
+        Allowed {
+            ports: ports.map(|ports| vec![ports]),
+            addresses: [range.parse::<AddressRange>().unwrap()].into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_service_is_allowed_where_all_its_endpoints_are() {
+        let fronts = fronts();
+        let http = Ports::one(Protocol::Tcp, 8080);
+        let reaches = |egress: &[Allowed]| {
+            let through = fronts.through(egress);
+            [1, 2, 3].map(|last| allows(&through, Protocol::Tcp, Ipv4Addr::new(10, 43, 0, last).into(), 80))
+        };
+        for (egress, expected) in [
+            (vec![to("10.42.0.1", Some(http))], [true, false, false]),
+            (vec![to("10.42.0.1-10.42.0.2", Some(http))], [true, true, false]),
+            (
+                vec![to("10.42.0.1-10.42.0.2", Some(Ports::one(Protocol::Tcp, 80)))],
+                [false; 3],
+            ),
+            (vec![to("0.0.0.0-255.255.255.255", None)], [true, true, false]),
+            (vec![to("10.43.0.0-10.43.255.255", None)], [false; 3]),
+            (Vec::new(), [false; 3]),
+        ] {
+            assert_eq!(reaches(&egress), expected, "{egress:?}");
+        }
+        let everywhere = fronts.through(&[to("0.0.0.0-255.255.255.255", None)]);
+        assert!(!allows(
+            &everywhere,
+            Protocol::Tcp,
+            Ipv4Addr::new(10, 43, 0, 0).into(),
+            80
+        ));
+        assert!(allows(
+            &everywhere,
+            Protocol::Sctp,
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+            9
+        ));
+    }
+
+    #[test]
+    fn dns_is_what_the_usual_rules_call_it() {
+        let fronts = fronts();
+        let pod = fronts.dns_pod().unwrap();
+        assert_eq!(pod.addresses, [IpAddr::from([10, 43, 0, 10])]);
+        assert_eq!(pod.port(Protocol::Udp, "dns").count(), 1);
+        let asks = |egress: Allowed| {
+            allows(
+                &fronts.through(&[egress]),
+                Protocol::Udp,
+                Ipv4Addr::new(10, 43, 0, 10).into(),
+                53,
+            )
+        };
+        assert!(asks(to("10.43.0.10", Some(Ports::one(Protocol::Udp, 53)))));
+        assert!(asks(to(
+            "0.0.0.0-255.255.255.255",
+            Some(Ports::one(Protocol::Udp, 53))
+        )));
+        assert!(
+            !asks(to("10.42.0.254", None)),
+            "where it is answered is nobody's business"
+        );
+        assert!(!asks(to("10.43.0.10", Some(Ports::one(Protocol::Tcp, 53)))));
+    }
+}

@@ -1,0 +1,215 @@
+//! What a budget counts, refuses, and expects.
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+fn limited(mib: u64) -> Arc<Budget> {
+    Budget::new(Some((mib << 20) + INSTANCE_BYTES))
+}
+
+#[test]
+fn growth_over_the_limit_ends_the_guest_and_is_remembered() {
+    let budget = limited(2);
+    let mut limiter = budget.open(0).unwrap();
+    assert!(limiter.memory_growing(0, MIB, None).unwrap());
+    assert!(!budget.exceeded());
+    assert!(limiter.memory_growing(MIB, 4 * MIB, None).is_err());
+    assert!(budget.exceeded());
+}
+
+#[test]
+fn growth_over_the_modules_own_maximum_is_refused_and_costs_nothing() {
+    let budget = limited(2);
+    let mut limiter = budget.open(0).unwrap();
+    let before = budget.used();
+    assert!(!limiter.memory_growing(0, 8 * MIB, Some(MIB)).unwrap());
+    assert_eq!(budget.used(), before);
+    assert!(!budget.exceeded());
+}
+
+#[test]
+fn a_store_gives_back_all_it_held() {
+    let budget = limited(4);
+    let mut limiter = budget.open(MIB as u64).unwrap();
+    limiter.memory_growing(0, 2 * MIB, None).unwrap();
+    limiter.table_growing(0, 1000, None).unwrap();
+    limiter.memory_growing(0, MIB, None).unwrap();
+    limiter
+        .memory_grow_failed(wasmtime::Error::msg("no pages"))
+        .unwrap();
+    drop(limiter);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn prepaid_bytes_are_counted_once() {
+    let budget = limited(4);
+    let mut limiter = budget.open(MIB as u64).unwrap();
+    let opened = budget.used();
+    limiter.memory_growing(0, MIB, None).unwrap();
+    assert_eq!(budget.used(), opened);
+}
+
+#[test]
+fn handles_are_counted_and_given_back() {
+    let budget = limited(1);
+    let mut limiter = budget.open(0).unwrap();
+    let opened = budget.used();
+    limiter.count_handles(100).unwrap();
+    assert_eq!(budget.used(), opened + 100 * HANDLE_BYTES);
+    limiter.count_handles(10).unwrap();
+    assert_eq!(budget.used(), opened + 10 * HANDLE_BYTES);
+    assert!(limiter.count_handles(10_000).is_err());
+    assert!(budget.exceeded());
+    drop(limiter);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_told() {
+    let budget = limited(1);
+    let first = budget.open(MIB as u64).unwrap();
+    let freed = budget.freed();
+    let over = budget.open(MIB as u64).err().unwrap();
+    assert!(over.may_fit_later());
+    drop(first);
+    freed.await;
+    assert!(budget.open(MIB as u64).is_ok());
+    assert!(!budget.exceeded());
+}
+
+#[test]
+fn stores_at_once_have_room_for_what_stores_before_them_needed() {
+    let budget = limited(8);
+    let initial = MIB as u64;
+    let mut first = budget.open_one_of_many(initial).unwrap();
+    assert_eq!(
+        budget.used(),
+        initial + INSTANCE_BYTES,
+        "what is only expected is not in use"
+    );
+    first.memory_growing(0, 3 * MIB, None).unwrap();
+    drop(first);
+    let mut all: Vec<_> = (0..2)
+        .map(|_| budget.open_one_of_many(initial).unwrap())
+        .collect();
+    assert!(
+        budget
+            .open_one_of_many(initial)
+            .is_err_and(|over| over.may_fit_later())
+    );
+    for one in &mut all {
+        assert!(one.memory_growing(0, 3 * MIB, None).unwrap());
+    }
+    drop(all);
+    for _ in 0..50 {
+        let mut small = budget.open_one_of_many(initial).unwrap();
+        small.memory_growing(0, MIB, None).unwrap();
+    }
+    let all = (0..6).map(|_| budget.open_one_of_many(initial).unwrap());
+    assert_eq!(all.collect::<Vec<_>>().len(), 6, "what is long ago is forgotten");
+    assert!(!budget.exceeded());
+}
+
+#[test]
+fn a_store_alone_may_have_all_there_is() {
+    let budget = limited(4);
+    let mut hungry = budget.open_one_of_many(MIB as u64).unwrap();
+    hungry.memory_growing(0, 4 * MIB, None).unwrap();
+    drop(hungry);
+    budget.resize((3 << 20) + INSTANCE_BYTES).unwrap();
+    let alone = budget.open_one_of_many(MIB as u64).unwrap();
+    assert!(budget.open_one_of_many(MIB as u64).is_err());
+    drop(alone);
+}
+
+#[test]
+fn nobody_waits_for_long_for_what_others_do_not_take() {
+    let (budget, initial) = (limited(8), MIB as u64);
+    let mut hungry = budget.open_one_of_many(initial).unwrap();
+    hungry.memory_growing(0, 7 * MIB, None).unwrap();
+    drop(hungry);
+    let start = Instant::now();
+    let open = |after: Duration| budget.open_one_of_many_at(start + after, initial);
+    let mut streams = open(Duration::ZERO).unwrap();
+    streams.memory_growing(0, MIB, None).unwrap();
+    assert!(open(SHARE_KEPT / 2).is_err(), "it may need it soon");
+    let mut second = open(SHARE_KEPT).unwrap();
+    assert!(open(SHARE_KEPT).is_err(), "one at a time");
+    let third = open(SHARE_KEPT * 2).unwrap();
+    // What is there belongs to who needs it first.
+    assert!(second.memory_growing(0, 3 * MIB, None).unwrap());
+    drop((streams, second, third));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_command_beside_requests_does_not_keep_them_waiting_nor_they_it() {
+    let (budget, initial) = (limited(8), MIB as u64);
+    let mut hungry = budget.open_one_of_many(initial).unwrap();
+    hungry.memory_growing(0, 8 * MIB, None).unwrap();
+    drop(hungry);
+    let mut command = budget.open(initial).unwrap();
+    command.memory_growing(0, 2 * MIB, None).unwrap();
+    let request = budget.open_one_of_many(initial).unwrap();
+    let probe = budget.open(initial).unwrap();
+    drop((command, probe, request));
+    for _ in 0..100 {
+        drop(budget.open_one_of_many(initial).unwrap());
+    }
+    let mut command = budget.open(initial).unwrap();
+    command.memory_growing(0, 8 * MIB - MIB / 4, None).unwrap();
+    drop(command);
+    let four: Vec<_> = (0..4)
+        .map(|_| budget.open_one_of_many(initial).unwrap())
+        .collect();
+    assert_eq!(four.len(), 4, "what commands take is not usual for requests");
+}
+
+#[tokio::test]
+async fn a_command_waits_for_room_a_while() {
+    let (budget, patience) = (limited(1), Duration::from_secs(60));
+    let first = budget.open(MIB as u64).unwrap();
+    let over = budget.open_in_time(MIB as u64, Duration::from_millis(1)).await;
+    assert!(over.is_err_and(|over| over.may_fit_later()));
+    let begun = Instant::now();
+    let (opened, ()) = tokio::join!(budget.open_in_time(MIB as u64, patience), async { drop(first) });
+    opened.unwrap();
+    assert!(begun.elapsed() < patience);
+    assert!(!budget.exceeded());
+}
+
+#[test]
+fn what_could_not_be_had_after_all_is_given_back() {
+    let budget = limited(4);
+    let mut store = budget.open(MIB as u64).unwrap();
+    let opened = budget.used();
+    store.memory_growing(0, 2 * MIB, None).unwrap();
+    assert_eq!(budget.used(), opened + MIB as u64);
+    store
+        .memory_grow_failed(wasmtime::format_err!("no pages"))
+        .unwrap();
+    assert_eq!(budget.used(), opened);
+    store.memory_growing(0, 2 * MIB, None).unwrap();
+    assert_eq!(budget.used(), opened + MIB as u64, "its first bytes are paid");
+}
+
+#[tokio::test]
+async fn a_limit_may_change_but_not_below_what_is_in_use() {
+    let budget = limited(1);
+    let mut limiter = budget.open(MIB as u64).unwrap();
+    let freed = budget.freed();
+    assert_eq!(budget.resize(1), Err(budget.used()));
+    budget.resize(4 << 20).unwrap();
+    freed.await;
+    assert!(limiter.memory_growing(MIB, 3 * MIB, None).unwrap());
+    budget.resize(budget.used()).unwrap();
+    assert!(limiter.memory_growing(3 * MIB, 3 * MIB + 1, None).is_err());
+}
+
+#[test]
+fn what_never_fits_is_known() {
+    let over = limited(1).open(16 << 20).err().unwrap();
+    assert!(!over.may_fit_later());
+}
