@@ -135,17 +135,18 @@ async fn a_running_pod_is_resized_and_reached() {
     around.comes_to(84 << 20);
 
     let most = json!({"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}});
-    resize(
-        &pods,
-        "sized",
-        json!({"containers": [{"name": "server", "resources": most}]}),
-    )
-    .await;
-    until(&pods, "sized", "what the node does not have is not given", |s| {
-        let mut conditions = s.conditions.iter().flatten();
-        conditions.any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"))
-    })
-    .await;
+    let most = json!({"spec": {"containers": [{"name": "server", "resources": most}]}});
+    let refused = pods
+        .patch_subresource(
+            "resize",
+            "sized",
+            &PatchParams::default(),
+            &Patch::Strategic(most),
+        )
+        .await
+        .expect_err("what the node does not have is not given");
+    let why = "Node didn't have enough allocatable resources: cpu, requested: 1000";
+    assert!(refused.to_string().contains(why), "{refused}");
     let status = pods.get("sized").await.unwrap().status.unwrap();
     assert_eq!(limit(&status, "server", "cpu").as_deref(), Some("200m"));
     assert_eq!(container(&status, "server").map(|c| c.restart_count), Some(0));

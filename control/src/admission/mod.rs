@@ -17,6 +17,7 @@ mod pods;
 mod policy;
 mod priority;
 mod quota;
+mod resize;
 mod runtime_class;
 mod services;
 mod shown;
@@ -276,6 +277,9 @@ impl Admission {
         }
         if review.resource() == ("", "persistentvolumeclaims", None) {
             storage::resize(objects, review, object)?;
+        }
+        if review.resource() == ("", "pods", Some("resize")) {
+            resize::check(objects, review, object)?;
         }
         pod_security::check(objects, self.pod_security, review, object, notes)?;
         self.policies.check(objects, review, object, notes).await?;
