@@ -52,9 +52,6 @@ impl Planned {
         let path = confine::path(standing, &spec, &asked.namespace, &asked.id);
         let planned = spec::plan(&spec, &asked.bundle, &path, asked.rootfs.clone());
         let (mut plan, limits) = planned.map_err(|e| invalid(&e))?;
-        if standing.makes_do() {
-            rootless::adapt_layers(&mut plan.rootfs_mounts);
-        }
         if plan.shares_mounts {
             return Err(TaskError::InvalidArgument(
                 "config.json has no new mount namespace; only the OCI command line runs a container without one"
