@@ -376,11 +376,13 @@ pub fn invalid(error: &dyn std::error::Error) -> TaskError {
 /// Looks, when a container has ended, whether memory had run out.
 fn oom_watch(cgroup: &Cgroup, confined: &Confined, bundle: &Path) -> impl FnOnce(u32) + Send + use<> {
     let (cgroup, bundle) = (cgroup.clone(), bundle.to_owned());
-    let scope = confined.unit.as_ref().map(|_| confined.path.clone());
-    let before = scope.as_deref().map_or(0, scope::around);
+    let unit = confined.unit.as_ref();
+    let slice = unit.and_then(|unit| scope::slice_around(unit, &confined.path));
+    let slice = slice.map(str::to_owned);
+    let before = slice.as_deref().map_or(0, scope::kills_in);
     move |status| {
         note_oom(status, &bundle, || {
-            scope::oom_kills(&cgroup, scope.as_deref(), before)
+            scope::oom_kills(&cgroup, slice.as_deref(), before)
         })
     }
 }
