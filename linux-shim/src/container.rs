@@ -225,11 +225,7 @@ impl Container {
         if signal == libc::SIGKILL {
             return match self.cgroup.is_none() {
                 false => self.cgroup.kill().map_err(cgroup_failed),
-                // The first of a PID namespace takes the others with it; of another nobody else is known.
-                true => match self.kill("", signal, false) {
-                    Err(TaskError::NotFound(_)) => Ok(()),
-                    other => other,
-                },
+                true => self.kill_known(),
             };
         }
         for pid in self.pids()? {
@@ -237,6 +233,21 @@ impl Container {
             let _ = crate::sys::process::kill(pid.cast_signed(), signal);
         }
         Ok(())
+    }
+
+    /// Kills those we made. The first of a PID namespace takes the others with it; beside another nobody else is known.
+    fn kill_known(&self) -> Result<(), TaskError> {
+        let mut known = vec![Arc::clone(&self.first)];
+        known.extend(self.execs().values().filter_map(|exec| match exec {
+            Exec::Made(process) => Some(Arc::clone(process)),
+            Exec::Asked(..) => None,
+        }));
+        known
+            .iter()
+            .try_for_each(|process| match process.kill(libc::SIGKILL) {
+                Ok(()) | Err(ProcessError::Finished) => Ok(()),
+                Err(error) => Err(TaskError::Internal(error.to_string())),
+            })
     }
 
     /// Removes a stopped exec.
@@ -271,7 +282,7 @@ impl Container {
                 self.id
             )));
         }
-        if self.cgroup.exists() || (self.cgroup.is_none() && self.first.exit().is_none()) {
+        if self.cgroup.exists() || self.cgroup.is_none() {
             self.kill_all(libc::SIGKILL)?;
         }
         let exit = self.first.wait().await;

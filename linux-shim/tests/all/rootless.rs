@@ -177,7 +177,7 @@ fn add_namespace(spec: &mut Value, kind: &str) {
         .push(json!({"type": kind}));
 }
 
-fn remove_namespace(spec: &mut Value, kind: &str) {
+pub fn remove_namespace(spec: &mut Value, kind: &str) {
     spec["linux"]["namespaces"]
         .as_array_mut()
         .unwrap()
