@@ -310,6 +310,9 @@ async fn what_a_users_shim_cannot_give_is_refused() {
     pod.user.spec["linux"]["resources"] = json!({"memory": {"limit": 100_000_000}});
     let error = pod.create("one", "true").await.unwrap_err().to_string();
     assert!(error.contains("delegated"), "{error}");
+    // It was written down before it was tried.
+    let trace = fs::read_to_string(pod.user.home.path().join("one/rootless.json")).unwrap();
+    assert!(trace.contains("/amphipod-not-delegated/c"), "{trace}");
     pod.user.spec = plain.clone();
     pod.user.spec["annotations"]["dev.amphipod.linux/processes"] = json!("sandbox");
     let error = pod.create("two", "true").await.unwrap_err().to_string();
