@@ -256,9 +256,9 @@ pub fn take_listener() -> Result<UnixListener, ServeError> {
     Ok(UnixListener::from(socket))
 }
 
-/// Called when a server has stopped listening: removes its socket and, if no more than so many `expected` bytes were said,
+/// Called when a server has stopped listening: removes its socket and, if no more bytes were said than are `expected` of it,
 /// its log. Under the lock, and not when somebody else listens there already.
-pub fn forget_server(call: &Invocation, expected: u64) {
+pub fn forget_server(call: &Invocation, expected: impl FnOnce(&Path) -> u64) {
     let socket = Path::new(&call.address);
     let Some(directory) = socket.parent() else { return };
     let _lock = match lock(&directory.join("lock")) {
@@ -269,7 +269,7 @@ pub fn forget_server(call: &Invocation, expected: u64) {
         return;
     }
     let log = socket.with_extension("log");
-    let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected);
+    let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected(&log));
     for path in [Some(socket.to_owned()), (!said).then_some(log)]
         .into_iter()
         .flatten()
@@ -348,10 +348,10 @@ mod tests {
             ..call()
         };
         let successor = UnixListener::bind(&socket).unwrap();
-        forget_server(&call, 0);
+        forget_server(&call, |_| 0);
         assert!(socket.exists());
         drop(successor);
-        forget_server(&call, 0);
+        forget_server(&call, |_| 0);
         assert!(!socket.exists());
     }
 
@@ -366,7 +366,7 @@ mod tests {
         for (expected, stays) in [(3, true), (4, false)] {
             fs::write(&socket, "").unwrap();
             fs::write(&log, "said").unwrap();
-            forget_server(&call, expected);
+            forget_server(&call, |_| expected);
             assert_eq!(log.exists(), stays);
         }
     }
