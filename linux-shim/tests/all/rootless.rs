@@ -360,6 +360,33 @@ fn root_of_a_user_namespace_runs_containers() {
     );
 }
 
+/// Root of a whole system, as in a container that has its own `/run`, has one place for everybody who is root there.
+#[test]
+fn the_sockets_of_root_of_a_user_namespace_are_where_it_is_root() {
+    let Some(user) = User::new(false) else { return };
+    let home = user.home.path().display().to_string();
+    let shim = format!("{home}/shim");
+    let address = |run: &str| {
+        // The server goes with its PID namespace.
+        let script = format!("{run} && \"$@\"");
+        let own = ["unshare", "-Urmpf", "sh", "-c", &script, "sh", &shim];
+        let call = ["-namespace", "n", "-id", "c", "-address", "", "start"];
+        let output = user.command(&[&own[..], &call].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let of_host = address("true");
+    assert!(
+        of_host.starts_with(&format!("unix://{home}/amphipod/n/s/")),
+        "{of_host}"
+    );
+    let of_its_own = address("mount -t tmpfs none /run");
+    assert!(
+        of_its_own.starts_with("unix:///run/amphipod/n/s/"),
+        "{of_its_own}"
+    );
+}
+
 #[test]
 fn podman_of_a_user_runs_containers() {
     let Some(user) = User::new(true) else { return };
