@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use amphipod_shim_api::cgroup::CgroupHost;
 use serde_json::{Value, json};
@@ -456,7 +457,9 @@ impl Delegated {
             eprintln!("skipped: cgroups can be delegated on v2 only");
             return None;
         }
-        let name = format!("amphipod-user-{}", std::process::id());
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("amphipod-user-{}-{number}", std::process::id());
         let below = host.cgroup(&format!("{name}/own/x")).unwrap();
         let dir = below
             .unified_dir()
