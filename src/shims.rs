@@ -6,6 +6,7 @@ use std::path::Path;
 
 use amphipod_node::NodeOptions;
 use anyhow::{Context, Result};
+use nix::unistd::{AccessFlags, access};
 
 /// The shim as a program of its own, beside this one.
 const LINUX_SHIM: &str = "amphipod-linux-shim";
@@ -22,10 +23,12 @@ pub fn linux() -> Result<Vec<OsString>> {
     let beside = own
         .first()
         .map(|program| Path::new(program).with_file_name(LINUX_SHIM));
-    Ok(match beside.filter(|beside| is_same_build(beside)) {
-        Some(beside) => vec![beside.into_os_string()],
-        None => own,
-    })
+    Ok(
+        match beside.filter(|beside| is_same_build(beside) && can_be_executed(beside)) {
+            Some(beside) => vec![beside.into_os_string()],
+            None => own,
+        },
+    )
 }
 
 /// Whether a program is a shim made from the sources this program's is made from.
@@ -42,6 +45,13 @@ fn is_same_build(shim: &Path) -> bool {
             false
         }
     }
+}
+
+/// Not where its mode or its mount forbids it.
+fn can_be_executed(shim: &Path) -> bool {
+    access(shim, AccessFlags::X_OK)
+        .inspect_err(|error| tracing::warn!(?shim, %error, "not used: it cannot be executed"))
+        .is_ok()
 }
 
 #[cfg(test)]
@@ -62,5 +72,12 @@ mod tests {
         // These tests are of the same sources too.
         std::fs::copy(std::env::current_exe().unwrap(), &shim).unwrap();
         assert!(is_same_build(&shim));
+    }
+
+    #[test]
+    fn a_shim_that_cannot_be_executed_is_not_preferred() {
+        let shim = tempfile::NamedTempFile::new().unwrap();
+        assert!(!can_be_executed(shim.path()), "its mode");
+        assert!(can_be_executed(&std::env::current_exe().unwrap()));
     }
 }

@@ -225,11 +225,7 @@ impl Container {
         if signal == libc::SIGKILL {
             return match self.cgroup.is_none() {
                 false => self.cgroup.kill().map_err(cgroup_failed),
-                // The first of a PID namespace takes the others with it; of another nobody else is known.
-                true => match self.kill("", signal, false) {
-                    Err(TaskError::NotFound(_)) => Ok(()),
-                    other => other,
-                },
+                true => self.kill_known(),
             };
         }
         for pid in self.pids()? {
@@ -237,6 +233,21 @@ impl Container {
             let _ = crate::sys::process::kill(pid.cast_signed(), signal);
         }
         Ok(())
+    }
+
+    /// Kills those we made. The first of a PID namespace takes the others with it; beside another nobody else is known.
+    fn kill_known(&self) -> Result<(), TaskError> {
+        let mut known = vec![Arc::clone(&self.first)];
+        known.extend(self.execs().values().filter_map(|exec| match exec {
+            Exec::Made(process) => Some(Arc::clone(process)),
+            Exec::Asked(..) => None,
+        }));
+        known
+            .iter()
+            .try_for_each(|process| match process.kill(libc::SIGKILL) {
+                Ok(()) | Err(ProcessError::Finished) => Ok(()),
+                Err(error) => Err(TaskError::Internal(error.to_string())),
+            })
     }
 
     /// Removes a stopped exec.
@@ -271,7 +282,7 @@ impl Container {
                 self.id
             )));
         }
-        if self.cgroup.exists() || (self.cgroup.is_none() && self.first.exit().is_none()) {
+        if self.cgroup.exists() || self.cgroup.is_none() {
             self.kill_all(libc::SIGKILL)?;
         }
         let exit = self.first.wait().await;
@@ -376,11 +387,13 @@ pub fn invalid(error: &dyn std::error::Error) -> TaskError {
 /// Looks, when a container has ended, whether memory had run out.
 fn oom_watch(cgroup: &Cgroup, confined: &Confined, bundle: &Path) -> impl FnOnce(u32) + Send + use<> {
     let (cgroup, bundle) = (cgroup.clone(), bundle.to_owned());
-    let scope = confined.unit.as_ref().map(|_| confined.path.clone());
-    let before = scope.as_deref().map_or(0, scope::around);
+    let unit = confined.unit.as_ref();
+    let slice = unit.and_then(|unit| scope::slice_around(unit, &confined.path));
+    let slice = slice.map(str::to_owned);
+    let before = slice.as_deref().map_or(0, scope::kills_in);
     move |status| {
         note_oom(status, &bundle, || {
-            scope::oom_kills(&cgroup, scope.as_deref(), before)
+            scope::oom_kills(&cgroup, slice.as_deref(), before)
         })
     }
 }

@@ -52,9 +52,6 @@ impl Planned {
         let path = confine::path(standing, &spec, &asked.namespace, &asked.id);
         let planned = spec::plan(&spec, &asked.bundle, &path, asked.rootfs.clone());
         let (mut plan, limits) = planned.map_err(|e| invalid(&e))?;
-        if standing.makes_do() {
-            rootless::adapt_layers(&mut plan.rootfs_mounts);
-        }
         if plan.shares_mounts {
             return Err(TaskError::InvalidArgument(
                 "config.json has no new mount namespace; only the OCI command line runs a container without one"
@@ -82,9 +79,15 @@ impl Planned {
         spec::annotation(&self.spec, annotations::PROCESSES) == Some(annotations::PROCESSES_OF_SANDBOX)
     }
 
-    /// Makes its cgroup and, in it, its first process, up to the moment before the program.
+    /// Makes its cgroup and, in it, its first process, up to the moment before the program. Without root each is written
+    /// down as it comes, so that what is left of it is found when this shim has died.
     pub async fn make(&mut self, reaper: &Reaper, standing: Standing) -> Result<(Confined, Made), TaskError> {
         let (path, limits) = (std::mem::take(&mut self.path), std::mem::take(&mut self.limits));
+        self.trace(standing, || {
+            // Where systemd will make one is not known yet: it is asked for it by its name.
+            let by_files = scope::of(&self.spec).is_none();
+            Ok(Trace::of_cgroup(if by_files { &path } else { "" }))
+        })?;
         let made = Confined::make(reaper, standing, &self.spec, path, &mut self.plan, limits);
         let mut confined = made.await?;
         let begun = self.begin(reaper, standing, &confined.path).await;
@@ -98,20 +101,23 @@ impl Planned {
         }
     }
 
-    /// Without root it is written down as it comes, so that what is left of it is found when this shim has died.
     async fn begin(&self, reaper: &Reaper, standing: Standing, cgroup: &str) -> Result<Made, TaskError> {
-        let bundle = &self.plan.subject.bundle;
-        let failed_to_write = |e: TraceError| TaskError::Internal(e.to_string());
-        if standing.makes_do() {
-            let early = Trace::of_cgroup(cgroup).save(bundle);
-            early.map_err(failed_to_write)?;
-        }
+        self.trace(standing, || Ok(Trace::of_cgroup(cgroup)))?;
         let made = ContainerProcess::create(reaper, &self.plan, &self.addresses).await;
         let made = made.map_err(|e| failed(&e))?;
-        if standing.makes_do() {
-            let traced = Trace::of(made.process.pid(), cgroup).and_then(|trace| trace.save(bundle));
-            traced.map_err(failed_to_write)?;
-        }
+        self.trace(standing, || Trace::of(made.process.pid(), cgroup))?;
         Ok(made)
+    }
+
+    fn trace(
+        &self,
+        standing: Standing,
+        trace: impl FnOnce() -> Result<Trace, TraceError>,
+    ) -> Result<(), TaskError> {
+        if !standing.makes_do() {
+            return Ok(());
+        }
+        let traced = trace().and_then(|trace| trace.save(&self.plan.subject.bundle));
+        traced.map_err(|e| TaskError::Internal(e.to_string()))
     }
 }

@@ -126,19 +126,25 @@ fn parse_cgroup(text: &str) -> Option<String> {
 /// How often the kernel has killed for memory in a container's cgroup, if it has one. systemd removes that of a scope as
 /// soon as nobody is in it: then the slice around it, which counts what is below it (v2), tells what came on top of
 /// `before`.
-pub fn oom_kills(cgroup: &Cgroup, scope: Option<&str>, before: u64) -> Result<u64, CgroupError> {
-    match scope {
+pub fn oom_kills(cgroup: &Cgroup, slice: Option<&str>, before: u64) -> Result<u64, CgroupError> {
+    match slice {
         _ if cgroup.is_none() => Ok(0),
-        Some(path) if !cgroup.exists() => Ok(around(path).saturating_sub(before)),
+        Some(slice) if !cgroup.exists() => Ok(kills_in(slice).saturating_sub(before)),
         _ => cgroup.oom_kills(),
     }
 }
 
-/// How often in the slice around a scope; one whose count cannot be read has none.
-pub fn around(scope: &str) -> u64 {
-    let slice = Path::new(scope).parent().and_then(Path::to_str);
-    let cgroup = slice.and_then(|slice| CgroupHost::known().ok()?.cgroup(slice).ok());
-    cgroup.and_then(|c| c.oom_kills().ok()).unwrap_or(0)
+/// The slice that tells of a scope's processes when the scope is gone. One that nobody asked for is full of others', whose
+/// memory may have run out meanwhile: it tells nothing.
+pub fn slice_around<'a>(unit: &Unit, scope: &'a str) -> Option<&'a str> {
+    unit.slice.as_ref()?;
+    Path::new(scope).parent()?.to_str()
+}
+
+/// How often in a slice; one whose count cannot be read has none.
+pub fn kills_in(slice: &str) -> u64 {
+    let cgroup = CgroupHost::known().and_then(|host| host.cgroup(slice));
+    cgroup.and_then(|c| c.oom_kills()).unwrap_or(0)
 }
 
 /// Where a container's cgroup is.
@@ -152,6 +158,13 @@ pub fn path(spec: &Spec, namespace: &str, id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slice_that_was_not_asked_for_tells_nothing() {
+        let asked = |path: &str| slice_around(&Unit::parse(path).unwrap(), "/a.slice/p-c.scope").is_some();
+        assert!(asked("a.slice:p:c"));
+        assert!(!asked(":p:c"));
+    }
 
     #[test]
     fn the_scope_is_found_on_v1_and_v2() {

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amphipod_shim_api::TaskError;
 use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
 use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
+use amphipod_shim_api::{Standing, TaskError};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
@@ -16,7 +16,8 @@ use crate::container::Container;
 use crate::keeper::SharedProcesses;
 use crate::planned::Asked;
 use crate::reaper::Reaper;
-use crate::rootfs_plan;
+use crate::rootfs_plan::{self, RootfsMount, RootfsPlanError};
+use crate::rootless::adapt_layers;
 use crate::spec;
 use crate::streams::Addresses;
 
@@ -118,8 +119,7 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, TaskError> {
-    let parse = |m: &api::Mount| rootfs_plan::parse(&m.type_, &m.source, &m.options);
-    let rootfs = request.rootfs.iter().map(parse).collect::<Result<_, _>>();
+    let rootfs = rootfs(Standing::of_this_process(), &request.rootfs);
     Ok(Asked {
         systemd: wants_systemd(&request)?,
         id: request.id,
@@ -134,6 +134,17 @@ fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, Task
             attach: None,
         },
     })
+}
+
+fn rootfs(standing: Standing, mounts: &[api::Mount]) -> Result<Vec<RootfsMount>, RootfsPlanError> {
+    let parse = |mount: &api::Mount| {
+        let mut options = mount.options.clone();
+        if standing.makes_do() {
+            adapt_layers(&mount.type_, &mut options);
+        }
+        rootfs_plan::parse(&mount.type_, &mount.source, &options)
+    };
+    mounts.iter().map(parse).collect()
 }
 
 /// containerd's option for runc, `SystemdCgroup`; options of other kinds say nothing that is known here.
@@ -349,5 +360,29 @@ impl Task for Service {
             self.0.leave.notify_one();
         }
         Ok(api::Empty::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is added to an overlay counts like all the rest where its options are too long for the kernel.
+    #[test]
+    fn layers_of_a_user_fit_with_what_he_needs_more() {
+        let directory = "/data/node/images/layers";
+        let layers = |length: usize| format!("lowerdir={directory}/{}:{directory}/b", "a".repeat(length));
+        // The longest that the kernel takes as they are.
+        let options = layers(4095 - layers(0).len());
+        let mount = api::Mount {
+            type_: "overlay".into(),
+            options: vec![options],
+            ..Default::default()
+        };
+        let planned = |standing| rootfs(standing, std::slice::from_ref(&mount)).unwrap().remove(0);
+        assert_eq!(planned(Standing::Root).base, None);
+        let users = planned(Standing::User);
+        assert_eq!(users.base.as_deref(), Some(std::path::Path::new(directory)));
+        assert!(users.data.ends_with(":b,userxattr") && users.data.len() <= 4095);
     }
 }

@@ -201,7 +201,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .map_err(MainError::Threads)?;
     let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
     cgroup.leave();
-    forget_server(call, 0);
+    forget_server(call, |_| 0);
     Ok(served?)
 }
 

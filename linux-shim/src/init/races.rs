@@ -19,13 +19,13 @@ use super::root::Root;
 
 /// A container's root below a directory of the test's, in a mount namespace that only its thread is in.
 struct Shared {
-    home: tempfile::TempDir,
+    home: PathBuf,
     root: Root,
 }
 
 impl Shared {
     fn path(&self, inside: &str) -> PathBuf {
-        self.home.path().join(inside.trim_start_matches('/'))
+        self.home.join(inside.trim_start_matches('/'))
     }
 
     /// Exchanges two names, as somebody who shares the directory can at any time.
@@ -41,6 +41,9 @@ impl Shared {
 
 /// Says why not where the host lets us make no mount namespace.
 fn apart(test: impl FnOnce(Shared) + Send + 'static) {
+    // Not the thread's, which would see its mounts there.
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().to_owned();
     let thread = std::thread::spawn(|| {
         match unshare(CloneFlags::CLONE_NEWNS) {
             Err(Errno::EPERM) => return eprintln!("skipped: needs root"),
@@ -48,11 +51,11 @@ fn apart(test: impl FnOnce(Shared) + Send + 'static) {
         }
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let root = Root::open(home.path()).unwrap();
-        test(Shared { home, root });
+        let root = Root::open(&path).unwrap();
+        test(Shared { home: path, root });
     });
     thread.join().unwrap();
+    home.close().unwrap();
 }
 
 /// A directory to be protected, and a link beside it that leads to another.

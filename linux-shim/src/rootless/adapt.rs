@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::subordinate::Facts;
 use super::write::is_only;
 use crate::id_map::Range;
-use crate::rootfs_plan::RootfsMount;
 
 /// See [`adapt_layers`].
 const USER_ATTRIBUTES: &str = "userxattr";
@@ -172,11 +171,11 @@ impl Maps {
     }
 }
 
-/// Without root an overlay keeps what it notes of files in attributes that users may write (`userxattr`, Linux 5.11).
-pub fn adapt_layers(mounts: &mut [RootfsMount]) {
-    let own = |mount: &RootfsMount| mount.data.split(',').any(|option| option == USER_ATTRIBUTES);
-    for mount in mounts.iter_mut().filter(|m| m.kind == "overlay" && !own(m)) {
-        mount.data = format!("{},{USER_ATTRIBUTES}", mount.data);
+/// Changes a mount's options: without root an overlay keeps what it notes of files in attributes that users may write
+/// (`userxattr`, Linux 5.11).
+pub fn adapt_layers(kind: &str, options: &mut Vec<String>) {
+    if kind == "overlay" && !options.iter().any(|option| option == USER_ATTRIBUTES) {
+        options.push(USER_ATTRIBUTES.to_owned());
     }
 }
 
@@ -294,20 +293,14 @@ mod tests {
 
     #[test]
     fn overlays_keep_their_notes_where_users_may() {
-        let layers = |options: &[&str]| {
-            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-            let mut mounts = [crate::rootfs_plan::parse("overlay", "overlay", &options).unwrap()];
-            adapt_layers(&mut mounts);
-            adapt_layers(&mut mounts);
-            mounts[0].data.clone()
+        let options = |kind| {
+            let mut options = vec!["lowerdir=/a".to_owned()];
+            adapt_layers(kind, &mut options);
+            adapt_layers(kind, &mut options);
+            options.join(",")
         };
-        assert_eq!(
-            layers(&["lowerdir=/a", "upperdir=/u"]),
-            "lowerdir=/a,upperdir=/u,userxattr"
-        );
-        let mut other = [crate::rootfs_plan::parse("bind", "/x", &[]).unwrap()];
-        adapt_layers(&mut other);
-        assert_eq!(other[0].data, "");
+        assert_eq!(options("overlay"), "lowerdir=/a,userxattr");
+        assert_eq!(options("bind"), "lowerdir=/a");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::harness::{SHIM, can_run, image};
 use crate::oci_harness::OCI;
-use crate::systemd::{SLICE, property};
+use crate::systemd::{SLICE, property, until};
 pub use daemon::installed;
 use daemon::{Containerd, text};
 
@@ -173,7 +173,7 @@ fn containerd_has_systemd_manage_cgroups() {
             assert_eq!(property(&unit, name), value, "{id}: {name}");
         }
         containerd.ok(&["task", "rm", "--force", id]);
-        assert_eq!(property(&unit, "LoadState"), "not-found", "{id}");
+        until(&unit, "LoadState", "not-found");
         containerd.ok(&["container", "rm", id]);
     }
 }

@@ -56,13 +56,28 @@ async fn nothing_of_containers_that_ended() {
     let runs = (0..8).map(|_| async {
         let bundle = pod.script("sleep 1000 & echo hi");
         assert_eq!(pod.run(&bundle).await.0, 0);
-        let failing = pod.bundle(&["nosuch"]);
+        let mut failing = pod.bundle(&["nosuch"]);
+        let socket = failing.dir.join("attach.sock");
+        failing.spec["annotations"]["dev.amphipod.linux/attach"] = socket.to_str().into();
         assert!(pod.create(&failing).await.is_err());
+        until(|| !socket.exists()).await;
     });
     for run in runs {
         run.await;
     }
-    assert_eq!(left(&pod), before);
+    // A socket is closed after its path is gone.
+    until(|| left(&pod) == before).await;
+}
+
+async fn until(seen: impl Fn() -> bool) {
+    let all = async {
+        while !seen() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all)
+        .await
+        .expect("something stays");
 }
 
 /// How many containers [`many_in_a_row`] starts and removes, unless `AMPHIPOD_CONTAINERS` says so.

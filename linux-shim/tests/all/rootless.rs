@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use amphipod_shim_api::cgroup::CgroupHost;
 use serde_json::{Value, json};
@@ -177,7 +178,7 @@ fn add_namespace(spec: &mut Value, kind: &str) {
         .push(json!({"type": kind}));
 }
 
-fn remove_namespace(spec: &mut Value, kind: &str) {
+pub fn remove_namespace(spec: &mut Value, kind: &str) {
     spec["linux"]["namespaces"]
         .as_array_mut()
         .unwrap()
@@ -360,6 +361,33 @@ fn root_of_a_user_namespace_runs_containers() {
     );
 }
 
+/// Root of a whole system, as in a container that has its own `/run`, has one place for everybody who is root there.
+#[test]
+fn the_sockets_of_root_of_a_user_namespace_are_where_it_is_root() {
+    let Some(user) = User::new(false) else { return };
+    let home = user.home.path().display().to_string();
+    let shim = format!("{home}/shim");
+    let address = |run: &str| {
+        // The server goes with its PID namespace.
+        let script = format!("{run} && \"$@\"");
+        let own = ["unshare", "-Urmpf", "sh", "-c", &script, "sh", &shim];
+        let call = ["-namespace", "n", "-id", "c", "-address", "", "start"];
+        let output = user.command(&[&own[..], &call].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let of_host = address("true");
+    assert!(
+        of_host.starts_with(&format!("unix://{home}/amphipod/n/s/")),
+        "{of_host}"
+    );
+    let of_its_own = address("mount -t tmpfs none /run");
+    assert!(
+        of_its_own.starts_with("unix:///run/amphipod/n/s/"),
+        "{of_its_own}"
+    );
+}
+
 #[test]
 fn podman_of_a_user_runs_containers() {
     let Some(user) = User::new(true) else { return };
@@ -429,7 +457,9 @@ impl Delegated {
             eprintln!("skipped: cgroups can be delegated on v2 only");
             return None;
         }
-        let name = format!("amphipod-user-{}", std::process::id());
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("amphipod-user-{}-{number}", std::process::id());
         let below = host.cgroup(&format!("{name}/own/x")).unwrap();
         let dir = below
             .unified_dir()

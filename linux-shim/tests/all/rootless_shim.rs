@@ -9,7 +9,7 @@ use amphipod_shim_api::{CreateTask, Exit, RootfsMount, ShimCommand, TaskClient, 
 use serde_json::json;
 
 use crate::harness::PATIENCE;
-use crate::rootless::{AS_USER, Delegated, UID, User};
+use crate::rootless::{AS_USER, Delegated, UID, User, remove_namespace};
 
 /// A shim of the user's, and its containers; all gone at the end of a test.
 struct Pod {
@@ -252,15 +252,39 @@ async fn a_users_containers_live_and_end() {
     assert!(pod.said().contains("without root"));
     let shim = pod.shim().await;
     pod.client.shutdown("any").await.unwrap();
-    let gone = async {
-        while nix::sys::signal::kill(shim, None).is_ok() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone)
-        .await
-        .expect("the shim stays");
+    until_ended(shim.as_raw()).await;
     assert_eq!(pod.said(), "");
+}
+
+/// Without a PID namespace of its own nobody but those the shim has made is known to be a container's.
+#[tokio::test]
+async fn execs_end_with_a_users_container() {
+    let Some(mut user) = User::new(false) else { return };
+    remove_namespace(&mut user.spec, "pid");
+    let mut pod = Pod::of(user).await;
+    let process =
+        json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["sleep", "1000"], "env": ["PATH=/bin"]});
+    let exec = async |pod: &Pod, id: &str| {
+        let task = ExecTask {
+            id: id.into(),
+            exec_id: "e".into(),
+            process: process.clone(),
+            ..Default::default()
+        };
+        pod.client.exec(&task).await.unwrap();
+        pod.client.start((id, "e")).await.unwrap().cast_signed()
+    };
+    for (id, all) in [("one", true), ("two", false)] {
+        pod.create(id, "exec sleep 1000").await.unwrap();
+        pod.client.start(id).await.unwrap();
+        let other = exec(&pod, id).await;
+        assert!(lives(other));
+        pod.client.kill(id, 9, all).await.unwrap();
+        pod.wait(id).await;
+        assert!(all || lives(other));
+        pod.client.delete(id).await.unwrap();
+        until_ended(other).await;
+    }
 }
 
 #[tokio::test]
@@ -286,6 +310,9 @@ async fn what_a_users_shim_cannot_give_is_refused() {
     pod.user.spec["linux"]["resources"] = json!({"memory": {"limit": 100_000_000}});
     let error = pod.create("one", "true").await.unwrap_err().to_string();
     assert!(error.contains("delegated"), "{error}");
+    // It was written down before it was tried.
+    let trace = fs::read_to_string(pod.user.home.path().join("one/rootless.json")).unwrap();
+    assert!(trace.contains("/amphipod-not-delegated/c"), "{trace}");
     pod.user.spec = plain.clone();
     pod.user.spec["annotations"]["dev.amphipod.linux/processes"] = json!("sandbox");
     let error = pod.create("two", "true").await.unwrap_err().to_string();

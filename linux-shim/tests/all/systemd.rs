@@ -27,7 +27,7 @@ pub fn property(unit: &str, name: &str) -> String {
 }
 
 /// Waits until a unit's property has a value.
-fn until(unit: &str, name: &str, value: &str) {
+pub fn until(unit: &str, name: &str, value: &str) {
     let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
     while property(unit, name) != value {
         let now = property(unit, name);
@@ -180,6 +180,23 @@ async fn a_container_of_the_shim_is_a_scope_too() {
     until(&unit, "LoadState", "not-found");
 }
 
+/// A scope with a program in it, which ends with the test.
+struct Others(std::process::Child);
+
+impl Others {
+    fn begin(unit: &str) -> Self {
+        let words = ["--scope", "--slice", SLICE, "--unit", unit, "sleep", "1000"];
+        Self(Command::new("systemd-run").args(words).spawn().unwrap())
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        // It has become the program. Where it could not there is nobody to be ended.
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 /// A unit that was there before is not ended with the container that could not have its name.
 #[tokio::test]
 async fn a_scope_of_somebody_else_is_left_alone() {
@@ -190,28 +207,14 @@ async fn a_scope_of_somebody_else_is_left_alone() {
         return;
     };
     let name = pod.namespace.clone();
-    let mut others = Command::new("systemd-run")
-        .args([
-            "--scope",
-            "--slice",
-            SLICE,
-            "--unit",
-            &format!("cri-{name}"),
-            "sleep",
-            "1000",
-        ])
-        .spawn()
-        .unwrap();
     let unit = format!("cri-{name}.scope");
+    let _others = Others::begin(&unit);
     until(&unit, "ActiveState", "active");
     let mut bundle = pod.script("true");
     bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:cri:{name}"));
     let error = pod.create(&bundle).await.unwrap_err().to_string();
-    let still = property(&unit, "ActiveState");
-    others.kill().unwrap();
-    others.wait().unwrap();
     assert!(error.contains("already"), "{error}");
-    assert_eq!(still, "active");
+    assert_eq!(property(&unit, "ActiveState"), "active");
 }
 
 #[tokio::test]

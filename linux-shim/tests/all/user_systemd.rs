@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use amphipod_shim_api::systemd::names::cluster_slice;
 use amphipod_shim_api::{CreateTask, ShimCommand, TaskClient};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -126,6 +127,40 @@ impl Session {
         let name = self.home.path().file_name().unwrap().to_str().unwrap();
         name.trim_start_matches('.').to_owned()
     }
+
+    /// The namespace of this test's shim.
+    fn namespace(&self) -> String {
+        format!("amphipod-{}", self.id())
+    }
+
+    /// podman with nothing of the user's.
+    fn podman(&self, words: &[&str]) -> Output {
+        let own = podman_with_own(self.home.path(), &self.path("oci"), "systemd");
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        self.call(&[&["podman"], &own[..], words].concat())
+    }
+}
+
+/// Whatever the test did: what is not there is no failure of it.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.home.path().join("podman").exists() {
+            self.podman(&["rm", "--all", "--force", "--time", "0"]);
+            // Ends the process that keeps the user's namespace.
+            self.podman(&["system", "migrate"]);
+        }
+        let (id, namespace) = (self.id(), self.namespace());
+        let slice = cluster_slice(&namespace);
+        // The container's scope, and the one that the shim is in.
+        self.call(&[
+            "systemctl",
+            "--user",
+            "stop",
+            &format!("amphipodtest-{id}.scope"),
+            &slice,
+        ]);
+        let _ = fs::remove_dir_all(run_dir(self.uid).join("amphipod").join(namespace));
+    }
 }
 
 fn run_dir(uid: u32) -> PathBuf {
@@ -182,7 +217,7 @@ async fn a_users_shim_has_its_containers_in_scopes_of_his_systemd() {
     let shim = session.path("shim");
     let command = ShimCommand {
         words: session.words(&[&shim]).into_iter().map(Into::into).collect(),
-        namespace: format!("amphipod-{id}"),
+        namespace: session.namespace(),
     };
     let bundle = session.home.path().join("bundle");
     let client = TaskClient::connect(command.start(&id, &bundle).await.unwrap())
@@ -224,7 +259,6 @@ async fn a_users_shim_has_its_containers_in_scopes_of_his_systemd() {
     tokio::time::timeout(PATIENCE, gone)
         .await
         .expect("the scope stayed");
-    fs::remove_dir_all(run_dir(session.uid).join("amphipod").join(command.namespace)).unwrap();
 }
 
 #[test]
@@ -234,9 +268,11 @@ fn podman_of_a_user_has_his_systemd_limit_containers() {
         return;
     }
     let rootfs = session.path("bundle/rootfs");
-    let own = podman_with_own(session.home.path(), &session.path("oci"), "systemd");
-    let own: Vec<&str> = own.iter().map(String::as_str).collect();
-    let podman = |words: &[&str]| session.ok(&[&["podman"], &own[..], words].concat());
+    let podman = |words: &[&str]| {
+        let output = session.podman(words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stdout));
+        text(&output.stdout)
+    };
     let image = [
         "--network",
         "none",
@@ -266,6 +302,4 @@ fn podman_of_a_user_has_his_systemd_limit_containers() {
     podman(&["unpause", "c"]);
     podman(&["rm", "--force", "--time", "0", "c"]);
     assert!(!dir.exists());
-    // Ends the process that keeps the user's namespace.
-    podman(&["system", "migrate"]);
 }

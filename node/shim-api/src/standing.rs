@@ -1,9 +1,10 @@
 //! Whether this program has the rights of the host's root, and where its sockets and records are if it has not.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use nix::unistd::Uid;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Uid, access};
 
 /// Below this is what root's runtimes leave; short, because a socket's path must fit `sun_path`.
 const RUN: &str = "/run/amphipod";
@@ -47,9 +48,21 @@ impl Standing {
         let own = own_runtime_dir().map(|dir| dir.join(OWN_RUN));
         match self {
             Self::Root => Some(RUN.into()),
+            // Whether a service or somebody who logged in has started it: each finds what the other left.
+            Self::NamespaceRoot if can_be_had(Path::new(RUN)) => Some(RUN.into()),
             Self::NamespaceRoot => own.or_else(|| Some(RUN.into())),
             Self::User => own,
         }
+    }
+}
+
+/// Whether we may write in a directory, or make it.
+fn can_be_had(dir: &Path) -> bool {
+    match access(dir, AccessFlags::W_OK) {
+        Err(Errno::ENOENT) => dir
+            .parent()
+            .is_some_and(|above| access(above, AccessFlags::W_OK).is_ok()),
+        found => found.is_ok(),
     }
 }
 
@@ -72,6 +85,13 @@ mod tests {
         for none in [None, Some("".into()), Some("run".into())] {
             assert_eq!(given(none), None);
         }
+    }
+
+    #[test]
+    fn a_directory_can_be_had_that_is_there_or_can_be_made() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(can_be_had(home.path()) && can_be_had(&home.path().join("new")));
+        assert!(!can_be_had(&home.path().join("not/there")));
     }
 
     #[test]

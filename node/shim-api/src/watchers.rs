@@ -7,6 +7,7 @@
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,12 +25,20 @@ const QUEUE: usize = 64;
 /// How long the container waits for a client that is slow.
 const SLOW_LIMIT: Duration = Duration::from_secs(10);
 
-/// The clients of one container's socket.
+type Clients = Arc<Mutex<Vec<mpsc::Sender<Arc<[u8]>>>>>;
+
+/// The clients of one container's socket, which is closed with the last clone of this at the latest: a container that is
+/// not to be has no end.
 #[derive(Debug, Clone)]
-pub struct Watchers {
-    clients: Arc<Mutex<Vec<mpsc::Sender<Arc<[u8]>>>>>,
+pub struct Watchers(Arc<Socket>);
+
+#[derive(Debug)]
+struct Socket {
+    clients: Clients,
     accepting: AbortHandle,
     path: PathBuf,
+    /// What is at the path then may be another container's.
+    closed: AtomicBool,
 }
 
 impl Watchers {
@@ -47,16 +56,17 @@ impl Watchers {
         let listener = UnixListener::from_std(listener)?;
         let clients = Arc::new(Mutex::new(Vec::new()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&clients))).abort_handle();
-        Ok(Watchers {
+        Ok(Watchers(Arc::new(Socket {
             clients,
             accepting,
             path: path.into(),
-        })
+            closed: AtomicBool::new(false),
+        })))
     }
 
     /// Tells everyone; a container without clients pays one look for it.
     pub async fn tell(&self, stream: LogStream, bytes: &[u8]) {
-        let clients = lock(&self.clients).clone();
+        let clients = lock(&self.0.clients).clone();
         if clients.is_empty() {
             return;
         }
@@ -68,13 +78,13 @@ impl Watchers {
             }
         }
         if lost {
-            lock(&self.clients).retain(|client| !client.is_closed() && client.capacity() > 0);
+            lock(&self.0.clients).retain(|client| !client.is_closed() && client.capacity() > 0);
         }
     }
 
     /// Tells everyone without waiting: who is too far behind is dropped.
     pub fn tell_now(&self, stream: LogStream, bytes: &[u8]) {
-        let mut clients = lock(&self.clients);
+        let mut clients = lock(&self.0.clients);
         if clients.is_empty() {
             return;
         }
@@ -86,6 +96,15 @@ impl Watchers {
 
     /// The container has ended: its clients hear that when they have heard all.
     pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Socket {
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
         self.accepting.abort();
         lock(&self.clients).clear();
         if let Err(error) = std::fs::remove_file(&self.path) {
@@ -94,11 +113,17 @@ impl Watchers {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: UnixListener, clients: Arc<Mutex<Vec<mpsc::Sender<Arc<[u8]>>>>>) {
+async fn accept(listener: UnixListener, clients: Clients) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -170,15 +195,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_stays_of_a_container_that_is_not_to_be() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let watchers = Watchers::listen(&path).unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        assert!(next(&mut client).await.unwrap().is_some());
+        let (told, accepting) = (watchers.clone(), watchers.0.accepting.clone());
+        drop(watchers);
+        assert!(path.exists());
+        drop(told);
+        assert!(!path.exists());
+        assert_eq!(next(&mut client).await.unwrap(), None);
+        while !accepting.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_closed_leaves_its_successor_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let watchers = Watchers::listen(&path).unwrap();
+        watchers.close();
+        let _successor = Watchers::listen(&path).unwrap();
+        drop(watchers);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
     async fn a_client_that_takes_nothing_is_dropped() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("socket");
         let watchers = Watchers::listen(&path).unwrap();
         let _client = UnixStream::connect(&path).await.unwrap();
-        while lock(&watchers.clients).is_empty() {
+        while lock(&watchers.0.clients).is_empty() {
             tokio::task::yield_now().await;
         }
-        while !lock(&watchers.clients).is_empty() {
+        while !lock(&watchers.0.clients).is_empty() {
             watchers.tell_now(LogStream::Stdout, &[0; FRAME_LIMIT]);
             tokio::task::yield_now().await;
         }

@@ -122,9 +122,18 @@ impl Cgroup {
         self.v2_controllers
     }
 
-    /// Makes the directories, with controllers enabled on the way down. An existing cgroup is no error.
+    /// Makes the directories, with controllers enabled on the way down. An existing cgroup is no error; after one, what was
+    /// made is gone.
     pub fn create(&self) -> Result<(), CgroupError> {
-        self.legs.iter().try_for_each(tree::create)
+        let mut made = Vec::new();
+        let created = self.legs.iter().try_for_each(|leg| tree::create(leg, &mut made));
+        if created.is_err() {
+            for dir in made.iter().rev() {
+                // EBUSY: somebody else is in it by now.
+                let _ = fs::remove_dir(dir);
+            }
+        }
+        created
     }
 
     /// Sets every limit that is given; others stay.

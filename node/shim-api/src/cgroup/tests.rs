@@ -20,6 +20,22 @@ fn v2_enables_controllers_on_the_way_down() {
 }
 
 #[test]
+fn what_cannot_be_made_whole_is_not_there() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir_all(home.path().join("one/a")).unwrap();
+    fs::create_dir_all(home.path().join("two")).unwrap();
+    // Where the second hierarchy is to have a directory is a file.
+    fs::write(home.path().join("two/a"), "").unwrap();
+    let line =
+        |name: &str, kind: &str| format!("30 23 0:26 / {}/{name} rw - {kind}\n", home.path().display());
+    let text = line("one", "cgroup cgroup rw,memory") + &line("two", "cgroup2 cgroup2 rw");
+    let cgroup = CgroupHost::from_mountinfo(&text).cgroup("/a/b/c").unwrap();
+    assert!(matches!(cgroup.create(), Err(CgroupError::Create { .. })));
+    assert!(!home.path().join("one/a/b").exists());
+    assert!(home.path().join("one/a").exists(), "it was there before");
+}
+
+#[test]
 fn v2_limits_and_stats_are_files() {
     let home = tempfile::tempdir().unwrap();
     let cgroup = v2_tree(home.path());

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
@@ -14,10 +14,11 @@ const HANDED_DOWN: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetl
 /// Attempts to see a v1 freezer reach `FROZEN`; each takes one scheduling round.
 const FREEZE_TRIES: usize = 500;
 
-/// Mostly only the last directory is missing; on v2 the way down is walked for the controllers.
-pub(super) fn create(leg: &Leg) -> Result<(), CgroupError> {
+/// Mostly only the last directory is missing; on v2 the way down is walked for the controllers. Notes what it has `made`.
+pub(super) fn create(leg: &Leg, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let cpuset = leg.controllers.iter().any(|c| c == "cpuset");
     if !leg.is_unified() && !cpuset && fs::create_dir(&leg.dir).is_ok() {
+        made.push(leg.dir.clone());
         return Ok(());
     }
     let mut at = leg.mount.clone();
@@ -28,7 +29,9 @@ pub(super) fn create(leg: &Leg) -> Result<(), CgroupError> {
         }
         let parent = at.clone();
         at.push(part);
-        make(&at)?;
+        if make(&at)? {
+            made.push(at.clone());
+        }
         if cpuset {
             inherit_cpuset(&parent, &at)?;
         }
@@ -36,13 +39,15 @@ pub(super) fn create(leg: &Leg) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn make(dir: &Path) -> Result<(), CgroupError> {
+/// `false` for one that is there.
+fn make(dir: &Path) -> Result<bool, CgroupError> {
     match fs::create_dir(dir) {
-        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(CgroupError::Create {
+        Ok(()) => Ok(true),
+        Err(source) if source.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(CgroupError::Create {
             path: dir.into(),
             source,
         }),
-        _ => Ok(()),
     }
 }
 
@@ -86,7 +91,7 @@ fn gone(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-fn children(dir: &Path) -> Result<Vec<std::path::PathBuf>, CgroupError> {
+fn children(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let fail = |source| CgroupError::Read {
         path: dir.into(),
         source,

@@ -1,6 +1,6 @@
 //! The shim's side of starting: find the server of a group, or become the parent of a new one.
 //!
-//! Race-free by a lock per namespace held from the look to the bind. The new server inherits the listening
+//! Race-free by a lock per namespace held from the look until a new server is where it stays. It inherits the listening
 //! socket as standard input, so clients may connect before it has begun to run. Refuses to know what it serves.
 
 use std::ffi::{OsStr, OsString};
@@ -10,11 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
 use super::Invocation;
@@ -81,34 +79,42 @@ pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<
     let standing = Standing::of_this_process();
     let run = standing.run_dir().ok_or(ServeError::NoDirectory)?;
     let directory = run.join(&call.namespace).join("s");
-    let found = ensure_in(&directory, call, group, served)?;
-    // containerd, which gives its address, has an option of its own for this.
-    if let Some(server) = found.started.filter(|_| call.address.is_empty()) {
-        let left = leave_starter(standing, call, &socket_name(&call.namespace, group), server);
-        or_end(left, server)?;
-    }
-    Ok(found.address)
+    ensure_in(&directory, call, group, served, |name, server| {
+        match call.address.is_empty() {
+            true => leave_starter(standing, &call.namespace, name, server),
+            // containerd, which gives its address, has an option of its own for this.
+            false => Ok(()),
+        }
+    })
 }
 
-/// A server that nobody is told of does not stay.
-fn or_end(left: Result<(), ServeError>, server: u32) -> Result<(), ServeError> {
-    if left.is_err() {
-        // A child of this process that nobody has waited for: the number is its own, even if it has ended.
-        let _ = kill(Pid::from_raw(server.cast_signed()), Signal::SIGKILL);
+/// A server that nobody is told of does not stay, nor does its socket, which somebody of its own may hold.
+fn or_end(settled: Result<(), ServeError>, server: &mut Child, socket: &Path) -> Result<(), ServeError> {
+    if settled.is_err() {
+        // Neither fails for a child that nobody has waited for.
+        let _ = server.kill().and_then(|()| server.wait());
+        // What stays is the next server's to replace.
+        let _ = fs::remove_file(socket);
     }
-    left
+    settled
 }
 
 /// Puts a new server where neither its starter's memory limit nor the end of its starter's service reaches it. That of
-/// somebody without root stays where it is unless he has a systemd of his own.
-fn leave_starter(standing: Standing, call: &Invocation, name: &str, server: u32) -> Result<(), ServeError> {
-    let cluster = &call.namespace;
+/// somebody without root stays where it is unless a systemd is his, or he is root where cgroups are.
+fn leave_starter(standing: Standing, cluster: &str, name: &str, server: u32) -> Result<(), ServeError> {
     if systemd::is_running() && systemd::waiting(own_scope(standing, cluster, name, server))? {
         return Ok(());
     }
-    if standing.makes_do() {
-        return Ok(());
+    match standing {
+        Standing::Root => join_shims(cluster, server),
+        // Where cgroups are not delegated to it there is nowhere to go.
+        Standing::NamespaceRoot => join_shims(cluster, server).or(Ok(())),
+        Standing::User => Ok(()),
     }
+}
+
+/// The same by files.
+fn join_shims(cluster: &str, server: u32) -> Result<(), ServeError> {
     let host = match CgroupHost::discover() {
         Err(CgroupError::NoHierarchy) => return Ok(()),
         other => other?,
@@ -136,13 +142,14 @@ async fn own_scope(standing: Standing, cluster: &str, name: &str, server: u32) -
     Ok(true)
 }
 
-/// A group's server, and its pid if it was started just now.
-struct Found {
-    address: String,
-    started: Option<u32>,
-}
-
-fn ensure_in(directory: &Path, call: &Invocation, group: &str, served: &Served) -> Result<Found, ServeError> {
+/// Answers the address of a group's server. A new one is `settle`d, by its name and pid, before anybody else can find it.
+fn ensure_in(
+    directory: &Path,
+    call: &Invocation,
+    group: &str,
+    served: &Served,
+    settle: impl FnOnce(&str, u32) -> Result<(), ServeError>,
+) -> Result<String, ServeError> {
     let name = socket_name(&call.namespace, group);
     let socket = directory.join(format!("{name}.sock"));
     if socket.as_os_str().len() >= SUN_PATH {
@@ -157,14 +164,11 @@ fn ensure_in(directory: &Path, call: &Invocation, group: &str, served: &Served) 
             source,
         })?;
     let _lock = lock(&directory.join("lock"))?;
-    let started = match UnixStream::connect(&socket) {
-        Ok(_) => None,
-        Err(_) => Some(spawn(call, &name, &socket, bind(&socket)?, served)?),
-    };
-    Ok(Found {
-        address: format!("unix://{}", socket.display()),
-        started,
-    })
+    if UnixStream::connect(&socket).is_err() {
+        let mut server = spawn(call, &name, &socket, bind(&socket)?, served)?;
+        or_end(settle(&name, server.id()), &mut server, &socket)?;
+    }
+    Ok(format!("unix://{}", socket.display()))
 }
 
 fn socket_name(namespace: &str, group: &str) -> String {
@@ -212,7 +216,7 @@ fn spawn(
     socket: &Path,
     listener: UnixListener,
     served: &Served,
-) -> Result<u32, ServeError> {
+) -> Result<Child, ServeError> {
     let fail = |source| ServeError::Spawn {
         program: served.program.clone(),
         source,
@@ -240,7 +244,6 @@ fn spawn(
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .map(|child| child.id())
         .map_err(fail)
 }
 
@@ -256,9 +259,9 @@ pub fn take_listener() -> Result<UnixListener, ServeError> {
     Ok(UnixListener::from(socket))
 }
 
-/// Called when a server has stopped listening: removes its socket and, if no more than so many `expected` bytes were said,
+/// Called when a server has stopped listening: removes its socket and, if no more bytes were said than are `expected` of it,
 /// its log. Under the lock, and not when somebody else listens there already.
-pub fn forget_server(call: &Invocation, expected: u64) {
+pub fn forget_server(call: &Invocation, expected: impl FnOnce(&Path) -> u64) {
     let socket = Path::new(&call.address);
     let Some(directory) = socket.parent() else { return };
     let _lock = match lock(&directory.join("lock")) {
@@ -269,7 +272,7 @@ pub fn forget_server(call: &Invocation, expected: u64) {
         return;
     }
     let log = socket.with_extension("log");
-    let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected);
+    let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected(&log));
     for path in [Some(socket.to_owned()), (!said).then_some(log)]
         .into_iter()
         .flatten()
@@ -292,21 +295,26 @@ mod tests {
         call
     }
 
-    /// A server that holds its standard input (the socket) open, notes each of its starts, and ends with the directory.
+    /// A server that holds its standard input (the socket) open, notes each of its starts, and ends with the directory, or
+    /// after a minute.
     fn holder(directory: &Path) -> Served {
         let starts = directory.join("starts").display().to_string();
-        let script = format!("echo started >> {starts}; while [ -e {starts} ]; do sleep 0.1; done");
+        let script = format!(
+            "echo started >> {starts}; n=0; while [ -e {starts} ] && [ $n -lt 600 ]; do n=$((n + 1)); sleep 0.1; done"
+        );
         Served {
             program: "/bin/sh".into(),
             words: vec!["-c".into(), script.into()],
         }
     }
 
-    fn wait_for(path: &Path) -> String {
+    /// Waits for so many starts.
+    fn wait_for(home: &Path, starts: usize) {
+        let path = home.join("starts");
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
-            match fs::read_to_string(path) {
-                Ok(text) if !text.is_empty() => return text,
+            match fs::read_to_string(&path) {
+                Ok(text) if text == "started\n".repeat(starts) => return,
                 _ if std::time::Instant::now() > deadline => panic!("{path:?} never came"),
                 _ => std::thread::yield_now(),
             }
@@ -318,16 +326,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("s");
         let addresses: Vec<String> = std::thread::scope(|scope| {
-            let start = || {
-                ensure_in(&directory, &call(), "pod", &holder(home.path()))
-                    .unwrap()
-                    .address
-            };
+            let start =
+                || ensure_in(&directory, &call(), "pod", &holder(home.path()), |_, _| Ok(())).unwrap();
             let all: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
             all.into_iter().map(|t| t.join().unwrap()).collect()
         });
         assert!(addresses.iter().all(|a| a == &addresses[0]), "{addresses:?}");
-        assert_eq!(wait_for(&home.path().join("starts")), "started\n");
+        wait_for(home.path(), 1);
     }
 
     #[test]
@@ -335,8 +340,27 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let socket = home.path().join(format!("{}.sock", socket_name("n", "pod")));
         drop(UnixListener::bind(&socket).unwrap());
-        ensure_in(home.path(), &call(), "pod", &holder(home.path())).unwrap();
+        ensure_in(home.path(), &call(), "pod", &holder(home.path()), |_, _| Ok(())).unwrap();
         UnixStream::connect(&socket).unwrap();
+        wait_for(home.path(), 1);
+    }
+
+    #[test]
+    fn nobody_finds_a_server_that_may_yet_be_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let ensure = |settle: &dyn Fn() -> Result<(), ServeError>| {
+            ensure_in(home.path(), &call(), "pod", &holder(home.path()), |_, _| settle())
+        };
+        let ended = ensure(&|| {
+            wait_for(home.path(), 1);
+            let lock = File::open(home.path().join("lock")).unwrap();
+            let others = Flock::lock(lock, FlockArg::LockExclusiveNonblock);
+            assert!(others.is_err(), "others may look for it");
+            Err(SystemdError::Slow.into())
+        });
+        assert!(ended.is_err());
+        ensure(&|| Ok(())).unwrap();
+        wait_for(home.path(), 2);
     }
 
     #[test]
@@ -348,10 +372,10 @@ mod tests {
             ..call()
         };
         let successor = UnixListener::bind(&socket).unwrap();
-        forget_server(&call, 0);
+        forget_server(&call, |_| 0);
         assert!(socket.exists());
         drop(successor);
-        forget_server(&call, 0);
+        forget_server(&call, |_| 0);
         assert!(!socket.exists());
     }
 
@@ -366,19 +390,23 @@ mod tests {
         for (expected, stays) in [(3, true), (4, false)] {
             fs::write(&socket, "").unwrap();
             fs::write(&log, "said").unwrap();
-            forget_server(&call, expected);
+            forget_server(&call, |_| expected);
             assert_eq!(log.exists(), stays);
         }
     }
 
     #[test]
     fn a_server_that_cannot_be_moved_is_ended() {
+        let socket = tempfile::NamedTempFile::new().unwrap();
+        let socket = socket.path();
         let mut server = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
-        assert!(or_end(Ok(()), server.id()).is_ok());
+        assert!(or_end(Ok(()), &mut server, socket).is_ok());
+        assert!(socket.exists());
         assert_eq!(server.try_wait().unwrap(), None);
-        let error = or_end(Err(SystemdError::Slow.into()), server.id());
+        let error = or_end(Err(SystemdError::Slow.into()), &mut server, socket);
+        assert!(!socket.exists());
         assert!(matches!(error, Err(ServeError::Systemd(SystemdError::Slow))));
-        assert!(!server.wait().unwrap().success());
+        assert!(server.try_wait().unwrap().is_some_and(|status| !status.success()));
     }
 
     #[test]

@@ -14,11 +14,14 @@ pub use limits::properties;
 pub use names::Unit;
 pub use wire::{Property, Value};
 
+use std::fs;
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -124,27 +127,20 @@ pub struct Manager {
 impl Manager {
     /// Root's is the host's; everybody else has one of his own.
     pub async fn of(standing: Standing) -> Result<Self, SystemdError> {
-        match standing {
-            Standing::Root => Self::of_host().await,
-            Standing::NamespaceRoot | Standing::User => Self::of_user().await,
+        if !is_running() {
+            return Err(SystemdError::Absent);
         }
+        Self::connect(&socket_for(standing, Path::new(HOST), own_runtime_dir())?).await
     }
 
     /// The host's; for root.
     pub async fn of_host() -> Result<Self, SystemdError> {
-        if !is_running() {
-            return Err(SystemdError::Absent);
-        }
-        Self::connect(Path::new(HOST)).await
+        Self::of(Standing::Root).await
     }
 
     /// The one of whoever runs this.
     pub async fn of_user() -> Result<Self, SystemdError> {
-        if !is_running() {
-            return Err(SystemdError::Absent);
-        }
-        let home = own_runtime_dir().ok_or(SystemdError::NoUserManager)?;
-        Self::connect(&home.join(USER)).await
+        Self::of(Standing::User).await
     }
 
     async fn connect(path: &Path) -> Result<Self, SystemdError> {
@@ -306,6 +302,19 @@ impl Manager {
     }
 }
 
+/// Whom to ask. Root of a user namespace may be root of a whole system, as in a container that has a systemd: then its
+/// socket is root's as seen from there, and so is that systemd, whoever has logged in. Elsewhere it is nobody's.
+fn socket_for(standing: Standing, host: &Path, own: Option<PathBuf>) -> Result<PathBuf, SystemdError> {
+    let is_own = || fs::metadata(host).is_ok_and(|seen| seen.uid() == Uid::effective().as_raw());
+    match standing {
+        Standing::Root => Ok(host.into()),
+        Standing::NamespaceRoot if is_own() => Ok(host.into()),
+        Standing::NamespaceRoot | Standing::User => {
+            own.map(|home| home.join(USER)).ok_or(SystemdError::NoUserManager)
+        }
+    }
+}
+
 /// Has the kernel say who we are (D-Bus specification, "Authentication Protocol": EXTERNAL). No id is named: ours, as
 /// root of a user namespace, would not be the one that the other side sees.
 async fn authenticate(stream: &mut UnixStream) -> io::Result<()> {
@@ -341,4 +350,24 @@ async fn receive(stream: &mut UnixStream) -> io::Result<Message> {
     bytes.resize(START + rest, 0);
     stream.read_exact(&mut bytes[START..]).await?;
     wire::read(&bytes).ok_or_else(|| invalid("a message that is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_of_a_namespace_asks_the_systemd_that_is_its_own() {
+        let host = tempfile::NamedTempFile::new().unwrap();
+        let (host, nobodys) = (host.path(), Path::new("/nonexistent/private"));
+        let login = || Some(PathBuf::from("/run/user/0"));
+        let asked = |standing, host, own| socket_for(standing, host, own).ok();
+        let user = Some(PathBuf::from("/run/user/0/systemd/private"));
+        assert_eq!(asked(Standing::NamespaceRoot, host, None), Some(host.into()));
+        assert_eq!(asked(Standing::NamespaceRoot, host, login()), Some(host.into()));
+        assert_eq!(asked(Standing::NamespaceRoot, nobodys, login()), user);
+        assert_eq!(asked(Standing::NamespaceRoot, nobodys, None), None);
+        assert_eq!(asked(Standing::User, host, login()), user);
+        assert_eq!(asked(Standing::Root, nobodys, login()), Some(nobodys.into()));
+    }
 }
