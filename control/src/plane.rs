@@ -5,7 +5,7 @@
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
-    self, Api, Cache, CachedObjects, Definitions, Fairness, Flows, GIT_VERSION, Metrics, OpenApi, Tokens,
+    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, GIT_VERSION, Metrics, OpenApi, Tokens,
     serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
@@ -378,7 +378,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
         tokens,
         metrics: Metrics::default(),
         resource_metrics: Arc::default(),
-        fairness: Fairness::default(),
+        entrance: Entrance::default(),
         flows: Flows::default(),
         patience: rules.patience,
         openapi,

@@ -4,7 +4,9 @@ use super::status::{ApiError, Result};
 use super::syntax;
 use super::yaml::Node;
 use crate::kinds::{FieldIssue, Kind, protobuf};
-use bytes::Bytes;
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, map};
@@ -12,7 +14,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Upstream's `MaxRequestBodyBytes`.
 pub const BODY_LIMIT: usize = 3 << 20;
@@ -25,14 +27,58 @@ const YAML_REPEATED: usize = 20_000;
 /// How much of a body an error repeats.
 const SHOWN: usize = 30;
 
-/// Reads a body whole.
-pub async fn read(body: axum::body::Body, within: Duration) -> Result<Bytes> {
-    let collect = Limited::new(body, BODY_LIMIT).collect();
-    match tokio::time::timeout(within, collect).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(BODY_LIMIT)),
-        Ok(Err(e)) => Err(ApiError::bad_request(format!("the body cannot be read: {e}"))),
-        Err(_) => Err(ApiError::took_too_long()),
+/// A body as it comes.
+pub struct Incoming {
+    body: Limited<Body>,
+    read: BytesMut,
+    /// How long it may still take.
+    left: Duration,
+}
+
+impl Incoming {
+    pub fn new(body: Body, within: Duration) -> Self {
+        Incoming {
+            body: Limited::new(body, BODY_LIMIT),
+            read: BytesMut::new(),
+            left: within,
+        }
+    }
+
+    /// Reads until so many bytes are there, and says whether they are all.
+    pub async fn read(&mut self, enough: usize) -> Result<bool> {
+        let begun = Instant::now();
+        let read = tokio::time::timeout(self.left, self.fill(enough)).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        read.unwrap_or_else(|_| Err(ApiError::took_too_long()))
+    }
+
+    async fn fill(&mut self, enough: usize) -> Result<bool> {
+        while self.read.len() < enough {
+            match self.body.frame().await {
+                None => return Ok(true),
+                Some(Ok(frame)) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    self.read.extend_from_slice(data);
+                }
+                Some(Err(e)) if e.is::<LengthLimitError>() => {
+                    return Err(ApiError::body_too_large(BODY_LIMIT));
+                }
+                Some(Err(e)) => return Err(ApiError::bad_request(format!("the body cannot be read: {e}"))),
+            }
+        }
+        Ok(false)
+    }
+
+    /// How long it is, or may be where that is not known.
+    pub fn size(&self) -> usize {
+        let rest = self.body.size_hint().exact();
+        let rest = rest.and_then(|rest| usize::try_from(rest).ok());
+        rest.map_or(BODY_LIMIT, |rest| BODY_LIMIT.min(self.read.len() + rest))
+    }
+
+    /// What was read of it.
+    pub fn bytes(self) -> Bytes {
+        self.read.freeze()
     }
 }
 

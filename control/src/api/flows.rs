@@ -63,10 +63,22 @@ pub struct Share {
     pub nominal: usize,
     pub own: usize,
     pub most: usize,
+    /// All its requests are one flow.
+    pub single: bool,
+}
+
+impl Share {
+    /// How many seats one flow may have: three quarters, where there may be others.
+    pub fn of_one_flow(&self) -> usize {
+        match self.single {
+            true => self.most,
+            false => self.most * 3 / 4,
+        }
+    }
 }
 
 /// What tells the flows of a schema apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Distinguisher {
     User,
     Namespace,
@@ -86,6 +98,8 @@ struct Schema {
 /// Schemas in the order in which they are asked, with their levels.
 #[derive(Debug, Default)]
 pub struct Table {
+    /// What it was made of was changed last then.
+    changed: [u64; READ.len()],
     schemas: Vec<Schema>,
     levels: Vec<Arc<Level>>,
 }
@@ -111,7 +125,7 @@ pub struct Flows(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    table: Option<([u64; 2], Arc<Table>)>,
+    table: Option<Arc<Table>>,
     counts: AllCounts,
 }
 
@@ -120,10 +134,11 @@ impl Flows {
         let mut known = self.lock();
         let changed = READ.map(|resource| reader.changed(resource));
         match &known.table {
-            Some((at, table)) if *at == changed => table.clone(),
+            Some(table) if table.changed == changed => table.clone(),
             _ => {
-                let table = Arc::new(Table::of(objects, &mut known.counts));
-                known.table = Some((changed, table.clone()));
+                let table = Table::of(objects, &mut known.counts);
+                let table = Arc::new(Table { changed, ..table });
+                known.table = Some(table.clone());
                 known.counts.forget_gone();
                 table
             }
@@ -132,7 +147,9 @@ impl Flows {
 
     /// What is counted, by level and schema.
     pub fn counts(&self) -> BTreeMap<(Arc<str>, Arc<str>), Arc<Counts>> {
-        let known = self.lock();
+        let mut known = self.lock();
+        // When the table changed, who divides the seats still had the one before it.
+        known.counts.forget_gone();
         let all = known.counts.0.iter();
         all.map(|(names, counts)| (names.clone(), counts.clone()))
             .collect()
@@ -159,7 +176,15 @@ impl Table {
             .iter()
             .filter_map(|schema| Schema::of(schema, &levels, all))
             .collect();
-        Table { schemas, levels }
+        Table {
+            schemas,
+            levels,
+            ..Table::default()
+        }
+    }
+
+    pub fn is_older_than(&self, other: &Table) -> bool {
+        self.changed < other.changed
     }
 
     /// What a request belongs to; none while there are no schemas yet.
@@ -190,7 +215,11 @@ impl Table {
         let all: usize = self.levels.iter().map(|level| level.shares).sum();
         let limited = self.levels.iter().filter(|level| !level.exempt);
         let mut shares: Vec<_> = limited
-            .map(|level| (level.name.clone(), level.share(seats, all)))
+            .map(|level| {
+                let single = self.is_one_flow(level);
+                let share = level.share(seats, all);
+                (level.name.clone(), Share { single, ..share })
+            })
             .collect();
         // What is too much together, for each is rounded up, the largest goes without.
         shares.sort_by_key(|(_, share)| share.own);
@@ -203,6 +232,16 @@ impl Table {
             share.most = share.most.min(left + 1 + share.own);
         }
         shares
+    }
+
+    /// Whether all requests of a level are of one schema that tells none of them apart.
+    fn is_one_flow(&self, level: &Arc<Level>) -> bool {
+        let mut schemas = self
+            .schemas
+            .iter()
+            .filter(|schema| Arc::ptr_eq(&schema.level, level));
+        let first = schemas.next();
+        first.is_some_and(|schema| schema.distinguisher == Distinguisher::Nothing) && schemas.next().is_none()
     }
 }
 
@@ -267,6 +306,7 @@ impl Level {
             nominal,
             own: nominal - part(self.lendable),
             most: borrowing.unwrap_or(seats),
+            single: false,
         }
     }
 }
@@ -301,6 +341,12 @@ impl Table {
         });
         let objects = crate::admission::fixtures::Fixed(objects.chain(others).collect());
         Table::of(&objects, &mut AllCounts::default())
+    }
+
+    /// The same, as of a later change.
+    pub fn changed_at(self, revision: u64) -> Table {
+        let changed = [revision; READ.len()];
+        Table { changed, ..self }
     }
 
     /// As above, with a level of so many shares of which it lends none.
@@ -453,5 +499,48 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_level_whose_requests_are_one_flow_knows_that() {
+        let schema = |name: &str, level: &str, by: Value| {
+            let spec = json!({"priorityLevelConfiguration": {"name": level}, "distinguisherMethod": by});
+            (
+                SCHEMAS.2,
+                json!({"metadata": {"name": name, "uid": name}, "spec": spec}),
+            )
+        };
+        let level = |name: &str| (LEVELS.2, json!({"metadata": {"name": name, "uid": name}}));
+        let by_user = json!({"type": "ByUser"});
+        let table = Table::begun_with(vec![
+            level("one"),
+            schema("a", "one", Value::Null),
+            level("many"),
+            schema("b", "many", by_user),
+            level("two"),
+            schema("c", "two", Value::Null),
+            schema("d", "two", Value::Null),
+        ]);
+        for (name, share) in table.shares(600) {
+            let three_quarters = share.most * 3 / 4;
+            let want = if *name == *"one" {
+                share.most
+            } else {
+                three_quarters
+            };
+            assert_eq!(share.of_one_flow(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_counted_of_a_schema_goes_with_the_last_who_knew_it() {
+        let flows = Flows::default();
+        let rule = json!({"metadata": {"name": "a"}, "spec": {"priorityLevelConfiguration": {"name": "l"}}});
+        let level = json!({"metadata": {"name": "l"}});
+        let objects = crate::admission::fixtures::Fixed(vec![(SCHEMAS.2, rule), (LEVELS.2, level)]);
+        let table = Table::of(&objects, &mut flows.lock().counts);
+        assert_eq!(flows.counts().len(), 1);
+        drop(table);
+        assert!(flows.counts().is_empty());
     }
 }

@@ -49,7 +49,7 @@ mod yaml;
 
 pub use cache::Cache;
 pub use custom::Definitions;
-pub use fairness::Fairness;
+pub use fairness::Entrance;
 pub use flows::Flows;
 pub use metrics::Metrics;
 pub(crate) use object::encode;
@@ -73,6 +73,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use decode::Incoming;
 use flows::Flow;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -109,7 +110,7 @@ pub struct Api {
     pub metrics: Metrics,
     /// What Nodes and Pods use.
     pub resource_metrics: Arc<ResourceMetrics>,
-    pub fairness: Fairness,
+    pub entrance: Entrance,
     pub flows: Flows,
     /// How long a client may take.
     pub patience: serve::Patience,
@@ -248,12 +249,9 @@ async fn dispatch(
     if leaving && verb == "create" {
         return Err(ApiError::definition_terminating(verb));
     }
-    let cost = fairness::cost(&body);
-    let _seats = api
-        .fairness
-        .enter(&table, &who, reply.flow.as_ref(), cost)
-        .await?;
-    let body = decode::read(body, api.patience.body).await?;
+    let body = Incoming::new(body, api.patience.body);
+    let asks = (&table, &who, reply.flow.as_ref());
+    let (body, _seats) = api.entrance.receive(asks, body).await?;
     record.body(&body);
     let call = Call {
         api,

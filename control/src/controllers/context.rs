@@ -21,6 +21,7 @@ use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::volumes::attachments;
 use super::{ControllerOptions, endpoints, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
@@ -119,10 +120,10 @@ impl Default for Watches {
             quotas: Informer::new(&[]),
             budgets: Informer::new(&[]),
             claims: Informer::new(&[]),
-            volumes: Informer::new(&[]),
+            volumes: Informer::new(&[attachments::unique_index]),
             classes: Informer::new(&[]),
             drivers: Informer::new(&[]),
-            attachments: Informer::new(&[]),
+            attachments: Informer::new(&[attachments::host_index, attachments::volume_index]),
             certificates: Informer::new(&[]),
         }
     }

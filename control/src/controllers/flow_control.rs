@@ -1,6 +1,7 @@
 //! Flow control: says of FlowSchemas whether their priority level exists, and keeps the objects that every cluster has
 //! as upstream's bootstrap ensurer does: what is missing comes back, what nobody claimed for himself
 //! (`apf.kubernetes.io/autoupdate-spec: "false"`) has its spec back.
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use futures::FutureExt;
@@ -78,21 +79,27 @@ async fn reconcile(context: &Context) -> Result<Outcome, StepError> {
     let (schemas, levels) = (&context.watches.flow_schemas, &context.watches.priority_levels);
     let mut round = Round::default();
     keep(context, &levels.list(), &mut round).await;
-    keep(context, &schemas.list(), &mut round).await;
+    let changed = keep(context, &schemas.list(), &mut round).await;
     if round.created {
         // What is there again is not known here yet: it is spoken of when it is.
         return round.end();
     }
-    for schema in schemas.list() {
-        let level = wanted_level(&schema);
+    // Nor is what was changed as it is now.
+    let schemas = schemas.list();
+    for schema in schemas
+        .iter()
+        .filter(|schema| !changed.contains(&*schema.name_any()))
+    {
+        let level = wanted_level(schema);
         let found = levels.get(&ObjectKey::cluster(level)).is_some();
-        round.note(tell(context, &schema, level, found).await);
+        round.note(tell(context, schema, level, found).await);
     }
     round.end()
 }
 
-/// Brings the objects of a kind back to what the cluster began with.
-async fn keep<K: Kind>(context: &Context, there: &[Arc<K>], round: &mut Round) {
+/// Brings the objects of a kind back to what the cluster began with. The names of those that were changed for that.
+async fn keep<K: Kind>(context: &Context, there: &[Arc<K>], round: &mut Round) -> BTreeSet<&'static str> {
+    let mut changed = BTreeSet::new();
     let objects: Objects<K> = Objects::all(&context.client);
     let kind = K::kind(&());
     for wanted in begun_with(&kind) {
@@ -112,6 +119,7 @@ async fn keep<K: Kind>(context: &Context, there: &[Arc<K>], round: &mut Round) {
                 }
             }
             Step::Patch(patch) => {
+                changed.insert(name);
                 let patched = objects.merge(name, patch).await;
                 round.note(patched.step_opt(|| format!("bring back {kind} {name}")));
             }
@@ -126,6 +134,7 @@ async fn keep<K: Kind>(context: &Context, there: &[Arc<K>], round: &mut Round) {
         let deleted = objects.delete(&name, &still_this).await;
         round.note(deleted.step_opt(|| format!("delete {kind} {name}, which is no longer begun with")));
     }
+    changed
 }
 
 /// What a cluster begins with, with its defaults.

@@ -171,6 +171,12 @@ impl<K: Kind> Informer<K> {
         }
     }
 
+    /// Puts an object into the cache, as a watch does.
+    #[cfg(test)]
+    pub fn show(&self, object: &serde_json::Value) {
+        self.store(serde_json::from_value(object.clone()).expect("an object of the kind"));
+    }
+
     fn finish_list(&self, listed: HashSet<ObjectKey>) {
         let gone: Vec<ObjectKey> = self
             .list()

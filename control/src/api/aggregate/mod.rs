@@ -14,7 +14,7 @@ use super::flows::Flow;
 use super::negotiate::Format;
 use super::record::Record;
 use super::status::Result;
-use super::{Api, fairness, permit, render, text};
+use super::{Api, permit, render, text};
 use crate::audit::ObjectRef;
 use crate::auth::Identity;
 use crate::auth::attributes::{Attributes, Resource};
@@ -124,8 +124,7 @@ pub(super) async fn serve(
         return Ok(text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE));
     }
     // As with our own, the seats are free again when the answer begins.
-    let cost = fairness::cost(&body);
-    let _seats = api.fairness.enter(&table, who, flow.as_ref(), cost).await?;
+    let _seats = api.entrance.pass(&table, who, flow.as_ref()).await?;
     forward::forward(api, remote, who, &mut parts, body).await
 }
 

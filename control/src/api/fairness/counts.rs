@@ -112,8 +112,20 @@ impl Counts {
 
 /// A request that is worked on.
 pub(super) struct Executing {
-    counts: Arc<Counts>,
+    pub(super) counts: Arc<Counts>,
     seats: i64,
+}
+
+impl Executing {
+    /// It has so many seats from now on.
+    pub(super) fn has(&mut self, seats: usize) {
+        let seats = i64::try_from(seats).unwrap_or(i64::MAX);
+        let before = std::mem::replace(&mut self.seats, seats);
+        self.counts
+            .executing
+            .seats
+            .fetch_add(seats - before, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Executing {

@@ -1,10 +1,12 @@
 //! Fair shares of the server: how many requests are worked on at once, and whose turn is next.
 //!
 //! Upstream's API Priority and Fairness with seats of its own measure: a request takes more of them the larger its body
-//! is, since that is what its memory is in proportion to. Its priority level and flow are those of the FlowSchema that
-//! takes it (`flows`). A level has some seats for itself and may take what others have not for themselves; when seats are
-//! short the flow that has the fewest is next, and no flow has all. A watch has a seat only until it has begun.
+//! is, since that is what its memory is in proportion to, but none for what has not come yet (`entrance`). Its priority
+//! level and flow are those of the FlowSchema that takes it (`flows`). A level has some seats for itself and may take what
+//! others have not for themselves; when seats are short the flow that has the fewest is next, and no flow has all that
+//! others could have. A watch has a seat only until it has begun.
 mod counts;
+mod entrance;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -14,10 +16,9 @@ use super::flows::{Flow, Table};
 use super::status::{ApiError, Result};
 use crate::auth::Identity;
 use crate::auth::identity::MASTERS;
-use axum::body::Body;
 use counts::Executing;
 pub(super) use counts::{Counts, Reason};
-use http_body::Body as _;
+pub use entrance::Entrance;
 use state::{Asked, Place, State, Waiting};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,20 +46,15 @@ pub struct Seats {
     count: usize,
 }
 
-/// How many seats a request with this body takes.
-pub fn cost(body: &Body) -> usize {
-    let size = match body.size_hint().exact() {
-        Some(size) => usize::try_from(size).unwrap_or(BODY_LIMIT),
-        None if body.is_end_stream() => 0,
-        None => BODY_LIMIT,
-    };
+/// How many seats a request takes whose body is so long.
+fn cost(size: usize) -> usize {
     1 + size.min(BODY_LIMIT) / SEAT_BYTES
 }
 
 impl Fairness {
     /// Waits for seats, which levels divide by `table`; 429 when too many requests of the flow wait, or for too long. Who
     /// is exempt takes none. Until there are schemas every user is a flow of one level.
-    pub async fn enter(
+    async fn enter(
         &self,
         table: &Arc<Table>,
         who: &Identity,
@@ -66,21 +62,28 @@ impl Fairness {
         seats: usize,
     ) -> Result<Entered> {
         let counts = flow.map(|flow| flow.counts.clone()).unwrap_or_default();
-        let held = match flow.map_or(who.is_in(MASTERS), |flow| flow.level.exempt) {
-            true => None,
-            false => {
-                let place = Place {
-                    lane: flow.map(|flow| flow.level.name.clone()).unwrap_or_default(),
-                    flow: flow.map_or(&who.user, |flow| &flow.name).clone(),
-                };
-                let limit = flow.map_or(WAITING, |flow| flow.level.waiting);
-                Some(self.take(table, place, (seats, limit), &counts).await?)
-            }
-        };
+        let held = self.hold((table, who, flow), seats, &counts).await?;
         Ok(Entered {
-            _counted: counts.dispatch(held.as_ref().map_or(seats, |held| held.count)),
-            _held: held,
+            counted: counts.dispatch(held.as_ref().map_or(seats, |held| held.count)),
+            held,
         })
+    }
+
+    async fn hold(
+        &self,
+        (table, who, flow): (&Arc<Table>, &Identity, Option<&Flow>),
+        seats: usize,
+        counts: &Counts,
+    ) -> Result<Option<Seats>> {
+        if flow.map_or(who.is_in(MASTERS), |flow| flow.level.exempt) {
+            return Ok(None);
+        }
+        let place = Place {
+            lane: flow.map(|flow| flow.level.name.clone()).unwrap_or_default(),
+            flow: flow.map_or(&who.user, |flow| &flow.name).clone(),
+        };
+        let limit = flow.map_or(WAITING, |flow| flow.level.waiting);
+        self.take(table, place, (seats, limit), counts).await.map(Some)
     }
 
     async fn take(
@@ -112,13 +115,13 @@ impl Fairness {
     }
 
     async fn await_turn(&self, turn: oneshot::Receiver<Seats>, wait: Duration) -> Result<Seats> {
+        let mut in_queue = InQueue(Some(self));
         match tokio::time::timeout(wait, turn).await {
-            Ok(Ok(seats)) => Ok(seats),
-            Ok(Err(_)) | Err(_) => {
-                // It may have been waited for.
-                self.hand_on(Vec::new());
-                Err(refusal())
+            Ok(Ok(seats)) => {
+                in_queue.0 = None;
+                Ok(seats)
             }
+            Ok(Err(_)) | Err(_) => Err(refusal()),
         }
     }
 
@@ -183,10 +186,21 @@ enum Turn {
     Later(oneshot::Receiver<Seats>),
 }
 
+/// Who has not had his turn yet. When he goes, for whatever reason, it may be that of those who waited for him.
+struct InQueue<'a>(Option<&'a Fairness>);
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        if let Some(fairness) = self.0 {
+            fairness.hand_on(Vec::new());
+        }
+    }
+}
+
 /// A request that may be worked on, until this is dropped.
 pub struct Entered {
-    _held: Option<Seats>,
-    _counted: Executing,
+    held: Option<Seats>,
+    counted: Executing,
 }
 
 impl Drop for Seats {

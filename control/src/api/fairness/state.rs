@@ -84,9 +84,9 @@ impl Lane {
         self.held + seats <= self.share.most
     }
 
-    /// Whether the level lets a flow have so many seats more: of what it may have, three quarters are for one flow.
+    /// Whether the level lets a flow have so many seats more.
     fn lets(&self, flow: &Requests, seats: usize) -> bool {
-        flow.held == 0 || flow.held + seats <= self.share.most / 4 * 3
+        flow.held == 0 || flow.held + seats <= self.share.of_one_flow()
     }
 
     /// Whether so many seats more are others' in part.
@@ -138,11 +138,11 @@ impl Requests {
 }
 
 impl State {
-    /// Divides the seats as the levels are by now. Whether they were divided otherwise before: then it may be the turn of
-    /// some who wait.
+    /// Divides the seats as the levels are by now, unless who asks knows older ones. Whether they were divided otherwise
+    /// before: then it may be the turn of some who wait.
     pub(super) fn arrange(&mut self, table: &Arc<Table>) -> bool {
         let known = self.arranged.as_ref();
-        if known.is_some_and(|known| Arc::ptr_eq(known, table)) {
+        if known.is_some_and(|known| Arc::ptr_eq(known, table) || table.is_older_than(known)) {
             return false;
         }
         let shares = table.shares(SEATS);

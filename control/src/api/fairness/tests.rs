@@ -1,8 +1,11 @@
 //! Whose turn it is.
+use super::super::decode::Incoming;
 use super::super::flows::Share;
 use super::state::Lane;
 use super::*;
 use crate::auth::attributes::Attributes;
+use axum::body::Body;
+use futures::StreamExt;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -128,7 +131,7 @@ async fn too_many_and_too_long_is_429() {
     assert_eq!(asked(&fairness, place("", "a"), 1).err().unwrap().code, 429);
     let masters = Identity::new("root", [MASTERS.to_owned()]);
     let entered = fairness.enter(&Arc::default(), &masters, None, SEATS).await;
-    assert!(entered.ok().unwrap()._held.is_none());
+    assert!(entered.ok().unwrap().held.is_none());
 }
 
 #[test]
@@ -142,11 +145,105 @@ fn who_may_not_wait_leaves_nothing_behind() {
 
 #[test]
 fn large_bodies_take_more() {
-    assert_eq!(cost(&Body::empty()), 1);
-    assert_eq!(cost(&Body::from("x".repeat(1000))), 1);
-    assert_eq!(cost(&Body::from("x".repeat(BODY_LIMIT))), 49);
-    let endless = futures::stream::pending::<std::result::Result<bytes::Bytes, std::io::Error>>();
-    assert_eq!(cost(&Body::from_stream(endless)), 49);
+    assert_eq!(cost(0), 1);
+    assert_eq!(cost(1000), 1);
+    assert_eq!(cost(SEAT_BYTES), 2);
+    assert_eq!(cost(BODY_LIMIT), 49);
+}
+
+#[test]
+fn a_small_level_has_a_flow_take_most_of_it() {
+    let fairness = with_levels(&[("three", 0, 3)]);
+    let first = seated(&fairness, place("three", "a"), 1);
+    let second = seated(&fairness, place("three", "a"), 1);
+    let third = asks(&fairness, place("three", "a"), 1);
+    let other = seated(&fairness, place("three", "b"), 1);
+    drop((first, second, third, other));
+    let single = Share {
+        most: 3,
+        single: true,
+        ..Share::default()
+    };
+    fairness.lock().lanes.insert("one".into(), Lane::new(single));
+    let _all = [(); 3].map(|()| seated(&fairness, place("one", "a"), 1));
+}
+
+#[tokio::test]
+async fn who_waited_for_one_that_went_away_has_its_turn() {
+    let fairness = with_levels(&[("l", 0, 60)]);
+    let held = seated(&fairness, place("l", "a"), 45);
+    let counts = Counts::default();
+    let table = fairness.lock().arranged.clone().unwrap_or_default();
+    let large = fairness.take(&table, place("l", "b"), (49, 2), &counts);
+    let mut large = Box::pin(large);
+    assert!(futures::poll!(&mut large).is_pending());
+    let mut small = asks(&fairness, place("l", "c"), 1);
+    assert!(small.try_recv().is_err());
+    drop(large);
+    assert!(small.try_recv().is_ok());
+    drop(held);
+}
+
+#[test]
+fn who_knows_older_levels_divides_nothing_by_them() {
+    let (before, after) = (
+        Arc::new(Table::begun_with(Vec::new()).changed_at(1)),
+        Arc::new(Table::with_level(100_000).changed_at(2)),
+    );
+    let fairness = Fairness::default();
+    drop(fairness.ask(&after, place("mine", "a"), 1, 2));
+    let kept = fairness.lock().lanes["mine"].share;
+    drop(fairness.ask(&before, place("global-default", "b"), 1, 2));
+    assert_eq!(fairness.lock().lanes["mine"].share, kept);
+    assert!(!fairness.lock().arrange(&before) && !fairness.lock().arrange(&after));
+}
+
+/// A body of which so much has come, and the rest does not.
+fn slow(come: usize) -> Incoming {
+    let begun = futures::stream::iter([Ok::<_, std::io::Error>("x".repeat(come))]);
+    let body = Body::from_stream(begun.chain(futures::stream::pending()));
+    Incoming::new(body, Duration::MAX)
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_no_small_ones_waiting() {
+    for come in [0, SEAT_BYTES] {
+        let (entrance, table) = (Entrance::default(), Arc::<Table>::default());
+        let users: Vec<Identity> = (0..4).map(|i| Identity::new(&i.to_string(), [])).collect();
+        let mut all: Vec<_> = users
+            .iter()
+            .flat_map(|who| (0..8).map(move |_| who))
+            .map(|who| Box::pin(entrance.receive((&table, who, None), slow(come))))
+            .collect();
+        for one in &mut all {
+            assert!(futures::poll!(one).is_pending());
+        }
+        let who = Identity::new("modest", []);
+        let small = Incoming::new(Body::from("{}"), Duration::MAX);
+        let small = Box::pin(entrance.receive((&table, &who, None), small));
+        assert!(futures::poll!(small).is_ready(), "{come}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_has_seats_when_it_is_there() {
+    let (entrance, table) = (Entrance::default(), Arc::<Table>::default());
+    let who = Identity::new("jane", []);
+    let body = Incoming::new(Body::from("x".repeat(BODY_LIMIT)), Duration::MAX);
+    let (body, entered) = entrance.receive((&table, &who, None), body).await.ok().unwrap();
+    assert_eq!(body.len(), BODY_LIMIT);
+    assert_eq!(entered.held.as_ref().map(|held| held.count), Some(49));
+    let counts = entered.counted.counts.clone();
+    let seats = |counts: &Counts| counts.executing.seats.load(Ordering::Relaxed);
+    assert_eq!(seats(&counts), 49);
+    drop(entered);
+    assert_eq!(
+        (seats(&counts), counts.executing.requests.load(Ordering::Relaxed)),
+        (0, 0)
+    );
+    let long = Incoming::new(Body::from("x".repeat(BODY_LIMIT + 1)), Duration::MAX);
+    let refused = entrance.receive((&table, &who, None), long).await;
+    assert_eq!(refused.err().unwrap().code, 413);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod ephemeral;
 mod local_path;
 mod volume;
 
+pub use attach::seen as attachments;
 pub use local_path::{CLASS, PROVISIONER};
 
 use std::sync::Arc;

@@ -33,32 +33,46 @@ const LINKS: [(&str, &[&str]); 25] = [
 /// Elements whose content is text, whatever it looks like.
 const RAW: [&str; 4] = ["script", "style", "textarea", "title"];
 
-/// The page with each link replaced that `lead` has another for.
-pub(super) fn rewritten(page: &str, lead: impl Fn(&str) -> Option<String>) -> String {
+/// The page with each link replaced that `lead` has another for; none when it becomes longer than `limit`. What is read is
+/// read once: the page is a stranger's.
+pub(super) fn rewritten(page: &str, limit: usize, lead: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut out = String::with_capacity(page.len());
     let mut rest = page;
     while let Some(at) = rest.find('<') {
         let (text, markup) = rest.split_at(at);
         out.push_str(text);
-        let Some(tag) = Tag::read(markup) else {
-            let (other, after) = markup.split_at(other_markup(markup));
-            out.push_str(other);
-            rest = after;
-            continue;
+        let length = match markup.as_bytes().get(1) {
+            Some(first) if first.is_ascii_alphabetic() => start_tag(markup, &lead, &mut out),
+            _ => {
+                let length = other_markup(markup);
+                out.push_str(&markup[..length]);
+                length
+            }
         };
-        let (whole, after) = markup.split_at(tag.end);
-        tag.write(whole, &lead, &mut out);
-        let content = if RAW.contains(&tag.name.as_str()) {
-            raw_content(after, &tag.name)
-        } else {
-            0
-        };
-        let (content, after) = after.split_at(content);
-        out.push_str(content);
-        rest = after;
+        if out.len() > limit {
+            return None;
+        }
+        rest = &markup[length..];
     }
     out.push_str(rest);
-    out
+    Some(out)
+}
+
+/// Writes a start tag, with its content where that is text, and says how long they are. One that does not end is all that
+/// is left, as it is: nothing behind it is a tag.
+fn start_tag(markup: &str, lead: &impl Fn(&str) -> Option<String>, out: &mut String) -> usize {
+    let Some(tag) = Tag::read(markup) else {
+        out.push_str(markup);
+        return markup.len();
+    };
+    let (whole, after) = markup.split_at(tag.end);
+    tag.write(whole, lead, out);
+    let content = match RAW.iter().any(|raw| is_named(tag.name, raw)) {
+        true => raw_content(after, tag.name),
+        false => 0,
+    };
+    out.push_str(&after[..content]);
+    tag.end + content
 }
 
 /// The length of a comment, an end tag, a declaration, or of a `<` that is only that.
@@ -71,56 +85,59 @@ fn other_markup(markup: &str) -> usize {
     }
 }
 
-fn raw_content(text: &str, name: &str) -> usize {
-    let end = format!("</{name}");
-    // Lower case in ASCII alone keeps every position.
-    text.to_ascii_lowercase().find(&end).unwrap_or(text.len())
+fn raw_content(text: &str, name: &[u8]) -> usize {
+    let is_end = |at: usize| {
+        let after = &text.as_bytes()[at + 2..];
+        after.len() >= name.len() && after[..name.len()].eq_ignore_ascii_case(name)
+    };
+    let mut ends = text.match_indices("</").map(|(at, _)| at);
+    ends.find(|at| is_end(*at)).unwrap_or(text.len())
 }
 
-/// A start tag: where it ends, and where the values of its attributes are.
-struct Tag {
-    name: String,
-    values: Vec<(String, Range<usize>)>,
+fn is_named(found: &[u8], name: &str) -> bool {
+    found.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// A start tag: where it ends, and where its links are.
+struct Tag<'a> {
+    name: &'a [u8],
+    /// No more than such a tag may have: what is repeated does not count.
+    links: Vec<Range<usize>>,
     end: usize,
 }
 
-impl Tag {
-    fn read(markup: &str) -> Option<Tag> {
+impl<'a> Tag<'a> {
+    /// None for one that does not end.
+    fn read(markup: &'a str) -> Option<Tag<'a>> {
         let bytes = markup.as_bytes();
-        bytes.get(1).filter(|b| b.is_ascii_alphabetic())?;
         let mut at = 1;
         let name = word(bytes, &mut at, b"/>");
-        let mut values = Vec::new();
+        let known = LINKS.iter().find(|(tag, _)| is_named(name, tag));
+        let known = known.map_or(&[][..], |(_, attributes)| attributes);
+        let mut links = Vec::new();
         loop {
             skip(bytes, &mut at, b"/");
-            match bytes.get(at)? {
-                b'>' => break,
-                _ => {
-                    let name = word(bytes, &mut at, b"=/>");
-                    skip(bytes, &mut at, b"");
-                    if bytes.get(at) == Some(&b'=') {
-                        at += 1;
-                        skip(bytes, &mut at, b"");
-                        values.push((name, value(bytes, &mut at)?));
-                    }
+            if *bytes.get(at)? == b'>' {
+                break;
+            }
+            let attribute = word(bytes, &mut at, b"=/>");
+            skip(bytes, &mut at, b"");
+            if bytes.get(at) == Some(&b'=') {
+                at += 1;
+                skip(bytes, &mut at, b"");
+                let value = value(bytes, &mut at)?;
+                if links.len() < known.len() && known.iter().any(|link| is_named(attribute, link)) {
+                    links.push(value);
                 }
             }
         }
         let end = at + 1;
-        Some(Tag { name, values, end })
+        Some(Tag { name, links, end })
     }
 
     fn write(&self, whole: &str, lead: &impl Fn(&str) -> Option<String>, out: &mut String) {
-        let links = LINKS
-            .iter()
-            .find(|(tag, _)| *tag == self.name)
-            .map_or(&[][..], |(_, links)| links);
         let mut written = 0;
-        let values = self
-            .values
-            .iter()
-            .filter(|(name, _)| links.contains(&name.as_str()));
-        for (_, range) in values {
+        for range in &self.links {
             if let Some(other) = lead(&whole[range.clone()]) {
                 out.push_str(&whole[written..range.start]);
                 out.push_str(&other);
@@ -131,8 +148,8 @@ impl Tag {
     }
 }
 
-/// A name in lower case, up to white space or one of `ends`; never empty, so that reading goes on.
-fn word(bytes: &[u8], at: &mut usize, ends: &[u8]) -> String {
+/// A name, up to white space or one of `ends`; never empty, so that reading goes on.
+fn word<'a>(bytes: &'a [u8], at: &mut usize, ends: &[u8]) -> &'a [u8] {
     let start = *at;
     *at += 1;
     while bytes
@@ -141,8 +158,7 @@ fn word(bytes: &[u8], at: &mut usize, ends: &[u8]) -> String {
     {
         *at += 1;
     }
-    let end = (*at).min(bytes.len());
-    String::from_utf8_lossy(&bytes[start..end]).to_ascii_lowercase()
+    &bytes[start..*at]
 }
 
 fn skip(bytes: &[u8], at: &mut usize, also: &[u8]) {
@@ -177,10 +193,11 @@ fn value(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
 mod tests {
     use super::*;
 
+    const LONG: usize = 8 << 20;
+
     fn led(page: &str) -> String {
-        rewritten(page, |link| {
-            link.strip_prefix('/').map(|rest| format!("/proxy/{rest}"))
-        })
+        let lead = |link: &str| link.strip_prefix('/').map(|rest| format!("/proxy/{rest}"));
+        rewritten(page, usize::MAX, lead).expect("a page of any length")
     }
 
     #[test]
@@ -211,5 +228,51 @@ mod tests {
         ] {
             assert_eq!(led(page), want, "{page}");
         }
+    }
+
+    /// Were any of them read more than once, this would take minutes.
+    #[test]
+    fn pages_made_to_be_read_again_and_again_are_read_once() {
+        for (begun, piece) in [
+            ("", "<title></title>"),
+            ("<title>", "<title></x"),
+            ("", "<a "),
+            ("", "<a b=\""),
+            ("<a ", "a=b "),
+            ("", "<"),
+            ("", "</"),
+            ("", "<!-"),
+            ("<!--", "<!--"),
+        ] {
+            let page = format!("{begun}{}", piece.repeat(LONG / piece.len()));
+            assert!(led(&page) == page, "{begun}{piece}…");
+        }
+    }
+
+    #[test]
+    fn behind_a_tag_that_does_not_end_nothing_is_a_tag() {
+        for page in [
+            "<a <a href=\"/x\"",
+            "<a b=\"<a href=/x>",
+            "<img alt='<a href=\"/x\">",
+        ] {
+            assert_eq!(led(page), page);
+        }
+        assert_eq!(led("<a <a href=/x>"), "<a <a href=/proxy/x>");
+    }
+
+    #[test]
+    fn a_tag_has_no_more_links_than_such_a_tag_may_have() {
+        assert_eq!(
+            led("<a href=/a href=/b><Img Src=/a longdesc=/b USEMAP=/c alt=/d>"),
+            "<a href=/proxy/a href=/b><Img Src=/proxy/a longdesc=/proxy/b USEMAP=/proxy/c alt=/d>"
+        );
+    }
+
+    #[test]
+    fn a_page_that_becomes_too_long_is_none() {
+        let (page, lead) = ("<a href=/>".repeat(10), |_: &str| Some("x".repeat(90)));
+        assert_eq!(rewritten(&page, 989, lead), None);
+        assert!(rewritten(&page, 990, lead).is_some_and(|page| page.len() == 990));
     }
 }

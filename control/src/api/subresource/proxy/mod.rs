@@ -1,11 +1,13 @@
 //! `proxy` of pods, services and nodes: a request goes on to what it names, and the answer comes back as it is made.
 //!
 //! Flow: whom the name means (`location`) → the request as the backend is to see it (`rewrite`) → a connection of its own
-//! (`backend`) → the answer, with redirects and links led back through here. An upgrade becomes a connection passed on.
+//! (`backend`) → the answer, with redirects and, in a page, links (`page`) led back through here. An upgrade becomes a
+//! connection passed on.
 mod backend;
 mod coding;
 mod links;
 mod location;
+mod page;
 mod rewrite;
 
 use super::super::route::Target;
@@ -15,12 +17,9 @@ use super::stream::{connecting, join};
 use axum::body::Body;
 use axum::response::Response;
 use backend::Failed;
-use bytes::{Bytes, BytesMut};
 use coding::Coding;
-use futures::{StreamExt, stream};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use location::Backend;
@@ -30,8 +29,6 @@ use serde_json::json;
 pub use backend::ProxyTls;
 
 const SUBRESOURCE: &str = "proxy";
-/// Pages are held while their links are looked for; longer ones are no pages for people.
-const PAGE: usize = 8 << 20;
 
 /// Whether the request goes on to a backend, whatever its method and body.
 pub(in crate::api) fn is_proxied(target: &Target) -> bool {
@@ -79,7 +76,7 @@ pub(in crate::api) async fn serve(call: &Call, mut parts: Parts, body: Body) -> 
     let host = parts.headers.get(header::HOST);
     let moves = answer.headers().contains_key(header::LOCATION);
     through.lead_back(&backend.authority, host, answer.headers_mut());
-    let coding = Coding::of(answer.headers()).filter(|_| is_page(answer.headers()));
+    let coding = Coding::of(answer.headers()).filter(|_| page::is_page(answer.headers()));
     let Some(coding) = coding.filter(|_| !moves && parts.method != Method::HEAD) else {
         return Ok(answer.map(Body::new));
     };
@@ -87,60 +84,10 @@ pub(in crate::api) async fn serve(call: &Call, mut parts: Parts, body: Body) -> 
         .and_then(|host| host.to_str().ok())
         .unwrap_or_default()
         .to_owned();
-    page(answer, coding, move |link| {
+    page::sent_on(answer.map(Body::new), coding, page::WHOLE_WITHIN, move |link| {
         through.led_back(link, &backend.authority, &host)
     })
     .await
-}
-
-/// Whether the answer is HTML, and is not said to be too long to be held.
-fn is_page(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let kind = text(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next());
-    let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
-    kind.is_some_and(|kind| kind.trim() == "text/html") && length.is_none_or(|length| length <= PAGE)
-}
-
-/// The page with its links led through here; one that cannot be read, or turns out to be long, passes as it is.
-async fn page(
-    answer: http::Response<Incoming>,
-    coding: Coding,
-    lead: impl Fn(&str) -> Option<String> + Send + 'static,
-) -> Result<Response> {
-    let (mut head, mut body) = answer.into_parts();
-    let (read, whole) = beginning(&mut body).await?;
-    if !whole {
-        let rest = stream::once(async { Ok(read) }).chain(body.into_data_stream());
-        return Ok(Response::from_parts(head, Body::from_stream(rest)));
-    }
-    // A little that is compressed may be much.
-    let sent = tokio::task::spawn_blocking(move || led(&read, coding, lead).unwrap_or((read, false)));
-    let (sent, changed) = sent.await.map_err(ApiError::internal)?;
-    if changed {
-        head.headers.remove(header::CONTENT_LENGTH);
-    }
-    Ok(Response::from_parts(head, Body::from(sent)))
-}
-
-/// What is read of a page until it ends or is too long to be held, and whether it has ended.
-async fn beginning(body: &mut Incoming) -> Result<(Bytes, bool)> {
-    let mut read = BytesMut::new();
-    while read.len() <= PAGE {
-        let Some(frame) = body.frame().await else {
-            return Ok((read.freeze(), true));
-        };
-        let frame = frame.map_err(|why| ApiError::unreachable(&why.to_string()))?;
-        read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-    }
-    Ok((read.freeze(), false))
-}
-
-/// The page as it is sent on; none for what is no text.
-fn led(read: &[u8], coding: Coding, lead: impl Fn(&str) -> Option<String>) -> Option<(Bytes, bool)> {
-    let text = coding.text(read, PAGE)?;
-    // Compressing into memory does not fail.
-    let sent = coding.sent(links::rewritten(&text, lead)).ok()?;
-    Some((sent.into(), true))
 }
 
 /// Admission is told whom the request goes to, and its path.

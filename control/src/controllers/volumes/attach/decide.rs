@@ -134,8 +134,8 @@ pub struct Plan {
     pub attached: BTreeSet<String>,
 }
 
-/// Upstream's `reconcile`, for one node: `wanted` by its Pods, by unique name; `all` the attachments there are. `overdue` says of
-/// an attachment that it has been held long enough.
+/// Upstream's `reconcile`, for one node: `wanted` by its Pods, by unique name; `all` the attachments there are, to the node and
+/// of what is wanted at least. `overdue` says of an attachment that it has been held long enough.
 pub fn plan(
     node: &str,
     host: Option<&Host>,

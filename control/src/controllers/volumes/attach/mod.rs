@@ -6,6 +6,7 @@
 //! attachment is deleted. Guarantees: a volume of one node is never attached to two; what a node uses is only taken from one that
 //! has been silent for long, or is said to be off. Refuses to know drivers.
 mod decide;
+pub mod seen;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,7 +25,7 @@ use self::decide::{Attachment, Host, Plan, Volume, plan};
 use crate::controllers::context::{BY_NODE, Context};
 use crate::toolkit::lock::lock;
 use crate::toolkit::{
-    ObjectKey, Objects, Outcome, Pod, Queue, Recorder, StepError, Steps, claims, owners, pods,
+    Change, ObjectKey, Objects, Outcome, Pod, Queue, Recorder, StepError, Steps, claims, owners, pods,
 };
 
 pub use watch::start;
@@ -52,6 +53,15 @@ struct Memory {
     told: HashMap<String, Told>,
 }
 
+impl Memory {
+    /// What was made and is there is known from now on. One that is gone may be another, which it was made after.
+    fn see(&mut self, change: &Change<VolumeAttachment>) {
+        if !matches!(change, Change::Deleted(_)) {
+            self.made.remove(&change.object().name_any());
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Attacher {
     context: Context,
@@ -76,7 +86,7 @@ impl Attacher {
             &name,
             host.as_ref(),
             &volumes.collect(),
-            &self.attachments(),
+            &self.attachments(&name, &wanted),
             overdue,
         );
         self.remember_held(&name, &plan);
@@ -145,16 +155,9 @@ impl Attacher {
         driver.is_none_or(|driver| driver.spec.attach_required != Some(false))
     }
 
-    /// The attachments there are, those just made included.
-    fn attachments(&self) -> Vec<Attachment> {
-        let watches = &self.context.watches;
-        let all = watches.attachments.list();
-        let seen = all.iter().filter_map(|attachment| {
-            let source = attachment.spec.source.persistent_volume_name.as_ref();
-            let volume = source.and_then(|name| watches.volumes.get(&ObjectKey::cluster(name)));
-            Attachment::of(attachment, volume.and_then(|volume| Volume::of(&volume)).as_ref())
-        });
-        let seen: BTreeMap<String, Attachment> = seen.map(|one| (one.name.clone(), one)).collect();
+    /// The attachments that concern a node, and those just made.
+    fn attachments(&self, node: &str, wanted: &Wanted) -> Vec<Attachment> {
+        let seen = seen::attachments(&self.context.watches, node, wanted.keys());
         let made = &mut lock(&self.memory).made;
         made.retain(|_, (_, since)| since.elapsed() < SEEN_WITHIN);
         let unseen = made.iter().filter(|(name, _)| !seen.contains_key(*name));
