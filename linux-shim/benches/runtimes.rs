@@ -1,8 +1,9 @@
 //! How long a container takes, beside Debian's crun and runc: the same bundle, namespaces and cgroup limits for all of
 //! them, one after another in the same run, so that only the ratios are to be trusted.
 //!
-//! `cargo bench -p amphipod-linux-shim` (root, busybox-static; crun and runc where they are installed). An argument is
-//! the number of rounds. crun refuses hosts that have cgroup v2 with controllers beside v1: there, run it all below
+//! `cargo bench -p amphipod-linux-shim` (root, busybox-static; crun and runc where they are installed). A number as
+//! argument is that of rounds; any other argument is one more runtime's command line (`'…/amphipod linux-shim oci'`). crun
+//! refuses hosts that have cgroup v2 with controllers beside v1: there, run it all below
 //! `unshare -m sh -c 'umount /sys/fs/cgroup/unified; …'`.
 
 use std::fs;
@@ -32,14 +33,15 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A runtime driven by its command line.
 #[derive(Debug, Clone)]
 struct Runtime {
-    name: &'static str,
-    program: PathBuf,
+    name: String,
+    /// The program and its first words.
+    command: Vec<String>,
     root: PathBuf,
 }
 
 /// What one runtime took.
 struct Result {
-    name: &'static str,
+    name: String,
     /// create → start → exit, without delete.
     life: Duration,
     /// With delete.
@@ -127,7 +129,8 @@ impl Drop for Home {
 
 impl Runtime {
     fn call(&self, words: &[&str]) -> std::result::Result<(), Failure> {
-        let status = Command::new(&self.program)
+        let status = Command::new(&self.command[0])
+            .args(&self.command[1..])
             .arg("--root")
             .arg(&self.root)
             .args(words)
@@ -172,7 +175,7 @@ impl Runtime {
         let spent = Spent::by_children()?.since(before);
         Ok(Result {
             spent,
-            name: self.name,
+            name: self.name.clone(),
             life: median(lives.iter().map(|l| l.0)),
             whole: median(lives.iter().map(|l| l.1)),
             burst,
@@ -302,7 +305,7 @@ async fn measure_shim(home: &Home, rounds: usize) -> std::result::Result<Result,
     client.shutdown(&id).await?;
     Ok(Result {
         spent,
-        name: "amphipod, through the shim",
+        name: "amphipod, through the shim".into(),
         life: median(lives.iter().map(|l| l.0)),
         whole: median(lives.iter().map(|l| l.1)),
         burst,
@@ -389,6 +392,30 @@ fn found(name: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
+/// Debian's two where they are installed, ours, and those that were asked for.
+fn runtimes(home: &Home, more: impl Iterator<Item = String>) -> Vec<Runtime> {
+    let mut all = Vec::new();
+    for name in ["crun", "runc"] {
+        match found(name) {
+            Some(program) => all.push((name.to_owned(), vec![program.display().to_string()])),
+            None => println!("{name} is not installed, and left out"),
+        }
+    }
+    all.push(("amphipod, command line".into(), vec![OCI.into()]));
+    all.extend(more.map(|line| {
+        let command = line.split_whitespace().map(str::to_owned).collect();
+        (line, command)
+    }));
+    let runtimes = all.into_iter().enumerate();
+    runtimes
+        .map(|(number, (name, command))| Runtime {
+            name,
+            command,
+            root: home.dir.path().join(format!("state-{number}")),
+        })
+        .collect()
+}
+
 fn main() -> std::result::Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
         println!("skipped: needs root and {BUSYBOX} (Debian package busybox-static)");
@@ -396,24 +423,14 @@ fn main() -> std::result::Result<(), Failure> {
     }
     // Containers of a command line that has ended become ours, to be waited for.
     nix::sys::prctl::set_child_subreaper(true)?;
-    let rounds = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(ROUNDS);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let rounds = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(ROUNDS);
+    let more = arguments.into_iter().filter(|a| a.parse::<usize>().is_err());
     let home = Home::new()?;
     let mut results = Vec::new();
-    for name in ["crun", "runc"] {
-        match found(name) {
-            Some(program) => {
-                let root = home.dir.path().join(name);
-                results.push(Runtime { name, program, root }.measure(&home, rounds)?);
-            }
-            None => println!("{name} is not installed, and left out"),
-        }
+    for runtime in runtimes(&home, more) {
+        results.push(runtime.measure(&home, rounds)?);
     }
-    let own = Runtime {
-        name: "amphipod, command line",
-        program: OCI.into(),
-        root: home.dir.path().join("own"),
-    };
-    results.push(own.measure(&home, rounds)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
