@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Replaces `path` by a file holding `bytes`, synced before it takes the name.
+/// Replaces `path` by a file holding `bytes`, synced before it takes the name, and the name with it: without that a loss of power
+/// may bring the old file back.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, bytes, File::sync_data)
+    replace(path, bytes, File::sync_data)?;
+    sync_name(path)
 }
 
 /// The same without the sync, which takes milliseconds: for what outlives the agent and need not outlive the machine. One that
@@ -18,15 +20,23 @@ pub fn write_of_this_boot(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Brings to the disk a file that was written without.
 pub fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_data()
+    File::open(path)?.sync_data()?;
+    sync_name(path)
+}
+
+/// A name is its directory's, which is a file of its own.
+fn sync_name(path: &Path) -> io::Result<()> {
+    File::open(parent(path)?)?.sync_all()
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent()
+        .ok_or_else(|| io::Error::other("the path has no parent"))
 }
 
 fn replace(path: &Path, bytes: &[u8], settle: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .ok_or_else(|| io::Error::other("the path has no parent"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.{}", std::process::id()));
+    let temporary = parent(path)?.join(format!(".{name}.{}", std::process::id()));
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)

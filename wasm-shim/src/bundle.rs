@@ -15,7 +15,7 @@ use crate::engine::meter::Quota;
 use crate::guest::blobs::Containers;
 use crate::guest::bucket::Buckets;
 use crate::guest::debug::{Debugging, Dumps, Files};
-use crate::guest::folder::Folder;
+use crate::guest::folder::{FORSAKEN, Folder};
 use crate::guest::narrowing::Narrowing;
 use crate::names::{self, Names};
 use crate::program::digest::{BadDigest, Digest};
@@ -198,6 +198,11 @@ fn named(
     let preopen = preopen.ok_or_else(no_mount)?;
     let directory = preopen.directory.try_clone().map_err(|_| no_mount())?;
     let folder = Folder::new(directory, preopen.read_only);
+    if !folder.read_only()
+        && let Err(error) = folder.sweep(FORSAKEN)
+    {
+        tracing::warn!(%error, mount, "what killed processes left there stays");
+    }
     Ok(Some((folder, mount.clone())))
 }
 

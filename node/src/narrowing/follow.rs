@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphipod_shim_api::network::NetworkRules;
-use amphipod_shim_api::{TaskClient, TaskError};
+use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use ipnet::{IpNet, Ipv4Net};
@@ -21,7 +21,7 @@ use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use tokio::time::Instant;
 
-use super::{Known, Lists, Trouble};
+use super::{Known, Lists, Narrower, Trouble};
 use crate::network::services::rules as ruleset;
 use crate::pods::context::Context;
 use crate::pods::table::Guest;
@@ -36,6 +36,10 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// What a shim has to take rules in: others wait for theirs.
 const GIVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long everybody is still followed when nobody needs them any more. A container waits for its rules for less time than it may
+/// take to list all Pods there are, and then asks again: what it began has to go on meanwhile.
+const KEPT: Duration = Duration::from_secs(300);
 
 /// What a trouble or a change is of.
 const POLICIES: &str = "networkpolicies";
@@ -109,6 +113,8 @@ struct Everybody {
     pods: Store<Pod>,
     namespaces: Store<Namespace>,
     news: BoxStream<'static, News>,
+    /// When they are let go, while nobody needs them.
+    over: Option<Instant>,
 }
 
 impl Everybody {
@@ -123,11 +129,23 @@ impl Everybody {
             pods,
             namespaces,
             news: news.boxed(),
+            over: None,
         }
     }
 
     fn is_ready(&self) -> bool {
         is_ready(&self.pods) && is_ready(&self.namespaces)
+    }
+}
+
+/// Whether nobody has needed it for as long as it is kept; notes when that will be.
+fn is_over(over: &mut Option<Instant>, needed: bool, now: Instant) -> bool {
+    match needed {
+        true => {
+            *over = None;
+            false
+        }
+        false => now >= *over.get_or_insert(now + KEPT),
     }
 }
 
@@ -200,7 +218,8 @@ impl Follow {
         }
     }
 
-    /// Makes a new judge and gives guests what it says; when to try again, where a shim did not take it.
+    /// Makes a new judge and gives guests what it says; when to look again, where a shim did not take it or somebody is followed
+    /// for nobody.
     async fn synchronise(&mut self) -> Option<Instant> {
         let guests = self.ctx.table.guests();
         let asking: Vec<Peer> = self.ctx.narrower.asking.borrow().values().cloned().collect();
@@ -212,7 +231,12 @@ impl Follow {
         let judge = self.judge().await?;
         self.publish(Some(judge.clone()));
         let failed = self.give(&judge, guests).await;
-        failed.then(|| Instant::now() + RETRY)
+        let over = self.cluster.as_ref().and_then(|cluster| cluster.over);
+        failed
+            .then(|| Instant::now() + RETRY)
+            .into_iter()
+            .chain(over)
+            .min()
     }
 
     fn publish(&self, judge: Option<Arc<Judge>>) {
@@ -227,7 +251,7 @@ impl Follow {
         self.ctx.narrower.known.send_replace(Known { judge, trouble });
     }
 
-    /// Everybody is followed while a policy selects a Wasm Pod that is here, or about to be.
+    /// Everybody is followed while a policy selects a Wasm Pod that is here, or about to be; and a while after.
     fn follow_cluster(&mut self, guests: &[Guest], asking: &[Peer]) {
         let nobody = Cluster {
             namespaces: &BTreeMap::new(),
@@ -245,13 +269,15 @@ impl Follow {
         let here = || guests.iter().filter_map(|guest| Peer::of(&guest.pod));
         let selected = !judge.policies.is_empty()
             && (asking.iter().any(|pod| judge.is_selected(pod)) || here().any(|pod| judge.is_selected(&pod)));
-        match (selected, &self.cluster) {
-            (true, None) => self.cluster = Some(Everybody::follow(&self.ctx.options.client)),
-            (false, Some(_)) => {
-                self.cluster = None;
-                self.troubles.retain(|kind, _| *kind == POLICIES);
-            }
-            _ => {}
+        if selected && self.cluster.is_none() {
+            self.cluster = Some(Everybody::follow(&self.ctx.options.client));
+        }
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        if is_over(&mut cluster.over, selected, Instant::now()) {
+            self.cluster = None;
+            self.troubles.retain(|kind, _| *kind == POLICIES);
         }
     }
 
@@ -312,32 +338,55 @@ impl Follow {
             let given = narrower.given();
             due.retain(|(guest, rules)| given.get(&guest.id) != Some(rules));
         }
-        let giving = stream::iter(due).map(|(guest, rules)| async move {
-            // What it has is not known until it says so.
-            narrower.given().remove(&guest.id);
-            let client = TaskClient::new(guest.address);
-            let updated = tokio::time::timeout(GIVE_LIMIT, client.narrow(&guest.id, &rules)).await;
-            match updated.unwrap_or_else(|_| Err(TaskError::Timeout("it does not answer".into()))) {
-                Ok(()) => {
-                    narrower.given().insert(guest.id, rules);
-                    false
-                }
-                // It has ended.
-                Err(TaskError::NotFound(_)) => false,
-                // A shim of before knows no rules, and has none.
-                Err(TaskError::InvalidArgument(_)) if rules.is_open() => {
-                    narrower.given().insert(guest.id, rules);
-                    false
-                }
-                Err(error) => {
-                    tracing::warn!(%error, id = guest.id, "a shim did not take the rules of a guest; trying again");
-                    true
-                }
-            }
-        });
+        let giving = stream::iter(by_shim(due)).map(|(shim, due)| tell(narrower, shim, due, GIVE_LIMIT));
         let failed: Vec<bool> = giving.buffer_unordered(AT_ONCE).collect().await;
         failed.contains(&true)
     }
+}
+
+/// Guests and the rules that are due to them, by the shim that serves them.
+type Due = Vec<(String, NetworkRules)>;
+
+fn by_shim(all: Vec<(Guest, NetworkRules)>) -> Vec<(ShimAddress, Due)> {
+    let mut shims: BTreeMap<String, (ShimAddress, Due)> = BTreeMap::new();
+    for (guest, rules) in all {
+        let known = shims.entry(guest.address.address.clone());
+        let (_, due) = known.or_insert_with(|| (guest.address, Due::new()));
+        due.push((guest.id, rules));
+    }
+    shims.into_values().collect()
+}
+
+/// Gives the guests of one shim their rules, one after the other; whether some could not be given. A shim that does not answer
+/// for one is not asked for the others: everybody waits for it once.
+async fn tell(narrower: &Narrower, shim: ShimAddress, due: Due, limit: Duration) -> bool {
+    let client = TaskClient::new(shim);
+    let mut failed = false;
+    for (id, rules) in due {
+        // What it has is not known until it says so.
+        narrower.given().remove(&id);
+        let Ok(updated) = tokio::time::timeout(limit, client.narrow(&id, &rules)).await else {
+            tracing::warn!(
+                id,
+                "a shim does not answer; the rules of its guests are given again"
+            );
+            return true;
+        };
+        match updated {
+            Ok(()) => drop(narrower.given().insert(id, rules)),
+            // It has ended.
+            Err(TaskError::NotFound(_)) => {}
+            // A shim of before knows no rules, and has none.
+            Err(TaskError::InvalidArgument(_)) if rules.is_open() => {
+                narrower.given().insert(id, rules);
+            }
+            Err(error) => {
+                tracing::warn!(%error, id, "a shim did not take the rules of a guest; trying again");
+                failed = true;
+            }
+        }
+    }
+    failed
 }
 
 /// Services as this node leads to them.
@@ -371,5 +420,64 @@ impl Trouble {
             message: format!("{kind} cannot be listed: {error}"),
             forbidden,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amphipod_shim_api::network::Allowed;
+
+    #[test]
+    fn a_listing_outlives_the_container_that_asked_for_it() {
+        let (mut over, began) = (None, Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        for (needed, seconds, expected) in [
+            (true, 0, false),
+            (false, 10, false),
+            (true, 20, false),
+            (false, 30, false),
+            (false, 329, false),
+            (false, 330, true),
+            (true, 331, false),
+        ] {
+            assert_eq!(is_over(&mut over, needed, at(seconds)), expected, "{seconds}");
+        }
+    }
+
+    fn rules(n: usize) -> NetworkRules {
+        NetworkRules {
+            ingress: Some(vec![
+                Allowed {
+                    ports: None,
+                    addresses: amphipod_shim_api::network::Addresses::everything(),
+                };
+                n
+            ]),
+            egress: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_waited_for_once() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s");
+        let _hung = tokio::net::UnixListener::bind(&path).unwrap();
+        let shim = ShimAddress {
+            address: format!("unix://{}", path.display()),
+            version: 3,
+        };
+        let (narrower, old) = (Narrower::default(), rules(0));
+        let guests = ["a", "b", "c"].map(str::to_owned);
+        narrower
+            .given()
+            .extend(guests.clone().map(|id| (id, old.clone())));
+        let due = guests.map(|id| (id, rules(1))).into();
+        assert!(tell(&narrower, shim, due, Duration::from_millis(50)).await);
+        let given = narrower.given();
+        assert_eq!(
+            (given.get("a"), given.get("b"), given.get("c")),
+            (None, Some(&old), Some(&old))
+        );
     }
 }

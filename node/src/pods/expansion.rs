@@ -37,6 +37,13 @@ enum ExpansionError {
     Write { name: String, source: Box<kube::Error> },
 }
 
+impl ExpansionError {
+    /// Another Pod's worker, or the resizer, has written the claim since it was read: what is due then is seen at the next look.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 409))
+    }
+}
+
 /// Looks at the Pod's claims until it is dropped.
 pub async fn follow(ctx: Arc<Context>, pod: Pod) {
     // Nothing here asks what it was told last.
@@ -86,6 +93,7 @@ pub async fn grow(ctx: &Context, pod: PodView<'_>, volume: &Volume, claimed: &Cl
             let claim = claimed.claim.object_ref(&());
             ctx.recorder.event(claim, Normal, SUCCEEDED, text);
         }
+        Err(error) if error.is_conflict() => tracing::debug!(%error, "somebody else was there first"),
         Err(error) => {
             let text = format!("NodeExpandVolume.NodeExpandVolume failed for volume {name:?} : {error}");
             ctx.recorder.pod(pod, Warning, FAILED, text);
@@ -154,4 +162,25 @@ async fn write(
         name,
         source: Box::new(source),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn who_comes_second_is_told_apart_from_who_may_not() {
+        for (code, expected) in [(409_u16, true), (403, false)] {
+            let answer = move |_: http::Request<kube::client::Body>| async move {
+                let status = json!({"status": "Failure", "code": code, "message": "no"});
+                let body = kube::client::Body::from(status.to_string().into_bytes());
+                http::Response::builder().status(code).body(body)
+            };
+            let client = Client::new(tower::service_fn(answer), "default");
+            let claim = serde_json::from_value(json!({"metadata": {"name": "c"}})).unwrap();
+            let written = write(&client, &claim, json!({})).await;
+            assert_eq!(written.unwrap_err().is_conflict(), expected, "{code}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_pods};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::context::Context;
 use super::eviction::{self, Eviction};
@@ -43,8 +43,9 @@ struct Manager {
     statics: BTreeMap<Name, Arc<Pod>>,
     /// What the API has of them.
     mirrors: Mirrors,
-    /// Mirrors being made, removed or looked for.
-    mirroring: JoinSet<(Name, Result<Option<Pod>, kube::Error>)>,
+    /// Mirrors being made, removed or looked for; by task, whose they are.
+    mirroring: JoinSet<Result<Option<Pod>, kube::Error>>,
+    mirrored: HashMap<Id, Name>,
 }
 
 struct Worker {
@@ -77,6 +78,7 @@ pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
         statics: BTreeMap::new(),
         mirrors: Mirrors::default(),
         mirroring: JoinSet::new(),
+        mirrored: HashMap::new(),
     };
     // Known before the API's are: what is on disk of a static Pod is not an orphan's.
     if let Some(Ok(first)) = shutdown
@@ -99,7 +101,7 @@ pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
                 let wanted = files.borrow_and_update().clone().unwrap_or_default();
                 manager.want_statics(wanted);
             }
-            Some(done) = manager.mirroring.join_next(), if !manager.mirroring.is_empty() => manager.mirrored(done),
+            Some(done) = manager.mirroring.join_next_with_id(), if !manager.mirroring.is_empty() => manager.mirrored(done),
             Some(ended) = manager.running.join_next(), if !manager.running.is_empty() => manager.ended(ended),
         }
     }
@@ -183,7 +185,7 @@ impl Manager {
         });
     }
 
-    fn ended(&mut self, ended: Result<Uid, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<Uid, JoinError>) {
         match ended {
             Ok(uid) => {
                 let name = self.workers.remove(&uid).and_then(|worker| worker.static_name);
@@ -310,28 +312,40 @@ impl Manager {
 
     fn carry_out(&mut self, name: Name, due: Due) {
         self.mirrors.begin(name.clone());
-        let ctx = self.ctx.clone();
-        self.mirroring.spawn(async move {
+        let (ctx, pod) = (self.ctx.clone(), name.clone());
+        let task = self.mirroring.spawn(async move {
             let done = mirror::carry_out(&ctx, due).await;
             if let Err(error) = &done {
-                tracing::warn!(%error, pod = name, "the mirror of a static Pod is not as it should be; trying again");
+                tracing::warn!(%error, pod, "the mirror of a static Pod is not as it should be; trying again");
                 ctx.shutdown.run_until_cancelled(tokio::time::sleep(MIRROR_RETRY)).await;
             }
-            (name, done)
+            done
         });
+        self.mirrored.insert(task.id(), name);
     }
 
-    fn mirrored(&mut self, done: Result<(Name, Result<Option<Pod>, kube::Error>), tokio::task::JoinError>) {
+    fn mirrored(&mut self, done: Result<(Id, Result<Option<Pod>, kube::Error>), JoinError>) {
+        let id = match &done {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(name) = self.mirrored.remove(&id) else {
+            return;
+        };
         match done {
-            Ok((name, Ok(mirror))) => match self.mirrors.end(&name, mirror) {
+            Ok((_, Ok(mirror))) => match self.mirrors.end(&name, mirror) {
                 true => self.reflect(&name),
                 false => self.carry_out(name.clone(), Due::Look(name)),
             },
-            Ok((name, Err(_))) => {
+            Ok((_, Err(_))) => {
                 self.mirrors.fail(&name);
                 self.reflect(&name);
             }
-            Err(error) => tracing::error!(%error, "making or removing a mirror failed"),
+            // Tried again with the next that is heard of it: at once it would only fail again.
+            Err(error) => {
+                tracing::error!(%error, pod = name, "making or removing a mirror failed");
+                self.mirrors.fail(&name);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 
 use super::context::Context;
 use super::mirrors::Name;
@@ -43,7 +43,7 @@ pub async fn carry_out(ctx: &Context, due: Due) -> Result<Option<Pod>, kube::Err
         Due::Delete(mirror) => delete(ctx, &mirror).await,
         Due::Look(name) => {
             let (namespace, name) = name.split_once('/').unwrap_or_default();
-            find(&api(ctx, namespace), name).await
+            find(&api(ctx, namespace), name, &ctx.options.node_name).await
         }
     }?;
     // As with the Pods that the watch brings.
@@ -57,23 +57,24 @@ fn api(ctx: &Context, namespace: &str) -> Api<Pod> {
     Api::namespaced(ctx.options.client.clone(), namespace)
 }
 
-/// What is there of that name, if it is a mirror.
-async fn find(api: &Api<Pod>, name: &str) -> Result<Option<Pod>, kube::Error> {
-    let found = api.get_opt(name).await?;
-    Ok(found.filter(|pod| mirror_of(pod).is_some()))
+/// What the node has there of that name, if it is a mirror. Its Pods are listed: asked for by name, one that is not there is
+/// forbidden to it, as another's would be.
+async fn find(api: &Api<Pod>, name: &str, node: &str) -> Result<Option<Pod>, kube::Error> {
+    let here = ListParams::default().fields(&format!("metadata.name={name},spec.nodeName={node}"));
+    let found = api.list(&here).await?.items;
+    Ok(found.into_iter().find(|pod| mirror_of(pod).is_some()))
 }
 
 async fn create(ctx: &Context, pod: &Pod) -> Result<Pod, kube::Error> {
-    let node = Api::<Node>::all(ctx.options.client.clone())
-        .get(&ctx.options.node_name)
-        .await?;
+    let name = &ctx.options.node_name;
+    let node = Api::<Node>::all(ctx.options.client.clone()).get(name).await?;
     let api = api(ctx, pod.metadata.namespace.as_deref().unwrap_or_default());
     let taken = match api.create(&PostParams::default(), &mirror(pod, &node)).await {
         Err(error @ kube::Error::Api(_)) if code(&error) == 409 => error,
         done => return done,
     };
     // Made before, and the watch has not told yet. One that is deleted is in the way as long as somebody keeps it.
-    let there = find(&api, pod.metadata.name.as_deref().unwrap_or_default()).await?;
+    let there = find(&api, pod.metadata.name.as_deref().unwrap_or_default(), name).await?;
     there
         .filter(|mirror| mirror.metadata.deletion_timestamp.is_none())
         .ok_or(taken)
@@ -120,7 +121,7 @@ async fn delete(ctx: &Context, mirror: &Pod) -> Result<Option<Pod>, kube::Error>
         Ok(_) => Ok(None),
         Err(error) if code(&error) == 404 => Ok(None),
         // Another has the name by now.
-        Err(error) if code(&error) == 409 => find(&api, name).await,
+        Err(error) if code(&error) == 409 => find(&api, name, &ctx.options.node_name).await,
         Err(error) => Err(error),
     }
 }
@@ -161,6 +162,37 @@ mod tests {
                 "{wanted:?} {mirror:?} {runs}"
             );
         }
+    }
+
+    /// An API server that has these Pods, and tells a node only of its own, as the Node authorizer has it.
+    fn server(pods: Value) -> kube::Client {
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let uri = request.uri().to_string();
+            let (status, body) = match uri.contains("fieldSelector=") && uri.contains("spec.nodeName%3Dn") {
+                true => (200, json!({"metadata": {}, "items": pods})),
+                false => (
+                    403,
+                    json!({"status": "Failure", "code": 403, "message": "no relationship found"}),
+                ),
+            };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            let response = http::Response::builder().status(status).body(body);
+            async move { Ok::<_, std::convert::Infallible>(response.unwrap()) }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test]
+    async fn a_mirror_that_is_not_there_is_none() {
+        let there = |pods: Value| async move {
+            let api = Api::namespaced(server(pods), "default");
+            let found = find(&api, "web-n", "n").await.unwrap();
+            found.and_then(|mirror| mirror.metadata.uid)
+        };
+        assert_eq!(there(json!([])).await, None);
+        let mirror = json!({"metadata": {"uid": "m", "annotations": {MIRROR: "h"}}});
+        assert_eq!(there(json!([mirror])).await, Some("m".to_owned()));
+        assert_eq!(there(json!([{"metadata": {"uid": "other"}}])).await, None);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //! given an endpoint's address; who sees only the Service's address must know beforehand where it may lead.
 //!
 //! An address of a Service is allowed where each endpoint is that it may lead to: one that is not would be reached by chance.
+//! One from outside of their range (an external address, a load balancer's) is somebody's own besides: at ports that lead to no
+//! Service rules mean himself.
 //! The cluster's DNS is answered by the node itself here and has no Pods; to policies it is a Pod as it is in other clusters,
 //! at the Service's address, so that the usual rules for it mean what they mean there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use amphipod_shim_api::network::{AddressRange, Addresses, Allowed, Ports, Protocol, allows, merged};
@@ -48,20 +50,31 @@ impl Fronts {
     /// What may go out, with the addresses of Services in the place of what rules say of them as addresses.
     pub fn through(&self, egress: &[Allowed]) -> Vec<Allowed> {
         let range = AddressRange::new(self.range.network().into(), self.range.broadcast().into());
-        let fronts: BTreeSet<Ipv4Addr> = self.ruleset.addresses.keys().map(|(ip, ..)| *ip).collect();
-        let fronts = fronts.into_iter().map(|ip| AddressRange::from(IpAddr::from(ip)));
+        let outside = self.outside();
+        let fronts = outside.keys().map(|ip| AddressRange::from(IpAddr::from(*ip)));
         let fronts: Addresses = range.into_iter().chain(fronts).collect();
         let direct = egress.iter().map(|allowed| Allowed {
             ports: allowed.ports.clone(),
             addresses: allowed.addresses.minus(&fronts),
         });
+        let beside = outside.iter().flat_map(|(ip, taken)| beside(*ip, taken, egress));
         let through = self.ruleset.addresses.iter();
         let through = through.filter(|(front, chain)| self.leads_where_allowed(**front, chain, egress));
         let through = through.map(|(&(ip, protocol, port), _)| Allowed {
             ports: Some(vec![Ports::one(protocol, port)]),
             addresses: Addresses::from_iter([IpAddr::from(ip)]),
         });
-        merged(direct.chain(through))
+        merged(direct.chain(beside).chain(through))
+    }
+
+    /// Addresses of Services from outside of the range, and what of them is a Service's.
+    fn outside(&self) -> BTreeMap<Ipv4Addr, BTreeSet<(Protocol, u16)>> {
+        let mut outside = BTreeMap::<_, BTreeSet<_>>::new();
+        let fronts = self.ruleset.addresses.keys();
+        for (ip, protocol, port) in fronts.filter(|(ip, ..)| !self.range.contains(ip)) {
+            outside.entry(*ip).or_default().insert((*protocol, *port));
+        }
+        outside
     }
 
     fn leads_where_allowed(
@@ -79,6 +92,44 @@ impl Fronts {
             endpoints.all(|to| allows(egress, protocol, (*to.ip()).into(), to.port()))
         })
     }
+}
+
+/// What rules say of an address where it is no Service's.
+fn beside(
+    ip: Ipv4Addr,
+    taken: &BTreeSet<(Protocol, u16)>,
+    egress: &[Allowed],
+) -> impl Iterator<Item = Allowed> {
+    let about = egress
+        .iter()
+        .filter(move |allowed| allowed.addresses.contains(ip.into()));
+    about.map(move |allowed| Allowed {
+        ports: Some(without(allowed.ports.as_deref(), taken)),
+        addresses: Addresses::from_iter([IpAddr::from(ip)]),
+    })
+}
+
+/// These ports, or all there are, but for those taken.
+fn without(ports: Option<&[Ports]>, taken: &BTreeSet<(Protocol, u16)>) -> Vec<Ports> {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Ports::all);
+    let mut left = ports.unwrap_or(&all).to_vec();
+    for &(protocol, port) in taken {
+        let (hit, mut kept): (Vec<Ports>, Vec<Ports>) = left
+            .into_iter()
+            .partition(|ports| ports.protocol == protocol && (ports.first..=ports.last).contains(&port));
+        for ports in hit {
+            kept.extend((ports.first < port).then(|| Ports {
+                last: port - 1,
+                ..ports
+            }));
+            kept.extend((port < ports.last).then(|| Ports {
+                first: port + 1,
+                ..ports
+            }));
+        }
+        left = kept;
+    }
+    left
 }
 
 #[cfg(test)]
@@ -103,7 +154,7 @@ mod tests {
             json!({"port": 10053, "protocol": "UDP"}),
         );
         let web = json!({"port": 80});
-        let services = [
+        let mut services = [
             service("n", "one", "10.43.0.1", web.clone()),
             service("n", "two", "10.43.0.2", web.clone()),
             service("n", "none", "10.43.0.3", web),
@@ -119,6 +170,7 @@ mod tests {
             slice("n", "two", http, &["10.42.0.1", "10.42.0.2"]),
             slice("kube-system", "kube-dns", dns, &["10.42.0.254"]),
         ];
+        services[0]["spec"]["externalIPs"] = json!(["192.0.2.7"]);
         let services = services.map(|service| serde_json::from_value(service).unwrap());
         let slices = slices.map(|slice| serde_json::from_value(slice).unwrap());
         Fronts {
@@ -169,6 +221,40 @@ mod tests {
             Ipv4Addr::new(192, 0, 2, 1).into(),
             9
         ));
+    }
+
+    #[test]
+    fn an_external_address_is_the_services_at_its_port_only() {
+        let fronts = fronts();
+        let http = Ports::one(Protocol::Tcp, 8080);
+        let reaches = |egress: &[Allowed]| {
+            let through = fronts.through(egress);
+            [80, 79, 81].map(|port| allows(&through, Protocol::Tcp, [192, 0, 2, 7].into(), port))
+        };
+        let ports = |first, last| Ports {
+            protocol: Protocol::Tcp,
+            first,
+            last,
+        };
+        for (egress, expected) in [
+            (vec![to("192.0.2.7", None)], [false, true, true]),
+            (vec![to("10.42.0.1", Some(http))], [true, false, false]),
+            (
+                vec![to("0.0.0.0-255.255.255.255", Some(ports(79, 80)))],
+                [false, true, false],
+            ),
+            (
+                vec![
+                    to("10.42.0.1", Some(http)),
+                    to("192.0.2.0-192.0.2.9", Some(ports(80, 81))),
+                ],
+                [true, false, true],
+            ),
+        ] {
+            assert_eq!(reaches(&egress), expected, "{egress:?}");
+        }
+        let udp = fronts.through(&[to("192.0.2.7", None)]);
+        assert!(allows(&udp, Protocol::Udp, [192, 0, 2, 7].into(), 80));
     }
 
     #[test]

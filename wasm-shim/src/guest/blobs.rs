@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::iter::Peekable;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// Objects that all guests of a container write at once: what waits for the disk is held by the host.
@@ -86,7 +86,7 @@ impl Containers {
         Ok(Container { name, folder })
     }
 
-    /// Removes a container and its objects; one that is not there is removed already.
+    /// Removes a container and its objects, also those that are not finished, by whomever; one that is not there is removed already.
     ///
     /// # Errors
     /// When something in it cannot be removed.
@@ -94,6 +94,7 @@ impl Containers {
         match self.get(name) {
             Ok(container) => {
                 container.clear()?;
+                container.folder.sweep(Duration::ZERO)?;
                 self.folder.remove(&container.name)
             }
             Err(Refused::NotThere) => self.folder.may_write(),
@@ -437,6 +438,8 @@ mod tests {
         let (mut names, last) = two.names().next(10).unwrap();
         names.sort();
         assert_eq!((names, last), (vec!["y".to_owned(), "z".to_owned()], true));
+        // A process that was killed has left it.
+        File::create(home.path().join("2/.12-0")).unwrap();
         all.delete("2".to_owned()).unwrap();
         all.delete("2".to_owned()).unwrap();
         assert_eq!(all.get("2".to_owned()).unwrap_err(), Refused::NotThere);

@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Names told in one answer.
 pub const PAGE: usize = 1_000;
@@ -26,6 +26,10 @@ const UNFINISHED: char = '.';
 
 /// A byte of a name that its file name writes in two hexadecimal digits after this sign (RFC 3986, 2.1).
 const ESCAPE: char = '%';
+
+/// How long nobody has written to an unfinished file when it is taken for one of a process that was killed: whoever writes may
+/// be another process, on another host.
+pub const FORSAKEN: Duration = Duration::from_secs(3600);
 
 /// Numbers the unfinished files of this process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -210,6 +214,32 @@ impl Folder {
         ))
     }
 
+    /// Removes unfinished files to which nobody has written for so long. One who still writes is refused when he finishes.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or changed.
+    pub fn sweep(&self, unwritten: Duration) -> Result<(), Refused> {
+        self.may_write()?;
+        for entry in Dir::from_fd(self.again()?)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_str().is_ok_and(is_unfinished) {
+                continue;
+            }
+            let removed = match fstatat(&*self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) if !is_file(&stat) || since_written(&stat) < unwritten => continue,
+                Ok(_) => unlinkat(&*self.directory, name, UnlinkatFlags::NoRemoveDir),
+                Err(error) => Err(error),
+            };
+            match removed {
+                // It was placed, or removed, meanwhile.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Copies a file to this name, in the place of what has it.
     ///
     /// # Errors
@@ -368,6 +398,21 @@ pub async fn blocking<T: Send + 'static>(
 
 fn is_file(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+}
+
+/// None where the file system's clock is before ours.
+fn since_written(stat: &FileStat) -> Duration {
+    let written = UNIX_EPOCH + Duration::from_secs(stat.st_mtime.try_into().unwrap_or_default());
+    SystemTime::now().duration_since(written).unwrap_or_default()
+}
+
+/// Whether this is how [`Folder::begin`] names files. Others may have names of their own that begin like them.
+fn is_unfinished(name: &str) -> bool {
+    let numbers = name
+        .strip_prefix(UNFINISHED)
+        .and_then(|rest| rest.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(process, number)| is_number(process) && is_number(number))
 }
 
 fn beneath(flags: OFlag) -> OpenHow {

@@ -337,8 +337,12 @@ impl Container {
                 Ok(listener) => Arc::clone(&handler).serve(listener, self.drain.clone()),
                 Err(error) => return Ok(self.failed(&error)),
             };
-            let Some(threads) = self.end.run_until_cancelled(self.threads()).await else {
-                break;
+            // A shortage may last: who came meanwhile is not waited for.
+            let threads = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => break,
+                () = self.end.cancelled() => break,
+                threads = self.threads() => threads,
             };
             let end = self.end.clone();
             let served = threads.spawn(async move { end.run_until_cancelled(serving).await });

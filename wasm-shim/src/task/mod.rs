@@ -6,3 +6,4 @@ pub mod exec;
 pub mod life;
 pub mod phase;
 pub mod service;
+pub mod table;

@@ -1,12 +1,13 @@
 //! `containerd.task.v3.Task`: each call translated to a container, and nothing else.
 //!
-//! Owns the table of containers and when this process may end. An exit status is kept until Delete.
+//! An exit status is kept until Delete.
 
 use super::container::{Container, StartError, StdioAddresses};
 use super::create::Host;
 use super::exec::Exec;
 use super::life::Life;
 use super::phase::Phase;
+use super::table::Table;
 use crate::bundle::{Limits, network_rules};
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
@@ -22,13 +23,8 @@ use amphipod_shim_api::api::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use oci_spec::runtime::LinuxResources;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// Most containers in one process: the project's aim for a node, with room.
-const MAX_CONTAINERS: usize = 20_000;
 
 /// Guests have no process of their own; the contract says 0.
 const NO_PID: u32 = 0;
@@ -36,18 +32,11 @@ const NO_PID: u32 = 0;
 /// Linux signals end at 64 (`SIGRTMAX`).
 const MAX_SIGNAL: u32 = 64;
 
-/// A place in the table. Taken while a container is made, so that two calls cannot make the same.
-enum Slot {
-    Making,
-    Made(Arc<Container>),
-}
-
 /// The service of one process.
 pub struct Service {
     host: Host,
     cgroup: Arc<NamespaceCgroup>,
-    containers: Mutex<HashMap<String, Slot>>,
-    shutdown: CancellationToken,
+    containers: Table,
 }
 
 type Reply<T> = Result<T, ttrpc::Error>;
@@ -58,25 +47,13 @@ impl Service {
         Self {
             host,
             cgroup,
-            containers: Mutex::default(),
-            shutdown,
-        }
-    }
-
-    fn table(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn container(&self, id: &str) -> Result<Arc<Container>, TaskError> {
-        match self.table().get(id) {
-            Some(Slot::Made(container)) => Ok(Arc::clone(container)),
-            Some(Slot::Making) | None => Err(TaskError::NotFound(format!("no container {id:?}"))),
+            containers: Table::new(shutdown),
         }
     }
 
     /// What a call is about: a container's first guest, or one exec'd into it.
     fn find(&self, id: &str, exec: &str) -> Result<Process, TaskError> {
-        let container = self.container(id)?;
+        let container = self.containers.get(id)?;
         if exec.is_empty() {
             return Ok(Process::Container(container));
         }
@@ -84,29 +61,8 @@ impl Service {
         container.exec(exec).map(Process::Exec).ok_or_else(missing)
     }
 
-    fn reserve(&self, id: &str) -> Result<Reserved<'_>, TaskError> {
-        let mut table = self.table();
-        if table.len() >= MAX_CONTAINERS {
-            return Err(TaskError::FailedPrecondition(format!(
-                "this shim holds {MAX_CONTAINERS} containers already"
-            )));
-        }
-        match table.entry(id.to_owned()) {
-            Entry::Occupied(_) => Err(TaskError::AlreadyExists(format!(
-                "container {id:?} exists already"
-            ))),
-            Entry::Vacant(place) => {
-                place.insert(Slot::Making);
-                Ok(Reserved {
-                    service: self,
-                    id: id.to_owned(),
-                })
-            }
-        }
-    }
-
     async fn make(&self, request: &CreateTaskRequest) -> Result<(), TaskError> {
-        let reserved = self.reserve(&request.id)?;
+        let reserved = self.containers.reserve(&request.id)?;
         refuse_terminal(request.terminal)?;
         self.cgroup.join_once(request.bundle.as_ref());
         let container = self.host.create(request).await?;
@@ -127,8 +83,8 @@ impl Service {
             )));
         };
         match process {
-            Process::Container(_) => drop(self.table().remove(id)),
-            Process::Exec(_) => self.container(id)?.remove_exec(exec),
+            Process::Container(_) => self.containers.remove(id),
+            Process::Exec(_) => self.containers.get(id)?.remove_exec(exec),
         }
         Ok((ending, at))
     }
@@ -181,29 +137,6 @@ impl Process {
         match self {
             Self::Container(container) => container.close_stdin.cancel(),
             Self::Exec(exec) => exec.close_stdin.cancel(),
-        }
-    }
-}
-
-/// A place held while its container is made; given back when that fails.
-struct Reserved<'a> {
-    service: &'a Service,
-    id: String,
-}
-
-impl Reserved<'_> {
-    fn fill(self, container: Arc<Container>) {
-        self.service
-            .table()
-            .insert(self.id.clone(), Slot::Made(container));
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        let mut table = self.service.table();
-        if matches!(table.get(&self.id), Some(Slot::Making)) {
-            table.remove(&self.id);
         }
     }
 }
@@ -266,7 +199,7 @@ impl Task for Service {
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Reply<StateResponse> {
         let process = self.find(&request.id, &request.exec_id)?;
-        let container = self.container(&request.id)?;
+        let container = self.containers.get(&request.id)?;
         let phase = process.life().phase();
         let addresses = process.addresses().clone();
         let mut response = StateResponse {
@@ -323,12 +256,12 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Reply<PidsResponse> {
-        self.container(&request.id)?;
+        self.containers.get(&request.id)?;
         Ok(PidsResponse::default())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Reply<StatsResponse> {
-        let stats = self.container(&request.id)?.stats().to_any()?;
+        let stats = self.containers.get(&request.id)?.stats().to_any()?;
         Ok(StatsResponse {
             stats: MessageField::some(stats),
             ..StatsResponse::default()
@@ -345,9 +278,7 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Reply<Empty> {
-        if self.table().is_empty() {
-            self.shutdown.cancel();
-        }
+        self.containers.leave();
         Ok(Empty::default())
     }
 
@@ -366,7 +297,7 @@ impl Task for Service {
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Reply<Empty> {
-        let container = self.container(&request.id)?;
+        let container = self.containers.get(&request.id)?;
         refuse_terminal(request.terminal)?;
         self.host
             .exec(&container, &request)
@@ -388,7 +319,7 @@ impl Task for Service {
     }
 
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Reply<Empty> {
-        let container = self.container(&request.id)?;
+        let container = self.containers.get(&request.id)?;
         let rules = network_rules(&request.annotations);
         let rules = rules.map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
         // One that gives other rules may be about nothing else.

@@ -2,8 +2,9 @@
 
 use crate::http::on_port;
 use crate::netns::Netns;
-use crate::shim::{Shim, is_root, workload};
+use crate::shim::{LIMIT, Shim, is_root, skipped, until, workload};
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 /// A cgroup that bounds the threads of who is in it; removed when they are gone.
@@ -32,6 +33,14 @@ impl Bounded {
         current.trim().parse().unwrap()
     }
 
+    /// Whether somebody was refused a thread.
+    fn is_short(&self) -> bool {
+        let events = fs::read_to_string(self.0.join("pids.events")).unwrap();
+        events
+            .lines()
+            .any(|line| line.starts_with("max ") && line != "max 0")
+    }
+
     fn limit(&self, most: &str) {
         fs::write(self.0.join("pids.max"), most).unwrap();
     }
@@ -39,7 +48,7 @@ impl Bounded {
 
 impl Drop for Bounded {
     fn drop(&mut self) {
-        let deadline = std::time::Instant::now() + crate::shim::LIMIT;
+        let deadline = std::time::Instant::now() + LIMIT;
         // Its processes were ended before and are gone in a moment.
         while fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < deadline {
             std::thread::yield_now();
@@ -47,15 +56,20 @@ impl Drop for Bounded {
     }
 }
 
+fn bounded(name: &str) -> Option<Bounded> {
+    let bounded =
+        is_root().then(|| Bounded::new(&format!("amphipod-wasmtest-{name}-{}", std::process::id())))?;
+    if bounded.is_none() {
+        skipped("needs cgroups that bound threads");
+    }
+    bounded
+}
+
 #[tokio::test]
 async fn a_thread_that_cannot_be_had_keeps_nobody_from_others() {
-    if !is_root() {
-        return;
-    }
     // Dropped last: after the shim.
-    let bounded = Bounded::new(&format!("amphipod-wasmtest-threads-{}", std::process::id()));
-    let Some(bounded) = &bounded else {
-        return crate::shim::skipped("needs cgroups that bound threads");
+    let Some(bounded) = bounded("threads") else {
+        return;
     };
     let (shim, netns) = (Shim::new(), Netns::new());
     for (id, port) in [("one", 8081), ("two", 8082)] {
@@ -67,4 +81,22 @@ async fn a_thread_that_cannot_be_had_keeps_nobody_from_others() {
     assert!(netns.get(8081, "/healthz").ends_with("ok\n"));
     bounded.limit("max");
     assert!(netns.get(8082, "/healthz").ends_with("ok\n"));
+}
+
+#[tokio::test]
+async fn who_is_asked_to_go_does_not_wait_for_threads() {
+    let Some(bounded) = bounded("going") else {
+        return;
+    };
+    let (shim, netns) = (Shim::new(), Netns::new());
+    let client = shim
+        .start("c", &workload("server.wasm"), on_port(8080, &netns))
+        .await;
+    bounded.take(shim.pid());
+    bounded.limit("1");
+    let _caller = netns.run(|| TcpStream::connect("127.0.0.1:8080").unwrap());
+    until("threads are short", || bounded.is_short()).await;
+    client.kill("c", 15, false).await.unwrap();
+    let exit = tokio::time::timeout(LIMIT, client.wait("c")).await;
+    assert_eq!(exit.expect("it ends").unwrap().status, 128 + 15);
 }

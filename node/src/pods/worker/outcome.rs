@@ -19,7 +19,10 @@ const RETRY: SignedDuration = SignedDuration::from_secs(10);
 impl Worker {
     pub(super) fn take_in(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Prepared(result) => self.prepared(result),
+            Outcome::Prepared(result) => {
+                self.prepared(result);
+                self.consider_resize();
+            }
             Outcome::Rejected(rejection) => self.reject(rejection),
             Outcome::Started { container, result } => self.started(container, result),
             Outcome::Ended { record, end } => self.settle_end(record, end),

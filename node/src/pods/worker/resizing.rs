@@ -9,7 +9,7 @@ use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::admission;
 use crate::pods::allocations::Amounts;
-use crate::pods::observed::Busy;
+use crate::pods::observed::{Busy, Sandbox};
 use crate::pods::plan::is_ending;
 use crate::pods::record::Record;
 use crate::pods::resize::{self, Failed, Pending};
@@ -70,6 +70,10 @@ impl Worker {
         let Some(view) = PodView::new(&wanted) else { return };
         if !resize::is_resized(&self.pod, &wanted) || is_ending(view, &self.seen) {
             self.seen.pending = None;
+            return;
+        }
+        // Admission is promising the Pod what it had when it began, over whatever is agreed now. Asked again when it has ended.
+        if self.seen.sandbox == Sandbox::Preparing {
             return;
         }
         let amounts = Amounts::of_pod(view.spec);

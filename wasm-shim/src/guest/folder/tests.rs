@@ -57,6 +57,28 @@ fn what_a_crash_left_is_in_nobodys_way() {
 }
 
 #[test]
+fn what_a_killed_process_began_is_removed_in_time() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = Folder::new(File::open(home.path()).unwrap().into(), false);
+    let long_ago = SystemTime::now() - 2 * FORSAKEN;
+    for name in [".12-0", ".keep", ".12-x", "12-0"] {
+        let file = File::create(home.path().join(name)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    std::fs::create_dir(home.path().join(".13-0")).unwrap();
+    let (unfinished, _) = folder.begin().unwrap();
+    folder.sweep(FORSAKEN).unwrap();
+    let there = |name: &str| home.path().join(name).exists();
+    assert!(!there(".12-0") && there(&unfinished.name));
+    folder.sweep(Duration::ZERO).unwrap();
+    assert!(!there(&unfinished.name));
+    assert_eq!(unfinished.place(&folder, "late"), Err(Refused::NotThere));
+    assert!([".keep", ".12-x", "12-0", ".13-0"].into_iter().all(there));
+    let sealed = Folder::new(File::open(home.path()).unwrap().into(), true);
+    assert_eq!(sealed.sweep(FORSAKEN), Err(Refused::AccessDenied));
+}
+
+#[test]
 fn files_get_to_folders_that_are_mounts() {
     if !nix::unistd::geteuid().is_root() {
         return;
