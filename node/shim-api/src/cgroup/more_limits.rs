@@ -16,6 +16,8 @@ pub struct MoreLimits {
     /// Microseconds saved up beyond the quota.
     cpu_burst: Option<u64>,
     realtime: (Option<u64>, Option<i64>),
+    /// Bytes of the buffers of TCP sockets, which v1 counts apart.
+    tcp_buffers: Option<i64>,
     swappiness: Option<u64>,
     no_oom_killer: bool,
 }
@@ -52,6 +54,7 @@ impl From<&LinuxResources> for MoreLimits {
                 cpu.and_then(|c| c.realtime_period()),
                 cpu.and_then(|c| c.realtime_runtime()),
             ),
+            tcp_buffers: memory.and_then(|m| m.kernel_tcp()).filter(|bytes| *bytes != 0),
             swappiness: memory.and_then(|m| m.swappiness()),
             no_oom_killer: memory.and_then(|m| m.disable_oom_killer()).unwrap_or_default(),
         }
@@ -107,6 +110,11 @@ impl MoreLimits {
         add("cpu", "cpu.rt_runtime_us", given.map(|v| v.to_string()));
         add(
             "memory",
+            "memory.kmem.tcp.limit_in_bytes",
+            self.tcp_buffers.map(|v| v.to_string()),
+        );
+        add(
+            "memory",
             "memory.swappiness",
             self.swappiness.map(|v| v.to_string()),
         );
@@ -115,7 +123,7 @@ impl MoreLimits {
         out
     }
 
-    /// v2 has no real-time limits, swappiness or switch for the OOM killer; as crun and runc have it, what a v1 bundle
+    /// v2 has no real-time limits, limit of TCP's buffers, swappiness or switch for the OOM killer; as crun and runc have it, what a v1 bundle
     /// asks of them is left out.
     pub(super) fn v2(&self) -> Vec<Setting> {
         let mut out = Vec::new();
@@ -182,7 +190,7 @@ mod tests {
             "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":0}]},
             "hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
             "cpu":{"idle":1,"burst":2000,"realtimePeriod":1000000,"realtimeRuntime":950000},
-            "memory":{"swappiness":10,"disableOOMKiller":true}}"#;
+            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true}}"#;
         let limits = MoreLimits::from(&serde_json::from_str::<LinuxResources>(json).unwrap());
         let lines = |settings: Vec<Setting>| {
             let line = |s: Setting| format!("{}={}", s.file, s.value);
@@ -200,6 +208,7 @@ mod tests {
                 "cpu.cfs_burst_us=2000",
                 "cpu.rt_period_us=1000000",
                 "cpu.rt_runtime_us=950000",
+                "memory.kmem.tcp.limit_in_bytes=8388608",
                 "memory.swappiness=10",
                 "memory.oom_control=1",
             ]
