@@ -16,8 +16,6 @@ use crate::rootless::outlook;
 use crate::service::{Service, Shim};
 use crate::spec::{self, SpecError};
 
-/// A server whose agent never came, or went away after the last Delete, leaves by itself after this.
-const IDLE_LIMIT: Duration = Duration::from_secs(1800);
 /// How long a server asked to leave waits for a Create of somebody who has just been given its address.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -103,38 +101,7 @@ async fn run(call: &Invocation, listener: std::os::unix::net::UnixListener) -> R
     tokio::spawn(async move { collector.run(children).await });
     let shim = Arc::new(Shim::new(call.namespace.clone(), reaper));
     let leaving = Arc::clone(&shim);
-    let shutdown = async move {
-        tokio::select! {
-            () = asked(&leaving) => {}
-            () = idle(&leaving) => {}
-        }
-    };
+    let shutdown = async move { leaving.containers.left(LINGER).await };
     service::serve(listener, Arc::new(Service(shim)), shutdown).await?;
     Ok(())
-}
-
-/// Completes when the server was asked to leave and is still empty a moment later.
-async fn asked(shim: &Shim) {
-    loop {
-        shim.asked_to_leave().await;
-        tokio::time::sleep(LINGER).await;
-        if shim.is_empty() {
-            return;
-        }
-    }
-}
-
-/// Completes after a whole [`IDLE_LIMIT`] without a container.
-async fn idle(shim: &Shim) {
-    let mut rounds = tokio::time::interval(IDLE_LIMIT);
-    let mut was_empty = false;
-    rounds.tick().await;
-    loop {
-        let empty = shim.is_empty();
-        if empty && was_empty {
-            return;
-        }
-        was_empty = empty;
-        rounds.tick().await;
-    }
 }

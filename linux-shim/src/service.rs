@@ -1,16 +1,13 @@
 //! The Task API over the containers of one group. Translation only: what a call does is in [`crate::container`].
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
 use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
-use amphipod_shim_api::{Standing, TaskError};
+use amphipod_shim_api::{Standing, Table, TaskError};
 use async_trait::async_trait;
-use tokio::sync::Notify;
 
 use crate::container::Container;
 use crate::keeper::SharedProcesses;
@@ -28,15 +25,8 @@ const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 pub struct Shim {
     namespace: String,
     reaper: Arc<Reaper>,
-    containers: Mutex<HashMap<String, Slot>>,
+    pub containers: Table<Container>,
     shared: SharedProcesses,
-    leave: Notify,
-}
-
-enum Slot {
-    /// The id is taken by a Create or Delete under way.
-    Busy,
-    Ready(Arc<Container>),
 }
 
 type Answer<T> = ttrpc::Result<T>;
@@ -46,65 +36,23 @@ impl Shim {
         Self {
             namespace,
             reaper,
-            containers: Mutex::default(),
+            containers: Table::default(),
             shared: SharedProcesses::default(),
-            leave: Notify::new(),
-        }
-    }
-
-    /// Completes when Shutdown found nothing left.
-    pub async fn asked_to_leave(&self) {
-        self.leave.notified().await;
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.slots().is_empty()
-    }
-
-    fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, id: &str) -> Result<Arc<Container>, TaskError> {
-        match self.slots().get(id) {
-            Some(Slot::Ready(container)) => Ok(Arc::clone(container)),
-            Some(Slot::Busy) => Err(TaskError::FailedPrecondition(format!(
-                "container {id} is being made or removed"
-            ))),
-            None => Err(TaskError::NotFound(format!("container {id}"))),
-        }
-    }
-
-    fn reserve(&self, id: &str) -> Result<(), TaskError> {
-        match self.slots().entry(id.into()) {
-            Entry::Occupied(_) => Err(TaskError::AlreadyExists(format!("container {id}"))),
-            Entry::Vacant(free) => {
-                free.insert(Slot::Busy);
-                Ok(())
-            }
         }
     }
 
     async fn create_container(&self, asked: Asked) -> Result<u32, TaskError> {
-        let id = asked.id.clone();
-        self.reserve(&id)?;
-        match Container::create(&self.reaper, &self.shared, asked).await {
-            Ok(container) => {
-                let pid = container.process("")?.pid();
-                self.slots().insert(id, Slot::Ready(Arc::new(container)));
-                Ok(pid)
-            }
-            Err(error) => {
-                self.slots().remove(&id);
-                Err(error)
-            }
-        }
+        let reserved = self.containers.reserve(&asked.id)?;
+        let container = Container::create(&self.reaper, &self.shared, asked).await?;
+        let pid = container.process("")?.pid();
+        reserved.fill(Arc::new(container));
+        Ok(pid)
     }
 
     async fn delete_container(&self, id: &str) -> Result<(u32, Exit), TaskError> {
-        let container = self.find(id)?;
+        let container = self.containers.get(id)?;
         let deleted = container.delete(&self.reaper).await?;
-        self.slots().remove(id);
+        self.containers.remove(id);
         Ok(deleted)
     }
 }
@@ -204,7 +152,7 @@ impl Task for Service {
 
     async fn start(&self, _: &TtrpcContext, request: api::StartRequest) -> Answer<api::StartResponse> {
         let shim = Arc::clone(&self.0);
-        let container = shim.find(&request.id)?;
+        let container = shim.containers.get(&request.id)?;
         let start = async move { container.start(&shim.reaper, &request.exec_id).await };
         Ok(api::StartResponse {
             pid: to_the_end(start).await?,
@@ -213,7 +161,7 @@ impl Task for Service {
     }
 
     async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> Answer<api::StateResponse> {
-        let container = self.0.find(&request.id)?;
+        let container = self.0.containers.get(&request.id)?;
         let described = container.describe(&request.exec_id)?;
         let mut answer = api::StateResponse {
             id: request.id,
@@ -235,7 +183,7 @@ impl Task for Service {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> Answer<api::WaitResponse> {
-        let exit = self.0.find(&request.id)?.wait(&request.exec_id).await?;
+        let exit = self.0.containers.get(&request.id)?.wait(&request.exec_id).await?;
         let exited_at = MessageField::some(exit.wire_time());
         Ok(api::WaitResponse {
             exit_status: exit.status,
@@ -248,7 +196,8 @@ impl Task for Service {
         let signal = i32::try_from(request.signal)
             .map_err(|_| TaskError::InvalidArgument(format!("signal {} does not exist", request.signal)))?;
         self.0
-            .find(&request.id)?
+            .containers
+            .get(&request.id)?
             .kill(&request.exec_id, signal, request.all)?;
         Ok(api::Empty::new())
     }
@@ -258,7 +207,7 @@ impl Task for Service {
         let (pid, exit) = if request.exec_id.is_empty() {
             to_the_end(async move { shim.delete_container(&request.id).await }).await?
         } else {
-            shim.find(&request.id)?.delete_exec(&request.exec_id)?
+            shim.containers.get(&request.id)?.delete_exec(&request.exec_id)?
         };
         let exited_at = MessageField::some(exit.wire_time());
         Ok(api::DeleteResponse {
@@ -270,7 +219,7 @@ impl Task for Service {
     }
 
     async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
-        let container = self.0.find(&request.id)?;
+        let container = self.0.containers.get(&request.id)?;
         let process: oci_spec::runtime::Process = json("process", &request.spec)?;
         let mut plan = spec::process_plan(&process, &container.spec)
             .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
@@ -287,7 +236,7 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> Answer<api::PidsResponse> {
-        let pids = self.0.find(&request.id)?.pids()?;
+        let pids = self.0.containers.get(&request.id)?.pids()?;
         let processes = pids
             .into_iter()
             .map(|pid| api::ProcessInfo {
@@ -302,7 +251,7 @@ impl Task for Service {
     }
 
     async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> Answer<api::StatsResponse> {
-        let stats = self.0.find(&request.id)?.stats()?;
+        let stats = self.0.containers.get(&request.id)?.stats()?;
         Ok(api::StatsResponse {
             stats: MessageField::some(stats.to_any()?),
             ..Default::default()
@@ -310,24 +259,24 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
-        self.0.find(&request.id)?.freeze(true)?;
+        self.0.containers.get(&request.id)?.freeze(true)?;
         Ok(api::Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
-        self.0.find(&request.id)?.freeze(false)?;
+        self.0.containers.get(&request.id)?.freeze(false)?;
         Ok(api::Empty::new())
     }
 
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
-        let container = self.0.find(&request.id)?;
+        let container = self.0.containers.get(&request.id)?;
         let resources: oci_spec::runtime::LinuxResources = json("resources", &request.resources)?;
         container.update(&Limits::from(&resources)).await?;
         Ok(api::Empty::new())
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> Answer<api::Empty> {
-        let process = self.0.find(&request.id)?.process(&request.exec_id)?;
+        let process = self.0.containers.get(&request.id)?.process(&request.exec_id)?;
         if request.stdin {
             process.close_stdin();
         }
@@ -336,7 +285,7 @@ impl Task for Service {
 
     async fn resize_pty(&self, _: &TtrpcContext, request: api::ResizePtyRequest) -> Answer<api::Empty> {
         let side = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        let process = self.0.find(&request.id)?.process(&request.exec_id)?;
+        let process = self.0.containers.get(&request.id)?.process(&request.exec_id)?;
         let resized = process.resize(side(request.width), side(request.height));
         resized.map_err(|e| TaskError::internal("resize the terminal", e))?;
         Ok(api::Empty::new())
@@ -345,7 +294,8 @@ impl Task for Service {
     async fn connect(&self, _: &TtrpcContext, request: api::ConnectRequest) -> Answer<api::ConnectResponse> {
         let task_pid = self
             .0
-            .find(&request.id)
+            .containers
+            .get(&request.id)
             .and_then(|c| c.process(""))
             .map_or(0, |p| p.pid());
         Ok(api::ConnectResponse {
@@ -356,9 +306,7 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> Answer<api::Empty> {
-        if self.0.is_empty() {
-            self.0.leave.notify_one();
-        }
+        self.0.containers.ask_to_leave();
         Ok(api::Empty::new())
     }
 }

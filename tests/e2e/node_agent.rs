@@ -283,6 +283,9 @@ async fn a_critical_pod_gets_the_room_of_a_lesser_one() {
     assert_eq!(target.message.as_deref(), Some(said));
     let small = pods.get("small").await.unwrap().status.unwrap();
     assert_eq!(small.phase.as_deref(), Some("Running"), "one is enough");
+    let metrics = get(&client, "/api/v1/nodes/node-a/proxy/metrics").await;
+    let count = "kubelet_preemptions{preemption_signal=\"cpu\"} 1";
+    assert!(metrics.lines().any(|line| line == count), "{metrics}");
 
     // Nobody else is ended for one that cannot have enough.
     let pod = critical("giant", capacity + 1);

@@ -13,6 +13,7 @@ use crate::program::compile::{CompileError, DEADLINE, Job, bound_this_process};
 use crate::program::digest::{BadDigest, Digest};
 use crate::program::load::{CompileCommand, Programs};
 use crate::sandbox::{self, Nursery, Sandbox};
+use crate::task::container::Container;
 use crate::task::create::Host;
 use crate::task::service::Service;
 use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE, WASM_ISOLATION, WASM_ISOLATION_POD};
@@ -21,14 +22,17 @@ use amphipod_shim_api::api::protobuf::Message as _;
 use amphipod_shim_api::start::{
     Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
 };
-use amphipod_shim_api::{TaskError, service};
+use amphipod_shim_api::{Table, TaskError, service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
+
+/// It goes when it is asked to: the agent waits with that itself.
+const LINGER: Duration = Duration::ZERO;
 
 /// Threads that answer the Task API; guests run on threads of their Pods.
 const SERVICE_THREADS: usize = 2;
@@ -188,9 +192,9 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         nursery: Nursery::start().map_err(MainError::Threads)?,
         spare: Spare::of_this_machine(),
     };
-    let shutdown = CancellationToken::new();
+    let containers = Arc::<Table<Container>>::default();
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));
-    let task = Arc::new(Service::new(host, cgroup.clone(), shutdown.clone()));
+    let task = Arc::new(Service::new(host, cgroup.clone(), containers.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
         .max_blocking_threads(SERVICE_BLOCKING_THREADS)
@@ -199,7 +203,9 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .enable_all()
         .build()
         .map_err(MainError::Threads)?;
-    let served = runtime.block_on(service::serve(listener, task, shutdown.cancelled_owned()));
+    let served = runtime.block_on(service::serve(listener, task, async move {
+        containers.left(LINGER).await
+    }));
     cgroup.leave();
     forget_server(call, |_| 0);
     Ok(served?)

@@ -1,6 +1,7 @@
 //! The contract between the node agent and its shims, used by both sides.
 //!
-//! Owns: how a shim is started and found again, the Task API client and server glue, bundle annotations,
+//! Owns: how a shim is started and found again, the Task API client and server glue, which containers a
+//! shim has and when it may go, bundle annotations,
 //! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths and
 //! systemd as their manager, what a Pod's network is narrowed to, how hosts give ids to users and what one without root makes do with, how a resolver is asked,
 //! and the mapping of errors to ttrpc codes.
@@ -22,6 +23,7 @@ pub mod stats;
 pub mod stdio;
 pub mod subordinate_ids;
 pub mod systemd;
+pub mod table;
 pub mod watchers;
 
 pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, TaskStatus};
@@ -29,6 +31,7 @@ pub use error::TaskError;
 pub use standing::Standing;
 pub use start::{ShimAddress, ShimCommand};
 pub use stats::TaskStats;
+pub use table::Table;
 
 /// The Task API's wire types, so that shims need not name the protocol crate's layout.
 pub mod api {

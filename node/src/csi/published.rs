@@ -34,9 +34,9 @@ fn file(pod: &Path, volume: &str) -> PathBuf {
 }
 
 impl Published {
-    pub fn save(&self, pod: &Path, volume: &str) -> io::Result<()> {
+    pub async fn save(&self, pod: &Path, volume: &str) -> io::Result<()> {
         fs::create_dir_all(pod.join(DIRECTORY))?;
-        write_atomic(&file(pod, volume), &serde_json::to_vec(self)?)
+        write_atomic(&file(pod, volume), serde_json::to_vec(self)?).await
     }
 
     /// What is published, or was asked for, under this name.

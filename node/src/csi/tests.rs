@@ -210,14 +210,14 @@ async fn an_attached_volume_is_in_use_from_before_it_is_attached_until_it_is_uns
         publish_context: [("lun".to_owned(), "3".to_owned())].into(),
         ..wish(true)
     };
-    csi.reserve(&wish, &pod, "data", &target).unwrap();
+    csi.reserve(&wish, &pod, "data", &target).await.unwrap();
     assert_eq!(csi.in_use(), std::slice::from_ref(&name));
     csi.use_changed().await;
     csi.unmount_all(&pod).await.unwrap();
     assert!(csi.in_use().is_empty());
     assert_eq!(driver.calls().len(), 1, "the driver was never asked for it");
 
-    csi.reserve(&wish, &pod, "data", &target).unwrap();
+    csi.reserve(&wish, &pod, "data", &target).await.unwrap();
     mount(&csi, &wish, &pod).await.unwrap();
     let said = fs::read_to_string(target.join("context")).unwrap();
     assert_eq!(said, "color=blue\nlun=3");

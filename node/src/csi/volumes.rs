@@ -112,8 +112,9 @@ impl Csi {
         dir.join(if wish.block { "device" } else { "globalmount" })
     }
 
-    fn save(&self, record: &Published, pod: &Path, volume: &str) -> Result<(), CsiError> {
-        record.save(pod, volume).map_err(at("note the volume of", pod))?;
+    async fn save(&self, record: &Published, pod: &Path, volume: &str) -> Result<(), CsiError> {
+        let saved = record.save(pod, volume).await;
+        saved.map_err(at("note the volume of", pod))?;
         if record.attached {
             let key = (pod.to_owned(), volume.to_owned());
             self.attached().insert(key, record.unique_name());
@@ -132,7 +133,13 @@ impl Csi {
     }
 
     /// Notes that the Pod is to have the volume as soon as it is attached: from now on the node says that it uses it.
-    pub fn reserve(&self, wish: &Wish, pod: &Path, volume: &str, target: &Path) -> Result<(), CsiError> {
+    pub async fn reserve(
+        &self,
+        wish: &Wish,
+        pod: &Path,
+        volume: &str,
+        target: &Path,
+    ) -> Result<(), CsiError> {
         let held = Published::load(pod, volume).map_err(at("read the volume of", pod))?;
         let record = match held {
             Some(held) if held.attached => return Ok(()),
@@ -150,7 +157,7 @@ impl Csi {
                 waiting: true,
             },
         };
-        self.save(&record, pod, volume)
+        self.save(&record, pod, volume).await
     }
 
     /// Has the volume published at `target` for the Pod whose directory is `pod`.
@@ -173,7 +180,7 @@ impl Csi {
             attached: wish.attaches,
             waiting: false,
         };
-        self.save(&record, pod, volume)?;
+        self.save(&record, pod, volume).await?;
         let capability = wish.capability(&driver);
         let asked = Volume {
             id: &wish.id,

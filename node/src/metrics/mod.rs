@@ -8,6 +8,7 @@ pub mod disks;
 mod exposition;
 mod links;
 mod own;
+mod preemptions;
 mod probe_counts;
 mod rates;
 mod summary;
@@ -27,6 +28,7 @@ use disks::Disks;
 use exposition::{Exposition, Type};
 use links::Counters;
 pub use own::own;
+pub use preemptions::Preemptions;
 pub use probe_counts::{Key as ProbeKey, ProbeCounts};
 use rates::Rates;
 pub use summary::summary;
@@ -43,6 +45,7 @@ pub struct Station {
     pub names: Names,
     pub disks: Disks,
     pub probes: ProbeCounts,
+    pub preemptions: Preemptions,
     rates: Rates,
 }
 
@@ -61,6 +64,7 @@ impl Station {
             names,
             disks,
             probes,
+            preemptions: Preemptions::default(),
             rates: Rates::default(),
         }
     }

@@ -73,6 +73,7 @@ pub fn own(station: &Arc<Station>) -> String {
     for (state, count) in states {
         out.sample(&[("container_state", state)], bytes(count), None);
     }
+    station.preemptions.tell(&mut out);
     out.finish()
 }
 

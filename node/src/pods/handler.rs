@@ -52,7 +52,8 @@ pub async fn of(ctx: &Context, pod: PodView<'_>) -> Result<String, HandlerError>
         known => return known.map_err(failed),
     }
     let handler = known(look_up(ctx, class).await?)?;
-    write_atomic(&path, handler.as_bytes()).map_err(failed)?;
+    let written = write_atomic(&path, handler.clone().into_bytes()).await;
+    written.map_err(failed)?;
     Ok(handler)
 }
 

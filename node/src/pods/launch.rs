@@ -68,7 +68,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
                 tracing::debug!(%error, id = record.id, "the shim had nothing to clean up");
             }
             release(ctx, &record.id);
-            Err(failed_attempt(pod, record, &dir, message))
+            Err(failed_attempt(pod, record, &dir, message).await)
         }
     }
 }
@@ -103,6 +103,7 @@ async fn run(
     };
     record
         .save(dir)
+        .await
         .map_err(|e| format!("failed to save the record of the container: {e}"))
 }
 
@@ -127,6 +128,7 @@ async fn create(
         record.address = Some(address.clone());
         record
             .save(dir)
+            .await
             .map_err(|e| format!("failed to save the record of the container: {e}"))?;
         let task = TaskClient::new(address.clone());
         match task.create(request).await {
@@ -158,7 +160,7 @@ async fn give_up(task: &TaskClient, id: &String) {
     }
 }
 
-fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, message: String) -> StartFailure {
+async fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, message: String) -> StartFailure {
     record.state = State::Exited(Exit {
         started_at: Some(Timestamp::UNIX_EPOCH),
         finished_at: Some(Timestamp::now()),
@@ -166,7 +168,7 @@ fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, message: Str
         reason: START_ERROR.into(),
         message: Some(message.clone()),
     });
-    if let Err(error) = record.save(dir) {
+    if let Err(error) = record.save(dir).await {
         tracing::warn!(%error, pod = %pod.full_name(), "the record of a failed start was not saved");
     }
     StartFailure {

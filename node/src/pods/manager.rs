@@ -12,10 +12,11 @@ use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_pods};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 
 use super::context::Context;
 use super::eviction::{self, Eviction};
+use super::keyed::Keyed;
 use super::mirror::{self, Due};
 use super::mirrors::{Mirrors, Name};
 use super::record::subdirectories;
@@ -29,12 +30,14 @@ type Uid = String;
 
 /// Pause before a mirror that could not be made or removed is tried again.
 const MIRROR_RETRY: Duration = Duration::from_secs(5);
+/// Pause before a Pod whose worker panicked gets another, which may do the same.
+const WORKER_RETRY: Duration = Duration::from_secs(10);
 
 /// The workers of this node.
 struct Manager {
     ctx: Arc<Context>,
     workers: HashMap<Uid, Worker>,
-    running: JoinSet<Uid>,
+    running: Keyed<Uid, ()>,
     /// Uids seen since the current listing began.
     listed: BTreeSet<Uid>,
     /// What is on disk without an object was looked for.
@@ -43,9 +46,8 @@ struct Manager {
     statics: BTreeMap<Name, Arc<Pod>>,
     /// What the API has of them.
     mirrors: Mirrors,
-    /// Mirrors being made, removed or looked for; by task, whose they are.
-    mirroring: JoinSet<Result<Option<Pod>, kube::Error>>,
-    mirrored: HashMap<Id, Name>,
+    /// Mirrors being made, removed or looked for.
+    mirroring: Keyed<Name, Result<Option<Pod>, kube::Error>>,
 }
 
 struct Worker {
@@ -72,13 +74,12 @@ pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
     let mut manager = Manager {
         ctx,
         workers: HashMap::new(),
-        running: JoinSet::new(),
+        running: Keyed::new(),
         listed: BTreeSet::new(),
         swept: false,
         statics: BTreeMap::new(),
         mirrors: Mirrors::default(),
-        mirroring: JoinSet::new(),
-        mirrored: HashMap::new(),
+        mirroring: Keyed::new(),
     };
     // Known before the API's are: what is on disk of a static Pod is not an orphan's.
     if let Some(Ok(first)) = shutdown
@@ -101,11 +102,11 @@ pub async fn run(ctx: Arc<Context>, mut evicted: mpsc::Receiver<Eviction>) {
                 let wanted = files.borrow_and_update().clone().unwrap_or_default();
                 manager.want_statics(wanted);
             }
-            Some(done) = manager.mirroring.join_next_with_id(), if !manager.mirroring.is_empty() => manager.mirrored(done),
-            Some(ended) = manager.running.join_next(), if !manager.running.is_empty() => manager.ended(ended),
+            Some((name, done)) = manager.mirroring.next() => manager.mirrored(name, done),
+            Some((uid, ended)) = manager.running.next() => manager.ended(uid, ended),
         }
     }
-    while manager.running.join_next().await.is_some() {}
+    while manager.running.next().await.is_some() {}
     while let Some(ended) = helpers.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a helper of the sync loop failed");
@@ -178,24 +179,33 @@ impl Manager {
             object,
         });
         self.workers.insert(uid.clone(), Worker { desired, static_name });
-        let ctx = self.ctx.clone();
-        self.running.spawn(async move {
-            worker::run(ctx, receiver).await;
-            uid
-        });
+        self.running.spawn(uid, worker::run(self.ctx.clone(), receiver));
     }
 
-    fn ended(&mut self, ended: Result<Uid, JoinError>) {
-        match ended {
-            Ok(uid) => {
-                let name = self.workers.remove(&uid).and_then(|worker| worker.static_name);
-                if let Some(name) = name {
-                    self.start_static(&name);
-                    self.reflect(&name);
-                }
-            }
-            Err(error) => tracing::error!(%error, "the worker of a Pod failed"),
+    /// The worker let go of its Pod; one that panicked did not, and its Pod is taken back as after a restart of the agent.
+    fn ended(&mut self, uid: Uid, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            tracing::error!(%error, uid, "the worker of a Pod failed; it gets another");
+            return self.spawn_again(uid);
         }
+        let name = self.workers.remove(&uid).and_then(|worker| worker.static_name);
+        if let Some(name) = name {
+            self.start_static(&name);
+            self.reflect(&name);
+        }
+    }
+
+    fn spawn_again(&mut self, uid: Uid) {
+        let Some(worker) = self.workers.get(&uid) else {
+            return;
+        };
+        let (ctx, desired) = (self.ctx.clone(), worker.desired.subscribe());
+        self.running.spawn(uid, async move {
+            let pause = tokio::time::sleep(WORKER_RETRY);
+            if ctx.shutdown.run_until_cancelled(pause).await.is_some() {
+                worker::run(ctx, desired).await;
+            }
+        });
     }
 
     /// After a listing: what was not in it is gone, also what only the disk knows.
@@ -313,7 +323,7 @@ impl Manager {
     fn carry_out(&mut self, name: Name, due: Due) {
         self.mirrors.begin(name.clone());
         let (ctx, pod) = (self.ctx.clone(), name.clone());
-        let task = self.mirroring.spawn(async move {
+        self.mirroring.spawn(name, async move {
             let done = mirror::carry_out(&ctx, due).await;
             if let Err(error) = &done {
                 tracing::warn!(%error, pod, "the mirror of a static Pod is not as it should be; trying again");
@@ -321,23 +331,15 @@ impl Manager {
             }
             done
         });
-        self.mirrored.insert(task.id(), name);
     }
 
-    fn mirrored(&mut self, done: Result<(Id, Result<Option<Pod>, kube::Error>), JoinError>) {
-        let id = match &done {
-            Ok((id, _)) => *id,
-            Err(error) => error.id(),
-        };
-        let Some(name) = self.mirrored.remove(&id) else {
-            return;
-        };
+    fn mirrored(&mut self, name: Name, done: Result<Result<Option<Pod>, kube::Error>, JoinError>) {
         match done {
-            Ok((_, Ok(mirror))) => match self.mirrors.end(&name, mirror) {
+            Ok(Ok(mirror)) => match self.mirrors.end(&name, mirror) {
                 true => self.reflect(&name),
                 false => self.carry_out(name.clone(), Due::Look(name)),
             },
-            Ok((_, Err(_))) => {
+            Ok(Err(_)) => {
                 self.mirrors.fail(&name);
                 self.reflect(&name);
             }

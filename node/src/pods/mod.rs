@@ -19,6 +19,7 @@ pub mod handler;
 mod health;
 mod hooks;
 mod image_volumes;
+mod keyed;
 mod launch;
 pub mod leftovers;
 pub mod manager;

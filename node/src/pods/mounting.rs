@@ -111,7 +111,8 @@ async fn of_driver(
     let dir = ctx.dirs(pod).root;
     let mut wish = drivers::persistent(client, pod, &claimed.volume, source, group(pod)).await?;
     if wish.attaches {
-        ctx.csi.reserve(&wish, &dir, &volume.name, target)?;
+        let noted = ctx.csi.reserve(&wish, &dir, &volume.name, target).await;
+        noted?;
         wish.publish_context = attachment::wait(client, node, &wish).await?;
     }
     ctx.csi.mount(&wish, &dir, &volume.name, target).await?;

@@ -158,7 +158,7 @@ pub async fn make_room(ctx: &Context, critical: PodView<'_>, short: &[Insufficie
         .map_err(|error| format!("preemption: error finding a set of pods to preempt: {error}"))?;
     let mut freed = ctx.allocations.freed();
     for pod in &chosen {
-        end(ctx, critical, pod).await;
+        end(ctx, critical, pod, &missing).await;
     }
     let gone = async {
         while chosen.iter().any(|pod| ctx.allocations.has(pod.uid())) && freed.changed().await.is_ok() {}
@@ -169,7 +169,7 @@ pub async fn make_room(ctx: &Context, critical: PodView<'_>, short: &[Insufficie
     Ok(())
 }
 
-async fn end(ctx: &Context, critical: PodView<'_>, pod: &Candidate) {
+async fn end(ctx: &Context, critical: PodView<'_>, pod: &Candidate, missing: &Missing) {
     if let Some(view) = PodView::new(&pod.pod) {
         tracing::info!(pod = %view.full_name(), critical = %critical.full_name(), "ending a Pod to make room");
         ctx.recorder.pod(view, Warning, REASON, MESSAGE.to_owned());
@@ -183,7 +183,11 @@ async fn end(ctx: &Context, critical: PodView<'_>, pod: &Candidate) {
     let uid = pod.uid().to_owned();
     if ctx.evictions.send(Eviction { uid, verdict }).await.is_err() {
         tracing::debug!("the agent ends, and takes no more Pods");
+        return;
     }
+    let first = missing.0.first();
+    let signal = first.map_or("", |(resource, _)| resource);
+    ctx.station.preemptions.count(signal);
 }
 
 /// Upstream's: half as long again as the longest grace period, and ten seconds at least.

@@ -121,12 +121,12 @@ impl Record {
 
     /// Writes the record into `dir` by rename: a reader sees the old one or the new one. An end is on the disk then: it is
     /// told after the machine itself has ended, too. What runs ends with the machine, and its record with it.
-    pub fn save(&self, dir: &Path) -> io::Result<()> {
-        let write = match self.exit() {
-            Some(_) => write_atomic,
-            None => write_of_this_boot,
-        };
-        write(&dir.join(RECORD_FILE), &serde_json::to_vec_pretty(self)?)
+    pub async fn save(&self, dir: &Path) -> io::Result<()> {
+        let (path, bytes) = (dir.join(RECORD_FILE), serde_json::to_vec_pretty(self)?);
+        match self.exit() {
+            Some(_) => write_atomic(&path, bytes).await,
+            None => write_of_this_boot(&path, &bytes),
+        }
     }
 
     pub fn load(dir: &Path) -> io::Result<Record> {
@@ -198,8 +198,8 @@ pub mod tests {
         }
     }
 
-    #[test]
-    fn survives_the_disk_and_orders_attempts() {
+    #[tokio::test]
+    async fn survives_the_disk_and_orders_attempts() {
         let dir = tempfile::tempdir().unwrap();
         let exit = Exit {
             started_at: Some(Timestamp::UNIX_EPOCH),
@@ -222,7 +222,7 @@ pub mod tests {
         for r in &written {
             let at = dir.path().join(&r.container).join(r.attempt.to_string());
             fs::create_dir_all(&at).unwrap();
-            r.save(&at).unwrap();
+            r.save(&at).await.unwrap();
         }
         fs::create_dir_all(dir.path().join("b/1")).unwrap();
         assert_eq!(load_all(dir.path()).unwrap(), written);

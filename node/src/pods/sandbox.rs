@@ -197,7 +197,7 @@ async fn network(ctx: &Context, pod: PodView<'_>, handler: String) -> Result<Sur
     let sysctls = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
     let sysctls = sysctls.map(|s| (s.name.clone(), s.value.clone())).collect();
     let users = match pod.spec.host_users {
-        Some(false) => Some(ctx.users.acquire(pod.uid())?),
+        Some(false) => Some(ctx.users.acquire(pod.uid()).await?),
         _ => None,
     };
     let made = ctx

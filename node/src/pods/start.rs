@@ -255,7 +255,7 @@ async fn prepare(
         dirs,
     };
     let record = build.record();
-    if let Err(error) = build.write(&record) {
+    if let Err(error) = build.write(&record).await {
         discard(ctx, pod, &record);
         return Err(StartFailure::create(format!(
             "failed to write the bundle of the container: {error}"
@@ -331,7 +331,7 @@ impl Build<'_> {
     }
 
     /// Writes the bundle, and the record last.
-    fn write(&self, record: &Record) -> io::Result<()> {
+    async fn write(&self, record: &Record) -> io::Result<()> {
         if record.runtime == RuntimeKind::Native {
             let shm = volumes::host::mount_tmpfs(&self.dirs.shm(), Some(SHM_BYTES), 0o1777);
             shm.map_err(io::Error::other)?;
@@ -363,7 +363,7 @@ impl Build<'_> {
         };
         let config = serde_json::to_vec(&self.config(&message, &given))?;
         write_of_this_boot(&bundle.join("config.json"), &config)?;
-        record.save(&dir)
+        record.save(&dir).await
     }
 
     fn config(&self, message: &Path, given: &Given) -> oci_spec::runtime::Spec {

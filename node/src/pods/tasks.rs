@@ -45,7 +45,7 @@ pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
     match (state.map(|s| (s.status, s.exit)), record.is_running()) {
         (Some((TaskStatus::Stopped, exit)), _) => Some(ended(ctx, pod, record, exit).await),
         (Some((TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing, _)), true) => Some(record),
-        (Some((TaskStatus::Running, _)), false) => Some(mark_running(ctx, pod, record)),
+        (Some((TaskStatus::Running, _)), false) => Some(mark_running(ctx, pod, record).await),
         (_, true) => Some(lost(ctx, pod, record).await),
         (_, false) => {
             forget(ctx, pod, &record).await;
@@ -79,11 +79,11 @@ async fn remove_from_shim(ctx: &Context, pod: &Pod, record: &Record) {
 }
 
 /// The agent died between Start and the record of it: the start time is the best known, the creation's.
-fn mark_running(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
+async fn mark_running(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
     record.state = State::Running {
         started_at: record.created_at,
     };
-    save(ctx, pod, &record);
+    save(ctx, pod, &record).await;
     record
 }
 
@@ -142,7 +142,7 @@ async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskEx
         let container = view.container(&record.container).map(|(c, _)| c);
         record.state = State::Exited(termination::exit(&record, &dir, container.as_deref(), exit));
     }
-    save(ctx, pod, &record);
+    save(ctx, pod, &record).await;
     if let Some(address) = record.address.clone() {
         let client = TaskClient::new(address);
         match client.delete(&record.id).await {
@@ -171,22 +171,22 @@ async fn lost(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
         reason: UNKNOWN_REASON.into(),
         message: Some(UNKNOWN_MESSAGE.into()),
     });
-    save(ctx, pod, &record);
+    save(ctx, pod, &record).await;
     release(ctx, &record.id);
     record
 }
 
-fn save(ctx: &Context, pod: &Pod, record: &Record) {
+async fn save(ctx: &Context, pod: &Pod, record: &Record) {
     let Some(view) = PodView::new(pod) else { return };
     let dirs = ctx.dirs(view);
     let dir = dirs.attempt(&record.container, record.attempt);
     // An end is not forgotten with the power of the machine, nor is whose it was: else it would run again.
     if record.exit().is_some()
-        && let Err(error) = files::sync(&dirs.file(POD_FILE))
+        && let Err(error) = files::sync(&dirs.file(POD_FILE)).await
     {
         tracing::warn!(%error, pod = %view.full_name(), "whose end this is may be lost with the machine's power");
     }
-    if let Err(error) = record.save(&dir) {
+    if let Err(error) = record.save(&dir).await {
         tracing::error!(%error, path = %dir.display(), "the record of a container was not saved");
     }
 }
@@ -227,7 +227,7 @@ pub async fn resize(
     }
     record.resources = Some(container.resources.clone().unwrap_or_default());
     record.pod_resources = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
-    save(ctx, pod, record);
+    save(ctx, pod, record).await;
     Ok(())
 }
 

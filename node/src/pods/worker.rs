@@ -149,6 +149,8 @@ impl Worker {
             active_since: Some(steady::since(since)),
             boot_id: ctx.boot_id.clone(),
             orphaned: desired.gone,
+            // Of a worker before this one.
+            verdict: desired.evicted,
             ..Observed::default()
         };
         let probes = Probes::new(ctx.clone());

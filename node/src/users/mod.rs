@@ -97,7 +97,18 @@ impl Users {
     }
 
     /// The range of a Pod: the one it has, or a free one. It is on disk before it is used.
-    pub fn acquire(&self, uid: &str) -> Result<IdRange, UsersError> {
+    pub async fn acquire(&self, uid: &str) -> Result<IdRange, UsersError> {
+        let range = self.choose(uid)?;
+        let dir = self.pods.join(uid);
+        // Looked at, not remembered: writing it may have been given up, or have failed.
+        if load(&dir)? != Some(range) {
+            save(&dir, range).await?;
+        }
+        Ok(range)
+    }
+
+    /// From now on nobody else gets it.
+    fn choose(&self, uid: &str) -> Result<IdRange, UsersError> {
         let slots = self
             .slots
             .as_ref()
@@ -107,7 +118,6 @@ impl Users {
             return Ok(*range);
         }
         let (at, range) = taken.next(slots).ok_or(UsersError::Full(slots.count()))?;
-        save(&self.pods.join(uid), range)?;
         taken.by_pod.insert(uid.to_owned(), range);
         taken.cursor = at + 1;
         Ok(range)
@@ -167,14 +177,14 @@ fn load(dir: &Path) -> Result<Option<IdRange>, UsersError> {
     }
 }
 
-fn save(dir: &Path, range: IdRange) -> Result<(), UsersError> {
+async fn save(dir: &Path, range: IdRange) -> Result<(), UsersError> {
     let path = dir.join(FILE);
     // Nor is the Pod forgotten that has it: its directory would go, and the range with it.
     let pod = dir.join(POD_FILE);
-    sync(&pod).map_err(|e| at("sync", &pod, e))?;
-    let bytes = serde_json::to_vec(&range).map_err(io::Error::from);
-    bytes
-        .and_then(|b| write_atomic(&path, &b))
+    sync(&pod).await.map_err(|e| at("sync", &pod, e))?;
+    let bytes = serde_json::to_vec(&range).map_err(|e| at("write", &path, e.into()))?;
+    write_atomic(&path, bytes)
+        .await
         .map_err(|e| at("write", &path, e))
 }
 
@@ -196,8 +206,8 @@ mod tests {
         users
     }
 
-    #[test]
-    fn ranges_are_told_apart_outlive_the_agent_and_come_back() {
+    #[tokio::test]
+    async fn ranges_are_told_apart_outlive_the_agent_and_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let three = || Slots::of(&[(65_536, 65_536 * 3)]);
         for uid in ["a", "b", "c", "d"] {
@@ -205,24 +215,41 @@ mod tests {
             fs::write(dir.path().join(uid).join(POD_FILE), "{}").unwrap();
         }
         let first = users(dir.path(), three());
-        let given: Vec<u32> = ["a", "b", "a"]
-            .iter()
-            .map(|uid| first.acquire(uid).unwrap().first)
-            .collect();
+        let mut given = Vec::new();
+        for uid in ["a", "b", "a"] {
+            given.push(first.acquire(uid).await.unwrap().first);
+        }
         assert_eq!(given[0], given[2]);
         assert_ne!(given[0], given[1]);
         assert!(given.iter().all(|id| id % IDS_PER_POD == 0 && *id > 0));
         let second = users(dir.path(), three());
         assert_eq!(
-            second.acquire("b").unwrap().first,
+            second.acquire("b").await.unwrap().first,
             given[1],
             "an agent's restart changes nothing"
         );
-        second.acquire("c").unwrap();
-        assert!(matches!(second.acquire("d"), Err(UsersError::Full(3))));
+        second.acquire("c").await.unwrap();
+        assert!(matches!(second.acquire("d").await, Err(UsersError::Full(3))));
         second.release("a").unwrap();
         second.release("a").unwrap();
-        assert_eq!(second.acquire("d").unwrap().first, given[0]);
+        assert_eq!(second.acquire("d").await.unwrap().first, given[0]);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_down_is_not_had_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let users = users(dir.path(), Slots::of(&[(65_536, 65_536 * 2)]));
+        assert!(users.acquire("a").await.is_err(), "it has no directory");
+        for uid in ["a", "b"] {
+            fs::create_dir(dir.path().join(uid)).unwrap();
+            fs::write(dir.path().join(uid).join(POD_FILE), "{}").unwrap();
+        }
+        let (b, a) = (
+            users.acquire("b").await.unwrap(),
+            users.acquire("a").await.unwrap(),
+        );
+        assert_ne!(a, b);
+        assert_eq!(load(&dir.path().join("a")).unwrap(), Some(a));
     }
 
     #[test]

@@ -6,4 +6,3 @@ pub mod exec;
 pub mod life;
 pub mod phase;
 pub mod service;
-pub mod table;

@@ -7,11 +7,9 @@ use super::create::Host;
 use super::exec::Exec;
 use super::life::Life;
 use super::phase::Phase;
-use super::table::Table;
 use crate::bundle::{Limits, network_rules};
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
-use amphipod_shim_api::TaskError;
 use amphipod_shim_api::api::protobuf::well_known_types::timestamp::Timestamp as WireTime;
 use amphipod_shim_api::api::protobuf::{EnumOrUnknown, MessageField};
 use amphipod_shim_api::api::{
@@ -20,11 +18,11 @@ use amphipod_shim_api::api::{
     ResizePtyRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
     StatsRequest, StatsResponse, Task, TtrpcContext, WaitRequest, WaitResponse,
 };
+use amphipod_shim_api::{Table, TaskError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use oci_spec::runtime::LinuxResources;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Guests have no process of their own; the contract says 0.
 const NO_PID: u32 = 0;
@@ -36,18 +34,18 @@ const MAX_SIGNAL: u32 = 64;
 pub struct Service {
     host: Host,
     cgroup: Arc<NamespaceCgroup>,
-    containers: Table,
+    containers: Arc<Table<Container>>,
 }
 
 type Reply<T> = Result<T, ttrpc::Error>;
 
 impl Service {
-    /// A service without containers; `shutdown` is cancelled when it may end.
-    pub fn new(host: Host, cgroup: Arc<NamespaceCgroup>, shutdown: CancellationToken) -> Self {
+    /// The service over the containers of a table.
+    pub fn new(host: Host, cgroup: Arc<NamespaceCgroup>, containers: Arc<Table<Container>>) -> Self {
         Self {
             host,
             cgroup,
-            containers: Table::new(shutdown),
+            containers,
         }
     }
 
@@ -278,7 +276,7 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Reply<Empty> {
-        self.containers.leave();
+        self.containers.ask_to_leave();
         Ok(Empty::default())
     }
 
