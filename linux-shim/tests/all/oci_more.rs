@@ -166,6 +166,50 @@ fn a_listener_is_asked_only_about_the_program() {
     }
 }
 
+#[test]
+fn others_in_its_cgroup_outlive_a_container() {
+    let Some(oci) = oci("others") else { return };
+    let bundle = oci.bundle("sleep 1000");
+    let host = amphipod_shim_api::cgroup::CgroupHost::discover().unwrap();
+    let cgroup = host.cgroup(&format!("/{}/pod/c", oci.name)).unwrap();
+    oci.create(&bundle);
+    let path = bundle.dir.display().to_string();
+    let out = fs::File::create(oci.home.path().join("out")).unwrap();
+    let mut other = oci.command(&["create", "d", "--bundle", &path]);
+    assert!(
+        other
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for id in ["c", "d"] {
+        oci.ok(&["start", id]);
+    }
+    let status = |id| oci.ok(&["state", id]).contains("\"running\"");
+    oci.ok(&["kill", "--all", "c", "KILL"]);
+    oci.until("stopped");
+    oci.ok(&["delete", "c"]);
+    assert!(status("d"), "the first to come took the second along");
+    oci.create(&bundle);
+    oci.ok(&["delete", "--force", "c"]);
+    assert!(status("d"), "the second to come took the first along");
+    oci.ok(&["delete", "--force", "d"]);
+    assert!(!cgroup.exists(), "nobody is left for whom it is");
+
+    cgroup.create().unwrap();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroup.join(stranger.id()).unwrap();
+    let mut bundle = oci.bundle("");
+    bundle.spec["process"]["args"] = json!(["true"]);
+    let ran = oci.run(&bundle);
+    let lives = stranger.try_wait().unwrap().is_none();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert_eq!((ran.0, lives), (0, true), "{}", ran.1);
+}
+
 /// A program for i386 that exits with 42.
 fn program_of_32_bits() -> Vec<u8> {
     let words = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
