@@ -327,6 +327,25 @@ fn a_mount_with_maps_of_its_own_needs_no_user_namespace() {
 }
 
 #[test]
+fn an_overlay_of_many_layers_is_mounted() {
+    let Some(oci) = oci("layers") else { return };
+    let mut bundle =
+        oci.bundle("ls /data; grep -c ' /data overlay ro,nosuid' /proc/mounts; mount | grep -c /data");
+    let layers: Vec<String> = (10..50)
+        .map(|number| oci.home.path().join(format!("l{number}")).display().to_string())
+        .collect();
+    for layer in &layers {
+        fs::create_dir(layer).unwrap();
+    }
+    fs::write(format!("{}/made", layers[39]), "").unwrap();
+    bundle.spec["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/data", "type": "overlay", "source": "overlay",
+        "options": ["ro", "nosuid", format!("lowerdir={}", layers.join(":"))],
+    }));
+    assert_eq!(oci.run(&bundle), (0, "made\n1\n1\n".to_owned()));
+}
+
+#[test]
 fn a_time_namespace_has_its_own_clock() {
     let Some(oci) = oci("time") else { return };
     let mut bundle = oci.bundle("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets | tr -s ' '");
