@@ -167,6 +167,26 @@ fn a_listener_is_asked_only_about_the_program() {
 }
 
 #[test]
+fn what_is_mounted_on_a_masked_path_is_masked_too() {
+    let Some(oci) = oci("covered") else { return };
+    let mut bundle =
+        oci.bundle("cat /proc/keys /proc/meminfo; echo x > /proc/meminfo || mount | grep -c /proc/meminfo");
+    let mounted = oci.home.path().join("mounted");
+    fs::write(&mounted, "shown\n").unwrap();
+    for destination in ["/proc/keys", "/proc/meminfo"] {
+        bundle.spec["mounts"].as_array_mut().unwrap().push(
+            json!({"destination": destination, "type": "bind", "source": mounted, "options": ["bind"]}),
+        );
+    }
+    bundle.spec["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/keys"]);
+    bundle.spec["linux"]["readonlyPaths"] = json!(["/proc/meminfo"]);
+    let (code, out) = oci.run(&bundle);
+    assert!(code == 0 && out.starts_with("shown\n"), "{out}");
+    assert!(out.contains("Read-only file system"), "{out}");
+    assert_eq!(fs::read_to_string(&mounted).unwrap(), "shown\n");
+}
+
+#[test]
 fn others_in_its_cgroup_outlive_a_container() {
     let Some(oci) = oci("others") else { return };
     let bundle = oci.bundle("sleep 1000");
