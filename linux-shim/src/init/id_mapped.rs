@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
-use nix::unistd::pipe;
+use nix::unistd::{Pid, pipe};
 
 use super::ContainerPlan;
 use super::error::{During, InitError};
@@ -92,20 +92,38 @@ fn id_map_namespace(maps: &IdMaps) -> Result<File, InitError> {
     let step = || "make a user namespace for an idmapped mount".to_owned();
     let single = SingleThread::check().map_err(|e| InitError::Refused(e.to_string()))?;
     let (hold, release) = pipe().during(step)?;
+    let (told, tell) = pipe().during(step)?;
     let flags = CloneFlags::CLONE_NEWUSER.bits();
     let child = spawn(&single, flags, None, |_| {
         // Without the other end in this process, its end in the parent is the end of the read.
         let _ = nix::unistd::close(release.as_raw_fd());
-        i32::from(nix::unistd::read(&hold, &mut [0]).is_err())
+        let said = std::fs::read_link("/proc/self")
+            .and_then(|number| Ok(nix::unistd::write(&tell, number.as_os_str().as_encoded_bytes())?))
+            .and_then(|_| Ok(nix::unistd::read(&hold, &mut [0])?));
+        i32::from(said.is_err())
     });
+    drop(tell);
     let child = child.map_err(|e| InitError::Refused(e.to_string()))?;
-    let namespace = maps
-        .write(child)
-        .and_then(|()| File::open(format!("/proc/{child}/ns/user")))
-        .during(step);
+    let namespace = number_in_proc(&told).and_then(|number| {
+        maps.write(number)?;
+        File::open(format!("/proc/{number}/ns/user"))
+    });
+    let namespace = namespace.during(step);
     drop(release);
     waitpid(child, None).during(step)?;
     namespace
+}
+
+/// What the child is called in `/proc`, as it says itself: the number it was made by is another where `/proc` is the
+/// host's and we are in a PID namespace already.
+fn number_in_proc(told: &OwnedFd) -> io::Result<Pid> {
+    let mut digits = [0; 16];
+    let length = nix::unistd::read(told, &mut digits)?;
+    let number = std::str::from_utf8(&digits[..length]).ok();
+    let number = number.and_then(|number| number.parse().ok());
+    number
+        .map(Pid::from_raw)
+        .ok_or_else(|| io::Error::other("the child has no number in /proc"))
 }
 
 /// Maps the ids of a detached mount, and of those below it if `recursive`.

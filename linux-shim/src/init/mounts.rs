@@ -19,7 +19,9 @@ use super::id_mapped::ContainerIds;
 use super::root::Root;
 use crate::mount_plan::{MountPlan, Source};
 use crate::rootfs_plan::{IdMappedLayers, RootfsMount};
-use crate::sys::mount::{Attributes, attach, clone_tree, new_filesystem, set_attributes};
+use crate::sys::mount::{
+    Attributes, attach, clone_tree, is_too_long, new_filesystem, new_filesystem_at, set_attributes,
+};
 
 pub const READ_ONLY: Attributes = Attributes {
     set: libc::MOUNT_ATTR_RDONLY,
@@ -216,7 +218,11 @@ pub fn make(
             } else {
                 plan.attributes.set
             };
-            let fs = new_filesystem(kind, source.as_deref(), options, early).during(step)?;
+            let fs = match is_too_long(options) {
+                false => new_filesystem(kind, source.as_deref(), options, early),
+                true => new_filesystem_at(target.as_fd(), kind, source.as_deref(), options, early),
+            };
+            let fs = fs.during(step)?;
             if plan.copy_up {
                 copy_tree(target.as_fd(), fs.as_fd()).during(|| format!("copy {at:?} into its tmpfs"))?;
                 set_attributes(fs.as_fd(), plan.attributes, false).during(step)?;

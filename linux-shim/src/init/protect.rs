@@ -12,7 +12,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use super::ContainerPlan;
 use super::error::{During, InitError};
 use super::mounts::{INERT, PRIVATE, READ_ONLY};
-use super::root::Root;
+use super::root::{Root, clean};
 use crate::sys::mount::{attach, clone_tree, new_filesystem, set_attributes};
 
 /// What config.json has masked and read-only.
@@ -36,13 +36,25 @@ pub fn protect(root: &Root, plan: &ContainerPlan) -> Result<(), InitError> {
 /// What is at a path of the container now; one that is not there needs no protection.
 pub(super) fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
     match root.find(Path::new(path), OFlag::O_PATH) {
-        Ok(fd) if path.starts_with("/proc/") && fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC => {
-            Err(io::Error::other("the path does not lead to procfs"))
-        }
+        Ok(fd) if path.starts_with("/proc/") && !is_procfs(&fd)? => through_procfs(root, path).map(Some),
         Ok(fd) => Ok(Some(fd)),
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// What config.json has mounted on a path of procfs, whose own names nobody can change.
+fn through_procfs(root: &Root, path: &str) -> io::Result<OwnedFd> {
+    let path = clean(Path::new(path));
+    let proc = root.find(Path::new("/proc"), OFlag::O_PATH)?;
+    match path.strip_prefix("/proc") {
+        Ok(inside) if is_procfs(&proc)? => Root::of(proc).find(inside, OFlag::O_PATH),
+        _ => Err(io::Error::other("the path does not lead to procfs")),
+    }
+}
+
+fn is_procfs(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// What masked paths are covered with: the host's `/dev/null`, and an empty read-only directory.

@@ -96,6 +96,17 @@ fn a_read_only_path_is_what_was_looked_up_and_is_missed_elsewhere() {
     });
 }
 
+#[test]
+fn a_path_of_procfs_must_not_be_of_something_else_that_is_called_so() {
+    apart(|this| {
+        fs::create_dir_all(this.path("proc")).unwrap();
+        fs::write(this.path("proc/keys"), "").unwrap();
+        let error = existing(&this.root, "/proc/keys").unwrap_err();
+        assert!(error.to_string().contains("procfs"), "{error}");
+        assert!(existing(&this.root, "/proc/none").unwrap().is_none());
+    });
+}
+
 /// The very same directory by another mount is something else too: what is to be read-only could be written there.
 #[test]
 fn a_read_only_path_is_known_by_its_mount() {

@@ -10,7 +10,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use super::args::{Parsed, signal};
-use super::members::members;
+use super::members::{has_cgroup_alone, members};
 use super::store::{Entry, Record, Status, StoreError};
 use super::{Call, OciError};
 use crate::sys::socket::pidfd;
@@ -29,7 +29,7 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
     };
     let record = Entry::of(&call.root, args.word(0, "the container's id")?)?.load()?;
     if args.is_set("all") {
-        return kill_all(&record, number);
+        return kill_all(call, &record, number);
     }
     signal_process(&record, number)
 }
@@ -41,16 +41,15 @@ fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {
     }
 }
 
-fn kill_all(record: &Record, number: i32) -> Result<(), OciError> {
-    let cgroup = record.cgroup().map_err(StoreError::from)?;
+fn kill_all(call: &Call, record: &Record, number: i32) -> Result<(), OciError> {
     if number == libc::SIGKILL {
-        return match cgroup.is_none() {
-            false => Ok(cgroup.kill()?),
+        return match has_cgroup_alone(call, record)? {
+            true => Ok(record.cgroup().map_err(StoreError::from)?.kill()?),
             // The first of a PID namespace takes the others with it; of another nobody else is known.
-            true => signal_process(record, number).or_else(ignore_stopped),
+            false => signal_process(record, number).or_else(ignore_stopped),
         };
     }
-    for pid in members(record)? {
+    for pid in members(call, record)? {
         // One that is gone meanwhile needs no signal.
         let _ = crate::sys::process::kill(pid.cast_signed(), number);
     }
@@ -92,15 +91,7 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     if status != Status::Stopped {
         end(&record)?;
     }
-    if cgroup.exists() {
-        cgroup.kill()?;
-    }
-    if let Some(unit) = &record.unit {
-        super::systemd::stop(call, unit)?;
-    }
-    if cgroup.exists() {
-        cgroup.remove_waiting()?;
-    }
+    leave_cgroup(call, &record, &cgroup)?;
     if let Some(root) = record.shared_root {
         root.release(&record.rootfs).map_err(OciError::SharedRoot)?;
     }
@@ -111,6 +102,23 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     let state = spec::subject(&spec, &record.id, &record.bundle).state("stopped", 0);
     for error in hooks::run_all(&hooks.poststop, &state) {
         call.log.warn(&error.to_string());
+    }
+    Ok(())
+}
+
+/// Ends whoever of an ended container is in its cgroup, and removes it. Others who are there stay, and it for them.
+fn leave_cgroup(call: &Call, record: &Record, cgroup: &Cgroup) -> Result<(), OciError> {
+    if cgroup.exists() && !cgroup.pids()?.is_empty() {
+        if !has_cgroup_alone(call, record)? {
+            return Ok(());
+        }
+        cgroup.kill()?;
+    }
+    if let Some(unit) = &record.unit {
+        super::systemd::stop(call, unit)?;
+    }
+    if cgroup.exists() {
+        cgroup.remove_waiting()?;
     }
     Ok(())
 }

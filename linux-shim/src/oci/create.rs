@@ -78,6 +78,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let root = plan.shares_mounts.then(|| SharedRoot::at(&plan.rootfs));
     let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
+    let shares_cgroup = plan.cgroup.exists() && !plan.cgroup.pids()?.is_empty();
     let confined = confine::confine(call, &spec, cgroup_path, &mut plan, limits);
     let born = confined.and_then(|confined| {
         let preserved = args.number("preserve-fds")?.unwrap_or(0);
@@ -98,6 +99,10 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     });
     let written = born.and_then(|(born, confined)| {
         let recorded = record(&plan, root, &confined, &born)
+            .map(|record| Record {
+                shares_cgroup,
+                ..record
+            })
             .and_then(|record| write_down(args, entry, &record, &config, &born));
         match recorded {
             Ok(()) => Ok(born),
@@ -109,7 +114,9 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         }
     });
     if written.is_err() {
-        discard(call, &plan.cgroup);
+        if !shares_cgroup {
+            discard(call, &plan.cgroup);
+        }
         let made = made_root(&plan, root).ok().flatten();
         if let Some(Err(error)) = made.map(|root| root.release(&plan.rootfs)) {
             call.log.warn(&error.to_string());
@@ -139,6 +146,7 @@ fn record(
         bundle: plan.subject.bundle.clone(),
         rootfs: plan.rootfs.clone(),
         cgroup: confined.path.clone(),
+        shares_cgroup: false,
         unit: confined.unit.clone(),
         created: jiff::Timestamp::now().to_string(),
         more_namespaces: plan.more_namespaces().bits(),

@@ -1,16 +1,35 @@
-//! The processes of a container: those of its cgroup; where it has none, those of its PID namespace.
+//! The processes of a container: those of its cgroup; where it has none of its own, those of its PID namespace.
 
-use super::OciError;
-use super::store::{Record, StoreError};
+use super::store::{Entry, Record, StoreError};
+use super::{Call, OciError};
 use crate::processes::of_namespace;
 
 /// All of them, as this process numbers them.
-pub fn members(record: &Record) -> Result<Vec<u32>, OciError> {
-    let cgroup = record.cgroup().map_err(StoreError::from)?;
-    match cgroup.is_none() {
-        false => Ok(cgroup.pids()?),
-        // Its number may be somebody else's by now.
-        true if !record.is_alive() => Ok(Vec::new()),
-        true => Ok(of_namespace(record.pid.cast_unsigned())),
+pub fn members(call: &Call, record: &Record) -> Result<Vec<u32>, OciError> {
+    if has_cgroup_alone(call, record)? {
+        return Ok(record.cgroup().map_err(StoreError::from)?.pids()?);
     }
+    // Its number may be somebody else's by now.
+    Ok(match record.is_alive() {
+        true => of_namespace(record.pid.cast_unsigned()),
+        false => Vec::new(),
+    })
+}
+
+/// Whether whoever is in its cgroup is the container's: nobody was there before it, and no other container is there now.
+pub fn has_cgroup_alone(call: &Call, record: &Record) -> Result<bool, OciError> {
+    if record.cgroup.is_empty() || record.shares_cgroup {
+        return Ok(false);
+    }
+    let others = Entry::all(&call.root)?.into_iter();
+    // One without a record is not there yet, or gone already.
+    let mut others = others.filter_map(|entry| entry.load().ok());
+    Ok(!others
+        .any(|other| other.id != record.id && other.is_alive() && is_within(&other.cgroup, &record.cgroup)))
+}
+
+fn is_within(path: &str, above: &str) -> bool {
+    let [path, above] = [path, above].map(|path| path.trim_matches('/'));
+    let below = path.strip_prefix(above);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -87,7 +87,7 @@ pub fn list(call: &Call, args: &Parsed) -> Result<(), OciError> {
 /// `ps ID [OPTION OF PS…]`.
 pub fn ps(call: &Call, args: &Parsed) -> Result<(), OciError> {
     let record = Entry::of(&call.root, args.word(0, "the container's id")?)?.load()?;
-    let pids = members(&record)?;
+    let pids = members(call, &record)?;
     if args.value("format") == Some("json") {
         return say(&json!(pids).to_string());
     }

@@ -70,6 +70,9 @@ pub struct Record {
     pub rootfs: PathBuf,
     /// Empty for none.
     pub cgroup: String,
+    /// Others were in that cgroup before it.
+    #[serde(default)]
+    pub shares_cgroup: bool,
     /// What systemd calls it, if it is its manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,

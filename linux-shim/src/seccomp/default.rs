@@ -1,12 +1,14 @@
 //! The `RuntimeDefault` profile: every system call this runtime knows, but for those that reach beyond a container.
 //!
 //! What is kept out, and which capability lets it in, follows the default profiles of Docker and containerd; a call
-//! newer than the table in `syscalls` is kept out too, with EPERM. Pure.
+//! newer than the table in `syscalls` is kept out too, with EPERM. Programs of 32 bits may run; `socketcall`, which the
+//! older of them reach the network by, hides what kind of socket is asked for. Pure.
 
 use caps::{Capability as Cap, CapsHashSet};
-use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp};
 
-use super::{Filter, Rules, SeccompError, stack, syscalls};
+use super::arch::Arch;
+use super::{Filter, Rule, Rules, SeccompError, Test, stack};
 
 /// Calls kept out unless the container's bounding set has one of the capabilities.
 struct Kept {
@@ -34,14 +36,22 @@ const KEPT_OUT: &[Kept] = &[
         &[
             "_sysctl",
             "afs_syscall",
+            "create_module",
+            "get_kernel_syms",
             "getpmsg",
             "nfsservctl",
+            "pciconfig_iobase",
+            "pciconfig_read",
+            "pciconfig_write",
             "putpmsg",
+            "query_module",
             "security",
             "sysfs",
             "tuxcall",
             "uselib",
             "ustat",
+            "vm86",
+            "vm86old",
             "vserver",
         ],
         &[],
@@ -49,7 +59,10 @@ const KEPT_OUT: &[Kept] = &[
     kept(&["acct"], &[Cap::CAP_SYS_PACCT]),
     kept(&["bpf"], &[Cap::CAP_SYS_ADMIN, Cap::CAP_BPF]),
     kept(&["chroot"], &[Cap::CAP_SYS_CHROOT]),
-    kept(&["clock_settime", "settimeofday"], &[Cap::CAP_SYS_TIME]),
+    kept(
+        &["clock_settime", "clock_settime64", "settimeofday", "stime"],
+        &[Cap::CAP_SYS_TIME],
+    ),
     kept(
         &["delete_module", "finit_module", "init_module"],
         &[Cap::CAP_SYS_MODULE],
@@ -65,6 +78,7 @@ const KEPT_OUT: &[Kept] = &[
             "move_mount",
             "open_tree",
             "setns",
+            "umount",
             "umount2",
             "unshare",
         ],
@@ -124,38 +138,33 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
 
 /// The filters for a container with this bounding set.
 pub fn filters(bounding: &CapsHashSet) -> Result<Vec<Filter>, SeccompError> {
-    let mut allowed: Rules = syscalls::all().map(|(_, number)| (number, Vec::new())).collect();
-    for row in KEPT_OUT
-        .iter()
-        .filter(|row| !row.unless.iter().any(|c| bounding.contains(c)))
-    {
-        for number in row.calls.iter().filter_map(|name| syscalls::number(name)) {
-            allowed.remove(&number);
-        }
+    let archs = Arch::all();
+    let names = archs.iter().flat_map(|arch| arch.names());
+    let mut allowed: Rules<'_> = names.map(|name| (name, Vec::new())).collect();
+    let kept = KEPT_OUT.iter();
+    for row in kept.filter(|row| !row.unless.iter().any(|c| bounding.contains(c))) {
+        row.calls.iter().for_each(|name| drop(allowed.remove(name)));
     }
-    let personality = PERSONALITIES
-        .iter()
-        .map(|p| first_argument(SeccompCmpOp::Eq, *p))
-        .collect::<Result<_, _>>()?;
-    allowed.insert(libc::SYS_personality, personality);
+    let personalities = PERSONALITIES.map(|p| first_argument(SeccompCmpOp::Eq, p));
+    allowed.insert("personality", personalities.into());
     // A container has no business with the hypervisor.
-    let not_vsock = first_argument(SeccompCmpOp::Ne, libc::AF_VSOCK as u64)?;
-    allowed.insert(libc::SYS_socket, vec![not_vsock]);
+    let not_vsock = first_argument(SeccompCmpOp::Ne, libc::AF_VSOCK as u64);
+    allowed.insert("socket", vec![not_vsock]);
     let mut others = Vec::new();
     if !bounding.contains(&Cap::CAP_SYS_ADMIN) {
-        let old_namespaces = first_argument(SeccompCmpOp::MaskedEq(NEW_NAMESPACES), 0)?;
-        allowed.insert(libc::SYS_clone, vec![old_namespaces]);
+        let old_namespaces = first_argument(SeccompCmpOp::MaskedEq(NEW_NAMESPACES), 0);
+        allowed.insert("clone", vec![old_namespaces]);
         // Its flags are behind a pointer; C libraries fall back to clone on ENOSYS only.
         let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-        others.push((answer, Rules::from([(libc::SYS_clone3, Vec::new())])));
+        others.push((answer, Rules::from([("clone3", Vec::new())])));
     }
-    stack(SeccompAction::Errno(libc::EPERM.cast_unsigned()), allowed, others)
+    let default = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    stack(default, &allowed, &others, &archs)
 }
 
-fn first_argument(op: SeccompCmpOp, value: u64) -> Result<SeccompRule, SeccompError> {
+fn first_argument(op: SeccompCmpOp, value: u64) -> Rule {
     // Both are C ints or unsigned ints: the upper half of the register says nothing.
-    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, value)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    vec![Test::new(0, SeccompCmpArgLen::Dword, op, value)]
 }
 
 #[cfg(test)]
@@ -167,7 +176,8 @@ mod tests {
         // aarch64 lacks the oldest of them.
         if cfg!(target_arch = "x86_64") {
             for name in KEPT_OUT.iter().flat_map(|row| row.calls) {
-                assert!(syscalls::number(name).is_some(), "{name}");
+                let mut archs = [Arch::Native, Arch::I386, Arch::Arm].into_iter();
+                assert!(archs.any(|arch| arch.number(name).is_some()), "{name}");
             }
         }
     }

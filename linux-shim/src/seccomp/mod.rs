@@ -2,9 +2,13 @@
 //!
 //! A seccompiler filter has one action for what it matches, an OCI profile many: the profile becomes a stack of
 //! filters, one per action, and the kernel takes the strictest answer of them (seccomp(2)). What seccompiler has no
-//! word for, asking a listener, is compiled as a trace with a mark and put in its place. Pure.
+//! word for, asking a listener, is compiled as a trace with a mark and put in its place. A program of 32 bits may run
+//! where the profile lists its architecture (x86 and x32 on x86-64, arm on aarch64) and is killed elsewhere. Pure.
 
+mod arch;
 mod default;
+mod foreign;
+mod program;
 mod syscalls;
 
 pub use default::filters as runtime_default;
@@ -15,10 +19,10 @@ use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction as OciAction, LinuxSeccompArg, LinuxSeccompOperator as Operator,
     LinuxSyscall,
 };
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp};
+
+use arch::Arch;
+use program::{Answers, RETURN};
 
 /// A profile that cannot be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,8 @@ pub enum SeccompError {
     Deadlock,
     #[error("seccomp: errnoRet {0} cannot be used with SCMP_ACT_TRACE")]
     Mark(u32),
+    #[error("seccomp: the rules make a program of {0} instructions; the kernel takes 4096")]
+    Long(usize),
     #[error("seccomp: {0}")]
     Compile(#[from] BackendError),
 }
@@ -54,16 +60,38 @@ impl Filter {
 /// Stands for `SECCOMP_RET_USER_NOTIF` until the filter is compiled; a profile's own trace with this number is refused.
 const NOTIFY_MARK: u32 = 0xa3f1;
 /// Calls that hand the listener its descriptor: with them waiting for the listener, nobody would ever answer.
-const HANDING_ON: [libc::c_long; 2] = [libc::SYS_sendmsg, libc::SYS_recvfrom];
+const HANDING_ON: [&str; 2] = ["sendmsg", "recvfrom"];
 
-/// Rules by system call; an empty list matches every call of it.
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// A comparison of one argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Test {
+    index: u8,
+    len: SeccompCmpArgLen,
+    op: SeccompCmpOp,
+    value: u64,
+}
+
+impl Test {
+    fn new(index: u8, len: SeccompCmpArgLen, op: SeccompCmpOp, value: u64) -> Self {
+        Self {
+            index,
+            len,
+            op,
+            value,
+        }
+    }
+}
+
+/// Matches when all of its tests do.
+type Rule = Vec<Test>;
+/// Rules by the name of a system call; an empty list matches every call of it.
+type Rules<'a> = BTreeMap<&'a str, Vec<Rule>>;
 
 /// Compiles a profile to filters in the order they are to be installed.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<Filter>, SeccompError> {
     let flags = flags(profile)?;
     let default = action(profile.default_action(), profile.default_errno_ret())?;
-    let mut groups: Vec<(SeccompAction, Rules)> = Vec::new();
+    let mut groups: Vec<(SeccompAction, Rules<'_>)> = Vec::new();
     let mut named = Rules::new();
     for syscall in profile.syscalls().iter().flatten() {
         let action = action(syscall.action(), syscall.errno_ret())?;
@@ -79,7 +107,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<Filter>, SeccompError> {
     }
     groups.retain(|(action, _)| *action != SeccompAction::Allow);
     check_notify(profile, &default, &groups)?;
-    let mut filters = stack(default, named, groups)?;
+    let mut filters = stack(default, &named, &groups, &Arch::of(profile))?;
     filters.iter_mut().for_each(|f| set_flags(f, flags));
     Ok(filters)
 }
@@ -88,7 +116,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<Filter>, SeccompError> {
 fn check_notify(
     profile: &LinuxSeccomp,
     default: &SeccompAction,
-    groups: &[(SeccompAction, Rules)],
+    groups: &[(SeccompAction, Rules<'_>)],
 ) -> Result<(), SeccompError> {
     let notify = SeccompAction::Trace(NOTIFY_MARK);
     let group = groups.iter().find(|(action, _)| *action == notify);
@@ -132,29 +160,34 @@ fn set_flags(filter: &mut Filter, asked: libc::c_ulong) {
 /// A filter that stops `seccomp` itself must be the last installed.
 fn stack(
     default: SeccompAction,
-    named: Rules,
-    groups: Vec<(SeccompAction, Rules)>,
+    named: &Rules<'_>,
+    groups: &[(SeccompAction, Rules<'_>)],
+    archs: &[Arch],
 ) -> Result<Vec<Filter>, SeccompError> {
     let mut filters = Vec::new();
     let mut last = Vec::new();
     if default != SeccompAction::Allow {
-        let stops = !named.contains_key(&libc::SYS_seccomp);
-        let filter = filter(named, default, SeccompAction::Allow)?;
+        let stops = !named.contains_key("seccomp");
+        let filter = filter(named, default, SeccompAction::Allow, archs)?;
         if stops { &mut last } else { &mut filters }.push(filter);
     }
     for (action, rules) in groups {
-        let stops = rules.contains_key(&libc::SYS_seccomp);
-        let filter = filter(rules, SeccompAction::Allow, action)?;
+        let stops = rules.contains_key("seccomp");
+        let filter = filter(rules, SeccompAction::Allow, action.clone(), archs)?;
         if stops { &mut last } else { &mut filters }.push(filter);
     }
     filters.append(&mut last);
     Ok(filters)
 }
 
-fn filter(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<Filter, SeccompError> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+fn filter(
+    rules: &Rules<'_>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+    archs: &[Arch],
+) -> Result<Filter, SeccompError> {
     let notify = matched == SeccompAction::Trace(NOTIFY_MARK);
-    let mut program: BpfProgram = SeccompFilter::new(rules, otherwise, matched, arch)?.try_into()?;
+    let mut program = program::compile(rules, &Answers { matched, otherwise }, archs)?;
     if notify {
         ask_listener(&mut program);
     }
@@ -166,9 +199,6 @@ fn filter(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Res
     Ok(Filter { program, flags })
 }
 
-/// `BPF_RET | BPF_K` (linux/filter.h).
-const RETURN: u16 = 0x06;
-
 fn ask_listener(program: &mut BpfProgram) {
     let marked = u32::from(SeccompAction::Trace(NOTIFY_MARK));
     for instruction in program.iter_mut() {
@@ -178,47 +208,42 @@ fn ask_listener(program: &mut BpfProgram) {
     }
 }
 
+fn extend<'a>(into: &mut Rules<'a>, rules: Rules<'a>) {
+    for (call, alternatives) in rules {
+        add(into, call, alternatives);
+    }
+}
+
 /// Adds rules; a call that matches always stays so.
-fn extend(into: &mut Rules, rules: Rules) {
-    for (call, mut conditions) in rules {
-        match into.get_mut(&call) {
-            Some(have) if have.is_empty() => {}
-            Some(have) if conditions.is_empty() => have.clear(),
-            Some(have) => have.append(&mut conditions),
-            None => {
-                into.insert(call, conditions);
-            }
+fn add<K: Ord>(into: &mut BTreeMap<K, Vec<Rule>>, call: K, mut alternatives: Vec<Rule>) {
+    match into.get_mut(&call) {
+        Some(have) if have.is_empty() => {}
+        Some(have) if alternatives.is_empty() => have.clear(),
+        Some(have) => have.append(&mut alternatives),
+        None => {
+            into.insert(call, alternatives);
         }
     }
 }
 
-/// Calls this kernel's architecture does not have are left out, as the other runtimes do.
-fn rules(syscall: &LinuxSyscall) -> Result<Rules, SeccompError> {
-    let args = syscall.args().clone().unwrap_or_default();
-    let conditions = conditions(&args)?;
-    Ok(syscall
-        .names()
-        .iter()
-        .filter_map(|n| syscalls::number(n))
-        .map(|n| (n, conditions.clone()))
-        .collect())
+fn rules(syscall: &LinuxSyscall) -> Result<Rules<'_>, SeccompError> {
+    let alternatives = alternatives(syscall.args().as_deref().unwrap_or_default())?;
+    let names = syscall.names().iter();
+    Ok(names.map(|name| (name.as_str(), alternatives.clone())).collect())
 }
 
 /// All conditions of a rule must hold, but two on one argument are alternatives (as libseccomp's users have it).
-fn conditions(args: &[LinuxSeccompArg]) -> Result<Vec<SeccompRule>, SeccompError> {
+fn alternatives(args: &[LinuxSeccompArg]) -> Result<Vec<Rule>, SeccompError> {
     let mut seen = HashSet::new();
     let alternatives = args.iter().any(|a| !seen.insert(a.index()));
-    let all = args.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
-    if all.is_empty() {
-        return Ok(Vec::new());
-    }
+    let all = args.iter().map(test).collect::<Result<Rule, _>>()?;
     if alternatives {
-        return all.into_iter().map(|c| Ok(SeccompRule::new(vec![c])?)).collect();
+        return Ok(all.into_iter().map(|test| vec![test]).collect());
     }
-    Ok(vec![SeccompRule::new(all)?])
+    Ok(if all.is_empty() { Vec::new() } else { vec![all] })
 }
 
-fn condition(arg: &LinuxSeccompArg) -> Result<SeccompCondition, SeccompError> {
+fn test(arg: &LinuxSeccompArg) -> Result<Test, SeccompError> {
     let (op, value) = match arg.op() {
         Operator::ScmpCmpNe => (SeccompCmpOp::Ne, arg.value()),
         Operator::ScmpCmpLt => (SeccompCmpOp::Lt, arg.value()),
@@ -228,9 +253,13 @@ fn condition(arg: &LinuxSeccompArg) -> Result<SeccompCondition, SeccompError> {
         Operator::ScmpCmpGt => (SeccompCmpOp::Gt, arg.value()),
         Operator::ScmpCmpMaskedEq => (SeccompCmpOp::MaskedEq(arg.value()), arg.value_two().unwrap_or(0)),
     };
-    let index = u8::try_from(arg.index()).map_err(|_| BackendError::InvalidArgumentNumber)?;
-    Ok(SeccompCondition::new(index, SeccompCmpArgLen::Qword, op, value)?)
+    let index = u8::try_from(arg.index()).ok().filter(|index| *index < ARGUMENTS);
+    let index = index.ok_or(BackendError::InvalidArgumentNumber)?;
+    Ok(Test::new(index, SeccompCmpArgLen::Qword, op, value))
 }
+
+/// What a system call has at most.
+const ARGUMENTS: u8 = 6;
 
 fn action(oci: OciAction, errno: Option<u32>) -> Result<SeccompAction, SeccompError> {
     let errno = errno.unwrap_or(libc::EPERM.cast_unsigned());
@@ -280,13 +309,13 @@ mod tests {
         for s in p.syscalls().iter().flatten() {
             extend(&mut all, rules(s).unwrap());
         }
-        assert!(all[&libc::SYS_clone].is_empty());
+        assert!(all["clone"].is_empty());
     }
 
     #[test]
     fn two_conditions_on_one_argument_are_alternatives() {
         let args = |json| {
-            conditions(&serde_json::from_str::<Vec<LinuxSeccompArg>>(json).unwrap())
+            alternatives(&serde_json::from_str::<Vec<LinuxSeccompArg>>(json).unwrap())
                 .unwrap()
                 .len()
         };
@@ -298,6 +327,12 @@ mod tests {
             args(r#"[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":2,"op":"SCMP_CMP_EQ"}]"#),
             1
         );
+    }
+
+    #[test]
+    fn an_unknown_architecture_is_refused() {
+        let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_PDP11"]}"#;
+        assert!(serde_json::from_str::<LinuxSeccomp>(json).is_err());
     }
 
     #[test]

@@ -4,22 +4,28 @@ macro_rules! table {
     ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
 }
 
-type Table = &'static [(&'static str, libc::c_long)];
+/// Names and numbers, by name.
+pub type Table = &'static [(&'static str, libc::c_long)];
 
 /// The number of a system call; `None` when this architecture has none of that name.
 pub fn number(name: &str) -> Option<i64> {
-    let find = |table: Table| {
-        table
-            .iter()
-            .find(|(n, _)| n.strip_prefix("SYS_") == Some(name))
-            .map(|(_, n)| *n)
-    };
-    find(COMMON).or_else(|| find(OTHER))
+    find(COMMON, name).or_else(|| find(OTHER, name))
+}
+
+/// The number of a system call in one table.
+pub fn find(table: Table, name: &str) -> Option<i64> {
+    let found = table.binary_search_by(|(n, _)| bare(n).cmp(name)).ok();
+    found.map(|at| table[at].1)
 }
 
 /// Every call of this architecture.
 pub fn all() -> impl Iterator<Item = (&'static str, i64)> {
-    COMMON.iter().chain(OTHER).copied()
+    let all = COMMON.iter().chain(OTHER);
+    all.map(|(name, number)| (bare(name), *number))
+}
+
+fn bare(name: &str) -> &str {
+    name.strip_prefix("SYS_").unwrap_or(name)
 }
 
 const COMMON: Table = table! {
@@ -86,9 +92,19 @@ const OTHER: Table = table! {};
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::seccomp::foreign;
+
+    #[test]
+    fn tables_are_in_order() {
+        for table in [COMMON, OTHER, foreign::I386, foreign::ARM, foreign::X32] {
+            assert!(table.is_sorted_by_key(|(name, _)| bare(name)));
+        }
+    }
+
     #[test]
     fn known_and_unknown() {
-        assert_eq!(super::number("read"), Some(libc::SYS_read));
-        assert_eq!(super::number("no_such_call"), None);
+        assert_eq!(number("read"), Some(libc::SYS_read));
+        assert_eq!(number("no_such_call"), None);
     }
 }

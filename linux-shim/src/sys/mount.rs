@@ -1,10 +1,13 @@
 //! The mount API by descriptors (Linux 5.2, `mount_setattr` 5.12): mounts are made detached, get their attributes,
-//! and are attached to a descriptor, so that no path inside a container is ever walked by `mount(2)`.
+//! and are attached to a descriptor, so that no path inside a container is ever walked by `mount(2)`, which is left for options too long for this API.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::check;
 
@@ -136,6 +139,69 @@ pub fn new_filesystem(
     let fd = context.as_raw_fd();
     // SAFETY: no pointers are passed.
     owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// The longest value that fsconfig(2) takes.
+const VALUE_LIMIT: usize = 255;
+/// What mount(2) takes of all options together: a page with its end; it cuts off the rest.
+const DATA_LIMIT: usize = 4095;
+
+/// Whether an option is too long for [`new_filesystem`]: that of an overlay of many layers, say.
+pub fn is_too_long(options: &[(String, Option<String>)]) -> bool {
+    let mut values = options.iter().filter_map(|(_, value)| value.as_ref());
+    values.any(|value| value.len() > VALUE_LIMIT)
+}
+
+/// As [`new_filesystem`] by mount(2), which takes longer options. It needs a place for a moment: a tmpfs on `target`, where
+/// no name is anybody else's.
+pub fn new_filesystem_at(
+    target: BorrowedFd<'_>,
+    kind: &str,
+    source: Option<&str>,
+    options: &[(String, Option<String>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let words = options.iter().map(|(key, value)| match value {
+        Some(value) => format!("{key}={value}"),
+        None => key.clone(),
+    });
+    let data = words.collect::<Vec<_>>().join(",");
+    if data.len() > DATA_LIMIT {
+        return Err(io::Error::other(format!(
+            "the options are {} bytes, and the kernel takes {DATA_LIMIT}",
+            data.len()
+        )));
+    }
+    let place = new_filesystem("tmpfs", Some("tmpfs"), &[], 0)?;
+    attach(place.as_fd(), target)?;
+    let private = Attributes {
+        propagation: libc::MS_PRIVATE,
+        ..Attributes::default()
+    };
+    let made = set_attributes(place.as_fd(), private, false)
+        .and_then(|()| mount_below(&place, kind, source, &data))
+        .and_then(|tree| {
+            let set = Attributes {
+                set: attributes,
+                ..Attributes::default()
+            };
+            set_attributes(tree.as_fd(), set, false).map(|()| tree)
+        });
+    umount2(&link(&place), MntFlags::MNT_DETACH)?;
+    made
+}
+
+fn mount_below(place: &OwnedFd, kind: &str, source: Option<&str>, data: &str) -> io::Result<OwnedFd> {
+    const NAME: &str = "new";
+    mkdirat(place, NAME, Mode::S_IRWXU)?;
+    let at = link(place).join(NAME);
+    mount(source, &at, Some(kind), MsFlags::empty(), Some(data))?;
+    clone_tree(Some(place.as_fd()), Path::new(NAME), false)
+}
+
+/// A path to what a descriptor refers to, for calls that know no descriptors.
+fn link(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 fn configure(

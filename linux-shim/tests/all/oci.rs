@@ -310,6 +310,41 @@ fn a_user_namespace_maps_ids_on_the_way_in_and_out() {
     assert_eq!(groups, "1000\nallow\n");
 }
 
+/// Its number in the container's new PID namespace is a stranger's on the host.
+#[test]
+fn a_mount_with_maps_of_its_own_needs_no_user_namespace() {
+    let Some(oci) = oci("ownmap") else { return };
+    let mut bundle = oci.bundle("stat -c '%u %g' /data/made");
+    let volume = oci.home.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("made"), "").unwrap();
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    bundle.spec["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/data", "type": "bind", "source": volume, "options": ["bind", "idmap"],
+        "uidMappings": map, "gidMappings": map,
+    }));
+    assert_eq!(oci.run(&bundle), (0, "1000 1000\n".to_owned()));
+}
+
+#[test]
+fn an_overlay_of_many_layers_is_mounted() {
+    let Some(oci) = oci("layers") else { return };
+    let mut bundle =
+        oci.bundle("ls /data; grep -c ' /data overlay ro,nosuid' /proc/mounts; mount | grep -c /data");
+    let layers: Vec<String> = (10..50)
+        .map(|number| oci.home.path().join(format!("l{number}")).display().to_string())
+        .collect();
+    for layer in &layers {
+        fs::create_dir(layer).unwrap();
+    }
+    fs::write(format!("{}/made", layers[39]), "").unwrap();
+    bundle.spec["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/data", "type": "overlay", "source": "overlay",
+        "options": ["ro", "nosuid", format!("lowerdir={}", layers.join(":"))],
+    }));
+    assert_eq!(oci.run(&bundle), (0, "made\n1\n1\n".to_owned()));
+}
+
 #[test]
 fn a_time_namespace_has_its_own_clock() {
     let Some(oci) = oci("time") else { return };

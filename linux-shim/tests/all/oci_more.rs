@@ -1,6 +1,7 @@
 //! What the OCI suites ask of a runtime beyond the ordinary: order, hooks that fail, namespaces that are not new.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -163,6 +164,117 @@ fn a_listener_is_asked_only_about_the_program() {
         oci.until("running");
         oci.ok(&["delete", "--force", "c"]);
     }
+}
+
+#[test]
+fn what_is_mounted_on_a_masked_path_is_masked_too() {
+    let Some(oci) = oci("covered") else { return };
+    let mut bundle =
+        oci.bundle("cat /proc/keys /proc/meminfo; echo x > /proc/meminfo || mount | grep -c /proc/meminfo");
+    let mounted = oci.home.path().join("mounted");
+    fs::write(&mounted, "shown\n").unwrap();
+    for destination in ["/proc/keys", "/proc/meminfo"] {
+        bundle.spec["mounts"].as_array_mut().unwrap().push(
+            json!({"destination": destination, "type": "bind", "source": mounted, "options": ["bind"]}),
+        );
+    }
+    bundle.spec["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/keys"]);
+    bundle.spec["linux"]["readonlyPaths"] = json!(["/proc/meminfo"]);
+    let (code, out) = oci.run(&bundle);
+    assert!(code == 0 && out.starts_with("shown\n"), "{out}");
+    assert!(out.contains("Read-only file system"), "{out}");
+    assert_eq!(fs::read_to_string(&mounted).unwrap(), "shown\n");
+}
+
+#[test]
+fn others_in_its_cgroup_outlive_a_container() {
+    let Some(oci) = oci("others") else { return };
+    let bundle = oci.bundle("sleep 1000");
+    let host = amphipod_shim_api::cgroup::CgroupHost::discover().unwrap();
+    let cgroup = host.cgroup(&format!("/{}/pod/c", oci.name)).unwrap();
+    oci.create(&bundle);
+    let path = bundle.dir.display().to_string();
+    let out = fs::File::create(oci.home.path().join("out")).unwrap();
+    let mut other = oci.command(&["create", "d", "--bundle", &path]);
+    assert!(
+        other
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for id in ["c", "d"] {
+        oci.ok(&["start", id]);
+    }
+    let status = |id| oci.ok(&["state", id]).contains("\"running\"");
+    oci.ok(&["kill", "--all", "c", "KILL"]);
+    oci.until("stopped");
+    oci.ok(&["delete", "c"]);
+    assert!(status("d"), "the first to come took the second along");
+    oci.create(&bundle);
+    oci.ok(&["delete", "--force", "c"]);
+    assert!(status("d"), "the second to come took the first along");
+    oci.ok(&["delete", "--force", "d"]);
+    assert!(!cgroup.exists(), "nobody is left for whom it is");
+
+    cgroup.create().unwrap();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroup.join(stranger.id()).unwrap();
+    let mut bundle = oci.bundle("");
+    bundle.spec["process"]["args"] = json!(["true"]);
+    let ran = oci.run(&bundle);
+    let lives = stranger.try_wait().unwrap().is_none();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert_eq!((ran.0, lives), (0, true), "{}", ran.1);
+}
+
+/// A program for i386 that exits with 42.
+fn program_of_32_bits() -> Vec<u8> {
+    let words = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let code = [&[0xb8, 1, 0, 0, 0], &[0xbb, 42, 0, 0, 0], &[0xcd, 0x80][..]].concat();
+    let (base, headers) = (0x0804_8000, 0x54);
+    let size = headers + u32::try_from(code.len()).unwrap();
+    [
+        words(&[0x464c_457f, 0x0001_0101, 0, 0, 0x0003_0002, 1]),
+        words(&[base + headers, 0x34, 0, 0, 0x0020_0034, 1, 0]),
+        words(&[1, 0, base, base, size, size, 5, 0x1000]),
+        code,
+    ]
+    .concat()
+}
+
+#[test]
+fn programs_of_32_bits_run_where_the_profile_lists_their_architecture() {
+    let Some(oci) = oci("arch") else { return };
+    if !cfg!(target_arch = "x86_64") {
+        return eprintln!("skipped: needs x86-64");
+    }
+    let mut bundle = oci.bundle("");
+    let program = bundle.dir.join("rootfs/bin/narrow");
+    fs::write(&program, program_of_32_bits()).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    if Command::new(&program).status().ok().and_then(|s| s.code()) != Some(42) {
+        return eprintln!("skipped: the kernel runs no programs of 32 bits");
+    }
+    bundle.spec["process"]["args"] = json!(["/bin/narrow"]);
+    let killed = 128 + 31;
+    for (architectures, code) in [
+        (json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]), 42),
+        (json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"]), killed),
+        (json!(null), killed),
+    ] {
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": architectures,
+            "syscalls": [{"names": ["execve", "exit"], "action": "SCMP_ACT_ALLOW"}],
+        });
+        assert_eq!(oci.run(&bundle).0, code, "{architectures}");
+    }
+    bundle.spec["linux"]["seccomp"] = json!(null);
+    bundle.spec["annotations"]["dev.amphipod.linux/seccomp"] = json!("RuntimeDefault");
+    assert_eq!(oci.run(&bundle).0, 42, "by RuntimeDefault");
 }
 
 /// One end of a pair of devices made on the host is moved, renamed, and keeps its address.
