@@ -180,7 +180,7 @@ fn remote_discovery(of: &Discovered) -> Value {
 fn resource_discovery(kind: &Kind) -> Value {
     let mut out = json!({
         "resource": kind.plural,
-        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "responseKind": {"group": "", "version": "", "kind": kind.kind},
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
         "verbs": kind.verbs,
@@ -194,16 +194,22 @@ fn resource_discovery(kind: &Kind) -> Value {
         }
     }
     if !kind.subresources.is_empty() {
-        let subresources = kind.subresources.iter().map(subresource_discovery);
+        let of = |sub| subresource_discovery(kind, sub);
+        let subresources = kind.subresources.iter().map(of);
         out["subresources"] = subresources.collect::<Vec<_>>().into();
     }
     out
 }
 
-fn subresource_discovery(sub: &Subresource) -> Value {
+/// A kind names its group and version only where they are not those it stands in.
+fn subresource_discovery(kind: &Kind, sub: &Subresource) -> Value {
+    let (group, version) = match is_foreign(kind, sub) {
+        true => (sub.group.as_str(), sub.version.as_str()),
+        false => ("", ""),
+    };
     json!({
         "subresource": sub.name,
-        "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+        "responseKind": {"group": group, "version": version, "kind": sub.kind},
         "verbs": sub.verbs,
     })
 }
@@ -285,6 +291,10 @@ fn resource_entries(kind: &Kind) -> Vec<Value> {
         .collect()
 }
 
+fn is_foreign(kind: &Kind, sub: &Subresource) -> bool {
+    (&sub.group, &sub.version) != (&kind.group, &kind.version) && !sub.version.is_empty()
+}
+
 fn subresource_entry(kind: &Kind, sub: &Subresource) -> Value {
     let mut entry = json!({
         "name": format!("{}/{}", kind.plural, sub.name),
@@ -293,7 +303,7 @@ fn subresource_entry(kind: &Kind, sub: &Subresource) -> Value {
         "kind": sub.kind,
         "verbs": sub.verbs,
     });
-    if (&sub.group, &sub.version) != (&kind.group, &kind.version) && !sub.version.is_empty() {
+    if is_foreign(kind, sub) {
         entry["group"] = sub.group.clone().into();
         entry["version"] = sub.version.clone().into();
     }

@@ -15,6 +15,7 @@ const NAME_LENGTH: usize = 128;
 /// Set by way of another object, or without a trace.
 const SCALE: &str = "scale";
 const BINDING: &str = "binding";
+const EVICTION: &str = "eviction";
 
 /// What is wrong with the manager's name in the query.
 pub fn check_name(query: &Query) -> FieldErrors {
@@ -71,7 +72,7 @@ pub async fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
     let subresource = call.target.subresource.as_deref().unwrap_or_default();
     let name = name(call);
     match (subresource, old) {
-        (BINDING, _) => {}
+        (BINDING | EVICTION, _) => {}
         (SCALE, Some(old)) => rescaled(call, &name, old, new),
         _ => {
             let now = time::now();

@@ -156,6 +156,22 @@ impl Call {
             .as_deref()
             .ok_or_else(ApiError::method_not_allowed)
     }
+
+    /// A part of this call that is about something else, and for which nothing was sent.
+    fn about(&self, target: Target) -> Call {
+        Call {
+            api: self.api.clone(),
+            who: self.who.clone(),
+            target,
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            body: Bytes::new(),
+            upgrade: None,
+            in_process: self.in_process,
+            told: self.told.clone(),
+            others: Others::default(),
+        }
+    }
 }
 
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {

@@ -118,7 +118,7 @@ fn target(kind: Arc<Kind>, namespace: Option<&str>, rest: &[&str]) -> Result<Rou
 }
 
 /// A name may not be what a path could be tricked with (`ValidatePathSegmentName`).
-fn check_segment(name: &str) -> Result<()> {
+pub fn check_segment(name: &str) -> Result<()> {
     let why = match name {
         "" => "may not be empty",
         "." => "may not be '.'",

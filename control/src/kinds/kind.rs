@@ -162,8 +162,8 @@ impl Kind {
             return custom.prepare_update(subresource, new, old);
         }
         (self.rules.prepare_update)(subresource, new, old);
-        // Binding fills in the node and asks nothing new of it.
-        let desires = !matches!(subresource, Some("status" | "binding"));
+        // Binding fills in the node and asks nothing new of it; no more does an eviction.
+        let desires = !matches!(subresource, Some("status" | "binding" | "eviction"));
         if self.rules.generation && desires && (self.rules.desired_changed)(new, old) {
             meta::set_generation(new, meta::generation(old) + 1);
         }

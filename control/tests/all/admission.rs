@@ -201,3 +201,105 @@ async fn a_disruption_budget_holds_an_eviction() {
         .await;
     assert_eq!(evict().await.0, 201);
 }
+
+/// A Pod that nothing schedules and that stays when it is deleted.
+fn held(name: &str) -> Value {
+    let mut held = pod(name);
+    held["metadata"]["finalizers"] = json!(["example.com/held"]);
+    held["spec"]["schedulerName"] = "none".into();
+    held
+}
+
+#[tokio::test]
+async fn an_eviction_is_of_the_pod_it_names_and_says_so_on_it() {
+    let plane = Plane::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until(&plane, account, |a| a["metadata"]["uid"].is_string()).await;
+    let (code, made) = plane.call(Method::POST, PODS, held("p")).await;
+    assert_eq!(code, 201, "{made}");
+    let path = format!("{PODS}/p/eviction");
+    let body =
+        |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    for name in ["", "q"] {
+        let (code, status) = plane.call(Method::POST, &path, body(name)).await;
+        assert_eq!(
+            (code.as_u16(), status["message"].as_str()),
+            (400, Some("name in URL does not match name in Eviction object"))
+        );
+    }
+    let dry = format!("{path}?dryRun=All");
+    assert_eq!(plane.call(Method::POST, &dry, body("p")).await.0, 201);
+    assert_eq!(
+        plane.get(&format!("{PODS}/p")).await.1["metadata"]["resourceVersion"],
+        made["metadata"]["resourceVersion"]
+    );
+    let mut stale = body("p");
+    stale["deleteOptions"] = json!({"preconditions": {"resourceVersion": "1"}});
+    assert_eq!(plane.call(Method::POST, &path, stale.clone()).await.0, 409);
+    stale["deleteOptions"]["preconditions"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    assert_eq!(plane.call(Method::POST, &path, stale).await.0, 201);
+    let (_, gone) = plane.get(&format!("{PODS}/p")).await;
+    assert!(gone["metadata"]["deletionTimestamp"].is_string(), "{gone}");
+    assert_eq!(
+        gone["metadata"]["managedFields"],
+        made["metadata"]["managedFields"]
+    );
+    let conditions = gone["status"]["conditions"].as_array().unwrap();
+    let target = conditions
+        .iter()
+        .find(|c| c["type"] == "DisruptionTarget")
+        .unwrap();
+    assert_eq!(
+        (&target["status"], &target["reason"], &target["message"]),
+        (
+            &json!("True"),
+            &json!("EvictionByEvictionAPI"),
+            &json!("Eviction API: evicting")
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_binding_is_of_the_pod_it_names() {
+    let plane = Plane::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until(&plane, account, |a| a["metadata"]["uid"].is_string()).await;
+    for name in ["p", "q"] {
+        assert_eq!(plane.call(Method::POST, PODS, held(name)).await.0, 201);
+    }
+    let below = format!("{PODS}/p/binding");
+    let bindings = "/api/v1/namespaces/default/bindings";
+    let body = |name: &str, node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": node}});
+    for (path, name, node, code) in [
+        (below.as_str(), "q", "n", 400),
+        (below.as_str(), "", "n", 400),
+        (below.as_str(), "p", "", 422),
+        (below.as_str(), "p", "n", 201),
+        (bindings, "", "n", 400),
+        (bindings, "a/b", "n", 400),
+        (bindings, "nosuch", "n", 404),
+        (bindings, "p", "n", 409),
+        (bindings, "q", "", 422),
+        (bindings, "q", "n", 201),
+    ] {
+        let (is, answer) = plane.call(Method::POST, path, body(name, node)).await;
+        assert_eq!(is, code, "{path} {name:?} {node:?}: {answer}");
+    }
+    for name in ["p", "q"] {
+        let (_, bound) = plane.get(&format!("{PODS}/{name}")).await;
+        assert_eq!(bound["spec"]["nodeName"], "n", "{name}");
+    }
+    assert_eq!(plane.get(bindings).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_deletion_takes_no_body_but_options() {
+    let plane = Plane::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    assert_eq!(plane.call(Method::POST, maps, map.clone()).await.0, 201);
+    let one = format!("{maps}/m");
+    assert_eq!(plane.call(Method::DELETE, &one, map.clone()).await.0, 400);
+    assert_eq!(plane.call(Method::DELETE, maps, map).await.0, 400);
+    assert_eq!(plane.get(&one).await.0, 200);
+}

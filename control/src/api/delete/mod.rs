@@ -2,6 +2,7 @@
 //!
 //! An object with finalizers, or one that leaves gracefully, is only marked; the update that takes the last obstacle
 //! away removes it (see `write`).
+mod evict;
 mod options;
 mod plan;
 
@@ -20,10 +21,11 @@ use crate::kinds::Kind;
 use crate::kinds::conduct::Departure;
 use crate::store::{Revision, Txn, TxnOutcome};
 use axum::response::Response;
+pub use evict::evict;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
 use jiff::Timestamp;
-use options::{Options, options, read_body};
+use options::{Options, options};
 use plan::{Step, last_state, plan};
 use serde_json::Value;
 use std::sync::Arc;
@@ -89,14 +91,6 @@ async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<(
         Err(error) if error.code != StatusCode::NOT_FOUND => Err(error),
         _ => Ok(()),
     }
-}
-
-/// An eviction is a deletion with the options in its body.
-pub async fn evict(call: &Call, name: &str, eviction: &Value) -> Result<()> {
-    let mut options = Options::default();
-    read_body(&eviction["deleteOptions"], &mut options)?;
-    options.dry_run |= call.query.dry_run("CreateOptions")?;
-    delete(call, name, &options).await.map(|_| ())
 }
 
 async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {

@@ -5,7 +5,12 @@ use crate::api::negotiate;
 use crate::api::query::Query;
 use crate::api::status::{ApiError, Result};
 use crate::kinds::FieldError;
+use crate::kinds::view::View;
 use serde_json::Value;
+
+/// The version of a body that says none, and what knows the kinds of options, in words.
+const META: &str = "meta.k8s.io/v1";
+const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
 
 /// Who deletes the dependents, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +38,24 @@ pub(super) fn options(call: &Call) -> Result<Options> {
     let mut options = Options::default();
     let format = negotiate::body(&call.headers)?;
     let body = decode::object("DeleteOptions", format, &call.body)?.value;
+    check_kind(&body)?;
     read_body(&body, &mut options)?;
     Ok(options)
+}
+
+/// Only the kind counts: clients send it in the version of whatever they delete. Somebody else's body is a mistake that
+/// must not cost an object.
+fn check_kind(body: &Value) -> Result<()> {
+    let version = match body.text("apiVersion") {
+        "" => META,
+        version => version,
+    };
+    match body.text("kind") {
+        "" | "DeleteOptions" => Ok(()),
+        kind => Err(ApiError::bad_request(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"
+        ))),
+    }
 }
 
 fn from_query(query: &Query) -> Result<Options> {
@@ -113,4 +134,32 @@ pub(super) fn propagation(text: &str) -> Result<Propagation> {
 
 fn invalid(error: FieldError) -> ApiError {
     ApiError::invalid_options("DeleteOptions", &vec![error])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_body_but_options_deletes() {
+        for (body, fits) in [
+            (json!({}), true),
+            (json!({"gracePeriodSeconds": 0}), true),
+            (json!({"kind": "DeleteOptions", "apiVersion": "v1"}), true),
+            (json!({"kind": "DeleteOptions", "apiVersion": "foo/v1"}), true),
+            (json!({"apiVersion": "apps/v1"}), true),
+            (json!({"kind": "ConfigMap", "apiVersion": "v1"}), false),
+            (json!({"kind": "ConfigMap"}), false),
+        ] {
+            assert_eq!(check_kind(&body).is_ok(), fits, "{body}");
+        }
+        let refused = check_kind(&json!({"kind": "Pod", "apiVersion": "v1"})).expect_err("another kind");
+        assert_eq!(refused.code, 400);
+        assert_eq!(
+            refused.message(),
+            "no kind \"Pod\" is registered for version \"v1\" in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/\
+             scheme/register.go:27\""
+        );
+    }
 }

@@ -1,18 +1,55 @@
-//! `pods/binding`: puts a Pod on a node, once.
+//! `pods/binding`, and `bindings` as it was before there were subresources: puts a Pod on a node, once.
 use super::super::render::{self, Style};
+use super::super::route::{self, Target};
 use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
 use super::super::{Call, decode, negotiate};
-use crate::kinds::{FieldError, Kind, time};
+use super::condition;
+use crate::kinds::view::View;
+use crate::kinds::{FieldError, FieldErrors, Kind, time};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
+    let binding = read(call)?;
+    super::check_name("Binding", name, &binding)?;
+    bind(call, name, style, &binding).await
+}
+
+/// A Binding that was posted to `bindings`: of the Pod that has its name.
+pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
+    let binding = read(call)?;
+    decode::check_kind(&call.target.kind, &binding)?;
+    let name = binding.text("metadata.name");
+    node(&binding, name)?;
+    if name.is_empty() {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
+    route::check_segment(name)?;
+    let kinds = call.api.kinds.load();
+    let pods = kinds
+        .resource("", "v1", "pods")
+        .ok_or_else(ApiError::no_resource)?;
+    let pod = call.about(Target {
+        kind: pods.clone(),
+        namespace: call.target.namespace.clone(),
+        name: Some(name.to_owned()),
+        subresource: Some("binding".into()),
+    });
+    bind(&pod, name, style, &binding).await
+}
+
+fn read(call: &Call) -> Result<Value> {
+    let mut binding = decode::object("Binding", negotiate::body(&call.headers)?, &call.body)?.value;
+    write::place(call, &mut binding)?;
+    Ok(binding)
+}
+
+async fn bind(call: &Call, name: &str, style: Style, binding: &Value) -> Result<Response> {
     let options = Options::of(&call.query, "CreateOptions")?;
-    let body = decode::object("Binding", negotiate::body(&call.headers)?, &call.body)?.value;
-    let node = target(&body, name)?;
-    let change = |pod: &Value| Ok((bound(&call.target.kind, name, pod, &body, &node)?, Vec::new()));
+    let node = node(binding, name)?;
+    let change = |pod: &Value| Ok((bound(&call.target.kind, name, pod, binding, node)?, Vec::new()));
     write::update(call, options, name, &change).await?;
     render::respond(
         style.accepted.format,
@@ -22,25 +59,20 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
 }
 
 /// The node that a Binding names.
-fn target(binding: &Value, name: &str) -> Result<String> {
-    let target = &binding["target"];
-    let kind = target["kind"].as_str().unwrap_or_default();
+fn node<'b>(binding: &'b Value, name: &str) -> Result<&'b str> {
+    let mut errors = FieldErrors::new();
+    let kind = binding.text("target.kind");
     if !matches!(kind, "" | "Node") {
-        let errors = vec![FieldError::not_supported(
-            "target.kind",
-            kind,
-            &["Node", "<empty>"],
-        )];
-        return Err(ApiError::invalid("Binding", "", name, &errors));
+        let known = ["Node", "<empty>"];
+        errors.push(FieldError::not_supported("target.kind", kind, &known));
     }
-    match target["name"].as_str() {
-        Some(node) if !node.is_empty() => Ok(node.to_owned()),
-        _ => Err(ApiError::invalid(
-            "Binding",
-            "",
-            name,
-            &vec![FieldError::required("target.name", "")],
-        )),
+    let node = binding.text("target.name");
+    if node.is_empty() {
+        errors.push(FieldError::required("target.name", ""));
+    }
+    match errors.is_empty() {
+        true => Ok(node),
+        false => Err(ApiError::invalid("Binding", "", name, &errors)),
     }
 }
 
@@ -77,23 +109,10 @@ fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> R
     {
         pod["metadata"]["annotations"][key] = value.clone();
     }
-    scheduled(&mut pod);
-    Ok(pod)
-}
-
-/// Sets the condition `PodScheduled`.
-fn scheduled(pod: &mut Value) {
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
+    let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": time::now()});
-    let mut conditions = pod["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    match conditions.iter_mut().find(|c| c["type"] == "PodScheduled") {
-        Some(old) => *old = condition,
-        None => conditions.push(condition),
-    }
-    pod["status"]["conditions"] = conditions.into();
+    condition::set(&mut pod, scheduled);
+    Ok(pod)
 }
 
 #[cfg(test)]
@@ -122,6 +141,27 @@ mod tests {
             json!({"metadata": {"uid": "u"}, "spec": {"schedulingGates": [{"name": "g"}]}}),
         ] {
             assert_eq!(bind(pod).unwrap_err().code, 409);
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_a_binding_is_told() {
+        let told = |target: Value| {
+            node(&json!({ "target": target }), "p")
+                .err()
+                .map(|e| e.message().to_owned())
+        };
+        let kind = r#"target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>""#;
+        let name = "target.name: Required value";
+        let invalid = |what: &str| Some(format!("Binding \"p\" is invalid: {what}"));
+        for (target, want) in [
+            (json!({"name": "n"}), None),
+            (json!({"kind": "Node", "name": "n"}), None),
+            (json!({"kind": "Pod", "name": "n"}), invalid(kind)),
+            (json!({"kind": "Node"}), invalid(name)),
+            (json!({"kind": "Pod"}), invalid(&format!("[{kind}, {name}]"))),
+        ] {
+            assert_eq!(told(target.clone()), want, "{target}");
         }
     }
 }

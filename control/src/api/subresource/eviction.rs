@@ -23,7 +23,9 @@ const SEVERAL: &str =
 const COUNTED_IN: u32 = 10;
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let body = decode::object("Eviction", negotiate::body(&call.headers)?, &call.body)?.value;
+    let mut body = decode::object("Eviction", negotiate::body(&call.headers)?, &call.body)?.value;
+    write::place(call, &mut body)?;
+    super::check_name("Eviction", name, &body)?;
     let pod = render::value(
         &call.target.kind,
         call.api.read(&call.target, name).await?.as_ref(),
@@ -73,23 +75,12 @@ async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<(
     let kind = kinds
         .resource(BUDGETS.0, BUDGETS.1, BUDGETS.2)
         .ok_or_else(ApiError::no_resource)?;
-    let status_call = Call {
-        api: call.api.clone(),
-        who: call.who.clone(),
-        target: Target {
-            kind: kind.clone(),
-            namespace: call.target.namespace.clone(),
-            name: Some(budget.to_owned()),
-            subresource: Some("status".into()),
-        },
-        query: call.query.clone(),
-        headers: call.headers.clone(),
-        body: Default::default(),
-        upgrade: None,
-        in_process: call.in_process,
-        told: call.told.clone(),
-        others: Default::default(),
-    };
+    let status_call = call.about(Target {
+        kind: kind.clone(),
+        namespace: call.target.namespace.clone(),
+        name: Some(budget.to_owned()),
+        subresource: Some("status".into()),
+    });
     let options = Options {
         dry_run,
         ..Options::of(&call.query, "CreateOptions")?

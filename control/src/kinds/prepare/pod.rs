@@ -23,8 +23,8 @@ pub fn create(object: &mut Value) {
 pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     match subresource {
         Some(STATUS) => status_update(new, old),
-        // Binding names the node and says so in the conditions.
-        Some("binding") => {}
+        // Binding names the node and says so in the conditions; an eviction says there that it comes.
+        Some("binding" | "eviction") => {}
         Some("ephemeralcontainers") => ephemeral_update(new, old),
         Some("resize") => resize_update(new, old),
         _ => copy_member(new, old, STATUS),

@@ -80,7 +80,7 @@ const fn rbac(plural: &'static str, storage_prefix: &'static str, rules: &'stati
     grouped("rbac.authorization.k8s.io", plural, &[], storage_prefix, rules)
 }
 
-/// A kind that is a question: created to be answered, and never stored.
+/// A kind that is a question or an order: created to be answered or obeyed, and never stored.
 const fn asked(group: &'static str, plural: &'static str) -> Served {
     grouped(group, plural, &[], plural, &Rules::PLAIN)
 }
@@ -94,6 +94,7 @@ const fn measured(plural: &'static str, prefix: &'static str, rules: &'static Ru
 pub(crate) const RESOURCE_METRICS: &str = "metrics.k8s.io";
 
 pub(super) static SERVED: &[Served] = &[
+    asked("", "bindings"),
     core("configmaps", &[], "/registry/configmaps", &CONFIG_MAP),
     core(
         "componentstatuses",

@@ -16,8 +16,8 @@ const FROZEN: &str = "pod updates may not change fields other than \
 pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     match subresource {
         Some("status") => pod::status_update(new, old),
-        // What a Binding may set is checked where it is applied; the Pod itself was valid before.
-        Some("binding") => FieldErrors::new(),
+        // What these set is not the client's but for the node, which is checked there; the Pod itself was valid before.
+        Some("binding" | "eviction") => FieldErrors::new(),
         Some("ephemeralcontainers") => ephemeral_update(new, old),
         Some("resize") => resize::update(new, old),
         _ => spec_update(new, old),
