@@ -161,7 +161,7 @@ pub fn config(body: &[u8]) -> std::result::Result<Decoded, String> {
 }
 
 fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
-    let text = std::str::from_utf8(body).map_err(|e| e.to_string())?;
+    let text = first_document(std::str::from_utf8(body).map_err(|e| e.to_string())?);
     let mut budget = serde_yaml::Budget::default();
     budget.max_nodes = YAML_NODES;
     budget.max_events = YAML_NODES * 2;
@@ -175,6 +175,21 @@ fn yaml(body: &[u8]) -> std::result::Result<Decoded, String> {
     };
     let node: Node = serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())?;
     Ok(node.0)
+}
+
+/// As far as upstream's decoder reads. Markers stand at the beginning of a line and end a document wherever they do.
+fn first_document(text: &str) -> &str {
+    let (mut at, mut begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let bare = line.trim_end();
+        let marks = |mark: &str| bare == mark || line.starts_with(&format!("{mark} "));
+        if begun && (marks("---") || marks("...")) {
+            return &text[..at];
+        }
+        begun |= !bare.is_empty() && !bare.starts_with(['#', '%']);
+        at += line.len();
+    }
+    text
 }
 
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
@@ -486,6 +501,22 @@ mod tests {
         assert_eq!(told, [line(6, "d"), line(5, "c"), line(7, "a")]);
         let told = config(br#"{"a":1,"a":2}"#).unwrap().issues[0].to_string();
         assert_eq!(told, line(1, "a"));
+    }
+
+    #[test]
+    fn what_follows_the_first_document_is_not_read() {
+        for (text, want) in [
+            ("a: 1\n---\nb: 2\n", serde_json::json!({"a": 1})),
+            ("# x\n--- # y\na: 1\n...\n: [\n", serde_json::json!({"a": 1})),
+            (
+                "%YAML 1.2\r\n---\r\na: 1\r\n---\r\n{",
+                serde_json::json!({"a": 1}),
+            ),
+            ("a: |\n  ---\n  x\n", serde_json::json!({"a": "---\nx\n"})),
+            ("a: ---x\nb: 1\n", serde_json::json!({"a": "---x", "b": 1})),
+        ] {
+            assert_eq!(yaml(text.as_bytes()).unwrap().value, want, "{text:?}");
+        }
     }
 
     #[test]

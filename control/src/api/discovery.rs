@@ -309,3 +309,25 @@ fn subresource_entry(kind: &Kind, sub: &Subresource) -> Value {
     }
     entry
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aggregated_kinds_say_where_they_are_from_only_when_that_is_elsewhere() {
+        let pods = Registry::builtin().resource("", "v1", "pods").expect("served");
+        let shown = resource_discovery(pods);
+        let own = |kind: &str| json!({"group": "", "version": "", "kind": kind});
+        assert_eq!(shown["responseKind"], own("Pod"));
+        for sub in shown["subresources"].as_array().expect("some") {
+            let want = match sub["subresource"].as_str() {
+                Some("eviction") => json!({"group": "policy", "version": "v1", "kind": "Eviction"}),
+                Some("binding") => own("Binding"),
+                Some("status") => own("Pod"),
+                _ => continue,
+            };
+            assert_eq!(sub["responseKind"], want);
+        }
+    }
+}

@@ -76,7 +76,7 @@ use bytes::Bytes;
 use decode::Incoming;
 use flows::Flow;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use negotiate::Format;
 use object::Object;
@@ -174,6 +174,9 @@ impl Call {
     }
 }
 
+/// What was answered to one client is not for another, nor for later (upstream's `WithCacheControl`).
+const UNCACHED: &str = "no-cache, private";
+
 async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let measured = Metrics::begin(&api, &request);
     let mut record = Record::begin(&api, &request);
@@ -185,9 +188,13 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Ok(_) => Format::Json,
     };
     let mut response = measured.end(record.end(outcome, format).await);
+    let headers = response.headers_mut();
     if let Some(flow) = reply.flow {
-        flow.mark(response.headers_mut());
+        flow.mark(headers);
     }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static(UNCACHED));
     response
 }
 

@@ -8,6 +8,7 @@ use super::status::{ApiError, Result};
 use super::write::{self, Options};
 use super::written::Written;
 use super::{Call, manage};
+use crate::kinds::view::View;
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
 use http::StatusCode;
@@ -16,6 +17,8 @@ use serde_json::Value;
 
 /// Upstream's `maxJSONPatchOperations`.
 const OPERATIONS: usize = 10_000;
+/// What knows the built-in kinds, in words.
+const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
 /// Upstream's `JSONPatchMaxCopyBytes`: what all `copy` operations of one patch may add up to.
 const COPIED: usize = 3 << 20;
 
@@ -38,7 +41,11 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
     let written = match &patch {
         Prepared::Apply(config) => apply_config(call, options, name, config, &issues).await?,
         patch => {
-            let change = |current: &Value| Ok((apply(&call.target.kind, patch, current)?, issues.clone()));
+            let options = Options {
+                patched: true,
+                ..options
+            };
+            let change = |current: &Value| Ok((made(&call.target.kind, patch, current)?, issues.clone()));
             write::update(call, options, name, &change).await?
         }
     };
@@ -82,9 +89,9 @@ async fn create_applied(
     let said = value["metadata"]["name"].as_str().unwrap_or_default();
     if said != name {
         return Err(ApiError::bad_request(match said {
-            "" => {
-                "the name of the object (based on URL) was undeterminable: name must be provided".to_owned()
-            }
+            "" => format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            ),
             said => format!("the name of the object ({said}) does not match the name on the URL ({name})"),
         }));
     }
@@ -133,6 +140,26 @@ fn operations(value: Value) -> Result<Patch> {
 pub(crate) fn apply_operations(patch: Value, current: &Value) -> std::result::Result<Value, String> {
     let applied = operations(patch).and_then(|patch| apply_json(&patch, current));
     applied.map_err(|error| error.message().to_owned())
+}
+
+/// What the patch makes of the object, which stays of its kind. Upstream decodes what a JSON or a merge patch made, and
+/// overlooks what a strategic one says of the kind.
+fn made(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
+    let made = apply(kind, patch, current)?;
+    let is = |key: &str| match made.text(key) {
+        "" => current.text(key).to_owned(),
+        said => said.to_owned(),
+    };
+    let (version, name) = (is("apiVersion"), is("kind"));
+    let strategic = matches!(patch, Prepared::Strategic(_));
+    if strategic
+        || kind.custom.is_some()
+        || (current.text("apiVersion"), current.text("kind")) == (&version, &name)
+    {
+        return Ok(made);
+    }
+    let why = format!("no kind {name:?} is registered for version {version:?} in scheme {SCHEME:?}");
+    Err(ApiError::unfit_patch(&made, &why))
 }
 
 /// What the patch makes of the object.

@@ -37,6 +37,8 @@ pub struct Options {
     pub validation: FieldValidation,
     /// The owners of fields are set already: by server-side apply.
     pub applied: bool,
+    /// The object is what a patch made, which is to blame for what does not fit.
+    pub patched: bool,
 }
 
 impl Options {
@@ -48,6 +50,7 @@ impl Options {
         }
         Ok(Options {
             applied: false,
+            patched: false,
             dry_run: query.dry_run(name)?,
             validation: query.field_validation(name)?,
         })
@@ -356,9 +359,10 @@ pub fn prune(
     mut issues: Vec<FieldIssue>,
 ) -> Result<Vec<String>> {
     let kind = &call.target.kind;
-    let found = kind
-        .prune(value)
-        .map_err(|e| ApiError::bad_request(kind.decode_message(&e.to_string())))?;
+    let found = kind.prune(value).map_err(|e| match options.patched {
+        true => ApiError::unfit_patch(value, &e.to_string()),
+        false => ApiError::bad_request(kind.decode_message(&e.to_string())),
+    })?;
     // Types see what is unknown while they decode, schemas of definitions after it.
     match kind.custom {
         Some(_) => issues.extend(found),
@@ -372,6 +376,10 @@ pub fn prune(
     // What is wrong with the text comes before what is wrong with its fields.
     issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
     match options.validation {
+        FieldValidation::Strict if !issues.is_empty() && options.patched => {
+            let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
+            Err(ApiError::unfit_patch(value, &strict_error(&told)))
+        }
         FieldValidation::Strict if !issues.is_empty() => {
             Err(ApiError::bad_request(strictly(kind, options.applied, &issues)))
         }
@@ -395,7 +403,11 @@ fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
         .into_iter()
         .chain(others.iter().map(ToString::to_string))
         .collect();
-    kind.decode_message(&format!("strict decoding error: {}", told.join(", ")))
+    kind.decode_message(&strict_error(&told))
+}
+
+fn strict_error(told: &[String]) -> String {
+    format!("strict decoding error: {}", told.join(", "))
 }
 
 /// Puts the object into the namespace of the path.

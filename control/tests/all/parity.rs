@@ -133,3 +133,70 @@ async fn a_pod_without_grace_is_announced_before_it_is_gone() {
         ]
     );
 }
+
+#[tokio::test]
+async fn nothing_is_to_be_cached() {
+    let plane = Plane::start().await;
+    for path in ["/healthz", "/api", "/api/v1/pods", "/nosuch"] {
+        let request = Request::builder().uri(path).body(Vec::new().into());
+        let answer = plane.client().send(request.unwrap()).await.unwrap();
+        let said = answer
+            .headers()
+            .get("cache-control")
+            .map(|value| value.to_str().unwrap());
+        assert_eq!(said, Some("no-cache, private"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_patch_is_to_blame_for_what_it_makes() {
+    let plane = Plane::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    assert_eq!(plane.call(Method::POST, maps, map).await.0, 201);
+    let path = format!("{maps}/m?fieldValidation=Strict");
+    let foo = "no kind \"Foo\" is registered for version \"v1\" in scheme";
+    let kind = json!({"kind": "Foo"});
+    for (patch, body, want) in [
+        ("merge", json!({"data": 1}), Some("json: cannot unmarshal")),
+        (
+            "strategic-merge",
+            json!({"data": {"a": 1}}),
+            Some("json: cannot unmarshal"),
+        ),
+        (
+            "merge",
+            json!({"x": 1}),
+            Some("strict decoding error: unknown field \"x\""),
+        ),
+        ("merge", kind.clone(), Some(foo)),
+        (
+            "json",
+            json!([{"op": "replace", "path": "/kind", "value": "Foo"}]),
+            Some(foo),
+        ),
+        (
+            "merge",
+            json!({"apiVersion": "v2"}),
+            Some("no kind \"ConfigMap\" is registered for version \"v2\" in scheme"),
+        ),
+        ("strategic-merge", kind, None),
+        ("merge", json!({"kind": null}), None),
+    ] {
+        let content = match patch {
+            "json" => "application/json-patch+json".to_owned(),
+            patch => format!("application/{patch}-patch+json"),
+        };
+        let (code, answer) = plane.send(Method::PATCH, &path, &content, body.to_string()).await;
+        assert_eq!(code, if want.is_some() { 422 } else { 200 }, "{body}: {answer}");
+        if let Some(want) = want {
+            let message = answer["message"].as_str().unwrap();
+            assert!(
+                message.starts_with(" \"\" is invalid: patch: Invalid value: \"{"),
+                "{message}"
+            );
+            assert!(message.contains(&format!(": {want}")), "{message}");
+            assert_eq!(answer["details"]["causes"][0]["field"], "patch");
+        }
+    }
+}

@@ -9,7 +9,7 @@ pub use refusals::{denied, too_old};
 use super::negotiate::Format;
 use super::render;
 use crate::kinds::managed::Conflict;
-use crate::kinds::{FieldErrors, Kind, join};
+use crate::kinds::{FieldError, FieldErrors, Kind, join};
 use crate::store::Revision;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -167,6 +167,12 @@ impl ApiError {
         about["causes"] = causes.into();
         let message = format!("{of} {name:?} is invalid: {}", join(errors));
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with(about)
+    }
+
+    /// What a patch made of an object does not fit its kind.
+    pub fn unfit_patch(made: &Value, why: &str) -> Self {
+        let error = FieldError::invalid("patch", made.to_string(), why);
+        Self::invalid("", "", "", &vec![error])
     }
 
     /// An option of the request is wrong: `CreateOptions`, `ListOptions`, ….

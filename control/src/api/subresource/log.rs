@@ -20,6 +20,10 @@ const OPTIONS: [&str; 9] = [
     "stream",
 ];
 
+/// What `stream` may be.
+const ALL: &str = "All";
+const STREAMS: [&str; 3] = [ALL, "Stderr", "Stdout"];
+
 pub(super) async fn serve(call: &Call, name: &str) -> Result<Response> {
     judge(&call.query, name)?;
     let pod = render::value(
@@ -61,6 +65,17 @@ fn judge(query: &Query, name: &str) -> Result<()> {
             "at most one of `sinceTime` or `sinceSeconds` may be specified",
         )),
         _ => at_least("sinceSeconds", 1, "must be greater than 0")?,
+    }
+    if let Some(stream) = query.get("stream") {
+        if !STREAMS.contains(&stream) {
+            errors.push(FieldError::not_supported("stream", stream, &STREAMS));
+        }
+        if stream != ALL && query.get("tailLines").is_some() {
+            errors.push(FieldError::forbidden(
+                "",
+                "`tailLines` and specific `stream` are mutually exclusive for now",
+            ));
+        }
     }
     match errors.is_empty() {
         true => Ok(()),
@@ -112,6 +127,8 @@ mod tests {
                 .map(|e| (e.code.as_u16(), e.message().to_owned()))
         };
         assert_eq!(said("tailLines=0&sinceSeconds=1&limitBytes=1"), None);
+        assert_eq!(said("stream=All&tailLines=1"), None);
+        assert_eq!(said("stream=Stderr"), None);
         let invalid = |what: &str| Some((422, format!("PodLogOptions \"p\" is invalid: {what}")));
         for (query, answer) in [
             (
@@ -121,6 +138,14 @@ mod tests {
             (
                 "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
                 invalid(": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"),
+            ),
+            (
+                "stream=Stderr&tailLines=1",
+                invalid(": Forbidden: `tailLines` and specific `stream` are mutually exclusive for now"),
+            ),
+            (
+                "stream=x",
+                invalid(r#"stream: Unsupported value: "x": supported values: "All", "Stderr", "Stdout""#),
             ),
             (
                 "tailLines=x",
