@@ -158,7 +158,7 @@ pub fn plan(
         .flatten()
         .map(device)
         .collect::<Result<_, _>>()?;
-    limits.devices = device_rules(&limits.devices, &asked);
+    limits.devices = device_rules(&limits.devices);
     let sysctls: Vec<(String, String)> = linux
         .sysctl()
         .iter()

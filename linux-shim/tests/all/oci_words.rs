@@ -1,0 +1,34 @@
+//! What words of config.json mean where runc and crun agree on it, seen by their effect.
+
+use serde_json::json;
+
+use crate::oci_harness::oci;
+
+/// `/dev/kmsg`: open for writing to whoever has a node and a rule.
+#[test]
+fn a_node_that_is_asked_for_may_be_opened_as_its_rule_says() {
+    let Some(oci) = oci("rule") else { return };
+    let mut bundle = oci.bundle("true 2>/dev/null >/dev/k && echo write; true");
+    bundle.spec["linux"]["devices"] = json!([{"path": "/dev/k", "type": "c", "major": 1, "minor": 11}]);
+    for (access, expected) in [(None, ""), (Some("r"), ""), (Some("w"), "write\n")] {
+        let rule = |a| json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": a});
+        let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+        rules.extend(access.map(rule));
+        bundle.spec["linux"]["resources"]["devices"] = json!(rules);
+        assert_eq!(oci.run(&bundle), (0, expected.into()), "{access:?}");
+    }
+}
+
+#[test]
+fn what_is_denied_after_all_was_allowed_is_denied() {
+    let Some(oci) = oci("deny") else { return };
+    let mut bundle =
+        oci.bundle("cd /dev; mknod tun c 10 200; mknod k c 1 11 && true 2>/dev/null >k && echo write; true");
+    let all = json!({"allow": true, "access": "rwm"});
+    let one = json!({"allow": false, "type": "c", "major": 10, "minor": 200, "access": "rwm"});
+    let refused = "mknod: tun: Operation not permitted\n";
+    bundle.spec["linux"]["resources"]["devices"] = json!([all, one]);
+    assert_eq!(oci.run(&bundle), (0, format!("write\n{refused}")));
+    bundle.spec["linux"]["resources"]["devices"] = json!([all, {"allow": false, "access": "rwm"}]);
+    assert_eq!(oci.run(&bundle), (0, String::new()));
+}
