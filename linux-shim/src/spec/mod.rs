@@ -149,7 +149,7 @@ pub fn plan(
         .mounts()
         .iter()
         .flatten()
-        .map(mount_plan::parse)
+        .map(|mount| mount_plan::parse(mount, bundle))
         .collect::<Result<_, _>>()?;
     let mut limits = linux.resources().as_ref().map(Limits::from).unwrap_or_default();
     let asked: Vec<Device> = linux
