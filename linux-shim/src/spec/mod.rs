@@ -3,6 +3,7 @@
 //! Owns what this runtime accepts of the OCI runtime specification. Refuses to know how it is carried out.
 
 mod devices;
+mod lenient;
 mod process;
 
 use std::collections::HashSet;
@@ -25,6 +26,7 @@ use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
 use devices::{device, device_rules};
+pub use lenient::mend_process;
 pub use process::process_plan;
 
 /// config.json as large as this is no config.json.
@@ -68,11 +70,11 @@ pub enum SpecError {
 
 /// Reads `config.json` of a bundle.
 pub fn load(bundle: &Path) -> Result<Spec, SpecError> {
-    parse(bundle, &read(bundle)?)
+    parse(bundle, &read(bundle)?.0)
 }
 
-/// The bytes of a bundle's `config.json`.
-pub fn read(bundle: &Path) -> Result<Vec<u8>, SpecError> {
+/// The bytes of a bundle's `config.json`, and what was put right in them.
+pub fn read(bundle: &Path) -> Result<(Vec<u8>, Vec<String>), SpecError> {
     let path = bundle.join("config.json");
     let fail = |source| SpecError::Read {
         path: path.clone(),
@@ -83,7 +85,16 @@ pub fn read(bundle: &Path) -> Result<Vec<u8>, SpecError> {
             "larger than {CONFIG_LIMIT} bytes"
         ))));
     }
-    fs::read(&path).map_err(fail)
+    let bytes = fs::read(&path).map_err(fail)?;
+    let mut config = serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse {
+        path: path.clone(),
+        source,
+    })?;
+    let said = lenient::mend(&mut config);
+    match said.is_empty() {
+        true => Ok((bytes, said)),
+        false => Ok((config.to_string().into_bytes(), said)),
+    }
 }
 
 /// What those bytes say.

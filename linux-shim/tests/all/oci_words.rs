@@ -32,3 +32,15 @@ fn what_is_denied_after_all_was_allowed_is_denied() {
     bundle.spec["linux"]["resources"]["devices"] = json!([all, {"allow": false, "access": "rwm"}]);
     assert_eq!(oci.run(&bundle), (0, String::new()));
 }
+
+#[test]
+fn relative_paths_of_a_mount_are_of_the_bundle_and_the_root() {
+    let Some(oci) = oci("relative") else { return };
+    let mut bundle = oci.bundle("cat /data/here; mount | grep -c ' on /mnt/deep '");
+    std::fs::create_dir(bundle.dir.join("volume")).unwrap();
+    std::fs::write(bundle.dir.join("volume/here"), "of the bundle\n").unwrap();
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({"destination": "/data", "type": "bind", "source": "./volume", "options": ["rbind"]}));
+    mounts.push(json!({"destination": "mnt/deep", "type": "tmpfs", "source": "tmpfs"}));
+    assert_eq!(oci.run(&bundle), (0, "of the bundle\n1\n".into()));
+}
