@@ -44,3 +44,33 @@ fn relative_paths_of_a_mount_are_of_the_bundle_and_the_root() {
     mounts.push(json!({"destination": "mnt/deep", "type": "tmpfs", "source": "tmpfs"}));
     assert_eq!(oci.run(&bundle), (0, "of the bundle\n1\n".into()));
 }
+
+#[test]
+fn a_tmpfs_with_a_copy_is_as_its_options_say() {
+    let Some(oci) = oci("copyup") else { return };
+    let mut bundle = oci.bundle("stat -c '%a %u %g' /data; cat /data/file");
+    let data = bundle.dir.join("rootfs/data");
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(&data, Some(7), Some(7)).unwrap();
+    std::fs::write(data.join("file"), "copied\n").unwrap();
+    let at = bundle.spec["mounts"].as_array().unwrap().len();
+    for (options, expected) in [
+        (json!(["tmpcopyup"]), "755 7 7\ncopied\n"),
+        (json!(["tmpcopyup", "mode=1700", "uid=5"]), "1700 5 7\ncopied\n"),
+        (json!(["gid=6", "tmpcopyup"]), "755 7 6\ncopied\n"),
+    ] {
+        bundle.spec["mounts"][at - 1] =
+            json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": options});
+        assert_eq!(oci.run(&bundle), (0, expected.into()), "{options}");
+    }
+}
+
+#[test]
+fn a_recursive_attribute_is_of_the_top_too() {
+    let Some(oci) = oci("recursive") else { return };
+    let mut bundle = oci.bundle("touch /data/x");
+    let mount = json!({"destination": "/data", "type": "bind", "source": "rootfs/data", "options": ["rbind", "rro", "rw"]});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    let (_, out) = oci.run(&bundle);
+    assert!(out.contains("Read-only file system"), "{out}");
+}
