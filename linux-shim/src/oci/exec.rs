@@ -23,7 +23,8 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
     let record = entry.load()?;
     let status = entry.status(&record)?;
-    if status != Status::Running && !(status == Status::Paused && args.is_set("ignore-paused")) {
+    let although_paused = status == Status::Paused && args.is_set("ignore-paused") && !entry.has_gate();
+    if status != Status::Running && !although_paused {
         return Err(OciError::Status(record.id, "exec in", status));
     }
     let spec = entry.config()?;

@@ -74,3 +74,20 @@ fn a_recursive_attribute_is_of_the_top_too() {
     let (_, out) = oci.run(&bundle);
     assert!(out.contains("Read-only file system"), "{out}");
 }
+
+#[test]
+fn a_container_paused_before_its_start_is_not_started() {
+    let Some(oci) = oci("early") else { return };
+    oci.create(&oci.bundle("sleep 1000"));
+    oci.ok(&["pause", "c"]);
+    assert_eq!(oci.state()["status"], "paused");
+    assert!(oci.fails(&["start", "c"]).contains("paused"));
+    assert!(
+        oci.fails(&["exec", "--ignore-paused", "c", "true"])
+            .contains("paused")
+    );
+    oci.ok(&["resume", "c"]);
+    assert_eq!(oci.state()["status"], "created");
+    oci.ok(&["start", "c"]);
+    assert_eq!(oci.state()["status"], "running");
+}
