@@ -46,6 +46,32 @@ fn relative_paths_of_a_mount_are_of_the_bundle_and_the_root() {
 }
 
 #[test]
+fn capabilities_that_cannot_be_are_said_and_not_given() {
+    let Some(oci) = oci("caps") else { return };
+    let mut bundle = oci.bundle("sleep 1000");
+    let given = json!(["CAP_CHOWN", "CAP_FOO"]);
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": given, "effective": given, "permitted": given, "ambient": ["CAP_CHOWN"]});
+    let (made, log) = oci.created(&bundle);
+    assert!(
+        made && log.contains("CAP_FOO") && log.contains("ambient"),
+        "{log}"
+    );
+    oci.ok(&["start", "c"]);
+    let seen = oci.ok(&[
+        "exec",
+        "--cap",
+        "CAP_BAR",
+        "c",
+        "grep",
+        "^Cap",
+        "/proc/self/status",
+    ]);
+    assert!(seen.contains("CapPrm:\t0000000000000001\n"), "{seen}");
+    assert!(seen.contains("CapAmb:\t0000000000000000\n"), "{seen}");
+}
+
+#[test]
 fn a_tmpfs_with_a_copy_is_as_its_options_say() {
     let Some(oci) = oci("copyup") else { return };
     let mut bundle = oci.bundle("stat -c '%a %u %g' /data; cat /data/file");
