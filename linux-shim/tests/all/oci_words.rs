@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::harness::limitable;
 use crate::oci_harness::oci;
 
 /// `/dev/kmsg`: open for writing to whoever has a node and a rule.
@@ -116,4 +117,29 @@ fn a_container_paused_before_its_start_is_not_started() {
     assert_eq!(oci.state()["status"], "created");
     oci.ok(&["start", "c"]);
     assert_eq!(oci.state()["status"], "running");
+}
+
+/// v1 keeps both sums: a raise beyond that of memory and swap is refused, and neither changes. v2 has no such sum.
+#[test]
+fn more_memory_than_memory_and_swap_gives_no_swap_by_the_way() {
+    let Some(oci) = oci("sum") else { return };
+    let v1 = std::path::Path::new("/sys/fs/cgroup/memory");
+    let sum = |name: &str| std::fs::read_to_string(v1.join(name).join("pod/c/memory.memsw.limit_in_bytes"));
+    if !limitable("memory") || !v1.join("memory.memsw.limit_in_bytes").exists() {
+        return eprintln!("skipped: needs cgroup v1 with swap accounting");
+    }
+    let mut bundle = oci.bundle("sleep 1000");
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20, "swap": 128 << 20});
+    oci.create(&bundle);
+    oci.fails(&["update", "--memory", "268435456", "c"]);
+    assert_eq!(sum(&oci.name).unwrap(), "134217728\n");
+    oci.ok(&[
+        "update",
+        "--memory",
+        "268435456",
+        "--memory-swap",
+        "268435456",
+        "c",
+    ]);
+    assert_eq!(sum(&oci.name).unwrap(), "268435456\n");
 }
