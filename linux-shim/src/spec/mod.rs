@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
 use amphipod_shim_api::systemd::Unit;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, Spec};
 
 use crate::hooks::Subject;
 use crate::id_map::{IdMapError, IdMaps};
@@ -176,6 +176,7 @@ pub fn plan(
         .flatten()
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
+    let (hostname, domainname) = names(spec, namespaces.own.uts)?;
     sysctls
         .iter()
         .try_for_each(|(name, _)| sysctl::check(name, namespaces.own))?;
@@ -196,14 +197,8 @@ pub fn plan(
         masked: linux.masked_paths().clone().unwrap_or_default(),
         read_only: linux.readonly_paths().clone().unwrap_or_default(),
         sysctls,
-        hostname: spec
-            .hostname()
-            .clone()
-            .filter(|h| !h.is_empty() && namespaces.own.uts),
-        domainname: spec
-            .domainname()
-            .clone()
-            .filter(|d| !d.is_empty() && namespaces.own.uts),
+        hostname,
+        domainname,
         net_devices: net_devices(linux, namespaces.own.network)?,
         hooks: hooks(spec)?,
         subject: Subject::default(),
@@ -229,7 +224,13 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
     let labelled = linux.mount_label().as_ref().is_some_and(|l| !l.is_empty());
     let resources = linux.resources().as_ref();
     let cases = [
-        (linux.intel_rdt().is_some(), "Intel RDT"),
+        (
+            linux
+                .intel_rdt()
+                .as_ref()
+                .is_some_and(|rdt| *rdt != LinuxIntelRdt::default()),
+            "Intel RDT",
+        ),
         (labelled && !labels::has_selinux(), "an SELinux mount label"),
         (labelled, "an SELinux mount label"),
         (spec.vm().is_some(), "a virtual machine"),
@@ -343,6 +344,19 @@ fn ids(linux: &Linux, namespaces: &Namespaces) -> Result<Option<IdMaps>, SpecErr
     }
 }
 
+/// The names of the host and the domain, which are those of a UTS namespace: the host's own keep theirs.
+fn names(spec: &Spec, own: bool) -> Result<(Option<String>, Option<String>), SpecError> {
+    let given = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
+    let names = (given(spec.hostname()), given(spec.domainname()));
+    match names {
+        (None, None) => Ok(names),
+        _ if own => Ok(names),
+        _ => Err(SpecError::Missing(
+            "UTS namespace of its own for its hostname or domainname",
+        )),
+    }
+}
+
 fn time_offsets(linux: &Linux, new: bool) -> Result<Option<String>, SpecError> {
     let offsets = linux.time_offsets().iter().flatten();
     let mut lines = String::new();
@@ -409,13 +423,27 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_denied_unless_allowed() {
-        let rules = device_rules(&[(false, "a".into()), (true, "c 10:200 rwm".into())], &[]);
-        assert_eq!(rules[0], (false, "a".into()));
-        assert!(
-            rules.contains(&(true, "c 10:200 rwm".into())) && rules.contains(&(true, "c 1:3 rwm".into()))
-        );
-        assert!(device_rules(&[(true, "a".into())], &[]).is_empty());
+    fn a_name_needs_a_namespace_and_no_name_none() {
+        for (name, own, fits) in [
+            (r#""hostname":"h","#, true, true),
+            (r#""hostname":"h","#, false, false),
+            (r#""domainname":"d","#, false, false),
+            (r#""hostname":"","#, false, true),
+            ("", false, true),
+        ] {
+            let spec = spec(&MINIMAL.replacen('{', &format!("{{{name}"), 1));
+            assert_eq!(names(&spec, own).is_ok(), fits, "{name} {own}");
+        }
+    }
+
+    #[test]
+    fn intel_rdt_that_asks_for_nothing_is_none() {
+        let refused = |rdt: &str| {
+            let text = MINIMAL.replace(r#""linux":{"#, &format!(r#""linux":{{"intelRdt":{rdt},"#));
+            let spec = spec(&text);
+            refuse_unsupported(&spec, spec.linux().as_ref().unwrap()).is_err()
+        };
+        assert!(!refused("{}") && refused(r#"{"closID":"guests"}"#));
     }
 
     #[test]

@@ -119,6 +119,18 @@ fn a_container_paused_before_its_start_is_not_started() {
     assert_eq!(oci.state()["status"], "running");
 }
 
+#[test]
+fn a_name_for_the_hosts_namespace_is_refused() {
+    let Some(oci) = oci("name") else { return };
+    let mut bundle = oci.bundle("true");
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| n["type"] != "uts");
+    let (made, log) = oci.created(&bundle);
+    assert!(!made && log.contains("UTS namespace"), "{log}");
+    bundle.spec.as_object_mut().unwrap().remove("hostname");
+    assert_eq!(oci.run(&bundle), (0, String::new()));
+}
+
 /// v1 keeps both sums: a raise beyond that of memory and swap is refused, and neither changes. v2 has no such sum.
 #[test]
 fn more_memory_than_memory_and_swap_gives_no_swap_by_the_way() {
