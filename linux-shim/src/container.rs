@@ -109,6 +109,10 @@ impl Container {
 
     /// Lets the first process, or an exec, run; answers its pid.
     pub async fn start(&self, reaper: &Reaper, exec: &str) -> Result<u32, TaskError> {
+        if self.paused.load(Ordering::Relaxed) {
+            // Frozen, a process would neither take the word nor come in.
+            return Err(TaskError::FailedPrecondition("the container is paused".into()));
+        }
         if exec.is_empty() {
             started(self.first.start().await)?;
             let state = self.subject.state("running", self.first.pid().cast_signed());
@@ -197,8 +201,8 @@ impl Container {
         let exit = process.exit();
         let status = match (exit, process.is_started(), self.paused.load(Ordering::Relaxed)) {
             (Some(_), ..) => TaskStatus::Stopped,
-            (None, false, _) => TaskStatus::Created,
-            (None, true, true) => TaskStatus::Paused,
+            (None, _, true) => TaskStatus::Paused,
+            (None, false, false) => TaskStatus::Created,
             (None, true, false) => TaskStatus::Running,
         };
         Ok(Described {

@@ -240,6 +240,14 @@ mod tests {
             );
         }
         assert!(decide(&[(true, "a")], 1, 8, 0, 7));
+        let all_but_one = [(true, "a"), (false, "c 10:200 rwm"), (true, "c 1:3 rwm")];
+        for (minor, access, expected) in [(200, 1, false), (200, 2, false), (201, 7, true)] {
+            assert_eq!(
+                decide(&all_but_one, 2, 10, minor, access),
+                expected,
+                "{minor} {access}"
+            );
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Pure: decides, mounts nothing. Option names are those of the OCI runtime specification and mount(8).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
@@ -57,7 +57,7 @@ pub struct MountPlan {
 pub enum MountPlanError {
     #[error("mount at {0:?}: the destination must be an absolute path")]
     Relative(PathBuf),
-    #[error("mount at {0:?}: a bind mount needs an absolute source")]
+    #[error("mount at {0:?}: a bind mount needs a source")]
     NoSource(PathBuf),
     #[error("mount at {0:?}: no type is given and it is no bind mount")]
     NoType(PathBuf),
@@ -67,8 +67,8 @@ pub enum MountPlanError {
     Maps(PathBuf, IdMapError),
 }
 
-/// Reads one mount of config.json.
-pub fn parse(mount: &Mount) -> Result<MountPlan, MountPlanError> {
+/// Reads one mount of config.json. A bind mount's source may be relative to the bundle.
+pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> {
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(MountPlanError::Relative(destination));
@@ -91,10 +91,10 @@ pub fn parse(mount: &Mount) -> Result<MountPlan, MountPlanError> {
         }),
     };
     let source = if options.bind.is_some() || kind == "bind" {
-        let path = mount.source().clone().filter(|p| p.is_absolute());
+        let path = mount.source().as_ref().filter(|p| !p.as_os_str().is_empty());
         let path = path.ok_or_else(|| MountPlanError::NoSource(destination.clone()))?;
         Source::Bind {
-            path,
+            path: bundle.join(path),
             recursive: options.bind.unwrap_or(true),
         }
     } else if kind == "cgroup" || kind == "cgroup2" {
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn plan(json: &str) -> Result<MountPlan, MountPlanError> {
-        parse(&serde_json::from_str(json).unwrap())
+        parse(&serde_json::from_str(json).unwrap(), Path::new("/bundle"))
     }
 
     #[test]
@@ -328,11 +328,11 @@ mod tests {
             (p.attributes.set, p.recursive.set),
             (libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY)
         );
-        let p = plan(r#"{"destination":"/v","source":"/s","options":["bind","ro","rw"]}"#).unwrap();
+        let p = plan(r#"{"destination":"/v","source":"s","options":["bind","ro","rw"]}"#).unwrap();
         assert_eq!(
             p.source,
             Source::Bind {
-                path: "/s".into(),
+                path: "/bundle/s".into(),
                 recursive: false
             }
         );

@@ -44,7 +44,7 @@ impl Planned {
         let read = rootless::configuration(&asked.bundle, standing).map_err(|e| invalid(&e))?;
         let Configuration { spec, said, .. } = read;
         for text in said {
-            tracing::info!(id = asked.id, "{text}");
+            tracing::warn!(id = asked.id, "{text}");
         }
         if asked.systemd {
             scope::demanded(&spec)?;

@@ -54,8 +54,11 @@ fn hook(hook: &OciHook) -> Result<Hook, SpecError> {
     if !hook.path().is_absolute() {
         return Err(SpecError::Missing("absolute path of a hook"));
     }
-    let timeout = hook.timeout().map(u64::try_from).transpose();
-    let timeout = timeout.map_err(|_| SpecError::Missing("hook timeout above zero"))?;
+    let timeout = match hook.timeout().map(u64::try_from) {
+        None => None,
+        Some(Ok(seconds)) if seconds > 0 => Some(seconds),
+        Some(_) => return Err(SpecError::Missing("hook timeout above zero")),
+    };
     Ok(Hook {
         path: hook.path().clone(),
         args: hook.args().clone().unwrap_or_default(),
@@ -246,6 +249,19 @@ mod tests {
         assert_eq!((scheduler.policy, scheduler.nice, scheduler.flags), (3, 5, 2));
         let bad = process(r#""ioPriority":{"class":"IOPRIO_CLASS_BE","priority":9}"#);
         assert!(scheduling(&bad).is_err());
+    }
+
+    #[test]
+    fn a_hooks_timeout_is_above_zero() {
+        let read = |timeout: &str| {
+            let json = format!(r#"{{"path":"/h"{timeout}}}"#);
+            hook(&serde_json::from_str(&json).unwrap()).map(|h| h.timeout)
+        };
+        assert_eq!(read("").unwrap(), None);
+        assert_eq!(read(r#","timeout":2"#).unwrap(), Some(Duration::from_secs(2)));
+        for bad in ["0", "-1"] {
+            assert!(read(&format!(r#","timeout":{bad}"#)).is_err(), "{bad}");
+        }
     }
 
     #[test]

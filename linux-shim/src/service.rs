@@ -220,7 +220,12 @@ impl Task for Service {
 
     async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
         let container = self.0.containers.get(&request.id)?;
-        let process: oci_spec::runtime::Process = json("process", &request.spec)?;
+        let mut process: serde_json::Value = json("process", &request.spec)?;
+        for text in spec::mend_process(&mut process) {
+            tracing::warn!(id = request.id, "{text}");
+        }
+        let process: oci_spec::runtime::Process = serde_json::from_value(process)
+            .map_err(|e| TaskError::InvalidArgument(format!("process: {e}")))?;
         let mut plan = spec::process_plan(&process, &container.spec)
             .map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
         plan.terminal = plan.terminal.or(request.terminal.then_some((0, 0)));

@@ -18,17 +18,23 @@ use nix::unistd::{Gid, Uid, fchown, symlinkat};
 const DEPTH_LIMIT: usize = 64;
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
-/// Copies what is in `from` into `to`, with owners and modes.
-pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let dot = OsStr::new(".");
-    copy_directory(
-        &open(from, dot, DIRECTORY)?,
-        &open(to, dot, DIRECTORY)?,
-        DEPTH_LIMIT,
-    )
+/// What of the top directory is as it was made, and not as what is copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settled {
+    pub mode: bool,
+    pub user: bool,
+    pub group: bool,
 }
 
-fn copy_directory(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
+/// Copies what is in `from` into `to`, with owners and modes.
+pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, settled: Settled) -> io::Result<()> {
+    let dot = OsStr::new(".");
+    let (from, to) = (open(from, dot, DIRECTORY)?, open(to, dot, DIRECTORY)?);
+    copy_entries(&from, &to, DEPTH_LIMIT)?;
+    keep_owner(&fstat(&from)?, &to, settled)
+}
+
+fn copy_entries(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
     let depth = depth
         .checked_sub(1)
         .ok_or_else(|| io::Error::other("the directories are nested too deep"))?;
@@ -38,7 +44,7 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> 
             copy_entry(from, to, &name, depth)?;
         }
     }
-    keep_owner(&fstat(from)?, to)
+    Ok(())
 }
 
 fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &OsStr, depth: usize) -> io::Result<()> {
@@ -46,17 +52,16 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &OsStr, depth: usize) -> io::R
     match SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFDIR => {
             mkdirat(to, name, Mode::S_IRWXU)?;
-            copy_directory(
-                &open(from.as_fd(), name, DIRECTORY)?,
-                &open(to.as_fd(), name, DIRECTORY)?,
-                depth,
-            )
+            let from = open(from.as_fd(), name, DIRECTORY)?;
+            let to = open(to.as_fd(), name, DIRECTORY)?;
+            copy_entries(&from, &to, depth)?;
+            keep_owner(&fstat(&from)?, &to, Settled::default())
         }
         SFlag::S_IFLNK => Ok(symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?),
         SFlag::S_IFREG => {
             let old = open(from.as_fd(), name, OFlag::O_RDONLY)?;
             let new = open(to.as_fd(), name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
-            keep_owner(&fstat(&old)?, &new)?;
+            keep_owner(&fstat(&old)?, &new, Settled::default())?;
             io::copy(&mut File::from(old), &mut File::from(new)).map(drop)
         }
         _ => Ok(()),
@@ -68,9 +73,13 @@ fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlag) -> io::Result<OwnedFd> 
     Ok(openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?)
 }
 
-fn keep_owner(seen: &FileStat, file: &OwnedFd) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(seen.st_uid), Gid::from_raw(seen.st_gid));
-    fchown(file, Some(user), Some(group))?;
+fn keep_owner(seen: &FileStat, file: &OwnedFd, settled: Settled) -> io::Result<()> {
+    let user = (!settled.user).then(|| Uid::from_raw(seen.st_uid));
+    let group = (!settled.group).then(|| Gid::from_raw(seen.st_gid));
+    fchown(file, user, group)?;
+    if settled.mode {
+        return Ok(());
+    }
     Ok(fchmod(file, Mode::from_bits_truncate(seen.st_mode))?)
 }
 
@@ -90,7 +99,7 @@ mod tests {
         fs::set_permissions(from.join("a/b/file"), fs::Permissions::from_mode(0o4711)).unwrap();
         symlink("/etc/shadow", from.join("a/link")).unwrap();
         let open = |path| File::open(path).unwrap();
-        copy_tree(open(&from).as_fd(), open(&to).as_fd()).unwrap();
+        copy_tree(open(&from).as_fd(), open(&to).as_fd(), Settled::default()).unwrap();
         assert_eq!(fs::read_to_string(to.join("a/b/file")).unwrap(), "text");
         assert_eq!(
             fs::metadata(to.join("a/b/file")).unwrap().permissions().mode() & 0o7777,

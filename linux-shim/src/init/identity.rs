@@ -254,11 +254,27 @@ fn set_capabilities(
         caps::set(None, *set, value).map_err(|e| failed(&format!("set {set:?} capabilities"), &e))?;
     }
     caps::clear(None, CapSet::Ambient).map_err(|e| failed("clear ambient capabilities", &e))?;
-    for capability in within(&wanted.ambient) {
+    let (can, cannot) = ambient(wanted);
+    if !cannot.is_empty() {
+        warnings.add(format!(
+            "not ambient, because not both permitted and inheritable: {}",
+            cannot.join(", ")
+        ));
+    }
+    for capability in within(&can) {
         caps::raise(None, CapSet::Ambient, capability)
             .map_err(|e| failed(&format!("raise {capability} to ambient"), &e))?;
     }
     Ok(())
+}
+
+/// Which may be ambient, and which not (capabilities(7)): the other runtimes start without these too.
+fn ambient(wanted: &Capabilities) -> (CapsHashSet, Vec<String>) {
+    let may = |c: &&Capability| wanted.permitted.contains(*c) && wanted.inheritable.contains(*c);
+    let can: CapsHashSet = wanted.ambient.iter().filter(may).copied().collect();
+    let mut cannot: Vec<String> = wanted.ambient.difference(&can).map(ToString::to_string).collect();
+    cannot.sort();
+    (can, cannot)
 }
 
 /// `HOME` for a user without one in its environment: its entry in the container's passwd, or `/`.
@@ -289,4 +305,26 @@ fn read_small(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(PASSWD_LIMIT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ambient_is_what_is_permitted_and_inheritable() {
+        let (chown, kill, fowner) = (
+            Capability::CAP_CHOWN,
+            Capability::CAP_KILL,
+            Capability::CAP_FOWNER,
+        );
+        let wanted = Capabilities {
+            permitted: [chown, kill].into(),
+            inheritable: [chown, fowner].into(),
+            ambient: [chown, kill, fowner].into(),
+            ..Default::default()
+        };
+        let cannot = vec!["CAP_FOWNER".to_owned(), "CAP_KILL".to_owned()];
+        assert_eq!(ambient(&wanted), ([chown].into(), cannot));
+    }
 }

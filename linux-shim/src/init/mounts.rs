@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use super::Propagation;
-use super::copy::copy_tree;
+use super::copy::{Settled, copy_tree};
 use super::error::{During, InitError};
 use super::id_mapped::ContainerIds;
 use super::root::Root;
@@ -224,7 +224,8 @@ pub fn make(
             };
             let fs = fs.during(step)?;
             if plan.copy_up {
-                copy_tree(target.as_fd(), fs.as_fd()).during(|| format!("copy {at:?} into its tmpfs"))?;
+                copy_tree(target.as_fd(), fs.as_fd(), settled(options))
+                    .during(|| format!("copy {at:?} into its tmpfs"))?;
                 set_attributes(fs.as_fd(), plan.attributes, false).during(step)?;
             }
             attach(fs.as_fd(), target.as_fd()).during(step)?;
@@ -232,6 +233,16 @@ pub fn make(
         }
         (Source::Remount, _) => remount(root, plan).during(step),
         (Source::Cgroup, _) => cgroups(root, plan, cgroup),
+    }
+}
+
+/// What options of a tmpfs say of its top directory.
+fn settled(options: &[(String, Option<String>)]) -> Settled {
+    let names = |name: &str| options.iter().any(|(key, _)| key == name);
+    Settled {
+        mode: names("mode"),
+        user: names("uid"),
+        group: names("gid"),
     }
 }
 
@@ -283,7 +294,6 @@ fn bind(root: &Root, plan: &MountPlan, tree: &OwnedFd) -> io::Result<()> {
     } else {
         root.make_file(&plan.destination)
     }?;
-    propagate(tree.as_fd(), plan)?;
     set_attributes(
         tree.as_fd(),
         Attributes {
@@ -292,10 +302,11 @@ fn bind(root: &Root, plan: &MountPlan, tree: &OwnedFd) -> io::Result<()> {
         },
         false,
     )?;
+    propagate(tree.as_fd(), plan)?;
     attach(tree.as_fd(), target.as_fd())
 }
 
-/// Propagation (private unless asked otherwise) and recursive attributes.
+/// Propagation (private unless asked otherwise) and recursive attributes, which are the top's too whatever its own are.
 fn propagate(mount: BorrowedFd<'_>, plan: &MountPlan) -> io::Result<()> {
     let (propagation, recursive) = match plan.attributes.propagation {
         0 => (libc::MS_PRIVATE, true),

@@ -23,11 +23,12 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
     let record = entry.load()?;
     let status = entry.status(&record)?;
-    if status != Status::Running && !(status == Status::Paused && args.is_set("ignore-paused")) {
+    let although_paused = status == Status::Paused && args.is_set("ignore-paused") && !entry.has_gate();
+    if status != Status::Running && !although_paused {
         return Err(OciError::Status(record.id, "exec in", status));
     }
     let spec = entry.config()?;
-    let plan = spec::process_plan(&process(args, &spec)?, &spec)?;
+    let plan = spec::process_plan(&process(call, args, &spec)?, &spec)?;
     let subject = spec::subject(&spec, &record.id, &record.bundle);
     let socket = args.value("console-socket");
     let detached = args.is_set("detach");
@@ -96,7 +97,15 @@ fn cgroup(args: &Parsed, record: &Record) -> Result<Cgroup, OciError> {
 }
 
 /// The process as a file (`--process`), or the container's own with another command and what flags change.
-fn process(args: &Parsed, spec: &Spec) -> Result<Process, OciError> {
+fn process(call: &Call, args: &Parsed, spec: &Spec) -> Result<Process, OciError> {
+    let mut process = asked(args, spec)?;
+    spec::mend_process(&mut process)
+        .iter()
+        .for_each(|text| call.log.warn(text));
+    serde_json::from_value(process).map_err(OciError::Process)
+}
+
+fn asked(args: &Parsed, spec: &Spec) -> Result<Value, OciError> {
     if let Some(path) = args.value("process") {
         let text = fs::read(path).map_err(|source| OciError::ReadProcess {
             path: path.into(),
@@ -116,7 +125,7 @@ fn process(args: &Parsed, spec: &Spec) -> Result<Process, OciError> {
     process["args"] = json!(command);
     process["terminal"] = args.is_set("tty").into();
     change(&mut process, args)?;
-    serde_json::from_value(process).map_err(OciError::Process)
+    Ok(process)
 }
 
 fn change(process: &mut Value, args: &Parsed) -> Result<(), OciError> {

@@ -253,7 +253,8 @@ impl Entry {
         Ok((dir, address))
     }
 
-    fn has_gate(&self) -> bool {
+    /// Whether the container's process waits to be started.
+    pub fn has_gate(&self) -> bool {
         self.dir.join(GATE).exists()
     }
 
@@ -262,13 +263,11 @@ impl Entry {
         if !record.is_alive() {
             return Ok(Status::Stopped);
         }
-        if self.has_gate() {
-            return Ok(Status::Created);
-        }
-        Ok(if record.cgroup()?.is_frozen() {
-            Status::Paused
-        } else {
-            Status::Running
+        // Whether it was started or not: a frozen process does not take the word either.
+        Ok(match (record.cgroup()?.is_frozen(), self.has_gate()) {
+            (true, _) => Status::Paused,
+            (false, true) => Status::Created,
+            (false, false) => Status::Running,
         })
     }
 }

@@ -28,7 +28,7 @@ use subordinate::Facts;
 /// What a container is made from.
 #[derive(Debug)]
 pub struct Configuration {
-    /// config.json, or for an ordinary user what he can have of it.
+    /// config.json with what was put right, or for an ordinary user what he can have of it.
     pub bytes: Vec<u8>,
     pub spec: Spec,
     /// What is different.
@@ -46,21 +46,17 @@ pub enum ConfigurationError {
 
 /// Reads a bundle's config.json as somebody of this standing can have it.
 pub fn configuration(bundle: &Path, standing: Standing) -> Result<Configuration, ConfigurationError> {
-    let bytes = spec::read(bundle)?;
+    let (bytes, mut said) = spec::read(bundle)?;
     let spec = spec::parse(bundle, &bytes)?;
     if standing != Standing::User {
-        return Ok(Configuration {
-            bytes,
-            spec,
-            said: Vec::new(),
-        });
+        return Ok(Configuration { bytes, spec, said });
     }
     let unlike = |source| SpecError::Parse {
         path: bundle.join("config.json"),
         source,
     };
     let mut value = serde_json::from_slice(&bytes).map_err(unlike)?;
-    let said = adapt::adapt(&mut value, &Facts::of_this_user())?;
+    said.extend(adapt::adapt(&mut value, &Facts::of_this_user())?);
     let bytes = value.to_string().into_bytes();
     let spec = spec::parse(bundle, &bytes)?;
     Ok(Configuration { bytes, spec, said })

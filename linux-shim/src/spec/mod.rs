@@ -3,6 +3,7 @@
 //! Owns what this runtime accepts of the OCI runtime specification. Refuses to know how it is carried out.
 
 mod devices;
+mod lenient;
 mod process;
 
 use std::collections::HashSet;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
 use amphipod_shim_api::systemd::Unit;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, Spec};
 
 use crate::hooks::Subject;
 use crate::id_map::{IdMapError, IdMaps};
@@ -25,6 +26,7 @@ use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
 use devices::{device, device_rules};
+pub use lenient::mend_process;
 pub use process::process_plan;
 
 /// config.json as large as this is no config.json.
@@ -68,11 +70,11 @@ pub enum SpecError {
 
 /// Reads `config.json` of a bundle.
 pub fn load(bundle: &Path) -> Result<Spec, SpecError> {
-    parse(bundle, &read(bundle)?)
+    parse(bundle, &read(bundle)?.0)
 }
 
-/// The bytes of a bundle's `config.json`.
-pub fn read(bundle: &Path) -> Result<Vec<u8>, SpecError> {
+/// The bytes of a bundle's `config.json`, and what was put right in them.
+pub fn read(bundle: &Path) -> Result<(Vec<u8>, Vec<String>), SpecError> {
     let path = bundle.join("config.json");
     let fail = |source| SpecError::Read {
         path: path.clone(),
@@ -83,7 +85,16 @@ pub fn read(bundle: &Path) -> Result<Vec<u8>, SpecError> {
             "larger than {CONFIG_LIMIT} bytes"
         ))));
     }
-    fs::read(&path).map_err(fail)
+    let bytes = fs::read(&path).map_err(fail)?;
+    let mut config = serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse {
+        path: path.clone(),
+        source,
+    })?;
+    let said = lenient::mend(&mut config);
+    match said.is_empty() {
+        true => Ok((bytes, said)),
+        false => Ok((config.to_string().into_bytes(), said)),
+    }
 }
 
 /// What those bytes say.
@@ -149,7 +160,7 @@ pub fn plan(
         .mounts()
         .iter()
         .flatten()
-        .map(mount_plan::parse)
+        .map(|mount| mount_plan::parse(mount, bundle))
         .collect::<Result<_, _>>()?;
     let mut limits = linux.resources().as_ref().map(Limits::from).unwrap_or_default();
     let asked: Vec<Device> = linux
@@ -158,13 +169,14 @@ pub fn plan(
         .flatten()
         .map(device)
         .collect::<Result<_, _>>()?;
-    limits.devices = device_rules(&limits.devices, &asked);
+    limits.devices = device_rules(&limits.devices);
     let sysctls: Vec<(String, String)> = linux
         .sysctl()
         .iter()
         .flatten()
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
+    let (hostname, domainname) = names(spec, namespaces.own.uts)?;
     sysctls
         .iter()
         .try_for_each(|(name, _)| sysctl::check(name, namespaces.own))?;
@@ -185,14 +197,8 @@ pub fn plan(
         masked: linux.masked_paths().clone().unwrap_or_default(),
         read_only: linux.readonly_paths().clone().unwrap_or_default(),
         sysctls,
-        hostname: spec
-            .hostname()
-            .clone()
-            .filter(|h| !h.is_empty() && namespaces.own.uts),
-        domainname: spec
-            .domainname()
-            .clone()
-            .filter(|d| !d.is_empty() && namespaces.own.uts),
+        hostname,
+        domainname,
         net_devices: net_devices(linux, namespaces.own.network)?,
         hooks: hooks(spec)?,
         subject: Subject::default(),
@@ -218,7 +224,13 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
     let labelled = linux.mount_label().as_ref().is_some_and(|l| !l.is_empty());
     let resources = linux.resources().as_ref();
     let cases = [
-        (linux.intel_rdt().is_some(), "Intel RDT"),
+        (
+            linux
+                .intel_rdt()
+                .as_ref()
+                .is_some_and(|rdt| *rdt != LinuxIntelRdt::default()),
+            "Intel RDT",
+        ),
         (labelled && !labels::has_selinux(), "an SELinux mount label"),
         (labelled, "an SELinux mount label"),
         (spec.vm().is_some(), "a virtual machine"),
@@ -332,6 +344,19 @@ fn ids(linux: &Linux, namespaces: &Namespaces) -> Result<Option<IdMaps>, SpecErr
     }
 }
 
+/// The names of the host and the domain, which are those of a UTS namespace: the host's own keep theirs.
+fn names(spec: &Spec, own: bool) -> Result<(Option<String>, Option<String>), SpecError> {
+    let given = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
+    let names = (given(spec.hostname()), given(spec.domainname()));
+    match names {
+        (None, None) => Ok(names),
+        _ if own => Ok(names),
+        _ => Err(SpecError::Missing(
+            "UTS namespace of its own for its hostname or domainname",
+        )),
+    }
+}
+
 fn time_offsets(linux: &Linux, new: bool) -> Result<Option<String>, SpecError> {
     let offsets = linux.time_offsets().iter().flatten();
     let mut lines = String::new();
@@ -398,13 +423,27 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_denied_unless_allowed() {
-        let rules = device_rules(&[(false, "a".into()), (true, "c 10:200 rwm".into())], &[]);
-        assert_eq!(rules[0], (false, "a".into()));
-        assert!(
-            rules.contains(&(true, "c 10:200 rwm".into())) && rules.contains(&(true, "c 1:3 rwm".into()))
-        );
-        assert!(device_rules(&[(true, "a".into())], &[]).is_empty());
+    fn a_name_needs_a_namespace_and_no_name_none() {
+        for (name, own, fits) in [
+            (r#""hostname":"h","#, true, true),
+            (r#""hostname":"h","#, false, false),
+            (r#""domainname":"d","#, false, false),
+            (r#""hostname":"","#, false, true),
+            ("", false, true),
+        ] {
+            let spec = spec(&MINIMAL.replacen('{', &format!("{{{name}"), 1));
+            assert_eq!(names(&spec, own).is_ok(), fits, "{name} {own}");
+        }
+    }
+
+    #[test]
+    fn intel_rdt_that_asks_for_nothing_is_none() {
+        let refused = |rdt: &str| {
+            let text = MINIMAL.replace(r#""linux":{"#, &format!(r#""linux":{{"intelRdt":{rdt},"#));
+            let spec = spec(&text);
+            refuse_unsupported(&spec, spec.linux().as_ref().unwrap()).is_err()
+        };
+        assert!(!refused("{}") && refused(r#"{"closID":"guests"}"#));
     }
 
     #[test]

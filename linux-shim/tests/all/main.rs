@@ -17,6 +17,7 @@ mod mounts;
 mod oci;
 mod oci_harness;
 mod oci_more;
+mod oci_words;
 mod rootless;
 mod rootless_shim;
 mod sharing;

@@ -418,7 +418,7 @@ fn what_would_change_the_host_is_refused() {
     assert!(!made && log.contains("would change the host"), "{log}");
     bundle.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
     bundle.spec["linux"]["namespaces"] =
-        json!([{"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/proc/self/ns/net"}]);
+        json!([{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/proc/self/ns/net"}]);
     let (made, log) = oci.created(&bundle);
     assert!(!made && log.contains("would change the host"), "{log}");
 }

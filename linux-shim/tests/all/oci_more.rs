@@ -303,7 +303,7 @@ fn network_devices_are_moved_with_their_addresses() {
     assert!(gone, "{one} is still on the host");
     let (made, log) = oci.created(&bundle);
     assert!(!made && log.contains(&one), "{log}");
-    bundle.spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}]);
+    bundle.spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
     let (made, log) = oci.created(&bundle);
     assert!(!made && log.contains("network namespace"), "{log}");
 }

@@ -275,15 +275,16 @@ fn set(dir: &std::path::Path, s: &Setting) -> Result<(), CgroupError> {
     }
 }
 
-/// v1 keeps memory ≤ memory+swap at every moment, so a raise beyond the old sum must set the sum first.
+/// v1 keeps memory ≤ memory+swap at every moment, so a raise beyond the old sum must set the sum first. Where no other is
+/// asked for, the old one stays and the raise is refused, as by the other runtimes: swap is not given by the way.
 fn set_v1(dir: &std::path::Path, s: &Setting, limits: &Limits) -> Result<(), CgroupError> {
-    let first = set(dir, s);
-    if first.is_err() && s.file == "memory.limit_in_bytes" {
-        let sum = limits.memory_swap.filter(|m| *m != 0).unwrap_or(-1);
-        set(dir, &setting("memory", "memory.memsw.limit_in_bytes", sum))?;
-        return set(dir, s);
+    match (set(dir, s), limits.memory_swap.filter(|sum| *sum != 0)) {
+        (Err(_), Some(sum)) if s.file == "memory.limit_in_bytes" => {
+            set(dir, &setting("memory", "memory.memsw.limit_in_bytes", sum))?;
+            set(dir, s)
+        }
+        (done, _) => done,
     }
-    first
 }
 
 #[cfg(test)]

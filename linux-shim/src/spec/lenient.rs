@@ -1,0 +1,91 @@
+//! What is wrong in a config.json and shall not stop a container: it is put right, and said. Pure.
+//!
+//! A capability nobody knows is to be a warning (OCI runtime-spec, "Linux Process"). A relative destination of a mount
+//! is one of `/` to runc and crun, and was to older versions of the specification.
+
+use std::path::Path;
+
+use oci_spec::runtime::Capability;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Changes a config.json; answers what is to be said of it.
+pub fn mend(config: &mut Value) -> Vec<String> {
+    let mut said = config.get_mut("process").map(mend_process).unwrap_or_default();
+    let mounts = config.get_mut("mounts").and_then(Value::as_array_mut);
+    let destinations = mounts
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount.get_mut("destination"));
+    said.extend(destinations.filter_map(mend_destination));
+    said
+}
+
+/// Changes its `process`, or one of an exec.
+pub fn mend_process(process: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()) {
+        let Some(names) = set.as_array_mut() else { continue };
+        names.retain(|name| {
+            let known = !name.is_string() || Capability::deserialize(name).is_ok();
+            if !known && !unknown.contains(name) {
+                unknown.push(name.clone());
+            }
+            known
+        });
+    }
+    let say = |name: Value| format!("{name} is no capability this runtime knows: nobody is given it");
+    unknown.into_iter().map(say).collect()
+}
+
+fn mend_destination(destination: &mut Value) -> Option<String> {
+    let relative = destination
+        .as_str()
+        .filter(|d| !d.is_empty() && !d.starts_with('/'))?;
+    let absolute = Path::new("/").join(relative).display().to_string();
+    let said =
+        format!("the mount at {relative:?} should have an absolute destination: {absolute:?} is taken");
+    *destination = absolute.into();
+    Some(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unknown_capabilities_are_taken_out_and_said_once() {
+        let mut process = json!({"capabilities": {"bounding": ["CAP_CHOWN", "CAP_FOO"], "permitted": ["CAP_FOO", "kill"],
+            "ambient": null}});
+        let said = mend_process(&mut process);
+        assert!(said.len() == 1 && said[0].contains("CAP_FOO"), "{said:?}");
+        let left = json!({"bounding": ["CAP_CHOWN"], "permitted": ["kill"], "ambient": null});
+        assert_eq!(process["capabilities"], left);
+    }
+
+    #[test]
+    fn relative_destinations_are_of_the_root() {
+        let mut config =
+            json!({"mounts": [{"destination": "a/b"}, {"destination": "/c"}, {"destination": ""}]});
+        assert_eq!(mend(&mut config).len(), 1);
+        let mounts = json!([{"destination": "/a/b"}, {"destination": "/c"}, {"destination": ""}]);
+        assert_eq!(config["mounts"], mounts);
+    }
+
+    /// What is no object at all is for the parser to refuse.
+    #[test]
+    fn odd_shapes_are_left_alone() {
+        for odd in [
+            json!({}),
+            json!({"process": 1, "mounts": {}}),
+            json!({"process": {"capabilities": [1]}}),
+            json!(7),
+        ] {
+            let mut config = odd.clone();
+            assert!(mend(&mut config).is_empty());
+            assert_eq!(config, odd);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What words of config.json mean where runc and crun agree on it, seen by their effect.
+
+use serde_json::json;
+
+use crate::harness::limitable;
+use crate::oci_harness::oci;
+
+/// `/dev/kmsg`: open for writing to whoever has a node and a rule.
+#[test]
+fn a_node_that_is_asked_for_may_be_opened_as_its_rule_says() {
+    let Some(oci) = oci("rule") else { return };
+    let mut bundle = oci.bundle("true 2>/dev/null >/dev/k && echo write; true");
+    bundle.spec["linux"]["devices"] = json!([{"path": "/dev/k", "type": "c", "major": 1, "minor": 11}]);
+    for (access, expected) in [(None, ""), (Some("r"), ""), (Some("w"), "write\n")] {
+        let rule = |a| json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": a});
+        let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+        rules.extend(access.map(rule));
+        bundle.spec["linux"]["resources"]["devices"] = json!(rules);
+        assert_eq!(oci.run(&bundle), (0, expected.into()), "{access:?}");
+    }
+}
+
+#[test]
+fn what_is_denied_after_all_was_allowed_is_denied() {
+    let Some(oci) = oci("deny") else { return };
+    let mut bundle =
+        oci.bundle("cd /dev; mknod tun c 10 200; mknod k c 1 11 && true 2>/dev/null >k && echo write; true");
+    let all = json!({"allow": true, "access": "rwm"});
+    let one = json!({"allow": false, "type": "c", "major": 10, "minor": 200, "access": "rwm"});
+    let refused = "mknod: tun: Operation not permitted\n";
+    bundle.spec["linux"]["resources"]["devices"] = json!([all, one]);
+    assert_eq!(oci.run(&bundle), (0, format!("write\n{refused}")));
+    bundle.spec["linux"]["resources"]["devices"] = json!([all, {"allow": false, "access": "rwm"}]);
+    assert_eq!(oci.run(&bundle), (0, String::new()));
+}
+
+#[test]
+fn relative_paths_of_a_mount_are_of_the_bundle_and_the_root() {
+    let Some(oci) = oci("relative") else { return };
+    let mut bundle = oci.bundle("cat /data/here; mount | grep -c ' on /mnt/deep '");
+    std::fs::create_dir(bundle.dir.join("volume")).unwrap();
+    std::fs::write(bundle.dir.join("volume/here"), "of the bundle\n").unwrap();
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({"destination": "/data", "type": "bind", "source": "./volume", "options": ["rbind"]}));
+    mounts.push(json!({"destination": "mnt/deep", "type": "tmpfs", "source": "tmpfs"}));
+    assert_eq!(oci.run(&bundle), (0, "of the bundle\n1\n".into()));
+}
+
+#[test]
+fn capabilities_that_cannot_be_are_said_and_not_given() {
+    let Some(oci) = oci("caps") else { return };
+    let mut bundle = oci.bundle("sleep 1000");
+    let given = json!(["CAP_CHOWN", "CAP_FOO"]);
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": given, "effective": given, "permitted": given, "ambient": ["CAP_CHOWN"]});
+    let (made, log) = oci.created(&bundle);
+    assert!(
+        made && log.contains("CAP_FOO") && log.contains("ambient"),
+        "{log}"
+    );
+    oci.ok(&["start", "c"]);
+    let seen = oci.ok(&[
+        "exec",
+        "--cap",
+        "CAP_BAR",
+        "c",
+        "grep",
+        "^Cap",
+        "/proc/self/status",
+    ]);
+    assert!(seen.contains("CapPrm:\t0000000000000001\n"), "{seen}");
+    assert!(seen.contains("CapAmb:\t0000000000000000\n"), "{seen}");
+}
+
+#[test]
+fn a_tmpfs_with_a_copy_is_as_its_options_say() {
+    let Some(oci) = oci("copyup") else { return };
+    let mut bundle = oci.bundle("stat -c '%a %u %g' /data; cat /data/file");
+    let data = bundle.dir.join("rootfs/data");
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(&data, Some(7), Some(7)).unwrap();
+    std::fs::write(data.join("file"), "copied\n").unwrap();
+    let at = bundle.spec["mounts"].as_array().unwrap().len();
+    for (options, expected) in [
+        (json!(["tmpcopyup"]), "755 7 7\ncopied\n"),
+        (json!(["tmpcopyup", "mode=1700", "uid=5"]), "1700 5 7\ncopied\n"),
+        (json!(["gid=6", "tmpcopyup"]), "755 7 6\ncopied\n"),
+    ] {
+        bundle.spec["mounts"][at - 1] =
+            json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": options});
+        assert_eq!(oci.run(&bundle), (0, expected.into()), "{options}");
+    }
+}
+
+#[test]
+fn a_recursive_attribute_is_of_the_top_too() {
+    let Some(oci) = oci("recursive") else { return };
+    let mut bundle = oci.bundle("touch /data/x");
+    let mount = json!({"destination": "/data", "type": "bind", "source": "rootfs/data", "options": ["rbind", "rro", "rw"]});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    let (_, out) = oci.run(&bundle);
+    assert!(out.contains("Read-only file system"), "{out}");
+}
+
+#[test]
+fn a_container_paused_before_its_start_is_not_started() {
+    let Some(oci) = oci("early") else { return };
+    oci.create(&oci.bundle("sleep 1000"));
+    oci.ok(&["pause", "c"]);
+    assert_eq!(oci.state()["status"], "paused");
+    assert!(oci.fails(&["start", "c"]).contains("paused"));
+    assert!(
+        oci.fails(&["exec", "--ignore-paused", "c", "true"])
+            .contains("paused")
+    );
+    oci.ok(&["resume", "c"]);
+    assert_eq!(oci.state()["status"], "created");
+    oci.ok(&["start", "c"]);
+    assert_eq!(oci.state()["status"], "running");
+}
+
+#[test]
+fn a_name_for_the_hosts_namespace_is_refused() {
+    let Some(oci) = oci("name") else { return };
+    let mut bundle = oci.bundle("true");
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| n["type"] != "uts");
+    let (made, log) = oci.created(&bundle);
+    assert!(!made && log.contains("UTS namespace"), "{log}");
+    bundle.spec.as_object_mut().unwrap().remove("hostname");
+    assert_eq!(oci.run(&bundle), (0, String::new()));
+}
+
+/// v1 keeps both sums: a raise beyond that of memory and swap is refused, and neither changes. v2 has no such sum.
+#[test]
+fn more_memory_than_memory_and_swap_gives_no_swap_by_the_way() {
+    let Some(oci) = oci("sum") else { return };
+    let v1 = std::path::Path::new("/sys/fs/cgroup/memory");
+    let sum = |name: &str| std::fs::read_to_string(v1.join(name).join("pod/c/memory.memsw.limit_in_bytes"));
+    if !limitable("memory") || !v1.join("memory.memsw.limit_in_bytes").exists() {
+        return eprintln!("skipped: needs cgroup v1 with swap accounting");
+    }
+    let mut bundle = oci.bundle("sleep 1000");
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20, "swap": 128 << 20});
+    oci.create(&bundle);
+    oci.fails(&["update", "--memory", "268435456", "c"]);
+    assert_eq!(sum(&oci.name).unwrap(), "134217728\n");
+    oci.ok(&[
+        "update",
+        "--memory",
+        "268435456",
+        "--memory-swap",
+        "268435456",
+        "c",
+    ]);
+    assert_eq!(sum(&oci.name).unwrap(), "268435456\n");
+}
