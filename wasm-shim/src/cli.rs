@@ -22,6 +22,7 @@ use amphipod_shim_api::api::protobuf::Message as _;
 use amphipod_shim_api::start::{
     Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
 };
+use amphipod_shim_api::stdio::Turner;
 use amphipod_shim_api::{Table, TaskError, service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsString;
@@ -191,6 +192,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         turns: Turns::of_this_machine(),
         nursery: Nursery::start().map_err(MainError::Threads)?,
         spare: Spare::of_this_machine(),
+        turner: Turner::start().map_err(MainError::Threads)?,
     };
     let containers = Arc::<Table<Container>>::default();
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));

@@ -9,13 +9,13 @@
 //! processor it may use, as far as all containers of the process together have not too many, or one where more cannot be
 //! had. Blocking threads come when needed, from the workers, and go when idle.
 
+use super::ids::Ids;
 use super::launch::{Launch, try_threads};
 use super::workers::{Spare, nice};
 use crate::engine::pace::{self, Pace};
-use crate::sandbox::{self, Nursery, Sandbox};
+use crate::sandbox::{self, Nursery, Sandbox, SandboxError};
 use crate::sys;
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::{Pid, gettid};
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,8 @@ pub enum PodError {
     Enter { path: PathBuf, source: io::Error },
     #[error("starting the Pod's threads: {0}")]
     Threads(io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
 }
 
 /// What one container's threads are to be like.
@@ -78,19 +80,22 @@ struct Crew {
 
 impl Pod {
     /// A place inside the network namespace at `netns`, or in the host's when there is none. Waits for a thread that
-    /// tries to enter.
+    /// tries to enter, and to become the container's user.
     ///
     /// # Errors
-    /// When the namespace cannot be entered.
+    /// When the namespace cannot be entered, or this process may not become that user.
     pub fn new(
         netns: Option<&Path>,
         plan: Plan,
         nursery: Nursery,
         spare: Spare,
     ) -> Result<Arc<Self>, PodError> {
+        let namespace = netns.map(open_namespace).transpose()?.map(Arc::new);
+        let sandbox = Arc::new(plan.sandbox);
+        try_out(netns, namespace.clone(), Arc::clone(&sandbox))?;
         Ok(Arc::new(Self {
-            namespace: netns.map(open_namespace).transpose()?.map(Arc::new),
-            sandbox: Arc::new(plan.sandbox),
+            namespace,
+            sandbox,
             nursery,
             spare,
             starting: tokio::sync::Mutex::default(),
@@ -157,25 +162,6 @@ impl Pod {
     }
 }
 
-/// The threads that there are now: a worker may become one that blocks, and one that blocks a worker.
-#[derive(Default)]
-struct Ids(Mutex<Vec<Pid>>);
-
-impl Ids {
-    fn all(&self) -> MutexGuard<'_, Vec<Pid>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self) {
-        self.all().push(gettid());
-    }
-
-    fn leave(&self) {
-        let gone = gettid();
-        self.all().retain(|thread| *thread != gone);
-    }
-}
-
 /// The threads of one container, for as long as somebody uses them.
 pub struct Threads {
     runtime: Option<Runtime>,
@@ -215,7 +201,7 @@ impl Threads {
             // Threads that workers start are inside already, and could not enter again.
             if is_worker.is_ok() || sandbox::is_outside() {
                 enter_or_abort(namespace.as_deref());
-                settle(&sandbox);
+                settle_or_abort(&sandbox);
             }
             entered.enter();
             if is_worker.is_ok() {
@@ -291,28 +277,31 @@ impl Drop for Threads {
         if let Some(runtime) = self.runtime.take() {
             // Dropping waits for blocking threads, which is forbidden on a thread of another runtime.
             runtime.shutdown_background();
+            if let Ok(service) = Handle::try_current() {
+                service.spawn(Arc::clone(&self.ids).wake_until_gone());
+            }
         }
     }
 }
 
 fn open_namespace(path: &Path) -> Result<File, PodError> {
-    let failed = |source| PodError::Open {
+    File::open(path).map_err(|source| PodError::Open {
         path: path.to_owned(),
         source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    let probe = file.try_clone().map_err(failed)?;
-    // Tried on a thread of its own, which ends inside: the error is one container's, not this process's.
-    let entered = std::thread::Builder::new()
-        .spawn(move || enter(Some(&probe)))
-        .map_err(PodError::Threads)?
-        .join()
-        .unwrap_or_else(|_| Err(nix::Error::EINVAL.into()));
-    entered.map_err(|source| PodError::Enter {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(file)
+    })
+}
+
+/// Does on a thread of its own, which ends there, what the container's threads will have to: the error is one container's,
+/// not this process's.
+fn try_out(path: Option<&Path>, namespace: Option<Arc<File>>, sandbox: Arc<Sandbox>) -> Result<(), PodError> {
+    let path = path.map(Path::to_owned).unwrap_or_default();
+    let tried = std::thread::Builder::new().spawn(move || {
+        enter(namespace.as_deref()).map_err(|source| PodError::Enter { path, source })?;
+        Ok(sandbox.become_user()?)
+    });
+    let failed = || io::Error::other("the thread that tries failed");
+    let tried = tried.map_err(PodError::Threads)?;
+    tried.join().unwrap_or_else(|_| Err(PodError::Threads(failed())))
 }
 
 fn enter(namespace: Option<&File>) -> io::Result<()> {
@@ -328,9 +317,14 @@ fn enter_or_abort(namespace: Option<&File>) {
     }
 }
 
-/// What a kernel cannot do is left out: the guest is behind wasmtime's fences all the same.
-fn settle(sandbox: &Sandbox) {
+/// What a kernel cannot do is left out: the guest is behind wasmtime's fences all the same. But it has the files of its user,
+/// or there is no process.
+fn settle_or_abort(sandbox: &Sandbox) {
     pace::set(Pace::Answering);
+    if let Err(error) = sandbox.become_user() {
+        tracing::error!(%error, "a container's thread cannot become its user");
+        std::process::abort();
+    }
     if let Err(error) = sandbox.enter() {
         tracing::warn!(%error, "a container's thread lacks a fence");
     }
@@ -339,10 +333,11 @@ fn settle(sandbox: &Sandbox) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::{Pid, gettid};
 
     fn pod(netns: Option<&Path>, workers: usize, spare: &Spare) -> Result<Arc<Pod>, PodError> {
         let plan = Plan {
-            sandbox: Sandbox::for_guests(&[]).unwrap(),
+            sandbox: Sandbox::for_guests(crate::sandbox::root(), &[]).unwrap(),
             workers,
             shares: 0,
         };
@@ -422,6 +417,21 @@ mod tests {
             .lines()
             .find_map(|line| line.strip_prefix("Seccomp_filters:"));
         line.unwrap().trim().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_waits_in_the_kernel_goes_with_its_container() {
+        let pod = pod(None, 1, &Spare::new(0)).unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let threads = pod.threads().await.unwrap();
+        let (told, waiting) = oneshot::channel();
+        let read = threads.spawn_blocking(move || {
+            told.send(()).unwrap();
+            nix::unistd::read(&reader, &mut [0])
+        });
+        waiting.await.unwrap();
+        drop(threads);
+        assert_eq!(read.await.unwrap(), Err(nix::Error::EINTR));
     }
 
     #[tokio::test]

@@ -2,20 +2,24 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-/// What guests are served with: files of volumes belong to anybody, and ports may be low. Landlock says which files.
-pub const OF_GUESTS: &[Capability] = &[
+/// What guests of root are served with, as far as their container has it: files of volumes belong to anybody, and ports may be
+/// low. Landlock says which files.
+pub const OF_GUESTS: [Capability; 3] = [
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_FOWNER,
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
-/// What the service needs: others' networks and mounts of its own, files of anybody, priorities and limits of its threads.
+/// What the service needs: others' networks and mounts of its own, files of anybody, priorities, limits and users of its
+/// threads.
 pub const OF_SERVICE: &[Capability] = &[
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_FOWNER,
     Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_NICE,
     Capability::CAP_SYS_RESOURCE,
