@@ -84,7 +84,7 @@ impl Pod {
     ///
     /// # Errors
     /// When the namespace cannot be entered, or this process may not become that user.
-    pub fn new(
+    pub async fn new(
         netns: Option<&Path>,
         plan: Plan,
         nursery: Nursery,
@@ -92,7 +92,7 @@ impl Pod {
     ) -> Result<Arc<Self>, PodError> {
         let namespace = netns.map(open_namespace).transpose()?.map(Arc::new);
         let sandbox = Arc::new(plan.sandbox);
-        try_out(netns, namespace.clone(), Arc::clone(&sandbox))?;
+        try_out(netns, namespace.clone(), Arc::clone(&sandbox), &nursery).await?;
         Ok(Arc::new(Self {
             namespace,
             sandbox,
@@ -293,15 +293,24 @@ fn open_namespace(path: &Path) -> Result<File, PodError> {
 
 /// Does on a thread of its own, which ends there, what the container's threads will have to: the error is one container's,
 /// not this process's.
-fn try_out(path: Option<&Path>, namespace: Option<Arc<File>>, sandbox: Arc<Sandbox>) -> Result<(), PodError> {
+async fn try_out(
+    path: Option<&Path>,
+    namespace: Option<Arc<File>>,
+    sandbox: Arc<Sandbox>,
+    nursery: &Nursery,
+) -> Result<(), PodError> {
     let path = path.map(Path::to_owned).unwrap_or_default();
-    let tried = std::thread::Builder::new().spawn(move || {
+    let (answer, answered) = oneshot::channel();
+    let try_it = move || {
         enter(namespace.as_deref()).map_err(|source| PodError::Enter { path, source })?;
         Ok(sandbox.become_user()?)
-    });
-    let failed = || io::Error::other("the thread that tries failed");
-    let tried = tried.map_err(PodError::Threads)?;
-    tried.join().unwrap_or_else(|_| Err(PodError::Threads(failed())))
+    };
+    // Whoever does not wait any more does not want it.
+    let start = move || std::thread::Builder::new().spawn(move || drop(answer.send(try_it())));
+    let failed = || PodError::Threads(io::Error::other("the thread that tries is gone"));
+    let started = nursery.run(start).await.ok_or_else(failed)?;
+    started.map_err(PodError::Threads)?;
+    answered.await.map_err(|_| failed())?
 }
 
 fn enter(namespace: Option<&File>) -> io::Result<()> {
@@ -335,24 +344,24 @@ mod tests {
     use super::*;
     use nix::unistd::{Pid, gettid};
 
-    fn pod(netns: Option<&Path>, workers: usize, spare: &Spare) -> Result<Arc<Pod>, PodError> {
+    async fn pod(netns: Option<&Path>, workers: usize, spare: &Spare) -> Result<Arc<Pod>, PodError> {
         let plan = Plan {
             sandbox: Sandbox::for_guests(crate::sandbox::root(), &[]).unwrap(),
             workers,
             shares: 0,
         };
-        Pod::new(netns, plan, Nursery::start().unwrap(), spare.clone())
+        Pod::new(netns, plan, Nursery::start().unwrap(), spare.clone()).await
     }
 
-    #[test]
-    fn what_is_no_namespace_is_an_error_of_one_pod() {
+    #[tokio::test]
+    async fn what_is_no_namespace_is_an_error_of_one_pod() {
         let (file, spare) = (tempfile::NamedTempFile::new().unwrap(), Spare::new(0));
         assert!(matches!(
-            pod(Some(file.path()), 1, &spare),
+            pod(Some(file.path()), 1, &spare).await,
             Err(PodError::Enter { .. })
         ));
         assert!(matches!(
-            pod(Some(Path::new("/nonexistent")), 1, &spare),
+            pod(Some(Path::new("/nonexistent")), 1, &spare).await,
             Err(PodError::Open { .. })
         ));
     }
@@ -360,7 +369,7 @@ mod tests {
     #[tokio::test]
     async fn threads_are_shared_while_somebody_has_them_and_all_are_fenced() {
         let spare = Spare::new(4);
-        let pod = pod(None, 3, &spare).unwrap();
+        let pod = pod(None, 3, &spare).await.unwrap();
         let threads = pod.threads().await.unwrap();
         assert_eq!(spare.left(), 2);
         assert!(Arc::ptr_eq(&threads, &pod.threads().await.unwrap()));
@@ -389,7 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_blocks_is_behind_the_filter_of_guests_and_another_thread_takes_its_place() {
-        let pod = pod(None, 1, &Spare::new(0)).unwrap();
+        let pod = pod(None, 1, &Spare::new(0)).await.unwrap();
         let threads = pod.threads().await.unwrap();
         let (told, blocking) = oneshot::channel();
         let (go_on, held) = std::sync::mpsc::channel::<()>();
@@ -421,7 +430,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_waits_in_the_kernel_goes_with_its_container() {
-        let pod = pod(None, 1, &Spare::new(0)).unwrap();
+        let pod = pod(None, 1, &Spare::new(0)).await.unwrap();
         let (reader, _writer) = io::pipe().unwrap();
         let threads = pod.threads().await.unwrap();
         let (told, waiting) = oneshot::channel();
@@ -436,7 +445,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_failure_threads_are_tried_first() {
-        let pod = pod(None, 2, &Spare::new(1)).unwrap();
+        let pod = pod(None, 2, &Spare::new(1)).await.unwrap();
         assert!(pod.nursery.run(|| -> u8 { panic!("no thread") }).await.is_none());
         assert!(pod.nursery.has_failed());
         let threads = pod.threads().await.unwrap();
@@ -446,7 +455,10 @@ mod tests {
     #[tokio::test]
     async fn without_spare_workers_there_is_one() {
         let spare = Spare::new(1);
-        let (first, second) = (pod(None, 2, &spare).unwrap(), pod(None, 2, &spare).unwrap());
+        let (first, second) = (
+            pod(None, 2, &spare).await.unwrap(),
+            pod(None, 2, &spare).await.unwrap(),
+        );
         let held = first.threads().await.unwrap();
         let threads = second.threads().await.unwrap();
         assert_eq!(spare.left(), 0);

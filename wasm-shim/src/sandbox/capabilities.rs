@@ -10,20 +10,20 @@ pub const OF_GUESTS: [Capability; 3] = [
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
-/// What the service needs: others' networks and mounts of its own, files of anybody, priorities, limits and users of its
-/// threads.
+/// What the service needs: others' networks and mounts of its own, files of anybody, priorities and limits of its threads.
 pub const OF_SERVICE: &[Capability] = &[
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_FOWNER,
     Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_NICE,
     Capability::CAP_SYS_RESOURCE,
 ];
+
+/// What the nursery has beside, for guests' threads to become their users.
+pub const OF_NURSERY: &[Capability] = &[Capability::CAP_SETGID, Capability::CAP_SETUID];
 
 /// Gives up all capabilities but `kept`, as far as they are there.
 ///

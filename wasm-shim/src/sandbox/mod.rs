@@ -85,7 +85,8 @@ impl Sandbox {
         Self::new(Who::Compiler, None, files)
     }
 
-    /// For this process, but for those of its threads that are fenced in further. To be entered before there are others.
+    /// For this process, but for those of its threads that are fenced in further. To be entered before there are others;
+    /// all but the nursery are to [`stay_who_they_are`].
     pub fn for_service() -> Self {
         Self {
             who: Who::Service,
@@ -137,12 +138,20 @@ impl Sandbox {
                 Filters::of(self.who)?.enter()?;
             }
             Who::Service => {
-                capabilities::keep_only(capabilities::OF_SERVICE)?;
+                capabilities::keep_only(&[capabilities::OF_SERVICE, capabilities::OF_NURSERY].concat())?;
                 Filters::of(self.who)?.enter()?;
             }
         }
         Ok(())
     }
+}
+
+/// Gives up becoming another user, for the calling thread and those that it will start: the service is one.
+///
+/// # Errors
+/// As `capset(2)`.
+pub fn stay_who_they_are() -> Result<(), SandboxError> {
+    Ok(capabilities::keep_only(capabilities::OF_SERVICE)?)
 }
 
 /// Whether the calling thread could still leave for another Pod's network: one that a fenced thread started cannot.

@@ -201,7 +201,7 @@ impl Host {
 
     async fn pod(&self, netns: Option<PathBuf>, plan: Plan) -> Result<Arc<Pod>, CreateError> {
         let (nursery, spare) = (self.nursery.clone(), self.spare.clone());
-        blocking(move || Ok(Pod::new(netns.as_deref(), plan, nursery, spare)?)).await
+        Ok(Pod::new(netns.as_deref(), plan, nursery, spare).await?)
     }
 
     async fn toolbox(&self, container: &Container, cache: PathBuf) -> Result<Arc<Program>, CreateError> {
