@@ -1,5 +1,5 @@
 //! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, its
-//! user and its waking, mounts of one's own, and Landlock's system calls (landlock(7)), for which libc has numbers but no functions.
+//! groups and its waking, mounts of one's own, and Landlock's system calls (landlock(7)), for which libc has numbers but no functions.
 #![allow(unsafe_code)]
 
 use crate::program::cache::TrustedArtifact;
@@ -109,18 +109,15 @@ pub fn set_slice(slice: std::time::Duration) -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
 }
 
-/// Makes the calling thread somebody else, for good, and no other: the C library's functions would ask it of all threads
-/// (nptl(7)).
+/// Gives the calling thread other groups, and no other: the C library's functions would ask it of all threads (nptl(7)).
 ///
 /// # Errors
-/// As `setresuid(2)` and its like: `EPERM` without the capabilities.
-pub fn set_thread_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+/// As `setgroups(2)` and `setresgid(2)`: `EPERM` without the capability.
+pub fn set_thread_groups(gid: u32, others: &[u32]) -> io::Result<()> {
     // SAFETY: the kernel reads as many numbers as it is told there are, from a slice that lives through the call.
-    checked(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    checked(unsafe { libc::syscall(libc::SYS_setgroups, others.len(), others.as_ptr()) })?;
     // SAFETY: the call takes numbers only.
-    checked(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
-    // SAFETY: the call takes numbers only.
-    checked(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+    checked(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
 }
 
 /// A directory, seen through a mount of its own that has no place in the tree: what others mount later does not come into it,

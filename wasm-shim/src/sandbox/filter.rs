@@ -177,11 +177,11 @@ const OF_SERVICE: &[libc::c_long] = &[
     libc::SYS_seccomp,
     libc::SYS_sendfile,
     libc::SYS_set_tid_address,
+    libc::SYS_setfsuid,
     libc::SYS_setgroups,
     libc::SYS_setpgid,
     libc::SYS_setpriority,
     libc::SYS_setresgid,
-    libc::SYS_setresuid,
     libc::SYS_setsid,
     libc::SYS_socketpair,
     libc::SYS_splice,
@@ -332,11 +332,12 @@ fn settling() -> Result<Rules, Error> {
         libc::SYS_sched_setattr,
         libc::SYS_setgroups,
         libc::SYS_setresgid,
-        libc::SYS_setresuid,
         libc::SYS_socketpair,
     ];
     let mut rules: Rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_setns, vec![is(1, libc::CLONE_NEWNET as u64)?]);
+    // Nobody becomes root: who is it stays that.
+    rules.insert(libc::SYS_setfsuid, vec![condition(0, SeccompCmpOp::Ne, 0)?]);
     Ok(rules)
 }
 

@@ -1,12 +1,13 @@
 //! Whose rights a guest's threads have over files: those of its container's user, as a native process would.
 //!
-//! Owns how one thread of many becomes somebody, which Linux knows and the C library does not: credentials are a thread's
-//! own (credentials(7)). Threads that it starts are the same. Refuses to know who asks for it.
+//! Owns how one thread of many becomes somebody: credentials are a thread's own (credentials(7)). It does so for files alone
+//! (setfsuid(2)): for signals and priorities it stays the server's, or any process of the host with the same number could end
+//! all the server's containers. Threads that it starts are the same. Refuses to know who asks for it.
 
 use super::capabilities;
 use crate::sys;
 use caps::Capability;
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid, setfsuid};
 use std::io;
 
 /// What root may beyond its own, as far as a guest could.
@@ -31,8 +32,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes the calling thread this user. A server without root runs root's guests as itself, as a container of its own
-    /// user namespace would.
+    /// Makes the calling thread this user. There is a way back to root, which the nursery's filter closes. A server without root
+    /// runs root's guests as itself, as a container of its own user namespace would.
     ///
     /// # Errors
     /// When this process may not become somebody else.
@@ -40,7 +41,19 @@ impl Identity {
         if self.uid == 0 && !geteuid().is_root() {
             return Ok(());
         }
-        sys::set_thread_user(self.uid, self.gid, &self.groups)
+        sys::set_thread_groups(self.gid, &self.groups)?;
+        let (root, wanted) = (Uid::from_raw(0), Uid::from_raw(self.uid));
+        if wanted == root {
+            return Ok(());
+        }
+        setfsuid(wanted);
+        // It tells only who it was before; nobody has this number, and nothing changes by it.
+        let now = setfsuid(Uid::from_raw(u32::MAX));
+        if now == wanted {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
     }
 
     /// The capabilities that are left to it. Whoever is not root has none (capabilities(7), at exec).
