@@ -3,6 +3,7 @@
 //! Owns opening them, once, and files beneath them without being led out. Refuses to know what a guest does there.
 
 use super::BundleError;
+use crate::sys;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use oci_spec::runtime::Mount;
@@ -42,6 +43,26 @@ fn open_path(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
+/// Mounts whose submounts come and go with the host's.
+const FOLLOWING: [&str; 4] = ["slave", "rslave", "shared", "rshared"];
+
+/// A directory as a mount of a native container would show it: nothing is moved or linked from one to another (`EXDEV`), though
+/// both may lie in one file system, and later mounts of the host do not come into it. Where none can be made, and where the
+/// mount is to follow the host's, the directory itself.
+fn apart(directory: OwnedFd, options: &[String]) -> OwnedFd {
+    let has = |wanted: &str| options.iter().any(|option| option == wanted);
+    if FOLLOWING.iter().any(|wanted| has(wanted)) {
+        return directory;
+    }
+    match sys::mount_of_its_own(directory.as_fd(), has("rbind")) {
+        Ok(mount) => mount,
+        Err(error) => {
+            tracing::debug!(%error, "a directory is given without a mount of its own");
+            directory
+        }
+    }
+}
+
 /// Opens the image's root filesystem at `path`.
 ///
 /// # Errors
@@ -66,7 +87,7 @@ pub fn preopens(
     let mut all = Vec::new();
     if let Some(directory) = rootfs {
         all.push(Preopen {
-            directory,
+            directory: apart(directory, &[]),
             guest_path: "/".to_owned(),
             read_only: read_only_root,
         });
@@ -96,7 +117,7 @@ fn preopen(mount: &Mount) -> Result<Option<Preopen>, BundleError> {
     }
     let guest_path = destination.to_string_lossy().into_owned();
     Ok(Some(Preopen {
-        directory,
+        directory: apart(directory, mount.options().as_deref().unwrap_or_default()),
         guest_path,
         read_only: has("ro") || has("rro"),
     }))
