@@ -22,3 +22,4 @@ mod sandbox;
 mod shim;
 mod shortage;
 mod testsuite;
+mod trees;
