@@ -38,7 +38,11 @@ pub fn make(root: &OwnedFd, path: &Path, kind: SFlag) -> io::Result<OwnedFd> {
         let is_last = number + 1 == names.len();
         match find(root, &here) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_in(&above, name, if is_last { kind } else { SFlag::S_IFDIR })?;
+                match make_in(&above, name, if is_last { kind } else { SFlag::S_IFDIR }) {
+                    // Another container of the Pod was quicker; a link that leads nowhere is seen below.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => made?,
+                }
             }
             found => drop(found?),
         }
