@@ -22,6 +22,7 @@ use amphipod_shim_api::api::protobuf::Message as _;
 use amphipod_shim_api::start::{
     Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
 };
+use amphipod_shim_api::stdio::Turner;
 use amphipod_shim_api::{Table, TaskError, service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsString;
@@ -180,9 +181,13 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .with_writer(io::stderr)
         .init();
     tell_of_fences();
-    // Every thread is started behind it. What a kernel cannot do is left out.
+    // Every thread is started behind it, guests' by the nursery. What a kernel cannot do is left out.
     if let Err(error) = Sandbox::for_service().enter() {
         tracing::warn!(%error, "the threads that serve lack a fence");
+    }
+    let nursery = Nursery::start().map_err(MainError::Threads)?;
+    if let Err(error) = sandbox::stay_who_they_are() {
+        tracing::warn!(%error, "the threads that serve may become other users");
     }
     let engines = Engines::start()?;
     let Served { program, words } = Served::this_program(words);
@@ -191,8 +196,9 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         programs,
         ticker: engines.ticker.clone(),
         turns: Turns::of_this_machine(),
-        nursery: Nursery::start().map_err(MainError::Threads)?,
+        nursery,
         spare: Spare::of_this_machine(),
+        turner: Turner::start().map_err(MainError::Threads)?,
     };
     let containers = Arc::<Table<Container>>::default();
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));

@@ -1,5 +1,6 @@
-//! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, and
-//! system calls for which libc has numbers but no functions: Landlock's (landlock(7)), and those that copy and attach mounts.
+//! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, its
+//! groups and its waking, and system calls for which libc has numbers but no functions: Landlock's (landlock(7)), and those
+//! that copy and attach mounts.
 #![allow(unsafe_code)]
 
 use crate::program::cache::TrustedArtifact;
@@ -59,6 +60,33 @@ pub fn set_thread_nice(thread: nix::unistd::Pid, nice: i32) -> nix::Result<()> {
     nix::errno::Errno::result(result).map(drop)
 }
 
+/// What wakes a thread of this process from a call in which it waits. By default it does nothing, wherever it comes from.
+const WAKING: libc::c_int = libc::SIGURG;
+
+/// From now on [`wake`] ends calls. Without a word such a signal is ignored, and calls go on.
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn let_wake() -> nix::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    // Calls are not begun again: that is what the signal is for.
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    let signal = Signal::try_from(WAKING)?;
+    // SAFETY: the handler does nothing, which may be done at any time; nobody else in this process handles the signal.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Has a call in which a thread of this process waits end with `EINTR`. One that waits in none goes on.
+///
+/// # Errors
+/// `ESRCH` when the thread is gone.
+pub fn wake(thread: nix::unistd::Pid) -> io::Result<()> {
+    let process = nix::unistd::getpid();
+    // SAFETY: the call takes numbers only; the signal's handler does nothing.
+    checked(unsafe { libc::syscall(libc::SYS_tgkill, process.as_raw(), thread.as_raw(), WAKING) }).map(drop)
+}
+
 /// Asks for slices of this length for the calling thread: it gets as much of the processor, in pieces of another size.
 /// Who wakes with shorter ones takes over from who has longer ones (`sched_setattr(2)`; Linux 6.12 and later).
 ///
@@ -82,6 +110,39 @@ pub fn set_slice(slice: std::time::Duration) -> io::Result<()> {
     attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads `size` bytes of a structure that lives through the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// Gives the calling thread other groups, and no other: the C library's functions would ask it of all threads (nptl(7)).
+///
+/// # Errors
+/// As `setgroups(2)` and `setresgid(2)`: `EPERM` without the capability.
+pub fn set_thread_groups(gid: u32, others: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many numbers as it is told there are, from a slice that lives through the call.
+    checked(unsafe { libc::syscall(libc::SYS_setgroups, others.len(), others.as_ptr()) })?;
+    // SAFETY: the call takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// Which mount a directory is seen through; `None` where the kernel does not say (before Linux 5.8).
+///
+/// # Errors
+/// As `statx(2)`.
+pub fn mount_of(directory: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let mut seen = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the kernel reads a static text, and writes to a structure that lives through the call.
+    let result = unsafe {
+        libc::statx(
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            seen.as_mut_ptr(),
+        )
+    };
+    checked(result.into())?;
+    // SAFETY: all its fields are numbers, for which zero is a value.
+    let seen = unsafe { seen.assume_init() };
+    Ok((seen.stx_mask & libc::STATX_MNT_ID != 0).then_some(seen.stx_mnt_id))
 }
 
 /// The version of Landlock that this kernel has.

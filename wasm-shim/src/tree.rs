@@ -56,6 +56,8 @@ pub struct Tree {
     pub binds: Vec<Bind>,
     /// What is not in one of the binds cannot be written.
     pub read_only: bool,
+    /// What the host mounts below the root later appears too.
+    pub follows: bool,
 }
 
 impl Tree {
@@ -74,6 +76,7 @@ impl Tree {
             mounts: Vec::new(),
             binds: inside.into_iter().map(below).collect(),
             read_only: directory.read_only,
+            follows: directory.follows,
         }
     }
 
@@ -121,7 +124,7 @@ fn assemble_here(tree: &Tree) -> Result<OwnedFd, TreeError> {
             error,
         })?;
     }
-    whole(&root, tree.read_only).map_err(|error| TreeError::Root {
+    whole(&root, tree).map_err(|error| TreeError::Root {
         path: tree.root.clone(),
         error,
     })
@@ -135,9 +138,13 @@ fn open_root(path: &Path) -> Result<OwnedFd, TreeError> {
     })
 }
 
-fn whole(root: &OwnedFd, read_only: bool) -> io::Result<OwnedFd> {
+fn whole(root: &OwnedFd, tree: &Tree) -> io::Result<OwnedFd> {
     let copy = sys::clone_mounts(Some(root.as_fd()), Path::new(""), true)?;
-    if read_only {
+    if !tree.follows {
+        let nothing_follows = tree.binds.iter().all(|bind| !bind.follows);
+        sys::change_mount(&copy, MountChange::Private, nothing_follows)?;
+    }
+    if tree.read_only {
         sys::change_mount(&copy, MountChange::ReadOnly, false)?;
     }
     Ok(copy)

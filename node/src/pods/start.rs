@@ -236,16 +236,13 @@ fn has_command(container: &Container, image: &Image) -> bool {
         || !image.config.cmd.is_empty()
 }
 
-/// A guest without a kernel has no user; a native process is who the Pod and the image say.
+/// A process is who the Pod and the image say; so are the files of a guest.
 fn identity(
     ctx: &Context,
     pod: PodView<'_>,
     container: &Container,
     image: &Image,
 ) -> Result<identity::Identity, StartFailure> {
-    if image.kind == ImageKind::Wasm {
-        return Ok(identity::Identity::default());
-    }
     let wish = identity::wish(pod, container, &image.config.user).map_err(StartFailure::config)?;
     let found = ctx.images.user(image, &wish.user).map_err(StartFailure::create)?;
     Ok(wish.granted(found.uid, found.gid, &found.additional_gids, &found.home))
@@ -267,7 +264,7 @@ impl Build<'_> {
             image: self.image.reference.clone(),
             image_id: self.image.repo_digest.clone(),
             runtime,
-            user: (runtime == RuntimeKind::Native).then(|| self.user()),
+            user: Some(self.user()),
             address: None,
             stop_signal: stop_signal(&self.image.config.stop_signal),
             log_path: self.dirs.log(&self.container.name, self.job.attempt),

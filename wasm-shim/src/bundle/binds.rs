@@ -29,7 +29,7 @@ impl Bind {
             whole: has("rbind"),
             read_only: has("ro") || has("rro"),
             all_read_only: has("rro"),
-            follows: has("rslave") || has("rshared"),
+            follows: ["slave", "rslave", "shared", "rshared"].into_iter().any(has),
         })
     }
 

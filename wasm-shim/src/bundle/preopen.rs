@@ -5,6 +5,7 @@
 
 use super::BundleError;
 use super::binds::{Bind, binds};
+use crate::sys::{self, MountChange};
 use crate::tree::{Tree, assemble};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -47,15 +48,22 @@ fn open_path(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Opens the image's root filesystem at `path`.
-///
-/// # Errors
-/// When it is not there.
-pub fn open_root(path: &Path) -> Result<OwnedFd, BundleError> {
-    open_path(path).map_err(|error| BundleError::Root {
-        path: path.to_owned(),
-        error,
-    })
+/// A directory as a mount of a native container would show it: nothing is moved or linked from one to another (`EXDEV`), though
+/// both may lie in one file system, and later mounts of the host do not come into it. Where none can be made, and where the
+/// mount is to follow the host's, the directory itself.
+fn apart(directory: OwnedFd, bind: &Bind) -> OwnedFd {
+    if bind.follows {
+        return directory;
+    }
+    let copy = sys::clone_mounts(Some(directory.as_fd()), Path::new(""), bind.whole);
+    let private = |mount| sys::change_mount(&mount, MountChange::Private, bind.whole).map(|()| mount);
+    match copy.and_then(private) {
+        Ok(mount) => mount,
+        Err(error) => {
+            tracing::debug!(%error, "a directory is given without a mount of its own");
+            directory
+        }
+    }
 }
 
 /// What a guest is given: its root, in which all bind mounts are, if the image has one, and each directory among them. WASI
@@ -90,7 +98,7 @@ pub fn preopens(
             guest_path: bind.destination.to_string_lossy().into_owned(),
             read_only: bind.read_only && inside.iter().all(|file| file.read_only),
             directory: if is_plain {
-                directory
+                apart(directory, bind)
             } else {
                 assemble(Tree::of_bind(bind, inside))?
             },
@@ -168,7 +176,7 @@ mod tests {
         std::fs::write(root.path().join("app.wasm"), "").unwrap();
         std::os::unix::fs::symlink("/app.wasm", root.path().join("link")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.path().join("out")).unwrap();
-        let fd = open_root(root.path()).unwrap();
+        let fd = open_path(root.path()).unwrap();
         assert!(open_in(&fd, Path::new("/app.wasm")).is_ok());
         assert!(open_in(&fd, Path::new("link")).is_ok());
         assert!(open_in(&fd, Path::new("out")).is_err());

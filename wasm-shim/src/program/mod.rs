@@ -6,6 +6,7 @@ pub mod cache;
 pub mod census;
 pub mod compile;
 pub mod digest;
+mod files;
 pub mod keyvalue;
 pub mod load;
 mod lookup;

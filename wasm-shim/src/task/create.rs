@@ -3,9 +3,9 @@
 //! Everything that can be wrong with a container is found here, before it is called created.
 
 use super::container::{Container, ExecRefused, Made, StdioAddresses};
-use super::exec::{self, Exec, Named, TOOLBOX, named};
+use super::exec::{self, Exec, Home, Named, TOOLBOX, named};
 use crate::bundle::{
-    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
+    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, read_spec,
 };
 use crate::engine::meter::Meter;
 use crate::engine::ticker::{TICK, Ticker};
@@ -22,7 +22,7 @@ use crate::program::load::{LoadError, Program, Programs, Source, Use, default_ca
 use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
 use crate::tree::{Tree, TreeError, assemble};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
-use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, StdioUri, open_input};
+use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, Turner, open_input};
 use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskError, annotations};
 use oci_spec::runtime::{Process, Spec};
@@ -98,6 +98,8 @@ pub struct Host {
     pub turns: Arc<Turns>,
     pub nursery: Nursery,
     pub spare: Spare,
+    /// Who turns logs over: guests' threads may not.
+    pub turner: Turner,
 }
 
 impl Host {
@@ -124,7 +126,7 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let plan = Plan {
-            sandbox: sandbox(&granted, &addresses)?,
+            sandbox: sandbox(&granted)?,
             workers: if serves { workers(granted.limits.quota) } else { 1 },
             shares: granted.limits.shares,
         };
@@ -135,7 +137,7 @@ impl Host {
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
-            stdio: open_stdio(&addresses, &close_stdin, watchers.as_ref())?,
+            stdio: open_stdio(&self.turner, &addresses, &close_stdin, watchers.as_ref())?,
             watchers,
             addresses,
             close_stdin,
@@ -167,11 +169,7 @@ impl Host {
                 self.toolbox(container, cache).await?
             }
             Named::File(path) => {
-                let file = open_by_guest_path(&home.granted.grants.preopens, Path::new(&path));
-                let file = file.map_err(|error| BundleError::Program {
-                    program: path.clone(),
-                    error,
-                })?;
+                let file = open_as_guest(&home, path.clone()).await?;
                 let copy = container.bundle.join("exec.wasm");
                 let source = copy_out(file, copy, cache).await?;
                 let program = self.programs.load(&source, Use::Ordinary).await?;
@@ -192,7 +190,7 @@ impl Host {
         let close_stdin = CancellationToken::new();
         let exec = Exec::new(exec::Made {
             home,
-            stdio: open_stdio(&addresses, &close_stdin, None)?,
+            stdio: open_stdio(&self.turner, &addresses, &close_stdin, None)?,
             addresses,
             command: Arc::new(command),
             program,
@@ -203,7 +201,7 @@ impl Host {
 
     async fn pod(&self, netns: Option<PathBuf>, plan: Plan) -> Result<Arc<Pod>, CreateError> {
         let (nursery, spare) = (self.nursery.clone(), self.spare.clone());
-        blocking(move || Ok(Pod::new(netns.as_deref(), plan, nursery, spare)?)).await
+        Ok(Pod::new(netns.as_deref(), plan, nursery, spare).await?)
     }
 
     async fn toolbox(&self, container: &Container, cache: PathBuf) -> Result<Arc<Program>, CreateError> {
@@ -267,6 +265,18 @@ fn cache(program: &ProgramRef, bundle: &Path) -> PathBuf {
     }
 }
 
+/// Opens a file that the container can see, as its user.
+async fn open_as_guest(home: &Home, program: String) -> Result<OwnedFd, CreateError> {
+    let granted = Arc::clone(&home.granted);
+    let open = move || {
+        let opened = open_by_guest_path(&granted.grants.preopens, Path::new(&program));
+        opened.map_err(|error| BundleError::Program { program, error })
+    };
+    let threads = home.pod.threads().await?;
+    let opened = threads.spawn_blocking(open).await;
+    Ok(opened.map_err(|_| CreateError::Cancelled)??)
+}
+
 /// A file the container can see is copied out, so that what is compiled is what was digested.
 async fn copy_out(file: OwnedFd, copy: PathBuf, cache: PathBuf) -> Result<Source, CreateError> {
     let bytes = blocking(move || {
@@ -287,34 +297,20 @@ async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), CreateError> {
     blocking(move || std::fs::write(&path, bytes).map_err(|source| CreateError::Write { path, source })).await
 }
 
-/// The container's threads reach its directories, and its logs, which they turn over when they are long.
-fn sandbox(granted: &Granted, addresses: &StdioAddresses) -> Result<Sandbox, CreateError> {
-    let logs = [
-        log_directory(&addresses.stdout)?,
-        log_directory(&addresses.stderr)?,
-    ];
-    let mut files: Vec<_> = logs
-        .iter()
-        .flatten()
-        .map(|log| (log.as_fd(), Access::Write))
+/// The container's threads are its user and reach its directories.
+fn sandbox(granted: &Granted) -> Result<Sandbox, CreateError> {
+    let preopens = granted.grants.preopens.iter();
+    let files: Vec<_> = preopens
+        .map(|preopen| {
+            let access = if preopen.read_only {
+                Access::Read
+            } else {
+                Access::Write
+            };
+            (preopen.directory.as_fd(), access)
+        })
         .collect();
-    files.extend(granted.grants.preopens.iter().map(|preopen| {
-        let access = if preopen.read_only {
-            Access::Read
-        } else {
-            Access::Write
-        };
-        (preopen.directory.as_fd(), access)
-    }));
-    Ok(Sandbox::for_guests(&files)?)
-}
-
-/// Where a log is; what is no log is opened once, and not by these threads.
-fn log_directory(address: &str) -> Result<Option<OwnedFd>, CreateError> {
-    match StdioUri::parse(address)? {
-        StdioUri::Cri(path) => path.parent().map(|parent| Ok(open_root(parent)?)).transpose(),
-        StdioUri::Null | StdioUri::Fifo(_) | StdioUri::File(_) => Ok(None),
-    }
+    Ok(Sandbox::for_guests(granted.identity.clone(), &files)?)
 }
 
 fn watch(path: &Path) -> Result<Watchers, CreateError> {
@@ -325,11 +321,12 @@ fn watch(path: &Path) -> Result<Watchers, CreateError> {
 }
 
 fn open_stdio(
+    turner: &Turner,
     addresses: &StdioAddresses,
     close_stdin: &CancellationToken,
     watchers: Option<&Watchers>,
 ) -> Result<Stdio, StdioError> {
-    let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
+    let sinks = Sinks::open_turned_by(Some(turner), &addresses.stdout, &addresses.stderr)?;
     let input = open_input(&addresses.stdin)?;
     let told = |stream| watchers.cloned().map(|watchers| (stream, watchers));
     Ok(Stdio {
@@ -365,6 +362,7 @@ fn root(
         mounts,
         binds: bundle::binds(spec.mounts().as_deref().unwrap_or_default()),
         read_only: root.readonly() == Some(true),
+        follows: false,
     };
     Ok(Some(assemble(tree)?))
 }

@@ -8,6 +8,7 @@ mod commands;
 mod containerd;
 mod debug;
 mod exec;
+mod files;
 mod generated;
 mod hostile;
 mod http;
