@@ -192,7 +192,9 @@ async fn prepare(
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
-        let owner = namespaces.ids().map(|ids| ids.first);
+        // A guest has no user namespace: its root is the host's.
+        let ids = namespaces.ids().filter(|_| image.kind == ImageKind::Native);
+        let owner = ids.map(|ids| ids.first);
         tokio::task::spawn_blocking(move || images.prepare(&image, &key, owner)).await
     };
     let rootfs = rootfs
