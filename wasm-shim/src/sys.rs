@@ -112,15 +112,22 @@ pub fn set_slice(slice: std::time::Duration) -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
 }
 
-/// Gives the calling thread other groups, and no other: the C library's functions would ask it of all threads (nptl(7)).
+/// Gives the calling thread a group, and no other thread: the C library's functions would ask it of all (nptl(7)).
 ///
 /// # Errors
-/// As `setgroups(2)` and `setresgid(2)`: `EPERM` without the capability.
-pub fn set_thread_groups(gid: u32, others: &[u32]) -> io::Result<()> {
-    // SAFETY: the kernel reads as many numbers as it is told there are, from a slice that lives through the call.
-    checked(unsafe { libc::syscall(libc::SYS_setgroups, others.len(), others.as_ptr()) })?;
+/// As `setresgid(2)`: `EPERM` without the capability.
+pub fn set_thread_group(gid: u32) -> io::Result<()> {
     // SAFETY: the call takes numbers only.
     checked(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// The same for the groups beside that.
+///
+/// # Errors
+/// As `setgroups(2)`: `EPERM` without the capability, and where a user namespace forbids it.
+pub fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many numbers as it is told there are, from a slice that lives through the call.
+    checked(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
 /// Which mount a directory is seen through; `None` where the kernel does not say (before Linux 5.8).

@@ -16,6 +16,7 @@ use settings::Settings;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -142,13 +143,19 @@ fn merged(
     Ok(found)
 }
 
-/// The text of one of the files; one that is missing says nothing (resolv.conf(5)).
+/// The text of one of the files; one that is missing says nothing (resolv.conf(5)), nor does what is no file: a volume may have
+/// put a FIFO there, which would be waited for.
 ///
 /// # Errors
 /// When it is there and cannot be read.
 pub fn text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    match File::open(path) {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    match opened {
+        Ok(file) if !file.metadata()?.is_file() => {}
         Ok(file) => drop(file.take(MAX_FILE).read_to_end(&mut bytes)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -166,6 +173,22 @@ mod tests {
     use tokio::net::UdpSocket;
 
     const KNOWN: &str = "web.shop.svc.cluster.local";
+
+    #[test]
+    fn what_is_no_file_says_nothing_and_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let (fifo, hosts) = (home.path().join("fifo"), home.path().join("hosts"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::write(&hosts, "127.0.0.1 here").unwrap();
+        for (path, expected) in [
+            (&*fifo, ""),
+            (home.path(), ""),
+            (&home.path().join("none"), ""),
+            (&hosts, "127.0.0.1 here"),
+        ] {
+            assert_eq!(text(path).unwrap(), expected, "{}", path.display());
+        }
+    }
 
     /// A resolver that knows one name; answers where it listens and what it was asked.
     async fn resolver() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {

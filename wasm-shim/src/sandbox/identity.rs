@@ -41,7 +41,12 @@ impl Identity {
         if self.uid == 0 && !geteuid().is_root() {
             return Ok(());
         }
-        sys::set_thread_groups(self.gid, &self.groups)?;
+        match sys::set_thread_groups(&self.groups) {
+            // A user namespace may forbid it (user_namespaces(7)); to its root the server's groups give nothing.
+            Err(error) if self.is_plain_root() && error.kind() == io::ErrorKind::PermissionDenied => {}
+            given => given?,
+        }
+        sys::set_thread_group(self.gid)?;
         let (root, wanted) = (Uid::from_raw(0), Uid::from_raw(self.uid));
         if wanted == root {
             return Ok(());
@@ -54,6 +59,10 @@ impl Identity {
         } else {
             Err(io::ErrorKind::PermissionDenied.into())
         }
+    }
+
+    fn is_plain_root(&self) -> bool {
+        self.uid == 0 && self.groups.is_empty()
     }
 
     /// The capabilities that are left to it. Whoever is not root has none (capabilities(7), at exec).
