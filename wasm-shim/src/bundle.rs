@@ -3,13 +3,15 @@
 //! Owns the reading of the OCI runtime specification. Refuses to know Pods and wasmtime. Fields that have no meaning
 //! for a guest without kernel (namespaces other than the network, rlimits, hooks) are ignored.
 
+mod binds;
 mod command;
 mod identity;
 mod preopen;
 mod serving;
 
+pub use binds::{Bind, binds};
 pub use command::Command;
-pub use preopen::{Preopen, open_by_guest_path, open_root};
+pub use preopen::{Preopen, open_by_guest_path};
 pub use serving::{BadSetting, Serving};
 
 use preopen::{open_in, preopens};
@@ -23,6 +25,7 @@ use crate::guest::narrowing::Narrowing;
 use crate::names::{self, Names};
 use crate::program::digest::{BadDigest, Digest};
 use crate::sandbox::Identity;
+use crate::tree::TreeError;
 use amphipod_shim_api::annotations;
 use amphipod_shim_api::network::NetworkRules;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Mount, Spec};
@@ -74,8 +77,8 @@ pub enum BundleError {
     ReadOnly { annotation: &'static str, mount: String },
     #[error("reading {path}, where the container's names come from: {source}")]
     Names { path: PathBuf, source: std::io::Error },
-    #[error("opening the root filesystem {path}: {error}")]
-    Root { path: PathBuf, error: nix::Error },
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     #[error("finding {program:?} in the container's files: {error}")]
     Program { program: String, error: nix::Error },
 }
@@ -89,8 +92,8 @@ pub enum ProgramRef {
         digest: Digest,
         cache: Option<PathBuf>,
     },
-    /// A file of the image's own root filesystem (`compat-smart` images, containerd).
-    InImage(OwnedFd),
+    /// A file of the image's own root filesystem: any of an image's layers, or of one that containerd gave us.
+    InImage { file: OwnedFd, cache: Option<PathBuf> },
 }
 
 /// What a guest may reach of the container's files, how it knows others, and whom it may meet.
@@ -311,13 +314,13 @@ fn program(
     args: &[String],
     rootfs: Option<&OwnedFd>,
 ) -> Result<ProgramRef, BundleError> {
+    let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
     if let Some(file) = notes.get(annotations::WASM_MODULE) {
         let digest: Digest = notes
             .get(annotations::WASM_DIGEST)
             .map(String::as_str)
             .unwrap_or_default()
             .parse()?;
-        let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
         return Ok(ProgramRef::Stored {
             file: file.into(),
             digest,
@@ -328,7 +331,7 @@ fn program(
         return Err(BundleError::NoProgram);
     };
     open_in(rootfs, Path::new(name))
-        .map(ProgramRef::InImage)
+        .map(|file| ProgramRef::InImage { file, cache })
         .map_err(|error| BundleError::Program {
             program: name.clone(),
             error,

@@ -1,11 +1,14 @@
 //! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, its
-//! groups and its waking, mounts of one's own, and Landlock's system calls (landlock(7)), for which libc has numbers but no functions.
+//! groups and its waking, and system calls for which libc has numbers but no functions: Landlock's (landlock(7)), and those
+//! that copy and attach mounts.
 #![allow(unsafe_code)]
 
 use crate::program::cache::TrustedArtifact;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wasmtime::component::Component;
@@ -127,32 +130,6 @@ pub fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// A directory, seen through a mount of its own that has no place in the tree: what others mount later does not come into it,
-/// and nothing can be moved or linked from it to another. It goes when the descriptor is closed (open_tree(2)).
-///
-/// # Errors
-/// `EPERM` without the capability, `ENOSYS` before Linux 5.12, `EINVAL` for what is in another mount namespace.
-pub fn mount_of_its_own(directory: BorrowedFd<'_>, with_inner_mounts: bool) -> io::Result<OwnedFd> {
-    let inner = if with_inner_mounts { libc::AT_RECURSIVE } else { 0 };
-    let (here, at) = (c"".as_ptr(), libc::AT_EMPTY_PATH | inner);
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | at.cast_unsigned();
-    // SAFETY: the kernel reads a text that is static.
-    let made = checked(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), here, flags) })?;
-    let fd = i32::try_from(made).map_err(io::Error::other)?;
-    // SAFETY: the answer is a descriptor just made for us, nobody else owns it.
-    let mount = unsafe { OwnedFd::from_raw_fd(fd) };
-    let attributes = libc::mount_attr {
-        attr_set: 0,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
-    let size = size_of::<libc::mount_attr>();
-    // SAFETY: the kernel reads a static text and `size` bytes of a structure that lives through the call.
-    checked(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, here, at, &raw const attributes, size) })?;
-    Ok(mount)
-}
-
 /// Which mount a directory is seen through; `None` where the kernel does not say (before Linux 5.8).
 ///
 /// # Errors
@@ -214,6 +191,75 @@ pub fn landlock_ruleset(attributes: &RulesetAttributes) -> io::Result<OwnedFd> {
     let fd = i32::try_from(made).map_err(io::Error::other)?;
     // SAFETY: the answer is a descriptor just made for us, nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A detached copy of what is at `path` below `dir`, `dir` itself if it is empty, with what is mounted below it if `whole`.
+///
+/// # Errors
+/// As `open_tree(2)` (Linux 5.2).
+pub fn clone_mounts(dir: Option<BorrowedFd<'_>>, path: &Path, whole: bool) -> io::Result<OwnedFd> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let dir = dir.map_or(libc::AT_FDCWD, |dir| dir.as_raw_fd());
+    let mut flags =
+        libc::OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    if whole {
+        flags |= libc::AT_RECURSIVE.cast_unsigned();
+    }
+    // SAFETY: the path ends with NUL and lives through the call.
+    let made = checked(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
+    let fd = i32::try_from(made).map_err(io::Error::other)?;
+    // SAFETY: the answer is a descriptor just made for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a detached copy on what `place` refers to.
+///
+/// # Errors
+/// As `move_mount(2)` (Linux 5.2).
+pub fn attach(copy: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+    let empty = c"".as_ptr();
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (from, to) = (copy.as_raw_fd(), place.as_raw_fd());
+    // SAFETY: both paths are a static empty string.
+    checked(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) }).map(drop)
+}
+
+/// What can become of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountChange {
+    ReadOnly,
+    /// What is mounted elsewhere does not appear below it.
+    Private,
+}
+
+/// Changes a mount, and those below it if `whole`.
+///
+/// # Errors
+/// As `mount_setattr(2)` (Linux 5.12).
+pub fn change_mount(mount: &OwnedFd, change: MountChange, whole: bool) -> io::Result<()> {
+    let (attributes, propagation) = match change {
+        MountChange::ReadOnly => (libc::MOUNT_ATTR_RDONLY, 0),
+        MountChange::Private => (0, libc::MS_PRIVATE),
+    };
+    let attributes = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if whole { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is static, and the kernel reads one structure of the size it is told, which lives through the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    })
+    .map(drop)
 }
 
 /// Allows `rights` for everything beneath a directory.

@@ -5,7 +5,9 @@
 
 use super::state::State;
 use crate::sys;
-use std::os::fd::AsFd as _;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
@@ -41,8 +43,9 @@ async fn rename_at(
 ) -> Done {
     let state = store.data_mut();
     let (source, target) = (same(&from), same(&to));
+    let names = (old.clone(), new.clone());
     let done = state.filesystem().rename_at(source, old, target, new).await;
-    told(state, done, &from, &to)
+    told(state, done, (&from, &names.0), (&to, &names.1))
 }
 
 async fn link_at(
@@ -51,8 +54,9 @@ async fn link_at(
 ) -> Done {
     let state = store.data_mut();
     let (source, target) = (same(&from), same(&to));
+    let names = (old.clone(), new.clone());
     let done = state.filesystem().link_at(source, flags, old, target, new).await;
-    told(state, done, &from, &to)
+    told(state, done, (&from, &names.0), (&to, &names.1))
 }
 
 /// The same handle, borrowed.
@@ -60,7 +64,10 @@ fn same(handle: &Directory) -> Directory {
     Resource::new_borrow(handle.rep())
 }
 
-fn told(state: &mut State, done: FsResult<()>, from: &Directory, to: &Directory) -> Done {
+/// A directory, and a name below it.
+type Place<'a> = (&'a Directory, &'a str);
+
+fn told(state: &mut State, done: FsResult<()>, from: Place<'_>, to: Place<'_>) -> Done {
     let Err(error) = done else { return Ok((Ok(()),)) };
     let code = state.filesystem().convert_error_code(error)?;
     match code {
@@ -69,10 +76,37 @@ fn told(state: &mut State, done: FsResult<()>, from: &Directory, to: &Directory)
     }
 }
 
-/// The mount through which a directory is seen, as far as that is known.
-fn mount(state: &mut State, directory: &Directory) -> Option<u64> {
+/// The mount in which a place is, as far as that is known.
+fn mount(state: &mut State, (directory, name): Place<'_>) -> Option<u64> {
     match state.table().get(&same(directory)) {
-        Ok(Descriptor::Dir(directory)) => sys::mount_of(directory.dir.as_fd()).ok().flatten(),
+        Ok(Descriptor::Dir(directory)) => mount_above(directory.dir.as_fd(), name),
         _ => None,
+    }
+}
+
+/// An image's root has mounts in it: what counts is the directory that a name is in.
+fn mount_above(directory: BorrowedFd<'_>, name: &str) -> Option<u64> {
+    let above = Path::new(name)
+        .parent()
+        .filter(|path| !path.as_os_str().is_empty());
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH);
+    let above = openat2(directory, above.unwrap_or(Path::new(".")), how).ok()?;
+    sys::mount_of(above.as_fd()).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_is_that_of_the_directory_a_name_is_in() {
+        let root = std::fs::File::open("/").unwrap();
+        let at = |name| mount_above(root.as_fd(), name);
+        assert_eq!(at("proc"), at("none"));
+        assert!(at("proc/self").is_some());
+        assert_ne!(at("proc/self"), at("none"));
+        assert_eq!(at("none/x"), None);
     }
 }

@@ -166,6 +166,7 @@ const OF_SERVICE: &[libc::c_long] = &[
     libc::SYS_mmap,
     libc::SYS_mount,
     libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
     libc::SYS_mprotect,
     libc::SYS_open_tree,
     libc::SYS_pidfd_open,
@@ -277,7 +278,7 @@ fn service() -> Result<Rules, Error> {
     rules.insert(libc::SYS_clone, vec![lacks(0, NAMESPACES as u64)?]);
     rules.insert(libc::SYS_prlimit64, vec![is(0, 0)?]);
     rules.insert(libc::SYS_setns, vec![is(1, libc::CLONE_NEWNET as u64)?]);
-    // For mounts of its own (`rootfs`).
+    // For mounts of its own (`tree`).
     let own_mounts = libc::CLONE_FS | libc::CLONE_NEWNS;
     rules.insert(libc::SYS_unshare, vec![is(0, own_mounts as u64)?]);
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];

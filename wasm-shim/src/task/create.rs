@@ -5,7 +5,7 @@
 use super::container::{Container, ExecRefused, Made, StdioAddresses};
 use super::exec::{self, Exec, Home, Named, TOOLBOX, named};
 use crate::bundle::{
-    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
+    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, read_spec,
 };
 use crate::engine::meter::Meter;
 use crate::engine::ticker::{TICK, Ticker};
@@ -19,8 +19,8 @@ use crate::guest::workers::{Spare, workers};
 use crate::program::compile::{CompileError, read_bounded};
 use crate::program::digest::Digest;
 use crate::program::load::{LoadError, Program, Programs, Source, Use, default_cache};
-use crate::rootfs::{RootfsError, mount_private};
 use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
+use crate::tree::{Tree, TreeError, assemble};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
 use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, Turner, open_input};
 use amphipod_shim_api::watchers::Watchers;
@@ -38,7 +38,7 @@ pub enum CreateError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error(transparent)]
-    Rootfs(#[from] RootfsError),
+    Root(#[from] TreeError),
     #[error(transparent)]
     Read(#[from] CompileError),
     #[error(transparent)]
@@ -80,7 +80,7 @@ impl From<CreateError> for TaskError {
             | CreateError::NotACommand { .. } => Self::InvalidArgument(message),
             CreateError::Refused(ExecRefused::Exists(_)) => Self::AlreadyExists(message),
             CreateError::Refused(_) => Self::FailedPrecondition(message),
-            CreateError::Rootfs(_)
+            CreateError::Root(_)
             | CreateError::Pod(_)
             | CreateError::Sandbox(_)
             | CreateError::Attach { .. }
@@ -225,7 +225,7 @@ impl Host {
                 digest: digest.clone(),
                 cache,
             },
-            ProgramRef::InImage(file) => {
+            ProgramRef::InImage { file, .. } => {
                 let file = file.try_clone().map_err(|source| CompileError::Read {
                     path: bundle.to_owned(),
                     source,
@@ -259,10 +259,9 @@ fn profile(granted: &Granted, program: &Program) -> Result<Option<Arc<Profile>>,
 /// Where compiled code of a container is kept.
 fn cache(program: &ProgramRef, bundle: &Path) -> PathBuf {
     match program {
-        ProgramRef::Stored {
-            cache: Some(cache), ..
-        } => cache.clone(),
-        ProgramRef::Stored { .. } | ProgramRef::InImage(_) => default_cache(bundle),
+        ProgramRef::Stored { cache, .. } | ProgramRef::InImage { cache, .. } => {
+            cache.clone().unwrap_or_else(|| default_cache(bundle))
+        }
     }
 }
 
@@ -343,24 +342,29 @@ fn understand(bundle: &Path, rootfs: Vec<amphipod_shim_api::api::Mount>) -> Resu
     Ok(bundle::Container::from_spec(&spec, root)?)
 }
 
-/// The image's filesystem: mounted now, or a directory that is there already; a stored artifact has none.
+/// The image's filesystem, with the bundle's bind mounts in it: mounted now, or a directory that is there already; a
+/// stored artifact has none.
 fn root(
     spec: &Spec,
     bundle: &Path,
     mounts: Vec<amphipod_shim_api::api::Mount>,
 ) -> Result<Option<OwnedFd>, CreateError> {
-    let Some(path) = spec.root().as_ref().map(|root| bundle.join(root.path())) else {
+    let Some(root) = spec.root().as_ref() else {
         return Ok(None);
     };
-    if !mounts.is_empty() {
-        return Ok(Some(mount_private(mounts, path)?));
-    }
+    let path = bundle.join(root.path());
     let is_artifact = bundle::annotations_of(spec).contains_key(annotations::WASM_MODULE);
-    if is_artifact || !path.is_dir() {
-        Ok(None)
-    } else {
-        Ok(Some(open_root(&path)?))
+    if mounts.is_empty() && (is_artifact || !path.is_dir()) {
+        return Ok(None);
     }
+    let tree = Tree {
+        root: path,
+        mounts,
+        binds: bundle::binds(spec.mounts().as_deref().unwrap_or_default()),
+        read_only: root.readonly() == Some(true),
+        follows: false,
+    };
+    Ok(Some(assemble(tree)?))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -23,3 +23,4 @@ mod sandbox;
 mod shim;
 mod shortage;
 mod testsuite;
+mod trees;
