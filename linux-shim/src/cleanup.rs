@@ -47,7 +47,7 @@ pub fn delete(call: &Invocation) -> Result<Vec<u8>, DeleteError> {
                 trace.kill()?;
                 trace.cgroup()?
             }
-            None => CgroupHost::discover()?.cgroup(&path)?,
+            None => CgroupHost::discover()?.cgroup_everywhere(&path)?,
         };
         if cgroup.exists() {
             cgroup.kill()?;

@@ -31,7 +31,7 @@ pub fn failed(error: CgroupError) -> TaskError {
 pub fn recorded(path: &str) -> Result<Cgroup, CgroupError> {
     match path {
         "" => Ok(Cgroup::none()),
-        path => CgroupHost::known()?.cgroup(path),
+        path => CgroupHost::known()?.cgroup_everywhere(path),
     }
 }
 
@@ -125,7 +125,7 @@ impl Confined {
 /// Plans with, and limits, the cgroup that a user's own systemd has made, if this process may send others there.
 fn limit_own(path: &str, plan: &mut ContainerPlan, limits: Limits) -> Result<(), TaskError> {
     let host = CgroupHost::known().map_err(failed)?;
-    plan.cgroup = host.cgroup(path).map_err(failed)?;
+    plan.cgroup = host.cgroup_everywhere(path).map_err(failed)?;
     if !host.may_enter(&plan.cgroup) {
         return Err(TaskError::FailedPrecondition(
             "your systemd has made a cgroup that this shim may begin no process in: it was started outside of what is \

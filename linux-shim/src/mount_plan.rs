@@ -24,10 +24,14 @@ pub enum Source {
         source: Option<String>,
         options: Vec<(String, Option<String>)>,
     },
-    /// The container's own cgroups, whatever the host's layout is.
-    Cgroup,
-    /// No new mount: attributes of the one already there.
-    Remount,
+    /// The container's own cgroups, whatever the host's layout is, or those of v2 alone.
+    Cgroup {
+        unified: bool,
+    },
+    /// No new mount: attributes of the one already there, and options of its file system.
+    Remount {
+        options: Vec<(String, Option<String>)>,
+    },
 }
 
 /// A bind mount through which ids are seen by other numbers.
@@ -98,7 +102,9 @@ pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> 
             recursive: options.bind.unwrap_or(true),
         }
     } else if kind == "cgroup" || kind == "cgroup2" {
-        Source::Cgroup
+        Source::Cgroup {
+            unified: kind == "cgroup2",
+        }
     } else if kind.is_empty() || kind == "none" {
         return Err(MountPlanError::NoType(destination));
     } else {

@@ -11,6 +11,7 @@ use amphipod_shim_api::cgroup::Cgroup;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::unistd::symlinkat;
 
 use super::Propagation;
 use super::copy::{Settled, copy_tree};
@@ -231,8 +232,11 @@ pub fn make(
             attach(fs.as_fd(), target.as_fd()).during(step)?;
             propagate(fs.as_fd(), plan).during(step)
         }
-        (Source::Remount, _) => remount(root, plan).during(step),
-        (Source::Cgroup, _) => cgroups(root, plan, cgroup),
+        (Source::Remount { options }, _) => remount(root, plan, options).during(step),
+        (Source::Cgroup { unified }, _) if *unified || cgroup.is_v2() => {
+            unified_cgroup(root, plan, cgroup).during(step)
+        }
+        (Source::Cgroup { .. }, _) => cgroups(root, plan, cgroup),
     }
 }
 
@@ -250,8 +254,8 @@ fn source_name(source: &Source) -> String {
     match source {
         Source::Bind { path, .. } => path.display().to_string(),
         Source::Filesystem { kind, .. } => kind.clone(),
-        Source::Cgroup => "cgroup".into(),
-        Source::Remount => "nothing new".into(),
+        Source::Cgroup { .. } => "cgroup".into(),
+        Source::Remount { .. } => "nothing new".into(),
     }
 }
 
@@ -326,17 +330,26 @@ fn propagate(mount: BorrowedFd<'_>, plan: &MountPlan) -> io::Result<()> {
     Ok(())
 }
 
-/// The container's own part of each hierarchy: the one file system on v2, a directory of them on v1 and hybrid.
+/// The container's own part of the hierarchy of v2, which is all of them or one among others. A host of v1 alone has it
+/// too, with nobody in it.
+fn unified_cgroup(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> io::Result<()> {
+    let target = root.make_dir(&plan.destination)?;
+    if let Some(dir) = cgroup.unified_dir() {
+        return mount_cgroup(dir, target.as_fd(), plan.attributes);
+    }
+    let fs = new_filesystem("cgroup2", Some("cgroup2"), &[], plan.attributes.set)?;
+    set_attributes(fs.as_fd(), PRIVATE, false)?;
+    attach(fs.as_fd(), target.as_fd())
+}
+
+/// A directory of the container's own part of each hierarchy, on v1 and hybrid. Controllers that share one are found by
+/// their own names too.
 fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitError> {
     let at = &plan.destination;
     let step = |what: &Path| format!("mount cgroup {what:?} on {at:?}");
     let target = root
         .make_dir(at)
         .during(|| format!("make the mount point {at:?}"))?;
-    if cgroup.is_v2() {
-        let dir = cgroup.unified_dir().unwrap_or(Path::new("/sys/fs/cgroup"));
-        return mount_cgroup(dir, target.as_fd(), plan.attributes).during(|| step(dir));
-    }
     let data = [("mode".to_owned(), Some("755".to_owned()))];
     let base = new_filesystem(
         "tmpfs",
@@ -356,6 +369,9 @@ fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitErr
     set_attributes(
         base.as_fd(),
         Attributes {
+        for alone in name.split(',').filter(|alone| *alone != name) {
+            symlinkat(name.as_str(), &base, alone).during(|| step(dir))?;
+        }
             propagation: libc::MS_PRIVATE,
             ..plan.attributes
         },

@@ -89,7 +89,7 @@ fn cgroup(args: &Parsed, record: &Record) -> Result<Cgroup, OciError> {
         return Ok(record.cgroup()?);
     }
     controlled(record)?;
-    let cgroup = CgroupHost::known()?.cgroup(&format!("{}/{below}", record.cgroup))?;
+    let cgroup = CgroupHost::known()?.cgroup_everywhere(&format!("{}/{below}", record.cgroup))?;
     if below.contains(':') || !cgroup.exists() {
         return Err(OciError::NoCgroup(below.into()));
     }

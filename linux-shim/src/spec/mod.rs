@@ -181,7 +181,7 @@ pub fn plan(
         .iter()
         .try_for_each(|(name, _)| sysctl::check(name, namespaces.own))?;
     let plan = ContainerPlan {
-        cgroup: CgroupHost::known()?.cgroup(cgroup_path)?,
+        cgroup: CgroupHost::known()?.cgroup_everywhere(cgroup_path)?,
         new_namespaces: namespaces.new,
         join: namespaces.join,
         new_cgroup_namespace: namespaces.new_cgroup,
@@ -221,8 +221,6 @@ fn check_version(version: &str) -> Result<(), SpecError> {
 
 /// What would be dropped silently is refused instead.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
-    let labelled = linux.mount_label().as_ref().is_some_and(|l| !l.is_empty());
-    let resources = linux.resources().as_ref();
     let cases = [
         (
             linux
@@ -234,16 +232,6 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
         (labelled && !labels::has_selinux(), "an SELinux mount label"),
         (labelled, "an SELinux mount label"),
         (spec.vm().is_some(), "a virtual machine"),
-        (
-            resources.and_then(|r| r.network().as_ref()).is_some_and(|n| {
-                n.class_id().is_some() || n.priorities().as_ref().is_some_and(|p| !p.is_empty())
-            }),
-            "network classes and priorities (net_cls, net_prio)",
-        ),
-        (
-            resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|r| !r.is_empty())),
-            "RDMA limits",
-        ),
     ];
     match cases.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(SpecError::Unsupported((*what).into())),

@@ -102,6 +102,23 @@ fn podman_runs_containers() {
     podman.ok(&["rm", "c"]);
 }
 
+/// As a systemd in it needs, on hosts of every layout.
+#[test]
+fn podman_gives_a_systemd_a_cgroup_it_may_write() {
+    if !can_run() || !installed("podman") {
+        return;
+    }
+    let (home, rootfs) = home();
+    let podman = Podman(home);
+    let script = "at=/sys/fs/cgroup; own=$(cut -d: -f3 /proc/self/cgroup | tail -1); \
+        named=$(grep :name=systemd: /proc/self/cgroup | cut -d: -f3); \
+        test -z $named || { at=$at/systemd; own=$named; }; \
+        mkdir $at$own/below && rmdir $at$own/below && echo made";
+    let run = ["run", "--network", "none", "--systemd", "always", "--rootfs"];
+    let done = podman.ok(&[&run[..], &[rootfs.to_str().unwrap(), "/bin/sh", "-c", script]].concat());
+    assert_eq!(done, "made\n");
+}
+
 #[test]
 fn containerd_runs_containers_by_shim_and_by_command_line() {
     if !can_run() || !installed("containerd") || !installed("ctr") {

@@ -132,7 +132,9 @@ impl Drop for Oci {
     fn drop(&mut self) {
         let _ = self.call(&["delete", "--force", "c"]);
         if let Ok(host) = amphipod_shim_api::cgroup::CgroupHost::discover() {
-            let _ = host.cgroup(&self.name).and_then(|c| c.remove_waiting());
+            let _ = host
+                .cgroup_everywhere(&self.name)
+                .and_then(|c| c.remove_waiting());
         }
     }
 }

@@ -105,13 +105,14 @@ impl Cgroup {
             .map(|l| l.dir.as_path())
     }
 
-    /// Each hierarchy's directory, with the name it is usually mounted under (`cpu,cpuacct`, `unified`).
+    /// Each hierarchy's directory, with the name it is usually mounted under (`cpu,cpuacct`, `systemd`, `unified`).
     pub fn directories(&self) -> impl Iterator<Item = (String, &Path)> {
         self.legs.iter().map(|leg| {
-            let name = if leg.is_unified() {
-                "unified".to_owned()
-            } else {
-                leg.controllers.join(",")
+            let joined = leg.controllers.join(",");
+            let name = match joined.strip_prefix("name=") {
+                _ if leg.is_unified() => "unified".to_owned(),
+                Some(name) => name.to_owned(),
+                None => joined,
             };
             (name, leg.dir.as_path())
         })
