@@ -144,7 +144,7 @@ impl Container {
 
     /// Remembers a process to be started in the container.
     pub fn add_exec(&self, exec: &str, plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
-        if self.first.exit().is_some() || !self.first.is_started() {
+        if self.first.exit().is_some() {
             return Err(TaskError::FailedPrecondition(format!(
                 "container {} is not running",
                 self.id
@@ -224,6 +224,8 @@ impl Container {
             Ok(()) => Ok(()),
         }
     }
+            // What v1 has frozen ends only when it is thawed.
+            Ok(()) if signal == libc::SIGKILL && self.paused.load(Ordering::Relaxed) => self.freeze(false),
 
     fn kill_all(&self, signal: i32) -> Result<(), TaskError> {
         if signal == libc::SIGKILL {

@@ -31,7 +31,21 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
     if args.is_set("all") {
         return kill_all(call, &record, number);
     }
-    signal_process(&record, number)
+    signal_process(&record, number)?;
+    match number {
+        libc::SIGKILL => thaw(&record),
+        _ => Ok(()),
+    }
+}
+
+/// A process that v1 has frozen ends only when it is thawed; v2's dies frozen, and what it leaves goes on, as with runc.
+fn thaw(record: &Record) -> Result<(), OciError> {
+    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    match cgroup.is_frozen().then(|| cgroup.freeze(false)) {
+        // Who was in it may have been all that it was kept for.
+        Some(Err(error)) if cgroup.exists() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {

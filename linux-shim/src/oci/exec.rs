@@ -24,7 +24,8 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let record = entry.load()?;
     let status = entry.status(&record)?;
     let although_paused = status == Status::Paused && args.is_set("ignore-paused") && !entry.has_gate();
-    if status != Status::Running && !although_paused {
+    // One that waits for its start is whole but for its program.
+    if !matches!(status, Status::Running | Status::Created) && !although_paused {
         return Err(OciError::Status(record.id, "exec in", status));
     }
     let spec = entry.config()?;
