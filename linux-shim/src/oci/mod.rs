@@ -54,7 +54,7 @@ usage: oci [--root DIR] [--log FILE] [--log-format text|json] [--systemd-cgroup]
   delete  [--force] ID
   pause   ID
   resume  ID
-  update  [--resources FILE] [--memory N] [--cpu-quota N] … ID
+  update  [--resources FILE] [--memory SIZE] [--cpu-quota N] … ID
   state   ID
   list    [-q] [--format json]
   ps      [--format json] ID
@@ -207,9 +207,13 @@ const UPDATE: &[Flag] = &[
     value("cpuset-cpus"),
     value("cpuset-mems"),
     value("memory"),
+    value("cpu-rt-period"),
+    value("cpu-rt-runtime"),
     value("memory-reservation"),
     value("memory-swap"),
     value("pids-limit"),
+    value("kernel-memory"),
+    value("kernel-memory-tcp"),
 ];
 
 /// Does what the words after the program's name say.
