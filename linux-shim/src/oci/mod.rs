@@ -8,7 +8,9 @@ mod birth;
 mod change;
 mod confine;
 mod create;
+mod events;
 mod exec;
+mod features;
 mod foreground;
 mod log;
 mod members;
@@ -58,7 +60,7 @@ usage: oci [--root DIR] [--log FILE] [--log-format text|json] [--systemd-cgroup]
   state   ID
   list    [-q] [--format json]
   ps      [--format json] ID
-  events  [--stats] [--interval SECONDS] ID
+  events  [--stats] [--interval DURATION] ID
   features";
 
 /// Why a command was not carried out.
@@ -130,6 +132,8 @@ pub(crate) enum OciError {
     NoCgroup(String),
     #[error("container {0:?} has no cgroup of its own, which this needs")]
     Uncontrolled(String),
+    #[error("cannot watch the container: {0}")]
+    Watch(io::Error),
     #[error("cannot run ps: {0}")]
     Ps(io::Error),
     #[error("ps shows no PID column with these options")]
@@ -325,8 +329,8 @@ fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
         "state" => report::state(call, &take(&[])?),
         "list" => report::list(call, &take(LIST)?),
         "ps" => report::ps(call, &args::parse(LIST, rest, Until::FirstWord)?),
-        "events" => report::events(call, &take(EVENTS)?),
-        "features" => report::features(),
+        "events" => events::events(call, &take(EVENTS)?),
+        "features" => features::features(),
         "help" => report::say(USAGE),
         other => Err(ArgsError::UnknownCommand(other.into()).into()),
     }

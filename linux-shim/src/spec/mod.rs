@@ -27,7 +27,7 @@ use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
 use devices::{device, device_rules};
 pub use lenient::mend_process;
-pub use process::process_plan;
+pub use process::{KEEP_GROUPS, process_plan};
 
 /// config.json as large as this is no config.json.
 const CONFIG_LIMIT: u64 = 8 << 20;

@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod mounts;
 mod oci;
+mod oci_cgroups;
 mod oci_harness;
 mod oci_more;
 mod oci_words;

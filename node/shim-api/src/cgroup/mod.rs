@@ -6,13 +6,17 @@
 mod limits;
 mod more_limits;
 mod mounts;
+mod oom_watch;
 mod own;
 mod stats;
 mod tree;
+mod usage;
 
 pub use limits::Limits;
 pub use more_limits::MoreLimits;
 pub use mounts::CgroupHost;
+pub use oom_watch::OomWatch;
+pub use usage::{Cpu, Io, Meter, Usage};
 
 use std::fs;
 use std::io;
@@ -176,6 +180,11 @@ impl Cgroup {
     /// What the cgroup uses now.
     pub fn stats(&self) -> Result<crate::TaskStats, CgroupError> {
         stats::read_stats(self)
+    }
+
+    /// The same in full.
+    pub fn usage(&self) -> Result<Usage, CgroupError> {
+        usage::read(self)
     }
 
     /// How many processes of the cgroup the kernel killed for memory.
