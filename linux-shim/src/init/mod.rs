@@ -145,7 +145,7 @@ fn enter_user_namespace(plan: &ContainerPlan, end: &ChildEnd) -> Result<(), Init
         end.map_ids().during(step)?;
         nix::sys::prctl::set_dumpable(false).during(step)?;
     }
-    namespaces::become_root()?;
+    namespaces::become_root(plan.process.identity.keeps_groups)?;
     unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())
 }
 
@@ -201,7 +201,7 @@ pub fn join_container(
     if let Some(maps) = container.ids {
         identity::give_streams(&plan.identity, maps, &streams.borrowed());
     }
-    namespaces::join_running(process, container.pid, container.more)?;
+    namespaces::join_running(process, container.pid, container.more, plan.identity.keeps_groups)?;
     root.as_ref().map_or(Ok(()), mounts::enter_shared)
 }
 
@@ -265,7 +265,7 @@ fn build<'a>(
         if plan.new_namespaces.contains(CloneFlags::CLONE_NEWUSER) && !mapped {
             channel.map_ids().during(|| "have user ids mapped".into())?;
         }
-        namespaces::become_root()?;
+        namespaces::become_root(plan.process.identity.keeps_groups)?;
     }
     if plan.new_cgroup_namespace {
         unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
