@@ -207,17 +207,17 @@ const UPDATE: &[Flag] = &[
     value("cpu-idle"),
     value("cpu-period"),
     value("cpu-quota"),
+    value("cpu-rt-period"),
+    value("cpu-rt-runtime"),
     value("cpu-share"),
     value("cpuset-cpus"),
     value("cpuset-mems"),
+    value("kernel-memory"),
+    value("kernel-memory-tcp"),
     value("memory"),
-    value("cpu-rt-period"),
-    value("cpu-rt-runtime"),
     value("memory-reservation"),
     value("memory-swap"),
     value("pids-limit"),
-    value("kernel-memory"),
-    value("kernel-memory-tcp"),
 ];
 
 /// Does what the words after the program's name say.
@@ -241,7 +241,8 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         words: words.len(),
         systemd: global.is_set("systemd-cgroup") || global.value("cgroup-manager") == Some("systemd"),
         log: Log {
-            outspoken: standing.makes_do(),
+            // What root's container was not given has been said when it was made; each process more need not say it again.
+            outspoken: standing.makes_do() || !is_exec(&global),
             file: global.value("log").map(PathBuf::from),
             json: global.value("log-format") == Some("json"),
             debug: global.is_set("debug"),
@@ -249,12 +250,12 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match run(&call, &global) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => failed(
-            &call.log,
-            &error,
-            global.words.first().is_some_and(|w| w == "exec"),
-        ),
+        Err(error) => failed(&call.log, &error, is_exec(&global)),
     }
+}
+
+fn is_exec(global: &Parsed) -> bool {
+    global.words.first().is_some_and(|word| word == "exec")
 }
 
 fn failed(log: &Log, error: &OciError, exec: bool) -> ExitCode {
