@@ -222,7 +222,7 @@ pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
     let_go(&end)?;
     let spec = entry.config()?;
     let subject = spec::subject(&spec, &record.id, &record.bundle);
-    let hooks = process_spec::hooks(&spec)?;
+    let hooks = process_spec::hooks(&spec, &record.bundle)?;
     hooks::run(&hooks.poststart, &subject.state("running", record.pid)).map_err(|error| {
         match super::change::end(&record) {
             Err(other) => other,

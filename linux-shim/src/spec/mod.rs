@@ -200,7 +200,7 @@ pub fn plan(
         hostname,
         domainname,
         net_devices: net_devices(linux, namespaces.own.network)?,
-        hooks: hooks(spec)?,
+        hooks: hooks(spec, bundle)?,
         subject: Subject::default(),
         process: process_plan(process, spec)?,
     };
