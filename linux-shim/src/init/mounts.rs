@@ -21,7 +21,8 @@ use super::root::Root;
 use crate::mount_plan::{MountPlan, Source};
 use crate::rootfs_plan::{IdMappedLayers, RootfsMount};
 use crate::sys::mount::{
-    Attributes, attach, clone_tree, is_too_long, new_filesystem, new_filesystem_at, set_attributes,
+    Attributes, attach, clone_tree, is_too_long, new_filesystem, new_filesystem_at, reconfigure,
+    set_attributes,
 };
 
 pub const READ_ONLY: Attributes = Attributes {
@@ -282,8 +283,11 @@ fn target_for(root: &Root, kind: &str, at: &Path) -> Result<OwnedFd, InitError> 
 }
 
 /// The path must be the root of a mount: the kernel says so if it is not.
-fn remount(root: &Root, plan: &MountPlan) -> io::Result<()> {
+fn remount(root: &Root, plan: &MountPlan, options: &[(String, Option<String>)]) -> io::Result<()> {
     let mount = root.find(&plan.destination, OFlag::O_PATH)?;
+    if !options.is_empty() {
+        reconfigure(mount.as_fd(), options)?;
+    }
     set_attributes(mount.as_fd(), plan.attributes, false)?;
     if plan.recursive != Attributes::default() {
         set_attributes(mount.as_fd(), plan.recursive, true)?;
@@ -365,13 +369,13 @@ fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitErr
             .find(&at.join(&name), OFlag::O_PATH | OFlag::O_DIRECTORY)
             .during(|| step(dir))?;
         mount_cgroup(dir, point.as_fd(), plan.attributes).during(|| step(dir))?;
+        for alone in name.split(',').filter(|alone| *alone != name) {
+            symlinkat(name.as_str(), &base, alone).during(|| step(dir))?;
+        }
     }
     set_attributes(
         base.as_fd(),
         Attributes {
-        for alone in name.split(',').filter(|alone| *alone != name) {
-            symlinkat(name.as_str(), &base, alone).during(|| step(dir))?;
-        }
             propagation: libc::MS_PRIVATE,
             ..plan.attributes
         },

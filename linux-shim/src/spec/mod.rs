@@ -20,7 +20,7 @@ use crate::hooks::Subject;
 use crate::id_map::{IdMapError, IdMaps};
 use crate::init::devices::Device;
 use crate::init::{CLONE_NEWTIME, ContainerPlan, Propagation, labels};
-use crate::mount_plan::{self, MountPlanError};
+use crate::mount_plan::{self, Around, MountPlanError};
 use crate::process_spec::{hooks, net_devices};
 use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::SeccompError;
@@ -156,11 +156,16 @@ pub fn plan(
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
     let namespaces = namespaces(linux)?;
     let ids = ids(linux, &namespaces)?;
+    let around = Around {
+        bundle,
+        ids: ids.as_ref(),
+        label: mount_label(linux),
+    };
     let mounts = spec
         .mounts()
         .iter()
         .flatten()
-        .map(|mount| mount_plan::parse(mount, bundle))
+        .map(|mount| mount_plan::parse(mount, around))
         .collect::<Result<_, _>>()?;
     let mut limits = linux.resources().as_ref().map(Limits::from).unwrap_or_default();
     let asked: Vec<Device> = linux
@@ -219,6 +224,12 @@ fn check_version(version: &str) -> Result<(), SpecError> {
     }
 }
 
+/// Where SELinux is not, nothing has a label: then this one asks for nothing, as to crun and runc.
+fn mount_label(linux: &Linux) -> Option<&str> {
+    let label = linux.mount_label().as_deref();
+    label.filter(|label| !label.is_empty() && labels::has_selinux())
+}
+
 /// What would be dropped silently is refused instead.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
     let cases = [
@@ -229,8 +240,6 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
                 .is_some_and(|rdt| *rdt != LinuxIntelRdt::default()),
             "Intel RDT",
         ),
-        (labelled && !labels::has_selinux(), "an SELinux mount label"),
-        (labelled, "an SELinux mount label"),
         (spec.vm().is_some(), "a virtual machine"),
     ];
     match cases.iter().find(|(asked, _)| *asked) {
