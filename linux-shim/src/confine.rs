@@ -19,6 +19,8 @@ pub struct Confined {
     pub path: String,
     /// What systemd calls it, if it is the cgroup's manager.
     pub unit: Option<Unit>,
+    /// Others were there before: neither they nor it are ours to end.
+    pub shares: bool,
     /// There until the container's own process is.
     keeper: Option<Keeper>,
 }
@@ -42,6 +44,11 @@ pub fn path(standing: Standing, spec: &Spec, namespace: &str, id: &str) -> Strin
         .unwrap_or_else(|| scope::path(spec, namespace, id))
 }
 
+/// Whether anybody is in a cgroup, which need not exist.
+pub fn is_used(cgroup: &Cgroup) -> Result<bool, CgroupError> {
+    Ok(cgroup.exists() && !cgroup.pids()?.is_empty())
+}
+
 impl Confined {
     /// Makes the planned cgroup, or has it made, and sets its limits. On failure nothing of it is left.
     pub async fn make(
@@ -55,6 +62,7 @@ impl Confined {
         let mut this = Self {
             path,
             unit: None,
+            shares: is_used(&plan.cgroup).map_err(failed)?,
             keeper: None,
         };
         // What is not ours yet is not ours to end: a unit of that name may be there.
@@ -110,7 +118,7 @@ impl Confined {
         {
             tracing::warn!(%error, "end the scope of a failed container");
         }
-        if !cgroup.exists() {
+        if self.shares || !cgroup.exists() {
             return;
         }
         if let Err(error) = cgroup.kill() {

@@ -35,6 +35,8 @@ pub const PRIVATE: Attributes = Attributes {
     clear: 0,
     propagation: libc::MS_PRIVATE,
 };
+/// Where a host has its cgroups (file-hierarchy(7)).
+const USUAL: &str = "/sys/fs/cgroup";
 /// Attributes of a file system made to cover something.
 pub const INERT: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -341,8 +343,15 @@ fn unified_cgroup(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> io::Result<
     if let Some(dir) = cgroup.unified_dir() {
         return mount_cgroup(dir, target.as_fd(), plan.attributes);
     }
-    let fs = new_filesystem("cgroup2", Some("cgroup2"), &[], plan.attributes.set)?;
-    set_attributes(fs.as_fd(), PRIVATE, false)?;
+    let fs = match new_filesystem("cgroup2", Some("cgroup2"), &[], 0) {
+        // Without root and a cgroup namespace of its own it is shown the host's, as by the other runtimes.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            clone_tree(None, USUAL.as_ref(), true)?
+        }
+        made => made?,
+    };
+    set_attributes(fs.as_fd(), plan.attributes, false)?;
+    set_attributes(fs.as_fd(), PRIVATE, true)?;
     attach(fs.as_fd(), target.as_fd())
 }
 
