@@ -30,12 +30,14 @@ pub use plan::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, CgroupHost};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 
 use crate::hooks::{self, Hook};
 use crate::launch::Running;
+use crate::mount_plan::{MountPlan, Source};
 use crate::sys::process::{close_all_but, reset_signals};
 use channel::ChildEnd;
 use devices::Terminal;
@@ -239,6 +241,7 @@ fn build<'a>(
 ) -> Result<Built<'a>, InitError> {
     umask(Mode::empty());
     let ids = ContainerIds::of(plan);
+    let cgroup = seen_cgroup(plan)?;
     let mut rootfs = plan.rootfs.as_path();
     let mapped = stage.done.as_ref().is_some_and(|done| done.in_user_namespace);
     let (sources, layers) = match stage.done {
@@ -278,7 +281,7 @@ fn build<'a>(
         .is_some_and(|p| p.kind & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
     let root = mounts::mount_rootfs(rootfs, layers, &ids, stays)?;
     for (mount, source) in plan.mounts.iter().zip(&sources) {
-        mounts::make(&root, mount, source.as_ref(), &plan.cgroup)?;
+        mounts::make(&root, mount, source.as_ref(), &cgroup)?;
     }
     drop(sources);
     devices::make_all(&root, &plan.devices)?;
@@ -299,6 +302,21 @@ fn build<'a>(
         terminal,
         start_hooks,
     })
+}
+
+/// What a container is shown of cgroups: its own; where it has none, that in which it is with its maker. To be called
+/// before it has a namespace of them.
+fn seen_cgroup(plan: &ContainerPlan) -> Result<Cgroup, InitError> {
+    let is_cgroup = |mount: &MountPlan| matches!(mount.source, Source::Cgroup { .. });
+    if !plan.cgroup.is_none() || !plan.mounts.iter().any(is_cgroup) {
+        return Ok(plan.cgroup.clone());
+    }
+    match CgroupHost::known() {
+        Err(CgroupError::NoHierarchy) => Ok(Cgroup::none()),
+        host => host
+            .and_then(CgroupHost::own)
+            .map_err(|e| InitError::Refused(e.to_string())),
+    }
 }
 
 /// Has the hooks before `pivot_root` run, or runs them; answers what those of the start are to be told.

@@ -11,6 +11,7 @@ use amphipod_shim_api::cgroup::Cgroup;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::symlinkat;
 
 use super::Propagation;
@@ -441,12 +442,28 @@ pub fn finish_root(read_only: bool, propagation: Option<Propagation>) -> Result<
     Ok(())
 }
 
+/// To be called before the root is entered. Root of a user namespace that shares the host's processes may mount none: then
+/// it is the host's, whose parameters are those of the namespaces we are in all the same.
+fn procfs() -> io::Result<OwnedFd> {
+    match new_filesystem("proc", Some("proc"), &[], 0) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let proc = nix::fcntl::open("/proc", flags, Mode::empty())?;
+            match fstatfs(&proc)?.filesystem_type() == PROC_SUPER_MAGIC {
+                true => Ok(proc),
+                false => Err(error),
+            }
+        }
+        made => made,
+    }
+}
+
 /// Writes kernel parameters through a procfs of our own that no container path leads to (CVE-2025-52881).
 pub fn write_sysctls(sysctls: &[(String, String)]) -> Result<(), InitError> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let proc = new_filesystem("proc", Some("proc"), &[], 0).during(|| "mount procfs for sysctls".into())?;
+    let proc = procfs().during(|| "mount procfs for sysctls".into())?;
     for (name, value) in sysctls {
         let path = PathBuf::from("sys").join(crate::sysctl::path_of(name));
         let step = || format!("set sysctl {name} to {value:?}");

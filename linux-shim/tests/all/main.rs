@@ -20,6 +20,7 @@ mod oci_harness;
 mod oci_more;
 mod oci_words;
 mod rootless;
+mod rootless_podman;
 mod rootless_shim;
 mod sharing;
 mod streams;
