@@ -356,8 +356,9 @@ fn unified_cgroup(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> io::Result<
     attach(fs.as_fd(), target.as_fd())
 }
 
-/// A directory of the container's own part of each hierarchy, on v1 and hybrid. Controllers that share one are found by
-/// their own names too.
+/// A directory of the container's own part of each hierarchy of v1. Controllers that share one are found by their own
+/// names too. That of v2 beside them is left out, as by the other runtimes: a systemd that sees it takes it for its own,
+/// and looks there for the path it has in the host's.
 fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitError> {
     let at = &plan.destination;
     let step = |what: &Path| format!("mount cgroup {what:?} on {at:?}");
@@ -373,7 +374,8 @@ fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitErr
     )
     .during(|| step(at))?;
     attach(base.as_fd(), target.as_fd()).during(|| step(at))?;
-    for (name, dir) in cgroup.directories() {
+    let unified = cgroup.unified_dir();
+    for (name, dir) in cgroup.directories().filter(|(_, dir)| Some(*dir) != unified) {
         mkdirat(&base, name.as_str(), Mode::from_bits_truncate(0o755)).during(|| step(dir))?;
         let point = root
             .find(&at.join(&name), OFlag::O_PATH | OFlag::O_DIRECTORY)
