@@ -194,7 +194,9 @@ pub fn join_container(
     let entered = match &plan.scheduling.initial_processors {
         Some(processors) => {
             scheduling::set_processors(processors)?;
-            container.cgroup.enter()
+            container
+                .cgroup
+                .enter_beside(container.pid.as_raw().cast_unsigned())
         }
         // It was made there.
         None => container.cgroup.enter_v1(),

@@ -98,6 +98,31 @@ fn a_paused_container_is_killed_at_once() {
     }
 }
 
+/// As a systemd or a Docker in it does: then the cgroup itself takes nobody.
+#[test]
+fn a_process_is_added_to_a_container_that_has_divided_its_cgroup() {
+    let Some(oci) = oci("divided") else { return };
+    let mut bundle = oci.bundle(
+        "cd /two; mkdir leaf; echo 1 > leaf/cgroup.procs; for c in $(cat cgroup.controllers); do
+         echo +$c > cgroup.subtree_control && echo divided && exec sleep 1000; done; echo whole",
+    );
+    let mount = json!({"destination": "/two", "type": "cgroup2", "source": "cgroup2"});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    oci.create(&bundle);
+    oci.ok(&["start", "c"]);
+    if oci.said(&bundle).ends_with("whole\n") {
+        return eprintln!("skipped: no controller of this host is in cgroup v2");
+    }
+    let mut process = bundle.spec["process"].clone();
+    process["args"] = json!(["grep", "-c", "^0::/leaf$", "/proc/self/cgroup"]);
+    let file = oci.home.path().join("process.json");
+    for processors in [json!(null), json!({"initial": "0", "final": "0"})] {
+        process["execCPUAffinity"] = processors;
+        std::fs::write(&file, process.to_string()).unwrap();
+        assert_eq!(oci.ok(&["exec", "--process", file.to_str().unwrap(), "c"]), "1\n");
+    }
+}
+
 #[test]
 fn what_no_controller_of_the_host_can_limit_is_refused() {
     let Some(oci) = oci("absent") else { return };

@@ -124,6 +124,16 @@ impl Oci {
         serde_json::from_str(&self.ok(&["state", "c"])).unwrap()
     }
 
+    /// Waits until a container that was created has said a line, or more.
+    pub fn said(&self, bundle: &Bundle) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while !bundle.output().ends_with('\n') {
+            assert!(Instant::now() < deadline, "it says nothing");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        bundle.output()
+    }
+
     /// Waits until a container that was created has said that.
     pub fn until_said(&self, bundle: &Bundle, said: &str) {
         let deadline = Instant::now() + PATIENCE;

@@ -1,11 +1,12 @@
 //! Where this process is in the hierarchies, and what of v2's somebody without root has been given (delegation,
 //! cgroups(7)).
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Cgroup, CgroupError, CgroupHost, PROCESSES, read};
+use super::{Cgroup, CgroupError, CgroupHost, PROCESSES, read, write};
 
 impl CgroupHost {
     /// The cgroup this process is in, in every hierarchy, which whoever gets none of its own is in too. A hierarchy in which
@@ -38,6 +39,31 @@ impl CgroupHost {
             return false;
         };
         may_write(&common(&mount.join(own), dir).join(PROCESSES))
+    }
+}
+
+impl Cgroup {
+    /// Where a process of this cgroup is in the v2 hierarchy: below it, where it has divided its cgroup among its own
+    /// processes. Then nobody may be in the one above them any more (`EBUSY`; "No Internal Process Constraint", cgroup-v2).
+    pub fn unified_dir_of(&self, pid: u32) -> Option<PathBuf> {
+        let leg = self.legs.iter().find(|leg| leg.is_unified())?;
+        let text = read(Path::new(&format!("/proc/{pid}/cgroup"))).ok()?;
+        let dir = leg.mount.join(in_hierarchy(&text, "")?);
+        // Elsewhere it is no longer the cgroup's.
+        dir.starts_with(&leg.dir).then_some(dir)
+    }
+
+    /// As [`Cgroup::enter`], where that process is if nobody else may be in the cgroup itself.
+    pub fn enter_beside(&self, pid: u32) -> Result<(), CgroupError> {
+        match self.enter() {
+            Err(CgroupError::Write { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
+                let below = self.unified_dir_of(pid);
+                let dir = below.as_deref().or(self.unified_dir());
+                write(&dir.ok_or(CgroupError::NoHierarchy)?.join(PROCESSES), "0")?;
+                self.enter_v1()
+            }
+            entered => entered,
+        }
     }
 }
 
