@@ -299,8 +299,10 @@ impl Container {
             let stopped = scope::stop(unit).await;
             stopped.map_err(|e| TaskError::Internal(e.to_string()))?;
         }
-        if !self.shares_cgroup {
-            self.cgroup.remove().await.map_err(cgroup_failed)?;
+        match self.shares_cgroup {
+            // It goes with the last of them.
+            true => drop(self.cgroup.try_remove().map_err(cgroup_failed)?),
+            false => self.cgroup.remove().await.map_err(cgroup_failed)?,
         }
         if self.owns_parent {
             self.cgroup.remove_parent();

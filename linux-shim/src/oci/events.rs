@@ -88,13 +88,15 @@ fn wait(record: &Record, memory: Option<&mut OomWatch>, until: Instant) -> Resul
 
 fn data(usage: &Usage) -> Value {
     let cpu = &usage.cpu;
+    let (user, kernel) = &cpu.per_processor_by;
     json!({
         "cpu": {
-            "usage": {"total": cpu.total, "user": cpu.user, "kernel": cpu.kernel, "percpu": cpu.per_processor},
+            "usage": {"total": cpu.total, "user": cpu.user, "kernel": cpu.kernel, "percpu": cpu.per_processor,
+                "percpu_user": user, "percpu_kernel": kernel},
             "throttling": {"periods": cpu.periods, "throttledPeriods": cpu.throttled_periods,
                 "throttledTime": cpu.throttled},
         },
-        "cpuset": {"cpus": numbers(&usage.processors), "mems": numbers(&usage.nodes)},
+        "cpuset": sets(usage),
         "memory": {
             "cache": usage.cache,
             "usage": meter(&usage.memory),
@@ -109,6 +111,14 @@ fn data(usage: &Usage) -> Value {
         "intel_rdt": {},
         "network_interfaces": null,
     })
+}
+
+fn sets(usage: &Usage) -> Value {
+    let mut out = json!({"cpus": numbers(&usage.processors), "mems": numbers(&usage.nodes)});
+    for (name, value) in usage.sets {
+        out[name] = value.into();
+    }
+    out
 }
 
 fn meter(meter: &Meter) -> Value {

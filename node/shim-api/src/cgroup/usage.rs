@@ -28,6 +28,8 @@ pub struct Cpu {
     pub user: u64,
     pub kernel: u64,
     pub per_processor: Vec<u64>,
+    /// The same by who used it, user and kernel.
+    pub per_processor_by: (Vec<u64>, Vec<u64>),
     pub periods: u64,
     pub throttled_periods: u64,
     pub throttled: u64,
@@ -42,6 +44,19 @@ pub struct Io {
     pub value: u64,
 }
 
+/// What a cpuset of v1 has beside its lists (cpuset(7)).
+const SETS: [&str; 9] = [
+    "cpu_exclusive",
+    "mem_exclusive",
+    "mem_hardwall",
+    "memory_migrate",
+    "memory_pressure",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+];
+
 /// A reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -49,6 +64,8 @@ pub struct Usage {
     /// Those it may run on (`0-3,7`), and the memory nodes.
     pub processors: String,
     pub nodes: String,
+    /// What else is said of them, [`SETS`], each by its name; all 0 on v2, which has none of it.
+    pub sets: [(&'static str, i64); 9],
     pub memory: Meter,
     /// Memory and swap together.
     pub swap: Meter,
@@ -135,12 +152,14 @@ fn v2(files: Files<'_>) -> Usage {
             user: at(&cpu, "user_usec").saturating_mul(MICRO),
             kernel: at(&cpu, "system_usec").saturating_mul(MICRO),
             per_processor: Vec::new(),
+            per_processor_by: (Vec::new(), Vec::new()),
             periods: at(&cpu, "nr_periods"),
             throttled_periods: at(&cpu, "nr_throttled"),
             throttled: at(&cpu, "throttled_usec").saturating_mul(MICRO),
         },
         processors: files.list("cpuset.cpus.effective"),
         nodes: files.list("cpuset.mems.effective"),
+        sets: SETS.map(|name| (name, 0)),
         memory,
         swap: together(memory, v2_meter(files, "memory.swap")),
         kernel: Meter::default(),
@@ -224,12 +243,17 @@ fn v1(cgroup: &Cgroup) -> Usage {
             user: time.number("cpuacct.usage_user"),
             kernel: time.number("cpuacct.usage_sys"),
             per_processor: per_processor.split_whitespace().map(number).collect(),
+            per_processor_by: by_user_and_kernel(&time.text("cpuacct.usage_all")),
             periods: at(&throttling, "nr_periods"),
             throttled_periods: at(&throttling, "nr_throttled"),
             throttled: at(&throttling, "throttled_time"),
         },
         processors: sets.list("cpuset.cpus"),
         nodes: sets.list("cpuset.mems"),
+        sets: SETS.map(|name| {
+            let said = sets.list(&format!("cpuset.{name}"));
+            (name, said.parse().unwrap_or_default())
+        }),
         memory: v1_meter(memory, "memory"),
         swap: v1_meter(memory, "memory.memsw"),
         kernel: v1_meter(memory, "memory.kmem"),
@@ -243,6 +267,15 @@ fn v1(cgroup: &Cgroup) -> Usage {
             v1_meter(of("hugetlb"), name)
         }),
     }
+}
+
+/// A title, and lines of processor, user and kernel.
+fn by_user_and_kernel(text: &str) -> (Vec<u64>, Vec<u64>) {
+    let lines = text.lines().skip(1).filter_map(|line| {
+        let mut parts = line.split_whitespace().skip(1).map(number);
+        Some((parts.next()?, parts.next()?))
+    });
+    lines.unzip()
 }
 
 fn v1_meter(files: Files<'_>, name: &str) -> Meter {
@@ -338,6 +371,7 @@ mod tests {
             "cgroup cgroup rw,cpuacct,memory,blkio",
             &[
                 ("cpuacct.usage_percpu", "4 5 \n"),
+                ("cpuacct.usage_all", "cpu user system\n0 1 3\n1 5 0\n"),
                 ("memory.usage_in_bytes", "100\n"),
                 ("memory.limit_in_bytes", "9223372036854771712\n"),
                 ("memory.memsw.failcnt", "3\n"),
@@ -348,6 +382,7 @@ mod tests {
             ],
         );
         assert_eq!(got.cpu.per_processor, [4, 5]);
+        assert_eq!(got.cpu.per_processor_by, (vec![1, 5], vec![3, 0]));
         assert_eq!(
             (got.memory.usage, got.memory.limit, got.swap.failures),
             (100, u64::MAX, 3)
