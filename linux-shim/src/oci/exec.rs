@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use amphipod_shim_api::Standing;
 use amphipod_shim_api::cgroup::{Cgroup, CgroupHost};
 use nix::sched::{CloneFlags, CpuSet};
 use oci_spec::runtime::{Process, Spec};
@@ -23,9 +24,14 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
     let record = entry.load()?;
     let status = entry.status(&record)?;
-    let although_paused = status == Status::Paused && args.is_set("ignore-paused") && !entry.has_gate();
-    // One that waits for its start is whole but for its program.
-    if !matches!(status, Status::Running | Status::Created) && !although_paused {
+    let may = match status {
+        Status::Running => true,
+        // One that waits for its start is whole but for its program. It hides from an ordinary user till then.
+        Status::Created => call.standing != Standing::User,
+        Status::Paused => args.is_set("ignore-paused") && !entry.has_gate(),
+        Status::Stopped => false,
+    };
+    if !may {
         return Err(OciError::Status(record.id, "exec in", status));
     }
     let spec = entry.config()?;

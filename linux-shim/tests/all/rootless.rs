@@ -388,6 +388,39 @@ fn the_sockets_of_root_of_a_user_namespace_are_where_it_is_root() {
     );
 }
 
+/// Devices are mounted on files there, which stay.
+#[test]
+fn a_root_file_system_that_holds_its_dev_serves_twice() {
+    let Some(mut user) = User::new(false) else { return };
+    let mounts = user.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    for _ in 0..2 {
+        let (out, said) = user.run("echo lost > /dev/null; stat -c %t:%T /dev/null");
+        assert_eq!(out, "1:3\n", "{said}");
+    }
+    fs::write(user.home.path().join("bundle/rootfs/dev/zero"), "not empty").unwrap();
+    assert!(user.refused().contains("something else in its place"));
+}
+
+#[test]
+fn a_container_that_waits_for_its_start_hides_from_its_user() {
+    let Some(mut user) = User::new(false) else { return };
+    user.script("true");
+    let oci = user.home.path().join("oci");
+    let made = user
+        .command(&[oci.to_str().unwrap(), "create", "c"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+    let refused = user.call(&["exec", "c", "true"]);
+    assert!(
+        text(&refused.stderr).contains("it is created"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
 #[test]
 fn a_delegated_cgroup_limits_a_users_container() {
     let Some(mut user) = User::new(false) else { return };
