@@ -1,4 +1,4 @@
-//! stdin of a guest: a FIFO that ends when the caller says so (CloseIO).
+//! stdin of a guest: a FIFO that ends when the caller says so (CloseIO), or a terminal, which ends at `^D`.
 //!
 //! Owns the end. Refuses to know who writes. The shim holds both ends of a FIFO, as containerd's shims do, so that a
 //! writer that comes and goes is not an end; what was written before the end is still read.
@@ -9,10 +9,13 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use wasmtime_wasi::cli::{AsyncStdinStream, IsTerminal, StdinStream};
+use wasmtime_wasi::p2::InputStream;
 
 /// The standard input of one guest.
 pub struct Input {
     pipe: Receiver,
+    is_terminal: bool,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -21,7 +24,38 @@ impl Input {
     pub fn new(pipe: Receiver, closed: CancellationToken) -> Self {
         Self {
             pipe,
+            is_terminal: false,
             closed: Box::pin(closed.cancelled_owned()),
+        }
+    }
+
+    /// Reads from a terminal, whose line is a read of its own.
+    pub fn on_terminal(peer: Receiver) -> Self {
+        Self {
+            is_terminal: true,
+            ..Self::new(peer, CancellationToken::new())
+        }
+    }
+
+    /// As WASI has it.
+    pub fn into_stream(self) -> impl StdinStream + 'static {
+        Stream {
+            is_terminal: self.is_terminal,
+            stream: AsyncStdinStream::new(self),
+        }
+    }
+
+    /// What is there now. Not by the pipe's own `poll_read`, which takes a read that fills less than its buffer for the last
+    /// one: a terminal has a line for each.
+    fn poll_there(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.pipe.poll_read_ready(cx))?;
+            match self.pipe.try_read(buffer.initialize_unfilled()) {
+                Ok(length) => buffer.advance(length),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            return Poll::Ready(Ok(()));
         }
     }
 }
@@ -32,7 +66,7 @@ impl AsyncRead for Input {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.pipe).poll_read(cx, buffer) {
+        if let Poll::Ready(read) = self.poll_there(cx, buffer) {
             return Poll::Ready(read);
         }
         ready!(self.closed.as_mut().poll(cx));
@@ -43,6 +77,28 @@ impl AsyncRead for Input {
             Err(error) => return Poll::Ready(Err(error)),
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// An input, and whether it is a terminal.
+struct Stream {
+    is_terminal: bool,
+    stream: AsyncStdinStream,
+}
+
+impl IsTerminal for Stream {
+    fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+}
+
+impl StdinStream for Stream {
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        self.stream.async_stream()
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        self.stream.p2_stream()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything that can be wrong with a container is found here, before it is called created.
 
 use super::container::{Container, ExecRefused, Made, StdioAddresses};
-use super::exec::{self, Exec, Named, TOOLBOX, named};
+use super::exec::{self, Exec, Named, PROCESSES, TOOLBOX, named};
 use crate::bundle::{
     self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
 };
@@ -14,6 +14,7 @@ use crate::guest::debug::Profile;
 use crate::guest::input::Input;
 use crate::guest::output::Output;
 use crate::guest::pod::{Plan, Pod, PodError};
+use crate::guest::terminal::Terminal;
 use crate::guest::wasi::Stdio;
 use crate::guest::workers::{Spare, workers};
 use crate::program::compile::{CompileError, read_bounded};
@@ -57,6 +58,8 @@ pub enum CreateError {
     NotACommand { path: String },
     #[error("making the socket {path} at which the container's output is told: {source}")]
     Attach { path: PathBuf, source: io::Error },
+    #[error("opening a terminal: {0}")]
+    Terminal(io::Error),
     #[error("writing {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -84,6 +87,7 @@ impl From<CreateError> for TaskError {
             | CreateError::Pod(_)
             | CreateError::Sandbox(_)
             | CreateError::Attach { .. }
+            | CreateError::Terminal(_)
             | CreateError::Write { .. }
             | CreateError::Profile(_)
             | CreateError::Cancelled => Self::Internal(message),
@@ -132,10 +136,12 @@ impl Host {
         let profile = profile(&granted, &program)?;
         let close_stdin = CancellationToken::new();
         let watchers = granted.attach.as_deref().map(watch).transpose()?;
+        let (stdio, terminal) = open_stdio(&addresses, request.terminal, &close_stdin, watchers.as_ref())?;
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
-            stdio: open_stdio(&addresses, &close_stdin, watchers.as_ref())?,
+            stdio,
+            terminal,
             watchers,
             addresses,
             close_stdin,
@@ -163,6 +169,9 @@ impl Host {
         let cache = cache(&home.granted.program, &container.bundle);
         let program = match named(&command).ok_or(CreateError::NoCommand)? {
             Named::Toolbox(args) => {
+                if args.get(1).is_some_and(|word| word == "ps") {
+                    command.env.push((PROCESSES.to_owned(), container.listed()));
+                }
                 command.args = args;
                 self.toolbox(container, cache).await?
             }
@@ -190,9 +199,11 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let close_stdin = CancellationToken::new();
+        let (stdio, terminal) = open_stdio(&addresses, request.terminal, &close_stdin, None)?;
         let exec = Exec::new(exec::Made {
             home,
-            stdio: open_stdio(&addresses, &close_stdin, None)?,
+            stdio,
+            terminal,
             addresses,
             command: Arc::new(command),
             program,
@@ -327,17 +338,24 @@ fn watch(path: &Path) -> Result<Watchers, CreateError> {
 
 fn open_stdio(
     addresses: &StdioAddresses,
+    terminal: bool,
     close_stdin: &CancellationToken,
     watchers: Option<&Watchers>,
-) -> Result<Stdio, StdioError> {
+) -> Result<(Stdio, Option<Terminal>), CreateError> {
     let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
     let input = open_input(&addresses.stdin)?;
+    if terminal {
+        let opened = Terminal::open(input, sinks.stdout, watchers.cloned());
+        let (terminal, stdio) = opened.map_err(CreateError::Terminal)?;
+        return Ok((stdio, Some(terminal)));
+    }
     let told = |stream| watchers.cloned().map(|watchers| (stream, watchers));
-    Ok(Stdio {
+    let stdio = Stdio {
         stdin: input.map(|pipe| Input::new(pipe, close_stdin.clone())),
         stdout: Output::new(sinks.stdout, told(LogStream::Stdout)),
         stderr: Output::new(sinks.stderr, told(LogStream::Stderr)),
-    })
+    };
+    Ok((stdio, None))
 }
 
 fn understand(bundle: &Path, rootfs: Vec<amphipod_shim_api::api::Mount>) -> Result<Granted, CreateError> {

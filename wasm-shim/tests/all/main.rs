@@ -21,4 +21,5 @@ mod network;
 mod sandbox;
 mod shim;
 mod shortage;
+mod terminal;
 mod testsuite;
