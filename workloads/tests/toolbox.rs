@@ -13,6 +13,7 @@ impl Place {
         let path =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("toolbox-{name}-{}", std::process::id()));
         fs::create_dir_all(path.join("d/e")).unwrap();
+        std::os::unix::fs::symlink("e", path.join("d/link")).unwrap();
         let place = Self(path);
         for (file, text) in [
             ("abc", "a\nb\nc\n"),
@@ -139,6 +140,8 @@ fn search() {
             "log:two error\nd/x.log:error in x\n",
             "",
         ),
+        ("grep -r y d", 0, "d/e/y.txt:y\n", ""),
+        ("grep -R y d", 0, "d/e/y.txt:y\nd/link/y.txt:y\n", ""),
         ("grep -o e[a-z]* log", 0, "e\nerror\nee\ne\n", ""),
         ("grep -n -A1 -B1 two log", 0, "1-one\n2:two error\n3-three\n", ""),
         ("grep -C 0 -e one -e three log", 0, "one\nthree\n", ""),
@@ -169,10 +172,10 @@ fn listing() {
     let place = Place::new("listing");
     for (line, status, stdout, stderr) in [
         ("ls", 0, "abc\nd\nfields\nlog\nnumbers\n", ""),
-        ("ls -1F d abc", 0, "abc\n\nd:\ne/\nx.log\n", ""),
-        ("ls -A d", 0, ".hidden\ne\nx.log\n", ""),
-        ("ls -a d", 0, ".\n..\n.hidden\ne\nx.log\n", ""),
-        ("ls -R d", 0, "d:\ne\nx.log\n\nd/e:\ny.txt\n", ""),
+        ("ls -1F d abc", 0, "abc\n\nd:\ne/\nlink@\nx.log\n", ""),
+        ("ls -A d", 0, ".hidden\ne\nlink\nx.log\n", ""),
+        ("ls -a d", 0, ".\n..\n.hidden\ne\nlink\nx.log\n", ""),
+        ("ls -R d", 0, "d:\ne\nlink\nx.log\n\nd/e:\ny.txt\n", ""),
         ("ls -d d", 0, "d\n", ""),
         ("ls -rS abc log", 0, "abc\nlog\n", ""),
         ("ls none", 1, "", "ls: none: No such file or directory\n"),
@@ -207,7 +210,12 @@ fn changes() {
         ("mkdir -m 700 z", 1, "", "mkdir: invalid option -- 'm'\n"),
         ("cp abc x", 0, "", ""),
         ("cp d x", 1, "", "cp: d: -r not specified; omitting directory\n"),
-        ("cp -r d x/y", 0, "", ""),
+        (
+            "cp -r d x/y",
+            1,
+            "",
+            "cp: d: 'd/link' is a symbolic link, which cannot be made here\n",
+        ),
         ("cat x/abc x/y/d/e/y.txt", 0, "a\nb\nc\ny\n", ""),
         ("cp abc log none", 1, "", "cp: target 'none' is not a directory\n"),
         ("cp abc abc", 1, "", "cp: abc: and 'abc' are the same file\n"),

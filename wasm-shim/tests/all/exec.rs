@@ -261,6 +261,11 @@ async fn a_container_that_serves_takes_commands_too() {
             "wget: http://127.0.0.1:8080/status/404: server returned error: HTTP/1.1 404\n"
         )
     );
+    let discard = ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"];
+    assert_eq!(
+        home.run("discard", &discard).await,
+        (0, String::new(), String::new())
+    );
     let (status, _, err) = home
         .run("nobody", &["wget", "-T", "5", "http://127.0.0.1:9/"])
         .await;

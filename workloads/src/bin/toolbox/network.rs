@@ -201,12 +201,14 @@ fn send(body: OutgoingBody, bytes: &str) -> Result<(), String> {
     OutgoingBody::finish(body, None).map_err(|why| why.to_string())
 }
 
-/// Writes what comes to a file, or to standard output for `-`.
+/// Writes what comes to a file, or to standard output for `-`. There is no `/dev`, but many write what they do not want to
+/// its `null`.
 fn keep(call: &mut Call<'_>, response: &IncomingResponse, name: &str) -> Result<Result<(), String>, Failure> {
-    let mut file = match name {
+    let mut file: Option<Box<dyn Write>> = match name {
         "-" => None,
+        "/dev/null" => Some(Box::new(io::sink())),
         name => match File::create(name) {
-            Ok(file) => Some(file),
+            Ok(file) => Some(Box::new(file)),
             Err(error) => return misuse(format!("can't open '{name}': {}", crate::words(&error))),
         },
     };
@@ -231,7 +233,7 @@ fn keep(call: &mut Call<'_>, response: &IncomingResponse, name: &str) -> Result<
     Ok(done)
 }
 
-fn write(call: &mut Call<'_>, file: Option<&mut File>, bytes: &[u8]) -> io::Result<()> {
+fn write(call: &mut Call<'_>, file: Option<&mut Box<dyn Write>>, bytes: &[u8]) -> io::Result<()> {
     match file {
         Some(file) => file.write_all(bytes),
         None => {

@@ -19,6 +19,8 @@ struct Search {
     after: usize,
     named: bool,
     recursive: bool,
+    /// Whether links are followed that are found on the way.
+    through_links: bool,
     quiet: bool,
     silent: bool,
 }
@@ -81,6 +83,7 @@ impl Search {
                 None => call.operands.len() > 1 || recursive,
             },
             recursive,
+            through_links: call.has('R'),
             quiet: call.has('q'),
             silent: call.has('s'),
         })
@@ -102,7 +105,11 @@ impl Search {
             Ok(None) => Ok(()),
             Ok(Some(names)) => names
                 .iter()
-                .try_for_each(|name| self.path(call, &path.join(name), progress)),
+                .map(|name| path.join(name))
+                .filter(|path| {
+                    self.through_links || look(path, false).is_ok_and(|seen| seen.kind != Kind::Link)
+                })
+                .try_for_each(|path| self.path(call, &path, progress)),
             Err(error) => {
                 progress.failed = true;
                 if !self.silent {
