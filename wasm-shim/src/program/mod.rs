@@ -7,6 +7,7 @@ pub mod census;
 pub mod compile;
 pub mod digest;
 pub mod keyvalue;
+mod keyvalue_draft2;
 pub mod load;
 mod lookup;
 pub mod proposals;
