@@ -3,7 +3,7 @@
 //! Everything that can be wrong with a container is found here, before it is called created.
 
 use super::container::{Container, ExecRefused, Made, StdioAddresses};
-use super::exec::{self, Exec, Named, PROCESSES, TOOLBOX, named};
+use super::exec::{self, Exec, Home, Named, PROCESSES, TOOLBOX, named};
 use crate::bundle::{
     self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
 };
@@ -166,33 +166,7 @@ impl Host {
         let process: Process = serde_json::from_slice(&request.spec.value).map_err(CreateError::Process)?;
         let mut command = Command::from_process(&process)?;
         let home = container.home();
-        let cache = cache(&home.granted.program, &container.bundle);
-        let program = match named(&command).ok_or(CreateError::NoCommand)? {
-            Named::Toolbox(args) => {
-                if args.get(1).is_some_and(|word| word == "ps") {
-                    command.env.push((PROCESSES.to_owned(), container.listed()));
-                }
-                command.args = args;
-                self.toolbox(container, cache).await?
-            }
-            Named::File(path) => {
-                let file = open_by_guest_path(&home.granted.grants.preopens, Path::new(&path));
-                let file = file.map_err(|error| BundleError::Program {
-                    program: path.clone(),
-                    error,
-                })?;
-                let copy = container.bundle.join("exec.wasm");
-                let source = copy_out(file, copy, cache).await?;
-                let program = self.programs.load(&source, Use::Ordinary).await?;
-                match program.linked.is_command() {
-                    true => {
-                        program.linked.check_entry(None).map_err(LoadError::Link)?;
-                        program
-                    }
-                    false => return Err(CreateError::NotACommand { path }),
-                }
-            }
-        };
+        let program = self.commands_program(container, &home, &mut command).await?;
         let addresses = StdioAddresses {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -210,6 +184,38 @@ impl Host {
             close_stdin,
         });
         Ok(container.add_exec(&request.exec_id, exec)?)
+    }
+
+    /// The program that a command line names. One of the toolbox is told its own words, and `ps` what it asks for.
+    async fn commands_program(
+        &self,
+        container: &Container,
+        home: &Home,
+        command: &mut Command,
+    ) -> Result<Arc<Program>, CreateError> {
+        let cache = cache(&home.granted.program, &container.bundle);
+        let path = match named(command).ok_or(CreateError::NoCommand)? {
+            Named::Toolbox(args) => {
+                if args.get(1).is_some_and(|word| word == "ps") {
+                    command.env.push((PROCESSES.to_owned(), container.listed()));
+                }
+                command.args = args;
+                return self.toolbox(container, cache).await;
+            }
+            Named::File(path) => path,
+        };
+        let file = open_by_guest_path(&home.granted.grants.preopens, Path::new(&path));
+        let file = file.map_err(|error| BundleError::Program {
+            program: path.clone(),
+            error,
+        })?;
+        let source = copy_out(file, container.bundle.join("exec.wasm"), cache).await?;
+        let program = self.programs.load(&source, Use::Ordinary).await?;
+        if !program.linked.is_command() {
+            return Err(CreateError::NotACommand { path });
+        }
+        program.linked.check_entry(None).map_err(LoadError::Link)?;
+        Ok(program)
     }
 
     async fn pod(&self, netns: Option<PathBuf>, plan: Plan) -> Result<Arc<Pod>, CreateError> {

@@ -1,6 +1,6 @@
 //! `find`: names beneath a directory, by tests that are all to be met.
 
-use crate::pattern::glob;
+use crate::glob::glob;
 use crate::world::{Kind, Seen, look, names};
 use crate::{Call, Failure, Outcome, complain, misuse, words};
 use std::io;

@@ -8,6 +8,7 @@ mod date;
 mod environment;
 mod files;
 mod find;
+mod glob;
 mod list;
 #[cfg(all(target_os = "wasi", target_env = "p2"))]
 mod network;

@@ -1,4 +1,4 @@
-//! Patterns: regular expressions, basic and extended (POSIX, base definitions 9), and those of file names.
+//! Regular expressions, basic and extended (POSIX, base definitions 9).
 //!
 //! A regular expression becomes a list of steps, all of whose ways through a text are followed at once: none takes
 //! longer than the text is long, times the pattern. Refuses back-references, which could.
@@ -412,40 +412,6 @@ fn repeated(part: &[Step], (least, most): Times) -> Result<Vec<Step>, String> {
     Ok(steps)
 }
 
-/// Whether a name fits a pattern of `*`, `?` and `[…]` (POSIX, shell, 2.14).
-pub fn glob(pattern: &str, name: &str, fold: bool) -> bool {
-    let mut expression = String::from("^");
-    let mut letters = pattern.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '*' => expression.push_str(".*"),
-            '?' => expression.push('.'),
-            '[' if letters.as_str().contains(']') => {
-                expression.push('[');
-                if letters.as_str().starts_with('!') {
-                    letters.next();
-                    expression.push('^');
-                }
-                for letter in letters.by_ref() {
-                    expression.push(letter);
-                    if letter == ']' {
-                        break;
-                    }
-                }
-            }
-            '\\' => {
-                expression.push('\\');
-                expression.extend(letters.next());
-            }
-            letter if letter.is_alphanumeric() => expression.push(letter),
-            letter => expression.extend(['\\', letter]),
-        }
-    }
-    expression.push('$');
-    let name: Vec<char> = name.chars().collect();
-    Pattern::new(&expression, Syntax::Extended, fold).is_ok_and(|pattern| pattern.find(&name, 0).is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::Syntax::{Basic, Extended, Fixed};
@@ -510,21 +476,5 @@ mod tests {
                 "{pattern}: {error}"
             );
         }
-    }
-
-    #[test]
-    fn globs() {
-        for (pattern, name, fits) in [
-            ("*.log", "a.log", true),
-            ("*.log", "a.logs", false),
-            ("a?c", "abc", true),
-            ("[!a]*", "abc", false),
-            ("[ab]*", "abc", true),
-            (r"\*", "*", true),
-            ("a+b(c)", "a+b(c)", true),
-        ] {
-            assert_eq!(glob(pattern, name, false), fits, "{pattern} {name}");
-        }
-        assert!(glob("A*", "abc", true));
     }
 }

@@ -132,52 +132,30 @@ impl Search {
             false => path.display().to_string(),
         };
         let only_names = call.last_of("lL");
-        let counted = call.has('c');
-        let mut page = Page {
-            name: if self.named {
-                format!("{name}\0")
-            } else {
-                String::new()
-            },
-            numbered: call.has('n'),
-            parts: call.has('o') && !self.invert,
-            held: VecDeque::new(),
-            after: 0,
-            last: 0,
-        };
+        let is_told = !self.quiet && only_names.is_none() && !call.has('c');
+        let mut page = Page::new(call, self, &name);
         let (mut number, mut matches) = (0, 0);
         let mut line = Vec::new();
-        while matches < self.most || page.after > 0 {
-            line.clear();
-            if from.read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
+        while (matches < self.most || page.after > 0) && from.read_until(b'\n', &mut line)? > 0 {
             number += 1;
             let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).into_owned();
             let letters: Vec<char> = text.chars().collect();
             let fits = matches < self.most && self.next(&letters, 0).is_some() != self.invert;
             matches += usize::from(fits);
-            progress.found |= fits && only_names != Some('L');
-            match (self.quiet || only_names.is_some(), counted) {
-                (true, _) if fits => break,
-                (true, _) | (_, true) => {}
-                _ if fits => page.matched(call, self, number, &text, &letters)?,
-                _ => page.beside(call, self, number, text)?,
+            match (is_told, fits) {
+                (false, true) if self.quiet || only_names.is_some() => break,
+                (false, _) => {}
+                (true, true) => page.matched(call, self, number, &text, &letters)?,
+                (true, false) => page.beside(call, self, number, text)?,
             }
+            line.clear();
         }
+        let is_listed = only_names.is_some_and(|letter| (letter == 'l') == (matches > 0));
+        progress.found |= is_listed || only_names.is_none() && matches > 0;
         match only_names {
-            Some(letter) if (letter == 'l') == (matches > 0) => {
-                progress.found = true;
-                writeln!(call.out, "{name}")
-            }
-            None if counted && !self.quiet => {
-                let prefix = if self.named {
-                    format!("{name}:")
-                } else {
-                    String::new()
-                };
-                writeln!(call.out, "{prefix}{matches}")
-            }
+            _ if self.quiet => Ok(()),
+            Some(_) if is_listed => writeln!(call.out, "{name}"),
+            None if call.has('c') => writeln!(call.out, "{}{matches}", page.prefix(':')),
             _ => Ok(()),
         }
     }
@@ -208,8 +186,8 @@ impl Search {
 
 /// The lines of one file that are shown.
 struct Page {
-    /// Before each line, if it is to be; its end is where a mark belongs.
-    name: String,
+    /// Before each line, if it is to be.
+    name: Option<String>,
     numbered: bool,
     /// Matches and not the lines they are in.
     parts: bool,
@@ -222,6 +200,23 @@ struct Page {
 }
 
 impl Page {
+    fn new(call: &Call<'_>, search: &Search, name: &str) -> Self {
+        Self {
+            name: search.named.then(|| name.to_owned()),
+            numbered: call.has('n'),
+            parts: call.has('o') && !search.invert,
+            held: VecDeque::new(),
+            after: 0,
+            last: 0,
+        }
+    }
+
+    fn prefix(&self, mark: char) -> String {
+        self.name
+            .as_ref()
+            .map_or_else(String::new, |name| format!("{name}{mark}"))
+    }
+
     fn matched(
         &mut self,
         call: &mut Call<'_>,
@@ -278,7 +273,7 @@ impl Page {
 
     fn line(&mut self, call: &mut Call<'_>, number: usize, text: &str, mark: char) -> io::Result<()> {
         self.last = number;
-        let name = self.name.replace('\0', &mark.to_string());
+        let name = self.prefix(mark);
         let number = if self.numbered {
             format!("{number}{mark}")
         } else {
