@@ -3,6 +3,7 @@
 //! Owns the end. Refuses to know who writes. The shim holds both ends of a FIFO, as containerd's shims do, so that a
 //! writer that comes and goes is not an end; what was written before the end is still read.
 
+use nix::errno::Errno;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -70,11 +71,12 @@ impl AsyncRead for Input {
             return Poll::Ready(read);
         }
         ready!(self.closed.as_mut().poll(cx));
-        // Whatever was written before the end is in the pipe now; nothing is the end.
-        match self.pipe.try_read(buffer.initialize_unfilled()) {
+        // Whatever was written before the end is in the pipe now, whether the event loop has seen it or not (the pipe's own
+        // `try_read` asks that first); nothing is the end.
+        match nix::unistd::read(&self.pipe, buffer.initialize_unfilled()) {
             Ok(length) => buffer.advance(length),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
+            Err(Errno::EAGAIN) => {}
+            Err(error) => return Poll::Ready(Err(error.into())),
         }
         Poll::Ready(Ok(()))
     }
@@ -108,6 +110,20 @@ mod tests {
     use amphipod_shim_api::stdio::open_input;
     use std::io::Write as _;
     use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn what_the_event_loop_has_not_seen_at_the_end_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("in");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let closed = CancellationToken::new();
+        let pipe = open_input(path.to_str().unwrap()).unwrap().unwrap();
+        std::fs::write(&path, "all").unwrap();
+        closed.cancel();
+        let mut said = String::new();
+        Input::new(pipe, closed).read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "all");
+    }
 
     #[tokio::test]
     async fn what_was_written_before_the_end_is_read() {

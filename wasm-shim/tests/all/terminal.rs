@@ -148,7 +148,9 @@ async fn an_interrupt_that_is_typed_ends_the_guest() {
     for (name, key, status, echo) in [("interrupt", b"\x03", 130, "^C"), ("quit", b"\x1c", 131, "^\\")] {
         let mut sleep = home.session(name, &["sleep", "infinity"]).await;
         sleep.typed.write_all(key).await.unwrap();
-        assert_eq!(sleep.end().await, (status, echo.to_owned()));
+        // The terminal may be gone before the kernel has written its echo.
+        let (ended, said) = sleep.end().await;
+        assert!(ended == status && echo.starts_with(&said), "{ended} {said:?}");
     }
 }
 
