@@ -50,14 +50,15 @@ fi
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_PROFILE_RELEASE_LTO=true CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_INCREMENTAL=false
 mkdir -p "$out"
-for program in print fail hog burn writer escape toolbox witness; do
+for program in print fail hog burn writer escape witness; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip1 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip1/release/$program.wasm" "$out/$program.wasm"
 done
-for program in print escape names witness; do
+for program in print escape names witness toolbox; do
     cargo rustc --locked --release --package workloads --bin "$program" --target wasm32-wasip2 --target-dir "$build"
     install -m 644 "$build/wasm32-wasip2/release/$program.wasm" "$out/$program-component.wasm"
 done
+mv "$out/toolbox-component.wasm" "$out/toolbox.wasm"
 cargo rustc --locked --release --package workloads --lib --crate-type cdylib --target wasm32-wasip2 --target-dir "$build"
 install -m 644 "$build/wasm32-wasip2/release/workloads.wasm" "$out/server.wasm"
 ls -l "$out"

@@ -2,7 +2,7 @@
 //!
 //! Owns that order and the exit status. Refuses to know which calls of the Task API ask for what.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,6 @@ use crate::overseer::{Overseer, OverseerError};
 use crate::reaper::Reaper;
 use crate::streams::{Addresses, Opened, StreamError, Streams};
 use crate::sys::clone::{SingleThread, spawn};
-use crate::sys::process::set_window_size;
 
 /// A child that neither reports nor ends within this is stuck in a mount or a cgroup file, and is killed.
 const INIT_LIMIT: Duration = Duration::from_secs(90);
@@ -203,7 +202,7 @@ impl ContainerProcess {
     /// Without a terminal there is nothing to resize, and nothing is said about it (as containerd has it).
     pub fn resize(&self, width: u16, height: u16) -> std::io::Result<()> {
         let master = lock(&self.streams).as_ref().and_then(|s| s.master.clone());
-        master.map_or(Ok(()), |master| set_window_size(master.as_fd(), width, height))
+        master.map_or(Ok(()), |master| master.resize(width, height))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use amphipod_shim_api::stdio::{LogStream, Sink, Sinks, StdioError, StdioUri};
 use nix::fcntl::OFlag;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
 use crate::init::ChildStreams;
-use crate::sys::socket::watch;
+use amphipod_shim_api::terminal::{Master, type_in};
 use amphipod_shim_api::watchers::Watchers;
 
 /// One read from a container's pipe; the pipe itself holds 64 KiB.
@@ -66,7 +65,7 @@ pub struct Streams {
     delivering: Arc<AtomicUsize>,
     /// Keeps the standard input from ending; dropped by CloseIO.
     pub stdin: Option<File>,
-    pub master: Option<Arc<AsyncFd<OwnedFd>>>,
+    pub master: Option<Arc<Master>>,
     watchers: Option<Watchers>,
 }
 
@@ -202,14 +201,13 @@ impl Streams {
 
     /// Connects a terminal's master, once the container has made it.
     pub fn connect_terminal(&mut self, master: OwnedFd, output: Option<Sink>) -> io::Result<()> {
-        nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let master = Arc::new(watch(master, Interest::READABLE | Interest::WRITABLE)?);
+        let master = Arc::new(Master::new(master)?);
         let outlet = self.outlet(output.unwrap_or(Sink::Null), LogStream::Stdout);
         self.pumps.spawn(from_terminal(Arc::clone(&master), outlet));
         if let Some(stdin) = &self.stdin {
             let input = pipe::Receiver::from_file(stdin.try_clone()?)?;
             // Input ends with the process, not the other way round: it is not waited for.
-            tokio::spawn(to_terminal(input, Arc::downgrade(&master)));
+            tokio::spawn(type_in(input, Arc::downgrade(&master), |_| {}));
         }
         self.master = Some(master);
         Ok(())
@@ -247,35 +245,9 @@ impl Opened {
     }
 }
 
-/// A terminal whose last user is gone answers EIO.
-async fn from_terminal(master: Arc<AsyncFd<OwnedFd>>, mut to: Outlet) {
+async fn from_terminal(master: Arc<Master>, mut to: Outlet) {
     let mut buffer = vec![0; READ];
-    let interest = Interest::READABLE;
-    loop {
-        let read = master
-            .async_io(interest, |fd| Ok(nix::unistd::read(fd.as_fd(), &mut buffer)?))
-            .await;
-        match read {
-            Ok(0) | Err(_) => break,
-            Ok(length) => to.deliver(&buffer[..length]).await,
-        }
-    }
-}
-
-async fn to_terminal(mut input: pipe::Receiver, master: std::sync::Weak<AsyncFd<OwnedFd>>) {
-    let mut buffer = vec![0; READ];
-    let interest = Interest::WRITABLE;
-    while let Ok(length @ 1..) = input.read(&mut buffer).await {
-        let Some(master) = master.upgrade() else { return };
-        let mut rest = &buffer[..length];
-        while !rest.is_empty() {
-            match master
-                .async_io(interest, |fd| Ok(nix::unistd::write(fd.as_fd(), rest)?))
-                .await
-            {
-                Ok(written) => rest = &rest[written..],
-                Err(_) => return,
-            }
-        }
+    while let Ok(length @ 1..) = master.read(&mut buffer).await {
+        to.deliver(&buffer[..length]).await;
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use amphipod_shim_api::terminal::{open_peer, set_size};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, makedev, mknodat};
@@ -12,7 +13,6 @@ use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use super::error::{During, InitError};
 use super::root::{Root, clean};
 use crate::sys::mount::{attach, clone_tree};
-use crate::sys::process::{open_terminal_peer, set_window_size};
 
 /// One device node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,9 +161,9 @@ pub fn open_terminal(root: &Root, width: u16, height: u16) -> Result<Terminal, I
     let step = || "open a terminal in /dev/pts".to_owned();
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = root.find_plain(Path::new("/dev/pts/ptmx"), flags).during(step)?;
-    let peer = open_terminal_peer(master.as_fd()).during(step)?;
+    let peer = open_peer(master.as_fd()).during(step)?;
     if width > 0 && height > 0 {
-        set_window_size(master.as_fd(), width, height).during(step)?;
+        set_size(master.as_fd(), width, height).during(step)?;
     }
     Ok(Terminal { master, peer })
 }

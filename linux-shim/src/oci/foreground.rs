@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use amphipod_shim_api::terminal::{set_size, size};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -10,8 +11,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-
-use crate::sys::process::{set_window_size, window_size};
 
 /// What is passed on; the rest stays with us.
 const PASSED_ON: [Signal; 6] = [
@@ -125,9 +124,9 @@ struct Relay {
 impl Relay {
     fn resize(&self) {
         let Some(master) = &self.master else { return };
-        if let Ok((width, height)) = window_size(io::stdin().as_fd()) {
+        if let Ok((width, height)) = size(io::stdin().as_fd()) {
             // A terminal that takes no size keeps its own.
-            let _ = set_window_size(master.as_fd(), width, height);
+            let _ = set_size(master.as_fd(), width, height);
         }
     }
 

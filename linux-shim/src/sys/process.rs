@@ -95,41 +95,6 @@ pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
 }
 
-/// Sets a terminal's size in characters.
-pub fn set_window_size(terminal: BorrowedFd<'_>, width: u16, height: u16) -> io::Result<()> {
-    let size = libc::winsize {
-        ws_row: height,
-        ws_col: width,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: the structure lives through the call, which reads it.
-    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
-}
-
-/// A terminal's width and height in characters.
-pub fn window_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
-    // SAFETY: winsize is plain integers, filled by the call.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure lives through the call, which writes it.
-    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }.into())?;
-    Ok((size.ws_col, size.ws_row))
-}
-
-/// Unlocks a new terminal and opens its other end by the kernel's own knowledge of it (`TIOCGPTPEER`, Linux 4.13).
-pub fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let unlocked: libc::c_int = 0;
-    let fd = master.as_raw_fd();
-    // SAFETY: TIOCSPTLCK reads one integer, which lives through the call.
-    check(unsafe { libc::ioctl(fd, libc::TIOCSPTLCK, &raw const unlocked) }.into())?;
-    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: TIOCGPTPEER takes open flags by value and answers a new descriptor.
-    let peer = check(unsafe { libc::ioctl(fd, libc::TIOCGPTPEER, flags) }.into())?;
-    let peer = i32::try_from(peer).map_err(io::Error::other)?;
-    // SAFETY: the descriptor was just made for us, nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(peer) })
-}
-
 /// Sets the NIS domain name of the UTS namespace.
 pub fn set_domain_name(name: &str) -> io::Result<()> {
     // SAFETY: the kernel reads `len` bytes of the string, which lives through the call.

@@ -3,7 +3,7 @@
 //! Owns: how a shim is started and found again, the Task API client and server glue, which containers a
 //! shim has and when it may go, bundle annotations,
 //! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths and
-//! systemd as their manager, what a Pod's network is narrowed to, how hosts give ids to users and what one without root makes do with, how a resolver is asked,
+//! systemd as their manager, terminals, what a Pod's network is narrowed to, how hosts give ids to users and what one without root makes do with, how a resolver is asked,
 //! and the mapping of errors to ttrpc codes.
 //! Refuses to know: Pods, and how any runtime runs a container.
 
@@ -25,6 +25,7 @@ pub mod stdio;
 pub mod subordinate_ids;
 pub mod systemd;
 pub mod table;
+pub mod terminal;
 pub mod watchers;
 
 pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, TaskStatus};

@@ -3,8 +3,11 @@
 //! Owns the limits of values, and counting. Refuses to know the interface.
 
 use super::folder::{Folder, Page, Refused};
+use crate::program::digest::Digest;
 use nix::fcntl::{Flock, FlockArg};
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::str::FromStr;
 
 /// Bytes of one value: it is held by the host, outside of the container's budget, on its way to the guest.
 pub const MAX_VALUE: u64 = 1 << 20;
@@ -80,30 +83,90 @@ impl Bucket {
         self.0.names(cursor)
     }
 
-    /// Adds to a number in decimal digits, 0 when the key is not there. No other increment of this bucket, by any
-    /// process, comes between.
+    /// Changes a number in decimal digits, 0 when the key is not there. What `to` makes of it is nothing when it would be
+    /// too large. No other change like this of this bucket, by any process, comes between.
     ///
     /// # Errors
-    /// [`Refused::Busy`] while another increments; otherwise when the value is no number, or it would be too large.
-    pub fn increment(&self, key: &str, delta: u64) -> Result<u64, Refused> {
-        self.0.may_write()?;
-        let again = self.0.again()?;
-        let _turn = Flock::lock(again, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+    /// [`Refused::Busy`] while another changes it; otherwise when the value is no number, or it would be too large.
+    pub fn increment<N>(&self, key: &str, to: impl FnOnce(N) -> Option<N>) -> Result<N, Refused>
+    where
+        N: Default + FromStr + ToString,
+    {
+        let _turn = self.turn()?;
         let now = match self.get(key)? {
-            None => 0,
+            None => N::default(),
             Some(value) => {
                 number(&value).ok_or_else(|| Refused::Other("the value is no number".to_owned()))?
             }
         };
-        let next = now
-            .checked_add(delta)
-            .ok_or_else(|| Refused::Other("the number would be too large".to_owned()))?;
+        let next = to(now).ok_or_else(|| Refused::Other("the number would be too large".to_owned()))?;
         self.set(key, next.to_string().as_bytes())?;
         Ok(next)
     }
+
+    /// Keeps others who do so, in any process, from coming between. Whoever sets a key does not ask.
+    fn turn(&self) -> Result<Flock<OwnedFd>, Refused> {
+        self.0.may_write()?;
+        let again = self.0.again()?;
+        Flock::lock(again, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+    }
+
+    /// The value of a key, and what it can be swapped by.
+    ///
+    /// # Errors
+    /// When it is too large or cannot be read.
+    pub fn look(&self, key: String) -> Result<(Cas, Option<Vec<u8>>), Refused> {
+        let value = self.get(&key)?;
+        let cas = Cas {
+            bucket: self.clone(),
+            seen: value.as_deref().map(Digest::of),
+            key,
+        };
+        Ok((cas, value))
+    }
 }
 
-fn number(value: &[u8]) -> Option<u64> {
+/// A key whose value was seen. Its digest stands for it: values are large.
+#[derive(Debug, Clone)]
+pub struct Cas {
+    bucket: Bucket,
+    key: String,
+    seen: Option<Digest>,
+}
+
+/// What became of a swap.
+#[derive(Debug)]
+pub enum Swapped {
+    Done,
+    /// The value is another, of which this knows.
+    Changed(Cas),
+}
+
+impl Cas {
+    /// Looks again.
+    ///
+    /// # Errors
+    /// When the value is too large or cannot be read.
+    pub fn again(self) -> Result<(Self, Option<Vec<u8>>), Refused> {
+        self.bucket.look(self.key)
+    }
+
+    /// Sets the key if its value is still what was seen. No other swap or increment comes between.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`] while another does so; otherwise when the value is too large or cannot be written.
+    pub fn swap(&self, value: &[u8]) -> Result<Swapped, Refused> {
+        let _turn = self.bucket.turn()?;
+        let (now, _) = self.clone().again()?;
+        if now.seen != self.seen {
+            return Ok(Swapped::Changed(now));
+        }
+        self.bucket.set(&self.key, value)?;
+        Ok(Swapped::Done)
+    }
+}
+
+fn number<N: FromStr>(value: &[u8]) -> Option<N> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -127,6 +190,36 @@ mod tests {
 
     fn buckets(home: &Path, read_only: bool) -> Buckets {
         Buckets(Folder::new(File::open(home).unwrap().into(), read_only))
+    }
+
+    fn add_one(now: u64) -> Option<u64> {
+        now.checked_add(1)
+    }
+
+    #[test]
+    fn what_changed_meanwhile_is_not_swapped() {
+        let home = tempfile::tempdir().unwrap();
+        let bucket = buckets(home.path(), false).open("b").unwrap();
+        let (first, value) = bucket.look("k".to_owned()).unwrap();
+        assert_eq!(value, None);
+        assert!(matches!(first.swap(b"one"), Ok(Swapped::Done)));
+        let Ok(Swapped::Changed(now)) = first.swap(b"two") else {
+            panic!("what was not there is there now");
+        };
+        assert!(matches!(now.swap(b"three"), Ok(Swapped::Done)));
+        let (last, value) = now.again().unwrap();
+        assert_eq!(value, Some(b"three".to_vec()));
+        let _turn = bucket.turn().unwrap();
+        assert_eq!(last.swap(b"four").unwrap_err(), Refused::Busy);
+    }
+
+    #[test]
+    fn numbers_may_have_a_sign() {
+        let home = tempfile::tempdir().unwrap();
+        let bucket = buckets(home.path(), false).open("b").unwrap();
+        assert_eq!(bucket.increment("n", |now: i64| now.checked_sub(2)), Ok(-2));
+        assert_eq!(bucket.get("n"), Ok(Some(b"-2".to_vec())));
+        assert!(matches!(bucket.increment("n", add_one), Err(Refused::Other(_))));
     }
 
     #[test]
@@ -161,7 +254,7 @@ mod tests {
         let bucket = sealed.open("some").unwrap();
         assert_eq!(bucket.set("a", b""), Err(Refused::AccessDenied));
         assert_eq!(bucket.delete("a"), Err(Refused::AccessDenied));
-        assert_eq!(bucket.increment("a", 1), Err(Refused::AccessDenied));
+        assert_eq!(bucket.increment("a", add_one), Err(Refused::AccessDenied));
     }
 
     #[test]
@@ -204,7 +297,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let bucket = buckets(home.path(), false).open("b").unwrap();
         let add = || loop {
-            match bucket.increment("n", 1) {
+            match bucket.increment("n", add_one) {
                 Err(Refused::Busy) => std::thread::yield_now(),
                 other => break other.unwrap(),
             }
@@ -214,7 +307,7 @@ mod tests {
         });
         assert_eq!(bucket.get("n"), Ok(Some(b"100".to_vec())));
         bucket.set("n", b"many").unwrap();
-        assert!(matches!(bucket.increment("n", 1), Err(Refused::Other(_))));
+        assert!(matches!(bucket.increment("n", add_one), Err(Refused::Other(_))));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Owns sharing one sink among the instances of a container, backpressure from a FIFO that nobody reads, and telling those
 //! who are attached. Refuses to know what a sink is made of.
 
+use super::Ending;
+use super::terminal::Terminal;
 use amphipod_shim_api::stdio::{LogStream, Sink};
 use amphipod_shim_api::watchers::Watchers;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -25,6 +27,9 @@ const MAX_BACKLOG: usize = 256 << 10;
 
 /// How long the last output of a guest that has ended is kept for a reader that does not take it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same for one that was killed, on a terminal.
+const KILLED_LIMIT: Duration = Duration::from_secs(2);
 
 struct Inner {
     sink: Sink,
@@ -65,6 +70,7 @@ pub struct Output {
     inner: Arc<Mutex<Inner>>,
     /// Bytes this clone may still write before it asks again (`wasi:io/streams`, check-write).
     permit: usize,
+    is_terminal: bool,
 }
 
 impl Output {
@@ -78,6 +84,15 @@ impl Output {
                 told,
             })),
             permit: 0,
+            is_terminal: false,
+        }
+    }
+
+    /// Takes over a guest's end of a terminal.
+    pub fn on_terminal(peer: Sink) -> Self {
+        Self {
+            is_terminal: true,
+            ..Self::new(peer, None)
         }
     }
 
@@ -145,7 +160,7 @@ impl Output {
 
 impl IsTerminal for Output {
     fn is_terminal(&self) -> bool {
-        false
+        self.is_terminal
     }
 }
 
@@ -212,6 +227,21 @@ impl OutputStream for Output {
             Poll::Pending => 0,
         };
         Ok(self.permit)
+    }
+}
+
+/// Waits until the last output of a guest, and what was said on its terminal, is where it belongs. What ended by a
+/// signal has nothing to say that would be waited for long.
+pub async fn drain(outputs: [&Output; 2], terminal: Option<&Terminal>, ending: Ending) {
+    let is_killed = matches!(ending, Ending::Signalled(_));
+    if !is_killed {
+        tokio::join!(outputs[0].drain(), outputs[1].drain());
+    }
+    if let Some(terminal) = terminal {
+        outputs.iter().for_each(|output| output.finish());
+        terminal
+            .drain(if is_killed { KILLED_LIMIT } else { DRAIN_LIMIT })
+            .await;
     }
 }
 

@@ -13,7 +13,6 @@ use crate::bundle::{Command, Grants};
 use crate::names::Names;
 use std::future::ready;
 use std::sync::Arc;
-use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
@@ -53,7 +52,7 @@ pub fn world(command: &Arc<Command>, grants: &Grants, stdio: Stdio) -> wasmtime:
         .stdout(stdio.stdout)
         .stderr(stdio.stderr);
     if let Some(input) = stdio.stdin {
-        builder.stdin(AsyncStdinStream::new(input));
+        builder.stdin(input.into_stream());
     }
     if let Some(cwd) = &command.cwd {
         builder.initial_cwd(cwd);

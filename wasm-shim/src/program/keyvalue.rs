@@ -24,10 +24,13 @@ mod bindings {
 
 use bindings::wasi::keyvalue::{atomics, batch, store};
 
+/// What the second draft does as this one.
+pub(super) use bindings::wasi::keyvalue as draft1;
+
 /// Keys in one call, so that what the host holds for it has a bound.
 const MAX_BATCH: usize = 16;
 
-/// How often an increment is tried while others increment, and how long it waits between.
+/// How often a change is tried while others make theirs, and how long it waits between.
 const TURNS: usize = 1_000;
 const TURN: Duration = Duration::from_millis(1);
 
@@ -47,6 +50,19 @@ impl From<ResourceTableError> for Refused {
     }
 }
 
+/// Does what only one may do at a time.
+pub(super) async fn by_turns<T: Send + 'static>(
+    work: impl Fn() -> Result<T, Refused> + Clone + Send + 'static,
+) -> Result<T, Refused> {
+    for _ in 0..TURNS {
+        match blocking(work.clone()).await {
+            Err(Refused::Busy) => tokio::time::sleep(TURN).await,
+            done => return done,
+        }
+    }
+    Err(Refused::Busy)
+}
+
 fn check_batch(length: usize) -> Result<(), Refused> {
     if length > MAX_BATCH {
         Err(Refused::Other(format!("more than {MAX_BATCH} keys in one call")))
@@ -56,7 +72,7 @@ fn check_batch(length: usize) -> Result<(), Refused> {
 }
 
 impl State {
-    fn bucket(&mut self, bucket: &Resource<Bucket>) -> Result<Bucket, Refused> {
+    pub(super) fn bucket(&mut self, bucket: &Resource<Bucket>) -> Result<Bucket, Refused> {
         Ok(self.table().get(bucket)?.clone())
     }
 }
@@ -120,14 +136,7 @@ impl store::HostBucket for State {
 impl atomics::Host for State {
     async fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64, Refused> {
         let bucket = self.bucket(&bucket)?;
-        for _ in 0..TURNS {
-            let (bucket, key) = (bucket.clone(), key.clone());
-            match blocking(move || bucket.increment(&key, delta)).await {
-                Err(Refused::Busy) => tokio::time::sleep(TURN).await,
-                done => return done,
-            }
-        }
-        Err(Refused::Busy)
+        by_turns(move || bucket.increment(&key, |now: u64| now.checked_add(delta))).await
     }
 }
 

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod digest;
 mod files;
 pub mod keyvalue;
+mod keyvalue_draft2;
 pub mod load;
 mod lookup;
 pub mod proposals;

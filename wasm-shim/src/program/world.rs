@@ -5,7 +5,7 @@
 //! name and never a trap.
 
 use super::state::State;
-use super::{blobstore, files, keyvalue, lookup, proposals, sockets};
+use super::{blobstore, files, keyvalue, keyvalue_draft2, lookup, proposals, sockets};
 use amphipod_shim_api::annotations::WASM_INVOKE;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker as ComponentLinker};
@@ -56,8 +56,11 @@ pub const PROPOSALS: &[&str] = &[
     "wasi:config/store@0.2.0-rc.1",
     "wasi:config/runtime@0.2.0-draft",
     "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/atomics@0.2.0-draft2",
     "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft2",
     "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft2",
     "wasi:logging/logging",
     "wasi:logging/logging@0.1.0-draft",
 ];
@@ -202,6 +205,7 @@ impl World {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         proposals::add_to_linker(&mut components)?;
         keyvalue::add_to_linker(&mut components)?;
+        keyvalue_draft2::add_to_linker(&mut components)?;
         blobstore::add_to_linker(&mut components)?;
         lookup::add_to_linker(&mut components)?;
         sockets::add_to_linker(&mut components)?;

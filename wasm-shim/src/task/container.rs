@@ -12,8 +12,9 @@ use crate::guest::command::Job;
 use crate::guest::debug::Profile;
 use crate::guest::http::{Handler, Served, bind, called};
 use crate::guest::instance::Mould;
-use crate::guest::output::Output;
+use crate::guest::output::{Output, drain};
 use crate::guest::pod::{Pod, PodError, Threads};
+use crate::guest::terminal::Terminal;
 use crate::guest::wasi::Stdio;
 use crate::guest::workers::workers;
 use crate::guest::{Disposition, Ending, disposition};
@@ -91,6 +92,7 @@ pub struct Made {
     pub pod: Arc<Pod>,
     pub meter: Arc<Meter>,
     pub stdio: Stdio,
+    pub terminal: Option<Terminal>,
     /// Who is attached.
     pub watchers: Option<Watchers>,
     /// Ends the standard input.
@@ -112,6 +114,7 @@ pub struct Container {
     pub addresses: StdioAddresses,
     pub life: Life,
     pub close_stdin: CancellationToken,
+    pub terminal: Option<Terminal>,
     granted: Arc<Granted>,
     program: Arc<Program>,
     pod: Arc<Pod>,
@@ -146,6 +149,7 @@ impl Container {
             profile: made.profile,
             life: Life::new(),
             close_stdin: made.close_stdin,
+            terminal: made.terminal,
             execs: Mutex::default(),
             drain: CancellationToken::new(),
             end: CancellationToken::new(),
@@ -192,6 +196,18 @@ impl Container {
         }
     }
 
+    /// Who runs in it, for people: the guest and the commands beside it.
+    pub fn listed(&self) -> String {
+        let execs = self.execs();
+        let running = execs.values().filter(|exec| exec.life.phase() == Phase::Running);
+        let mut lines: Vec<String> = running
+            .map(|exec| format!("exec\t{}", exec.words().join(" ")))
+            .collect();
+        lines.sort();
+        lines.insert(0, format!("main\t{}", self.granted.command.args.join(" ")));
+        lines.join("\n")
+    }
+
     /// Forgets a command.
     pub fn remove_exec(&self, id: &str) {
         self.execs().remove(id);
@@ -205,6 +221,12 @@ impl Container {
         let starting = self.life.begin()?;
         let place = self.place().await?;
         starting.done();
+        if let Some(terminal) = &self.terminal {
+            let this = Arc::downgrade(self);
+            terminal.begin(&self.close_stdin, move |signal| {
+                this.upgrade().map(|this| this.signal(signal));
+            });
+        }
         let this = Arc::clone(self);
         match place {
             Place::Port(handler, listener) => self.supervise(this.serve(handler, listener)),
@@ -278,9 +300,7 @@ impl Container {
             if timeout(PROFILE_LIMIT, this.write_profile()).await.is_err() {
                 tracing::warn!(id = this.id, "the container's profile takes too long");
             }
-            if !matches!(ending, Ending::Signalled(_)) {
-                tokio::join!(this.stdout.drain(), this.stderr.drain());
-            }
+            drain([&this.stdout, &this.stderr], this.terminal.as_ref(), ending).await;
             this.ended(ending);
         });
     }
@@ -374,6 +394,8 @@ impl Container {
     }
 
     fn ended(&self, ending: Ending) {
+        // Of one that was never started: a terminal ends with its last user.
+        drop(self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.stdout.finish();
         self.stderr.finish();
         self.close_watchers();

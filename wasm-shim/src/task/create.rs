@@ -3,7 +3,7 @@
 //! Everything that can be wrong with a container is found here, before it is called created.
 
 use super::container::{Container, ExecRefused, Made, StdioAddresses};
-use super::exec::{self, Exec, Home, Named, TOOLBOX, named};
+use super::exec::{self, Exec, Home, Named, PROCESSES, TOOLBOX, named};
 use crate::bundle::{
     self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, read_spec,
 };
@@ -14,6 +14,7 @@ use crate::guest::debug::Profile;
 use crate::guest::input::Input;
 use crate::guest::output::Output;
 use crate::guest::pod::{Plan, Pod, PodError};
+use crate::guest::terminal::Terminal;
 use crate::guest::wasi::Stdio;
 use crate::guest::workers::{Spare, workers};
 use crate::program::compile::{CompileError, read_bounded};
@@ -57,6 +58,8 @@ pub enum CreateError {
     NotACommand { path: String },
     #[error("making the socket {path} at which the container's output is told: {source}")]
     Attach { path: PathBuf, source: io::Error },
+    #[error("opening a terminal: {0}")]
+    Terminal(io::Error),
     #[error("writing {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -84,6 +87,7 @@ impl From<CreateError> for TaskError {
             | CreateError::Pod(_)
             | CreateError::Sandbox(_)
             | CreateError::Attach { .. }
+            | CreateError::Terminal(_)
             | CreateError::Write { .. }
             | CreateError::Profile(_)
             | CreateError::Cancelled => Self::Internal(message),
@@ -134,10 +138,18 @@ impl Host {
         let profile = profile(&granted, &program)?;
         let close_stdin = CancellationToken::new();
         let watchers = granted.attach.as_deref().map(watch).transpose()?;
+        let (stdio, terminal) = open_stdio(
+            &self.turner,
+            &addresses,
+            request.terminal,
+            &close_stdin,
+            watchers.as_ref(),
+        )?;
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
-            stdio: open_stdio(&self.turner, &addresses, &close_stdin, watchers.as_ref())?,
+            stdio,
+            terminal,
             watchers,
             addresses,
             close_stdin,
@@ -162,41 +174,52 @@ impl Host {
         let process: Process = serde_json::from_slice(&request.spec.value).map_err(CreateError::Process)?;
         let mut command = Command::from_process(&process)?;
         let home = container.home();
-        let cache = cache(&home.granted.program, &container.bundle);
-        let program = match named(&command).ok_or(CreateError::NoCommand)? {
-            Named::Toolbox(args) => {
-                command.args = args;
-                self.toolbox(container, cache).await?
-            }
-            Named::File(path) => {
-                let file = open_as_guest(&home, path.clone()).await?;
-                let copy = container.bundle.join("exec.wasm");
-                let source = copy_out(file, copy, cache).await?;
-                let program = self.programs.load(&source, Use::Ordinary).await?;
-                match program.linked.is_command() {
-                    true => {
-                        program.linked.check_entry(None).map_err(LoadError::Link)?;
-                        program
-                    }
-                    false => return Err(CreateError::NotACommand { path }),
-                }
-            }
-        };
+        let program = self.commands_program(container, &home, &mut command).await?;
         let addresses = StdioAddresses {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
         };
         let close_stdin = CancellationToken::new();
+        let (stdio, terminal) = open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None)?;
         let exec = Exec::new(exec::Made {
             home,
-            stdio: open_stdio(&self.turner, &addresses, &close_stdin, None)?,
+            stdio,
+            terminal,
             addresses,
             command: Arc::new(command),
             program,
             close_stdin,
         });
         Ok(container.add_exec(&request.exec_id, exec)?)
+    }
+
+    /// The program that a command line names. One of the toolbox is told its own words, and `ps` what it asks for.
+    async fn commands_program(
+        &self,
+        container: &Container,
+        home: &Home,
+        command: &mut Command,
+    ) -> Result<Arc<Program>, CreateError> {
+        let cache = cache(&home.granted.program, &container.bundle);
+        let path = match named(command).ok_or(CreateError::NoCommand)? {
+            Named::Toolbox(args) => {
+                if args.get(1).is_some_and(|word| word == "ps") {
+                    command.env.push((PROCESSES.to_owned(), container.listed()));
+                }
+                command.args = args;
+                return self.toolbox(container, cache).await;
+            }
+            Named::File(path) => path,
+        };
+        let file = open_as_guest(home, path.clone()).await?;
+        let source = copy_out(file, container.bundle.join("exec.wasm"), cache).await?;
+        let program = self.programs.load(&source, Use::Ordinary).await?;
+        if !program.linked.is_command() {
+            return Err(CreateError::NotACommand { path });
+        }
+        program.linked.check_entry(None).map_err(LoadError::Link)?;
+        Ok(program)
     }
 
     async fn pod(&self, netns: Option<PathBuf>, plan: Plan) -> Result<Arc<Pod>, CreateError> {
@@ -323,17 +346,24 @@ fn watch(path: &Path) -> Result<Watchers, CreateError> {
 fn open_stdio(
     turner: &Turner,
     addresses: &StdioAddresses,
+    terminal: bool,
     close_stdin: &CancellationToken,
     watchers: Option<&Watchers>,
-) -> Result<Stdio, StdioError> {
+) -> Result<(Stdio, Option<Terminal>), CreateError> {
     let sinks = Sinks::open_turned_by(Some(turner), &addresses.stdout, &addresses.stderr)?;
     let input = open_input(&addresses.stdin)?;
+    if terminal {
+        let opened = Terminal::open(input, sinks.stdout, watchers.cloned());
+        let (terminal, stdio) = opened.map_err(CreateError::Terminal)?;
+        return Ok((stdio, Some(terminal)));
+    }
     let told = |stream| watchers.cloned().map(|watchers| (stream, watchers));
-    Ok(Stdio {
+    let stdio = Stdio {
         stdin: input.map(|pipe| Input::new(pipe, close_stdin.clone())),
         stdout: Output::new(sinks.stdout, told(LogStream::Stdout)),
         stderr: Output::new(sinks.stderr, told(LogStream::Stderr)),
-    })
+    };
+    Ok((stdio, None))
 }
 
 fn understand(bundle: &Path, rootfs: Vec<amphipod_shim_api::api::Mount>) -> Result<Granted, CreateError> {

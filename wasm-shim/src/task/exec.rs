@@ -11,8 +11,9 @@ use crate::bundle::{Command, Container as Granted};
 use crate::engine::budget::Budget;
 use crate::engine::meter::{Meter, Metered};
 use crate::guest::command::Job;
-use crate::guest::output::Output;
+use crate::guest::output::{Output, drain};
 use crate::guest::pod::Pod;
+use crate::guest::terminal::Terminal;
 use crate::guest::wasi::Stdio;
 use crate::guest::{Disposition, Ending, disposition};
 use crate::program::load::Program;
@@ -24,6 +25,9 @@ pub const TOOLBOX: &[u8] = include_bytes!("../../../workloads/wasm/toolbox.wasm"
 
 /// What the toolbox is called; its commands follow as the first argument.
 const TOOLBOX_NAME: &str = "toolbox";
+
+/// The variable that tells the toolbox's `ps` who runs in the container.
+pub const PROCESSES: &str = "AMPHIPOD_PROCESSES";
 
 /// What a command line names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub struct Made {
     pub command: Arc<Command>,
     pub program: Arc<Program>,
     pub stdio: Stdio,
+    pub terminal: Option<Terminal>,
     /// Ends the standard input.
     pub close_stdin: CancellationToken,
 }
@@ -71,6 +76,7 @@ pub struct Exec {
     pub addresses: StdioAddresses,
     pub life: Life,
     pub close_stdin: CancellationToken,
+    pub terminal: Option<Terminal>,
     home: Home,
     command: Arc<Command>,
     program: Arc<Program>,
@@ -87,6 +93,7 @@ impl Exec {
             addresses: made.addresses,
             life: Life::new(),
             close_stdin: made.close_stdin,
+            terminal: made.terminal,
             home: made.home,
             command: made.command,
             program: made.program,
@@ -108,6 +115,12 @@ impl Exec {
         let Some(stdio) = self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
+        if let Some(terminal) = &self.terminal {
+            let this = Arc::downgrade(self);
+            terminal.begin(&self.close_stdin, move |signal| {
+                this.upgrade().map(|this| this.signal(signal));
+            });
+        }
         let this = Arc::clone(self);
         let running = threads.spawn(async move { this.run(stdio).await });
         let this = Arc::clone(self);
@@ -118,9 +131,7 @@ impl Exec {
                 Ending::Trapped
             });
             drop(threads);
-            if !matches!(ending, Ending::Signalled(_)) {
-                tokio::join!(this.stdout.drain(), this.stderr.drain());
-            }
+            drain([&this.stdout, &this.stderr], this.terminal.as_ref(), ending).await;
             this.ended(ending);
         });
         Ok(())
@@ -143,7 +154,17 @@ impl Exec {
             .unwrap_or_else(|| self.life.signalled())
     }
 
+    /// What it was asked to run.
+    pub fn words(&self) -> &[String] {
+        match self.command.args.as_slice() {
+            [first, words @ ..] if first == TOOLBOX_NAME => words,
+            words => words,
+        }
+    }
+
     fn ended(&self, ending: Ending) {
+        // Of one that was never started: a terminal ends with its last user.
+        drop(self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.stdout.finish();
         self.stderr.finish();
         self.life.end(ending);

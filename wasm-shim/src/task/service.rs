@@ -10,6 +10,7 @@ use super::phase::Phase;
 use crate::bundle::{Limits, network_rules};
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
+use crate::guest::terminal::Terminal;
 use amphipod_shim_api::api::protobuf::well_known_types::timestamp::Timestamp as WireTime;
 use amphipod_shim_api::api::protobuf::{EnumOrUnknown, MessageField};
 use amphipod_shim_api::api::{
@@ -61,7 +62,6 @@ impl Service {
 
     async fn make(&self, request: &CreateTaskRequest) -> Result<(), TaskError> {
         let reserved = self.containers.reserve(&request.id)?;
-        refuse_terminal(request.terminal)?;
         self.cgroup.join_once(request.bundle.as_ref());
         let container = self.host.create(request).await?;
         reserved.fill(container);
@@ -131,20 +131,18 @@ impl Process {
         }
     }
 
+    fn terminal(&self) -> Option<&Terminal> {
+        match self {
+            Self::Container(container) => container.terminal.as_ref(),
+            Self::Exec(exec) => exec.terminal.as_ref(),
+        }
+    }
+
     fn close_stdin(&self) {
         match self {
             Self::Container(container) => container.close_stdin.cancel(),
             Self::Exec(exec) => exec.close_stdin.cancel(),
         }
-    }
-}
-
-fn refuse_terminal(wanted: bool) -> Result<(), TaskError> {
-    match wanted {
-        true => Err(TaskError::InvalidArgument(
-            "a Wasm container has no terminal (tty: true, or -t)".to_owned(),
-        )),
-        false => Ok(()),
     }
 }
 
@@ -215,6 +213,7 @@ impl Task for Service {
             response.exit_status = ending.status();
             response.exited_at = wire_time(at);
         }
+        response.terminal = process.terminal().is_some();
         Ok(response)
     }
 
@@ -288,15 +287,19 @@ impl Task for Service {
         Ok(Empty::default())
     }
 
-    /// Guests have no terminal whose size could change.
+    /// Without a terminal there is nothing to resize, and nothing is said about it (as containerd has it).
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Reply<Empty> {
-        self.find(&request.id, &request.exec_id)?;
+        let side = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
+        let process = self.find(&request.id, &request.exec_id)?;
+        if let Some(terminal) = process.terminal() {
+            let resized = terminal.resize(side(request.width), side(request.height));
+            resized.map_err(|error| TaskError::internal("resize the terminal", error))?;
+        }
         Ok(Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Reply<Empty> {
         let container = self.containers.get(&request.id)?;
-        refuse_terminal(request.terminal)?;
         self.host
             .exec(&container, &request)
             .await

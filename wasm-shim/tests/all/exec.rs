@@ -44,7 +44,7 @@ impl Home {
             stdin: stdin.map(|path| path.display().to_string()).unwrap_or_default(),
             stdout: file("out"),
             stderr: file("err"),
-            process: json!({"args": args, "env": ["GREETING=hello"], "cwd": "/", "user": {"uid": 0, "gid": 0}}),
+            process: json!({"args": args, "env": ["GREETING=hello"], "cwd": "/data", "user": {"uid": 0, "gid": 0}}),
             ..ExecTask::default()
         };
         self.client.exec(&task).await
@@ -85,6 +85,32 @@ async fn the_toolbox_works_in_the_containers_own_world() {
         (&["ls", "/data"], 0, "message\n", ""),
         (&["echo", "a", "b"], 0, "a b\n", ""),
         (&["env"], 0, "GREETING=hello\n", ""),
+        (&["ls", "/"], 0, "data\n", ""),
+        (&["ls", "-dF", "/", "message"], 0, "/\nmessage\n", ""),
+        (&["find", "/", "-type", "f"], 0, "/data/message\n", ""),
+        (&["pwd"], 0, "/data\n", ""),
+        (&["ps", "aux"], 0, "GUEST  COMMAND\nmain   program\n", ""),
+        (&["ls", "-Z"], 2, "", "ls: invalid option -- 'Z'\n"),
+        (&["cp", "-p", "message", "copy"], 0, "", ""),
+        (&["mv", "copy", "moved"], 0, "", ""),
+        (&["grep", "-c", "volume", "moved"], 0, "1\n", ""),
+        (&["rm", "-v", "moved"], 0, "rm: removed 'moved'\n", ""),
+        (&["touch", "-c", "none"], 0, "", ""),
+        (&["mkdir", "-p", "a/b"], 0, "", ""),
+        (&["rm", "-rf", "a"], 0, "", ""),
+        (&["sleep", "0.01"], 0, "", ""),
+        (
+            &["nslookup", "127.0.0.1"],
+            0,
+            "Name:    127.0.0.1\nAddress: 127.0.0.1\n",
+            "",
+        ),
+        (
+            &["wget", "-qO-", "gopher://x"],
+            1,
+            "",
+            "wget: gopher://x: not an http",
+        ),
         (&["cat", "/etc/passwd"], 1, "", "cat: /etc/passwd: "),
         (&["cat", "/data/../../etc/passwd"], 1, "", "cat: "),
         (&["false"], 1, "", ""),
@@ -203,13 +229,48 @@ async fn a_container_that_serves_takes_commands_too() {
     };
     let (status, out, err) = home.run("echo", &["echo", "still", "here"]).await;
     assert_eq!((status, out.as_str()), (0, "still here\n"), "{err}");
-    let terminal = ExecTask {
-        id: "c".into(),
-        exec_id: "t".into(),
-        terminal: true,
-        process: json!({"args": ["ls"], "cwd": "/", "user": {"uid": 0, "gid": 0}}),
-        ..ExecTask::default()
-    };
-    let error = home.client.exec(&terminal).await.unwrap_err();
-    assert!(error.to_string().contains("no terminal"), "{error}");
+    let get = [
+        "wget",
+        "-qO-",
+        "--header",
+        "X-Word: a b",
+        "http://127.0.0.1:8080?x=1",
+    ];
+    let (status, out, err) = home.run("get", &get).await;
+    let asked = out.contains("request: GET /?x=1\n")
+        && out.contains("x-word: a b\n")
+        && out.contains("user-agent: Wget\n");
+    assert!(status == 0 && asked, "{out} {err}");
+    let post = [
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "--post-data=body",
+        "http://127.0.0.1:8080/echo",
+    ];
+    let (status, out, err) = home.run("post", &post).await;
+    assert_eq!((status, out.as_str()), (0, "body"), "{err}");
+    let (status, _, err) = home
+        .run("missing", &["wget", "-q", "http://127.0.0.1:8080/status/404"])
+        .await;
+    assert_eq!(
+        (status, err.as_str()),
+        (
+            1,
+            "wget: http://127.0.0.1:8080/status/404: server returned error: HTTP/1.1 404\n"
+        )
+    );
+    let discard = ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"];
+    assert_eq!(
+        home.run("discard", &discard).await,
+        (0, String::new(), String::new())
+    );
+    let (status, _, err) = home
+        .run("nobody", &["wget", "-T", "5", "http://127.0.0.1:9/"])
+        .await;
+    assert!(
+        status == 1 && err.starts_with("wget: http://127.0.0.1:9/: "),
+        "{err}"
+    );
 }

@@ -22,5 +22,6 @@ mod network;
 mod sandbox;
 mod shim;
 mod shortage;
+mod terminal;
 mod testsuite;
 mod trees;
