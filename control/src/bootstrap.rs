@@ -1,11 +1,12 @@
-//! What every cluster has from the first moment: its namespaces, default roles and bindings, priority classes, flow
-//! control, what extension servers need to know, and the `kubernetes` Service that leads to this API.
+//! What every cluster has from the first moment: its namespaces, default roles and bindings, priority, storage and runtime
+//! classes, flow control, what extension servers need to know, and the `kubernetes` Service that leads to this API.
 //!
 //! An ordinary API client; run at each start, since addresses may have changed.
 mod cluster;
 pub mod components;
 mod dns;
 mod policy;
+mod runtime;
 mod storage;
 
 pub(crate) use cluster::flow_control;
@@ -92,6 +93,9 @@ pub async fn run(
     storage::ensure(client)
         .await
         .map_err(failed("the class of local volumes"))?;
+    runtime::ensure(client)
+        .await
+        .map_err(failed("the class of isolated Wasm Pods"))?;
     if let Some(address) = dns {
         dns::ensure(client, address).await;
     }

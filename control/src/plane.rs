@@ -162,7 +162,7 @@ impl ControlPlane {
         let server = Stage::new();
         let front_proxy = Pki::front_proxy(&options.data_dir.join("pki"))?;
         let rules = Rules {
-            issuer,
+            issuer: issuer.clone(),
             front_proxy: front_proxy.clone(),
             audit,
             addresses,
@@ -215,13 +215,14 @@ impl ControlPlane {
             authorities,
         )
         .await?;
-        plane.start_clients(&options, front_proxy, measured);
+        plane.start_clients(&options, issuer, front_proxy, measured);
         Ok(plane)
     }
 
     fn start_clients(
         &self,
         options: &ControlOptions,
+        issuer: Arc<TokenIssuer>,
         front_proxy: FrontProxy,
         measured: Arc<ResourceMetrics>,
     ) {
@@ -248,6 +249,7 @@ impl ControlPlane {
         let controllers = ControllerOptions {
             root_ca: Some(self.pki.ca_pem().to_owned()),
             pki: Some(self.pki.clone()),
+            issuer: Some(issuer),
             front_proxy: Some(front_proxy),
             ..ControllerOptions::new(options.pod_cidr)
         };

@@ -1,9 +1,8 @@
 //! `delete`: what is left of a container whose shim died is killed and removed.
 //!
 //! Only the cgroup is left on the host: every mount was made in the container's own namespace. Without root there may be
-//! none, and the container is found by what its shim wrote down.
+//! none, and where there is it may hold others: then the container is found by what its shim wrote down.
 
-use amphipod_shim_api::Standing;
 use amphipod_shim_api::api::DeleteResponse;
 use amphipod_shim_api::api::protobuf::{Message, MessageField};
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost};
@@ -38,16 +37,12 @@ pub fn delete(call: &Invocation) -> Result<Vec<u8>, DeleteError> {
     let bundle = bundle(call)?;
     if let Ok(spec) = spec::load(&bundle) {
         let path = scope::path(&spec, &call.namespace, &call.id);
-        let trace = match Standing::of_this_process().makes_do() {
-            true => Trace::load(&bundle)?,
-            false => None,
-        };
-        let cgroup = match trace {
+        let cgroup = match Trace::load(&bundle)? {
             Some(trace) => {
                 trace.kill()?;
                 trace.cgroup()?
             }
-            None => CgroupHost::discover()?.cgroup(&path)?,
+            None => CgroupHost::discover()?.cgroup_everywhere(&path)?,
         };
         if cgroup.exists() {
             cgroup.kill()?;

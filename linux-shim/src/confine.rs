@@ -19,6 +19,8 @@ pub struct Confined {
     pub path: String,
     /// What systemd calls it, if it is the cgroup's manager.
     pub unit: Option<Unit>,
+    /// Others were there before: neither they nor it are ours to end.
+    pub shares: bool,
     /// There until the container's own process is.
     keeper: Option<Keeper>,
 }
@@ -31,7 +33,7 @@ pub fn failed(error: CgroupError) -> TaskError {
 pub fn recorded(path: &str) -> Result<Cgroup, CgroupError> {
     match path {
         "" => Ok(Cgroup::none()),
-        path => CgroupHost::known()?.cgroup(path),
+        path => CgroupHost::known()?.cgroup_everywhere(path),
     }
 }
 
@@ -40,6 +42,11 @@ pub fn path(standing: Standing, spec: &Spec, namespace: &str, id: &str) -> Strin
     let near = standing.makes_do().then(|| format!("{namespace}-{id}"));
     near.and_then(|name| rootless::near_own(spec, &name))
         .unwrap_or_else(|| scope::path(spec, namespace, id))
+}
+
+/// Whether anybody is in a cgroup, which need not exist.
+pub fn is_used(cgroup: &Cgroup) -> Result<bool, CgroupError> {
+    Ok(cgroup.exists() && !cgroup.pids()?.is_empty())
 }
 
 impl Confined {
@@ -55,6 +62,7 @@ impl Confined {
         let mut this = Self {
             path,
             unit: None,
+            shares: is_used(&plan.cgroup).map_err(failed)?,
             keeper: None,
         };
         // What is not ours yet is not ours to end: a unit of that name may be there.
@@ -110,7 +118,7 @@ impl Confined {
         {
             tracing::warn!(%error, "end the scope of a failed container");
         }
-        if !cgroup.exists() {
+        if self.shares || !cgroup.exists() {
             return;
         }
         if let Err(error) = cgroup.kill() {
@@ -125,7 +133,7 @@ impl Confined {
 /// Plans with, and limits, the cgroup that a user's own systemd has made, if this process may send others there.
 fn limit_own(path: &str, plan: &mut ContainerPlan, limits: Limits) -> Result<(), TaskError> {
     let host = CgroupHost::known().map_err(failed)?;
-    plan.cgroup = host.cgroup(path).map_err(failed)?;
+    plan.cgroup = host.cgroup_everywhere(path).map_err(failed)?;
     if !host.may_enter(&plan.cgroup) {
         return Err(TaskError::FailedPrecondition(
             "your systemd has made a cgroup that this shim may begin no process in: it was started outside of what is \

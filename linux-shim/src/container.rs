@@ -38,6 +38,8 @@ pub struct Container {
     cgroup: Cgroup,
     /// What systemd calls it, if it is the cgroup's manager.
     unit: Option<Unit>,
+    /// Others were in the cgroup before it.
+    shares_cgroup: bool,
     more_namespaces: CloneFlags,
     ids: Option<IdMaps>,
     hooks: Hooks,
@@ -98,6 +100,7 @@ impl Container {
             cgroup: plan.cgroup,
             owns_parent: spec::is_below(&confined.path, &asked.namespace),
             unit: confined.unit,
+            shares_cgroup: confined.shares,
             hooks: plan.hooks,
             subject: plan.subject,
             first,
@@ -109,7 +112,7 @@ impl Container {
 
     /// Lets the first process, or an exec, run; answers its pid.
     pub async fn start(&self, reaper: &Reaper, exec: &str) -> Result<u32, TaskError> {
-        if self.paused.load(Ordering::Relaxed) {
+        if self.is_paused() {
             // Frozen, a process would neither take the word nor come in.
             return Err(TaskError::FailedPrecondition("the container is paused".into()));
         }
@@ -144,7 +147,7 @@ impl Container {
 
     /// Remembers a process to be started in the container.
     pub fn add_exec(&self, exec: &str, plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
-        if self.first.exit().is_some() || !self.first.is_started() {
+        if self.first.exit().is_some() {
             return Err(TaskError::FailedPrecondition(format!(
                 "container {} is not running",
                 self.id
@@ -199,7 +202,7 @@ impl Container {
         }
         let process = self.process(exec)?;
         let exit = process.exit();
-        let status = match (exit, process.is_started(), self.paused.load(Ordering::Relaxed)) {
+        let status = match (exit, process.is_started(), self.is_paused()) {
             (Some(_), ..) => TaskStatus::Stopped,
             (None, _, true) => TaskStatus::Paused,
             (None, false, false) => TaskStatus::Created,
@@ -221,15 +224,17 @@ impl Container {
         match self.process(exec)?.kill(signal) {
             Err(ProcessError::Finished) => Err(TaskError::NotFound("process already finished".into())),
             Err(error) => Err(TaskError::InvalidArgument(error.to_string())),
+            // What v1 has frozen ends only when it is thawed.
+            Ok(()) if signal == libc::SIGKILL && exec.is_empty() && self.is_paused() => self.freeze(false),
             Ok(()) => Ok(()),
         }
     }
 
     fn kill_all(&self, signal: i32) -> Result<(), TaskError> {
         if signal == libc::SIGKILL {
-            return match self.cgroup.is_none() {
-                false => self.cgroup.kill().map_err(cgroup_failed),
-                true => self.kill_known(),
+            return match self.has_cgroup_alone() {
+                true => self.cgroup.kill().map_err(cgroup_failed),
+                false => self.kill_known(),
             };
         }
         for pid in self.pids()? {
@@ -286,7 +291,7 @@ impl Container {
                 self.id
             )));
         }
-        if self.cgroup.exists() || self.cgroup.is_none() {
+        if self.cgroup.exists() || !self.has_cgroup_alone() {
             self.kill_all(libc::SIGKILL)?;
         }
         let exit = self.first.wait().await;
@@ -294,12 +299,20 @@ impl Container {
             let stopped = scope::stop(unit).await;
             stopped.map_err(|e| TaskError::Internal(e.to_string()))?;
         }
-        self.cgroup.remove().await.map_err(cgroup_failed)?;
+        match self.shares_cgroup {
+            // It goes with the last of them.
+            true => drop(self.cgroup.try_remove().map_err(cgroup_failed)?),
+            false => self.cgroup.remove().await.map_err(cgroup_failed)?,
+        }
         if self.owns_parent {
             self.cgroup.remove_parent();
         }
         warn_of_hooks(reaper, &self.hooks.poststop, &self.subject.state("stopped", 0)).await;
         Ok((self.first.pid(), exit))
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
     pub fn freeze(&self, frozen: bool) -> Result<(), TaskError> {
@@ -317,14 +330,19 @@ impl Container {
         applied.map_err(|e| TaskError::internal("update the cgroup", e))
     }
 
-    /// Everybody in it; without a cgroup, in its PID namespace.
+    /// Everybody in it; without a cgroup of its own, in its PID namespace.
     pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
-        match self.cgroup.is_none() {
-            false => self.cgroup.pids().map_err(cgroup_failed),
+        match self.has_cgroup_alone() {
+            true => self.cgroup.pids().map_err(cgroup_failed),
             // Its number may be somebody else's by now.
-            true if self.first.has_ended() => Ok(Vec::new()),
-            true => Ok(processes::of_namespace(self.first.pid())),
+            false if self.first.has_ended() => Ok(Vec::new()),
+            false => Ok(processes::of_namespace(self.first.pid())),
         }
+    }
+
+    /// Whether whoever is in its cgroup is its.
+    fn has_cgroup_alone(&self) -> bool {
+        !self.cgroup.is_none() && !self.shares_cgroup
     }
 
     /// What it uses now.

@@ -28,6 +28,8 @@ pub struct Hook {
     /// The whole argv; with nothing in it the path is its own name.
     pub args: Vec<String>,
     pub env: Vec<String>,
+    /// Where it begins; `None`, or what cannot be entered (any more), leaves it where we are.
+    pub dir: Option<PathBuf>,
     pub timeout: Option<Duration>,
 }
 
@@ -122,6 +124,9 @@ fn run_one(hook: &Hook, state: &str) -> Result<(), HookError> {
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
+    if let Some(dir) = hook.dir.as_ref().filter(|dir| dir.is_dir()) {
+        command.current_dir(dir);
+    }
     let env = hook.env.iter().filter_map(|e| e.split_once('='));
     let mut child = command
         .env_clear()
@@ -179,6 +184,7 @@ mod tests {
             path: "/bin/sh".into(),
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
             env: vec!["WORD=said".into(), "PATH=/bin:/usr/bin".into()],
+            dir: None,
             timeout: Some(Duration::from_secs(30)),
         }
     }
@@ -198,6 +204,18 @@ mod tests {
         )
         .unwrap();
         assert!(!subject.state("stopped", 0).contains("pid"));
+    }
+
+    #[test]
+    fn a_hook_begins_where_it_is_to_if_that_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |dir: PathBuf, script: String| Hook {
+            dir: Some(dir),
+            ..hook(&script)
+        };
+        let wanted = format!("test $(pwd) = {}", home.path().display());
+        run(&[at(home.path().into(), wanted)], "{}").unwrap();
+        run(&[at(home.path().join("gone"), "true".into())], "{}").unwrap();
     }
 
     #[test]

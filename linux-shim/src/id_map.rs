@@ -35,6 +35,10 @@ pub enum IdMapError {
     Range(u32, u32, u32),
     #[error("{0:?} is no id map: three numbers with colons, several maps with commas")]
     Words(String),
+    #[error("{0:?} is no id map: uids= and gids=, each of three numbers with dashes, several with #")]
+    Triples(String),
+    #[error("{0} is no id of the container's user namespace, which an id map with @ is relative to")]
+    Relative(u32),
 }
 
 impl IdMaps {
@@ -67,12 +71,23 @@ impl IdMaps {
         }
     }
 
+    /// Reads what crun has after `idmap=`: `uids=0-1-10#10-11-5;gids=@0-100-10`. Behind `@` the second number is an id of
+    /// the container's, of which `own` are the maps. Who has no map belongs to nobody.
+    pub fn of_words(text: &str, own: Option<&Self>) -> Result<Self, IdMapError> {
+        let mut maps = Self::default();
+        for list in text.split(';').filter(|list| !list.is_empty()) {
+            match list.split_once('=') {
+                Some(("uids", list)) => maps.users = triples(list, own.map(|own| &own.users[..]))?,
+                Some(("gids", list)) => maps.groups = triples(list, own.map(|own| &own.groups[..]))?,
+                _ => return Err(IdMapError::Triples(text.into())),
+            }
+        }
+        Ok(maps)
+    }
+
     /// What a user of the container is on the host.
     pub fn user_outside(&self, inside: u32) -> Option<u32> {
-        self.users.iter().find_map(|range| {
-            let offset = inside.checked_sub(range.inside)?;
-            (offset < range.size).then(|| range.outside + offset)
-        })
+        outside(&self.users, inside)
     }
 
     /// Writes the maps of a process that waits in a namespace it has just made.
@@ -99,6 +114,32 @@ fn words(text: &str) -> Result<Vec<Range>, IdMapError> {
             }
         })
         .collect()
+}
+
+fn outside(ranges: &[Range], inside: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| {
+        let offset = inside.checked_sub(range.inside)?;
+        (offset < range.size).then(|| range.outside + offset)
+    })
+}
+
+fn triples(list: &str, own: Option<&[Range]>) -> Result<Vec<Range>, IdMapError> {
+    let read = |triple: &str| {
+        let (relative, numbers) = match triple.strip_prefix('@') {
+            Some(numbers) => (true, numbers),
+            None => (false, triple),
+        };
+        let read: Result<Vec<u32>, _> = numbers.split('-').map(str::parse).collect();
+        let Ok([inside, given, size]) = read.as_deref() else {
+            return Err(IdMapError::Triples(list.into()));
+        };
+        let shown = match relative {
+            true => outside(own.unwrap_or_default(), *given).ok_or(IdMapError::Relative(*given))?,
+            false => *given,
+        };
+        checked(*inside, shown, *size)
+    };
+    list.split('#').filter(|t| !t.is_empty()).map(read).collect()
 }
 
 fn range(mapping: &LinuxIdMapping) -> Result<Range, IdMapError> {
@@ -159,6 +200,25 @@ mod tests {
             IdMaps::parse(Some(&many), Some(&good)),
             Err(IdMapError::TooMany(341))
         );
+    }
+
+    #[test]
+    fn maps_are_words_of_a_mount_option() {
+        let own = IdMaps {
+            users: words("0:100000:10,10:5:1").unwrap(),
+            groups: words("0:200000:10").unwrap(),
+        };
+        let maps = IdMaps::of_words("uids=0-1-10#@10-10-1;gids=@3-2-4", Some(&own)).unwrap();
+        assert_eq!(text(&maps.users), "0 1 10\n10 5 1\n");
+        assert_eq!(text(&maps.groups), "3 200002 4\n");
+        assert!(IdMaps::of_words("uids=0-1-1", None).unwrap().groups.is_empty());
+        assert_eq!(
+            IdMaps::of_words("gids=@0-10-1", Some(&own)),
+            Err(IdMapError::Relative(10))
+        );
+        for bad in ["0-1-2", "uids=0-1", "uids=a-b-c", "uids=0-1-0", "gids=@0-0-1"] {
+            assert!(IdMaps::of_words(bad, None).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use amphipod_shim_api::cgroup::Cgroup;
 use nix::fcntl::OFlag;
@@ -83,14 +83,25 @@ pub fn another(
         None => open_cgroup(container.cgroup)?,
     };
     let single = SingleThread::check()?;
-    Ok(spawn(&single, 0, cgroup.as_ref().map(AsFd::as_fd), |single| {
+    let mut body = |single: &SingleThread| {
         let target = process.as_fd();
         let joined = init::begin(streams, end, &[target])
             .and_then(|()| init::join_container(target, container, plan, streams));
         hand_over(single, end, joined, 0, |end, ()| {
             init::run_exec(plan, streams, end)
         })
-    })?)
+    };
+    match spawn(&single, 0, cgroup.as_ref().map(AsFd::as_fd), &mut body) {
+        // The container has a systemd, say, that keeps everybody below the container's own cgroup.
+        Err(CloneError::Clone(error)) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let below = container
+                .cgroup
+                .unified_dir_of(container.pid.as_raw().cast_unsigned());
+            let cgroup = open(&below.ok_or(LaunchError::Cgroup(error))?)?;
+            Ok(spawn(&single, 0, Some(cgroup.as_fd()), body)?)
+        }
+        made => Ok(made?),
+    }
 }
 
 /// Makes the init of a PID namespace to be shared, in these namespaces; its pid is reported.
@@ -138,11 +149,11 @@ fn hand_over<T>(
 }
 
 fn open_cgroup(cgroup: &Cgroup) -> Result<Option<OwnedFd>, LaunchError> {
+    cgroup.unified_dir().map(open).transpose()
+}
+
+fn open(cgroup: &Path) -> Result<OwnedFd, LaunchError> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let open = |dir| nix::fcntl::open(dir, flags, nix::sys::stat::Mode::empty());
-    cgroup
-        .unified_dir()
-        .map(open)
-        .transpose()
-        .map_err(|e| LaunchError::Cgroup(e.into()))
+    let opened = nix::fcntl::open(cgroup, flags, nix::sys::stat::Mode::empty());
+    opened.map_err(|e| LaunchError::Cgroup(e.into()))
 }

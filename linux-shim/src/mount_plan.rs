@@ -24,10 +24,14 @@ pub enum Source {
         source: Option<String>,
         options: Vec<(String, Option<String>)>,
     },
-    /// The container's own cgroups, whatever the host's layout is.
-    Cgroup,
-    /// No new mount: attributes of the one already there.
-    Remount,
+    /// The container's own cgroups, whatever the host's layout is, or those of v2 alone.
+    Cgroup {
+        unified: bool,
+    },
+    /// No new mount: attributes of the one already there, and options of its file system.
+    Remount {
+        options: Vec<(String, Option<String>)>,
+    },
 }
 
 /// A bind mount through which ids are seen by other numbers.
@@ -67,8 +71,19 @@ pub enum MountPlanError {
     Maps(PathBuf, IdMapError),
 }
 
-/// Reads one mount of config.json. A bind mount's source may be relative to the bundle.
-pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> {
+/// What a mount's words are relative to.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// Where a bind mount's source is, unless it is absolute.
+    pub bundle: &'a Path,
+    /// The container's maps.
+    pub ids: Option<&'a IdMaps>,
+    /// What SELinux is to call the files of new file systems.
+    pub label: Option<&'a str>,
+}
+
+/// Reads one mount of config.json.
+pub fn parse(mount: &Mount, around: Around<'_>) -> Result<MountPlan, MountPlanError> {
     let destination = mount.destination().clone();
     if !destination.is_absolute() {
         return Err(MountPlanError::Relative(destination));
@@ -79,9 +94,15 @@ pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> 
     }
     let kind = mount.typ().as_deref().unwrap_or_default();
     if options.remount {
-        return Ok(options.plan(Source::Remount, destination, None));
+        // A mount(2) that changes a bind mount takes no options of its file system, which may be the host's.
+        let data = std::mem::take(&mut options.data);
+        let source = Source::Remount {
+            options: if options.bind.is_some() { Vec::new() } else { data },
+        };
+        return Ok(options.plan(source, destination, None));
     }
-    let maps = IdMaps::parse(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref())
+    let maps = options
+        .maps(mount, around.ids)
         .map_err(|e| MountPlanError::Maps(destination.clone(), e))?;
     let id_mapped = match (options.id_mapped, maps) {
         (None, None) => None,
@@ -94,11 +115,13 @@ pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> 
         let path = mount.source().as_ref().filter(|p| !p.as_os_str().is_empty());
         let path = path.ok_or_else(|| MountPlanError::NoSource(destination.clone()))?;
         Source::Bind {
-            path: bundle.join(path),
+            path: around.bundle.join(path),
             recursive: options.bind.unwrap_or(true),
         }
     } else if kind == "cgroup" || kind == "cgroup2" {
-        Source::Cgroup
+        Source::Cgroup {
+            unified: kind == "cgroup2",
+        }
     } else if kind.is_empty() || kind == "none" {
         return Err(MountPlanError::NoType(destination));
     } else {
@@ -106,7 +129,7 @@ pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> 
         Source::Filesystem {
             kind: kind.into(),
             source,
-            options: std::mem::take(&mut options.data),
+            options: labelled(std::mem::take(&mut options.data), kind, around.label),
         }
     };
     let bind = matches!(source, Source::Bind { .. });
@@ -117,12 +140,28 @@ pub fn parse(mount: &Mount, bundle: &Path) -> Result<MountPlan, MountPlanError> 
     Ok(options.plan(source, destination, id_mapped))
 }
 
+/// The kernel's own file systems have labels of their own, and that of message queues takes none.
+fn labelled(
+    mut options: Vec<(String, Option<String>)>,
+    kind: &str,
+    label: Option<&str>,
+) -> Vec<(String, Option<String>)> {
+    let has_own =
+        matches!(kind, "proc" | "sysfs" | "mqueue") || options.iter().any(|(key, _)| key == "context");
+    if let Some(label) = label.filter(|_| !has_own) {
+        options.push(("context".into(), Some(label.into())));
+    }
+    options
+}
+
 #[derive(Default)]
 struct Options {
     /// `Some(recursive)` once bind or rbind was seen.
     bind: Option<bool>,
     /// `Some(recursive)` once idmap or ridmap was seen.
     id_mapped: Option<bool>,
+    /// What follows `idmap=` or `ridmap=`.
+    id_words: Option<String>,
     remount: bool,
     copy_up: bool,
     attributes: Attributes,
@@ -144,7 +183,20 @@ impl Options {
         }
     }
 
+    /// Those of `uidMappings` and `gidMappings`, else of the words of the option (crun's).
+    fn maps(&self, mount: &Mount, own: Option<&IdMaps>) -> Result<Option<IdMaps>, IdMapError> {
+        let maps = IdMaps::parse(mount.uid_mappings().as_ref(), mount.gid_mappings().as_ref())?;
+        match (maps, &self.id_words) {
+            (None, Some(words)) => IdMaps::of_words(words, own).map(Some),
+            (maps, _) => Ok(maps),
+        }
+    }
+
     fn add(&mut self, option: &str) {
+        if let Some((name @ ("idmap" | "ridmap"), words)) = option.split_once('=') {
+            self.id_words = Some(words.to_owned());
+            return self.add(name);
+        }
         match option {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
@@ -187,12 +239,17 @@ pub const KNOWN_OPTIONS: &[&str] = &[
     "dirsync",
     "exec",
     "idmap",
+    "iversion",
     "lazytime",
+    "loud",
     "mand",
     "noatime",
     "nodev",
     "nodiratime",
     "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
     "norelatime",
     "nostrictatime",
     "nosuid",
@@ -227,6 +284,7 @@ pub const KNOWN_OPTIONS: &[&str] = &[
     "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
@@ -281,7 +339,62 @@ mod tests {
     use super::*;
 
     fn plan(json: &str) -> Result<MountPlan, MountPlanError> {
-        parse(&serde_json::from_str(json).unwrap(), Path::new("/bundle"))
+        labelled_plan(json, None)
+    }
+
+    fn labelled_plan(json: &str, label: Option<&str>) -> Result<MountPlan, MountPlanError> {
+        let around = Around {
+            bundle: Path::new("/bundle"),
+            ids: None,
+            label,
+        };
+        parse(&serde_json::from_str(json).unwrap(), around)
+    }
+
+    #[test]
+    fn a_label_is_of_new_file_systems_but_the_kernels_own() {
+        let context = |kind: &str, options: &str| {
+            let json =
+                format!(r#"{{"destination":"/v","type":"{kind}","source":"/s","options":[{options}]}}"#);
+            match labelled_plan(&json, Some("a:b:c:s0:c1,c2")).unwrap().source {
+                Source::Filesystem { mut options, .. } => options.pop(),
+                _ => None,
+            }
+        };
+        let given = |label: &str| Some(("context".to_owned(), Some(label.to_owned())));
+        assert_eq!(context("tmpfs", ""), given("a:b:c:s0:c1,c2"));
+        assert_eq!(context("tmpfs", r#""context=x:y:z""#), given("x:y:z"));
+        for unlabelled in ["proc", "sysfs", "mqueue", "bind"] {
+            assert_eq!(context(unlabelled, ""), None, "{unlabelled}");
+        }
+    }
+
+    #[test]
+    fn a_remount_has_options_of_a_file_system_but_not_of_a_bind_mount() {
+        let options = |options: &str| {
+            let json = format!(r#"{{"destination":"/v","type":"tmpfs","options":["remount",{options}]}}"#);
+            plan(&json).unwrap()
+        };
+        let size = vec![("size".to_owned(), Some("1m".to_owned()))];
+        assert_eq!(
+            options(r#""ro","size=1m""#).source,
+            Source::Remount { options: size }
+        );
+        let bind = options(r#""ro","bind","size=1m""#);
+        assert_eq!(bind.source, Source::Remount { options: vec![] });
+        assert_eq!(bind.attributes.set, libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn an_id_map_may_be_words_of_the_option() {
+        let json =
+            r#"{"destination":"/v","source":"/s","options":["rbind","ridmap=uids=0-1-10;gids=5-6-7"]}"#;
+        let id_mapped = plan(json).unwrap().id_mapped.unwrap();
+        let maps = id_mapped.maps.unwrap();
+        assert!(id_mapped.recursive);
+        assert_eq!((maps.users[0].outside, maps.groups[0].size), (1, 7));
+        let bad = json.replace("5-6-7", "5-6");
+        assert!(matches!(plan(&bad), Err(MountPlanError::Maps(..))));
     }
 
     #[test]

@@ -79,18 +79,19 @@ impl Planned {
         spec::annotation(&self.spec, annotations::PROCESSES) == Some(annotations::PROCESSES_OF_SANDBOX)
     }
 
-    /// Makes its cgroup and, in it, its first process, up to the moment before the program. Without root each is written
-    /// down as it comes, so that what is left of it is found when this shim has died.
+    /// Makes its cgroup and, in it, its first process, up to the moment before the program. Without root, and where the
+    /// cgroup is not its alone, each is written down as it comes, so that what is left of it is found when this shim has
+    /// died.
     pub async fn make(&mut self, reaper: &Reaper, standing: Standing) -> Result<(Confined, Made), TaskError> {
         let (path, limits) = (std::mem::take(&mut self.path), std::mem::take(&mut self.limits));
-        self.trace(standing, || {
+        self.trace(standing.makes_do(), || {
             // Where systemd will make one is not known yet: it is asked for it by its name.
             let by_files = scope::of(&self.spec).is_none();
             Ok(Trace::of_cgroup(if by_files { &path } else { "" }))
         })?;
         let made = Confined::make(reaper, standing, &self.spec, path, &mut self.plan, limits);
         let mut confined = made.await?;
-        let begun = self.begin(reaper, standing, &confined.path).await;
+        let begun = self.begin(reaper, standing, &confined).await;
         confined.settled(reaper).await;
         match begun {
             Ok(made) => Ok((confined, made)),
@@ -101,20 +102,27 @@ impl Planned {
         }
     }
 
-    async fn begin(&self, reaper: &Reaper, standing: Standing, cgroup: &str) -> Result<Made, TaskError> {
-        self.trace(standing, || Ok(Trace::of_cgroup(cgroup)))?;
+    async fn begin(
+        &self,
+        reaper: &Reaper,
+        standing: Standing,
+        confined: &Confined,
+    ) -> Result<Made, TaskError> {
+        let cgroup = if confined.shares { "" } else { &confined.path };
+        let traced = standing.makes_do() || confined.shares;
+        self.trace(traced, || Ok(Trace::of_cgroup(cgroup)))?;
         let made = ContainerProcess::create(reaper, &self.plan, &self.addresses).await;
         let made = made.map_err(|e| failed(&e))?;
-        self.trace(standing, || Trace::of(made.process.pid(), cgroup))?;
+        self.trace(traced, || Trace::of(made.process.pid(), cgroup))?;
         Ok(made)
     }
 
     fn trace(
         &self,
-        standing: Standing,
+        wanted: bool,
         trace: impl FnOnce() -> Result<Trace, TraceError>,
     ) -> Result<(), TaskError> {
-        if !standing.makes_do() {
+        if !wanted {
             return Ok(());
         }
         let traced = trace().and_then(|trace| trace.save(&self.plan.subject.bundle));

@@ -1,6 +1,7 @@
 //! The smaller parts of a process and its surroundings in config.json: hooks, scheduling, labels. Pure but for asking
 //! which security modules the host has.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sched::CpuSet;
@@ -16,15 +17,20 @@ use crate::init::scheduling::{Scheduler, Scheduling};
 use crate::net_devices::{NetDevice, is_name};
 use crate::spec::SpecError;
 
-/// All hooks. Those of `prestart` come before those of `createRuntime`, which replaced them.
-pub fn hooks(spec: &Spec) -> Result<Hooks, SpecError> {
+/// All hooks. Those of `prestart` come before those of `createRuntime`, which replaced them. Those outside of the
+/// container's root are where the bundle is, as with the other runtimes; those inside where the program will be.
+pub fn hooks(spec: &Spec, bundle: &Path) -> Result<Hooks, SpecError> {
     let Some(given) = spec.hooks() else {
         return Ok(Hooks::default());
     };
-    let read = |list: &Option<Vec<OciHook>>| list.iter().flatten().map(hook).collect::<Result<Vec<_>, _>>();
-    let mut runtime = read(given.prestart())?;
-    runtime.extend(read(given.create_runtime())?);
-    let mut start_container = read(given.start_container())?;
+    let read = |list: &Option<Vec<OciHook>>, dir: Option<&Path>| {
+        let read = list.iter().flatten().map(|given| hook(given, dir));
+        read.collect::<Result<Vec<_>, _>>()
+    };
+    let outside = |list| read(list, Some(bundle));
+    let mut runtime = outside(given.prestart())?;
+    runtime.extend(outside(given.create_runtime())?);
+    let mut start_container = read(given.start_container(), None)?;
     let given_env = given
         .start_container()
         .iter()
@@ -37,10 +43,10 @@ pub fn hooks(spec: &Spec) -> Result<Hooks, SpecError> {
     }
     Ok(Hooks {
         runtime,
-        create_container: read(given.create_container())?,
+        create_container: outside(given.create_container())?,
         start_container,
-        poststart: read(given.poststart())?,
-        poststop: read(given.poststop())?,
+        poststart: outside(given.poststart())?,
+        poststop: outside(given.poststop())?,
     })
 }
 
@@ -50,7 +56,7 @@ fn process_env(spec: &Spec) -> Vec<String> {
     process.and_then(|p| p.env().clone()).unwrap_or_default()
 }
 
-fn hook(hook: &OciHook) -> Result<Hook, SpecError> {
+fn hook(hook: &OciHook, dir: Option<&Path>) -> Result<Hook, SpecError> {
     if !hook.path().is_absolute() {
         return Err(SpecError::Missing("absolute path of a hook"));
     }
@@ -63,6 +69,7 @@ fn hook(hook: &OciHook) -> Result<Hook, SpecError> {
         path: hook.path().clone(),
         args: hook.args().clone().unwrap_or_default(),
         env: hook.env().clone().unwrap_or_default(),
+        dir: dir.map(Path::to_path_buf),
         timeout: timeout.map(Duration::from_secs),
     })
 }
@@ -255,7 +262,7 @@ mod tests {
     fn a_hooks_timeout_is_above_zero() {
         let read = |timeout: &str| {
             let json = format!(r#"{{"path":"/h"{timeout}}}"#);
-            hook(&serde_json::from_str(&json).unwrap()).map(|h| h.timeout)
+            hook(&serde_json::from_str(&json).unwrap(), None).map(|h| h.timeout)
         };
         assert_eq!(read("").unwrap(), None);
         assert_eq!(read(r#","timeout":2"#).unwrap(), Some(Duration::from_secs(2)));

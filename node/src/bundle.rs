@@ -73,6 +73,8 @@ pub enum Runtime<'a> {
         module: &'a Path,
         digest: &'a str,
         cache: &'a Path,
+        /// It is one of its image's files, which are the guest's root.
+        has_root: bool,
     },
 }
 
@@ -110,6 +112,7 @@ pub fn spec(parts: &Parts<'_>) -> Spec {
             }
             mounts
         }
+        Runtime::Wasm { has_root: true, .. } => mounts::rooted(parts.files, parts.volumes),
         Runtime::Wasm { .. } => mounts::wasm(parts.files, parts.volumes),
     };
     spec.set_version(OCI_VERSION.into())
@@ -252,10 +255,13 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
         module,
         digest,
         cache,
+        has_root,
     } = parts.runtime
     {
-        notes.insert(annotations::WASM_MODULE.to_owned(), module.display().to_string());
-        notes.insert(annotations::WASM_DIGEST.to_owned(), digest.to_owned());
+        if !(has_root && process::names_another(parts)) {
+            notes.insert(annotations::WASM_MODULE.to_owned(), module.display().to_string());
+            notes.insert(annotations::WASM_DIGEST.to_owned(), digest.to_owned());
+        }
         notes.insert(annotations::WASM_CACHE.to_owned(), cache.display().to_string());
         let port = parts
             .container

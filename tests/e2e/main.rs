@@ -20,4 +20,5 @@ mod shared;
 mod streams;
 mod users;
 mod volumes;
+mod wasm_images;
 mod workloads;

@@ -36,7 +36,7 @@ fn claim(name: &str) -> Value {
     json!({"persistentVolumeClaim": {"claimName": name}})
 }
 
-async fn says(client: &Client, pod: Pod) -> String {
+pub async fn says(client: &Client, pod: Pod) -> String {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let name = pod.metadata.name.clone().unwrap();
     pods.create(&Default::default(), &pod).await.unwrap();

@@ -1,12 +1,17 @@
 //! What an OCI bundle says about a Wasm container: `config.json` read once, checked, and turned into our terms.
 //!
 //! Owns the reading of the OCI runtime specification. Refuses to know Pods and wasmtime. Fields that have no meaning
-//! for a guest without kernel (user, capabilities, namespaces other than the network, rlimits, hooks) are ignored.
+//! for a guest without kernel (namespaces other than the network, rlimits, hooks) are ignored.
 
+mod binds;
+mod command;
+mod identity;
 mod preopen;
 mod serving;
 
-pub use preopen::{Preopen, open_by_guest_path, open_root};
+pub use binds::{Bind, binds};
+pub use command::Command;
+pub use preopen::{Preopen, open_by_guest_path};
 pub use serving::{BadSetting, Serving};
 
 use preopen::{open_in, preopens};
@@ -19,17 +24,16 @@ use crate::guest::folder::{FORSAKEN, Folder};
 use crate::guest::narrowing::Narrowing;
 use crate::names::{self, Names};
 use crate::program::digest::{BadDigest, Digest};
+use crate::sandbox::Identity;
+use crate::tree::TreeError;
 use amphipod_shim_api::annotations;
 use amphipod_shim_api::network::NetworkRules;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Mount, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Mount, Spec};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Most bytes of arguments and environment together (`ARG_MAX` of Linux).
-const MAX_ARGUMENT_BYTES: usize = 2 << 20;
 
 /// The kernel's default period for a CPU quota.
 const DEFAULT_PERIOD_MICROS: u64 = 100_000;
@@ -49,7 +53,7 @@ pub enum BundleError {
         annotations::WASM_MODULE
     )]
     NoProgram,
-    #[error("arguments and environment have {0} bytes; at most {MAX_ARGUMENT_BYTES} are allowed")]
+    #[error("arguments and environment have {0} bytes; at most {most} are allowed", most = command::MAX_ARGUMENT_BYTES)]
     ArgumentsTooLong(usize),
     #[error("an argument or environment variable contains a NUL byte")]
     Nul,
@@ -73,8 +77,8 @@ pub enum BundleError {
     ReadOnly { annotation: &'static str, mount: String },
     #[error("reading {path}, where the container's names come from: {source}")]
     Names { path: PathBuf, source: std::io::Error },
-    #[error("opening the root filesystem {path}: {error}")]
-    Root { path: PathBuf, error: nix::Error },
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     #[error("finding {program:?} in the container's files: {error}")]
     Program { program: String, error: nix::Error },
 }
@@ -88,34 +92,8 @@ pub enum ProgramRef {
         digest: Digest,
         cache: Option<PathBuf>,
     },
-    /// A file of the image's own root filesystem (`compat-smart` images, containerd).
-    InImage(OwnedFd),
-}
-
-/// What a guest is run with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// The whole argv, the program's name first.
-    pub args: Vec<String>,
-    pub env: Vec<(String, String)>,
-    pub cwd: Option<String>,
-}
-
-impl Command {
-    /// Reads a process of the runtime specification: the container's own, or one exec'd into it.
-    ///
-    /// # Errors
-    /// When its strings cannot be given to a guest.
-    pub fn from_process(process: &Process) -> Result<Self, BundleError> {
-        let args = process.args().clone().unwrap_or_default();
-        let env = process.env().clone().unwrap_or_default();
-        check_strings(&args, &env)?;
-        Ok(Self {
-            args,
-            env: env.iter().map(|entry| split_env(entry)).collect(),
-            cwd: cwd(process.cwd()),
-        })
-    }
+    /// A file of the image's own root filesystem: any of an image's layers, or of one that containerd gave us.
+    InImage { file: OwnedFd, cache: Option<PathBuf> },
 }
 
 /// What a guest may reach of the container's files, how it knows others, and whom it may meet.
@@ -223,6 +201,8 @@ fn debugging(preopens: &[Preopen], notes: &HashMap<String, String>) -> Result<De
 #[derive(Debug)]
 pub struct Container {
     pub command: Arc<Command>,
+    /// Whose files its guests' are.
+    pub identity: Identity,
     pub grants: Grants,
     pub debugging: Debugging,
     pub program: ProgramRef,
@@ -294,6 +274,7 @@ impl Container {
         let preopens = preopens(mounts, rootfs, read_only_root)?;
         Ok(Self {
             command: Arc::new(command),
+            identity: identity::of(process),
             debugging: debugging(&preopens, &notes)?,
             grants: Grants::new(preopens, names(mounts)?, &notes)?,
             program,
@@ -305,30 +286,6 @@ impl Container {
             limits: resources.map(Limits::of).unwrap_or_default(),
         })
     }
-}
-
-fn check_strings(args: &[String], env: &[String]) -> Result<(), BundleError> {
-    let all = || args.iter().chain(env);
-    if all().any(|text| text.contains('\0')) {
-        return Err(BundleError::Nul);
-    }
-    let bytes = all().map(|text| text.len() + 1).sum();
-    if bytes > MAX_ARGUMENT_BYTES {
-        Err(BundleError::ArgumentsTooLong(bytes))
-    } else {
-        Ok(())
-    }
-}
-
-fn split_env(entry: &str) -> (String, String) {
-    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-    (name.to_owned(), value.to_owned())
-}
-
-/// The root is where guests begin anyway; naming it would promise a preopen that may not be there.
-fn cwd(path: &Path) -> Option<String> {
-    let text = path.to_str()?;
-    (!text.is_empty() && text != "/").then(|| text.to_owned())
 }
 
 fn netns(spec: &Spec) -> Option<PathBuf> {
@@ -357,13 +314,13 @@ fn program(
     args: &[String],
     rootfs: Option<&OwnedFd>,
 ) -> Result<ProgramRef, BundleError> {
+    let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
     if let Some(file) = notes.get(annotations::WASM_MODULE) {
         let digest: Digest = notes
             .get(annotations::WASM_DIGEST)
             .map(String::as_str)
             .unwrap_or_default()
             .parse()?;
-        let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
         return Ok(ProgramRef::Stored {
             file: file.into(),
             digest,
@@ -374,7 +331,7 @@ fn program(
         return Err(BundleError::NoProgram);
     };
     open_in(rootfs, Path::new(name))
-        .map(ProgramRef::InImage)
+        .map(|file| ProgramRef::InImage { file, cache })
         .map_err(|error| BundleError::Program {
             program: name.clone(),
             error,

@@ -22,6 +22,7 @@ use amphipod_shim_api::api::protobuf::Message as _;
 use amphipod_shim_api::start::{
     Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
 };
+use amphipod_shim_api::stdio::Turner;
 use amphipod_shim_api::{Table, TaskError, service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsString;
@@ -141,19 +142,21 @@ fn start(call: &Invocation, words: usize) -> Result<(), MainError> {
     write!(io::stdout(), "{address}").map_err(MainError::Answer)
 }
 
-/// Without annotations (containerd's `ctr`) every container has a process of its own.
+/// Whose containers share a process; without annotations (containerd's `ctr`) every container has one of its own. linux-shim's
+/// groups are Pods as well, and a namespace may have a Pod's name: no name of ours is one of theirs.
 fn group(bundle: &Path, id: &str) -> String {
     let notes = read_spec(bundle)
         .map(|spec| annotations_of(&spec))
         .unwrap_or_default();
-    let pick = |name: &str| notes.get(name).cloned();
-    let shared = match pick(WASM_ISOLATION) {
-        Some(isolation) if isolation == WASM_ISOLATION_POD => None,
-        _ => pick(SANDBOX_NAMESPACE),
-    };
-    shared
-        .or_else(|| pick(SANDBOX_ID))
-        .unwrap_or_else(|| id.to_owned())
+    let is_isolated = notes
+        .get(WASM_ISOLATION)
+        .is_some_and(|of| of == WASM_ISOLATION_POD);
+    let namespace = notes.get(SANDBOX_NAMESPACE).filter(|_| !is_isolated);
+    match (namespace, notes.get(SANDBOX_ID)) {
+        (Some(namespace), _) => format!("wasm namespace {namespace}"),
+        (None, Some(pod)) => format!("wasm pod {pod}"),
+        (None, None) => format!("wasm container {id}"),
+    }
 }
 
 /// A guest ends with its process and leaves nothing on the host, so there is nothing to clean up.
@@ -178,9 +181,13 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .with_writer(io::stderr)
         .init();
     tell_of_fences();
-    // Every thread is started behind it. What a kernel cannot do is left out.
+    // Every thread is started behind it, guests' by the nursery. What a kernel cannot do is left out.
     if let Err(error) = Sandbox::for_service().enter() {
         tracing::warn!(%error, "the threads that serve lack a fence");
+    }
+    let nursery = Nursery::start().map_err(MainError::Threads)?;
+    if let Err(error) = sandbox::stay_who_they_are() {
+        tracing::warn!(%error, "the threads that serve may become other users");
     }
     let engines = Engines::start()?;
     let Served { program, words } = Served::this_program(words);
@@ -189,8 +196,9 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         programs,
         ticker: engines.ticker.clone(),
         turns: Turns::of_this_machine(),
-        nursery: Nursery::start().map_err(MainError::Threads)?,
+        nursery,
         spare: Spare::of_this_machine(),
+        turner: Turner::start().map_err(MainError::Threads)?,
     };
     let containers = Arc::<Table<Container>>::default();
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));
@@ -269,7 +277,24 @@ mod tests {
     }
 
     #[test]
-    fn without_annotations_a_container_is_a_group() {
-        assert_eq!(group(Path::new("/nonexistent"), "c1"), "c1");
+    fn groups_are_namespaces_pods_or_containers() {
+        let bundle = tempfile::tempdir().unwrap();
+        for (notes, expected) in [
+            (serde_json::json!({}), "wasm container c1"),
+            (serde_json::json!({SANDBOX_ID: "u"}), "wasm pod u"),
+            (
+                serde_json::json!({SANDBOX_ID: "u", SANDBOX_NAMESPACE: "n"}),
+                "wasm namespace n",
+            ),
+            (
+                serde_json::json!({SANDBOX_ID: "u", SANDBOX_NAMESPACE: "n", WASM_ISOLATION: WASM_ISOLATION_POD}),
+                "wasm pod u",
+            ),
+        ] {
+            let config = serde_json::json!({"ociVersion": "1.2.0", "annotations": notes});
+            std::fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
+            assert_eq!(group(bundle.path(), "c1"), expected);
+        }
+        assert_eq!(group(Path::new("/nonexistent"), "c1"), "wasm container c1");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! - `cli`: the command line (start, delete, serve, compile)
 //! - `task`: the Task API, containers and their phases
-//! - `bundle`, `rootfs`: what an OCI bundle grants
+//! - `bundle`, `tree`: what an OCI bundle grants
 //! - `program`: from a binary to something that can be instantiated; the compile cache
 //! - `engine`: wasmtime's configuration, epochs, memory budgets, CPU meters
 //! - `guest`: the WASI world, commands, HTTP handlers, the threads of a Pod
@@ -20,10 +20,10 @@ mod engine;
 mod guest;
 mod names;
 mod program;
-mod rootfs;
 mod sandbox;
 mod sys;
 mod task;
+mod tree;
 
 /// The program: what `amphipod wasm-shim` and `containerd-shim-amphipod-wasm-v1` run, given the words after their name.
 pub fn main(args: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {

@@ -1,11 +1,14 @@
-//! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, and
-//! Landlock's system calls (landlock(7)), for which libc has numbers but no functions.
+//! The only unsafe code of this crate: mapping compiled code, watching a listener, a thread's place among others, its
+//! groups and its waking, and system calls for which libc has numbers but no functions: Landlock's (landlock(7)), and those
+//! that copy and attach mounts.
 #![allow(unsafe_code)]
 
 use crate::program::cache::TrustedArtifact;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wasmtime::component::Component;
@@ -57,6 +60,33 @@ pub fn set_thread_nice(thread: nix::unistd::Pid, nice: i32) -> nix::Result<()> {
     nix::errno::Errno::result(result).map(drop)
 }
 
+/// What wakes a thread of this process from a call in which it waits. By default it does nothing, wherever it comes from.
+const WAKING: libc::c_int = libc::SIGURG;
+
+/// From now on [`wake`] ends calls. Without a word such a signal is ignored, and calls go on.
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn let_wake() -> nix::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    // Calls are not begun again: that is what the signal is for.
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    let signal = Signal::try_from(WAKING)?;
+    // SAFETY: the handler does nothing, which may be done at any time; nobody else in this process handles the signal.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Has a call in which a thread of this process waits end with `EINTR`. One that waits in none goes on.
+///
+/// # Errors
+/// `ESRCH` when the thread is gone.
+pub fn wake(thread: nix::unistd::Pid) -> io::Result<()> {
+    let process = nix::unistd::getpid();
+    // SAFETY: the call takes numbers only; the signal's handler does nothing.
+    checked(unsafe { libc::syscall(libc::SYS_tgkill, process.as_raw(), thread.as_raw(), WAKING) }).map(drop)
+}
+
 /// Asks for slices of this length for the calling thread: it gets as much of the processor, in pieces of another size.
 /// Who wakes with shorter ones takes over from who has longer ones (`sched_setattr(2)`; Linux 6.12 and later).
 ///
@@ -80,6 +110,46 @@ pub fn set_slice(slice: std::time::Duration) -> io::Result<()> {
     attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads `size` bytes of a structure that lives through the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// Gives the calling thread a group, and no other thread: the C library's functions would ask it of all (nptl(7)).
+///
+/// # Errors
+/// As `setresgid(2)`: `EPERM` without the capability.
+pub fn set_thread_group(gid: u32) -> io::Result<()> {
+    // SAFETY: the call takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// The same for the groups beside that.
+///
+/// # Errors
+/// As `setgroups(2)`: `EPERM` without the capability, and where a user namespace forbids it.
+pub fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many numbers as it is told there are, from a slice that lives through the call.
+    checked(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// Which mount a directory is seen through; `None` where the kernel does not say (before Linux 5.8).
+///
+/// # Errors
+/// As `statx(2)`.
+pub fn mount_of(directory: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let mut seen = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the kernel reads a static text, and writes to a structure that lives through the call.
+    let result = unsafe {
+        libc::statx(
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            seen.as_mut_ptr(),
+        )
+    };
+    checked(result.into())?;
+    // SAFETY: all its fields are numbers, for which zero is a value.
+    let seen = unsafe { seen.assume_init() };
+    Ok((seen.stx_mask & libc::STATX_MNT_ID != 0).then_some(seen.stx_mnt_id))
 }
 
 /// The version of Landlock that this kernel has.
@@ -121,6 +191,75 @@ pub fn landlock_ruleset(attributes: &RulesetAttributes) -> io::Result<OwnedFd> {
     let fd = i32::try_from(made).map_err(io::Error::other)?;
     // SAFETY: the answer is a descriptor just made for us, nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A detached copy of what is at `path` below `dir`, `dir` itself if it is empty, with what is mounted below it if `whole`.
+///
+/// # Errors
+/// As `open_tree(2)` (Linux 5.2).
+pub fn clone_mounts(dir: Option<BorrowedFd<'_>>, path: &Path, whole: bool) -> io::Result<OwnedFd> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let dir = dir.map_or(libc::AT_FDCWD, |dir| dir.as_raw_fd());
+    let mut flags =
+        libc::OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    if whole {
+        flags |= libc::AT_RECURSIVE.cast_unsigned();
+    }
+    // SAFETY: the path ends with NUL and lives through the call.
+    let made = checked(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
+    let fd = i32::try_from(made).map_err(io::Error::other)?;
+    // SAFETY: the answer is a descriptor just made for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a detached copy on what `place` refers to.
+///
+/// # Errors
+/// As `move_mount(2)` (Linux 5.2).
+pub fn attach(copy: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+    let empty = c"".as_ptr();
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (from, to) = (copy.as_raw_fd(), place.as_raw_fd());
+    // SAFETY: both paths are a static empty string.
+    checked(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) }).map(drop)
+}
+
+/// What can become of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountChange {
+    ReadOnly,
+    /// What is mounted elsewhere does not appear below it.
+    Private,
+}
+
+/// Changes a mount, and those below it if `whole`.
+///
+/// # Errors
+/// As `mount_setattr(2)` (Linux 5.12).
+pub fn change_mount(mount: &OwnedFd, change: MountChange, whole: bool) -> io::Result<()> {
+    let (attributes, propagation) = match change {
+        MountChange::ReadOnly => (libc::MOUNT_ATTR_RDONLY, 0),
+        MountChange::Private => (0, libc::MS_PRIVATE),
+    };
+    let attributes = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if whole { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is static, and the kernel reads one structure of the size it is told, which lives through the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    })
+    .map(drop)
 }
 
 /// Allows `rights` for everything beneath a directory.

@@ -228,7 +228,11 @@ async fn dispatch(
         )
         .await;
     }
+    let watched = route::watched(&parts.method, &mut parts.uri)?;
     let target = match find(&api, parts.uri.path()).await? {
+        Some(Ok(Route::Resource(target))) if watched && target.subresource.is_some() => {
+            return Err(ApiError::no_resource());
+        }
         Some(Ok(Route::Resource(target))) => target,
         other => {
             record.knows_path(&user, &who, &parts).await;
@@ -451,6 +455,10 @@ async fn update(call: &Call, style: Style) -> Result<Response> {
     let result = match write::update(call, options, name, &change).await {
         Err(error) if error.code == StatusCode::NOT_FOUND && creates(call, name, &body.value) => {
             write::create(call, options, body.value.clone(), body.issues.clone()).await
+        }
+        Err(error) if error.code == StatusCode::NOT_FOUND => {
+            write::check_name(write::name_of(&body.value), name)?;
+            Err(error)
         }
         result => result,
     };

@@ -86,15 +86,7 @@ async fn create_applied(
     issues: &[FieldIssue],
 ) -> Result<Written> {
     let value = settled(call, || manage::apply(call, None, config)).await??;
-    let said = value["metadata"]["name"].as_str().unwrap_or_default();
-    if said != name {
-        return Err(ApiError::bad_request(match said {
-            "" => format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-            ),
-            said => format!("the name of the object ({said}) does not match the name on the URL ({name})"),
-        }));
-    }
+    write::check_name(write::name_of(&value), name)?;
     if let Some(uid) = value["metadata"]["uid"].as_str() {
         let why = format!(
             "uid mismatch: the provided object specified uid {uid}, and no existing object was found"

@@ -1,10 +1,13 @@
 //! What a path names. Pure.
 use super::status::{ApiError, Result};
 use crate::kinds::{Kind, Registry};
+use http::{Method, Uri};
 use std::sync::Arc;
 
 /// The one subresource that has paths of its own below.
 const PROXY: &str = "proxy";
+/// The verb that a path may begin with, below its version.
+const WATCH: &str = "watch";
 
 /// A path below `/api` or `/apis`.
 #[derive(Debug)]
@@ -58,6 +61,25 @@ pub fn parse(kinds: &Registry, path: &str) -> Option<Result<Route>> {
         ["apis", group, version, rest @ ..] => Some(below(kinds, group, version, rest)),
         _ => None,
     }
+}
+
+/// Turns a deprecated path below `watch/` into what it always meant: the same path, watched
+/// (upstream's `RequestInfoFactory`, "special verbs"). Says whether it was one.
+pub fn watched(method: &Method, uri: &mut Uri) -> Result<bool> {
+    let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+    let at = match segments.as_slice() {
+        ["api", _, WATCH, _, ..] => 2,
+        ["apis", _, _, WATCH, _, ..] => 3,
+        _ => return Ok(false),
+    };
+    if method != Method::GET {
+        return Err(ApiError::method_not_allowed());
+    }
+    let path = [&segments[..at], &segments[at + 1..]].concat().join("/");
+    let query = uri.query().map(|query| format!("&{query}")).unwrap_or_default();
+    let plain = format!("/{path}?watch=true{query}").parse();
+    *uri = plain.map_err(|error| ApiError::bad_request(format!("the path cannot be watched: {error}")))?;
+    Ok(true)
 }
 
 fn below(kinds: &Registry, group: &str, version: &str, rest: &[&str]) -> Result<Route> {
@@ -207,6 +229,37 @@ mod tests {
             ("/api/v1/namespaces/a/pods/%zz", "400"),
         ] {
             assert_eq!(route(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_below_watch() {
+        let mut uri = Uri::from_static("/api/v1/watch/namespaces/a/pods");
+        assert_eq!(watched(&Method::POST, &mut uri).unwrap_err().code, 405);
+    }
+
+    #[test]
+    fn a_path_below_watch_is_the_same_path_watched() {
+        for (uri, want) in [
+            ("/api/v1/watch/pods", "/api/v1/pods?watch=true"),
+            (
+                "/api/v1/watch/namespaces/a/pods/p?resourceVersion=7",
+                "/api/v1/namespaces/a/pods/p?watch=true&resourceVersion=7",
+            ),
+            (
+                "/apis/apps/v1/watch/namespaces/a/deployments?watch=false",
+                "/apis/apps/v1/namespaces/a/deployments?watch=true&watch=false",
+            ),
+            ("/api/v1/watch", "/api/v1/watch"),
+            ("/apis/watch/v1/pods", "/apis/watch/v1/pods"),
+            ("/api/v1/namespaces/watch/pods", "/api/v1/namespaces/watch/pods"),
+        ] {
+            let mut uri: Uri = uri.parse().unwrap();
+            let was = watched(&Method::GET, &mut uri).unwrap();
+            assert_eq!(
+                (uri.to_string().as_str(), was),
+                (want, want.contains("watch=true"))
+            );
         }
     }
 

@@ -193,7 +193,8 @@ async fn update_once(
     let (mut new, issues) = settled(call, || change(&old)).await??;
     let warnings = prune(call, options, &mut new, issues)?;
     place(call, &mut new)?;
-    let name = same_name(call, &new, &old)?;
+    let name = name_of(&old).to_owned();
+    check_name(name_of(&new), &name)?;
     precondition(kind, &name, &new, &old)?;
     if let Some(meta) = new["metadata"].as_object_mut() {
         meta.remove("resourceVersion");
@@ -427,7 +428,7 @@ pub fn place(call: &Call, value: &mut Value) -> Result<()> {
     Ok(())
 }
 
-fn name_of(value: &Value) -> &str {
+pub fn name_of(value: &Value) -> &str {
     value["metadata"]["name"].as_str().unwrap_or_default()
 }
 
@@ -461,20 +462,18 @@ fn stamp(value: &mut Value) {
     }
 }
 
-/// The name in the body must be that of the path.
-fn same_name(call: &Call, new: &Value, old: &Value) -> Result<String> {
-    let (said, wanted) = (name_of(new), name_of(old));
-    match said {
-        "" if call.target.subresource.is_none() => {
-            let errors = vec![FieldError::invalid("metadata.name", "", "name is required")];
-            let kind = &call.target.kind;
-            Err(ApiError::invalid(&kind.kind, &kind.group, wanted, &errors))
+/// The name in the body must be that of the path (upstream's `checkName`).
+pub fn check_name(said: &str, wanted: &str) -> Result<()> {
+    let why = match said {
+        _ if said == wanted => return Ok(()),
+        "" => {
+            format!(
+                "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+            )
         }
-        _ if said == wanted => Ok(wanted.to_owned()),
-        _ => Err(ApiError::bad_request(format!(
-            "the name of the object ({said}) does not match the name on the URL ({wanted})"
-        ))),
-    }
+        _ => format!("the name of the object ({said}) does not match the name on the URL ({wanted})"),
+    };
+    Err(ApiError::bad_request(why))
 }
 
 /// Checks uid and resource version of an update against what is there. When this writer then loses a race it is asked

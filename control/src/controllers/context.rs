@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController,
-    ResourceQuota, Service, ServiceAccount,
+    ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::attachments;
-use super::{ControllerOptions, endpoints, root_ca};
+use super::{ControllerOptions, account_tokens, endpoints, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
 
@@ -74,6 +74,8 @@ pub struct Watches {
     pub endpoints: Arc<Informer<Endpoints>>,
     pub namespaces: Arc<Informer<Namespace>>,
     pub service_accounts: Arc<Informer<ServiceAccount>>,
+    /// Only Secrets that hold the token of an account.
+    pub account_tokens: Arc<Informer<Secret>>,
     /// Only those that publish the cluster CA.
     pub root_cas: Arc<Informer<ConfigMap>>,
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
@@ -108,6 +110,7 @@ impl Default for Watches {
             endpoints: Informer::new(&[]),
             namespaces: Informer::new(&[]),
             service_accounts: Informer::new(&[]),
+            account_tokens: Informer::new(&[]),
             root_cas: Informer::new(&[]),
             definitions: Informer::new(&[]),
             api_services: Informer::new(&[]),
@@ -170,6 +173,12 @@ impl Watches {
                 .clone()
                 .run(Objects::all(client), cas, shutdown.clone()),
         );
+        let tokens = Config::default().fields(&format!("type={}", account_tokens::TYPE));
+        tasks.spawn(
+            self.account_tokens
+                .clone()
+                .run(Objects::all(client), tokens, shutdown.clone()),
+        );
         let leases = Objects::in_namespace(client, LEASE_NAMESPACE);
         tasks.spawn(
             self.leases
@@ -189,6 +198,7 @@ impl Watches {
             self.endpoints.synced(),
             self.namespaces.synced(),
             self.service_accounts.synced(),
+            self.account_tokens.synced(),
             self.root_cas.synced(),
             self.definitions.synced(),
             self.api_services.synced(),

@@ -2,6 +2,7 @@
 //!
 //! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
 //! kind is cached once. It refuses to know the store and the HTTP server.
+mod account_tokens;
 mod adoption;
 mod api_services;
 mod certificates;
@@ -40,6 +41,7 @@ use context::Context;
 pub use context::Watches;
 
 use crate::auth::pki::{FrontProxy, Pki};
+use crate::auth::tokens::TokenIssuer;
 
 /// What the controllers need to know beyond what the API tells them.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub struct ControllerOptions {
     pub root_ca: Option<String>,
     /// The authority that signs approved CertificateSigningRequests; none without.
     pub pki: Option<Arc<Pki>>,
+    /// Signs the tokens that are kept in Secrets; none without.
+    pub issuer: Option<Arc<TokenIssuer>>,
     /// Who we are to extension servers, when their availability is checked; nobody without.
     pub front_proxy: Option<FrontProxy>,
     /// How long a node may stay silent before it counts as unreachable.
@@ -62,6 +66,7 @@ impl ControllerOptions {
             pod_cidr,
             root_ca: None,
             pki: None,
+            issuer: None,
             front_proxy: None,
             node_monitor_grace: Duration::from_secs(50),
         }
@@ -80,6 +85,7 @@ pub async fn run(
         deployment::start(&context),
         endpoints::start(&context),
         service_account::start(&context),
+        account_tokens::start(&context),
         root_ca::start(&context),
         namespace::start(&context),
         garbage::start(&context),

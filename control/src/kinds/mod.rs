@@ -44,6 +44,7 @@ pub mod view;
 mod warn;
 mod wire;
 
+pub use decode::decode;
 pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join, quote};
 pub use kind::{Column, Kind, Subresource};
 pub use live::Live;

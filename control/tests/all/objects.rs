@@ -146,6 +146,20 @@ async fn bad_requests_get_their_status() {
             405,
         ),
         (Method::PUT, MAPS, config_map("x", "1").to_string(), 405),
+        (Method::PUT, &at(MAPS, "x"), config_map("y", "1").to_string(), 400),
+        (Method::PUT, &at(MAPS, "x"), json!({"data": {}}).to_string(), 400),
+        (
+            Method::PUT,
+            &at(MAPS, "kube-root-ca.crt"),
+            json!({"data": {}}).to_string(),
+            400,
+        ),
+        (
+            Method::DELETE,
+            &at(MAPS, "x"),
+            json!({"gracePeriodSeconds": "1"}).to_string(),
+            400,
+        ),
         (Method::GET, "/api/v1/nosuch", String::new(), 404),
         (
             Method::GET,

@@ -8,9 +8,13 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The events of a watch that ends by itself.
 async fn watch(plane: &Plane, query: &str) -> Vec<Value> {
+    watch_path(plane, &format!("{MAPS}?watch=1&{query}")).await
+}
+
+async fn watch_path(plane: &Plane, path: &str) -> Vec<Value> {
     // A read waits for the watch cache: what was written is history then, however short the watch.
     plane.get(MAPS).await;
-    let request = Request::get(format!("{MAPS}?watch=1&timeoutSeconds=1&{query}"))
+    let request = Request::get(format!("{path}&timeoutSeconds=1"))
         .body(Vec::new())
         .unwrap();
     let lines = plane.client().request_stream(request).await.unwrap().lines();
@@ -65,6 +69,26 @@ async fn history_is_replayed_in_order() {
         shown(&events),
         [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
     );
+}
+
+#[tokio::test]
+async fn the_paths_of_old_watches_still_watch() {
+    let plane = Plane::start().await;
+    let (_, first) = plane.call(Method::POST, MAPS, config_map("a", "1")).await;
+    for name in ["b", "c"] {
+        plane.call(Method::POST, MAPS, config_map(name, "1")).await;
+    }
+    let from = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let old = "/api/v1/watch/namespaces/default/configmaps";
+    let one = watch_path(&plane, &format!("{old}/c?resourceVersion={from}")).await;
+    assert_eq!(shown(&one), [("ADDED", "c")]);
+    let own = "fieldSelector=metadata.name!%3Dkube-root-ca.crt";
+    let all = watch_path(&plane, &format!("{old}?resourceVersion={from}&{own}")).await;
+    assert_eq!(shown(&all), [("ADDED", "b"), ("ADDED", "c")]);
+    let (code, _) = plane.call(Method::POST, old, config_map("d", "1")).await;
+    assert_eq!(code, 405);
+    let (code, _) = plane.get("/api/v1/watch/namespaces/default/pods/p/log").await;
+    assert_eq!(code, 404);
 }
 
 #[tokio::test]

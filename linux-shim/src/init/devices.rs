@@ -94,7 +94,7 @@ fn make(root: &Root, device: &Device) -> io::Result<()> {
         number,
     ) {
         Ok(()) => {}
-        Err(Errno::EEXIST) => return same(&parent, Path::new(name), device),
+        Err(Errno::EEXIST) => return take(root, &parent, Path::new(name), device),
         Err(Errno::EPERM) => return borrow(root, device),
         Err(errno) => return Err(errno.into()),
     }
@@ -110,12 +110,14 @@ fn make(root: &Root, device: &Device) -> io::Result<()> {
     Ok(())
 }
 
-/// What is there already must be that very device.
-fn same(parent: &OwnedFd, name: &Path, device: &Device) -> io::Result<()> {
-    is_device(
-        &fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?,
-        device,
-    )
+/// What is there already must be that very device, or an empty file: where [`borrow`] has mounted one on it before.
+fn take(root: &Root, parent: &OwnedFd, name: &Path, device: &Device) -> io::Result<()> {
+    let seen = fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let kind = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT;
+    match kind == SFlag::S_IFREG && seen.st_size == 0 {
+        true => borrow(root, device),
+        false => is_device(&seen, device),
+    }
 }
 
 fn is_device(seen: &FileStat, device: &Device) -> io::Result<()> {

@@ -33,6 +33,8 @@ pub struct Identity {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// The groups are those of whoever runs this, which a user may need to reach his own files.
+    pub keeps_groups: bool,
     pub umask: u32,
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
@@ -116,11 +118,9 @@ fn is_hosts_device(stream: BorrowedFd<'_>) -> bool {
 pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), InitError> {
     drop_bounding(&identity.capabilities.bounding)?;
     nix::sys::prctl::set_keepcaps(true).during(|| "keep capabilities across the change of user".into())?;
-    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    match setgroups(&groups) {
-        Err(nix::errno::Errno::EPERM) if groups.is_empty() && may_set_groups() => {}
-        done => done.during(|| format!("set additional groups {:?}", identity.groups))?,
+    if !identity.keeps_groups {
+        set_groups(&identity.groups)?;
     }
     setresgid(gid, gid, gid).during(|| format!("become group {gid}"))?;
     setresuid(uid, uid, uid).during(|| format!("become user {uid}"))?;
@@ -130,6 +130,14 @@ pub fn become_user(identity: &Identity, warnings: &mut Warnings) -> Result<(), I
         nix::sys::prctl::set_no_new_privs().during(|| "set no_new_privs".into())?;
     }
     Ok(())
+}
+
+fn set_groups(numbers: &[u32]) -> Result<(), InitError> {
+    let groups: Vec<Gid> = numbers.iter().copied().map(Gid::from_raw).collect();
+    match setgroups(&groups) {
+        Err(nix::errno::Errno::EPERM) if groups.is_empty() && may_set_groups() => Ok(()),
+        done => done.during(|| format!("set additional groups {numbers:?}")),
+    }
 }
 
 /// With the capability, the kernel refuses to set groups only where that is denied to a whole user namespace, because

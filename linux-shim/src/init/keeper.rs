@@ -54,7 +54,7 @@ pub fn run(join: &[(CloneFlags, PathBuf)], end: &ChildEnd) -> i32 {
 
 fn settle(join: &[(CloneFlags, PathBuf)]) -> Result<(), InitError> {
     if join.iter().any(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER) {
-        namespaces::become_root()?;
+        namespaces::become_root(false)?;
     }
     unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
     enter_nowhere()?;
@@ -62,6 +62,7 @@ fn settle(join: &[(CloneFlags, PathBuf)]) -> Result<(), InitError> {
         uid: NOBODY,
         gid: NOBODY,
         groups: Vec::new(),
+        keeps_groups: false,
         umask: 0,
         capabilities: Default::default(),
         no_new_privileges: true,

@@ -30,12 +30,14 @@ pub use plan::{CLONE_NEWTIME, ContainerPlan, ProcessPlan, Propagation};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, CgroupHost};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 
 use crate::hooks::{self, Hook};
 use crate::launch::Running;
+use crate::mount_plan::{MountPlan, Source};
 use crate::sys::process::{close_all_but, reset_signals};
 use channel::ChildEnd;
 use devices::Terminal;
@@ -145,7 +147,7 @@ fn enter_user_namespace(plan: &ContainerPlan, end: &ChildEnd) -> Result<(), Init
         end.map_ids().during(step)?;
         nix::sys::prctl::set_dumpable(false).during(step)?;
     }
-    namespaces::become_root()?;
+    namespaces::become_root(plan.process.identity.keeps_groups)?;
     unshare(CloneFlags::CLONE_NEWNS).during(|| "make a mount namespace".into())
 }
 
@@ -192,7 +194,9 @@ pub fn join_container(
     let entered = match &plan.scheduling.initial_processors {
         Some(processors) => {
             scheduling::set_processors(processors)?;
-            container.cgroup.enter()
+            container
+                .cgroup
+                .enter_beside(container.pid.as_raw().cast_unsigned())
         }
         // It was made there.
         None => container.cgroup.enter_v1(),
@@ -201,7 +205,7 @@ pub fn join_container(
     if let Some(maps) = container.ids {
         identity::give_streams(&plan.identity, maps, &streams.borrowed());
     }
-    namespaces::join_running(process, container.pid, container.more)?;
+    namespaces::join_running(process, container.pid, container.more, plan.identity.keeps_groups)?;
     root.as_ref().map_or(Ok(()), mounts::enter_shared)
 }
 
@@ -239,6 +243,7 @@ fn build<'a>(
 ) -> Result<Built<'a>, InitError> {
     umask(Mode::empty());
     let ids = ContainerIds::of(plan);
+    let cgroup = seen_cgroup(plan)?;
     let mut rootfs = plan.rootfs.as_path();
     let mapped = stage.done.as_ref().is_some_and(|done| done.in_user_namespace);
     let (sources, layers) = match stage.done {
@@ -265,7 +270,7 @@ fn build<'a>(
         if plan.new_namespaces.contains(CloneFlags::CLONE_NEWUSER) && !mapped {
             channel.map_ids().during(|| "have user ids mapped".into())?;
         }
-        namespaces::become_root()?;
+        namespaces::become_root(plan.process.identity.keeps_groups)?;
     }
     if plan.new_cgroup_namespace {
         unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
@@ -278,7 +283,7 @@ fn build<'a>(
         .is_some_and(|p| p.kind & (libc::MS_SHARED | libc::MS_SLAVE) != 0);
     let root = mounts::mount_rootfs(rootfs, layers, &ids, stays)?;
     for (mount, source) in plan.mounts.iter().zip(&sources) {
-        mounts::make(&root, mount, source.as_ref(), &plan.cgroup)?;
+        mounts::make(&root, mount, source.as_ref(), &cgroup)?;
     }
     drop(sources);
     devices::make_all(&root, &plan.devices)?;
@@ -299,6 +304,21 @@ fn build<'a>(
         terminal,
         start_hooks,
     })
+}
+
+/// What a container is shown of cgroups: its own; where it has none, that in which it is with its maker. To be called
+/// before it has a namespace of them.
+fn seen_cgroup(plan: &ContainerPlan) -> Result<Cgroup, InitError> {
+    let is_cgroup = |mount: &MountPlan| matches!(mount.source, Source::Cgroup { .. });
+    if !plan.cgroup.is_none() || !plan.mounts.iter().any(is_cgroup) {
+        return Ok(plan.cgroup.clone());
+    }
+    match CgroupHost::known() {
+        Err(CgroupError::NoHierarchy) => Ok(Cgroup::none()),
+        host => host
+            .and_then(CgroupHost::own)
+            .map_err(|e| InitError::Refused(e.to_string())),
+    }
 }
 
 /// Has the hooks before `pivot_root` run, or runs them; answers what those of the start are to be told.

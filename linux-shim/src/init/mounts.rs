@@ -11,6 +11,8 @@ use amphipod_shim_api::cgroup::Cgroup;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::symlinkat;
 
 use super::Propagation;
 use super::copy::{Settled, copy_tree};
@@ -20,7 +22,8 @@ use super::root::Root;
 use crate::mount_plan::{MountPlan, Source};
 use crate::rootfs_plan::{IdMappedLayers, RootfsMount};
 use crate::sys::mount::{
-    Attributes, attach, clone_tree, is_too_long, new_filesystem, new_filesystem_at, set_attributes,
+    Attributes, attach, clone_tree, is_too_long, new_filesystem, new_filesystem_at, reconfigure,
+    set_attributes,
 };
 
 pub const READ_ONLY: Attributes = Attributes {
@@ -33,6 +36,8 @@ pub const PRIVATE: Attributes = Attributes {
     clear: 0,
     propagation: libc::MS_PRIVATE,
 };
+/// Where a host has its cgroups (file-hierarchy(7)).
+const USUAL: &str = "/sys/fs/cgroup";
 /// Attributes of a file system made to cover something.
 pub const INERT: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -231,8 +236,11 @@ pub fn make(
             attach(fs.as_fd(), target.as_fd()).during(step)?;
             propagate(fs.as_fd(), plan).during(step)
         }
-        (Source::Remount, _) => remount(root, plan).during(step),
-        (Source::Cgroup, _) => cgroups(root, plan, cgroup),
+        (Source::Remount { options }, _) => remount(root, plan, options).during(step),
+        (Source::Cgroup { unified }, _) if *unified || cgroup.is_v2() => {
+            unified_cgroup(root, plan, cgroup).during(step)
+        }
+        (Source::Cgroup { .. }, _) => cgroups(root, plan, cgroup),
     }
 }
 
@@ -250,8 +258,8 @@ fn source_name(source: &Source) -> String {
     match source {
         Source::Bind { path, .. } => path.display().to_string(),
         Source::Filesystem { kind, .. } => kind.clone(),
-        Source::Cgroup => "cgroup".into(),
-        Source::Remount => "nothing new".into(),
+        Source::Cgroup { .. } => "cgroup".into(),
+        Source::Remount { .. } => "nothing new".into(),
     }
 }
 
@@ -278,8 +286,11 @@ fn target_for(root: &Root, kind: &str, at: &Path) -> Result<OwnedFd, InitError> 
 }
 
 /// The path must be the root of a mount: the kernel says so if it is not.
-fn remount(root: &Root, plan: &MountPlan) -> io::Result<()> {
+fn remount(root: &Root, plan: &MountPlan, options: &[(String, Option<String>)]) -> io::Result<()> {
     let mount = root.find(&plan.destination, OFlag::O_PATH)?;
+    if !options.is_empty() {
+        reconfigure(mount.as_fd(), options)?;
+    }
     set_attributes(mount.as_fd(), plan.attributes, false)?;
     if plan.recursive != Attributes::default() {
         set_attributes(mount.as_fd(), plan.recursive, true)?;
@@ -326,17 +337,34 @@ fn propagate(mount: BorrowedFd<'_>, plan: &MountPlan) -> io::Result<()> {
     Ok(())
 }
 
-/// The container's own part of each hierarchy: the one file system on v2, a directory of them on v1 and hybrid.
+/// The container's own part of the hierarchy of v2, which is all of them or one among others. A host of v1 alone has it
+/// too, with nobody in it.
+fn unified_cgroup(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> io::Result<()> {
+    let target = root.make_dir(&plan.destination)?;
+    if let Some(dir) = cgroup.unified_dir() {
+        return mount_cgroup(dir, target.as_fd(), plan.attributes);
+    }
+    let fs = match new_filesystem("cgroup2", Some("cgroup2"), &[], 0) {
+        // Without root and a cgroup namespace of its own it is shown the host's, as by the other runtimes.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            clone_tree(None, USUAL.as_ref(), true)?
+        }
+        made => made?,
+    };
+    set_attributes(fs.as_fd(), plan.attributes, false)?;
+    set_attributes(fs.as_fd(), PRIVATE, true)?;
+    attach(fs.as_fd(), target.as_fd())
+}
+
+/// A directory of the container's own part of each hierarchy of v1. Controllers that share one are found by their own
+/// names too. That of v2 beside them is left out, as by the other runtimes: a systemd that sees it takes it for its own,
+/// and looks there for the path it has in the host's.
 fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitError> {
     let at = &plan.destination;
     let step = |what: &Path| format!("mount cgroup {what:?} on {at:?}");
     let target = root
         .make_dir(at)
         .during(|| format!("make the mount point {at:?}"))?;
-    if cgroup.is_v2() {
-        let dir = cgroup.unified_dir().unwrap_or(Path::new("/sys/fs/cgroup"));
-        return mount_cgroup(dir, target.as_fd(), plan.attributes).during(|| step(dir));
-    }
     let data = [("mode".to_owned(), Some("755".to_owned()))];
     let base = new_filesystem(
         "tmpfs",
@@ -346,12 +374,16 @@ fn cgroups(root: &Root, plan: &MountPlan, cgroup: &Cgroup) -> Result<(), InitErr
     )
     .during(|| step(at))?;
     attach(base.as_fd(), target.as_fd()).during(|| step(at))?;
-    for (name, dir) in cgroup.directories() {
+    let unified = cgroup.unified_dir();
+    for (name, dir) in cgroup.directories().filter(|(_, dir)| Some(*dir) != unified) {
         mkdirat(&base, name.as_str(), Mode::from_bits_truncate(0o755)).during(|| step(dir))?;
         let point = root
             .find(&at.join(&name), OFlag::O_PATH | OFlag::O_DIRECTORY)
             .during(|| step(dir))?;
         mount_cgroup(dir, point.as_fd(), plan.attributes).during(|| step(dir))?;
+        for alone in name.split(',').filter(|alone| *alone != name) {
+            symlinkat(name.as_str(), &base, alone).during(|| step(dir))?;
+        }
     }
     set_attributes(
         base.as_fd(),
@@ -412,12 +444,28 @@ pub fn finish_root(read_only: bool, propagation: Option<Propagation>) -> Result<
     Ok(())
 }
 
+/// To be called before the root is entered. Root of a user namespace that shares the host's processes may mount none: then
+/// it is the host's, whose parameters are those of the namespaces we are in all the same.
+fn procfs() -> io::Result<OwnedFd> {
+    match new_filesystem("proc", Some("proc"), &[], 0) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let proc = nix::fcntl::open("/proc", flags, Mode::empty())?;
+            match fstatfs(&proc)?.filesystem_type() == PROC_SUPER_MAGIC {
+                true => Ok(proc),
+                false => Err(error),
+            }
+        }
+        made => made,
+    }
+}
+
 /// Writes kernel parameters through a procfs of our own that no container path leads to (CVE-2025-52881).
 pub fn write_sysctls(sysctls: &[(String, String)]) -> Result<(), InitError> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let proc = new_filesystem("proc", Some("proc"), &[], 0).during(|| "mount procfs for sysctls".into())?;
+    let proc = procfs().during(|| "mount procfs for sysctls".into())?;
     for (name, value) in sysctls {
         let path = PathBuf::from("sys").join(crate::sysctl::path_of(name));
         let step = || format!("set sysctl {name} to {value:?}");

@@ -54,7 +54,12 @@ const USUAL: [(CloneFlags, &str); 6] = [
 
 /// Joins every namespace of a container by its first process. Root of a user namespace may not join those of the
 /// host, not even those he is in: then only those are joined that the container does not share with us.
-pub fn join_running(process: BorrowedFd<'_>, pid: Pid, more: CloneFlags) -> Result<(), InitError> {
+pub fn join_running(
+    process: BorrowedFd<'_>,
+    pid: Pid,
+    more: CloneFlags,
+    keeps_groups: bool,
+) -> Result<(), InitError> {
     let usual = USUAL.iter().map(|(kind, _)| *kind).collect::<CloneFlags>();
     let joined = match setns(process, usual | more) {
         Err(Errno::EPERM) => setns(process, others(pid) | more),
@@ -62,7 +67,7 @@ pub fn join_running(process: BorrowedFd<'_>, pid: Pid, more: CloneFlags) -> Resu
     };
     joined.during(|| "join the container's namespaces".into())?;
     if more.contains(CloneFlags::CLONE_NEWUSER) {
-        become_root()?;
+        become_root(keeps_groups)?;
     }
     Ok(())
 }
@@ -76,7 +81,7 @@ fn others(pid: Pid) -> CloneFlags {
 }
 
 /// Becomes the root of the user namespace this process is in, which may have none.
-pub fn become_root() -> Result<(), InitError> {
+pub fn become_root(keeps_groups: bool) -> Result<(), InitError> {
     let absent = |done: nix::Result<()>| match done {
         // EINVAL: id 0 is not mapped. EPERM: setgroups is denied in this namespace.
         Err(Errno::EINVAL | Errno::EPERM) => Ok(()),
@@ -84,7 +89,9 @@ pub fn become_root() -> Result<(), InitError> {
     };
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     let step = || "become root of the user namespace".to_owned();
-    absent(setgroups(&[])).during(step)?;
+    if !keeps_groups {
+        absent(setgroups(&[])).during(step)?;
+    }
     absent(setresgid(group, group, group)).during(step)?;
     absent(setresuid(user, user, user)).during(step)
 }

@@ -2,6 +2,7 @@
 //! Parsing only.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 /// One flag a command knows.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,10 @@ pub enum ArgsError {
     NotUtf8(OsString),
     #[error("{flag} takes a number, not {value:?}")]
     NotNumber { flag: &'static str, value: String },
+    #[error("{flag} takes a time such as 5s, not {value:?}")]
+    NotDuration { flag: &'static str, value: String },
+    #[error("{flag} takes a number of bytes such as 67108864 or 64M, or -1 for no limit, not {value:?}")]
+    NotSize { flag: &'static str, value: String },
     #[error("{0} is missing")]
     Missing(&'static str),
     #[error("unknown command {0:?}; try --help")]
@@ -151,6 +156,28 @@ impl Parsed {
         }
     }
 
+    pub fn size(&self, name: &'static str) -> Result<Option<i64>, ArgsError> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        let size = bytes(value).ok_or_else(|| ArgsError::NotSize {
+            flag: name,
+            value: value.into(),
+        });
+        size.map(Some)
+    }
+
+    pub fn duration(&self, name: &'static str) -> Result<Option<Duration>, ArgsError> {
+        let Some(value) = self.value(name) else {
+            return Ok(None);
+        };
+        let duration = time(value).ok_or_else(|| ArgsError::NotDuration {
+            flag: name,
+            value: value.into(),
+        });
+        duration.map(Some)
+    }
+
     /// The word at a place, named for the error without one.
     pub fn word(&self, at: usize, what: &'static str) -> Result<&str, ArgsError> {
         self.words
@@ -158,6 +185,51 @@ impl Parsed {
             .map(String::as_str)
             .ok_or(ArgsError::Missing(what))
     }
+}
+
+/// `5s`, `100ms`, `1.5m`; seconds without a unit. Nothing takes no time.
+fn time(text: &str) -> Option<Duration> {
+    let end = text.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let (number, unit) = text.split_at(end);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    let seconds = number.parse::<f64>().ok()? * seconds;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| !time.is_zero())
+}
+
+/// The letters of sizes, each 1024 of the one before.
+const UNITS: &str = "kmgtp";
+
+/// `64M`, `64mb`, `1.5GiB`: numbers as runc takes them; −1 has no unit.
+fn bytes(text: &str) -> Option<i64> {
+    if text == "-1" {
+        return Some(-1);
+    }
+    let end = text.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim_start().to_lowercase();
+    let power = match unit
+        .strip_suffix("ib")
+        .or(unit.strip_suffix('b'))
+        .unwrap_or(&unit)
+    {
+        "" if unit == "ib" => return None,
+        "" => 0,
+        letter => i32::try_from(UNITS.find(letter).filter(|_| letter.len() == 1)? + 1).ok()?,
+    };
+    if power == 0 && !number.contains('.') {
+        return number.parse().ok().filter(|n| *n >= 0);
+    }
+    let size = number.parse::<f64>().ok()? * 1024_f64.powi(power);
+    // Beyond that there is no such number of bytes.
+    (0.0..i64::MAX as f64).contains(&size).then_some(size as i64)
 }
 
 /// Names of signals (signal(7)), by number; real-time ones are numbers only.
@@ -187,6 +259,42 @@ pub fn signal(text: &str) -> Result<i32, ArgsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, millis) in [
+            ("5s", 5000),
+            ("100ms", 100),
+            ("1.5m", 90_000),
+            ("2", 2000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(time(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "s", "0s", "-1s", "5 s", "5d", "1e400s"] {
+            assert_eq!(time(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, size) in [
+            ("-1", -1),
+            ("0", 0),
+            ("9223372036854775807", i64::MAX),
+            ("64M", 64 << 20),
+            ("64mb", 64 << 20),
+            ("64 MiB", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("2k", 2048),
+            ("7b", 7),
+        ] {
+            assert_eq!(bytes(text), Some(size), "{text}");
+        }
+        for bad in ["", "M", "-2", "64x", "64Mx", "64ib", "64MiBB", "1e3", "99999999P"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
 
     const KNOWN: [Flag; 3] = [
         short_value("bundle", Some('b')),

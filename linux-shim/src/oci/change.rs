@@ -31,7 +31,21 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
     if args.is_set("all") {
         return kill_all(call, &record, number);
     }
-    signal_process(&record, number)
+    signal_process(&record, number)?;
+    match number {
+        libc::SIGKILL => thaw(&record),
+        _ => Ok(()),
+    }
+}
+
+/// A process that v1 has frozen ends only when it is thawed; v2's dies frozen, and what it leaves goes on, as with runc.
+fn thaw(record: &Record) -> Result<(), OciError> {
+    let cgroup = record.cgroup().map_err(StoreError::from)?;
+    match cgroup.is_frozen().then(|| cgroup.freeze(false)) {
+        // Who was in it may have been all that it was kept for.
+        Some(Err(error)) if cgroup.exists() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {
@@ -98,7 +112,7 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     let spec = entry.config();
     entry.remove()?;
     let spec = spec?;
-    let hooks = process_spec::hooks(&spec)?;
+    let hooks = process_spec::hooks(&spec, &record.bundle)?;
     let state = spec::subject(&spec, &record.id, &record.bundle).state("stopped", 0);
     for error in hooks::run_all(&hooks.poststop, &state) {
         call.log.warn(&error.to_string());
@@ -171,7 +185,7 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
     }
     let resources: LinuxResources = serde_json::from_value(match args.value("resources") {
         Some(path) => read_resources(path)?,
-        None => by_flags(args)?,
+        None => by_flags(call, args)?,
     })
     .map_err(OciError::Resources)?;
     let limits = Limits::from(&resources);
@@ -200,21 +214,32 @@ fn read_resources(path: &str) -> Result<Value, OciError> {
 }
 
 /// Flag, and the section and field of `linux.resources` it is for.
-const NUMBERS: [(&str, &str, &str); 10] = [
+const NUMBERS: [(&str, &str, &str); 9] = [
     ("blkio-weight", "blockIO", "weight"),
     ("cpu-burst", "cpu", "burst"),
     ("cpu-idle", "cpu", "idle"),
     ("cpu-period", "cpu", "period"),
     ("cpu-quota", "cpu", "quota"),
+    ("cpu-rt-period", "cpu", "realtimePeriod"),
+    ("cpu-rt-runtime", "cpu", "realtimeRuntime"),
     ("cpu-share", "cpu", "shares"),
+    ("pids-limit", "pids", "limit"),
+];
+/// The same of sizes.
+const SIZES: [(&str, &str, &str); 5] = [
+    ("kernel-memory", "memory", "kernel"),
+    ("kernel-memory-tcp", "memory", "kernelTCP"),
     ("memory", "memory", "limit"),
     ("memory-reservation", "memory", "reservation"),
     ("memory-swap", "memory", "swap"),
-    ("pids-limit", "pids", "limit"),
 ];
 const LISTS: [(&str, &str); 2] = [("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")];
 
-fn by_flags(args: &Parsed) -> Result<Value, OciError> {
+fn by_flags(call: &Call, args: &Parsed) -> Result<Value, OciError> {
+    if args.value("kernel-memory").is_some() {
+        call.log
+            .warn("--kernel-memory changes nothing: kernels limit that with all other memory");
+    }
     let mut out = Map::new();
     let mut put = |section: &str, field: &str, value: Value| {
         let section = out.entry(section).or_insert_with(|| json!({}));
@@ -223,6 +248,11 @@ fn by_flags(args: &Parsed) -> Result<Value, OciError> {
     for (flag, section, field) in NUMBERS {
         if let Some(number) = args.number::<i64>(flag)? {
             put(section, field, number.into());
+        }
+    }
+    for (flag, section, field) in SIZES {
+        if let Some(size) = args.size(flag)? {
+            put(section, field, size.into());
         }
     }
     for (flag, field) in LISTS {

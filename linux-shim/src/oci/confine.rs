@@ -90,7 +90,7 @@ fn by_systemd(
 
 fn set_limits(call: &Call, scope: &Scope, plan: &mut ContainerPlan, limits: Limits) -> Result<(), OciError> {
     let host = CgroupHost::known()?;
-    plan.cgroup = host.cgroup(&scope.path)?;
+    plan.cgroup = host.cgroup_everywhere(&scope.path)?;
     if !call.standing.makes_do() {
         return Ok(device_filter::limit(&plan.cgroup, &limits)?);
     }

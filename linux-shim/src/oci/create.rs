@@ -11,6 +11,7 @@ use super::confine::{self, Confined};
 use super::shared_root::SharedRoot;
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
+use crate::confine::is_used;
 use crate::files::replace;
 use crate::hooks;
 use crate::init::ContainerPlan;
@@ -78,7 +79,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let root = plan.shares_mounts.then(|| SharedRoot::at(&plan.rootfs));
     let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
-    let shares_cgroup = plan.cgroup.exists() && !plan.cgroup.pids()?.is_empty();
+    let shares_cgroup = is_used(&plan.cgroup)?;
     let confined = confine::confine(call, &spec, cgroup_path, &mut plan, limits);
     let born = confined.and_then(|confined| {
         let preserved = args.number("preserve-fds")?.unwrap_or(0);
@@ -222,7 +223,7 @@ pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
     let_go(&end)?;
     let spec = entry.config()?;
     let subject = spec::subject(&spec, &record.id, &record.bundle);
-    let hooks = process_spec::hooks(&spec)?;
+    let hooks = process_spec::hooks(&spec, &record.bundle)?;
     hooks::run(&hooks.poststart, &subject.state("running", record.pid)).map_err(|error| {
         match super::change::end(&record) {
             Err(other) => other,

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use amphipod_shim_api::Standing;
 use amphipod_shim_api::cgroup::{Cgroup, CgroupHost};
 use nix::sched::{CloneFlags, CpuSet};
 use oci_spec::runtime::{Process, Spec};
@@ -23,8 +24,14 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
     let record = entry.load()?;
     let status = entry.status(&record)?;
-    let although_paused = status == Status::Paused && args.is_set("ignore-paused") && !entry.has_gate();
-    if status != Status::Running && !although_paused {
+    let may = match status {
+        Status::Running => true,
+        // One that waits for its start is whole but for its program. It hides from an ordinary user till then.
+        Status::Created => call.standing != Standing::User,
+        Status::Paused => args.is_set("ignore-paused") && !entry.has_gate(),
+        Status::Stopped => false,
+    };
+    if !may {
         return Err(OciError::Status(record.id, "exec in", status));
     }
     let spec = entry.config()?;
@@ -89,7 +96,7 @@ fn cgroup(args: &Parsed, record: &Record) -> Result<Cgroup, OciError> {
         return Ok(record.cgroup()?);
     }
     controlled(record)?;
-    let cgroup = CgroupHost::known()?.cgroup(&format!("{}/{below}", record.cgroup))?;
+    let cgroup = CgroupHost::known()?.cgroup_everywhere(&format!("{}/{below}", record.cgroup))?;
     if below.contains(':') || !cgroup.exists() {
         return Err(OciError::NoCgroup(below.into()));
     }

@@ -17,12 +17,13 @@ pub struct Log {
 }
 
 impl Log {
-    /// Something the caller may want to know, of which the command does not fail. Standard error is the container's
-    /// too: it is put there only for somebody without root, who does not get all he asks for, and has no log to read.
+    /// Something the caller may want to know, of which the command does not fail: that he does not get all he asks for.
+    /// Standard error is the container's too: it is put there only where there is no file for it, as by runc.
     pub fn warn(&self, text: &str) {
-        self.write("warning", text);
-        if self.outspoken && self.file.is_none() {
-            say("warning", text);
+        match self.file {
+            Some(_) => self.write("warning", text),
+            None if self.outspoken => say("warning", text),
+            None => {}
         }
     }
 

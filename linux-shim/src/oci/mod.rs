@@ -8,7 +8,9 @@ mod birth;
 mod change;
 mod confine;
 mod create;
+mod events;
 mod exec;
+mod features;
 mod foreground;
 mod log;
 mod members;
@@ -54,11 +56,11 @@ usage: oci [--root DIR] [--log FILE] [--log-format text|json] [--systemd-cgroup]
   delete  [--force] ID
   pause   ID
   resume  ID
-  update  [--resources FILE] [--memory N] [--cpu-quota N] … ID
+  update  [--resources FILE] [--memory SIZE] [--cpu-quota N] … ID
   state   ID
   list    [-q] [--format json]
   ps      [--format json] ID
-  events  [--stats] [--interval SECONDS] ID
+  events  [--stats] [--interval DURATION] ID
   features";
 
 /// Why a command was not carried out.
@@ -130,6 +132,8 @@ pub(crate) enum OciError {
     NoCgroup(String),
     #[error("container {0:?} has no cgroup of its own, which this needs")]
     Uncontrolled(String),
+    #[error("cannot watch the container: {0}")]
+    Watch(io::Error),
     #[error("cannot run ps: {0}")]
     Ps(io::Error),
     #[error("ps shows no PID column with these options")]
@@ -203,9 +207,13 @@ const UPDATE: &[Flag] = &[
     value("cpu-idle"),
     value("cpu-period"),
     value("cpu-quota"),
+    value("cpu-rt-period"),
+    value("cpu-rt-runtime"),
     value("cpu-share"),
     value("cpuset-cpus"),
     value("cpuset-mems"),
+    value("kernel-memory"),
+    value("kernel-memory-tcp"),
     value("memory"),
     value("memory-reservation"),
     value("memory-swap"),
@@ -233,7 +241,8 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         words: words.len(),
         systemd: global.is_set("systemd-cgroup") || global.value("cgroup-manager") == Some("systemd"),
         log: Log {
-            outspoken: standing.makes_do(),
+            // What root's container was not given has been said when it was made; each process more need not say it again.
+            outspoken: standing.makes_do() || !is_exec(&global),
             file: global.value("log").map(PathBuf::from),
             json: global.value("log-format") == Some("json"),
             debug: global.is_set("debug"),
@@ -241,12 +250,12 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match run(&call, &global) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => failed(
-            &call.log,
-            &error,
-            global.words.first().is_some_and(|w| w == "exec"),
-        ),
+        Err(error) => failed(&call.log, &error, is_exec(&global)),
     }
+}
+
+fn is_exec(global: &Parsed) -> bool {
+    global.words.first().is_some_and(|word| word == "exec")
 }
 
 fn failed(log: &Log, error: &OciError, exec: bool) -> ExitCode {
@@ -321,8 +330,8 @@ fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
         "state" => report::state(call, &take(&[])?),
         "list" => report::list(call, &take(LIST)?),
         "ps" => report::ps(call, &args::parse(LIST, rest, Until::FirstWord)?),
-        "events" => report::events(call, &take(EVENTS)?),
-        "features" => report::features(),
+        "events" => events::events(call, &take(EVENTS)?),
+        "features" => features::features(),
         "help" => report::say(USAGE),
         other => Err(ArgsError::UnknownCommand(other.into()).into()),
     }

@@ -1,23 +1,14 @@
-//! What is told about containers and about this runtime: `state`, `list`, `ps`, `events`, `features`.
+//! What is told about containers: `state`, `list`, `ps`.
 
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
 
-use amphipod_shim_api::cgroup::CgroupHost;
-use amphipod_shim_api::systemd;
 use serde_json::{Value, json};
 
 use super::args::Parsed;
-use super::change::controlled;
 use super::members::members;
 use super::store::{Entry, Record, Status};
-use super::{Call, OciError, VERSIONS};
-use crate::init::labels::{has_apparmor, has_selinux};
-use crate::mount_plan::KNOWN_OPTIONS;
-
-/// How often `events` tells, in seconds, unless asked otherwise.
-const INTERVAL: u64 = 5;
+use super::{Call, OciError};
 
 pub fn say(text: &str) -> Result<(), OciError> {
     let mut out = std::io::stdout();
@@ -26,7 +17,7 @@ pub fn say(text: &str) -> Result<(), OciError> {
         .map_err(OciError::Say)
 }
 
-fn pretty(value: &Value) -> Result<(), OciError> {
+pub fn pretty(value: &Value) -> Result<(), OciError> {
     say(&format!("{value:#}"))
 }
 
@@ -112,81 +103,4 @@ pub fn ps(call: &Call, args: &Parsed) -> Result<(), OciError> {
         pid.is_some_and(|pid| pids.contains(&pid))
     };
     lines.filter(ours).try_for_each(say)
-}
-
-/// `events [--stats] [--interval SECONDS] ID`: what the container uses, once or until it ends.
-pub fn events(call: &Call, args: &Parsed) -> Result<(), OciError> {
-    let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
-    let record = entry.load()?;
-    if entry.status(&record)? == Status::Stopped {
-        return Err(OciError::Status(record.id, "watch", Status::Stopped));
-    }
-    let text = args.value("interval").unwrap_or_default().trim_end_matches('s');
-    let interval = Duration::from_secs(text.parse().unwrap_or(INTERVAL).max(1));
-    loop {
-        say(&use_of(&record)?.to_string())?;
-        if args.is_set("stats") {
-            return Ok(());
-        }
-        std::thread::park_timeout(interval);
-        if !record.is_alive() {
-            return Ok(());
-        }
-    }
-}
-
-/// In runc's words.
-fn use_of(record: &Record) -> Result<Value, OciError> {
-    let stats = controlled(record)?.stats()?;
-    Ok(json!({
-        "type": "stats",
-        "id": record.id,
-        "data": {
-            "cpu": {"usage": {"total": stats.cpu_usage_nanos}},
-            "memory": {
-                "usage": {"usage": stats.memory_usage, "limit": stats.memory_limit},
-                "raw": {"anon": stats.memory_anon, "inactive_file": stats.memory_inactive_file,
-                    "pgfault": stats.page_faults, "pgmajfault": stats.major_page_faults},
-            },
-            "pids": {"current": stats.pids},
-        },
-    }))
-}
-
-/// Whether whoever runs this has a systemd of his own that can be asked for scopes.
-fn has_user_manager() -> bool {
-    systemd::waiting(systemd::Manager::of_user()).is_ok()
-}
-
-/// `features` (OCI runtime-spec, "Features Structure").
-pub fn features() -> Result<(), OciError> {
-    let host = CgroupHost::discover().ok();
-    let capabilities: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
-    pretty(&json!({
-        "ociVersionMin": VERSIONS.0,
-        "ociVersionMax": VERSIONS.1,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": KNOWN_OPTIONS,
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": capabilities,
-            "cgroup": {
-                "v1": true, "v2": true, "systemd": systemd::is_running(), "systemdUser": has_user_manager(),
-                "rdma": host.is_some_and(|h| h.has_controller("rdma")),
-            },
-            "seccomp": {
-                "enabled": true,
-                "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
-                "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
-                "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
-            },
-            "apparmor": {"enabled": has_apparmor()},
-            "selinux": {"enabled": has_selinux()},
-            "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": true}},
-        },
-    }))
 }

@@ -20,14 +20,14 @@ use crate::hooks::Subject;
 use crate::id_map::{IdMapError, IdMaps};
 use crate::init::devices::Device;
 use crate::init::{CLONE_NEWTIME, ContainerPlan, Propagation, labels};
-use crate::mount_plan::{self, MountPlanError};
+use crate::mount_plan::{self, Around, MountPlanError};
 use crate::process_spec::{hooks, net_devices};
 use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
 use devices::{device, device_rules};
 pub use lenient::mend_process;
-pub use process::process_plan;
+pub use process::{KEEP_GROUPS, process_plan};
 
 /// config.json as large as this is no config.json.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -156,11 +156,16 @@ pub fn plan(
     let process = spec.process().as_ref().ok_or(SpecError::Missing("process"))?;
     let namespaces = namespaces(linux)?;
     let ids = ids(linux, &namespaces)?;
+    let around = Around {
+        bundle,
+        ids: ids.as_ref(),
+        label: mount_label(linux),
+    };
     let mounts = spec
         .mounts()
         .iter()
         .flatten()
-        .map(|mount| mount_plan::parse(mount, bundle))
+        .map(|mount| mount_plan::parse(mount, around))
         .collect::<Result<_, _>>()?;
     let mut limits = linux.resources().as_ref().map(Limits::from).unwrap_or_default();
     let asked: Vec<Device> = linux
@@ -181,7 +186,7 @@ pub fn plan(
         .iter()
         .try_for_each(|(name, _)| sysctl::check(name, namespaces.own))?;
     let plan = ContainerPlan {
-        cgroup: CgroupHost::known()?.cgroup(cgroup_path)?,
+        cgroup: CgroupHost::known()?.cgroup_everywhere(cgroup_path)?,
         new_namespaces: namespaces.new,
         join: namespaces.join,
         new_cgroup_namespace: namespaces.new_cgroup,
@@ -200,7 +205,7 @@ pub fn plan(
         hostname,
         domainname,
         net_devices: net_devices(linux, namespaces.own.network)?,
-        hooks: hooks(spec)?,
+        hooks: hooks(spec, bundle)?,
         subject: Subject::default(),
         process: process_plan(process, spec)?,
     };
@@ -219,10 +224,14 @@ fn check_version(version: &str) -> Result<(), SpecError> {
     }
 }
 
+/// Where SELinux is not, nothing has a label: then this one asks for nothing, as to crun and runc.
+fn mount_label(linux: &Linux) -> Option<&str> {
+    let label = linux.mount_label().as_deref();
+    label.filter(|label| !label.is_empty() && labels::has_selinux())
+}
+
 /// What would be dropped silently is refused instead.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
-    let labelled = linux.mount_label().as_ref().is_some_and(|l| !l.is_empty());
-    let resources = linux.resources().as_ref();
     let cases = [
         (
             linux
@@ -231,19 +240,7 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<(), SpecError> {
                 .is_some_and(|rdt| *rdt != LinuxIntelRdt::default()),
             "Intel RDT",
         ),
-        (labelled && !labels::has_selinux(), "an SELinux mount label"),
-        (labelled, "an SELinux mount label"),
         (spec.vm().is_some(), "a virtual machine"),
-        (
-            resources.and_then(|r| r.network().as_ref()).is_some_and(|n| {
-                n.class_id().is_some() || n.priorities().as_ref().is_some_and(|p| !p.is_empty())
-            }),
-            "network classes and priorities (net_cls, net_prio)",
-        ),
-        (
-            resources.is_some_and(|r| r.rdma().as_ref().is_some_and(|r| !r.is_empty())),
-            "RDMA limits",
-        ),
     ];
     match cases.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(SpecError::Unsupported((*what).into())),

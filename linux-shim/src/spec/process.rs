@@ -1,6 +1,6 @@
 //! The process of a container, or one more of an exec: capabilities, limits, seccomp, personality.
 //! Owns what `process` and `linux.seccomp` of config.json mean. Refuses to know how it is carried out.
-use super::SpecError;
+use super::{SpecError, annotation};
 use crate::init::ProcessPlan;
 use crate::init::identity::{Capabilities, Identity};
 use crate::overseer::Listener;
@@ -28,6 +28,8 @@ pub(super) fn personality(spec: &Spec) -> Result<Option<Persona>, SpecError> {
     }))
 }
 
+/// crun's word for it, which podman's `--group-add keep-groups` writes.
+pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 /// `PER_LINUX32` of personality(2).
 const PER_LINUX32: i32 = 8;
 
@@ -66,6 +68,7 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
+            keeps_groups: annotation(spec, KEEP_GROUPS).is_some_and(|value| value != "0"),
             umask: user.umask().unwrap_or(0o022),
             capabilities,
             no_new_privileges: process.no_new_privileges().unwrap_or_default(),

@@ -126,19 +126,37 @@ pub fn new_filesystem(
     if let Some(source) = source {
         configure(&context, libc::FSCONFIG_SET_STRING, Some("source"), Some(source))?;
     }
-    for (key, value) in options {
+    set_options(&context, options)?;
+    configure(&context, libc::FSCONFIG_CMD_CREATE, None, None)?;
+    let fd = context.as_raw_fd();
+    // SAFETY: no pointers are passed.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// `FSPICK_CLOEXEC` and `FSPICK_EMPTY_PATH` (linux/mount.h), which libc does not name.
+const PICK: libc::c_uint = 0x1 | 0x8;
+/// `FSCONFIG_CMD_RECONFIGURE` (linux/mount.h).
+const RECONFIGURE: libc::c_uint = 7;
+
+/// Gives the file system that `mount` is the root of other options; those not named stay.
+pub fn reconfigure(mount: BorrowedFd<'_>, options: &[(String, Option<String>)]) -> io::Result<()> {
+    // SAFETY: the path is the static empty string; the descriptor is borrowed for the call.
+    let picked = unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), PICK) };
+    let context = owned(picked)?;
+    set_options(&context, options)?;
+    configure(&context, RECONFIGURE, None, None)
+}
+
+fn set_options(context: &OwnedFd, options: &[(String, Option<String>)]) -> io::Result<()> {
+    options.iter().try_for_each(|(key, value)| {
         let command = if value.is_some() {
             libc::FSCONFIG_SET_STRING
         } else {
             libc::FSCONFIG_SET_FLAG
         };
-        configure(&context, command, Some(key), value.as_deref())
-            .map_err(|e| io::Error::new(e.kind(), format!("option {key:?}: {e}")))?;
-    }
-    configure(&context, libc::FSCONFIG_CMD_CREATE, None, None)?;
-    let fd = context.as_raw_fd();
-    // SAFETY: no pointers are passed.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
+        configure(context, command, Some(key), value.as_deref())
+            .map_err(|e| io::Error::new(e.kind(), format!("option {key:?}: {e}")))
+    })
 }
 
 /// The longest value that fsconfig(2) takes.
@@ -162,6 +180,8 @@ pub fn new_filesystem_at(
     attributes: u64,
 ) -> io::Result<OwnedFd> {
     let words = options.iter().map(|(key, value)| match value {
+        // A label's commas are its own.
+        Some(value) if key == "context" => format!("{key}=\"{value}\""),
         Some(value) => format!("{key}={value}"),
         None => key.clone(),
     });

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{SHIM, can_run, image};
+use crate::harness::{PATIENCE, SHIM, can_run, image};
 use crate::oci_harness::OCI;
 use crate::systemd::{SLICE, property, until};
 pub use daemon::installed;
@@ -99,6 +99,74 @@ fn podman_runs_containers() {
     podman.ok(&["unpause", "c"]);
     podman.ok(&["kill", "c"]);
     assert_eq!(podman.ok(&["wait", "c"]), "137\n");
+    podman.ok(&["rm", "c"]);
+}
+
+/// As a systemd in it needs, on hosts of every layout.
+#[test]
+fn podman_gives_a_systemd_a_cgroup_it_may_write() {
+    if !can_run() || !installed("podman") {
+        return;
+    }
+    let (home, rootfs) = home();
+    let podman = Podman(home);
+    let script = "at=/sys/fs/cgroup; own=$(cut -d: -f3 /proc/self/cgroup | tail -1); \
+        named=$(grep :name=systemd: /proc/self/cgroup | cut -d: -f3); \
+        test -z $named || { at=$at/systemd; own=$named; }; \
+        mkdir $at$own/below && rmdir $at$own/below && echo made";
+    let run = ["run", "--network", "none", "--systemd", "always", "--rootfs"];
+    let done = podman.ok(&[&run[..], &[rootfs.to_str().unwrap(), "/bin/sh", "-c", script]].concat());
+    assert_eq!(done, "made\n");
+}
+
+/// The host's own, with nothing but its `/usr`, from its start to its end.
+#[test]
+fn a_systemd_runs_in_a_container_of_podman() {
+    let systemd = "/usr/lib/systemd/systemd";
+    if !can_run() || !installed("podman") || !Path::new(systemd).exists() {
+        return eprintln!("skipped: needs podman and systemd");
+    }
+    let (home, rootfs) = home();
+    fs::remove_dir_all(rootfs.join("bin")).unwrap();
+    for name in ["usr", "run", "var", "root"] {
+        fs::create_dir_all(rootfs.join(name)).unwrap();
+    }
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), rootfs.join(name)).unwrap();
+    }
+    fs::write(rootfs.join("etc/machine-id"), "").unwrap();
+    let podman = Podman(home);
+    let run = [
+        "run",
+        "--detach",
+        "--name",
+        "c",
+        "--network",
+        "none",
+        "--systemd",
+        "always",
+    ];
+    let image = ["--volume", "/usr:/usr:ro", "--rootfs", rootfs.to_str().unwrap()];
+    podman.ok(&[&run[..], &image, &[systemd]].concat());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let state = || text(&podman.call(&["exec", "c", "systemctl", "is-system-running"]));
+    while !["running\n", "degraded\n"].contains(&state().as_str()) {
+        let log = || podman.ok(&["logs", "c"]);
+        assert!(std::time::Instant::now() < deadline, "{}: {}", state(), log());
+    }
+    let units = podman.ok(&[
+        "exec",
+        "c",
+        "systemctl",
+        "show",
+        "--property=ControlGroup",
+        "systemd-journald",
+    ]);
+    assert!(
+        units.ends_with("/system.slice/systemd-journald.service\n"),
+        "{units}"
+    );
+    podman.ok(&["stop", "--time", "60", "c"]);
     podman.ok(&["rm", "c"]);
 }
 

@@ -39,6 +39,20 @@ async fn exec(pod: &Pod, bundle: &Bundle, id: &str, process: Value) -> Result<u3
 }
 
 #[tokio::test]
+async fn it_may_come_before_the_program() {
+    let Some(pod) = pod().await else { return };
+    let bundle = pod.bundle(&["cat", "/tmp/left"]);
+    pod.create(&bundle).await.unwrap();
+    let left = process(&["sh", "-c", "echo left > /tmp/left"]);
+    assert_eq!(exec(&pod, &bundle, "e1", left).await.unwrap(), 0);
+    let state = pod.client.state(&bundle.id).await.unwrap();
+    assert_eq!(state.status, TaskStatus::Created);
+    pod.client.start(&bundle.id).await.unwrap();
+    pod.wait(&bundle.id).await;
+    assert_eq!(bundle.output(), "left\n");
+}
+
+#[tokio::test]
 async fn it_is_in_the_container_with_its_own_words() {
     let Some(pod) = pod().await else { return };
     let bundle = running(&pod).await;

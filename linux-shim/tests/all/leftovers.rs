@@ -24,7 +24,7 @@ fn left(pod: &Pod) -> Left {
     let children = fs::read_to_string(format!("{proc}/task/{shim}/children")).unwrap();
     let cgroups = CgroupHost::discover()
         .unwrap()
-        .cgroup(&format!("{}/pod", pod.namespace))
+        .cgroup_everywhere(&format!("{}/pod", pod.namespace))
         .unwrap();
     let dirs = cgroups
         .directories()
@@ -147,7 +147,7 @@ async fn many_at_once() {
     assert_eq!((left.children, left.cgroups), (0, 0));
     let parent = CgroupHost::discover()
         .unwrap()
-        .cgroup(&format!("{}/pod", pod.namespace))
+        .cgroup_everywhere(&format!("{}/pod", pod.namespace))
         .unwrap();
     assert!(!parent.exists(), "the last container removes the Pod's cgroup");
 }
@@ -172,7 +172,7 @@ async fn a_dead_shim_is_cleaned_up_after() {
     assert!(!fs::exists(format!("/proc/{pid}/root/bin")).unwrap_or(false));
     let cgroup = CgroupHost::discover()
         .unwrap()
-        .cgroup(&format!("{}/pod/{}", pod.namespace, bundle.id))
+        .cgroup_everywhere(&format!("{}/pod/{}", pod.namespace, bundle.id))
         .unwrap();
     assert!(!cgroup.exists());
     // A new shim takes the group's place.
@@ -180,6 +180,41 @@ async fn a_dead_shim_is_cleaned_up_after() {
         .start(&bundle.id, &bundle.dir)
         .await
         .unwrap();
+}
+
+/// Whoever was in its cgroup before a container outlives it, and its shim.
+#[tokio::test]
+async fn others_in_its_cgroup_outlive_a_container() {
+    let Some(pod) = pod().await else { return };
+    let cgroup = CgroupHost::discover()
+        .unwrap()
+        .cgroup_everywhere(&format!("{}/pod/shared", pod.namespace))
+        .unwrap();
+    cgroup.create().unwrap();
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroup.join(stranger.id()).unwrap();
+    let bundle = |script: &str| {
+        let mut bundle = pod.script(script);
+        bundle.spec["linux"]["cgroupsPath"] = format!("/{}/pod/shared", pod.namespace).into();
+        bundle
+    };
+    assert_eq!(pod.run(&bundle("sleep 1000 & exit 3")).await.0, 3);
+    let killed = bundle("sleep 1000");
+    let pid = pod.create(&killed).await.unwrap();
+    pod.client.start(&killed.id).await.unwrap();
+    assert_eq!(pod.client.pids(&killed.id).await.unwrap(), [pid]);
+    let lost = bundle("sleep 1000");
+    let lost_pid = pod.create(&lost).await.unwrap();
+    pod.client.kill(&killed.id, 9, true).await.unwrap();
+    assert_eq!(pod.wait(&killed.id).await.status, 137);
+    pod.client.delete(&killed.id).await.unwrap();
+    let shim = nix::unistd::Pid::from_raw(pod.shims()[0]);
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+    command(&pod.namespace).delete(&lost.id, &lost.dir).await.unwrap();
+    assert!(!fs::exists(format!("/proc/{lost_pid}/root/bin")).unwrap_or(false));
+    assert!(stranger.try_wait().unwrap().is_none(), "it was taken along");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 #[tokio::test]

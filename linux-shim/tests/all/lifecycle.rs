@@ -2,7 +2,7 @@
 
 use amphipod_shim_api::{TaskClient, TaskError, TaskStatus, oom};
 
-use crate::harness::{PATIENCE, pod};
+use crate::harness::{PATIENCE, pod, pod_by};
 
 #[tokio::test]
 async fn a_container_runs_and_is_gone() {
@@ -180,4 +180,25 @@ async fn pausing_stops_it() {
         pod.client.state(&bundle.id).await.unwrap().status,
         TaskStatus::Running
     );
+}
+
+/// v1 kills nobody who is frozen.
+#[tokio::test]
+async fn a_paused_container_is_killed_at_once() {
+    let script = "umount -l /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+    let on_v1 = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    for starter in [&[][..], &on_v1] {
+        let Some(pod) = pod_by(starter).await else { return };
+        let bundle = pod.bundle(&["sleep", "1000"]);
+        pod.create(&bundle).await.unwrap();
+        pod.client.start(&bundle.id).await.unwrap();
+        if let Err(error) = pod.client.pause(&bundle.id).await {
+            return eprintln!("skipped: nothing can be frozen here: {error}");
+        }
+        pod.client.kill(&bundle.id, 9, false).await.unwrap();
+        assert_eq!(pod.wait(&bundle.id).await.status, 137);
+        pod.client.delete(&bundle.id).await.unwrap();
+        // By its cgroup it is not found from here.
+        pod.client.shutdown("").await.unwrap();
+    }
 }

@@ -16,6 +16,8 @@ pub const OCI: &str = env!("CARGO_BIN_EXE_amphipod-oci");
 pub struct Oci {
     pub home: TempDir,
     pub name: String,
+    /// What every call begins with, for one under other circumstances.
+    pub before: Vec<String>,
 }
 
 pub struct Bundle {
@@ -27,6 +29,7 @@ pub fn oci(name: &str) -> Option<Oci> {
     can_run().then(|| Oci {
         home: tempfile::tempdir().unwrap(),
         name: format!("amphipod-oci-{name}-{}", std::process::id()),
+        before: Vec::new(),
     })
 }
 
@@ -46,8 +49,10 @@ impl Oci {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(OCI);
+        let mut line = self.before.iter().map(String::as_str).chain([OCI]);
+        let mut command = Command::new(line.next().unwrap());
         command
+            .args(line)
             .arg("--root")
             .arg(self.home.path().join("root"))
             .args(words);
@@ -119,6 +124,25 @@ impl Oci {
         serde_json::from_str(&self.ok(&["state", "c"])).unwrap()
     }
 
+    /// Waits until a container that was created has said a line, or more.
+    pub fn said(&self, bundle: &Bundle) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while !bundle.output().ends_with('\n') {
+            assert!(Instant::now() < deadline, "it says nothing");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        bundle.output()
+    }
+
+    /// Waits until a container that was created has said that.
+    pub fn until_said(&self, bundle: &Bundle, said: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while bundle.output() != said {
+            assert!(Instant::now() < deadline, "never {said:?}: {:?}", bundle.output());
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
     pub fn until(&self, status: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.state()["status"] != status {
@@ -132,7 +156,9 @@ impl Drop for Oci {
     fn drop(&mut self) {
         let _ = self.call(&["delete", "--force", "c"]);
         if let Ok(host) = amphipod_shim_api::cgroup::CgroupHost::discover() {
-            let _ = host.cgroup(&self.name).and_then(|c| c.remove_waiting());
+            let _ = host
+                .cgroup_everywhere(&self.name)
+                .and_then(|c| c.remove_waiting());
         }
     }
 }

@@ -43,7 +43,11 @@ fn relative_paths_of_a_mount_are_of_the_bundle_and_the_root() {
     let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
     mounts.push(json!({"destination": "/data", "type": "bind", "source": "./volume", "options": ["rbind"]}));
     mounts.push(json!({"destination": "mnt/deep", "type": "tmpfs", "source": "tmpfs"}));
-    assert_eq!(oci.run(&bundle), (0, "of the bundle\n1\n".into()));
+    let (code, out) = oci.run(&bundle);
+    assert!(
+        code == 0 && out.starts_with("of the bundle\n1\nwarning: the mount at \"mnt/deep\""),
+        "{out}"
+    );
 }
 
 #[test]
@@ -154,4 +158,148 @@ fn more_memory_than_memory_and_swap_gives_no_swap_by_the_way() {
         "c",
     ]);
     assert_eq!(sum(&oci.name).unwrap(), "268435456\n");
+}
+
+#[test]
+fn hooks_begin_where_the_bundle_is() {
+    let Some(oci) = oci("hookdir") else { return };
+    let mut bundle = oci.bundle("cat where");
+    let told = oci.home.path().join("told");
+    let script = format!("pwd >> {}", told.display());
+    let outside = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    let inside = json!([{"path": "/bin/sh", "args": ["sh", "-c", "pwd > where"]}]);
+    bundle.spec["process"]["cwd"] = json!("/data");
+    bundle.spec["hooks"] = json!({"createRuntime": outside, "createContainer": outside, "startContainer": inside,
+        "poststart": outside, "poststop": outside});
+    assert_eq!(oci.run(&bundle), (0, "/data\n".into()));
+    let dir = std::fs::canonicalize(&bundle.dir).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(told).unwrap(),
+        format!("{}\n", dir.display()).repeat(4)
+    );
+}
+
+#[test]
+fn an_id_map_may_be_words_of_a_mount_option() {
+    let Some(oci) = oci("idwords") else { return };
+    let mut bundle = oci.bundle("stat -c '%u %g' /v/file");
+    let volume = bundle.dir.join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("file"), "").unwrap();
+    let option = "idmap=uids=0-1000-10;gids=0-2000-1#5-7-1";
+    let mount = json!({"destination": "/v", "type": "bind", "source": volume, "options": ["bind", option]});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    let (code, out) = oci.run(&bundle);
+    if out.contains("cannot be idmapped") {
+        return eprintln!("skipped: the file system of temporary files cannot be idmapped");
+    }
+    assert_eq!((code, out), (0, "1000 2000\n".into()));
+}
+
+#[test]
+fn a_remount_changes_what_is_there() {
+    let Some(oci) = oci("remount") else { return };
+    let mut bundle = oci.bundle("df -k /v | tail -1 | awk '{print $2}'; touch /v/x; touch /data/x");
+    bundle.spec["mounts"].as_array_mut().unwrap().extend([
+        json!({"destination": "/v", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}),
+        json!({"destination": "/v", "type": "tmpfs", "options": ["remount", "size=128k"]}),
+        json!({"destination": "/data", "type": "bind", "source": "rootfs/data", "options": ["bind"]}),
+        json!({"destination": "/data", "options": ["remount", "ro", "bind"]}),
+    ]);
+    let refused = "touch: /data/x: Read-only file system\n";
+    assert_eq!(oci.run(&bundle), (1, format!("128\n{refused}")));
+    let at = bundle.spec["mounts"].as_array().unwrap().len();
+    bundle.spec["mounts"][at - 3]["options"] = json!(["remount", "nosuchoption"]);
+    let (made, log) = oci.created(&bundle);
+    assert!(!made && log.contains("nosuchoption"), "{log}");
+}
+
+/// podman's `--group-add keep-groups`.
+#[test]
+fn the_callers_groups_are_kept_where_that_is_asked_for() {
+    let Some(mut oci) = oci("groups") else { return };
+    oci.before = ["setpriv", "--groups", "4242"].map(str::to_owned).into();
+    let mut bundle = oci.bundle("id -G; sleep 1000");
+    bundle.spec["process"]["user"] = json!({"uid": 7, "gid": 7, "additionalGids": [8]});
+    for (value, expected) in [(json!("0"), "7 8\n"), (json!("1"), "7 4242\n")] {
+        bundle.spec["annotations"]["run.oci.keep_original_groups"] = value;
+        oci.create(&bundle);
+        assert_eq!(oci.ok(&["exec", "c", "id", "-G"]), expected);
+        oci.ok(&["start", "c"]);
+        oci.until_said(&bundle, expected);
+        oci.ok(&["delete", "--force", "c"]);
+    }
+}
+
+#[test]
+fn a_process_may_be_added_before_the_start() {
+    let Some(oci) = oci("before") else { return };
+    let bundle = oci.bundle("cat /data/left");
+    oci.create(&bundle);
+    let seen = oci.ok(&[
+        "exec",
+        "c",
+        "sh",
+        "-c",
+        "echo left > /data/left; hostname; echo $$; ls -d /bundle /bin 2>/dev/null; true",
+    ]);
+    assert!(seen.starts_with("box\n") && seen.ends_with("/bin\n"), "{seen}");
+    assert_eq!(oci.state()["status"], "created");
+    oci.ok(&["start", "c"]);
+    oci.until("stopped");
+    assert_eq!(bundle.output(), "left\n");
+    assert!(oci.fails(&["exec", "c", "true"]).contains("stopped"));
+}
+
+/// Where there is no log for it, as runc has it.
+#[test]
+fn what_is_not_as_asked_for_is_said_on_standard_error() {
+    let Some(oci) = oci("said") else { return };
+    let mut bundle = oci.bundle("echo ran");
+    bundle.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 1 << 30, "hard": 1 << 30}]);
+    let (code, out) = oci.run(&bundle);
+    assert!(
+        code == 0 && out.starts_with("ran\nwarning: RLIMIT_NOFILE stays"),
+        "{out}"
+    );
+    let (made, log) = oci.created(&bundle);
+    assert!(made && log.contains("RLIMIT_NOFILE stays"), "{log}");
+    assert_eq!(bundle.output(), "");
+}
+
+#[test]
+fn a_mount_label_asks_for_nothing_without_selinux() {
+    let Some(oci) = oci("label") else { return };
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        return eprintln!("skipped: this host has SELinux");
+    }
+    let mut bundle = oci.bundle("mount | grep -c context=; echo ran");
+    bundle.spec["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    assert_eq!(oci.run(&bundle), (0, "0\nran\n".into()));
+}
+
+#[test]
+fn features_are_complete() {
+    let Some(oci) = oci("features") else { return };
+    let features: serde_json::Value = serde_json::from_str(&oci.ok(&["features"])).unwrap();
+    let options = features["mountOptions"].as_array().unwrap();
+    for option in [
+        "nomand",
+        "nolazytime",
+        "iversion",
+        "silent",
+        "rro",
+        "ridmap",
+        "tmpcopyup",
+    ] {
+        assert!(options.contains(&json!(option)), "{option}");
+    }
+    let linux = &features["linux"];
+    assert!(
+        linux["seccomp"]["archs"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("SCMP_ARCH_X86_64"))
+    );
+    assert!(linux["memoryPolicy"]["modes"].is_array() && linux["netDevices"]["enabled"] == true);
 }

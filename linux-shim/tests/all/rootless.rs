@@ -94,7 +94,7 @@ impl User {
     }
 
     /// podman with nothing of the host's.
-    fn podman(&self, words: &[&str]) -> Output {
+    pub fn podman(&self, words: &[&str]) -> Output {
         let oci = self.home.path().join("oci").display().to_string();
         let own = podman_with_own(self.home.path(), &oci, "cgroupfs");
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
@@ -388,40 +388,37 @@ fn the_sockets_of_root_of_a_user_namespace_are_where_it_is_root() {
     );
 }
 
+/// Devices are mounted on files there, which stay.
 #[test]
-fn podman_of_a_user_runs_containers() {
-    let Some(user) = User::new(true) else { return };
-    if !crate::callers::installed("podman") {
-        return;
+fn a_root_file_system_that_holds_its_dev_serves_twice() {
+    let Some(mut user) = User::new(false) else { return };
+    let mounts = user.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    for _ in 0..2 {
+        let (out, said) = user.run("echo lost > /dev/null; stat -c %t:%T /dev/null");
+        assert_eq!(out, "1:3\n", "{said}");
     }
-    let podman = |words: &[&str]| {
-        let output = user.podman(words);
-        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    };
-    let rootfs = user.home.path().join("bundle/rootfs");
-    let image = ["--network", "none", "--rootfs", rootfs.to_str().unwrap()];
-    // As many ids as podman has for the user (one, where it wants an account that is not there), in one user namespace or,
-    // with newer podmans, in one of another.
-    let mapped = podman(&["unshare", "cat", "/proc/self/uid_map"]);
-    let sizes = mapped.lines().filter_map(|line| line.split_whitespace().nth(2));
-    let ids: u64 = sizes.map(|size| size.parse::<u64>().unwrap()).sum();
-    let script = [
-        "/bin/sh",
-        "-c",
-        "id -u; awk '{n += $3} END {print n}' /proc/self/uid_map",
-    ];
-    let said = podman(&[&["run"], &image[..], &script].concat());
-    assert_eq!(said, format!("0\n{ids}\n"));
-    let named = ["run", "--detach", "--name", "c"];
-    podman(&[&named, &image[..], &["/bin/sleep", "1000"]].concat());
-    assert_eq!(
-        podman(&["exec", "c", "/bin/sh", "-c", "echo in; id -u"]),
-        "in\n0\n"
+    fs::write(user.home.path().join("bundle/rootfs/dev/zero"), "not empty").unwrap();
+    assert!(user.refused().contains("something else in its place"));
+}
+
+#[test]
+fn a_container_that_waits_for_its_start_hides_from_its_user() {
+    let Some(mut user) = User::new(false) else { return };
+    user.script("true");
+    let oci = user.home.path().join("oci");
+    let made = user
+        .command(&[oci.to_str().unwrap(), "create", "c"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+    let refused = user.call(&["exec", "c", "true"]);
+    assert!(
+        text(&refused.stderr).contains("it is created"),
+        "{}",
+        text(&refused.stderr)
     );
-    podman(&["kill", "c"]);
-    assert_eq!(podman(&["wait", "c"]), "137\n");
-    podman(&["rm", "c"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod annotations;
 pub mod attach;
 pub mod cgroup;
 pub mod client;
+pub mod compiler;
 pub mod error;
 pub mod last_words;
 pub mod network;

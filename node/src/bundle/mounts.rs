@@ -116,7 +116,14 @@ pub fn native(files: &[Bind], volumes: &[Bind], privileged: bool) -> Vec<Mount> 
 /// The files by which a Wasm guest knows others; the rest of what native containers get has no place in it.
 const NAMES: &[&str] = &["/etc/hosts", "/etc/resolv.conf"];
 
-/// The mounts of a Wasm container: every directory becomes a preopen, there is no kernel to show.
+/// The mounts of a Wasm container whose root is its image: all that is no kernel's.
+pub fn rooted(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
+    let is_kernels = |file: &&Bind| file.destination == Path::new("/dev/shm");
+    let files: Vec<Bind> = files.iter().filter(|file| !is_kernels(file)).cloned().collect();
+    binds(&files, volumes)
+}
+
+/// The mounts of a Wasm container without a root: every directory becomes a preopen, there is no kernel to show.
 pub fn wasm(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
     let is_names = |file: &&Bind| NAMES.iter().any(|path| file.destination == Path::new(path));
     let names: Vec<Bind> = files.iter().filter(is_names).cloned().collect();

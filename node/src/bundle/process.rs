@@ -132,6 +132,17 @@ fn words(parts: &Parts<'_>) -> Vec<String> {
     made
 }
 
+/// Whether the Pod has another program of the image run than the image says.
+pub fn names_another(parts: &Parts<'_>) -> bool {
+    let own = parts
+        .container
+        .command
+        .as_ref()
+        .is_some_and(|words| !words.is_empty());
+    let image = parts.image.entrypoint.first().or(parts.image.cmd.first());
+    own && words(parts).first() != image
+}
+
 /// A Wasm artifact has no entrypoint: `argv[0]` is then the container's name.
 fn named_nothing(parts: &Parts<'_>) -> bool {
     parts.container.command.as_ref().is_none_or(Vec::is_empty) && parts.image.entrypoint.is_empty()

@@ -11,6 +11,29 @@ fn build(pod: Value, container: Value, image: Value, wasm: bool) -> Value {
 }
 
 fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value, wasm: bool) -> Value {
+    let runtime = match wasm {
+        true => guest(false),
+        false => Runtime::Native,
+    };
+    build_on(runtime, users, pod, container, image)
+}
+
+fn guest(has_root: bool) -> Runtime<'static> {
+    Runtime::Wasm {
+        module: Path::new("/m.wasm"),
+        digest: "sha256:0",
+        cache: Path::new("/cache"),
+        has_root,
+    }
+}
+
+fn build_on(
+    runtime: Runtime<'_>,
+    users: Option<IdRange>,
+    pod: Value,
+    container: Value,
+    image: Value,
+) -> Value {
     let mut spec = pod;
     let mut container = container;
     container["name"] = json!("c");
@@ -21,14 +44,6 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
     let mut environment = Environment::default();
     environment.set("GREETING", "hello");
     environment.set("PATH", "/mine");
-    let runtime = match wasm {
-        true => Runtime::Wasm {
-            module: Path::new("/m.wasm"),
-            digest: "sha256:0",
-            cache: Path::new("/cache"),
-        },
-        false => Runtime::Native,
-    };
     let namespaces = Namespaces {
         net: Some("/ns/net".into()),
         ipc: Some("/ns/ipc".into()),
@@ -52,7 +67,11 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
             home: None
         },
         runtime,
-        files: &[Bind::new("/pod/hosts", "/etc/hosts", false)],
+        files: &[
+            Bind::new("/pod/hosts", "/etc/hosts", false),
+            Bind::new("/pod/shm", "/dev/shm", false),
+            Bind::new("/pod/words", "/data/end", false),
+        ],
         volumes: &[Bind::new("/v", "/data", true)],
         message: Some(Path::new("/dev")),
         namespaces: &namespaces,
@@ -257,6 +276,30 @@ fn a_guest_gets_its_module_its_names_and_no_kernel() {
 }
 
 #[test]
+fn a_guest_of_an_image_of_layers_gets_all_mounts_and_may_run_another_module() {
+    let image = json!({"Entrypoint": ["/app.wasm"], "Cmd": ["x"]});
+    let built = |container: Value| build_on(guest(true), None, json!({}), container, image.clone());
+    let own = built(json!({}));
+    let mounts = own["mounts"].as_array().unwrap();
+    let at: Vec<_> = mounts.iter().map(|mount| &mount["destination"]).collect();
+    assert_eq!(at, ["/data", "/etc/hosts", "/data/end"]);
+    for (command, is_own) in [
+        (json!(null), true),
+        (json!(["/app.wasm", "y"]), true),
+        (json!(["/other.wasm"]), false),
+    ] {
+        let made = built(json!({"command": command}));
+        let notes = made["annotations"].as_object().unwrap();
+        assert_eq!(
+            notes.contains_key("dev.amphipod.wasm/module"),
+            is_own,
+            "{command}"
+        );
+        assert_eq!(notes["dev.amphipod.wasm/cache"], "/cache");
+    }
+}
+
+#[test]
 fn natives_get_the_kernel_and_the_pods_files() {
     let made = native(json!({}), json!({}));
     let at: Vec<&str> = made["mounts"]
@@ -274,6 +317,8 @@ fn natives_get_the_kernel_and_the_pods_files() {
         "/sys/fs/cgroup",
         "/data",
         "/etc/hosts",
+        "/dev/shm",
+        "/data/end",
     ];
     assert_eq!(at, expected);
 }

@@ -34,9 +34,9 @@ pub struct Image {
     pub size: u64,
     pub kind: ImageKind,
     pub config: ImageConfig,
-    /// The unpacked layers, lowest first, by diffID (OCI image-spec, config.md). Empty for Wasm artifacts.
+    /// The unpacked layers, lowest first, by diffID (OCI image-spec, config.md). Empty for Wasm artifacts, which have no files.
     pub layers: Vec<Digest>,
-    /// The module's digest, for a Wasm image.
+    /// The digest of the module, which a Wasm image of layers names as its entrypoint.
     pub module: Option<Digest>,
     /// Every blob the image needs in the content store.
     pub blobs: Vec<Digest>,
@@ -80,11 +80,13 @@ where
 pub enum Rootfs {
     /// Mounts that make the root filesystem, in the terms of the Task API's `CreateTaskRequest.rootfs`.
     Native { mounts: Vec<Mount> },
-    /// A module in the content store and the directory of its compiled code.
+    /// A module in the content store, the directory of its compiled code, and what makes the root filesystem of an image
+    /// of layers.
     Wasm {
         module: PathBuf,
         digest: Digest,
         cache: PathBuf,
+        mounts: Vec<Mount>,
     },
 }
 

@@ -217,20 +217,27 @@ impl Images {
         &self.inner.client
     }
 
-    /// The root of the container `key`: for a native image an overlay of its layers with a writable layer of the
-    /// container's own, for Wasm the module. Asking again gives the same.
+    /// What the container `key` starts from: an overlay of its image's layers with a writable layer of the container's own,
+    /// and the module of a Wasm image. Asking again gives the same.
     ///
     /// # Errors
     /// The image is no longer complete, or the disk fails.
     pub fn prepare(&self, image: &Image, key: &str, owner: Option<u32>) -> Result<Rootfs, StoreError> {
-        match &image.module {
-            Some(module) => Ok(Rootfs::Wasm {
-                module: self.inner.layout.blob(module),
+        let layout = &self.inner.layout;
+        let is_artifact = image.module.is_some() && image.layers.is_empty();
+        let mounts = match is_artifact {
+            true => Vec::new(),
+            false => vec![snapshot::prepare(layout, image, key, owner)?],
+        };
+        Ok(match &image.module {
+            Some(module) => Rootfs::Wasm {
+                module: layout.blob(module),
                 digest: module.clone(),
-                cache: self.inner.layout.wasm_cache(),
-            }),
-            None => snapshot::prepare(&self.inner.layout, image, key, owner),
-        }
+                cache: layout.wasm_cache(),
+                mounts,
+            },
+            None => Rootfs::Native { mounts },
+        })
     }
 
     /// Directory of what the container `key` wrote into its root; none for a key `prepare` would refuse.

@@ -219,14 +219,17 @@ impl Pull<'_> {
             .try_collect::<Vec<()>>()
             .await?;
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        match decision.kind {
-            ImageKind::Native => Ok((diff_ids, None)),
-            ImageKind::Wasm => {
-                let limit = self.inner.options.limits.module_bytes;
-                let module = wasm::extract(&self.inner.layout, &diff_ids, &decision.config, limit)?;
-                Ok((Vec::new(), Some(module)))
-            }
-        }
+        let limit = self.inner.options.limits.module_bytes;
+        let module = match decision.kind {
+            ImageKind::Native => None,
+            ImageKind::Wasm => Some(wasm::extract(
+                &self.inner.layout,
+                &diff_ids,
+                &decision.config,
+                limit,
+            )?),
+        };
+        Ok((diff_ids, module))
     }
 
     async fn layer(&self, layer: &Layer) -> Result<(), PullFailure> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::content::{Layout, remove_all};
 use super::digest::Digest;
 use super::error::StoreError;
-use super::image::{Image, Mount, Rootfs};
+use super::image::{Image, Mount};
 use super::layers;
 use crate::files::write_of_this_boot;
 
@@ -22,7 +22,7 @@ const LAYERS_FILE: &str = "layers.json";
 
 /// Makes or finds the snapshot `key` on `image`. Its root belongs to `owner`, user and group, where the container's root
 /// is not the host's.
-pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) -> Result<Rootfs, StoreError> {
+pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) -> Result<Mount, StoreError> {
     let dir = directory(layout, key)?;
     let lower = lower_dirs(layout, &image.layers)?;
     let (upper, work) = (dir.join("fs"), dir.join("work"));
@@ -58,12 +58,11 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
     // The merged root shows the upper directory's mode, whatever our umask is.
     fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", &upper))?;
     chown(&upper, owner, owner).map_err(StoreError::io("chown", &upper))?;
-    let mount = Mount {
+    Ok(Mount {
         fs_type: "overlay".to_owned(),
         source: "overlay".to_owned(),
         options,
-    };
-    Ok(Rootfs::Native { mounts: vec![mount] })
+    })
 }
 
 /// Lower directories, topmost first as overlayfs wants them. An image without layers stands on an empty one.

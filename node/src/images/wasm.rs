@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amphipod_shim_api::compiler::complaint;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
@@ -112,17 +113,14 @@ pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileE
         .map_err(start)?;
     let mut stderr = child.stderr.take();
     let run = async {
-        let mut complaint = Vec::new();
+        let mut said = Vec::new();
         if let Some(stderr) = &mut stderr {
-            stderr
-                .take(MAX_COMPLAINT_BYTES)
-                .read_to_end(&mut complaint)
-                .await?;
+            stderr.take(MAX_COMPLAINT_BYTES).read_to_end(&mut said).await?;
             tokio::io::copy(stderr, &mut tokio::io::sink()).await?;
         }
-        Ok::<_, io::Error>((child.wait().await?, complaint))
+        Ok::<_, io::Error>((child.wait().await?, said))
     };
-    let (status, complaint) = tokio::time::timeout(COMPILE_TIMEOUT, run)
+    let (status, said) = tokio::time::timeout(COMPILE_TIMEOUT, run)
         .await
         .map_err(|_| CompileError::Timeout {
             module: module.clone(),
@@ -131,14 +129,8 @@ pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileE
     if status.success() {
         return Ok(());
     }
-    let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
-    let complaint = if complaint.is_empty() {
-        status.to_string()
-    } else {
-        complaint
-    };
     Err(CompileError::Refused {
         module: module.clone(),
-        complaint,
+        complaint: complaint(status, &said),
     })
 }

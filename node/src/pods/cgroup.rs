@@ -88,7 +88,7 @@ pub async fn remove(ctx: &Context, uid: &str) -> Result<(), PodCgroupError> {
     }
     let cgroup = match CgroupHost::discover() {
         Err(CgroupError::NoHierarchy) => return Ok(()),
-        host => host?.cgroup(&format!("/{}/pod{uid}", ctx.options.cluster))?,
+        host => host?.cgroup_everywhere(&format!("/{}/pod{uid}", ctx.options.cluster))?,
     };
     if cgroup.exists() {
         cgroup.remove().await?;

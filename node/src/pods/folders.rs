@@ -29,17 +29,24 @@ pub struct Given {
 /// Directories as they are, and files in folders: the container's volumes' below `mounts`, its termination message,
 /// which is in the same file system as the folder `home`, by a second name there.
 ///
-/// What would be in a directory that is given anyway, or in the root, is left out.
+/// What is in a directory that is given anyway is mounted in it, as for a native container; what would be in the root is left
+/// out.
 pub fn folders(mounts: &Path, home: &Path, volumes: &[Bind], message: &Bind) -> Result<Given, FolderError> {
     let (files, mut binds): (Vec<Bind>, Vec<Bind>) =
         volumes.iter().cloned().partition(|bind| bind.source.is_file());
+    let is_in = |file: &Bind, given: &Bind| file.destination.starts_with(&given.destination);
+    let (inside, others): (Vec<&Bind>, Vec<&Bind>) = files
+        .iter()
+        .chain([message])
+        .partition(|file| binds.iter().any(|given| is_in(file, given)));
+    binds.extend(inside.into_iter().cloned());
     let mut folders: BTreeMap<PathBuf, Vec<&Bind>> = BTreeMap::new();
-    for file in files.iter().chain([message]) {
-        match place(file, &binds) {
+    for file in others {
+        match place(file) {
             Some(parent) => folders.entry(parent).or_default().push(file),
             None => tracing::warn!(
                 path = %file.destination.display(),
-                "a file in a directory that a Wasm guest has already, or in its root, is not given to it"
+                "a file in the root, which a Wasm artifact has not, is not given to its guest"
             ),
         }
     }
@@ -70,11 +77,10 @@ pub fn folders(mounts: &Path, home: &Path, volumes: &[Bind], message: &Bind) -> 
 }
 
 /// The directory a file is given in, if it can be.
-fn place(file: &Bind, directories: &[Bind]) -> Option<PathBuf> {
+fn place(file: &Bind) -> Option<PathBuf> {
     let parent = file.destination.parent()?;
     file.destination.file_name()?;
-    let taken = directories.iter().any(|given| given.destination == parent);
-    (!taken && parent.parent().is_some()).then(|| parent.to_owned())
+    parent.parent().map(|_| parent.to_owned())
 }
 
 fn show(file: &Bind, folder: &Path, is_message: bool) -> Result<(), FolderError> {
@@ -131,9 +137,13 @@ mod tests {
         );
         fs::write(folder.join("termination-log"), "last").unwrap();
         assert_eq!(fs::read_to_string(&words).unwrap(), "last");
-        for taken in ["/data/words", "/words"] {
-            let (seen, message, _) = given(taken);
-            assert_eq!((seen.join(" "), message), ("/data".to_owned(), None), "{taken}");
+        for (at, expected) in [
+            ("/data/words", "/data /data/words"),
+            ("/data/a/b", "/data /data/a/b"),
+            ("/words", "/data"),
+        ] {
+            let (seen, message, _) = given(at);
+            assert_eq!((seen.join(" "), message), (expected.to_owned(), None), "{at}");
         }
     }
 

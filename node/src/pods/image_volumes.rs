@@ -46,19 +46,19 @@ async fn mount(ctx: &Context, pod: PodView<'_>, name: &str, image: &Image) -> Re
     let owner = None;
     let prepared = tokio::task::spawn_blocking(move || images.prepare(&image, &key, owner)).await;
     let prepared = prepared.map_err(StartFailure::create)?;
-    match prepared.map_err(StartFailure::create)? {
-        Rootfs::Native { mounts } => {
-            for mount in mounts {
-                let (kind, options) = (mount.fs_type.as_str(), mount.options.join(","));
-                host::mount_read_only(&mount.source, kind, &options, &target)
-                    .map_err(StartFailure::create)?;
-            }
-            Ok(())
-        }
-        Rootfs::Wasm { .. } => Err(StartFailure::create(format!(
+    let mounts = match prepared.map_err(StartFailure::create)? {
+        Rootfs::Native { mounts } | Rootfs::Wasm { mounts, .. } => mounts,
+    };
+    if mounts.is_empty() {
+        return Err(StartFailure::create(format!(
             "image volume {name:?}: the image is a Wasm module, which has no files to show"
-        ))),
+        )));
     }
+    for mount in mounts {
+        let (kind, options) = (mount.fs_type.as_str(), mount.options.join(","));
+        host::mount_read_only(&mount.source, kind, &options, &target).map_err(StartFailure::create)?;
+    }
+    Ok(())
 }
 
 /// What the image store knows the mount by.

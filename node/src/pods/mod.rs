@@ -45,6 +45,7 @@ pub mod status;
 mod stop_signal;
 mod suiting;
 pub mod table;
+mod target;
 mod tasks;
 mod termination;
 pub mod view;

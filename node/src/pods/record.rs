@@ -33,7 +33,7 @@ pub struct Record {
     /// The image with its digest, as reported in `imageID`.
     pub image_id: String,
     pub runtime: RuntimeKind,
-    /// Whom the first process runs as; absent for a guest without a kernel.
+    /// Whom it runs as; absent where an earlier agent wrote the record of a guest.
     pub user: Option<User>,
     /// ttrpc address the shim printed; absent until it was started.
     pub address: Option<ShimAddress>,

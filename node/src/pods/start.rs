@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use amphipod_shim_api::RootfsMount;
 use amphipod_shim_api::network::NetworkRules;
-use amphipod_shim_api::{RootfsMount, TaskClient};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use oci_spec::runtime::LinuxDevice;
@@ -29,6 +29,7 @@ use super::network_rules::network_rules;
 use super::pull;
 use super::record::{Record, RuntimeKind, State, User};
 use super::stop_signal::stop_signal;
+use super::target::{Target, namespaces};
 use super::tasks::{self, Stopping};
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
@@ -59,45 +60,6 @@ pub struct Job {
     /// The container whose processes this one sees (`targetContainerName`).
     pub target: Option<Target>,
     pub cancel: CancellationToken,
-}
-
-/// A container by name, and its attempt that runs, if one does.
-pub struct Target {
-    pub name: String,
-    pub running: Option<Record>,
-}
-
-/// The Pod's namespaces, and the target's processes where there is one.
-async fn namespaces(job: &Job) -> Result<Namespaces, StartFailure> {
-    let mut namespaces = job.namespaces.clone();
-    if let Some(target) = &job.target {
-        namespaces.pid = Some(processes_of(target).await?);
-    }
-    Ok(namespaces)
-}
-
-/// The process namespace of a running container. The path leads to it as long as its first process lives; the shim that
-/// opens it fails when it is gone.
-async fn processes_of(target: &Target) -> Result<PathBuf, StartFailure> {
-    let name = &target.name;
-    let address = target
-        .running
-        .as_ref()
-        .and_then(|r| Some((r, r.address.clone()?)));
-    let Some((record, address)) = address else {
-        return Err(StartFailure::config(format!(
-            "unable to find target container {name:?}"
-        )));
-    };
-    let state = TaskClient::new(address).state(&record.id).await;
-    let state = state
-        .map_err(|e| StartFailure::create(format!("the target container {name:?} does not answer: {e}")))?;
-    match state.pid {
-        0 => Err(StartFailure::config(format!(
-            "target container {name:?} is a Wasm guest: it has no processes to share"
-        ))),
-        pid => Ok(PathBuf::from(format!("/proc/{pid}/ns/pid"))),
-    }
 }
 
 /// Runs the job to a running task.
@@ -226,11 +188,13 @@ async fn prepare(
         .map_err(StartFailure::config)?;
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
-    let namespaces = namespaces(job).await?;
+    let namespaces = namespaces(ctx, job, pod).await?;
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
-        let owner = namespaces.ids().map(|ids| ids.first);
+        // A guest has no user namespace: its root is the host's.
+        let ids = namespaces.ids().filter(|_| image.kind == ImageKind::Native);
+        let owner = ids.map(|ids| ids.first);
         tokio::task::spawn_blocking(move || images.prepare(&image, &key, owner)).await
     };
     let rootfs = rootfs
@@ -274,16 +238,13 @@ fn has_command(container: &Container, image: &Image) -> bool {
         || !image.config.cmd.is_empty()
 }
 
-/// A guest without a kernel has no user; a native process is who the Pod and the image say.
+/// A process is who the Pod and the image say; so are the files of a guest.
 fn identity(
     ctx: &Context,
     pod: PodView<'_>,
     container: &Container,
     image: &Image,
 ) -> Result<identity::Identity, StartFailure> {
-    if image.kind == ImageKind::Wasm {
-        return Ok(identity::Identity::default());
-    }
     let wish = identity::wish(pod, container, &image.config.user).map_err(StartFailure::config)?;
     let found = ctx.images.user(image, &wish.user).map_err(StartFailure::create)?;
     Ok(wish.granted(found.uid, found.gid, &found.additional_gids, &found.home))
@@ -305,7 +266,7 @@ impl Build<'_> {
             image: self.image.reference.clone(),
             image_id: self.image.repo_digest.clone(),
             runtime,
-            user: (runtime == RuntimeKind::Native).then(|| self.user()),
+            user: Some(self.user()),
             address: None,
             stop_signal: stop_signal(&self.image.config.stop_signal),
             log_path: self.dirs.log(&self.container.name, self.job.attempt),
@@ -323,6 +284,14 @@ impl Build<'_> {
             uid: self.identity.uid,
             gid: self.identity.gid,
             groups: self.identity.groups(),
+        }
+    }
+
+    /// A Wasm artifact has no files that its container's could be among.
+    fn has_root(&self) -> bool {
+        match &self.rootfs {
+            Rootfs::Native { .. } => true,
+            Rootfs::Wasm { mounts, .. } => !mounts.is_empty(),
         }
     }
 
@@ -348,12 +317,12 @@ impl Build<'_> {
         fs::write(&message, "")?;
         // Any user of the container may leave its last words.
         fs::set_permissions(&message, fs::Permissions::from_mode(0o666))?;
-        let given = match record.runtime {
-            RuntimeKind::Native => Given {
+        let given = match self.has_root() {
+            true => Given {
                 binds: self.volumes.clone(),
                 message: None,
             },
-            RuntimeKind::Wasm => folders(
+            false => folders(
                 &self.dirs.folders(&self.container.name),
                 &dir.join("message"),
                 &self.volumes,
@@ -377,6 +346,7 @@ impl Build<'_> {
                 module,
                 digest: &digest,
                 cache,
+                has_root: self.has_root(),
             },
         };
         let devices = if bundle::is_privileged(self.container) {
@@ -439,7 +409,7 @@ impl Build<'_> {
         let shared_by = shares.then(|| self.pod.namespace().to_owned());
         let rootfs = match self.rootfs {
             Rootfs::Native { mounts } => mounts.into_iter().map(|m| rootfs_mount(m, ids)).collect(),
-            Rootfs::Wasm { .. } => Vec::new(),
+            Rootfs::Wasm { mounts, .. } => mounts.into_iter().map(|m| rootfs_mount(m, None)).collect(),
         };
         Prepared {
             record,

@@ -285,7 +285,9 @@ impl Run<'_> {
 
     async fn debug(&self, words: &[String]) -> Told {
         let image = format!("amphipod.local/witness:{}", Build::Native.name());
-        let added = json!({"name": DEBUGGER, "image": image, "args": words});
+        // A guest has no processes that could be seen, which is no hindrance.
+        let target = self.container().await?;
+        let added = json!({"name": DEBUGGER, "image": image, "args": words, "targetContainerName": target});
         let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [added]}}));
         self.pods
             .patch_ephemeral_containers(&self.name, &PatchParams::default(), &patch)

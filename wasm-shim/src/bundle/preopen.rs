@@ -1,8 +1,12 @@
-//! The directories a guest gets: the image's root filesystem and the bind mounts.
+//! The directories a guest gets: the image's root filesystem with the bind mounts in it or, where there is none, the bind
+//! mounts of directories side by side, with those of files in them.
 //!
 //! Owns opening them, once, and files beneath them without being led out. Refuses to know what a guest does there.
 
 use super::BundleError;
+use super::binds::{Bind, binds};
+use crate::sys::{self, MountChange};
+use crate::tree::{Tree, assemble};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use oci_spec::runtime::Mount;
@@ -18,6 +22,8 @@ pub struct Preopen {
     pub directory: OwnedFd,
     pub guest_path: String,
     pub read_only: bool,
+    /// The guest comes to it by its root: it is given no directory of its own for it.
+    pub is_in_root: bool,
 }
 
 /// Opens a file of the image; links are followed inside the image only.
@@ -42,19 +48,26 @@ fn open_path(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Opens the image's root filesystem at `path`.
-///
-/// # Errors
-/// When it is not there.
-pub fn open_root(path: &Path) -> Result<OwnedFd, BundleError> {
-    open_path(path).map_err(|error| BundleError::Root {
-        path: path.to_owned(),
-        error,
-    })
+/// A directory as a mount of a native container would show it: nothing is moved or linked from one to another (`EXDEV`), though
+/// both may lie in one file system, and later mounts of the host do not come into it. Where none can be made, and where the
+/// mount is to follow the host's, the directory itself.
+fn apart(directory: OwnedFd, bind: &Bind) -> OwnedFd {
+    if bind.follows {
+        return directory;
+    }
+    let copy = sys::clone_mounts(Some(directory.as_fd()), Path::new(""), bind.whole);
+    let private = |mount| sys::change_mount(&mount, MountChange::Private, bind.whole).map(|()| mount);
+    match copy.and_then(private) {
+        Ok(mount) => mount,
+        Err(error) => {
+            tracing::debug!(%error, "a directory is given without a mount of its own");
+            directory
+        }
+    }
 }
 
-/// The bind mounts of directories, and the image's root if it has one. WASI preopens are directories: a mounted file
-/// (`/etc/hosts`) has no place in it and is left out.
+/// What a guest is given: its root, in which all bind mounts are, if the image has one, and each directory among them. WASI
+/// preopens are directories: without a root a file that is mounted in none of them has no place and is left out.
 pub fn preopens(
     mounts: &[Mount],
     rootfs: Option<OwnedFd>,
@@ -63,43 +76,71 @@ pub fn preopens(
     if mounts.len() > MAX_PREOPENS {
         return Err(BundleError::TooManyMounts(mounts.len()));
     }
+    let binds = binds(mounts);
+    let (directories, files) = by_kind(&binds)?;
+    let is_in_root = rootfs.is_some();
     let mut all = Vec::new();
     if let Some(directory) = rootfs {
         all.push(Preopen {
             directory,
             guest_path: "/".to_owned(),
-            read_only: read_only_root,
+            read_only: read_only_root && binds.iter().all(|bind| bind.read_only),
+            is_in_root: false,
         });
     }
-    for mount in mounts {
-        all.extend(preopen(mount)?);
+    let inside: Vec<Vec<Bind>> = directories
+        .iter()
+        .map(|(bind, _)| files_in(bind, &directories, &files))
+        .collect();
+    for ((bind, directory), inside) in directories.into_iter().zip(inside) {
+        let is_plain = is_in_root || inside.is_empty();
+        all.push(Preopen {
+            guest_path: bind.destination.to_string_lossy().into_owned(),
+            read_only: bind.read_only && inside.iter().all(|file| file.read_only),
+            directory: if is_plain {
+                apart(directory, bind)
+            } else {
+                assemble(Tree::of_bind(bind, inside))?
+            },
+            is_in_root,
+        });
     }
     Ok(all)
 }
 
-fn preopen(mount: &Mount) -> Result<Option<Preopen>, BundleError> {
-    let has = |wanted: &str| mount.options().iter().flatten().any(|option| option == wanted);
-    let is_bind = mount.typ().as_deref() == Some("bind") || has("bind") || has("rbind");
-    let Some(source) = mount.source().as_ref().filter(|_| is_bind) else {
-        return Ok(None);
-    };
-    let destination = mount.destination();
-    let failed = |error| BundleError::Mount {
-        source_path: source.clone(),
-        destination: destination.clone(),
-        error,
-    };
-    let directory = open_path(source).map_err(failed)?;
-    if !is(&directory, SFlag::S_IFDIR).map_err(failed)? {
-        tracing::debug!(?destination, "a mounted file is not given to a Wasm guest");
-        return Ok(None);
+type ByKind<'a> = (Vec<(&'a Bind, OwnedFd)>, Vec<&'a Bind>);
+
+/// The directories among the sources, opened, and the files. Anything else is left out.
+fn by_kind(binds: &[Bind]) -> Result<ByKind<'_>, BundleError> {
+    let (mut directories, mut files) = (Vec::new(), Vec::new());
+    for bind in binds {
+        let opened = open_path(&bind.source).map_err(failed(bind))?;
+        if is(&opened, SFlag::S_IFDIR).map_err(failed(bind))? {
+            directories.push((bind, opened));
+        } else if is(&opened, SFlag::S_IFREG).map_err(failed(bind))? {
+            files.push(bind);
+        }
     }
-    let guest_path = destination.to_string_lossy().into_owned();
-    Ok(Some(Preopen {
-        directory,
-        guest_path,
-        read_only: has("ro") || has("rro"),
-    }))
+    Ok((directories, files))
+}
+
+fn failed(bind: &Bind) -> impl Fn(nix::Error) -> BundleError {
+    |error| BundleError::Mount {
+        source_path: bind.source.clone(),
+        destination: bind.destination.clone(),
+        error,
+    }
+}
+
+/// The files that are mounted in a directory, and in none that is mounted further in.
+fn files_in(directory: &Bind, directories: &[(&Bind, OwnedFd)], files: &[&Bind]) -> Vec<Bind> {
+    let depth = |bind: &Bind| bind.destination.components().count();
+    let innermost = |file: &Bind| {
+        let above = directories.iter().filter(|(bind, _)| file.is_inside(bind));
+        above.map(|(bind, _)| *bind).max_by_key(|bind| depth(bind))
+    };
+    let own = files.iter().filter(|file| innermost(file) == Some(directory));
+    own.map(|file| (*file).clone()).collect()
 }
 
 /// Opens a file by the path a guest knows it under: beneath the preopened directory that is nearest to it.
@@ -135,7 +176,7 @@ mod tests {
         std::fs::write(root.path().join("app.wasm"), "").unwrap();
         std::os::unix::fs::symlink("/app.wasm", root.path().join("link")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.path().join("out")).unwrap();
-        let fd = open_root(root.path()).unwrap();
+        let fd = open_path(root.path()).unwrap();
         assert!(open_in(&fd, Path::new("/app.wasm")).is_ok());
         assert!(open_in(&fd, Path::new("link")).is_ok());
         assert!(open_in(&fd, Path::new("out")).is_err());
@@ -152,6 +193,7 @@ mod tests {
             directory: open_path(directory).unwrap(),
             guest_path: path.to_owned(),
             read_only: true,
+            is_in_root: false,
         };
         let preopens = [given(outer.path(), "/data"), given(inner.path(), "/data/sub")];
         for (path, there) in [

@@ -37,7 +37,7 @@ pub const SHARE_KEPT: Duration = Duration::from_secs(2);
 const MAX_PER_STORE: usize = 1_000;
 
 /// The error a guest is ended with when it asks for more than the budget has.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error(
     "out of memory: {wanted} more bytes would exceed the container's limit of {limit} bytes ({used} in use)"
 )]
@@ -263,6 +263,7 @@ impl Budget {
             last: (0, 0),
             allocated: 0,
             handles: 0,
+            refused: None,
         }
     }
 
@@ -289,12 +290,19 @@ pub struct Limiter {
     /// Memories and tables, whoever paid for them.
     allocated: u64,
     handles: u64,
+    /// The last memory that was not to be had.
+    refused: Option<OverBudget>,
 }
 
 impl Limiter {
     /// The limit of the container in bytes, if there is one.
     pub fn limit(&self) -> Option<u64> {
         self.budget.limit()
+    }
+
+    /// The memory that its guest asked for last and could not have.
+    pub fn refused(&self) -> Option<OverBudget> {
+        self.refused
     }
 
     /// Counts the handles a store holds now; to be called as often as its guest is looked at.
@@ -332,7 +340,8 @@ impl Limiter {
     fn grow(&mut self, bytes: u64) -> Result<bool> {
         let covered = bytes.min(self.prepaid);
         let more = bytes - covered;
-        self.take(more)?;
+        let taken = self.take(more);
+        taken.inspect_err(|over| self.refused = Some(*over))?;
         self.prepaid -= covered;
         self.last = (covered, more);
         self.allocated += bytes;

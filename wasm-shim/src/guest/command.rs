@@ -45,6 +45,7 @@ impl Job<'_> {
             Err(error) => return ending(Err(error), &stderr, |_| None),
         };
         let result = call(&self.program.linked, self.invoke, &mut store).await;
+        let result = result.map_err(|error| store.data().explain(error));
         ending(result, &stderr, |error| {
             self.dumps.and_then(|dumps| dumps.write(error, &mut store))
         })

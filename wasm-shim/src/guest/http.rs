@@ -18,7 +18,7 @@ use super::output::Output;
 use crate::engine::budget::OverBudget;
 use crate::engine::meter::{Meter, Metered};
 use crate::sys;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -256,7 +256,8 @@ impl Handler {
         if !matches!(timeout(HEADER_DEADLINE, stream.readable()).await, Ok(Ok(()))) {
             return;
         }
-        let service = service_fn(move |request| Arc::clone(&self).answer(request));
+        let own = stream.local_addr().ok();
+        let service = service_fn(move |request| Arc::clone(&self).answer(addressed(request, own)));
         let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");
@@ -364,6 +365,20 @@ impl Handler {
     }
 }
 
+/// HTTP/1.0 knows requests that do not name whom they are for (RFC 1945, 5.1): they are for where they came.
+fn addressed<B>(mut request: Request<B>, own: Option<SocketAddr>) -> Request<B> {
+    let is_named = request.uri().authority().is_some() || request.headers().contains_key(header::HOST);
+    let Some(own) = own.filter(|_| request.version() == Version::HTTP_10 && !is_named) else {
+        return request;
+    };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let own = SocketAddr::new(own.ip().to_canonical(), own.port());
+    if let Ok(uri) = format!("http://{own}{path}").parse() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
 async fn aftermath(tie: &Tie) {
     tie.body_gone().await;
     tokio::time::sleep(AFTERMATH).await;
@@ -430,5 +445,28 @@ fn prepare(stream: &TcpStream) {
     let timeout = setsockopt(stream, sockopt::TcpUserTimeout, &SEND_TIMEOUT_MILLIS);
     if let (Err(error), _) | (_, Err(error)) = (nodelay, timeout.map_err(io::Error::from)) {
         tracing::debug!(%error, "a socket option was refused");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_a_request_is_for() {
+        for (version, uri, host, expected) in [
+            (Version::HTTP_10, "/a?b", None, "http://10.0.0.1:80/a?b"),
+            (Version::HTTP_10, "/a", Some("h"), "/a"),
+            (Version::HTTP_10, "http://h/a", None, "http://h/a"),
+            (Version::HTTP_11, "/a", None, "/a"),
+        ] {
+            let mut request = Request::builder().version(version).uri(uri);
+            if let Some(host) = host {
+                request = request.header(header::HOST, host);
+            }
+            let own = "[::ffff:10.0.0.1]:80".parse().ok();
+            let addressed = addressed(request.body(()).unwrap(), own);
+            assert_eq!(addressed.uri(), expected, "{version:?} {uri} {host:?}");
+        }
     }
 }

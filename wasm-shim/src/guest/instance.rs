@@ -86,6 +86,11 @@ impl Instance {
     /// # Errors
     /// When the guest traps; the instance is of no use any more.
     pub async fn call(&mut self, pre: &ProxyPre<State>, call: Call) -> wasmtime::Result<()> {
+        let called = self.try_call(pre, call).await;
+        called.map_err(|error| self.store.data().explain(error))
+    }
+
+    async fn try_call(&mut self, pre: &ProxyPre<State>, call: Call) -> wasmtime::Result<()> {
         let proxy = match &mut self.proxy {
             Some(proxy) => proxy,
             none => none.insert(pre.instantiate_async(&mut self.store).await?),

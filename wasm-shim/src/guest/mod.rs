@@ -8,6 +8,7 @@ pub mod command;
 pub mod debug;
 pub mod folder;
 pub mod http;
+mod ids;
 pub mod input;
 pub mod instance;
 mod launch;

@@ -9,13 +9,13 @@
 //! processor it may use, as far as all containers of the process together have not too many, or one where more cannot be
 //! had. Blocking threads come when needed, from the workers, and go when idle.
 
+use super::ids::Ids;
 use super::launch::{Launch, try_threads};
 use super::workers::{Spare, nice};
 use crate::engine::pace::{self, Pace};
-use crate::sandbox::{self, Nursery, Sandbox};
+use crate::sandbox::{self, Nursery, Sandbox, SandboxError};
 use crate::sys;
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::{Pid, gettid};
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,8 @@ pub enum PodError {
     Enter { path: PathBuf, source: io::Error },
     #[error("starting the Pod's threads: {0}")]
     Threads(io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
 }
 
 /// What one container's threads are to be like.
@@ -78,19 +80,22 @@ struct Crew {
 
 impl Pod {
     /// A place inside the network namespace at `netns`, or in the host's when there is none. Waits for a thread that
-    /// tries to enter.
+    /// tries to enter, and to become the container's user.
     ///
     /// # Errors
-    /// When the namespace cannot be entered.
-    pub fn new(
+    /// When the namespace cannot be entered, or this process may not become that user.
+    pub async fn new(
         netns: Option<&Path>,
         plan: Plan,
         nursery: Nursery,
         spare: Spare,
     ) -> Result<Arc<Self>, PodError> {
+        let namespace = netns.map(open_namespace).transpose()?.map(Arc::new);
+        let sandbox = Arc::new(plan.sandbox);
+        try_out(netns, namespace.clone(), Arc::clone(&sandbox), &nursery).await?;
         Ok(Arc::new(Self {
-            namespace: netns.map(open_namespace).transpose()?.map(Arc::new),
-            sandbox: Arc::new(plan.sandbox),
+            namespace,
+            sandbox,
             nursery,
             spare,
             starting: tokio::sync::Mutex::default(),
@@ -157,25 +162,6 @@ impl Pod {
     }
 }
 
-/// The threads that there are now: a worker may become one that blocks, and one that blocks a worker.
-#[derive(Default)]
-struct Ids(Mutex<Vec<Pid>>);
-
-impl Ids {
-    fn all(&self) -> MutexGuard<'_, Vec<Pid>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self) {
-        self.all().push(gettid());
-    }
-
-    fn leave(&self) {
-        let gone = gettid();
-        self.all().retain(|thread| *thread != gone);
-    }
-}
-
 /// The threads of one container, for as long as somebody uses them.
 pub struct Threads {
     runtime: Option<Runtime>,
@@ -215,7 +201,7 @@ impl Threads {
             // Threads that workers start are inside already, and could not enter again.
             if is_worker.is_ok() || sandbox::is_outside() {
                 enter_or_abort(namespace.as_deref());
-                settle(&sandbox);
+                settle_or_abort(&sandbox);
             }
             entered.enter();
             if is_worker.is_ok() {
@@ -291,28 +277,40 @@ impl Drop for Threads {
         if let Some(runtime) = self.runtime.take() {
             // Dropping waits for blocking threads, which is forbidden on a thread of another runtime.
             runtime.shutdown_background();
+            if let Ok(service) = Handle::try_current() {
+                service.spawn(Arc::clone(&self.ids).wake_until_gone());
+            }
         }
     }
 }
 
 fn open_namespace(path: &Path) -> Result<File, PodError> {
-    let failed = |source| PodError::Open {
+    File::open(path).map_err(|source| PodError::Open {
         path: path.to_owned(),
         source,
+    })
+}
+
+/// Does on a thread of its own, which ends there, what the container's threads will have to: the error is one container's,
+/// not this process's.
+async fn try_out(
+    path: Option<&Path>,
+    namespace: Option<Arc<File>>,
+    sandbox: Arc<Sandbox>,
+    nursery: &Nursery,
+) -> Result<(), PodError> {
+    let path = path.map(Path::to_owned).unwrap_or_default();
+    let (answer, answered) = oneshot::channel();
+    let try_it = move || {
+        enter(namespace.as_deref()).map_err(|source| PodError::Enter { path, source })?;
+        Ok(sandbox.become_user()?)
     };
-    let file = File::open(path).map_err(failed)?;
-    let probe = file.try_clone().map_err(failed)?;
-    // Tried on a thread of its own, which ends inside: the error is one container's, not this process's.
-    let entered = std::thread::Builder::new()
-        .spawn(move || enter(Some(&probe)))
-        .map_err(PodError::Threads)?
-        .join()
-        .unwrap_or_else(|_| Err(nix::Error::EINVAL.into()));
-    entered.map_err(|source| PodError::Enter {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(file)
+    // Whoever does not wait any more does not want it.
+    let start = move || std::thread::Builder::new().spawn(move || drop(answer.send(try_it())));
+    let failed = || PodError::Threads(io::Error::other("the thread that tries is gone"));
+    let started = nursery.run(start).await.ok_or_else(failed)?;
+    started.map_err(PodError::Threads)?;
+    answered.await.map_err(|_| failed())?
 }
 
 fn enter(namespace: Option<&File>) -> io::Result<()> {
@@ -328,9 +326,14 @@ fn enter_or_abort(namespace: Option<&File>) {
     }
 }
 
-/// What a kernel cannot do is left out: the guest is behind wasmtime's fences all the same.
-fn settle(sandbox: &Sandbox) {
+/// What a kernel cannot do is left out: the guest is behind wasmtime's fences all the same. But it has the files of its user,
+/// or there is no process.
+fn settle_or_abort(sandbox: &Sandbox) {
     pace::set(Pace::Answering);
+    if let Err(error) = sandbox.become_user() {
+        tracing::error!(%error, "a container's thread cannot become its user");
+        std::process::abort();
+    }
     if let Err(error) = sandbox.enter() {
         tracing::warn!(%error, "a container's thread lacks a fence");
     }
@@ -339,25 +342,26 @@ fn settle(sandbox: &Sandbox) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::{Pid, gettid};
 
-    fn pod(netns: Option<&Path>, workers: usize, spare: &Spare) -> Result<Arc<Pod>, PodError> {
+    async fn pod(netns: Option<&Path>, workers: usize, spare: &Spare) -> Result<Arc<Pod>, PodError> {
         let plan = Plan {
-            sandbox: Sandbox::for_guests(&[]).unwrap(),
+            sandbox: Sandbox::for_guests(crate::sandbox::root(), &[]).unwrap(),
             workers,
             shares: 0,
         };
-        Pod::new(netns, plan, Nursery::start().unwrap(), spare.clone())
+        Pod::new(netns, plan, Nursery::start().unwrap(), spare.clone()).await
     }
 
-    #[test]
-    fn what_is_no_namespace_is_an_error_of_one_pod() {
+    #[tokio::test]
+    async fn what_is_no_namespace_is_an_error_of_one_pod() {
         let (file, spare) = (tempfile::NamedTempFile::new().unwrap(), Spare::new(0));
         assert!(matches!(
-            pod(Some(file.path()), 1, &spare),
+            pod(Some(file.path()), 1, &spare).await,
             Err(PodError::Enter { .. })
         ));
         assert!(matches!(
-            pod(Some(Path::new("/nonexistent")), 1, &spare),
+            pod(Some(Path::new("/nonexistent")), 1, &spare).await,
             Err(PodError::Open { .. })
         ));
     }
@@ -365,7 +369,7 @@ mod tests {
     #[tokio::test]
     async fn threads_are_shared_while_somebody_has_them_and_all_are_fenced() {
         let spare = Spare::new(4);
-        let pod = pod(None, 3, &spare).unwrap();
+        let pod = pod(None, 3, &spare).await.unwrap();
         let threads = pod.threads().await.unwrap();
         assert_eq!(spare.left(), 2);
         assert!(Arc::ptr_eq(&threads, &pod.threads().await.unwrap()));
@@ -394,7 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_blocks_is_behind_the_filter_of_guests_and_another_thread_takes_its_place() {
-        let pod = pod(None, 1, &Spare::new(0)).unwrap();
+        let pod = pod(None, 1, &Spare::new(0)).await.unwrap();
         let threads = pod.threads().await.unwrap();
         let (told, blocking) = oneshot::channel();
         let (go_on, held) = std::sync::mpsc::channel::<()>();
@@ -425,8 +429,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_thread_that_waits_in_the_kernel_goes_with_its_container() {
+        let pod = pod(None, 1, &Spare::new(0)).await.unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let threads = pod.threads().await.unwrap();
+        let (told, waiting) = oneshot::channel();
+        let read = threads.spawn_blocking(move || {
+            told.send(()).unwrap();
+            nix::unistd::read(&reader, &mut [0])
+        });
+        waiting.await.unwrap();
+        drop(threads);
+        assert_eq!(read.await.unwrap(), Err(nix::Error::EINTR));
+    }
+
+    #[tokio::test]
     async fn after_a_failure_threads_are_tried_first() {
-        let pod = pod(None, 2, &Spare::new(1)).unwrap();
+        let pod = pod(None, 2, &Spare::new(1)).await.unwrap();
         assert!(pod.nursery.run(|| -> u8 { panic!("no thread") }).await.is_none());
         assert!(pod.nursery.has_failed());
         let threads = pod.threads().await.unwrap();
@@ -436,7 +455,10 @@ mod tests {
     #[tokio::test]
     async fn without_spare_workers_there_is_one() {
         let spare = Spare::new(1);
-        let (first, second) = (pod(None, 2, &spare).unwrap(), pod(None, 2, &spare).unwrap());
+        let (first, second) = (
+            pod(None, 2, &spare).await.unwrap(),
+            pod(None, 2, &spare).await.unwrap(),
+        );
         let held = first.threads().await.unwrap();
         let threads = second.threads().await.unwrap();
         assert_eq!(spare.left(), 0);

@@ -16,6 +16,7 @@ use settings::Settings;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -142,13 +143,18 @@ fn merged(
     Ok(found)
 }
 
-/// The text of one of the files; one that is missing says nothing (resolv.conf(5)).
+/// The text of one of the files; one that is missing says nothing (resolv.conf(5)). A FIFO that a volume has put there is not
+/// waited for.
 ///
 /// # Errors
 /// When it is there and cannot be read.
 pub fn text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    match File::open(path) {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    match opened {
         Ok(file) => drop(file.take(MAX_FILE).read_to_end(&mut bytes)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -166,6 +172,14 @@ mod tests {
     use tokio::net::UdpSocket;
 
     const KNOWN: &str = "web.shop.svc.cluster.local";
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let fifo = home.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(text(&fifo).unwrap(), "");
+    }
 
     /// A resolver that knows one name; answers where it listens and what it was asked.
     async fn resolver() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {

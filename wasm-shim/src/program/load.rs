@@ -10,6 +10,7 @@ use super::world::{LinkError, Linked, World};
 use crate::engine::budget::TABLE_ELEMENT_BYTES;
 use crate::engine::{Engines, compatibility};
 use crate::sys::{self, Mapped};
+use amphipod_shim_api::compiler::complaint;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -204,22 +205,9 @@ impl Programs {
         if output.status.success() {
             Ok(())
         } else {
-            Err(LoadError::NotCompilable(reason(&output)))
+            let said = &output.stderr[..output.stderr.len().min(MAX_REASON)];
+            Err(LoadError::NotCompilable(complaint(output.status, said)))
         }
-    }
-}
-
-/// What a failed child said; when it said nothing, how it ended.
-fn reason(output: &std::process::Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr[..output.stderr.len().min(MAX_REASON)]);
-    let said = said.trim();
-    match (
-        said.is_empty(),
-        std::os::unix::process::ExitStatusExt::signal(&output.status),
-    ) {
-        (true, _) => format!("the compiler ended with {}", output.status),
-        (false, Some(_)) => format!("the compiler ended with {}: {said}", output.status),
-        (false, None) => said.to_owned(),
     }
 }
 

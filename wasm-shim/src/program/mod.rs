@@ -6,6 +6,7 @@ pub mod cache;
 pub mod census;
 pub mod compile;
 pub mod digest;
+mod files;
 pub mod keyvalue;
 mod keyvalue_draft2;
 pub mod load;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Engine, GcHeapOutOfMemory, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -64,6 +64,15 @@ impl State {
     /// Bytes that are handed over in one call, at most.
     pub fn call_bytes(&self) -> usize {
         hostcall_bytes(self.limiter.limit())
+    }
+
+    /// The error that ended its guest, said as what it is: a heap of collected objects that may not grow is collected once
+    /// more, and when that was not enough wasmtime knows only that it is full.
+    pub fn explain(&self, error: wasmtime::Error) -> wasmtime::Error {
+        match self.limiter.refused() {
+            Some(over) if error.is::<GcHeapOutOfMemory<()>>() => over.into(),
+            _ => error,
+        }
     }
 
     /// Counts what the guest holds beside its memories.

@@ -5,7 +5,7 @@
 //! name and never a trap.
 
 use super::state::State;
-use super::{blobstore, keyvalue, keyvalue_draft2, lookup, proposals, sockets};
+use super::{blobstore, files, keyvalue, keyvalue_draft2, lookup, proposals, sockets};
 use amphipod_shim_api::annotations::WASM_INVOKE;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker as ComponentLinker};
@@ -209,6 +209,7 @@ impl World {
         blobstore::add_to_linker(&mut components)?;
         lookup::add_to_linker(&mut components)?;
         sockets::add_to_linker(&mut components)?;
+        files::add_to_linker(&mut components)?;
         Ok(Self {
             engine: engine.clone(),
             modules,

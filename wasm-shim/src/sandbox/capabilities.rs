@@ -2,8 +2,9 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-/// What guests are served with: files of volumes belong to anybody, and ports may be low. Landlock says which files.
-pub const OF_GUESTS: &[Capability] = &[
+/// What guests of root are served with, as far as their container has it: files of volumes belong to anybody, and ports may be
+/// low. Landlock says which files.
+pub const OF_GUESTS: [Capability; 3] = [
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_FOWNER,
     Capability::CAP_NET_BIND_SERVICE,
@@ -20,6 +21,9 @@ pub const OF_SERVICE: &[Capability] = &[
     Capability::CAP_SYS_NICE,
     Capability::CAP_SYS_RESOURCE,
 ];
+
+/// What the nursery has beside, for guests' threads to become their users.
+pub const OF_NURSERY: &[Capability] = &[Capability::CAP_SETGID, Capability::CAP_SETUID];
 
 /// Gives up all capabilities but `kept`, as far as they are there.
 ///

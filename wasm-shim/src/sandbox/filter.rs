@@ -165,7 +165,10 @@ const OF_SERVICE: &[libc::c_long] = &[
     libc::SYS_landlock_restrict_self,
     libc::SYS_mmap,
     libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
     libc::SYS_mprotect,
+    libc::SYS_open_tree,
     libc::SYS_pidfd_open,
     libc::SYS_pidfd_send_signal,
     libc::SYS_pipe2,
@@ -175,8 +178,11 @@ const OF_SERVICE: &[libc::c_long] = &[
     libc::SYS_seccomp,
     libc::SYS_sendfile,
     libc::SYS_set_tid_address,
+    libc::SYS_setfsuid,
+    libc::SYS_setgroups,
     libc::SYS_setpgid,
     libc::SYS_setpriority,
+    libc::SYS_setresgid,
     libc::SYS_setsid,
     libc::SYS_socketpair,
     libc::SYS_splice,
@@ -272,7 +278,7 @@ fn service() -> Result<Rules, Error> {
     rules.insert(libc::SYS_clone, vec![lacks(0, NAMESPACES as u64)?]);
     rules.insert(libc::SYS_prlimit64, vec![is(0, 0)?]);
     rules.insert(libc::SYS_setns, vec![is(1, libc::CLONE_NEWNET as u64)?]);
-    // For mounts of its own (`rootfs`).
+    // For mounts of its own (`tree`).
     let own_mounts = libc::CLONE_FS | libc::CLONE_NEWNS;
     rules.insert(libc::SYS_unshare, vec![is(0, own_mounts as u64)?]);
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
@@ -318,17 +324,21 @@ fn confined(who: Who) -> Result<Rules, Error> {
     Ok(rules)
 }
 
-/// How a new thread of a container gets to where it belongs, and loses the capabilities that took.
+/// How a new thread of a container gets to where it belongs, becomes its user, and loses the capabilities that took.
 fn settling() -> Result<Rules, Error> {
     let calls = [
         libc::SYS_capset,
         libc::SYS_landlock_restrict_self,
         libc::SYS_sched_getattr,
         libc::SYS_sched_setattr,
+        libc::SYS_setgroups,
+        libc::SYS_setresgid,
         libc::SYS_socketpair,
     ];
     let mut rules: Rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_setns, vec![is(1, libc::CLONE_NEWNET as u64)?]);
+    // Nobody becomes root: who is it stays that.
+    rules.insert(libc::SYS_setfsuid, vec![condition(0, SeccompCmpOp::Ne, 0)?]);
     Ok(rules)
 }
 

@@ -6,6 +6,7 @@
 use super::Who;
 use super::filter::Filters;
 use crate::engine::pace::{self, Pace};
+use crate::sys;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,11 +24,13 @@ pub struct Nursery {
 }
 
 impl Nursery {
-    /// Starts the thread. A kernel without seccomp is told of, once; guests run all the same.
+    /// Starts the thread; those that come from it can be woken. A kernel without seccomp is told of, once; guests run all
+    /// the same.
     ///
     /// # Errors
     /// When no thread can be made.
     pub fn start() -> io::Result<Self> {
+        sys::let_wake()?;
         let (sender, receiver) = channel::<Work>();
         std::thread::Builder::new()
             .name("nursery".into())

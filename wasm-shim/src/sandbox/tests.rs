@@ -19,6 +19,7 @@ fn behind<T: Send>(sandbox: &Sandbox, work: impl FnOnce() -> T + Send) -> T {
             // As by the nursery.
             Filters::of(sandbox.who).and_then(Filters::enter).unwrap();
         }
+        sandbox.become_user().unwrap();
         sandbox.enter().unwrap();
         work()
     };
@@ -68,7 +69,7 @@ fn a_guests_thread_that_was_taken_over_gets_nowhere() {
         (given_fd.as_fd(), Access::Write),
         (readable_fd.as_fd(), Access::Read),
     ];
-    let sandbox = Sandbox::for_guests(&files).unwrap();
+    let sandbox = Sandbox::for_guests(root(), &files).unwrap();
     behind(&sandbox, || {
         what_nobody_gets("guest");
         let own = File::open("/proc/self/ns/net").map_err(|error| error.kind());
@@ -134,4 +135,67 @@ fn the_service_goes_where_pods_are_and_nowhere_else() {
             mount(none, "/mnt", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         }
     });
+}
+
+/// The files of a volume that are a native container's of that user.
+#[test]
+fn a_guests_files_are_its_users() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let secret = theirs.path().join("secret");
+    for (directory, mode) in [(ours.path(), 0o2775), (theirs.path(), 0o755)] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    chown(ours.path(), None, Some(2000)).unwrap();
+    fs::write(&secret, "another's").unwrap();
+    chown(&secret, Some(7000), Some(7000)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let (ours_fd, theirs_fd) = (
+        File::open(ours.path()).unwrap(),
+        File::open(theirs.path()).unwrap(),
+    );
+    let files = [
+        (ours_fd.as_fd(), Access::Write),
+        (theirs_fd.as_fd(), Access::Write),
+    ];
+    let somebody = |uid, any_file| Identity {
+        uid,
+        gid: 3000,
+        groups: vec![2000],
+        rights: Rights {
+            any_file,
+            ..root().rights
+        },
+    };
+    for (name, identity, reads) in [
+        ("user", somebody(1000, true), false),
+        ("root", somebody(0, true), true),
+        ("root that may not", somebody(0, false), false),
+    ] {
+        let (uid, new) = (identity.uid, ours.path().join(name));
+        let sandbox = Sandbox::for_guests(identity, &files).unwrap();
+        behind(&sandbox, || {
+            fs::write(&new, "").unwrap();
+            assert_eq!(fs::read(&secret).is_ok(), reads, "{name}");
+            assert_eq!(fs::write(theirs.path().join("x"), "").is_ok(), uid == 0, "{name}");
+            let back = [
+                crate::sys::set_thread_group(0),
+                crate::sys::set_thread_groups(&[]),
+            ];
+            assert!(back.iter().all(Result::is_err), "{name} has its groups for good");
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(0));
+            assert_eq!(fs::write(theirs.path().join("y"), "").is_ok(), uid == 0, "{name}");
+            let inherited = std::thread::scope(|scope| scope.spawn(|| fs::read(&secret).is_ok()).join());
+            assert_eq!(inherited.unwrap(), reads, "a thread of {name}");
+        });
+        let made = fs::metadata(&new).unwrap();
+        assert_eq!((made.uid(), made.gid()), (uid, 2000), "{name}");
+    }
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "other threads are who they were"
+    );
 }

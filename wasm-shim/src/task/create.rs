@@ -5,7 +5,7 @@
 use super::container::{Container, ExecRefused, Made, StdioAddresses};
 use super::exec::{self, Exec, Home, Named, PROCESSES, TOOLBOX, named};
 use crate::bundle::{
-    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, open_root, read_spec,
+    self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, read_spec,
 };
 use crate::engine::meter::Meter;
 use crate::engine::ticker::{TICK, Ticker};
@@ -20,10 +20,10 @@ use crate::guest::workers::{Spare, workers};
 use crate::program::compile::{CompileError, read_bounded};
 use crate::program::digest::Digest;
 use crate::program::load::{LoadError, Program, Programs, Source, Use, default_cache};
-use crate::rootfs::{RootfsError, mount_private};
 use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
+use crate::tree::{Tree, TreeError, assemble};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
-use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, StdioUri, open_input};
+use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, Turner, open_input};
 use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskError, annotations};
 use oci_spec::runtime::{Process, Spec};
@@ -39,7 +39,7 @@ pub enum CreateError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error(transparent)]
-    Rootfs(#[from] RootfsError),
+    Root(#[from] TreeError),
     #[error(transparent)]
     Read(#[from] CompileError),
     #[error(transparent)]
@@ -83,7 +83,7 @@ impl From<CreateError> for TaskError {
             | CreateError::NotACommand { .. } => Self::InvalidArgument(message),
             CreateError::Refused(ExecRefused::Exists(_)) => Self::AlreadyExists(message),
             CreateError::Refused(_) => Self::FailedPrecondition(message),
-            CreateError::Rootfs(_)
+            CreateError::Root(_)
             | CreateError::Pod(_)
             | CreateError::Sandbox(_)
             | CreateError::Attach { .. }
@@ -102,6 +102,8 @@ pub struct Host {
     pub turns: Arc<Turns>,
     pub nursery: Nursery,
     pub spare: Spare,
+    /// Who turns logs over: guests' threads may not.
+    pub turner: Turner,
 }
 
 impl Host {
@@ -128,7 +130,7 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let plan = Plan {
-            sandbox: sandbox(&granted, &addresses)?,
+            sandbox: sandbox(&granted)?,
             workers: if serves { workers(granted.limits.quota) } else { 1 },
             shares: granted.limits.shares,
         };
@@ -136,7 +138,13 @@ impl Host {
         let profile = profile(&granted, &program)?;
         let close_stdin = CancellationToken::new();
         let watchers = granted.attach.as_deref().map(watch).transpose()?;
-        let (stdio, terminal) = open_stdio(&addresses, request.terminal, &close_stdin, watchers.as_ref())?;
+        let (stdio, terminal) = open_stdio(
+            &self.turner,
+            &addresses,
+            request.terminal,
+            &close_stdin,
+            watchers.as_ref(),
+        )?;
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
@@ -173,7 +181,7 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let close_stdin = CancellationToken::new();
-        let (stdio, terminal) = open_stdio(&addresses, request.terminal, &close_stdin, None)?;
+        let (stdio, terminal) = open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None)?;
         let exec = Exec::new(exec::Made {
             home,
             stdio,
@@ -204,11 +212,7 @@ impl Host {
             }
             Named::File(path) => path,
         };
-        let file = open_by_guest_path(&home.granted.grants.preopens, Path::new(&path));
-        let file = file.map_err(|error| BundleError::Program {
-            program: path.clone(),
-            error,
-        })?;
+        let file = open_as_guest(home, path.clone()).await?;
         let source = copy_out(file, container.bundle.join("exec.wasm"), cache).await?;
         let program = self.programs.load(&source, Use::Ordinary).await?;
         if !program.linked.is_command() {
@@ -220,7 +224,7 @@ impl Host {
 
     async fn pod(&self, netns: Option<PathBuf>, plan: Plan) -> Result<Arc<Pod>, CreateError> {
         let (nursery, spare) = (self.nursery.clone(), self.spare.clone());
-        blocking(move || Ok(Pod::new(netns.as_deref(), plan, nursery, spare)?)).await
+        Ok(Pod::new(netns.as_deref(), plan, nursery, spare).await?)
     }
 
     async fn toolbox(&self, container: &Container, cache: PathBuf) -> Result<Arc<Program>, CreateError> {
@@ -244,7 +248,7 @@ impl Host {
                 digest: digest.clone(),
                 cache,
             },
-            ProgramRef::InImage(file) => {
+            ProgramRef::InImage { file, .. } => {
                 let file = file.try_clone().map_err(|source| CompileError::Read {
                     path: bundle.to_owned(),
                     source,
@@ -278,11 +282,22 @@ fn profile(granted: &Granted, program: &Program) -> Result<Option<Arc<Profile>>,
 /// Where compiled code of a container is kept.
 fn cache(program: &ProgramRef, bundle: &Path) -> PathBuf {
     match program {
-        ProgramRef::Stored {
-            cache: Some(cache), ..
-        } => cache.clone(),
-        ProgramRef::Stored { .. } | ProgramRef::InImage(_) => default_cache(bundle),
+        ProgramRef::Stored { cache, .. } | ProgramRef::InImage { cache, .. } => {
+            cache.clone().unwrap_or_else(|| default_cache(bundle))
+        }
     }
+}
+
+/// Opens a file that the container can see, as its user.
+async fn open_as_guest(home: &Home, program: String) -> Result<OwnedFd, CreateError> {
+    let granted = Arc::clone(&home.granted);
+    let open = move || {
+        let opened = open_by_guest_path(&granted.grants.preopens, Path::new(&program));
+        opened.map_err(|error| BundleError::Program { program, error })
+    };
+    let threads = home.pod.threads().await?;
+    let opened = threads.spawn_blocking(open).await;
+    Ok(opened.map_err(|_| CreateError::Cancelled)??)
 }
 
 /// A file the container can see is copied out, so that what is compiled is what was digested.
@@ -305,34 +320,20 @@ async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), CreateError> {
     blocking(move || std::fs::write(&path, bytes).map_err(|source| CreateError::Write { path, source })).await
 }
 
-/// The container's threads reach its directories, and its logs, which they turn over when they are long.
-fn sandbox(granted: &Granted, addresses: &StdioAddresses) -> Result<Sandbox, CreateError> {
-    let logs = [
-        log_directory(&addresses.stdout)?,
-        log_directory(&addresses.stderr)?,
-    ];
-    let mut files: Vec<_> = logs
-        .iter()
-        .flatten()
-        .map(|log| (log.as_fd(), Access::Write))
+/// The container's threads are its user and reach its directories.
+fn sandbox(granted: &Granted) -> Result<Sandbox, CreateError> {
+    let preopens = granted.grants.preopens.iter();
+    let files: Vec<_> = preopens
+        .map(|preopen| {
+            let access = if preopen.read_only {
+                Access::Read
+            } else {
+                Access::Write
+            };
+            (preopen.directory.as_fd(), access)
+        })
         .collect();
-    files.extend(granted.grants.preopens.iter().map(|preopen| {
-        let access = if preopen.read_only {
-            Access::Read
-        } else {
-            Access::Write
-        };
-        (preopen.directory.as_fd(), access)
-    }));
-    Ok(Sandbox::for_guests(&files)?)
-}
-
-/// Where a log is; what is no log is opened once, and not by these threads.
-fn log_directory(address: &str) -> Result<Option<OwnedFd>, CreateError> {
-    match StdioUri::parse(address)? {
-        StdioUri::Cri(path) => path.parent().map(|parent| Ok(open_root(parent)?)).transpose(),
-        StdioUri::Null | StdioUri::Fifo(_) | StdioUri::File(_) => Ok(None),
-    }
+    Ok(Sandbox::for_guests(granted.identity.clone(), &files)?)
 }
 
 fn watch(path: &Path) -> Result<Watchers, CreateError> {
@@ -343,12 +344,13 @@ fn watch(path: &Path) -> Result<Watchers, CreateError> {
 }
 
 fn open_stdio(
+    turner: &Turner,
     addresses: &StdioAddresses,
     terminal: bool,
     close_stdin: &CancellationToken,
     watchers: Option<&Watchers>,
 ) -> Result<(Stdio, Option<Terminal>), CreateError> {
-    let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;
+    let sinks = Sinks::open_turned_by(Some(turner), &addresses.stdout, &addresses.stderr)?;
     let input = open_input(&addresses.stdin)?;
     if terminal {
         let opened = Terminal::open(input, sinks.stdout, watchers.cloned());
@@ -370,24 +372,29 @@ fn understand(bundle: &Path, rootfs: Vec<amphipod_shim_api::api::Mount>) -> Resu
     Ok(bundle::Container::from_spec(&spec, root)?)
 }
 
-/// The image's filesystem: mounted now, or a directory that is there already; a stored artifact has none.
+/// The image's filesystem, with the bundle's bind mounts in it: mounted now, or a directory that is there already; a
+/// stored artifact has none.
 fn root(
     spec: &Spec,
     bundle: &Path,
     mounts: Vec<amphipod_shim_api::api::Mount>,
 ) -> Result<Option<OwnedFd>, CreateError> {
-    let Some(path) = spec.root().as_ref().map(|root| bundle.join(root.path())) else {
+    let Some(root) = spec.root().as_ref() else {
         return Ok(None);
     };
-    if !mounts.is_empty() {
-        return Ok(Some(mount_private(mounts, path)?));
-    }
+    let path = bundle.join(root.path());
     let is_artifact = bundle::annotations_of(spec).contains_key(annotations::WASM_MODULE);
-    if is_artifact || !path.is_dir() {
-        Ok(None)
-    } else {
-        Ok(Some(open_root(&path)?))
+    if mounts.is_empty() && (is_artifact || !path.is_dir()) {
+        return Ok(None);
     }
+    let tree = Tree {
+        root: path,
+        mounts,
+        binds: bundle::binds(spec.mounts().as_deref().unwrap_or_default()),
+        read_only: root.readonly() == Some(true),
+        follows: false,
+    };
+    Ok(Some(assemble(tree)?))
 }
 
 async fn blocking<T: Send + 'static>(

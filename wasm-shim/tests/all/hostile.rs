@@ -77,6 +77,14 @@ async fn guests_that_take_too_much_end_alone() {
             134,
         ),
         (
+            "objects",
+            r#"(module (type $bytes (array (mut i64))) (type $list (struct (field (ref null $list)) (field (ref $bytes))))
+                (func (export "_start") (local $all (ref null $list))
+                    (loop (local.set $all (struct.new $list (local.get $all) (array.new_default $bytes (i32.const 4096))))
+                        br 0)))"#,
+            137,
+        ),
+        (
             "initial",
             r#"(module (memory 65535) (func (export "_start")))"#,
             137,

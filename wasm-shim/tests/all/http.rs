@@ -102,6 +102,18 @@ async fn bodies_files_and_outgoing_requests() {
     );
     assert!(netns.http(9000, &request).ends_with(&body));
     assert!(netns.http(9000, "BROKEN\r\n\r\n").starts_with("HTTP/1.1 400"));
+    // HTTP/1.1 must name whom it asks, HTTP/1.0 need not.
+    let close = "Connection: close\r\n\r\n";
+    assert!(
+        netns
+            .http(9000, &format!("GET / HTTP/1.1\r\n{close}"))
+            .starts_with("HTTP/1.1 400")
+    );
+    assert!(
+        netns
+            .http(9000, "GET / HTTP/1.0\r\n\r\n")
+            .starts_with("HTTP/1.0 200")
+    );
 }
 
 #[tokio::test]

@@ -171,3 +171,21 @@ async fn the_second_draft_has_the_same_buckets() {
         );
     }
 }
+
+#[tokio::test]
+async fn keys_are_files_of_the_containers_user() {
+    if !is_root() {
+        return;
+    }
+    let (shim, counter) = (Shim::new(), wat(COUNTER));
+    let data = tempfile::tempdir().unwrap();
+    let by_user = |config: &mut Value| {
+        on_volume(data.path(), &["rbind"])(config);
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    };
+    assert_eq!(shim.run("refused", &counter, by_user).await.status, 1);
+    std::os::unix::fs::chown(data.path(), Some(1000), None).unwrap();
+    assert_eq!(shim.run("own", &counter, by_user).await.status, 0);
+    let key = std::fs::metadata(data.path().join("b/n")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&key), 1000);
+}

@@ -4,13 +4,17 @@ use crate::api::decode;
 use crate::api::negotiate;
 use crate::api::query::Query;
 use crate::api::status::{ApiError, Result};
-use crate::kinds::FieldError;
+use crate::kinds::schema::Schemas;
 use crate::kinds::view::View;
+use crate::kinds::{self, FieldError};
 use serde_json::Value;
 
 /// The version of a body that says none, and what knows the kinds of options, in words.
 const META: &str = "meta.k8s.io/v1";
 const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+
+/// Its schema.
+const DEFINITION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// Who deletes the dependents, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +41,9 @@ pub(super) fn options(call: &Call) -> Result<Options> {
     }
     let mut options = Options::default();
     let format = negotiate::body(&call.headers)?;
-    let body = decode::object("DeleteOptions", format, &call.body)?.value;
+    let mut body = decode::object("DeleteOptions", format, &call.body)?.value;
     check_kind(&body)?;
+    decode_body(&mut body)?;
     read_body(&body, &mut options)?;
     Ok(options)
 }
@@ -56,6 +61,16 @@ fn check_kind(body: &Value) -> Result<()> {
             "no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"
         ))),
     }
+}
+
+/// Fields must be of the types that they have; those that are unknown are passed over, as upstream does.
+fn decode_body(body: &mut Value) -> Result<()> {
+    let schemas = Schemas::builtin();
+    let Some(definition) = schemas.get(DEFINITION) else {
+        return Err(ApiError::internal("the schemas lack DeleteOptions"));
+    };
+    kinds::decode(schemas, definition, body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok(())
 }
 
 fn from_query(query: &Query) -> Result<Options> {
@@ -140,6 +155,31 @@ fn invalid(error: FieldError) -> ApiError {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_field_of_another_type_is_refused() {
+        for (body, why) in [
+            (json!({"gracePeriodSeconds": 5, "unknown": 1}), ""),
+            (
+                json!({"gracePeriodSeconds": "x"}),
+                "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
+            ),
+            (
+                json!({"preconditions": {"uid": 7}}),
+                "json: cannot unmarshal number into Go struct field Preconditions.preconditions.uid of type types.UID",
+            ),
+            (
+                json!({"dryRun": "All"}),
+                "json: cannot unmarshal string into Go struct field DeleteOptions.dryRun of type []string",
+            ),
+        ] {
+            let mut decoded = body.clone();
+            let said = decode_body(&mut decoded)
+                .err()
+                .map(|error| error.message().to_owned());
+            assert_eq!(said.unwrap_or_default(), why, "{body}");
+        }
+    }
 
     #[test]
     fn no_body_but_options_deletes() {

@@ -82,11 +82,7 @@ fn rescale(
     wanted: Value,
     paths: Option<&ScalePaths>,
 ) -> Result<(Value, Vec<FieldIssue>)> {
-    let said = wanted["metadata"]["name"].as_str().unwrap_or_default();
-    if !said.is_empty() && said != name {
-        let why = format!("the name of the object ({said}) does not match the name on the URL ({name})");
-        return Err(ApiError::bad_request(why));
-    }
+    write::check_name(write::name_of(&wanted), name)?;
     let errors = scale::validate(&wanted);
     if !errors.is_empty() {
         return Err(ApiError::invalid("Scale", "autoscaling", name, &errors));

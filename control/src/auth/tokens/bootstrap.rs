@@ -35,7 +35,9 @@ pub(super) fn identify(
     let object = object.ok_or_else(String::new)?;
     let text = |key: &str| decoded(&object["data"][key]);
     let deleted = object["metadata"]["deletionTimestamp"].is_string();
-    let known = object["type"] == TYPE && text("token-id") == id && same(&text("token-secret"), secret);
+    let known = object["type"] == TYPE
+        && text("token-id") == id
+        && super::same(text("token-secret").as_bytes(), secret.as_bytes());
     let usable = text("usage-bootstrap-authentication") == "true";
     let expired = match text("expiration") {
         time if time.is_empty() => false,
@@ -58,12 +60,6 @@ fn decoded(value: &Value) -> String {
         .decode(value.as_str().unwrap_or_default())
         .unwrap_or_default();
     String::from_utf8(bytes).unwrap_or_default()
-}
-
-/// Compares in constant time.
-fn same(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 
 #[cfg(test)]

@@ -37,6 +37,14 @@ pub struct TokenIssuer {
     random: SystemRandom,
 }
 
+impl std::fmt::Debug for TokenIssuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenIssuer")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
 impl TokenIssuer {
     /// Opens the key in `dir`, or makes one.
     pub fn open_or_create(dir: &Path) -> Result<Self, IssuerError> {

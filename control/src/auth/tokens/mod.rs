@@ -1,17 +1,20 @@
 //! Bearer tokens: those of service accounts, made and judged here, and bootstrap tokens.
 //!
 //! A service account's token is a JWT (RFC 7519) bound to its account and maybe to a Pod, Secret or Node: it ends
-//! with the first of them. Refuses to know HTTP.
+//! with the first of them, or, in a Secret of its own, with that Secret. Refuses to know HTTP.
 mod bootstrap;
 mod claims;
 mod issuer;
+mod legacy;
 
 pub use claims::{Bound, Claims, Reference};
 pub use issuer::{IssuerError, TokenIssuer};
+pub use legacy::LegacyClaims;
 
 use super::rbac::{aggregate, quoted_list};
 use super::{Identity, Reader};
 use jiff::Timestamp;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Who issues the tokens, and whom they are for when nothing else is asked (kubeadm's default).
@@ -76,22 +79,14 @@ impl TokenAuthenticator {
     /// The error is empty when the token is none of ours.
     fn service_account(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Bearer, String> {
         let payload = self.issuer.verify(token).ok_or_else(String::new)?;
+        if payload["iss"] == legacy::ISSUER {
+            return self.legacy(&payload, token, audiences);
+        }
         let claims = Claims::read(&payload).ok_or_else(String::new)?;
         if claims.issuer != ISSUER {
             return Err(String::new());
         }
-        let meant: Vec<String> = audiences
-            .iter()
-            .filter(|a| claims.audiences.contains(a))
-            .cloned()
-            .collect();
-        if meant.is_empty() {
-            return Err(format!(
-                "token audiences {} is invalid for the target audiences {}",
-                quoted_list(&claims.audiences),
-                quoted_list(audiences)
-            ));
-        }
+        let meant = meant(&claims.audiences, audiences)?;
         claims.check_time(now)?;
         claims.check_references(self.reader.as_ref(), now)?;
         Ok(Bearer {
@@ -99,6 +94,35 @@ impl TokenAuthenticator {
             audiences: meant,
         })
     }
+
+    /// A token of a Secret: it names no audience, so it is for the API server.
+    fn legacy(&self, payload: &Value, token: &str, audiences: &[String]) -> Result<Bearer, String> {
+        let meant = meant(&[ISSUER.to_owned()], audiences)?;
+        let claims = LegacyClaims::read(payload)?;
+        claims.check(self.reader.as_ref(), token)?;
+        Ok(Bearer {
+            who: claims.identity(),
+            audiences: meant,
+        })
+    }
+}
+
+/// Those of the audiences asked about that a token is for; at least one.
+fn meant(claimed: &[String], asked: &[String]) -> Result<Vec<String>, String> {
+    let both: Vec<String> = asked.iter().filter(|a| claimed.contains(a)).cloned().collect();
+    match both.is_empty() {
+        false => Ok(both),
+        true => Err(format!(
+            "token audiences {} is invalid for the target audiences {}",
+            quoted_list(claimed),
+            quoted_list(asked)
+        )),
+    }
+}
+
+/// Compares in constant time.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
 
 #[cfg(test)]
@@ -107,7 +131,7 @@ mod tests {
     use crate::auth::reader::{GroupResource, Stored};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     /// An account `robot`, and a Pod with this uid.
     struct World(&'static str);

@@ -32,6 +32,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Unlimited memory is unlimited with swap, as with the other runtimes.
+    fn memory_and_swap(&self) -> Option<i64> {
+        let given = self.memory_swap.filter(|sum| *sum != 0);
+        given.or(self.memory.filter(|memory| *memory == -1))
+    }
+
     /// The files of v2 these are, with their values.
     pub(crate) fn v2_files(&self) -> Vec<(String, String)> {
         v2(self).into_iter().map(|s| (s.file, s.value)).collect()
@@ -131,7 +137,7 @@ fn v1(limits: &Limits) -> Vec<Setting> {
     add(
         "memory",
         "memory.memsw.limit_in_bytes",
-        limits.memory_swap.filter(|m| *m != 0).map(|m| m.to_string()),
+        limits.memory_and_swap().map(|m| m.to_string()),
     );
     let reservation = limits.memory_reservation.filter(|m| *m != 0);
     add(
@@ -180,7 +186,7 @@ pub(super) fn v2(limits: &Limits) -> Vec<Setting> {
     add(
         "memory",
         "memory.swap.max",
-        swap(limits.memory_swap, limits.memory),
+        swap(limits.memory_and_swap(), limits.memory),
     );
     add(
         "memory",
@@ -215,7 +221,7 @@ fn quota(quota: Option<i64>) -> Option<i64> {
 
 /// v2 limits swap alone, OCI memory and swap together.
 fn swap(both: Option<i64>, memory: Option<i64>) -> Option<String> {
-    match (both.filter(|b| *b != 0)?, memory) {
+    match (both?, memory) {
         (b, _) if b < 0 => Some("max".into()),
         (b, Some(m)) if m > 0 => Some((b - m).max(0).to_string()),
         _ => None,
@@ -278,7 +284,7 @@ fn set(dir: &std::path::Path, s: &Setting) -> Result<(), CgroupError> {
 /// v1 keeps memory ≤ memory+swap at every moment, so a raise beyond the old sum must set the sum first. Where no other is
 /// asked for, the old one stays and the raise is refused, as by the other runtimes: swap is not given by the way.
 fn set_v1(dir: &std::path::Path, s: &Setting, limits: &Limits) -> Result<(), CgroupError> {
-    match (set(dir, s), limits.memory_swap.filter(|sum| *sum != 0)) {
+    match (set(dir, s), limits.memory_and_swap()) {
         (Err(_), Some(sum)) if s.file == "memory.limit_in_bytes" => {
             set(dir, &setting("memory", "memory.memsw.limit_in_bytes", sum))?;
             set(dir, s)
@@ -346,6 +352,7 @@ mod tests {
             [
                 pair("cpu.max", "max 100000"),
                 pair("memory.max", "max"),
+                pair("memory.swap.max", "max"),
                 pair("pids.max", "max")
             ]
         );

@@ -6,13 +6,17 @@
 mod limits;
 mod more_limits;
 mod mounts;
+mod oom_watch;
 mod own;
 mod stats;
 mod tree;
+mod usage;
 
 pub use limits::Limits;
 pub use more_limits::MoreLimits;
 pub use mounts::CgroupHost;
+pub use oom_watch::OomWatch;
+pub use usage::{Cpu, Io, Meter, Usage};
 
 use std::fs;
 use std::io;
@@ -105,13 +109,14 @@ impl Cgroup {
             .map(|l| l.dir.as_path())
     }
 
-    /// Each hierarchy's directory, with the name it is usually mounted under (`cpu,cpuacct`, `unified`).
+    /// Each hierarchy's directory, with the name it is usually mounted under (`cpu,cpuacct`, `systemd`, `unified`).
     pub fn directories(&self) -> impl Iterator<Item = (String, &Path)> {
         self.legs.iter().map(|leg| {
-            let name = if leg.is_unified() {
-                "unified".to_owned()
-            } else {
-                leg.controllers.join(",")
+            let joined = leg.controllers.join(",");
+            let name = match joined.strip_prefix("name=") {
+                _ if leg.is_unified() => "unified".to_owned(),
+                Some(name) => name.to_owned(),
+                None => joined,
             };
             (name, leg.dir.as_path())
         })
@@ -175,6 +180,11 @@ impl Cgroup {
     /// What the cgroup uses now.
     pub fn stats(&self) -> Result<crate::TaskStats, CgroupError> {
         stats::read_stats(self)
+    }
+
+    /// The same in full.
+    pub fn usage(&self) -> Result<Usage, CgroupError> {
+        usage::read(self)
     }
 
     /// How many processes of the cgroup the kernel killed for memory.

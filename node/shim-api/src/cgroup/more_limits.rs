@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxBlockIo, LinuxRdma, LinuxResources, LinuxThrottleDevice};
 
 use super::limits::{Setting, setting};
 
@@ -20,6 +20,12 @@ pub struct MoreLimits {
     tcp_buffers: Option<i64>,
     swappiness: Option<u64>,
     no_oom_killer: bool,
+    /// The class all packets are of, which v1 alone has.
+    network_class: Option<u32>,
+    /// Interface and priority of what goes out there, likewise.
+    network_priorities: Vec<(String, u32)>,
+    /// Device and its limits as the kernel writes them (`hca_handle=2 hca_object=max`).
+    rdma: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +51,11 @@ impl From<&LinuxResources> for MoreLimits {
         let cpu = resources.cpu().as_ref();
         let memory = resources.memory().as_ref();
         let pages = resources.hugepage_limits().iter().flatten();
+        let network = resources.network().as_ref();
+        let priorities = network
+            .and_then(|n| n.priorities().as_ref())
+            .into_iter()
+            .flatten();
         Self {
             io: resources.block_io().as_ref().map(Io::from).unwrap_or_default(),
             hugepages: pages.map(|p| (p.page_size().clone(), p.limit())).collect(),
@@ -57,8 +68,32 @@ impl From<&LinuxResources> for MoreLimits {
             tcp_buffers: memory.and_then(|m| m.kernel_tcp()).filter(|bytes| *bytes != 0),
             swappiness: memory.and_then(|m| m.swappiness()),
             no_oom_killer: memory.and_then(|m| m.disable_oom_killer()).unwrap_or_default(),
+            network_class: network.and_then(|n| n.class_id()).filter(|class| *class != 0),
+            network_priorities: priorities.map(|p| (p.name().clone(), p.priority())).collect(),
+            rdma: rdma(resources),
         }
     }
+}
+
+/// In the order of the devices' names; what is not given of one is left alone.
+fn rdma(resources: &LinuxResources) -> Vec<(String, String)> {
+    let line = |limit: &LinuxRdma| {
+        let words = [
+            ("hca_handle", limit.hca_handles()),
+            ("hca_object", limit.hca_objects()),
+        ];
+        let given = words
+            .iter()
+            .filter_map(|(key, n)| Some(format!("{key}={}", (*n)?)));
+        given.collect::<Vec<_>>().join(" ")
+    };
+    let all = resources.rdma().iter().flatten();
+    let mut lines: Vec<_> = all
+        .map(|(device, limit)| (device.clone(), line(limit)))
+        .filter(|(_, line)| !line.is_empty())
+        .collect();
+    lines.sort();
+    lines
 }
 
 impl From<&LinuxBlockIo> for Io {
@@ -120,7 +155,30 @@ impl MoreLimits {
         );
         let disabled = self.no_oom_killer.then(|| "1".to_owned());
         add("memory", "memory.oom_control", disabled);
+        out.extend(self.network());
+        out.extend(self.rdma_lines());
         out
+    }
+
+    /// v1 only: on v2, where no hierarchy has these controllers, they are asked for to be refused.
+    fn network(&self) -> Vec<Setting> {
+        let class = self
+            .network_class
+            .map(|class| setting("net_cls", "net_cls.classid", class));
+        let priorities = self.network_priorities.iter();
+        let priorities = priorities.map(|(interface, priority)| {
+            setting(
+                "net_prio",
+                "net_prio.ifpriomap",
+                format!("{interface} {priority}"),
+            )
+        });
+        class.into_iter().chain(priorities).collect()
+    }
+
+    fn rdma_lines(&self) -> impl Iterator<Item = Setting> {
+        let lines = self.rdma.iter();
+        lines.map(|(device, line)| setting("rdma", "rdma.max", format!("{device} {line}")))
     }
 
     /// v2 has no real-time limits, limit of TCP's buffers, swappiness or switch for the OOM killer; as crun and runc have it, what a v1 bundle
@@ -160,6 +218,8 @@ impl MoreLimits {
         }
         add("cpu", "cpu.idle", self.cpu_idle.map(|v| v.to_string()));
         add("cpu", "cpu.max.burst", self.cpu_burst.map(|v| v.to_string()));
+        out.extend(self.network());
+        out.extend(self.rdma_lines());
         out
     }
 }
@@ -190,7 +250,9 @@ mod tests {
             "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":0}]},
             "hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
             "cpu":{"idle":1,"burst":2000,"realtimePeriod":1000000,"realtimeRuntime":950000},
-            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true}}"#;
+            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true},
+            "network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]},
+            "rdma":{"mlx5_1":{"hcaHandles":3},"mlx4_0":{"hcaHandles":2,"hcaObjects":7},"none":{}}}"#;
         let limits = MoreLimits::from(&serde_json::from_str::<LinuxResources>(json).unwrap());
         let lines = |settings: Vec<Setting>| {
             let line = |s: Setting| format!("{}={}", s.file, s.value);
@@ -211,6 +273,10 @@ mod tests {
                 "memory.kmem.tcp.limit_in_bytes=8388608",
                 "memory.swappiness=10",
                 "memory.oom_control=1",
+                "net_cls.classid=1048577",
+                "net_prio.ifpriomap=eth0 5",
+                "rdma.max=mlx4_0 hca_handle=2 hca_object=7",
+                "rdma.max=mlx5_1 hca_handle=3",
             ]
         );
         assert_eq!(
@@ -223,6 +289,10 @@ mod tests {
                 "hugetlb.2MB.max=4194304",
                 "cpu.idle=1",
                 "cpu.max.burst=2000",
+                "net_cls.classid=1048577",
+                "net_prio.ifpriomap=eth0 5",
+                "rdma.max=mlx4_0 hca_handle=2 hca_object=7",
+                "rdma.max=mlx5_1 hca_handle=3",
             ]
         );
         assert!(MoreLimits::default().v1().is_empty() && MoreLimits::default().v2().is_empty());

@@ -10,9 +10,10 @@ use super::{Cgroup, CgroupError, Leg, read};
 /// Where the v2 hierarchy is on hosts that have it alone, and a directory of mounts on others (file-hierarchy(7)).
 const USUAL: &str = "/sys/fs/cgroup";
 
-/// v1 controllers a container is put under; others (`net_cls`, `perf_event`, …) stay with the host.
-const USED: [&str; 9] = [
-    "cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio", "hugetlb",
+/// v1 controllers a container is put under; others (`perf_event`, `misc`) stay with the host.
+const USED: [&str; 12] = [
+    "cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio", "hugetlb", "net_cls",
+    "net_prio", "rdma",
 ];
 
 /// The hierarchies of this host.
@@ -89,7 +90,10 @@ impl CgroupHost {
             .map(str::to_owned)
             .collect();
         if let Some(name) = options.split(',').find(|o| o.starts_with("name=")) {
-            self.named.push((name.to_owned(), point));
+            // Others are seen again where a container's root is mounted in this namespace.
+            if !self.named.iter().any(|(known, _)| known == name) {
+                self.named.push((name.to_owned(), point));
+            }
             return;
         }
         let known = |c: &String| self.v1.iter().any(|(have, _)| have.contains(c));
@@ -125,8 +129,8 @@ impl CgroupHost {
         on_v1 || self.v2.as_ref().is_some_and(listed)
     }
 
-    /// As [`CgroupHost::cgroup`], in the hierarchies too that only name their processes, such as systemd's on v1:
-    /// for what is to leave its starter's unit altogether.
+    /// As [`CgroupHost::cgroup`], in the hierarchies too that only name their processes, such as systemd's on v1: for
+    /// what is to leave its starter's unit altogether, and may be a systemd itself, which needs a place there.
     pub fn cgroup_everywhere(&self, path: &str) -> Result<Cgroup, CgroupError> {
         let mut cgroup = self.cgroup(path)?;
         let relative = Path::new(path.trim_start_matches('/'));
@@ -196,6 +200,7 @@ mod tests {
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
 33 31 0:30 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
 34 31 0:31 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+36 31 0:31 /a /bundle/rootfs/sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
 35 31 0:32 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
 ";
     const V2: &str =

@@ -10,7 +10,7 @@ fn read_value(path: &Path) -> Result<u64, CgroupError> {
 }
 
 /// `max` and v1's page-aligned huge numbers mean no limit.
-fn number(text: &str) -> u64 {
+pub(super) fn number(text: &str) -> u64 {
     text.trim()
         .parse()
         .map_or(u64::MAX, |n: u64| if n >= (1 << 62) { u64::MAX } else { n })

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::{Cgroup, CgroupError, Leg, read, write};
 
 /// v2 controllers handed down to containers where the host has them.
-const HANDED_DOWN: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
+const HANDED_DOWN: [&str; 7] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma"];
 /// Attempts to see a v1 freezer reach `FROZEN`; each takes one scheduling round.
 const FREEZE_TRIES: usize = 500;
 

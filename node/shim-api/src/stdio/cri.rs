@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use jiff::Timestamp;
 use tokio::io::AsyncWrite;
 
-use super::StdioError;
 use super::rotating::Rotating;
+use super::{StdioError, Turner};
 
 /// Longest content of one log line; what is longer becomes partial (`P`) lines (containerd's default).
 const LINE_LIMIT: usize = 16 * 1024;
@@ -40,10 +40,11 @@ pub struct CriLog {
 }
 
 impl CriLog {
-    /// Opens a log to append to, making it if needed; a symbolic link is refused.
-    pub fn open(path: &Path) -> Result<Arc<Self>, StdioError> {
+    /// Opens a log to append to, making it if needed; a symbolic link is refused. A full one is turned over by its writer, or by
+    /// `turner`.
+    pub fn open(path: &Path, turner: Option<&Turner>) -> Result<Arc<Self>, StdioError> {
         Ok(Arc::new(Self {
-            file: Mutex::new(Rotating::open(path)?),
+            file: Mutex::new(Rotating::open(path, turner)?),
         }))
     }
 
@@ -217,7 +218,7 @@ mod tests {
     fn the_end_without_newline_is_partial() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("0.log");
-        let log = CriLog::open(&path).unwrap();
+        let log = CriLog::open(&path, None).unwrap();
         let mut writer = log.writer(LogStream::Stdout);
         writer.write_all(b"half").unwrap();
         drop(writer);
@@ -228,7 +229,7 @@ mod tests {
     fn streams_at_the_same_time_never_mix() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("0.log");
-        let log = CriLog::open(&path).unwrap();
+        let log = CriLog::open(&path, None).unwrap();
         std::thread::scope(|scope| {
             for stream in [LogStream::Stdout, LogStream::Stderr] {
                 let mut writer = log.writer(stream);

@@ -7,10 +7,12 @@ mod cri;
 mod fifo;
 mod rotating;
 mod sink;
+mod turner;
 
 pub use cri::{CriLog, CriWriter, LogStream};
 pub use rotating::remove_log;
 pub use sink::{Sink, Sinks};
+pub use turner::Turner;
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{StdioError, append};
+use super::{StdioError, Turner, append};
 
 /// Largest log file, in bytes, but for one write that is larger alone (upstream's default).
 const MAX_BYTES: u64 = 10 << 20;
@@ -24,21 +24,25 @@ pub struct Rotating {
     file: File,
     length: u64,
     most: u64,
+    /// Who turns it over, where that is not the writer.
+    turner: Option<Turner>,
 }
 
 impl Rotating {
-    /// Opens `path`, making it if needed; a symbolic link is refused.
-    pub fn open(path: &Path) -> Result<Self, StdioError> {
-        Self::with_limit(path, MAX_BYTES)
+    /// Opens `path`, making it if needed; a symbolic link is refused. It is turned over by whoever writes to it, or by
+    /// `turner`.
+    pub fn open(path: &Path, turner: Option<&Turner>) -> Result<Self, StdioError> {
+        Self::with_limit(path, MAX_BYTES, turner)
     }
 
-    fn with_limit(path: &Path, most: u64) -> Result<Self, StdioError> {
+    fn with_limit(path: &Path, most: u64, turner: Option<&Turner>) -> Result<Self, StdioError> {
         let (file, length) = opened(path)?;
         Ok(Self {
             path: path.into(),
             file,
             length,
             most,
+            turner: turner.cloned(),
         })
     }
 
@@ -57,13 +61,30 @@ impl Rotating {
     }
 
     fn turn_over(&mut self) -> io::Result<()> {
-        let old = next_name(&self.path, earlier(&self.path)?.pop(), Timestamp::now());
-        fs::rename(&self.path, old).or_else(ignore_absent)?;
-        (self.file, self.length) = opened(&self.path).map_err(io::Error::other)?;
-        let before = earlier(&self.path)?;
-        let surplus = before.len().saturating_sub(MAX_FILES - 1);
-        before[..surplus].iter().try_for_each(fs::remove_file)
+        let path = self.path.clone();
+        (self.file, self.length) = match &self.turner {
+            Some(turner) => turner.run(move || turned_over(&path))?,
+            None => turned_over(&path)?,
+        };
+        Ok(())
     }
+}
+
+/// A new file in the place of a full one, which has another name from now on.
+fn turned_over(path: &Path) -> io::Result<(File, u64)> {
+    let old = next_name(path, earlier(path)?.pop(), Timestamp::now());
+    fs::rename(path, old).or_else(ignore_absent)?;
+    let fresh = opened(path).map_err(io::Error::other)?;
+    if let Err(error) = remove_surplus(path) {
+        tracing::warn!(%error, path = %path.display(), "the oldest files of a log stay");
+    }
+    Ok(fresh)
+}
+
+fn remove_surplus(path: &Path) -> io::Result<()> {
+    let before = earlier(path)?;
+    let surplus = before.len().saturating_sub(MAX_FILES - 1);
+    before[..surplus].iter().try_for_each(fs::remove_file)
 }
 
 fn opened(path: &Path) -> Result<(File, u64), StdioError> {
@@ -135,7 +156,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("0.log");
         fs::write(home.path().join("0.logs"), "another's").unwrap();
-        let mut log = Rotating::with_limit(&path, 10).unwrap();
+        let turner = Turner::start().unwrap();
+        let mut log = Rotating::with_limit(&path, 10, Some(&turner)).unwrap();
+        drop(turner);
         for number in 0..9 {
             log.append(format!("line {number}\n").as_bytes()).unwrap();
         }
@@ -169,7 +192,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("0.log");
         fs::write(&path, "12345678\n").unwrap();
-        let mut log = Rotating::with_limit(&path, 10).unwrap();
+        let mut log = Rotating::with_limit(&path, 10, None).unwrap();
         log.append(b"a line longer than the limit\n").unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
@@ -182,7 +205,7 @@ mod tests {
     fn a_log_that_was_removed_is_made_anew() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("0.log");
-        let mut log = Rotating::with_limit(&path, 4).unwrap();
+        let mut log = Rotating::with_limit(&path, 4, None).unwrap();
         log.append(b"one\n").unwrap();
         fs::remove_file(&path).unwrap();
         log.append(b"two\n").unwrap();

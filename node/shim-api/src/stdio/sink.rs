@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::unix::pipe;
 
 use super::cri::{CriLog, CriWriter, LogStream};
-use super::{StdioError, StdioUri, append, fifo};
+use super::{StdioError, StdioUri, Turner, append, fifo};
 
 /// Where one output stream goes. Files take writes at once; a FIFO may make an async writer wait for its reader,
 /// and gives a synchronous one [`io::ErrorKind::WouldBlock`].
@@ -32,24 +32,33 @@ pub struct Sinks {
 impl Sinks {
     /// Opens both; two equal `cri://` addresses share one file, line by line. FIFOs need a tokio runtime.
     pub fn open(stdout: &str, stderr: &str) -> Result<Self, StdioError> {
+        Self::open_turned_by(None, stdout, stderr)
+    }
+
+    /// The same for writers who have another turn full logs over.
+    pub fn open_turned_by(turner: Option<&Turner>, stdout: &str, stderr: &str) -> Result<Self, StdioError> {
         let (out, err) = (StdioUri::parse(stdout)?, StdioUri::parse(stderr)?);
         let same = out == err;
-        let (stdout, log) = open(out, LogStream::Stdout)?;
+        let (stdout, log) = open(out, LogStream::Stdout, turner)?;
         let stderr = match log {
             Some(log) if same => Sink::Cri(log.writer(LogStream::Stderr)),
-            _ => open(err, LogStream::Stderr)?.0,
+            _ => open(err, LogStream::Stderr, turner)?.0,
         };
         Ok(Self { stdout, stderr })
     }
 }
 
-fn open(uri: StdioUri, stream: LogStream) -> Result<(Sink, Option<Arc<CriLog>>), StdioError> {
+fn open(
+    uri: StdioUri,
+    stream: LogStream,
+    turner: Option<&Turner>,
+) -> Result<(Sink, Option<Arc<CriLog>>), StdioError> {
     Ok(match uri {
         StdioUri::Null => (Sink::Null, None),
         StdioUri::Fifo(path) => (Sink::Fifo(fifo::writer(&path)?), None),
         StdioUri::File(path) => (Sink::File(append(&path)?), None),
         StdioUri::Cri(path) => {
-            let log = CriLog::open(&path)?;
+            let log = CriLog::open(&path, turner)?;
             (Sink::Cri(log.writer(stream)), Some(log))
         }
     })

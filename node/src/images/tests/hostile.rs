@@ -19,7 +19,7 @@ type Asked = (String, Option<String>);
 type Answer = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
 /// A server whose every answer a test decides; it keeps what it was asked.
-struct Server {
+pub struct Server {
     address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
     serving: tokio::task::JoinHandle<()>,
@@ -53,7 +53,7 @@ impl Server {
         }
     }
 
-    fn image(&self) -> String {
+    pub fn image(&self) -> String {
         format!("{}/app:v1", self.address)
     }
 
@@ -89,7 +89,7 @@ fn answer(sample: &Sample, lies: &HashMap<String, Vec<u8>>, path: &str) -> Respo
         .map_or_else(|| status(404), |blob| blob.clone().into_response())
 }
 
-async fn serve(sample: Sample) -> Server {
+pub async fn serve(sample: Sample) -> Server {
     Server::start(move |request| answer(&sample, &HashMap::new(), request.uri().path())).await
 }
 

@@ -33,6 +33,20 @@ impl Sample {
         Self::of(media::OCI_CONFIG, config.to_string().into_bytes(), layers)
     }
 
+    /// An image for WASI as Docker builds them: the module is one of its files.
+    pub fn wasm_of_layers(layers: &[Vec<u8>], entrypoint: &str) -> Self {
+        let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+        let config = json!({
+            "os": "wasip1", "architecture": "wasm", "config": {"Entrypoint": [entrypoint]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let layers = layers
+            .iter()
+            .map(|layer| (media::OCI_LAYER, layer.clone()))
+            .collect();
+        Self::of(media::OCI_CONFIG, config.to_string().into_bytes(), layers)
+    }
+
     /// A CNCF Wasm artifact.
     pub fn wasm(module: &[u8]) -> Self {
         let config = json!({"architecture": "wasm", "os": "wasip1"})

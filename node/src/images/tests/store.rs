@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::hostile::serve;
 use super::*;
 use crate::images::layers;
 use crate::images::manifest::{Descriptor, Layer};
@@ -190,6 +191,32 @@ fn a_container_sees_its_layers_merged() {
     images.release("pod1-app-0").unwrap();
     images.release("pod1-app-0").unwrap();
     assert_eq!(images.snapshots().unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_wasm_image_of_layers_has_a_root_and_an_artifact_has_none() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(&dir.path().join("store"), ImagesOptions::default());
+    let layers = [layer(&[("assets/one", "1")]), layer(&[("app.wasm", "\0asm")])];
+    let mounts = async |sample: Sample, key: &str| {
+        let server = serve(sample).await;
+        let image = images.pull(&server.image(), &RegistryAuth::Anonymous).await;
+        let image = image.unwrap();
+        let Rootfs::Wasm { digest, mounts, .. } = images.prepare(&image, key, None).unwrap() else {
+            panic!("not Wasm")
+        };
+        assert_eq!(digest, Digest::of(b"\0asm"));
+        (image.layers.len(), mounts.len())
+    };
+    assert_eq!(
+        mounts(Sample::wasm_of_layers(&layers, "/app.wasm"), "a").await,
+        (2, 1)
+    );
+    assert_eq!(images.snapshots().unwrap(), ["a"]);
+    assert_eq!(mounts(Sample::wasm(b"\0asm"), "b").await, (0, 0));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,11 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// How often to look whether the rules are still there: a firewall's restart may flush what is not its own.
 const CHECK: Duration = Duration::from_secs(30);
+
+/// To whoever joined this node to a control plane that gives nodes only what kubelets need.
+const ADVICE: &str = "this node may not read what Services are made of, and does not keep their addresses; if nothing else \
+                      on this node does, let it: kubectl create clusterrolebinding amphipod:node-proxier \
+                      --clusterrole=system:node-proxier --group=system:nodes";
 
 /// Who else is to know all Services and EndpointSlices whenever they changed.
 pub type Listener = Box<dyn Fn(&[Arc<Service>], &[Arc<EndpointSlice>]) + Send + Sync>;
@@ -212,9 +218,46 @@ impl Network {
 
 /// The changes of a copy; what goes wrong with its watch is for those who look closely.
 fn told(changes: Changes, kind: &'static str) -> impl Stream<Item = ()> + Send + 'static {
+    let mut advised = false;
     changes.filter_map(move |change| {
-        let change =
-            change.inspect_err(|error| tracing::debug!(%error, kind, "watch interrupted; trying again"));
+        let change = change.inspect_err(|error| {
+            tracing::debug!(%error, kind, "watch interrupted; trying again");
+            if !advised && is_forbidden(error) {
+                advised = true;
+                tracing::warn!(kind, "{ADVICE}");
+            }
+        });
         std::future::ready(change.ok())
     })
+}
+
+/// Whether this node's user may not read what it asked for.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error;
+    match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status)) => status.is_forbidden(),
+        Error::WatchError(status) => status.is_forbidden(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::{Status, response::reason};
+
+    #[test]
+    fn only_a_refusal_asks_for_advice() {
+        let status = |code, reason: &str| Box::new(Status::failure("no", reason).with_code(code));
+        let refused = status(403, reason::FORBIDDEN);
+        for (error, expected) in [
+            (watcher::Error::WatchError(refused.clone()), true),
+            (watcher::Error::InitialListFailed(kube::Error::Api(refused)), true),
+            (watcher::Error::WatchError(status(410, reason::EXPIRED)), false),
+            (watcher::Error::NoResourceVersion, false),
+        ] {
+            assert_eq!(is_forbidden(&error), expected, "{error}");
+        }
+    }
 }

@@ -1,0 +1,211 @@
+//! Cgroups of the OCI command line's containers, on hosts of every layout: what they see of them, and what is told.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::harness::limitable;
+use crate::oci_harness::{Oci, oci};
+
+/// What a host has on v1 that a systemd in a container needs.
+const NAMED: &str = "/sys/fs/cgroup/systemd";
+
+/// One whose calls see the host's v1 hierarchies alone, as on an older host.
+fn on_v1(name: &str) -> Option<Oci> {
+    let mut oci = oci(name)?;
+    if !Path::new("/sys/fs/cgroup/freezer/tasks").exists() {
+        eprintln!("skipped: needs cgroup v1 with the freezer");
+        return None;
+    }
+    let script = "umount -l /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+    oci.before = ["unshare", "--mount", "sh", "-c", script, "sh"]
+        .map(str::to_owned)
+        .into();
+    Some(oci)
+}
+
+#[test]
+fn a_systemd_in_a_container_has_a_place_of_its_own() {
+    let Some(oci) = oci("named") else { return };
+    if !Path::new(NAMED).join("cgroup.procs").exists() {
+        return eprintln!("skipped: needs systemd's hierarchy of cgroup v1");
+    }
+    let mut bundle = oci.bundle(
+        "grep -c :name=systemd:/$ /proc/self/cgroup; cd /sys/fs/cgroup/systemd; mkdir own && echo $$ > own/cgroup.procs \
+         && grep -c :name=systemd:/own /proc/self/cgroup; readlink /sys/fs/cgroup/cpuacct || echo alone",
+    );
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.last_mut().unwrap()["options"] = json!(["nosuid", "rw"]);
+    let (code, out) = oci.run(&bundle);
+    let mut lines = out.lines();
+    assert_eq!(
+        (code, lines.next(), lines.next()),
+        (0, Some("1"), Some("1")),
+        "{out}"
+    );
+    let joined = Path::new("/sys/fs/cgroup/cpu,cpuacct").exists();
+    assert_eq!(
+        lines.next(),
+        Some(if joined { "cpu,cpuacct" } else { "alone" }),
+        "{out}"
+    );
+    let left = Path::new(NAMED).join(&oci.name).join("pod/c");
+    assert!(!left.exists(), "{left:?}");
+}
+
+/// As podman has it for a systemd: a mount of one of the hierarchies on that of them all, which is read-only.
+#[test]
+fn a_hierarchy_may_be_mounted_on_its_own_place() {
+    let Some(oci) = oci("bound") else { return };
+    if !Path::new(NAMED).join("cgroup.procs").exists() {
+        return eprintln!("skipped: needs systemd's hierarchy of cgroup v1");
+    }
+    let mut bundle = oci.bundle("mkdir /sys/fs/cgroup/systemd/$NAME/pod/c/below && echo made");
+    bundle.spec["process"]["env"] = json!(["PATH=/bin", format!("NAME={}", oci.name)]);
+    let mount =
+        json!({"destination": NAMED, "type": "bind", "source": NAMED, "options": ["bind", "rprivate"]});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    assert_eq!(oci.run(&bundle), (0, "made\n".into()));
+}
+
+#[test]
+fn the_hierarchy_of_v2_is_mounted_wherever_it_is_asked_for() {
+    for oci in [oci("two"), on_v1("twoless")] {
+        let Some(oci) = oci else { continue };
+        let mut bundle = oci.bundle(
+            "cat /two/cgroup.controllers >/dev/null && mount | grep -c 'cgroup2 on /two type cgroup2'",
+        );
+        let mount = json!({"destination": "/two", "type": "cgroup2", "source": "cgroup2"});
+        bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+        assert_eq!(oci.run(&bundle), (0, "1\n".into()), "{:?}", oci.before);
+    }
+}
+
+#[test]
+fn a_paused_container_is_killed_at_once() {
+    for oci in [oci("frozen"), on_v1("frozenone")] {
+        let Some(oci) = oci else { continue };
+        oci.create(&oci.bundle("sleep 1000"));
+        oci.ok(&["start", "c"]);
+        oci.ok(&["pause", "c"]);
+        oci.ok(&["kill", "c", "TERM"]);
+        assert_eq!(oci.state()["status"], "paused");
+        oci.ok(&["kill", "c", "KILL"]);
+        oci.until("stopped");
+        oci.ok(&["delete", "c"]);
+    }
+}
+
+/// As a systemd or a Docker in it does: then the cgroup itself takes nobody.
+#[test]
+fn a_process_is_added_to_a_container_that_has_divided_its_cgroup() {
+    let Some(oci) = oci("divided") else { return };
+    let mut bundle = oci.bundle(
+        "cd /two; mkdir leaf; echo 1 > leaf/cgroup.procs; for c in $(cat cgroup.controllers); do
+         echo +$c > cgroup.subtree_control && echo divided && exec sleep 1000; done; echo whole",
+    );
+    let mount = json!({"destination": "/two", "type": "cgroup2", "source": "cgroup2"});
+    bundle.spec["mounts"].as_array_mut().unwrap().push(mount);
+    oci.create(&bundle);
+    oci.ok(&["start", "c"]);
+    if oci.said(&bundle).ends_with("whole\n") {
+        return eprintln!("skipped: no controller of this host is in cgroup v2");
+    }
+    let mut process = bundle.spec["process"].clone();
+    process["args"] = json!(["grep", "-c", "^0::/leaf$", "/proc/self/cgroup"]);
+    let file = oci.home.path().join("process.json");
+    for processors in [json!(null), json!({"initial": "0", "final": "0"})] {
+        process["execCPUAffinity"] = processors;
+        std::fs::write(&file, process.to_string()).unwrap();
+        assert_eq!(oci.ok(&["exec", "--process", file.to_str().unwrap(), "c"]), "1\n");
+    }
+}
+
+#[test]
+fn what_no_controller_of_the_host_can_limit_is_refused() {
+    let Some(oci) = oci("absent") else { return };
+    let mut bundle = oci.bundle("true");
+    for (controller, resources) in [
+        ("net_cls", json!({"network": {"classID": 1_048_577}})),
+        (
+            "net_prio",
+            json!({"network": {"priorities": [{"name": "lo", "priority": 5}]}}),
+        ),
+        ("rdma", json!({"rdma": {"mlx4_0": {"hcaHandles": 2}}})),
+    ] {
+        if limitable(controller) {
+            eprintln!("skipped: this host has {controller}");
+            continue;
+        }
+        bundle.spec["linux"]["resources"] = resources;
+        let (made, log) = oci.created(&bundle);
+        assert!(!made && log.contains(controller), "{log}");
+    }
+    bundle.spec["linux"]["resources"] = json!({"network": {"classID": 0, "priorities": []}, "rdma": {}});
+    assert_eq!(oci.run(&bundle), (0, String::new()));
+}
+
+#[test]
+fn sizes_have_units_and_no_limit_is_none() {
+    let Some(oci) = oci("sizes") else { return };
+    if !limitable("memory") {
+        return eprintln!("skipped: this host has no memory controller");
+    }
+    let mut bundle = oci.bundle("sleep 1000");
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+    oci.create(&bundle);
+    let limit = || {
+        let stats: Value = serde_json::from_str(&oci.ok(&["events", "--stats", "c"])).unwrap();
+        stats["data"]["memory"]["usage"]["limit"].as_u64().unwrap()
+    };
+    oci.ok(&["update", "--memory", "64M", "--memory-swap", "0.125GiB", "c"]);
+    assert_eq!(limit(), 64 << 20);
+    oci.ok(&["update", "--memory", "-1", "c"]);
+    assert_eq!(limit(), u64::MAX);
+    assert!(oci.fails(&["update", "--memory", "64X", "c"]).contains("64X"));
+}
+
+/// In runc's words, which callers read.
+#[test]
+fn memory_that_runs_out_is_told_while_it_happens() {
+    for oci in [oci("oom"), on_v1("oomone")] {
+        let Some(oci) = oci else { continue };
+        if !limitable("memory") {
+            return eprintln!("skipped: this host has no memory controller");
+        }
+        let mut bundle = oci.bundle("sh -c 'x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done'; while test -e /data; do sleep 0.1; done");
+        bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+        oci.create(&bundle);
+        let mut told = oci
+            .command(&["events", "--interval", "1h", "c"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(told.stdout.take().unwrap()).lines();
+        let mut next = || {
+            lines
+                .next()
+                .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
+        };
+        let stats = next().unwrap();
+        assert_eq!((&stats["type"], &stats["id"]), (&json!("stats"), &json!("c")));
+        let data = &stats["data"];
+        assert_eq!(data["memory"]["usage"]["limit"], 16 << 20);
+        for section in ["cpu", "cpuset", "memory", "pids", "blkio", "hugetlb"] {
+            assert!(data[section].is_object(), "{section}: {data}");
+        }
+        assert!(
+            data["memory"]["raw"]["pgfault"].is_u64() && data["cpu"]["usage"]["kernel"].is_u64(),
+            "{data}"
+        );
+        assert_eq!(data["pids"]["current"], 1);
+        oci.ok(&["start", "c"]);
+        assert_eq!(next(), Some(json!({"type": "oom", "id": "c"})));
+        std::fs::remove_dir(bundle.dir.join("rootfs/data")).unwrap();
+        oci.until("stopped");
+        assert!(told.wait().unwrap().success());
+        oci.ok(&["delete", "c"]);
+    }
+}

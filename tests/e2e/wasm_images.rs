@@ -1,0 +1,109 @@
+//! Images for WASI as Docker builds them, layers with a module and files of its own: what is in them is the guest's root.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::cluster::{Cluster, is_root};
+use crate::volumes::says;
+
+const IMAGE: &str = "amphipod.local/layers:v1";
+
+fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, path, *content).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Stores a blob of an OCI layout and describes it.
+fn blob(layout: &Path, kind: &str, bytes: &[u8]) -> Value {
+    let digest = hex::encode(Sha256::digest(bytes));
+    fs::write(layout.join("blobs/sha256").join(&digest), bytes).unwrap();
+    let kind = format!("application/vnd.oci.image.{kind}");
+    json!({"mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len()})
+}
+
+/// An OCI layout of an image of two layers: files, and two programs.
+fn layout(home: &Path) -> PathBuf {
+    let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
+    let program = |name: &str| fs::read(wasm.join(name)).unwrap();
+    let layout = home.join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let files = layer(&[
+        ("assets/greeting", b"good morning"),
+        ("data/hidden", b"by the volume"),
+    ]);
+    let programs = layer(&[
+        ("app/witness.wasm", &program("witness.wasm")),
+        ("app/print.wasm", &program("print.wasm")),
+    ]);
+    let layers = [files, programs].map(|layer| blob(&layout, "layer.v1.tar", &layer));
+    let diff_ids: Vec<_> = layers.iter().map(|layer| &layer["digest"]).collect();
+    let config = json!({"os": "wasip1", "architecture": "wasm",
+        "config": {"Entrypoint": ["/app/witness.wasm"], "Cmd": ["read", "/assets/greeting"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let config = blob(&layout, "config.v1+json", config.to_string().as_bytes());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers});
+    let manifest = blob(&layout, "manifest.v1+json", manifest.to_string().as_bytes());
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    layout
+}
+
+/// A Pod that runs once, with a volume at `/data` and its last words there.
+async fn run(client: &Client, name: &str, container: Value) -> String {
+    let mut container = container;
+    container["name"] = json!("c");
+    container["image"] = json!(IMAGE);
+    container["volumeMounts"] = json!([{"name": "v", "mountPath": "/data"}]);
+    container["terminationMessagePath"] = json!("/data/end");
+    let pod = json!({"metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": [container],
+        "automountServiceAccountToken": false, "volumes": [{"name": "v", "emptyDir": {}}]}});
+    says(client, serde_json::from_value(pod).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_layers_is_its_guests_root() {
+    if !is_root("Wasm images of layers") {
+        return;
+    }
+    let cluster = Cluster::up(&[]);
+    cluster.push(&layout(cluster.dir()), "layers:v1");
+    let client = cluster.client().await;
+    let said = run(&client, "own", json!({})).await;
+    assert_eq!(said, "/assets/greeting: \"good morning\"\n");
+    let look = json!({"args": ["list", "/", "/app", "/data", "/etc", "/data/../assets"]});
+    assert_eq!(
+        run(&client, "look", look).await,
+        "/: app/ assets/ data/ etc/\n/app: print.wasm witness.wasm\n/data: end\n\
+         /etc: hostname hosts resolv.conf\n/data/../assets: greeting\n"
+    );
+    let write = |path: &str| json!({"args": ["write", path, "mine"]});
+    assert_eq!(
+        run(&client, "changes", write("/assets/greeting")).await,
+        "write: done\n"
+    );
+    let mut sealed = write("/assets/greeting");
+    sealed["securityContext"] = json!({"readOnlyRootFilesystem": true});
+    // EROFS, for which Rust has no kind where programs are made for preview 1.
+    assert_eq!(run(&client, "sealed", sealed).await, "write: Uncategorized\n");
+    assert_eq!(run(&client, "ends", write("/data/end")).await, "write: done\n");
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let status = pods.get("ends").await.unwrap().status.unwrap();
+    let state = status.container_statuses.unwrap().remove(0).state.unwrap();
+    assert_eq!(state.terminated.unwrap().message.as_deref(), Some("mine"));
+    let another = json!({"command": ["/app/print.wasm"], "args": ["one"]});
+    let said = run(&client, "another", another).await;
+    assert!(said.contains("arg 0: /app/print.wasm\narg 1: one\n"), "{said}");
+}
