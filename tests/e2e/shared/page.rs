@@ -56,7 +56,11 @@ fn page(seen: &[Seen]) -> String {
 
 /// A result as one cell of a table.
 fn cell(text: &str) -> String {
-    let text = text.replace('|', "\\|").replace('`', "'").replace('\n', " ⏎ ");
+    let text = text
+        .replace('\r', "\\r")
+        .replace('|', "\\|")
+        .replace('`', "'")
+        .replace('\n', " ⏎ ");
     if text.is_empty() {
         "nothing".to_owned()
     } else {
