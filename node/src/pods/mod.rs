@@ -18,6 +18,7 @@ pub mod followed;
 pub mod handler;
 mod health;
 mod hooks;
+mod hostname;
 mod image_volumes;
 mod keyed;
 mod launch;

@@ -23,6 +23,7 @@ use super::failure::{FailureKind, StartFailure};
 use super::folders::{Given, folders};
 use super::handler;
 use super::hooks::{self, Hook};
+use super::hostname;
 use super::image_volumes;
 use super::launch::{Prepared, launch};
 use super::network_rules::network_rules;
@@ -164,6 +165,7 @@ struct Build<'a> {
     volumes: Vec<Bind>,
     claimed_devices: Vec<LinuxDevice>,
     namespaces: Namespaces,
+    hostname: String,
     /// Whom a guest may meet.
     rules: NetworkRules,
     dirs: PodDirs,
@@ -189,6 +191,7 @@ async fn prepare(
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
     let namespaces = namespaces(ctx, job, pod).await?;
+    let hostname = hostname::told(pod).map_err(StartFailure::config)?;
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
@@ -215,6 +218,7 @@ async fn prepare(
         volumes,
         claimed_devices,
         namespaces,
+        hostname,
         rules,
         dirs,
     };
@@ -368,7 +372,7 @@ impl Build<'_> {
             message: given.message.as_deref(),
             namespaces: &self.namespaces,
             handler: &self.job.handler,
-            hostname: &self.pod.hostname(),
+            hostname: &self.hostname,
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,
             devices: &devices,
