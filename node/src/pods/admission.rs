@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod, Taint};
 use kube::Api;
 
 use super::allocations::{Allocations, Amounts, Insufficient};
+use super::apparmor;
 use super::context::Context;
 use super::preemption;
 use super::qos;
@@ -63,6 +64,7 @@ pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
     }
     state(ctx, pod)?;
     system(pod)?;
+    confinement(pod, apparmor::is_enabled())?;
     // One that has room waits for nobody; what it takes here is taken once more below.
     let has_room = || ctx.allocations.take(pod.uid(), Amounts::of_pod(pod.spec)).is_ok();
     let _turn = match is_critical(pod.pod) && !has_room() {
@@ -100,6 +102,17 @@ fn system(pod: PodView<'_>) -> Result<(), Rejection> {
         });
     }
     Ok(())
+}
+
+/// A Pod that is to be confined does not run where nothing does it.
+fn confinement(pod: PodView<'_>, has_apparmor: bool) -> Result<(), Rejection> {
+    match apparmor::is_required(pod) && !has_apparmor {
+        false => Ok(()),
+        true => Err(Rejection {
+            reason: "AppArmor",
+            message: "Cannot enforce AppArmor: AppArmor is not enabled on the host".into(),
+        }),
+    }
 }
 
 /// Promises the Pod what it asks for. A critical one is promised it in any case; what of it others have yet to give up is said.
@@ -248,6 +261,23 @@ pub fn recall(network: &Network, allocations: &Allocations, pods_dir: &Path) -> 
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn who_asks_for_apparmor_is_not_taken_without_it() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [],
+            "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}}))
+        .unwrap();
+        let view = PodView::new(&pod).unwrap();
+        assert_eq!(confinement(view, true), Ok(()));
+        let refused = confinement(view, false).unwrap_err();
+        assert_eq!(
+            (refused.reason, refused.message.as_str()),
+            (
+                "AppArmor",
+                "Cannot enforce AppArmor: AppArmor is not enabled on the host"
+            )
+        );
+    }
 
     #[test]
     fn ports_are_those_of_containers_that_stay() {

@@ -40,7 +40,13 @@ pub fn short(pod: PodView<'_>) -> String {
 pub fn full(pod: PodView<'_>) -> Option<String> {
     let subdomain = pod.spec.subdomain.as_deref().filter(|s| !s.is_empty())?;
     let overridden = pod.spec.hostname_override.is_some();
-    (!overridden).then(|| format!("{}.{subdomain}.{}.svc.{CLUSTER_DOMAIN}", short(pod), pod.namespace()))
+    (!overridden).then(|| {
+        format!(
+            "{}.{subdomain}.{}.svc.{CLUSTER_DOMAIN}",
+            short(pod),
+            pod.namespace()
+        )
+    })
 }
 
 /// What the kernel, `/etc/hostname` and `$HOSTNAME` say: in the host's network the host's name.
@@ -78,7 +84,12 @@ mod tests {
         for (spec, name, whole, kernel) in [
             (json!({}), "web-0", None, "web-0"),
             (json!({"setHostnameAsFQDN": true}), "web-0", None, "web-0"),
-            (json!({"hostname": "h1", "subdomain": "sub"}), "h1", in_sub(), "h1"),
+            (
+                json!({"hostname": "h1", "subdomain": "sub"}),
+                "h1",
+                in_sub(),
+                "h1",
+            ),
             (
                 json!({"hostname": "h1", "subdomain": "sub", "setHostnameAsFQDN": true}),
                 "h1",
@@ -101,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_full_name_that_is_too_long_is_refused() {
-        let spec = |length| json!({"hostname": "h".repeat(length), "subdomain": "sub", "setHostnameAsFQDN": true});
+        let spec =
+            |length| json!({"hostname": "h".repeat(length), "subdomain": "sub", "setHostnameAsFQDN": true});
         assert_eq!(names(spec(40)).2.unwrap().len(), 64);
         let error = names(spec(41)).2.unwrap_err().to_string();
         let end = "is too long (64 characters is the max, 65 characters requested)";

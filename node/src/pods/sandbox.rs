@@ -204,10 +204,7 @@ async fn network(ctx: &Context, pod: PodView<'_>, handler: String) -> Result<Sur
         Some(false) => Some(ctx.users.acquire(pod.uid()).await?),
         _ => None,
     };
-    let made = ctx
-        .network
-        .setup_pod(pod.uid(), &name, &sysctls, users)
-        .await?;
+    let made = ctx.network.setup_pod(pod.uid(), &name, &sysctls, users).await?;
     ctx.network
         .open_ports(pod.uid(), made.ip)
         .map_err(SetupError::from)?;

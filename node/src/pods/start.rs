@@ -13,9 +13,10 @@ use amphipod_shim_api::RootfsMount;
 use amphipod_shim_api::network::NetworkRules;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use oci_spec::runtime::LinuxDevice;
+use oci_spec::runtime::{LinuxDevice, LinuxSeccomp};
 use tokio_util::sync::CancellationToken;
 
+use super::apparmor;
 use super::context::{Context, PodDirs};
 use super::devices;
 use super::environment::environment;
@@ -29,6 +30,7 @@ use super::launch::{Prepared, launch};
 use super::network_rules::network_rules;
 use super::pull;
 use super::record::{Record, RuntimeKind, State, User};
+use super::seccomp;
 use super::stop_signal::stop_signal;
 use super::target::{Target, namespaces};
 use super::tasks::{self, Stopping};
@@ -164,6 +166,8 @@ struct Build<'a> {
     identity: identity::Identity,
     volumes: Vec<Bind>,
     claimed_devices: Vec<LinuxDevice>,
+    seccomp: Option<LinuxSeccomp>,
+    apparmor: Option<String>,
     namespaces: Namespaces,
     hostname: String,
     /// Whom a guest may meet.
@@ -190,6 +194,9 @@ async fn prepare(
         .map_err(StartFailure::config)?;
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
+    let seccomp = seccomp::local(&ctx.options.data_dir, pod, container, image.kind);
+    let seccomp = seccomp.map_err(StartFailure::create)?;
+    let apparmor = apparmor::of_container(pod, container, image.kind).map_err(StartFailure::create)?;
     let namespaces = namespaces(ctx, job, pod).await?;
     let hostname = hostname::told(pod).map_err(StartFailure::config)?;
     let id = hex::encode(rand::random::<[u8; 32]>());
@@ -217,6 +224,8 @@ async fn prepare(
         identity,
         volumes,
         claimed_devices,
+        seccomp,
+        apparmor,
         namespaces,
         hostname,
         rules,
@@ -377,6 +386,8 @@ impl Build<'_> {
             cgroups: self.ctx.cgroups,
             devices: &devices,
             claimed_devices: &self.claimed_devices,
+            seccomp: self.seccomp.as_ref(),
+            apparmor: self.apparmor.as_deref(),
             attach: &self.ctx.doors(&self.id).socket,
             rules: &self.rules,
         })
