@@ -19,6 +19,7 @@ use super::sandbox::{POD_FILE, VOLUMES};
 use super::suiting;
 use super::view::{PodView, Role};
 use crate::network::services::Protocol;
+use crate::network::sysctl;
 use crate::network::{HostPort, Network, NftError};
 use crate::pressure;
 use crate::pressure::rank::is_critical;
@@ -65,6 +66,7 @@ pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
     state(ctx, pod)?;
     system(pod)?;
     confinement(pod, apparmor::is_enabled())?;
+    sysctls(pod)?;
     // One that has room waits for nobody; what it takes here is taken once more below.
     let has_room = || ctx.allocations.take(pod.uid(), Amounts::of_pod(pod.spec)).is_ok();
     let _turn = match is_critical(pod.pod) && !has_room() {
@@ -113,6 +115,19 @@ fn confinement(pod: PodView<'_>, has_apparmor: bool) -> Result<(), Rejection> {
             message: "Cannot enforce AppArmor: AppArmor is not enabled on the host".into(),
         }),
     }
+}
+
+/// A Pod that wants kernel settings changed which it may not change stays away.
+fn sysctls(pod: PodView<'_>) -> Result<(), Rejection> {
+    let of_host = |shared: Option<bool>| shared == Some(true);
+    let (network, ipc) = (of_host(pod.spec.host_network), of_host(pod.spec.host_ipc));
+    let security = pod.spec.security_context.as_ref();
+    let mut asked = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
+    let checked = asked.try_for_each(|s| sysctl::check(&s.name, network, ipc));
+    checked.map_err(|error| Rejection {
+        reason: "SysctlForbidden",
+        message: error.to_string(),
+    })
 }
 
 /// Promises the Pod what it asks for. A critical one is promised it in any case; what of it others have yet to give up is said.
@@ -276,6 +291,22 @@ mod tests {
                 "AppArmor",
                 "Cannot enforce AppArmor: AppArmor is not enabled on the host"
             )
+        );
+    }
+
+    #[test]
+    fn who_asks_for_an_unsafe_sysctl_is_not_taken() {
+        let asking = |name: &str| -> Pod {
+            let context = json!({"sysctls": [{"name": name, "value": "1"}]});
+            serde_json::from_value(json!({"spec": {"containers": [], "securityContext": context}})).unwrap()
+        };
+        let checked = |pod: &Pod| sysctls(PodView::new(pod).unwrap());
+        assert_eq!(checked(&asking("kernel.shm_rmid_forced")), Ok(()));
+        let refused = checked(&asking("kernel.msgmax")).unwrap_err();
+        assert_eq!(refused.reason, "SysctlForbidden");
+        assert_eq!(
+            refused.message,
+            "forbidden sysctl: \"kernel.msgmax\" not allowlisted"
         );
     }
 
