@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use amphipod_shim_api::annotations;
 use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::systemd::names;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, SeccompProfile};
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Root, Spec,
+    Linux, LinuxDevice, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, Root, Spec,
 };
 
 use crate::env::Environment;
@@ -59,6 +59,10 @@ pub struct Parts<'a> {
     pub devices: &'a [LinuxDevice],
     /// Those of claims that the container asks for.
     pub claimed_devices: &'a [LinuxDevice],
+    /// A seccomp profile of the node's that the container names.
+    pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The AppArmor profile to take on.
+    pub apparmor: Option<&'a str>,
     /// Socket at which a native container's output is told as it comes.
     pub attach: &'a Path,
     /// Whom a guest may meet.
@@ -164,7 +168,8 @@ fn linux(parts: &Parts<'_>) -> Linux {
     let covered = !privileged && !unmasked;
     linux
         .set_masked_paths(covered.then(paths::masked))
-        .set_readonly_paths(covered.then(paths::read_only));
+        .set_readonly_paths(covered.then(paths::read_only))
+        .set_seccomp(parts.seccomp.cloned());
     if let (Runtime::Native, Some((path, ids))) = (parts.runtime, &parts.namespaces.user) {
         own_users(&mut linux, path, *ids);
         linux.set_sysctl(Some(owners_sysctls(parts.pod)));
@@ -299,16 +304,16 @@ fn shares_processes(parts: &Parts<'_>) -> bool {
         && parts.namespaces.pid.is_none()
 }
 
-/// The seccomp profile by name: the runtime's default unless told otherwise.
+/// `seccompProfile` of the container, else of its Pod.
+pub fn seccomp_profile<'a>(pod: PodView<'a>, container: &'a Container) -> Option<&'a SeccompProfile> {
+    let own = security(container).and_then(|s| s.seccomp_profile.as_ref());
+    let shared = pod.spec.security_context.as_ref();
+    own.or(shared.and_then(|s| s.seccomp_profile.as_ref()))
+}
+
+/// The seccomp profile by name: the runtime's default unless told otherwise. One of the node's own goes before it.
 fn seccomp(parts: &Parts<'_>) -> &'static str {
-    let own = security(parts.container).and_then(|s| s.seccomp_profile.as_ref());
-    let shared = parts
-        .pod
-        .spec
-        .security_context
-        .as_ref()
-        .and_then(|s| s.seccomp_profile.as_ref());
-    match own.or(shared).map(|p| p.type_.as_str()) {
+    match seccomp_profile(parts.pod, parts.container).map(|p| p.type_.as_str()) {
         _ if is_privileged(parts.container) => annotations::SECCOMP_UNCONFINED,
         Some("Unconfined") => annotations::SECCOMP_UNCONFINED,
         _ => annotations::SECCOMP_RUNTIME_DEFAULT,

@@ -105,6 +105,7 @@ pub fn process(parts: &Parts<'_>) -> Process {
         .set_capabilities(Some(capabilities(parts.container)))
         .set_rlimits(None)
         .set_no_new_privileges(Some(no_new_privileges))
+        .set_apparmor_profile(parts.apparmor.map(str::to_owned))
         .set_oom_score_adj(Some(qos::oom_score_adj(
             parts.pod.spec,
             parts.container,

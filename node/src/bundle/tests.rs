@@ -81,6 +81,8 @@ fn build_on(
         cgroups: CgroupFacts::default(),
         devices: &[oci_spec::runtime::LinuxDevice::default()],
         claimed_devices: &[],
+        seccomp: Some(&LinuxSeccomp::default()),
+        apparmor: Some("strict"),
         attach: Path::new("/run/a/id.sock"),
         rules: &NetworkRules {
             ingress: None,
@@ -297,6 +299,13 @@ fn a_guest_of_an_image_of_layers_gets_all_mounts_and_may_run_another_module() {
         );
         assert_eq!(notes["dev.amphipod.wasm/cache"], "/cache");
     }
+}
+
+#[test]
+fn profiles_of_the_node_are_passed_on() {
+    let made = native(json!({}), json!({}));
+    assert_eq!(made["linux"]["seccomp"], json!(LinuxSeccomp::default()));
+    assert_eq!(made["process"]["apparmorProfile"], "strict");
 }
 
 #[test]

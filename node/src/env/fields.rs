@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::pods::view::PodView;
@@ -17,7 +17,7 @@ pub struct PodFacts<'a> {
     pub pod_ips: &'a [IpAddr],
     pub host_ips: &'a [IpAddr],
     pub node_name: &'a str,
-    /// What the node can give: the limit of a container that has none.
+    /// What the node can give: the limit of a container that has none, in a Pod that has none.
     pub allocatable: &'a BTreeMap<String, Quantity>,
 }
 
@@ -75,9 +75,37 @@ fn listed(map: Option<&BTreeMap<String, String>>) -> String {
     let lines: Vec<String> = map
         .into_iter()
         .flatten()
-        .map(|(k, v)| format!("{k}={v:?}"))
+        .map(|(k, v)| format!("{k}={}", quoted(v)))
         .collect();
     lines.join("\n")
+}
+
+/// As Go's `%q` has it.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\t' => quoted.push_str("\\t"),
+            '\n' => quoted.push_str("\\n"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\r' => quoted.push_str("\\r"),
+            c if is_printable(c) => quoted.push(c),
+            c if c.is_ascii() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) <= 0xffff => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A mark is printable behind another character, which is how the standard library tells.
+fn is_printable(c: char) -> bool {
+    c == '\'' || String::from_iter(['a', c]).escape_debug().nth(1) == Some(c)
 }
 
 fn first(ips: &[IpAddr]) -> String {
@@ -106,15 +134,33 @@ pub fn resource(
     let unsupported = || FieldError::Resource(selector.resource.clone());
     let (kind, name) = selector.resource.split_once('.').ok_or_else(unsupported)?;
     let resources = container.resources.as_ref();
-    let listed = |list: Option<&BTreeMap<String, Quantity>>| list.and_then(|l| l.get(name)).cloned();
     let amount = match kind {
-        "limits" => {
-            listed(resources.and_then(|r| r.limits.as_ref())).or_else(|| facts.allocatable.get(name).cloned())
-        }
-        "requests" => listed(resources.and_then(|r| r.requests.as_ref())),
+        "limits" => limit(facts, resources, name),
+        "requests" => listed_amount(resources.and_then(|r| r.requests.as_ref()), name),
         _ => return Err(unsupported()),
     };
-    divided(amount.as_ref(), selector.divisor.as_ref(), name == "cpu")
+    divided(amount, selector.divisor.as_ref(), name == "cpu")
+}
+
+fn listed_amount<'a>(list: Option<&'a BTreeMap<String, Quantity>>, name: &str) -> Option<&'a Quantity> {
+    list?
+        .get(name)
+        .filter(|amount| quantity::milli(amount) != Some(0))
+}
+
+/// What bounds a container: its own limit, else its Pod's (KEP-2837), else what the node can give.
+fn limit<'a>(
+    facts: &'a PodFacts<'_>,
+    own: Option<&'a ResourceRequirements>,
+    name: &str,
+) -> Option<&'a Quantity> {
+    let of = |resources: Option<&'a ResourceRequirements>| {
+        listed_amount(resources.and_then(|r| r.limits.as_ref()), name)
+    };
+    let bounded = ["cpu", "memory", "ephemeral-storage"].contains(&name);
+    let node = || facts.allocatable.get(name).filter(|_| bounded);
+    let whole = || of(facts.pod.spec.resources.as_ref()).filter(|_| bounded);
+    of(own).or_else(whole).or_else(node)
 }
 
 fn divided(
@@ -129,4 +175,22 @@ fn divided(
     let unit = read(divisor).filter(|unit| *unit > 0).ok_or_else(bad)?;
     let amount = amount.and_then(read).unwrap_or(0).max(0);
     Ok((amount / unit + i64::from(amount % unit != 0)).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_as_go_does() {
+        for (text, expected) in [
+            ("plain 'é' 日 e\u{301}", "\"plain 'é' 日 e\u{301}\""),
+            ("\"\\\t\n\r\x07", r#""\"\\\t\n\r\a""#),
+            ("\x1b\x7f\0", r#""\x1b\x7f\x00""#),
+            ("\u{200b}\u{a0}", r#""\u200b\u00a0""#),
+            ("\u{1f600}\u{e0001}", "\"\u{1f600}\\U000e0001\""),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
 }

@@ -59,6 +59,21 @@ fn value_of(variable: Value) -> Result<Option<String>, EnvError> {
 }
 
 #[test]
+fn a_pods_limit_is_that_of_a_container_without_one() {
+    let limit = |own: Value, whole: Value| {
+        let variable = |name: &str, resource: &str| json!({"name": name, "valueFrom": {"resourceFieldRef": {"resource": resource}}});
+        let env = [variable("CPU", "limits.cpu"), variable("MEMORY", "limits.memory")];
+        let container = json!({"name": "c", "env": env, "resources": {"limits": own}});
+        let made = make(container, json!({"resources": {"limits": whole}})).unwrap();
+        ["CPU", "MEMORY"].map(|name| made.get(name).unwrap().to_owned())
+    };
+    let whole = json!({"cpu": "1", "memory": "64Mi"});
+    assert_eq!(limit(json!({}), whole.clone()), ["1", "67108864"]);
+    assert_eq!(limit(json!({"memory": "1Mi"}), whole), ["1", "1048576"]);
+    assert_eq!(limit(json!({}), json!({"memory": "64Mi"})), ["2", "67108864"]);
+}
+
+#[test]
 fn sources_of_values() {
     let ok = |text: &str| -> Result<Option<String>, &str> { Ok(Some(text.to_owned())) };
     for (variable, expected) in [

@@ -30,9 +30,6 @@ const USER: &str = "user";
 /// The name a Pod knows its interface by.
 const POD_LINK: &str = "eth0";
 
-/// Host names are cut where the kernel's field ends, as the kubelet does.
-const HOST_NAME_LIMIT: usize = 63;
-
 /// Why a Pod's namespaces could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -48,6 +45,7 @@ pub enum SandboxError {
 #[derive(Clone, Debug)]
 pub struct Blueprint {
     pub dir: PathBuf,
+    /// Fits the kernel's field.
     pub hostname: String,
     pub ip: Ipv4Addr,
     pub gateway: Ipv4Addr,
@@ -104,8 +102,8 @@ fn create_on_this_thread(blueprint: &Blueprint) -> Result<(), SandboxError> {
             None
         }
     };
-    let hostname: String = blueprint.hostname.chars().take(HOST_NAME_LIMIT).collect();
-    nix::unistd::sethostname(&hostname).map_err(|e| step(format!("set host name {hostname}"), e.into()))?;
+    let hostname = &blueprint.hostname;
+    nix::unistd::sethostname(hostname).map_err(|e| step(format!("set host name {hostname}"), e.into()))?;
     for (name, value) in &blueprint.sysctls {
         sysctl::write(name, value)?;
     }

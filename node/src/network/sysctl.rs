@@ -44,6 +44,8 @@ const POD_FIXED: &[(&str, &str)] = &[
 pub enum SysctlError {
     #[error("forbidden sysctl: {name:?} not allowlisted")]
     Forbidden { name: String },
+    #[error("forbidden sysctl: {name:?} not allowed with host {namespace} enabled")]
+    OfHost { name: String, namespace: &'static str },
     #[error("cannot set sysctl {name} to {value:?}")]
     Write {
         name: String,
@@ -56,14 +58,30 @@ pub enum SysctlError {
 pub fn pod_settings(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SysctlError> {
     let mut settings = pairs(POD_DEFAULTS);
     for (name, value) in asked {
-        let dotted = name.replace('/', ".");
-        if !SAFE.contains(&dotted.as_str()) {
-            return Err(SysctlError::Forbidden { name: name.clone() });
-        }
-        settings.insert(dotted, value.clone());
+        settings.insert(safe(name)?, value.clone());
     }
     settings.extend(pairs(POD_FIXED));
     Ok(settings)
+}
+
+/// The name of a setting that a Pod may choose, with dots.
+fn safe(name: &str) -> Result<String, SysctlError> {
+    let name = name.replace('/', ".");
+    match SAFE.contains(&name.as_str()) {
+        true => Ok(name),
+        false => Err(SysctlError::Forbidden { name }),
+    }
+}
+
+/// Whether a Pod may choose this setting, which in a namespace of the host's nobody may.
+pub fn check(name: &str, host_network: bool, host_ipc: bool) -> Result<(), SysctlError> {
+    let name = safe(name)?;
+    let namespace = match is_owners(&name) {
+        true if host_ipc => "IPC",
+        false if host_network => "Net",
+        _ => return Ok(()),
+    };
+    Err(SysctlError::OfHost { name, namespace })
 }
 
 /// Whether only the root of the user namespace that owns a Pod's namespaces may write this setting (ipc_namespaces(7)):
@@ -146,6 +164,26 @@ mod tests {
         assert_eq!(settings["net.ipv4.conf.all.accept_redirects"], "0");
         let slashed = pod_settings(&asked("net/ipv4/tcp_syncookies", "0")).unwrap();
         assert_eq!(slashed["net.ipv4.tcp_syncookies"], "0");
+    }
+
+    #[test]
+    fn settings_of_the_host_are_nobodys() {
+        let words = |name, network, ipc| check(name, network, ipc).map_err(|e| e.to_string());
+        let (ipc, net) = ("kernel/shm_rmid_forced", "net.ipv4.tcp_syncookies");
+        assert_eq!(words(ipc, true, false), Ok(()));
+        assert_eq!(words(net, false, true), Ok(()));
+        let refused = |name, kind| {
+            Err(format!(
+                "forbidden sysctl: {name:?} not allowed with host {kind} enabled"
+            ))
+        };
+        assert_eq!(words(ipc, false, true), refused("kernel.shm_rmid_forced", "IPC"));
+        assert_eq!(words(net, true, false), refused(net, "Net"));
+        let unsafe_one = words("net.core.somaxconn", false, false);
+        assert_eq!(
+            unsafe_one,
+            Err("forbidden sysctl: \"net.core.somaxconn\" not allowlisted".to_owned())
+        );
     }
 
     #[test]

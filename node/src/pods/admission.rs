@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod, Taint};
 use kube::Api;
 
 use super::allocations::{Allocations, Amounts, Insufficient};
+use super::apparmor;
 use super::context::Context;
 use super::preemption;
 use super::qos;
@@ -18,6 +19,7 @@ use super::sandbox::{POD_FILE, VOLUMES};
 use super::suiting;
 use super::view::{PodView, Role};
 use crate::network::services::Protocol;
+use crate::network::sysctl;
 use crate::network::{HostPort, Network, NftError};
 use crate::pressure;
 use crate::pressure::rank::is_critical;
@@ -63,6 +65,8 @@ pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
     }
     state(ctx, pod)?;
     system(pod)?;
+    confinement(pod, apparmor::is_enabled())?;
+    sysctls(pod)?;
     // One that has room waits for nobody; what it takes here is taken once more below.
     let has_room = || ctx.allocations.take(pod.uid(), Amounts::of_pod(pod.spec)).is_ok();
     let _turn = match is_critical(pod.pod) && !has_room() {
@@ -100,6 +104,30 @@ fn system(pod: PodView<'_>) -> Result<(), Rejection> {
         });
     }
     Ok(())
+}
+
+/// A Pod that is to be confined does not run where nothing does it.
+fn confinement(pod: PodView<'_>, has_apparmor: bool) -> Result<(), Rejection> {
+    match apparmor::is_required(pod) && !has_apparmor {
+        false => Ok(()),
+        true => Err(Rejection {
+            reason: "AppArmor",
+            message: "Cannot enforce AppArmor: AppArmor is not enabled on the host".into(),
+        }),
+    }
+}
+
+/// A Pod that wants kernel settings changed which it may not change stays away.
+fn sysctls(pod: PodView<'_>) -> Result<(), Rejection> {
+    let of_host = |shared: Option<bool>| shared == Some(true);
+    let (network, ipc) = (of_host(pod.spec.host_network), of_host(pod.spec.host_ipc));
+    let security = pod.spec.security_context.as_ref();
+    let mut asked = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
+    let checked = asked.try_for_each(|s| sysctl::check(&s.name, network, ipc));
+    checked.map_err(|error| Rejection {
+        reason: "SysctlForbidden",
+        message: error.to_string(),
+    })
 }
 
 /// Promises the Pod what it asks for. A critical one is promised it in any case; what of it others have yet to give up is said.
@@ -248,6 +276,39 @@ pub fn recall(network: &Network, allocations: &Allocations, pods_dir: &Path) -> 
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn who_asks_for_apparmor_is_not_taken_without_it() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [],
+            "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}}))
+        .unwrap();
+        let view = PodView::new(&pod).unwrap();
+        assert_eq!(confinement(view, true), Ok(()));
+        let refused = confinement(view, false).unwrap_err();
+        assert_eq!(
+            (refused.reason, refused.message.as_str()),
+            (
+                "AppArmor",
+                "Cannot enforce AppArmor: AppArmor is not enabled on the host"
+            )
+        );
+    }
+
+    #[test]
+    fn who_asks_for_an_unsafe_sysctl_is_not_taken() {
+        let asking = |name: &str| -> Pod {
+            let context = json!({"sysctls": [{"name": name, "value": "1"}]});
+            serde_json::from_value(json!({"spec": {"containers": [], "securityContext": context}})).unwrap()
+        };
+        let checked = |pod: &Pod| sysctls(PodView::new(pod).unwrap());
+        assert_eq!(checked(&asking("kernel.shm_rmid_forced")), Ok(()));
+        let refused = checked(&asking("kernel.msgmax")).unwrap_err();
+        assert_eq!(refused.reason, "SysctlForbidden");
+        assert_eq!(
+            refused.message,
+            "forbidden sysctl: \"kernel.msgmax\" not allowlisted"
+        );
+    }
 
     #[test]
     fn ports_are_those_of_containers_that_stay() {

@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod allocations;
+mod apparmor;
 pub mod backoff;
 pub mod cgroup;
 pub mod conditions;
@@ -18,6 +19,7 @@ pub mod followed;
 pub mod handler;
 mod health;
 mod hooks;
+mod hostname;
 mod image_volumes;
 mod keyed;
 mod launch;
@@ -39,6 +41,7 @@ mod reporter;
 pub mod resize;
 mod resolver;
 pub mod sandbox;
+mod seccomp;
 pub mod shims;
 mod start;
 pub mod status;

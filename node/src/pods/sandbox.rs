@@ -15,6 +15,7 @@ use super::cgroup::{self, PodCgroupError};
 use super::context::{Context, PodDirs};
 use super::environment::services_are_known;
 use super::handler::{self, HandlerError};
+use super::hostname::{self, HostNameError};
 use super::image_volumes;
 use super::mounting::{self, MountingError};
 use super::resolver;
@@ -72,6 +73,8 @@ pub enum PrepareError {
     Users(#[from] UsersError),
     #[error(transparent)]
     Handler(#[from] HandlerError),
+    #[error(transparent)]
+    HostName(#[from] HostNameError),
     #[error("whether the Pod suits this node is not known: {0}")]
     Node(kube::Error),
 }
@@ -196,14 +199,12 @@ async fn network(ctx: &Context, pod: PodView<'_>, handler: String) -> Result<Sur
     let security = pod.spec.security_context.as_ref();
     let sysctls = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
     let sysctls = sysctls.map(|s| (s.name.clone(), s.value.clone())).collect();
+    let name = hostname::told(pod)?;
     let users = match pod.spec.host_users {
         Some(false) => Some(ctx.users.acquire(pod.uid()).await?),
         _ => None,
     };
-    let made = ctx
-        .network
-        .setup_pod(pod.uid(), &pod.hostname(), &sysctls, users)
-        .await?;
+    let made = ctx.network.setup_pod(pod.uid(), &name, &sysctls, users).await?;
     ctx.network
         .open_ports(pod.uid(), made.ip)
         .map_err(SetupError::from)?;
@@ -236,16 +237,11 @@ fn write_files(
 ) -> Result<(), PrepareError> {
     let host_network = pod.spec.host_network == Some(true);
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let hosts = match host_network {
         true => host_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default()) + &aliases(pod.spec),
         false => hosts(pod, &made.ips),
     };
-    let hostname = if host_network {
-        host_name.trim().to_owned()
-    } else {
-        pod.hostname()
-    };
+    let hostname = hostname::told(pod)?;
     let server = ctx.cluster_dns();
     let resolv = resolver::resolv_conf(pod, server.as_deref(), &resolv);
     for (name, text) in [
@@ -269,10 +265,11 @@ fn hosts(pod: PodView<'_>, ips: &[IpAddr]) -> String {
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
          fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
+    let name = hostname::short(pod);
     for ip in ips {
-        let _ = match pod.full_hostname() {
-            Some(full) => writeln!(text, "{ip}\t{full}\t{}", pod.hostname()),
-            None => writeln!(text, "{ip}\t{}", pod.hostname()),
+        let _ = match hostname::full(pod) {
+            Some(full) => writeln!(text, "{ip}\t{full}\t{name}"),
+            None => writeln!(text, "{ip}\t{name}"),
         };
     }
     text + &aliases(pod.spec)

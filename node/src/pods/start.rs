@@ -13,9 +13,10 @@ use amphipod_shim_api::RootfsMount;
 use amphipod_shim_api::network::NetworkRules;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use oci_spec::runtime::LinuxDevice;
+use oci_spec::runtime::{LinuxDevice, LinuxSeccomp};
 use tokio_util::sync::CancellationToken;
 
+use super::apparmor;
 use super::context::{Context, PodDirs};
 use super::devices;
 use super::environment::environment;
@@ -23,11 +24,13 @@ use super::failure::{FailureKind, StartFailure};
 use super::folders::{Given, folders};
 use super::handler;
 use super::hooks::{self, Hook};
+use super::hostname;
 use super::image_volumes;
 use super::launch::{Prepared, launch};
 use super::network_rules::network_rules;
 use super::pull;
 use super::record::{Record, RuntimeKind, State, User};
+use super::seccomp;
 use super::stop_signal::stop_signal;
 use super::target::{Target, namespaces};
 use super::tasks::{self, Stopping};
@@ -163,7 +166,10 @@ struct Build<'a> {
     identity: identity::Identity,
     volumes: Vec<Bind>,
     claimed_devices: Vec<LinuxDevice>,
+    seccomp: Option<LinuxSeccomp>,
+    apparmor: Option<String>,
     namespaces: Namespaces,
+    hostname: String,
     /// Whom a guest may meet.
     rules: NetworkRules,
     dirs: PodDirs,
@@ -188,7 +194,11 @@ async fn prepare(
         .map_err(StartFailure::config)?;
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
+    let seccomp = seccomp::local(&ctx.options.data_dir, pod, container, image.kind);
+    let seccomp = seccomp.map_err(StartFailure::create)?;
+    let apparmor = apparmor::of_container(pod, container, image.kind).map_err(StartFailure::create)?;
     let namespaces = namespaces(ctx, job, pod).await?;
+    let hostname = hostname::told(pod).map_err(StartFailure::config)?;
     let id = hex::encode(rand::random::<[u8; 32]>());
     let rootfs = {
         let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
@@ -214,7 +224,10 @@ async fn prepare(
         identity,
         volumes,
         claimed_devices,
+        seccomp,
+        apparmor,
         namespaces,
+        hostname,
         rules,
         dirs,
     };
@@ -368,11 +381,13 @@ impl Build<'_> {
             message: given.message.as_deref(),
             namespaces: &self.namespaces,
             handler: &self.job.handler,
-            hostname: &self.pod.hostname(),
+            hostname: &self.hostname,
             memory_capacity: self.ctx.memory_capacity,
             cgroups: self.ctx.cgroups,
             devices: &devices,
             claimed_devices: &self.claimed_devices,
+            seccomp: self.seccomp.as_ref(),
+            apparmor: self.apparmor.as_deref(),
             attach: &self.ctx.doors(&self.id).socket,
             rules: &self.rules,
         })

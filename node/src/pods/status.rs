@@ -392,9 +392,17 @@ fn init_failed(pod: PodView<'_>, inits: &[ContainerStatus]) -> bool {
     inits.iter().filter(is_init).any(failed)
 }
 
-/// Whether a container that ended starts again.
+/// Whether a container that ended starts again; one that is held back ended as its last state says.
 fn restarts(pod: PodView<'_>, status: &ContainerStatus) -> bool {
-    let code = exit_of(status).unwrap_or_default();
+    let before = || {
+        status
+            .last_state
+            .as_ref()?
+            .terminated
+            .as_ref()
+            .map(|t| t.exit_code)
+    };
+    let code = exit_of(status).or_else(before).unwrap_or_default();
     let found = pod.container(&status.name);
     found.is_some_and(|(c, role)| restarts_after(role, &c, pod.restart_policy(), code))
 }

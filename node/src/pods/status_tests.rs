@@ -300,6 +300,27 @@ fn main_containers_are_listed_by_name_with_their_mounts() {
 }
 
 #[test]
+fn a_container_held_back_by_its_own_policy_does_not_end_the_pod() {
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    for (policy, rules, code) in [
+        ("OnFailure", json!([]), 7),
+        ("Never", rules, 42),
+        ("Always", json!([]), 0),
+    ] {
+        let own = json!({"name": "a", "restartPolicy": policy, "restartPolicyRules": rules});
+        let p = pod(json!({"restartPolicy": "Never", "containers": [own]}));
+        let mut s = with(&[("a", 1, exited(code))]);
+        s.containers.get_mut("a").unwrap().waiting = Some(Waiting {
+            reason: "CrashLoopBackOff",
+            message: "m".into(),
+            retry_at: at(99),
+            since: at(9),
+        });
+        assert_eq!(report(&p, &s)["phase"], "Running", "{policy} {code}");
+    }
+}
+
+#[test]
 fn a_verdict_is_told_when_nothing_lives() {
     let pod = pod(json!({"restartPolicy": "Never"}));
     let mut seen = with(&[("a", 0, running())]);

@@ -8,9 +8,6 @@ use sha2::{Digest, Sha256};
 /// Grace a Pod gets when neither it nor its deletion names one; upstream's default.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
-/// The DNS domain of every cluster; upstream's default.
-const CLUSTER_DOMAIN: &str = "cluster.local";
-
 /// What a container is in its Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -59,31 +56,6 @@ impl<'a> PodView<'a> {
     /// `name_namespace(uid)`, as upstream names a Pod in messages.
     pub fn full_name(&self) -> String {
         format!("{}_{}({})", self.name(), self.namespace(), self.uid())
-    }
-
-    pub fn hostname(&self) -> String {
-        let name = self
-            .spec
-            .hostname
-            .as_deref()
-            .filter(|h| !h.is_empty())
-            .unwrap_or(self.name());
-        name.chars()
-            .take(63)
-            .collect::<String>()
-            .trim_end_matches(['-', '.'])
-            .to_owned()
-    }
-
-    /// The full name of a Pod with a `subdomain`: `<hostname>.<subdomain>.<namespace>.svc.<cluster domain>` (core/v1
-    /// PodSpec).
-    pub fn full_hostname(&self) -> Option<String> {
-        let subdomain = self.spec.subdomain.as_deref().filter(|s| !s.is_empty())?;
-        Some(format!(
-            "{}.{subdomain}.{}.svc.{CLUSTER_DOMAIN}",
-            self.hostname(),
-            self.namespace()
-        ))
     }
 
     pub fn restart_policy(&self) -> RestartPolicy {

@@ -32,6 +32,26 @@ pub struct GrpcCheck {
     pub service: String,
 }
 
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
 /// What a server answered: a state, or a status that is no success.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
@@ -51,7 +71,8 @@ impl GrpcCheck {
                 "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
             )),
             Ok(Ok(Answer::Status { code, message })) => Outcome::Failure(format!(
-                "error: health rpc probe failed: rpc error: code = {code} desc = {message}"
+                "error: health rpc probe failed: rpc error: code = {} desc = {message}",
+                code_name(&code)
             )),
             Ok(Err(error)) => Outcome::Failure(format!("error: health rpc probe failed: {error}")),
             Err(_) => Outcome::Failure(format!(
@@ -139,6 +160,12 @@ async fn read(answer: http::Response<Incoming>) -> Result<Answer, String> {
     }
 }
 
+/// As Go's grpc names the codes, in their order.
+fn code_name(code: &str) -> String {
+    let known = code.parse().ok().and_then(|number: usize| CODES.get(number));
+    known.map_or_else(|| format!("Code({code})"), |name| (*name).to_owned())
+}
+
 fn ok() -> Answer {
     Answer::Status {
         code: "0".into(),
@@ -218,7 +245,10 @@ mod tests {
         let text = failure(check(serve("12", b"").await).await);
         assert!(text.contains("does not implement"), "{text}");
         let text = failure(check(serve("5", b"").await).await);
-        assert!(text.ends_with("code = 5 desc = said so"), "{text}");
+        assert!(
+            text.ends_with("rpc error: code = NotFound desc = said so"),
+            "{text}"
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);

@@ -75,7 +75,7 @@ pub fn set_up(
             .and_then(quantity::value)
             .filter(|bytes| *bytes > 0);
         match source.medium.as_deref() {
-            Some("Memory") => host::mount_tmpfs(&dir, size.map(|bytes| bytes as u64), 0o777)?,
+            Some("Memory") => host::mount_tmpfs(&dir, size.map(|bytes| bytes as u64), 0o1777)?,
             _ => host::make_dir(&dir, 0o777)?,
         }
         group.map_or(Ok(()), |gid| host::give_to_group(&dir, gid))?;
@@ -103,7 +103,7 @@ fn project(
     let files = payload::payload(volume, facts, objects)?;
     match volume.config_map.is_some() || volume.downward_api.is_some() {
         true => host::make_dir(dir, 0o755)?,
-        false => host::mount_tmpfs(dir, None, 0o755)?,
+        false => host::mount_tmpfs(dir, None, 0o1777)?,
     }
     atomic::write(dir, &files, group)?;
     Ok(())
