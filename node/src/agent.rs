@@ -21,7 +21,7 @@ use crate::dns;
 use crate::events::Recorder;
 use crate::exec::Execs;
 use crate::host::{Host, HostError, default_address};
-use crate::images::{Images, ImagesOptions, StoreError};
+use crate::images::{Images, ImagesOptions, KeyedLocks, StoreError};
 use crate::metrics::disks::Disks;
 use crate::metrics::{ProbeCounts, Station};
 use crate::narrowing;
@@ -120,6 +120,7 @@ impl Node {
         let (evictions, evicted) = mpsc::channel(EVICTIONS);
         let ctx = Arc::new(Context {
             images,
+            mounting: KeyedLocks::default(),
             network,
             recorder,
             services,

@@ -36,6 +36,7 @@ use tokio::sync::{RwLock, Semaphore, broadcast};
 pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
+pub use self::flight::KeyedLocks;
 pub use self::image::{Image, ImageConfig, ImageKind, Mount, PullProgress, PullStep, Rootfs};
 pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
@@ -44,7 +45,7 @@ pub use self::user::{ContainerUser, UserError};
 
 use self::collect::Uses;
 use self::content::{Layout, write_atomically};
-use self::flight::{Flights, KeyedLocks};
+use self::flight::Flights;
 
 /// Progress events kept for a slow listener before it misses some.
 const PROGRESS_BACKLOG: usize = 1024;
