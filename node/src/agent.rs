@@ -287,6 +287,7 @@ fn open_images(options: &NodeOptions) -> Result<Images, StoreError> {
         mirrors: options.registry_mirrors.clone(),
         insecure_registries: options.insecure_registries.iter().cloned().collect(),
         wasm_shim: options.wasm_shim.clone(),
+        keeps_access: true,
         ..ImagesOptions::default()
     };
     Images::open(&options.data_dir.join("images"), images)

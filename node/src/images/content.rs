@@ -36,6 +36,7 @@ impl Layout {
             layout.links(),
             layout.snapshots(),
             layout.records(),
+            layout.rights(),
             layout.wasm_cache(),
         ] {
             fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
@@ -80,6 +81,15 @@ impl Layout {
     /// One file per reference.
     pub fn records(&self) -> PathBuf {
         self.root.join("records")
+    }
+
+    /// Whose images are: one file per image.
+    pub fn rights(&self) -> PathBuf {
+        self.root.join("access")
+    }
+
+    pub fn access(&self, id: &Digest) -> PathBuf {
+        self.rights().join(format!("{}.json", id.hex()))
     }
 
     /// Compiled Wasm, by digest and engine.

@@ -5,6 +5,7 @@
 //! Guarantees: a recorded image is complete and durable; a failed pull leaves no partial file; concurrent pulls of
 //! one image are one pull. It refuses to know Pods, and mounts nothing itself.
 
+mod access;
 mod collect;
 mod content;
 mod digest;
@@ -28,15 +29,15 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::FlockOperation;
 use tokio::sync::{RwLock, Semaphore, broadcast};
 
+pub use self::access::{Access, Holder};
 pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
-pub use self::flight::KeyedLocks;
 pub use self::image::{Image, ImageConfig, ImageKind, Mount, PullProgress, PullStep, Rootfs};
 pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
@@ -46,6 +47,7 @@ pub use self::user::{ContainerUser, UserError};
 use self::collect::Uses;
 use self::content::{Layout, write_atomically};
 use self::flight::Flights;
+pub use self::flight::KeyedLocks;
 
 /// Progress events kept for a slow listener before it misses some.
 const PROGRESS_BACKLOG: usize = 1024;
@@ -60,6 +62,8 @@ pub struct ImagesOptions {
     /// The Wasm shim's command words; `compile --cache DIR --digest D FILE` is appended. Without one, modules
     /// are compiled when first started.
     pub wasm_shim: Vec<OsString>,
+    /// Whether who pulled an image decides who may use it. What is pulled by hand is everyone's.
+    pub keeps_access: bool,
     pub limits: ImageLimits,
 }
 
@@ -106,6 +110,8 @@ struct Inner {
     /// Shared by pulls, whose content no record names yet; a collection takes it alone.
     pulling: Arc<RwLock<()>>,
     uses: Uses,
+    /// One writer of whose images are.
+    access: Mutex<()>,
     /// Held shared while the store is open, so that nobody sweeps it.
     _lock: File,
 }
@@ -134,6 +140,7 @@ impl Images {
             progress: broadcast::channel(PROGRESS_BACKLOG).0,
             pulling: Arc::default(),
             uses: Uses::default(),
+            access: Mutex::default(),
             _lock: lock,
         };
         Ok(Self {

@@ -94,6 +94,9 @@ impl Pull<'_> {
             self.keep(digest, bytes)?;
         }
         let image = self.image(&target, decision, layers, module);
+        if self.inner.options.keeps_access {
+            self.inner.close(&image)?;
+        }
         self.inner.record(&image)?;
         Ok(image)
     }

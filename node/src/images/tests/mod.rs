@@ -1,5 +1,6 @@
 //! The store against registries: Debian's `docker-registry`, and small servers that lie.
 
+mod access;
 mod hostile;
 mod registry;
 mod store;
