@@ -285,6 +285,8 @@ async fn open_network(options: &NodeOptions, pod_cidr: IpNet) -> Result<Network,
 fn open_images(options: &NodeOptions) -> Result<Images, StoreError> {
     let images = ImagesOptions {
         mirrors: options.registry_mirrors.clone(),
+        pull_mirrors: options.pull_mirrors.clone(),
+        default_registry: options.default_registry.clone(),
         insecure_registries: options.insecure_registries.iter().cloned().collect(),
         wasm_shim: options.wasm_shim.clone(),
         keeps_access: true,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{Layout, write_atomically};
 use super::error::StoreError;
-use super::{Digest, Image, Images, PullError, parse};
+use super::{Digest, Image, Images, PullError};
 
 /// Secrets remembered without a pull; upstream's limit. More of them are only compared.
 const MAX_HOLDERS: usize = 100;
@@ -106,7 +106,7 @@ impl Images {
     /// # Errors
     /// It is no reference.
     pub fn repository(&self, name: &str) -> Result<String, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         Ok(format!("{}/{}", reference.registry(), reference.repository()))
     }
 }

@@ -57,6 +57,10 @@ const PROGRESS_BACKLOG: usize = 1024;
 pub struct ImagesOptions {
     /// Registry name → endpoint URL, such as `amphipod.local` → `http://127.0.0.1:5050`.
     pub mirrors: BTreeMap<String, String>,
+    /// Registry name → URLs that pulls ask before the registry itself.
+    pub pull_mirrors: BTreeMap<String, Vec<String>>,
+    /// The registry of names that give none; `docker.io` when not set.
+    pub default_registry: Option<String>,
     /// `host[:port]` of registries spoken to over plain HTTP.
     pub insecure_registries: BTreeSet<String>,
     /// The Wasm shim's command words; `compile --cache DIR --digest D FILE` is appended. Without one, modules
@@ -127,6 +131,7 @@ impl Images {
         let lock = lock_and_sweep(&layout)?;
         let endpoints = Endpoints {
             mirrors: options.mirrors.clone(),
+            pull_mirrors: options.pull_mirrors.clone(),
             insecure: options.insecure_registries.clone(),
         };
         let client = Distribution::new(endpoints).map_err(|error| StoreError::Client(error.to_string()))?;
@@ -159,7 +164,7 @@ impl Images {
     /// # Errors
     /// See [`PullError`]; its `reason` and text are what `waiting` shows.
     pub async fn pull(&self, name: &str, auth: &RegistryAuth) -> Result<Image, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         let key = (reference.to_string(), format!("{:?}", SecretKey(auth)));
         let inner = self.inner.clone();
         let auth = auth.clone();
@@ -170,13 +175,25 @@ impl Images {
         flight.await
     }
 
+    /// What `name` means here.
+    ///
+    /// # Errors
+    /// It is no reference.
+    pub fn reference(&self, name: &str) -> Result<ImageReference, PullError> {
+        let default = self.inner.options.default_registry.as_deref();
+        ImageReference::parse(name, default).map_err(|source| PullError::InvalidName {
+            name: name.to_owned(),
+            source,
+        })
+    }
+
     /// The image recorded under `name`, if it is in the store. A reference with a digest is also found under any
     /// other name of the same repository.
     ///
     /// # Errors
     /// `name` is no reference (as [`PullError::InvalidName`]), or the store cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<Image>, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         let found = self.inner.find(&reference).map_err(|error| PullError::Failed {
             reference: reference.to_string(),
             cause: Arc::new(error.into()),
@@ -201,7 +218,7 @@ impl Images {
     /// # Errors
     /// The record cannot be removed.
     pub fn forget(&self, name: &str) -> Result<bool, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         let path = self.inner.record_path(&reference.to_string());
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
@@ -365,13 +382,6 @@ fn read_record(path: &Path) -> Result<Option<Image>, StoreError> {
             source,
         }),
     }
-}
-
-fn parse(name: &str) -> Result<ImageReference, PullError> {
-    name.parse().map_err(|source| PullError::InvalidName {
-        name: name.to_owned(),
-        source,
-    })
 }
 
 /// Tells credentials apart without keeping them in a map.

@@ -32,6 +32,7 @@ mod network_rules;
 pub mod observed;
 pub mod plan;
 mod preemption;
+mod progress;
 mod pull;
 pub mod qos;
 pub mod record;

@@ -8,6 +8,7 @@ use kube::Api;
 use super::context::Context;
 use super::credentials::{self, Credential};
 use super::failure::StartFailure;
+use super::progress;
 use super::view::PodView;
 use crate::events::Severity::{Normal, Warning};
 use crate::images::{Access, Holder, Image, Images, PullError, RegistryAuth};
@@ -74,7 +75,8 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, name: &str) -> Res
     event(Normal, "Pulling", format!("Pulling image {name:?}"));
     let credentials = credentials(ctx, pod, name).await;
     let begun = Instant::now();
-    match with_any(&ctx.images, name, &credentials).await {
+    let pulling = with_any(&ctx.images, name, &credentials);
+    match progress::told(ctx, pod, c, name, pulling).await {
         Ok(image) => {
             let took = format!("{:.3}s", begun.elapsed().as_secs_f64());
             let message = format!(

@@ -80,6 +80,9 @@ pub enum RegistryError {
     },
 }
 
+/// Who shows no credentials.
+static NOBODY: RegistryAuth = RegistryAuth::Anonymous;
+
 /// A manifest as served, digest verified where one was asked for.
 #[derive(Debug, Clone)]
 pub struct RawManifest {
@@ -173,14 +176,29 @@ impl Distribution {
         id: &str,
         auth: &RegistryAuth,
     ) -> Result<RawManifest, RegistryError> {
+        for mirror in self.mirrors(reference) {
+            match self.manifest_from(&mirror, reference, id).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => tracing::info!(%error, mirror = mirror.registry, "a mirror is passed over"),
+            }
+        }
         let session = self.session(reference, Access::Pull, auth)?;
+        self.manifest_from(&session, reference, id).await
+    }
+
+    async fn manifest_from(
+        &self,
+        session: &Session<'_>,
+        reference: &ImageReference,
+        id: &str,
+    ) -> Result<RawManifest, RegistryError> {
         let mut request = Request::new(Method::GET, session.url(&format!("manifests/{id}"))?);
         let accept = HeaderValue::from_str(&media::MANIFESTS.join(", "));
         request
             .headers
             .insert(header::ACCEPT, accept.unwrap_or(HeaderValue::from_static("*/*")));
-        let response = self.send(&session, request).await?;
-        let mut response = success(response, &session, &reference.to_string()).await?;
+        let response = self.send(session, request).await?;
+        let mut response = success(response, session, &reference.to_string()).await?;
         let media_type = header_text(&response, header::CONTENT_TYPE).unwrap_or_default();
         let bytes = bounded(&mut response, "manifest", MAX_MANIFEST_BYTES).await?;
         let digest = Digest::of(&bytes);
@@ -197,7 +215,8 @@ impl Distribution {
         }
     }
 
-    /// The body of a blob, not yet verified: the caller hashes what it reads.
+    /// The body of a blob, not yet verified: the caller hashes what it reads. It is asked for from byte `from`; a registry that
+    /// does not answer 206 sends all of it.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -205,12 +224,35 @@ impl Distribution {
         &self,
         reference: &ImageReference,
         digest: &Digest,
+        from: u64,
         auth: &RegistryAuth,
     ) -> Result<Response, RegistryError> {
+        for mirror in self.mirrors(reference) {
+            match self.blob_from(&mirror, reference, digest, from).await {
+                Ok(response) => return Ok(response),
+                Err(error) => tracing::info!(%error, mirror = mirror.registry, "a mirror is passed over"),
+            }
+        }
         let session = self.session(reference, Access::Pull, auth)?;
-        let request = Request::new(Method::GET, session.url(&format!("blobs/{digest}"))?);
-        let response = self.send(&session, request).await?;
-        success(response, &session, &reference.pinned(digest)).await
+        self.blob_from(&session, reference, digest, from).await
+    }
+
+    async fn blob_from(
+        &self,
+        session: &Session<'_>,
+        reference: &ImageReference,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<Response, RegistryError> {
+        let mut request = Request::new(Method::GET, session.url(&format!("blobs/{digest}"))?);
+        if from > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={from}-"));
+            request
+                .headers
+                .extend(range.ok().map(|range| (header::RANGE, range)));
+        }
+        let response = self.send(session, request).await?;
+        success(response, session, &reference.pinned(digest)).await
     }
 
     /// A JSON document below `/v2/`, such as `_catalog`; for registries that may be listed.
@@ -235,6 +277,21 @@ impl Distribution {
         let response = self.send(&session, Request::new(Method::GET, url)).await?;
         let mut response = success(response, &session, path).await?;
         bounded(&mut response, "listing", MAX_MANIFEST_BYTES).await
+    }
+
+    /// Who is asked before the registry. They are shown nobody's credentials: those were given for the registry.
+    fn mirrors<'a>(&'a self, reference: &'a ImageReference) -> impl Iterator<Item = Session<'a>> {
+        let before = self.inner.endpoints.before(reference.registry());
+        before.filter_map(|(name, base)| {
+            let base = base.inspect_err(|error| tracing::warn!(%error, "a mirror cannot be asked"));
+            Some(Session {
+                registry: name,
+                repository: reference.repository(),
+                access: Access::Pull,
+                auth: &NOBODY,
+                base: base.ok()?,
+            })
+        })
     }
 
     fn session<'a>(

@@ -2,6 +2,7 @@
 
 mod access;
 mod hostile;
+mod mirrors;
 mod registry;
 mod store;
 
