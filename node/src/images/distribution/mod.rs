@@ -7,6 +7,7 @@
 mod auth;
 mod challenge;
 mod endpoint;
+mod fetch;
 mod push;
 
 pub use endpoint::{EndpointError, Endpoints};
@@ -17,12 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::{Body, Response, Url};
 
 use self::auth::Tokens;
 use super::digest::Digest;
-use super::media;
 use super::reference::ImageReference;
 
 /// Largest manifest or index accepted; the distribution spec asks registries for at least this (4 MiB).
@@ -79,9 +79,6 @@ pub enum RegistryError {
         source: std::io::Error,
     },
 }
-
-/// Who shows no credentials.
-static NOBODY: RegistryAuth = RegistryAuth::Anonymous;
 
 /// A manifest as served, digest verified where one was asked for.
 #[derive(Debug, Clone)]
@@ -166,95 +163,6 @@ impl Distribution {
         })
     }
 
-    /// The manifest or index `id` (a tag or digest) names in `reference`'s repository.
-    ///
-    /// # Errors
-    /// See [`RegistryError`]; content that does not match a digest asked for is refused.
-    pub async fn manifest(
-        &self,
-        reference: &ImageReference,
-        id: &str,
-        auth: &RegistryAuth,
-    ) -> Result<RawManifest, RegistryError> {
-        for mirror in self.mirrors(reference) {
-            match self.manifest_from(&mirror, reference, id).await {
-                Ok(manifest) => return Ok(manifest),
-                Err(error) => tracing::info!(%error, mirror = mirror.registry, "a mirror is passed over"),
-            }
-        }
-        let session = self.session(reference, Access::Pull, auth)?;
-        self.manifest_from(&session, reference, id).await
-    }
-
-    async fn manifest_from(
-        &self,
-        session: &Session<'_>,
-        reference: &ImageReference,
-        id: &str,
-    ) -> Result<RawManifest, RegistryError> {
-        let mut request = Request::new(Method::GET, session.url(&format!("manifests/{id}"))?);
-        let accept = HeaderValue::from_str(&media::MANIFESTS.join(", "));
-        request
-            .headers
-            .insert(header::ACCEPT, accept.unwrap_or(HeaderValue::from_static("*/*")));
-        let response = self.send(session, request).await?;
-        let mut response = success(response, session, &reference.to_string()).await?;
-        let media_type = header_text(&response, header::CONTENT_TYPE).unwrap_or_default();
-        let bytes = bounded(&mut response, "manifest", MAX_MANIFEST_BYTES).await?;
-        let digest = Digest::of(&bytes);
-        match id.parse::<Digest>() {
-            Ok(expected) if expected != digest => Err(RegistryError::DigestMismatch {
-                expected,
-                actual: digest,
-            }),
-            _ => Ok(RawManifest {
-                media_type,
-                digest,
-                bytes,
-            }),
-        }
-    }
-
-    /// The body of a blob, not yet verified: the caller hashes what it reads. It is asked for from byte `from`; a registry that
-    /// does not answer 206 sends all of it.
-    ///
-    /// # Errors
-    /// See [`RegistryError`].
-    pub async fn blob(
-        &self,
-        reference: &ImageReference,
-        digest: &Digest,
-        from: u64,
-        auth: &RegistryAuth,
-    ) -> Result<Response, RegistryError> {
-        for mirror in self.mirrors(reference) {
-            match self.blob_from(&mirror, reference, digest, from).await {
-                Ok(response) => return Ok(response),
-                Err(error) => tracing::info!(%error, mirror = mirror.registry, "a mirror is passed over"),
-            }
-        }
-        let session = self.session(reference, Access::Pull, auth)?;
-        self.blob_from(&session, reference, digest, from).await
-    }
-
-    async fn blob_from(
-        &self,
-        session: &Session<'_>,
-        reference: &ImageReference,
-        digest: &Digest,
-        from: u64,
-    ) -> Result<Response, RegistryError> {
-        let mut request = Request::new(Method::GET, session.url(&format!("blobs/{digest}"))?);
-        if from > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={from}-"));
-            request
-                .headers
-                .extend(range.ok().map(|range| (header::RANGE, range)));
-        }
-        let response = self.send(session, request).await?;
-        success(response, session, &reference.pinned(digest)).await
-    }
-
     /// A JSON document below `/v2/`, such as `_catalog`; for registries that may be listed.
     ///
     /// # Errors
@@ -277,21 +185,6 @@ impl Distribution {
         let response = self.send(&session, Request::new(Method::GET, url)).await?;
         let mut response = success(response, &session, path).await?;
         bounded(&mut response, "listing", MAX_MANIFEST_BYTES).await
-    }
-
-    /// Who is asked before the registry. They are shown nobody's credentials: those were given for the registry.
-    fn mirrors<'a>(&'a self, reference: &'a ImageReference) -> impl Iterator<Item = Session<'a>> {
-        let before = self.inner.endpoints.before(reference.registry());
-        before.filter_map(|(name, base)| {
-            let base = base.inspect_err(|error| tracing::warn!(%error, "a mirror cannot be asked"));
-            Some(Session {
-                registry: name,
-                repository: reference.repository(),
-                access: Access::Pull,
-                auth: &NOBODY,
-                base: base.ok()?,
-            })
-        })
     }
 
     fn session<'a>(
