@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::collections::BTreeMap;
 
 use amphipod_control::admission::PodSecurityLevel;
+use amphipod_node::images::{Endpoints, ImageReference};
 use amphipod_node::pressure::thresholds::{self, Amount, Signal, Threshold};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
@@ -100,6 +101,15 @@ pub struct AgentArgs {
     /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]
     #[arg(long, value_name = "PATH")]
     pub pod_manifest_path: Option<PathBuf>,
+    /// URL that pulls from a registry ask before the registry itself, without credentials (repeat for more)
+    #[arg(long, value_name = "REGISTRY=URL", value_parser = mirror)]
+    pub registry_mirror: Vec<(String, String)>,
+    /// Registry that is spoken to over plain HTTP (repeat for more)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+    /// Registry of image names that give none [default: docker.io]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = registry)]
+    pub default_registry: Option<String>,
     /// Below which amounts Pods are evicted [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%; of a disk at most 1Gi]
     #[arg(long, value_name = "SIGNAL<AMOUNT,…", value_parser = thresholds::parse_hard)]
     pub eviction_hard: Option<Thresholds>,
@@ -206,6 +216,26 @@ pub struct KubeconfigArgs {
     /// URL of the API server to write into it [default: https://127.0.0.1 and the cluster's port]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    let (host, url) = text.split_once('=').ok_or("expected REGISTRY=URL")?;
+    let endpoints = Endpoints {
+        mirrors: [(host.to_owned(), url.to_owned())].into(),
+        ..Endpoints::default()
+    };
+    endpoints.resolve(host).map_err(|error| error.to_string())?;
+    Ok((registry(host)?, url.to_owned()))
+}
+
+/// A registry's name is what stands before the first slash of an image's.
+fn registry(text: &str) -> Result<String, String> {
+    let named = text.contains(['.', ':']) || text == "localhost";
+    let image: Result<ImageReference, _> = format!("{text}/image").parse();
+    match image.is_ok_and(|image| named && image.registry() == text) {
+        true => Ok(text.to_owned()),
+        false => Err("a registry is HOST or HOST:PORT, with a dot or a port or as localhost".to_owned()),
+    }
 }
 
 /// A Node's name is a DNS subdomain (RFC 1123), as all names of objects without a narrower rule.

@@ -1,5 +1,6 @@
 //! One function a command. Refuses to know more than which parts a command needs.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -190,7 +191,9 @@ pub fn node_options(
         service_cidr: cluster.service_cidr,
         kubelet_listen: KUBELET_LISTEN,
         registry_mirrors: [(image::cli::CLUSTER_REGISTRY.to_owned(), registry.to_owned())].into(),
-        insecure_registries: Vec::new(),
+        pull_mirrors: pull_mirrors(&agent.registry_mirror),
+        default_registry: agent.default_registry.clone(),
+        insecure_registries: agent.insecure_registry.clone(),
         linux_shim: shims::linux()?,
         wasm_shim: shims::own("wasm-shim")?,
         max_pods: agent.max_pods.unwrap_or(amphipod_node::DEFAULT_MAX_PODS),
@@ -199,6 +202,15 @@ pub fn node_options(
         pressure: pressure(agent)?,
         labels: Default::default(),
     })
+}
+
+/// By registry, in the order they were given.
+fn pull_mirrors(given: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
+    let mut mirrors: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (registry, url) in given {
+        mirrors.entry(registry.clone()).or_default().push(url.clone());
+    }
+    mirrors
 }
 
 /// Ends the Pods, if the host goes down and they are to end with it.

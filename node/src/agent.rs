@@ -21,7 +21,7 @@ use crate::dns;
 use crate::events::Recorder;
 use crate::exec::Execs;
 use crate::host::{Host, HostError, default_address};
-use crate::images::{Images, ImagesOptions, StoreError};
+use crate::images::{Images, ImagesOptions, KeyedLocks, StoreError};
 use crate::metrics::disks::Disks;
 use crate::metrics::{ProbeCounts, Station};
 use crate::narrowing;
@@ -120,6 +120,7 @@ impl Node {
         let (evictions, evicted) = mpsc::channel(EVICTIONS);
         let ctx = Arc::new(Context {
             images,
+            mounting: KeyedLocks::default(),
             network,
             recorder,
             services,
@@ -284,8 +285,11 @@ async fn open_network(options: &NodeOptions, pod_cidr: IpNet) -> Result<Network,
 fn open_images(options: &NodeOptions) -> Result<Images, StoreError> {
     let images = ImagesOptions {
         mirrors: options.registry_mirrors.clone(),
+        pull_mirrors: options.pull_mirrors.clone(),
+        default_registry: options.default_registry.clone(),
         insecure_registries: options.insecure_registries.iter().cloned().collect(),
         wasm_shim: options.wasm_shim.clone(),
+        keeps_access: true,
         ..ImagesOptions::default()
     };
     Images::open(&options.data_dir.join("images"), images)

@@ -44,6 +44,8 @@ struct Happening {
     severity: Severity,
     reason: &'static str,
     message: String,
+    /// What it tells anew, where the message says more every time.
+    topic: Option<String>,
 }
 
 /// A cheap handle; clones write to the same queue.
@@ -66,12 +68,16 @@ impl Recorder {
     }
 
     pub fn event(&self, object: ObjectReference, severity: Severity, reason: &'static str, message: String) {
-        let happening = Happening {
+        self.put(Happening {
             object,
             severity,
             reason,
             message,
-        };
+            topic: None,
+        });
+    }
+
+    fn put(&self, happening: Happening) {
         if let Err(error) = self.queue.try_send(happening) {
             tracing::debug!(%error, "an event was dropped");
         }
@@ -96,6 +102,21 @@ impl Recorder {
             reason,
             message,
         );
+    }
+
+    /// How far the pull of a container's image has come: one event whose message is replaced.
+    pub fn progress(&self, pod: PodView<'_>, name: &str, topic: String, message: String) {
+        let object = ObjectReference {
+            field_path: Some(pod.field_path(name)),
+            ..pod_reference(pod)
+        };
+        self.put(Happening {
+            object,
+            severity: Severity::Normal,
+            reason: "Pulling",
+            message,
+            topic: Some(topic),
+        });
     }
 
     pub fn pod(&self, pod: PodView<'_>, severity: Severity, reason: &'static str, message: String) {
@@ -160,7 +181,7 @@ impl Writer {
         let now = jiff::Timestamp::now();
         let key = key(&event, &message);
         if let Some(known) = self.known.get_mut(&key) {
-            let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now)});
+            let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now), "message": &message});
             match api
                 .patch(&known.name, &PatchParams::default(), &Patch::Merge(patch))
                 .await
@@ -212,7 +233,8 @@ impl Writer {
 fn key(event: &Happening, message: &str) -> Key {
     let uid = event.object.uid.clone().unwrap_or_default();
     let path = event.object.field_path.clone().unwrap_or_default();
-    (uid, path, event.severity, event.reason, message.to_owned())
+    let same = event.topic.as_deref().unwrap_or(message).to_owned();
+    (uid, path, event.severity, event.reason, same)
 }
 
 /// Cuts a message at a character within the limit.

@@ -11,7 +11,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::events::{Severity, node_reference};
 use crate::host::{self, Disk};
-use crate::images::ImageReference;
 use crate::pods::context::Context;
 use crate::server::PodTable;
 
@@ -56,7 +55,11 @@ fn collect(ctx: &Context) -> Option<u64> {
         return None;
     }
     let is_enough = || look(dir).is_some_and(|disk| surplus(&disk, LOW_PERCENT) == 0);
-    match ctx.images.collect(&in_use(&ctx.table.pods()), IDLE, is_enough) {
+    match ctx.images.collect(
+        &in_use(&ctx.table.pods(), |name| named(ctx, name)),
+        IDLE,
+        is_enough,
+    ) {
         Ok(gone) => gone
             .iter()
             .for_each(|image| tracing::info!(image, "an unused image was removed: the disk is nearly full")),
@@ -69,10 +72,11 @@ fn collect(ctx: &Context) -> Option<u64> {
 
 /// Removes every image that no container uses: the disk is short of room.
 pub fn collect_all(ctx: &Context) {
-    match ctx
-        .images
-        .collect(&in_use(&ctx.table.pods()), Duration::ZERO, || false)
-    {
+    match ctx.images.collect(
+        &in_use(&ctx.table.pods(), |name| named(ctx, name)),
+        Duration::ZERO,
+        || false,
+    ) {
         Ok(gone) => gone.iter().for_each(|image| {
             tracing::info!(image, "an unused image was removed: the disk is short of room")
         }),
@@ -92,8 +96,13 @@ fn surplus(disk: &Disk, percent: u64) -> u64 {
     used.saturating_sub(disk.bytes / 100 * percent)
 }
 
+/// What an image is recorded under.
+fn named(ctx: &Context, name: &str) -> Option<String> {
+    Some(ctx.images.reference(name).ok()?.to_string())
+}
+
 /// What containers of this node were made of, and what their volumes show.
-fn in_use(pods: &[Arc<Pod>]) -> BTreeSet<String> {
+fn in_use(pods: &[Arc<Pod>], named: impl Fn(&str) -> Option<String> + Copy) -> BTreeSet<String> {
     let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
     let containers = statuses.flat_map(|status| {
         let main = status.container_statuses.iter().flatten();
@@ -102,15 +111,15 @@ fn in_use(pods: &[Arc<Pod>]) -> BTreeSet<String> {
         main.chain(init).chain(ephemeral)
     });
     let ids = containers.map(|container| container.image_id.clone());
-    ids.chain(pods.iter().flat_map(|pod| images_of_volumes(pod)))
+    ids.chain(pods.iter().flat_map(|pod| images_of_volumes(pod, named)))
         .collect()
 }
 
 /// References of images that are volumes, as the store has them; one that is none was never pulled.
-fn images_of_volumes(pod: &Pod) -> impl Iterator<Item = String> {
+fn images_of_volumes(pod: &Pod, named: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = String> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let references = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
-    references.filter_map(|reference| Some(reference.parse::<ImageReference>().ok()?.to_string()))
+    references.filter_map(named)
 }
 
 #[cfg(test)]
@@ -137,6 +146,10 @@ mod tests {
         }
     }
 
+    fn normalised(name: &str) -> Option<String> {
+        Some(name.parse::<crate::images::ImageReference>().ok()?.to_string())
+    }
+
     #[test]
     fn images_of_all_containers_are_in_use() {
         let pod: Pod = serde_json::from_value(serde_json::json!({"status": {
@@ -145,7 +158,7 @@ mod tests {
         }}))
         .unwrap();
         let expected: BTreeSet<String> = ["x@1".to_owned(), "y@1".to_owned()].into();
-        assert_eq!(in_use(&[Arc::new(pod)]), expected);
+        assert_eq!(in_use(&[Arc::new(pod)], normalised), expected);
     }
 
     #[test]
@@ -156,6 +169,6 @@ mod tests {
         ]}}))
         .unwrap();
         let expected: BTreeSet<String> = ["docker.io/library/busybox:latest".to_owned()].into();
-        assert_eq!(in_use(&[Arc::new(pod)]), expected);
+        assert_eq!(in_use(&[Arc::new(pod)], normalised), expected);
     }
 }

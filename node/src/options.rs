@@ -44,6 +44,10 @@ pub struct NodeOptions {
     pub kubelet_listen: SocketAddr,
     /// Registry host → URL that serves it instead.
     pub registry_mirrors: BTreeMap<String, String>,
+    /// Registry host → URLs that pulls ask before it.
+    pub pull_mirrors: BTreeMap<String, Vec<String>>,
+    /// The registry of image names that give none; `docker.io` when not set.
+    pub default_registry: Option<String>,
     /// Registries that may be spoken to over plain HTTP.
     pub insecure_registries: Vec<String>,
     /// Command words that start the shim of native containers.

@@ -137,6 +137,7 @@ impl AccessArgs {
         Endpoints {
             mirrors: self.mirrors(registry_of),
             insecure: self.insecure(),
+            ..Endpoints::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! Volumes that outlive Pods, and images as volumes, in native and in Wasm containers alike.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodStatus};
-use kube::api::{DeleteParams, LogParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::runtime::conditions::is_deleted;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
@@ -30,6 +30,16 @@ fn once(name: &str, image: &str, args: Value, volume: Value) -> Pod {
         },
     }))
     .unwrap()
+}
+
+/// Gives a Pod more containers like its first, which show the same volume and start with it.
+fn share(pod: &mut Pod, more: usize) {
+    let containers = &mut pod.spec.as_mut().unwrap().containers;
+    for number in 1..=more {
+        let mut another = containers[0].clone();
+        another.name = format!("c{number}");
+        containers.push(another);
+    }
 }
 
 fn claim(name: &str) -> Value {
@@ -156,10 +166,24 @@ async fn volumes_of_a_pods_own_and_images_as_volumes() {
         "-c",
         "test -e /data/bin/busybox && ! touch /data/x 2>/dev/null && echo read-only"
     ]);
-    assert_eq!(
-        says(&client, once("native", BUSYBOX, look, image.clone())).await,
-        "read-only\n"
-    );
+    let mut native = once("native", BUSYBOX, look, image.clone());
+    share(&mut native, 3);
+    pods.create(&Default::default(), &native).await.unwrap();
+    until(&pods, "native", "all of them end well", |status| {
+        status.phase.as_deref() == Some("Succeeded")
+    })
+    .await;
+    for name in ["c", "c1", "c2", "c3"] {
+        let of = LogParams {
+            container: Some(name.to_owned()),
+            ..LogParams::default()
+        };
+        assert_eq!(pods.logs("native", &of).await.unwrap(), "read-only\n", "{name}");
+    }
+    let events: Api<Event> = Api::default_namespaced(client.clone());
+    let of_pod = ListParams::default().fields("involvedObject.name=native,type=Warning");
+    let warnings = events.list(&of_pod).await.unwrap().items;
+    assert!(warnings.is_empty(), "one mounts for all: {warnings:?}");
     let said = says(&client, once("wasm", TOOLBOX, json!(["ls", "/data"]), image)).await;
     assert!(said.contains("bin"), "{said}");
     let none = json!({"image": {"reference": "amphipod.local/nothing:v1"}});

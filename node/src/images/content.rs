@@ -2,7 +2,7 @@
 //! byte was hashed and is on disk; what did not get that far is removed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -36,6 +36,7 @@ impl Layout {
             layout.links(),
             layout.snapshots(),
             layout.records(),
+            layout.rights(),
             layout.wasm_cache(),
         ] {
             fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
@@ -80,6 +81,15 @@ impl Layout {
     /// One file per reference.
     pub fn records(&self) -> PathBuf {
         self.root.join("records")
+    }
+
+    /// Whose images are: one file per image.
+    pub fn rights(&self) -> PathBuf {
+        self.root.join("access")
+    }
+
+    pub fn access(&self, id: &Digest) -> PathBuf {
+        self.rights().join(format!("{}.json", id.hex()))
     }
 
     /// Compiled Wasm, by digest and engine.
@@ -143,6 +153,18 @@ impl Ingest {
         self.file.write_all(chunk)?;
         self.hasher.update(chunk);
         self.written += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// Forgets what was written.
+    ///
+    /// # Errors
+    /// The disk is failing.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.hasher = Sha256::new();
+        self.written = 0;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! Guarantees: a recorded image is complete and durable; a failed pull leaves no partial file; concurrent pulls of
 //! one image are one pull. It refuses to know Pods, and mounts nothing itself.
 
+mod access;
 mod collect;
 mod content;
 mod digest;
@@ -28,11 +29,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::FlockOperation;
 use tokio::sync::{RwLock, Semaphore, broadcast};
 
+pub use self::access::{Access, Holder};
 pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
@@ -44,7 +46,8 @@ pub use self::user::{ContainerUser, UserError};
 
 use self::collect::Uses;
 use self::content::{Layout, write_atomically};
-use self::flight::{Flights, KeyedLocks};
+use self::flight::Flights;
+pub use self::flight::KeyedLocks;
 
 /// Progress events kept for a slow listener before it misses some.
 const PROGRESS_BACKLOG: usize = 1024;
@@ -54,11 +57,17 @@ const PROGRESS_BACKLOG: usize = 1024;
 pub struct ImagesOptions {
     /// Registry name → endpoint URL, such as `amphipod.local` → `http://127.0.0.1:5050`.
     pub mirrors: BTreeMap<String, String>,
+    /// Registry name → URLs that pulls ask before the registry itself.
+    pub pull_mirrors: BTreeMap<String, Vec<String>>,
+    /// The registry of names that give none; `docker.io` when not set.
+    pub default_registry: Option<String>,
     /// `host[:port]` of registries spoken to over plain HTTP.
     pub insecure_registries: BTreeSet<String>,
     /// The Wasm shim's command words; `compile --cache DIR --digest D FILE` is appended. Without one, modules
     /// are compiled when first started.
     pub wasm_shim: Vec<OsString>,
+    /// Whether who pulled an image decides who may use it. What is pulled by hand is everyone's.
+    pub keeps_access: bool,
     pub limits: ImageLimits,
 }
 
@@ -105,6 +114,8 @@ struct Inner {
     /// Shared by pulls, whose content no record names yet; a collection takes it alone.
     pulling: Arc<RwLock<()>>,
     uses: Uses,
+    /// One writer of whose images are.
+    access: Mutex<()>,
     /// Held shared while the store is open, so that nobody sweeps it.
     _lock: File,
 }
@@ -120,6 +131,7 @@ impl Images {
         let lock = lock_and_sweep(&layout)?;
         let endpoints = Endpoints {
             mirrors: options.mirrors.clone(),
+            pull_mirrors: options.pull_mirrors.clone(),
             insecure: options.insecure_registries.clone(),
         };
         let client = Distribution::new(endpoints).map_err(|error| StoreError::Client(error.to_string()))?;
@@ -133,6 +145,7 @@ impl Images {
             progress: broadcast::channel(PROGRESS_BACKLOG).0,
             pulling: Arc::default(),
             uses: Uses::default(),
+            access: Mutex::default(),
             _lock: lock,
         };
         Ok(Self {
@@ -151,7 +164,7 @@ impl Images {
     /// # Errors
     /// See [`PullError`]; its `reason` and text are what `waiting` shows.
     pub async fn pull(&self, name: &str, auth: &RegistryAuth) -> Result<Image, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         let key = (reference.to_string(), format!("{:?}", SecretKey(auth)));
         let inner = self.inner.clone();
         let auth = auth.clone();
@@ -162,13 +175,25 @@ impl Images {
         flight.await
     }
 
+    /// What `name` means here.
+    ///
+    /// # Errors
+    /// It is no reference.
+    pub fn reference(&self, name: &str) -> Result<ImageReference, PullError> {
+        let default = self.inner.options.default_registry.as_deref();
+        ImageReference::parse(name, default).map_err(|source| PullError::InvalidName {
+            name: name.to_owned(),
+            source,
+        })
+    }
+
     /// The image recorded under `name`, if it is in the store. A reference with a digest is also found under any
     /// other name of the same repository.
     ///
     /// # Errors
     /// `name` is no reference (as [`PullError::InvalidName`]), or the store cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<Image>, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         let found = self.inner.find(&reference).map_err(|error| PullError::Failed {
             reference: reference.to_string(),
             cause: Arc::new(error.into()),
@@ -193,7 +218,7 @@ impl Images {
     /// # Errors
     /// The record cannot be removed.
     pub fn forget(&self, name: &str) -> Result<bool, PullError> {
-        let reference = parse(name)?;
+        let reference = self.reference(name)?;
         let path = self.inner.record_path(&reference.to_string());
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
@@ -357,13 +382,6 @@ fn read_record(path: &Path) -> Result<Option<Image>, StoreError> {
             source,
         }),
     }
-}
-
-fn parse(name: &str) -> Result<ImageReference, PullError> {
-    name.parse().map_err(|source| PullError::InvalidName {
-        name: name.to_owned(),
-        source,
-    })
 }
 
 /// Tells credentials apart without keeping them in a map.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use http::StatusCode;
 
 use super::content::{CommitError, Ingest};
 use super::digest::Digest;
@@ -21,6 +22,9 @@ const MAX_CONFIG_BYTES: u64 = 8 << 20;
 const MAX_INDEX_DEPTH: usize = 3;
 /// Bytes between two progress events of one blob.
 const PROGRESS_STEP: u64 = 256 << 10;
+
+/// How often one blob is resumed: a bad line is worth it, a registry that ends every answer early is not.
+const MAX_RESUMED: usize = 5;
 
 /// A reference resolved down to this platform's manifest.
 struct Target {
@@ -94,6 +98,9 @@ impl Pull<'_> {
             self.keep(digest, bytes)?;
         }
         let image = self.image(&target, decision, layers, module);
+        if self.inner.options.keeps_access {
+            self.inner.close(&image)?;
+        }
         self.inner.record(&image)?;
         Ok(image)
     }
@@ -234,6 +241,7 @@ impl Pull<'_> {
 
     async fn layer(&self, layer: &Layer) -> Result<(), PullFailure> {
         if self.inner.layout.layer(&layer.diff_id).is_dir() {
+            self.is_here(&layer.blob);
             return layers::link(&self.inner.layout, &layer.diff_id).map_err(PullFailure::from);
         }
         self.fetch(&layer.blob, self.inner.options.limits.blob_bytes, "layer")
@@ -278,6 +286,7 @@ impl Pull<'_> {
         let _only_one = self.inner.locks.lock(&format!("blob {}", blob.digest)).await;
         let path = self.inner.layout.blob(&blob.digest);
         if std::fs::metadata(&path).is_ok_and(|meta| meta.len() == blob.size) {
+            self.is_here(blob);
             return Ok(());
         }
         let ingest = self.download(blob).await.map_err(failed)?;
@@ -297,42 +306,32 @@ impl Pull<'_> {
         }
     }
 
-    /// Streams a blob into the store, hashing; stops at the first byte too many.
-    async fn download(&self, blob: &Descriptor) -> Result<Ingest, RegistryError> {
-        let io = |source| RegistryError::Io {
-            step: "write to the image store",
-            source,
+    /// What need not be fetched counts as fetched.
+    fn is_here(&self, blob: &Descriptor) {
+        let step = PullStep::Fetching {
+            blob: blob.digest.clone(),
+            done: blob.size,
+            total: blob.size,
         };
-        let mut response = self
-            .inner
-            .client
-            .blob(self.reference, &blob.digest, self.auth)
-            .await?;
-        let mut ingest = Ingest::begin(&self.inner.layout, &blob.digest).map_err(io)?;
-        let mut reported = 0;
+        self.inner.report(self.reference, step);
+    }
+
+    /// Brings a blob into the store. A connection that breaks is made again for what is missing, as long as every one brings
+    /// something.
+    async fn download(&self, blob: &Descriptor) -> Result<Ingest, RegistryError> {
+        let mut ingest = Ingest::begin(&self.inner.layout, &blob.digest).map_err(unwritten)?;
+        let mut again = 0;
         loop {
-            let chunk = response.chunk().await.map_err(|error| RegistryError::Transport {
-                url: format!("{}/blobs/{}", self.reference.repository(), blob.digest),
-                message: error.to_string(),
-            })?;
-            let Some(chunk) = chunk else { break };
-            let actual = ingest.written() + chunk.len() as u64;
-            if actual > blob.size {
-                return Err(RegistryError::SizeMismatch {
-                    expected: blob.size,
-                    actual,
-                });
+            let before = ingest.written();
+            let Err(error) = self.stream(blob, &mut ingest).await else {
+                break;
+            };
+            let is_broken = matches!(error, RegistryError::Transport { .. });
+            again += 1;
+            if !is_broken || ingest.written() <= before || again > MAX_RESUMED {
+                return Err(error);
             }
-            ingest.write(&chunk).map_err(io)?;
-            if actual - reported >= PROGRESS_STEP || actual == blob.size {
-                reported = actual;
-                let step = PullStep::Fetching {
-                    blob: blob.digest.clone(),
-                    done: actual,
-                    total: blob.size,
-                };
-                self.inner.report(self.reference, step);
-            }
+            tracing::info!(%error, at = ingest.written(), "a blob is asked for again from where it broke off");
         }
         match ingest.written() == blob.size {
             true => Ok(ingest),
@@ -343,6 +342,42 @@ impl Pull<'_> {
         }
     }
 
+    /// Streams what is missing of a blob, hashing; stops at the first byte too many.
+    async fn stream(&self, blob: &Descriptor, ingest: &mut Ingest) -> Result<(), RegistryError> {
+        let client = &self.inner.client;
+        let mut response = client
+            .blob(self.reference, &blob.digest, ingest.written(), self.auth)
+            .await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            ingest.restart().map_err(unwritten)?;
+        }
+        let mut reported = ingest.written();
+        loop {
+            let chunk = response.chunk().await.map_err(|error| RegistryError::Transport {
+                url: format!("{}/blobs/{}", self.reference.repository(), blob.digest),
+                message: error.to_string(),
+            })?;
+            let Some(chunk) = chunk else { return Ok(()) };
+            let actual = ingest.written() + chunk.len() as u64;
+            if actual > blob.size {
+                return Err(RegistryError::SizeMismatch {
+                    expected: blob.size,
+                    actual,
+                });
+            }
+            ingest.write(&chunk).map_err(unwritten)?;
+            if actual - reported >= PROGRESS_STEP || actual == blob.size {
+                reported = actual;
+                let step = PullStep::Fetching {
+                    blob: blob.digest.clone(),
+                    done: actual,
+                    total: blob.size,
+                };
+                self.inner.report(self.reference, step);
+            }
+        }
+    }
+
     /// Stores a manifest or index beside the blobs it names.
     fn keep(&self, digest: &Digest, bytes: &[u8]) -> Result<(), PullFailure> {
         let path = self.inner.layout.blob(digest);
@@ -350,6 +385,13 @@ impl Pull<'_> {
             return Ok(());
         }
         Ok(super::content::write_atomically(&path, bytes).map_err(StoreError::io("write", &path))?)
+    }
+}
+
+fn unwritten(source: std::io::Error) -> RegistryError {
+    RegistryError::Io {
+        step: "write to the image store",
+        source,
     }
 }
 

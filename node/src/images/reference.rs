@@ -33,6 +33,21 @@ pub enum ReferenceError {
 }
 
 impl ImageReference {
+    /// Reads a name; one without a registry is in `registry` if that is given, without Docker Hub's `library/`, as CRI-O's
+    /// and Podman's search registries.
+    ///
+    /// # Errors
+    /// It is no reference.
+    pub fn parse(text: &str, registry: Option<&str>) -> Result<Self, ReferenceError> {
+        match registry.filter(|registry| *registry != "docker.io" && !names_registry(text)) {
+            None => text.parse(),
+            Some(registry) => {
+                text.parse::<Self>()?;
+                format!("{registry}/{text}").parse()
+            }
+        }
+    }
+
     /// The registry as named, such as `docker.io` or `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -87,6 +102,12 @@ impl FromStr for ImageReference {
             digest: parsed.digest().map(str::parse).transpose()?,
         })
     }
+}
+
+/// Whether the first part of a name is a registry, as Docker tells: by a dot, a port, or because it is `localhost`.
+fn names_registry(text: &str) -> bool {
+    text.split_once('/')
+        .is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
 }
 
 /// Says what is wrong with `text` in the words of Docker's own parser.
@@ -157,6 +178,22 @@ mod tests {
                 .manifest_id()
                 .starts_with("sha256:")
         );
+    }
+
+    #[test]
+    fn short_names_are_of_the_default_registry() {
+        for (name, registry, expected) in [
+            ("nginx", Some("r.example:5000"), "r.example:5000/nginx:latest"),
+            ("me/app:v1", Some("r.example"), "r.example/me/app:v1"),
+            ("ghcr.io/a/b", Some("r.example"), "ghcr.io/a/b:latest"),
+            ("localhost/x", Some("r.example"), "localhost/x:latest"),
+            ("nginx", Some("docker.io"), "docker.io/library/nginx:latest"),
+            ("nginx", None, "docker.io/library/nginx:latest"),
+        ] {
+            let reference = ImageReference::parse(name, registry).unwrap();
+            assert_eq!(reference.to_string(), expected);
+        }
+        assert!(ImageReference::parse("a b", Some("r.example")).is_err());
     }
 
     #[test]

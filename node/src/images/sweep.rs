@@ -24,6 +24,11 @@ pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
     }
     retain(&layout.ingest(), |_| false)?;
     retain(&layout.records(), |name| name.ends_with(".json"))?;
+    let ids: HashSet<String> = images
+        .iter()
+        .map(|image| format!("{}.json", image.id.hex()))
+        .collect();
+    retain(&layout.rights(), |name| ids.contains(name))?;
     let blobs: HashSet<String> = blobs.collect();
     retain(&layout.blobs(), |name| blobs.contains(name))?;
     retain(&layout.layers(), |name| layers.contains(name))?;

@@ -25,7 +25,7 @@ use crate::csi::Csi;
 use crate::env::PodFacts;
 use crate::events::Recorder;
 use crate::exec::{Doors, Execs, Target};
-use crate::images::Images;
+use crate::images::{Images, KeyedLocks};
 use crate::metrics::{ProbeCounts, Station};
 use crate::narrowing::Narrower;
 use crate::network::Network;
@@ -40,6 +40,8 @@ use crate::volumes::tokens::Tokens;
 pub struct Context {
     pub options: NodeOptions,
     pub images: Images,
+    /// One mounting of a Pod's image volume at a time: its containers start side by side.
+    pub mounting: KeyedLocks,
     pub network: Arc<Network>,
     pub recorder: Recorder,
     pub services: Store<Service>,

@@ -1,13 +1,15 @@
 //! Images as volumes (KEP-4639): the files of an image, read-only, as one mount for the whole Pod. Pulled when the first
 //! container that shows one starts, and refused as its own image would be.
 
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Volume};
 
 use super::context::Context;
 use super::failure::StartFailure;
 use super::pull::{self, Wish};
 use super::view::PodView;
-use crate::images::{Image, Rootfs};
+use crate::images::{Image, Images, Rootfs, StoreError};
 use crate::volumes::host;
 
 /// The images behind the container's mounts.
@@ -37,26 +39,42 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, container: &Container) -> R
     Ok(())
 }
 
+/// Mounts a volume's image once. The work keeps the lock to its end, also when nobody waits for it any more.
 async fn mount(ctx: &Context, pod: PodView<'_>, name: &str, image: &Image) -> Result<(), StartFailure> {
     let target = ctx.dirs(pod).volumes().join(name);
-    if host::is_mount_point(&target).map_err(StartFailure::create)? {
+    let (images, image, key) = (ctx.images.clone(), image.clone(), key(pod.uid(), name));
+    let only_one = ctx.mounting.lock(&key).await;
+    let mounting = tokio::task::spawn_blocking(move || {
+        let _only_one = only_one;
+        mount_once(&images, &image, &key, &target)
+    });
+    let mounted = mounting.await.map_err(StartFailure::create)?;
+    mounted.map_err(|error| StartFailure::create(format!("image volume {name:?}: {error}")))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MountError {
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the image is a Wasm module, which has no files to show")]
+    NoFiles,
+}
+
+fn mount_once(images: &Images, image: &Image, key: &str, target: &Path) -> Result<(), MountError> {
+    if host::is_mount_point(target)? {
         return Ok(());
     }
-    let (images, image, key) = (ctx.images.clone(), image.clone(), key(pod.uid(), name));
-    let owner = None;
-    let prepared = tokio::task::spawn_blocking(move || images.prepare(&image, &key, owner)).await;
-    let prepared = prepared.map_err(StartFailure::create)?;
-    let mounts = match prepared.map_err(StartFailure::create)? {
+    let mounts = match images.prepare(image, key, None)? {
         Rootfs::Native { mounts } | Rootfs::Wasm { mounts, .. } => mounts,
     };
     if mounts.is_empty() {
-        return Err(StartFailure::create(format!(
-            "image volume {name:?}: the image is a Wasm module, which has no files to show"
-        )));
+        return Err(MountError::NoFiles);
     }
     for mount in mounts {
         let (kind, options) = (mount.fs_type.as_str(), mount.options.join(","));
-        host::mount_read_only(&mount.source, kind, &options, &target).map_err(StartFailure::create)?;
+        host::mount_read_only(&mount.source, kind, &options, target)?;
     }
     Ok(())
 }

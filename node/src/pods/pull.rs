@@ -6,10 +6,12 @@ use k8s_openapi::api::core::v1::{Container, Secret};
 use kube::Api;
 
 use super::context::Context;
+use super::credentials::{self, Credential};
 use super::failure::StartFailure;
+use super::progress;
 use super::view::PodView;
 use crate::events::Severity::{Normal, Warning};
-use crate::images::{Image, PullError, RegistryAuth};
+use crate::images::{Access, Holder, Image, Images, PullError, RegistryAuth};
 
 /// Makes the container's image present as its pull policy says.
 pub async fn ensure(ctx: &Context, pod: PodView<'_>, container: &Container) -> Result<Image, StartFailure> {
@@ -44,7 +46,8 @@ pub async fn present(
             .container(pod, &container.name, severity, reason, message)
     };
     match (wish.policy, present) {
-        (Some("Never") | Some("IfNotPresent") | None, Some(image)) => {
+        (Some("Always"), _) => pull(ctx, pod, container, name).await,
+        (_, Some(image)) if is_allowed(ctx, pod, &image, name).await => {
             event(
                 Normal,
                 "Pulled",
@@ -52,7 +55,7 @@ pub async fn present(
             );
             Ok(image)
         }
-        (Some("Never"), None) => {
+        (Some("Never"), _) => {
             let message = format!("Container image {name:?} is not present with pull policy of Never");
             event(Warning, "ErrImageNeverPull", message.clone());
             Err(StartFailure::image("ErrImageNeverPull", message))
@@ -70,9 +73,10 @@ fn invalid(ctx: &Context, pod: PodView<'_>, container: &Container, error: &PullE
 async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, name: &str) -> Result<Image, StartFailure> {
     let event = |severity, reason, message| ctx.recorder.container(pod, &c.name, severity, reason, message);
     event(Normal, "Pulling", format!("Pulling image {name:?}"));
-    let auth = credentials(ctx, pod, name).await;
+    let credentials = credentials(ctx, pod, name).await;
     let begun = Instant::now();
-    match ctx.images.pull(name, &auth).await {
+    let pulling = with_any(&ctx.images, name, &credentials);
+    match progress::told(ctx, pod, c, name, pulling).await {
         Ok(image) => {
             let took = format!("{:.3}s", begun.elapsed().as_secs_f64());
             let message = format!(
@@ -82,27 +86,68 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, name: &str) -> Res
             event(Normal, "Pulled", message);
             Ok(image)
         }
-        Err(error) => {
+        Err((reason, error)) => {
             event(
                 Warning,
                 "Failed",
                 format!("Failed to pull image {name:?}: {error}"),
             );
-            Err(StartFailure::image(error.reason(), error.to_string()))
+            Err(StartFailure::image(reason, error))
         }
     }
 }
 
-/// Credentials for the image's registry from the Pod's `imagePullSecrets`; anonymous when none fits.
-async fn credentials(ctx: &Context, pod: PodView<'_>, image: &str) -> RegistryAuth {
+/// Pulls with the first credentials the registry takes, or with none when there are none; remembers whose the image is.
+/// What failed is told of all of them, as reason and message.
+async fn with_any(
+    images: &Images,
+    name: &str,
+    credentials: &[Credential],
+) -> Result<Image, (&'static str, String)> {
+    let plain = |error: PullError| (error.reason(), error.to_string());
+    if credentials.is_empty() {
+        let image = images.pull(name, &RegistryAuth::Anonymous).await.map_err(plain)?;
+        images.admit(&image, name, None);
+        return Ok(image);
+    }
+    let mut failures = Vec::new();
+    for credential in credentials {
+        match images.pull(name, &credential.auth).await {
+            Ok(image) => {
+                images.admit(&image, name, Some(&credential.holder));
+                return Ok(image);
+            }
+            Err(error) => failures.push(plain(error)),
+        }
+    }
+    failures.dedup();
+    let texts: Vec<&str> = failures.iter().map(|(_, text)| text.as_str()).collect();
+    match (&failures[..], texts.join(", ")) {
+        ([(reason, _)], text) => Err((reason, text)),
+        (_, texts) => Err(("ErrImagePull", format!("[{texts}]"))),
+    }
+}
+
+/// Whether the Pod may use an image that is here: everyone may, or it shows a secret that the image was pulled with.
+async fn is_allowed(ctx: &Context, pod: PodView<'_>, image: &Image, name: &str) -> bool {
+    match ctx.images.access(image, name) {
+        Ok(Access::Everyone) => true,
+        Ok(Access::Holders) => {
+            let shown = credentials(ctx, pod, name).await.into_iter();
+            let shown: Vec<Holder> = shown.map(|credential| credential.holder).collect();
+            ctx.images.is_held(image, name, &shown)
+        }
+        Err(_) => false,
+    }
+}
+
+/// Credentials for the image from the Pod's `imagePullSecrets`, in the order to try them.
+async fn credentials(ctx: &Context, pod: PodView<'_>, image: &str) -> Vec<Credential> {
     let secrets: Api<Secret> = Api::namespaced(ctx.options.client.clone(), pod.namespace());
+    let mut found = Vec::new();
     for reference in pod.spec.image_pull_secrets.iter().flatten() {
         match secrets.get_opt(&reference.name).await {
-            Ok(Some(secret)) => {
-                if let Some(auth) = from_secret(&secret, image) {
-                    return auth;
-                }
-            }
+            Ok(secret @ Some(_)) => found.extend(secret),
             Ok(None) => {
                 let message = format!(
                     "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
@@ -114,63 +159,8 @@ async fn credentials(ctx: &Context, pod: PodView<'_>, image: &str) -> RegistryAu
             Err(error) => tracing::warn!(%error, secret = reference.name, "cannot read an image pull secret"),
         }
     }
-    RegistryAuth::Anonymous
-}
-
-/// `kubernetes.io/dockerconfigjson`: `{"auths": {"registry": {"auth": base64(user:password)}}}`.
-fn from_secret(secret: &Secret, image: &str) -> Option<RegistryAuth> {
-    let data = secret.data.as_ref()?.get(".dockerconfigjson")?;
-    let config: serde_json::Value = serde_json::from_slice(&data.0).ok()?;
-    let fits = |registry: &str| {
-        let bare = registry
-            .trim_start_matches("https://")
-            .trim_start_matches("http://")
-            .trim_end_matches('/');
-        image == bare || image.strip_prefix(bare).is_some_and(|rest| rest.starts_with('/'))
-    };
-    let (_, entry) = config
-        .get("auths")?
-        .as_object()?
-        .iter()
-        .find(|(registry, _)| fits(registry))?;
-    let text = |name: &str| entry.get(name).and_then(|v| v.as_str()).map(str::to_owned);
-    if let (Some(user), Some(password)) = (text("username"), text("password")) {
-        return Some(RegistryAuth::Basic(user, password));
-    }
-    // k8s-openapi's ByteString reads standard base64, as the field holds.
-    let decoded: k8s_openapi::ByteString =
-        serde_json::from_value(serde_json::Value::String(text("auth")?)).ok()?;
-    let pair = String::from_utf8(decoded.0).ok()?;
-    let (user, password) = pair.split_once(':')?;
-    Some(RegistryAuth::Basic(user.to_owned(), password.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn pull_secrets_are_for_their_registry_only() {
-        let config = json!({"auths": {"https://r.example/": {"auth": "dTpw"},
-            "q.example/team": {"username": "a", "password": "b"}}});
-        let data = k8s_openapi::ByteString(serde_json::to_vec(&config).unwrap());
-        let secret = Secret {
-            data: Some([(".dockerconfigjson".to_owned(), data)].into()),
-            ..Secret::default()
-        };
-        let basic = |u: &str, p: &str| Some(format!("{:?}", RegistryAuth::Basic(u.into(), p.into())));
-        for (image, expected) in [
-            ("r.example/x:1", basic("u", "p")),
-            ("q.example/team/x", basic("a", "b")),
-            ("q.example/other/x", None),
-            ("r.example.evil/x", None),
-        ] {
-            assert_eq!(
-                from_secret(&secret, image).map(|a| format!("{a:?}")),
-                expected,
-                "{image}"
-            );
-        }
+    match ctx.images.repository(image) {
+        Ok(repository) => credentials::fitting(&found, &repository),
+        Err(_) => Vec::new(),
     }
 }

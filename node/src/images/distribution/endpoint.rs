@@ -11,6 +11,8 @@ use reqwest::Url;
 pub struct Endpoints {
     /// Registry name → base URL to use in its place, such as `amphipod.local` → `http://127.0.0.1:5050`.
     pub mirrors: BTreeMap<String, String>,
+    /// Registry name → base URLs that pulls ask before the registry itself.
+    pub pull_mirrors: BTreeMap<String, Vec<String>>,
     /// `host` or `host:port` of registries spoken to over plain HTTP. Loopback addresses always are.
     pub insecure: BTreeSet<String>,
 }
@@ -32,9 +34,16 @@ impl Endpoints {
             None if self.allows_http(registry) => format!("http://{registry}"),
             None => format!("https://{registry}"),
         };
-        let url = Url::parse(&text).map_err(|_| EndpointError(text.clone()))?;
-        let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
-        usable.then_some(url).ok_or(EndpointError(text))
+        base(&text)
+    }
+
+    /// What is asked before `registry`, as it was given and as a base URL.
+    pub fn before<'a>(
+        &'a self,
+        registry: &str,
+    ) -> impl Iterator<Item = (&'a str, Result<Url, EndpointError>)> + use<'a> {
+        let mirrors = self.pull_mirrors.get(registry).into_iter().flatten();
+        mirrors.map(|mirror| (mirror.as_str(), base(mirror)))
     }
 
     /// Whether plain HTTP to `authority` (`host` or `host:port`) is acceptable: it is listed, a loopback address,
@@ -49,7 +58,8 @@ impl Endpoints {
                         && uri.authority().is_some_and(|a| a.as_str() == authority)
                 })
             };
-            self.mirrors.values().any(plain)
+            let before = self.pull_mirrors.values().flatten();
+            self.mirrors.values().chain(before).any(plain)
         };
         listed || is_loopback(&host) || mirror()
     }
@@ -63,6 +73,13 @@ impl Endpoints {
             _ => false,
         }
     }
+}
+
+fn base(text: &str) -> Result<Url, EndpointError> {
+    let wrong = || EndpointError(text.to_owned());
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
+    usable.then_some(url).ok_or_else(wrong)
 }
 
 /// `host[:port]` of a URL, as a registry is named.
@@ -118,6 +135,7 @@ mod tests {
         Endpoints {
             mirrors: [("amphipod.local".to_owned(), "http://127.0.0.1:5050".to_owned())].into(),
             insecure: ["plain.example:5000".to_owned(), "lab".to_owned()].into(),
+            ..Endpoints::default()
         }
     }
 

@@ -7,6 +7,7 @@
 mod auth;
 mod challenge;
 mod endpoint;
+mod fetch;
 mod push;
 
 pub use endpoint::{EndpointError, Endpoints};
@@ -17,12 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::{Body, Response, Url};
 
 use self::auth::Tokens;
 use super::digest::Digest;
-use super::media;
 use super::reference::ImageReference;
 
 /// Largest manifest or index accepted; the distribution spec asks registries for at least this (4 MiB).
@@ -161,56 +161,6 @@ impl Distribution {
         Ok(Self {
             inner: Arc::new(inner),
         })
-    }
-
-    /// The manifest or index `id` (a tag or digest) names in `reference`'s repository.
-    ///
-    /// # Errors
-    /// See [`RegistryError`]; content that does not match a digest asked for is refused.
-    pub async fn manifest(
-        &self,
-        reference: &ImageReference,
-        id: &str,
-        auth: &RegistryAuth,
-    ) -> Result<RawManifest, RegistryError> {
-        let session = self.session(reference, Access::Pull, auth)?;
-        let mut request = Request::new(Method::GET, session.url(&format!("manifests/{id}"))?);
-        let accept = HeaderValue::from_str(&media::MANIFESTS.join(", "));
-        request
-            .headers
-            .insert(header::ACCEPT, accept.unwrap_or(HeaderValue::from_static("*/*")));
-        let response = self.send(&session, request).await?;
-        let mut response = success(response, &session, &reference.to_string()).await?;
-        let media_type = header_text(&response, header::CONTENT_TYPE).unwrap_or_default();
-        let bytes = bounded(&mut response, "manifest", MAX_MANIFEST_BYTES).await?;
-        let digest = Digest::of(&bytes);
-        match id.parse::<Digest>() {
-            Ok(expected) if expected != digest => Err(RegistryError::DigestMismatch {
-                expected,
-                actual: digest,
-            }),
-            _ => Ok(RawManifest {
-                media_type,
-                digest,
-                bytes,
-            }),
-        }
-    }
-
-    /// The body of a blob, not yet verified: the caller hashes what it reads.
-    ///
-    /// # Errors
-    /// See [`RegistryError`].
-    pub async fn blob(
-        &self,
-        reference: &ImageReference,
-        digest: &Digest,
-        auth: &RegistryAuth,
-    ) -> Result<Response, RegistryError> {
-        let session = self.session(reference, Access::Pull, auth)?;
-        let request = Request::new(Method::GET, session.url(&format!("blobs/{digest}"))?);
-        let response = self.send(&session, request).await?;
-        success(response, &session, &reference.pinned(digest)).await
     }
 
     /// A JSON document below `/v2/`, such as `_catalog`; for registries that may be listed.

@@ -20,13 +20,13 @@ type Answer = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
 /// A server whose every answer a test decides; it keeps what it was asked.
 pub struct Server {
-    address: String,
+    pub address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
-    async fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+    pub async fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -57,7 +57,7 @@ impl Server {
         format!("{}/app:v1", self.address)
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -68,7 +68,7 @@ impl Drop for Server {
     }
 }
 
-fn status(code: u16) -> Response {
+pub fn status(code: u16) -> Response {
     StatusCode::from_u16(code).unwrap().into_response()
 }
 

@@ -1,6 +1,8 @@
 //! The store against registries: Debian's `docker-registry`, and small servers that lie.
 
+mod access;
 mod hostile;
+mod mirrors;
 mod registry;
 mod store;
 
