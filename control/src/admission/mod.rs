@@ -50,6 +50,11 @@ pub enum Denial {
         message: String,
         reason: String,
     },
+    /// A MutatingAdmissionPolicy could not do its work: forbidden, whatever the reason.
+    Mutation {
+        message: String,
+        reason: &'static str,
+    },
     /// A webhook's own words.
     Refused {
         code: u16,

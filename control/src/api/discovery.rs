@@ -178,9 +178,10 @@ fn remote_discovery(of: &Discovered) -> Value {
 }
 
 fn resource_discovery(kind: &Kind) -> Value {
+    let (group, version) = place(kind);
     let mut out = json!({
         "resource": kind.plural,
-        "responseKind": {"group": "", "version": "", "kind": kind.kind},
+        "responseKind": {"group": group, "version": version, "kind": kind.kind},
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
         "verbs": kind.verbs,
@@ -201,11 +202,18 @@ fn resource_discovery(kind: &Kind) -> Value {
     out
 }
 
-/// A kind names its group and version only where they are not those it stands in.
+/// A kind of our own does not repeat the group and version it stands in; one of a definition does, as upstream.
+fn place(kind: &Kind) -> (&str, &str) {
+    match kind.custom {
+        Some(_) => (&kind.group, &kind.version),
+        None => ("", ""),
+    }
+}
+
 fn subresource_discovery(kind: &Kind, sub: &Subresource) -> Value {
     let (group, version) = match is_foreign(kind, sub) {
         true => (sub.group.as_str(), sub.version.as_str()),
-        false => ("", ""),
+        false => place(kind),
     };
     json!({
         "subresource": sub.name,
@@ -313,6 +321,30 @@ fn subresource_entry(kind: &Kind, sub: &Subresource) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_of_definitions_say_it_always() {
+        let definition = json!({
+            "metadata": {"name": "wids.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced",
+                "names": {"plural": "wids", "singular": "wid", "kind": "Wid", "listKind": "WidList"},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}},
+                    "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n"}}}]},
+            "status": {"acceptedNames": {"plural": "wids", "singular": "wid", "kind": "Wid", "listKind": "WidList"},
+                "conditions": [{"type": "Established", "status": "True"}]}});
+        let kind = crate::kinds::custom::kinds(&definition).remove(0);
+        let own = json!({"group": "example.com", "version": "v1", "kind": "Wid"});
+        let shown = resource_discovery(&kind);
+        assert_eq!(shown["responseKind"], own);
+        for sub in shown["subresources"].as_array().expect("some") {
+            let want = match sub["subresource"].as_str() {
+                Some("scale") => &json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
+                _ => &own,
+            };
+            assert_eq!(&sub["responseKind"], want);
+        }
+    }
 
     #[test]
     fn aggregated_kinds_say_where_they_are_from_only_when_that_is_elsewhere() {

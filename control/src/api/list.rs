@@ -40,9 +40,7 @@ impl Selection {
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())?;
         for field in fields.fields() {
             if !kind.supports_field_label(field) {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+                return Err(ApiError::bad_request(unknown_label(kind, field)));
             }
         }
         Ok(Selection { labels, fields })
@@ -69,6 +67,19 @@ impl Selection {
             return self.fields.matches(&object.fields);
         }
         render::value(kind, object).is_ok_and(|value| self.fields.matches(&kind.selectable_fields(&value)))
+    }
+}
+
+/// Upstream has words of its own for kinds that have no labels of their own, and for some that do.
+fn unknown_label(kind: &Kind, field: &str) -> String {
+    let labels = kind.selectable_fields(&Value::Null);
+    let own = labels.keys().any(|label| !label.starts_with("metadata."));
+    match kind.kind.as_str() {
+        "Job" => format!("field label {field:?} not supported for Job"),
+        _ if own || kind.custom.is_some() => format!("field label not supported: {field}"),
+        _ => {
+            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
     }
 }
 
@@ -104,6 +115,8 @@ pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
 /// Reads the page that the query asks for.
 pub async fn page(call: &Call) -> Result<Page> {
     let query = &call.query;
+    query.deadline()?;
+    query.timeout()?;
     let selection = Selection::of(&call.target.kind, query)?;
     let limit = query
         .number("limit")?

@@ -4,6 +4,7 @@ use crate::kinds::{FieldError, FieldErrors};
 use crate::store::Revision;
 use axum::extract::Query as Pairs;
 use http::Uri;
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 /// How unknown and duplicate fields are taken (`fieldValidation`).
@@ -73,8 +74,13 @@ impl Query {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
-        let bad = |_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
-        text.parse().map(Some).map_err(bad)
+        text.parse().map(Some).map_err(|why: ParseIntError| {
+            let why = match why.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        })
     }
 
     /// `dryRun=All`; anything else is invalid. `options` names the options object in the error.
@@ -98,6 +104,16 @@ impl Query {
                 Err(ApiError::invalid_options(options, &vec![error]))
             }
         }
+    }
+
+    /// `timeout`, which must be a duration as Go reads it.
+    pub fn deadline(&self) -> Result<()> {
+        let text = self.get("timeout").unwrap_or("0");
+        go_duration(text).map_err(|why| {
+            ApiError::bad_request(format!(
+                "invalid timeout specified in the request URL - time: {why}"
+            ))
+        })
     }
 
     /// `timeoutSeconds` of a watch.
@@ -185,6 +201,31 @@ impl Query {
     }
 }
 
+/// What makes a text no duration, in Go's words.
+fn go_duration(text: &str) -> std::result::Result<(), String> {
+    const UNITS: [&str; 8] = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return Ok(());
+    }
+    let invalid = Err(format!("invalid duration {text:?}"));
+    if rest.is_empty() {
+        return invalid;
+    }
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
+        let (unit, tail) = tail.split_at(tail.find(is_number).unwrap_or(tail.len()));
+        match unit {
+            _ if number.parse::<f64>().is_err() => return invalid,
+            "" => return Err(format!("missing unit in duration {text:?}")),
+            unit if UNITS.contains(&unit) => rest = tail,
+            unit => return Err(format!("unknown unit {unit:?} in duration {text:?}")),
+        }
+    }
+    Ok(())
+}
+
 const MATCH: &str = "resourceVersionMatch";
 const INITIAL: &str = "sendInitialEvents";
 
@@ -225,6 +266,46 @@ mod tests {
             error.message(),
             "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\""
         );
+    }
+
+    #[test]
+    fn times_are_to_be_numbers_of_something() {
+        for (text, want) in [
+            (
+                "timeout=abc",
+                "invalid timeout specified in the request URL - time: invalid duration \"abc\"",
+            ),
+            (
+                "timeout=1",
+                "invalid timeout specified in the request URL - time: missing unit in duration \"1\"",
+            ),
+            (
+                "timeout=1x",
+                "invalid timeout specified in the request URL - time: unknown unit \"x\" in duration \"1x\"",
+            ),
+            (
+                "timeoutSeconds=1.5",
+                "strconv.ParseInt: parsing \"1.5\": invalid syntax",
+            ),
+            (
+                "timeoutSeconds=99999999999999999999",
+                "strconv.ParseInt: parsing \"99999999999999999999\": value out of range",
+            ),
+        ] {
+            let query = query(text);
+            let error = query.deadline().and_then(|()| query.timeout()).expect_err(text);
+            assert_eq!(error.message(), want);
+        }
+        for text in [
+            "timeout=1m30s",
+            "timeout=-1s",
+            "timeout=0",
+            "timeout=",
+            "timeoutSeconds=5",
+        ] {
+            let query = query(text);
+            assert!(query.deadline().is_ok() && query.timeout().is_ok(), "{text}");
+        }
     }
 
     #[test]

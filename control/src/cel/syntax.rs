@@ -163,6 +163,15 @@ impl Expr {
         }
     }
 
+    /// Whether it is a part of a variable, and not made by a call.
+    pub fn is_declared(&self) -> bool {
+        match &self.node {
+            Node::Name(_) => true,
+            Node::Select { of, .. } | Node::Index { of, .. } => of.is_declared(),
+            _ => false,
+        }
+    }
+
     /// Every name that is mentioned, bound or free.
     pub fn names(&self, out: &mut BTreeSet<String>) {
         if let Node::Name(name) = &self.node {

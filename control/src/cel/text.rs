@@ -82,9 +82,47 @@ pub(super) fn seconds(duration: SignedDuration) -> String {
     }
 }
 
+/// As Go writes a number with `%g`: as short as can be, with an exponent where it is long.
+pub(super) fn double(n: f64) -> String {
+    if n.is_nan() {
+        return "NaN".to_owned();
+    }
+    if n.is_infinite() {
+        return if n > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    let scientific = format!("{n:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>().unwrap_or(0) {
+        -4..=5 => n.to_string(),
+        exponent => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doubles() {
+        for (n, want) in [
+            (1e6, "1e+06"),
+            (123_456_789.0, "1.23456789e+08"),
+            (100_000.0, "100000"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (1e21, "1e+21"),
+            (9_223_372_036_854_775_807.0, "9.223372036854776e+18"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (-1.5, "-1.5"),
+            (2.0, "2"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(double(n), want);
+        }
+    }
 
     #[test]
     fn durations() {

@@ -208,7 +208,10 @@ async fn selectors_are_bounded() {
     .await;
     assert_eq!(
         (status, answer["message"].as_str()),
-        (400, Some("field label not supported: data.a"))
+        (
+            400,
+            Some(r#""data.a" is not a known field selector: only "metadata.name", "metadata.namespace""#)
+        )
     );
 }
 

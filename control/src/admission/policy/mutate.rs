@@ -16,11 +16,12 @@ use std::sync::Arc;
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
 pub(super) const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
 
-/// Why a policy could not do its work, in full, and the reason that goes with it.
-struct Failure {
-    message: String,
-    reason: &'static str,
-    code: u16,
+/// Why a policy could not do its work, in full.
+enum Failure {
+    /// It is at fault, for the reason that goes with it.
+    Policy { message: String, reason: &'static str },
+    /// What it made could not be turned back.
+    Conversion(String),
 }
 
 impl Policies {
@@ -69,10 +70,11 @@ impl Policies {
                 *object = before;
                 Ok(false)
             }
-            Err(failure) => Err(Denial::Refused {
-                code: failure.code,
-                reason: failure.reason.to_owned(),
-                message: failure.message,
+            Err(Failure::Policy { message, reason }) => Err(Denial::Mutation { message, reason }),
+            Err(Failure::Conversion(why)) => Err(Denial::Refused {
+                code: 500,
+                reason: "InternalError".to_owned(),
+                message: why,
             }),
         }
     }
@@ -84,10 +86,9 @@ impl Policies {
         invocation: &Invocation,
         object: &mut Value,
     ) -> Result<(), Failure> {
-        let unconfigured = |misfit: &Misfit| Failure {
+        let unconfigured = |misfit: &Misfit| Failure::Policy {
             message: misfit.told("policy", &invocation.policy, &invocation.binding),
             reason: "Forbidden",
-            code: 403,
         };
         let parameters = invocation.parameters.as_ref().map_err(unconfigured)?;
         let compiled = self.compiled(&invocation.policy);
@@ -96,18 +97,14 @@ impl Policies {
             let shown = Versions::default().show(objects, review, kind, object).await;
             let shown = shown.map_err(|why| unconfigured(&Misfit::Policy(why)))?;
             let mutated = mutated(&compiled, review, invocation, &shown, parameter.as_deref());
-            let mutated = mutated.map_err(|why| Failure {
+            let mutated = mutated.map_err(|why| Failure::Policy {
                 message: invocation.refusal(&why),
                 reason: "Invalid",
-                code: 422,
             })?;
             if mutated != shown.object {
                 let back = shown::back(objects, review, kind, object, mutated).await;
-                *object = back.map_err(|why| Failure {
-                    message: format!("failed to convert object: {why}"),
-                    reason: "InternalError",
-                    code: 500,
-                })?;
+                *object =
+                    back.map_err(|why| Failure::Conversion(format!("failed to convert object: {why}")))?;
             }
         }
         Ok(())
@@ -234,7 +231,7 @@ mod tests {
         let done = block_on(Policies::default().mutate(&objects(policies), &review, &mut object));
         match done {
             Ok(_) => Ok(object["data"].clone()),
-            Err(Denial::Refused { message, .. }) => Err(message),
+            Err(Denial::Mutation { message, .. }) => Err(message),
             Err(other) => panic!("{other:?}"),
         }
     }

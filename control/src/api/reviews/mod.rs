@@ -33,8 +33,11 @@ pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>
     let (mut question, warnings) = read(call).await?;
     let status = status(call, &question)?;
     question["status"] = status;
-    if kind.plural == "selfsubjectreviews" {
-        question["metadata"]["creationTimestamp"] = time::now().into();
+    match kind.plural.as_str() {
+        "selfsubjectreviews" => question["metadata"]["creationTimestamp"] = time::now().into(),
+        // Upstream answers with a new object, which repeats nothing of the question.
+        "selfsubjectrulesreviews" => (question["metadata"], question["spec"]) = (json!({}), json!({})),
+        _ => {}
     }
     kind.normalise(&mut question);
     let response = render::one(kind, style, StatusCode::CREATED, &question)?;
@@ -49,6 +52,12 @@ async fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     let mut value = body.value;
     decode::check_kind(kind, &value)?;
     let warnings = write::prune(call, options, &mut value, body.issues)?;
+    // A namespace means nothing to what has none.
+    if !kind.namespaced
+        && let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        meta.remove("namespace");
+    }
     write::place(call, &mut value)?;
     manage::note(call, None, &mut value).await;
     Ok((value, warnings))

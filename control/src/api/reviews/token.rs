@@ -1,7 +1,6 @@
 //! `TokenReview`: who a bearer token names.
 use super::super::Call;
 use super::super::status::{ApiError, Result};
-use crate::kinds::FieldError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -9,12 +8,8 @@ pub fn review(call: &Call, question: &Value) -> Result<Value> {
     let spec = &question["spec"];
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
-        let error = FieldError::required("spec.token", "");
-        return Err(ApiError::invalid(
-            "TokenReview",
-            "authentication.k8s.io",
-            "",
-            &vec![error],
+        return Err(ApiError::bad_request(
+            "token is required for TokenReview in authentication",
         ));
     }
     let audiences = spec["audiences"].as_array().into_iter().flatten();

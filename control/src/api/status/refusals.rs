@@ -104,6 +104,11 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
         }
         Denial::Invalid(errors) => ApiError::invalid(&kind.kind, &kind.group, name, &errors),
         Denial::Policy { message, reason } => ApiError::by_policy(kind, name, &message, &reason),
+        Denial::Mutation { message, reason } => {
+            let mut error = ApiError::by_policy(kind, name, &message, "Forbidden");
+            error.reason = reason;
+            error
+        }
         Denial::Refused {
             code,
             reason,

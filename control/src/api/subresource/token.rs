@@ -25,6 +25,7 @@ const EXTENDED: i64 = 365 * 24 * 3600;
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
     let options = write::Options::of(&call.query, "CreateOptions")?;
     let mut request = decode::object(KIND, negotiate::body(&call.headers)?, &call.body)?.value;
+    check_kind(&request)?;
     let account = call
         .api
         .read(&call.target, name)
@@ -53,6 +54,22 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
     request["metadata"]["creationTimestamp"] = time::now().into();
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     render::respond(style.accepted.format, StatusCode::CREATED, &request)
+}
+
+/// Of another kind than it should be, a body is not read: in upstream's words for a scheme without it.
+fn check_kind(request: &Value) -> Result<()> {
+    let (own, said) = (format!("{GROUP}/v1"), |key: &str| {
+        request[key].as_str().filter(|text| !text.is_empty())
+    });
+    let (version, kind) = (said("apiVersion").unwrap_or(&own), said("kind").unwrap_or(KIND));
+    if (version, kind) == (own.as_str(), KIND) {
+        return Ok(());
+    }
+    let short = version.rsplit('/').next().unwrap_or_default();
+    Err(ApiError::bad_request(format!(
+        "{kind} in version {short:?} cannot be handled as a {KIND}: no kind {kind:?} is registered for version {version:?} \
+         in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    )))
 }
 
 /// Fills in what the request leaves out, and refuses what contradicts the account.
@@ -154,8 +171,9 @@ fn bound(call: &Call, account: &str, reference: &Value) -> Result<Bound> {
         }
         Ok((is, object))
     };
-    match (version, kind) {
-        ("v1", "Pod") => {
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    match (group, kind) {
+        ("", "Pod") => {
             let (pod, object) = find("pods", namespace)?;
             if object["spec"]["serviceAccountName"] != account {
                 return Err(ApiError::bad_request(format!(
@@ -171,14 +189,11 @@ fn bound(call: &Call, account: &str, reference: &Value) -> Result<Bound> {
             });
             Ok(Bound::Pod { pod, node })
         }
-        ("v1", "Secret") => Ok(Bound::Secret(find("secrets", namespace)?.0)),
-        ("v1", "Node") => Ok(Bound::Node(find("nodes", None)?.0)),
-        _ => {
-            let (group, version) = version.split_once('/').unwrap_or(("", version));
-            Err(ApiError::bad_request(format!(
-                "cannot bind token to object of type {group}/{version}, Kind={kind}"
-            )))
-        }
+        ("", "Secret") => Ok(Bound::Secret(find("secrets", namespace)?.0)),
+        ("", "Node") => Ok(Bound::Node(find("nodes", None)?.0)),
+        _ => Err(ApiError::bad_request(format!(
+            "cannot bind token to object of type {group}/{version}, Kind={kind}"
+        ))),
     }
 }
 
@@ -201,6 +216,26 @@ mod tests {
         assert_eq!(
             request["metadata"],
             json!({"name": "a", "namespace": "n", "uid": "u"})
+        );
+    }
+
+    #[test]
+    fn bodies_of_other_kinds_are_refused() {
+        for (body, fine) in [
+            (json!({}), true),
+            (
+                json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"}),
+                true,
+            ),
+            (json!({"kind": "Foo"}), false),
+            (json!({"kind": "TokenRequest", "apiVersion": "v1"}), false),
+        ] {
+            assert_eq!(check_kind(&body).is_ok(), fine, "{body}");
+        }
+        assert_eq!(
+            check_kind(&json!({"kind": "Foo"})).unwrap_err().message(),
+            "Foo in version \"v1\" cannot be handled as a TokenRequest: no kind \"Foo\" is registered for version \
+             \"authentication.k8s.io/v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         );
     }
 

@@ -6,11 +6,12 @@ mod literals;
 mod operators;
 
 use super::Mistake;
+use super::functions::lists::comparing;
 use super::patches;
 use super::signatures::{self, Filled, NAMESPACES};
 use super::syntax::{Binding, Each, EachKind, Expr, Literal, Node, Operator};
 use super::types::Type;
-use cost::{own_cost, size, sized, sum, tenth};
+use cost::{Given, own_cost, size, sized, sum, tenth};
 use literals::valid;
 use operators::{expected, joined, no_overload, operated};
 
@@ -191,12 +192,14 @@ impl Checker {
         let (a, b) = (self.expr(a)?, self.expr(b)?);
         let ty = operated(operator, &a.ty, &b.ty)
             .ok_or_else(|| no_overload(operator.word(), &[a.ty.clone(), b.ty.clone()], expr.at))?;
-        let own = match operator {
-            Operator::Add => tenth(size(&a.ty).saturating_add(size(&b.ty))),
-            Operator::In => size(&b.ty),
-            _ => tenth(size(&a.ty).min(size(&b.ty))),
+        let own = match (operator, &ty) {
+            (Operator::Add, Type::String(_) | Type::Bytes) => tenth(size(&a.ty).saturating_add(size(&b.ty))),
+            (Operator::In, _) => size(&b.ty),
+            // Comparisons.
+            (_, Type::Bool) => tenth(size(&a.ty).min(size(&b.ty))),
+            _ => 1,
         };
-        known(ty, sum(&[a.cost, b.cost, 1, own]))
+        known(ty, sum(&[a.cost, b.cost, own]))
     }
 
     fn list(&mut self, items: &[(Expr, bool)]) -> Outcome {
@@ -319,7 +322,7 @@ impl Checker {
         };
         let turns = count.saturating_mul(turn.saturating_add(TURN));
         let order = match each.kind {
-            EachKind::SortBy => own_cost("sort", &[count]),
+            EachKind::SortBy => comparing(count),
             _ => 0,
         };
         known(ty, sum(&[over.cost, 1, turns, order]))
@@ -359,6 +362,7 @@ impl Checker {
         };
         let overloads = signatures::of(&name);
         let is_known = !overloads.is_empty() && (self.offered.patches || !name.starts_with("jsonpatch."));
+        let declared = target.is_some_and(Expr::is_declared);
         let target = target.map(|t| self.expr(t)).transpose()?;
         if !is_known {
             // A namespace without the function is no name at all.
@@ -388,12 +392,14 @@ impl Checker {
             false => Type::Dyn,
         };
         let inputs: Vec<&Checked> = target.iter().chain(&args).collect();
-        let costs = inputs.iter().fold(1_u64, |total, c| total.saturating_add(c.cost));
-        let sizes: Vec<u64> = inputs.iter().map(|c| size(&c.ty)).collect();
-        known(
-            sized(ty, &name, &sizes),
-            costs.saturating_add(own_cost(&name, &sizes)),
-        )
+        let costs = inputs.iter().fold(0_u64, |total, c| total.saturating_add(c.cost));
+        let types: Vec<&Type> = inputs.iter().map(|c| &c.ty).collect();
+        let given = Given {
+            types: &types,
+            declared,
+        };
+        let cost = costs.saturating_add(own_cost(&name, &given));
+        known(sized(ty, &name, &given), cost)
     }
 }
 

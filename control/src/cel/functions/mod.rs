@@ -158,7 +158,7 @@ fn to_text(value: &Value<'_>) -> Result<String, EvalError> {
         Value::Bool(b) => b.to_string(),
         Value::Int(n) => n.to_string(),
         Value::Uint(n) => n.to_string(),
-        Value::Double(n) => n.to_string(),
+        Value::Double(n) => text::double(*n),
         Value::String(t) => t.to_string(),
         Value::Bytes(b) => String::from_utf8(b.to_vec()).map_err(|_| EvalError::new("invalid UTF-8"))?,
         Value::Timestamp(t) => t.to_string(),
@@ -223,17 +223,17 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
                 _ => version.map(|v| Value::Semver(Rc::new(v))).map_err(EvalError::new),
             }
         }
-        ("ip", [Value::String(t)]) => match t.parse() {
-            Ok(ip) => Ok(Value::Ip(ip)),
-            Err(_) => failed(format!(
+        ("ip", [Value::String(t)]) => match address(t) {
+            Some(ip) => Ok(Value::Ip(ip)),
+            None => failed(format!(
                 "IP Address {:?} parse error during conversion from string",
                 &**t
             )),
         },
-        ("isIP", [Value::String(t)]) => Ok(Value::Bool(t.parse::<IpAddr>().is_ok())),
-        ("ip.isCanonical", [Value::String(t)]) => match t.parse::<IpAddr>() {
-            Ok(ip) => Ok(Value::Bool(ip.to_string() == **t)),
-            Err(_) => failed(format!(
+        ("isIP", [Value::String(t)]) => Ok(Value::Bool(address(t).is_some())),
+        ("ip.isCanonical", [Value::String(t)]) => match address(t) {
+            Some(ip) => Ok(Value::Bool(ip.to_string() == **t)),
+            None => failed(format!(
                 "IP Address {:?} parse error during conversion from string",
                 &**t
             )),
@@ -255,6 +255,12 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
         }
         _ => Err(EvalError::no_overload()),
     }
+}
+
+/// An address of one family: not one of IPv4 in the form of IPv6.
+fn address(text: &str) -> Option<IpAddr> {
+    let mapped = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+    text.parse().ok().filter(|ip| !mapped(ip))
 }
 
 fn is_zero(value: &Value<'_>) -> bool {

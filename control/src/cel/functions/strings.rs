@@ -2,7 +2,7 @@
 use super::{ELEMENTS, count, failed, to_text};
 use crate::cel::eval::{EvalError, Evaluated, Run};
 use crate::cel::value::{List, Value};
-use crate::kinds::regexes;
+use crate::kinds::{quote, regexes};
 
 pub(super) fn on_string<'a>(
     run: &mut Run<'a, '_>,
@@ -210,14 +210,22 @@ fn clause<'a>(
     })
 }
 
-/// A value as `%s` spells it, lists and maps included.
+/// A value as `%s` spells it.
 fn spelled<'a>(run: &mut Run<'a, '_>, value: &Value<'a>) -> Result<String, EvalError> {
+    match value {
+        Value::List(_) | Value::Map(_) => spelled_part(run, value),
+        other => to_text(other),
+    }
+}
+
+/// A value within a list or a map: of what kind it is can be seen.
+fn spelled_part<'a>(run: &mut Run<'a, '_>, value: &Value<'a>) -> Result<String, EvalError> {
     run.charge(1)?;
     match value {
         Value::List(list) => {
             let mut parts = Vec::new();
             for item in list.iter() {
-                parts.push(spelled(run, &item)?);
+                parts.push(spelled_part(run, &item)?);
             }
             Ok(format!("[{}]", parts.join(", ")))
         }
@@ -225,10 +233,17 @@ fn spelled<'a>(run: &mut Run<'a, '_>, value: &Value<'a>) -> Result<String, EvalE
             let mut parts = Vec::new();
             for key in map.keys() {
                 let value = key.key().and_then(|k| map.get(&k)).unwrap_or(Value::Null);
-                parts.push(format!("{}: {}", spelled(run, &key)?, spelled(run, &value)?));
+                parts.push((spelled_part(run, &key)?, spelled_part(run, &value)?));
             }
+            parts.sort();
+            let parts: Vec<String> = parts.into_iter().map(|(k, v)| format!("{k}:{v}")).collect();
             Ok(format!("{{{}}}", parts.join(", ")))
         }
+        Value::Double(n) if n.is_finite() => Ok(format!("{n:.6}")),
+        Value::Double(_) | Value::String(_) => to_text(value).map(|text| quote(&text)),
+        Value::Bytes(_) => to_text(value).map(|text| format!("b{}", quote(&text))),
+        Value::Duration(_) => to_text(value).map(|text| format!("duration({})", quote(&text))),
+        Value::Timestamp(_) => to_text(value).map(|text| format!("timestamp({})", quote(&text))),
         other => to_text(other),
     }
 }

@@ -62,12 +62,15 @@ fn object(schema: &Structural, root: bool) -> Type {
     if let Additional::Schema(value) = &schema.additional {
         let fit = (REQUEST - 2) / (smallest(value) + 6);
         let count = Some(schema.checks.max_properties.unwrap_or(fit));
-        return Type::Map(Arc::new(Type::string()), Arc::new(declare(value, false)), count);
+        // Upstream counts nothing for keys.
+        let key = Type::String(Some(0));
+        return Type::Map(Arc::new(key), Arc::new(declare(value, false)), count);
     }
     let mut fields = BTreeMap::new();
     if root || schema.embedded {
-        fields.insert("apiVersion".to_owned(), Type::string());
-        fields.insert("kind".to_owned(), Type::string());
+        for name in ["apiVersion", "kind"] {
+            fields.insert(name.to_owned(), Type::String(Some(REQUEST - 2)));
+        }
         fields.insert("metadata".to_owned(), metadata());
     }
     for (name, member) in &schema.properties {

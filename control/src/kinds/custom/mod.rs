@@ -26,7 +26,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::error::{DecodeError, FieldErrors, FieldIssue};
+use super::error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue};
 use super::kind::Kind;
 use super::schema::Schemas;
 use super::{decode, meta, wire};
@@ -37,6 +37,8 @@ use jsonpath::JsonPath;
 pub(super) use openapi::{definition as openapi_definition, list as openapi_list};
 pub use schema::Structural;
 
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing \
+     errors to complete validation";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Members that every object has, whatever its schema says.
 pub(super) const TYPE_AND_META: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -136,9 +138,9 @@ impl Custom {
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> FieldErrors {
         let mut errors = validate::validate(&self.schema, object, old);
         errors.extend(lists::validate(&self.schema, object, old));
-        // Rules rely on the types that the schema promises.
-        if errors.is_empty() {
-            errors.extend(rules::validate(&self.schema, object, old));
+        match self.schema.has_rules && errors.iter().any(blocks) {
+            true => errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED)),
+            false => errors.extend(rules::validate(&self.schema, object, old)),
         }
         errors
     }
@@ -199,4 +201,13 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
             };
         }
     }
+}
+
+/// Rules rely on the types and the bounds that the schema promises; what a value is within them is no matter.
+fn blocks(error: &FieldError) -> bool {
+    use ErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(
+        error.kind,
+        NotSupported | Required | TooLong | TooMany | TypeInvalid
+    )
 }

@@ -252,7 +252,7 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
         errors.push(FieldError::invalid(
             format!("{path}.message"),
             message,
-            "message must not contain line breaks",
+            "must not contain line breaks",
         ));
     } else if broken(text) && message.is_empty() {
         let why = "message must be specified if expression contains line breaks";

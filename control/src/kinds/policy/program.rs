@@ -123,10 +123,16 @@ fn expression(row: &Value) -> &str {
 
 fn validation(row: &Value, known: &[(String, Type)]) -> Validation {
     let message = row.text("messageExpression");
+    // Rights are not asked for the words of a refusal.
+    let told: Vec<(String, Type)> = known
+        .iter()
+        .filter(|(name, _)| !name.starts_with("authorizer"))
+        .cloned()
+        .collect();
     Validation {
         program: compile(row.text("expression"), known, &[Type::Bool]),
         message: row.text("message").to_owned(),
-        message_program: (!message.is_empty()).then(|| compile(message, known, &[Type::string()])),
+        message_program: (!message.is_empty()).then(|| compile(message, &told, &[Type::string()])),
         reason: row.text("reason").to_owned(),
     }
 }

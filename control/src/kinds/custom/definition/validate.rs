@@ -112,6 +112,9 @@ pub(super) fn spec(spec: &Value, old: Option<&Value>) -> FieldErrors {
         errors.extend(version_errors(version, &format!("spec.versions[{i}]"), &common));
     }
     errors.extend(flags(versions));
+    // Upstream's internal form names the first one again.
+    let first = versions.first().map_or("", |version| version.text("name"));
+    errors.extend(label(first, "spec.version", "", str::to_owned));
     errors.extend(required_names(spec.at("names")));
     errors.extend(names_of(spec.at("names"), "spec.names"));
     if let Some(first) = versions.first() {
