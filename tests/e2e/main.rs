@@ -8,6 +8,7 @@ mod changing;
 mod classes;
 mod clients;
 mod cluster;
+mod containers;
 mod csi;
 mod faults;
 mod kubectl;

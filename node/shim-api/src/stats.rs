@@ -20,12 +20,27 @@ const V2_TYPE: &str = "io.containerd.cgroups.v2.Metrics";
 pub struct TaskStats {
     /// CPU time used, in nanoseconds.
     pub cpu_usage_nanos: u64,
+    /// Of it, what its own code and what the kernel took for it.
+    pub cpu_user_nanos: u64,
+    pub cpu_system_nanos: u64,
+    /// Periods of a CPU limit, those in which it was reached, and the time that was then waited.
+    pub cpu_periods: u64,
+    pub cpu_throttled_periods: u64,
+    pub cpu_throttled_nanos: u64,
     /// Memory charged to the task.
     pub memory_usage: u64,
     /// Page cache that could be dropped at once; usage minus this is the working set.
     pub memory_inactive_file: u64,
     /// Anonymous memory.
     pub memory_anon: u64,
+    /// Page cache.
+    pub memory_cache: u64,
+    /// What of it is in swap.
+    pub memory_swap: u64,
+    /// The most it ever was.
+    pub memory_max: u64,
+    /// How often the limit was reached.
+    pub memory_failures: u64,
     /// The limit; `u64::MAX` when there is none.
     pub memory_limit: u64,
     /// Page faults, minor and major together.
@@ -53,10 +68,18 @@ impl TaskStats {
             }),
             cpu: MessageField::some(CPUStat {
                 usage_usec: self.cpu_usage_nanos / 1000,
+                user_usec: self.cpu_user_nanos / 1000,
+                system_usec: self.cpu_system_nanos / 1000,
+                nr_periods: self.cpu_periods,
+                nr_throttled: self.cpu_throttled_periods,
+                throttled_usec: self.cpu_throttled_nanos / 1000,
                 ..Default::default()
             }),
             memory: MessageField::some(MemoryStat {
                 anon: self.memory_anon,
+                file: self.memory_cache,
+                swap_usage: self.memory_swap,
+                max_usage: self.memory_max,
                 inactive_file: self.memory_inactive_file,
                 usage: self.memory_usage,
                 usage_limit: self.memory_limit,
@@ -65,6 +88,7 @@ impl TaskStats {
                 ..Default::default()
             }),
             memory_events: MessageField::some(MemoryEvents {
+                max: self.memory_failures,
                 oom_kill: self.oom_kills,
                 ..Default::default()
             }),
@@ -95,7 +119,16 @@ impl TaskStats {
     fn from_v2(m: &V2) -> Self {
         Self {
             cpu_usage_nanos: m.cpu.usage_usec.saturating_mul(1000),
+            cpu_user_nanos: m.cpu.user_usec.saturating_mul(1000),
+            cpu_system_nanos: m.cpu.system_usec.saturating_mul(1000),
+            cpu_periods: m.cpu.nr_periods,
+            cpu_throttled_periods: m.cpu.nr_throttled,
+            cpu_throttled_nanos: m.cpu.throttled_usec.saturating_mul(1000),
             memory_usage: m.memory.usage,
+            memory_cache: m.memory.file,
+            memory_swap: m.memory.swap_usage,
+            memory_max: m.memory.max_usage,
+            memory_failures: m.memory_events.max,
             memory_inactive_file: m.memory.inactive_file,
             memory_anon: m.memory.anon,
             memory_limit: m.memory.usage_limit,
@@ -109,7 +142,16 @@ impl TaskStats {
     fn from_v1(m: &V1) -> Self {
         Self {
             cpu_usage_nanos: m.cpu.usage.total,
+            cpu_user_nanos: m.cpu.usage.user,
+            cpu_system_nanos: m.cpu.usage.kernel,
+            cpu_periods: m.cpu.throttling.periods,
+            cpu_throttled_periods: m.cpu.throttling.throttled_periods,
+            cpu_throttled_nanos: m.cpu.throttling.throttled_time,
             memory_usage: m.memory.usage.usage,
+            memory_cache: m.memory.total_cache,
+            memory_swap: m.memory.swap.usage.saturating_sub(m.memory.usage.usage),
+            memory_max: m.memory.usage.max,
+            memory_failures: m.memory.usage.failcnt,
             memory_inactive_file: m.memory.total_inactive_file,
             memory_anon: m.memory.total_rss,
             memory_limit: m.memory.usage.limit,
@@ -129,6 +171,15 @@ mod tests {
     fn a_reading_survives_the_wire() {
         let stats = TaskStats {
             cpu_usage_nanos: 5_000,
+            cpu_user_nanos: 3_000,
+            cpu_system_nanos: 2_000,
+            cpu_periods: 9,
+            cpu_throttled_periods: 8,
+            cpu_throttled_nanos: 4_000,
+            memory_cache: 40,
+            memory_swap: 10,
+            memory_max: 110,
+            memory_failures: 5,
             memory_usage: 100,
             memory_inactive_file: 30,
             memory_anon: 60,

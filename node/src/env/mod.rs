@@ -3,10 +3,12 @@
 
 pub mod expand;
 pub mod fields;
+mod files;
 pub mod objects;
 pub mod services;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector, Service,
@@ -40,6 +42,12 @@ pub enum EnvError {
         namespace: String,
         name: String,
     },
+    #[error("cannot find the volume {0:?} referenced by FileKeyRef")]
+    NoVolume(String),
+    #[error("couldn't parse env file")]
+    File,
+    #[error("environment variable key {key:?} not found in file {file:?}")]
+    NoFileKey { key: String, file: String },
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error("environment variable {0} has a source this node does not support")]
@@ -91,6 +99,8 @@ pub struct Sources<'a> {
     pub objects: &'a Objects,
     /// Services the Pod may see: its namespace's, and `default/kubernetes`.
     pub services: &'a [std::sync::Arc<Service>],
+    /// Where the Pod's volumes are.
+    pub volumes: &'a Path,
 }
 
 /// Makes the environment of one container: Services lowest, then `envFrom`, then `env`.
@@ -196,6 +206,9 @@ fn from_source(
     }
     if let Some(key) = &source.secret_key_ref {
         return optional(key.optional, secret_key(key, sources));
+    }
+    if let Some(key) = &source.file_key_ref {
+        return files::value(key, sources);
     }
     Err(EnvError::Unsupported(variable.to_owned()))
 }

@@ -27,6 +27,10 @@ fn services() -> Vec<std::sync::Arc<Service>> {
 }
 
 fn make(container: Value, spec: Value) -> Result<Environment, EnvError> {
+    make_with(Path::new("/nonexistent"), container, spec)
+}
+
+fn make_with(volumes: &Path, container: Value, spec: Value) -> Result<Environment, EnvError> {
     let mut spec = spec;
     spec["containers"] = json!([container]);
     let pod: Pod = serde_json::from_value(json!({
@@ -44,6 +48,7 @@ fn make(container: Value, spec: Value) -> Result<Environment, EnvError> {
         facts: &facts,
         objects: &objects(),
         services: &services(),
+        volumes,
     };
     environment(&view.spec.containers[0], &sources)
 }
@@ -191,4 +196,42 @@ fn over_the_image() {
     .unwrap();
     let words = made.over(&["PATH=/bin".into(), "LANG=C".into()]);
     assert_eq!(words[..2], ["PATH=/x", "LANG=C"]);
+}
+
+#[test]
+fn values_from_files_of_the_pods_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = dir.path().join("v");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("f"), "A='a'\nEMPTY=''\n").unwrap();
+    std::fs::write(dir.path().join("outside"), "A='secret'\n").unwrap();
+    std::os::unix::fs::symlink("f", volume.join("link")).unwrap();
+    std::os::unix::fs::symlink("../outside", volume.join("out")).unwrap();
+    nix::unistd::mkfifo(&volume.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let missing = |key: &str| {
+        let file = volume.join("f");
+        format!("environment variable key {key:?} not found in file {file:?}")
+    };
+    let unread = "couldn't parse env file".to_owned();
+    let nowhere = "cannot find the volume \"h\" referenced by FileKeyRef".to_owned();
+    for (volume, path, key, optional, expected) in [
+        ("v", "f", "A", false, Ok(Some("a".to_owned()))),
+        ("v", "link", "A", false, Ok(Some("a".to_owned()))),
+        ("v", "f", "EMPTY", false, Err(missing("EMPTY"))),
+        ("v", "f", "NOPE", false, Err(missing("NOPE"))),
+        ("v", "f", "NOPE", true, Ok(None)),
+        ("v", "none", "A", true, Err(unread.clone())),
+        ("v", "out", "A", false, Err(unread.clone())),
+        ("v", "pipe", "A", false, Err(unread)),
+        ("h", "f", "A", false, Err(nowhere)),
+    ] {
+        let reference = json!({"volumeName": volume, "path": path, "key": key, "optional": optional});
+        let container = json!({"name": "c", "env": [{"name": "V", "valueFrom": {"fileKeyRef": reference}}]});
+        let volumes = json!([{"name": "v", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/"}}]);
+        let made = make_with(dir.path(), container, json!({"volumes": volumes}));
+        let found = made
+            .map(|e| e.get("V").map(str::to_owned))
+            .map_err(|e| e.to_string());
+        assert_eq!(found, expected, "{path} {key}");
+    }
 }

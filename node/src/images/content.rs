@@ -33,6 +33,7 @@ impl Layout {
             layout.blobs(),
             layout.ingest(),
             layout.layers(),
+            layout.implied(),
             layout.links(),
             layout.snapshots(),
             layout.records(),
@@ -67,6 +68,11 @@ impl Layout {
 
     pub fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.layers().join(diff_id.hex())
+    }
+
+    /// One file per layer that implies directories, with their paths.
+    pub fn implied(&self) -> PathBuf {
+        self.root.join("implied")
     }
 
     /// Symlinks to layers under short names: overlay's options must fit one page.

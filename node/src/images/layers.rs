@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::content::{Layout, remove_all};
 use super::digest::Digest;
 use super::error::{PullFailure, StoreError};
+use super::implied;
 use super::manifest::Layer;
 use super::unpack::{self, UnpackLimits};
 
@@ -36,15 +37,15 @@ pub fn unpack_once(layout: &Layout, layer: &Layer, limits: &UnpackLimits) -> Res
     if !target.is_dir() {
         let blob = layout.blob(&layer.blob.digest);
         let unfinished = make_unfinished(layout)?;
-        unpack::unpack(&blob, layer.compression, &layer.diff_id, &unfinished.path, limits).map_err(
-            |source| {
+        let implied = unpack::unpack(&blob, layer.compression, &layer.diff_id, &unfinished.path, limits)
+            .map_err(|source| {
                 let _ = fs::remove_file(&blob);
                 PullFailure::Unpack {
                     layer: layer.blob.digest.clone(),
                     source,
                 }
-            },
-        )?;
+            })?;
+        implied::record(layout, &layer.diff_id, &implied)?;
         finish(&unfinished.path, &target)?;
     }
     Ok(link(layout, &layer.diff_id)?)

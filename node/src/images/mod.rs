@@ -13,6 +13,7 @@ pub mod distribution;
 mod error;
 mod flight;
 mod image;
+mod implied;
 mod layers;
 mod manifest;
 pub mod media;

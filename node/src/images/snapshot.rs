@@ -10,6 +10,7 @@ use super::content::{Layout, remove_all};
 use super::digest::Digest;
 use super::error::StoreError;
 use super::image::{Image, Mount};
+use super::implied;
 use super::layers;
 use crate::files::write_of_this_boot;
 
@@ -58,6 +59,7 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
     // The merged root shows the upper directory's mode, whatever our umask is.
     fs::set_permissions(&upper, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", &upper))?;
     chown(&upper, owner, owner).map_err(StoreError::io("chown", &upper))?;
+    implied::settle(layout, &image.layers, &upper, owner)?;
     Ok(Mount {
         fs_type: "overlay".to_owned(),
         source: "overlay".to_owned(),

@@ -32,6 +32,7 @@ pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
     let blobs: HashSet<String> = blobs.collect();
     retain(&layout.blobs(), |name| blobs.contains(name))?;
     retain(&layout.layers(), |name| layers.contains(name))?;
+    retain(&layout.implied(), |name| layers.contains(name))?;
     retain(&layout.links(), |name| {
         name == "empty" || layers.iter().any(|layer| layer.starts_with(name))
     })

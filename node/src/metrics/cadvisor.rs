@@ -34,6 +34,8 @@ fn render(station: &Station, containers: &[Container], wrong: bool) -> String {
         text: Exposition::default(),
         all: containers.iter().map(|c| (labels(station, c), c)).collect(),
     };
+    out.processor();
+    out.memory();
     out.usage();
     out.limits();
     out.disk(station);
@@ -80,8 +82,8 @@ impl Out<'_> {
         }
     }
 
-    fn usage(&mut self) {
-        use Type::{Counter, Gauge};
+    fn processor(&mut self) {
+        use Type::Counter;
         self.family_with(
             "container_cpu_usage_seconds_total",
             Counter,
@@ -89,6 +91,70 @@ impl Out<'_> {
             &[("cpu", "total")],
             |c| Some(seconds(c.stats.cpu_usage_nanos)),
         );
+        self.family(
+            "container_cpu_user_seconds_total",
+            Counter,
+            "Cumulative user cpu time consumed in seconds.",
+            |c| Some(seconds(c.stats.cpu_user_nanos)),
+        );
+        self.family(
+            "container_cpu_system_seconds_total",
+            Counter,
+            "Cumulative system cpu time consumed in seconds.",
+            |c| Some(seconds(c.stats.cpu_system_nanos)),
+        );
+        // Without a limit there is nothing to be throttled by.
+        let limited = |c: &Container, value: f64| milli(c, |r| r.limits.as_ref()).map(|_| value);
+        self.family(
+            "container_cpu_cfs_periods_total",
+            Counter,
+            "Number of elapsed enforcement period intervals.",
+            |c| limited(c, bytes(c.stats.cpu_periods)),
+        );
+        self.family(
+            "container_cpu_cfs_throttled_periods_total",
+            Counter,
+            "Number of throttled period intervals.",
+            |c| limited(c, bytes(c.stats.cpu_throttled_periods)),
+        );
+        self.family(
+            "container_cpu_cfs_throttled_seconds_total",
+            Counter,
+            "Total time duration the container has been throttled.",
+            |c| limited(c, seconds(c.stats.cpu_throttled_nanos)),
+        );
+    }
+
+    fn memory(&mut self) {
+        use Type::{Counter, Gauge};
+        self.family(
+            "container_memory_cache",
+            Gauge,
+            "Number of bytes of page cache memory.",
+            |c| Some(bytes(c.stats.memory_cache)),
+        );
+        self.family(
+            "container_memory_swap",
+            Gauge,
+            "Container swap usage in bytes.",
+            |c| Some(bytes(c.stats.memory_swap)),
+        );
+        self.family(
+            "container_memory_failcnt",
+            Counter,
+            "Number of memory usage hits limits",
+            |c| Some(bytes(c.stats.memory_failures)),
+        );
+        self.family(
+            "container_memory_max_usage_bytes",
+            Gauge,
+            "Maximum memory usage recorded in bytes",
+            |c| Some(bytes(c.stats.memory_max)),
+        );
+    }
+
+    fn usage(&mut self) {
+        use Type::{Counter, Gauge};
         self.family(
             "container_memory_usage_bytes",
             Gauge,
@@ -157,10 +223,6 @@ impl Out<'_> {
                 Some(bytes(limit.unwrap_or(0)))
             },
         );
-        let milli = |c: &Container, of: fn(&ResourceRequirements) -> Option<&BTreeMap<String, Quantity>>| {
-            let resources = resources(c)?;
-            quantity::milli(of(&resources)?.get("cpu")?)
-        };
         self.family(
             "container_spec_cpu_shares",
             Gauge,
@@ -209,6 +271,15 @@ impl Out<'_> {
             |_| all,
         );
     }
+}
+
+/// Thousandths of a processor that a container asks for, or may have.
+fn milli(
+    container: &Container,
+    of: fn(&ResourceRequirements) -> Option<&BTreeMap<String, Quantity>>,
+) -> Option<i64> {
+    let resources = resources(container)?;
+    quantity::milli(of(&resources)?.get("cpu")?)
 }
 
 fn resources(container: &Container) -> Option<ResourceRequirements> {

@@ -3,6 +3,7 @@
 //! cgroups: a shim says what its tasks use, whatever they are made of.
 
 mod cadvisor;
+mod claims;
 pub mod containers;
 pub mod disks;
 mod exposition;

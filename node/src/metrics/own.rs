@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::Station;
+use super::claims;
 use super::containers;
 use super::exposition::{Exposition, Stability, Type};
 use super::{bytes, seconds};
@@ -74,6 +75,7 @@ pub fn own(station: &Arc<Station>) -> String {
         out.sample(&[("container_state", state)], bytes(count), None);
     }
     station.preemptions.tell(&mut out);
+    claims::tell(station, &mut out);
     out.finish()
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn environment(
         facts: &facts,
         objects: &objects,
         services: &ctx.all_services(),
+        volumes: &ctx.dirs(pod).volumes(),
     };
     env::environment(container, &sources).map_err(StartFailure::config)
 }

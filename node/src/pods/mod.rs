@@ -53,6 +53,7 @@ pub mod table;
 mod target;
 mod tasks;
 mod termination;
+mod turns;
 pub mod view;
 mod whole;
 mod wildcard;

@@ -34,6 +34,7 @@ use super::seccomp;
 use super::stop_signal::stop_signal;
 use super::target::{Target, namespaces};
 use super::tasks::{self, Stopping};
+use super::turns::Turn;
 use super::view::{PodView, spec_hash};
 use crate::bundle::mounts::Bind;
 use crate::bundle::{self, Namespaces, Parts, Runtime, identity};
@@ -63,6 +64,7 @@ pub struct Job {
     /// The container whose processes this one sees (`targetContainerName`).
     pub target: Option<Target>,
     pub cancel: CancellationToken,
+    pub turn: Turn,
 }
 
 /// Runs the job to a running task.
@@ -73,10 +75,12 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
     let Some((container, _)) = pod.container(&job.container) else {
         return Err(StartFailure::cancelled());
     };
-    let image = job
-        .cancel
-        .run_until_cancelled(pull::ensure(&ctx, pod, &container))
-        .await;
+    let ready = async {
+        let image = pull::ensure(&ctx, pod, &container).await?;
+        job.turn.comes().await;
+        Ok(image)
+    };
+    let image = job.cancel.run_until_cancelled(ready).await;
     let image = image.unwrap_or_else(|| Err(StartFailure::cancelled()))?;
     let container = &*container;
     let prepared = prepare(&ctx, &job, pod, container, &image).await?;

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use super::admission::Rejection;
 use super::backoff::Backoff;
@@ -33,6 +32,7 @@ use super::reporter::{self, Report};
 use super::sandbox::{self, PrepareError, Surroundings, TearDownError, Unprepared};
 use super::status;
 use super::tasks::{self, ResizeError};
+use super::turns::Starts;
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::steady;
@@ -92,7 +92,7 @@ struct Worker {
     /// The runtime handler of the Pod's class.
     handler: String,
     under_way: JoinSet<Outcome>,
-    starts: BTreeMap<String, CancellationToken>,
+    starts: Starts,
     stops: BTreeMap<String, AbortHandle>,
     refresh_wanted: Arc<Notify>,
     watches: JoinSet<()>,
@@ -163,7 +163,7 @@ impl Worker {
             namespaces: Namespaces::default(),
             handler: String::new(),
             under_way: JoinSet::new(),
-            starts: BTreeMap::new(),
+            starts: Starts::default(),
             stops: BTreeMap::new(),
             refresh_wanted: Arc::new(Notify::new()),
             watches: JoinSet::new(),
@@ -236,7 +236,7 @@ impl Worker {
 
     /// Before the agent ends: starts under way come to their end, so that their records are true.
     async fn settle(&mut self) {
-        self.starts.values().for_each(CancellationToken::cancel);
+        self.starts.cancel_all();
         let settled = async {
             while !self.starts.is_empty() {
                 if let Some(Ok(outcome)) = self.under_way.join_next().await {

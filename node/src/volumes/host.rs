@@ -1,6 +1,7 @@
 //! Directories, tmpfs mounts and host paths behind volumes. Owns what is mounted below a Pod's directory and
 //! its removal.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
@@ -101,6 +102,18 @@ fn mounts_under(dir: &Path) -> Result<Vec<PathBuf>, HostError> {
         .filter_map(|line| line.split(' ').nth(4))
         .map(unescape);
     Ok(points.filter(|point| point.starts_with(dir)).collect())
+}
+
+/// Kinds of the file systems mounted at and below `dir`, by mount point.
+pub fn kinds_under(dir: &Path) -> Result<BTreeMap<PathBuf, String>, HostError> {
+    let table = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(table).map_err(at("read", table))?;
+    let mounts = text.lines().filter_map(|line| {
+        let (mount, what) = line.split_once(" - ")?;
+        let point = unescape(mount.split(' ').nth(4)?);
+        Some((point, what.split(' ').next()?.to_owned()))
+    });
+    Ok(mounts.filter(|(point, _)| point.starts_with(dir)).collect())
 }
 
 /// Octal escapes of mountinfo: space, tab, newline, backslash.

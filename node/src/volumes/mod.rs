@@ -12,6 +12,8 @@ pub mod subpath;
 pub mod tokens;
 pub mod usage;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
@@ -39,15 +41,10 @@ pub enum VolumeError {
 pub enum MountError {
     #[error("volume {volume:?} of mount {path:?} is not in the Pod")]
     NoVolume { volume: String, path: String },
-    #[error(
-        "failed to prepare subPath {below:?} for volumeMount {volume:?} of container {container:?}: {reason}"
-    )]
-    SubPath {
-        below: String,
-        volume: String,
-        container: String,
-        reason: String,
-    },
+    #[error("missing value for {}", .0.join(", "))]
+    MissingValues(Vec<String>),
+    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")]
+    SubPath { volume: String, container: String },
 }
 
 /// Directory of one volume below a Pod's `volumes` directory.
@@ -133,7 +130,7 @@ pub fn binds(
             Some(host) => PathBuf::from(&host.path),
             None => directory(volumes, volume),
         };
-        let source = match below(mount, environment) {
+        let source = match below(mount, environment)? {
             None => whole,
             Some(below) => {
                 let target = sub_paths
@@ -175,13 +172,25 @@ fn is_read_only(volume: &Volume) -> bool {
     payload::is_projection(volume) || volume.image.is_some() || said == Some(true)
 }
 
-/// The part of its volume that a mount shows, if not all.
-fn below(mount: &VolumeMount, environment: &Environment) -> Option<String> {
-    let lookup = |name: &str| environment.get(name).map(str::to_owned);
-    let expanded = mount.sub_path_expr.as_deref().map(|e| expand(e, lookup));
-    expanded
-        .or_else(|| mount.sub_path.clone())
-        .filter(|p| !p.is_empty())
+/// The part of its volume that a mount shows, if not all. A variable that says nothing would make one directory of many.
+fn below(mount: &VolumeMount, environment: &Environment) -> Result<Option<String>, MountError> {
+    let missing = RefCell::new(BTreeSet::new());
+    let lookup = |name: &str| {
+        let value = environment.get(name).unwrap_or_default();
+        if value.is_empty() {
+            missing.borrow_mut().insert(name.to_owned());
+        }
+        Some(value.to_owned())
+    };
+    let expression = mount.sub_path_expr.as_deref().filter(|e| !e.is_empty());
+    let expanded = expression.map(|e| expand(e, lookup));
+    let missing: Vec<String> = missing.into_inner().into_iter().collect();
+    match missing.is_empty() {
+        true => Ok(expanded
+            .or_else(|| mount.sub_path.clone())
+            .filter(|p| !p.is_empty())),
+        false => Err(MountError::MissingValues(missing)),
+    }
 }
 
 fn part(
@@ -191,11 +200,13 @@ fn part(
     mount: &VolumeMount,
     container: &Container,
 ) -> Result<(), MountError> {
-    subpath::bind(volume, below, target).map_err(|error| MountError::SubPath {
-        below: below.to_owned(),
-        volume: mount.name.clone(),
-        container: container.name.clone(),
-        reason: error.to_string(),
+    subpath::bind(volume, below, target).map_err(|error| {
+        // The Pod's owner is not told what the host's files look like.
+        tracing::warn!(%error, below, volume = mount.name, container = container.name, "no subPath for a volumeMount");
+        MountError::SubPath {
+            volume: mount.name.clone(),
+            container: container.name.clone(),
+        }
     })
 }
 
@@ -242,6 +253,27 @@ mod tests {
             Bind::new("/v/c", "/c", true),
         ];
         assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn a_part_named_by_variables_needs_them_all() {
+        let mut environment = Environment::default();
+        environment.set("A", "a");
+        environment.set("EMPTY", "");
+        for (expression, expected) in [
+            ("x/$(A)", Ok(Some("x/a".to_owned()))),
+            ("$$(A)", Ok(Some("$(A)".to_owned()))),
+            ("", Ok(None)),
+            ("$(NOPE)/$(A)", Err("missing value for NOPE")),
+            ("$(NOPE)$(EMPTY)", Err("missing value for EMPTY, NOPE")),
+        ] {
+            let mount = VolumeMount {
+                sub_path_expr: Some(expression.to_owned()),
+                ..VolumeMount::default()
+            };
+            let found = below(&mount, &environment).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{expression}");
+        }
     }
 
     #[test]

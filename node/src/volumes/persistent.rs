@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::PersistentVolume;
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::host::{self, HostError, at};
@@ -33,6 +34,10 @@ pub enum PersistentError {
         target: String,
         error: io::Error,
     },
+    #[error(
+        "mount failed: mounting {source_} on {target}: this node's kernel has no NFS client (module nfs)"
+    )]
+    NoNfs { source_: String, target: String },
     #[error("cannot find the address of the NFS server {0:?}")]
     Server(String),
     #[error(transparent)]
@@ -162,7 +167,13 @@ fn nfs(
         flags,
         Some(data.as_str()),
     )
-    .map_err(|error| failed(&source, target, error.into()))
+    .map_err(|error| match error {
+        Errno::ENODEV => PersistentError::NoNfs {
+            source_: source.clone(),
+            target: target.display().to_string(),
+        },
+        error => failed(&source, target, error.into()),
+    })
 }
 
 /// Options the kernel has flags for, and the rest as its text.

@@ -453,8 +453,10 @@ impl Container {
 
     /// What it uses. Memory is linear memory, tables and instances; there are no processes to count.
     pub fn stats(&self) -> TaskStats {
+        let spent = u64::try_from(self.meter.spent().as_nanos()).unwrap_or(u64::MAX);
         TaskStats {
-            cpu_usage_nanos: u64::try_from(self.meter.spent().as_nanos()).unwrap_or(u64::MAX),
+            cpu_usage_nanos: spent,
+            cpu_user_nanos: spent,
             memory_usage: self.budget.used(),
             memory_anon: self.budget.used(),
             memory_limit: self.budget.limit().unwrap_or(u64::MAX),

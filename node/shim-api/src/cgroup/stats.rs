@@ -35,16 +35,28 @@ fn optional(result: Result<u64, CgroupError>) -> Result<u64, CgroupError> {
 
 fn read_v2(dir: &Path) -> Result<TaskStats, CgroupError> {
     let memory = read(&dir.join("memory.stat")).unwrap_or_default();
+    let cpu = read(&dir.join("cpu.stat"))?;
+    let nanos = |key: &str| keyed(&cpu, key).saturating_mul(1000);
+    let events = read(&dir.join("memory.events")).unwrap_or_default();
     Ok(TaskStats {
-        cpu_usage_nanos: keyed(&read(&dir.join("cpu.stat"))?, "usage_usec").saturating_mul(1000),
+        cpu_usage_nanos: nanos("usage_usec"),
+        cpu_user_nanos: nanos("user_usec"),
+        cpu_system_nanos: nanos("system_usec"),
+        cpu_periods: keyed(&cpu, "nr_periods"),
+        cpu_throttled_periods: keyed(&cpu, "nr_throttled"),
+        cpu_throttled_nanos: nanos("throttled_usec"),
         memory_usage: optional(read_value(&dir.join("memory.current")))?,
+        memory_cache: keyed(&memory, "file"),
+        memory_swap: optional(read_value(&dir.join("memory.swap.current")))?,
+        memory_max: optional(read_value(&dir.join("memory.peak")))?,
+        memory_failures: keyed(&events, "max"),
         memory_inactive_file: keyed(&memory, "inactive_file"),
         memory_anon: keyed(&memory, "anon"),
         memory_limit: optional(read_value(&dir.join("memory.max")))?,
         page_faults: keyed(&memory, "pgfault"),
         major_page_faults: keyed(&memory, "pgmajfault"),
         pids: optional(read_value(&dir.join("pids.current")))?,
-        oom_kills: keyed(&read(&dir.join("memory.events")).unwrap_or_default(), "oom_kill"),
+        oom_kills: keyed(&events, "oom_kill"),
     })
 }
 
@@ -57,9 +69,22 @@ fn read_v1(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
         Some(dir) => read(&dir.join("memory.stat"))?,
         None => String::new(),
     };
+    let cpu = match cgroup.v1_dir("cpu") {
+        Some(dir) => read(&dir.join("cpu.stat")).unwrap_or_default(),
+        None => String::new(),
+    };
     Ok(TaskStats {
         cpu_usage_nanos: value("cpuacct", "cpuacct.usage")?,
+        cpu_user_nanos: value("cpuacct", "cpuacct.usage_user")?,
+        cpu_system_nanos: value("cpuacct", "cpuacct.usage_sys")?,
+        cpu_periods: keyed(&cpu, "nr_periods"),
+        cpu_throttled_periods: keyed(&cpu, "nr_throttled"),
+        cpu_throttled_nanos: keyed(&cpu, "throttled_time"),
         memory_usage: value("memory", "memory.usage_in_bytes")?,
+        memory_cache: keyed(&memory, "total_cache"),
+        memory_swap: keyed(&memory, "total_swap"),
+        memory_max: value("memory", "memory.max_usage_in_bytes")?,
+        memory_failures: value("memory", "memory.failcnt")?,
         memory_inactive_file: keyed(&memory, "total_inactive_file"),
         memory_anon: keyed(&memory, "total_rss"),
         memory_limit: value("memory", "memory.limit_in_bytes")?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -191,6 +192,60 @@ fn a_container_sees_its_layers_merged() {
     images.release("pod1-app-0").unwrap();
     images.release("pod1-app-0").unwrap();
     assert_eq!(images.snapshots().unwrap(), [""; 0]);
+}
+
+/// A directory that a layer does not name is as the layers below have it, for a root of the container's own too.
+#[test]
+fn a_directory_that_a_layer_only_implies_keeps_its_attributes() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let tars = [
+        directories(&[
+            ("tmp", 0o1777),
+            ("tmp/in", 0o700),
+            ("gone", 0o1777),
+            ("named", 0o1777),
+        ]),
+        layer(&[(".wh.gone", ""), ("tmp/in/one", "1")]),
+        directories(&[("named", 0o711)]),
+        layer(&[
+            ("tmp/in/two", "2"),
+            ("gone/x", ""),
+            ("named/x", ""),
+            ("new/x", ""),
+        ]),
+    ];
+    let image = install(&images, "app", &tars);
+    for (key, owner, uid) in [("a", None, 7), ("b", Some(65536), 65543)] {
+        images.prepare(&image, key, owner).unwrap();
+        let upper = images.writable_layer(key).unwrap();
+        assert_eq!(names(&upper), ["named", "tmp"]);
+        let of = |path: &str| {
+            fs::metadata(upper.join(path))
+                .map(|m| (m.mode() & 0o7777, m.uid()))
+                .unwrap()
+        };
+        assert_eq!(of("tmp"), (0o1777, uid));
+        assert_eq!(of("tmp/in"), (0o700, uid));
+        assert_eq!(of("named"), (0o711, uid));
+    }
+}
+
+fn directories(all: &[(&str, u32)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, mode) in all {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(*mode);
+        header.set_uid(7);
+        header.set_gid(7);
+        builder.append_data(&mut header, path, &[][..]).unwrap();
+    }
+    builder.into_inner().unwrap()
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod stream;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use tar::EntryType;
 
 use self::stream::{Entries, Entry};
 use self::tree::{Inside, Tree};
+pub use self::tree::{OPAQUE, is_kept};
 use super::digest::Digest;
 use super::media::Compression;
 
@@ -105,7 +107,8 @@ impl From<Errno> for UnpackError {
     }
 }
 
-/// Unpacks the archive in `blob` into the empty directory `root` and verifies that its content is `diff_id`.
+/// Unpacks the archive in `blob` into the empty directory `root` and verifies that its content is `diff_id`. The
+/// directories that it implies, and names nowhere.
 ///
 /// # Errors
 /// Anything hostile or broken; the caller removes `root` then.
@@ -115,7 +118,7 @@ pub fn unpack(
     diff_id: &Digest,
     root: &Path,
     limits: &UnpackLimits,
-) -> Result<(), UnpackError> {
+) -> Result<BTreeSet<PathBuf>, UnpackError> {
     let file = File::open(blob)?;
     let compressed = file.metadata()?.len();
     let limit = limits
@@ -130,12 +133,12 @@ pub fn unpack(
     };
     // Headers are 512 bytes each: without a buffer every one would be a call through the decoder and hasher.
     let mut entries = Entries::new(BufReader::with_capacity(1 << 16, hashing));
-    apply_all(&mut entries, root, limits)?;
+    let implied = apply_all(&mut entries, root, limits)?;
     let mut rest = entries.into_inner();
     io::copy(&mut rest, &mut io::sink())?;
     let actual = Digest::finish(rest.into_inner().hasher);
     match actual == *diff_id {
-        true => Ok(()),
+        true => Ok(implied),
         false => Err(UnpackError::DiffId {
             expected: diff_id.clone(),
             actual,
@@ -159,7 +162,7 @@ fn apply_all<R: Read>(
     entries: &mut Entries<R>,
     root: &Path,
     limits: &UnpackLimits,
-) -> Result<(), UnpackError> {
+) -> Result<BTreeSet<PathBuf>, UnpackError> {
     let mut tree = Tree::open(root)?;
     let mut count = 0;
     while let Some(entry) = entries.next_entry()? {
@@ -217,7 +220,7 @@ fn link_target(link: &[u8]) -> Result<Inside, UnpackError> {
     Inside::parse(link.strip_prefix(b"/").unwrap_or(link))
 }
 
-fn white_out(tree: &Tree, parent: &Inside, leaf: &[u8]) -> Result<(), UnpackError> {
+fn white_out(tree: &mut Tree, parent: &Inside, leaf: &[u8]) -> Result<(), UnpackError> {
     if leaf == OPAQUE_WHITEOUT {
         return tree.opaque(parent);
     }

@@ -87,7 +87,7 @@ fn unpack_bytes(bytes: &[u8], limits: &UnpackLimits) -> (tempfile::TempDir, Resu
     fs::write(&blob, bytes).unwrap();
     fs::create_dir(&root).unwrap();
     fs::write(dir.path().join("outside"), "untouched").unwrap();
-    let result = unpack(&blob, Compression::None, &Digest::of(bytes), &root, limits);
+    let result = unpack(&blob, Compression::None, &Digest::of(bytes), &root, limits).map(drop);
     assert_eq!(
         fs::read_to_string(dir.path().join("outside")).unwrap(),
         "untouched"

@@ -1,6 +1,7 @@
 //! The tree a layer is unpacked into. Every path is resolved by the kernel beneath the tree's root
 //! (openat2 RESOLVE_BENEATH), whatever symlinks the archive has made meanwhile; leaves are never followed.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,7 +20,7 @@ use super::stream::Entry;
 /// Longest path an entry may have; the kernel's own PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
 /// overlayfs's mark for "hides everything below" (kernel, filesystems/overlayfs.rst).
-const OPAQUE: &str = "trusted.overlay.opaque";
+pub const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// A path inside the tree: plain components only. Empty means the root itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct Tree {
     root: OwnedFd,
     /// Times of directories, set at the end because filling a directory changes them.
     times: Vec<(Inside, Timestamps)>,
+    /// Directories made for what is in them.
+    implied: BTreeSet<PathBuf>,
 }
 
 impl Tree {
@@ -91,21 +94,22 @@ impl Tree {
         Ok(Self {
             root,
             times: Vec::new(),
+            implied: BTreeSet::new(),
         })
     }
 
-    /// Sets the directories' times and makes everything durable.
+    /// Sets the directories' times and makes everything durable. The directories that no entry named.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn finish(self) -> Result<(), UnpackError> {
+    pub fn finish(self) -> Result<BTreeSet<PathBuf>, UnpackError> {
         for (dir, times) in self.times.iter().rev() {
             if let Ok(fd) = self.resolve(dir) {
                 rustix::fs::futimens(&fd, times)?;
             }
         }
         rustix::fs::syncfs(&self.root)?;
-        Ok(())
+        Ok(self.implied)
     }
 
     /// A directory (or for `Tree::locate` its leaf's parent) beneath the root.
@@ -116,7 +120,7 @@ impl Tree {
     }
 
     /// The directory `path`, with missing ancestors made as `mkdir -p` would.
-    fn ensure(&self, path: &Inside) -> Result<OwnedFd, UnpackError> {
+    fn ensure(&mut self, path: &Inside) -> Result<OwnedFd, UnpackError> {
         match self.resolve(path) {
             Ok(fd) => Ok(fd),
             Err(Errno::NOENT) => {
@@ -124,16 +128,21 @@ impl Tree {
                     return Err(Errno::NOENT.into());
                 };
                 let parent = self.ensure(&parent)?;
-                self.clear_whiteout(&parent, leaf)?;
+                let was_whiteout = self.clear_whiteout(&parent, leaf)?;
                 rustix::fs::mkdirat(&parent, leaf, Mode::from_raw_mode(0o755))?;
-                Ok(open_dir(&parent, leaf)?)
+                let dir = open_dir(&parent, leaf)?;
+                match was_whiteout {
+                    true => make_opaque(&dir)?,
+                    false => drop(self.implied.insert(path.path())),
+                }
+                Ok(dir)
             }
             Err(errno) => Err(escape_or(errno, path)),
         }
     }
 
     /// The parent and leaf of an entry that is not the root.
-    fn locate<'p>(&self, path: &'p Inside) -> Result<(OwnedFd, &'p OsStr), UnpackError> {
+    fn locate<'p>(&mut self, path: &'p Inside) -> Result<(OwnedFd, &'p OsStr), UnpackError> {
         let (parent, leaf) = path.split().ok_or_else(|| UnpackError::Path("/".to_owned()))?;
         Ok((self.ensure(&parent)?, leaf))
     }
@@ -158,12 +167,13 @@ impl Tree {
             }
         };
         own(&fd, entry)?;
+        self.implied.remove(&path.path());
         self.times.push((path.clone(), timestamps(entry)));
         Ok(())
     }
 
     /// Writes a regular file of exactly `entry.size` bytes from `content`.
-    pub fn file(&self, path: &Inside, entry: &Entry, content: &mut impl Read) -> Result<(), UnpackError> {
+    pub fn file(&mut self, path: &Inside, entry: &Entry, content: &mut impl Read) -> Result<(), UnpackError> {
         let (parent, leaf) = self.locate(path)?;
         self.replace(&parent, leaf)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -183,7 +193,7 @@ impl Tree {
     }
 
     /// Makes a symlink; its target is only text here, and is resolved by whoever runs in the root.
-    pub fn symlink(&self, path: &Inside, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
+    pub fn symlink(&mut self, path: &Inside, entry: &Entry, target: &[u8]) -> Result<(), UnpackError> {
         let (parent, leaf) = self.locate(path)?;
         self.replace(&parent, leaf)?;
         rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, leaf)?;
@@ -195,7 +205,7 @@ impl Tree {
 
     /// Makes `path` another name of `target`, which must be in this tree already. A link has no attributes of its
     /// own, so nothing else is set.
-    pub fn hard_link(&self, path: &Inside, target: &Inside) -> Result<(), UnpackError> {
+    pub fn hard_link(&mut self, path: &Inside, target: &Inside) -> Result<(), UnpackError> {
         let (target_dir, target_leaf) = target.split().ok_or_else(|| UnpackError::Path("/".to_owned()))?;
         let from = self
             .resolve(&target_dir)
@@ -214,7 +224,7 @@ impl Tree {
     }
 
     /// Makes a FIFO or device node.
-    pub fn node(&self, path: &Inside, entry: &Entry, kind: FileType) -> Result<(), UnpackError> {
+    pub fn node(&mut self, path: &Inside, entry: &Entry, kind: FileType) -> Result<(), UnpackError> {
         let (parent, leaf) = self.locate(path)?;
         self.replace(&parent, leaf)?;
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
@@ -228,13 +238,13 @@ impl Tree {
     }
 
     /// Marks `dir` as hiding everything lower layers have in it.
-    pub fn opaque(&self, dir: &Inside) -> Result<(), UnpackError> {
+    pub fn opaque(&mut self, dir: &Inside) -> Result<(), UnpackError> {
         make_opaque(&self.ensure(dir)?)
     }
 
     /// Hides `path` of the lower layers: a character device 0:0, or the opaque mark where this layer has a
     /// directory there. A file of this layer hides it already (image-spec, layer.md, "Whiteouts").
-    pub fn whiteout(&self, path: &Inside) -> Result<(), UnpackError> {
+    pub fn whiteout(&mut self, path: &Inside) -> Result<(), UnpackError> {
         let (parent, leaf) = self.locate(path)?;
         match kind_of(&parent, leaf)? {
             Some(FileType::Directory) => make_opaque(&open_dir(&parent, leaf)?),
@@ -256,11 +266,12 @@ impl Tree {
     }
 
     /// An implied directory where this layer whited something out starts empty.
-    fn clear_whiteout(&self, parent: &OwnedFd, leaf: &OsStr) -> Result<(), UnpackError> {
-        match kind_of(parent, leaf)? {
-            Some(FileType::CharacterDevice) => self.replace(parent, leaf),
-            _ => Ok(()),
+    fn clear_whiteout(&self, parent: &OwnedFd, leaf: &OsStr) -> Result<bool, UnpackError> {
+        let was_whiteout = kind_of(parent, leaf)? == Some(FileType::CharacterDevice);
+        if was_whiteout {
+            self.replace(parent, leaf)?;
         }
+        Ok(was_whiteout)
     }
 }
 
@@ -336,7 +347,7 @@ fn own(fd: impl AsFd, entry: &Entry) -> Result<(), UnpackError> {
 
 /// Attributes a layer may bring: file capabilities, ACLs and the user's own. overlayfs's own marks could point a
 /// directory at another layer's, and security labels are the host's business.
-fn is_kept(name: &[u8]) -> bool {
+pub fn is_kept(name: &[u8]) -> bool {
     let plain_user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
     plain_user || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
@@ -24,7 +23,7 @@ impl Worker {
     pub(super) fn act(&mut self, pod: PodView<'_>, action: Action) {
         match action {
             Action::Prepare => self.prepare(),
-            Action::Start { container, attempt } => self.start(container, attempt),
+            Action::Start { container, attempt } => self.start(pod, container, attempt),
             Action::Cancel { container } => self.cancel(&container),
             Action::Kill {
                 container,
@@ -76,15 +75,14 @@ impl Worker {
         })
     }
 
-    pub(super) fn start(&mut self, container: String, attempt: u32) {
+    pub(super) fn start(&mut self, pod: PodView<'_>, container: String, attempt: u32) {
         let now = steady::now();
         let seen = self.seen.containers.entry(container.clone()).or_default();
         if seen.last.as_ref().is_some_and(|last| last.exit().is_some()) {
             seen.restarts.next(seen.ended.unwrap_or(now), now);
         }
         seen.busy = Busy::Starting;
-        let cancel = CancellationToken::new();
-        self.starts.insert(container.clone(), cancel.clone());
+        let (cancel, turn) = self.starts.begin(pod, &container);
         let job = Job {
             pod: self.pod.clone(),
             container: container.clone(),
@@ -94,6 +92,7 @@ impl Worker {
             handler: self.handler.clone(),
             target: self.target_of(&container),
             cancel,
+            turn,
         };
         let ctx = self.ctx.clone();
         self.under_way.spawn(async move {
@@ -103,9 +102,7 @@ impl Worker {
     }
 
     pub(super) fn cancel(&mut self, container: &str) {
-        if let Some(token) = self.starts.get(container) {
-            token.cancel();
-        }
+        self.starts.cancel(container);
         if let Some(seen) = self.seen.containers.get_mut(container) {
             seen.busy = Busy::Cancelling;
         }

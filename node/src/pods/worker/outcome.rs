@@ -99,7 +99,7 @@ impl Worker {
     }
 
     pub(super) fn started(&mut self, container: String, result: Result<Record, StartFailure>) {
-        self.starts.remove(&container);
+        self.starts.end(&container);
         let seen = self.seen.containers.entry(container.clone()).or_default();
         seen.busy = Busy::Idle;
         match result {
