@@ -31,14 +31,13 @@ pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>
         ..style
     };
     let (mut question, warnings) = read(call).await?;
-    let status = status(call, &question)?;
-    question["status"] = status;
+    question["status"] = status(call, &question).map_err(|error| error.after(warnings.clone()))?;
     if kind.plural == "selfsubjectreviews" {
         question["metadata"]["creationTimestamp"] = time::now().into();
     }
     kind.normalise(&mut question);
     let response = render::one(kind, style, StatusCode::CREATED, &question)?;
-    Ok(Some(render::warn(response, &warnings)))
+    Ok(Some(render::warn(response, warnings)))
 }
 
 /// The body, as its kind.
