@@ -14,6 +14,8 @@ use std::ops::RangeInclusive;
 
 const IPS: &str = "/registry/ranges/serviceips/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
+const FAMILIES: &str = "ipFamilies";
+const POLICY: &str = "ipFamilyPolicy";
 /// Random guesses before all addresses are looked through.
 const GUESSES: usize = 16;
 
@@ -50,6 +52,7 @@ impl ServiceAddresses {
         let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else {
             return Ok(Claims::default());
         };
+        self.families(spec, old.map(|old| &old["spec"]))?;
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
         self.addresses(store, spec, &held).await?;
         let chosen = self.ports(store, spec, &held).await?;
@@ -60,6 +63,48 @@ impl ServiceAddresses {
             release: held.difference(&wanted).cloned().collect(),
             ..Claims::default()
         })
+    }
+
+    /// The cluster has addresses of one family. One that prefers both is left as it was, and one without addresses or
+    /// Pods of its own may have any.
+    fn families(&self, spec: &Map<String, Value>, old: Option<&Value>) -> Result<(), Denial> {
+        let has = |key: &str| spec.get(key).unwrap_or(&Value::Null);
+        let policy = text(spec, POLICY);
+        let same = |old: &Value| {
+            ["clusterIPs", FAMILIES, POLICY]
+                .iter()
+                .all(|key| old[*key] == *has(key))
+        };
+        let settled = policy == "PreferDualStack" && old.is_some_and(same);
+        let selects = has("selector")
+            .as_object()
+            .is_some_and(|labels| !labels.is_empty());
+        let anywhere = text(spec, "clusterIP") == "None" && !selects;
+        if text(spec, "type") == "ExternalName" || settled || anywhere {
+            return Ok(());
+        }
+        let (mut errors, at) = (Vec::new(), format!("spec.{POLICY}"));
+        let families = has(FAMILIES).as_array().map_or(&[][..], Vec::as_slice);
+        if policy == "SingleStack" && families.len() == 2 {
+            let why =
+                "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
+            return Err(Denial::Invalid(vec![FieldError::invalid(at, policy, why)]));
+        }
+        if policy == "RequireDualStack" {
+            let why = "this cluster is not configured for dual-stack services";
+            errors.push(FieldError::invalid(at, policy, why));
+        }
+        // Of one whose addresses are IPv6, Services still say IPv4 unless they are told otherwise.
+        for (index, family) in families.iter().enumerate() {
+            if family == "IPv6" && self.cidr.addr().is_ipv4() {
+                let at = format!("spec.{FAMILIES}[{index}]");
+                errors.push(FieldError::invalid(at, "IPv6", "not configured on this cluster"));
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(Denial::Invalid(errors)),
+        }
     }
 
     async fn addresses(
@@ -347,6 +392,54 @@ mod tests {
                     Err(Denial::Invalid(_))
                 ),
                 "{ip}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_family_that_the_cluster_has_not_is_refused() {
+        let (_dir, store) = open();
+        let dual = "this cluster is not configured for dual-stack services";
+        let absent = "not configured on this cluster";
+        let single = "when multiple IP families are specified";
+        for (spec, refused) in [
+            (json!({"ipFamilyPolicy": "PreferDualStack"}), vec![]),
+            (
+                json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}),
+                vec![],
+            ),
+            (json!({"ipFamilyPolicy": "RequireDualStack"}), vec![dual]),
+            (json!({"ipFamilies": ["IPv6"]}), vec![absent]),
+            (
+                json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack"}),
+                vec![single],
+            ),
+            (
+                json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}),
+                vec![dual, absent],
+            ),
+            (
+                json!({"clusterIP": "None", "ipFamilyPolicy": "RequireDualStack"}),
+                vec![],
+            ),
+            (
+                json!({"clusterIP": "None", "ipFamilies": ["IPv6"], "selector": {"a": "b"}}),
+                vec![absent],
+            ),
+            (
+                json!({"type": "ExternalName", "ipFamilyPolicy": "RequireDualStack"}),
+                vec![],
+            ),
+        ] {
+            let told = match create(&store, spec.clone()).await {
+                Ok(_) => vec![],
+                Err(Denial::Invalid(errors)) => errors.iter().map(FieldError::message).collect(),
+                Err(_) => panic!("{spec}"),
+            };
+            let ends = |(told, why): (&String, &&str)| told.ends_with(*why);
+            assert!(
+                told.len() == refused.len() && told.iter().zip(&refused).all(ends),
+                "{spec}: {told:?}"
             );
         }
     }

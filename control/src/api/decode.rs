@@ -210,7 +210,8 @@ fn summary(body: &[u8]) -> String {
     }
 }
 
-fn word(value: &Value) -> &'static str {
+/// What JSON calls a value of this type.
+pub(super) fn word(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -291,7 +292,7 @@ impl Places {
         let place = match issue {
             FieldIssue::Unknown(path) => self.first.get(path),
             FieldIssue::Duplicate(path) => self.again.get(path),
-            FieldIssue::Repeated { .. } => None,
+            FieldIssue::Repeated { .. } | FieldIssue::OfJsonPatch(_) => None,
         };
         place.copied().unwrap_or(self.next)
     }

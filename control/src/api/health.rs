@@ -44,7 +44,7 @@ impl Check {
 
 /// The answer, when the path is one of these.
 pub(super) async fn answer(api: &Api, parts: &Parts) -> Option<Response> {
-    let mut segments = parts.uri.path().trim_matches('/').splitn(2, '/');
+    let mut segments = parts.uri.path().strip_prefix('/')?.splitn(2, '/');
     let probe = segments.next().unwrap_or_default();
     let checks: &[Check] = match probe {
         "livez" | "healthz" => &[Check::Ping, Check::Store],

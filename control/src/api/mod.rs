@@ -23,9 +23,11 @@ mod object;
 mod objects;
 mod oidc;
 mod openapi;
+mod operations;
 mod others;
 mod patch;
 mod permit;
+mod precondition;
 mod query;
 mod reader;
 mod record;
@@ -188,6 +190,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Ok(_) => Format::Json,
     };
     let mut response = measured.end(record.end(outcome, format).await);
+    render::tell_warnings(&mut response);
     let headers = response.headers_mut();
     if let Some(flow) = reply.flow {
         flow.mark(headers);
@@ -292,7 +295,6 @@ async fn dispatch(
         told: record.told(),
         others: Others::default(),
     };
-    let response = perform(&call, verb).await?;
     let warnings: Vec<String> = call
         .target
         .kind
@@ -300,7 +302,10 @@ async fn dispatch(
         .map(str::to_owned)
         .into_iter()
         .collect();
-    Ok(render::warn(response, &warnings))
+    match perform(&call, verb).await {
+        Ok(response) => Ok(render::warn(response, warnings)),
+        Err(error) => Err(error.after(warnings)),
+    }
 }
 
 /// What the path names. A custom resource may have been established a moment ago, by the same client.
@@ -454,7 +459,12 @@ async fn update(call: &Call, style: Style) -> Result<Response> {
     let change = |_: &Value| Ok((body.value.clone(), body.issues.clone()));
     let result = match write::update(call, options, name, &change).await {
         Err(error) if error.code == StatusCode::NOT_FOUND && creates(call, name, &body.value) => {
-            write::create(call, options, body.value.clone(), body.issues.clone()).await
+            let mut value = body.value.clone();
+            if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+                return Err(precondition::another_uid(&call.target.kind, name, uid, ""));
+            }
+            precondition::forget_version(&mut value);
+            write::create(call, options, value, body.issues.clone()).await
         }
         Err(error) if error.code == StatusCode::NOT_FOUND => {
             write::check_name(write::name_of(&body.value), name)?;
@@ -482,7 +492,7 @@ fn written(call: &Call, style: Style, written: Written) -> Result<Response> {
         Left::Bytes(json, _) if style.is_plain() => render::json_response(code, Body::from(json)),
         other => render::one(kind, style, code, &other.value()?)?,
     };
-    Ok(render::warn(response, &written.warnings))
+    Ok(render::warn(response, written.warnings))
 }
 
 impl Api {
@@ -506,6 +516,9 @@ impl Api {
 
 /// A plain text answer.
 fn text(code: StatusCode, body: impl Into<Body>) -> Response {
-    let content = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    let content = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
     (code, content, body.into()).into_response()
 }

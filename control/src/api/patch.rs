@@ -2,29 +2,27 @@
 //! last also a creation.
 use super::decode;
 use super::negotiate::{self, PatchType};
+use super::operations::{self, Operation};
 use super::others::settled;
 use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options};
 use super::written::Written;
-use super::{Call, manage};
+use super::{Call, manage, precondition};
 use crate::kinds::view::View;
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
 use http::StatusCode;
-use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 /// Upstream's `maxJSONPatchOperations`.
 const OPERATIONS: usize = 10_000;
 /// What knows the built-in kinds, in words.
 const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
-/// Upstream's `JSONPatchMaxCopyBytes`: what all `copy` operations of one patch may add up to.
-const COPIED: usize = 3 << 20;
 
 /// A decoded patch, ready to be applied to whatever the object is by then.
 pub enum Prepared {
-    Json(Patch),
+    Json(Vec<Operation>),
     Merge(Value),
     Strategic(Value),
     /// Server-side apply.
@@ -85,7 +83,8 @@ async fn create_applied(
     config: &Value,
     issues: &[FieldIssue],
 ) -> Result<Written> {
-    let value = settled(call, || manage::apply(call, None, config)).await??;
+    let mut value = settled(call, || manage::apply(call, None, config)).await??;
+    precondition::forget_version(&mut value);
     write::check_name(write::name_of(&value), name)?;
     if let Some(uid) = value["metadata"]["uid"].as_str() {
         let why = format!(
@@ -112,52 +111,63 @@ pub fn prepare(call: &Call) -> Result<(Prepared, Vec<FieldIssue>)> {
     }
     let undecodable = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));
     let decoded = decode::json(&call.body).map_err(undecodable)?;
+    let mut issues = decoded.issues;
     let patch = match kind {
-        PatchType::Json => Prepared::Json(operations(decoded.value)?),
+        PatchType::Json => {
+            check_length(&decoded.value)?;
+            let (operations, unknown) = operations::read(decoded.value).map_err(undecodable)?;
+            issues.extend(unknown);
+            issues = issues.into_iter().map(FieldIssue::of_json_patch).collect();
+            Prepared::Json(operations)
+        }
         PatchType::Merge => Prepared::Merge(decoded.value),
         PatchType::Strategic | PatchType::Apply => Prepared::Strategic(decoded.value),
     };
-    Ok((patch, decoded.issues))
+    Ok((patch, issues))
 }
 
-fn operations(value: Value) -> Result<Patch> {
-    let count = value.as_array().map_or(0, Vec::len);
-    if count > OPERATIONS {
-        return Err(ApiError::too_many_operations(OPERATIONS, count));
+fn check_length(patch: &Value) -> Result<()> {
+    match patch.as_array().map_or(0, Vec::len) {
+        count if count > OPERATIONS => Err(ApiError::too_many_operations(OPERATIONS, count)),
+        _ => Ok(()),
     }
-    serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
 }
 
 /// What a JSON patch that was not sent by the client makes of a value, within the same limits.
 pub(crate) fn apply_operations(patch: Value, current: &Value) -> std::result::Result<Value, String> {
-    let applied = operations(patch).and_then(|patch| apply_json(&patch, current));
-    applied.map_err(|error| error.message().to_owned())
+    check_length(&patch).map_err(|error| error.message().to_owned())?;
+    let (operations, _) = operations::read(patch)?;
+    operations::apply(&operations, current)
 }
 
-/// What the patch makes of the object, which stays of its kind. Upstream decodes what a JSON or a merge patch made, and
-/// overlooks what a strategic one says of the kind.
+/// What the patch makes of the object, which stays of its kind.
 fn made(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
     let made = apply(kind, patch, current)?;
+    if kind.custom.is_none() {
+        check_kept(patch, &made, current)?;
+    }
+    Ok(made)
+}
+
+/// Upstream decodes what a JSON or a merge patch made, and overlooks what a strategic one says of the kind.
+pub fn check_kept(patch: &Prepared, made: &Value, current: &Value) -> Result<()> {
     let is = |key: &str| match made.text(key) {
         "" => current.text(key).to_owned(),
         said => said.to_owned(),
     };
     let (version, name) = (is("apiVersion"), is("kind"));
     let strategic = matches!(patch, Prepared::Strategic(_));
-    if strategic
-        || kind.custom.is_some()
-        || (current.text("apiVersion"), current.text("kind")) == (&version, &name)
-    {
-        return Ok(made);
+    if strategic || (current.text("apiVersion"), current.text("kind")) == (&version, &name) {
+        return Ok(());
     }
     let why = format!("no kind {name:?} is registered for version {version:?} in scheme {SCHEME:?}");
-    Err(ApiError::unfit_patch(&made, &why))
+    Err(ApiError::unfit_patch(made, &why))
 }
 
 /// What the patch makes of the object.
 pub fn apply(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
     match patch {
-        Prepared::Json(patch) => apply_json(patch, current),
+        Prepared::Json(patch) => operations::apply(patch, current).map_err(|_| ApiError::rejected_patch()),
         Prepared::Merge(patch) | Prepared::Apply(patch) => {
             if !patch.is_object() {
                 return Err(ApiError::bad_request(
@@ -174,87 +184,15 @@ pub fn apply(kind: &Kind, patch: &Prepared, current: &Value) -> Result<Value> {
     }
 }
 
-/// One operation after the other, so that what they copy can be counted.
-fn apply_json(patch: &Patch, current: &Value) -> Result<Value> {
-    let mut value = current.clone();
-    let mut copied = 0;
-    for operation in &patch.0 {
-        if let PatchOperation::Copy(copy) = operation {
-            let source = value
-                .pointer(copy.from.as_str())
-                .map_or(0, |v| v.to_string().len());
-            copied += source;
-            if copied > COPIED {
-                return Err(ApiError::unprocessable(format!(
-                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the \
-                     limit {COPIED}"
-                )));
-            }
-        }
-        if expects_nothing(operation, &value) {
-            continue;
-        }
-        json_patch::patch(&mut value, std::slice::from_ref(operation)).map_err(|e| {
-            ApiError::unprocessable(format!(
-                "the server rejected our request due to an error in our request: {e}"
-            ))
-        })?;
-    }
-    Ok(value)
-}
-
-/// A test for null holds where there is nothing, as upstream's library has it; clients that add the first finalizer
-/// rely on it.
-fn expects_nothing(operation: &PatchOperation, value: &Value) -> bool {
-    let PatchOperation::Test(test) = operation else {
-        return false;
-    };
-    let path = test.path.as_str();
-    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-    test.value.is_null() && value.pointer(path).is_none() && value.pointer(parent).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    fn json_patch(operations_of: Value, current: &Value) -> Result<Value> {
-        apply_json(&operations(operations_of)?, current)
-    }
-
     #[test]
     fn too_many_operations_are_refused() {
-        let many = vec![json!({"op": "test", "path": "/a", "value": 1}); OPERATIONS + 1];
-        assert_eq!(json_patch(json!(many), &json!({"a": 1})).unwrap_err().code, 413);
-    }
-
-    #[test]
-    fn a_patch_that_doubles_the_document_is_stopped() {
-        let double = vec![json!({"op": "copy", "from": "", "path": "/b"}); 128];
-        assert_eq!(
-            json_patch(json!(double), &json!({"a": "x".repeat(1000)}))
-                .unwrap_err()
-                .code,
-            422
-        );
-    }
-
-    #[test]
-    fn a_test_for_null_holds_where_nothing_is() {
-        let test = |path: &str| json!([{"op": "test", "path": path, "value": null}, {"op": "add", "path": "/b", "value": 1}]);
-        let current = json!({"a": {}});
-        assert_eq!(
-            json_patch(test("/a/x"), &current).unwrap(),
-            json!({"a": {}, "b": 1})
-        );
-        assert_eq!(json_patch(test("/a"), &current).unwrap_err().code, 422);
-        assert_eq!(json_patch(test("/x/y"), &current).unwrap_err().code, 422);
-    }
-
-    #[test]
-    fn a_failing_test_is_unprocessable() {
-        let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
-        assert_eq!(json_patch(patch, &json!({"a": 1})).unwrap_err().code, 422);
+        let many = |count| json!(vec![json!({"op": "test", "path": "/a", "value": 1}); count]);
+        assert!(check_length(&many(OPERATIONS)).is_ok());
+        assert_eq!(check_length(&many(OPERATIONS + 1)).unwrap_err().code, 413);
     }
 }

@@ -191,7 +191,7 @@ impl Query {
         if said.is_some() && !initial {
             refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
         }
-        if said.is_some() && self.get("continue").is_some() {
+        if self.get("continue").is_some() {
             refuse("resourceVersionMatch is forbidden when continue is provided");
         }
         if let Some(other) = said.filter(|said| *said != "NotOlderThan") {
@@ -329,6 +329,8 @@ mod tests {
             ),
             ("sendInitialEvents=true&resourceVersionMatch=Exact", true, false),
             ("resourceVersionMatch=NotOlderThan", true, false),
+            ("continue=abc", true, false),
+            ("continue=abc", false, true),
         ] {
             assert_eq!(query(text).version_match(watches).is_ok(), fine, "{text}");
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// What a Table row carries of its object (`includeObject`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,13 +233,66 @@ pub fn json_response(code: StatusCode, body: Body) -> Response {
     (code, content, body).into_response()
 }
 
-/// Adds `Warning` headers (RFC 9110's code 299, agent `-`).
-pub fn warn(mut response: Response, warnings: &[String]) -> Response {
-    for warning in warnings {
-        let quoted = Value::from(warning.as_str()).to_string();
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - {quoted}")) {
+/// What an answer has yet to warn of.
+#[derive(Clone, Debug, Default)]
+struct Warnings(Vec<String>);
+
+/// Puts these before what the answer warns of already.
+pub fn warn(mut response: Response, mut warnings: Vec<String>) -> Response {
+    let told = response.extensions_mut().get_or_insert_default::<Warnings>();
+    warnings.append(&mut told.0);
+    told.0 = warnings;
+    response
+}
+
+/// Writes the `Warning` headers (RFC 9110's code 299, agent `-`).
+pub fn tell_warnings(response: &mut Response) {
+    let warnings = response.extensions_mut().remove::<Warnings>().unwrap_or_default();
+    for warning in fitting(warnings.0) {
+        let quoted = Value::from(warning).to_string();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - {quoted}").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
-    response
+}
+
+/// Upstream's limits of all warnings of one answer, and of each where they are more, in characters.
+const WARNINGS: usize = 4 << 10;
+const WARNING: usize = 256;
+
+/// Each once, and together no more than fits.
+fn fitting(warnings: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let once = |warning: &String| !warning.is_empty() && seen.insert(warning.clone());
+    let warnings: Vec<String> = warnings.into_iter().filter(once).collect();
+    let length = |warning: &String| warning.chars().count();
+    if warnings.iter().map(length).sum::<usize>() <= WARNINGS {
+        return warnings;
+    }
+    let cut = warnings
+        .iter()
+        .map(|warning| warning.chars().take(WARNING).collect());
+    let mut told = 0;
+    cut.take_while(|warning| {
+        let fits = told < WARNINGS;
+        told += length(warning);
+        fits
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_have_limits() {
+        let long = |letter: char, length: usize| letter.to_string().repeat(length);
+        let few = vec![long('a', 4000), long('b', 96)];
+        assert_eq!(fitting([few.clone(), few.clone()].concat()), few);
+        let more = fitting(vec![long('ä', 4000), long('b', 97)]);
+        assert_eq!(more, [long('ä', 256), long('b', 97)]);
+        let many: Vec<String> = (0..1000).map(|n| format!("{n:0300}")).collect();
+        assert_eq!(fitting(many).len(), 16);
+    }
 }

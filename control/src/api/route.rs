@@ -52,6 +52,9 @@ impl Target {
 
 /// Reads a path. `None` when it is not below `/api` or `/apis`.
 pub fn parse(kinds: &Registry, path: &str) -> Option<Result<Route>> {
+    if path.starts_with("//") {
+        return None;
+    }
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments.as_slice() {
         ["api"] => Some(Ok(Route::CoreVersions)),

@@ -42,10 +42,14 @@ const LONGEST_TURN: Duration = Duration::from_millis(20);
 struct Beginning {
     revision: Option<Revision>,
     bookmarks: bool,
-    initial_events: bool,
+    /// Whether what is there already is to be shown; where nothing is said, it is unless a revision is.
+    initial_events: Option<bool>,
 }
 
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
+    if style.accepted.format == Format::Yaml {
+        return Err(ApiError::no_stream(call.target.kind.custom.is_none()));
+    }
     let selection = selection(call)?;
     let beginning = beginning(call)?;
     let timeout = call
@@ -108,12 +112,11 @@ fn selection(call: &Call) -> Result<Selection> {
 
 fn beginning(call: &Call) -> Result<Beginning> {
     let query = &call.query;
-    let initial_events = query.tristate("sendInitialEvents");
     query.version_match(true)?;
     Ok(Beginning {
         revision: query.revision()?,
         bookmarks: query.flag("allowWatchBookmarks"),
-        initial_events: initial_events == Some(true),
+        initial_events: query.tristate("sendInitialEvents"),
     })
 }
 
@@ -138,12 +141,8 @@ async fn begin(
     let all = kind.converter().is_some();
     let filter = Arc::new(move |object: &Object| all || selection.matches(&kind, object));
     let cache = &call.api.cache;
-    let from_now = match how.revision {
-        _ if how.initial_events => true,
-        None | Some(0) => true,
-        Some(_) => false,
-    };
-    if from_now {
+    let since = how.revision.filter(|revision| *revision != 0);
+    if how.initial_events.unwrap_or(since.is_none()) {
         let reached = match how.revision {
             Some(revision) => cache.at_least(revision).await?,
             None => cache.fresh().await?,
@@ -153,10 +152,13 @@ async fn begin(
         return Ok(Begun {
             subscription,
             after: 0,
-            mark: (how.initial_events && how.bookmarks).then_some(mark),
+            mark: how.bookmarks.then_some(mark),
         });
     }
-    let after = how.revision.unwrap_or_default();
+    let after = match since {
+        Some(revision) => revision,
+        None => cache.fresh().await?,
+    };
     if let Some(subscription) = resource.subscribe(prefix.clone(), filter.clone(), Start::After(after)) {
         return Ok(Begun {
             subscription,

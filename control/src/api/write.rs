@@ -7,13 +7,13 @@ use super::convert::{self, stored_form};
 use super::negotiate::{self, Encoding};
 use super::object::Object;
 use super::others::settled;
-use super::query::{FieldValidation, Query, parse_revision};
+use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::written::{Left, Written, at};
-use super::{Call, decode, manage, permit};
+use super::{Call, decode, manage, permit, precondition};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
-use crate::kinds::{FieldError, FieldIssue, Kind, time};
+use crate::kinds::{FieldIssue, Kind, time};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -67,6 +67,14 @@ pub async fn create(
     let kind = &call.target.kind;
     decode::check_kind(kind, &body)?;
     let warnings = prune(call, options, &mut body, issues)?;
+    match create_pruned(call, options, body).await {
+        Ok(created) => Ok(created.after(warnings)),
+        Err(error) => Err(error.after(warnings)),
+    }
+}
+
+async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result<Written> {
+    let kind = &call.target.kind;
     place(call, &mut body)?;
     if !matches!(
         body["metadata"]["resourceVersion"].as_str(),
@@ -76,27 +84,38 @@ pub async fn create(
     }
     let name = name_of(&body).to_owned();
     if !generates(&body) {
-        let created = create_once(call, options, body).await?;
-        return created
-            .map(|created| created.after(warnings))
-            .ok_or_else(|| ApiError::already_exists(kind, &name));
+        let created = create_noted(call, options, body).await?;
+        return created.ok_or_else(|| ApiError::already_exists(kind, &name));
     }
     for _ in 0..=RETRIES {
         let mut value = body.clone();
         make_up_name(&mut value);
-        if let Some(created) = create_once(call, options, value).await? {
-            return Ok(created.after(warnings));
+        if let Some(created) = create_noted(call, options, value).await? {
+            return Ok(created);
         }
     }
     Err(ApiError::already_exists(kind, &name))
 }
 
+/// As below, with what was to be warned of on the way.
+async fn create_noted(call: &Call, options: Options, value: Value) -> Result<Option<Written>> {
+    let mut notes = Notes::default();
+    match create_once(call, options, value, &mut notes).await {
+        Ok(created) => Ok(created.map(|created| created.after(notes.warnings))),
+        Err(error) => Err(error.after(notes.warnings)),
+    }
+}
+
 /// `None` when the name is taken.
-async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<Option<Written>> {
+async fn create_once(
+    call: &Call,
+    options: Options,
+    mut value: Value,
+    notes: &mut Notes,
+) -> Result<Option<Written>> {
     let kind = &call.target.kind;
     let name = name_of(&value).to_owned();
     let review = review(call, options.dry_run, &name, Action::Create);
-    let mut notes = Notes::default();
     kind.default(&mut value);
     permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
     permit::sign(call, &mut value);
@@ -107,7 +126,7 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
             false => manage::note(call, None, &mut value).await,
         }
     }
-    mutate(call, &review, &mut value, &mut notes).await?;
+    mutate(call, &review, &mut value, notes).await?;
     stamp(&mut value);
     kind.prepare_create(&mut value);
     let key = call.target.key(&name);
@@ -122,15 +141,14 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
         if !errors.is_empty() {
             return Err(ApiError::invalid(&kind.kind, &kind.group, &name, &errors));
         }
-        let odd = kind.warnings(&value, None);
+        notes.warnings.extend(kind.warnings(&value, None));
         kind.normalise(&mut value);
-        judge(call, &review, &value, &mut claims, &mut notes).await?;
+        judge(call, &review, &value, &mut claims, notes).await?;
         if options.dry_run {
             let taken = call.api.store.get(&key).await?.is_some();
-            notes.warnings.extend(odd);
             return Ok((!taken).then(|| Written {
                 object: Left::Value(value),
-                warnings: notes.warnings,
+                warnings: Vec::new(),
                 created: true,
             }));
         }
@@ -139,11 +157,10 @@ async fn create_once(call: &Call, options: Options, mut value: Value) -> Result<
         claims.join(&key, &mut txn);
         match call.api.store.txn(txn).await? {
             TxnOutcome::Committed { revision } => {
-                notes.warnings.extend(odd);
                 let value = owners.is_none().then_some(value);
                 return Ok(Some(Written {
                     object: Left::of(kind, &bytes, value, revision),
-                    warnings: notes.warnings,
+                    warnings: Vec::new(),
                     created: true,
                 }));
             }
@@ -191,58 +208,71 @@ async fn update_once(
     let kind = &call.target.kind;
     let old = convert::value(&call.api, kind, current).await?;
     let (mut new, issues) = settled(call, || change(&old)).await??;
-    let warnings = prune(call, options, &mut new, issues)?;
+    let mut notes = Notes {
+        warnings: prune(call, options, &mut new, issues)?,
+        ..Notes::default()
+    };
+    match replace(call, options, (current, &old), new, &mut notes).await {
+        Ok(None) => Ok(Attempt::Lost),
+        Ok(Some(object)) => Ok(Attempt::Done(Written {
+            object,
+            warnings: notes.warnings,
+            created: false,
+        })),
+        Err(error) => Err(error.after(notes.warnings)),
+    }
+}
+
+/// `None` when somebody else wrote first.
+async fn replace(
+    call: &Call,
+    options: Options,
+    (current, old): (&Object, &Value),
+    mut new: Value,
+    notes: &mut Notes,
+) -> Result<Option<Left>> {
+    let kind = &call.target.kind;
     place(call, &mut new)?;
-    let name = name_of(&old).to_owned();
+    let name = name_of(old).to_owned();
     check_name(name_of(&new), &name)?;
-    precondition(kind, &name, &new, &old)?;
-    if let Some(meta) = new["metadata"].as_object_mut() {
-        meta.remove("resourceVersion");
-    }
-    let review = review(call, options.dry_run, &name, Action::Update { old: &old });
-    let mut notes = Notes::default();
+    precondition::check(kind, options, &new, old)?;
+    precondition::forget_version(&mut new);
+    let review = review(call, options.dry_run, &name, Action::Update { old });
     kind.default(&mut new);
-    permit::write(call, Operation::Update, &name, &old, &new)?;
+    permit::write(call, Operation::Update, &name, old, &new)?;
     if !options.applied {
-        manage::note(call, Some(&old), &mut new).await;
+        manage::note(call, Some(old), &mut new).await;
     }
-    mutate(call, &review, &mut new, &mut notes).await?;
-    kind.prepare_update(call.target.subresource.as_deref(), &mut new, &old);
-    validate_update(call, &name, &new, &old)?;
+    mutate(call, &review, &mut new, notes).await?;
+    kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
+    validate_update(call, &name, &new, old)?;
     if call.target.subresource.is_none() {
-        notes.warnings.extend(kind.warnings(&new, Some(&old)));
+        notes.warnings.extend(kind.warnings(&new, Some(old)));
     }
     let mut claims = allocate(call, &review, &mut new).await?;
     kind.normalise(&mut new);
-    manage::settle(&old, &mut new);
-    judge(call, &review, &new, &mut claims, &mut notes).await?;
-    let done = |object: Left| {
-        Ok(Attempt::Done(Written {
-            object,
-            warnings: [warnings.clone(), notes.warnings.clone()].concat(),
-            created: false,
-        }))
-    };
+    manage::settle(old, &mut new);
+    judge(call, &review, &new, &mut claims, notes).await?;
     let bytes = stored_form(call, &new, None).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
-        return done(Left::Value(old));
+        return Ok(Some(Left::Value(old.clone())));
     }
     if options.dry_run {
-        return done(Left::Value(at(new, current.revision)));
+        return Ok(Some(Left::Value(at(new, current.revision))));
     }
     let outcome = match is_finished(&new) {
-        true => remove(call, current, &old).await?,
+        true => remove(call, current, old).await?,
         false => {
             let mut txn = Txn::swap(&*current.key, current.revision, bytes.clone());
             claims.join(&current.key, &mut txn);
             call.api.store.txn(txn).await?
         }
     };
-    match outcome {
-        TxnOutcome::Committed { revision } => done(Left::of(kind, &bytes, Some(new), revision)),
-        TxnOutcome::Conflict { .. } => Ok(Attempt::Lost),
-    }
+    Ok(match outcome {
+        TxnOutcome::Committed { revision } => Some(Left::of(kind, &bytes, Some(new), revision)),
+        TxnOutcome::Conflict { .. } => None,
+    })
 }
 
 fn validate_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<()> {
@@ -364,10 +394,10 @@ pub fn prune(
         true => ApiError::unfit_patch(value, &e.to_string()),
         false => ApiError::bad_request(kind.decode_message(&e.to_string())),
     })?;
-    // Types see what is unknown while they decode, schemas of definitions after it.
-    match kind.custom {
-        Some(_) => issues.extend(found),
-        None => issues.splice(..0, found).for_each(drop),
+    // Types see what is unknown while they decode, schemas of definitions after it; a patch is read before either.
+    match kind.custom.is_some() || options.patched {
+        true => issues.extend(found),
+        false => issues.splice(..0, found).for_each(drop),
     }
     // Only a body that is the object itself has an order of its own.
     let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
@@ -457,9 +487,7 @@ fn stamp(value: &mut Value) {
     let meta = &mut value["metadata"];
     meta["uid"] = uuid::Uuid::new_v4().to_string().into();
     meta["creationTimestamp"] = time::now().into();
-    if let Some(meta) = meta.as_object_mut() {
-        meta.remove("resourceVersion");
-    }
+    precondition::forget_version(value);
 }
 
 /// The name in the body must be that of the path (upstream's `checkName`).
@@ -474,28 +502,4 @@ pub fn check_name(said: &str, wanted: &str) -> Result<()> {
         _ => format!("the name of the object ({said}) does not match the name on the URL ({wanted})"),
     };
     Err(ApiError::bad_request(why))
-}
-
-/// Checks uid and resource version of an update against what is there. When this writer then loses a race it is asked
-/// again, about what is there by then.
-fn precondition(kind: &Kind, name: &str, new: &Value, old: &Value) -> Result<()> {
-    let meta = |value: &Value, key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
-    let (uid, is) = (meta(new, "uid"), meta(old, "uid"));
-    if !uid.is_empty() && uid != is {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
-        return Err(ApiError::conflict(kind, name, &why));
-    }
-    let (version, is) = (meta(new, "resourceVersion"), meta(old, "resourceVersion"));
-    if version.is_empty() {
-        if kind.updates_unconditionally() {
-            return Ok(());
-        }
-        let why = "must be specified for an update";
-        let errors = vec![FieldError::invalid_shown("metadata.resourceVersion", "0x0", why)];
-        return Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors));
-    }
-    if parse_revision(&version)?.to_string() != is {
-        return Err(ApiError::modified(kind, name));
-    }
-    Ok(())
 }

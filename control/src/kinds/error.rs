@@ -241,6 +241,8 @@ pub enum FieldIssue {
         line: u64,
         key: String,
     },
+    /// Of a member of an operation of a JSON patch.
+    OfJsonPatch(Box<FieldIssue>),
 }
 
 impl FieldIssue {
@@ -249,8 +251,12 @@ impl FieldIssue {
         match self {
             FieldIssue::Unknown(at) => FieldIssue::Unknown(format!("{path}.{at}")),
             FieldIssue::Duplicate(at) => FieldIssue::Duplicate(format!("{path}.{at}")),
-            repeated @ FieldIssue::Repeated { .. } => repeated,
+            other @ (FieldIssue::Repeated { .. } | FieldIssue::OfJsonPatch(_)) => other,
         }
+    }
+
+    pub fn of_json_patch(self) -> Self {
+        FieldIssue::OfJsonPatch(Box::new(self))
     }
 }
 
@@ -262,6 +268,7 @@ impl fmt::Display for FieldIssue {
             FieldIssue::Repeated { line, key } => {
                 write!(f, "line {line}: key {} already set in map", quote(key))
             }
+            FieldIssue::OfJsonPatch(issue) => write!(f, "json patch {issue}"),
         }
     }
 }

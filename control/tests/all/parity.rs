@@ -56,6 +56,94 @@ async fn writers_are_told_what_is_odd() {
 }
 
 #[tokio::test]
+async fn the_refused_are_warned_too() {
+    let plane = Plane::start().await;
+    let odd = json!({"metadata": {"name": "A_"}, "foo": 1});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(
+        warnings(&plane, Method::POST, maps, odd).await,
+        ["299 - \"unknown field \\\"foo\\\"\""]
+    );
+}
+
+/// Each request, of a ConfigMap that is there, and what it is answered with.
+#[tokio::test]
+async fn preconditions_are_kept_as_upstreams() {
+    let plane = Plane::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let of =
+        |name: &str, meta: Value| json!({"metadata": {"name": name, meta[0].as_str().unwrap(): meta[1]}});
+    let kept = json!({"metadata": {"name": "c"}, "data": {"a": "1"}});
+    assert_eq!(plane.call(Method::POST, maps, kept).await.0, 201);
+    let (map, lease) = (format!("{maps}/c"), format!("{leases}/l"));
+    for (method, path, content, body, code) in [
+        (Method::DELETE, format!("{map}?uid=x"), "json", String::new(), 409),
+        (
+            Method::DELETE,
+            format!("{map}?resourceVersion=1"),
+            "json",
+            String::new(),
+            409,
+        ),
+        (
+            Method::PUT,
+            map.clone(),
+            "json",
+            of("c", json!(["resourceVersion", "0"])).to_string(),
+            200,
+        ),
+        (
+            Method::PUT,
+            map.clone(),
+            "json",
+            of("c", json!(["uid", "x"])).to_string(),
+            409,
+        ),
+        (
+            Method::PATCH,
+            map.clone(),
+            "merge-patch+json",
+            of("c", json!(["uid", "x"])).to_string(),
+            422,
+        ),
+        (
+            Method::PUT,
+            lease.clone(),
+            "json",
+            of("l", json!(["uid", "x"])).to_string(),
+            409,
+        ),
+        (
+            Method::PUT,
+            lease,
+            "json",
+            of("l", json!(["resourceVersion", "5"])).to_string(),
+            201,
+        ),
+        (
+            Method::PATCH,
+            map.clone(),
+            "json-patch+json",
+            "null".to_owned(),
+            200,
+        ),
+        (
+            Method::PATCH,
+            map.clone(),
+            "json-patch+json",
+            "[null]".to_owned(),
+            422,
+        ),
+        (Method::DELETE, map, "json", "null".to_owned(), 200),
+    ] {
+        let content = format!("application/{content}");
+        let (got, answer) = plane.send(method.clone(), &path, &content, body.clone()).await;
+        assert_eq!(got, code, "{method} {path} {body}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn components_are_well() {
     let plane = Plane::start().await;
     let (code, list) = plane.get("/api/v1/componentstatuses").await;

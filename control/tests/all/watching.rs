@@ -126,6 +126,24 @@ async fn a_watch_list_ends_its_start_with_a_bookmark() {
 }
 
 #[tokio::test]
+async fn a_watch_shows_what_is_there_unless_it_is_told_not_to() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("a", "1")).await;
+    let own = "fieldSelector=metadata.name%3Da";
+    for (query, want) in [
+        ("allowWatchBookmarks=true", vec![("ADDED", "a"), ("BOOKMARK", "")]),
+        ("resourceVersion=0", vec![("ADDED", "a")]),
+        (
+            "sendInitialEvents=false&resourceVersionMatch=NotOlderThan",
+            vec![],
+        ),
+    ] {
+        let events = watch(&plane, &format!("{own}&{query}")).await;
+        assert_eq!(shown(&events), want, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn the_kube_crates_watcher_sees_changes_live() {
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::runtime::{WatchStreamExt, watcher};

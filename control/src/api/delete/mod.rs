@@ -45,9 +45,14 @@ enum Outcome {
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
     let name = call.name()?;
     let options = options(call)?;
-    let outcome = delete(call, name, &options).await?;
-    let response = answer(&call.target.kind, name, style, &outcome)?;
-    Ok(render::warn(response, &warnings(&call.target.kind, &options)))
+    let warnings = warnings(&call.target.kind, &options);
+    match delete(call, name, &options).await {
+        Ok(outcome) => {
+            let response = answer(&call.target.kind, name, style, &outcome)?;
+            Ok(render::warn(response, warnings))
+        }
+        Err(error) => Err(error.after(warnings)),
+    }
 }
 
 fn answer(kind: &Kind, name: &str, style: Style, outcome: &Outcome) -> Result<Response> {
@@ -82,7 +87,7 @@ pub async fn collection(call: &Call, style: Style) -> Result<Response> {
         .try_for_each(|()| async { Ok(()) })
         .await?;
     let response = list::answer(call, style, page)?;
-    Ok(render::warn(response, &warnings(&call.target.kind, &options)))
+    Ok(render::warn(response, warnings(&call.target.kind, &options)))
 }
 
 /// What is gone by then is as good as deleted.

@@ -41,6 +41,9 @@ pub(super) fn options(call: &Call) -> Result<Options> {
     }
     let mut options = Options::default();
     let format = negotiate::body(&call.headers)?;
+    if call.body.trim_ascii() == b"null" {
+        return Ok(options);
+    }
     let mut body = decode::object("DeleteOptions", format, &call.body)?.value;
     check_kind(&body)?;
     decode_body(&mut body)?;
@@ -82,9 +85,10 @@ fn from_query(query: &Query) -> Result<Options> {
     }
     Ok(Options {
         grace: query.number("gracePeriodSeconds")?,
+        uid: query.get("uid").map(str::to_owned),
+        version: query.get("resourceVersion").map(str::to_owned),
         propagation: propagation.or(orphans),
         dry_run: query.dry_run("DeleteOptions")?,
-        ..Options::default()
     })
 }
 
@@ -179,6 +183,16 @@ mod tests {
                 .map(|error| error.message().to_owned());
             assert_eq!(said.unwrap_or_default(), why, "{body}");
         }
+    }
+
+    #[test]
+    fn a_query_has_preconditions_too() {
+        let query = Query::of(&"/x?uid=u&resourceVersion=7".parse().unwrap()).unwrap();
+        let options = from_query(&query).unwrap();
+        assert_eq!(
+            (options.uid.as_deref(), options.version.as_deref()),
+            (Some("u"), Some("7"))
+        );
     }
 
     #[test]

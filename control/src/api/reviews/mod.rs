@@ -31,7 +31,7 @@ pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>
         ..style
     };
     let (mut question, warnings) = read(call).await?;
-    let status = status(call, &question)?;
+    let status = status(call, &question).map_err(|error| error.after(warnings.clone()))?;
     question["status"] = status;
     match kind.plural.as_str() {
         "selfsubjectreviews" => question["metadata"]["creationTimestamp"] = time::now().into(),
@@ -41,7 +41,7 @@ pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>
     }
     kind.normalise(&mut question);
     let response = render::one(kind, style, StatusCode::CREATED, &question)?;
-    Ok(Some(render::warn(response, &warnings)))
+    Ok(Some(render::warn(response, warnings)))
 }
 
 /// The body, as its kind.

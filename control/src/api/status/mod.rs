@@ -25,6 +25,8 @@ pub struct ApiError {
     details: Option<Value>,
     /// `metadata.continue` of an expired list.
     token: Option<String>,
+    /// What was to be warned of before it came to this.
+    warnings: Vec<String>,
 }
 
 pub type Result<T> = std::result::Result<T, ApiError>;
@@ -47,6 +49,7 @@ impl ApiError {
             message: message.into(),
             details: None,
             token: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -57,6 +60,13 @@ impl ApiError {
 
     fn about(self, kind: &Kind, name: &str) -> Self {
         self.with(details(name, &kind.group, &kind.plural))
+    }
+
+    /// The same, with warnings.
+    pub fn after(mut self, mut warnings: Vec<String>) -> Self {
+        warnings.append(&mut self.warnings);
+        self.warnings = warnings;
+        self
     }
 
     pub fn message(&self) -> &str {
@@ -115,7 +125,11 @@ impl ApiError {
     /// A conflict on a subresource.
     pub fn conflict_at(kind: &Kind, subresource: &str, name: &str, why: &str) -> Self {
         let resource = format!("{}/{subresource}", kind.plural);
-        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        let of = match kind.group.as_str() {
+            "" => resource.clone(),
+            group => format!("{resource}.{group}"),
+        };
+        let message = format!("Operation cannot be fulfilled on {of} {name:?}: {why}");
         Self::new(StatusCode::CONFLICT, "Conflict", message).with(details(name, &kind.group, &resource))
     }
 
@@ -184,9 +198,10 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// A well-formed request whose content cannot be processed, without field causes.
-    pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+    /// A JSON patch that cannot be applied; upstream does not say which of its operations cannot.
+    pub fn rejected_patch() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with(json!({}))
     }
 
     pub fn unauthorized() -> Self {
@@ -259,6 +274,28 @@ impl ApiError {
             offered.join(", ")
         );
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(json!({}))
+    }
+
+    /// A watch in a format that has no stream; `binary` says whether protobuf would have one.
+    pub fn no_stream(binary: bool) -> Self {
+        let other = match binary {
+            true => ", application/vnd.kubernetes.protobuf;stream=watch",
+            false => "",
+        };
+        let message =
+            format!("only the following media types are accepted: application/json;stream=watch{other}");
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// The body of a patch is in no format that is one.
+    pub fn no_patch_type() -> Self {
+        let message = "415: Unsupported Media Type";
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+        .with(json!({}))
     }
 
     pub fn body_too_large(limit: usize) -> Self {
@@ -432,7 +469,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
-        response
+        render::warn(response, self.warnings)
     }
 }
 

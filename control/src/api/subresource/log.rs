@@ -6,6 +6,7 @@ use crate::kinds::FieldError;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 
 /// Query options of `log` that the kubelet API knows by the same name.
 const OPTIONS: [&str; 9] = [
@@ -20,6 +21,8 @@ const OPTIONS: [&str; 9] = [
     "stream",
 ];
 
+/// What `sinceTime` looks like, in upstream's notation.
+const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
 /// What `stream` may be.
 const ALL: &str = "All";
 const STREAMS: [&str; 3] = [ALL, "Stderr", "Stdout"];
@@ -33,7 +36,7 @@ pub(super) async fn serve(call: &Call, name: &str) -> Result<Response> {
     let container = node::container(&pod, name, call.query.get("container"))?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         // Upstream answers with nothing: there can be no log yet.
-        return Ok(log_response(Body::empty()));
+        return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let node = node::find(call, node)?;
     let namespace = call.target.namespace.as_deref().unwrap_or_default();
@@ -59,6 +62,14 @@ fn judge(query: &Query, name: &str) -> Result<()> {
     };
     at_least("tailLines", 0, "must be greater than or equal to 0")?;
     at_least("limitBytes", 1, "must be greater than 0")?;
+    if let Some(time) = query
+        .get("sinceTime")
+        .filter(|time| time.parse::<Timestamp>().is_err())
+    {
+        return Err(ApiError::bad_request(format!(
+            "parsing time {time:?} as {LAYOUT:?}: cannot parse {time:?} as \"2006\""
+        )));
+    }
     match query.get("sinceTime") {
         Some(_) if query.get("sinceSeconds").is_some() => errors.push(FieldError::forbidden(
             "",
@@ -146,6 +157,14 @@ mod tests {
             (
                 "stream=x",
                 invalid(r#"stream: Unsupported value: "x": supported values: "All", "Stderr", "Stdout""#),
+            ),
+            (
+                "sinceTime=yesterday",
+                Some((
+                    400,
+                    "parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\""
+                        .to_owned(),
+                )),
             ),
             (
                 "tailLines=x",

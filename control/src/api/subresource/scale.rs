@@ -3,10 +3,10 @@ use super::super::negotiate::Shape;
 use super::super::patch::{self, Prepared};
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
-use super::super::write::{self, Options};
+use super::super::write::{self, Options, name_of};
 use super::super::{Call, convert, decode, manage, negotiate};
 use crate::kinds::custom::ScalePaths;
-use crate::kinds::{FieldIssue, scale};
+use crate::kinds::{FieldIssue, Kind, scale};
 use axum::response::Response;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -33,12 +33,9 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
                 if let Prepared::Apply(config) = &prepared {
                     manage::check_scale(call, current, config)?;
                 }
-                rescale(
-                    name,
-                    current,
-                    patched(&call.target.kind, &prepared, current)?,
-                    paths,
-                )
+                let wanted = patched(&call.target.kind, &prepared, current)?;
+                check_uid(&call.target.kind, &wanted, current)?;
+                rescale(name, current, wanted, paths)
             };
             write::update(call, Options::of(&call.query, "PatchOptions")?, name, &change)
                 .await?
@@ -67,12 +64,25 @@ fn shown(style: Style, scale: Value) -> Value {
 }
 
 /// A Scale has no lists, so that a strategic merge is a merge.
-fn patched(kind: &crate::kinds::Kind, prepared: &Prepared, current: &Value) -> Result<Value> {
+fn patched(kind: &Kind, prepared: &Prepared, current: &Value) -> Result<Value> {
     let current = scale::get(current, kind.scale_paths());
-    match prepared {
+    let made = match prepared {
         Prepared::Strategic(patch) => patch::apply(kind, &Prepared::Merge(patch.clone()), &current),
         other => patch::apply(kind, other, &current),
+    }?;
+    patch::check_kept(prepared, &made, &current)?;
+    Ok(made)
+}
+
+/// A patch is for the object that it names.
+fn check_uid(kind: &Kind, wanted: &Value, current: &Value) -> Result<()> {
+    let uid = |value: &Value| value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let (wanted, is) = (uid(wanted), uid(current));
+    if wanted.is_empty() || wanted == is {
+        return Ok(());
     }
+    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {is}");
+    Err(ApiError::conflict_at(kind, "scale", name_of(current), &why))
 }
 
 /// The object with the replicas, and the resource version, of the Scale.
@@ -82,14 +92,17 @@ fn rescale(
     wanted: Value,
     paths: Option<&ScalePaths>,
 ) -> Result<(Value, Vec<FieldIssue>)> {
-    write::check_name(write::name_of(&wanted), name)?;
+    write::check_name(name_of(&wanted), name)?;
     let errors = scale::validate(&wanted);
     if !errors.is_empty() {
         return Err(ApiError::invalid("Scale", "autoscaling", name, &errors));
     }
     let mut object = current.clone();
     scale::set(&mut object, &wanted, paths);
-    let version = wanted["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-    object["metadata"]["resourceVersion"] = version.into();
+    let said = |key: &str| wanted["metadata"][key].as_str().unwrap_or_default();
+    object["metadata"]["resourceVersion"] = said("resourceVersion").into();
+    if !said("uid").is_empty() {
+        object["metadata"]["uid"] = said("uid").into();
+    }
     Ok((object, Vec::new()))
 }

@@ -1,0 +1,60 @@
+//! Which object, and which version of it, a writer means to replace.
+use super::query::parse_revision;
+use super::status::{ApiError, Result};
+use super::write::{Options, name_of};
+use crate::kinds::{FieldError, Kind};
+use serde_json::Value;
+
+/// Takes the resource version off what is to be written.
+pub fn forget_version(value: &mut Value) {
+    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.remove("resourceVersion");
+    }
+}
+
+/// Checks uid and resource version of an update against what is there. When this writer then loses a race it is asked
+/// again, about what is there by then.
+pub fn check(kind: &Kind, options: Options, new: &Value, old: &Value) -> Result<()> {
+    let name = name_of(old);
+    let meta = |value: &Value, key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let (uid, is) = (meta(new, "uid"), meta(old, "uid"));
+    let another = !uid.is_empty() && uid != is;
+    let patches = options.patched || options.applied;
+    if another && !patches {
+        return Err(another_uid(kind, name, &uid, &is));
+    }
+    check_version(
+        kind,
+        name,
+        &meta(new, "resourceVersion"),
+        &meta(old, "resourceVersion"),
+    )?;
+    if another {
+        let errors = vec![FieldError::invalid("metadata.uid", uid, "field is immutable")];
+        return Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors));
+    }
+    Ok(())
+}
+
+/// The refusal of a write that is meant for another object of the name.
+pub fn another_uid(kind: &Kind, name: &str, uid: &str, is: &str) -> ApiError {
+    let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
+    ApiError::conflict(kind, name, &why)
+}
+
+/// The version 0 is none.
+fn check_version(kind: &Kind, name: &str, said: &str, is: &str) -> Result<()> {
+    let version = match said {
+        "" => 0,
+        said => parse_revision(said)?,
+    };
+    if version == 0 && !kind.updates_unconditionally() {
+        let why = "must be specified for an update";
+        let errors = vec![FieldError::invalid("metadata.resourceVersion", 0, why)];
+        return Err(ApiError::invalid(&kind.plural, &kind.group, name, &errors));
+    }
+    match version == 0 || version.to_string() == is {
+        true => Ok(()),
+        false => Err(ApiError::modified(kind, name)),
+    }
+}
