@@ -203,6 +203,7 @@ async fn mutating_policies_change_what_is_stored() {
         message.starts_with("policy 'adds' with binding 'adds' denied request: "),
         "{message}"
     );
+    assert_eq!(refused["details"]["causes"][0]["message"], message);
     let (code, _) = plane.call(Method::POST, MAPS, config_map("other", "1")).await;
     assert_eq!(code, 403, "parameters are looked for before conditions");
 }

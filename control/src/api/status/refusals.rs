@@ -106,7 +106,8 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
         Denial::Policy { message, reason } => ApiError::by_policy(kind, name, &message, &reason),
         Denial::Mutation { message, reason } => {
             let mut error = ApiError::by_policy(kind, name, &message, "Forbidden");
-            error.reason = reason;
+            // Upstream says only what the policy did (`policyDispatcher.Dispatch`).
+            (error.reason, error.message) = (reason, message);
             error
         }
         Denial::Refused {
