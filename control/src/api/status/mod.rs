@@ -26,7 +26,7 @@ pub struct ApiError {
     /// `metadata.continue` of an expired list.
     token: Option<String>,
     /// What was to be warned of before it came to this.
-    warnings: Vec<String>,
+    warnings: Box<[String]>,
 }
 
 pub type Result<T> = std::result::Result<T, ApiError>;
@@ -49,7 +49,7 @@ impl ApiError {
             message: message.into(),
             details: None,
             token: None,
-            warnings: Vec::new(),
+            warnings: Box::default(),
         }
     }
 
@@ -64,8 +64,8 @@ impl ApiError {
 
     /// The same, with warnings.
     pub fn after(mut self, mut warnings: Vec<String>) -> Self {
-        warnings.append(&mut self.warnings);
-        self.warnings = warnings;
+        warnings.extend(std::mem::take(&mut self.warnings));
+        self.warnings = warnings.into();
         self
     }
 
@@ -469,7 +469,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
-        render::warn(response, self.warnings)
+        render::warn(response, self.warnings.into())
     }
 }
 
