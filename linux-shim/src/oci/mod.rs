@@ -20,7 +20,7 @@ mod store;
 mod systemd;
 
 use std::ffi::{CString, OsString};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -241,8 +241,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         words: words.len(),
         systemd: global.is_set("systemd-cgroup") || global.value("cgroup-manager") == Some("systemd"),
         log: Log {
-            // What root's container was not given has been said when it was made; each process more need not say it again.
-            outspoken: standing.makes_do() || !is_exec(&global),
+            outspoken: standing.makes_do() || has_own_stderr(&global),
             file: global.value("log").map(PathBuf::from),
             json: global.value("log-format") == Some("json"),
             debug: global.is_set("debug"),
@@ -256,6 +255,16 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn is_exec(global: &Parsed) -> bool {
     global.words.first().is_some_and(|word| word == "exec")
+}
+
+/// Whether what is put on standard error is read by who gave the command. Of `create` it is the container's, and conmon keeps it
+/// as what the container said, unless somebody sits there; what a process more is not given has been said before.
+fn has_own_stderr(global: &Parsed) -> bool {
+    match global.words.first().map(String::as_str) {
+        Some("exec") => false,
+        Some("create") => std::io::stderr().is_terminal(),
+        _ => true,
+    }
 }
 
 fn failed(log: &Log, error: &OciError, exec: bool) -> ExitCode {
