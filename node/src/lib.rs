@@ -13,6 +13,7 @@ pub mod events;
 pub mod exec;
 mod files;
 mod garbage;
+mod grpc_codes;
 pub mod host;
 pub mod images;
 mod metrics;

@@ -1,6 +1,6 @@
 //! The options in a request's query string, read once, with upstream's meaning of each.
 use super::status::{ApiError, Result};
-use crate::kinds::{FieldError, FieldErrors};
+use crate::kinds::{FieldError, FieldErrors, go_duration};
 use crate::store::Revision;
 use axum::extract::Query as Pairs;
 use http::Uri;
@@ -109,7 +109,7 @@ impl Query {
     /// `timeout`, which must be a duration as Go reads it.
     pub fn deadline(&self) -> Result<()> {
         let text = self.get("timeout").unwrap_or("0");
-        go_duration(text).map_err(|why| {
+        go_duration::parse(text).map(drop).map_err(|why| {
             ApiError::bad_request(format!(
                 "invalid timeout specified in the request URL - time: {why}"
             ))
@@ -199,31 +199,6 @@ impl Query {
         }
         errors
     }
-}
-
-/// What makes a text no duration, in Go's words.
-fn go_duration(text: &str) -> std::result::Result<(), String> {
-    const UNITS: [&str; 8] = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
-    let is_number = |c: char| c.is_ascii_digit() || c == '.';
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return Ok(());
-    }
-    let invalid = Err(format!("invalid duration {text:?}"));
-    if rest.is_empty() {
-        return invalid;
-    }
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
-        let (unit, tail) = tail.split_at(tail.find(is_number).unwrap_or(tail.len()));
-        match unit {
-            _ if number.parse::<f64>().is_err() => return invalid,
-            "" => return Err(format!("missing unit in duration {text:?}")),
-            unit if UNITS.contains(&unit) => rest = tail,
-            unit => return Err(format!("unknown unit {unit:?} in duration {text:?}")),
-        }
-    }
-    Ok(())
 }
 
 const MATCH: &str = "resourceVersionMatch";

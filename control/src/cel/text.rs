@@ -3,6 +3,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::SignedDuration;
 
+use crate::kinds::go_duration;
+
 /// As Go's `strconv.ParseBool` reads it.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
@@ -16,56 +18,9 @@ pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// Go's `time.ParseDuration`.
+/// As Go's `time.ParseDuration` reads it.
 pub(super) fn duration(text: &str) -> Option<SignedDuration> {
-    let (negative, text) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if text == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    let (mut rest, mut total) = (text, 0_i128);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        total = total.checked_add(nanoseconds(number, unit)?)?;
-        rest = tail;
-    }
-    let total = i64::try_from(if negative { -total } else { total }).ok()?;
-    Some(SignedDuration::from_nanos(total))
-}
-
-fn nanoseconds(number: &str, unit: &str) -> Option<i128> {
-    let factor: i128 = match unit {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
-    }
-    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: f64 = if fraction.is_empty() {
-        0.0
-    } else {
-        format!("0.{fraction}").parse().ok()?
-    };
-    whole
-        .checked_mul(factor)?
-        .checked_add((fraction * factor as f64).round() as i128)
+    go_duration::parse(text).ok()
 }
 
 /// As CEL writes a duration: seconds.

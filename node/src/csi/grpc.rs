@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::wire::Message;
+use crate::grpc_codes::code_name;
 
 /// Answers are small; a driver that says more is refused.
 const ANSWER_LIMIT: usize = 4 << 20;
@@ -44,31 +45,6 @@ impl CallError {
     pub fn is_not_found(&self) -> bool {
         self.code() == Some("5")
     }
-}
-
-/// Names of the codes of the gRPC documentation.
-fn code_name(code: &str) -> &str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "Canceled",
-        "Unknown",
-        "InvalidArgument",
-        "DeadlineExceeded",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-        "Internal",
-        "Unavailable",
-        "DataLoss",
-        "Unauthenticated",
-    ];
-    let index = code.parse::<usize>().ok();
-    index.and_then(|index| NAMES.get(index).copied()).unwrap_or(code)
 }
 
 /// Calls `method` (`/package.Service/Name`) at `socket`; the bytes of the answer's message.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::check::Outcome;
 use super::dial;
+use crate::grpc_codes::code_name;
 
 /// The answer is a few bytes.
 const ANSWER_LIMIT: usize = 4 << 10;
@@ -31,26 +32,6 @@ pub struct GrpcCheck {
     pub port: u16,
     pub service: String,
 }
-
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
 
 /// What a server answered: a state, or a status that is no success.
 #[derive(Debug, PartialEq, Eq)]
@@ -158,12 +139,6 @@ async fn read(answer: http::Response<Incoming>) -> Result<Answer, String> {
         None => Err("the server closed the stream without sending a status".to_owned()),
         Some(_) => state(&body.to_bytes()).ok_or_else(|| "the answer is no HealthCheckResponse".to_owned()),
     }
-}
-
-/// As Go's grpc names the codes, in their order.
-fn code_name(code: &str) -> String {
-    let known = code.parse().ok().and_then(|number: usize| CODES.get(number));
-    known.map_or_else(|| format!("Code({code})"), |name| (*name).to_owned())
 }
 
 fn ok() -> Answer {

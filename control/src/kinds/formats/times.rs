@@ -3,7 +3,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-const UNITS: [&str; 8] = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
+use crate::kinds::go_duration;
+
 /// Words that may go on: `hours` is an `hour`.
 const BEGINNINGS: [&str; 8] = ["nano", "micro", "milli", "sec", "min", "hour", "day", "week"];
 const WORDS: [&str; 11] = ["ns", "us", "µs", "ms", "s", "m", "h", "hr", "d", "w", "wk"];
@@ -25,25 +26,7 @@ pub(super) fn date_time(text: &str) -> bool {
 
 /// What Go reads as one, or whole numbers with units in words, whatever else stands there.
 pub(super) fn duration(text: &str) -> bool {
-    go_duration(text) || duration_in_words(text)
-}
-
-fn go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    let is_number = |c: char| c.is_ascii_digit() || c == '.';
-    let mut any = false;
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|c| !is_number(c)).unwrap_or(rest.len()));
-        let (unit, tail) = tail.split_at(tail.find(is_number).unwrap_or(tail.len()));
-        if number.parse::<f64>().is_err() || !UNITS.contains(&unit) {
-            return false;
-        }
-        (rest, any) = (tail, true);
-    }
-    any
+    go_duration::parse(text).is_ok() || duration_in_words(text)
 }
 
 fn duration_in_words(text: &str) -> bool {

@@ -23,30 +23,25 @@ pub struct Sample {
 impl Sample {
     /// A native image of plain tar layers.
     pub fn native(layers: &[Vec<u8>], config: Value) -> Self {
-        let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
-        let config = json!({
-            "os": "linux", "architecture": native_arch(), "config": config,
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        });
-        let layers = layers
-            .iter()
-            .map(|layer| (media::OCI_LAYER, layer.clone()))
-            .collect();
-        Self::of(media::OCI_CONFIG, config.to_string().into_bytes(), layers)
+        let config = json!({"os": "linux", "architecture": native_arch(), "config": config});
+        Self::of_layers(layers, config)
     }
 
     /// An image for WASI as Docker builds them: the module is one of its files.
     pub fn wasm_of_layers(layers: &[Vec<u8>], entrypoint: &str) -> Self {
+        let config = json!({"os": "wasip1", "architecture": "wasm", "config": {"Entrypoint": [entrypoint]}});
+        Self::of_layers(layers, config)
+    }
+
+    fn of_layers(layers: &[Vec<u8>], mut config: Value) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
-        let config = json!({
-            "os": "wasip1", "architecture": "wasm", "config": {"Entrypoint": [entrypoint]},
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        });
-        let layers = layers
-            .iter()
-            .map(|layer| (media::OCI_LAYER, layer.clone()))
-            .collect();
-        Self::of(media::OCI_CONFIG, config.to_string().into_bytes(), layers)
+        config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
+        let layers = layers.iter().map(|layer| (media::OCI_LAYER, layer.clone()));
+        Self::of(
+            media::OCI_CONFIG,
+            config.to_string().into_bytes(),
+            layers.collect(),
+        )
     }
 
     /// A CNCF Wasm artifact.
