@@ -1,7 +1,7 @@
 //! `delete`: what is left of a container whose shim died is killed and removed.
 //!
 //! Only the cgroup is left on the host: every mount was made in the container's own namespace. Without root there may be
-//! none, and where there is it may hold others: then the container is found by what its shim wrote down.
+//! none: then the container is found by what its shim wrote down.
 
 use amphipod_shim_api::api::DeleteResponse;
 use amphipod_shim_api::api::protobuf::{Message, MessageField};

@@ -19,8 +19,6 @@ pub struct Confined {
     pub path: String,
     /// What systemd calls it, if it is the cgroup's manager.
     pub unit: Option<Unit>,
-    /// Others were there before: neither they nor it are ours to end.
-    pub shares: bool,
     /// There until the container's own process is.
     keeper: Option<Keeper>,
 }
@@ -49,6 +47,16 @@ pub fn is_used(cgroup: &Cgroup) -> Result<bool, CgroupError> {
     Ok(cgroup.exists() && !cgroup.pids()?.is_empty())
 }
 
+/// What a container ends with is everybody in its cgroup: one that holds others is not for it (runc refuses it alike).
+pub fn unused(cgroup: &Cgroup) -> Result<(), TaskError> {
+    match is_used(cgroup).map_err(failed)? {
+        false => Ok(()),
+        true => Err(TaskError::FailedPrecondition(
+            "the container's cgroup is not empty: give it another in linux.cgroupsPath".into(),
+        )),
+    }
+}
+
 impl Confined {
     /// Makes the planned cgroup, or has it made, and sets its limits. On failure nothing of it is left.
     pub async fn make(
@@ -62,7 +70,6 @@ impl Confined {
         let mut this = Self {
             path,
             unit: None,
-            shares: is_used(&plan.cgroup).map_err(failed)?,
             keeper: None,
         };
         // What is not ours yet is not ours to end: a unit of that name may be there.
@@ -118,7 +125,7 @@ impl Confined {
         {
             tracing::warn!(%error, "end the scope of a failed container");
         }
-        if self.shares || !cgroup.exists() {
+        if !cgroup.exists() {
             return;
         }
         if let Err(error) = cgroup.kill() {

@@ -38,8 +38,6 @@ pub struct Container {
     cgroup: Cgroup,
     /// What systemd calls it, if it is the cgroup's manager.
     unit: Option<Unit>,
-    /// Others were in the cgroup before it.
-    shares_cgroup: bool,
     more_namespaces: CloneFlags,
     ids: Option<IdMaps>,
     hooks: Hooks,
@@ -100,7 +98,6 @@ impl Container {
             cgroup: plan.cgroup,
             owns_parent: spec::is_below(&confined.path, &asked.namespace),
             unit: confined.unit,
-            shares_cgroup: confined.shares,
             hooks: plan.hooks,
             subject: plan.subject,
             first,
@@ -232,9 +229,9 @@ impl Container {
 
     fn kill_all(&self, signal: i32) -> Result<(), TaskError> {
         if signal == libc::SIGKILL {
-            return match self.has_cgroup_alone() {
-                true => self.cgroup.kill().map_err(cgroup_failed),
-                false => self.kill_known(),
+            return match self.cgroup.is_none() {
+                false => self.cgroup.kill().map_err(cgroup_failed),
+                true => self.kill_known(),
             };
         }
         for pid in self.pids()? {
@@ -291,7 +288,7 @@ impl Container {
                 self.id
             )));
         }
-        if self.cgroup.exists() || !self.has_cgroup_alone() {
+        if self.cgroup.exists() || self.cgroup.is_none() {
             self.kill_all(libc::SIGKILL)?;
         }
         let exit = self.first.wait().await;
@@ -299,11 +296,7 @@ impl Container {
             let stopped = scope::stop(unit).await;
             stopped.map_err(|e| TaskError::Internal(e.to_string()))?;
         }
-        match self.shares_cgroup {
-            // It goes with the last of them.
-            true => drop(self.cgroup.try_remove().map_err(cgroup_failed)?),
-            false => self.cgroup.remove().await.map_err(cgroup_failed)?,
-        }
+        self.cgroup.remove().await.map_err(cgroup_failed)?;
         if self.owns_parent {
             self.cgroup.remove_parent();
         }
@@ -315,7 +308,22 @@ impl Container {
         self.paused.load(Ordering::Relaxed)
     }
 
-    pub fn freeze(&self, frozen: bool) -> Result<(), TaskError> {
+    /// Stops everybody in a container that runs; of one that does not, containerd's shim refuses it too.
+    pub fn pause(&self) -> Result<(), TaskError> {
+        match self.describe("")?.status {
+            TaskStatus::Running => self.freeze(true),
+            status => Err(TaskError::FailedPrecondition(format!(
+                "container {} cannot be paused: it is {status:?}",
+                self.id
+            ))),
+        }
+    }
+
+    pub fn resume(&self) -> Result<(), TaskError> {
+        self.freeze(false)
+    }
+
+    fn freeze(&self, frozen: bool) -> Result<(), TaskError> {
         self.controlled()?.freeze(frozen).map_err(cgroup_failed)?;
         self.paused.store(frozen, Ordering::Relaxed);
         Ok(())
@@ -332,17 +340,12 @@ impl Container {
 
     /// Everybody in it; without a cgroup of its own, in its PID namespace.
     pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
-        match self.has_cgroup_alone() {
-            true => self.cgroup.pids().map_err(cgroup_failed),
+        match self.cgroup.is_none() {
+            false => self.cgroup.pids().map_err(cgroup_failed),
             // Its number may be somebody else's by now.
-            false if self.first.has_ended() => Ok(Vec::new()),
-            false => Ok(processes::of_namespace(self.first.pid())),
+            true if self.first.has_ended() => Ok(Vec::new()),
+            true => Ok(processes::of_namespace(self.first.pid())),
         }
-    }
-
-    /// Whether whoever is in its cgroup is its.
-    fn has_cgroup_alone(&self) -> bool {
-        !self.cgroup.is_none() && !self.shares_cgroup
     }
 
     /// What it uses now.

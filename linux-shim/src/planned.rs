@@ -79,10 +79,10 @@ impl Planned {
         spec::annotation(&self.spec, annotations::PROCESSES) == Some(annotations::PROCESSES_OF_SANDBOX)
     }
 
-    /// Makes its cgroup and, in it, its first process, up to the moment before the program. Without root, and where the
-    /// cgroup is not its alone, each is written down as it comes, so that what is left of it is found when this shim has
-    /// died.
+    /// Makes its cgroup and, in it, its first process, up to the moment before the program. Without root
+    /// each is written down as it comes, so that what is left of it is found when this shim has died.
     pub async fn make(&mut self, reaper: &Reaper, standing: Standing) -> Result<(Confined, Made), TaskError> {
+        confine::unused(&self.plan.cgroup)?;
         let (path, limits) = (std::mem::take(&mut self.path), std::mem::take(&mut self.limits));
         self.trace(standing.makes_do(), || {
             // Where systemd will make one is not known yet: it is asked for it by its name.
@@ -108,12 +108,11 @@ impl Planned {
         standing: Standing,
         confined: &Confined,
     ) -> Result<Made, TaskError> {
-        let cgroup = if confined.shares { "" } else { &confined.path };
-        let traced = standing.makes_do() || confined.shares;
-        self.trace(traced, || Ok(Trace::of_cgroup(cgroup)))?;
+        let traced = standing.makes_do();
+        self.trace(traced, || Ok(Trace::of_cgroup(&confined.path)))?;
         let made = ContainerProcess::create(reaper, &self.plan, &self.addresses).await;
         let made = made.map_err(|e| failed(&e))?;
-        self.trace(traced, || Trace::of(made.process.pid(), cgroup))?;
+        self.trace(traced, || Trace::of(made.process.pid(), &confined.path))?;
         Ok(made)
     }
 

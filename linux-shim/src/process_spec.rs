@@ -18,7 +18,7 @@ use crate::net_devices::{NetDevice, is_name};
 use crate::spec::SpecError;
 
 /// All hooks. Those of `prestart` come before those of `createRuntime`, which replaced them. Those outside of the
-/// container's root are where the bundle is, as with the other runtimes; those inside where the program will be.
+/// container's root are where the bundle is, as with crun; those inside where the program will be.
 pub fn hooks(spec: &Spec, bundle: &Path) -> Result<Hooks, SpecError> {
     let Some(given) = spec.hooks() else {
         return Ok(Hooks::default());

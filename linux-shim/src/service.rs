@@ -264,12 +264,12 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
-        self.0.containers.get(&request.id)?.freeze(true)?;
+        self.0.containers.get(&request.id)?.pause()?;
         Ok(api::Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
-        self.0.containers.get(&request.id)?.freeze(false)?;
+        self.0.containers.get(&request.id)?.resume()?;
         Ok(api::Empty::new())
     }
 

@@ -143,39 +143,29 @@ impl Parsed {
         self.value(name).is_some_and(|v| v == "true" || v == "1")
     }
 
-    pub fn number<T: std::str::FromStr>(&self, name: &'static str) -> Result<Option<T>, ArgsError> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        match value.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(ArgsError::NotNumber {
-                flag: name,
-                value: value.into(),
-            }),
-        }
+    pub fn number<T: std::str::FromStr>(&self, flag: &'static str) -> Result<Option<T>, ArgsError> {
+        let read = |value: &str| value.parse().ok();
+        self.read(flag, read, |value| ArgsError::NotNumber { flag, value })
     }
 
-    pub fn size(&self, name: &'static str) -> Result<Option<i64>, ArgsError> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let size = bytes(value).ok_or_else(|| ArgsError::NotSize {
-            flag: name,
-            value: value.into(),
-        });
-        size.map(Some)
+    pub fn size(&self, flag: &'static str) -> Result<Option<i64>, ArgsError> {
+        self.read(flag, bytes, |value| ArgsError::NotSize { flag, value })
     }
 
-    pub fn duration(&self, name: &'static str) -> Result<Option<Duration>, ArgsError> {
-        let Some(value) = self.value(name) else {
-            return Ok(None);
-        };
-        let duration = time(value).ok_or_else(|| ArgsError::NotDuration {
-            flag: name,
-            value: value.into(),
-        });
-        duration.map(Some)
+    pub fn duration(&self, flag: &'static str) -> Result<Option<Duration>, ArgsError> {
+        self.read(flag, time, |value| ArgsError::NotDuration { flag, value })
+    }
+
+    fn read<T>(
+        &self,
+        flag: &str,
+        read: impl Fn(&str) -> Option<T>,
+        unread: impl Fn(String) -> ArgsError,
+    ) -> Result<Option<T>, ArgsError> {
+        let value = self.value(flag);
+        value
+            .map(|value| read(value).ok_or_else(|| unread(value.into())))
+            .transpose()
     }
 
     /// The word at a place, named for the error without one.

@@ -31,11 +31,7 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
     if args.is_set("all") {
         return kill_all(call, &record, number);
     }
-    signal_process(&record, number)?;
-    match number {
-        libc::SIGKILL => thaw(&record),
-        _ => Ok(()),
-    }
+    signal_process(&record, number)
 }
 
 /// A process that v1 has frozen ends only when it is thawed; v2's dies frozen, and what it leaves goes on, as with runc.
@@ -51,7 +47,9 @@ fn thaw(record: &Record) -> Result<(), OciError> {
 fn signal_process(record: &Record, number: i32) -> Result<(), OciError> {
     match processes::signal(record.pid, record.started, number) {
         Err(Errno::ESRCH) => Err(OciError::Status(record.id.clone(), "signal", Status::Stopped)),
-        other => other.map_err(|errno| OciError::Signal(number, errno)),
+        Err(errno) => Err(OciError::Signal(number, errno)),
+        Ok(()) if number == libc::SIGKILL => thaw(record),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -99,11 +99,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         }
     });
     let written = born.and_then(|(born, confined)| {
-        let recorded = record(&plan, root, &confined, &born)
-            .map(|record| Record {
-                shares_cgroup,
-                ..record
-            })
+        let recorded = record(&plan, root, &confined, shares_cgroup, &born)
             .and_then(|record| write_down(args, entry, &record, &config, &born));
         match recorded {
             Ok(()) => Ok(born),
@@ -137,6 +133,7 @@ fn record(
     plan: &ContainerPlan,
     root_before: Option<SharedRoot>,
     confined: &Confined,
+    shares_cgroup: bool,
     born: &Born,
 ) -> Result<Record, OciError> {
     Ok(Record {
@@ -147,7 +144,7 @@ fn record(
         bundle: plan.subject.bundle.clone(),
         rootfs: plan.rootfs.clone(),
         cgroup: confined.path.clone(),
-        shares_cgroup: false,
+        shares_cgroup,
         unit: confined.unit.clone(),
         created: jiff::Timestamp::now().to_string(),
         more_namespaces: plan.more_namespaces().bits(),

@@ -25,7 +25,7 @@ pub fn has_cgroup_alone(call: &Call, record: &Record) -> Result<bool, OciError> 
     // One without a record is not there yet, or gone already.
     let mut others = others.filter_map(|entry| entry.load().ok());
     Ok(!others
-        .any(|other| other.id != record.id && other.is_alive() && is_within(&other.cgroup, &record.cgroup)))
+        .any(|other| other.id != record.id && is_within(&other.cgroup, &record.cgroup) && other.is_alive()))
 }
 
 fn is_within(path: &str, above: &str) -> bool {

@@ -143,7 +143,8 @@ impl Entry {
             other => other.map_err(fail("list", root))?,
         };
         let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-        names.map(|id| Self::of(root, &id)).collect()
+        // What is no id is somebody else's.
+        Ok(names.filter_map(|id| Self::of(root, &id).ok()).collect())
     }
 
     /// Takes the id. Nobody but the owner may look into the directory.

@@ -1,6 +1,5 @@
 //! What a shim without root leaves in a bundle, by which what is left of its container is found when the shim has died:
-//! there may be no cgroup that holds it, and where it is depends on where the shim was. Root's does for a container whose
-//! cgroup holds others.
+//! there may be no cgroup that holds it, and where it is depends on where the shim was.
 
 use std::fs;
 use std::io;

@@ -203,6 +203,8 @@ pub fn new_filesystem_at(
         .and_then(|tree| {
             let set = Attributes {
                 set: attributes,
+                // Of the access times the kernel takes all or none.
+                clear: libc::MOUNT_ATTR__ATIME,
                 ..Attributes::default()
             };
             set_attributes(tree.as_fd(), set, false).map(|()| tree)

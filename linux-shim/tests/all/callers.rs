@@ -149,7 +149,7 @@ fn a_systemd_runs_in_a_container_of_podman() {
     let image = ["--volume", "/usr:/usr:ro", "--rootfs", rootfs.to_str().unwrap()];
     podman.ok(&[&run[..], &image, &[systemd]].concat());
     let deadline = std::time::Instant::now() + PATIENCE;
-    let state = || text(&podman.call(&["exec", "c", "systemctl", "is-system-running"]));
+    let state = || text(&podman.call(&["exec", "c", "systemctl", "is-system-running", "--wait"]));
     while !["running\n", "degraded\n"].contains(&state().as_str()) {
         let log = || podman.ok(&["logs", "c"]);
         assert!(std::time::Instant::now() < deadline, "{}: {}", state(), log());

@@ -1,9 +1,11 @@
 //! Cgroups of the OCI command line's containers, on hosts of every layout: what they see of them, and what is told.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
+use amphipod_shim_api::cgroup::CgroupHost;
 use serde_json::{Value, json};
 
 use crate::harness::limitable;
@@ -94,6 +96,22 @@ fn a_paused_container_is_killed_at_once() {
         assert_eq!(oci.state()["status"], "paused");
         oci.ok(&["kill", "c", "KILL"]);
         oci.until("stopped");
+        oci.ok(&["delete", "c"]);
+
+        // The sleeper is in the cgroup before the container is.
+        let host = CgroupHost::discover().unwrap();
+        let cgroup = host.cgroup(&format!("/{}/pod/c", oci.name)).unwrap();
+        cgroup.create().unwrap();
+        let mut sleeper = Command::new("sleep").arg("1000").spawn().unwrap();
+        cgroup.join(sleeper.id()).unwrap();
+        fs::write(oci.home.path().join("root/no id"), "").unwrap();
+        oci.create(&oci.bundle("sleep 1000"));
+        oci.ok(&["start", "c"]);
+        oci.ok(&["pause", "c"]);
+        oci.ok(&["kill", "--all", "c", "KILL"]);
+        oci.until("stopped");
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
         oci.ok(&["delete", "c"]);
     }
 }
