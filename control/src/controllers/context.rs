@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -69,6 +70,7 @@ pub struct Watches {
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub deployments: Arc<Informer<Deployment>>,
+    pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
     pub services: Arc<Informer<Service>>,
     pub slices: Arc<Informer<EndpointSlice>>,
     pub endpoints: Arc<Informer<Endpoints>>,
@@ -105,6 +107,7 @@ impl Default for Watches {
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
             replication_controllers: Informer::new(&[owner_index::<ReplicationController>]),
             deployments: Informer::new(&[]),
+            autoscalers: Informer::new(&[]),
             services: Informer::new(&[]),
             slices: Informer::new(&[endpoints::service_index]),
             endpoints: Informer::new(&[]),
@@ -146,6 +149,7 @@ impl Watches {
             replica_sets,
             replication_controllers,
             deployments,
+            autoscalers,
             services,
             slices,
             endpoints,
@@ -193,6 +197,7 @@ impl Watches {
             self.replica_sets.synced(),
             self.replication_controllers.synced(),
             self.deployments.synced(),
+            self.autoscalers.synced(),
             self.services.synced(),
             self.slices.synced(),
             self.endpoints.synced(),

@@ -5,6 +5,7 @@
 mod account_tokens;
 mod adoption;
 mod api_services;
+mod autoscaler;
 mod certificates;
 mod cluster_role;
 mod context;
@@ -83,6 +84,7 @@ pub async fn run(
     let context = Context::new(client, watches, options, shutdown.clone());
     let mut controllers: Vec<BoxFuture<'static, ()>> = vec![
         deployment::start(&context),
+        autoscaler::start(&context),
         endpoints::start(&context),
         service_account::start(&context),
         account_tokens::start(&context),
