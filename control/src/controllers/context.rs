@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::attachments;
-use super::{ControllerOptions, account_tokens, endpoints, root_ca};
+use super::{ControllerOptions, account_tokens, endpoints, mirroring, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
 
@@ -31,6 +31,8 @@ use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
 pub const BY_OWNER: usize = 0;
 /// Index of Pods: by the node they are bound to.
 pub const BY_NODE: usize = 1;
+/// Index of slices: those of the mirroring controller, by Service. Before it come those of the endpoints controller.
+pub const MIRRORED: usize = 1;
 /// Where nodes renew their leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
@@ -109,7 +111,7 @@ impl Default for Watches {
             deployments: Informer::new(&[]),
             autoscalers: Informer::new(&[]),
             services: Informer::new(&[]),
-            slices: Informer::new(&[endpoints::service_index]),
+            slices: Informer::new(&[endpoints::service_index, mirroring::service_index]),
             endpoints: Informer::new(&[]),
             namespaces: Informer::new(&[]),
             service_accounts: Informer::new(&[]),

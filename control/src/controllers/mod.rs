@@ -18,6 +18,7 @@ mod event_ttl;
 mod expectations;
 mod flow_control;
 mod garbage;
+mod mirroring;
 mod namespace;
 mod node;
 mod pod_template;
@@ -86,6 +87,7 @@ pub async fn run(
         deployment::start(&context),
         autoscaler::start(&context),
         endpoints::start(&context),
+        mirroring::start(&context),
         service_account::start(&context),
         account_tokens::start(&context),
         root_ca::start(&context),
