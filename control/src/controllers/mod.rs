@@ -6,6 +6,7 @@ mod account_tokens;
 mod adoption;
 mod api_services;
 mod autoscaler;
+mod certificate_cleaner;
 mod certificates;
 mod cluster_role;
 mod context;
@@ -97,6 +98,7 @@ pub async fn run(
         cluster_role::start(&context),
         quota::start(&context),
         certificates::start(&context),
+        certificate_cleaner::start(&context),
         disruption::start(&context),
         dns::start(&context),
         definitions::start(&context),
