@@ -3,6 +3,7 @@
 //! Each test has a cluster of its own (data dir, ports, address ranges), so they run in parallel; a cluster is taken
 //! down when its guard is dropped, also by a panic. They need root and say so when they do not have it.
 
+mod autoscaling;
 mod bad_input;
 mod changing;
 mod classes;

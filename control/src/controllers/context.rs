@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::attachments;
-use super::{ControllerOptions, account_tokens, endpoints, root_ca};
+use super::{ControllerOptions, account_tokens, endpoints, mirroring, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
 
@@ -30,6 +31,8 @@ use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
 pub const BY_OWNER: usize = 0;
 /// Index of Pods: by the node they are bound to.
 pub const BY_NODE: usize = 1;
+/// Index of slices: those of the mirroring controller, by Service. Before it come those of the endpoints controller.
+pub const MIRRORED: usize = 1;
 /// Where nodes renew their leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
@@ -69,6 +72,7 @@ pub struct Watches {
     pub replica_sets: Arc<Informer<ReplicaSet>>,
     pub replication_controllers: Arc<Informer<ReplicationController>>,
     pub deployments: Arc<Informer<Deployment>>,
+    pub autoscalers: Arc<Informer<HorizontalPodAutoscaler>>,
     pub services: Arc<Informer<Service>>,
     pub slices: Arc<Informer<EndpointSlice>>,
     pub endpoints: Arc<Informer<Endpoints>>,
@@ -105,8 +109,9 @@ impl Default for Watches {
             replica_sets: Informer::new(&[owner_index::<ReplicaSet>]),
             replication_controllers: Informer::new(&[owner_index::<ReplicationController>]),
             deployments: Informer::new(&[]),
+            autoscalers: Informer::new(&[]),
             services: Informer::new(&[]),
-            slices: Informer::new(&[endpoints::service_index]),
+            slices: Informer::new(&[endpoints::service_index, mirroring::service_index]),
             endpoints: Informer::new(&[]),
             namespaces: Informer::new(&[]),
             service_accounts: Informer::new(&[]),
@@ -146,6 +151,7 @@ impl Watches {
             replica_sets,
             replication_controllers,
             deployments,
+            autoscalers,
             services,
             slices,
             endpoints,
@@ -193,6 +199,7 @@ impl Watches {
             self.replica_sets.synced(),
             self.replication_controllers.synced(),
             self.deployments.synced(),
+            self.autoscalers.synced(),
             self.services.synced(),
             self.slices.synced(),
             self.endpoints.synced(),

@@ -5,6 +5,8 @@
 mod account_tokens;
 mod adoption;
 mod api_services;
+mod autoscaler;
+mod certificate_cleaner;
 mod certificates;
 mod cluster_role;
 mod context;
@@ -17,6 +19,7 @@ mod event_ttl;
 mod expectations;
 mod flow_control;
 mod garbage;
+mod mirroring;
 mod namespace;
 mod node;
 mod pod_template;
@@ -83,7 +86,9 @@ pub async fn run(
     let context = Context::new(client, watches, options, shutdown.clone());
     let mut controllers: Vec<BoxFuture<'static, ()>> = vec![
         deployment::start(&context),
+        autoscaler::start(&context),
         endpoints::start(&context),
+        mirroring::start(&context),
         service_account::start(&context),
         account_tokens::start(&context),
         root_ca::start(&context),
@@ -93,6 +98,7 @@ pub async fn run(
         cluster_role::start(&context),
         quota::start(&context),
         certificates::start(&context),
+        certificate_cleaner::start(&context),
         disruption::start(&context),
         dns::start(&context),
         definitions::start(&context),

@@ -6,6 +6,13 @@ pub const NO_SCHEDULE: &str = "NoSchedule";
 pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
 pub const NO_EXECUTE: &str = "NoExecute";
 
+/// Whoever set this taint says that the node is off: its Pods and volumes may go at once (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+pub fn is_out_of_service(node: &Node) -> bool {
+    of_node(node).iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
 pub fn of_node(node: &Node) -> &[Taint] {
     node.spec
         .as_ref()

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::cluster::{Cluster, create, set_ready, until, until_gone};
+use crate::cluster::{Cluster, create, merge, set_ready, until, until_gone};
 
 /// Ready addresses and unready ones, over all slices of a Service.
 fn counts(slices: &BTreeMap<String, EndpointSlice>) -> (usize, usize) {
@@ -82,4 +82,72 @@ async fn endpoints_follow_pods_and_their_readiness() {
     };
     until(&slices, "no slices", none).await;
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_written_by_hand_have_slices() {
+    let cluster = Cluster::start().await;
+    let (services, endpoints): (Api<Service>, Api<Endpoints>) = (cluster.api(), cluster.api());
+    let slices: Api<EndpointSlice> = cluster.api();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"ports": [{"name": "sql", "port": 80}]}});
+    create(&services, service).await;
+    let by_hand = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "web", "labels": {"team": "a"}},
+        "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "notReadyAddresses": [{"ip": "192.0.2.2"}],
+            "ports": [{"name": "sql", "port": 5432}]}]});
+    create(&endpoints, by_hand).await;
+    let slice = until(&slices, "a mirrored slice", |slices| {
+        let mirrored = slices.values().find(|slice| counts_one(slice, "web"))?;
+        (counts(slices) == (1, 1)).then(|| mirrored.clone())
+    })
+    .await;
+    let labels = json!({"team": "a", "kubernetes.io/service-name": "web",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io"});
+    assert_eq!(json!(slice.metadata.labels), labels);
+    let ports = slice.ports.unwrap_or_default();
+    assert_eq!(
+        (ports[0].name.as_deref(), ports[0].port),
+        (Some("sql"), Some(5432))
+    );
+
+    let none = json!({"subsets": [{"addresses": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.3"}]}]});
+    merge(&endpoints, "web", none).await;
+    until(&slices, "two ready", |slices| {
+        (counts(slices) == (2, 0)).then_some(())
+    })
+    .await;
+    merge(
+        &endpoints,
+        "web",
+        json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}}),
+    )
+    .await;
+    until(&slices, "none", |slices| (counts(slices) == (0, 0)).then_some(())).await;
+    merge(
+        &endpoints,
+        "web",
+        json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": null}}}),
+    )
+    .await;
+    until(&slices, "two again", |slices| {
+        (counts(slices) == (2, 0)).then_some(())
+    })
+    .await;
+
+    services
+        .delete("web", &DeleteParams::default())
+        .await
+        .expect("the Service goes");
+    until(&slices, "none again", |slices| {
+        (counts(slices) == (0, 0)).then_some(())
+    })
+    .await;
+    until_gone(&endpoints, "web").await;
+}
+
+fn counts_one(slice: &EndpointSlice, service: &str) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get("kubernetes.io/service-name"))
+        .is_some_and(|name| name == service)
 }

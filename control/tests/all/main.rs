@@ -6,6 +6,7 @@ mod aggregation;
 mod applying;
 mod attachments;
 mod auth;
+mod autoscalers;
 mod binary;
 mod cluster;
 mod conversion;

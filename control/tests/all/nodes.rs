@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, create, set_ready, until, until_gone, until_one};
+use crate::cluster::{Cluster, create, merge, set_ready, until, until_gone, until_one};
 
 /// Short enough for a test, long enough for the heartbeats below on a busy machine.
 const GRACE: Duration = Duration::from_secs(15);
@@ -173,6 +173,33 @@ async fn a_pod_deleted_before_it_was_bound_goes() {
     pods.delete("p", &Default::default())
         .await
         .expect("it is deleted");
+    until_gone(&pods, "p").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_deleted_on_a_node_that_is_off_goes() {
+    let cluster = Cluster::start().await;
+    let (pods, nodes): (Api<Pod>, Api<Node>) = (cluster.api(), cluster.all());
+    cluster.add_node("node1", json!({})).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    create(&pods, pod).await;
+    let bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    until_one(&pods, "p", "to be bound", bound).await;
+    set_ready(&pods, "p", true).await;
+    pods.delete("p", &Default::default())
+        .await
+        .expect("it is deleted");
+    // No agent will finish it.
+    let off =
+        json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}});
+    merge(&nodes, "node1", off).await;
+    let silent = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    nodes
+        .patch_status("node1", &PatchParams::default(), &Patch::Strategic(silent))
+        .await
+        .expect("the node's status");
     until_gone(&pods, "p").await;
     cluster.stop().await;
 }

@@ -6,7 +6,7 @@
 mod backends;
 mod handlers;
 mod legacy;
-mod slices;
+pub mod slices;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -135,18 +135,14 @@ impl Controller {
         }
     }
 
-    /// The Service is gone: so is everything made for it.
+    /// The Service is gone: so is everything that was for it.
     async fn remove_all(&self, key: &ObjectKey) -> Result<(), StepError> {
         let slices: Objects<EndpointSlice> = self.api(&key.namespace);
         for slice in self.slices_of(key) {
             delete(&slices, slice.as_ref()).await?;
         }
-        if let Some(endpoints) = self
-            .watches
-            .endpoints
-            .get(key)
-            .filter(|endpoints| legacy::is_ours(endpoints))
-        {
+        // Also what somebody wrote by hand, as upstream: it was for this Service.
+        if let Some(endpoints) = self.watches.endpoints.get(key) {
             delete(&self.api::<Endpoints>(&key.namespace), endpoints.as_ref()).await?;
         }
         Ok(())
@@ -167,7 +163,7 @@ impl Controller {
     }
 }
 
-async fn change<K: Kind>(api: &Objects<K>, old: &K, new: &K) -> Result<(), StepError> {
+pub async fn change<K: Kind>(api: &Objects<K>, old: &K, new: &K) -> Result<(), StepError> {
     let Some(body) = patch::difference(&patch::to_value(old), &patch::to_value(new)) else {
         return Ok(());
     };
@@ -179,7 +175,7 @@ async fn change<K: Kind>(api: &Objects<K>, old: &K, new: &K) -> Result<(), StepE
         .map(drop)
 }
 
-async fn delete<K: Kind>(api: &Objects<K>, object: &K) -> Result<(), StepError> {
+pub async fn delete<K: Kind>(api: &Objects<K>, object: &K) -> Result<(), StepError> {
     let name = object.name_any();
     let params = DeleteParams::default().preconditions(Preconditions {
         uid: object.uid(),

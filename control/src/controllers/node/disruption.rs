@@ -16,13 +16,21 @@ pub async fn mark(
     failed: bool,
 ) -> Result<(), StepError> {
     if pods::condition(pod, "DisruptionTarget").is_some_and(|known| known.status == "True") {
-        return Ok(());
+        return if failed { fail(client, pod).await } else { Ok(()) };
     }
     let mut status = json!({"conditions": [condition(pod, "DisruptionTarget", "True", reason, message)]});
     if failed && !pods::is_terminal(pod) {
         status["phase"] = json!("Failed");
     }
     write(client, pod, status).await
+}
+
+/// Sets the phase of a Pod that cannot end by itself any more.
+pub async fn fail(client: &Client, pod: &Pod) -> Result<(), StepError> {
+    match pods::is_terminal(pod) {
+        true => Ok(()),
+        false => write(client, pod, json!({"phase": "Failed"})).await,
+    }
 }
 
 /// Sets the Pod's `Ready` to False because its node is silent.

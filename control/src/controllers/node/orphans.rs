@@ -1,5 +1,5 @@
-//! Pod garbage collection: Pods bound to nodes that no longer exist, and Pods deleted before they were bound, which no
-//! agent will ever finish.
+//! Pod garbage collection: Pods bound to nodes that no longer exist, deleted Pods of nodes that somebody said are off, and Pods
+//! deleted before they were bound, which no agent will ever finish.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use kube::api::{DeleteParams, Preconditions};
 
 use super::disruption;
 use crate::controllers::context::{BY_NODE, Context};
-use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Pod, Queue, StepError, Steps, pods, work};
+use crate::toolkit::{
+    Change, ObjectKey, Objects, Outcome, Pod, Queue, StepError, Steps, nodes, pods, taints, work,
+};
 
 /// How long a node must be missing: it may be registering anew (upstream's quarantine).
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -28,16 +30,21 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         match pods::node_name(pod) {
             _ if matches!(change, Change::Deleted(_)) => {}
             Some(node) if !has_node(node) => suspects.add_after(key, QUARANTINE),
-            None if pods::is_dying(pod) => suspects.add(key),
+            _ if pods::is_dying(pod) => suspects.add(key),
             _ => {}
         }
     });
     let (suspects, watches) = (queue.clone(), context.watches.clone());
     context.watches.nodes.on_change(move |change| {
-        if let Change::Deleted(node) = change {
-            for pod in watches.pods.indexed(BY_NODE, &node.name_any()) {
+        let node = change.object();
+        let of_node = || watches.pods.indexed(BY_NODE, &node.name_any());
+        if let Change::Deleted(_) = change {
+            for pod in of_node() {
                 suspects.add_after(ObjectKey::of(pod.as_ref()), QUARANTINE);
             }
+        } else if is_off(node) {
+            let dying = of_node().into_iter().filter(|pod| pods::is_dying(pod));
+            suspects.extend(dying.map(|pod| ObjectKey::of(pod.as_ref())));
         }
     });
     let shutdown = context.shutdown.clone();
@@ -57,14 +64,27 @@ async fn reconcile(context: &Context, key: ObjectKey) -> Result<Outcome, StepErr
             disruption::mark(&context.client, &pod, "DeletionByPodGC", message, true).await?;
             delete(context, &key, &pod).await?;
         }
+        Some(node) if pods::is_dying(&pod) && watched(context, node).is_some_and(|node| is_off(&node)) => {
+            disruption::fail(&context.client, &pod).await?;
+            delete(context, &key, &pod).await?;
+        }
         _ => {}
     }
     Ok(Outcome::Done)
 }
 
+/// Silent, and off as somebody said.
+fn is_off(node: &Node) -> bool {
+    taints::is_out_of_service(node) && !nodes::is_ready(node)
+}
+
+fn watched(context: &Context, node: &str) -> Option<Arc<Node>> {
+    context.watches.nodes.get(&ObjectKey::cluster(node))
+}
+
 /// Asks the API itself before a Pod is given up for lost.
 async fn is_gone(context: &Context, node: &str) -> Result<bool, StepError> {
-    if context.watches.nodes.get(&ObjectKey::cluster(node)).is_some() {
+    if watched(context, node).is_some() {
         return Ok(false);
     }
     let api: Objects<Node> = Objects::all(&context.client);

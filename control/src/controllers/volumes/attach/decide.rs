@@ -8,8 +8,6 @@ use sha2::{Digest, Sha256};
 
 use crate::toolkit::{nodes, taints};
 
-/// Whoever set this taint says that the node is off: its volumes may go at once (KEP-2268).
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Names of attachments that a controller makes.
 const PREFIX: &str = "csi-";
 
@@ -102,9 +100,7 @@ impl Host {
         let attached = status.volumes_attached.into_iter().flatten();
         Host {
             ready: nodes::is_ready(node),
-            out_of_service: taints::of_node(node)
-                .iter()
-                .any(|taint| taint.key == OUT_OF_SERVICE),
+            out_of_service: taints::is_out_of_service(node),
             in_use: status.volumes_in_use.into_iter().flatten().collect(),
             attached: attached.map(|attached| attached.name).collect(),
         }
