@@ -270,6 +270,14 @@ async fn a_binding_is_of_the_pod_it_names() {
     let below = format!("{PODS}/p/binding");
     let bindings = "/api/v1/namespaces/default/bindings";
     let body = |name: &str, node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": node}});
+    let watches = [
+        format!("{bindings}/q?watch=true"),
+        "/api/v1/watch/namespaces/default/bindings/q".into(),
+    ];
+    for path in watches {
+        let (is, answer) = plane.call(Method::GET, &path, body("q", "another")).await;
+        assert_eq!(is, 405, "who may watch may not bind: {path}: {answer}");
+    }
     for (path, name, node, code) in [
         (below.as_str(), "q", "n", 400),
         (below.as_str(), "", "n", 400),
