@@ -27,6 +27,7 @@ mod operations;
 mod others;
 mod patch;
 mod permit;
+mod posted;
 mod precondition;
 mod query;
 mod reader;
