@@ -27,6 +27,7 @@ mod operations;
 mod others;
 mod patch;
 mod permit;
+mod posted;
 mod precondition;
 mod query;
 mod reader;
@@ -231,7 +232,7 @@ async fn dispatch(
         )
         .await;
     }
-    let watched = route::watched(&parts.method, &mut parts.uri)?;
+    let watched = route::watched(&mut parts.uri)?;
     let target = match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) if watched && target.subresource.is_some() => {
             return Err(ApiError::no_resource());
@@ -246,13 +247,16 @@ async fn dispatch(
     };
     reply.custom = target.kind.custom.is_some();
     let query = Query::of(&parts.uri)?;
-    let verb = verb(&parts.method, &target, &query)?;
+    let verb = verb(&parts.method, &target, &query, watched)?;
     record.knows(&user, &who, verb, Some(&target)).await;
     let table = api.flow_table();
     reply.flow = table.flow(&who, &Attributes::resource(verb, permit::attributes(&target)));
     permit::resource(&api, &who, verb, &target, &query)?;
     if subresource::creates(&target) {
         permit::resource(&api, &who, "create", &target, &query)?;
+    }
+    if watched && parts.method != Method::GET {
+        return Err(ApiError::method_not_allowed());
     }
     if proxy::is_proxied(&target) {
         let call = Call {
@@ -345,14 +349,16 @@ async fn elsewhere(
     }
 }
 
-/// The verb of a request, as upstream's authorizers and audit logs name it.
-fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str> {
+/// The verb of a request, as upstream's authorizers and audit logs name it: below `watch/` it is that whatever the method,
+/// and one object is watched nowhere else.
+fn verb(method: &Method, target: &Target, query: &Query, watched: bool) -> Result<&'static str> {
     if proxy::is_proxied(target) {
         return proxy::verb(method);
     }
     let named = target.name.is_some();
     let verb = match (method.as_str(), named) {
-        ("GET" | "HEAD", _) if query.flag("watch") && target.subresource.is_none() => "watch",
+        _ if watched => "watch",
+        ("GET" | "HEAD", false) if query.flag("watch") => "watch",
         ("GET" | "HEAD", true) => "get",
         ("GET" | "HEAD", false) => "list",
         ("POST", _) => "create",
@@ -371,7 +377,7 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str>
     };
     let collection_of_all = target.kind.namespaced && target.namespace.is_none();
     let writes = !matches!(verb, "get" | "list" | "watch");
-    match served || (verb == "watch" && named) {
+    match served {
         true if !(writes && collection_of_all) => Ok(verb),
         _ => Err(ApiError::method_not_allowed()),
     }
@@ -389,7 +395,7 @@ async fn perform(call: &Call, verb: &str) -> Result<Response> {
         accepted: negotiate::accept(&call.headers, has_binary_form(&call.target))?,
         include: Include::of(&call.query)?,
     };
-    if let Some(response) = reviews::answer(call, style).await? {
+    if let Some(response) = reviews::answer(call, verb, style).await? {
         return Ok(response);
     }
     if let Some(response) = resource_metrics::answer(call, verb, style).await? {

@@ -8,7 +8,7 @@ use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options};
 use super::written::Written;
-use super::{Call, manage, precondition};
+use super::{Call, manage, posted, precondition};
 use crate::kinds::view::View;
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
@@ -17,8 +17,6 @@ use serde_json::Value;
 
 /// Upstream's `maxJSONPatchOperations`.
 const OPERATIONS: usize = 10_000;
-/// What knows the built-in kinds, in words.
-const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
 
 /// A decoded patch, ready to be applied to whatever the object is by then.
 pub enum Prepared {
@@ -160,8 +158,10 @@ pub fn check_kept(patch: &Prepared, made: &Value, current: &Value) -> Result<()>
     if strategic || (current.text("apiVersion"), current.text("kind")) == (&version, &name) {
         return Ok(());
     }
-    let why = format!("no kind {name:?} is registered for version {version:?} in scheme {SCHEME:?}");
-    Err(ApiError::unfit_patch(made, &why))
+    Err(ApiError::unfit_patch(
+        made,
+        &posted::unregistered(&name, &version, posted::SCHEME),
+    ))
 }
 
 /// What the patch makes of the object.

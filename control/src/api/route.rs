@@ -1,7 +1,7 @@
 //! What a path names. Pure.
 use super::status::{ApiError, Result};
 use crate::kinds::{Kind, Registry};
-use http::{Method, Uri};
+use http::Uri;
 use std::sync::Arc;
 
 /// The one subresource that has paths of its own below.
@@ -68,16 +68,13 @@ pub fn parse(kinds: &Registry, path: &str) -> Option<Result<Route>> {
 
 /// Turns a deprecated path below `watch/` into what it always meant: the same path, watched
 /// (upstream's `RequestInfoFactory`, "special verbs"). Says whether it was one.
-pub fn watched(method: &Method, uri: &mut Uri) -> Result<bool> {
+pub fn watched(uri: &mut Uri) -> Result<bool> {
     let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
     let at = match segments.as_slice() {
         ["api", _, WATCH, _, ..] => 2,
         ["apis", _, _, WATCH, _, ..] => 3,
         _ => return Ok(false),
     };
-    if method != Method::GET {
-        return Err(ApiError::method_not_allowed());
-    }
     let path = [&segments[..at], &segments[at + 1..]].concat().join("/");
     let query = uri.query().map(|query| format!("&{query}")).unwrap_or_default();
     let plain = format!("/{path}?watch=true{query}").parse();
@@ -236,12 +233,6 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_below_watch() {
-        let mut uri = Uri::from_static("/api/v1/watch/namespaces/a/pods");
-        assert_eq!(watched(&Method::POST, &mut uri).unwrap_err().code, 405);
-    }
-
-    #[test]
     fn a_path_below_watch_is_the_same_path_watched() {
         for (uri, want) in [
             ("/api/v1/watch/pods", "/api/v1/pods?watch=true"),
@@ -258,7 +249,7 @@ mod tests {
             ("/api/v1/namespaces/watch/pods", "/api/v1/namespaces/watch/pods"),
         ] {
             let mut uri: Uri = uri.parse().unwrap();
-            let was = watched(&Method::GET, &mut uri).unwrap();
+            let was = watched(&mut uri).unwrap();
             assert_eq!(
                 (uri.to_string().as_str(), was),
                 (want, want.contains("watch=true"))

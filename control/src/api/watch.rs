@@ -101,7 +101,7 @@ fn gone(style: Style, error: &ApiError) -> Response {
     render::events(format, Body::from(line))
 }
 
-/// A named path with `?watch` is a watch of that one object.
+/// A name below `watch/` is a watch of that one object.
 fn selection(call: &Call) -> Result<Selection> {
     let mut selection = Selection::of(&call.target.kind, &call.query)?;
     if let Some(name) = &call.target.name {

@@ -447,6 +447,12 @@ pub fn place(call: &Call, value: &mut Value) -> Result<()> {
         return Err(ApiError::bad_request("the body is not an object"));
     };
     let meta = object.entry("metadata").or_insert_with(|| json!({}));
+    if meta.is_null() {
+        *meta = json!({});
+    }
+    if !meta.is_object() {
+        return Err(ApiError::bad_request("the metadata of the body is not an object"));
+    }
     let said = meta["namespace"].as_str().unwrap_or_default().to_owned();
     let wanted = call.target.namespace.as_deref().unwrap_or_default();
     if said.is_empty() && !wanted.is_empty() {

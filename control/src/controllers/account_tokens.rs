@@ -94,13 +94,21 @@ async fn reconcile(context: &Context, issuer: &TokenIssuer, kept: Kept) -> Resul
             fill(context, issuer, &secret, &account).await
         }
         (Some(secret), _) => remove(context, &secret).await,
-        (None, Some(account)) => forget(&accounts, &account, &kept.secret).await,
+        (None, Some(account)) => {
+            let written = forget(&accounts, &account, &kept.secret).await;
+            return judged(written, false);
+        }
         (None, None) => Ok(()),
     };
+    judged(written, true)
+}
+
+/// What a write came to. Who changed the Secret, or removed it, made another `event` of it; who changed the account of a
+/// Secret that is gone made none. Pure.
+fn judged(written: Result<(), StepError>, event: bool) -> Result<Outcome, StepError> {
     match written {
-        // Who changed or removed it made another event of it.
-        Err(error) if !error.is_conflict() && !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
+        Err(error) if error.is_not_found() || event && error.is_conflict() => Ok(Outcome::Done),
+        written => written.map(|()| Outcome::Done),
     }
 }
 
@@ -239,6 +247,27 @@ mod tests {
             let missing = missing(&secret(kept), Some("ca"), || Ok("signed".to_owned())).unwrap();
             assert_eq!(missing.keys().copied().collect::<Vec<_>>(), wanted, "{kept:?}");
         }
+    }
+
+    #[test]
+    fn a_lost_race_for_the_account_is_run_again() {
+        let refused = |code: u16, reason: &str| {
+            let status = kube::core::Status::failure("refused", reason).with_code(code);
+            Err(StepError::new("write", kube::Error::Api(Box::new(status))))
+        };
+        for (code, reason, event, done) in [
+            (409, "Conflict", true, true),
+            (409, "Conflict", false, false),
+            (404, "NotFound", false, true),
+            (500, "InternalError", true, false),
+        ] {
+            assert_eq!(
+                judged(refused(code, reason), event).is_ok(),
+                done,
+                "{reason} {event}"
+            );
+        }
+        assert!(judged(Ok(()), false).is_ok());
     }
 
     #[test]

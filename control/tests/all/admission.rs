@@ -270,6 +270,14 @@ async fn a_binding_is_of_the_pod_it_names() {
     let below = format!("{PODS}/p/binding");
     let bindings = "/api/v1/namespaces/default/bindings";
     let body = |name: &str, node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": node}});
+    let watches = [
+        format!("{bindings}/q?watch=true"),
+        "/api/v1/watch/namespaces/default/bindings/q".into(),
+    ];
+    for path in watches {
+        let (is, answer) = plane.call(Method::GET, &path, body("q", "another")).await;
+        assert_eq!(is, 405, "who may watch may not bind: {path}: {answer}");
+    }
     for (path, name, node, code) in [
         (below.as_str(), "q", "n", 400),
         (below.as_str(), "", "n", 400),
@@ -290,6 +298,45 @@ async fn a_binding_is_of_the_pod_it_names() {
         assert_eq!(bound["spec"]["nodeName"], "n", "{name}");
     }
     assert_eq!(plane.get(bindings).await.0, 405);
+}
+
+#[tokio::test]
+async fn what_is_posted_below_a_pod_is_what_it_should_be() {
+    let plane = Plane::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until(&plane, account, |a| a["metadata"]["uid"].is_string()).await;
+    let (code, made) = plane.call(Method::POST, PODS, held("p")).await;
+    assert_eq!(code, 201, "{made}");
+    let (eviction, binding) = (format!("{PODS}/p/eviction"), format!("{PODS}/p/binding"));
+    let bindings = "/api/v1/namespaces/default/bindings";
+    let other =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p"}, "target": {"name": "n"}});
+    let target = json!({"metadata": {"name": "p"}, "target": {"name": 7}});
+    let guard =
+        json!({"metadata": {"name": "p"}, "deleteOptions": {"preconditions": {"resourceVersion": 7}}});
+    for (path, body) in [
+        (eviction.as_str(), other.clone()),
+        (&binding, other.clone()),
+        (bindings, other),
+        (&eviction, guard),
+        (&binding, target.clone()),
+        (bindings, target),
+    ] {
+        let (code, answer) = plane.call(Method::POST, path, body.clone()).await;
+        assert_eq!(code, 400, "{path} {body}: {answer}");
+    }
+    for metadata in [json!(5), json!("p"), json!(true), json!(["p"])] {
+        for path in [eviction.as_str(), &binding, bindings] {
+            let body = json!({"metadata": metadata, "target": {"name": "n"}});
+            let (code, answer) = plane.call(Method::POST, path, body).await;
+            assert_eq!(code, 400, "{path} {metadata}: {answer}");
+        }
+    }
+    let (_, is) = plane.get(&format!("{PODS}/p")).await;
+    assert_eq!(
+        is["metadata"]["resourceVersion"],
+        made["metadata"]["resourceVersion"]
+    );
 }
 
 #[tokio::test]

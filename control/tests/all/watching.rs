@@ -89,6 +89,11 @@ async fn the_paths_of_old_watches_still_watch() {
     assert_eq!(code, 405);
     let (code, _) = plane.get("/api/v1/watch/namespaces/default/pods/p/log").await;
     assert_eq!(code, 404);
+    let (_, object) = plane.get(&format!("{MAPS}/a?watch=true")).await;
+    assert_eq!(
+        object["kind"], "ConfigMap",
+        "an object is watched by no other path"
+    );
 }
 
 #[tokio::test]

@@ -2,16 +2,16 @@
 use crate::api::Call;
 use crate::api::decode;
 use crate::api::negotiate;
+use crate::api::posted;
 use crate::api::query::Query;
 use crate::api::status::{ApiError, Result};
-use crate::kinds::schema::Schemas;
+use crate::kinds::FieldError;
 use crate::kinds::view::View;
-use crate::kinds::{self, FieldError};
 use serde_json::Value;
 
 /// The version of a body that says none, and what knows the kinds of options, in words.
 const META: &str = "meta.k8s.io/v1";
-const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+const SCHEME: &str = "pkg/apis/meta/internalversion/scheme/register.go:27";
 
 /// Its schema.
 const DEFINITION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
@@ -60,20 +60,13 @@ fn check_kind(body: &Value) -> Result<()> {
     };
     match body.text("kind") {
         "" | "DeleteOptions" => Ok(()),
-        kind => Err(ApiError::bad_request(format!(
-            "no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"
-        ))),
+        kind => Err(ApiError::bad_request(posted::unregistered(kind, version, SCHEME))),
     }
 }
 
 /// Fields must be of the types that they have; those that are unknown are passed over, as upstream does.
 fn decode_body(body: &mut Value) -> Result<()> {
-    let schemas = Schemas::builtin();
-    let Some(definition) = schemas.get(DEFINITION) else {
-        return Err(ApiError::internal("the schemas lack DeleteOptions"));
-    };
-    kinds::decode(schemas, definition, body).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    Ok(())
+    posted::as_defined(DEFINITION, body).map_err(ApiError::bad_request)
 }
 
 fn from_query(query: &Query) -> Result<Options> {
@@ -212,8 +205,7 @@ mod tests {
         assert_eq!(refused.code, 400);
         assert_eq!(
             refused.message(),
-            "no kind \"Pod\" is registered for version \"v1\" in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/\
-             scheme/register.go:27\""
+            "no kind \"Pod\" is registered for version \"v1\" in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\""
         );
     }
 }

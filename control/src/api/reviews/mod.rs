@@ -4,7 +4,7 @@ mod rules;
 mod token;
 
 use super::render::{self, Style};
-use super::status::Result;
+use super::status::{ApiError, Result};
 use super::write::{self, Options};
 use super::{Call, decode, manage, negotiate};
 use crate::kinds::time;
@@ -13,7 +13,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 /// The answer to a question; none when the request is about something else.
-pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>> {
+pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Option<Response>> {
     let kind = &call.target.kind;
     let status: fn(&Call, &Value) -> Result<Value> = match (kind.group.as_str(), kind.plural.as_str()) {
         ("authentication.k8s.io", "selfsubjectreviews") => {
@@ -26,6 +26,9 @@ pub(super) async fn answer(call: &Call, style: Style) -> Result<Option<Response>
         ("authorization.k8s.io", "selfsubjectrulesreviews") => rules::of_self,
         _ => return Ok(None),
     };
+    if verb != "create" {
+        return Err(ApiError::method_not_allowed());
+    }
     let style = Style {
         accepted: negotiate::accept_whole(&call.headers, true)?,
         ..style

@@ -1,15 +1,23 @@
 //! `pods/binding`, and `bindings` as it was before there were subresources: puts a Pod on a node, once.
+use super::super::Call;
+use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::route::{self, Target};
 use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
-use super::super::{Call, decode, negotiate};
 use super::condition;
 use crate::kinds::view::View;
 use crate::kinds::{FieldError, FieldErrors, Kind, time};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
+
+const FORM: Form = Form {
+    kind: "Binding",
+    versions: &["v1"],
+    definition: "io.k8s.api.core.v1.Binding",
+    hub: "core.Binding",
+};
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
     let binding = read(call)?;
@@ -20,7 +28,6 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
 /// A Binding that was posted to `bindings`: of the Pod that has its name.
 pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
     let binding = read(call)?;
-    decode::check_kind(&call.target.kind, &binding)?;
     let name = binding.text("metadata.name");
     node(&binding, name)?;
     if name.is_empty() {
@@ -41,7 +48,7 @@ pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
 }
 
 fn read(call: &Call) -> Result<Value> {
-    let mut binding = decode::object("Binding", negotiate::body(&call.headers)?, &call.body)?.value;
+    let mut binding = FORM.read(call)?;
     write::place(call, &mut binding)?;
     Ok(binding)
 }

@@ -2,11 +2,12 @@
 //!
 //! A budget's allowance goes down before the Pod goes, by compare-and-swap: two evictions never share one. Its
 //! controller counts again later.
+use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::route::Target;
 use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
-use super::super::{Call, decode, delete, negotiate};
+use super::super::{Call, delete};
 use crate::kinds::conduct::is_ready_pod;
 use crate::kinds::view::View;
 use crate::kinds::{labels, time};
@@ -14,6 +15,12 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
+const FORM: Form = Form {
+    kind: "Eviction",
+    versions: &["policy/v1", "policy/v1beta1"],
+    definition: "io.k8s.api.policy.v1.Eviction",
+    hub: "policy.Eviction",
+};
 const BUDGETS: (&str, &str, &str) = ("policy", "v1", "poddisruptionbudgets");
 /// Evictions that a budget's controller has not seen through yet (upstream's `MaxDisruptedPodSize`).
 const UNCONFIRMED: usize = 2000;
@@ -23,7 +30,7 @@ const SEVERAL: &str =
 const COUNTED_IN: u32 = 10;
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let mut body = decode::object("Eviction", negotiate::body(&call.headers)?, &call.body)?.value;
+    let mut body = FORM.read(call)?;
     write::place(call, &mut body)?;
     super::check_name("Eviction", name, &body)?;
     let pod = render::value(

@@ -28,7 +28,7 @@ use serde_json::Value;
 /// The answer of a subresource that is served here; none for the others.
 pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Option<Response>> {
     let Some(subresource) = call.target.subresource.as_deref() else {
-        return match is_bindings(&call.target) {
+        return match is_bindings(&call.target) && verb == "create" {
             true => binding::serve_named(call, style).await.map(Some),
             false => Ok(None),
         };

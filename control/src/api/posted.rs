@@ -1,0 +1,140 @@
+//! Bodies that are no objects of the kind that their path is of: what is posted below an object, and options. Each is
+//! decoded as what it should be before anything of it is obeyed.
+use super::status::{ApiError, Result};
+use super::{Call, decode, negotiate};
+use crate::kinds::schema::Schemas;
+use crate::kinds::view::View;
+use crate::kinds::{self, Registry};
+use serde_json::Value;
+
+/// What knows the built-in kinds, in upstream's words.
+pub const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// What a body is to be.
+pub struct Form {
+    pub kind: &'static str,
+    /// The versions it may come in; the first is that of a body that says none.
+    pub versions: &'static [&'static str],
+    /// The name of its schema.
+    pub definition: &'static str,
+    /// What upstream's decoder makes of every version of it.
+    pub hub: &'static str,
+}
+
+impl Form {
+    /// The body of the request.
+    pub fn read(&self, call: &Call) -> Result<Value> {
+        let body = decode::object(self.kind, negotiate::body(&call.headers)?, &call.body)?;
+        self.decode(body.value)
+    }
+
+    /// Fields that are unknown are passed over.
+    pub fn decode(&self, mut body: Value) -> Result<Value> {
+        let said = |key: &str, own: &str| {
+            Some(body.text(key))
+                .filter(|text| !text.is_empty())
+                .unwrap_or(own)
+                .to_owned()
+        };
+        let (version, kind) = (said("apiVersion", self.versions[0]), said("kind", self.kind));
+        let fits = match kind == self.kind && self.versions.contains(&version.as_str()) {
+            true => as_defined(self.definition, &mut body),
+            false => Err(self.another(&kind, &version)),
+        };
+        let short = short(&version);
+        fits.map(|()| body).map_err(|why| {
+            ApiError::bad_request(format!(
+                "{kind} in version {short:?} cannot be handled as a {}: {why}",
+                self.kind
+            ))
+        })
+    }
+
+    /// Why an object of another kind is not this.
+    fn another(&self, kind: &str, version: &str) -> String {
+        match Registry::builtin().object(version, kind) {
+            Some(_) => format!(
+                "converting ({}.{kind}) to ({}): unknown conversion",
+                short(version),
+                self.hub
+            ),
+            None => unregistered(kind, version, SCHEME),
+        }
+    }
+}
+
+/// `v1` of `apps/v1`.
+fn short(version: &str) -> &str {
+    version.rsplit('/').next().unwrap_or_default()
+}
+
+/// What upstream's `scheme` says of a kind that it does not know.
+pub fn unregistered(kind: &str, version: &str, scheme: &str) -> String {
+    format!("no kind {kind:?} is registered for version {version:?} in scheme {scheme:?}")
+}
+
+/// Decodes by the schema of that name: fields must be of the types that they have.
+pub fn as_defined(definition: &str, body: &mut Value) -> std::result::Result<(), String> {
+    let schemas = Schemas::builtin();
+    let found = schemas
+        .get(definition)
+        .ok_or_else(|| format!("the schemas lack {definition}"))?;
+    let decoded = kinds::decode(schemas, found, body);
+    decoded.map(drop).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const EVICTION: Form = Form {
+        kind: "Eviction",
+        versions: &["policy/v1", "policy/v1beta1"],
+        definition: "io.k8s.api.policy.v1.Eviction",
+        hub: "policy.Eviction",
+    };
+
+    #[test]
+    fn a_body_is_of_its_kind_and_its_fields_of_their_types() {
+        let start = |kind: &str| format!("{kind} in version \"v1\" cannot be handled as a Eviction: ");
+        for (body, why) in [
+            (json!({}), String::new()),
+            (
+                json!({"kind": "Eviction", "apiVersion": "policy/v1"}),
+                String::new(),
+            ),
+            (
+                json!({"kind": "Eviction", "apiVersion": "policy/v1beta1"}),
+                String::new(),
+            ),
+            (
+                json!({"kind": "ConfigMap", "apiVersion": "v1"}),
+                start("ConfigMap") + "converting (v1.ConfigMap) to (policy.Eviction): unknown conversion",
+            ),
+            (
+                json!({"kind": "Foo"}),
+                start("Foo")
+                    + "no kind \"Foo\" is registered for version \"policy/v1\" in scheme \"pkg/api/legacyscheme/\
+                 scheme.go:30\"",
+            ),
+            (
+                json!({"metadata": 5}),
+                start("Eviction")
+                    + "json: cannot unmarshal number into Go struct field Eviction.metadata of type v1.ObjectMeta",
+            ),
+            (
+                json!({"deleteOptions": {"preconditions": {"resourceVersion": 7}}}),
+                start("Eviction")
+                    + "json: cannot unmarshal number into Go struct field \
+                 Preconditions.deleteOptions.preconditions.resourceVersion of type string",
+            ),
+        ] {
+            let told = EVICTION
+                .decode(body.clone())
+                .err()
+                .map(|error| error.message().to_owned());
+            assert_eq!(told.unwrap_or_default(), why, "{body}");
+        }
+    }
+}
