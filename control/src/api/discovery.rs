@@ -1,7 +1,7 @@
 //! Discovery: which groups, versions and resources there are, in the plain and the aggregated form (KEP-3352).
 use super::Api;
 use super::aggregate::{self, Discovered, Remote};
-use super::negotiate::{self, Format};
+use super::negotiate::{self, AGGREGATED, Format};
 use super::render;
 use super::route::Route;
 use super::status::{ApiError, Result};
@@ -19,39 +19,53 @@ use std::sync::Arc;
 
 /// How much of a digest is shown, as upstream.
 const HASHED: usize = 8;
-const AGGREGATED: &str = "APIGroupDiscoveryList";
 
 pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Response> {
-    if parts.method != http::Method::GET {
+    // Upstream's handlers of groups do not look at the method.
+    let any_method = matches!(route, Route::Groups | Route::Group(_));
+    if !any_method && parts.method != http::Method::GET {
         return Err(ApiError::method_not_allowed());
     }
+    let aggregates = matches!(route, Route::CoreVersions | Route::Groups);
+    let agreed = negotiate::discovery(&parts.headers, aggregates);
+    let (format, all) = agreed.map_err(|offered| match any_method {
+        true => ApiError::no_representation(offered),
+        false => ApiError::not_acceptable(offered),
+    })?;
     let kinds = &*api.kinds.load();
     let document = match route {
-        Route::CoreVersions | Route::Groups => {
-            let core = matches!(route, Route::CoreVersions);
-            for version in ["v2", "v2beta1"] {
-                if negotiate::wants(&parts.headers, AGGREGATED, "apidiscovery.k8s.io", version) {
-                    let remotes = match core {
-                        true => Vec::new(),
-                        false => aggregate::discover(api).await,
-                    };
-                    return aggregated(parts, &groups_discovery(kinds, &remotes, core, version), version);
-                }
-            }
-            if core {
-                core_versions(parts)
-            } else {
-                group_list(&groups(kinds, &aggregate::all(api)))
-            }
+        Route::CoreVersions if all => {
+            return aggregated(parts, format, &groups_discovery(kinds, &[], true));
         }
-        Route::Group(group) => {
-            let groups = groups(kinds, &aggregate::all(api));
-            group_of(&groups, group).ok_or_else(ApiError::no_resource)?
+        Route::Groups if all => {
+            let remotes = aggregate::discover(api).await;
+            return aggregated(parts, format, &groups_discovery(kinds, &remotes, false));
         }
-        Route::Resources { group, version } => resources(kinds, group, version)?,
+        Route::CoreVersions => core_versions(parts),
+        Route::Groups => group_list(&groups(kinds, &aggregate::all(api))),
+        Route::Group(group) => match group_of(&groups(kinds, &aggregate::all(api)), group) {
+            Some(group) => group,
+            None => return refuse(api, parts.uri.path(), ApiError::no_resource()),
+        },
+        Route::Resources { group, version } => match resources(kinds, group, version) {
+            Ok(resources) => resources,
+            Err(error) => return refuse(api, parts.uri.path(), error),
+        },
         Route::Resource(_) => return Err(ApiError::no_resource()),
     };
-    render::respond(Format::Json, StatusCode::OK, &document)
+    render::respond(format, StatusCode::OK, &document)
+}
+
+/// The paths of groups and their versions.
+pub(super) fn paths(api: &Api) -> Vec<String> {
+    let groups = groups(&api.kinds.load(), &aggregate::all(api));
+    let of = |Group { name, versions }: &Group| match name.as_str() {
+        "" => versions.iter().map(|version| format!("/api/{version}")).collect(),
+        name => std::iter::once(format!("/apis/{name}"))
+            .chain(versions.iter().map(|version| format!("/apis/{name}/{version}")))
+            .collect::<Vec<_>>(),
+    };
+    groups.iter().flat_map(of).collect()
 }
 
 /// A group that is served, here or elsewhere, with its versions; the preferred one first.
@@ -112,9 +126,8 @@ pub(super) fn refuse(api: &Api, path: &str, error: ApiError) -> Result<Response>
 }
 
 /// Aggregated discovery has an ETag, so that clients can keep it.
-fn aggregated(parts: &Parts, document: &Value, version: &str) -> Result<Response> {
-    let body = document.to_string();
-    let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&body)));
+fn aggregated(parts: &Parts, format: Format, document: &Value) -> Result<Response> {
+    let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(document.to_string())));
     let etag_header = HeaderValue::from_str(&etag).map_err(ApiError::internal)?;
     if parts
         .headers
@@ -123,26 +136,31 @@ fn aggregated(parts: &Parts, document: &Value, version: &str) -> Result<Response
     {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag_header)]).into_response());
     }
-    let content = format!("application/json;g=apidiscovery.k8s.io;v={version};as={AGGREGATED}");
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_str(&content).map_err(ApiError::internal)?,
-        ),
-        (header::ETAG, etag_header),
-        (header::VARY, HeaderValue::from_static("Accept")),
-    ];
-    Ok((StatusCode::OK, headers, body).into_response())
+    let mut response = render::respond(format, StatusCode::OK, document)?;
+    let name = match format {
+        Format::Yaml => "yaml",
+        Format::Json | Format::Protobuf => "json",
+    };
+    let content = format!("application/{name};g=apidiscovery.k8s.io;v=v2;as={AGGREGATED}");
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_str(&content).map_err(ApiError::internal)?,
+    );
+    headers.insert(header::ETAG, etag_header);
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(response)
 }
 
-fn groups_discovery(kinds: &Registry, theirs: &[Discovered], core: bool, version: &str) -> Value {
+fn groups_discovery(kinds: &Registry, theirs: &[Discovered], core: bool) -> Value {
     let remotes: Vec<Remote> = theirs.iter().map(|d| d.remote.clone()).collect();
     let groups = groups(kinds, &remotes);
     let shown = groups.iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = shown.map(|group| group_discovery(kinds, theirs, group)).collect();
     json!({
         "kind": AGGREGATED,
-        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {},
         "items": items,
     })
@@ -266,12 +284,16 @@ fn resources(kinds: &Registry, group: &str, version: &str) -> Result<Value> {
         .collect();
     let first = of.first().ok_or_else(ApiError::no_resource)?;
     let resources: Vec<Value> = of.iter().flat_map(|kind| resource_entries(kind)).collect();
-    Ok(json!({
+    let mut list = json!({
         "kind": "APIResourceList",
-        "apiVersion": "v1",
         "groupVersion": first.api_version(),
         "resources": resources,
-    }))
+    });
+    // The oldest group says it of no document.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    Ok(list)
 }
 
 fn resource_entries(kind: &Kind) -> Vec<Value> {

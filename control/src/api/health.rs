@@ -1,11 +1,13 @@
 //! `/livez`, `/readyz`, `/healthz`: open to everybody, so that a load balancer needs no certificate.
 //!
-//! `?verbose` lists the checks, `?exclude=NAME` leaves one out, and `/livez/NAME` asks for one alone (KEP-1623).
+//! `?verbose` lists the checks, `?exclude=NAME` leaves one out, and `/livez/NAME` asks for one alone (KEP-1623), for which
+//! one must be allowed to.
 use super::query::Query;
 use super::{Api, text};
-use axum::response::Response;
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use http::request::Parts;
+use http::{StatusCode, header};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a check may take.
@@ -30,6 +32,16 @@ impl Check {
         }
     }
 
+    /// By its own name, or by what upstream has in its place.
+    fn is_called(self, name: &str) -> bool {
+        let theirs = match self {
+            Check::Ping => None,
+            Check::Store => Some("etcd"),
+            Check::WatchCache => Some("informer-sync"),
+        };
+        name == self.name() || Some(name) == theirs
+    }
+
     async fn passes(self, api: &Api) -> bool {
         match self {
             Check::Ping => true,
@@ -42,23 +54,40 @@ impl Check {
     }
 }
 
-/// The answer, when the path is one of these.
-pub(super) async fn answer(api: &Api, parts: &Parts) -> Option<Response> {
-    let mut segments = parts.uri.path().strip_prefix('/')?.splitn(2, '/');
-    let probe = segments.next().unwrap_or_default();
-    let checks: &[Check] = match probe {
-        "livez" | "healthz" => &[Check::Ping, Check::Store],
-        "readyz" => &[Check::Ping, Check::Store, Check::WatchCache],
-        _ => return None,
+/// Each probe with what it checks.
+const PROBES: [(&str, &[Check]); 3] = [
+    ("healthz", &[Check::Ping, Check::Store]),
+    ("livez", &[Check::Ping, Check::Store]),
+    ("readyz", &[Check::Ping, Check::Store, Check::WatchCache]),
+];
+
+fn probe(path: &str) -> Option<&'static (&'static str, &'static [Check])> {
+    let name = path.strip_prefix('/')?;
+    PROBES.iter().find(|(probe, _)| *probe == name)
+}
+
+/// Whether the path is for everybody.
+pub(super) fn is_open(parts: &Parts) -> bool {
+    probe(parts.uri.path()).is_some()
+}
+
+/// The paths of single checks.
+pub(super) fn paths() -> impl Iterator<Item = String> {
+    let of = |(probe, checks): (&'static str, &'static [Check])| {
+        checks
+            .iter()
+            .map(move |check| format!("/{probe}/{}", check.name()))
     };
-    let Some(name) = segments.next() else {
-        return Some(all(api, parts, probe, checks).await);
-    };
-    let Some(check) = checks.iter().find(|check| check.name() == name) else {
-        return Some(text(StatusCode::NOT_FOUND, "404 page not found\n"));
-    };
+    PROBES.into_iter().flat_map(of)
+}
+
+/// One check alone, when the path is that of one. Upstream's names for what is checked here too are understood.
+pub(super) async fn one(api: &Api, path: &str) -> Option<Response> {
+    let (probe, name) = path.strip_prefix('/')?.split_once('/')?;
+    let (_, checks) = PROBES.iter().find(|(known, _)| *known == probe)?;
+    let check = checks.iter().find(|check| check.is_called(name))?;
     Some(match check.passes(api).await {
-        true => text(StatusCode::OK, "ok"),
+        true => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok").into_response(),
         false => text(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("internal server error: {name} failed\n"),
@@ -66,11 +95,15 @@ pub(super) async fn answer(api: &Api, parts: &Parts) -> Option<Response> {
     })
 }
 
-async fn all(api: &Api, parts: &Parts, probe: &str, checks: &[Check]) -> Response {
-    let query = Query::of(&parts.uri).ok();
-    let excluded = |check: &Check| query.as_ref().is_some_and(|q| q.says("exclude", check.name()));
+/// What a path for everybody answers.
+pub(super) async fn answer(api: &Api, parts: &Parts) -> Response {
+    let Some((probe, checks)) = probe(parts.uri.path()) else {
+        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+    };
+    let query = Query::of(&parts.uri).unwrap_or_default();
+    let excluded = |check: &Check| query.all("exclude").any(|name| check.is_called(name));
     let (mut lines, mut good) = (String::new(), true);
-    for check in checks {
+    for check in *checks {
         let line = match excluded(check) {
             true => format!("[+]{} excluded: ok\n", check.name()),
             false if check.passes(api).await => format!("[+]{} ok\n", check.name()),
@@ -81,13 +114,25 @@ async fn all(api: &Api, parts: &Parts, probe: &str, checks: &[Check]) -> Respons
         };
         lines.push_str(&line);
     }
-    let verbose = query.as_ref().is_some_and(|q| q.has("verbose"));
+    lines.push_str(&not_excluded(&query, checks));
     match good {
-        true if !verbose => text(StatusCode::OK, "ok"),
+        true if !query.has("verbose") => text(StatusCode::OK, "ok"),
         true => text(StatusCode::OK, format!("{lines}{probe} check passed\n")),
         false => text(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("{lines}{probe} check failed\n"),
         ),
     }
+}
+
+/// The line about checks that were to be left out, of which there are none.
+fn not_excluded(query: &Query, checks: &[Check]) -> String {
+    let unknown = |name: &&str| !checks.iter().any(|check| check.is_called(name));
+    let names: BTreeSet<&str> = query.all("exclude").filter(unknown).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    let names = names.join(",");
+    format!("warn: some health checks cannot be excluded: no matches for {names}\n")
 }

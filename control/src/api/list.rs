@@ -101,8 +101,9 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
 pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
     let plain = call.target.kind.stored_as_served() && !style.accepted.beta;
     match (style.accepted.format, style.accepted.shape) {
+        (_, Shape::Metadata) => Err(ApiError::is_list(&call.target.kind)),
         (Format::Json, Shape::Object) => whole(&call.target.kind, page),
-        (Format::Json, Shape::Metadata) if plain => Ok(metadata_list(page)),
+        (Format::Json, Shape::MetadataList) if plain => Ok(metadata_list(page)),
         (Format::Protobuf, _) => binary(&call.target.kind, style.accepted, &page),
         (format, shape) => render::respond(
             format,
@@ -290,7 +291,8 @@ fn shaped_values(
                 .collect::<Result<Vec<_>>>()?;
             render::table(kind, metadata, rows, true)
         }
-        Shape::Metadata => {
+        Shape::Metadata => return Err(ApiError::is_list(kind)),
+        Shape::MetadataList => {
             let items = values
                 .map(|v| Ok(render::metadata_only(&v?)))
                 .collect::<Result<Vec<_>>>()?;
@@ -315,7 +317,7 @@ fn whole(kind: &Arc<Kind>, page: Page) -> Result<Response> {
 /// A list in protobuf, object by object.
 fn binary(kind: &Kind, accepted: Accepted, page: &Page) -> Result<Response> {
     let (list, version) = match accepted.shape {
-        Shape::Metadata => (METADATA_LIST, render::metadata_version(accepted).to_owned()),
+        Shape::MetadataList => (METADATA_LIST, render::metadata_version(accepted).to_owned()),
         _ => (kind.list_kind.as_str(), kind.api_version()),
     };
     let unsound = || ApiError::internal(format!("an item of a {list} has no protobuf form"));
@@ -323,7 +325,7 @@ fn binary(kind: &Kind, accepted: Accepted, page: &Page) -> Result<Response> {
     for object in &page.objects {
         let value = render::value(kind, object)?;
         let item = match accepted.shape {
-            Shape::Metadata => body.push_metadata(&value),
+            Shape::MetadataList => body.push_metadata(&value),
             _ => body.push(&value),
         };
         item.ok_or_else(unsound)?;
@@ -335,7 +337,7 @@ fn binary(kind: &Kind, accepted: Accepted, page: &Page) -> Result<Response> {
 /// As above, of metadata only.
 fn metadata_list(page: Page) -> Response {
     joined(METADATA_LIST, META_V1, page, |out, object| {
-        out.put(object::metadata_only(&object.json));
+        out.put(object::metadata_only(&object.line));
         Ok(())
     })
 }

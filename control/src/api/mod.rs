@@ -15,6 +15,7 @@ mod flows;
 mod glance;
 mod health;
 mod impersonate;
+mod indent;
 mod list;
 mod manage;
 mod metrics;
@@ -49,6 +50,7 @@ mod websocket;
 mod write;
 mod written;
 mod yaml;
+mod zpages;
 
 pub use cache::Cache;
 pub use custom::Definitions;
@@ -87,7 +89,7 @@ pub use objects::CachedObjects;
 use others::Others;
 use query::Query;
 use record::Record;
-use render::{Include, Style};
+use render::Style;
 use route::{Route, Target};
 use serde_json::Value;
 use status::{ApiError, Result};
@@ -184,15 +186,33 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let measured = Metrics::begin(&api, &request);
     let mut record = Record::begin(&api, &request);
     let accept = request.headers().get(header::ACCEPT).cloned();
+    let mut indents = negotiate::is_pretty(&request);
     let mut reply = Reply::default();
     let outcome = dispatch(api, request, &mut record, &mut reply).await;
-    let format = match &outcome {
-        Err(_) => negotiate::of_status(accept.as_ref(), !reply.custom),
-        Ok(_) => Format::Json,
-    };
-    let mut response = measured.end(record.end(outcome, format).await);
+    let (mut format, mut barred) = (Format::Json, false);
+    match &outcome {
+        Err(error) => {
+            let agreed = negotiate::of_status(accept.as_ref(), !reply.custom);
+            // What was not agreed upon upstream writes for people.
+            indents |= agreed.is_none();
+            format = agreed.unwrap_or(Format::Json);
+            barred = error.code == StatusCode::FORBIDDEN && !reply.allowed;
+        }
+        Ok(_) => indents &= reply.document,
+    }
+    let mut response = record.end(outcome, format).await;
+    if indents && is_json(&response) {
+        response = indent::indented(response);
+    }
+    let mut response = measured.end(response);
     render::tell_warnings(&mut response);
     let headers = response.headers_mut();
+    if barred {
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+    }
     if let Some(flow) = reply.flow {
         flow.mark(headers);
     }
@@ -202,12 +222,22 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     response
 }
 
+/// Whether an answer is JSON, of whatever shape.
+fn is_json(response: &Response) -> bool {
+    let of = response.headers().get(header::CONTENT_TYPE);
+    of.is_some_and(|of| of.as_bytes().starts_with(b"application/json"))
+}
+
 /// What is learnt of a request on its way and told with its answer.
 #[derive(Default)]
 struct Reply {
     flow: Option<Flow>,
     /// It is about a custom resource, of which nothing has a protobuf form.
     custom: bool,
+    /// Whoever asks may.
+    allowed: bool,
+    /// The answer is a document of this API: neither a stream nor somebody else's.
+    document: bool,
 }
 
 async fn dispatch(
@@ -217,8 +247,9 @@ async fn dispatch(
     reply: &mut Reply,
 ) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    if let Some(response) = health::answer(&api, &parts).await {
-        return Ok(response);
+    if health::is_open(&parts) {
+        authenticate::check(&api, &parts)?;
+        return Ok(health::answer(&api, &parts).await);
     }
     let user = authenticate::identify(&api, &mut parts)?;
     let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
@@ -242,6 +273,8 @@ async fn dispatch(
             record.knows_path(&user, &who, &parts).await;
             reply.flow = api.flow_table().flow_of_path(&who, &parts);
             permit::path(&api, &who, &parts)?;
+            reply.allowed = true;
+            reply.document = matches!(other, Some(Ok(_)));
             return elsewhere(&api, &who, parts, body, other).await;
         }
     };
@@ -255,9 +288,14 @@ async fn dispatch(
     if subresource::creates(&target) {
         permit::resource(&api, &who, "create", &target, &query)?;
     }
+<<<<<<< HEAD
     if watched && parts.method != Method::GET {
         return Err(ApiError::method_not_allowed());
     }
+=======
+    reply.allowed = true;
+    reply.document = verb != "watch" && !proxy::is_proxied(&target);
+>>>>>>> c1
     if proxy::is_proxied(&target) {
         let call = Call {
             api,
@@ -337,7 +375,10 @@ async fn elsewhere(
     route: Option<Result<Route>>,
 ) -> Result<Response> {
     match route {
-        None => match oidc::answer(api, parts.uri.path()) {
+        None => match health::one(api, parts.uri.path())
+            .await
+            .or_else(|| oidc::answer(api, &parts))
+        {
             Some(response) => Ok(response),
             None => match aggregate::openapi(api, who, &mut parts, body).await? {
                 Some(response) => Ok(response),
@@ -391,11 +432,17 @@ fn has_binary_form(target: &Target) -> bool {
 }
 
 async fn perform(call: &Call, verb: &str) -> Result<Response> {
+<<<<<<< HEAD
     let style = Style {
         accepted: negotiate::accept(&call.headers, has_binary_form(&call.target))?,
         include: Include::of(&call.query)?,
     };
     if let Some(response) = reviews::answer(call, verb, style).await? {
+=======
+    let accepted = negotiate::accept(&call.headers, has_binary_form(&call.target))?;
+    let style = Style::of(accepted, &call.query)?;
+    if let Some(response) = reviews::answer(call, style).await? {
+>>>>>>> c1
         return Ok(response);
     }
     if let Some(response) = resource_metrics::answer(call, verb, style).await? {

@@ -1,8 +1,9 @@
 //! Content negotiation: in which format and shape an answer goes out, and in which a body comes in. Pure.
 //!
 //! Built-in kinds, and the metadata of all, have a protobuf form; Tables have none.
+use super::query::Query;
 use super::status::{ApiError, Result};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 /// What a request may be answered with, for the 406; custom resources are not offered protobuf.
 const OFFERED: [&str; 5] = [
@@ -13,6 +14,8 @@ const OFFERED: [&str; 5] = [
     "application/vnd.kubernetes.protobuf;stream=watch",
 ];
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// All groups in one document (KEP-3352).
+pub const AGGREGATED: &str = "APIGroupDiscoveryList";
 /// What a body may be, for the 415.
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
@@ -38,8 +41,10 @@ pub enum Shape {
     Object,
     /// `meta.k8s.io` Table.
     Table,
-    /// `meta.k8s.io` PartialObjectMetadata, or its list.
+    /// `meta.k8s.io` PartialObjectMetadata.
     Metadata,
+    /// Its list: another word for it, that only lists have.
+    MetadataList,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +88,54 @@ pub fn accept_whole(headers: &HeaderMap, binary: bool) -> Result<Accepted> {
     whole(headers.get(header::ACCEPT), binary)
 }
 
-/// The format of a `Status`, which says also that an answer cannot be had in what was asked for: then in JSON.
-pub fn of_status(accept: Option<&HeaderValue>, binary: bool) -> Format {
-    whole(accept, binary).map_or(Format::Json, |accepted| accepted.format)
+/// The format of a `Status`; none where it says also that an answer cannot be had in what was asked for.
+pub fn of_status(accept: Option<&HeaderValue>, binary: bool) -> Option<Format> {
+    whole(accept, binary).ok().map(|accepted| accepted.format)
+}
+
+/// What people read by: their documents are indented (upstream's `isPrettyPrint`).
+const READERS: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
+
+/// Whether documents are to be indented: `?pretty=` decides, else the parameter of what is accepted, else who asks.
+pub fn is_pretty<B>(request: &Request<B>) -> bool {
+    let text = |name: HeaderName| {
+        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default()
+    };
+    if text(header::ACCEPT).contains("pretty=1") {
+        return true;
+    }
+    let asked = request.uri().query().filter(|query| query.contains("pretty"));
+    let query = asked.and_then(|_| Query::of(request.uri()).ok());
+    match query.as_ref().and_then(|query| query.get("pretty")) {
+        Some(value) => ["1", "t", "T", "true", "TRUE", "True"].contains(&value),
+        None => READERS
+            .iter()
+            .any(|reader| text(header::USER_AGENT).starts_with(reader)),
+    }
+}
+
+/// In which format a document of discovery goes out, and whether that of all groups at once is meant; else what is offered.
+pub fn discovery(
+    headers: &HeaderMap,
+    aggregates: bool,
+) -> std::result::Result<(Format, bool), &'static [&'static str]> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Some(text) = accept else {
+        return Ok((Format::Json, false));
+    };
+    let mut clauses: Vec<_> = text.split(',').filter_map(parameters).collect();
+    clauses.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+    clauses
+        .iter()
+        .find_map(|clause| match (clause.kind, clause.group, clause.version) {
+            (None, "", "") => Some((clause.format, false)),
+            // No client reads that in protobuf, and its numbers are in no table.
+            (Some(_), ..) if clause.format == Format::Protobuf => None,
+            (Some(AGGREGATED), "apidiscovery.k8s.io", "v2") if aggregates => Some((clause.format, true)),
+            _ => None,
+        })
+        .ok_or(&ACCEPTED)
 }
 
 fn whole(accept: Option<&HeaderValue>, binary: bool) -> Result<Accepted> {
@@ -113,7 +163,17 @@ fn choose(accept: Option<&HeaderValue>, binary: bool, shaped: fn(Shape) -> bool)
     })
 }
 
-fn clause(text: &str) -> Option<(f32, Accepted)> {
+/// One of the alternatives that `Accept` lists, as it is written.
+struct Clause<'a> {
+    weight: f32,
+    format: Format,
+    kind: Option<&'a str>,
+    group: &'a str,
+    version: &'a str,
+}
+
+/// None when it is of no format that there is, or refused.
+fn parameters(text: &str) -> Option<Clause<'_>> {
     let mut parts = text.split(';').map(str::trim);
     let format = match parts.next()? {
         "application/json" | "application/*" | "*/*" => Format::Json,
@@ -121,46 +181,42 @@ fn clause(text: &str) -> Option<(f32, Accepted)> {
         PROTOBUF => Format::Protobuf,
         _ => return None,
     };
-    let (mut weight, mut shape, mut group, mut version) = (1.0, None, "", "");
+    let mut clause = Clause {
+        weight: 1.0,
+        format,
+        kind: None,
+        group: "",
+        version: "",
+    };
     for part in parts {
         match part.split_once('=').map(|(k, v)| (k.trim(), v.trim()))? {
-            ("q", value) => weight = value.parse().ok()?,
-            ("as", value) => shape = Some(value),
-            ("g", value) => group = value,
-            ("v", value) => version = value,
+            ("q", value) => clause.weight = value.parse().ok()?,
+            ("as", value) => clause.kind = Some(value),
+            ("g", value) => clause.group = value,
+            ("v", value) => clause.version = value,
             _ => {}
         }
     }
-    let shape = match (shape, group, version) {
+    (clause.weight > 0.0).then_some(clause)
+}
+
+fn clause(text: &str) -> Option<(f32, Accepted)> {
+    let Clause {
+        weight,
+        format,
+        kind,
+        group,
+        version,
+    } = parameters(text)?;
+    let shape = match (kind, group, version) {
         (None, ..) => Shape::Object,
         (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") => Shape::Table,
-        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => {
-            Shape::Metadata
-        }
+        (Some("PartialObjectMetadata"), "meta.k8s.io", "v1" | "v1beta1") => Shape::Metadata,
+        (Some("PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => Shape::MetadataList,
         _ => return None,
     };
     let beta = shape != Shape::Object && version == "v1beta1";
-    let accepted = Accepted { format, shape, beta };
-    (weight > 0.0).then_some((weight, accepted))
-}
-
-/// Whether `Accept` asks for a kind of another API group (aggregated discovery), and takes JSON for it.
-pub fn wants(headers: &HeaderMap, kind: &str, group: &str, version: &str) -> bool {
-    let text = headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    text.split(',').any(|clause| {
-        let has = |key: &str, value: &str| {
-            clause
-                .split(';')
-                .any(|part| part.trim().split_once('=') == Some((key, value)))
-        };
-        clause.trim().starts_with("application/json")
-            && has("as", kind)
-            && has("g", group)
-            && has("v", version)
-    })
+    Some((weight, Accepted { format, shape, beta }))
 }
 
 /// The format of a body.
@@ -273,7 +329,7 @@ mod tests {
             ),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Some((Format::Json, Shape::Metadata)),
+                Some((Format::Json, Shape::MetadataList)),
             ),
             (
                 "application/json;q=0.5,application/yaml",

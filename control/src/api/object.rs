@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 const METADATA: &[u8] = b"\"metadata\":{";
+const LINE_FEED: &[u8] = b"\n";
 
 /// A stored object that is not an object any more.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +28,13 @@ pub struct Damaged {
 pub struct Object {
     pub key: Arc<str>,
     pub revision: Revision,
-    /// What [`encode`] wrote, with the resource version.
-    pub json: Bytes,
-    /// Where `"metadata":{` begins in `json`.
+    /// What [`encode`] wrote, with the resource version, and a line feed: what upstream ends documents with.
+    pub line: Bytes,
+    /// Where `"metadata":{` begins in `line`.
     metadata_at: usize,
-    /// Where in `json` it is told who owns the fields, with the comma behind; empty where that was not looked for.
+    /// Where in `line` it is told who owns the fields, with the comma behind; empty where that was not looked for.
     owners: Range<u32>,
-    /// Whether `json` is what lies in the store, and not that in a newer form.
+    /// Whether `line` is what lies in the store, and not that in a newer form.
     as_stored: bool,
     pub labels: Texts,
     /// Field labels of the storage kind.
@@ -68,7 +69,7 @@ impl Object {
             owners: owners.unwrap_or_default(),
             key: kv.key.clone(),
             revision: kv.mod_revision,
-            json: with_revision(&stored, metadata_at, kv.mod_revision),
+            line: with_revision(&stored, metadata_at, kv.mod_revision),
             metadata_at,
             as_stored,
             labels: texts(&value["metadata"]["labels"]),
@@ -77,9 +78,14 @@ impl Object {
         })
     }
 
+    /// What [`encode`] wrote, with the resource version.
+    pub fn json(&self) -> Bytes {
+        self.line.slice(..self.line.len() - LINE_FEED.len())
+    }
+
     /// The whole object, with its resource version.
     pub fn value(&self) -> Result<Value, Damaged> {
-        serde_json::from_slice(&self.json).map_err(|e| Damaged {
+        serde_json::from_slice(&self.line).map_err(|e| Damaged {
             key: self.key.to_string(),
             why: e.to_string(),
         })
@@ -101,28 +107,31 @@ impl Object {
         let head_and_tail = stored.split_at_checked(start);
         self.as_stored
             && head_and_tail
-                .is_some_and(|(head, tail)| head == &self.json[..start] && tail == &self.json[end..])
+                .is_some_and(|(head, tail)| head == &self.line[..start] && tail == &self.json()[end..])
     }
 
-    /// `json` without who owns the fields.
+    /// The object without who owns the fields.
     pub fn without_owners(&self) -> [&[u8]; 2] {
         let (start, end) = (self.owners.start as usize, self.owners.end as usize);
-        [&self.json[..start], &self.json[end..]]
+        [
+            &self.line[..start],
+            &self.line[end..self.line.len() - LINE_FEED.len()],
+        ]
     }
 
     /// The bytes after `{"kind":…,"apiVersion":…,`: items of built-in lists carry neither.
     pub fn list_item(&self) -> Bytes {
-        self.json.slice(self.metadata_at..)
+        self.json().slice(self.metadata_at..)
     }
 
     /// The last state under the revision that deleted it, as a watch shows deletions.
     pub fn at(&self, revision: Revision) -> Bytes {
         let start = self.metadata_at + METADATA.len();
         let end = start + revision_member(self.revision).len();
-        let mut out = Vec::with_capacity(self.json.len() + 4);
-        out.extend_from_slice(&self.json[..start]);
+        let mut out = Vec::with_capacity(self.line.len() + 4);
+        out.extend_from_slice(&self.line[..start]);
         out.extend_from_slice(revision_member(revision).as_bytes());
-        out.extend_from_slice(&self.json[end..]);
+        out.extend_from_slice(&self.json()[end..]);
         out.into()
     }
 }
@@ -138,10 +147,11 @@ fn member(json: &[u8], key: &str, value: Range<usize>) -> Option<Range<usize>> {
 fn with_revision(stored: &[u8], metadata_at: usize, revision: Revision) -> Bytes {
     let at = metadata_at + METADATA.len();
     let member = revision_member(revision);
-    let mut out = Vec::with_capacity(stored.len() + member.len());
+    let mut out = Vec::with_capacity(stored.len() + member.len() + LINE_FEED.len());
     out.extend_from_slice(&stored[..at]);
     out.extend_from_slice(member.as_bytes());
     out.extend_from_slice(&stored[at..]);
+    out.extend_from_slice(LINE_FEED);
     out.into()
 }
 
@@ -159,7 +169,7 @@ fn texts(value: &Value) -> Texts {
     members.filter_map(|(k, v)| Some((k, v.as_str()?))).collect()
 }
 
-/// Stored bytes as served at the revision that wrote them.
+/// Stored bytes as served at the revision that wrote them, with a line feed.
 pub fn served(stored: &[u8], revision: Revision) -> Option<Bytes> {
     Some(with_revision(stored, find(stored, METADATA)?, revision))
 }
@@ -281,6 +291,24 @@ fn write(out: &mut Vec<u8>, value: &impl serde::Serialize) {
     let _ = serde_json::to_writer(out, value);
 }
 
+/// Any JSON value as a document: what it is comes first, as upstream has it, and a line feed last.
+pub fn document(value: &Value) -> Bytes {
+    let Value::Object(map) = value else {
+        return [&bytes(value)[..], LINE_FEED].concat().into();
+    };
+    let mut out = Vec::with_capacity(1024);
+    let (mut head, tail): (Vec<_>, Vec<_>) = map.iter().partition(|(k, _)| rank(k) < LAST);
+    head.sort_by_key(|(k, _)| rank(k));
+    out.push(b'{');
+    for (i, (key, value)) in head.into_iter().chain(tail).enumerate() {
+        separate(&mut out, i);
+        write_key(&mut out, key);
+        write(&mut out, value);
+    }
+    out.extend_from_slice(b"}\n");
+    out.into()
+}
+
 /// Any JSON value as bytes; faster than its text by `Display`.
 pub fn bytes(value: &Value) -> Bytes {
     let mut out = Vec::with_capacity(1024);
@@ -340,8 +368,8 @@ mod tests {
         let bare = object(json!({"labels": {"managedFields": "[],"}, "name": "p"}));
         let owned =
             object(json!({"labels": {"managedFields": "[],"}, "managedFields": [{"a": []}], "name": "p"}));
-        assert_eq!(owned.without_owners().concat(), bare.json);
-        assert_eq!(bare.without_owners().concat(), bare.json);
+        assert_eq!(owned.without_owners().concat(), bare.json());
+        assert_eq!(bare.without_owners().concat(), bare.json());
     }
 
     #[test]

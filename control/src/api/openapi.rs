@@ -53,7 +53,7 @@ impl OpenApi {
 
     /// The answer for a path, when it has a document.
     pub(super) fn answer(&self, parts: &Parts) -> Option<Response> {
-        let path = parts.uri.path().trim_end_matches('/');
+        let path = parts.uri.path();
         let protobuf = path == V2 && accepts_only_protobuf(parts);
         let key = if protobuf { GNOSTIC_PATH } else { path };
         let document = self.document(key, |kinds| match protobuf {
@@ -114,6 +114,13 @@ impl OpenApi {
         };
         made.documents.insert(key.to_owned(), document.clone());
         Some(document)
+    }
+
+    /// The paths of the documents of version 3.
+    pub(super) fn paths(&self) -> Vec<String> {
+        let index = openapi::v3_index(&self.kinds.load());
+        let paths = index["paths"].as_object().into_iter().flatten();
+        paths.map(|(path, _)| format!("/openapi/v3/{path}")).collect()
     }
 
     fn write(&self, kinds: &Registry, path: &str) -> Option<Value> {

@@ -32,7 +32,7 @@ impl Reader for CachedObjects {
             .map(|object| Stored {
                 key: object.key.clone(),
                 revision: object.revision,
-                json: object.json.clone(),
+                json: object.json(),
             })
             .collect()
     }

@@ -24,16 +24,15 @@ pub enum Include {
 }
 
 impl Include {
-    pub fn of(query: &Query) -> Result<Self> {
+    fn of(query: &Query) -> Result<Self> {
         match query.get("includeObject") {
             None | Some("Metadata") => Ok(Include::Metadata),
             Some("None") => Ok(Include::None),
             Some("Object") => Ok(Include::Object),
-            Some(other) => {
-                let supported = ["Metadata", "None", "Object"];
-                let error = crate::kinds::FieldError::not_supported("includeObject", other, &supported);
-                Err(ApiError::invalid_options("TableOptions", &vec![error]))
-            }
+            Some(other) => Err(ApiError::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: \
+                 must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -46,6 +45,15 @@ pub struct Style {
 }
 
 impl Style {
+    /// What the request accepts; only of a Table it counts what its rows are to carry.
+    pub fn of(accepted: Accepted, query: &Query) -> Result<Self> {
+        let include = match accepted.shape {
+            Shape::Table => Include::of(query)?,
+            _ => Include::Metadata,
+        };
+        Ok(Style { accepted, include })
+    }
+
     /// Whether the answer is the object itself, as JSON: the bytes that are stored.
     pub fn is_plain(self) -> bool {
         self.accepted == Accepted::whole(Format::Json)
@@ -64,7 +72,7 @@ pub fn value(kind: &Kind, object: &Object) -> Result<Value> {
 /// As [`value`], in bytes.
 pub fn bytes(kind: &Kind, object: &Object) -> Result<Bytes> {
     match kind.stored_as_served() {
-        true => Ok(object.json.clone()),
+        true => Ok(object.json()),
         false => Ok(object::bytes(&value(kind, object)?)),
     }
 }
@@ -93,7 +101,11 @@ pub fn one(kind: &Kind, style: Style, code: StatusCode, object: &Value) -> Resul
 /// A stored object, without parsing it where it can be served as it is.
 pub fn stored(kind: &Kind, style: Style, object: &Object) -> Result<Response> {
     if style.is_plain() {
-        return Ok(json_response(StatusCode::OK, Body::from(bytes(kind, object)?)));
+        let document = match kind.stored_as_served() {
+            true => object.line.clone(),
+            false => object::document(&value(kind, object)?),
+        };
+        return Ok(json_response(StatusCode::OK, Body::from(document)));
     }
     one(kind, style, StatusCode::OK, &value(kind, object)?)
 }
@@ -103,6 +115,7 @@ pub fn shape(kind: &Kind, style: Style, object: &Value, headers: bool) -> Result
     let shaped = match style.accepted.shape {
         Shape::Object => return Ok(None),
         Shape::Metadata => metadata_only(object),
+        Shape::MetadataList => return Err(ApiError::is_no_list(kind)),
         Shape::Table => {
             let version = &object["metadata"]["resourceVersion"];
             let metadata = json!({"resourceVersion": version});
@@ -191,7 +204,7 @@ pub fn table_of(columns: Value, metadata: &Value, rows: Vec<Value>) -> Value {
 /// Any value, in the format that was asked for.
 pub fn respond(format: Format, code: StatusCode, value: &Value) -> Result<Response> {
     match format {
-        Format::Json => Ok(json_response(code, Body::from(object::bytes(value)))),
+        Format::Json => Ok(json_response(code, Body::from(object::document(value)))),
         Format::Yaml => {
             let text = serde_yaml::to_string(value).map_err(ApiError::internal)?;
             let content = [(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"))];
@@ -200,7 +213,7 @@ pub fn respond(format: Format, code: StatusCode, value: &Value) -> Result<Respon
         // What has no such form is not negotiated so, but for the answers that say how something went.
         Format::Protobuf => Ok(match protobuf::encode(value) {
             Some(body) => protobuf_response(code, body.into()),
-            None => json_response(code, Body::from(object::bytes(value))),
+            None => json_response(code, Body::from(object::document(value))),
         }),
     }
 }

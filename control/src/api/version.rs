@@ -1,10 +1,11 @@
-//! Paths outside `/api` and `/apis`: `/version`, `/openapi/*`, the index of paths, and 404.
-use super::status::Result;
-use super::{Api, negotiate, render, text};
+//! Paths outside `/api` and `/apis`: `/version`, `/statusz`, `/openapi/*`, the index of paths, and 404.
+use super::indent::indented;
+use super::status::{ApiError, Result};
+use super::{Api, discovery, health, negotiate, oidc, render, text, zpages};
 use axum::response::Response;
-use http::StatusCode;
 use http::request::Parts;
-use serde_json::json;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
 
 /// The Kubernetes version whose API this is.
 pub const MAJOR: &str = "1";
@@ -12,10 +13,13 @@ pub const MINOR: &str = "36";
 pub const GIT_VERSION: &str = concat!("v1.36.2+amphipod-", env!("CARGO_PKG_VERSION"));
 
 pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {
-    match parts.uri.path().trim_end_matches('/') {
-        "" => index(),
-        "/version" => version(),
+    match parts.uri.path() {
+        "/" | "/index.html" => index(api),
+        "/version" | "/version/" if parts.method != Method::GET => Err(ApiError::method_not_allowed()),
+        "/version" | "/version/" => version(),
+        path if oidc::is_document(path) => Err(ApiError::method_not_allowed()),
         "/metrics" => Ok(super::metrics::answer(api)),
+        "/statusz" => Ok(zpages::status()),
         _ => Ok(api
             .openapi
             .answer(parts)
@@ -23,22 +27,36 @@ pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {
     }
 }
 
-fn index() -> Result<Response> {
-    let paths = [
-        "/api",
-        "/api/v1",
-        "/apis",
-        "/.well-known/openid-configuration",
-        "/healthz",
-        "/livez",
-        "/metrics",
-        "/openapi/v2",
-        "/openapi/v3",
-        "/openid/v1/jwks",
-        "/readyz",
-        "/version",
-    ];
-    render::respond(negotiate::Format::Json, StatusCode::OK, &json!({"paths": paths}))
+/// Paths beside those of groups and of single checks.
+const PATHS: [&str; 13] = [
+    "/.well-known/openid-configuration",
+    "/api",
+    "/apis",
+    "/apis/",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/statusz",
+    "/version",
+];
+
+fn index(api: &Api) -> Result<Response> {
+    let mut paths: Vec<String> = PATHS.iter().map(ToString::to_string).collect();
+    paths.extend(discovery::paths(api));
+    paths.extend(health::paths());
+    paths.extend(api.openapi.paths());
+    paths.sort_unstable();
+    raw(&json!({"paths": paths}))
+}
+
+/// What is no object upstream writes for people, whoever asks.
+fn raw(value: &Value) -> Result<Response> {
+    let response = render::respond(negotiate::Format::Json, StatusCode::OK, value)?;
+    Ok(indented(response))
 }
 
 /// `apimachinery/version.Info`.
@@ -58,7 +76,7 @@ fn version() -> Result<Response> {
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, platform()),
     });
-    render::respond(negotiate::Format::Json, StatusCode::OK, &info)
+    raw(&info)
 }
 
 /// The architecture by Go's name, as nodes report it.

@@ -423,7 +423,7 @@ impl Encoder {
             (_, Shape::Object) => return Ok(delivery.shown.frame(delivery.kind)),
             (_, Shape::Metadata) if self.style.accepted.beta => {}
             (_, Shape::Metadata) => return Ok(delivery.shown.metadata_frame(delivery.kind)),
-            (_, Shape::Table) => {}
+            (_, Shape::Table | Shape::MetadataList) => {}
         }
         let object = render::reread(&self.kind, &delivery.shown.object(delivery.kind))?;
         let shaped = render::shape(&self.kind, self.style, &object, !self.headers_sent)?;
@@ -443,6 +443,7 @@ impl Encoder {
         let shaped = match self.style.accepted.shape {
             Shape::Object => object,
             Shape::Metadata => render::metadata_only(&object),
+            Shape::MetadataList => return Err(ApiError::is_no_list(&self.kind)),
             Shape::Table => {
                 let mut rows = vec![];
                 if initial_end {

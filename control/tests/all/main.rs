@@ -33,6 +33,7 @@ mod parity;
 mod plane;
 mod policies;
 mod remote;
+mod rendering;
 mod replication_controllers;
 mod scheduling;
 mod services;

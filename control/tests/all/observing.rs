@@ -34,7 +34,14 @@ async fn checks_can_be_asked_for_one_by_one() {
     for (path, code, answer) in [
         ("/livez", 200, "ok"),
         ("/readyz/store", 200, "ok"),
+        ("/readyz/etcd", 200, "ok"),
         ("/readyz/nope", 404, "404 page not found\n"),
+        (
+            "/livez?verbose&exclude=nope",
+            200,
+            "[+]ping ok\n[+]store ok\nwarn: some health checks cannot be excluded: no matches for \"nope\"\nlivez check \
+             passed\n",
+        ),
         (
             "/readyz?verbose",
             200,

@@ -52,7 +52,7 @@ impl Shown {
     /// Bytes of the object.
     pub fn size(&self) -> usize {
         let object = self.now.as_ref().or(self.before.as_ref());
-        object.map_or(0, |object| object.json.len())
+        object.map_or(0, |object| object.line.len())
     }
 
     /// An object that is there, as the start of a watch shows it.
@@ -77,7 +77,7 @@ impl Shown {
     pub fn object(&self, kind: ChangeKind) -> Bytes {
         match (kind, &self.now, &self.before) {
             (ChangeKind::Deleted, _, Some(last)) => last.at(self.revision),
-            (_, Some(now), _) => now.json.clone(),
+            (_, Some(now), _) => now.json(),
             (_, None, Some(last)) => last.at(self.revision),
             (_, None, None) => Bytes::new(),
         }

@@ -17,6 +17,7 @@ use exposition::Exposition;
 pub(super) use histogram::Histogram;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
+pub use process::started;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

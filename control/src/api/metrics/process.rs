@@ -9,9 +9,24 @@ const UTIME: usize = 11;
 const STIME: usize = 12;
 const START: usize = 19;
 
+/// When the process began, in seconds since 1970.
+pub fn started() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    started_at(&fields(&stat))
+}
+
+fn started_at(fields: &[&str]) -> Option<f64> {
+    let ticks: f64 = fields.get(START)?.parse().ok()?;
+    Some(boot_time()? + ticks / TICKS_PER_SECOND)
+}
+
+fn fields(stat: &str) -> Vec<&str> {
+    stat.rsplit(") ").next().unwrap_or_default().split(' ').collect()
+}
+
 pub(super) fn write(out: &mut Exposition) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let fields = fields(&stat);
     let ticks = |field: usize| fields.get(field).and_then(|t| t.parse::<f64>().ok());
     if let (Some(user), Some(system)) = (ticks(UTIME), ticks(STIME)) {
         let seconds = (user + system) / TICKS_PER_SECOND;
@@ -22,8 +37,7 @@ pub(super) fn write(out: &mut Exposition) {
             seconds,
         );
     }
-    if let (Some(start), Some(boot)) = (ticks(START), boot_time()) {
-        let seconds = boot + start / TICKS_PER_SECOND;
+    if let Some(seconds) = started_at(&fields) {
         out.single(
             "process_start_time_seconds",
             "gauge",

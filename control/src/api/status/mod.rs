@@ -7,7 +7,7 @@ mod refusals;
 pub use refusals::{denied, too_old};
 
 use super::negotiate::Format;
-use super::render;
+use super::{object, render};
 use crate::kinds::managed::Conflict;
 use crate::kinds::{FieldError, FieldErrors, Kind, join};
 use crate::store::Revision;
@@ -276,6 +276,31 @@ impl ApiError {
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(json!({}))
     }
 
+    /// A document that there is in none of the formats that were asked for.
+    pub fn no_representation(offered: &[&str]) -> Self {
+        let message = format!(
+            "only the following media types are accepted: {}",
+            offered.join(", ")
+        );
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// The metadata of one object was asked for, of many.
+    pub fn is_list(kind: &Kind) -> Self {
+        let of = go_type(kind, &kind.list_kind);
+        let message =
+            format!("you requested PartialObjectMetadata, but the requested object is a list ({of})");
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// The metadata of many objects was asked for, of one.
+    pub fn is_no_list(kind: &Kind) -> Self {
+        let of = go_type(kind, &kind.kind);
+        let message =
+            format!("you requested PartialObjectMetadataList, but the requested object is not a list ({of})");
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
     /// A watch in a format that has no stream; `binary` says whether protobuf would have one.
     pub fn no_stream(binary: bool) -> Self {
         let other = match binary {
@@ -450,6 +475,18 @@ pub fn success(code: StatusCode) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16()})
 }
 
+/// What upstream's program calls the type: its messages say so.
+fn go_type(kind: &Kind, name: &str) -> String {
+    if kind.custom.is_some() {
+        let list = if name == kind.list_kind { "List" } else { "" };
+        return format!("*unstructured.Unstructured{list}");
+    }
+    match kind.group.as_str() {
+        "" | "events.k8s.io" => format!("*core.{name}"),
+        group => format!("*{}.{name}", group.split('.').next().unwrap_or_default()),
+    }
+}
+
 fn details(name: &str, group: &str, kind: &str) -> Value {
     let mut about = Map::new();
     for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
@@ -464,7 +501,7 @@ impl ApiError {
     /// The answer, in the format that was asked for.
     pub fn respond(self, format: Format) -> Response {
         let status = self.status();
-        let json = || render::json_response(self.code, status.to_string().into());
+        let json = || render::json_response(self.code, object::document(&status).into());
         let mut response = render::respond(format, self.code, &status).unwrap_or_else(|_| json());
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

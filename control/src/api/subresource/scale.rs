@@ -44,15 +44,16 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
         }
         _ => return Err(ApiError::method_not_allowed()),
     };
-    let shown = shown(style, scale::get(&object, paths));
+    let shown = shown(call, style, scale::get(&object, paths))?;
     render::respond(style.accepted.format, StatusCode::OK, &shown)
 }
 
 /// In the shape that was asked for.
-fn shown(style: Style, scale: Value) -> Value {
+fn shown(call: &Call, style: Style, scale: Value) -> Result<Value> {
     let shaped = match style.accepted.shape {
         Shape::Object => scale,
         Shape::Metadata => render::metadata_only(&scale),
+        Shape::MetadataList => return Err(ApiError::is_no_list(&call.target.kind)),
         Shape::Table => {
             let metadata = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
             let cells = scale::cells(&scale, Timestamp::now());
@@ -60,7 +61,7 @@ fn shown(style: Style, scale: Value) -> Value {
             render::table_of(scale::columns(), &metadata, rows)
         }
     };
-    render::versioned(style.accepted, shaped)
+    Ok(render::versioned(style.accepted, shaped))
 }
 
 /// A Scale has no lists, so that a strategic merge is a merge.

@@ -13,6 +13,9 @@ use super::{MAGIC, META, alternatives, definition, numbers};
 /// Definitions whose JSON is one member of bytes.
 const FREE: [&str; 3] = [".FieldsV1", ".RawExtension", ".JSON"];
 
+/// The one list that is a message of its own, and that discovery has.
+const WRAPPED: (&str, &str) = ("io.k8s.apimachinery.pkg.apis.meta.v1.APIResource", "verbs");
+
 /// Whether objects of this kind have a protobuf form: built-in kinds, and their metadata.
 pub fn has_form(version: &str, kind: &str) -> bool {
     partial(kind).is_some() || definition(version, kind).is_some_and(|d| numbers().contains_key(&d.name))
@@ -130,7 +133,14 @@ fn inlined(
         }
         let value = object.get(name).filter(|value| !value.is_null());
         if let (Some(value), Some(field)) = (value, definition.field(name)) {
-            member(&field.ty, *number, value, out)?;
+            match (numbered, name.as_str()) == WRAPPED {
+                true => {
+                    let mut nested = Vec::new();
+                    member(&field.ty, 1, value, &mut nested)?;
+                    put(*number, &nested, out);
+                }
+                false => member(&field.ty, *number, value, out)?,
+            }
         }
     }
     Some(())
