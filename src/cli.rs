@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use amphipod_control::admission::PodSecurityLevel;
 use amphipod_node::images::{Endpoints, ImageReference};
+use amphipod_node::network::sysctl;
 use amphipod_node::pressure::thresholds::{self, Amount, Signal, Threshold};
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
@@ -110,6 +111,9 @@ pub struct AgentArgs {
     /// Registry of image names that give none [default: docker.io]
     #[arg(long, value_name = "HOST[:PORT]", value_parser = registry)]
     pub default_registry: Option<String>,
+    /// Kernel settings beyond the safe ones that Pods may choose, or what some begin with, and `*`
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = sysctl::pattern)]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Below which amounts Pods are evicted [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%; of a disk at most 1Gi]
     #[arg(long, value_name = "SIGNAL<AMOUNT,…", value_parser = thresholds::parse_hard)]
     pub eviction_hard: Option<Thresholds>,

@@ -198,6 +198,7 @@ pub fn node_options(
         wasm_shim: shims::own("wasm-shim")?,
         max_pods: agent.max_pods.unwrap_or(amphipod_node::DEFAULT_MAX_PODS),
         pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
+        allowed_unsafe_sysctls: agent.allowed_unsafe_sysctls.clone(),
         static_pod_path: static_pods(data, agent)?,
         pressure: pressure(agent)?,
         labels: Default::default(),

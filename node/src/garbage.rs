@@ -50,6 +50,9 @@ pub async fn run(ctx: Arc<Context>, node: Node) {
 
 /// Bytes that should have been freed and were not, if any.
 fn collect(ctx: &Context) -> Option<u64> {
+    if let Err(error) = ctx.images.expire() {
+        tracing::warn!(%error, "what pulls left behind cannot be removed");
+    }
     let dir = &ctx.options.data_dir;
     if surplus(&look(dir)?, HIGH_PERCENT) == 0 {
         return None;

@@ -58,6 +58,8 @@ pub struct NodeOptions {
     pub max_pods: u32,
     /// Processes and threads one container may have; `None` for no limit.
     pub pids_limit: Option<i64>,
+    /// Kernel settings beyond the safe ones that Pods may choose: names, and beginnings that end with `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Manifests of static Pods: a directory, or one file.
     pub static_pod_path: PathBuf,
     /// When the node is short of something, and what follows.

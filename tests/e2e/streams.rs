@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::cluster::{Cluster, http_get, is_root, run, text};
 use crate::kubectl::kubectls;
 
-const BUSYBOX: &str = "/bin/busybox";
+pub const BUSYBOX: &str = "/bin/busybox";
 const MANIFEST: &str = "
 apiVersion: v1
 kind: Pod

@@ -32,12 +32,10 @@ fn blob(layout: &Path, kind: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len()})
 }
 
-/// An OCI layout of an image of two layers: files, and two programs.
-fn layout(home: &Path) -> PathBuf {
+/// An OCI layout of an image of two layers: files, of which some are a volume, and two programs.
+fn guests_layout(home: &Path) -> PathBuf {
     let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
     let program = |name: &str| fs::read(wasm.join(name)).unwrap();
-    let layout = home.join("layout");
-    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     let files = layer(&[
         ("assets/greeting", b"good morning"),
         ("data/hidden", b"by the volume"),
@@ -46,11 +44,22 @@ fn layout(home: &Path) -> PathBuf {
         ("app/witness.wasm", &program("witness.wasm")),
         ("app/print.wasm", &program("print.wasm")),
     ]);
-    let layers = [files, programs].map(|layer| blob(&layout, "layer.v1.tar", &layer));
+    let config = json!({"os": "wasip1", "architecture": "wasm", "config": {
+        "Entrypoint": ["/app/witness.wasm"], "Cmd": ["read", "/assets/greeting"],
+        "Volumes": {"/assets": {}, "/data": {}}}});
+    layout(home, &[files, programs], config)
+}
+
+/// An OCI layout of an image with that configuration.
+pub fn layout(home: &Path, layers: &[Vec<u8>], mut config: Value) -> PathBuf {
+    let layout = home.join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| blob(&layout, "layer.v1.tar", layer))
+        .collect();
     let diff_ids: Vec<_> = layers.iter().map(|layer| &layer["digest"]).collect();
-    let config = json!({"os": "wasip1", "architecture": "wasm",
-        "config": {"Entrypoint": ["/app/witness.wasm"], "Cmd": ["read", "/assets/greeting"]},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
     let config = blob(&layout, "config.v1+json", config.to_string().as_bytes());
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers});
@@ -79,7 +88,7 @@ async fn an_image_of_layers_is_its_guests_root() {
         return;
     }
     let cluster = Cluster::up(&[]);
-    cluster.push(&layout(cluster.dir()), "layers:v1");
+    cluster.push(&guests_layout(cluster.dir()), "layers:v1");
     let client = cluster.client().await;
     let said = run(&client, "own", json!({})).await;
     assert_eq!(said, "/assets/greeting: \"good morning\"\n");
@@ -94,10 +103,19 @@ async fn an_image_of_layers_is_its_guests_root() {
         run(&client, "changes", write("/assets/greeting")).await,
         "write: done\n"
     );
-    let mut sealed = write("/assets/greeting");
-    sealed["securityContext"] = json!({"readOnlyRootFilesystem": true});
+    let sealed = |path: &str| {
+        let mut sealed = write(path);
+        sealed["securityContext"] = json!({"readOnlyRootFilesystem": true});
+        sealed
+    };
     // EROFS, for which Rust has no kind where programs are made for preview 1.
-    assert_eq!(run(&client, "sealed", sealed).await, "write: Uncategorized\n");
+    let said = run(&client, "sealed", sealed("/app/one")).await;
+    assert_eq!(said, "write: Uncategorized\n");
+    let said = run(&client, "unsealed", sealed("/assets/greeting")).await;
+    assert_eq!(
+        said, "write: done\n",
+        "what the image declares as a volume is not sealed"
+    );
     assert_eq!(run(&client, "ends", write("/data/end")).await, "write: done\n");
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let status = pods.get("ends").await.unwrap().status.unwrap();

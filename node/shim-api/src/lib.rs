@@ -32,7 +32,7 @@ pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, 
 pub use error::TaskError;
 pub use standing::Standing;
 pub use start::{ShimAddress, ShimCommand};
-pub use stats::TaskStats;
+pub use stats::{DeviceIo, TaskStats};
 pub use table::Table;
 
 /// The Task API's wire types, so that shims need not name the protocol crate's layout.

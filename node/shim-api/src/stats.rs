@@ -3,9 +3,12 @@
 //! Our shims always answer with the v2 message, whatever the host's cgroups are; v1 metrics of foreign shims
 //! are read too. Refuses to know where the numbers come from.
 
+use std::collections::BTreeMap;
+
+use containerd_shim_protos::cgroups::metrics::BlkIOEntry;
 use containerd_shim_protos::cgroups::metrics::Metrics as V1;
 use containerd_shim_protos::cgroups_v2::metrics::{
-    CPUStat, MemoryEvents, MemoryStat, Metrics as V2, PidsStat,
+    CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics as V2, PidsStat,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
@@ -51,6 +54,74 @@ pub struct TaskStats {
     pub pids: u64,
     /// How many times the kernel, or the runtime, killed for memory.
     pub oom_kills: u64,
+    /// By device, in the order of their numbers.
+    pub io: Vec<DeviceIo>,
+}
+
+/// What was read from and written to one device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceIo {
+    /// Major and minor number.
+    pub device: (u64, u64),
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    /// In how many operations.
+    pub reads: u64,
+    pub writes: u64,
+}
+
+impl DeviceIo {
+    /// Puts together what cgroups tell one by one: device, operation and value, of bytes and of operations. What is neither read
+    /// nor written is left out.
+    pub(crate) fn gathered<'a>(
+        bytes: impl Iterator<Item = ((u64, u64), &'a str, u64)>,
+        operations: impl Iterator<Item = ((u64, u64), &'a str, u64)>,
+    ) -> Vec<Self> {
+        let mut devices: BTreeMap<(u64, u64), Self> = BTreeMap::new();
+        let tagged = bytes
+            .map(|one| (one, true))
+            .chain(operations.map(|one| (one, false)));
+        for ((device, operation, value), is_bytes) in tagged {
+            let entry = devices.entry(device).or_default();
+            entry.device = device;
+            match (operation, is_bytes) {
+                ("Read", true) => entry.read_bytes = value,
+                ("Write", true) => entry.written_bytes = value,
+                ("Read", false) => entry.reads = value,
+                ("Write", false) => entry.writes = value,
+                _ => {}
+            }
+        }
+        devices.into_values().collect()
+    }
+
+    fn to_entry(&self) -> IOEntry {
+        IOEntry {
+            major: self.device.0,
+            minor: self.device.1,
+            rbytes: self.read_bytes,
+            wbytes: self.written_bytes,
+            rios: self.reads,
+            wios: self.writes,
+            ..Default::default()
+        }
+    }
+
+    fn from_entry(entry: &IOEntry) -> Self {
+        Self {
+            device: (entry.major, entry.minor),
+            read_bytes: entry.rbytes,
+            written_bytes: entry.wbytes,
+            reads: entry.rios,
+            writes: entry.wios,
+        }
+    }
+}
+
+fn counted(entries: &[BlkIOEntry]) -> impl Iterator<Item = ((u64, u64), &str, u64)> {
+    entries
+        .iter()
+        .map(|entry| ((entry.major, entry.minor), entry.op.as_str(), entry.value))
 }
 
 impl TaskStats {
@@ -85,6 +156,10 @@ impl TaskStats {
                 usage_limit: self.memory_limit,
                 pgfault: self.page_faults,
                 pgmajfault: self.major_page_faults,
+                ..Default::default()
+            }),
+            io: MessageField::some(IOStat {
+                usage: self.io.iter().map(DeviceIo::to_entry).collect(),
                 ..Default::default()
             }),
             memory_events: MessageField::some(MemoryEvents {
@@ -136,6 +211,7 @@ impl TaskStats {
             major_page_faults: m.memory.pgmajfault,
             pids: m.pids.current,
             oom_kills: m.memory_events.oom_kill,
+            io: m.io.usage.iter().map(DeviceIo::from_entry).collect(),
         }
     }
 
@@ -159,6 +235,10 @@ impl TaskStats {
             major_page_faults: m.memory.total_pg_maj_fault,
             pids: m.pids.current,
             oom_kills: m.memory_oom_control.oom_kill,
+            io: DeviceIo::gathered(
+                counted(&m.blkio.io_service_bytes_recursive),
+                counted(&m.blkio.io_serviced_recursive),
+            ),
         }
     }
 }
@@ -188,6 +268,13 @@ mod tests {
             major_page_faults: 1,
             pids: 3,
             oom_kills: 2,
+            io: vec![DeviceIo {
+                device: (8, 1),
+                read_bytes: 1,
+                written_bytes: 2,
+                reads: 3,
+                writes: 4,
+            }],
         };
         assert_eq!(TaskStats::from_any(&stats.to_any().unwrap()).unwrap(), stats);
         assert_eq!(stats.working_set(), 70);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::digest::Digest;
 use super::error::StoreError;
 use super::image::Image;
-use super::{Images, sweep};
+use super::{Images, ingest, sweep};
 
 /// When images were last asked for by this process, by id.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Uses {
 impl Images {
     /// Removes images that were not asked for within `idle` and are not among `in_use` (as [`Image::repo_digest`], or as
     /// [`Image::reference`]), with the
-    /// content only they need, until `is_enough`. The references that went; none while a pull is under way.
+    /// content only they need, until `is_enough`; before them, what broken pulls left. The references that went; none while a pull is under way.
     ///
     /// # Errors
     /// The store cannot be read or changed.
@@ -62,6 +62,7 @@ impl Images {
         let Ok(_no_pull) = self.inner.pulling.try_write() else {
             return Ok(Vec::new());
         };
+        ingest::expire(&self.inner.layout, Duration::ZERO)?;
         let mut unused: Vec<(Instant, Image)> = self
             .list()?
             .into_iter()

@@ -1,11 +1,9 @@
 //! The content store: blobs by digest under `content/blobs/sha256/`. A blob has its final name only when every
-//! byte was hashed and is on disk; what did not get that far is removed.
+//! byte was hashed and is on disk.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::error::StoreError;
@@ -104,103 +102,6 @@ impl Layout {
     }
 }
 
-/// A blob being written. Dropped without `commit`, it leaves nothing.
-#[derive(Debug)]
-pub struct Ingest {
-    file: File,
-    path: PathBuf,
-    target: PathBuf,
-    expected: Digest,
-    hasher: Sha256,
-    written: u64,
-    committed: bool,
-}
-
-/// What was written is not what was announced.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    #[error("expected {expected}, got {actual}")]
-    Digest { expected: Digest, actual: Digest },
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-impl Ingest {
-    /// Starts a blob that must turn out to be `expected`.
-    ///
-    /// # Errors
-    /// The file cannot be created.
-    pub fn begin(layout: &Layout, expected: &Digest) -> io::Result<Self> {
-        let path = layout.ingest().join(uuid::Uuid::new_v4().simple().to_string());
-        let file = File::create_new(&path)?;
-        let target = layout.blob(expected);
-        let expected = expected.clone();
-        Ok(Self {
-            file,
-            path,
-            target,
-            expected,
-            hasher: Sha256::new(),
-            written: 0,
-            committed: false,
-        })
-    }
-
-    /// Bytes so far.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
-    /// Appends and hashes.
-    ///
-    /// # Errors
-    /// The disk is full or failing.
-    pub fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        self.file.write_all(chunk)?;
-        self.hasher.update(chunk);
-        self.written += chunk.len() as u64;
-        Ok(())
-    }
-
-    /// Forgets what was written.
-    ///
-    /// # Errors
-    /// The disk is failing.
-    pub fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.hasher = Sha256::new();
-        self.written = 0;
-        Ok(())
-    }
-
-    /// Verifies, makes durable and gives the blob its name.
-    ///
-    /// # Errors
-    /// The digest is another, or the disk fails; either way nothing is kept.
-    pub fn commit(mut self) -> Result<(), CommitError> {
-        let actual = Digest::finish(std::mem::take(&mut self.hasher));
-        if actual != self.expected {
-            return Err(CommitError::Digest {
-                expected: self.expected.clone(),
-                actual,
-            });
-        }
-        self.file.sync_all()?;
-        fs::rename(&self.path, &self.target)?;
-        self.committed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Ingest {
-    fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Replaces `path` by a file with `bytes`, durably or not at all.
 ///
 /// # Errors
@@ -239,25 +140,6 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_verified_content_gets_its_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::create(dir.path()).unwrap();
-        let digest = Digest::of(b"hello");
-        let mut bad = Ingest::begin(&layout, &digest).unwrap();
-        bad.write(b"hellx").unwrap();
-        assert!(matches!(bad.commit(), Err(CommitError::Digest { .. })));
-        assert!(!layout.blob(&digest).exists());
-        let mut dropped = Ingest::begin(&layout, &digest).unwrap();
-        dropped.write(b"hel").unwrap();
-        drop(dropped);
-        assert_eq!(fs::read_dir(layout.ingest()).unwrap().count(), 0);
-        let mut good = Ingest::begin(&layout, &digest).unwrap();
-        good.write(b"hello").unwrap();
-        good.commit().unwrap();
-        assert_eq!(fs::read(layout.blob(&digest)).unwrap(), b"hello");
-    }
 
     #[test]
     fn paths_overlay_cannot_take_are_refused() {

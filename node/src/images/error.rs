@@ -84,6 +84,12 @@ pub enum StoreError {
         bytes: usize,
         limit: usize,
     },
+    #[error("volume {} of {image} cannot be made: {source}", path.display())]
+    Volume {
+        image: String,
+        path: PathBuf,
+        source: UnpackError,
+    },
     #[error("snapshot key {0:?} is not a plain name")]
     Key(String),
     #[error("layer {0} is gone from the image store; pull the image again")]

@@ -98,6 +98,13 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// A directory of a container that its image declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageVolume {
+    pub source: PathBuf,
+    pub destination: PathBuf,
+}
+
 /// Something that happened during a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullProgress {

@@ -17,11 +17,8 @@ use rustix::io::Errno;
 use super::content::{Layout, write_atomically};
 use super::digest::Digest;
 use super::error::StoreError;
-use super::unpack::{OPAQUE, is_kept};
+use super::unpack::{OPAQUE, kept_attributes};
 use crate::users::IDS_PER_POD;
-
-/// Longest list of names of attributes, and longest attribute, that the kernel gives (xattr(7)).
-const MAX_XATTR_BYTES: usize = 1 << 16;
 
 /// Notes which directories of a layer are implied.
 pub fn record(layout: &Layout, diff_id: &Digest, paths: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
@@ -179,16 +176,8 @@ fn copy(dir: &OwnedFd, target: &Path, owner: Option<u32>) -> Result<(), Errno> {
         Mode::from_raw_mode(stat.st_mode),
         rustix::fs::AtFlags::empty(),
     )?;
-    let mut names = vec![0; MAX_XATTR_BYTES];
-    let length = rustix::fs::flistxattr(dir, &mut names)?;
-    for name in names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| is_kept(name))
-    {
-        let name = OsStr::from_bytes(name);
-        let mut value = vec![0; MAX_XATTR_BYTES];
-        let length = rustix::fs::fgetxattr(dir, name, &mut value)?;
-        rustix::fs::setxattr(target, name, &value[..length], XattrFlags::empty())?;
+    for (name, value) in kept_attributes(dir)? {
+        rustix::fs::setxattr(target, OsStr::from_bytes(&name), &value, XattrFlags::empty())?;
     }
     Ok(())
 }

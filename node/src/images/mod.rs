@@ -2,8 +2,9 @@
 //!
 //! Flow: `pull` resolves a reference, fetches what the store lacks (every byte hashed on its way in), unpacks layers
 //! once per diffID or compiles the module, and records the image last; `prepare` gives a container its root.
-//! Guarantees: a recorded image is complete and durable; a failed pull leaves no partial file; concurrent pulls of
-//! one image are one pull. It refuses to know Pods, and mounts nothing itself.
+//! Guarantees: a recorded image is complete and durable; what a failed pull leaves of a blob is gone on with or removed;
+//! concurrent pulls of one image are one pull. It refuses to know Pods, and mounts nothing that
+//! anybody else sees.
 
 mod access;
 mod collect;
@@ -14,6 +15,7 @@ mod error;
 mod flight;
 mod image;
 mod implied;
+mod ingest;
 mod layers;
 mod manifest;
 pub mod media;
@@ -23,6 +25,7 @@ mod snapshot;
 mod sweep;
 mod unpack;
 mod user;
+mod volumes;
 mod wasm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +42,7 @@ pub use self::access::{Access, Holder};
 pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
-pub use self::image::{Image, ImageConfig, ImageKind, Mount, PullProgress, PullStep, Rootfs};
+pub use self::image::{Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Rootfs};
 pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
 pub use self::unpack::{UnpackError, UnpackLimits};
@@ -238,6 +241,14 @@ impl Images {
         }
     }
 
+    /// Removes what pulls left behind that nobody repeats.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn expire(&self) -> Result<(), StoreError> {
+        ingest::expire(&self.inner.layout, ingest::KEPT)
+    }
+
     /// A client with this store's endpoints, for pushing and listing.
     pub fn distribution(&self) -> &Distribution {
         &self.inner.client
@@ -264,6 +275,20 @@ impl Images {
             },
             None => Rootfs::Native { mounts },
         })
+    }
+
+    /// Directories for what `image` declares as volumes, for the container `key` that was prepared, but for those whose place is
+    /// `taken`. They go when it is released.
+    ///
+    /// # Errors
+    /// The image has something else there, or the disk fails.
+    pub fn volumes(
+        &self,
+        image: &Image,
+        key: &str,
+        taken: &[std::path::PathBuf],
+    ) -> Result<Vec<ImageVolume>, StoreError> {
+        volumes::make(&self.inner.layout, image, key, taken)
     }
 
     /// Directory of what the container `key` wrote into its root; none for a key `prepare` would refuse.
@@ -411,6 +436,7 @@ fn lock_and_sweep(layout: &Layout) -> Result<File, StoreError> {
     if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         sweep::sweep(layout)?;
     }
+    ingest::expire(layout, ingest::KEPT)?;
     rustix::fs::flock(&lock, FlockOperation::LockShared)
         .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
     Ok(lock)

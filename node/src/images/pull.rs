@@ -7,11 +7,11 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 
-use super::content::{CommitError, Ingest};
 use super::digest::Digest;
 use super::distribution::{RawManifest, RegistryAuth, RegistryError};
 use super::error::{PullError, PullFailure, StoreError};
 use super::image::{Image, ImageKind, PullStep};
+use super::ingest::{CommitError, Ingest};
 use super::manifest::{self, Contents, Decision, Descriptor, Layer, Manifest, ManifestError, Resolved};
 use super::reference::ImageReference;
 use super::{Inner, layers, wasm};
@@ -289,20 +289,21 @@ impl Pull<'_> {
             self.is_here(blob);
             return Ok(());
         }
-        let ingest = self.download(blob).await.map_err(failed)?;
-        let committing = tokio::task::spawn_blocking(move || ingest.commit());
-        match committing.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(CommitError::Digest { expected, actual })) => {
-                Err(failed(RegistryError::DigestMismatch { expected, actual }))
+        loop {
+            let ingest = self.download(blob).await.map_err(failed)?;
+            let resumed = ingest.is_resumed();
+            let path = path.clone();
+            let committing = tokio::task::spawn_blocking(move || ingest.commit());
+            match committing.await {
+                Ok(Ok(())) => return Ok(()),
+                // The part that was kept may be what is wrong; it is gone now.
+                Ok(Err(CommitError::Digest { .. })) if resumed => {}
+                Ok(Err(CommitError::Digest { expected, actual })) => {
+                    return Err(failed(RegistryError::DigestMismatch { expected, actual }));
+                }
+                Ok(Err(CommitError::Io(source))) => return Err(StoreError::io("write", &path)(source).into()),
+                Err(error) => return Err(panicked(path, &error)),
             }
-            Ok(Err(CommitError::Io(source))) => Err(StoreError::Io {
-                step: "write",
-                path,
-                source,
-            }
-            .into()),
-            Err(error) => Err(panicked(path, &error)),
         }
     }
 
@@ -319,27 +320,56 @@ impl Pull<'_> {
     /// Brings a blob into the store. A connection that breaks is made again for what is missing, as long as every one brings
     /// something.
     async fn download(&self, blob: &Descriptor) -> Result<Ingest, RegistryError> {
-        let mut ingest = Ingest::begin(&self.inner.layout, &blob.digest).map_err(unwritten)?;
+        let mut ingest = self.take_up(blob).await?;
         let mut again = 0;
-        loop {
+        while ingest.written() < blob.size {
             let before = ingest.written();
-            let Err(error) = self.stream(blob, &mut ingest).await else {
-                break;
-            };
-            let is_broken = matches!(error, RegistryError::Transport { .. });
-            again += 1;
-            if !is_broken || ingest.written() <= before || again > MAX_RESUMED {
-                return Err(error);
+            match self.stream(blob, &mut ingest).await {
+                Ok(()) => break,
+                Err(RegistryError::Transport { url, message }) => {
+                    again += 1;
+                    if ingest.written() <= before || again > MAX_RESUMED {
+                        return Err(RegistryError::Transport { url, message });
+                    }
+                    tracing::info!(
+                        message,
+                        at = ingest.written(),
+                        "a blob is asked for again from where it broke off"
+                    );
+                }
+                Err(RegistryError::Status { status, .. })
+                    if status == StatusCode::RANGE_NOT_SATISFIABLE && before > 0 =>
+                {
+                    ingest.restart().map_err(unwritten)?;
+                }
+                Err(error @ RegistryError::SizeMismatch { .. }) => {
+                    ingest.discard();
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
             }
-            tracing::info!(%error, at = ingest.written(), "a blob is asked for again from where it broke off");
         }
-        match ingest.written() == blob.size {
-            true => Ok(ingest),
-            false => Err(RegistryError::SizeMismatch {
-                expected: blob.size,
-                actual: ingest.written(),
-            }),
+        let (expected, actual) = (blob.size, ingest.written());
+        if actual == expected {
+            return Ok(ingest);
         }
+        ingest.discard();
+        Err(RegistryError::SizeMismatch { expected, actual })
+    }
+
+    /// What an earlier pull left of a blob, or its beginning.
+    async fn take_up(&self, blob: &Descriptor) -> Result<Ingest, RegistryError> {
+        let (inner, digest, size) = (self.inner.clone(), blob.digest.clone(), blob.size);
+        let work = tokio::task::spawn_blocking(move || Ingest::begin(&inner.layout, &digest, size));
+        let ingest = work.await.unwrap_or_else(|error| Err(error.into()));
+        let ingest = ingest.map_err(unwritten)?;
+        if ingest.is_resumed() {
+            let (blob, done, total) = (blob.digest.clone(), ingest.written(), size);
+            tracing::info!(%blob, at = done, "what an earlier pull left is gone on with");
+            self.inner
+                .report(self.reference, PullStep::Fetching { blob, done, total });
+        }
+        Ok(ingest)
     }
 
     /// Streams what is missing of a blob, hashing; stops at the first byte too many.

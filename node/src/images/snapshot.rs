@@ -28,14 +28,7 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
     let lower = lower_dirs(layout, &image.layers)?;
     let (upper, work) = (dir.join("fs"), dir.join("work"));
     let options = vec![
-        format!(
-            "lowerdir={}",
-            lower
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(":")
-        ),
+        format!("lowerdir={}", stacked(&lower)),
         format!("upperdir={}", upper.display()),
         format!("workdir={}", work.display()),
     ];
@@ -65,6 +58,22 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
         source: "overlay".to_owned(),
         options,
     })
+}
+
+/// Options of an overlay that shows `image` itself, by its own ids, with nothing to write to. `dir` gets what its layers only
+/// imply.
+pub fn view(layout: &Layout, image: &Image, dir: &Path) -> Result<String, StoreError> {
+    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", dir))?;
+    implied::settle(layout, &image.layers, dir, None)?;
+    let mut shown = vec![dir.to_owned()];
+    shown.extend(lower_dirs(layout, &image.layers)?);
+    Ok(format!("lowerdir={}", stacked(&shown)))
+}
+
+fn stacked(dirs: &[PathBuf]) -> String {
+    let dirs: Vec<String> = dirs.iter().map(|path| path.display().to_string()).collect();
+    dirs.join(":")
 }
 
 /// Lower directories, topmost first as overlayfs wants them. An image without layers stands on an empty one.
@@ -121,7 +130,8 @@ pub fn layers_of(dir: &Path) -> Result<Vec<Digest>, StoreError> {
     }
 }
 
-fn directory(layout: &Layout, key: &str) -> Result<PathBuf, StoreError> {
+/// Where the snapshot `key` is.
+pub fn directory(layout: &Layout, key: &str) -> Result<PathBuf, StoreError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let usable =
         !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.starts_with('.') && key.bytes().all(plain);

@@ -8,7 +8,7 @@ use super::content::{Layout, remove_all};
 use super::error::StoreError;
 use super::snapshot;
 
-/// Removes unfinished content, and blobs and layers that neither a record nor a snapshot refers to.
+/// Removes unfinished layers, and blobs and layers that neither a record nor a snapshot refers to.
 pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
     let images = layout.images()?;
     let blobs = images
@@ -22,7 +22,6 @@ pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
         let needed = snapshot::layers_of(&layout.snapshots().join(key))?;
         layers.extend(needed.iter().map(|digest| digest.hex().to_owned()));
     }
-    retain(&layout.ingest(), |_| false)?;
     retain(&layout.records(), |name| name.ends_with(".json"))?;
     let ids: HashSet<String> = images
         .iter()

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use super::Inner;
-use super::content::{CommitError, Ingest, Layout};
+use super::content::{Layout, write_atomically};
 use super::digest::Digest;
 use super::error::{PullFailure, StoreError};
 use super::image::ImageConfig;
@@ -69,17 +69,8 @@ pub fn extract(
         return Err(missing().into());
     }
     let digest = Digest::of(&bytes);
-    let store = |error: CommitError| {
-        let source = io::Error::other(error.to_string());
-        StoreError::Io {
-            step: "write",
-            path: layout.blob(&digest),
-            source,
-        }
-    };
-    let mut ingest = Ingest::begin(layout, &digest).map_err(|error| store(error.into()))?;
-    ingest.write(&bytes).map_err(|error| store(error.into()))?;
-    ingest.commit().map_err(store)?;
+    let path = layout.blob(&digest);
+    write_atomically(&path, &bytes).map_err(StoreError::io("write", &path))?;
     Ok(digest)
 }
 

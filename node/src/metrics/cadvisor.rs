@@ -1,7 +1,9 @@
 //! `/metrics/cadvisor`: containers, Pods' networks and the machine under cAdvisor's names (github.com/google/cadvisor,
 //! metrics/prometheus.go), as far as shims and the host tell them.
 
-use std::collections::BTreeMap;
+mod io;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -20,16 +22,24 @@ use crate::quantity;
 
 /// One reading in Prometheus' text format.
 pub async fn cadvisor(station: &Arc<Station>) -> String {
-    let (containers, failed) = containers::read(station.table.as_ref()).await;
+    let table = station.table.as_ref();
+    let ((containers, failed), processes) =
+        tokio::join!(containers::read(table), containers::processes(table));
     let station = station.clone();
-    let made = tokio::task::spawn_blocking(move || render(&station, &containers, !failed.is_empty()));
+    let made =
+        tokio::task::spawn_blocking(move || render(&station, &containers, &processes, !failed.is_empty()));
     made.await.unwrap_or_else(|error| {
         tracing::error!(%error, "reading what the node uses failed");
         String::new()
     })
 }
 
-fn render(station: &Station, containers: &[Container], wrong: bool) -> String {
+fn render(
+    station: &Station,
+    containers: &[Container],
+    processes: &HashMap<String, usize>,
+    wrong: bool,
+) -> String {
     let mut out = Out {
         text: Exposition::default(),
         all: containers.iter().map(|c| (labels(station, c), c)).collect(),
@@ -37,8 +47,10 @@ fn render(station: &Station, containers: &[Container], wrong: bool) -> String {
     out.processor();
     out.memory();
     out.usage();
+    out.processes(processes);
     out.limits();
     out.disk(station);
+    out.io();
     let mut text = out.text;
     network(&mut text, station, containers);
     machine(&mut text, wrong);
@@ -209,6 +221,15 @@ impl Out<'_> {
             Gauge,
             "Last time a container was seen by the exporter",
             |c| Some(since_epoch(c.at).floor()),
+        );
+    }
+
+    fn processes(&mut self, counted: &HashMap<String, usize>) {
+        self.family(
+            "container_processes",
+            Type::Gauge,
+            "Number of processes running inside the container.",
+            |c| counted.get(&c.id).map(|count| bytes(*count as u64)),
         );
     }
 

@@ -66,6 +66,20 @@ pub async fn read(table: &dyn PodTable) -> (Vec<Container>, Vec<Failed>) {
     (read, failed)
 }
 
+/// How many processes each running container has, by its id; guests have none.
+pub async fn processes(table: &dyn PodTable) -> HashMap<String, usize> {
+    let asked = stream::iter(running(table)).map(async |container| {
+        let id = container.target.id;
+        let pids = container.shim.pids(&id).await;
+        Some((id, pids.ok()?.len())).filter(|(_, count)| *count > 0)
+    });
+    asked
+        .buffer_unordered(AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await
+}
+
 async fn ask(container: Running) -> (Running, Result<TaskStats, TaskError>) {
     let answer = container.shim.stats(&container.target.id).await;
     (container, answer)

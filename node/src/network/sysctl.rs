@@ -54,45 +54,102 @@ pub enum SysctlError {
     },
 }
 
-/// The settings of a Pod in the order they are written: defaults, the Pod's own over them, fixed ones last.
+/// The settings of a Pod in the order they are written: defaults, the Pod's own over them, fixed ones last. Who may choose which
+/// was decided before; what is the host's is nobody's.
 pub fn pod_settings(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SysctlError> {
     let mut settings = pairs(POD_DEFAULTS);
     for (name, value) in asked {
-        settings.insert(safe(name)?, value.clone());
+        let name = dotted(name);
+        if namespace_of(&name).is_none() {
+            return Err(SysctlError::Forbidden { name });
+        }
+        settings.insert(name, value.clone());
     }
     settings.extend(pairs(POD_FIXED));
     Ok(settings)
 }
 
-/// The name of a setting that a Pod may choose, with dots.
-fn safe(name: &str) -> Result<String, SysctlError> {
-    let name = name.replace('/', ".");
-    match SAFE.contains(&name.as_str()) {
-        true => Ok(name),
-        false => Err(SysctlError::Forbidden { name }),
+/// The name of a setting with dots between its parts. Where slashes are between them, dots are part of them (sysctl.d(5)).
+fn dotted(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name[at..].starts_with('/') => swapped(name),
+        _ => name.to_owned(),
     }
 }
 
-/// Whether a Pod may choose this setting, which in a namespace of the host's nobody may.
-pub fn check(name: &str, host_network: bool, host_ipc: bool) -> Result<(), SysctlError> {
-    let name = safe(name)?;
-    let namespace = match is_owners(&name) {
-        true if host_ipc => "IPC",
-        false if host_network => "Net",
-        _ => return Ok(()),
+fn swapped(name: &str) -> String {
+    let swap = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        c => c,
     };
-    Err(SysctlError::OfHost { name, namespace })
+    name.chars().map(swap).collect()
+}
+
+/// The namespace whose setting this is, if it is not the host's (ipc_namespaces(7), network_namespaces(7)).
+fn namespace_of(name: &str) -> Option<&'static str> {
+    let is_ipc = |name: &str| {
+        let mut beginnings = ["kernel.sem", "kernel.shm", "kernel.msg", "fs.mqueue."].into_iter();
+        beginnings.any(|beginning| name.starts_with(beginning))
+    };
+    match name {
+        _ if !name.split(['.', '/']).all(is_part) => None,
+        _ if name.starts_with("net.") => Some("Net"),
+        _ if is_ipc(name) => Some("IPC"),
+        _ => None,
+    }
+}
+
+/// A part of a setting's name as the API takes it; `..` is none.
+fn is_part(part: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    let outer = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    part.bytes().all(inner) && outer(part.bytes().next()) && outer(part.bytes().last())
+}
+
+/// A setting beyond the safe ones that Pods of this node may choose, or the beginning of some, with `*` (the kubelet's
+/// `--allowed-unsafe-sysctls`).
+///
+/// # Errors
+/// It is neither, or the host's.
+pub fn pattern(text: &str) -> Result<String, String> {
+    let name = dotted(text);
+    let known = match name.strip_suffix('*') {
+        // Whatever follows is of the same namespace.
+        Some(beginning) => namespace_of(&format!("{beginning}x")),
+        None => namespace_of(&name),
+    };
+    match known {
+        Some(_) => Ok(name),
+        None => Err(format!("the sysctls {text:?} are not known to be namespaced")),
+    }
+}
+
+/// Whether a Pod may choose this setting, as a safe one or one of those [`pattern`]s; in a namespace of the host's nobody may.
+pub fn check(name: &str, allowed: &[String], host_network: bool, host_ipc: bool) -> Result<(), SysctlError> {
+    let name = dotted(name);
+    let fits = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => *pattern == name,
+    };
+    let may_choose = SAFE.contains(&name.as_str()) || allowed.iter().any(fits);
+    match namespace_of(&name).filter(|_| may_choose) {
+        None => Err(SysctlError::Forbidden { name }),
+        Some(namespace @ "IPC") if host_ipc => Err(SysctlError::OfHost { name, namespace }),
+        Some(namespace @ "Net") if host_network => Err(SysctlError::OfHost { name, namespace }),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Whether only the root of the user namespace that owns a Pod's namespaces may write this setting (ipc_namespaces(7)):
 /// those of the network also the host's may.
 pub fn is_owners(name: &str) -> bool {
-    name.starts_with("kernel.") || name.starts_with("kernel/")
+    namespace_of(&dotted(name)) == Some("IPC")
 }
 
 /// Writes one setting, for the namespaces of the calling thread.
 pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
-    let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+    let path = PathBuf::from("/proc/sys").join(swapped(name));
     std::fs::write(path, value).map_err(|source| SysctlError::Write {
         name: name.to_owned(),
         value: value.to_owned(),
@@ -168,7 +225,7 @@ mod tests {
 
     #[test]
     fn settings_of_the_host_are_nobodys() {
-        let words = |name, network, ipc| check(name, network, ipc).map_err(|e| e.to_string());
+        let words = |name, network, ipc| check(name, &[], network, ipc).map_err(|e| e.to_string());
         let (ipc, net) = ("kernel/shm_rmid_forced", "net.ipv4.tcp_syncookies");
         assert_eq!(words(ipc, true, false), Ok(()));
         assert_eq!(words(net, false, true), Ok(()));
@@ -187,11 +244,54 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
-        for name in [
-            "kernel.msgmax",
-            "net.ipv4.ip_forward",
+    fn what_the_node_allows_may_be_chosen() {
+        let allowed: Vec<String> = ["kernel.msg*", "net/core/somaxconn", "net.ipv4.conf.*"]
+            .map(|text| pattern(text).unwrap())
+            .into();
+        for (name, expected) in [
+            ("kernel.msgmax", true),
+            ("kernel/msgmnb", true),
+            ("net.core.somaxconn", true),
+            ("net.core.somaxconn2", false),
+            ("net.ipv4.conf.eth0.forwarding", true),
+            ("net.ipv4.conf.../../kernel.hostname", false),
+            ("kernel.shmmax", false),
+        ] {
+            assert_eq!(check(name, &allowed, false, false).is_ok(), expected, "{name}");
+        }
+        assert!(check("kernel.msgmax", &allowed, true, false).is_ok());
+        assert!(check("kernel.msgmax", &allowed, false, true).is_err());
+        assert!(check("net.core.somaxconn", &allowed, true, false).is_err());
+        for wrong in [
+            "kernel.*",
             "vm.swappiness",
+            "net*",
+            "*",
+            "",
+            "net.*.x",
+            "net.ipv4.",
+            "net.a.*.*",
+        ] {
+            assert!(pattern(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_of_names_may_have_dots() {
+        let settings = pod_settings(&asked("net/ipv4/conf/eth0.1/forwarding", "1")).unwrap();
+        assert_eq!(settings["net.ipv4.conf.eth0/1.forwarding"], "1");
+        assert_eq!(
+            swapped("net.ipv4.conf.eth0/1.forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+    }
+
+    #[test]
+    fn settings_of_the_host_are_not_written() {
+        for name in [
+            "kernel.core_pattern",
+            "vm.swappiness",
+            "net/../kernel/core_pattern",
             "../../etc/passwd",
             "",
         ] {

@@ -66,7 +66,7 @@ pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
     state(ctx, pod)?;
     system(pod)?;
     confinement(pod, apparmor::is_enabled())?;
-    sysctls(pod)?;
+    sysctls(pod, &ctx.options.allowed_unsafe_sysctls)?;
     // One that has room waits for nobody; what it takes here is taken once more below.
     let has_room = || ctx.allocations.take(pod.uid(), Amounts::of_pod(pod.spec)).is_ok();
     let _turn = match is_critical(pod.pod) && !has_room() {
@@ -118,12 +118,12 @@ fn confinement(pod: PodView<'_>, has_apparmor: bool) -> Result<(), Rejection> {
 }
 
 /// A Pod that wants kernel settings changed which it may not change stays away.
-fn sysctls(pod: PodView<'_>) -> Result<(), Rejection> {
+fn sysctls(pod: PodView<'_>, allowed: &[String]) -> Result<(), Rejection> {
     let of_host = |shared: Option<bool>| shared == Some(true);
     let (network, ipc) = (of_host(pod.spec.host_network), of_host(pod.spec.host_ipc));
     let security = pod.spec.security_context.as_ref();
     let mut asked = security.into_iter().flat_map(|s| s.sysctls.iter().flatten());
-    let checked = asked.try_for_each(|s| sysctl::check(&s.name, network, ipc));
+    let checked = asked.try_for_each(|s| sysctl::check(&s.name, allowed, network, ipc));
     checked.map_err(|error| Rejection {
         reason: "SysctlForbidden",
         message: error.to_string(),
@@ -300,7 +300,7 @@ mod tests {
             let context = json!({"sysctls": [{"name": name, "value": "1"}]});
             serde_json::from_value(json!({"spec": {"containers": [], "securityContext": context}})).unwrap()
         };
-        let checked = |pod: &Pod| sysctls(PodView::new(pod).unwrap());
+        let checked = |pod: &Pod| sysctls(PodView::new(pod).unwrap(), &[]);
         assert_eq!(checked(&asking("kernel.shm_rmid_forced")), Ok(()));
         let refused = checked(&asking("kernel.msgmax")).unwrap_err();
         assert_eq!(refused.reason, "SysctlForbidden");

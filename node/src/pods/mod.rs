@@ -42,6 +42,7 @@ mod refresh;
 mod reporter;
 pub mod resize;
 mod resolver;
+mod roots;
 pub mod sandbox;
 mod seccomp;
 pub mod shims;

@@ -30,6 +30,7 @@ use super::launch::{Prepared, launch};
 use super::network_rules::network_rules;
 use super::pull;
 use super::record::{Record, RuntimeKind, State, User};
+use super::roots;
 use super::seccomp;
 use super::stop_signal::stop_signal;
 use super::target::{Target, namespaces};
@@ -45,8 +46,6 @@ use crate::images::{Image, ImageKind, Mount, Rootfs};
 use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
 
-/// Where the termination message is inside a container that names no path.
-const TERMINATION_PATH: &str = "/dev/termination-log";
 /// File of an attempt that receives it.
 pub const TERMINATION_FILE: &str = "termination-log";
 /// `/dev/shm` of a Pod, in bytes; what containerd gives.
@@ -168,6 +167,7 @@ struct Build<'a> {
     rootfs: Rootfs,
     environment: Environment,
     identity: identity::Identity,
+    files: Vec<Bind>,
     volumes: Vec<Bind>,
     claimed_devices: Vec<LinuxDevice>,
     seccomp: Option<LinuxSeccomp>,
@@ -194,7 +194,7 @@ async fn prepare(
     let dirs = ctx.dirs(pod);
     image_volumes::set_up(ctx, pod, container).await?;
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
-    let volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
+    let mut volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
         .map_err(StartFailure::config)?;
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
@@ -204,16 +204,16 @@ async fn prepare(
     let namespaces = namespaces(ctx, job, pod).await?;
     let hostname = hostname::told(pod).map_err(StartFailure::config)?;
     let id = hex::encode(rand::random::<[u8; 32]>());
-    let rootfs = {
-        let (images, image, key) = (ctx.images.clone(), image.clone(), id.clone());
-        // A guest has no user namespace: its root is the host's.
-        let ids = namespaces.ids().filter(|_| image.kind == ImageKind::Native);
-        let owner = ids.map(|ids| ids.first);
-        tokio::task::spawn_blocking(move || images.prepare(&image, &key, owner)).await
-    };
-    let rootfs = rootfs
-        .map_err(StartFailure::create)?
-        .map_err(StartFailure::create)?;
+    let message = dirs.attempt(&container.name, job.attempt).join(TERMINATION_FILE);
+    let files = roots::files(&dirs, container, &message);
+    // A guest has no user namespace: its root is the host's.
+    let ids = namespaces.ids().filter(|_| image.kind == ImageKind::Native);
+    let owner = ids.map(|ids| ids.first);
+    let mounted = files.iter().chain(&volumes);
+    let taken = mounted.map(|bind| bind.destination.clone()).collect();
+    let made = roots::make(ctx, image, &id, owner, taken).await;
+    let (rootfs, images_own) = made.inspect_err(|_| release(ctx, &id))?;
+    volumes.extend(images_own);
     let rules = network_rules(ctx, job, pod, image.kind, &id).await;
     let rules = rules.inspect_err(|_| release(ctx, &id))?;
     let build = Build {
@@ -226,6 +226,7 @@ async fn prepare(
         rootfs,
         environment,
         identity,
+        files,
         volumes,
         claimed_devices,
         seccomp,
@@ -343,16 +344,16 @@ impl Build<'_> {
                 &self.dirs.folders(&self.container.name),
                 &dir.join("message"),
                 &self.volumes,
-                &self.message(&message),
+                &roots::last_words(self.container, &message),
             )
             .map_err(io::Error::other)?,
         };
-        let config = serde_json::to_vec(&self.config(&message, &given))?;
+        let config = serde_json::to_vec(&self.config(&given))?;
         write_of_this_boot(&bundle.join("config.json"), &config)?;
         record.save(&dir).await
     }
 
-    fn config(&self, message: &Path, given: &Given) -> oci_spec::runtime::Spec {
+    fn config(&self, given: &Given) -> oci_spec::runtime::Spec {
         let digest = match &self.rootfs {
             Rootfs::Native { .. } => String::new(),
             Rootfs::Wasm { digest, .. } => digest.to_string(),
@@ -380,7 +381,7 @@ impl Build<'_> {
             environment: &self.environment,
             identity: &self.identity,
             runtime,
-            files: &self.files(message),
+            files: &self.files,
             volumes: &given.binds,
             message: given.message.as_deref(),
             namespaces: &self.namespaces,
@@ -395,30 +396,6 @@ impl Build<'_> {
             attach: &self.ctx.doors(&self.id).socket,
             rules: &self.rules,
         })
-    }
-
-    /// Files every native container gets.
-    fn files(&self, message: &Path) -> Vec<Bind> {
-        let sealed = self
-            .container
-            .security_context
-            .as_ref()
-            .and_then(|s| s.read_only_root_filesystem);
-        let sealed = sealed == Some(true);
-        vec![
-            Bind::new(self.dirs.file("etc-hosts"), "/etc/hosts", sealed),
-            Bind::new(self.dirs.file("hostname"), "/etc/hostname", sealed),
-            Bind::new(self.dirs.file("resolv.conf"), "/etc/resolv.conf", sealed),
-            Bind::new(self.dirs.shm(), "/dev/shm", false),
-            self.message(message),
-        ]
-    }
-
-    /// The file for the container's last words, where it looks for it.
-    fn message(&self, file: &Path) -> Bind {
-        let path = self.container.termination_message_path.as_deref();
-        let path = path.filter(|path| !path.is_empty());
-        Bind::new(file, path.unwrap_or(TERMINATION_PATH), false)
     }
 
     fn prepared(self, record: Record) -> Prepared {

@@ -13,7 +13,7 @@ use crate::env::{FieldError, Objects, PodFacts, fields};
 
 /// Mode of a file that names none.
 const DEFAULT_MODE: i32 = 0o644;
-/// Mode of a token that belongs to somebody.
+/// Mode of a token, or a bundle of trust, that belongs to somebody.
 const PRIVATE_MODE: u32 = 0o600;
 
 /// Why a volume has no content: FailedMount with upstream's words.
@@ -121,17 +121,17 @@ fn projection(
     if let Some(s) = &source.service_account_token {
         return token(s, mode, facts, objects, files);
     }
-    let unsupported = match source {
-        VolumeProjection {
-            cluster_trust_bundle: Some(_),
-            ..
-        } => "clusterTrustBundle",
-        _ => "podCertificate",
-    };
-    Err(PayloadError::Unsupported(unsupported))
+    match &source.cluster_trust_bundle {
+        // No bundle is ever found, which one that is optional says with an empty file.
+        Some(bundle) if bundle.optional == Some(true) => {
+            files.insert(PathBuf::from(&bundle.path), of_one_user(b"", mode, facts));
+            Ok(())
+        }
+        Some(_) => Err(PayloadError::Unsupported("clusterTrustBundle")),
+        None => Err(PayloadError::Unsupported("podCertificate")),
+    }
 }
 
-/// A token is for the Pod's one user or its group alone where there is one (upstream's projected volume plugin).
 fn token(
     source: &ServiceAccountTokenProjection,
     mode: i32,
@@ -140,18 +140,23 @@ fn token(
     files: &mut Payload,
 ) -> Result<(), PayloadError> {
     let token = objects.token(&Wish::of(source)).ok_or(PayloadError::NoToken)?;
+    let content = of_one_user(token.as_bytes(), mode, facts);
+    files.insert(PathBuf::from(&source.path), content);
+    Ok(())
+}
+
+/// What is for the Pod's one user or its group alone where there is one (upstream's projected volume plugin).
+fn of_one_user(bytes: &[u8], mode: i32, facts: &PodFacts<'_>) -> Content {
     let uid = one_user(facts.pod.spec);
     let group = facts.pod.spec.security_context.as_ref().and_then(|s| s.fs_group);
     let mode = match (uid, group) {
         (None, None) => mode as u32 & 0o777,
         _ => PRIVATE_MODE,
     };
-    let content = Content {
+    Content {
         uid,
-        ..Content::new(token.as_bytes(), mode)
-    };
-    files.insert(PathBuf::from(&source.path), content);
-    Ok(())
+        ..Content::new(bytes, mode)
+    }
 }
 
 /// The user that every container runs as, if the Pod says one and the same for all.
@@ -358,6 +363,18 @@ mod tests {
         ] {
             assert_eq!(files(volume.clone()).unwrap(), expected, "{volume}");
         }
+    }
+
+    #[test]
+    fn a_bundle_of_trust_that_is_optional_is_an_empty_file() {
+        let volume = |optional| {
+            let bundle = json!({"name": "b", "path": "ca.pem", "optional": optional});
+            json!({"projected": {"sources": [{"clusterTrustBundle": bundle}]}})
+        };
+        let empty = ("ca.pem".to_owned(), String::new(), 0o644);
+        assert_eq!(files(volume(true)).unwrap(), [empty]);
+        let error = files(volume(false)).unwrap_err();
+        assert!(error.contains("clusterTrustBundle is not supported"), "{error}");
     }
 
     #[test]

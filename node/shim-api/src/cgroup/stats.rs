@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use super::usage::{self, Io};
 use super::{Cgroup, CgroupError, read};
 use crate::TaskStats;
+use crate::stats::DeviceIo;
 
 fn read_value(path: &Path) -> Result<u64, CgroupError> {
     Ok(number(&read(path)?))
@@ -57,6 +59,7 @@ fn read_v2(dir: &Path) -> Result<TaskStats, CgroupError> {
         major_page_faults: keyed(&memory, "pgmajfault"),
         pids: optional(read_value(&dir.join("pids.current")))?,
         oom_kills: keyed(&events, "oom_kill"),
+        io: Vec::new(),
     })
 }
 
@@ -92,14 +95,20 @@ fn read_v1(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
         major_page_faults: keyed(&memory, "total_pgmajfault"),
         pids: value("pids", "pids.current")?,
         oom_kills: oom_kills(cgroup)?,
+        io: Vec::new(),
     })
 }
 
 pub(super) fn read_stats(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
-    match cgroup.unified_dir() {
+    let read = match cgroup.unified_dir() {
         Some(dir) if cgroup.is_v2() => read_v2(dir),
         _ => read_v1(cgroup),
-    }
+    };
+    let [bytes, operations] = usage::io(cgroup);
+    Ok(TaskStats {
+        io: DeviceIo::gathered(bytes.iter().map(Io::counted), operations.iter().map(Io::counted)),
+        ..read?
+    })
 }
 
 pub(super) fn oom_kills(cgroup: &Cgroup) -> Result<u64, CgroupError> {

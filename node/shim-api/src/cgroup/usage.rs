@@ -44,6 +44,12 @@ pub struct Io {
     pub value: u64,
 }
 
+impl Io {
+    pub(super) fn counted(&self) -> ((u64, u64), &str, u64) {
+        (self.device, &self.operation, self.value)
+    }
+}
+
 /// What a cpuset of v1 has beside its lists (cpuset(7)).
 const SETS: [&str; 9] = [
     "cpu_exclusive",
@@ -131,10 +137,28 @@ pub(super) fn read(cgroup: &Cgroup) -> Result<Usage, CgroupError> {
     if cgroup.is_none() {
         return Err(CgroupError::NoHierarchy);
     }
-    Ok(match cgroup.unified_dir() {
+    let [io_bytes, io_operations] = io(cgroup);
+    let read = match cgroup.unified_dir() {
         Some(dir) if cgroup.is_v2() => v2(Files(Some(dir))),
         _ => v1(cgroup),
+    };
+    Ok(Usage {
+        io_bytes,
+        io_operations,
+        ..read
     })
+}
+
+/// What was read and written, and in how many operations.
+pub(super) fn io(cgroup: &Cgroup) -> [Vec<Io>; 2] {
+    match cgroup.unified_dir() {
+        Some(dir) if cgroup.is_v2() => {
+            let bytes = [("rbytes", "Read"), ("wbytes", "Write"), ("dbytes", "Discard")];
+            let operations = [("rios", "Read"), ("wios", "Write"), ("dios", "Discard")];
+            [bytes, operations].map(|words| v2_io(Files(Some(dir)), words))
+        }
+        _ => ["io_service_bytes", "io_serviced"].map(|name| v1_io(Files(cgroup.v1_dir("blkio")), name)),
+    }
 }
 
 fn at(map: &BTreeMap<String, u64>, key: &str) -> u64 {
@@ -167,12 +191,8 @@ fn v2(files: Files<'_>) -> Usage {
         cache: at(&memory_stat, "file"),
         memory_stat,
         pids: v2_meter(files, "pids"),
-        io_bytes: v2_io(
-            files,
-            [("rbytes", "Read"), ("wbytes", "Write"), ("dbytes", "Discard")],
-        ),
-        io_operations: v2_io(files, [("rios", "Read"), ("wios", "Write"), ("dios", "Discard")]),
         huge_pages: huge_pages(files, ".current", |name| v2_meter(files, name)),
+        ..Usage::default()
     }
 }
 
@@ -261,11 +281,10 @@ fn v1(cgroup: &Cgroup) -> Usage {
         cache: at(&memory_stat, "cache"),
         memory_stat,
         pids: v2_meter(of("pids"), "pids"),
-        io_bytes: v1_io(of("blkio"), "io_service_bytes"),
-        io_operations: v1_io(of("blkio"), "io_serviced"),
         huge_pages: huge_pages(of("hugetlb"), ".limit_in_bytes", |name| {
             v1_meter(of("hugetlb"), name)
         }),
+        ..Usage::default()
     }
 }
 
@@ -309,16 +328,53 @@ fn v1_io(files: Files<'_>, name: &str) -> Vec<Io> {
 mod tests {
     use super::super::CgroupHost;
     use super::*;
+    use crate::stats::DeviceIo;
 
-    fn reading(kind: &str, files: &[(&str, &str)]) -> Usage {
-        let home = tempfile::tempdir().unwrap();
-        let dir = home.path().join("a");
+    fn cgroup_with(home: &Path, kind: &str, files: &[(&str, &str)]) -> Cgroup {
+        let dir = home.join("a");
         fs::create_dir(&dir).unwrap();
         for (file, text) in files {
             fs::write(dir.join(file), text).unwrap();
         }
-        let line = format!("30 23 0:26 / {} rw - {kind}\n", home.path().display());
-        let cgroup = CgroupHost::from_mountinfo(&line).cgroup("/a").unwrap();
+        let line = format!("30 23 0:26 / {} rw - {kind}\n", home.display());
+        CgroupHost::from_mountinfo(&line).cgroup("/a").unwrap()
+    }
+
+    #[test]
+    fn what_goes_to_devices_is_told_of_each() {
+        let of = |kind: &str, files: &[(&str, &str)]| {
+            let home = tempfile::tempdir().unwrap();
+            cgroup_with(home.path(), kind, files).stats().unwrap().io
+        };
+        let expected =
+            [(1, 2, 3, 4), (5, 0, 0, 0)].map(|(read_bytes, written_bytes, reads, writes)| DeviceIo {
+                device: (8, if read_bytes == 1 { 0 } else { 16 }),
+                read_bytes,
+                written_bytes,
+                reads,
+                writes,
+            });
+        let v2 = "8:16 rbytes=5\n8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=9 dios=9\n";
+        assert_eq!(
+            of("cgroup2 cgroup2 rw", &[("cpu.stat", ""), ("io.stat", v2)]),
+            expected
+        );
+        let v1 = [
+            (
+                "blkio.throttle.io_service_bytes_recursive",
+                "8:0 Read 1\n8:0 Write 2\n8:0 Total 3\n8:16 Read 5\nTotal 8\n",
+            ),
+            (
+                "blkio.throttle.io_serviced_recursive",
+                "8:0 Read 3\n8:0 Write 4\nTotal 7\n",
+            ),
+        ];
+        assert_eq!(of("cgroup cgroup rw,blkio", &v1), expected);
+    }
+
+    fn reading(kind: &str, files: &[(&str, &str)]) -> Usage {
+        let home = tempfile::tempdir().unwrap();
+        let cgroup = cgroup_with(home.path(), kind, files);
         cgroup.usage().unwrap()
     }
 

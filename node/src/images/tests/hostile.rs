@@ -315,9 +315,10 @@ async fn many_who_want_one_image_make_one_pull() {
 
 /// A pull that is given up half-way (its Pod was deleted) leaves nothing.
 #[tokio::test]
-async fn an_abandoned_pull_cleans_up() {
+async fn an_abandoned_pull_leaves_only_what_the_next_goes_on_with() {
     let module = [&b"\0asm"[..], &vec![7; 1 << 20]].concat();
     let sample = Sample::wasm(&module);
+    let digest = Digest::of(&module);
     let server = Server::start(move |request| {
         let path = request.uri().path();
         if path.ends_with(Digest::of(&module).hex()) {
@@ -346,6 +347,8 @@ async fn an_abandoned_pull_cleans_up() {
         ended = images.pull(&name, &RegistryAuth::Anonymous) => panic!("ended: {ended:?}"),
         () = half_way => {}
     }
+    assert_eq!(names(&images.inner.layout.ingest()), [digest.hex()]);
+    ingest::expire(&images.inner.layout, std::time::Duration::ZERO).unwrap();
     assert_no_leftovers(&images);
 }
 

@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::hostile::serve;
 use super::*;
+use crate::images::ingest;
 use crate::images::layers;
 use crate::images::manifest::{Descriptor, Layer};
 use crate::images::media::Compression;
@@ -62,7 +63,10 @@ fn a_store_remembers_and_sweeps() {
     images.prepare(&used, "c1", None).unwrap();
     assert!(images.forget("used:v1").unwrap() && images.forget("unused:v1").unwrap());
     assert!(!images.forget("unused:v1").unwrap());
-    fs::write(images.inner.layout.ingest().join("half"), "x").unwrap();
+    let half = fs::File::create(images.inner.layout.ingest().join("half")).unwrap();
+    half.set_modified(std::time::SystemTime::now() - 2 * ingest::KEPT)
+        .unwrap();
+    half.lock().unwrap();
     fs::create_dir(images.inner.layout.layers().join(".tmp-half")).unwrap();
     let second = open(dir.path(), ImagesOptions::default());
     assert_eq!(
@@ -70,7 +74,7 @@ fn a_store_remembers_and_sweeps() {
         ["half"],
         "somebody else has the store open"
     );
-    drop((images, second));
+    drop((images, second, half));
     let images = open(dir.path(), ImagesOptions::default());
     assert_no_leftovers(&images);
     assert_eq!(images.find("kept:v1").unwrap(), Some(kept.clone()));
@@ -376,4 +380,98 @@ async fn the_compiler_is_called_by_its_contract_and_quoted() {
     );
     let (_dir, result) = compile_with("head -c 100000 /dev/zero >&2; exit 3").await;
     assert!(result.unwrap_err().len() < 10_000);
+}
+
+/// What an image declares as volumes is there as the image has it, links of the image followed inside it.
+#[test]
+fn volumes_of_an_image_have_what_it_has_there() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(&dir.path().join("store"), ImagesOptions::default());
+    let tars = [
+        directories(&[
+            ("data", 0o750),
+            ("data/in", 0o1777),
+            ("srv", 0o711),
+            ("tmp", 0o1777),
+        ]),
+        layer(&[
+            ("data/in/one", "1"),
+            ("data/gone", "x"),
+            ("var/run/x", "x"),
+            ("tmp/y", "y"),
+        ]),
+        linked_layer(),
+    ];
+    let mut image = install(&images, "app", &tars);
+    let declared = [
+        "/data",
+        "srv/",
+        "/none",
+        "/",
+        "/taken",
+        "/link/../data/in",
+        "/far",
+    ];
+    image.config.volumes = declared.map(|path| (path.to_owned(), json!({}))).into();
+    images.prepare(&image, "c", Some(65536)).unwrap();
+    let made = match images.volumes(&image, "c", &["/taken/".into()]) {
+        Err(StoreError::Io { step, source, .. }) if step.contains("mount") => {
+            eprintln!("skipped: overlayfs cannot be mounted here ({source})");
+            return;
+        }
+        made => made.unwrap(),
+    };
+    let places: Vec<&str> = made.iter().map(|v| v.destination.to_str().unwrap()).collect();
+    assert_eq!(places, ["/data", "/data/in", "/far", "/none", "/srv"]);
+    let [data, inner, far, none, srv] = &made[..] else {
+        panic!("five volumes")
+    };
+    assert_eq!(names(&data.source), ["again", "in", "link"]);
+    let of = |path: &Path| {
+        let found = fs::symlink_metadata(path).unwrap();
+        (found.mode() & 0o7777, found.uid())
+    };
+    assert_eq!(of(&data.source), (0o750, 7));
+    assert_eq!(of(&inner.source), (0o1777, 7));
+    assert_eq!(of(&srv.source), (0o711, 7));
+    assert_eq!(of(&none.source), (0o755, 0), "the image has nothing there");
+    let again = fs::metadata(data.source.join("again")).unwrap();
+    assert_eq!(again.nlink(), 2, "one file with two names");
+    assert_eq!(fs::read_to_string(data.source.join("in/one")).unwrap(), "1");
+    assert_eq!(
+        fs::read_link(data.source.join("link")).unwrap(),
+        Path::new("/etc/shadow")
+    );
+    assert_eq!(names(&far.source), ["y"], "a link is followed inside the image");
+    assert_eq!(
+        names(&images.writable_layer("c").unwrap()).len(),
+        2,
+        "the container's own layer"
+    );
+    images.release("c").unwrap();
+    assert_eq!(images.snapshots().unwrap(), [""; 0]);
+}
+
+/// A second name, a symlink, a whiteout, and a symlink that would lead out.
+fn linked_layer() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |kind, path: &str, target: Option<&str>| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(0);
+        match target {
+            Some(target) => builder.append_link(&mut header, path, target).unwrap(),
+            None => builder.append_data(&mut header, path, &b""[..]).unwrap(),
+        }
+    };
+    add(tar::EntryType::Regular, "data/again", None);
+    add(tar::EntryType::Link, "data/in/other", Some("data/again"));
+    add(tar::EntryType::Symlink, "data/link", Some("/etc/shadow"));
+    add(tar::EntryType::Regular, "data/.wh.gone", None);
+    add(tar::EntryType::Symlink, "far", Some("../../tmp"));
+    builder.into_inner().unwrap()
 }

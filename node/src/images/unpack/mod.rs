@@ -1,6 +1,7 @@
 //! Unpacking one layer into a directory that overlayfs can use as a lower: decompress, hash, parse, apply. The
 //! layer's author is the adversary: every size is bounded and every path stays beneath the directory.
 
+mod copy;
 mod stream;
 mod tree;
 
@@ -15,9 +16,10 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
+pub use self::copy::copy_directory;
 use self::stream::{Entries, Entry};
 use self::tree::{Inside, Tree};
-pub use self::tree::{OPAQUE, is_kept};
+pub use self::tree::{OPAQUE, kept_attributes};
 use super::digest::Digest;
 use super::media::Compression;
 
@@ -58,6 +60,8 @@ impl Default for UnpackLimits {
 pub enum UnpackError {
     #[error("entry path {0:?} is absolute or leaves the root")]
     Path(String),
+    #[error("directories are nested deeper than {0}")]
+    TooDeep(usize),
     #[error("{} leads outside the root through a symlink", .0.display())]
     Escape(PathBuf),
     #[error("a parent of {} is not a directory", .0.display())]

@@ -19,11 +19,13 @@ use super::stream::Entry;
 
 /// Longest path an entry may have; the kernel's own PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
+/// Longest list of names of attributes, and longest attribute, that the kernel gives (xattr(7)).
+const MAX_XATTR_BYTES: usize = 1 << 16;
 /// overlayfs's mark for "hides everything below" (kernel, filesystems/overlayfs.rst).
 pub const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// A path inside the tree: plain components only. Empty means the root itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inside {
     components: Vec<OsString>,
 }
@@ -103,13 +105,22 @@ impl Tree {
     /// # Errors
     /// The disk fails.
     pub fn finish(self) -> Result<BTreeSet<PathBuf>, UnpackError> {
+        self.set_times()?;
+        rustix::fs::syncfs(&self.root)?;
+        Ok(self.implied)
+    }
+
+    /// Gives directories the times that filling them took away.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn set_times(&self) -> Result<(), UnpackError> {
         for (dir, times) in self.times.iter().rev() {
             if let Ok(fd) = self.resolve(dir) {
                 rustix::fs::futimens(&fd, times)?;
             }
         }
-        rustix::fs::syncfs(&self.root)?;
-        Ok(self.implied)
+        Ok(())
     }
 
     /// A directory (or for `Tree::locate` its leaf's parent) beneath the root.
@@ -291,7 +302,8 @@ fn kind_of(parent: impl AsFd, leaf: &OsStr) -> Result<Option<FileType>, Errno> {
     }
 }
 
-fn open_dir(parent: impl AsFd, leaf: &OsStr) -> Result<OwnedFd, Errno> {
+/// A directory in `parent`, and no link to one.
+pub fn open_dir(parent: impl AsFd, leaf: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, leaf, flags, Mode::empty())
 }
@@ -350,4 +362,24 @@ fn own(fd: impl AsFd, entry: &Entry) -> Result<(), UnpackError> {
 pub fn is_kept(name: &[u8]) -> bool {
     let plain_user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
     plain_user || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
+}
+
+/// The attributes of a file that a layer may bring, with their values.
+pub fn kept_attributes(file: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let length = match rustix::fs::flistxattr(&file, &mut [0_u8; 0]) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        found => found?,
+    };
+    let mut names = vec![0; length.min(MAX_XATTR_BYTES)];
+    let length = rustix::fs::flistxattr(&file, &mut names)?;
+    let kept = names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| is_kept(name));
+    let value_of = |name: &[u8]| {
+        let mut value = vec![0; MAX_XATTR_BYTES];
+        let length = rustix::fs::fgetxattr(&file, OsStr::from_bytes(name), &mut value)?;
+        value.truncate(length);
+        Ok((name.to_vec(), value))
+    };
+    kept.map(value_of).collect()
 }
