@@ -210,12 +210,8 @@ fn changes() {
         ("mkdir -m 700 z", 1, "", "mkdir: invalid option -- 'm'\n"),
         ("cp abc x", 0, "", ""),
         ("cp d x", 1, "", "cp: d: -r not specified; omitting directory\n"),
-        (
-            "cp -r d x/y",
-            1,
-            "",
-            "cp: d: 'd/link' is a symbolic link, which cannot be made here\n",
-        ),
+        ("cp -r d x/y", 0, "", ""),
+        ("readlink x/y/d/link", 0, "e\n", ""),
         ("cat x/abc x/y/d/e/y.txt", 0, "a\nb\nc\ny\n", ""),
         ("cp abc log none", 1, "", "cp: target 'none' is not a directory\n"),
         ("cp abc abc", 1, "", "cp: abc: and 'abc' are the same file\n"),
@@ -241,6 +237,132 @@ fn changes() {
     ] {
         place.check(line, status, stdout, stderr);
     }
+}
+
+#[test]
+fn archives() {
+    let place = Place::new("archives");
+    for (line, status, stdout, stderr) in [
+        (
+            "tar cf a.tar d abc none",
+            2,
+            "",
+            "tar: none: No such file or directory\n",
+        ),
+        (
+            "tar tf a.tar",
+            0,
+            "d/\nd/.hidden\nd/e/\nd/e/y.txt\nd/link\nd/x.log\nabc\n",
+            "",
+        ),
+        ("mkdir x", 0, "", ""),
+        (
+            "tar -xvmf a.tar -C x d/e d/link none",
+            2,
+            "d/e/\nd/e/y.txt\nd/link\n",
+            "tar: none: not found in the archive\n",
+        ),
+        ("find x", 0, "x\nx/d\nx/d/e\nx/d/e/y.txt\nx/d/link\n", ""),
+        ("cat x/d/link/y.txt", 0, "y\n", ""),
+        (
+            "tar -C d -cf b.tar ./e ../abc /none",
+            2,
+            "",
+            "tar: removing what leads to '../abc' from member names\n\
+            tar: removing what leads to '/none' from member names\ntar: /none: No such file or directory\n",
+        ),
+        ("tar --list --file=b.tar", 0, "./e/\n./e/y.txt\nabc\n", ""),
+        (
+            "tar --no-same-permissions --no-same-owner -xmf b.tar -C x",
+            0,
+            "",
+            "",
+        ),
+        ("cat x/abc x/e/y.txt", 0, "a\nb\nc\ny\n", ""),
+        ("tar xf none", 2, "", "tar: none: No such file or directory\n"),
+        ("tar xf abc", 2, "", "tar: the archive ends too soon\n"),
+        ("tar xf b.tar -C abc", 2, "", "tar: abc: not a directory\n"),
+        ("tar cf b.tar", 2, "", "tar: missing operand\n"),
+        ("tar czf b.tar d", 2, "", "tar: invalid option -- 'z'\n"),
+        ("tar", 2, "", "tar: one of -c, -t and -x is needed\n"),
+        ("tar cx", 2, "", "tar: -c, -t and -x are not for each other\n"),
+    ] {
+        place.check(line, status, stdout, stderr);
+    }
+}
+
+/// Runs a program of the host's in the place: whether it succeeded, and what it said.
+fn others(place: &Place, words: &[&str]) -> (bool, String) {
+    let done = Command::new(words[0])
+        .args(&words[1..])
+        .current_dir(&place.0)
+        .output()
+        .unwrap();
+    (done.status.success(), String::from_utf8(done.stdout).unwrap())
+}
+
+#[test]
+fn archives_of_others_are_taken_apart_and_ours_by_others() {
+    let place = Place::new("others");
+    let long = format!("{0}/{0}/{0}", "ü".repeat(60));
+    fs::create_dir_all(place.0.join(&long)).unwrap();
+    fs::write(place.0.join(&long).join("file"), "x".repeat(1000)).unwrap();
+    std::os::unix::fs::symlink(&long, place.0.join("far")).unwrap();
+    fs::hard_link(place.0.join("abc"), place.0.join("cba")).unwrap();
+    let all = ["abc", "cba", "d", "far", &long];
+    for format in ["--format=ustar", "--format=gnu", "--format=pax"] {
+        let names = if format.ends_with("ustar") {
+            &all[..3]
+        } else {
+            &all
+        };
+        let made = [&["tar", "--create", format, "--file=made.tar"], names].concat();
+        assert!(others(&place, &made).0, "{format}");
+        fs::create_dir(place.0.join("x")).unwrap();
+        place.check("tar xf made.tar -C x", 0, "", "");
+        for name in names {
+            let compared = ["diff", "-r", "--no-dereference", name, &format!("x/{name}")];
+            assert!(others(&place, &compared).0, "{format} {name}");
+        }
+        let modified = |path: &str| fs::metadata(place.0.join(path)).unwrap().modified().unwrap();
+        let age = modified("abc").duration_since(modified("x/abc")).unwrap();
+        assert!(age.as_secs() == 0, "times are kept");
+        fs::remove_dir_all(place.0.join("x")).unwrap();
+    }
+    assert_eq!(place.run(&["tar", "cf", "own.tar", "d", "far", &long], "").0, 0);
+    let (_, said) = others(&place, &["tar", "--compare", "--file=own.tar"]);
+    let differ: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.contains("Mode differs") && !line.contains("Mod time"))
+        .collect();
+    assert!(differ.is_empty(), "{differ:?}");
+}
+
+#[test]
+fn what_leads_out_is_not_put_there() {
+    let place = Place::new("out");
+    fs::create_dir_all(place.0.join("in/deep")).unwrap();
+    std::os::unix::fs::symlink("../d", place.0.join("in/deep/to")).unwrap();
+    let make = |transform: &str, names: &[&str]| {
+        let made = [&["tar", "-P", "-rf", "made.tar", transform], names].concat();
+        assert!(others(&place, &made).0, "{transform}");
+    };
+    make("--transform=s,^,../,", &["abc"]);
+    make("--transform=s,^,/absolute/,", &["numbers"]);
+    make("--transform=s,in/deep,.,r", &["in/deep/to"]);
+    make("--transform=s,^,to/,", &["log"]);
+    fs::create_dir(place.0.join("x")).unwrap();
+    let (status, _, why) = place.run(&["tar", "xf", "made.tar", "-C", "x"], "");
+    assert_eq!(status, 2);
+    assert!(
+        why.starts_with("tar: ../abc: a name with '..' is not put anywhere\n"),
+        "{why}"
+    );
+    assert!(place.0.join("x/absolute/numbers").exists() && place.0.join("x/to/log").exists());
+    assert!(
+        !place.0.join("d/log").exists(),
+        "it went through a link that came along"
+    );
 }
 
 #[test]

@@ -51,8 +51,13 @@ impl Bucket {
     /// Sets a key: whoever reads it meets the old value or the new one.
     ///
     /// # Errors
-    /// When the value is too large or cannot be written.
+    /// [`Refused::Busy`] while another increments or swaps; otherwise when the value is too large or cannot be written.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), Refused> {
+        let _turn = self.turn(FlockArg::LockSharedNonblock)?;
+        self.put(key, value)
+    }
+
+    fn put(&self, key: &str, value: &[u8]) -> Result<(), Refused> {
         check_size(value)?;
         let (unfinished, mut file) = self.0.begin()?;
         file.write_all(value)?;
@@ -62,8 +67,9 @@ impl Bucket {
     /// Removes a key; one that is not there is removed already.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// [`Refused::Busy`] while another increments or swaps; otherwise when it cannot be removed.
     pub fn delete(&self, key: &str) -> Result<(), Refused> {
+        let _turn = self.turn(FlockArg::LockSharedNonblock)?;
         self.0.delete(key)
     }
 
@@ -84,7 +90,7 @@ impl Bucket {
     }
 
     /// Changes a number in decimal digits, 0 when the key is not there. What `to` makes of it is nothing when it would be
-    /// too large. No other change like this of this bucket, by any process, comes between.
+    /// too large. No other change of this bucket, by any guest, comes between.
     ///
     /// # Errors
     /// [`Refused::Busy`] while another changes it; otherwise when the value is no number, or it would be too large.
@@ -92,7 +98,7 @@ impl Bucket {
     where
         N: Default + FromStr + ToString,
     {
-        let _turn = self.turn()?;
+        let _turn = self.turn(FlockArg::LockExclusiveNonblock)?;
         let now = match self.get(key)? {
             None => N::default(),
             Some(value) => {
@@ -100,15 +106,16 @@ impl Bucket {
             }
         };
         let next = to(now).ok_or_else(|| Refused::Other("the number would be too large".to_owned()))?;
-        self.set(key, next.to_string().as_bytes())?;
+        self.put(key, next.to_string().as_bytes())?;
         Ok(next)
     }
 
-    /// Keeps others who do so, in any process, from coming between. Whoever sets a key does not ask.
-    fn turn(&self) -> Result<Flock<OwnedFd>, Refused> {
+    /// A turn to change the bucket, shared with others who only set, or one's own: what is read and then written must not change
+    /// between. Guests of other processes take theirs too; who writes the files without `wasi:keyvalue` does not.
+    fn turn(&self, whose: FlockArg) -> Result<Flock<OwnedFd>, Refused> {
         self.0.may_write()?;
         let again = self.0.again()?;
-        Flock::lock(again, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+        Flock::lock(again, whose).map_err(|(_, error)| error.into())
     }
 
     /// The value of a key, and what it can be swapped by.
@@ -151,17 +158,17 @@ impl Cas {
         self.bucket.look(self.key)
     }
 
-    /// Sets the key if its value is still what was seen. No other swap or increment comes between.
+    /// Sets the key if its value is still what was seen. No other change by any guest comes between.
     ///
     /// # Errors
     /// [`Refused::Busy`] while another does so; otherwise when the value is too large or cannot be written.
     pub fn swap(&self, value: &[u8]) -> Result<Swapped, Refused> {
-        let _turn = self.bucket.turn()?;
+        let _turn = self.bucket.turn(FlockArg::LockExclusiveNonblock)?;
         let (now, _) = self.clone().again()?;
         if now.seen != self.seen {
             return Ok(Swapped::Changed(now));
         }
-        self.bucket.set(&self.key, value)?;
+        self.bucket.put(&self.key, value)?;
         Ok(Swapped::Done)
     }
 }
@@ -209,8 +216,22 @@ mod tests {
         assert!(matches!(now.swap(b"three"), Ok(Swapped::Done)));
         let (last, value) = now.again().unwrap();
         assert_eq!(value, Some(b"three".to_vec()));
-        let _turn = bucket.turn().unwrap();
+        let turn = bucket.turn(FlockArg::LockExclusiveNonblock).unwrap();
         assert_eq!(last.swap(b"four").unwrap_err(), Refused::Busy);
+        assert_eq!(
+            bucket.set("k", b"five"),
+            Err(Refused::Busy),
+            "it would come between"
+        );
+        assert_eq!(bucket.delete("k"), Err(Refused::Busy));
+        drop(turn);
+        let _shared = bucket.turn(FlockArg::LockSharedNonblock).unwrap();
+        assert_eq!(
+            bucket.set("k", b"five"),
+            Ok(()),
+            "who sets does not wait for who sets"
+        );
+        assert_eq!(last.swap(b"six").unwrap_err(), Refused::Busy);
     }
 
     #[test]

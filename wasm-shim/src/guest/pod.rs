@@ -107,6 +107,23 @@ impl Pod {
         }))
     }
 
+    /// A place like this one with one worker of its own: for what may end before the container, so that nothing it waits for
+    /// in the kernel keeps a thread of the container's.
+    pub fn beside(&self) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: self.namespace.clone(),
+            sandbox: Arc::clone(&self.sandbox),
+            nursery: self.nursery.clone(),
+            spare: self.spare.clone(),
+            starting: tokio::sync::Mutex::default(),
+            crew: Mutex::new(Crew {
+                workers: 1,
+                nice: self.crew().nice,
+                threads: Weak::new(),
+            }),
+        })
+    }
+
     /// The threads there are, or new ones: they end when nobody holds them any more.
     ///
     /// # Errors

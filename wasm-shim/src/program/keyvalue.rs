@@ -5,6 +5,7 @@
 use super::state::State;
 use crate::guest::bucket::Bucket;
 use crate::guest::folder::{Refused, blocking};
+use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTableError};
 
@@ -101,12 +102,13 @@ impl store::HostBucket for State {
 
     async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), Refused> {
         let bucket = self.bucket(&bucket)?;
-        blocking(move || bucket.set(&key, &value)).await
+        let set = Arc::new((key, value));
+        by_turns(move || bucket.set(&set.0, &set.1)).await
     }
 
     async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<(), Refused> {
         let bucket = self.bucket(&bucket)?;
-        blocking(move || bucket.delete(&key)).await
+        by_turns(move || bucket.delete(&key)).await
     }
 
     async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, Refused> {
@@ -158,16 +160,12 @@ impl batch::Host for State {
         key_values: Vec<(String, Vec<u8>)>,
     ) -> Result<(), Refused> {
         let bucket = self.bucket(&bucket)?;
-        blocking(move || {
-            key_values
-                .iter()
-                .try_for_each(|(key, value)| bucket.set(key, value))
-        })
-        .await
+        let all = Arc::new(key_values);
+        by_turns(move || all.iter().try_for_each(|(key, value)| bucket.set(key, value))).await
     }
 
     async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<(), Refused> {
         let bucket = self.bucket(&bucket)?;
-        blocking(move || keys.iter().try_for_each(|key| bucket.delete(key))).await
+        by_turns(move || keys.iter().try_for_each(|key| bucket.delete(key))).await
     }
 }

@@ -7,6 +7,7 @@ use super::keyvalue::{by_turns, draft1};
 use super::state::State;
 use crate::guest::bucket::{Bucket, Cas, Swapped};
 use crate::guest::folder::{Refused, blocking};
+use std::sync::Arc;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 mod bindings {
@@ -101,7 +102,7 @@ impl atomics::Host for State {
         cas: Resource<Cas>,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), atomics::CasError>> {
-        let cas = self.table().delete(cas)?;
+        let (cas, value) = (self.table().delete(cas)?, Arc::new(value));
         Ok(match by_turns(move || cas.swap(&value)).await {
             Ok(Swapped::Done) => Ok(()),
             Ok(Swapped::Changed(now)) => Err(atomics::CasError::CasFailed(self.table().push(now)?)),

@@ -20,7 +20,7 @@ use crate::program::load::Program;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
-/// The toolbox: `workloads/src/bin/toolbox.rs`, compiled to Wasm.
+/// The toolbox: `workloads/src/bin/toolbox/`, compiled to Wasm.
 pub const TOOLBOX: &[u8] = include_bytes!("../../../workloads/wasm/toolbox.wasm");
 
 /// What the toolbox is called; its commands follow as the first argument.
@@ -104,13 +104,13 @@ impl Exec {
         })
     }
 
-    /// Starts it on its Pod's threads.
+    /// Starts it on threads of its own: what it waits for in the kernel ends with it.
     ///
     /// # Errors
     /// When it was started before, or there are no threads for it.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let starting = self.life.begin()?;
-        let threads = self.home.pod.threads().await?;
+        let threads = self.home.pod.beside().threads().await?;
         starting.done();
         let Some(stdio) = self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());

@@ -135,6 +135,67 @@ async fn the_toolbox_works_in_the_containers_own_world() {
     assert!(!home.data.path().join("message").exists());
 }
 
+/// Appends files to an archive in the volume, under names that `transform` makes of theirs (GNU tar).
+fn pack(data: &Path, transform: &str, name: &str) {
+    let mut tar = std::process::Command::new("tar");
+    let tar = tar
+        .args(["-P", "-rf", "evil.tar", transform, name])
+        .current_dir(data);
+    assert!(tar.status().unwrap().success(), "{transform}");
+}
+
+#[tokio::test]
+async fn archives_lead_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let (home, outside) = (Home::new().await, tempfile::tempdir().unwrap());
+    let data = home.data.path();
+    std::fs::write(outside.path().join("secret"), "not the container's").unwrap();
+    std::fs::create_dir(data.join("in")).unwrap();
+    let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, data.join(name)).unwrap();
+    // Left there by a native neighbour, who has another root.
+    link(outside.path(), "in/absolute");
+    link(
+        &Path::new("../../").join(outside.path().file_name().unwrap()),
+        "in/relative",
+    );
+    link(Path::new("/etc"), "etc");
+    link(Path::new("../../.."), "up");
+    for transform in ["s,^,absolute/,", "s,^,relative/,", "s,^,../,", "s,^,inside/,"] {
+        pack(data, &format!("--transform={transform}"), "message");
+    }
+    for linked in ["etc", "up"] {
+        pack(data, "--transform=s,^,,", linked);
+        pack(data, &format!("--transform=s,^,{linked}/,"), "message");
+    }
+    let (status, _, err) = home
+        .run("extract", &["tar", "-xmf", "evil.tar", "-C", "/data/in"])
+        .await;
+    assert_eq!(status, 2);
+    for refused in ["absolute/message: ", "relative/message: ", "../message: "] {
+        assert!(err.contains(&format!("tar: {refused}")), "{refused}: {err}");
+    }
+    let read = |name: &str| std::fs::read_to_string(data.join("in").join(name)).unwrap();
+    for put in ["inside/message", "etc/message", "up/message"] {
+        assert_eq!(read(put), "from the volume\n");
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    let (status, out, err) = home.run("create", &["tar", "cf", "-", "/data/in"]).await;
+    assert!(
+        status == 2 && err.contains("tar: /data/in/absolute: "),
+        "the host does not tell where it leads: {err}"
+    );
+    assert!(out.contains("data/in/relative") && !out.contains("not the container's"));
+    let (status, _, err) = home
+        .run("into", &["tar", "xf", "evil.tar", "-C", "/data/in/absolute"])
+        .await;
+    assert!(
+        status == 2 && err.starts_with("tar: /data/in/absolute: "),
+        "{err}"
+    );
+}
+
 #[tokio::test]
 async fn a_module_of_the_volume_runs_by_its_path() {
     if !is_root() {

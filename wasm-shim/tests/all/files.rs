@@ -212,3 +212,28 @@ async fn a_guest_that_waits_for_a_fifo_leaves_no_thread() {
     assert_eq!(ended(&client, "c").await.status, 137);
     until("its threads are gone", || waiting(&shim).is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_command_that_waits_for_a_fifo_leaves_no_thread_while_its_container_runs() {
+    if !is_root() {
+        return;
+    }
+    let (shim, data) = (Shim::new(), tempfile::tempdir().unwrap());
+    nix::unistd::mkfifo(&data.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let change = |config: &mut Value| config["mounts"] = json!([volume("/data", data.path())]);
+    let client = shim.start("c", &workload("burn.wasm"), change).await;
+    let command = ExecTask {
+        id: "c".into(),
+        exec_id: "cat".into(),
+        process: json!({"args": ["cat", "/data/fifo"], "cwd": "/", "user": {"uid": 0, "gid": 0}}),
+        ..ExecTask::default()
+    };
+    client.exec(&command).await.unwrap();
+    client.start(("c", "cat")).await.unwrap();
+    let opening = || waiting(&shim).iter().any(|call| call.starts_with(OPENAT2));
+    until("the command waits for who writes", opening).await;
+    client.kill(("c", "cat"), 9, false).await.unwrap();
+    assert_eq!(client.wait(("c", "cat")).await.unwrap().status, 137);
+    until("its thread is gone", || !opening()).await;
+    assert!(!waiting(&shim).is_empty(), "the container's are there");
+}

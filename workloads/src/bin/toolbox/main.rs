@@ -4,6 +4,7 @@
 //! and refuses any other option: a command that ignored one would lie. What cannot be done is said on stderr; a command
 //! that is not there ends with 127, as in a shell.
 
+mod archive;
 mod date;
 mod environment;
 mod files;
@@ -16,6 +17,7 @@ mod options;
 mod pattern;
 mod search;
 mod sort;
+mod tar;
 mod test;
 mod text;
 mod tree;
@@ -191,6 +193,12 @@ const COMMANDS: &[Command] = &[
         1,
         text::tail,
     ),
+    command(
+        "tar",
+        "C:/directory c/create f:/file m/touch o/no-same-owner t/list v/verbose x/extract /no-same-permissions",
+        tar::TROUBLE,
+        tar::tar,
+    ),
     command("tee", "a/append i/ignore-interrupts", 1, text::tee),
     free("test", 2, test::test),
     command("touch", "a c/no-create m", 1, files::touch),
@@ -243,6 +251,9 @@ impl Command {
             }
             Some(known) if ["head", "tail"].contains(&self.name) => {
                 options::read(known, text::written_out(args)).map_err(Failure::Misuse)?
+            }
+            Some(known) if self.name == "tar" => {
+                options::read(known, tar::written_out(args)).map_err(Failure::Misuse)?
             }
             Some(known) => options::read(known, args).map_err(Failure::Misuse)?,
         };

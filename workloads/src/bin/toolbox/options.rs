@@ -1,6 +1,7 @@
 //! Options of a command line, by the rules of POSIX and with GNU's long names and order.
 //!
-//! A command's options are written as words: `l` is a letter, `n:` one with a value, `a/all` one with a long name.
+//! A command's options are written as words: `l` is a letter, `n:` one with a value, `a/all` one with a long name, `/all` one that
+//! has no letter.
 //! What is not among them is refused.
 
 /// The options given, in their order; those without a value have an empty one.
@@ -26,6 +27,9 @@ impl Options {
     }
 }
 
+/// In the place of a letter, which no command line has.
+const NO_LETTER: char = '\0';
+
 /// An option as a command's words have it.
 struct Known<'a> {
     letter: char,
@@ -37,7 +41,7 @@ fn known(words: &str) -> impl Iterator<Item = Known<'_>> {
     words.split_whitespace().map(|word| {
         let (short, long) = word.split_once('/').unwrap_or((word, ""));
         Known {
-            letter: short.chars().next().unwrap_or_default(),
+            letter: short.chars().next().unwrap_or(NO_LETTER),
             takes_value: short.ends_with(':'),
             long,
         }
@@ -117,13 +121,14 @@ fn read_letters(
 pub fn usage(name: &str, words: &str) -> String {
     let options: Vec<String> = known(words)
         .map(|known| {
-            let long = if known.long.is_empty() {
-                String::new()
-            } else {
-                format!(" --{}", known.long)
-            };
-            let value = if known.takes_value { " VALUE" } else { "" };
-            format!("\n  -{}{long}{value}", known.letter)
+            let short = (known.letter != NO_LETTER).then(|| format!(" -{}", known.letter));
+            let long = (!known.long.is_empty()).then(|| format!(" --{}", known.long));
+            let value = known.takes_value.then_some(" VALUE").unwrap_or_default();
+            format!(
+                "\n {}{}{value}",
+                short.unwrap_or_default(),
+                long.unwrap_or_default()
+            )
         })
         .collect();
     format!("usage: {name} [OPTION…] [OPERAND…]{}", options.concat())

@@ -1,7 +1,7 @@
 //! Files with all that is beneath them: `cp`, `du`, `mv`, `rm`.
 
 use crate::list::size;
-use crate::world::{Kind, look, names};
+use crate::world::{Kind, link, look, names};
 use crate::{Call, Failure, Outcome, misuse};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -53,10 +53,7 @@ fn copy_tree(from: &Path, to: &Path, follow: bool, keep_times: bool) -> io::Resu
                 .iter()
                 .try_for_each(|name| copy_tree(&from.join(name), &to.join(name), follow, keep_times))
         }
-        Kind::Link => Err(io::Error::other(format!(
-            "'{}' is a symbolic link, which cannot be made here",
-            from.display()
-        ))),
+        Kind::Link => link(&fs::read_link(from)?.to_string_lossy(), to),
         Kind::File | Kind::Other => copy_file(from, to, keep_times),
     }
 }

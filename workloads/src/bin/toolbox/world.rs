@@ -125,6 +125,37 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
     Ok(absolute)
 }
 
+/// Makes a symbolic link. The standard library cannot on WASI; the host refuses targets that begin at the root.
+///
+/// # Errors
+/// When it is refused, or something is there already.
+#[cfg(all(target_os = "wasi", target_env = "p2"))]
+pub fn link(target: &str, path: &Path) -> io::Result<()> {
+    let path = absolute(path)?;
+    let directories = wasip2::filesystem::preopens::get_directories();
+    let beneath = directories.iter().filter_map(|(directory, given)| {
+        let rest = path.strip_prefix(given).ok()?;
+        Some((directory, rest.to_str()?))
+    });
+    let (directory, rest) = beneath
+        .min_by_key(|(_, rest)| rest.len())
+        .ok_or(io::ErrorKind::NotFound)?;
+    let why = |text: &'static str| text.split(", similar").next().unwrap_or(text);
+    directory
+        .symlink_at(target, rest)
+        .map_err(|code| io::Error::other(why(code.message())))
+}
+
+#[cfg(all(target_os = "wasi", not(target_env = "p2")))]
+pub fn link(_: &str, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "wasi"))]
+pub fn link(target: &str, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
 #[cfg(all(target_os = "wasi", target_env = "p2"))]
 fn given() -> Vec<PathBuf> {
     let directories = wasip2::filesystem::preopens::get_directories();
