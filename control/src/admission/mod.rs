@@ -8,6 +8,7 @@ mod api_access;
 mod claims;
 mod equivalent;
 mod expressions;
+mod families;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod limits;

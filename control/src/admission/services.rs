@@ -3,7 +3,7 @@
 //! An address in use is a key in the store (`/registry/ranges/…`), written in the same transaction as the Service that
 //! holds it and removed in the one that drops it. So no two Services can get the same one, however many API servers
 //! there are, and nothing has to be rebuilt at start. Choosing is a guess that the transaction proves.
-use super::{Action, Claims, Denial, Review};
+use super::{Action, Claims, Denial, Review, families};
 use crate::kinds::FieldError;
 use crate::store::{Range, Store};
 use ipnet::IpNet;
@@ -14,8 +14,6 @@ use std::ops::RangeInclusive;
 
 const IPS: &str = "/registry/ranges/serviceips/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
-const FAMILIES: &str = "ipFamilies";
-const POLICY: &str = "ipFamilyPolicy";
 /// Random guesses before all addresses are looked through.
 const GUESSES: usize = 16;
 
@@ -49,10 +47,10 @@ impl ServiceAddresses {
             Action::Update { old } => Some(old),
             Action::Delete { .. } | Action::Connect => return Ok(Claims::default()),
         };
+        families::settle(service, old, self.cidr.addr().is_ipv4())?;
         let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else {
             return Ok(Claims::default());
         };
-        self.families(spec, old.map(|old| &old["spec"]))?;
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
         self.addresses(store, spec, &held).await?;
         let chosen = self.ports(store, spec, &held).await?;
@@ -65,48 +63,6 @@ impl ServiceAddresses {
         })
     }
 
-    /// The cluster has addresses of one family. One that prefers both is left as it was, and one without addresses or
-    /// Pods of its own may have any.
-    fn families(&self, spec: &Map<String, Value>, old: Option<&Value>) -> Result<(), Denial> {
-        let has = |key: &str| spec.get(key).unwrap_or(&Value::Null);
-        let policy = text(spec, POLICY);
-        let same = |old: &Value| {
-            ["clusterIPs", FAMILIES, POLICY]
-                .iter()
-                .all(|key| old[*key] == *has(key))
-        };
-        let settled = policy == "PreferDualStack" && old.is_some_and(same);
-        let selects = has("selector")
-            .as_object()
-            .is_some_and(|labels| !labels.is_empty());
-        let anywhere = text(spec, "clusterIP") == "None" && !selects;
-        if text(spec, "type") == "ExternalName" || settled || anywhere {
-            return Ok(());
-        }
-        let (mut errors, at) = (Vec::new(), format!("spec.{POLICY}"));
-        let families = has(FAMILIES).as_array().map_or(&[][..], Vec::as_slice);
-        if policy == "SingleStack" && families.len() == 2 {
-            let why =
-                "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
-            return Err(Denial::Invalid(vec![FieldError::invalid(at, policy, why)]));
-        }
-        if policy == "RequireDualStack" {
-            let why = "this cluster is not configured for dual-stack services";
-            errors.push(FieldError::invalid(at, policy, why));
-        }
-        // Of one whose addresses are IPv6, Services still say IPv4 unless they are told otherwise.
-        for (index, family) in families.iter().enumerate() {
-            if family == "IPv6" && self.cidr.addr().is_ipv4() {
-                let at = format!("spec.{FAMILIES}[{index}]");
-                errors.push(FieldError::invalid(at, "IPv6", "not configured on this cluster"));
-            }
-        }
-        match errors.is_empty() {
-            true => Ok(()),
-            false => Err(Denial::Invalid(errors)),
-        }
-    }
-
     async fn addresses(
         &self,
         store: &dyn Store,
@@ -116,13 +72,7 @@ impl ServiceAddresses {
         if text(spec, "type") == "ExternalName" {
             return Ok(());
         }
-        let asked = match (
-            text(spec, "clusterIP"),
-            spec.get("clusterIPs").and_then(|ips| ips[0].as_str()),
-        ) {
-            ("", Some(first)) => first.to_owned(),
-            (ip, _) => ip.to_owned(),
-        };
+        let asked = text(spec, "clusterIP").to_owned();
         let ip = match asked.as_str() {
             "None" => "None".to_owned(),
             "" => self.free_ip(store).await?.to_string(),
@@ -353,6 +303,9 @@ mod tests {
 
     async fn create(store: &dyn Store, spec: Value) -> Result<Value, Denial> {
         let mut service = json!({"spec": spec});
+        if let Some(ip) = spec.get("clusterIP") {
+            service["spec"]["clusterIPs"] = json!([ip]);
+        }
         let claims = admit(store, None, &mut service).await?;
         let mut txn = Txn::default();
         claims.join("owner", &mut txn);
@@ -427,6 +380,14 @@ mod tests {
                 vec![absent],
             ),
             (
+                json!({"clusterIP": "fd00::1"}),
+                vec!["IPv6 is not configured on this cluster"],
+            ),
+            (
+                json!({"ipFamilies": ["IPv4"], "clusterIP": "fd00::1"}),
+                vec!["expected an IPv4 value as indicated by `ipFamilies[0]`"],
+            ),
+            (
                 json!({"type": "ExternalName", "ipFamilyPolicy": "RequireDualStack"}),
                 vec![],
             ),
@@ -447,7 +408,8 @@ mod tests {
     #[tokio::test]
     async fn node_ports_are_given_kept_and_released() {
         let (_dir, store) = open();
-        let spec = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]});
+        let ports = json!([{"port": 80, "protocol": "TCP"}]);
+        let spec = json!({"type": "NodePort", "ipFamilies": ["IPv4"], "ports": ports});
         let old = create(&store, spec).await.unwrap();
         assert!(node_port(&old["spec"]["ports"][0]).is_some());
         let mut same = old.clone();
@@ -461,7 +423,7 @@ mod tests {
     #[tokio::test]
     async fn headless_services_take_nothing() {
         let (_dir, store) = open();
-        let mut service = json!({"spec": {"clusterIP": "None"}});
+        let mut service = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
         assert!(admit(&store, None, &mut service).await.unwrap().is_empty());
     }
 }

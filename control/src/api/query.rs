@@ -54,11 +54,6 @@ impl Query {
         self.all(name).next().is_some()
     }
 
-    /// Whether one of the values of the name is this.
-    pub fn says(&self, name: &str, value: &str) -> bool {
-        self.all(name).any(|v| v == value)
-    }
-
     /// Present and not `false` or `0`, as Kubernetes converts query values.
     pub fn flag(&self, name: &str) -> bool {
         self.all(name)

@@ -17,7 +17,7 @@ impl Value<'_> {
             Value::Double(n) => (*n).into(),
             Value::String(text) => (**text).into(),
             Value::Bytes(bytes) => STANDARD.encode(bytes).into(),
-            Value::Timestamp(time) => time.to_string().into(),
+            Value::Timestamp(moment) => moment.time().to_string().into(),
             Value::Duration(duration) => format!("{}s", duration.as_secs_f64()).into(),
             Value::List(List::Json(items, _)) => items.to_vec().into(),
             Value::List(List::Shared(items)) => {

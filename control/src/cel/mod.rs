@@ -9,6 +9,7 @@ mod eval;
 mod functions;
 mod json;
 mod lex;
+mod moment;
 mod operators;
 mod parse;
 pub mod patches;

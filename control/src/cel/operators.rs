@@ -206,16 +206,14 @@ fn times<'a>(operator: Operator, a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> 
     };
     match (operator, a, b) {
         (Operator::Add, Value::Timestamp(t), Value::Duration(d))
-        | (Operator::Add, Value::Duration(d), Value::Timestamp(t)) => t
-            .checked_add(*d)
-            .map(Value::Timestamp)
-            .map_err(|_| out_of_range()),
-        (Operator::Subtract, Value::Timestamp(t), Value::Duration(d)) => t
-            .checked_sub(*d)
-            .map(Value::Timestamp)
-            .map_err(|_| out_of_range()),
+        | (Operator::Add, Value::Duration(d), Value::Timestamp(t)) => {
+            t.moved(*d).map(Value::Timestamp).ok_or_else(out_of_range)
+        }
+        (Operator::Subtract, Value::Timestamp(t), Value::Duration(d)) => {
+            t.moved(-*d).map(Value::Timestamp).ok_or_else(out_of_range)
+        }
         (Operator::Subtract, Value::Timestamp(a), Value::Timestamp(b)) => {
-            Ok(Value::Duration(a.duration_since(*b)))
+            Ok(Value::Duration(a.time().duration_since(b.time())))
         }
         (Operator::Add, Value::Duration(a), Value::Duration(b)) => duration(a.checked_add(*b)),
         (Operator::Subtract, Value::Duration(a), Value::Duration(b)) => duration(a.checked_sub(*b)),

@@ -71,6 +71,9 @@ fn expressions_that_hold() {
         "self.l.all(i, v, v == i + 1) && {'a': 1}.all(k, v, k == 'a' && v == 1)",
         "r'\\d' == '\\\\d' && '\\u00e9' == 'é' && b'a' == b'a'",
         "[3, 1, 2].sortBy(x, -x) == [3, 2, 1] && quantity('3').sub(1) == quantity('2') && sign(quantity('-1')) == -1",
+        "string(timestamp('2020-01-01T00:00:00.5+02:00') + duration('1h')) == '2020-01-01T01:00:00.5+02:00'",
+        "timestamp('2020-01-01T00:00:00+02:00') == timestamp('2019-12-31T22:00:00Z')",
+        "timestamp('2020-01-01T00:00:00Z').getHours('-01:30') == 22",
         "int(duration('1s')) == 1000000000 && timestamp('2020-01-01T00:00:00Z').getHours('UTC') == 0",
     ] {
         assert!(holds(source), "{source}");

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Map as JsonObject, Value as Json};
 
 use super::authority::{Asking, Decision, Draft};
 use super::functions::Version;
+use super::moment::Moment;
 use super::syntax::Literal;
 use super::text;
 use super::types::{Structure, Type, unescape};
@@ -26,7 +27,7 @@ pub enum Value<'a> {
     Double(f64),
     String(Text<'a>),
     Bytes(Rc<[u8]>),
-    Timestamp(Timestamp),
+    Timestamp(Moment),
     Duration(SignedDuration),
     List(List<'a>),
     Map(Map<'a>),
@@ -127,7 +128,9 @@ impl<'a> Value<'a> {
             (Json::Number(n), _) => n
                 .as_i64()
                 .map_or_else(|| Value::Double(n.as_f64().unwrap_or(f64::NAN)), Value::Int),
-            (Json::String(s), Type::Timestamp) => timestamp(s).map_or_else(|| borrowed(s), Value::Timestamp),
+            (Json::String(s), Type::Timestamp) => {
+                Moment::parse(s).map_or_else(|| borrowed(s), Value::Timestamp)
+            }
             (Json::String(s), Type::Duration) => {
                 text::duration(s).map_or_else(|| borrowed(s), Value::Duration)
             }
@@ -242,15 +245,6 @@ pub(super) fn constant<'a>(literal: &'a Literal) -> Value<'a> {
         Literal::Double(n) => Value::Double(*n),
         Literal::String(text) => Value::String(Text::Borrowed(text)),
         Literal::Bytes(bytes) => Value::Bytes(Rc::from(&**bytes)),
-    }
-}
-
-/// RFC 3339, or a date alone.
-pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
-    match text.parse() {
-        Ok(time) => Some(time),
-        Err(_) if text.len() == 10 => format!("{text}T00:00:00Z").parse().ok(),
-        Err(_) => None,
     }
 }
 

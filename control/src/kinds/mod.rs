@@ -54,6 +54,7 @@ pub use registry::Registry;
 pub(crate) use rows::RESOURCE_METRICS;
 pub use strategic::PatchError;
 pub use validate::pod_update::binding as validate_binding;
+pub use validate::service_addresses::validate as service_addresses;
 
 #[cfg(test)]
 mod judged_tests;

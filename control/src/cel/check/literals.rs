@@ -1,14 +1,15 @@
 //! Arguments that are wrong whatever the rest of the expression is: patterns, durations and times that are written out.
 use crate::cel::Mistake;
+use crate::cel::moment::Moment;
 use crate::cel::syntax::{Expr, Literal, Node};
-use crate::cel::{text, value};
+use crate::cel::text;
 use crate::kinds::regexes;
 
 /// Fails for text that the function cannot read.
 pub(super) fn valid(function: &str, args: &[Expr]) -> Result<(), Mistake> {
     let readable: fn(&str) -> bool = match function {
         "duration" => |text| text::duration(text).is_some(),
-        "timestamp" => |text| value::timestamp(text).is_some(),
+        "timestamp" => |text| Moment::parse(text).is_some(),
         "matches" => |text| regexes::compile(text).is_ok(),
         _ => return Ok(()),
     };

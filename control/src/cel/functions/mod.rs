@@ -7,13 +7,12 @@ mod versions;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use jiff::Timestamp;
-
 use super::authority;
 use super::eval::{EvalError, Evaluated, Run};
+use super::moment::Moment;
 use super::signatures::NAMESPACES;
 use super::text;
-use super::value::{Value, timestamp};
+use super::value::Value;
 use crate::kinds::quantity::Quantity;
 use lists::{has, on_list, subset};
 use objects::{
@@ -133,7 +132,7 @@ fn convert<'a>(name: &str, value: &Value<'a>) -> Evaluated<'a> {
         ("int", Value::Double(n)) if n.abs() < 9.2e18 => Value::Int(n.trunc() as i64),
         ("int", Value::Double(_)) => return Err(range()),
         ("int", Value::String(t)) => Value::Int(t.parse().map_err(|_| bad(t))?),
-        ("int", Value::Timestamp(t)) => Value::Int(t.as_second()),
+        ("int", Value::Timestamp(t)) => Value::Int(t.time().as_second()),
         ("int", Value::Duration(d)) => Value::Int(i64::try_from(d.as_nanos()).map_err(|_| range())?),
         ("uint", Value::Int(n)) => Value::Uint(u64::try_from(*n).map_err(|_| range())?),
         ("uint", Value::Double(n)) if (0.0..1.8e19).contains(n) => Value::Uint(n.trunc() as u64),
@@ -144,8 +143,8 @@ fn convert<'a>(name: &str, value: &Value<'a>) -> Evaluated<'a> {
         ("double", Value::String(t)) => Value::Double(t.parse().map_err(|_| bad(t))?),
         ("bool", Value::String(t)) => Value::Bool(text::boolean(t).ok_or_else(|| bad(t))?),
         ("bytes", Value::String(t)) => Value::Bytes(Rc::from(t.as_bytes())),
-        ("timestamp", Value::String(t)) => Value::Timestamp(timestamp(t).ok_or_else(|| bad(t))?),
-        ("timestamp", Value::Int(n)) => Value::Timestamp(Timestamp::from_second(*n).map_err(|_| range())?),
+        ("timestamp", Value::String(t)) => Value::Timestamp(Moment::parse(t).ok_or_else(|| bad(t))?),
+        ("timestamp", Value::Int(n)) => Value::Timestamp(Moment::from_second(*n).ok_or_else(range)?),
         ("duration", Value::String(t)) => Value::Duration(text::duration(t).ok_or_else(|| bad(t))?),
         ("string", value) => Value::text(to_text(value)?),
         _ => return Err(EvalError::no_overload()),

@@ -2,23 +2,24 @@
 use super::failed;
 use super::versions::Version;
 use crate::cel::eval::{EvalError, Evaluated};
+use crate::cel::moment::{self, Moment};
 use crate::cel::value::{Key, Value};
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-pub(super) fn on_timestamp<'a>(name: &str, time: Timestamp, args: &[Value<'a>]) -> Evaluated<'a> {
+pub(super) fn on_timestamp<'a>(name: &str, time: Moment, args: &[Value<'a>]) -> Evaluated<'a> {
     let zone = match args {
         [] => TimeZone::UTC,
         [Value::String(zone)] => {
-            TimeZone::get(zone).map_err(|_| EvalError::new(format!("unknown time zone {}", &**zone)))?
+            moment::zone(zone).ok_or_else(|| EvalError::new(format!("unknown time zone {}", &**zone)))?
         }
         _ => return Err(EvalError::no_overload()),
     };
-    let at = time.to_zoned(zone);
+    let at = time.time().to_zoned(zone);
     let number = match name {
         "getFullYear" => i64::from(at.year()),
         "getMonth" => i64::from(at.month()) - 1,

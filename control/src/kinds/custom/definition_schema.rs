@@ -199,7 +199,11 @@ fn keywords(schema: &Value, path: &str, context: &Context) -> FieldErrors {
         let why = "type cannot be set to null, use nullable as an alternative";
         errors.push(FieldError::forbidden(format!("{path}.type"), why));
     }
-    if schema.at("items").is_array() {
+    if schema
+        .at("items")
+        .as_array()
+        .is_some_and(|items| !items.is_empty())
+    {
         errors.push(FieldError::forbidden(
             format!("{path}.items"),
             "items must be a schema object and not an array",

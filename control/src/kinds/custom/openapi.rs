@@ -17,10 +17,11 @@ const NEVER: [&str; 1] = ["$schema"];
 pub fn definition(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> Value) -> Value {
     if v2 && custom.schema.preserve_unknown {
         // With any properties, clients would refuse all others.
-        return json!({"type": "object", "x-kubernetes-group-version-kind": gvk(kind, &kind.kind)});
+        return marked(kind, &kind.kind, custom, json!({"type": "object"}));
     }
     let mut schema = custom.source.clone();
     clean(&mut schema, v2);
+    embedded(&mut schema, v2, reference);
     if let Some(map) = schema.as_object_mut() {
         map.insert("type".into(), "object".into());
         if let Some(properties) = map
@@ -34,14 +35,62 @@ pub fn definition(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&st
             properties.insert("metadata".into(), described(metadata, METADATA, v2));
         }
     }
-    schema["x-kubernetes-group-version-kind"] = gvk(kind, &kind.kind);
+    marked(kind, &kind.kind, custom, schema)
+}
+
+/// With what kind it is, and by which fields it can be selected.
+fn marked(kind: &Kind, name: &str, custom: &Custom, mut schema: Value) -> Value {
+    schema["x-kubernetes-group-version-kind"] = gvk(kind, name);
+    let labels = custom.selectable.iter().map(|(label, _)| label);
+    let fields: Vec<Value> = labels.map(|label| json!({"fieldPath": label})).collect();
+    if !fields.is_empty() {
+        schema["x-kubernetes-selectable-fields"] = fields.into();
+    }
     schema
+}
+
+/// Whole objects within the object have what every object has.
+fn embedded(schema: &mut Value, v2: bool, reference: &dyn Fn(&str) -> Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for key in ["items", "additionalProperties"] {
+        map.get_mut(key)
+            .into_iter()
+            .for_each(|s| embedded(s, v2, reference));
+    }
+    let members = map.get_mut("properties").and_then(Value::as_object_mut);
+    members
+        .into_iter()
+        .flatten()
+        .for_each(|(_, s)| embedded(s, v2, reference));
+    let says = |key: &str| map.get(key) == Some(&Value::Bool(true));
+    // Clients would refuse what the server keeps.
+    let open = v2 && says("x-kubernetes-preserve-unknown-fields");
+    if open || !says("x-kubernetes-embedded-resource") {
+        return;
+    }
+    let metadata = described(reference(&format!("{META}ObjectMeta")), METADATA, v2);
+    let own = [
+        ("apiVersion", text(API_VERSION)),
+        ("kind", text(KIND)),
+        ("metadata", metadata),
+    ];
+    let properties = map.entry("properties").or_insert_with(|| json!({}));
+    for (name, property) in own {
+        properties[name] = property;
+    }
+    let required = map.entry("required").or_insert_with(|| json!([]));
+    for name in ["kind", "apiVersion"] {
+        match required.as_array_mut() {
+            Some(required) if !required.contains(&name.into()) => required.push(name.into()),
+            _ => {}
+        }
+    }
 }
 
 /// The schema of a list of the kind.
 pub fn list(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> Value) -> Value {
     let metadata = described(reference(&format!("{META}ListMeta")), LIST_METADATA, v2);
-    json!({
+    let list = json!({
         "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
         "type": "object",
         "required": ["items"],
@@ -55,8 +104,8 @@ pub fn list(kind: &Kind, custom: &Custom, v2: bool, reference: &dyn Fn(&str) -> 
                 "items": reference(&custom.model),
             },
         },
-        "x-kubernetes-group-version-kind": gvk(kind, &kind.list_kind),
-    })
+    });
+    marked(kind, &kind.list_kind, custom, list)
 }
 
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object.";

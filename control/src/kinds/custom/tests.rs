@@ -390,6 +390,25 @@ fn published_schemas_have_what_every_object_has() {
 }
 
 #[test]
+fn published_schemas_tell_of_selectable_fields_and_embedded_objects() {
+    let mut definition = established();
+    let version = &mut definition["spec"]["versions"][0];
+    version["selectableFields"] = json!([{"jsonPath": ".spec.mode"}]);
+    let spec = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    spec["whole"] = json!({"type": "object", "x-kubernetes-embedded-resource": true});
+    let registry = Registry::builtin().extended(kinds(&definition));
+    let document = crate::kinds::openapi::v3(&registry, "stable.example.com", "v1", "v1").expect("served");
+    let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(
+        schema["x-kubernetes-selectable-fields"],
+        json!([{"fieldPath": "spec.mode"}])
+    );
+    let whole = &schema["properties"]["spec"]["properties"]["whole"];
+    assert_eq!(whole["required"], json!(["kind", "apiVersion"]));
+    assert!(whole["properties"]["metadata"].is_object());
+}
+
+#[test]
 fn names_in_use_are_not_given_twice() {
     let mut other = established();
     other["spec"]["names"]["plural"] = "others".into();

@@ -5,6 +5,7 @@ mod definitions;
 pub mod gnostic;
 pub mod merge;
 mod operations;
+mod parameters;
 mod words;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use definitions::{Dialect, closure, render};
 const TITLE: &str = "Kubernetes";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 /// Types that every document needs: bodies and answers of the verbs.
-const COMMON: [&str; 3] = ["Status", "DeleteOptions", "Patch"];
+const COMMON: [&str; 4] = ["Status", "DeleteOptions", "Patch", "WatchEvent"];
 
 /// The Swagger 2.0 document of everything served. `version` is the server's (`v1.36.2`).
 pub fn v2(registry: &Registry, version: &str) -> Value {
@@ -187,6 +188,53 @@ mod tests {
             .map(|p| &p["name"])
             .collect();
         assert!(names.contains(&&json!("fieldValidation")) && names.contains(&&json!("dryRun")));
+    }
+
+    #[test]
+    fn operations_say_what_they_answer_and_where_else_they_are() {
+        let document = v2(Registry::builtin(), "v1.36.2");
+        let at = |path: &str, method: &str| document["paths"][path][method].clone();
+        let pods = "/api/v1/namespaces/{namespace}/pods";
+        for (path, method, id, codes) in [
+            (
+                pods,
+                "post",
+                "createCoreV1NamespacedPod",
+                &["200", "201", "202", "401"][..],
+            ),
+            (
+                pods,
+                "delete",
+                "deleteCoreV1CollectionNamespacedPod",
+                &["200", "401"],
+            ),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}",
+                "put",
+                "replaceRbacAuthorizationV1ClusterRole",
+                &["200", "201", "401"],
+            ),
+            (
+                "/api/v1/watch/namespaces/{namespace}/pods",
+                "get",
+                "watchCoreV1NamespacedPodList",
+                &["200", "401"],
+            ),
+            (
+                "/api/v1/nodes/{name}/proxy/{path}",
+                "head",
+                "connectCoreV1HeadNodeProxyWithPath",
+                &["200", "401"],
+            ),
+        ] {
+            let operation = at(path, method);
+            assert_eq!(operation["operationId"], id);
+            let told: Vec<&String> = operation["responses"].as_object().expect("some").keys().collect();
+            assert_eq!(told, codes, "{path}");
+        }
+        let deleted = &at(&format!("{pods}/{{name}}"), "delete")["responses"]["202"]["schema"]["$ref"];
+        assert_eq!(deleted, "#/definitions/io.k8s.api.core.v1.Pod");
+        assert!(document["paths"].get("/api/v1/bindings").is_none());
     }
 
     #[test]

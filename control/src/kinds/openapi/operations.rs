@@ -1,7 +1,9 @@
-//! Paths and operations of a kind.
+//! Paths and operations of a kind, as upstream's installers register them: those of built-in kinds, and the fewer of kinds
+//! of definitions.
 use serde_json::{Map, Value, json};
 
 use super::definitions::{Dialect, of_kind};
+use super::parameters::{self, Parameter};
 use super::{META, path_of};
 use crate::kinds::kind::{Kind, Subresource};
 
@@ -14,262 +16,376 @@ const PATCHES: [&str; 4] = [
 ];
 /// Those of a custom resource: clients take what is offered here, and strategic merges are not defined on it.
 const CUSTOM_PATCHES: [&str; 3] = [PATCHES[0], PATCHES[1], PATCHES[3]];
-const LIST_PARAMETERS: [(&str, &str); 10] = [
-    ("allowWatchBookmarks", "boolean"),
-    ("continue", "string"),
-    ("fieldSelector", "string"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("timeoutSeconds", "integer"),
-    ("watch", "boolean"),
+const TEXT: [&str; 2] = ["application/json", "application/yaml"];
+const BINARY: &str = "application/vnd.kubernetes.protobuf";
+const STREAMS: [&str; 2] = [
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
 ];
-const WRITE_PARAMETERS: [(&str, &str); 3] = [
-    ("dryRun", "string"),
-    ("fieldManager", "string"),
-    ("fieldValidation", "string"),
-];
-const DELETE_PARAMETERS: [(&str, &str); 4] = [
-    ("dryRun", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-];
+const ANY: [&str; 1] = ["*/*"];
+/// Subresources that hand on what they are sent.
+const CONNECTED: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
+const PROXY: &str = "proxy";
+const PROXIED: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
+
+/// One method of a path.
+struct Operation {
+    method: &'static str,
+    id: String,
+    action: &'static str,
+    consumes: Vec<&'static str>,
+    produces: Vec<&'static str>,
+    /// The definition of what is sent, and whether it must be.
+    body: Option<(String, bool)>,
+    parameters: Vec<Parameter>,
+    codes: &'static [(&'static str, &'static str)],
+    /// The definition of what is answered; text without.
+    answer: Option<String>,
+}
+
+const OK: (&str, &str) = ("200", "OK");
+const CREATED: (&str, &str) = ("201", "Created");
+const ACCEPTED: (&str, &str) = ("202", "Accepted");
 
 /// What an operation is about: the kind, or one of its subresources.
 struct Subject<'a> {
     kind: &'a Kind,
-    group: &'a str,
-    version: &'a str,
-    name: &'a str,
+    /// Group, version and kind of the body.
+    of: [&'a str; 3],
     /// Definition of the body.
     body: Option<String>,
     suffix: String,
-    dialect: Dialect,
 }
 
 /// Every path of a kind with its operations.
 pub(super) fn paths(kind: &Kind, dialect: Dialect) -> Vec<(String, Value)> {
     let root = format!("/{}", path_of(&kind.group, &kind.version));
-    let collection = match kind.namespaced {
-        true => format!("{root}/namespaces/{{namespace}}/{}", kind.plural),
-        false => format!("{root}/{}", kind.plural),
-    };
-    let item = format!("{collection}/{{name}}");
-    let subject = Subject::of(kind, dialect);
+    let own = Subject::of(kind);
     let mut paths = Vec::new();
+    let mut add = |path: String, subject: &Subject<'_>, operations: Vec<Operation>| {
+        if !operations.is_empty() {
+            let placed = operations
+                .into_iter()
+                .map(|operation| operation.at(&path))
+                .collect();
+            paths.push((path, subject.item(placed, dialect)));
+        }
+    };
+    let scope = if kind.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
+    let collection = format!("{root}{scope}/{}", kind.plural);
+    let item = format!("{collection}/{{name}}");
     if kind.namespaced {
-        paths.push((
+        add(
             format!("{root}/{}", kind.plural),
-            subject.path_item(&[("get", "list")], false, false),
-        ));
+            &own,
+            own.served(&["list"], false),
+        );
     }
-    let all = [
-        ("get", "list"),
-        ("post", "create"),
-        ("delete", "deletecollection"),
-    ];
-    paths.push((collection, subject.path_item(&all, kind.namespaced, false)));
-    let verbs = [
-        ("get", "get"),
-        ("put", "update"),
-        ("patch", "patch"),
-        ("delete", "delete"),
-    ];
-    paths.push((item.clone(), subject.path_item(&verbs, kind.namespaced, true)));
+    add(
+        collection,
+        &own,
+        own.served(&["list", "create", "deletecollection"], true),
+    );
+    add(
+        item.clone(),
+        &own,
+        own.served(&["get", "update", "patch", "delete"], true),
+    );
     for sub in &kind.subresources {
-        let subject = Subject::of_sub(kind, sub, dialect);
-        let verbs = [
-            ("get", "get"),
-            ("put", "update"),
-            ("patch", "patch"),
-            ("post", "create"),
-        ];
-        let served: Vec<_> = verbs
-            .into_iter()
-            .filter(|(_, v)| sub.verbs.iter().any(|s| s == v))
-            .collect();
-        paths.push((
-            format!("{item}/{}", sub.name),
-            subject.path_item(&served, kind.namespaced, true),
-        ));
+        let subject = Subject::of_sub(kind, sub);
+        let path = format!("{item}/{}", sub.name);
+        if sub.name == PROXY {
+            add(
+                format!("{path}/{{path}}"),
+                &subject,
+                subject.connections(sub, "WithPath"),
+            );
+        }
+        add(path, &subject, subject.of_subresource(sub));
+    }
+    if kind.custom.is_none() && kind.has_verb("watch") {
+        let watched = format!("{root}/watch{scope}/{}", kind.plural);
+        if kind.namespaced {
+            add(
+                format!("{root}/watch/{}", kind.plural),
+                &own,
+                vec![own.watch(false, "List")],
+            );
+        }
+        add(format!("{watched}/{{name}}"), &own, vec![own.watch(true, "")]);
+        add(watched, &own, vec![own.watch(true, "List")]);
     }
     paths
 }
 
 impl<'a> Subject<'a> {
-    fn of(kind: &'a Kind, dialect: Dialect) -> Self {
-        let body = Some(kind.definition.name.clone());
-        let (group, version, name) = (&kind.group, &kind.version, &kind.kind);
+    fn of(kind: &'a Kind) -> Self {
         Subject {
             kind,
-            group,
-            version,
-            name,
-            body,
+            of: [&kind.group, &kind.version, &kind.kind],
+            body: Some(kind.definition.name.clone()),
             suffix: String::new(),
-            dialect,
         }
     }
 
-    fn of_sub(kind: &'a Kind, sub: &'a Subresource, dialect: Dialect) -> Self {
-        let (group, version, name) = (&sub.group, &sub.version, &sub.kind);
+    fn of_sub(kind: &'a Kind, sub: &'a Subresource) -> Self {
         Subject {
             kind,
-            group,
-            version,
-            name,
+            of: [&sub.group, &sub.version, &sub.kind],
             body: of_kind(kind, sub),
             suffix: capital(&sub.name),
-            dialect,
         }
     }
 
-    fn path_item(&self, verbs: &[(&str, &str)], namespaced: bool, named: bool) -> Value {
-        let served = |verb: &str| !self.suffix.is_empty() || self.kind.has_verb(verb);
-        let mut item: Map<String, Value> = verbs
+    /// What the kind itself has of these verbs.
+    fn served(&self, verbs: &[&str], scoped: bool) -> Vec<Operation> {
+        let served = verbs.iter().filter(|verb| self.kind.has_verb(verb));
+        served.map(|verb| self.operation(verb, scoped)).collect()
+    }
+
+    fn of_subresource(&self, sub: &Subresource) -> Vec<Operation> {
+        if CONNECTED.contains(&sub.name.as_str()) {
+            return self.connections(sub, "");
+        }
+        let verbs = ["get", "update", "patch", "create"];
+        let served = verbs.iter().filter(|verb| sub.verbs.iter().any(|v| v == *verb));
+        served.map(|verb| self.operation(verb, true)).collect()
+    }
+
+    fn operation(&self, verb: &str, scoped: bool) -> Operation {
+        let status = Some(format!("{META}Status"));
+        let own = || self.body.clone();
+        let (method, word, action, body, answer): (_, _, _, Option<(String, bool)>, _) = match verb {
+            "list" => (
+                "get",
+                "list",
+                "list",
+                None,
+                own().map(|body| format!("{body}List")),
+            ),
+            "create" => ("post", "create", "post", own().map(|body| (body, true)), own()),
+            "update" => ("put", "replace", "put", own().map(|body| (body, true)), own()),
+            "patch" => (
+                "patch",
+                "patch",
+                "patch",
+                Some((format!("{META}Patch"), true)),
+                own(),
+            ),
+            "deletecollection" => ("delete", "delete", "deletecollection", self.options(), status),
+            "delete" if self.kind.returns_deleted() => ("delete", "delete", "delete", self.deletion(), own()),
+            "delete" => ("delete", "delete", "delete", self.deletion(), status),
+            _ => ("get", "read", "get", None, own()),
+        };
+        let codes: &[_] = match verb {
+            "create" => &[OK, CREATED, ACCEPTED],
+            "delete" => &[OK, ACCEPTED],
+            "update" => &[OK, CREATED],
+            "patch" if self.kind.custom.is_none() => &[OK, CREATED],
+            _ => &[OK],
+        };
+        let before = if verb == "deletecollection" {
+            "Collection"
+        } else {
+            ""
+        };
+        Operation {
+            method,
+            id: self.id(word, before, scoped, ""),
+            action,
+            consumes: self.consumes(verb),
+            produces: self.produces(verb),
+            body,
+            parameters: parameters::of(verb, self.kind.custom.is_some(), &self.suffix),
+            codes,
+            answer,
+        }
+    }
+
+    fn deletion(&self) -> Option<(String, bool)> {
+        Some((format!("{META}DeleteOptions"), false))
+    }
+
+    /// Collections of custom resources are deleted without.
+    fn options(&self) -> Option<(String, bool)> {
+        self.kind.custom.is_none().then(|| self.deletion()).flatten()
+    }
+
+    fn watch(&self, scoped: bool, list: &str) -> Operation {
+        Operation {
+            id: self.id("watch", "", scoped, list),
+            action: if list.is_empty() { "watch" } else { "watchlist" },
+            answer: Some(format!("{META}WatchEvent")),
+            ..self.operation("list", scoped)
+        }
+    }
+
+    /// A connected subresource, by each of its methods.
+    fn connections(&self, sub: &Subresource, with: &str) -> Vec<Operation> {
+        let methods: &[&'static str] = match sub.name == PROXY {
+            true => &PROXIED,
+            false => &["get", "post"],
+        };
+        let of = |method: &&'static str| Operation {
+            method,
+            id: self.id("connect", &capital(method), true, with),
+            action: "connect",
+            consumes: ANY.to_vec(),
+            produces: ANY.to_vec(),
+            body: None,
+            parameters: parameters::of("connect", false, &self.suffix),
+            codes: &[OK],
+            answer: None,
+        };
+        methods.iter().map(of).collect()
+    }
+
+    /// `readAppsV1NamespacedDeploymentStatus`.
+    fn id(&self, verb: &str, before: &str, scoped: bool, after: &str) -> String {
+        let (group, version) = (camel(&self.kind.group, true), capital(&self.kind.version));
+        let (scope, everywhere) = match (self.kind.namespaced, scoped) {
+            (true, true) => ("Namespaced", ""),
+            (true, false) => ("", "ForAllNamespaces"),
+            (false, _) => ("", ""),
+        };
+        let (kind, suffix) = (&self.kind.kind, &self.suffix);
+        format!("{verb}{group}{version}{before}{scope}{kind}{suffix}{after}{everywhere}")
+    }
+
+    fn consumes(&self, verb: &str) -> Vec<&'static str> {
+        match (verb, self.kind.custom.is_some()) {
+            ("patch", true) => CUSTOM_PATCHES.to_vec(),
+            ("patch", false) => PATCHES.to_vec(),
+            (_, true) => TEXT.to_vec(),
+            (_, false) => ANY.to_vec(),
+        }
+    }
+
+    fn produces(&self, verb: &str) -> Vec<&'static str> {
+        let mut types = TEXT.to_vec();
+        if self.kind.custom.is_none() {
+            types.push(BINARY);
+            types.extend(STREAMS.iter().filter(|_| verb == "list"));
+        }
+        if self.suffix == "Log" {
+            types.insert(0, "text/plain");
+        }
+        types
+    }
+
+    /// A path: its operations, and apart from them the parameters that all have.
+    fn item(&self, operations: Vec<Operation>, dialect: Dialect) -> Value {
+        let has = |operation: &Operation, parameter: &Parameter| operation.parameters.contains(parameter);
+        let mut shared = operations
+            .first()
+            .map_or_else(Vec::new, |first| first.parameters.clone());
+        shared.retain(|parameter| operations.iter().all(|operation| has(operation, parameter)));
+        let mut item = Map::new();
+        for mut operation in operations {
+            operation
+                .parameters
+                .retain(|parameter| !shared.contains(parameter));
+            item.insert(operation.method.into(), self.written(&operation, dialect));
+        }
+        let shared: Vec<Value> = shared
             .iter()
-            .filter(|(_, verb)| served(verb))
-            .map(|(method, verb)| ((*method).to_owned(), self.operation(verb, namespaced || named)))
+            .map(|parameter| parameter.written(dialect))
             .collect();
-        let mut parameters = Vec::new();
-        parameters.extend(named.then(|| self.parameter("name", "path", "string")));
-        parameters.extend(namespaced.then(|| self.parameter("namespace", "path", "string")));
-        if !parameters.is_empty() {
-            item.insert("parameters".into(), Value::Array(parameters));
+        if !shared.is_empty() {
+            item.insert("parameters".into(), shared.into());
         }
         Value::Object(item)
     }
 
-    fn operation(&self, verb: &str, scoped: bool) -> Value {
-        let mut operation = json!({
-            "operationId": self.operation_id(verb, scoped),
-            "x-kubernetes-action": action(verb),
-            "x-kubernetes-group-version-kind": {"group": self.group, "version": self.version, "kind": self.name},
-            "responses": {"200": self.response(verb)},
-        });
-        let mut parameters: Vec<Value> = query_parameters(verb)
-            .map(|(name, ty)| self.parameter(name, "query", ty))
+    fn written(&self, operation: &Operation, dialect: Dialect) -> Value {
+        let [group, version, kind] = self.of;
+        let tag = format!("{}_{}", camel(&self.kind.group, false), self.kind.version);
+        let codes = operation.codes.iter();
+        let mut responses: Map<String, Value> = codes
+            .map(|(code, words)| ((*code).to_owned(), operation.response(words, dialect)))
             .collect();
-        if verb == "patch" {
-            parameters.push(self.parameter("force", "query", "boolean"));
+        responses.insert("401".into(), json!({"description": "Unauthorized"}));
+        let mut written = json!({
+            "operationId": operation.id,
+            "tags": [tag],
+            "x-kubernetes-action": operation.action,
+            "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
+            "responses": responses,
+        });
+        let mut parameters: Vec<Value> = Vec::new();
+        if let Some((definition, required)) = &operation.body {
+            let schema = dialect.reference(definition);
+            match dialect {
+                Dialect::V2 => parameters.push(parameters::body(&schema, *required)),
+                Dialect::V3 => written["requestBody"] = operation.request(&schema, *required),
+            }
         }
-        self.body(verb, &mut operation, &mut parameters);
-        operation["parameters"] = Value::Array(parameters);
-        operation
-    }
-
-    fn operation_id(&self, verb: &str, scoped: bool) -> String {
-        let group = capital(
-            self.kind
-                .group
-                .split('.')
-                .next()
-                .filter(|g| !g.is_empty())
-                .unwrap_or("core"),
+        if dialect == Dialect::V2 {
+            written["consumes"] = json!(operation.consumes);
+            written["produces"] = json!(operation.produces);
+            written["schemes"] = json!(["https"]);
+        }
+        parameters.extend(
+            operation
+                .parameters
+                .iter()
+                .map(|parameter| parameter.written(dialect)),
         );
-        let verb = match verb {
-            "get" => "read",
-            "update" => "replace",
-            "deletecollection" => "deleteCollection",
-            other => other,
-        };
-        let scope = if self.kind.namespaced && scoped {
-            "Namespaced"
-        } else {
-            ""
-        };
-        let everywhere = if self.kind.namespaced && !scoped {
-            "ForAllNamespaces"
-        } else {
-            ""
-        };
-        let version = capital(&self.kind.version);
-        format!(
-            "{verb}{group}{version}{scope}{}{}{everywhere}",
-            self.kind.kind, self.suffix
-        )
-    }
-
-    fn parameter(&self, name: &str, place: &str, ty: &str) -> Value {
-        let mut parameter = json!({"name": name, "in": place});
-        match self.dialect {
-            Dialect::V2 => {
-                parameter["type"] = ty.into();
-                parameter["uniqueItems"] = true.into();
-            }
-            Dialect::V3 => parameter["schema"] = json!({"type": ty, "uniqueItems": true}),
+        if !parameters.is_empty() {
+            written["parameters"] = parameters.into();
         }
-        if place == "path" {
-            parameter["required"] = true.into();
-        }
-        parameter
-    }
-
-    fn body(&self, verb: &str, operation: &mut Value, parameters: &mut Vec<Value>) {
-        let (types, definition): (&[&str], Option<String>) = match verb {
-            "patch" => (self.patches(), Some(format!("{META}Patch"))),
-            "create" | "update" => (&["*/*"], self.body.clone()),
-            "delete" | "deletecollection" => (&["*/*"], Some(format!("{META}DeleteOptions"))),
-            _ => return,
-        };
-        let Some(schema) = definition.map(|d| self.dialect.reference(&d)) else {
-            return;
-        };
-        match self.dialect {
-            Dialect::V2 => {
-                operation["consumes"] = json!(types);
-                parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
-            }
-            Dialect::V3 => {
-                let content: Map<String, Value> = types
-                    .iter()
-                    .map(|t| ((*t).to_owned(), json!({"schema": schema})))
-                    .collect();
-                operation["requestBody"] = json!({"content": content});
-            }
-        }
-    }
-
-    fn patches(&self) -> &'static [&'static str] {
-        match self.kind.merges_strategically() || self.suffix == "Scale" {
-            true => &PATCHES,
-            false => &CUSTOM_PATCHES,
-        }
-    }
-
-    fn response(&self, verb: &str) -> Value {
-        let definition = match verb {
-            "list" => self.body.as_ref().map(|b| format!("{b}List")),
-            "delete" | "deletecollection" => Some(format!("{META}Status")),
-            _ => self.body.clone(),
-        };
-        let schema = definition.map_or_else(|| json!({"type": "string"}), |d| self.dialect.reference(&d));
-        match self.dialect {
-            Dialect::V2 => json!({"description": "OK", "schema": schema}),
-            Dialect::V3 => json!({"description": "OK", "content": {"application/json": {"schema": schema}}}),
-        }
+        written
     }
 }
 
-fn query_parameters(verb: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let parameters: &[(&str, &str)] = match verb {
-        "list" | "deletecollection" => &LIST_PARAMETERS,
-        "create" | "update" | "patch" => &WRITE_PARAMETERS,
-        "delete" => &DELETE_PARAMETERS,
-        _ => &[],
-    };
-    parameters.iter().copied()
+impl Operation {
+    /// With the parameters of its path, all in the order of their names.
+    fn at(mut self, path: &str) -> Operation {
+        self.parameters.extend(parameters::of_path(path));
+        self.parameters.sort();
+        self
+    }
+
+    fn response(&self, words: &str, dialect: Dialect) -> Value {
+        let text = || json!({"type": "string"});
+        let schema = self
+            .answer
+            .as_ref()
+            .map_or_else(text, |answer| dialect.reference(answer));
+        match dialect {
+            Dialect::V2 => json!({"description": words, "schema": schema}),
+            Dialect::V3 => json!({"description": words, "content": content(&self.produces, &schema)}),
+        }
+    }
+
+    fn request(&self, schema: &Value, required: bool) -> Value {
+        let mut request = json!({"content": content(&self.consumes, schema)});
+        if required {
+            request["required"] = true.into();
+        }
+        request
+    }
 }
 
-fn action(verb: &str) -> &str {
-    match verb {
-        "create" => "post",
-        "update" => "put",
-        other => other,
-    }
+fn content(types: &[&str], schema: &Value) -> Map<String, Value> {
+    let of = |media: &&str| ((*media).to_owned(), json!({"schema": schema}));
+    types.iter().map(of).collect()
+}
+
+/// A group as one word: `RbacAuthorization`, `core`.
+fn camel(group: &str, capitalised: bool) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    let short = group.strip_suffix(".k8s.io").unwrap_or(group);
+    let words = short.split(|c: char| !c.is_alphanumeric());
+    let cased = words.enumerate().map(|(i, word)| match i > 0 || capitalised {
+        true => capital(word),
+        false => word.to_owned(),
+    });
+    cased.collect()
 }
 
 fn capital(text: &str) -> String {

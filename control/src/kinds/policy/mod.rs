@@ -29,7 +29,7 @@ use super::view::{View, object_mut, set_missing};
 
 const CONDITIONS: usize = 64;
 const ANNOTATIONS: usize = 20;
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 
 pub(super) static POLICY: Rules = Rules {
     generation: true,
@@ -271,11 +271,10 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
         .as_str()
         .filter(|reason| !REASONS.contains(reason))
     {
-        // Upstream does not tell of the last one.
         errors.push(FieldError::not_supported(
             format!("{path}.reason"),
             reason,
-            &REASONS[..3],
+            &REASONS,
         ));
     }
     errors

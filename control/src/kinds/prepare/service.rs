@@ -1,4 +1,5 @@
-//! Services: the two spellings of the cluster IP, families, and what survives an update that leaves it out.
+//! Services: the two spellings of the cluster IP, families, and what survives an update that leaves it out. Families of
+//! addresses that are given follow from those, where addresses are chosen.
 use serde_json::{Map, Value, json};
 
 use super::{split_status, without_status};
@@ -11,7 +12,7 @@ const HEADLESS: &str = "None";
 pub fn create(object: &mut Value) {
     without_status(object);
     sync_cluster_ips(object);
-    families(object);
+    families(object, None);
 }
 
 /// `clusterIP` alone sets `clusterIPs`.
@@ -23,10 +24,15 @@ fn sync_cluster_ips(object: &mut Value) {
 }
 
 /// One IPv4 address, unless the Service is headless without selector: then whoever writes its endpoints decides.
-fn families(object: &mut Value) {
+fn families(object: &mut Value, old: Option<&Value>) {
     if !needs_cluster_ip(object) {
         return;
     }
+    let given = object
+        .list("spec.clusterIPs")
+        .first()
+        .is_some_and(|ip| ip != HEADLESS);
+    let released = old.is_some_and(|old| old.list("spec.ipFamilies").len() > 1);
     let open =
         object.text("spec.clusterIP") == HEADLESS && object.map("spec.selector").is_none_or(Map::is_empty);
     let Some(spec) = object_mut(object, "spec") else {
@@ -36,15 +42,22 @@ fn families(object: &mut Value) {
         true => ("RequireDualStack", json!(["IPv4", "IPv6"])),
         false => ("SingleStack", json!(["IPv4"])),
     };
-    if spec
+    let single = spec.get("ipFamilyPolicy").is_some_and(|p| p == "SingleStack");
+    match spec
         .get("ipFamilies")
-        .is_none_or(|f| f.as_array().is_none_or(Vec::is_empty))
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
     {
-        let single = spec.get("ipFamilyPolicy").is_some_and(|p| p == "SingleStack");
-        spec.insert(
-            "ipFamilies".into(),
-            if single { json!(["IPv4"]) } else { families },
-        );
+        None | Some([]) if given => {}
+        None | Some([]) if single => drop(spec.insert("ipFamilies".into(), json!(["IPv4"]))),
+        None | Some([]) => drop(spec.insert("ipFamilies".into(), families)),
+        // Who may have both and names one would have that first.
+        Some([only]) if open && !single && !released => {
+            let other = if only == "IPv4" { "IPv6" } else { "IPv4" };
+            let both = json!([only, other]);
+            spec.insert("ipFamilies".into(), both);
+        }
+        Some(_) => {}
     }
     set_missing(spec, "ipFamilyPolicy", policy);
 }
@@ -56,7 +69,8 @@ pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
         keep_node_ports(new, old);
         drop_what_the_type_lacks(new, old);
         sync_cluster_ips(new);
-        families(new);
+        single_stack(new, old);
+        families(new, Some(old));
     }
 }
 
@@ -65,15 +79,41 @@ fn keep_addresses(new: &mut Value, old: &Value) {
     if !(needs_cluster_ip(new) && needs_cluster_ip(old)) {
         return;
     }
-    if new.text("spec.clusterIP").is_empty() && new.list("spec.clusterIPs").is_empty() {
+    follow_cluster_ip(new, old);
+    if new.text("spec.clusterIP").is_empty() {
         copy(new, old, "clusterIP");
     }
-    if new.list("spec.clusterIPs").is_empty() && new.text("spec.clusterIP") == old.text("spec.clusterIP") {
+    if new.list("spec.clusterIPs").is_empty() {
         copy(new, old, "clusterIPs");
     }
     for key in ["ipFamilies", "ipFamilyPolicy"] {
         if !new.has(&format!("spec.{key}")) {
             copy(new, old, key);
+        }
+    }
+}
+
+/// Who knows the one address only, and changes or clears it, means the list as well.
+fn follow_cluster_ip(new: &mut Value, old: &Value) {
+    let (now, before) = (new.text("spec.clusterIP").to_owned(), old.text("spec.clusterIP"));
+    if now == before || new.list("spec.clusterIPs") != old.list("spec.clusterIPs") {
+        return;
+    }
+    let follows = if now.is_empty() { Value::Null } else { json!([now]) };
+    set(new, "clusterIPs", follows);
+}
+
+/// Who wants one family of a Service that had two, and changes nothing else, keeps the first.
+fn single_stack(new: &mut Value, old: &Value) {
+    if new.text("spec.ipFamilyPolicy") != "SingleStack" {
+        return;
+    }
+    for key in ["clusterIPs", "ipFamilies"] {
+        let path = format!("spec.{key}");
+        let all = new.list(&path);
+        if all.len() > 1 && all == old.list(&path) {
+            let first = json!([all[0]]);
+            set(new, key, first);
         }
     }
 }
@@ -213,6 +253,27 @@ mod tests {
         update(None, &mut new, &old);
         assert_eq!(new["spec"]["clusterIPs"], json!(["1.2.3.4"]));
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30000);
+    }
+
+    #[test]
+    fn who_clears_or_changes_the_one_address_means_the_list() {
+        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "1.2.3.4", "clusterIPs": ["1.2.3.4"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}});
+        let mut new = old.clone();
+        new["spec"]["clusterIP"] = Value::Null;
+        update(None, &mut new, &old);
+        assert_eq!(new, old);
+        new["spec"]["clusterIP"] = "1.2.3.5".into();
+        update(None, &mut new, &old);
+        assert_eq!(new["spec"]["clusterIPs"], json!(["1.2.3.5"]));
+    }
+
+    #[test]
+    fn a_family_that_is_named_comes_first() {
+        let mut headless =
+            json!({"spec": {"type": "ClusterIP", "clusterIP": "None", "ipFamilies": ["IPv6"]}});
+        create(&mut headless);
+        assert_eq!(headless["spec"]["ipFamilies"], json!(["IPv6", "IPv4"]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Strategic merge patch: a merge patch that joins lists by key, as the schema says.
 //!
-//! Directives: `$patch: delete|replace|merge`, `$retainKeys`, `$setElementOrder/FIELD`, `$deleteFromPrimitiveList/FIELD`.
+//! Directives: `$patch: delete|replace`, `$retainKeys`, `$setElementOrder/FIELD`, `$deleteFromPrimitiveList/FIELD`.
 //! Follows the behaviour kubectl and the API server share (`sigs.k8s.io`'s strategicpatch); refuses to know kinds.
 mod lists;
 
@@ -14,6 +14,7 @@ use lists::{Keyed, identity, in_order, places};
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const ORDER: &str = "$setElementOrder/";
+const ORDER_WORD: &str = "$setElementOrder";
 const DELETE: &str = "$deleteFromPrimitiveList/";
 
 /// Why a patch cannot be applied; a 400 or 422 by upstream's reckoning, its text for the client.
@@ -25,6 +26,10 @@ pub enum PatchError {
     Directive(String),
     #[error("map: {element} does not contain declared merge key: {key}")]
     MissingKey { element: String, key: String },
+    #[error("The order in patch list:\n{patch}\n doesn't match {ORDER_WORD} list:\n{order}\n")]
+    Order { patch: String, order: String },
+    #[error("unable to find api field in struct {of} for the json field {field:?}")]
+    UnknownField { of: String, field: String },
     #[error("expected {wanted} at {path}, got {got}")]
     Shape {
         path: String,
@@ -67,11 +72,12 @@ impl Merger<'_> {
         let mut current = match directive(patch)? {
             Some(Directive::Replace) => return Ok(without_directives(patch)),
             Some(Directive::Delete) => return Ok(Object::new()),
-            Some(Directive::Merge) | None => current,
+            None => current,
         };
         if let Some(retained) = patch.get(RETAIN_KEYS) {
             retain_keys(&mut current, retained, patch)?;
         }
+        check_ordered(definition, patch)?;
         for (key, value) in patch.iter().filter(|(k, _)| !k.starts_with('$')) {
             let field = definition.and_then(|d| d.field(key));
             self.member(field, &mut current, key, value, patch)?;
@@ -156,6 +162,9 @@ impl Merger<'_> {
             return Ok(plain_list(old, new, patch, name));
         };
         let order = order_of(patch, name)?;
+        if let Some(order) = order {
+            check_order(new, order, field.merge_key.as_deref())?;
+        }
         match field.merge_key.as_deref() {
             Some(key) => self.keyed_list(field, key, old, new, order),
             None => Ok(primitive_list(old, new, order, deletions(patch, name))),
@@ -216,8 +225,9 @@ fn primitive_list(old: Vec<Value>, new: &[Value], order: Option<&[Value]>, gone:
     let gone: HashSet<String> = gone.iter().map(identity).collect();
     let before = places(old.iter().map(identity));
     let mut merged: Vec<Value> = old.into_iter().filter(|v| !gone.contains(&identity(v))).collect();
-    let mut present: HashSet<String> = merged.iter().map(identity).collect();
-    merged.extend(new.iter().filter(|v| present.insert(identity(v))).cloned());
+    merged.extend(new.iter().cloned());
+    let mut present = HashSet::new();
+    merged.retain(|v| present.insert(identity(v)));
     in_order(
         merged,
         &before,
@@ -230,7 +240,6 @@ fn primitive_list(old: Vec<Value>, new: &[Value], order: Option<&[Value]>, gone:
 enum Directive {
     Delete,
     Replace,
-    Merge,
 }
 
 fn directive(patch: &Object) -> Result<Option<Directive>, PatchError> {
@@ -238,7 +247,6 @@ fn directive(patch: &Object) -> Result<Option<Directive>, PatchError> {
         None => Ok(None),
         Some(Value::String(s)) if s == "delete" => Ok(Some(Directive::Delete)),
         Some(Value::String(s)) if s == "replace" => Ok(Some(Directive::Replace)),
-        Some(Value::String(s)) if s == "merge" => Ok(Some(Directive::Merge)),
         Some(other) => Err(PatchError::Directive(other.to_string())),
     }
 }
@@ -306,6 +314,57 @@ fn order_of<'a>(patch: &'a Object, name: &str) -> Result<Option<&'a [Value]>, Pa
             got: kind_of(other),
         }),
     }
+}
+
+/// What is put into an order is a field.
+fn check_ordered(definition: Option<&Definition>, patch: &Object) -> Result<(), PatchError> {
+    let Some(definition) = definition.filter(|definition| !definition.open) else {
+        return Ok(());
+    };
+    let unknown = |name: &&str| definition.field(name).is_none();
+    match patch
+        .keys()
+        .filter_map(|key| key.strip_prefix(ORDER))
+        .find(unknown)
+    {
+        None => Ok(()),
+        Some(name) => Err(PatchError::UnknownField {
+            of: definition.name.rsplit('.').next().unwrap_or_default().to_owned(),
+            field: name.to_owned(),
+        }),
+    }
+}
+
+/// What a patch adds or changes comes in the order that it asks for.
+fn check_order(new: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    if new.is_empty() || order.is_empty() {
+        return Ok(());
+    }
+    let of = |value: &Value| match key {
+        None => Ok(identity(value)),
+        Some(key) => keyed_by(value, key),
+    };
+    let order_of = order.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+    let mut rest = order_of.iter();
+    for element in new.iter().filter(|element| element.get(PATCH).is_none()) {
+        let id = of(element)?;
+        if !rest.any(|next| *next == id) {
+            return Err(PatchError::Order {
+                patch: Value::from(new.to_vec()).to_string(),
+                order: Value::from(order.to_vec()).to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What an element of a keyed list is known by.
+fn keyed_by(element: &Value, key: &str) -> Result<String, PatchError> {
+    let missing = || PatchError::MissingKey {
+        element: element.to_string(),
+        key: key.to_owned(),
+    };
+    element.get(key).map(identity).ok_or_else(missing)
 }
 
 fn kind_of(value: &Value) -> &'static str {
@@ -379,6 +438,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_patch_joins_has_no_repeats() {
+        check(
+            json!({"metadata": {"finalizers": ["a", "b", "a"]}}),
+            json!({"metadata": {"finalizers": ["c"]}}),
+            json!({"metadata": {"finalizers": ["c", "a", "b"]}}),
+        );
+    }
+
+    #[test]
     fn order_of_elements() {
         check(
             json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
@@ -408,6 +476,13 @@ mod tests {
             json!({"spec": {"containers": [{"image": "x"}]}}),
             json!({"spec": {"containers": ["x"]}}),
             json!({"spec": {"$patch": "explode"}}),
+            json!({"spec": {"$patch": "merge", "nodeName": "n"}}),
+            json!({"spec": {"$setElementOrder/containers": [{"name": "b"}], "containers": [{"name": "a"}]}}),
+            json!({"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}],
+                "containers": [{"name": "b"}, {"name": "a"}]}}),
+            json!({"spec": {"$setElementOrder/containers": [{"nam": "a"}], "containers": [{"name": "a"}]}}),
+            json!({"spec": {"$setElementOrder/nothing": [{"name": "a"}]}}),
+            json!({"metadata": {"$setElementOrder/finalizers": ["a"], "finalizers": ["b"]}}),
             json!({"spec": {"$setElementOrder/containers": 1, "containers": []}}),
             json!([]),
         ] {

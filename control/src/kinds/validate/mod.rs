@@ -41,7 +41,7 @@ pub(super) mod scaling;
 mod scheduling;
 mod security;
 pub(super) mod service;
-mod service_addresses;
+pub(super) mod service_addresses;
 pub(super) mod sets;
 pub(super) mod storage;
 pub(super) mod storage_api;
