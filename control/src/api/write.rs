@@ -39,6 +39,8 @@ pub struct Options {
     pub applied: bool,
     /// The object is what a patch made, which is to blame for what does not fit.
     pub patched: bool,
+    /// What this does for a request was admitted as what the request is.
+    pub admitted: bool,
 }
 
 impl Options {
@@ -51,6 +53,7 @@ impl Options {
         Ok(Options {
             applied: false,
             patched: false,
+            admitted: false,
             dry_run: query.dry_run(name)?,
             validation: query.field_validation(name)?,
         })
@@ -243,7 +246,9 @@ async fn replace(
     if !options.applied {
         manage::note(call, Some(old), &mut new).await;
     }
-    mutate(call, &review, &mut new, notes).await?;
+    if !options.admitted {
+        mutate(call, &review, &mut new, notes).await?;
+    }
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
     validate_update(call, &name, &new, old)?;
     if call.target.subresource.is_none() {
@@ -252,7 +257,9 @@ async fn replace(
     let mut claims = allocate(call, &review, &mut new).await?;
     kind.normalise(&mut new);
     manage::settle(old, &mut new);
-    judge(call, &review, &new, &mut claims, notes).await?;
+    if !options.admitted {
+        judge(call, &review, &new, &mut claims, notes).await?;
+    }
     let bytes = stored_form(call, &new, None).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
@@ -324,7 +331,7 @@ pub async fn remove_at(
 
 /// Completes the object. A denial may come of a cache that is behind what was answered already, so that it is asked
 /// once more; what is on its way is waited for.
-async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut Notes) -> Result<()> {
+pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut Notes) -> Result<()> {
     let cache = &call.api.cache;
     let deadline = Instant::now() + ON_ITS_WAY;
     let mut behind = true;
@@ -352,7 +359,7 @@ async fn allocate(call: &Call, review: &Review<'_>, value: &mut Value) -> Result
 }
 
 /// The last word before an object is stored.
-async fn judge(
+pub async fn judge(
     call: &Call,
     review: &Review<'_>,
     value: &Value,
