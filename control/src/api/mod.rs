@@ -40,6 +40,7 @@ mod route;
 mod selectors;
 pub mod serve;
 pub mod status;
+mod strictness;
 pub mod subresource;
 mod syntax;
 mod texts;
