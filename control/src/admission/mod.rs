@@ -84,13 +84,15 @@ pub enum Action<'a> {
     },
     /// A connection to the object; the review's object is what is asked of it, `PodExecOptions` and the like.
     Connect,
+    /// Something is posted for the object; the review's object is that, `Eviction` and the like.
+    Post,
 }
 
 impl<'a> Action<'a> {
     /// As rules of webhooks and policies name it.
     pub fn word(self) -> &'static str {
         match self {
-            Action::Create => "CREATE",
+            Action::Create | Action::Post => "CREATE",
             Action::Update { .. } => "UPDATE",
             Action::Delete { .. } => "DELETE",
             Action::Connect => "CONNECT",
@@ -100,9 +102,15 @@ impl<'a> Action<'a> {
     /// The object before the change; null when there was none.
     pub fn old(self) -> &'a Value {
         match self {
-            Action::Create | Action::Connect => &Value::Null,
+            Action::Create | Action::Connect | Action::Post => &Value::Null,
             Action::Update { old } | Action::Delete { old } => old,
         }
+    }
+
+    /// Whether what is shown is not the object, but what is asked of it: of a kind of its own, by which it is not to be
+    /// completed.
+    pub fn asks(self) -> bool {
+        matches!(self, Action::Connect | Action::Post)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A change as those see it who match it by another version than the request's: by the definition's converter where it
 //! takes one; a change of a Scale as that of a Scale. And the way back, of what they made of it.
-use super::{Action, Objects, Review};
+use super::{Objects, Review};
 use crate::callout;
 use crate::kinds::custom::Converter;
 use crate::kinds::view::View;
@@ -94,7 +94,11 @@ pub(super) async fn back(
 /// Group, version and kind of what is shown.
 pub(super) fn kind_of(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
     match review.action {
-        Action::Connect => json!({"group": "", "version": "v1", "kind": object.text("kind")}),
+        action if action.asks() => {
+            let version = object.text("apiVersion");
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            json!({"group": group, "version": version, "kind": object.text("kind")})
+        }
         _ if is_scale(review) => json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
         _ => json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
     }
@@ -108,13 +112,13 @@ pub(super) fn is_scale(review: &Review<'_>) -> bool {
 /// Who turns objects into the kind `to`, when `kind` is another version than the request's.
 fn converter<'k>(review: &Review<'_>, kind: &Kind, to: &'k Kind) -> Option<&'k Converter> {
     let other = kind.version != review.kind.version && !is_scale(review);
-    let converts = other && !matches!(review.action, Action::Connect);
+    let converts = other && !review.action.asks();
     to.converter().filter(|_| converts)
 }
 
 /// The object in wire form, where it takes no converter.
 fn show(review: &Review<'_>, kind: &Kind, object: &Value) -> Value {
-    if object.is_null() || matches!(review.action, Action::Connect) {
+    if object.is_null() || review.action.asks() {
         return object.clone();
     }
     if is_scale(review) {
@@ -136,6 +140,7 @@ fn renamed(from: &Kind, to: &Kind, mut object: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Action;
     use super::super::fixtures::{Fixed, review};
     use super::*;
     use crate::kinds::Registry;

@@ -182,7 +182,10 @@ fn first_document(text: &str) -> &str {
     let (mut at, mut begun) = (0, false);
     for line in text.split_inclusive('\n') {
         let bare = line.trim_end();
-        let marks = |mark: &str| bare == mark || line.starts_with(&format!("{mark} "));
+        let marks = |mark: &str| {
+            let rest = line.strip_prefix(mark);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+        };
         if begun && (marks("---") || marks("...")) {
             return &text[..at];
         }
@@ -508,6 +511,7 @@ mod tests {
     fn what_follows_the_first_document_is_not_read() {
         for (text, want) in [
             ("a: 1\n---\nb: 2\n", serde_json::json!({"a": 1})),
+            ("a: 1\n---\tb\nb: 2\n", serde_json::json!({"a": 1})),
             ("# x\n--- # y\na: 1\n...\n: [\n", serde_json::json!({"a": 1})),
             (
                 "%YAML 1.2\r\n---\r\na: 1\r\n---\r\n{",

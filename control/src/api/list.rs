@@ -116,7 +116,6 @@ pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
 /// Reads the page that the query asks for.
 pub async fn page(call: &Call) -> Result<Page> {
     let query = &call.query;
-    query.deadline()?;
     query.timeout()?;
     let selection = Selection::of(&call.target.kind, query)?;
     let limit = query

@@ -40,6 +40,7 @@ mod route;
 mod selectors;
 pub mod serve;
 pub mod status;
+mod strictness;
 pub mod subresource;
 mod syntax;
 mod texts;
@@ -282,6 +283,9 @@ async fn dispatch(
     let query = Query::of(&parts.uri)?;
     let verb = verb(&parts.method, &target, &query, watched)?;
     record.knows(&user, &who, verb, Some(&target)).await;
+    if !is_long_running(verb, &target) {
+        query.deadline()?;
+    }
     let table = api.flow_table();
     reply.flow = table.flow(&who, &Attributes::resource(verb, permit::attributes(&target)));
     permit::resource(&api, &who, verb, &target, &query)?;
@@ -422,6 +426,16 @@ fn verb(method: &Method, target: &Target, query: &Query, watched: bool) -> Resul
         true if !(writes && collection_of_all) => Ok(verb),
         _ => Err(ApiError::method_not_allowed()),
     }
+}
+
+/// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).
+fn is_long_running(verb: &str, target: &Target) -> bool {
+    let streams = ["attach", "exec", "log", "portforward", "proxy"];
+    verb == "watch"
+        || target
+            .subresource
+            .as_deref()
+            .is_some_and(|sub| streams.contains(&sub))
 }
 
 /// Whether what the target shows has a protobuf form.

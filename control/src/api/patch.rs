@@ -159,7 +159,7 @@ pub fn check_kept(patch: &Prepared, made: &Value, current: &Value) -> Result<()>
         return Ok(());
     }
     Err(ApiError::unfit_patch(
-        made,
+        made.to_string(),
         &posted::unregistered(&name, &version, posted::SCHEME),
     ))
 }

@@ -1,7 +1,8 @@
 //! Bodies that are no objects of the kind that their path is of: what is posted below an object, and options. Each is
 //! decoded as what it should be before anything of it is obeyed.
 use super::status::{ApiError, Result};
-use super::{Call, decode, negotiate};
+use super::{Call, decode, negotiate, write};
+use crate::admission::{Action, Claims, Notes, Review};
 use crate::kinds::schema::Schemas;
 use crate::kinds::view::View;
 use crate::kinds::{self, Registry};
@@ -28,6 +29,35 @@ impl Form {
         self.decode(body.value)
     }
 
+    /// Admission of what was posted for the object of that name, and what that made of it. With what to warn of.
+    pub async fn admit(
+        &self,
+        call: &Call,
+        name: &str,
+        dry_run: bool,
+        posted: Value,
+    ) -> Result<(Value, Vec<String>)> {
+        let review = write::review(call, dry_run, name, Action::Post);
+        let mut notes = Notes::default();
+        match self.admitted(call, &review, posted, &mut notes).await {
+            Ok(posted) => Ok((posted, notes.warnings)),
+            Err(error) => Err(error.after(notes.warnings)),
+        }
+    }
+
+    async fn admitted(
+        &self,
+        call: &Call,
+        review: &Review<'_>,
+        mut posted: Value,
+        notes: &mut Notes,
+    ) -> Result<Value> {
+        write::mutate(call, review, &mut posted, notes).await?;
+        let posted = self.decode(posted)?;
+        write::judge(call, review, &posted, &mut Claims::default(), notes).await?;
+        Ok(posted)
+    }
+
     /// Fields that are unknown are passed over.
     pub fn decode(&self, mut body: Value) -> Result<Value> {
         let said = |key: &str, own: &str| {
@@ -41,13 +71,16 @@ impl Form {
             true => as_defined(self.definition, &mut body),
             false => Err(self.another(&kind, &version)),
         };
-        let short = short(&version);
-        fits.map(|()| body).map_err(|why| {
-            ApiError::bad_request(format!(
-                "{kind} in version {short:?} cannot be handled as a {}: {why}",
+        if let Err(why) = fits {
+            return Err(ApiError::bad_request(format!(
+                "{kind} in version {:?} cannot be handled as a {}: {why}",
+                short(&version),
                 self.kind
-            ))
-        })
+            )));
+        }
+        body["apiVersion"] = self.versions[0].into();
+        body["kind"] = self.kind.into();
+        Ok(body)
     }
 
     /// Why an object of another kind is not this.

@@ -2,6 +2,7 @@
 use super::query::parse_revision;
 use super::status::{ApiError, Result};
 use super::write::{Options, name_of};
+use crate::kinds::view::View;
 use crate::kinds::{FieldError, Kind};
 use serde_json::Value;
 
@@ -16,19 +17,14 @@ pub fn forget_version(value: &mut Value) {
 /// again, about what is there by then.
 pub fn check(kind: &Kind, options: Options, new: &Value, old: &Value) -> Result<()> {
     let name = name_of(old);
-    let meta = |value: &Value, key: &str| value["metadata"][key].as_str().unwrap_or_default().to_owned();
-    let (uid, is) = (meta(new, "uid"), meta(old, "uid"));
+    let (uid, is) = (new.text("metadata.uid"), old.text("metadata.uid"));
     let another = !uid.is_empty() && uid != is;
     let patches = options.patched || options.applied;
     if another && !patches {
-        return Err(another_uid(kind, name, &uid, &is));
+        return Err(another_uid(kind, name, uid, is));
     }
-    check_version(
-        kind,
-        name,
-        &meta(new, "resourceVersion"),
-        &meta(old, "resourceVersion"),
-    )?;
+    let version = |object| View::text(object, "metadata.resourceVersion");
+    check_version(kind, name, version(new), version(old))?;
     if another {
         let errors = vec![FieldError::invalid("metadata.uid", uid, "field is immutable")];
         return Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors));
@@ -38,8 +34,12 @@ pub fn check(kind: &Kind, options: Options, new: &Value, old: &Value) -> Result<
 
 /// The refusal of a write that is meant for another object of the name.
 pub fn another_uid(kind: &Kind, name: &str, uid: &str, is: &str) -> ApiError {
-    let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
-    ApiError::conflict(kind, name, &why)
+    ApiError::conflict(kind, name, &failed(uid, is))
+}
+
+/// Why the object of this uid is not the one that was meant.
+pub fn failed(uid: &str, is: &str) -> String {
+    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}")
 }
 
 /// The version 0 is none.

@@ -4,16 +4,16 @@
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
 use super::convert::{self, stored_form};
-use super::negotiate::{self, Encoding};
 use super::object::Object;
 use super::others::settled;
 use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
+use super::strictness::prune;
 use super::written::{Left, Written, at};
 use super::{Call, decode, manage, permit, precondition};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
-use crate::kinds::{FieldIssue, Kind, time};
+use crate::kinds::{FieldIssue, time};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Options {
     pub applied: bool,
     /// The object is what a patch made, which is to blame for what does not fit.
     pub patched: bool,
+    /// What this does for a request was admitted as what the request is.
+    pub admitted: bool,
 }
 
 impl Options {
@@ -51,6 +53,7 @@ impl Options {
         Ok(Options {
             applied: false,
             patched: false,
+            admitted: false,
             dry_run: query.dry_run(name)?,
             validation: query.field_validation(name)?,
         })
@@ -66,7 +69,7 @@ pub async fn create(
 ) -> Result<Written> {
     let kind = &call.target.kind;
     decode::check_kind(kind, &body)?;
-    let warnings = prune(call, options, &mut body, issues)?;
+    let warnings = prune(call, options, &mut body, issues).map_err(|misfit| misfit.refusal(kind, options))?;
     match create_pruned(call, options, body).await {
         Ok(created) => Ok(created.after(warnings)),
         Err(error) => Err(error.after(warnings)),
@@ -208,29 +211,45 @@ async fn update_once(
     let kind = &call.target.kind;
     let old = convert::value(&call.api, kind, current).await?;
     let (mut new, issues) = settled(call, || change(&old)).await??;
+    let warnings = match prune(call, options, &mut new, issues) {
+        Ok(warnings) => warnings,
+        // What is made is shown as it was before anything was taken from it.
+        Err(misfit) if options.patched => return Err(misfit.blame(call, &change(&old)?.0)),
+        Err(misfit) => return Err(misfit.refusal(kind, options)),
+    };
     let mut notes = Notes {
-        warnings: prune(call, options, &mut new, issues)?,
+        warnings,
         ..Notes::default()
     };
-    match replace(call, options, (current, &old), new, &mut notes).await {
-        Ok(None) => Ok(Attempt::Lost),
-        Ok(Some(object)) => Ok(Attempt::Done(Written {
-            object,
-            warnings: notes.warnings,
-            created: false,
-        })),
-        Err(error) => Err(error.after(notes.warnings)),
-    }
+    let object = match replace(call, options, (current, &old), new, &mut notes).await {
+        Ok(Replaced::Lost) => return Ok(Attempt::Lost),
+        Ok(Replaced::Unchanged) => Left::Value(old),
+        Ok(Replaced::Written(object)) => object,
+        Err(error) => return Err(error.after(notes.warnings)),
+    };
+    Ok(Attempt::Done(Written {
+        object,
+        warnings: notes.warnings,
+        created: false,
+    }))
 }
 
-/// `None` when somebody else wrote first.
+/// What became of an object that was to be replaced.
+enum Replaced {
+    /// Somebody else wrote first.
+    Lost,
+    /// It was that already.
+    Unchanged,
+    Written(Left),
+}
+
 async fn replace(
     call: &Call,
     options: Options,
     (current, old): (&Object, &Value),
     mut new: Value,
     notes: &mut Notes,
-) -> Result<Option<Left>> {
+) -> Result<Replaced> {
     let kind = &call.target.kind;
     place(call, &mut new)?;
     let name = name_of(old).to_owned();
@@ -243,7 +262,9 @@ async fn replace(
     if !options.applied {
         manage::note(call, Some(old), &mut new).await;
     }
-    mutate(call, &review, &mut new, notes).await?;
+    if !options.admitted {
+        mutate(call, &review, &mut new, notes).await?;
+    }
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
     validate_update(call, &name, &new, old)?;
     if call.target.subresource.is_none() {
@@ -252,14 +273,16 @@ async fn replace(
     let mut claims = allocate(call, &review, &mut new).await?;
     kind.normalise(&mut new);
     manage::settle(old, &mut new);
-    judge(call, &review, &new, &mut claims, notes).await?;
+    if !options.admitted {
+        judge(call, &review, &new, &mut claims, notes).await?;
+    }
     let bytes = stored_form(call, &new, None).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
-        return Ok(Some(Left::Value(old.clone())));
+        return Ok(Replaced::Unchanged);
     }
     if options.dry_run {
-        return Ok(Some(Left::Value(at(new, current.revision))));
+        return Ok(Replaced::Written(Left::Value(at(new, current.revision))));
     }
     let outcome = match is_finished(&new) {
         true => remove(call, current, old).await?,
@@ -270,8 +293,8 @@ async fn replace(
         }
     };
     Ok(match outcome {
-        TxnOutcome::Committed { revision } => Some(Left::of(kind, &bytes, Some(new), revision)),
-        TxnOutcome::Conflict { .. } => None,
+        TxnOutcome::Committed { revision } => Replaced::Written(Left::of(kind, &bytes, Some(new), revision)),
+        TxnOutcome::Conflict { .. } => Replaced::Lost,
     })
 }
 
@@ -324,7 +347,7 @@ pub async fn remove_at(
 
 /// Completes the object. A denial may come of a cache that is behind what was answered already, so that it is asked
 /// once more; what is on its way is waited for.
-async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut Notes) -> Result<()> {
+pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: &mut Notes) -> Result<()> {
     let cache = &call.api.cache;
     let deadline = Instant::now() + ON_ITS_WAY;
     let mut behind = true;
@@ -352,7 +375,7 @@ async fn allocate(call: &Call, review: &Review<'_>, value: &mut Value) -> Result
 }
 
 /// The last word before an object is stored.
-async fn judge(
+pub async fn judge(
     call: &Call,
     review: &Review<'_>,
     value: &Value,
@@ -380,65 +403,6 @@ pub fn review<'a>(call: &'a Call, dry_run: bool, name: &'a str, action: Action<'
         who: &call.who,
         authorizer: Some(&call.api.authorizer),
     }
-}
-
-/// Decodes by the schema. Issues are refused, told as warnings, or passed over.
-pub fn prune(
-    call: &Call,
-    options: Options,
-    value: &mut Value,
-    mut issues: Vec<FieldIssue>,
-) -> Result<Vec<String>> {
-    let kind = &call.target.kind;
-    let found = kind.prune(value).map_err(|e| match options.patched {
-        true => ApiError::unfit_patch(value, &e.to_string()),
-        false => ApiError::bad_request(kind.decode_message(&e.to_string())),
-    })?;
-    // Types see what is unknown while they decode, schemas of definitions after it; a patch is read before either.
-    match kind.custom.is_some() || options.patched {
-        true => issues.extend(found),
-        false => issues.splice(..0, found).for_each(drop),
-    }
-    // Only a body that is the object itself has an order of its own.
-    let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
-    if issues.len() > 1 && kind.custom.is_none() && whole {
-        issues = decode::in_document_order(&call.body, issues);
-    }
-    // What is wrong with the text comes before what is wrong with its fields.
-    issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
-    match options.validation {
-        FieldValidation::Strict if !issues.is_empty() && options.patched => {
-            let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
-            Err(ApiError::unfit_patch(value, &strict_error(&told)))
-        }
-        FieldValidation::Strict if !issues.is_empty() => {
-            Err(ApiError::bad_request(strictly(kind, options.applied, &issues)))
-        }
-        FieldValidation::Warn => Ok(issues.iter().map(ToString::to_string).collect()),
-        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
-    }
-}
-
-/// The refusal of a body for its issues; keys repeated in a YAML text are told as one, in the words of its decoder.
-fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
-    let (repeated, others): (Vec<_>, Vec<_>) = issues
-        .iter()
-        .partition(|issue| matches!(issue, FieldIssue::Repeated { .. }));
-    let lines: String = repeated.iter().map(|issue| format!("\n  {issue}")).collect();
-    let text = format!("yaml: unmarshal errors:{lines}");
-    if applied && !lines.is_empty() {
-        return format!("error strict decoding YAML: error converting YAML to JSON: {text}");
-    }
-    let text = Some(text).filter(|_| !lines.is_empty());
-    let told: Vec<String> = text
-        .into_iter()
-        .chain(others.iter().map(ToString::to_string))
-        .collect();
-    kind.decode_message(&strict_error(&told))
-}
-
-fn strict_error(told: &[String]) -> String {
-    format!("strict decoding error: {}", told.join(", "))
 }
 
 /// Puts the object into the namespace of the path.

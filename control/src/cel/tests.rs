@@ -60,6 +60,7 @@ fn expressions_that_hold() {
         "semver('1.2.3').major() == 1 && semver('1.2.3').minor() == 2 && semver('1.2.3').patch() == 3",
         "quantity('1Gi').isGreaterThan(quantity('1G')) && isQuantity('5m') && !isQuantity('x') && quantity('1').add(quantity('500m')).compareTo(quantity('1500m')) == 0",
         "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3') && isIP('::1') && ip.isCanonical('::1')",
+        "!isCIDR('::ffff:1.2.3.0/120') && !isCIDR('10.0.0.0/08') && isCIDR('::/0') && isCIDR('10.0.0.1/8')",
         "url('https://a.example:8080/p?q=1').getHost() == 'a.example:8080' && url('https://a/').getScheme() == 'https'",
         "timestamp('2024-01-02T03:04:05Z').getFullYear() == 2024 && duration('90m') == duration('1h30m')",
         "timestamp('2024-01-01T00:00:00Z') + duration('24h') == timestamp('2024-01-02T00:00:00Z')",
@@ -88,6 +89,18 @@ fn expressions_that_fail_say_why() {
         ("self.a / 0", "division by zero"),
         ("9223372036854775807 + self.a", "integer overflow"),
         ("self.s + self.a", "no such overload"),
+        (
+            "cidr('::/0').containsIP('::ffff:1.2.3.4')",
+            "IPv4-mapped IPv6 address",
+        ),
+        (
+            "cidr('::/0').containsCIDR('::ffff:1.2.3.4/128')",
+            "IPv4-mapped IPv6 address",
+        ),
+        (
+            "cidr('::ffff:1.2.3.4/128').prefixLength() == 1",
+            "IPv4-mapped IPv6 address",
+        ),
         ("'x'.matches(dyn('(')) || self.b == 1", "error parsing regexp"),
     ] {
         let json = json!({"a": 1, "s": "x", "l": [], "b": true});

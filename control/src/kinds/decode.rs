@@ -28,7 +28,7 @@ pub fn decode<'a>(
         Value::Object(map) => decoder.object(root, map)?,
         other => {
             let name = format!("v1.{}", root.short_name());
-            return Err(DecodeError(format!(
+            return Err(DecodeError::new(format!(
                 "json: cannot unmarshal {} into Go value of type {name}",
                 word(other)
             )));
@@ -212,9 +212,29 @@ impl<'a> Decoder<'a> {
         let names: Vec<&str> = self.names.iter().map(|at| &self.path[at.clone()]).collect();
         let path = names.join(".");
         let (word, structure, ty) = (word(value), place.structure, place.go_type());
-        DecodeError(format!(
-            "json: cannot unmarshal {word} into Go struct field {structure}.{path} of type {ty}"
-        ))
+        DecodeError::misplaced(
+            format!("json: cannot unmarshal {word} into Go struct field {structure}.{path} of type {ty}"),
+            unrestored(value, place, &ty),
+        )
+    }
+}
+
+/// Why upstream's converter cannot put a value into a field of type `ty`.
+fn unrestored(value: &Value, place: &Place<'_>, ty: &str) -> String {
+    let (kind, of) = match value {
+        Value::Null => ("invalid", "nil"),
+        Value::Bool(_) => ("bool", "bool"),
+        Value::Number(n) if n.is_i64() => ("int64", "int64"),
+        Value::Number(_) => ("float64", "float64"),
+        Value::String(_) => ("string", "string"),
+        Value::Array(_) => ("slice", "[]interface {}"),
+        Value::Object(_) => ("map", "map[string]interface {}"),
+    };
+    match place.within.map_or(&place.field.ty, |(_, _, item)| item) {
+        Type::List(_) | Type::Bytes => format!("cannot restore slice from {kind}"),
+        Type::Map(_) => format!("cannot restore map from {kind}"),
+        Type::Ref(_) => format!("cannot restore struct from: {kind}"),
+        _ => format!("cannot convert {of} to {ty}"),
     }
 }
 
@@ -266,7 +286,7 @@ fn base64_text(value: &Value) -> Result<(), DecodeError> {
 }
 
 fn illegal_base64(at: usize) -> DecodeError {
-    DecodeError(format!("illegal base64 data at input byte {at}"))
+    DecodeError::new(format!("illegal base64 data at input byte {at}"))
 }
 
 fn quantity(value: &mut Value) -> Result<(), DecodeError> {
@@ -274,7 +294,7 @@ fn quantity(value: &mut Value) -> Result<(), DecodeError> {
         Value::String(s) => s.trim().to_owned(),
         other => other.to_string(),
     };
-    let parsed = Quantity::parse(&text).map_err(|e| DecodeError(e.to_string()))?;
+    let parsed = Quantity::parse(&text).map_err(|e| DecodeError::new(e.to_string()))?;
     *value = Value::from(parsed.to_string());
     Ok(())
 }
@@ -283,7 +303,7 @@ fn int_or_string(value: &Value) -> Result<(), DecodeError> {
     if value.is_string() || fits(value, i64::from(i32::MIN), i64::from(i32::MAX)) {
         return Ok(());
     }
-    Err(DecodeError(format!(
+    Err(DecodeError::new(format!(
         "json: cannot unmarshal {} into Go value of type int32",
         word(value)
     )))
@@ -291,12 +311,12 @@ fn int_or_string(value: &Value) -> Result<(), DecodeError> {
 
 fn moment(value: &mut Value, canonical: fn(&str) -> Result<String, String>) -> Result<(), DecodeError> {
     let Value::String(text) = &*value else {
-        return Err(DecodeError(format!(
+        return Err(DecodeError::new(format!(
             "json: cannot unmarshal {} into Go value of type string",
             word(value)
         )));
     };
-    *value = Value::from(canonical(text).map_err(DecodeError)?);
+    *value = Value::from(canonical(text).map_err(DecodeError::new)?);
     Ok(())
 }
 

@@ -276,8 +276,34 @@ impl fmt::Display for FieldIssue {
 /// The object has a value of a type its schema cannot hold. The text is the decoder's; a 400 wraps it as
 /// `KIND in version "VERSION" cannot be handled as a KIND: TEXT` (see `Kind::decode_message`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DecodeError(pub String);
+#[error("{told}")]
+pub struct DecodeError {
+    told: String,
+    /// The same in the words of upstream's converter, which reads strategic merges.
+    converter: Option<String>,
+}
+
+impl DecodeError {
+    pub fn new(told: impl Into<String>) -> Self {
+        DecodeError {
+            told: told.into(),
+            converter: None,
+        }
+    }
+
+    /// A value that does not go into its field.
+    pub fn misplaced(told: String, converter: String) -> Self {
+        DecodeError {
+            told,
+            converter: Some(converter),
+        }
+    }
+
+    /// What upstream's converter says.
+    pub fn of_converter(&self) -> &str {
+        self.converter.as_deref().unwrap_or(&self.told)
+    }
+}
 
 #[cfg(test)]
 mod tests {

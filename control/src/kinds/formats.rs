@@ -186,5 +186,6 @@ mod tests {
             assert_eq!(is(format, text), good, "{format} {text}");
         }
         assert!(is("never-heard-of", "x"));
+        assert!(!is("isbn10", &"9".repeat(40_000)), "it is no sum that overflows");
     }
 }

@@ -4,6 +4,7 @@
 //! Works on `serde_json::Value` and owns no state beyond the embedded table. Refuses to know HTTP, the store, clocks
 //! and who asks. The order of a write: [`Kind::prune`] → [`Kind::default`] → admission → [`Kind::prepare_create`] or
 //! [`Kind::prepare_update`] → [`Kind::validate_create`] or [`Kind::validate_update`] → [`Kind::normalise`] → store.
+pub(crate) mod address;
 pub mod api_service;
 mod autoscaling;
 pub mod conduct;

@@ -14,7 +14,7 @@ fn pod(name: &str) -> Value {
 }
 
 /// Asks until the answer is as wanted.
-async fn until(plane: &Plane, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(plane: &Plane, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let asked = async {
         loop {
             let (_, object) = plane.get(path).await;
@@ -203,7 +203,7 @@ async fn a_disruption_budget_holds_an_eviction() {
 }
 
 /// A Pod that nothing schedules and that stays when it is deleted.
-fn held(name: &str) -> Value {
+pub fn held(name: &str) -> Value {
     let mut held = pod(name);
     held["metadata"]["finalizers"] = json!(["example.com/held"]);
     held["spec"]["schedulerName"] = "none".into();

@@ -343,6 +343,7 @@ async fn options_that_make_no_sense() {
         ("limit=99999999999999999999", [400, 400]),
         ("limit=1e3", [400, 400]),
         ("timeoutSeconds=x&watch=1", [400, 400]),
+        ("timeout=abc", [400, 400]),
         ("labelSelector=a%20b", [400, 400]),
         ("labelSelector=%ff", [400, 400]),
         ("labelSelector=a%20in%20(", [400, 400]),

@@ -250,7 +250,7 @@ async fn a_patch_is_to_blame_for_what_it_makes() {
         (
             "strategic-merge",
             json!({"data": {"a": 1}}),
-            Some("json: cannot unmarshal"),
+            Some("cannot convert int64 to string"),
         ),
         (
             "merge",
@@ -279,8 +279,17 @@ async fn a_patch_is_to_blame_for_what_it_makes() {
         assert_eq!(code, if want.is_some() { 422 } else { 200 }, "{body}: {answer}");
         if let Some(want) = want {
             let message = answer["message"].as_str().unwrap();
+            let shown = match patch {
+                "strategic-merge" => "map[data:map[a:1]]",
+                _ => "{",
+            };
             assert!(
-                message.starts_with(" \"\" is invalid: patch: Invalid value: \"{"),
+                message.starts_with(&format!(" \"\" is invalid: patch: Invalid value: \"{shown}")),
+                "{message}"
+            );
+            assert_eq!(
+                message.contains("\\\"x\\\":1"),
+                body == json!({"x": 1}),
                 "{message}"
             );
             assert!(message.contains(&format!(": {want}")), "{message}");

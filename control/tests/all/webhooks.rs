@@ -1,4 +1,5 @@
 //! Admission webhooks over real HTTPS: good ones, and those that hang or lie.
+use super::admission::{held, until};
 use super::plane::{Plane, config_map};
 use super::remote;
 use base64::Engine;
@@ -53,6 +54,68 @@ fn hooked(name: &str) -> Value {
 fn patch(operations: Value) -> Option<Value> {
     let patch = STANDARD.encode(operations.to_string());
     Some(json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}))
+}
+
+#[tokio::test]
+async fn what_is_posted_below_a_pod_is_shown_as_what_it_is_and_once() {
+    let plane = Plane::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until(&plane, account, |a| a["metadata"]["uid"].is_string()).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    for name in ["p", "q", "kept"] {
+        assert_eq!(plane.call(Method::POST, pods, held(name)).await.0, 201);
+    }
+    let guard = serve(&plane, |request| {
+        let word = |key: &str| request[key].as_str().unwrap_or_default();
+        let seen = (
+            word("operation"),
+            word("subResource"),
+            request["kind"]["kind"].as_str(),
+        );
+        let posted = matches!(
+            seen,
+            ("CREATE", "eviction", Some("Eviction")) | ("CREATE", "binding" | "", Some("Binding"))
+        );
+        let good = posted && request["object"]["metadata"]["name"] != "kept";
+        Some(json!({"allowed": good, "status": {"code": 418, "message": format!("{seen:?}")}}))
+    })
+    .await;
+    let rules = json!({"objectSelector": {}, "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods", "pods/*", "bindings"]}]});
+    register(&plane, "ValidatingWebhookConfiguration", "guard", &guard, rules).await;
+    let shortens = serve(&plane, |_| {
+        patch(json!([{"op": "add", "path": "/deleteOptions", "value": {"gracePeriodSeconds": 7}}]))
+    })
+    .await;
+    let rules = json!({"objectSelector": {}, "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods/eviction"]}]});
+    register(
+        &plane,
+        "MutatingWebhookConfiguration",
+        "shortens",
+        &shortens,
+        rules,
+    )
+    .await;
+    let bindings = "/api/v1/namespaces/default/bindings".to_owned();
+    for (path, name, code) in [
+        (format!("{pods}/p/binding"), "p", 201),
+        (bindings, "q", 201),
+        (format!("{pods}/kept/binding"), "kept", 418),
+        (format!("{pods}/p/eviction"), "p", 201),
+        (format!("{pods}/kept/eviction"), "kept", 418),
+    ] {
+        let mut body = json!({"metadata": {"name": name}});
+        if !path.ends_with("eviction") {
+            body["target"] = json!({"name": "n"});
+        }
+        let (is, answer) = plane.call(Method::POST, &path, body).await;
+        assert_eq!(is, code, "{path}: {answer}");
+    }
+    let (_, evicted) = plane.get(&format!("{pods}/p")).await;
+    assert_eq!(evicted["metadata"]["deletionGracePeriodSeconds"], 7, "{evicted}");
+    let (_, kept) = plane.get(&format!("{pods}/kept")).await;
+    assert!(kept["status"]["conditions"].is_null(), "{kept}");
 }
 
 #[tokio::test]

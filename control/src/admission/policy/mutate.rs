@@ -32,7 +32,10 @@ impl Policies {
         review: &Review<'_>,
         object: &mut Value,
     ) -> Result<bool, Denial> {
-        if review.kind.group == GROUP || matches!(review.action, Action::Delete { .. } | Action::Connect) {
+        if review.kind.group == GROUP
+            || matches!(review.action, Action::Delete { .. })
+            || review.action.asks()
+        {
             return Ok(false);
         }
         let bindings = objects.list(BINDINGS, None);

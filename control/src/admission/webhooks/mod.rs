@@ -202,7 +202,9 @@ impl Webhooks {
             return Ok(false);
         }
         *object = patched;
-        review.kind.default(object);
+        if !review.action.asks() {
+            review.kind.default(object);
+        }
         Ok(true)
     }
 

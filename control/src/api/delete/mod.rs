@@ -99,13 +99,22 @@ async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<(
 }
 
 async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
-    let mut current = call.api.read(&call.target, name).await?;
+    let current = call.api.read(&call.target, name).await?;
     let old = convert::value(&call.api, &call.target.kind, &current).await?;
     let review = write::review(call, options.dry_run, name, Action::Delete { old: &old });
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
     call.told.add(notes.audit);
     admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
+    delete_admitted(call, name, current, options).await
+}
+
+async fn delete_admitted(
+    call: &Call,
+    name: &str,
+    mut current: Arc<Object>,
+    options: &Options,
+) -> Result<Outcome> {
     for _ in 0..RETRIES {
         match delete_once(call, name, &current, options).await? {
             Some(outcome) => return Ok(outcome),

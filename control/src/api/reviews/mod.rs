@@ -6,7 +6,7 @@ mod token;
 use super::render::{self, Style};
 use super::status::{ApiError, Result};
 use super::write::{self, Options};
-use super::{Call, decode, manage, negotiate};
+use super::{Call, decode, manage, negotiate, strictness};
 use crate::kinds::time;
 use axum::response::Response;
 use http::StatusCode;
@@ -54,7 +54,8 @@ async fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     let body = decode::object(&kind.kind, negotiate::body(&call.headers)?, &call.body)?;
     let mut value = body.value;
     decode::check_kind(kind, &value)?;
-    let warnings = write::prune(call, options, &mut value, body.issues)?;
+    let warnings = strictness::prune(call, options, &mut value, body.issues)
+        .map_err(|misfit| misfit.refusal(kind, options))?;
     // A namespace means nothing to what has none.
     if !kind.namespaced
         && let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut)

@@ -183,9 +183,9 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with(about)
     }
 
-    /// What a patch made of an object does not fit its kind.
-    pub fn unfit_patch(made: &Value, why: &str) -> Self {
-        let error = FieldError::invalid("patch", made.to_string(), why);
+    /// What a patch made of an object does not fit its kind; `shown` is what is to blame.
+    pub fn unfit_patch(shown: String, why: &str) -> Self {
+        let error = FieldError::invalid("patch", shown, why);
         Self::invalid("", "", "", &vec![error])
     }
 

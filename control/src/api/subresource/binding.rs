@@ -1,10 +1,10 @@
 //! `pods/binding`, and `bindings` as it was before there were subresources: puts a Pod on a node, once.
-use super::super::Call;
 use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::route::{self, Target};
 use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
+use super::super::{Call, precondition};
 use super::condition;
 use crate::kinds::view::View;
 use crate::kinds::{FieldError, FieldErrors, Kind, time};
@@ -22,7 +22,8 @@ const FORM: Form = Form {
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
     let binding = read(call)?;
     super::check_name("Binding", name, &binding)?;
-    bind(call, name, style, &binding).await
+    let admitted = FORM.admit(call, name, options(call)?.dry_run, binding).await?;
+    bind(call, name, style, admitted).await
 }
 
 /// A Binding that was posted to `bindings`: of the Pod that has its name.
@@ -44,7 +45,10 @@ pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
         name: Some(name.to_owned()),
         subresource: Some("binding".into()),
     });
-    bind(&pod, name, style, &binding).await
+    let admitted = FORM
+        .admit(call, name, options(call)?.dry_run, binding.clone())
+        .await?;
+    bind(&pod, name, style, admitted).await
 }
 
 fn read(call: &Call) -> Result<Value> {
@@ -53,16 +57,28 @@ fn read(call: &Call) -> Result<Value> {
     Ok(binding)
 }
 
-async fn bind(call: &Call, name: &str, style: Style, binding: &Value) -> Result<Response> {
-    let options = Options::of(&call.query, "CreateOptions")?;
-    let node = node(binding, name)?;
-    let change = |pod: &Value| Ok((bound(&call.target.kind, name, pod, binding, node)?, Vec::new()));
-    write::update(call, options, name, &change).await?;
-    render::respond(
-        style.accepted.format,
-        StatusCode::CREATED,
-        &status::success(StatusCode::CREATED),
-    )
+fn options(call: &Call) -> Result<Options> {
+    Ok(Options {
+        admitted: true,
+        ..Options::of(&call.query, "CreateOptions")?
+    })
+}
+
+/// Does what a Binding says that was admitted, with these warnings.
+async fn bind(
+    call: &Call,
+    name: &str,
+    style: Style,
+    (binding, warnings): (Value, Vec<String>),
+) -> Result<Response> {
+    let node = node(&binding, name)?;
+    let change = |pod: &Value| Ok((bound(&call.target.kind, name, pod, &binding, node)?, Vec::new()));
+    if let Err(error) = write::update(call, options(call)?, name, &change).await {
+        return Err(error.after(warnings));
+    }
+    let done = status::success(StatusCode::CREATED);
+    let response = render::respond(style.accepted.format, StatusCode::CREATED, &done)?;
+    Ok(render::warn(response, warnings))
 }
 
 /// The node that a Binding names.
@@ -86,11 +102,17 @@ fn node<'b>(binding: &'b Value, name: &str) -> Result<&'b str> {
 fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> Result<Value> {
     let meta = &pod["metadata"];
     let conflict = |why: String| Err(ApiError::conflict_at(kind, "binding", name, &why));
-    let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
-    if !uid.is_empty() && meta["uid"] != uid {
-        let is = meta["uid"].as_str().unwrap_or_default();
+    let (uid, is) = (binding.text("metadata.uid"), pod.text("metadata.uid"));
+    if !uid.is_empty() && uid != is {
+        return conflict(precondition::failed(uid, is));
+    }
+    let (version, is) = (
+        binding.text("metadata.resourceVersion"),
+        pod.text("metadata.resourceVersion"),
+    );
+    if !version.is_empty() && version != is {
         return conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {is}"
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {is}"
         ));
     }
     if meta["deletionTimestamp"].is_string() {
@@ -109,12 +131,15 @@ fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> R
     }
     let mut pod = pod.clone();
     pod["spec"]["nodeName"] = node.into();
-    for (key, value) in binding["metadata"]["annotations"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
-        pod["metadata"]["annotations"][key] = value.clone();
+    for part in ["annotations", "labels"] {
+        let given = binding["metadata"][part].as_object();
+        for (key, value) in given.into_iter().flatten() {
+            pod["metadata"][part][key] = value.clone();
+        }
+    }
+    // Where it might have come to is of no interest any more (KEP-5278).
+    if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("nominatedNodeName");
     }
     let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": time::now()});
@@ -127,14 +152,24 @@ mod tests {
     use super::*;
     use crate::kinds::Registry;
 
-    fn bind(pod: Value) -> Result<Value> {
+    fn bind(mut pod: Value) -> Result<Value> {
         let kind = Registry::builtin().resource("", "v1", "pods").unwrap();
-        bound(kind, "p", &pod, &json!({"metadata": {"uid": "u"}}), "n1")
+        let meta =
+            json!({"uid": "u", "resourceVersion": "7", "labels": {"zone": "z"}, "annotations": {"a": "b"}});
+        if pod["metadata"]["resourceVersion"].is_null() {
+            pod["metadata"]["resourceVersion"] = "7".into();
+        }
+        bound(kind, "p", &pod, &json!({ "metadata": meta }), "n1")
     }
 
     #[test]
     fn a_free_pod_is_bound() {
-        let pod = bind(json!({"metadata": {"uid": "u"}, "spec": {}})).unwrap();
+        let free = json!({"metadata": {"uid": "u", "labels": {"zone": "old", "l": "m"}}, "spec": {},
+            "status": {"nominatedNodeName": "n2"}});
+        let pod = bind(free).unwrap();
+        assert_eq!(pod["metadata"]["labels"], json!({"zone": "z", "l": "m"}));
+        assert_eq!(pod["metadata"]["annotations"], json!({"a": "b"}));
+        assert!(pod["status"].get("nominatedNodeName").is_none());
         assert_eq!(pod["spec"]["nodeName"], "n1");
         assert_eq!(pod["status"]["conditions"][0]["status"], "True");
     }
@@ -143,6 +178,7 @@ mod tests {
     fn others_are_conflicts() {
         for pod in [
             json!({"metadata": {"uid": "other"}, "spec": {}}),
+            json!({"metadata": {"uid": "u", "resourceVersion": "8"}, "spec": {}}),
             json!({"metadata": {"uid": "u"}, "spec": {"nodeName": "n2"}}),
             json!({"metadata": {"uid": "u", "deletionTimestamp": "x"}, "spec": {}}),
             json!({"metadata": {"uid": "u"}, "spec": {"schedulingGates": [{"name": "g"}]}}),

@@ -1,7 +1,7 @@
 //! `pods/eviction`: a deletion that asks the Pod's disruption budget first (upstream's eviction subresource).
 //!
 //! A budget's allowance goes down before the Pod goes, by compare-and-swap: two evictions never share one. Its
-//! controller counts again later.
+//! controller counts again later. A Pod that goes past its budget, for it serves nobody, goes as it was seen.
 use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::route::Target;
@@ -26,34 +26,91 @@ const BUDGETS: (&str, &str, &str) = ("policy", "v1", "poddisruptionbudgets");
 const UNCONFIRMED: usize = 2000;
 const SEVERAL: &str =
     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+/// How often a Pod that changes on its way is judged anew (upstream's `EvictionsRetry`).
+const RETRIES: usize = 20;
 /// Seconds until a budget that is being counted is worth another try.
 const COUNTED_IN: u32 = 10;
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let mut body = FORM.read(call)?;
-    write::place(call, &mut body)?;
-    super::check_name("Eviction", name, &body)?;
-    let pod = render::value(
-        &call.target.kind,
-        call.api.read(&call.target, name).await?.as_ref(),
-    )?;
-    if needs_budget(&pod)
-        && let Some(budget) = budget_of(call, &pod)?
-    {
-        spend(call, &pod, budget.text("metadata.name"), &body).await?;
+    let mut posted = FORM.read(call)?;
+    write::place(call, &mut posted)?;
+    super::check_name("Eviction", name, &posted)?;
+    let dry_run = is_dry_run(call, &posted)?;
+    let (eviction, warnings) = FORM.admit(call, name, dry_run, posted).await?;
+    if let Err(error) = evict(call, name, &eviction).await {
+        return Err(error.after(warnings));
     }
-    delete::evict(call, name, &body).await?;
-    render::respond(
-        style.accepted.format,
-        StatusCode::CREATED,
-        &status::success(StatusCode::CREATED),
-    )
+    let done = status::success(StatusCode::CREATED);
+    let response = render::respond(style.accepted.format, StatusCode::CREATED, &done)?;
+    Ok(render::warn(response, warnings))
 }
 
-/// Pods that serve nobody may go.
-fn needs_budget(pod: &Value) -> bool {
-    let idle = matches!(pod.text("status.phase"), "Succeeded" | "Failed" | "Pending");
-    !idle && !pod.has("metadata.deletionTimestamp")
+fn is_dry_run(call: &Call, eviction: &Value) -> Result<bool> {
+    let said = eviction.list("deleteOptions.dryRun");
+    Ok(call.query.dry_run("CreateOptions")? || said.iter().any(|d| d == "All"))
+}
+
+/// Deletes the Pod, if it may go. What that rests on must hold when it goes: a Pod that became ready is judged anew.
+async fn evict(call: &Call, name: &str, eviction: &Value) -> Result<()> {
+    let unconditional = !eviction.has("deleteOptions.preconditions.resourceVersion");
+    let mut tries = 0;
+    loop {
+        let pod = call.api.read(&call.target, name).await?;
+        let pod = render::value(&call.target.kind, pod.as_ref())?;
+        let leave = leave(call, &pod, eviction).await?;
+        let seen = (leave != Leave::Given).then(|| pod.text("metadata.resourceVersion"));
+        let outcome = delete::evict(call, name, eviction, seen).await;
+        let lost = outcome
+            .as_ref()
+            .is_err_and(|error| error.code == StatusCode::CONFLICT);
+        match leave {
+            Leave::Pending if lost && unconditional && tries < RETRIES => tries += 1,
+            Leave::Unready(budget) if lost && unconditional => return Err(uncounted(&budget)),
+            _ => return outcome,
+        }
+    }
+}
+
+/// Why a Pod may go.
+#[derive(Debug, PartialEq, Eq)]
+enum Leave {
+    /// It has ended, nothing guards it, or its budget gave a disruption for it.
+    Given,
+    /// It has not begun.
+    Pending,
+    /// It is not ready, and this budget guards those that are.
+    Unready(String),
+}
+
+async fn leave(call: &Call, pod: &Value, eviction: &Value) -> Result<Leave> {
+    if matches!(pod.text("status.phase"), "Succeeded" | "Failed") || pod.has("metadata.deletionTimestamp") {
+        return Ok(Leave::Given);
+    }
+    if pod.text("status.phase") == "Pending" {
+        return Ok(Leave::Pending);
+    }
+    let Some(budget) = budget_of(call, pod)? else {
+        return Ok(Leave::Given);
+    };
+    let name = budget.text("metadata.name");
+    if spares(&budget, pod) {
+        return Ok(Leave::Unready(name.to_owned()));
+    }
+    spend(call, pod, name, eviction).await.map(|()| Leave::Given)
+}
+
+/// Whether the Pod is none of those that the budget keeps. Pure.
+fn spares(budget: &Value, pod: &Value) -> bool {
+    let number = |key: &str| budget.at("status").int(key).unwrap_or(0);
+    let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
+    let always = budget.text("spec.unhealthyPodEvictionPolicy") == "AlwaysAllow";
+    !is_ready_pod(pod) && (always || healthy >= desired && desired > 0)
+}
+
+/// The budget does not know the Pod as it is now.
+fn uncounted(budget: &str) -> ApiError {
+    let cause = format!("The disruption budget {budget} is still being processed by the server.");
+    ApiError::over_budget(cause, COUNTED_IN)
 }
 
 /// The budget that picks the Pod.
@@ -75,9 +132,7 @@ fn budget_of(call: &Call, pod: &Value) -> Result<Option<Value>> {
 }
 
 /// Takes one disruption from the budget, or says why there is none.
-async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<()> {
-    let dry_run =
-        call.query.dry_run("CreateOptions")? || body.list("deleteOptions.dryRun").iter().any(|d| d == "All");
+async fn spend(call: &Call, pod: &Value, budget: &str, eviction: &Value) -> Result<()> {
     let kinds = call.api.kinds.load();
     let kind = kinds
         .resource(BUDGETS.0, BUDGETS.1, BUDGETS.2)
@@ -89,7 +144,7 @@ async fn spend(call: &Call, pod: &Value, budget: &str, body: &Value) -> Result<(
         subresource: Some("status".into()),
     });
     let options = Options {
-        dry_run,
+        dry_run: is_dry_run(call, eviction)?,
         ..Options::of(&call.query, "CreateOptions")?
     };
     let change = |budget: &Value| Ok((spent(budget, pod)?, Vec::new()));
@@ -103,14 +158,9 @@ fn spent(budget: &Value, pod: &Value) -> Result<Value> {
     let (name, status) = (budget.text("metadata.name"), budget.at("status"));
     let number = |key: &str| status.int(key).unwrap_or(0);
     if number("observedGeneration") < budget.int("metadata.generation").unwrap_or(0) {
-        let cause = format!("The disruption budget {name} is still being processed by the server.");
-        return Err(ApiError::over_budget(cause, COUNTED_IN));
+        return Err(uncounted(name));
     }
     let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
-    let always = budget.text("spec.unhealthyPodEvictionPolicy") == "AlwaysAllow";
-    if !is_ready_pod(pod) && (always || healthy >= desired && desired > 0) {
-        return Ok(budget.clone());
-    }
     let allowed = number("disruptionsAllowed");
     if allowed < 0 {
         let why = "pdb disruptions allowed is negative";
@@ -159,12 +209,13 @@ mod tests {
 
     #[test]
     fn an_unhealthy_pod_costs_nothing_while_the_others_suffice() {
-        assert_eq!(spent(&budget(0), &pod("False")).expect("allowed"), budget(0));
+        assert!(spares(&budget(0), &pod("False")) && !spares(&budget(0), &pod("True")));
         let mut short = budget(0);
         short["status"]["currentHealthy"] = 1.into();
+        assert!(!spares(&short, &pod("False")));
         assert_eq!(spent(&short, &pod("False")).expect_err("too few").code, 429);
         short["spec"]["unhealthyPodEvictionPolicy"] = "AlwaysAllow".into();
-        assert!(spent(&short, &pod("False")).is_ok());
+        assert!(spares(&short, &pod("False")));
     }
 
     #[test]

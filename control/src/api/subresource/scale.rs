@@ -4,8 +4,9 @@ use super::super::patch::{self, Prepared};
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write::{self, Options, name_of};
-use super::super::{Call, convert, decode, manage, negotiate};
+use super::super::{Call, convert, decode, manage, negotiate, precondition};
 use crate::kinds::custom::ScalePaths;
+use crate::kinds::view::View;
 use crate::kinds::{FieldIssue, Kind, scale};
 use axum::response::Response;
 use http::StatusCode;
@@ -77,12 +78,11 @@ fn patched(kind: &Kind, prepared: &Prepared, current: &Value) -> Result<Value> {
 
 /// A patch is for the object that it names.
 fn check_uid(kind: &Kind, wanted: &Value, current: &Value) -> Result<()> {
-    let uid = |value: &Value| value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    let (wanted, is) = (uid(wanted), uid(current));
+    let (wanted, is) = (wanted.text("metadata.uid"), current.text("metadata.uid"));
     if wanted.is_empty() || wanted == is {
         return Ok(());
     }
-    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {is}");
+    let why = precondition::failed(wanted, is);
     Err(ApiError::conflict_at(kind, "scale", name_of(current), &why))
 }
 

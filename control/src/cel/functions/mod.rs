@@ -4,7 +4,6 @@ mod objects;
 mod strings;
 mod versions;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::authority;
@@ -16,8 +15,8 @@ use super::value::Value;
 use crate::kinds::quantity::Quantity;
 use lists::{has, on_list, subset};
 use objects::{
-    FORMATS, check_format, on_cidr, on_duration, on_ip, on_optional, on_quantity, on_semver, on_timestamp,
-    on_url, parse_url,
+    FORMATS, address, check_format, network, on_cidr, on_duration, on_ip, on_optional, on_quantity,
+    on_semver, on_timestamp, on_url, parse_url,
 };
 use strings::on_string;
 pub(super) use versions::Version;
@@ -222,29 +221,11 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
                 _ => version.map(|v| Value::Semver(Rc::new(v))).map_err(EvalError::new),
             }
         }
-        ("ip", [Value::String(t)]) => match address(t) {
-            Some(ip) => Ok(Value::Ip(ip)),
-            None => failed(format!(
-                "IP Address {:?} parse error during conversion from string",
-                &**t
-            )),
-        },
-        ("isIP", [Value::String(t)]) => Ok(Value::Bool(address(t).is_some())),
-        ("ip.isCanonical", [Value::String(t)]) => match address(t) {
-            Some(ip) => Ok(Value::Bool(ip.to_string() == **t)),
-            None => failed(format!(
-                "IP Address {:?} parse error during conversion from string",
-                &**t
-            )),
-        },
-        ("cidr", [Value::String(t)]) => match t.parse() {
-            Ok(cidr) => Ok(Value::Cidr(cidr)),
-            Err(_) => failed(format!(
-                "network address parse error during conversion from string: {}",
-                &**t
-            )),
-        },
-        ("isCIDR", [Value::String(t)]) => Ok(Value::Bool(t.parse::<ipnet::IpNet>().is_ok())),
+        ("ip", [Value::String(t)]) => address(t).map(Value::Ip),
+        ("isIP", [Value::String(t)]) => Ok(Value::Bool(address(t).is_ok())),
+        ("ip.isCanonical", [Value::String(t)]) => address(t).map(|ip| Value::Bool(ip.to_string() == **t)),
+        ("cidr", [Value::String(t)]) => network(t).map(Value::Cidr),
+        ("isCIDR", [Value::String(t)]) => Ok(Value::Bool(network(t).is_ok())),
         ("format.named", [Value::String(t)]) => Ok(match FORMATS.contains(&&**t) {
             true => Value::some(Value::Format(Rc::from(&**t))),
             false => Value::Optional(None),
@@ -254,12 +235,6 @@ fn plain<'a>(run: &mut Run<'a, '_>, name: &str, values: &[Value<'a>]) -> Evaluat
         }
         _ => Err(EvalError::no_overload()),
     }
-}
-
-/// An address of one family: not one of IPv4 in the form of IPv6.
-fn address(text: &str) -> Option<IpAddr> {
-    let mapped = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
-    text.parse().ok().filter(|ip| !mapped(ip))
 }
 
 fn is_zero(value: &Value<'_>) -> bool {

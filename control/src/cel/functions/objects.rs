@@ -4,9 +4,11 @@ use super::versions::Version;
 use crate::cel::eval::{EvalError, Evaluated};
 use crate::cel::moment::{self, Moment};
 use crate::cel::value::{Key, Value};
+use crate::kinds::address::is_mapped;
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
 use jiff::SignedDuration;
+use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -119,15 +121,36 @@ pub(super) fn on_ip<'a>(name: &str, ip: IpAddr) -> Evaluated<'a> {
     }))
 }
 
-pub(super) fn on_cidr<'a>(name: &str, cidr: &ipnet::IpNet, args: &[Value<'a>]) -> Evaluated<'a> {
-    let address = |t: &str| {
-        t.parse::<IpAddr>()
-            .map_err(|_| EvalError::new(format!("IP Address {t:?} parse error")))
-    };
-    let network = |t: &str| {
-        t.parse::<ipnet::IpNet>()
-            .map_err(|_| EvalError::new(format!("network address parse error: {t}")))
-    };
+/// An address of one family.
+pub(super) fn address(text: &str) -> Result<IpAddr, EvalError> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if is_mapped(ip) => Err(mapped(text)),
+        Ok(ip) => Ok(ip),
+        Err(_) => Err(EvalError::new(format!(
+            "IP Address {text:?} parse error during conversion from string"
+        ))),
+    }
+}
+
+/// A range of addresses of one family.
+pub(super) fn network(text: &str) -> Result<IpNet, EvalError> {
+    let padded = text
+        .rsplit_once('/')
+        .is_some_and(|(_, bits)| bits.len() > 1 && bits.starts_with('0'));
+    match text.parse::<IpNet>() {
+        Ok(net) if is_mapped(net.addr()) => Err(mapped(text)),
+        Ok(net) if !padded => Ok(net),
+        _ => Err(EvalError::new(format!(
+            "network address parse error during conversion from string: {text}"
+        ))),
+    }
+}
+
+fn mapped(text: &str) -> EvalError {
+    EvalError::new(format!("IPv4-mapped IPv6 address {text:?} is not allowed"))
+}
+
+pub(super) fn on_cidr<'a>(name: &str, cidr: &IpNet, args: &[Value<'a>]) -> Evaluated<'a> {
     Ok(match (name, args) {
         ("containsIP", [Value::Ip(ip)]) => Value::Bool(cidr.contains(ip)),
         ("containsIP", [Value::String(t)]) => Value::Bool(cidr.contains(&address(t)?)),

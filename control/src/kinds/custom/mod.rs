@@ -80,8 +80,8 @@ pub struct ScalePaths {
 impl Custom {
     pub(super) fn prune(&self, object: &mut Value) -> Result<Vec<FieldIssue>, DecodeError> {
         let Value::Object(map) = object else {
-            return Err(DecodeError(
-                "json: cannot unmarshal into Go value of type map[string]interface {}".into(),
+            return Err(DecodeError::new(
+                "json: cannot unmarshal into Go value of type map[string]interface {}",
             ));
         };
         let mut issues = metadata(map)?;

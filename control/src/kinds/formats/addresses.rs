@@ -1,36 +1,17 @@
 //! Addresses: of the network, of pages, of people. Go's parsers are the standard, with what they let pass.
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::kinds::address;
+
 /// With leading zeros, as before Go 1.17; the IPv6 form that holds one will do.
 pub(super) fn ipv4(text: &str) -> bool {
-    text.contains('.') && (decimal(text).is_some() || text.parse::<Ipv6Addr>().is_ok())
-}
-
-fn decimal(text: &str) -> Option<Ipv4Addr> {
-    let part = |part: &str| whole(part).and_then(|n| u8::try_from(n).ok());
-    let parts: Option<Vec<u8>> = text.split('.').map(part).collect();
-    <[u8; 4]>::try_from(parts?).ok().map(Ipv4Addr::from)
-}
-
-fn whole(text: &str) -> Option<u32> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+    text.contains('.') && address::sloppy(text).is_some()
 }
 
 pub(super) fn cidr(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(address, length)| {
-        let most = match decimal(address) {
-            Some(_) => 32,
-            None if address.parse::<Ipv6Addr>().is_ok() => 128,
-            None => return false,
-        };
-        whole(length).is_some_and(|length| length <= most)
-    })
+    address::range(text).is_some()
 }
 
 /// A word with at most one dash, or labels that end in a domain of letters.

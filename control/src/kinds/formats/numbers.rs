@@ -45,8 +45,8 @@ pub(super) fn isbn10(text: &str) -> bool {
         b'X' if i == 9 => Some(100),
         _ => None,
     };
-    let sum: Option<u32> = digits.bytes().enumerate().map(value).sum();
-    digits.len() == 10 && sum.is_some_and(|sum| sum.is_multiple_of(11))
+    let sum = || digits.bytes().enumerate().map(value).sum::<Option<u32>>();
+    digits.len() == 10 && sum().is_some_and(|sum| sum.is_multiple_of(11))
 }
 
 pub(super) fn isbn13(text: &str) -> bool {

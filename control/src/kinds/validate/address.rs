@@ -1,32 +1,12 @@
 //! IP addresses and ranges in fields, read strictly. KEP-4858.
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use crate::kinds::address::{is_mapped, range, sloppy};
 use crate::kinds::error::{FieldError, FieldErrors};
 
 pub(super) const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-
-/// An address, leading zeros of its numbers passed over, and whether there were any.
-fn sloppy(value: &str) -> Option<(IpAddr, bool)> {
-    if let Ok(address) = value.parse() {
-        return Some((address, false));
-    }
-    let numbers: Vec<&str> = value.split('.').collect();
-    let digits = |n: &&str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
-    if numbers.len() != 4 || !numbers.iter().all(digits) {
-        return None;
-    }
-    let octets = numbers.iter().map(|n| n.trim_start_matches('0'));
-    let octets = octets.map(|n| if n.is_empty() { Ok(0) } else { n.parse::<u8>() });
-    let octets: Vec<u8> = octets.collect::<Result<_, _>>().ok()?;
-    let octets: [u8; 4] = octets.try_into().ok()?;
-    Some((IpAddr::V4(Ipv4Addr::from(octets)), true))
-}
-
-fn is_mapped(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
-}
 
 /// Go prints a mapped address as the one it stands for.
 fn canonical(address: IpAddr) -> IpAddr {
@@ -63,7 +43,7 @@ pub(super) fn strict_ip(path: &str, value: &str) -> FieldErrors {
 /// A range in a field that once took more than it does now.
 pub(super) fn cidr(path: &str, value: &str) -> FieldErrors {
     let told = |why: &str| vec![FieldError::invalid(path, value, why)];
-    let Some(((address, zeros), bits, bit_zeros)) = split(value) else {
+    let Some(((address, zeros), bits, bit_zeros)) = range(value) else {
         return told(BAD_CIDR);
     };
     if zeros || bit_zeros {
@@ -90,16 +70,6 @@ pub(super) fn strict_cidr(path: &str, value: &str) -> FieldErrors {
         }
         _ => errors,
     }
-}
-
-/// Address and length of a range, and whether they have leading zeros.
-fn split(value: &str) -> Option<((IpAddr, bool), u8, bool)> {
-    let (address, bits) = value.split_once('/')?;
-    let address = sloppy(address)?;
-    let digits = !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());
-    let length: u8 = bits.parse().ok().filter(|_| digits)?;
-    let most = if address.0.is_ipv4() { 32 } else { 128 };
-    (length <= most).then(|| (address, length, bits.len() > 1 && bits.starts_with('0')))
 }
 
 #[cfg(test)]

@@ -1,0 +1,121 @@
+//! Decoding by a kind's schema, and what becomes of what strict decoding finds: refused, told as warnings, or passed over.
+use super::negotiate::{self, Encoding, PatchType};
+use super::query::FieldValidation;
+use super::status::ApiError;
+use super::write::Options;
+use super::{Call, decode};
+use crate::kinds::{DecodeError, FieldIssue, Kind};
+use serde_json::Value;
+
+/// Why a body is not taken.
+pub enum Misfit {
+    /// A value does not go into its field.
+    Undecodable(DecodeError),
+    /// What is found, where nothing may be.
+    Strict(Vec<FieldIssue>),
+}
+
+/// Decodes by the schema. Answers with what to warn of.
+pub fn prune(
+    call: &Call,
+    options: Options,
+    value: &mut Value,
+    mut issues: Vec<FieldIssue>,
+) -> Result<Vec<String>, Misfit> {
+    let kind = &call.target.kind;
+    let found = kind.prune(value).map_err(Misfit::Undecodable)?;
+    // Types see what is unknown while they decode, schemas of definitions after it; a patch is read before either.
+    match kind.custom.is_some() || options.patched {
+        true => issues.extend(found),
+        false => issues.splice(..0, found).for_each(drop),
+    }
+    // Only a body that is the object itself has an order of its own.
+    let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
+    if issues.len() > 1 && kind.custom.is_none() && whole {
+        issues = decode::in_document_order(&call.body, issues);
+    }
+    // What is wrong with the text comes before what is wrong with its fields.
+    issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
+    match options.validation {
+        FieldValidation::Strict if !issues.is_empty() => Err(Misfit::Strict(issues)),
+        FieldValidation::Warn => Ok(issues.iter().map(ToString::to_string).collect()),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
+    }
+}
+
+impl Misfit {
+    /// The refusal of a body.
+    pub fn refusal(self, kind: &Kind, options: Options) -> ApiError {
+        ApiError::bad_request(match self {
+            Misfit::Undecodable(error) => kind.decode_message(&error.to_string()),
+            Misfit::Strict(issues) => strictly(kind, options.applied, &issues),
+        })
+    }
+
+    /// The refusal of a patch that made this. A strategic one is blamed itself, as its converter sees it.
+    pub fn blame(self, call: &Call, made: &Value) -> ApiError {
+        let strategic = matches!(negotiate::patch(&call.headers), Ok(PatchType::Strategic));
+        let why = match self {
+            Misfit::Undecodable(error) if strategic => error.of_converter().to_owned(),
+            Misfit::Undecodable(error) => error.to_string(),
+            Misfit::Strict(issues) => strict_error(issues.iter().map(ToString::to_string).collect()),
+        };
+        match decode::json(&call.body) {
+            Ok(patch) if strategic => ApiError::unfit_patch(go_map(&patch.value), &why),
+            _ => ApiError::unfit_patch(made.to_string(), &why),
+        }
+    }
+}
+
+/// The refusal of a body for its issues; keys repeated in a YAML text are told as one, in the words of its decoder.
+fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
+    let (repeated, others): (Vec<_>, Vec<_>) = issues
+        .iter()
+        .partition(|issue| matches!(issue, FieldIssue::Repeated { .. }));
+    let lines: String = repeated.iter().map(|issue| format!("\n  {issue}")).collect();
+    let text = format!("yaml: unmarshal errors:{lines}");
+    if applied && !lines.is_empty() {
+        return format!("error strict decoding YAML: error converting YAML to JSON: {text}");
+    }
+    let text = Some(text).filter(|_| !lines.is_empty());
+    let told = text.into_iter().chain(others.iter().map(ToString::to_string));
+    kind.decode_message(&strict_error(told.collect()))
+}
+
+fn strict_error(told: Vec<String>) -> String {
+    format!("strict decoding error: {}", told.join(", "))
+}
+
+/// A value as Go prints the map that it is there.
+fn go_map(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_map).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(key, _)| key.as_str());
+            let members: Vec<String> = members
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_map(value)))
+                .collect();
+            format!("map[{}]", members.join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_map_is_printed_as_by_go() {
+        let patch = json!({"spec": {"b": [1, "x", null], "a": true}, "data": {}});
+        assert_eq!(go_map(&patch), "map[data:map[] spec:map[a:true b:[1 x <nil>]]]");
+    }
+}
