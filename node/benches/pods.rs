@@ -1,10 +1,10 @@
 //! How long Pods take from `create` to Ready, and what the agent costs at rest: measured from outside, by a client that
 //! watches. Runs against any cluster by kubeconfig, so that clusters can be set beside each other on one machine.
 //!
-//!   cargo bench -p amphipod-node --bench pods -- KUBECONFIG [--native IMAGE] [--wasm IMAGE] [--agent PID] [--rest N]
+//!   cargo bench -p amphipod-node --bench pods -- KUBECONFIG [--agent PID] {--native IMAGE | --wasm IMAGE} [--rest N] …
 //!
-//! Flow: for each image one Pod, then 1, 10 and 100 at once; or, with `--rest`, so many Pods of each image, which are left alone
-//! for a while as the agent of that pid is looked at. The images must be there, and have programs that run until they are ended.
+//! Flow: for each image one Pod, then 1, 10 and 100 at once; or, with `--rest` behind it, so many Pods, which are left alone
+//! for a while as the agent of that pid is looked at (`many.sh` beside this file does that in a cluster of its own). The images must be there, and have programs that run until they are ended.
 //! Figures go to standard output as Markdown. Without a KUBECONFIG it does nothing: `cargo bench` of all benches must not
 //! need a cluster.
 
@@ -40,9 +40,15 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Options {
     kubeconfig: String,
-    images: Vec<(&'static str, String)>,
+    images: Vec<Wanted>,
     agent: Option<String>,
-    rest: usize,
+}
+
+struct Wanted {
+    runtime: &'static str,
+    image: String,
+    /// How many Pods are to rest; none are to be measured as they start.
+    rest: Option<usize>,
 }
 
 fn options() -> Result<Options> {
@@ -51,10 +57,17 @@ fn options() -> Result<Options> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
-            "--native" => options.images.push(("native", value()?)),
-            "--wasm" => options.images.push(("Wasm", value()?)),
+            "--native" | "--wasm" => options.images.push(Wanted {
+                runtime: if word == "--wasm" { "Wasm" } else { "native" },
+                image: value()?,
+                rest: None,
+            }),
             "--agent" => options.agent = Some(value()?),
-            "--rest" => options.rest = value()?.parse()?,
+            "--rest" => {
+                let rest = value()?.parse()?;
+                let last = options.images.last_mut();
+                last.ok_or("--rest comes behind an image")?.rest = Some(rest);
+            }
             path => options.kubeconfig = path.to_owned(),
         }
     }
@@ -86,7 +99,7 @@ impl Bench {
     async fn start(&self, image: &str, number: usize) -> Result<Took> {
         let selector = format!("{}={}", LABEL.0, LABEL.1);
         let list = self.pods.list(&ListParams::default().labels(&selector)).await?;
-        let version = list.metadata.resource_version.unwrap_or_default();
+        let mut version = list.metadata.resource_version.unwrap_or_default();
         let params = WatchParams::default().labels(&selector).timeout(290);
         let mut events = self.pods.watch(&params, &version).await?.boxed();
         let begun = Instant::now();
@@ -98,11 +111,16 @@ impl Bench {
             let mut ready: HashMap<String, Instant> = HashMap::new();
             while ready.len() < number {
                 match events.try_next().await? {
-                    Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) if is_ready(&pod) => {
-                        ready.entry(pod.name_any()).or_insert_with(Instant::now);
+                    Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
+                        version = pod.resource_version().unwrap_or_default();
+                        if is_ready(&pod) {
+                            ready.entry(pod.name_any()).or_insert_with(Instant::now);
+                        }
                     }
+                    Some(WatchEvent::Error(status)) => return Err(format!("the watch: {status:?}").into()),
                     Some(_) => {}
-                    None => return Err(format!("the watch ended when {} were Ready", ready.len()).into()),
+                    // A watch has a limit of its own.
+                    None => events = self.pods.watch(&params, &version).await?.boxed(),
                 }
             }
             Ok(ready)
@@ -235,16 +253,20 @@ async fn main() -> Result<()> {
     }
     let bench = Bench::of(&options.kubeconfig).await?;
     bench.end().await?;
-    println!(
-        "| runtime | Pods at once | rounds | p50, ms | p99, ms | all Ready, ms |\n|---|---|---|---|---|---|"
-    );
-    for (runtime, image) in &options.images {
-        bench.measure(runtime, image).await?;
+    if options.images.iter().any(|wanted| wanted.rest.is_none()) {
+        println!(
+            "| runtime | Pods at once | rounds | p50, ms | p99, ms | all Ready, ms |\n|---|---|---|---|---|---|"
+        );
     }
-    for (runtime, image) in options.images.iter().filter(|_| options.rest > 0) {
-        bench
-            .rest(runtime, image, options.rest, options.agent.as_deref())
-            .await?;
+    for Wanted { runtime, image, rest } in &options.images {
+        match rest {
+            None => bench.measure(runtime, image).await?,
+            Some(number) => {
+                bench
+                    .rest(runtime, image, *number, options.agent.as_deref())
+                    .await?
+            }
+        }
     }
     Ok(())
 }

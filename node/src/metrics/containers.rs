@@ -68,16 +68,14 @@ pub async fn read(table: &dyn PodTable) -> (Vec<Container>, Vec<Failed>) {
 
 /// How many processes each running container has, by its id; guests have none.
 pub async fn processes(table: &dyn PodTable) -> HashMap<String, usize> {
-    let asked = stream::iter(running(table)).map(async |container| {
-        let id = container.target.id;
-        let pids = container.shim.pids(&id).await;
-        Some((id, pids.ok()?.len())).filter(|(_, count)| *count > 0)
-    });
-    asked
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await
+    let counted = stream::iter(running(table)).map(count).buffer_unordered(AT_ONCE);
+    counted.filter_map(std::future::ready).collect().await
+}
+
+async fn count(container: Running) -> Option<(String, usize)> {
+    let id = container.target.id;
+    let pids = container.shim.pids(&id).await.ok()?;
+    (!pids.is_empty()).then_some((id, pids.len()))
 }
 
 async fn ask(container: Running) -> (Running, Result<TaskStats, TaskError>) {

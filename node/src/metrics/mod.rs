@@ -72,8 +72,11 @@ impl Station {
 
     /// What went through a Pod's own interface.
     fn link_of(&self, pod: &Pod, links: &BTreeMap<String, Counters>) -> Option<Counters> {
-        let uid = pod.metadata.uid.as_deref()?;
-        links.get(&self.names.veth(uid)).map(|link| link.turned())
+        let is_hosts = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+        let ip = pod.status.as_ref()?.pod_ip.as_ref().filter(|_| !is_hosts)?;
+        links
+            .get(&self.names.veth(ip.parse().ok()?))
+            .map(|link| link.turned())
     }
 
     fn is_pods_link(&self, name: &str) -> bool {

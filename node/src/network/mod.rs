@@ -178,7 +178,7 @@ impl Network {
     }
 
     /// Gives a Pod its namespaces and address, or the ones it has. `sysctls` are those of the Pod's
-    /// security context; one that is not allowed is [`SysctlError::Forbidden`]. With `users` the namespaces belong
+    /// security context; one of the host's is [`SysctlError::Forbidden`]. With `users` the namespaces belong
     /// to a user namespace of these ids; what [`sysctl::is_owners`] is left to its containers then.
     pub async fn setup_pod(
         &self,
@@ -195,7 +195,7 @@ impl Network {
         let known = self.ipam.of(uid).is_some();
         let ip = self.ipam.acquire(uid)?;
         let dir = self.pod_dir(uid);
-        let veth = self.names.veth(uid);
+        let veth = self.names.veth(ip);
         let bridge = self.links.get(&self.names.bridge()).await?;
         let found = self.links.find(&veth).await?;
         let origin = match found {
@@ -236,7 +236,9 @@ impl Network {
         names::check_uid(uid)?;
         self.release_ports(uid)?;
         sandbox::unpin(&self.pod_dir(uid))?;
-        if let Some(link) = self.links.find(&self.names.veth(uid)).await? {
+        if let Some(ip) = self.ipam.of(uid)
+            && let Some(link) = self.links.find(&self.names.veth(ip)).await?
+        {
             self.links.remove(&link).await?;
         }
         // Last: whoever gets the address next must be the only one who has it.

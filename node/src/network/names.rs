@@ -3,6 +3,8 @@
 //! Two clusters on one host never share a name, and a name alone says whose a thing is: this is what
 //! lets `down` find what to remove when every file of the cluster is gone.
 
+use std::net::Ipv4Addr;
+
 use sha2::{Digest, Sha256};
 
 /// What the names of links and tables of one cluster are made from.
@@ -44,10 +46,10 @@ impl Names {
         format!("amphipod-{}", self.id)
     }
 
-    /// The host end of a Pod's veth pair: 15 characters, all an interface name may have.
-    pub fn veth(&self, uid: &str) -> String {
-        let digest = Sha256::digest(uid.as_bytes());
-        format!("v{}{}", self.id, hex::encode(&digest[..3]))
+    /// The host end of the veth pair of the Pod with that address: 15 characters, all an interface name may have. As much of a
+    /// hash of the uid two of a thousand Pods would often have in common; addresses are each Pod's own.
+    pub fn veth(&self, ip: Ipv4Addr) -> String {
+        format!("v{}{}", self.id, hex::encode(&ip.octets()[1..]))
     }
 
     /// Whether a link on the host belongs to this cluster.
@@ -64,7 +66,7 @@ impl Names {
 
 /// The hardware address of a Pod's eth0, from its IP: an address given to a new Pod keeps its
 /// hardware address, so no neighbour's cache goes stale.
-pub fn pod_address(ip: std::net::Ipv4Addr) -> [u8; 6] {
+pub fn pod_address(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
     [0x0a, 0x59, a, b, c, d]
 }
@@ -88,8 +90,9 @@ mod tests {
         let names = Names::new("0a1b2c3d").unwrap();
         assert_eq!(names.bridge(), "ap0a1b2c3d");
         assert_eq!(names.table(), "amphipod-0a1b2c3d");
-        assert_eq!(names.veth("some-uid").len(), 15);
-        assert!(names.owns_link(&names.veth("some-uid")));
+        let veth = names.veth(Ipv4Addr::new(10, 42, 0, 255));
+        assert_eq!((veth.as_str(), veth.len()), ("v0a1b2c3d2a00ff", 15));
+        assert!(names.owns_link(&veth));
         assert!(names.owns_link("ap0a1b2c3d"));
         for other in ["ap0a1b2c3e", "v0a1b2c3e123456", "v0a1b2c3d12345", "eth0", ""] {
             assert!(!names.owns_link(other), "{other}");

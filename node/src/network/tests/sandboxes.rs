@@ -109,7 +109,7 @@ fn a_pod_torn_down_leaves_nothing() {
         assert!(
             network
                 .links
-                .find(&network.names.veth("one"))
+                .find(&network.names.veth(one.ip))
                 .await
                 .unwrap()
                 .is_none()
@@ -118,7 +118,7 @@ fn a_pod_torn_down_leaves_nothing() {
             network.teardown_pod("../x").await,
             Err(TeardownError::Uid(_))
         ));
-        let forbidden = BTreeMap::from([("kernel.msgmax".to_owned(), "1".to_owned())]);
+        let forbidden = BTreeMap::from([("vm.swappiness".to_owned(), "1".to_owned())]);
         let refused = network.setup_pod("three", "three", &forbidden, None).await;
         assert!(matches!(
             refused,
