@@ -1,8 +1,8 @@
 //! Measures the shim as a node sees it, beside `wasmtime serve` where the variable WASMTIME names that program.
 //!
-//! `serving [requests] [neighbours] [start] [code] [idle] [ADDRESS]…`; all of the first without a word. An address (of a Pod, a
-//! Service) is one more server that is asked for `/healthz`. Results are for people to read:
-//! `wasm-shim/RESULTS.md` has some. Needs root.
+//! `serving [requests] [neighbours] [start] [code] [idle] [[NAME=]ADDRESS]…`; all of the first without a word. An address (of a Pod,
+//! a Service) is one more server that is asked for `/healthz`, in the same rounds as those of `requests`; `pods.sh` starts a cluster
+//! for that. Results are for people to read: `wasm-shim/RESULTS.md` has some. Needs root.
 
 #[path = "../tests/all/netns.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]
@@ -51,8 +51,11 @@ async fn main() {
         .collect();
     let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|word| word == what);
     say(&format!("load of the machine: {}", load_average()));
+    let given: Vec<_> = wanted.iter().filter_map(|word| given(word)).collect();
     if wants("requests") {
-        requests().await;
+        requests(given).await;
+    } else {
+        in_turn(&given).await;
     }
     if wants("neighbours") {
         neighbours().await;
@@ -63,15 +66,18 @@ async fn main() {
     if wants("code") {
         code().await;
     }
-    let addresses = wanted.iter().filter_map(|word| word.parse().ok());
-    let addresses: Vec<(String, SocketAddr)> = addresses.map(|a: SocketAddr| (a.to_string(), a)).collect();
-    in_turn(&addresses).await;
     if wants("idle") {
         for count in [10, 1_000, 10_000] {
             idle(count).await;
         }
     }
     say(&format!("load of the machine: {}", load_average()));
+}
+
+/// A server of somebody else's, by its name and address.
+fn given(word: &str) -> Option<(String, SocketAddr)> {
+    let (name, address) = word.split_once('=').unwrap_or((word, word));
+    Some((name.to_owned(), address.parse().ok()?))
 }
 
 fn load_average() -> String {
@@ -116,7 +122,7 @@ async fn serve(shim: &Shim, id: &str, port: u16, reuse: &str) -> TaskClient {
 }
 
 /// The demo server's `/healthz` by each server in turn, several rounds, so that what else happens here meets all.
-async fn requests() {
+async fn requests(given: Vec<(String, SocketAddr)>) {
     let shim = Shim::new();
     let (fresh, kept, other) = (FIRST_PORT, FIRST_PORT + 1, FIRST_PORT + 2);
     serve(&shim, "fresh", fresh, "1").await;
@@ -126,11 +132,10 @@ async fn requests() {
     if wasmtime.is_some() {
         servers.push(("wasmtime serve", other));
     }
-    let servers: Vec<_> = servers
+    let servers = servers
         .into_iter()
-        .map(|(name, port)| (name.to_owned(), local(port)))
-        .collect();
-    in_turn(&servers).await;
+        .map(|(name, port)| (name.to_owned(), local(port)));
+    in_turn(&servers.chain(given).collect::<Vec<_>>()).await;
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -139,7 +144,6 @@ fn local(port: u16) -> SocketAddr {
 
 type Ask = fn(SocketAddr, Instant) -> Vec<Duration>;
 
-/// The native demo server closes each connection; the first way means nothing for it.
 const WAYS: &[(&str, Ask)] = &[("kept", one_connection), ("closed", one_after_the_other)];
 
 async fn in_turn(servers: &[(String, SocketAddr)]) {

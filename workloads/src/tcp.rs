@@ -1,5 +1,5 @@
-//! HTTP/1.1 over TCP for the native programs: one thread a connection, one request a connection. Enough for a demo
-//! program without dependencies; a real service would use a library.
+//! HTTP/1.1 over TCP for the native programs: one thread a connection, kept as long as the client likes. Enough for a demo program
+//! without dependencies; a real service would use a library.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -35,27 +35,37 @@ pub fn serve_with(
 
 fn exchange(mut stream: TcpStream, respond: impl Fn(&Request) -> Response) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    let Some(request) = read_request(&stream)? else {
-        return Ok(());
-    };
-    let response = respond(&request);
-    write!(
-        stream,
-        "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        response.status,
-        response.content_type,
-        response.body.len()
-    )?;
-    stream.write_all(&response.body)
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while let Some((request, is_last)) = read_request(&mut reader)? {
+        let response = respond(&request);
+        let connection = if is_last { "close" } else { "keep-alive" };
+        let mut bytes = format!(
+            "HTTP/1.1 {} -\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n",
+            response.status,
+            response.content_type,
+            response.body.len()
+        )
+        .into_bytes();
+        bytes.extend(&response.body);
+        stream.write_all(&bytes)?;
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
 }
 
-/// `None`: the peer closed without a request, as a TCP probe does.
-fn read_request(stream: &TcpStream) -> std::io::Result<Option<Request>> {
-    let mut reader = BufReader::new(stream.take(MAX_HEAD_BYTES + MAX_BODY_BYTES));
+/// A request, and whether the client wants no other on this connection. `None`: it closed without one, as a TCP probe does, or is
+/// idle.
+fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<(Request, bool)>> {
+    let mut reader = reader.take(MAX_HEAD_BYTES + MAX_BODY_BYTES);
     let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
+    match reader.read_line(&mut line) {
+        Ok(0) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::WouldBlock && line.is_empty() => return Ok(None),
+        read => read?,
+    };
     let mut words = line.split_whitespace();
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
         return Err(Error::new(ErrorKind::InvalidData, "not a request line"));
@@ -63,12 +73,22 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Option<Request>> {
     let headers = read_headers(&mut reader)?;
     let mut body = vec![0; content_length(&headers).min(MAX_BODY_BYTES) as usize];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request {
+    let has = |name: &str, value: &str| {
+        headers
+            .iter()
+            .any(|(n, v)| n == name && v.eq_ignore_ascii_case(value))
+    };
+    let is_last = has("connection", "close")
+        || words.next() != Some("HTTP/1.1")
+        || content_length(&headers) > MAX_BODY_BYTES
+        || headers.iter().any(|(name, _)| name == "transfer-encoding");
+    let request = Request {
         method: method.into(),
         target: target.into(),
         headers,
         body,
-    }))
+    };
+    Ok(Some((request, is_last)))
 }
 
 fn read_headers(reader: &mut impl BufRead) -> std::io::Result<Vec<(String, String)>> {

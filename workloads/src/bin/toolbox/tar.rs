@@ -7,7 +7,7 @@
 use crate::archive::{Member, Reader, What, end, pad, padding};
 use crate::date::timestamp;
 use crate::text::open;
-use crate::world::{Kind, link, look, names};
+use crate::world::{Kind, absolute, link, look, names};
 use crate::{Call, Failure, Outcome, complain, misuse, words};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -84,6 +84,7 @@ fn create(call: &mut Call<'_>) -> Outcome {
     };
     let mut packer = Packer {
         to: BufWriter::with_capacity(CHUNK, to),
+        archive: absolute(&archive)?,
         tell: call.has('v'),
         status: 0,
     };
@@ -98,6 +99,8 @@ fn create(call: &mut Call<'_>) -> Outcome {
 
 struct Packer {
     to: BufWriter<Box<dyn Write>>,
+    /// Where that is: it is not packed into itself.
+    archive: PathBuf,
     tell: bool,
     status: u8,
 }
@@ -187,11 +190,13 @@ impl Packer {
             ),
             _ => name.to_owned(),
         };
-        if let Found::Other = found {
-            complain(
-                "tar",
-                &format!("{name}: neither a file nor a directory, left out"),
-            );
+        let left_out = match found {
+            Found::Other => Some("neither a file nor a directory"),
+            Found::File(_) if absolute(path)? == self.archive => Some("the archive itself"),
+            _ => None,
+        };
+        if let Some(why) = left_out {
+            complain("tar", &format!("{name}: {why}, left out"));
             return Ok(());
         }
         if self.tell {

@@ -111,7 +111,10 @@ fn leading_on(directory: &Path) -> BTreeSet<String> {
 }
 
 /// A path from the root, by its words alone.
-fn absolute(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When it is not known where the guest is.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     let mut absolute = PathBuf::from("/");
     for part in std::env::current_dir()?.join(path).components() {
         match part {
