@@ -292,14 +292,11 @@ async fn dispatch(
     if subresource::creates(&target) {
         permit::resource(&api, &who, "create", &target, &query)?;
     }
-<<<<<<< HEAD
+    reply.allowed = true;
     if watched && parts.method != Method::GET {
         return Err(ApiError::method_not_allowed());
     }
-=======
-    reply.allowed = true;
     reply.document = verb != "watch" && !proxy::is_proxied(&target);
->>>>>>> c1
     if proxy::is_proxied(&target) {
         let call = Call {
             api,
@@ -446,17 +443,9 @@ fn has_binary_form(target: &Target) -> bool {
 }
 
 async fn perform(call: &Call, verb: &str) -> Result<Response> {
-<<<<<<< HEAD
-    let style = Style {
-        accepted: negotiate::accept(&call.headers, has_binary_form(&call.target))?,
-        include: Include::of(&call.query)?,
-    };
-    if let Some(response) = reviews::answer(call, verb, style).await? {
-=======
     let accepted = negotiate::accept(&call.headers, has_binary_form(&call.target))?;
     let style = Style::of(accepted, &call.query)?;
-    if let Some(response) = reviews::answer(call, style).await? {
->>>>>>> c1
+    if let Some(response) = reviews::answer(call, verb, style).await? {
         return Ok(response);
     }
     if let Some(response) = resource_metrics::answer(call, verb, style).await? {
