@@ -182,7 +182,10 @@ fn first_document(text: &str) -> &str {
     let (mut at, mut begun) = (0, false);
     for line in text.split_inclusive('\n') {
         let bare = line.trim_end();
-        let marks = |mark: &str| bare == mark || line.starts_with(&format!("{mark} "));
+        let marks = |mark: &str| {
+            let behind = line.strip_prefix(mark);
+            bare == mark || behind.is_some_and(|behind| behind.starts_with([' ', '\t']))
+        };
         if begun && (marks("---") || marks("...")) {
             return &text[..at];
         }
@@ -514,6 +517,7 @@ mod tests {
                 serde_json::json!({"a": 1}),
             ),
             ("a: |\n  ---\n  x\n", serde_json::json!({"a": "---\nx\n"})),
+            ("a: 1\n---\tb: 2\n", serde_json::json!({"a": 1})),
             ("a: ---x\nb: 1\n", serde_json::json!({"a": "---x", "b": 1})),
         ] {
             assert_eq!(yaml(text.as_bytes()).unwrap().value, want, "{text:?}");
