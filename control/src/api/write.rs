@@ -10,7 +10,7 @@ use super::others::settled;
 use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::written::{Left, Written, at};
-use super::{Call, decode, manage, permit, precondition};
+use super::{Call, decode, manage, permit, precondition, random_id};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldIssue, Kind, time};
@@ -491,7 +491,7 @@ fn suffix() -> String {
 /// Identity and birth of a new object.
 fn stamp(value: &mut Value) {
     let meta = &mut value["metadata"];
-    meta["uid"] = uuid::Uuid::new_v4().to_string().into();
+    meta["uid"] = random_id().into();
     meta["creationTimestamp"] = time::now().into();
     precondition::forget_version(value);
 }
