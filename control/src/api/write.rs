@@ -155,11 +155,16 @@ async fn create_once(
         let bytes = stored_form(call, &value, owners.as_deref()).await?;
         let mut txn = Txn::create(key.clone(), bytes.clone());
         claims.join(&key, &mut txn);
+        // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
+        let is_told = owners.is_some();
+        if is_told && claims.is_empty() {
+            value = Value::Null;
+            owners = None;
+        }
         match call.api.store.txn(txn).await? {
             TxnOutcome::Committed { revision } => {
-                let value = owners.is_none().then_some(value);
                 return Ok(Some(Written {
-                    object: Left::of(kind, &bytes, value, revision),
+                    object: Left::of(kind, &bytes, (!is_told).then_some(value), revision),
                     warnings: Vec::new(),
                     created: true,
                 }));
