@@ -518,6 +518,7 @@ mod tests {
                 serde_json::json!({"a": 1}),
             ),
             ("a: |\n  ---\n  x\n", serde_json::json!({"a": "---\nx\n"})),
+            ("a: 1\n---\tb: 2\n", serde_json::json!({"a": 1})),
             ("a: ---x\nb: 1\n", serde_json::json!({"a": "---x", "b": 1})),
         ] {
             assert_eq!(yaml(text.as_bytes()).unwrap().value, want, "{text:?}");

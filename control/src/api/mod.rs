@@ -570,6 +570,12 @@ impl Api {
     }
 }
 
+/// A UUID of version 4 from this thread's own generator: every request has one, and the kernel is not asked each time.
+fn random_id() -> String {
+    let id = uuid::Builder::from_random_bytes(rand::random());
+    id.into_uuid().to_string()
+}
+
 /// A plain text answer.
 fn text(code: StatusCode, body: impl Into<Body>) -> Response {
     let content = [

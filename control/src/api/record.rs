@@ -2,7 +2,7 @@
 use super::negotiate::Format;
 use super::route::Target;
 use super::status::{ApiError, Result};
-use super::{Api, serve};
+use super::{Api, random_id, serve};
 use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Told, Trail};
 use crate::auth::Identity;
 use axum::body::{Body, Bytes};
@@ -174,7 +174,7 @@ fn id(headers: &HeaderMap) -> String {
     let own = headers.get(ID).and_then(|value| value.to_str().ok());
     match own.filter(|id| !id.is_empty() && id.len() <= ID_LENGTH) {
         Some(id) => id.to_owned(),
-        None => uuid::Uuid::new_v4().to_string(),
+        None => random_id(),
     }
 }
 

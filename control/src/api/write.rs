@@ -10,7 +10,7 @@ use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::strictness::prune;
 use super::written::{Left, Written, at};
-use super::{Call, decode, manage, permit, precondition};
+use super::{Call, decode, manage, permit, precondition, random_id};
 use crate::admission::{Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::{FieldIssue, time};
@@ -158,11 +158,16 @@ async fn create_once(
         let bytes = stored_form(call, &value, owners.as_deref()).await?;
         let mut txn = Txn::create(key.clone(), bytes.clone());
         claims.join(&key, &mut txn);
+        // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
+        let is_told = owners.is_some();
+        if is_told && claims.is_empty() {
+            value = Value::Null;
+            owners = None;
+        }
         match call.api.store.txn(txn).await? {
             TxnOutcome::Committed { revision } => {
-                let value = owners.is_none().then_some(value);
                 return Ok(Some(Written {
-                    object: Left::of(kind, &bytes, value, revision),
+                    object: Left::of(kind, &bytes, (!is_told).then_some(value), revision),
                     warnings: Vec::new(),
                     created: true,
                 }));
@@ -455,7 +460,7 @@ fn suffix() -> String {
 /// Identity and birth of a new object.
 fn stamp(value: &mut Value) {
     let meta = &mut value["metadata"];
-    meta["uid"] = uuid::Uuid::new_v4().to_string().into();
+    meta["uid"] = random_id().into();
     meta["creationTimestamp"] = time::now().into();
     precondition::forget_version(value);
 }

@@ -113,8 +113,8 @@ impl Trail {
             stage: stage.word(),
             request_uri: &subject.uri,
             verb: subject.verb,
-            user: subject.user.user_info(),
-            impersonated_user: subject.acting_as.as_ref().map(Identity::user_info),
+            user: User::of(&subject.user),
+            impersonated_user: subject.acting_as.as_ref().map(User::of),
             source_ips: self.from.map(|from| [from]),
             user_agent: &self.agent,
             object_ref: subject.object.as_ref(),
@@ -144,9 +144,9 @@ pub struct Event<'t> {
     #[serde(rename = "requestURI")]
     request_uri: &'t str,
     verb: &'static str,
-    user: Value,
+    user: User<'t>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    impersonated_user: Option<Value>,
+    impersonated_user: Option<User<'t>>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "Option::is_none")]
     source_ips: Option<[IpAddr; 1]>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -167,8 +167,36 @@ pub struct Event<'t> {
 
 impl Event<'_> {
     pub fn line(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(LINE);
         // Texts and JSON values always serialise.
-        serde_json::to_vec(self).unwrap_or_default()
+        let _ = serde_json::to_writer(&mut line, self);
+        line
+    }
+}
+
+/// Bytes of most events.
+const LINE: usize = 1024;
+
+/// `authentication.k8s.io/v1.UserInfo`, as [`Identity::user_info`] has it.
+#[derive(Debug, Serialize)]
+struct User<'t> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extra: &'t BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    groups: &'t [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    uid: &'t str,
+    username: &'t str,
+}
+
+impl User<'_> {
+    fn of(who: &Identity) -> User<'_> {
+        User {
+            extra: &who.extra,
+            groups: &who.groups,
+            uid: &who.uid,
+            username: &who.user,
+        }
     }
 }
 
