@@ -1,8 +1,8 @@
 //! What each metric of an autoscaler comes to: a number of replicas and a status, or why there is none. Pure.
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, ExternalMetricSource, ExternalMetricStatus, MetricIdentifier, MetricSpec,
-    MetricStatus, MetricTarget, MetricValueStatus, ObjectMetricSource, ObjectMetricStatus, PodsMetricSource,
-    PodsMetricStatus, ResourceMetricStatus,
+    ContainerResourceMetricSource, ContainerResourceMetricStatus, ExternalMetricSource, ExternalMetricStatus,
+    MetricIdentifier, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus, ObjectMetricSource,
+    ObjectMetricStatus, PodsMetricSource, PodsMetricStatus, ResourceMetricSource, ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -42,44 +42,9 @@ pub fn propose(
     namespace: &str,
 ) -> Result<Proposal, Refusal> {
     if let Some(source) = &metric.resource {
-        let found = resource(&source.name, None, &source.target, reading, workload);
-        let (replicas, name, current) = found.map_err(|cause| Refusal {
-            reason: "FailedGetResourceMetric",
-            whole: format!("failed to get {} resource metric value: {cause}", source.name),
-            cause,
-        })?;
-        let mut status = of_type(metric);
-        status.resource = Some(ResourceMetricStatus {
-            current,
-            name: source.name.clone(),
-        });
-        Ok(Proposal {
-            replicas,
-            name,
-            status,
-        })
+        of_resource(metric, source, reading, workload)
     } else if let Some(source) = &metric.container_resource {
-        let container = Some(source.container.as_str());
-        let found = resource(&source.name, container, &source.target, reading, workload);
-        let (replicas, name, current) = found.map_err(|cause| Refusal {
-            reason: "FailedGetContainerResourceMetric",
-            whole: format!(
-                "failed to get {} container metric value: {cause}",
-                source.container
-            ),
-            cause,
-        })?;
-        let mut status = of_type(metric);
-        status.container_resource = Some(ContainerResourceMetricStatus {
-            container: source.container.clone(),
-            current,
-            name: source.name.clone(),
-        });
-        Ok(Proposal {
-            replicas,
-            name,
-            status,
-        })
+        of_container(metric, source, reading, workload)
     } else if let Some(source) = &metric.pods {
         of_pods(metric, source, reading, workload)
     } else if let Some(source) = &metric.object {
@@ -116,6 +81,56 @@ fn total(reading: Reading) -> i64 {
         Reading::Pods(_) => 0,
         Reading::Values(values) => values.into_iter().fold(0, i64::saturating_add),
     }
+}
+
+fn of_resource(
+    metric: &MetricSpec,
+    source: &ResourceMetricSource,
+    reading: Read,
+    workload: &Workload<'_>,
+) -> Result<Proposal, Refusal> {
+    let found = resource(&source.name, None, &source.target, reading, workload);
+    let (replicas, name, current) = found.map_err(|cause| Refusal {
+        reason: "FailedGetResourceMetric",
+        whole: format!("failed to get {} resource metric value: {cause}", source.name),
+        cause,
+    })?;
+    let mut status = of_type(metric);
+    status.resource = Some(ResourceMetricStatus {
+        current,
+        name: source.name.clone(),
+    });
+    Ok(Proposal {
+        replicas,
+        name,
+        status,
+    })
+}
+
+fn of_container(
+    metric: &MetricSpec,
+    source: &ContainerResourceMetricSource,
+    reading: Read,
+    workload: &Workload<'_>,
+) -> Result<Proposal, Refusal> {
+    let container = source.container.as_str();
+    let found = resource(&source.name, Some(container), &source.target, reading, workload);
+    let (replicas, name, current) = found.map_err(|cause| Refusal {
+        reason: "FailedGetContainerResourceMetric",
+        whole: format!("failed to get {container} container metric value: {cause}"),
+        cause,
+    })?;
+    let mut status = of_type(metric);
+    status.container_resource = Some(ContainerResourceMetricStatus {
+        container: container.to_owned(),
+        current,
+        name: source.name.clone(),
+    });
+    Ok(Proposal {
+        replicas,
+        name,
+        status,
+    })
 }
 
 fn resource(
@@ -212,46 +227,32 @@ fn of_object(
     namespace: &str,
 ) -> Result<Proposal, Refusal> {
     let (name, object) = (&source.metric.name, &source.described_object);
-    let refused = |cause: String, whole: String| Refusal {
-        reason: "FailedGetObjectMetric",
-        whole: format!("failed to get object metric value: {whole}"),
-        cause,
-    };
     let value = reading.map(total).map_err(|why| {
-        format!(
-            "unable to get metric {name}: {} on {namespace} {}/{why}",
-            object.kind, object.name
-        )
+        let whose = format!("{} on {namespace} {}", object.kind, object.name);
+        format!("unable to get metric {name}: {whose}/{why}")
     });
-    let mut status = ObjectMetricStatus {
-        current: MetricValueStatus::default(),
+    let wanted = wanted(&source.target);
+    let (replicas, current) = sized(wanted, value, workload, "object").map_err(|cause| {
+        let before = match wanted {
+            Some(Wanted::Share(_)) => format!("failed to get {name} object metric: "),
+            _ => String::new(),
+        };
+        Refusal {
+            reason: "FailedGetObjectMetric",
+            whole: format!("failed to get object metric value: {before}{cause}"),
+            cause,
+        }
+    })?;
+    let name = match wanted {
+        Some(Wanted::Share(_)) => external_name(&source.metric),
+        _ => format!("{} metric {name}", object.kind),
+    };
+    let mut status = of_type(metric);
+    status.object = Some(ObjectMetricStatus {
+        current,
         described_object: object.clone(),
         metric: source.metric.clone(),
-    };
-    let (replicas, name) = match wanted(&source.target) {
-        Some(Wanted::Value(goal)) => {
-            let found = value.and_then(|value| Ok((replicas::for_value(workload, value, goal)?, value)));
-            let (replicas, value) = found.map_err(|why| refused(why.clone(), why))?;
-            status.current.value = plain(value);
-            (replicas, format!("{} metric {name}", object.kind))
-        }
-        Some(Wanted::Share(goal)) => {
-            let value = value.map_err(|why| {
-                let whole = format!("failed to get {name} object metric: {why}");
-                refused(why, whole)
-            })?;
-            let (replicas, share) = replicas::for_share(workload, value, goal);
-            status.current = average(share);
-            (replicas, external_name(&source.metric))
-        }
-        None => {
-            let why = format!("invalid object metric source: {NEITHER}");
-            return Err(refused(why.clone(), why));
-        }
-    };
-    let mut whole = of_type(metric);
-    whole.object = Some(status);
-    let status = whole;
+    });
     Ok(Proposal {
         replicas,
         name,
@@ -267,42 +268,23 @@ fn external(
     namespace: &str,
 ) -> Result<Proposal, Refusal> {
     let name = &source.metric.name;
-    let refused = |cause: String, whole: String| Refusal {
-        reason: "FailedGetExternalMetric",
-        whole: format!("failed to get {name} external metric value: {whole}"),
-        cause,
-    };
     let value = reading.map(total).map_err(|why| {
         let selector = go_selector(source.metric.selector.as_ref());
         format!("unable to get external metric {namespace}/{name}/{selector}: {why}")
     });
-    let (replicas, current) = match wanted(&source.target) {
-        Some(Wanted::Share(goal)) => {
-            let value = value.map_err(|why| {
-                let whole = format!("failed to get {name} external metric: {why}");
-                refused(why, whole)
-            })?;
-            let (replicas, share) = replicas::for_share(workload, value, goal);
-            (replicas, average(share))
+    let wanted = wanted(&source.target);
+    let (replicas, current) = sized(wanted, value, workload, "external").map_err(|cause| {
+        let before = match wanted {
+            Some(Wanted::Share(_)) => format!("failed to get {name} external metric: "),
+            Some(Wanted::Value(_)) => format!("failed to get external metric {name}: "),
+            None => String::new(),
+        };
+        Refusal {
+            reason: "FailedGetExternalMetric",
+            whole: format!("failed to get {name} external metric value: {before}{cause}"),
+            cause,
         }
-        Some(Wanted::Value(goal)) => {
-            let found = value.and_then(|value| Ok((replicas::for_value(workload, value, goal)?, value)));
-            let (replicas, value) = found.map_err(|why| {
-                let whole = format!("failed to get external metric {name}: {why}");
-                refused(why, whole)
-            })?;
-            let value = plain(value);
-            let current = MetricValueStatus {
-                value,
-                ..MetricValueStatus::default()
-            };
-            (replicas, current)
-        }
-        None => {
-            let why = format!("invalid external metric source: {NEITHER}");
-            return Err(refused(why.clone(), why));
-        }
-    };
+    })?;
     let mut status = of_type(metric);
     status.external = Some(ExternalMetricStatus {
         current,
@@ -316,9 +298,8 @@ fn external(
     })
 }
 
-const NEITHER: &str = "neither a value target nor an average value target was set";
-
 /// What is aimed at of a value that belongs to all Pods, in thousandths.
+#[derive(Clone, Copy)]
 enum Wanted {
     Value(i64),
     Share(i64),
@@ -327,6 +308,32 @@ enum Wanted {
 fn wanted(target: &MetricTarget) -> Option<Wanted> {
     let share = target.average_value.as_ref().map(|v| Wanted::Share(milli(v)));
     share.or_else(|| target.value.as_ref().map(|v| Wanted::Value(milli(v))))
+}
+
+/// How many Pods there should be for the value, and how the value is shown. `source` is what the metric is called where nothing is
+/// aimed at.
+fn sized(
+    wanted: Option<Wanted>,
+    value: Result<i64, String>,
+    workload: &Workload<'_>,
+    source: &str,
+) -> Result<(i32, MetricValueStatus), String> {
+    let neither = "neither a value target nor an average value target was set";
+    let wanted = wanted.ok_or_else(|| format!("invalid {source} metric source: {neither}"))?;
+    let value = value?;
+    match wanted {
+        Wanted::Value(goal) => {
+            let current = MetricValueStatus {
+                value: plain(value),
+                ..MetricValueStatus::default()
+            };
+            Ok((replicas::for_value(workload, value, goal)?, current))
+        }
+        Wanted::Share(goal) => {
+            let (replicas, share) = replicas::for_share(workload, value, goal);
+            Ok((replicas, average(share)))
+        }
+    }
 }
 
 fn average(milli: i64) -> MetricValueStatus {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pods::{self, Sample, Samples};
+use super::pods::{self, Groups, Sample, Samples};
 
 /// How far from what is aimed at nothing is done, as shares of one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,8 +109,9 @@ pub fn for_samples(
     cpu: bool,
     goal: impl FnOnce() -> Result<Goal, String>,
 ) -> Result<(i32, Usage), String> {
-    let some_pods = !workload.pods.is_empty();
-    some_pods.then_some(()).ok_or(NO_PODS)?;
+    if workload.pods.is_empty() {
+        return Err(NO_PODS.into());
+    }
     let groups = pods::group(workload.pods, &samples, cpu, workload.now);
     samples.retain(|name, _| !groups.ignored.contains(name) && !groups.unready.contains(name));
     if samples.is_empty() {
@@ -118,32 +119,38 @@ pub fn for_samples(
     }
     let goal = goal()?;
     let (ratio, usage) = goal.ratio(&samples)?;
-    let (wanted, tolerances) = (workload.wanted, workload.tolerances);
     let starting = !groups.unready.is_empty() && ratio > 1.0;
-    if !starting && groups.missing.is_empty() {
-        return Ok(match tolerances.cover(ratio) {
-            true => (wanted, usage),
-            false => (ceil(ratio * groups.ready as f64), usage),
-        });
-    }
+    let replicas = if starting || !groups.missing.is_empty() {
+        cautiously(workload, &groups, samples, &goal, ratio)?
+    } else if workload.tolerances.cover(ratio) {
+        workload.wanted
+    } else {
+        ceil(ratio * groups.ready as f64)
+    };
+    Ok((replicas, usage))
+}
+
+/// With what is assumed of those that were not measured, which never turns the change round.
+fn cautiously(
+    workload: &Workload<'_>,
+    groups: &Groups,
+    mut samples: Samples,
+    goal: &Goal,
+    ratio: f64,
+) -> Result<i32, String> {
+    let (missing, wanted) = (groups.missing.iter(), workload.wanted);
     if ratio < 1.0 {
-        let busy = groups
-            .missing
-            .iter()
-            .map(|pod| (pod.clone(), assumed(goal.busy(pod))));
-        samples.extend(busy);
+        samples.extend(missing.map(|pod| (pod.clone(), assumed(goal.busy(pod)))));
     } else if ratio > 1.0 {
-        samples.extend(groups.missing.iter().map(|pod| (pod.clone(), assumed(0))));
-    }
-    if starting {
-        samples.extend(groups.unready.iter().map(|pod| (pod.clone(), assumed(0))));
+        let idle = missing.chain(&groups.unready);
+        samples.extend(idle.map(|pod| (pod.clone(), assumed(0))));
     }
     let (cautious, _) = goal.ratio(&samples)?;
     let turns = (ratio < 1.0 && cautious > 1.0) || (ratio > 1.0 && cautious < 1.0);
     let replicas = ceil(cautious * samples.len() as f64);
     let backwards = (cautious < 1.0 && replicas > wanted) || (cautious > 1.0 && replicas < wanted);
-    let stays = tolerances.cover(cautious) || turns || backwards;
-    Ok((if stays { wanted } else { replicas }, usage))
+    let stays = workload.tolerances.cover(cautious) || turns || backwards;
+    Ok(if stays { wanted } else { replicas })
 }
 
 /// How many Pods there should be for a value that belongs to all of them.

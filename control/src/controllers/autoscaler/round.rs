@@ -184,8 +184,7 @@ impl<'a> Round<'a> {
         grant.replicas
     }
 
-    /// The greatest number that a metric comes to. None when that would be fewer Pods and a metric could not be told. The error
-    /// comes with what could.
+    /// What the metrics come to. The error comes with what of them could be told.
     async fn compute(&mut self, target: &Target) -> Result<Computed, (Option<Vec<MetricStatus>>, String)> {
         let pods = self.pods(target.selector()).await.map_err(|why| (None, why))?;
         let workload = Workload {
@@ -196,49 +195,13 @@ impl<'a> Round<'a> {
             now: Timestamp::now(),
         };
         let all = self.propose(target.selector(), &workload).await;
-        let mut metrics = Vec::new();
-        let (mut best, mut refused): (Option<Proposal>, Vec<Refusal>) = (None, Vec::new());
-        let count = all.len();
-        for found in all {
-            match found {
-                Ok(proposal) => {
-                    metrics.push(proposal.status.clone());
-                    let greatest = best.as_ref().map_or(0, |best| best.replicas);
-                    if greatest == 0 || proposal.replicas > greatest {
-                        best = Some(proposal);
-                    }
-                }
-                Err(refusal) => {
-                    metrics.push(MetricStatus::default());
-                    refused.push(refusal);
-                }
+        sum_up(all, target.wanted()).map_err(|(metrics, first, why)| {
+            if let Some(Refusal { reason, cause, .. }) = first {
+                let message = format!("the HPA was unable to compute the replica count: {cause}");
+                set(&mut self.status, SCALING_ACTIVE, false, reason, message);
             }
-        }
-        let invalid = refused.len();
-        let lacking = refused.first().map(|first| {
-            format!(
-                "invalid metrics ({invalid} invalid out of {count}), first error is: {}",
-                first.whole
-            )
-        });
-        let enough = |best: &Proposal| refused.is_empty() || best.replicas >= target.wanted();
-        match (best.filter(enough), refused.into_iter().next()) {
-            (Some(best), _) => Ok(Computed {
-                best,
-                metrics,
-                lacking,
-            }),
-            (None, first) => {
-                if let Some(Refusal { reason, cause, .. }) = first {
-                    let message = format!("the HPA was unable to compute the replica count: {cause}");
-                    set(&mut self.status, SCALING_ACTIVE, false, reason, message);
-                }
-                Err((
-                    Some(metrics),
-                    lacking.unwrap_or_else(|| "there are no metrics".into()),
-                ))
-            }
-        }
+            (Some(metrics), why)
+        })
     }
 
     /// What each metric comes to; those that come to nothing are told of.
@@ -389,5 +352,100 @@ impl<'a> Round<'a> {
 
     fn client(&self) -> &'a Client {
         &self.controller.context.client
+    }
+}
+
+/// What could be told of the metrics, the first that could not, and why nothing is done.
+type Unknown = (Vec<MetricStatus>, Option<Refusal>, String);
+
+/// The greatest number that a metric comes to. None when that would be fewer Pods, and a metric could not be told.
+fn sum_up(all: Vec<Result<Proposal, Refusal>>, wanted: i32) -> Result<Computed, Unknown> {
+    let (mut metrics, count) = (Vec::new(), all.len());
+    let (mut best, mut refused): (Option<Proposal>, Vec<Refusal>) = (None, Vec::new());
+    for found in all {
+        metrics.push(
+            found
+                .as_ref()
+                .map_or_else(|_| MetricStatus::default(), |p| p.status.clone()),
+        );
+        match found {
+            Ok(proposal) => {
+                let greatest = best.as_ref().map_or(0, |best| best.replicas);
+                if greatest == 0 || proposal.replicas > greatest {
+                    best = Some(proposal);
+                }
+            }
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    let invalid = refused.len();
+    let lacking = refused.first().map(|first| {
+        let whole = &first.whole;
+        format!("invalid metrics ({invalid} invalid out of {count}), first error is: {whole}")
+    });
+    match best.filter(|best| invalid == 0 || best.replicas >= wanted) {
+        Some(best) => Ok(Computed {
+            best,
+            metrics,
+            lacking,
+        }),
+        None => {
+            let why = lacking.unwrap_or_else(|| "there are no metrics".into());
+            Err((metrics, refused.into_iter().next(), why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greatest_number_counts_unless_one_is_unknown_and_it_would_be_fewer() {
+        let number = |replicas: i32| {
+            Ok(Proposal {
+                replicas,
+                name: replicas.to_string(),
+                status: MetricStatus::default(),
+            })
+        };
+        let unknown = || {
+            Err(Refusal {
+                reason: "R",
+                cause: "c".into(),
+                whole: "w".into(),
+            })
+        };
+        let lacking = |text: &str| Some(format!("invalid metrics ({text}), first error is: w"));
+        for (what, all, expected) in [
+            (
+                "the greatest",
+                vec![number(2), number(5), number(3)],
+                Ok(("5", None)),
+            ),
+            ("fewer", vec![number(2), number(1)], Ok(("2", None))),
+            (
+                "more than is known",
+                vec![unknown(), number(5)],
+                Ok(("5", lacking("1 invalid out of 2"))),
+            ),
+            (
+                "none at all",
+                vec![unknown(), unknown()],
+                Err(lacking("2 invalid out of 2")),
+            ),
+            (
+                "fewer, as far as is known",
+                vec![number(2), unknown()],
+                Err(lacking("1 invalid out of 2")),
+            ),
+        ] {
+            let found = sum_up(all, 3);
+            let found = match &found {
+                Ok(computed) => Ok((computed.best.name.as_str(), computed.lacking.clone())),
+                Err((_, _, why)) => Err(Some(why.clone())),
+            };
+            assert_eq!(found, expected, "{what}");
+        }
     }
 }

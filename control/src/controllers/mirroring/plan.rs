@@ -58,19 +58,7 @@ pub fn plan(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Plan {
             .position(|old| old.address_type == slice.address_type && ports_of(old) == ports_of(&slice));
         let at = exact.or_else(|| left.iter().position(|old| old.address_type == slice.address_type));
         match at.map(|at| left.remove(at)) {
-            Some(old) => {
-                let mut changed = old.as_ref().clone();
-                changed.metadata.labels = slice.metadata.labels.take();
-                changed.metadata.annotations = slice.metadata.annotations.take();
-                changed.metadata.owner_references = slice.metadata.owner_references.take();
-                changed.endpoints = slice.endpoints.take();
-                if ports_of(&old) != ports_of(&slice) {
-                    changed.ports = slice.ports.take();
-                }
-                if changed != *old {
-                    plan.update.push((old, changed));
-                }
-            }
+            Some(old) => plan.update.extend(adopted(old, slice)),
             None => {
                 slice.metadata.name = Some(free_name(endpoints, &slice, &mut taken));
                 plan.create.push(slice);
@@ -79,6 +67,20 @@ pub fn plan(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Plan {
     }
     plan.delete = left;
     plan
+}
+
+/// The old slice and what it should be, unless it is.
+fn adopted(old: Arc<EndpointSlice>, wanted: EndpointSlice) -> Option<(Arc<EndpointSlice>, EndpointSlice)> {
+    let mut changed = old.as_ref().clone();
+    changed.metadata.labels = wanted.metadata.labels;
+    changed.metadata.annotations = wanted.metadata.annotations;
+    changed.metadata.owner_references = wanted.metadata.owner_references;
+    changed.endpoints = wanted.endpoints;
+    // None and an empty list are the same to the API.
+    if changed.ports.as_deref().unwrap_or_default() != wanted.ports.as_deref().unwrap_or_default() {
+        changed.ports = wanted.ports;
+    }
+    (changed != *old).then_some((old, changed))
 }
 
 fn ports_of(slice: &EndpointSlice) -> &[EndpointPort] {
