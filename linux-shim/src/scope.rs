@@ -127,11 +127,12 @@ fn parse_cgroup(text: &str) -> Option<String> {
 /// soon as nobody is in it: then the slice around it, which counts what is below it (v2), tells what came on top of
 /// `before`.
 pub fn oom_kills(cgroup: &Cgroup, slice: Option<&str>, before: u64) -> Result<u64, CgroupError> {
-    match slice {
-        _ if cgroup.is_none() => Ok(0),
-        Some(slice) if !cgroup.exists() => Ok(kills_in(slice).saturating_sub(before)),
-        _ => cgroup.oom_kills(),
-    }
+    // Asked before anything else: between a look and a read the cgroup may go.
+    Ok(match (cgroup.known_oom_kills()?, slice) {
+        (Some(kills), _) => kills,
+        (None, Some(slice)) => kills_in(slice).saturating_sub(before),
+        (None, None) => 0,
+    })
 }
 
 /// The slice that tells of a scope's processes when the scope is gone. One that nobody asked for is full of others', whose

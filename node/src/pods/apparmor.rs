@@ -1,9 +1,12 @@
 //! AppArmor profiles of containers: `appArmorProfile` of the container or its Pod, or the annotation before it. A Pod that
-//! asks for one is not taken where nothing enforces it, in the kubelet's words (pkg/security/apparmor). Refuses to know
-//! how a profile is taken on.
+//! asks for one is not taken where nothing enforces it, in the kubelet's words (pkg/security/apparmor); one that asks for
+//! nothing has the default where there is one, as containerd does it. Refuses to know how a profile is taken on.
+
+mod builtin;
 
 use std::borrow::Cow;
 use std::fs;
+use std::sync::Once;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container};
 
@@ -14,24 +17,29 @@ use crate::images::ImageKind;
 /// What the deprecated annotations begin with; a container's name follows.
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 const UNCONFINED: &str = "Unconfined";
-/// Profiles that runtimes load for all of their containers. There is none of the node's own.
-const DEFAULTS: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
 /// Says whether the kernel enforces profiles.
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
-/// Those that are loaded, one a line: name and mode.
-const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
-
 /// Why a container cannot have its profile.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum AppArmorError {
     #[error("missing localhost apparmor profile name")]
     Unnamed,
     #[error("an AppArmor profile confines native containers only")]
     Guest,
-    #[error("no default AppArmor profile is loaded: one of {}", DEFAULTS.join(", "))]
-    NoDefault,
+    #[error("no default AppArmor profile is loaded: {0}")]
+    NoDefault(#[from] builtin::LoadError),
     #[error("unknown apparmor profile type: {0:?}")]
     Unknown(String),
+}
+
+/// What a container is to be confined by.
+#[derive(Debug, PartialEq)]
+enum Wish {
+    Nothing,
+    Named(String),
+    Default,
+    /// The default, but only where it can be had: nobody has asked for it.
+    DefaultIfAny,
 }
 
 /// Whether this host enforces profiles.
@@ -51,46 +59,55 @@ pub fn is_required(pod: PodView<'_>) -> bool {
 }
 
 /// The name of the profile to take on.
-pub fn of_container(
+pub async fn of_container(
     pod: PodView<'_>,
     container: &Container,
     kind: ImageKind,
 ) -> Result<Option<String>, AppArmorError> {
-    let loaded = || fs::read_to_string(LOADED).unwrap_or_default();
-    match profile(pod, container) {
-        None => Ok(None),
-        Some(profile) => name(&profile, bundle::is_privileged(container), kind, loaded),
+    let profile = profile(pod, container);
+    match wish(profile.as_deref(), bundle::is_privileged(container), kind)? {
+        Wish::Nothing => Ok(None),
+        Wish::Named(name) => Ok(Some(name)),
+        Wish::Default => Ok(Some(builtin::name().await?.to_owned())),
+        Wish::DefaultIfAny if !is_enabled() => Ok(None),
+        Wish::DefaultIfAny => Ok(builtin::name()
+            .await
+            .inspect_err(say_once)
+            .ok()
+            .map(str::to_owned)),
     }
 }
 
-fn name(
-    profile: &AppArmorProfile,
-    privileged: bool,
-    kind: ImageKind,
-    loaded: impl FnOnce() -> String,
-) -> Result<Option<String>, AppArmorError> {
+/// The host stays as it is, and containers are many.
+fn say_once(error: &builtin::LoadError) {
+    static SAID: Once = Once::new();
+    SAID.call_once(
+        || tracing::warn!(%error, "containers are not confined by AppArmor unless they name a profile"),
+    );
+}
+
+fn wish(profile: Option<&AppArmorProfile>, privileged: bool, kind: ImageKind) -> Result<Wish, AppArmorError> {
+    // What the runtime does with a guest by default is to keep it in its sandbox.
+    let is_free = privileged || kind == ImageKind::Wasm;
+    let Some(profile) = profile else {
+        return Ok(if is_free {
+            Wish::Nothing
+        } else {
+            Wish::DefaultIfAny
+        });
+    };
     match profile.type_.as_str() {
-        UNCONFINED => Ok(None),
-        // What the runtime does with a guest by default is to keep it in its sandbox.
-        "RuntimeDefault" if privileged || kind == ImageKind::Wasm => Ok(None),
-        "RuntimeDefault" => default(&loaded()).map(Some),
+        UNCONFINED => Ok(Wish::Nothing),
+        "RuntimeDefault" if is_free => Ok(Wish::Nothing),
+        "RuntimeDefault" => Ok(Wish::Default),
         "Localhost" if kind == ImageKind::Wasm => Err(AppArmorError::Guest),
         "Localhost" => {
             let name = profile.localhost_profile.clone();
             let name = name.filter(|name| !name.trim().is_empty());
-            name.map(Some).ok_or(AppArmorError::Unnamed)
+            name.map(Wish::Named).ok_or(AppArmorError::Unnamed)
         }
         other => Err(AppArmorError::Unknown(other.to_owned())),
     }
-}
-
-fn default(loaded: &str) -> Result<String, AppArmorError> {
-    let is_loaded = |name: &&str| {
-        let mut names = loaded.lines().filter_map(|line| line.rsplit_once(" ("));
-        names.any(|(loaded, _)| loaded == *name)
-    };
-    let found = DEFAULTS.into_iter().find(is_loaded);
-    found.map(str::to_owned).ok_or(AppArmorError::NoDefault)
 }
 
 fn profile<'a>(pod: PodView<'a>, container: &'a Container) -> Option<Cow<'a, AppArmorProfile>> {
@@ -148,35 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn names_of_profiles() {
-        let of = |kind: &str, local: Option<&str>, privileged, image, loaded: &str| {
+    fn what_confines_a_container() {
+        let of = |kind: &str, local: Option<&str>, privileged, image| {
             let profile = AppArmorProfile {
                 type_: kind.into(),
                 localhost_profile: local.map(str::to_owned),
             };
-            name(&profile, privileged, image, || loaded.to_owned())
+            wish(Some(&profile), privileged, image)
         };
-        let some = |name: &str| Ok(Some(name.to_owned()));
-        let native = ImageKind::Native;
-        assert_eq!(of("Unconfined", None, false, native, ""), Ok(None));
-        assert_eq!(of("Localhost", Some("strict"), true, native, ""), some("strict"));
-        assert_eq!(
-            of("Localhost", Some(" "), false, native, ""),
-            Err(AppArmorError::Unnamed)
-        );
-        assert_eq!(
-            of("Localhost", Some("strict"), false, ImageKind::Wasm, ""),
-            Err(AppArmorError::Guest)
-        );
-        let loaded = "/usr/bin/man (enforce)\ndocker-default (enforce)\n";
-        assert_eq!(
-            of("RuntimeDefault", None, false, native, loaded),
-            some("docker-default")
-        );
-        assert_eq!(
-            of("RuntimeDefault", None, false, native, ""),
-            Err(AppArmorError::NoDefault)
-        );
-        assert_eq!(of("RuntimeDefault", None, true, native, ""), Ok(None));
+        let (native, wasm) = (ImageKind::Native, ImageKind::Wasm);
+        assert_eq!(of("Unconfined", None, false, native).unwrap(), Wish::Nothing);
+        let strict = of("Localhost", Some("strict"), true, native);
+        assert_eq!(strict.unwrap(), Wish::Named("strict".into()));
+        let unnamed = of("Localhost", Some(" "), false, native);
+        assert!(matches!(unnamed, Err(AppArmorError::Unnamed)));
+        let guest = of("Localhost", Some("strict"), false, wasm);
+        assert!(matches!(guest, Err(AppArmorError::Guest)));
+        assert_eq!(of("RuntimeDefault", None, false, native).unwrap(), Wish::Default);
+        assert_eq!(of("RuntimeDefault", None, true, native).unwrap(), Wish::Nothing);
+        assert_eq!(wish(None, false, native).unwrap(), Wish::DefaultIfAny);
+        assert_eq!(wish(None, true, native).unwrap(), Wish::Nothing);
+        assert_eq!(wish(None, false, wasm).unwrap(), Wish::Nothing);
     }
 }

@@ -200,7 +200,8 @@ async fn prepare(
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
     let seccomp = seccomp::local(&ctx.options.data_dir, pod, container, image.kind);
     let seccomp = seccomp.map_err(StartFailure::create)?;
-    let apparmor = apparmor::of_container(pod, container, image.kind).map_err(StartFailure::create)?;
+    let apparmor = apparmor::of_container(pod, container, image.kind).await;
+    let apparmor = apparmor.map_err(StartFailure::create)?;
     let namespaces = namespaces(ctx, job, pod).await?;
     let hostname = hostname::told(pod).map_err(StartFailure::config)?;
     let id = hex::encode(rand::random::<[u8; 32]>());

@@ -187,8 +187,13 @@ impl Cgroup {
         usage::read(self)
     }
 
-    /// How many processes of the cgroup the kernel killed for memory.
+    /// How many processes of the cgroup the kernel killed for memory; none of one that is gone.
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
+        Ok(self.known_oom_kills()?.unwrap_or(0))
+    }
+
+    /// The same, where the cgroup is there to tell it.
+    pub fn known_oom_kills(&self) -> Result<Option<u64>, CgroupError> {
         stats::oom_kills(self)
     }
 

@@ -1,5 +1,6 @@
 //! Reading what a cgroup uses.
 
+use std::io;
 use std::path::Path;
 
 use super::usage::{self, Io};
@@ -94,7 +95,7 @@ fn read_v1(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
         page_faults: keyed(&memory, "total_pgfault"),
         major_page_faults: keyed(&memory, "total_pgmajfault"),
         pids: value("pids", "pids.current")?,
-        oom_kills: oom_kills(cgroup)?,
+        oom_kills: oom_kills(cgroup)?.unwrap_or(0),
         io: Vec::new(),
     })
 }
@@ -111,19 +112,26 @@ pub(super) fn read_stats(cgroup: &Cgroup) -> Result<TaskStats, CgroupError> {
     })
 }
 
-pub(super) fn oom_kills(cgroup: &Cgroup) -> Result<u64, CgroupError> {
+/// None where the cgroup is gone, of which nothing can be said any more.
+pub(super) fn oom_kills(cgroup: &Cgroup) -> Result<Option<u64>, CgroupError> {
     let file = match cgroup.unified_dir() {
         Some(dir) if cgroup.is_v2() => dir.join("memory.events"),
         _ => match cgroup.v1_dir("memory") {
             Some(dir) => dir.join("memory.oom_control"),
-            None => return Ok(0),
+            None => return Ok(Some(0)),
         },
     };
     match read(&file) {
-        Ok(text) => Ok(keyed(&text, "oom_kill")),
-        Err(CgroupError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Ok(text) => Ok(Some(keyed(&text, "oom_kill"))),
+        // Without its controller it has no such file. Whether it is there is asked last: it may go at any time, and what was
+        // opened before cannot be read then.
+        Err(CgroupError::Read { source, .. }) if is_missing(&source) => Ok(cgroup.exists().then_some(0)),
         Err(error) => Err(error),
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 #[cfg(test)]

@@ -82,6 +82,21 @@ fn v2_limits_and_stats_are_files() {
     );
 }
 
+/// systemd removes the cgroup of a scope at any time once nobody is in it.
+#[test]
+fn a_cgroup_that_is_gone_is_told_from_one_without_kills() {
+    let home = tempfile::tempdir().unwrap();
+    let cgroup = v2_tree(home.path());
+    cgroup.create().unwrap();
+    assert_eq!(cgroup.known_oom_kills().unwrap(), Some(0), "no controller");
+    let dir = home.path().join("a/b");
+    fs::write(dir.join("memory.events"), "oom_kill 3\n").unwrap();
+    assert_eq!(cgroup.known_oom_kills().unwrap(), Some(3));
+    fs::remove_dir_all(dir).unwrap();
+    assert_eq!(cgroup.known_oom_kills().unwrap(), None);
+    assert_eq!(cgroup.oom_kills().unwrap(), 0);
+}
+
 #[test]
 fn v1_cpusets_inherit() {
     let home = tempfile::tempdir().unwrap();
