@@ -249,6 +249,7 @@ impl Making<'_> {
         self,
         launch: impl FnOnce(&ChildStreams, &mut ChildEnd) -> Result<Pid, LaunchError>,
     ) -> Result<Made, ProcessError> {
+        let _readers = crate::streams::readers(self.addresses).await?;
         let mut opened = crate::streams::open(self.addresses)?;
         let (ours, mut theirs) = channel::pair().map_err(ProcessError::Channel)?;
         let child = launch(&opened.child, &mut theirs)?;

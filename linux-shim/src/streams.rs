@@ -69,6 +69,11 @@ pub struct Streams {
     watchers: Option<Watchers>,
 }
 
+/// Waits for those who are to read; to be kept until everything is open.
+pub async fn readers(addresses: &Addresses) -> Result<Vec<File>, StreamError> {
+    Ok(stdio::readers([&addresses.stdout, &addresses.stderr]).await?)
+}
+
 /// Opens everything; pumps of pipes start at once.
 pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
     let sinks = Sinks::open(&addresses.stdout, &addresses.stderr)?;

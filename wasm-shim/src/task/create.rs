@@ -23,7 +23,7 @@ use crate::program::load::{LoadError, Program, Programs, Source, Use, default_ca
 use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
 use crate::tree::{Tree, TreeError, assemble};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
-use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, Turner, open_input};
+use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, Turner, open_input, readers};
 use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskError, annotations};
 use oci_spec::runtime::{Process, Spec};
@@ -144,7 +144,8 @@ impl Host {
             request.terminal,
             &close_stdin,
             watchers.as_ref(),
-        )?;
+        )
+        .await?;
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
@@ -181,7 +182,7 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let close_stdin = CancellationToken::new();
-        let (stdio, terminal) = open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None)?;
+        let (stdio, terminal) = open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None).await?;
         let exec = Exec::new(exec::Made {
             home,
             stdio,
@@ -343,13 +344,14 @@ fn watch(path: &Path) -> Result<Watchers, CreateError> {
     })
 }
 
-fn open_stdio(
+async fn open_stdio(
     turner: &Turner,
     addresses: &StdioAddresses,
     terminal: bool,
     close_stdin: &CancellationToken,
     watchers: Option<&Watchers>,
 ) -> Result<(Stdio, Option<Terminal>), CreateError> {
+    let _readers = readers([&addresses.stdout, &addresses.stderr]).await?;
     let sinks = Sinks::open_turned_by(Some(turner), &addresses.stdout, &addresses.stderr)?;
     let input = open_input(&addresses.stdin)?;
     if terminal {

@@ -46,6 +46,18 @@ pub enum StdioError {
     Open { path: PathBuf, source: io::Error },
 }
 
+/// Waits until clients have opened their ends of the FIFOs among these addresses, or do not come. To be kept until the
+/// streams are open.
+pub async fn readers(addresses: [&str; 2]) -> Result<Vec<File>, StdioError> {
+    let mut held = Vec::new();
+    for address in addresses {
+        if let StdioUri::Fifo(path) = StdioUri::parse(address)? {
+            held.extend(fifo::read_by_somebody(&path).await?);
+        }
+    }
+    Ok(held)
+}
+
 impl StdioUri {
     /// Parses an address; every path must be absolute.
     pub fn parse(address: &str) -> Result<Self, StdioError> {

@@ -120,6 +120,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reader_on_its_way_misses_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("f");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let address = path.to_str().unwrap().to_owned();
+        let writing = async {
+            let held = super::super::readers([&address, ""]).await.unwrap();
+            assert_eq!(held.len(), 1);
+            let mut sink = Sinks::open(&address, "").unwrap().stdout;
+            AsyncWriteExt::write_all(&mut sink, b"abc").await.unwrap();
+        };
+        let reading = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || std::fs::read(path).unwrap()
+        });
+        assert_eq!(tokio::join!(writing, reading).1.unwrap(), b"abc");
+        assert!(super::super::readers([&address, ""]).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_fifo_carries_bytes_both_ways() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("f");
