@@ -10,6 +10,7 @@ mod custom;
 mod decode;
 mod delete;
 mod discovery;
+mod dispatch;
 mod fairness;
 mod flows;
 mod glance;
@@ -28,6 +29,7 @@ mod operations;
 mod others;
 mod patch;
 mod permit;
+mod places;
 mod posted;
 mod precondition;
 mod query;
@@ -66,7 +68,6 @@ pub use version::GIT_VERSION;
 
 use crate::admission::{Admission, Objects};
 use crate::audit::{Audit, Told};
-use crate::auth::attributes::Attributes;
 use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::TokenAuthenticator;
 use crate::auth::{Authorizer, Identity, Reader};
@@ -79,10 +80,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use decode::Incoming;
-use flows::Flow;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use dispatch::{Reply, dispatch};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use negotiate::Format;
 use object::Object;
@@ -91,11 +90,10 @@ use others::Others;
 use query::Query;
 use record::Record;
 use render::Style;
-use route::{Route, Target};
+use route::Target;
 use serde_json::Value;
 use status::{ApiError, Result};
 use std::sync::Arc;
-use subresource::proxy;
 use written::{Left, Written};
 
 /// Everything that answering takes.
@@ -227,212 +225,6 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
 fn is_json(response: &Response) -> bool {
     let of = response.headers().get(header::CONTENT_TYPE);
     of.is_some_and(|of| of.as_bytes().starts_with(b"application/json"))
-}
-
-/// What is learnt of a request on its way and told with its answer.
-#[derive(Default)]
-struct Reply {
-    flow: Option<Flow>,
-    /// It is about a custom resource, of which nothing has a protobuf form.
-    custom: bool,
-    /// Whoever asks may.
-    allowed: bool,
-    /// The answer is a document of this API: neither a stream nor somebody else's.
-    document: bool,
-}
-
-async fn dispatch(
-    api: Arc<Api>,
-    request: Request,
-    record: &mut Record,
-    reply: &mut Reply,
-) -> Result<Response> {
-    let (mut parts, body) = request.into_parts();
-    if health::is_open(&parts) {
-        authenticate::check(&api, &parts)?;
-        return Ok(health::answer(&api, &parts).await);
-    }
-    let user = authenticate::identify(&api, &mut parts)?;
-    let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
-    if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
-        return aggregate::serve(
-            &api,
-            &remote,
-            (&user, &who),
-            (parts, body),
-            (record, &mut reply.flow),
-        )
-        .await;
-    }
-    let watched = route::watched(&mut parts.uri)?;
-    let target = match find(&api, parts.uri.path()).await? {
-        Some(Ok(Route::Resource(target))) if watched && target.subresource.is_some() => {
-            return Err(ApiError::no_resource());
-        }
-        Some(Ok(Route::Resource(target))) => target,
-        other => {
-            record.knows_path(&user, &who, &parts).await;
-            reply.flow = api.flow_table().flow_of_path(&who, &parts);
-            permit::path(&api, &who, &parts)?;
-            reply.allowed = true;
-            reply.document = matches!(other, Some(Ok(_)));
-            return elsewhere(&api, &who, parts, body, other).await;
-        }
-    };
-    reply.custom = target.kind.custom.is_some();
-    let query = Query::of(&parts.uri)?;
-    let verb = verb(&parts.method, &target, &query, watched)?;
-    record.knows(&user, &who, verb, Some(&target)).await;
-    if !is_long_running(verb, &target) {
-        query.deadline()?;
-    }
-    let table = api.flow_table();
-    reply.flow = table.flow(&who, &Attributes::resource(verb, permit::attributes(&target)));
-    permit::resource(&api, &who, verb, &target, &query)?;
-    if subresource::creates(&target) {
-        permit::resource(&api, &who, "create", &target, &query)?;
-    }
-    reply.allowed = true;
-    if watched && parts.method != Method::GET {
-        return Err(ApiError::method_not_allowed());
-    }
-    reply.document = verb != "watch" && !proxy::is_proxied(&target);
-    if proxy::is_proxied(&target) {
-        let call = Call {
-            api,
-            who,
-            target,
-            query,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            upgrade: None,
-            in_process: false,
-            told: record.told(),
-            others: Others::default(),
-        };
-        return proxy::serve(&call, parts, body).await;
-    }
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let in_process = parts.extensions.get::<serve::InProcess>().is_some();
-    let leaving = target
-        .kind
-        .custom
-        .as_ref()
-        .is_some_and(|custom| custom.terminating);
-    if leaving && verb == "create" {
-        return Err(ApiError::definition_terminating(verb));
-    }
-    let body = Incoming::new(body, api.patience.body);
-    let asks = (&table, &who, reply.flow.as_ref());
-    let (body, _seats) = api.entrance.receive(asks, body).await?;
-    record.body(&body);
-    let call = Call {
-        api,
-        who,
-        target,
-        query,
-        headers: parts.headers,
-        body,
-        upgrade,
-        in_process,
-        told: record.told(),
-        others: Others::default(),
-    };
-    let warnings: Vec<String> = call
-        .target
-        .kind
-        .warning()
-        .map(str::to_owned)
-        .into_iter()
-        .collect();
-    match perform(&call, verb).await {
-        Ok(response) => Ok(render::warn(response, warnings)),
-        Err(error) => Err(error.after(warnings)),
-    }
-}
-
-/// What the path names. A custom resource may have been established a moment ago, by the same client.
-async fn find(api: &Api, path: &str) -> Result<Option<Result<Route>>> {
-    let missing = |route: &Option<Result<Route>>| match route {
-        Some(Err(error)) => error.code == StatusCode::NOT_FOUND,
-        Some(Ok(Route::Group(_) | Route::Resources { .. })) => true,
-        _ => false,
-    };
-    let route = route::parse(&api.kinds.load(), path);
-    if !missing(&route) {
-        return Ok(route);
-    }
-    api.cache.fresh().await?;
-    api.definitions.sync().await?;
-    Ok(route::parse(&api.kinds.load(), path))
-}
-
-/// What is no resource: documents about the API, and nothing.
-async fn elsewhere(
-    api: &Api,
-    who: &Identity,
-    mut parts: Parts,
-    body: Body,
-    route: Option<Result<Route>>,
-) -> Result<Response> {
-    match route {
-        None => match health::one(api, parts.uri.path())
-            .await
-            .or_else(|| oidc::answer(api, &parts))
-        {
-            Some(response) => Ok(response),
-            None => match aggregate::openapi(api, who, &mut parts, body).await? {
-                Some(response) => Ok(response),
-                None => version::answer(api, &parts),
-            },
-        },
-        Some(Ok(route)) => discovery::answer(api, &route, &parts).await,
-        Some(Err(error)) => discovery::refuse(api, parts.uri.path(), error),
-    }
-}
-
-/// The verb of a request, as upstream's authorizers and audit logs name it: below `watch/` it is that whatever the method,
-/// and one object is watched nowhere else.
-fn verb(method: &Method, target: &Target, query: &Query, watched: bool) -> Result<&'static str> {
-    if proxy::is_proxied(target) {
-        return proxy::verb(method);
-    }
-    let named = target.name.is_some();
-    let verb = match (method.as_str(), named) {
-        _ if watched => "watch",
-        ("GET" | "HEAD", false) if query.flag("watch") => "watch",
-        ("GET" | "HEAD", true) => "get",
-        ("GET" | "HEAD", false) => "list",
-        ("POST", _) => "create",
-        ("PUT", true) => "update",
-        ("PATCH", true) => "patch",
-        ("DELETE", true) => "delete",
-        ("DELETE", false) => "deletecollection",
-        _ => return Err(ApiError::method_not_allowed()),
-    };
-    let served = match &target.subresource {
-        Some(name) => target
-            .kind
-            .subresource(name)
-            .is_some_and(|sub| sub.verbs.iter().any(|v| v == verb)),
-        None => target.kind.has_verb(verb) && !(verb == "create" && named),
-    };
-    let collection_of_all = target.kind.namespaced && target.namespace.is_none();
-    let writes = !matches!(verb, "get" | "list" | "watch");
-    match served {
-        true if !(writes && collection_of_all) => Ok(verb),
-        _ => Err(ApiError::method_not_allowed()),
-    }
-}
-
-/// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).
-fn is_long_running(verb: &str, target: &Target) -> bool {
-    let streams = ["attach", "exec", "log", "portforward", "proxy"];
-    verb == "watch"
-        || target
-            .subresource
-            .as_deref()
-            .is_some_and(|sub| streams.contains(&sub))
 }
 
 /// Whether what the target shows has a protobuf form.

@@ -3,7 +3,7 @@ use super::negotiate::{self, Encoding, PatchType};
 use super::query::FieldValidation;
 use super::status::ApiError;
 use super::write::Options;
-use super::{Call, decode};
+use super::{Call, decode, places};
 use crate::kinds::{DecodeError, FieldIssue, Kind};
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub fn prune(
     // Only a body that is the object itself has an order of its own.
     let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
     if issues.len() > 1 && kind.custom.is_none() && whole {
-        issues = decode::in_document_order(&call.body, issues);
+        issues = places::in_document_order(&call.body, issues);
     }
     // What is wrong with the text comes before what is wrong with its fields.
     issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));

@@ -123,7 +123,7 @@ pub fn usage(name: &str, words: &str) -> String {
         .map(|known| {
             let short = (known.letter != NO_LETTER).then(|| format!(" -{}", known.letter));
             let long = (!known.long.is_empty()).then(|| format!(" --{}", known.long));
-            let value = known.takes_value.then_some(" VALUE").unwrap_or_default();
+            let value = if known.takes_value { " VALUE" } else { "" };
             format!(
                 "\n {}{}{value}",
                 short.unwrap_or_default(),

@@ -1,0 +1,261 @@
+//! The way of a request from its path to what answers it: who asks, for what, with which verb, and whether he may.
+//!
+//! Knows nothing of how any verb is carried out.
+use super::decode::Incoming;
+use super::flows::{Flow, Flows};
+use super::others::Others;
+use super::query::Query;
+use super::record::Record;
+use super::route::{self, Route, Target};
+use super::status::{ApiError, Result};
+use super::subresource::{self, proxy};
+use super::{
+    Api, Call, aggregate, authenticate, discovery, health, impersonate, oidc, perform, permit, render, serve,
+    version,
+};
+use crate::auth::Identity;
+use crate::auth::attributes::Attributes;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use std::sync::Arc;
+
+/// What is learnt of a request on its way and told with its answer.
+#[derive(Default)]
+pub struct Reply {
+    pub flow: Option<Flow>,
+    /// It is about a custom resource, of which nothing has a protobuf form.
+    pub custom: bool,
+    /// Whoever asks may.
+    pub allowed: bool,
+    /// The answer is a document of this API: neither a stream nor somebody else's.
+    pub document: bool,
+}
+
+pub async fn dispatch(
+    api: Arc<Api>,
+    request: Request,
+    record: &mut Record,
+    reply: &mut Reply,
+) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    if health::is_open(&parts) {
+        authenticate::check(&api, &parts)?;
+        return Ok(health::answer(&api, &parts).await);
+    }
+    let user = authenticate::identify(&api, &mut parts)?;
+    let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
+    if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
+        return aggregate::serve(
+            &api,
+            &remote,
+            (&user, &who),
+            (parts, body),
+            (record, &mut reply.flow),
+        )
+        .await;
+    }
+    let watched = route::watched(&mut parts.uri)?;
+    match find(&api, parts.uri.path()).await? {
+        Some(Ok(Route::Resource(target))) if watched && target.subresource.is_some() => {
+            Err(ApiError::no_resource())
+        }
+        Some(Ok(Route::Resource(target))) => {
+            let asked = Asked {
+                user,
+                target,
+                watched,
+                parts,
+                body,
+            };
+            of_resource(api, who, asked, record, reply).await
+        }
+        other => {
+            record.knows_path(&user, &who, &parts).await;
+            reply.flow = api.flow_table().flow_of_path(&who, &parts);
+            permit::path(&api, &who, &parts)?;
+            reply.allowed = true;
+            reply.document = matches!(other, Some(Ok(_)));
+            elsewhere(&api, &who, parts, body, other).await
+        }
+    }
+}
+
+/// A request to a resource, as it came.
+struct Asked {
+    /// Who it is from, whoever he acts as.
+    user: Identity,
+    target: Target,
+    /// Its path is below `watch/`.
+    watched: bool,
+    parts: Parts,
+    body: Body,
+}
+
+/// Asks whether it may be, before anything of its body is read.
+async fn of_resource(
+    api: Arc<Api>,
+    who: Identity,
+    asked: Asked,
+    record: &mut Record,
+    reply: &mut Reply,
+) -> Result<Response> {
+    let Asked {
+        user,
+        target,
+        watched,
+        parts,
+        body,
+    } = asked;
+    reply.custom = target.kind.custom.is_some();
+    let query = Query::of(&parts.uri)?;
+    let verb = verb(&parts.method, &target, &query, watched)?;
+    record.knows(&user, &who, verb, Some(&target)).await;
+    if !is_long_running(verb, &target) {
+        query.deadline()?;
+    }
+    let attributes = Attributes::resource(verb, permit::attributes(&target));
+    let table = api.flow_table();
+    reply.flow = table.flow(&who, &attributes);
+    permit::resource(&api, &who, verb, &target, &query)?;
+    if subresource::creates(&target) {
+        permit::resource(&api, &who, "create", &target, &query)?;
+    }
+    reply.allowed = true;
+    if watched && parts.method != Method::GET {
+        return Err(ApiError::method_not_allowed());
+    }
+    let proxied = proxy::is_proxied(&target);
+    reply.document = verb != "watch" && !proxied;
+    let call = Call {
+        api,
+        who,
+        target,
+        query,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        upgrade: None,
+        in_process: parts.extensions.get::<serve::InProcess>().is_some(),
+        told: record.told(),
+        others: Others::default(),
+    };
+    match proxied {
+        true => proxy::serve(&call, parts, body).await,
+        false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
+    }
+}
+
+/// Reads the rest of a request, when its turn has come, and does what it asks for.
+async fn received(
+    mut call: Call,
+    verb: &str,
+    (mut parts, body): (Parts, Body),
+    record: &mut Record,
+    (table, flow): (&Flows, Option<&Flow>),
+) -> Result<Response> {
+    let custom = call.target.kind.custom.as_ref();
+    if verb == "create" && custom.is_some_and(|custom| custom.terminating) {
+        return Err(ApiError::definition_terminating(verb));
+    }
+    let api = Arc::clone(&call.api);
+    let body = Incoming::new(body, api.patience.body);
+    let (body, _seats) = api.entrance.receive((table, &call.who, flow), body).await?;
+    record.body(&body);
+    call.body = body;
+    call.upgrade = parts.extensions.remove::<OnUpgrade>();
+    call.headers = parts.headers;
+    let warning = call.target.kind.warning();
+    let warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
+    match perform(&call, verb).await {
+        Ok(response) => Ok(render::warn(response, warnings)),
+        Err(error) => Err(error.after(warnings)),
+    }
+}
+
+/// What the path names. A custom resource may have been established a moment ago, by the same client.
+async fn find(api: &Api, path: &str) -> Result<Option<Result<Route>>> {
+    let missing = |route: &Option<Result<Route>>| match route {
+        Some(Err(error)) => error.code == StatusCode::NOT_FOUND,
+        Some(Ok(Route::Group(_) | Route::Resources { .. })) => true,
+        _ => false,
+    };
+    let route = route::parse(&api.kinds.load(), path);
+    if !missing(&route) {
+        return Ok(route);
+    }
+    api.cache.fresh().await?;
+    api.definitions.sync().await?;
+    Ok(route::parse(&api.kinds.load(), path))
+}
+
+/// What is no resource: documents about the API, and nothing.
+async fn elsewhere(
+    api: &Api,
+    who: &Identity,
+    mut parts: Parts,
+    body: Body,
+    route: Option<Result<Route>>,
+) -> Result<Response> {
+    match route {
+        None => match health::one(api, parts.uri.path())
+            .await
+            .or_else(|| oidc::answer(api, &parts))
+        {
+            Some(response) => Ok(response),
+            None => match aggregate::openapi(api, who, &mut parts, body).await? {
+                Some(response) => Ok(response),
+                None => version::answer(api, &parts),
+            },
+        },
+        Some(Ok(route)) => discovery::answer(api, &route, &parts).await,
+        Some(Err(error)) => discovery::refuse(api, parts.uri.path(), error),
+    }
+}
+
+/// The verb of a request, as upstream's authorizers and audit logs name it: below `watch/` it is that whatever the method,
+/// and one object is watched nowhere else.
+fn verb(method: &Method, target: &Target, query: &Query, watched: bool) -> Result<&'static str> {
+    if proxy::is_proxied(target) {
+        return proxy::verb(method);
+    }
+    let named = target.name.is_some();
+    let verb = match (method.as_str(), named) {
+        _ if watched => "watch",
+        ("GET" | "HEAD", false) if query.flag("watch") => "watch",
+        ("GET" | "HEAD", true) => "get",
+        ("GET" | "HEAD", false) => "list",
+        ("POST", _) => "create",
+        ("PUT", true) => "update",
+        ("PATCH", true) => "patch",
+        ("DELETE", true) => "delete",
+        ("DELETE", false) => "deletecollection",
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    let served = match &target.subresource {
+        Some(name) => target
+            .kind
+            .subresource(name)
+            .is_some_and(|sub| sub.verbs.iter().any(|v| v == verb)),
+        None => target.kind.has_verb(verb) && !(verb == "create" && named),
+    };
+    let collection_of_all = target.kind.namespaced && target.namespace.is_none();
+    let writes = !matches!(verb, "get" | "list" | "watch");
+    match served {
+        true if !(writes && collection_of_all) => Ok(verb),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).
+fn is_long_running(verb: &str, target: &Target) -> bool {
+    let streams = ["attach", "exec", "log", "portforward", "proxy"];
+    verb == "watch"
+        || target
+            .subresource
+            .as_deref()
+            .is_some_and(|sub| streams.contains(&sub))
+}
