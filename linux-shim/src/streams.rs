@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amphipod_shim_api::stdio::{LogStream, Sink, Sinks, StdioError, StdioUri};
+use amphipod_shim_api::stdio::{self, LogStream, Sink, Sinks, StdioError, StdioUri};
 use nix::fcntl::OFlag;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of how any verb is carried out.
 use super::decode::Incoming;
-use super::flows::{Flow, Flows};
+use super::flows::{Flow, Table};
 use super::others::Others;
 use super::query::Query;
 use super::record::Record;
@@ -155,7 +155,7 @@ async fn received(
     verb: &str,
     (mut parts, body): (Parts, Body),
     record: &mut Record,
-    (table, flow): (&Flows, Option<&Flow>),
+    (table, flow): (&Arc<Table>, Option<&Flow>),
 ) -> Result<Response> {
     let custom = call.target.kind.custom.as_ref();
     if verb == "create" && custom.is_some_and(|custom| custom.terminating) {

@@ -182,7 +182,8 @@ impl Host {
             stderr: request.stderr.clone(),
         };
         let close_stdin = CancellationToken::new();
-        let (stdio, terminal) = open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None).await?;
+        let (stdio, terminal) =
+            open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None).await?;
         let exec = Exec::new(exec::Made {
             home,
             stdio,

@@ -41,14 +41,22 @@ pub(super) async fn read_by_somebody(path: &Path) -> Result<Option<File>, StdioE
         path: path.into(),
         source,
     };
-    match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    match OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+    {
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
         other => return other.map(Some).map_err(failed),
     }
     let place = path.to_owned();
     let opening = tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(place));
     match tokio::time::timeout(READER_LIMIT, opening).await {
-        Ok(opened) => opened.map_err(io::Error::other).flatten().map(Some).map_err(failed),
+        Ok(opened) => opened
+            .map_err(io::Error::other)
+            .flatten()
+            .map(Some)
+            .map_err(failed),
         Err(_) => {
             // Its thread waits no longer when there is a reader: this one.
             reader(path)?;
