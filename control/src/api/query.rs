@@ -1,6 +1,6 @@
 //! The options in a request's query string, read once, with upstream's meaning of each.
 use super::status::{ApiError, Result};
-use crate::kinds::{FieldError, FieldErrors, go_duration};
+use crate::kinds::{FieldError, FieldErrors};
 use crate::store::Revision;
 use axum::extract::Query as Pairs;
 use http::Uri;

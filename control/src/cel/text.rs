@@ -3,8 +3,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::SignedDuration;
 
-use crate::kinds::go_duration;
-
 /// As Go's `strconv.ParseBool` reads it.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {

@@ -15,7 +15,6 @@ mod defaults;
 pub mod error;
 pub mod event;
 pub mod formats;
-pub mod go_duration;
 mod image;
 mod kind;
 pub mod labels;

@@ -51,7 +51,7 @@ pub enum ArgsError {
     NotUtf8(OsString),
     #[error("{flag} takes a number, not {value:?}")]
     NotNumber { flag: &'static str, value: String },
-    #[error("{flag} takes a time such as 5s, not {value:?}")]
+    #[error("{flag} takes a time such as 5s or 1m30s, not {value:?}")]
     NotDuration { flag: &'static str, value: String },
     #[error("{flag} takes a number of bytes such as 67108864 or 64M, or -1 for no limit, not {value:?}")]
     NotSize { flag: &'static str, value: String },
@@ -177,21 +177,10 @@ impl Parsed {
     }
 }
 
-/// `5s`, `100ms`, `1.5m`; seconds without a unit. Nothing takes no time.
+/// As runc takes it: `5s`, `1m30s`. Nothing takes no time.
 fn time(text: &str) -> Option<Duration> {
-    let end = text.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let (number, unit) = text.split_at(end);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    let seconds = number.parse::<f64>().ok()? * seconds;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|time| !time.is_zero())
+    let time = go_duration::parse(text).ok()?;
+    Duration::try_from(time).ok().filter(|time| !time.is_zero())
 }
 
 /// The letters of sizes, each 1024 of the one before.
@@ -256,12 +245,12 @@ mod tests {
             ("5s", 5000),
             ("100ms", 100),
             ("1.5m", 90_000),
-            ("2", 2000),
+            ("1m30s", 90_000),
             ("1h", 3_600_000),
         ] {
             assert_eq!(time(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "s", "0s", "-1s", "5 s", "5d", "1e400s"] {
+        for bad in ["", "s", "2", "0s", "-1s", "5 s", "5d", "1e400s"] {
             assert_eq!(time(bad), None, "{bad}");
         }
     }

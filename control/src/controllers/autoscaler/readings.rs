@@ -9,7 +9,7 @@ use super::ask::{Failure, escaped, get, query};
 use super::pods::{Sample, Samples, milli};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
-use crate::kinds::{go_duration, labels, time};
+use crate::kinds::{labels, time};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::patch;
 

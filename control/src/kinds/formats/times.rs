@@ -3,8 +3,6 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::kinds::go_duration;
-
 /// Words that may go on: `hours` is an `hour`.
 const BEGINNINGS: [&str; 8] = ["nano", "micro", "milli", "sec", "min", "hour", "day", "week"];
 const WORDS: [&str; 11] = ["ns", "us", "µs", "ms", "s", "m", "h", "hr", "d", "w", "wk"];
