@@ -22,7 +22,7 @@ use std::path::Path;
 use amphipod_shim_api::Standing;
 use oci_spec::runtime::Spec;
 
-use crate::spec::{self, SpecError};
+use crate::spec::{self, Config, SpecError};
 use subordinate::Facts;
 
 /// What a container is made from.
@@ -46,8 +46,11 @@ pub enum ConfigurationError {
 
 /// Reads a bundle's config.json as somebody of this standing can have it.
 pub fn configuration(bundle: &Path, standing: Standing) -> Result<Configuration, ConfigurationError> {
-    let (bytes, mut said) = spec::read(bundle)?;
-    let spec = spec::parse(bundle, &bytes)?;
+    let Config {
+        bytes,
+        spec,
+        mut said,
+    } = spec::read(bundle)?;
     if standing != Standing::User {
         return Ok(Configuration { bytes, spec, said });
     }
@@ -58,6 +61,6 @@ pub fn configuration(bundle: &Path, standing: Standing) -> Result<Configuration,
     let mut value = serde_json::from_slice(&bytes).map_err(unlike)?;
     said.extend(adapt::adapt(&mut value, &Facts::of_this_user())?);
     let bytes = value.to_string().into_bytes();
-    let spec = spec::parse(bundle, &bytes)?;
+    let spec = serde_json::from_value(value).map_err(unlike)?;
     Ok(Configuration { bytes, spec, said })
 }

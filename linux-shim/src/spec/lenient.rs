@@ -5,9 +5,15 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::Capability;
+use oci_spec::runtime::{Capability, Spec};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// Whether [`mend`] would change what this was read from. What names unknown capabilities cannot be read at all.
+pub fn is_to_be_mended(spec: &Spec) -> bool {
+    let mut mounts = spec.mounts().iter().flatten();
+    mounts.any(|mount| !mount.destination().as_os_str().is_empty() && !mount.destination().has_root())
+}
 
 /// Changes a config.json; answers what is to be said of it.
 pub fn mend(config: &mut Value) -> Vec<String> {

@@ -5,9 +5,9 @@
 mod devices;
 mod lenient;
 mod process;
+mod read;
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,9 +28,7 @@ use crate::sysctl::{self, Own, SysctlError};
 use devices::{device, device_rules};
 pub use lenient::mend_process;
 pub use process::{KEEP_GROUPS, process_plan};
-
-/// config.json as large as this is no config.json.
-const CONFIG_LIMIT: u64 = 8 << 20;
+pub use read::{Config, load, read};
 
 /// A bundle that cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -66,43 +64,6 @@ pub enum SpecError {
     NetDevice(String),
     #[error("{0:?} is no list of memory nodes")]
     Nodes(String),
-}
-
-/// Reads `config.json` of a bundle.
-pub fn load(bundle: &Path) -> Result<Spec, SpecError> {
-    parse(bundle, &read(bundle)?.0)
-}
-
-/// The bytes of a bundle's `config.json`, and what was put right in them.
-pub fn read(bundle: &Path) -> Result<(Vec<u8>, Vec<String>), SpecError> {
-    let path = bundle.join("config.json");
-    let fail = |source| SpecError::Read {
-        path: path.clone(),
-        source,
-    };
-    if fs::metadata(&path).map_err(fail)?.len() > CONFIG_LIMIT {
-        return Err(fail(io::Error::other(format!(
-            "larger than {CONFIG_LIMIT} bytes"
-        ))));
-    }
-    let bytes = fs::read(&path).map_err(fail)?;
-    let mut config = serde_json::from_slice(&bytes).map_err(|source| SpecError::Parse {
-        path: path.clone(),
-        source,
-    })?;
-    let said = lenient::mend(&mut config);
-    match said.is_empty() {
-        true => Ok((bytes, said)),
-        false => Ok((config.to_string().into_bytes(), said)),
-    }
-}
-
-/// What those bytes say.
-pub fn parse(bundle: &Path, config: &[u8]) -> Result<Spec, SpecError> {
-    serde_json::from_slice(config).map_err(|source| SpecError::Parse {
-        path: bundle.join("config.json"),
-        source,
-    })
 }
 
 /// The cgroup a container of this spec lives in: `linux.cgroupsPath`, or one named after it.
