@@ -226,63 +226,83 @@ fn drop_bounding(keep: &CapsHashSet) -> Result<(), InitError> {
     Ok(())
 }
 
-/// The shim can give no capability it lacks itself (in a container, or on a trimmed host): that is said, and the rest
-/// is given, as the other runtimes do.
+/// Sets what can be had of the sets, and says what cannot.
 fn set_capabilities(
     wanted: &Capabilities,
     with_admin: bool,
     warnings: &mut Warnings,
 ) -> Result<(), InitError> {
-    let held = caps::read(None, CapSet::Permitted).map_err(|e| failed("read own capabilities", &e))?;
-    let missing: Vec<String> = wanted
-        .permitted
-        .difference(&held)
-        .map(ToString::to_string)
-        .collect();
-    if !missing.is_empty() {
-        warnings.add(format!(
-            "not given, because the shim has them not itself: {}",
-            missing.join(", ")
-        ));
-    }
-    let within = |set: &CapsHashSet| set.intersection(&held).copied().collect::<CapsHashSet>();
-    let for_now = |set: &CapsHashSet| {
-        let mut set = set.clone();
-        set.extend(with_admin.then_some(Capability::CAP_SYS_ADMIN));
-        within(&set)
-    };
+    let own = |set| caps::read(None, set).map_err(|e| failed("read own capabilities", &e));
+    let held = own(CapSet::Permitted)?;
+    let (given, said) = grantable(wanted, &held, &own(CapSet::Bounding)?);
+    said.into_iter().for_each(|text| warnings.add(text));
+    let admin =
+        (with_admin && held.contains(&Capability::CAP_SYS_ADMIN)).then_some(Capability::CAP_SYS_ADMIN);
+    let for_now = |set: &CapsHashSet| set.iter().copied().chain(admin).collect::<CapsHashSet>();
     // Effective must fit into permitted at every moment: it is emptied first and filled last.
     let steps = [
         (CapSet::Effective, CapsHashSet::new()),
-        (CapSet::Inheritable, within(&wanted.inheritable)),
-        (CapSet::Permitted, for_now(&wanted.permitted)),
-        (CapSet::Effective, for_now(&wanted.effective)),
+        (CapSet::Inheritable, given.inheritable),
+        (CapSet::Permitted, for_now(&given.permitted)),
+        (CapSet::Effective, for_now(&given.effective)),
     ];
     for (set, value) in &steps {
         caps::set(None, *set, value).map_err(|e| failed(&format!("set {set:?} capabilities"), &e))?;
     }
     caps::clear(None, CapSet::Ambient).map_err(|e| failed("clear ambient capabilities", &e))?;
-    let (can, cannot) = ambient(wanted);
-    if !cannot.is_empty() {
-        warnings.add(format!(
-            "not ambient, because not both permitted and inheritable: {}",
-            cannot.join(", ")
-        ));
-    }
-    for capability in within(&can) {
+    for capability in given.ambient {
         caps::raise(None, CapSet::Ambient, capability)
             .map_err(|e| failed(&format!("raise {capability} to ambient"), &e))?;
     }
     Ok(())
 }
 
-/// Which may be ambient, and which not (capabilities(7)): the other runtimes start without these too.
-fn ambient(wanted: &Capabilities) -> (CapsHashSet, Vec<String>) {
-    let may = |c: &&Capability| wanted.permitted.contains(*c) && wanted.inheritable.contains(*c);
-    let can: CapsHashSet = wanted.ambient.iter().filter(may).copied().collect();
-    let mut cannot: Vec<String> = wanted.ambient.difference(&can).map(ToString::to_string).collect();
-    cannot.sort();
-    (can, cannot)
+/// Which of the capabilities the kernel lets a process have that holds these, and within this bounding set (capabilities(7)),
+/// and what is to be said of the others. What cannot be granted (in a container, on a trimmed host, or because the sets do not
+/// fit together) is to be a warning (OCI runtime-spec, "Linux Process"); other runtimes end in the kernel's refusal where sets
+/// do not fit.
+fn grantable(
+    wanted: &Capabilities,
+    held: &CapsHashSet,
+    bounding: &CapsHashSet,
+) -> (Capabilities, Vec<String>) {
+    let mut said = Vec::new();
+    let mut within = |set: &CapsHashSet, limit: &CapsHashSet, why: &str| {
+        let mut missing: Vec<String> = set.difference(limit).map(ToString::to_string).collect();
+        missing.sort();
+        if !missing.is_empty() {
+            said.push(format!("{why}: {}", missing.join(", ")));
+        }
+        set.intersection(limit).copied().collect::<CapsHashSet>()
+    };
+    let asked = wanted.permitted.union(&wanted.inheritable).copied().collect();
+    let has = within(&asked, held, "not given, because the shim has them not itself");
+    let held_of = |set: &CapsHashSet| set.intersection(&has).copied().collect::<CapsHashSet>();
+    let effective = within(
+        &wanted.effective,
+        &wanted.permitted,
+        "not effective, because not permitted",
+    );
+    let inheritable = within(
+        &held_of(&wanted.inheritable),
+        bounding,
+        "not inheritable, because not in the bounding set",
+    );
+    let permitted = held_of(&wanted.permitted);
+    let both = permitted.intersection(&inheritable).copied().collect();
+    let ambient = within(
+        &wanted.ambient,
+        &both,
+        "not ambient, because not both permitted and inheritable",
+    );
+    let given = Capabilities {
+        bounding: wanted.bounding.clone(),
+        effective: held_of(&effective),
+        permitted,
+        inheritable,
+        ambient,
+    };
+    (given, said)
 }
 
 /// `HOME` for a user without one in its environment: its entry in the container's passwd, or `/`.
@@ -319,20 +339,56 @@ fn read_small(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
+    const CHOWN: Capability = Capability::CAP_CHOWN;
+    const FOWNER: Capability = Capability::CAP_FOWNER;
+    const KILL: Capability = Capability::CAP_KILL;
+
     #[test]
     fn ambient_is_what_is_permitted_and_inheritable() {
-        let (chown, kill, fowner) = (
-            Capability::CAP_CHOWN,
-            Capability::CAP_KILL,
-            Capability::CAP_FOWNER,
-        );
+        let all: CapsHashSet = [CHOWN, FOWNER, KILL].into();
         let wanted = Capabilities {
-            permitted: [chown, kill].into(),
-            inheritable: [chown, fowner].into(),
-            ambient: [chown, kill, fowner].into(),
+            permitted: [CHOWN, KILL].into(),
+            inheritable: [CHOWN, FOWNER].into(),
+            ambient: all.clone(),
             ..Default::default()
         };
-        let cannot = vec!["CAP_FOWNER".to_owned(), "CAP_KILL".to_owned()];
-        assert_eq!(ambient(&wanted), ([chown].into(), cannot));
+        let (given, said) = grantable(&wanted, &all, &all);
+        assert_eq!(given.ambient, [CHOWN].into());
+        assert_eq!(
+            said,
+            ["not ambient, because not both permitted and inheritable: CAP_FOWNER, CAP_KILL"]
+        );
+    }
+
+    #[test]
+    fn sets_that_do_not_fit_are_made_to() {
+        let all: CapsHashSet = [CHOWN, FOWNER, KILL].into();
+        let wanted = Capabilities {
+            bounding: [CHOWN].into(),
+            effective: [CHOWN, FOWNER].into(),
+            permitted: [CHOWN, KILL].into(),
+            inheritable: all.clone(),
+            ambient: [CHOWN, KILL].into(),
+        };
+        let (given, said) = grantable(&wanted, &all, &wanted.bounding);
+        let fitting = Capabilities {
+            effective: [CHOWN].into(),
+            inheritable: [CHOWN].into(),
+            ambient: [CHOWN].into(),
+            ..wanted.clone()
+        };
+        assert_eq!(given, fitting);
+        assert_eq!(said.len(), 3, "{said:?}");
+        let (given, said) = grantable(&wanted, &CapsHashSet::new(), &CapsHashSet::new());
+        let nothing = Capabilities {
+            bounding: [CHOWN].into(),
+            ..Default::default()
+        };
+        assert_eq!(given, nothing);
+        assert!(
+            said.iter()
+                .any(|text| text.contains("CAP_CHOWN, CAP_FOWNER, CAP_KILL")),
+            "{said:?}"
+        );
     }
 }

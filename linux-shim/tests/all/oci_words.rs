@@ -76,6 +76,28 @@ fn capabilities_that_cannot_be_are_said_and_not_given() {
     assert!(seen.contains("CapAmb:\t0000000000000000\n"), "{seen}");
 }
 
+/// The kernel refuses them: nothing becomes inheritable beyond the bounding set, or effective beyond the permitted one.
+#[test]
+fn sets_of_capabilities_that_do_not_fit_together_are_said() {
+    let Some(oci) = oci("sets") else { return };
+    let mut bundle = oci.bundle("grep ^Cap /proc/self/status");
+    let (few, more) = (json!(["CAP_CHOWN"]), json!(["CAP_CHOWN", "CAP_KILL"]));
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": few, "permitted": few, "effective": more, "inheritable": more, "ambient": more});
+    let (code, out) = oci.run(&bundle);
+    assert_eq!(code, 0, "{out}");
+    for said in ["not effective", "not inheritable", "not ambient"] {
+        let line = out.lines().find(|line| line.contains(said));
+        assert!(
+            line.is_some_and(|line| line.ends_with(": CAP_KILL")),
+            "{said}: {out}"
+        );
+    }
+    for set in ["CapInh", "CapAmb", "CapBnd"] {
+        assert!(out.contains(&format!("{set}:\t0000000000000001\n")), "{out}");
+    }
+}
+
 #[test]
 fn a_tmpfs_with_a_copy_is_as_its_options_say() {
     let Some(oci) = oci("copyup") else { return };
