@@ -5,21 +5,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amphipod_shim_api::cgroup::{Cgroup, CgroupError, Limits};
+use amphipod_shim_api::cgroup::{Cgroup, Limits};
 use amphipod_shim_api::client::{Exit, TaskStatus};
+use amphipod_shim_api::events::Story;
 use amphipod_shim_api::systemd::Unit;
-use amphipod_shim_api::{Standing, TaskError, TaskStats, oom};
+use amphipod_shim_api::{Standing, TaskError, TaskStats};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 
-use crate::confine::{Confined, failed as cgroup_failed};
+use crate::confine::failed as cgroup_failed;
 use crate::hooks::{Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
 use crate::init::ProcessPlan;
 use crate::keeper::SharedProcesses;
 use crate::launch::Running;
+use crate::out_of_memory;
 use crate::planned::{Asked, Planned};
 use crate::process::{ContainerProcess, ProcessError, run_hooks};
 use crate::processes;
@@ -45,6 +47,8 @@ pub struct Container {
     /// The cgroup above belongs to the same cluster, so that the last container removes it.
     owns_parent: bool,
     first: Arc<ContainerProcess>,
+    /// What containerd is told of the first process.
+    story: Arc<Story>,
     execs: Mutex<HashMap<String, Exec>>,
     /// An exec was started or removed.
     changed: Notify,
@@ -75,7 +79,12 @@ pub fn failed(error: &ProcessError) -> TaskError {
 
 impl Container {
     /// Makes a container whose program waits for [`Container::start`]. On failure nothing of it is left.
-    pub async fn create(reaper: &Reaper, shared: &SharedProcesses, asked: Asked) -> Result<Self, TaskError> {
+    pub async fn create(
+        reaper: &Reaper,
+        shared: &SharedProcesses,
+        asked: Asked,
+        story: Arc<Story>,
+    ) -> Result<Self, TaskError> {
         let standing = Standing::of_this_process();
         let mut planned = Planned::of(standing, &asked)?;
         if planned.shares_processes() {
@@ -88,7 +97,12 @@ impl Container {
         make_rootfs_dir(&planned.plan.rootfs)?;
         let (confined, made) = planned.make(reaper, standing).await?;
         let Planned { spec, plan, .. } = planned;
-        let first = made.follow(oom_watch(&plan.cgroup, &confined, &asked.bundle));
+        let (pid, ending) = (made.process.pid(), Arc::clone(&story));
+        let look = out_of_memory::look(&plan.cgroup, &confined, &asked.bundle, &story);
+        let first = made.follow(move |exit| {
+            look(exit.status);
+            ending.ended(pid, exit);
+        });
         Ok(Self {
             id: asked.id,
             bundle: asked.bundle,
@@ -101,6 +115,7 @@ impl Container {
             hooks: plan.hooks,
             subject: plan.subject,
             first,
+            story,
             execs: Mutex::default(),
             changed: Notify::new(),
             paused: AtomicBool::new(false),
@@ -113,16 +128,26 @@ impl Container {
             // Frozen, a process would neither take the word nor come in.
             return Err(TaskError::FailedPrecondition("the container is paused".into()));
         }
-        if exec.is_empty() {
-            started(self.first.start().await)?;
-            let state = self.subject.state("running", self.first.pid().cast_signed());
-            if let Err(error) = run_hooks(reaper, &self.hooks.poststart, &state).await {
-                self.kill_all(libc::SIGKILL)?;
-                self.first.wait().await;
-                return Err(failed(&error));
-            }
-            return Ok(self.first.pid());
+        match exec.is_empty() {
+            true => self.start_first(reaper).await,
+            false => self.start_exec(reaper, exec).await,
         }
+    }
+
+    async fn start_first(&self, reaper: &Reaper) -> Result<u32, TaskError> {
+        let _starting = self.story.hold();
+        started(self.first.start().await)?;
+        let state = self.subject.state("running", self.first.pid().cast_signed());
+        if let Err(error) = run_hooks(reaper, &self.hooks.poststart, &state).await {
+            self.kill_all(libc::SIGKILL)?;
+            self.first.wait().await;
+            return Err(failed(&error));
+        }
+        self.story.started(self.first.pid());
+        Ok(self.first.pid())
+    }
+
+    async fn start_exec(&self, reaper: &Reaper, exec: &str) -> Result<u32, TaskError> {
         let (plan, addresses) = match self.exec(exec)? {
             Exec::Asked(plan, addresses) => (plan, addresses),
             Exec::Made(_) => return started(Err(ProcessError::Started)).map(|()| 0),
@@ -135,11 +160,16 @@ impl Container {
             shares_mounts: false,
         };
         let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;
-        let process = made.map_err(|e| exec_failed(&e))?.follow(|_| {});
+        let made = made.map_err(|e| exec_failed(&e))?;
+        let story = Arc::new(self.story.beside(exec));
+        let _starting = story.hold();
+        let (pid, ending) = (made.process.pid(), Arc::clone(&story));
+        let process = made.follow(move |exit| ending.ended(pid, exit));
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
         self.changed.notify_waiters();
         process.start().await.map_err(|e| exec_failed(&e))?;
-        Ok(process.pid())
+        story.started(pid);
+        Ok(pid)
     }
 
     /// Remembers a process to be started in the container.
@@ -402,38 +432,6 @@ fn make_rootfs_dir(path: &Path) -> Result<(), TaskError> {
         .map_err(|e| TaskError::internal("create the root file system's mount point", e))
 }
 
-/// Exit status of a process that was killed.
-const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
-
 pub fn invalid(error: &dyn std::error::Error) -> TaskError {
     TaskError::InvalidArgument(error.to_string())
-}
-
-/// Looks, when a container has ended, whether memory had run out.
-fn oom_watch(cgroup: &Cgroup, confined: &Confined, bundle: &Path) -> impl FnOnce(u32) + Send + use<> {
-    let (cgroup, bundle) = (cgroup.clone(), bundle.to_owned());
-    let unit = confined.unit.as_ref();
-    let slice = unit.and_then(|unit| scope::slice_around(unit, &confined.path));
-    let slice = slice.map(str::to_owned);
-    let before = slice.as_deref().map_or(0, scope::kills_in);
-    move |status| {
-        note_oom(status, &bundle, || {
-            scope::oom_kills(&cgroup, slice.as_deref(), before)
-        })
-    }
-}
-
-/// A container whose first process outlived what the kernel killed has ended for another reason.
-fn note_oom(status: u32, bundle: &Path, kills: impl FnOnce() -> Result<u64, CgroupError>) {
-    if status != KILLED {
-        return;
-    }
-    let noted = match kills() {
-        Ok(0) => return,
-        Ok(_) => oom::mark(bundle).map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(error) = noted {
-        tracing::warn!(%error, "cannot tell whether memory ran out");
-    }
 }

@@ -23,6 +23,7 @@ mod log;
 mod mount_plan;
 mod net_devices;
 mod oci;
+mod out_of_memory;
 mod overseer;
 mod planned;
 mod process;

@@ -225,9 +225,9 @@ pub struct Made {
 }
 
 impl Made {
-    /// Follows the process to its end: its output is complete and `before_exit` has run, with the status, when others
-    /// see the exit.
-    pub fn follow(self, before_exit: impl FnOnce(u32) + Send + 'static) -> Arc<ContainerProcess> {
+    /// Follows the process to its end: its output is complete and `before_exit` has run, with the exit, when others see
+    /// that.
+    pub fn follow(self, before_exit: impl FnOnce(Exit) + Send + 'static) -> Arc<ContainerProcess> {
         let process = Arc::clone(&self.process);
         tokio::spawn(async move {
             let status = self.status.await.unwrap_or_else(|_| gone().status);
@@ -237,8 +237,9 @@ impl Made {
             if let Some(mut streams) = streams {
                 streams.drain().await;
             }
-            before_exit(status);
-            self.process.exit.send_replace(Some(Exit { status, at }));
+            let exit = Exit { status, at };
+            before_exit(exit);
+            self.process.exit.send_replace(Some(exit));
         });
         process
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amphipod_shim_api::events::Publisher;
 use amphipod_shim_api::start::{Invocation, ServeError, Served, ensure_server, forget_server, take_listener};
 use amphipod_shim_api::{Standing, TaskError, annotations, service};
 use oci_spec::runtime::Spec;
@@ -99,9 +100,11 @@ async fn run(call: &Invocation, listener: std::os::unix::net::UnixListener) -> R
     let children = reaper::children().map_err(ShimError::Runtime)?;
     let collector = Arc::clone(&reaper);
     tokio::spawn(async move { collector.run(children).await });
-    let shim = Arc::new(Shim::new(call.namespace.clone(), reaper));
+    let (publisher, delivery) = Publisher::of_this_process(&call.namespace);
+    let shim = Arc::new(Shim::new(call.namespace.clone(), reaper, publisher));
     let leaving = Arc::clone(&shim);
     let shutdown = async move { leaving.containers.left(LINGER).await };
-    service::serve(listener, Arc::new(Service(shim)), shutdown).await?;
-    Ok(())
+    let served = service::serve(listener, Arc::new(Service(shim)), shutdown).await;
+    delivery.finish().await;
+    Ok(served?)
 }

@@ -6,6 +6,7 @@ use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
 use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
+use amphipod_shim_api::events::{Publisher, Story};
 use amphipod_shim_api::{Standing, Table, TaskError};
 use async_trait::async_trait;
 
@@ -27,33 +28,41 @@ pub struct Shim {
     reaper: Arc<Reaper>,
     pub containers: Table<Container>,
     shared: SharedProcesses,
+    publisher: Publisher,
 }
 
 type Answer<T> = ttrpc::Result<T>;
 
 impl Shim {
-    pub fn new(namespace: String, reaper: Arc<Reaper>) -> Self {
+    pub fn new(namespace: String, reaper: Arc<Reaper>, publisher: Publisher) -> Self {
         Self {
             namespace,
             reaper,
             containers: Table::default(),
             shared: SharedProcesses::default(),
+            publisher,
         }
     }
 
-    async fn create_container(&self, asked: Asked) -> Result<u32, TaskError> {
+    /// `told` is what containerd is told of it then.
+    async fn create_container(&self, asked: Asked, told: Option<api::TaskCreate>) -> Result<u32, TaskError> {
         let reserved = self.containers.reserve(&asked.id)?;
-        let container = Container::create(&self.reaper, &self.shared, asked).await?;
+        let story = Arc::new(Story::of(&self.publisher, &asked.id));
+        let _making = story.hold();
+        let made = Container::create(&self.reaper, &self.shared, asked, Arc::clone(&story)).await;
+        let container = made?;
         let pid = container.process("")?.pid();
+        self.publisher.created(told, pid);
         reserved.fill(Arc::new(container));
         Ok(pid)
     }
 
     async fn delete_container(&self, id: &str) -> Result<(u32, Exit), TaskError> {
         let container = self.containers.get(id)?;
-        let deleted = container.delete(&self.reaper).await?;
+        let (pid, exit) = container.delete(&self.reaper).await?;
         self.containers.remove(id);
-        Ok(deleted)
+        self.publisher.deleted(id, pid, exit);
+        Ok((pid, exit))
     }
 }
 
@@ -142,8 +151,9 @@ impl Task for Service {
         request: api::CreateTaskRequest,
     ) -> Answer<api::CreateTaskResponse> {
         let shim = Arc::clone(&self.0);
+        let told = shim.publisher.creation(&request);
         let asked = asked(&shim.namespace, request)?;
-        let pid = to_the_end(async move { shim.create_container(asked).await }).await?;
+        let pid = to_the_end(async move { shim.create_container(asked, told).await }).await?;
         Ok(api::CreateTaskResponse {
             pid,
             ..Default::default()
@@ -237,6 +247,7 @@ impl Task for Service {
             attach: None,
         };
         container.add_exec(&request.exec_id, plan, addresses)?;
+        self.0.publisher.exec_added(&request.id, &request.exec_id);
         Ok(api::Empty::new())
     }
 
@@ -265,11 +276,13 @@ impl Task for Service {
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
         self.0.containers.get(&request.id)?.pause()?;
+        self.0.publisher.paused(&request.id);
         Ok(api::Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
         self.0.containers.get(&request.id)?.resume()?;
+        self.0.publisher.resumed(&request.id);
         Ok(api::Empty::new())
     }
 
@@ -319,6 +332,33 @@ impl Task for Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Only options of runc's type are read: others' fields mean something else.
+    #[test]
+    fn containerd_says_by_options_that_systemd_is_to_manage_cgroups() {
+        let asks = |type_url: &str, options: &api::RuncOptions| {
+            let any = api::protobuf::well_known_types::any::Any {
+                type_url: type_url.into(),
+                value: options.write_to_bytes().unwrap(),
+                ..Default::default()
+            };
+            wants_systemd(&api::CreateTaskRequest {
+                options: MessageField::some(any),
+                ..Default::default()
+            })
+        };
+        let mut options = api::RuncOptions::new();
+        assert_eq!(asks("containerd.runc.v1.Options", &options), Ok(false));
+        options.systemd_cgroup = true;
+        for type_url in [
+            "containerd.runc.v1.Options",
+            "type.googleapis.com/containerd.runc.v1.Options",
+        ] {
+            assert_eq!(asks(type_url, &options), Ok(true), "{type_url}");
+        }
+        assert_eq!(asks("runtimeoptions.v1.Options", &options), Ok(false));
+        assert_eq!(wants_systemd(&api::CreateTaskRequest::new()), Ok(false));
+    }
 
     /// What is added to an overlay counts like all the rest where its options are too long for the kernel.
     #[test]

@@ -19,6 +19,7 @@ use crate::task::service::Service;
 use amphipod_shim_api::annotations::{SANDBOX_ID, SANDBOX_NAMESPACE, WASM_ISOLATION, WASM_ISOLATION_POD};
 use amphipod_shim_api::api::DeleteResponse;
 use amphipod_shim_api::api::protobuf::Message as _;
+use amphipod_shim_api::events::Publisher;
 use amphipod_shim_api::start::{
     Action, ArgsError, Invocation, ServeError, Served, ensure_server, forget_server, take_listener,
 };
@@ -27,6 +28,7 @@ use amphipod_shim_api::{Table, TaskError, service};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -200,9 +202,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         spare: Spare::of_this_machine(),
         turner: Turner::start().map_err(MainError::Threads)?,
     };
-    let containers = Arc::<Table<Container>>::default();
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));
-    let task = Arc::new(Service::new(host, cgroup.clone(), containers.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVICE_THREADS)
         .max_blocking_threads(SERVICE_BLOCKING_THREADS)
@@ -211,12 +211,25 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         .enable_all()
         .build()
         .map_err(MainError::Threads)?;
-    let served = runtime.block_on(service::serve(listener, task, async move {
-        containers.left(LINGER).await
-    }));
+    let served = runtime.block_on(answer(call, listener, host, cgroup.clone()));
     cgroup.leave();
     forget_server(call, |_| 0);
     Ok(served?)
+}
+
+/// Answers calls until there is nobody left to answer for, and has containerd hear the rest.
+async fn answer(
+    call: &Invocation,
+    listener: UnixListener,
+    host: Host,
+    cgroup: Arc<NamespaceCgroup>,
+) -> Result<(), TaskError> {
+    let containers = Arc::<Table<Container>>::default();
+    let (publisher, delivery) = Publisher::of_this_process(&call.namespace);
+    let task = Arc::new(Service::new(host, cgroup, containers.clone(), publisher));
+    let served = service::serve(listener, task, async move { containers.left(LINGER).await }).await;
+    delivery.finish().await;
+    served
 }
 
 /// Says what this kernel lacks.

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, SHIM, can_run, image};
+use crate::harness::{PATIENCE, SHIM, can_run, image, limitable};
 use crate::oci_harness::OCI;
 use crate::systemd::{SLICE, property, until};
 pub use daemon::installed;
@@ -206,6 +206,56 @@ fn containerd_runs_containers_by_shim_and_by_command_line() {
     let by_line = ["run", "--rm", "--rootfs", "--runc-binary", OCI, rootfs];
     let run = [&by_line[..], &["three", "/bin/sh", "-c", "echo by line"]].concat();
     assert_eq!(containerd.ok(&run), "by line\n");
+}
+
+#[test]
+fn containerd_is_told_what_happens_to_tasks() {
+    if !can_run() || !installed("containerd") || !installed("ctr") {
+        return;
+    }
+    let (home, rootfs) = home();
+    let containerd = Containerd::start(home, Path::new(SHIM).parent().unwrap(), "amphipod-ctr");
+    let events = containerd.listen();
+    let by_shim = [
+        "--rootfs",
+        "--runtime",
+        "io.containerd.amphipod.v1",
+        rootfs.to_str().unwrap(),
+    ];
+    let short = [&["run", "--rm"], &by_shim[..], &["one", "/bin/true"]].concat();
+    containerd.ok(&short);
+    containerd.told(&events, "one", &["create", "start", "exit", "delete"]);
+
+    containerd.ok(&[&["run", "--detach"], &by_shim[..], &["two", "/bin/sleep", "1000"]].concat());
+    containerd.ok(&["task", "exec", "--exec-id", "e", "two", "/bin/true"]);
+    containerd.ok(&["task", "pause", "two"]);
+    containerd.ok(&["task", "resume", "two"]);
+    containerd.ok(&["task", "rm", "--force", "two"]);
+    let told = [
+        "create",
+        "start",
+        "exec-added",
+        "exec-started",
+        "exit",
+        "paused",
+        "resumed",
+        "exit",
+        "delete",
+    ];
+    containerd.told(&events, "two", &told);
+
+    if !limitable("memory") {
+        return eprintln!("skipped: this host has no memory controller");
+    }
+    let hungry = "x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done";
+    let limited = ["run", "--rm", "--memory-limit", "16777216"];
+    let child = format!("sh -c '{hungry}'; exit 0");
+    containerd.ok(&[&limited[..], &by_shim, &["three", "/bin/sh", "-c", &child]].concat());
+    let told = ["create", "start", "oom", "exit", "delete"];
+    containerd.told(&events, "three", &told);
+    let itself = [&limited[..], &by_shim, &["four", "/bin/sh", "-c", hungry]].concat();
+    assert_eq!(containerd.call(&itself).status.code(), Some(137));
+    containerd.told(&events, "four", &told);
 }
 
 /// By the option that containerd's own configuration calls `SystemdCgroup`, which `ctr` sets for the shim of one name alone;

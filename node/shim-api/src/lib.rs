@@ -4,7 +4,7 @@
 //! shim has and when it may go, bundle annotations,
 //! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths and
 //! systemd as their manager, terminals, what a Pod's network is narrowed to, how hosts give ids to users and what one without root makes do with, how a resolver is asked,
-//! and the mapping of errors to ttrpc codes.
+//! the mapping of errors to ttrpc codes, and what containerd is told of all that.
 //! Refuses to know: Pods, and how any runtime runs a container.
 
 pub mod annotations;
@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod client;
 pub mod compiler;
 pub mod error;
+pub mod events;
 pub mod last_words;
 pub mod network;
 pub mod oom;
@@ -38,6 +39,7 @@ pub use table::Table;
 /// The Task API's wire types, so that shims need not name the protocol crate's layout.
 pub mod api {
     pub use containerd_shim_protos::api::*;
+    pub use containerd_shim_protos::events::task::TaskCreate;
     pub use containerd_shim_protos::protobuf;
     pub use containerd_shim_protos::shim::oci::Options as RuncOptions;
     pub use containerd_shim_protos::shim_async::Task;

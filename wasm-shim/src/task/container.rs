@@ -3,7 +3,7 @@
 //! Owns a container's signals, the commands exec'd into it, and the supervision of its guest. Refuses to know ttrpc.
 
 use super::exec::{Exec, Home};
-use super::life::Life;
+use super::life::{Life, NO_PID};
 use super::phase::{IllegalEdge, Phase};
 use crate::bundle::{Container as Granted, Limits};
 use crate::engine::budget::Budget;
@@ -20,9 +20,11 @@ use crate::guest::workers::workers;
 use crate::guest::{Disposition, Ending, disposition};
 use crate::program::load::Program;
 use amphipod_shim_api::annotations::WASM_HTTP_PORT_DEFAULT;
+use amphipod_shim_api::events::Story;
 use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::watchers::Watchers;
-use amphipod_shim_api::{TaskStats, last_words, oom};
+use amphipod_shim_api::{Exit, TaskStats, last_words, oom};
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
@@ -86,6 +88,7 @@ pub struct StdioAddresses {
 pub struct Made {
     pub id: String,
     pub bundle: PathBuf,
+    pub story: Story,
     pub addresses: StdioAddresses,
     pub granted: Granted,
     pub program: Arc<Program>,
@@ -113,6 +116,8 @@ pub struct Container {
     pub bundle: PathBuf,
     pub addresses: StdioAddresses,
     pub life: Life,
+    /// What containerd is told of its guest.
+    pub story: Story,
     pub close_stdin: CancellationToken,
     pub terminal: Option<Terminal>,
     granted: Arc<Granted>,
@@ -148,6 +153,7 @@ impl Container {
             watchers: Mutex::new(made.watchers),
             profile: made.profile,
             life: Life::new(),
+            story: made.story,
             close_stdin: made.close_stdin,
             terminal: made.terminal,
             execs: Mutex::default(),
@@ -218,9 +224,11 @@ impl Container {
     /// # Errors
     /// When it is not in phase created, or its port cannot be bound.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
+        let _told = self.story.hold();
         let starting = self.life.begin()?;
         let place = self.place().await?;
         starting.done();
+        self.story.started(NO_PID);
         if let Some(terminal) = &self.terminal {
             let this = Arc::downgrade(self);
             terminal.begin(&self.close_stdin, move |signal| {
@@ -402,7 +410,9 @@ impl Container {
         if let Err(error) = self.explain(ending) {
             tracing::warn!(id = self.id, %error, "the agent will not learn why the container ended");
         }
-        self.life.end(ending);
+        let (status, at) = (ending.status(), Timestamp::now());
+        self.story.ended(NO_PID, Exit { status, at });
+        self.life.end(ending, at);
         // No more are taken in after the end; those there are end with their container.
         let execs: Vec<Arc<Exec>> = self.execs().values().cloned().collect();
         for exec in execs {
@@ -424,7 +434,10 @@ impl Container {
     /// Leaves in the bundle what an exit status does not tell.
     fn explain(&self, ending: Ending) -> io::Result<()> {
         match ending {
-            Ending::OutOfMemory => oom::mark(&self.bundle)?,
+            Ending::OutOfMemory => {
+                self.story.out_of_memory();
+                oom::mark(&self.bundle)?;
+            }
             Ending::Trapped => {}
             Ending::Exited(_) | Ending::Signalled(_) => return Ok(()),
         }

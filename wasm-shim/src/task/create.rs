@@ -23,6 +23,7 @@ use crate::program::load::{LoadError, Program, Programs, Source, Use, default_ca
 use crate::sandbox::{Access, Nursery, Sandbox, SandboxError};
 use crate::tree::{Tree, TreeError, assemble};
 use amphipod_shim_api::api::{CreateTaskRequest, ExecProcessRequest};
+use amphipod_shim_api::events::Story;
 use amphipod_shim_api::stdio::{LogStream, Sinks, StdioError, Turner, open_input, readers};
 use amphipod_shim_api::watchers::Watchers;
 use amphipod_shim_api::{TaskError, annotations};
@@ -107,11 +108,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// Creates a container.
+    /// Creates a container, of which containerd hears by its story.
     ///
     /// # Errors
     /// When anything it needs is missing or refused; the message is for its status.
-    pub async fn create(&self, request: &CreateTaskRequest) -> Result<Arc<Container>, CreateError> {
+    pub async fn create(
+        &self,
+        request: &CreateTaskRequest,
+        story: Story,
+    ) -> Result<Arc<Container>, CreateError> {
         let bundle = PathBuf::from(&request.bundle);
         let mut granted = blocking({
             let (bundle, rootfs) = (bundle.clone(), request.rootfs.clone());
@@ -149,6 +154,7 @@ impl Host {
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
+            story,
             stdio,
             terminal,
             watchers,
@@ -186,6 +192,7 @@ impl Host {
             open_stdio(&self.turner, &addresses, request.terminal, &close_stdin, None).await?;
         let exec = Exec::new(exec::Made {
             home,
+            story: container.story.beside(&request.exec_id),
             stdio,
             terminal,
             addresses,

@@ -5,7 +5,7 @@
 //! budget and CPU account, and ends with it.
 
 use super::container::{StartError, StdioAddresses};
-use super::life::Life;
+use super::life::{Life, NO_PID};
 use super::phase::Phase;
 use crate::bundle::{Command, Container as Granted};
 use crate::engine::budget::Budget;
@@ -17,6 +17,9 @@ use crate::guest::terminal::Terminal;
 use crate::guest::wasi::Stdio;
 use crate::guest::{Disposition, Ending, disposition};
 use crate::program::load::Program;
+use amphipod_shim_api::Exit;
+use amphipod_shim_api::events::Story;
+use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +65,7 @@ pub struct Home {
 /// Everything an exec is made of.
 pub struct Made {
     pub home: Home,
+    pub story: Story,
     pub addresses: StdioAddresses,
     pub command: Arc<Command>,
     pub program: Arc<Program>,
@@ -78,6 +82,8 @@ pub struct Exec {
     pub close_stdin: CancellationToken,
     pub terminal: Option<Terminal>,
     home: Home,
+    /// What containerd is told of it.
+    story: Story,
     command: Arc<Command>,
     program: Arc<Program>,
     stdio: Mutex<Option<Stdio>>,
@@ -95,6 +101,7 @@ impl Exec {
             close_stdin: made.close_stdin,
             terminal: made.terminal,
             home: made.home,
+            story: made.story,
             command: made.command,
             program: made.program,
             stdout: made.stdio.stdout.clone(),
@@ -109,9 +116,11 @@ impl Exec {
     /// # Errors
     /// When it was started before, or there are no threads for it.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
+        let _told = self.story.hold();
         let starting = self.life.begin()?;
         let threads = self.home.pod.beside().threads().await?;
         starting.done();
+        self.story.started(NO_PID);
         let Some(stdio) = self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
@@ -167,7 +176,12 @@ impl Exec {
         drop(self.stdio.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.stdout.finish();
         self.stderr.finish();
-        self.life.end(ending);
+        let (status, at) = (ending.status(), Timestamp::now());
+        if ending == Ending::OutOfMemory {
+            self.story.out_of_memory();
+        }
+        self.story.ended(NO_PID, Exit { status, at });
+        self.life.end(ending, at);
     }
 
     /// Sends a signal: whatever is not ignored ends it. One to a command that has ended is `false`.

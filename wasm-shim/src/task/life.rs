@@ -8,6 +8,9 @@ use jiff::Timestamp;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::watch;
 
+/// Guests have no process of their own; the contract says 0.
+pub const NO_PID: u32 = 0;
+
 /// One life, from created to stopped.
 pub struct Life {
     phase: watch::Sender<Phase>,
@@ -70,9 +73,8 @@ impl Life {
         result
     }
 
-    /// Ends, now. An ending that came before stays.
-    pub fn end(&self, ending: Ending) {
-        let at = Timestamp::now();
+    /// Ends. An ending that came before stays.
+    pub fn end(&self, ending: Ending, at: Timestamp) {
         if let Err(error) = self.step(Event::Ended { ending, at }) {
             tracing::warn!(%error, "an ending came twice");
         }
@@ -135,7 +137,7 @@ mod tests {
         life.begin().unwrap().done();
         assert_eq!(life.phase(), Phase::Running);
         assert!(life.begin().is_err());
-        life.end(Ending::Exited(0));
+        life.end(Ending::Exited(0), Timestamp::now());
         assert!(matches!(life.wait().await, (Ending::Exited(0), _)));
     }
 }

@@ -5,7 +5,7 @@
 use super::container::{Container, StartError, StdioAddresses};
 use super::create::Host;
 use super::exec::Exec;
-use super::life::Life;
+use super::life::{Life, NO_PID};
 use super::phase::Phase;
 use crate::bundle::{Limits, network_rules};
 use crate::cgroup::NamespaceCgroup;
@@ -19,14 +19,12 @@ use amphipod_shim_api::api::{
     ResizePtyRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
     StatsRequest, StatsResponse, Task, TtrpcContext, WaitRequest, WaitResponse,
 };
-use amphipod_shim_api::{Table, TaskError};
+use amphipod_shim_api::events::{Publisher, Story};
+use amphipod_shim_api::{Exit, Table, TaskError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use oci_spec::runtime::LinuxResources;
 use std::sync::Arc;
-
-/// Guests have no process of their own; the contract says 0.
-const NO_PID: u32 = 0;
 
 /// Linux signals end at 64 (`SIGRTMAX`).
 const MAX_SIGNAL: u32 = 64;
@@ -36,17 +34,24 @@ pub struct Service {
     host: Host,
     cgroup: Arc<NamespaceCgroup>,
     containers: Arc<Table<Container>>,
+    publisher: Publisher,
 }
 
 type Reply<T> = Result<T, ttrpc::Error>;
 
 impl Service {
     /// The service over the containers of a table.
-    pub fn new(host: Host, cgroup: Arc<NamespaceCgroup>, containers: Arc<Table<Container>>) -> Self {
+    pub fn new(
+        host: Host,
+        cgroup: Arc<NamespaceCgroup>,
+        containers: Arc<Table<Container>>,
+        publisher: Publisher,
+    ) -> Self {
         Self {
             host,
             cgroup,
             containers,
+            publisher,
         }
     }
 
@@ -63,7 +68,9 @@ impl Service {
     async fn make(&self, request: &CreateTaskRequest) -> Result<(), TaskError> {
         let reserved = self.containers.reserve(&request.id)?;
         self.cgroup.join_once(request.bundle.as_ref());
-        let container = self.host.create(request).await?;
+        let story = Story::of(&self.publisher, &request.id);
+        let container = self.host.create(request, story).await?;
+        self.publisher.created(self.publisher.creation(request), NO_PID);
         reserved.fill(container);
         Ok(())
     }
@@ -81,7 +88,11 @@ impl Service {
             )));
         };
         match process {
-            Process::Container(_) => self.containers.remove(id),
+            Process::Container(_) => {
+                self.containers.remove(id);
+                let status = ending.status();
+                self.publisher.deleted(id, NO_PID, Exit { status, at });
+            }
             Process::Exec(_) => self.containers.get(id)?.remove_exec(exec),
         }
         Ok((ending, at))
@@ -304,6 +315,7 @@ impl Task for Service {
             .exec(&container, &request)
             .await
             .map_err(TaskError::from)?;
+        self.publisher.exec_added(&request.id, &request.exec_id);
         Ok(Empty::default())
     }
 

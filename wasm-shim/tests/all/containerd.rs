@@ -76,6 +76,7 @@ fn containerd_runs_an_image_for_wasm() {
     }
     let home = tempfile::tempdir().unwrap();
     let containerd = Containerd::start(home, Path::new(SHIM).parent().unwrap(), "amphipod-wasmctr");
+    let events = containerd.listen();
     let image = archive(containerd.home.path(), &workload("print.wasm"));
     containerd.ok(&[
         "image",
@@ -94,6 +95,8 @@ fn containerd_runs_an_image_for_wasm() {
         assert!(said.contains(words), "no {words:?} in: {said}");
     }
 
+    containerd.told(&events, "one", &["create", "start", "exit", "delete"]);
+
     let root = containerd.home.path().join("root-of-two");
     fs::create_dir_all(&root).unwrap();
     fs::write(root.join("burn.wasm"), workload("burn.wasm")).unwrap();
@@ -107,4 +110,6 @@ fn containerd_runs_an_image_for_wasm() {
     assert_eq!(containerd.ok(&exec), "burn.wasm\nfail.wasm\n");
     containerd.ok(&["task", "kill", "--signal", "SIGTERM", "two"]);
     containerd.until(|| containerd.ok(&["task", "ls"]).contains("STOPPED"), "it stops");
+    let told = ["create", "start", "exec-added", "exec-started", "exit", "exit"];
+    containerd.told(&events, "two", &told);
 }

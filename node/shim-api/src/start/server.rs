@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::Invocation;
 use crate::Standing;
 use crate::cgroup::{CgroupError, CgroupHost};
+use crate::events::TTRPC_ADDRESS;
 use crate::systemd::{self, Manager, SystemdError, names};
 
 /// `sun_path` with its ending NUL (unix(7)).
@@ -228,9 +229,7 @@ fn spawn(
         .custom_flags(libc::O_NOFOLLOW)
         .open(socket.with_extension("log"))
         .map_err(fail)?;
-    let kept = KEPT_ENV
-        .iter()
-        .filter_map(|k| std::env::var_os(k).map(|v| (OsStr::new(k), v)));
+    let kept = kept_env(call).filter_map(|k| std::env::var_os(k).map(|v| (OsStr::new(k), v)));
     Command::new(&served.program)
         .args(&served.words)
         .args(["-namespace", &call.namespace, "-id", name, "-address"])
@@ -245,6 +244,12 @@ fn spawn(
         .stderr(log)
         .spawn()
         .map_err(fail)
+}
+
+/// Who is told of events is containerd's to say: what the agent happens to have in its environment is not meant for a shim.
+fn kept_env(call: &Invocation) -> impl Iterator<Item = &'static str> {
+    let of_containerd = (!call.address.is_empty()).then_some(TTRPC_ADDRESS);
+    KEPT_ENV.into_iter().chain(of_containerd)
 }
 
 /// Called first thing in `serve`: leaves the starter's session and takes the listening socket from standard input.
@@ -426,6 +431,14 @@ mod tests {
         for there in [SystemdError::Slow, connect(io::ErrorKind::PermissionDenied)] {
             assert!(!there.is_absence(), "{there}");
         }
+    }
+
+    #[test]
+    fn only_containerd_names_who_is_told_of_events() {
+        let keeps = |call: &Invocation| kept_env(call).any(|name| name == "TTRPC_ADDRESS");
+        assert!(!keeps(&call()));
+        let address = "/run/containerd/containerd.sock".to_owned();
+        assert!(keeps(&Invocation { address, ..call() }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! finds the shims of one directory on its path, and nothing of the host's.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ impl Containerd {
     }
 
     /// Waits until something is so.
-    pub fn until(&self, is: impl Fn() -> bool, what: &str) {
+    pub fn until(&self, mut is: impl FnMut() -> bool, what: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !is() {
             assert!(Instant::now() < deadline, "never: {what}");
@@ -93,6 +93,35 @@ impl Containerd {
             .unwrap()
     }
 
+    /// Begins to listen to what the daemon is told of tasks: whatever happens from now on is heard.
+    pub fn listen(&self) -> Events {
+        let file = self.home.path().join("events");
+        let listener = Command::new("ctr")
+            .arg("--address")
+            .arg(self.home.path().join("c.sock"))
+            .arg("events")
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&file).unwrap())
+            .spawn()
+            .unwrap();
+        let events = Events { listener, file };
+        let mut tries = 0;
+        let heard = || {
+            tries += 1;
+            self.ok(&["namespaces", "create", &format!("{}-{tries}", self.namespace())]);
+            !events.text().is_empty()
+        };
+        self.until(heard, "events are heard");
+        events
+    }
+
+    /// Waits for the last of these, which have then come in this order: the topics of a container's events, without `/tasks/`.
+    pub fn told(&self, events: &Events, container: &str, expected: &[&str]) {
+        let is_whole = || events.of(container).len() >= expected.len();
+        self.until(is_whole, &format!("{expected:?} of {container}"));
+        assert_eq!(events.of(container), expected, "{container}");
+    }
+
     pub fn namespace(&self) -> String {
         format!("{}-{}", self.prefix, self.daemon.id())
     }
@@ -105,10 +134,40 @@ impl Containerd {
     }
 }
 
+/// `ctr events`: a line each, with time, topic and JSON.
+pub struct Events {
+    listener: Child,
+    file: PathBuf,
+}
+
+impl Events {
+    fn text(&self) -> String {
+        fs::read_to_string(&self.file).unwrap()
+    }
+
+    fn of(&self, container: &str) -> Vec<String> {
+        let name = format!("\"container_id\":\"{container}\"");
+        let text = self.text();
+        let lines = text.lines().filter(|line| line.contains(&name));
+        let topics = lines.filter_map(|line| line.split_once(" /tasks/")?.1.split(' ').next());
+        let mut topics: Vec<String> = topics.map(str::to_owned).collect();
+        // The kernel may say it more than once until the memory of who was killed is free.
+        topics.dedup_by(|next, before| next == "oom" && before == "oom");
+        topics
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        drop(self.listener.kill());
+        drop(self.listener.wait());
+    }
+}
+
 impl Drop for Containerd {
     fn drop(&mut self) {
         // Most of it is gone already, unless the test failed: whatever is not there cannot be removed.
-        for id in ["one", "two", "three"] {
+        for id in ["one", "two", "three", "four"] {
             drop(self.call(&["task", "rm", "--force", id]));
             drop(self.call(&["container", "rm", id]));
         }
