@@ -258,6 +258,29 @@ fn containerd_is_told_what_happens_to_tasks() {
     containerd.told(&events, "four", &told);
 }
 
+#[test]
+fn containers_outlive_containerd() {
+    if !can_run() || !installed("containerd") || !installed("ctr") {
+        return;
+    }
+    let (home, rootfs) = home();
+    let mut containerd = Containerd::start(home, Path::new(SHIM).parent().unwrap(), "amphipod-ctr");
+    let run = [
+        "run",
+        "--detach",
+        "--rootfs",
+        "--runtime",
+        "io.containerd.amphipod.v1",
+    ];
+    let sleep = [rootfs.to_str().unwrap(), "one", "/bin/sleep", "1000"];
+    containerd.ok(&[&run[..], &sleep].concat());
+    containerd.restart();
+    assert!(containerd.ok(&["task", "ls"]).contains("RUNNING"));
+    let events = containerd.listen();
+    containerd.ok(&["task", "rm", "--force", "one"]);
+    containerd.told(&events, "one", &["exit", "delete"]);
+}
+
 /// By the option that containerd's own configuration calls `SystemdCgroup`, which `ctr` sets for the shim of one name alone;
 /// and by what the container's configuration asks for.
 #[test]

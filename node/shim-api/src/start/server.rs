@@ -43,6 +43,8 @@ pub enum ServeError {
     Lock { path: PathBuf, source: io::Error },
     #[error("cannot listen on {path:?}: {source}")]
     Bind { path: PathBuf, source: io::Error },
+    #[error("cannot leave the shim's address in {path:?}: {source}")]
+    Address { path: PathBuf, source: io::Error },
     #[error("cannot start the server process {program:?}: {source}")]
     Spawn { program: PathBuf, source: io::Error },
     #[error("cannot take over the listening socket: {0}")]
@@ -80,13 +82,24 @@ pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<
     let standing = Standing::of_this_process();
     let run = standing.run_dir().ok_or(ServeError::NoDirectory)?;
     let directory = run.join(&call.namespace).join("s");
-    ensure_in(&directory, call, group, served, |name, server| {
+    let address = ensure_in(&directory, call, group, served, |name, server| {
         match call.address.is_empty() {
             true => leave_starter(standing, &call.namespace, name, server),
             // containerd, which gives its address, has an option of its own for this.
             false => Ok(()),
         }
-    })
+    })?;
+    if !call.address.is_empty() {
+        note_address(&call.bundle, &address)?;
+    }
+    Ok(address)
+}
+
+/// By this file in the bundle a later containerd 1.x finds the shim again, and takes it for dead without, as containerd's own
+/// shim has it; 2.x keeps what it was answered. The bundle is the working directory unless it is given.
+fn note_address(bundle: &Path, address: &str) -> Result<(), ServeError> {
+    let path = bundle.join("address");
+    fs::write(&path, address).map_err(|source| ServeError::Address { path, source })
 }
 
 /// A server that nobody is told of does not stay, nor does its socket, which somebody of its own may hold.

@@ -1,6 +1,7 @@
 //! Debian's containerd for the tests of both shims, which take this file in by its path: a daemon of the test's own, which
 //! finds the shims of one directory on its path, and nothing of the host's.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -38,14 +39,16 @@ pub fn text(output: &Output) -> String {
 /// The daemon, and `ctr` to talk to it.
 pub struct Containerd {
     pub home: TempDir,
-    prefix: &'static str,
+    namespace: String,
+    /// Where it finds programs.
+    path: OsString,
     daemon: Child,
 }
 
 impl Containerd {
     /// Starts one in `home` that finds its shims in `shims`; its containers are in a containerd namespace that begins with
     /// `prefix`.
-    pub fn start(home: TempDir, shims: &Path, prefix: &'static str) -> Self {
+    pub fn start(home: TempDir, shims: &Path, prefix: &str) -> Self {
         let dir = home.path().display().to_string();
         let config = format!(
             "{CONFIG}root = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
@@ -54,22 +57,31 @@ impl Containerd {
             format!("{dir}/c.sock"),
             format!("{dir}/t.sock"),
         );
-        let file = home.path().join("config.toml");
-        fs::write(&file, config).unwrap();
+        fs::write(home.path().join("config.toml"), config).unwrap();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path =
             std::env::join_paths([shims.to_owned()].into_iter().chain(std::env::split_paths(&path))).unwrap();
-        let daemon = Command::new("containerd")
-            .arg("--config")
-            .arg(&file)
-            .env("PATH", path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let this = Self { home, prefix, daemon };
-        this.until(|| this.call(&["version"]).status.success(), "containerd answers");
+        let daemon = daemon(home.path(), &path);
+        let this = Self {
+            namespace: format!("{prefix}-{}", daemon.id()),
+            home,
+            path,
+            daemon,
+        };
+        this.until_it_answers();
         this
+    }
+
+    fn until_it_answers(&self) {
+        self.until(|| self.call(&["version"]).status.success(), "containerd answers");
+    }
+
+    /// Kills it, and starts another in the same place.
+    pub fn restart(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        self.daemon = daemon(self.home.path(), &self.path);
+        self.until_it_answers();
     }
 
     /// Waits until something is so.
@@ -86,7 +98,7 @@ impl Containerd {
         Command::new("ctr")
             .arg("--address")
             .arg(self.home.path().join("c.sock"))
-            .args(["--namespace", &self.namespace()])
+            .args(["--namespace", self.namespace()])
             .args(words)
             .stdin(Stdio::null())
             .output()
@@ -108,7 +120,9 @@ impl Containerd {
         let mut tries = 0;
         let heard = || {
             tries += 1;
-            self.ok(&["namespaces", "create", &format!("{}-{tries}", self.namespace())]);
+            // Each is new: one that is there already makes no event.
+            let name = format!("{}-{}-{tries}", self.namespace(), events.listener.id());
+            self.ok(&["namespaces", "create", &name]);
             !events.text().is_empty()
         };
         self.until(heard, "events are heard");
@@ -122,8 +136,8 @@ impl Containerd {
         assert_eq!(events.of(container), expected, "{container}");
     }
 
-    pub fn namespace(&self) -> String {
-        format!("{}-{}", self.prefix, self.daemon.id())
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// The same, which must succeed; answers what was said.
@@ -132,6 +146,17 @@ impl Containerd {
         assert!(output.status.success(), "{words:?}: {}", text(&output));
         text(&output)
     }
+}
+
+fn daemon(home: &Path, path: &OsStr) -> Child {
+    Command::new("containerd")
+        .arg("--config")
+        .arg(home.join("config.toml"))
+        .env("PATH", path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// `ctr events`: a line each, with time, topic and JSON.
@@ -177,7 +202,7 @@ impl Drop for Containerd {
             Path::new("/run/amphipod").join(self.namespace()),
         ));
         if let Ok(host) = amphipod_shim_api::cgroup::CgroupHost::discover() {
-            let ended = host.cgroup_everywhere(&self.namespace()).and_then(|cgroup| {
+            let ended = host.cgroup_everywhere(self.namespace()).and_then(|cgroup| {
                 cgroup.kill()?;
                 cgroup.remove_waiting()
             });
