@@ -1,6 +1,8 @@
 //! Go's regular expressions on the `regex` crate. Both run in time linear in the text; their syntax differs a little.
 //!
 //! Syntax of one: <https://pkg.go.dev/regexp/syntax>; of the other: <https://docs.rs/regex/latest/regex/#syntax>.
+mod syntax;
+
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -30,6 +32,7 @@ impl Pattern {
 
 /// Compiles an expression written for Go.
 pub fn compile(source: &str) -> Result<Pattern, String> {
+    syntax::check(source)?;
     let regex = RegexBuilder::new(&translate(source))
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
@@ -57,7 +60,8 @@ fn why(source: &str, error: &regex::Error) -> String {
     }
 }
 
-/// What Go means, in the other's words: classes are ASCII, `{` may be literal, `\Q…\E` quotes, brackets do not nest.
+/// What Go means, in the other's words: classes are ASCII, `{` may be literal, `\Q…\E` quotes, brackets do not nest, names of
+/// groups may come twice.
 fn translate(source: &str) -> String {
     let mut out = String::with_capacity(source.len() + 16);
     let mut chars = source.chars().peekable();
@@ -66,6 +70,7 @@ fn translate(source: &str) -> String {
             '\\' => escape(&mut chars, &mut out, false),
             '[' => class(&mut chars, &mut out),
             '{' if !is_repetition(&chars) => out.push_str("\\{"),
+            '(' => group(&mut chars, &mut out),
             c => out.push(c),
         }
     }
@@ -76,8 +81,18 @@ fn is_repetition(rest: &Peekable<Chars<'_>>) -> bool {
     let body: String = rest.clone().take_while(|c| *c != '}').take(16).collect();
     let closed = rest.clone().any(|c| c == '}');
     let (low, high) = body.split_once(',').unwrap_or((&body, ""));
-    let digits = |s: &str| s.chars().all(|c| c.is_ascii_digit());
+    let digits = |s: &str| s.chars().all(|c| c.is_ascii_digit()) && (s == "0" || !s.starts_with('0'));
     closed && !low.is_empty() && digits(low) && digits(high)
+}
+
+/// A group as it is, without its name.
+fn group(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    let rest: String = chars.clone().take(3).collect();
+    let named = rest.starts_with("?<") || rest.starts_with("?P<");
+    if named {
+        chars.by_ref().find(|c| *c == '>');
+    }
+    out.push('(');
 }
 
 fn escape(chars: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) {
@@ -94,11 +109,43 @@ fn escape(chars: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) {
         Some('S') => out.push_str(&shorthand("\\t\\n\\f\\r ", true)),
         Some('b') if !in_class => out.push_str("(?-u:\\b)"),
         Some('Q') if !in_class => quoted(chars, out),
+        Some(c @ '0'..='7') => octal(c, chars, out),
+        // To the other it is where a word begins.
+        Some(c @ ('<' | '>')) => out.push(c),
+        Some(c @ ('p' | 'P' | 'x')) => braced(c, chars, out),
         Some(c) => {
             out.push('\\');
             out.push(c);
         }
         None => out.push('\\'),
+    }
+}
+
+/// `\101`: three digits at most.
+fn octal(first: char, chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    let mut value = first.to_digit(8).unwrap_or(0);
+    for _ in 0..2 {
+        if let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) {
+            chars.next();
+            value = value * 8 + digit;
+        }
+    }
+    out.push_str(&format!("\\x{{{value:x}}}"));
+}
+
+/// `\p{Greek}` or `\x{41}`; `\p{^Greek}` is `\P{Greek}`.
+fn braced(c: char, chars: &mut Peekable<Chars<'_>>, out: &mut String) {
+    let negated = c != 'x' && chars.clone().take(2).eq(['{', '^']);
+    out.push('\\');
+    out.push(match (negated, c) {
+        (true, 'p') => 'P',
+        (true, _) => 'p',
+        (false, c) => c,
+    });
+    if chars.peek() == Some(&'{') {
+        let name = chars.by_ref().take_while(|c| *c != '}');
+        out.extend(name.filter(|c| *c != '^'));
+        out.push('}');
     }
 }
 
@@ -170,6 +217,11 @@ mod tests {
             (r"\Qa.b\E", "a.b", true),
             (r"\Qa.b\E", "axb", false),
             (r"^[]a]+$", "]a", true),
+            (r"^\101\<[\062]$", "A<2", true),
+            (r"^(?P<n>a)(?<n>b)$", "ab", true),
+            (r"^\p{^Greek}\P{^Greek}$", "aα", true),
+            (r"^\p{Greek}[\p{L}\x{31}]{2}$", "αa1", true),
+            (r"^a{01}$", "a{01}", true),
         ] {
             assert_eq!(
                 compile(pattern).expect(pattern).is_match(text),
@@ -185,9 +237,8 @@ mod tests {
             assert!(compile(bad).is_err(), "{bad}");
         }
         assert!(
-            compile("(")
-                .expect_err("refused")
-                .starts_with("error parsing regexp: ")
+            compile("a{2000}").expect_err("refused")
+                == "error parsing regexp: invalid repeat count: `{2000}`"
         );
     }
 
