@@ -136,7 +136,9 @@ pub(super) fn evaluate<'a>(
     scope: &Scope<'a>,
     left: &mut u64,
 ) -> Result<Cel<'a>, EvalError> {
-    let program = program.as_ref().map_err(|why| EvalError::Failed(why.clone()))?;
+    let program = program
+        .as_ref()
+        .map_err(|why| EvalError::Failed(why.to_string()))?;
     let granted = CALL_LIMIT.min(*left);
     let mut budget = granted;
     let result = program.evaluate(scope, &mut budget);

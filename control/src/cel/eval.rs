@@ -198,6 +198,7 @@ impl<'a> Run<'a, '_> {
             Value::Optional(Some(inner)) => (inner.as_ref().clone(), true),
             other => (other, optional),
         };
+        index.qualifier().map_err(EvalError::new)?;
         let found = match &of {
             Value::List(list) => {
                 let at = position(&index)?;
@@ -297,14 +298,16 @@ impl<'a> Run<'a, '_> {
                 .key()
                 .ok_or_else(|| EvalError::new("unsupported key type"))?;
             let value = match (self.eval(value)?, optional) {
-                (Value::Optional(None), true) => continue,
+                (Value::Optional(None), true) => {
+                    out.remove(&key);
+                    continue;
+                }
                 (Value::Optional(Some(inner)), true) => inner.as_ref().clone(),
                 (_, true) => return Err(EvalError::no_overload()),
                 (value, false) => value,
             };
-            if out.insert(key, value).is_some() {
-                return Err(EvalError::new("Failed with repeated key"));
-            }
+            // Of a key that is there twice the last counts.
+            out.insert(key, value);
         }
         Ok(Value::map(out))
     }

@@ -5,7 +5,9 @@
 //! expressions are for.
 pub mod authority;
 mod check;
+mod constants;
 mod eval;
+mod formats;
 mod functions;
 mod json;
 mod lex;
@@ -33,6 +35,8 @@ use syntax::Expr;
 pub const CALL_LIMIT: u64 = 1_000_000;
 /// Bytes of one expression; its parse takes a small multiple of that.
 const SOURCE_LIMIT: usize = 64 << 10;
+/// How many mistakes of one expression are told.
+const MISTAKES: usize = 100;
 
 /// An expression that parsed and has a type.
 #[derive(Debug)]
@@ -82,9 +86,9 @@ impl Program {
                 source.len()
             )));
         }
-        let expr = parse::parse(source).map_err(|e| e.shown(source))?;
-        let check::Checked { ty, cost } =
-            check::check(&expr, variables, offered).map_err(|e| e.shown(source))?;
+        let expr = parse::parse(source).map_err(|mistake| shown(vec![mistake], source))?;
+        let check::Checked { ty, cost, .. } =
+            check::check(&expr, variables, offered).map_err(|mistakes| shown(mistakes, source))?;
         let mut names = std::collections::BTreeSet::new();
         expr.names(&mut names);
         Ok(Program {
@@ -94,6 +98,12 @@ impl Program {
             cost,
             variables: names,
         })
+    }
+
+    /// Fails for what is constant in it and has no value: a conversion that cannot be, a pattern that is none. Upstream finds
+    /// that after it has judged the type.
+    pub fn constants(&self) -> Result<(), String> {
+        constants::check(&self.expr)
     }
 
     /// Whether a variable is mentioned.
@@ -119,20 +129,44 @@ impl Mistake {
         Mistake { at, why: why.into() }
     }
 
-    fn shown(self, source: &str) -> CompileError {
+    fn shown(&self, source: &str) -> String {
         let at = self.at.min(source.len());
         let before = source.get(..at).unwrap_or(source);
         let line = before.matches('\n').count();
         let column = before.chars().rev().take_while(|c| *c != '\n').count();
         let text = source.lines().nth(line).unwrap_or_default();
-        let dots = ".".repeat(column);
+        let marks: String = text
+            .chars()
+            .take(column)
+            .map(|c| if c.is_ascii() { '.' } else { '．' })
+            .collect();
+        let mark = match text.chars().nth(column) {
+            Some(c) if !c.is_ascii() => '＾',
+            _ => '^',
+        };
         // There is no first column of nothing.
         let column = column + usize::from(!source.is_empty());
-        CompileError(format!(
-            "ERROR: <input>:{}:{}: {}\n | {text}\n | {dots}^",
-            line + 1,
-            column,
-            self.why
-        ))
+        let (why, text) = (&self.why, text.replace('\t', " "));
+        format!(
+            "ERROR: <input>:{}:{column}: {why}\n | {text}\n | {marks}{mark}",
+            line + 1
+        )
     }
+}
+
+/// All that is wrong, in the order of the text.
+fn shown(mut mistakes: Vec<Mistake>, source: &str) -> CompileError {
+    mistakes.sort_by_key(|mistake| mistake.at);
+    let told = mistakes
+        .iter()
+        .take(MISTAKES)
+        .map(|mistake| mistake.shown(source));
+    let mut lines: Vec<String> = told.collect();
+    if mistakes.len() > MISTAKES {
+        lines.push(format!(
+            "{} more errors were truncated",
+            mistakes.len() - MISTAKES
+        ));
+    }
+    CompileError(lines.join("\n"))
 }

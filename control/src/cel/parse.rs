@@ -191,14 +191,19 @@ impl Parser<'_> {
         while self.take("!") {
             nots += 1;
         }
-        while nots == 0 && self.take("-") {
-            minuses += 1;
+        let mut sign = at;
+        while nots == 0 {
+            let at = self.at();
+            if !self.take("-") {
+                break;
+            }
+            (sign, minuses) = (at, minuses + 1);
         }
         let inner = match (minuses, self.peek()) {
             (1.., Token::Literal(Literal::Int(_) | Literal::Double(_))) => {
                 let literal = self.advance();
                 minuses -= 1;
-                let literal = self.negative(literal)?;
+                let literal = self.negative(literal, sign)?;
                 self.postfix(literal)?
             }
             _ => self.member()?,
@@ -210,7 +215,8 @@ impl Parser<'_> {
         }
     }
 
-    fn negative(&self, token: Token) -> Parsed {
+    /// The literal after a sign, which it begins with.
+    fn negative(&self, token: Token, sign: usize) -> Parsed {
         let literal = match token {
             // i64::MIN stands for its own absolute value here; see `lex`.
             Token::Literal(Literal::Int(i64::MIN)) => Literal::Int(i64::MIN),
@@ -218,7 +224,7 @@ impl Parser<'_> {
             Token::Literal(Literal::Double(n)) => Literal::Double(-n),
             _ => return Err(self.mismatched("NUM_INT")),
         };
-        Ok(Expr::new(self.at(), Node::Literal(literal)))
+        Ok(Expr::new(sign, Node::Literal(literal)))
     }
 
     fn member(&mut self) -> Parsed {

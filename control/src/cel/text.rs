@@ -16,6 +16,19 @@ pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
+/// As Go's `strconv.ParseFloat` reads it: digits may be parted by underscores, and what is too large is none.
+pub(super) fn number(text: &str) -> Option<f64> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let parted = |at: usize| at > 0 && digit(at - 1) && digit(at + 1);
+    if bytes.iter().enumerate().any(|(at, b)| *b == b'_' && !parted(at)) {
+        return None;
+    }
+    let number: f64 = text.replace('_', "").parse().ok()?;
+    let named = text.contains(['i', 'I']);
+    (number.is_finite() || number.is_nan() || named).then_some(number)
+}
+
 /// As Go's `time.ParseDuration` reads it.
 pub(super) fn duration(text: &str) -> Option<SignedDuration> {
     go_duration::parse(text).ok()
@@ -74,6 +87,23 @@ mod tests {
             (0.0, "0"),
         ] {
             assert_eq!(double(n), want);
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for (text, want) in [
+            ("1_0", Some(10.0)),
+            (".5", Some(0.5)),
+            ("5.", Some(5.0)),
+            ("-Inf", Some(f64::NEG_INFINITY)),
+            ("1e999", None),
+            ("1__0", None),
+            ("_1", None),
+            ("1_", None),
+            ("1e", None),
+        ] {
+            assert_eq!(number(text), want, "{text}");
         }
     }
 

@@ -93,10 +93,15 @@ impl<T> std::ops::Deref for Made<T> {
 /// What may be a key of a map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    Null,
     Bool(bool),
     Int(i64),
     Uint(u64),
+    /// The bits of a number.
+    Double(u64),
     String(Rc<str>),
+    Timestamp(Moment),
+    Duration(SignedDuration),
 }
 
 impl<'a> Value<'a> {
@@ -197,12 +202,31 @@ impl<'a> Value<'a> {
 
     pub fn key(&self) -> Option<Key> {
         Some(match self {
+            Value::Null => Key::Null,
             Value::Bool(b) => Key::Bool(*b),
             Value::Int(n) => Key::Int(*n),
             Value::Uint(n) => Key::Uint(*n),
+            // There is one zero.
+            Value::Double(n) => Key::Double((n + 0.0).to_bits()),
             Value::String(text) => Key::String(Rc::from(&**text)),
+            Value::Timestamp(time) => Key::Timestamp(*time),
+            Value::Duration(duration) => Key::Duration(*duration),
             _ => return None,
         })
+    }
+
+    /// Fails for what cannot stand between brackets, though a map may have it as a key.
+    pub(super) fn qualifier(&self) -> Result<(), String> {
+        let of = match self {
+            Value::Timestamp(_) => "types.Timestamp",
+            Value::Duration(_) => "types.Duration",
+            Value::Null => "types.Null",
+            Value::Bytes(_) => "types.Bytes",
+            Value::List(_) => "*types.baseList",
+            Value::Map(_) => "*types.baseMap",
+            _ => return Ok(()),
+        };
+        Err(format!("invalid qualifier type: {of}"))
     }
 
     /// Order of two values of one kind; numbers compare across kinds.
@@ -299,10 +323,11 @@ impl<'a> Map<'a> {
     /// The value at a key.
     pub fn get(&self, key: &Key) -> Option<Value<'a>> {
         match (self, key) {
-            (Map::Shared(map), key) => map
-                .get(key)
-                .cloned()
-                .or_else(|| map.get(&other_number(key)?).cloned()),
+            (Map::Shared(map), key) => {
+                let known = |key: Key| map.get(&key).cloned();
+                let found = map.get(key).cloned();
+                found.or_else(|| other_numbers(key).into_iter().flatten().find_map(known))
+            }
             (_, Key::String(name)) => self.field(name),
             _ => None,
         }
@@ -331,19 +356,29 @@ impl<'a> Map<'a> {
 impl Key {
     pub fn value<'a>(&self) -> Value<'a> {
         match self {
+            Key::Null => Value::Null,
             Key::Bool(b) => Value::Bool(*b),
             Key::Int(n) => Value::Int(*n),
             Key::Uint(n) => Value::Uint(*n),
+            Key::Double(bits) => Value::Double(f64::from_bits(*bits)),
             Key::String(text) => Value::String(Text::Shared(text.clone())),
+            Key::Timestamp(time) => Value::Timestamp(*time),
+            Key::Duration(duration) => Value::Duration(*duration),
         }
     }
 }
 
-/// Signed and unsigned numbers are the same key.
-fn other_number(key: &Key) -> Option<Key> {
+/// A number is looked for as whole ones of other kinds too, without and with a sign.
+fn other_numbers(key: &Key) -> [Option<Key>; 2] {
     match key {
-        Key::Int(n) => u64::try_from(*n).ok().map(Key::Uint),
-        Key::Uint(n) => i64::try_from(*n).ok().map(Key::Int),
-        _ => None,
+        Key::Int(n) => [u64::try_from(*n).ok().map(Key::Uint), None],
+        Key::Uint(n) => [i64::try_from(*n).ok().map(Key::Int), None],
+        Key::Double(bits) => {
+            let n = f64::from_bits(*bits);
+            let whole = (n.fract() == 0.0 && n.abs() < 9.0e18).then_some(n as i64);
+            let unsigned = whole.and_then(|n| u64::try_from(n).ok());
+            [whole.map(Key::Int), unsigned.map(Key::Uint)]
+        }
+        _ => [None, None],
     }
 }

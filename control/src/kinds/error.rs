@@ -18,6 +18,7 @@ pub enum ErrorKind {
     TooLong,
     TooMany,
     TypeInvalid,
+    Internal,
 }
 
 impl ErrorKind {
@@ -33,6 +34,7 @@ impl ErrorKind {
             ErrorKind::TooLong => "FieldValueTooLong",
             ErrorKind::TooMany => "FieldValueTooMany",
             ErrorKind::TypeInvalid => "FieldValueTypeInvalid",
+            ErrorKind::Internal => "InternalError",
         }
     }
 
@@ -47,6 +49,7 @@ impl ErrorKind {
             ErrorKind::TooLong => "Too long",
             ErrorKind::TooMany => "Too many",
             ErrorKind::TypeInvalid => "Invalid value",
+            ErrorKind::Internal => "Internal error",
         }
     }
 }
@@ -130,6 +133,11 @@ impl FieldError {
 
     pub fn forbidden(field: impl fmt::Display, detail: impl Into<String>) -> Self {
         Self::new(field, ErrorKind::Forbidden, Value::Null, detail)
+    }
+
+    /// What upstream calls its own fault, though it is the object's.
+    pub fn internal(field: impl fmt::Display, detail: impl Into<String>) -> Self {
+        Self::new(field, ErrorKind::Internal, Value::Null, detail)
     }
 
     /// `limit` is in bytes.

@@ -5,28 +5,24 @@ use crate::cel::syntax::{Expr, Literal, Node};
 use crate::cel::text;
 use crate::kinds::regexes;
 
-/// Fails for text that the function cannot read.
-pub(super) fn valid(function: &str, args: &[Expr]) -> Result<(), Mistake> {
-    let readable: fn(&str) -> bool = match function {
-        "duration" => |text| text::duration(text).is_some(),
-        "timestamp" => |text| Moment::parse(text).is_some(),
-        "matches" => |text| regexes::compile(text).is_ok(),
-        _ => return Ok(()),
-    };
+/// The mistake of text that the function cannot read. Upstream looks at the first argument, which of `matches(text, pattern)` is
+/// the text.
+pub(super) fn valid(function: &str, args: &[Expr]) -> Option<Mistake> {
     let Some(Expr {
         at,
         node: Node::Literal(literal),
         ..
-    }) = args.last()
+    }) = args.first()
     else {
-        return Ok(());
+        return None;
     };
-    let is_valid = match literal {
-        Literal::String(text) => readable(text),
-        other => *other != Literal::Null,
+    let is_valid = match (function, literal) {
+        ("duration", Literal::String(text)) => text::duration(text).is_some(),
+        ("timestamp", Literal::String(text)) => Moment::written(text).is_some(),
+        ("timestamp", Literal::Int(second)) => Moment::from_second(*second).is_some(),
+        ("matches", Literal::String(text)) => regexes::compile(text).is_ok(),
+        ("duration" | "timestamp", Literal::Null) => false,
+        _ => true,
     };
-    match is_valid {
-        true => Ok(()),
-        false => Err(Mistake::new(*at, format!("invalid {function} argument"))),
-    }
+    (!is_valid).then(|| Mistake::new(*at, format!("invalid {function} argument")))
 }

@@ -2,6 +2,7 @@
 //!
 //! Costs follow cel-go's cost model in kind: sizes come from declared limits, loops multiply.
 mod cost;
+mod formats;
 mod literals;
 mod operators;
 
@@ -26,6 +27,8 @@ const NESTING: usize = 256;
 pub(super) struct Checked {
     pub ty: Type,
     pub cost: u64,
+    /// The elements of a list, or keys and values of a map, that is written out to fill a format.
+    parts: Vec<Checked>,
 }
 
 /// What not every expression is offered.
@@ -37,7 +40,12 @@ pub(super) struct Offered {
     pub bindings: bool,
 }
 
-pub(super) fn check(expr: &Expr, variables: &[(&str, Type)], offered: Offered) -> Result<Checked, Mistake> {
+/// The type of an expression, or what is wrong: the first part that has no type, or all of what has one and cannot be meant.
+pub(super) fn check(
+    expr: &Expr,
+    variables: &[(&str, Type)],
+    offered: Offered,
+) -> Result<Checked, Vec<Mistake>> {
     let variables = variables
         .iter()
         .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
@@ -46,15 +54,38 @@ pub(super) fn check(expr: &Expr, variables: &[(&str, Type)], offered: Offered) -
         variables,
         offered,
         mixed: false,
+        mistakes: Vec::new(),
     };
-    checker.expr(expr)
+    let checked = checker.expr(expr).map_err(|mistake| vec![mistake])?;
+    match checker.mistakes.is_empty() {
+        true => Ok(checked),
+        false => Err(checker.mistakes),
+    }
+}
+
+/// The elements of a list, keys or values, that are to be of one type.
+struct Row {
+    of: Type,
+    /// One is of another type, which was noted.
+    told: bool,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Row {
+            of: Type::Open,
+            told: false,
+        }
+    }
 }
 
 struct Checker {
     variables: Vec<(String, Type)>,
     offered: Offered,
-    /// Elements of lists may be of many types.
+    /// Elements of lists may be of many types: they are there to fill a format.
     mixed: bool,
+    /// What has a type, and is wrong all the same.
+    mistakes: Vec<Mistake>,
 }
 
 type Outcome = Result<Checked, Mistake>;
@@ -64,7 +95,11 @@ fn undeclared(name: &str, at: usize) -> Mistake {
 }
 
 fn known(ty: Type, cost: u64) -> Outcome {
-    Ok(Checked { ty, cost })
+    Ok(Checked {
+        ty,
+        cost,
+        parts: Vec::new(),
+    })
 }
 
 impl Checker {
@@ -203,40 +238,57 @@ impl Checker {
     }
 
     fn list(&mut self, items: &[(Expr, bool)]) -> Outcome {
-        let (mut ty, mut cost) = (Type::Open, 10);
+        let (mut ty, mut cost, mut parts) = (Type::Open, 10, Vec::new());
+        let mut row = Row::default();
         for (expr, optional) in items {
             let item = self.expr(expr)?;
-            let found = given(item.ty, *optional, expr.at)?;
-            ty = self.beside(ty, found, expr.at)?;
+            let found = given(item.ty.clone(), *optional, expr.at)?;
+            if !row.told {
+                self.beside(&mut row, &found, expr.at);
+            }
+            ty = ty.join(found);
             cost = sum(&[cost, item.cost]);
+            if self.mixed {
+                parts.push(item);
+            }
         }
         let count = Some(items.len() as u64);
-        known(Type::List(ty.into(), count), cost)
+        let list = known(Type::List(ty.into(), count), cost)?;
+        Ok(Checked { parts, ..list })
     }
 
-    /// What elements of these types have in common: they are to be of one.
-    fn beside(&self, before: Type, found: Type, at: usize) -> Result<Type, Mistake> {
-        match self.mixed || before.agrees(&found) {
-            true => Ok(before.join(found)),
-            false => Err(expected(&before, &found, at)),
+    /// Notes an element that is of another type than those before it.
+    fn beside(&mut self, row: &mut Row, found: &Type, at: usize) {
+        if !self.mixed && !row.of.agrees(found) {
+            self.mistakes.push(expected(&row.of, found, at));
+            row.told = true;
+            return;
         }
+        row.of = std::mem::replace(&mut row.of, Type::Open).join(found.clone());
     }
 
     fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Outcome {
         let (mut key_ty, mut value_ty, mut cost) = (Type::Open, Type::Open, 30);
+        let (mut keys, mut values, mut parts) = (Row::default(), Row::default(), Vec::new());
         for (key_expr, value_expr, optional) in entries {
             let (key, value) = (self.expr(key_expr)?, self.expr(value_expr)?);
-            let found = given(value.ty, *optional, value_expr.at)?;
-            key_ty = self.beside(key_ty, key.ty, key_expr.at)?;
-            value_ty = self.beside(value_ty, found, value_expr.at)?;
+            let found = given(value.ty.clone(), *optional, value_expr.at)?;
+            self.beside(&mut keys, &key.ty, key_expr.at);
+            self.beside(&mut values, &found, value_expr.at);
+            key_ty = key_ty.join(key.ty.clone());
+            value_ty = value_ty.join(found);
             cost = sum(&[cost, key.cost, value.cost]);
+            if self.mixed {
+                parts.extend([key, value]);
+            }
         }
         // What nests can never be a key, and has no part in the type: a name in both places would double it at every level.
         if key_ty.depth() > 1 {
             key_ty = Type::Dyn;
         }
         let count = Some(entries.len() as u64);
-        known(Type::Map(key_ty.into(), value_ty.into(), count), cost)
+        let map = known(Type::Map(key_ty.into(), value_ty.into(), count), cost)?;
+        Ok(Checked { parts, ..map })
     }
 
     fn message(&mut self, expr: &Expr, name: &str, fields: &[(String, Expr, bool)]) -> Outcome {
@@ -363,6 +415,7 @@ impl Checker {
         let overloads = signatures::of(&name);
         let is_known = !overloads.is_empty() && (self.offered.patches || !name.starts_with("jsonpatch."));
         let declared = target.is_some_and(Expr::is_declared);
+        let on = target;
         let target = target.map(|t| self.expr(t)).transpose()?;
         if !is_known {
             // A namespace without the function is no name at all.
@@ -372,6 +425,7 @@ impl Checker {
             };
             return Err(undeclared(word, at));
         }
+        let given_args = args;
         let args = self.args(&name, args)?;
         let results: Vec<Type> = overloads
             .iter()
@@ -391,6 +445,11 @@ impl Checker {
             true => first.clone().settled(),
             false => Type::Dyn,
         };
+        self.mistakes.extend(valid(&name, given_args));
+        if let (Some(on), "format") = (on, name.as_str()) {
+            self.mistakes
+                .extend(formats::mistake(expr, on, given_args, &args));
+        }
         let inputs: Vec<&Checked> = target.iter().chain(&args).collect();
         let costs = inputs.iter().fold(0_u64, |total, c| total.saturating_add(c.cost));
         let types: Vec<&Type> = inputs.iter().map(|c| &c.ty).collect();
@@ -407,9 +466,8 @@ impl Checker {
     fn args(&mut self, function: &str, args: &[Expr]) -> Result<Vec<Checked>, Mistake> {
         let before = self.mixed;
         self.mixed |= function == "format";
-        let checked: Result<Vec<_>, _> = args.iter().map(|arg| self.expr(arg)).collect();
+        let checked = args.iter().map(|arg| self.expr(arg)).collect();
         self.mixed = before;
-        valid(function, args)?;
         checked
     }
 }

@@ -1,4 +1,5 @@
 //! What functions do. Their types are in `signatures`; here every argument may still be anything.
+mod formatting;
 pub(super) mod lists;
 mod objects;
 mod strings;
@@ -21,6 +22,8 @@ use objects::{
 use strings::on_string;
 pub(super) use versions::Version;
 
+/// 2⁶³: the first number that is too large for an `int`.
+const WHOLE: f64 = 9_223_372_036_854_775_808.0;
 /// Elements that one function may make.
 const ELEMENTS: usize = 100_000;
 
@@ -77,11 +80,7 @@ pub(super) fn call<'a>(
         ("size", [value]) => sized(value),
         ("type", [value]) => Ok(Value::Type(Rc::from(value.type_name()))),
         ("dyn", [value]) => Ok(value.clone()),
-        ("int" | "uint" | "double" | "bool" | "string" | "bytes" | "timestamp" | "duration", [value])
-            if !method =>
-        {
-            convert(name, value)
-        }
+        (name, [value]) if !method && is_conversion(name) => convert(name, value),
         (name, [Value::String(subject), rest @ ..]) if method || name == "matches" => {
             let subject = subject.clone();
             on_string(run, name, &subject, rest)
@@ -116,37 +115,75 @@ fn count(n: usize) -> Value<'static> {
     Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
-fn convert<'a>(name: &str, value: &Value<'a>) -> Evaluated<'a> {
-    let bad = |text: &str| {
-        EvalError::new(format!(
-            "type conversion error from 'string' to '{name}': {text:?}"
-        ))
+/// Whether a function makes a value of the type that it is named after.
+pub(super) fn is_conversion(name: &str) -> bool {
+    let names = [
+        "int",
+        "uint",
+        "double",
+        "bool",
+        "string",
+        "bytes",
+        "timestamp",
+        "duration",
+    ];
+    names.contains(&name)
+}
+
+pub(super) fn convert<'a>(name: &str, value: &Value<'a>) -> Evaluated<'a> {
+    let kind = match name {
+        "timestamp" => "google.protobuf.Timestamp",
+        "duration" => "google.protobuf.Duration",
+        other => other,
     };
-    let range = || EvalError::new("integer overflow");
+    let unreadable = || EvalError::new(format!("type conversion error from 'string' to '{kind}'"));
+    let overflow = || EvalError::new("integer overflow");
+    let unsigned = || EvalError::new("unsigned integer overflow");
+    let late = || EvalError::new("timestamp overflow");
     Ok(match (name, value) {
         ("int", Value::Int(_)) | ("uint", Value::Uint(_)) | ("double", Value::Double(_)) => value.clone(),
         ("bool", Value::Bool(_)) | ("string", Value::String(_)) | ("bytes", Value::Bytes(_)) => value.clone(),
         ("timestamp", Value::Timestamp(_)) | ("duration", Value::Duration(_)) => value.clone(),
-        ("int", Value::Uint(n)) => Value::Int(i64::try_from(*n).map_err(|_| range())?),
-        ("int", Value::Double(n)) if n.abs() < 9.2e18 => Value::Int(n.trunc() as i64),
-        ("int", Value::Double(_)) => return Err(range()),
-        ("int", Value::String(t)) => Value::Int(t.parse().map_err(|_| bad(t))?),
+        ("int", Value::Uint(n)) => Value::Int(i64::try_from(*n).map_err(|_| overflow())?),
+        ("int", Value::Double(n)) if n.abs() < WHOLE => Value::Int(n.trunc() as i64),
+        ("int", Value::Double(_)) => return Err(overflow()),
+        ("int", Value::String(t)) => Value::Int(t.parse().map_err(|_| unreadable())?),
         ("int", Value::Timestamp(t)) => Value::Int(t.time().as_second()),
-        ("int", Value::Duration(d)) => Value::Int(i64::try_from(d.as_nanos()).map_err(|_| range())?),
-        ("uint", Value::Int(n)) => Value::Uint(u64::try_from(*n).map_err(|_| range())?),
-        ("uint", Value::Double(n)) if (0.0..1.8e19).contains(n) => Value::Uint(n.trunc() as u64),
-        ("uint", Value::Double(_)) => return Err(range()),
-        ("uint", Value::String(t)) => Value::Uint(t.parse().map_err(|_| bad(t))?),
+        ("int", Value::Duration(d)) => Value::Int(i64::try_from(d.as_nanos()).map_err(|_| overflow())?),
+        ("uint", Value::Int(n)) => Value::Uint(u64::try_from(*n).map_err(|_| unsigned())?),
+        ("uint", Value::Double(n)) if *n >= 0.0 && *n < 2.0 * WHOLE => Value::Uint(n.trunc() as u64),
+        ("uint", Value::Double(_)) => return Err(unsigned()),
+        // A sign is none of an unsigned number.
+        ("uint", Value::String(t)) if t.starts_with('+') => return Err(unreadable()),
+        ("uint", Value::String(t)) => Value::Uint(t.parse().map_err(|_| unreadable())?),
         ("double", Value::Int(n)) => Value::Double(*n as f64),
         ("double", Value::Uint(n)) => Value::Double(*n as f64),
-        ("double", Value::String(t)) => Value::Double(t.parse().map_err(|_| bad(t))?),
-        ("bool", Value::String(t)) => Value::Bool(text::boolean(t).ok_or_else(|| bad(t))?),
+        ("double", Value::String(t)) => Value::Double(text::number(t).ok_or_else(unreadable)?),
+        ("bool", Value::String(t)) => Value::Bool(text::boolean(t).ok_or_else(unreadable)?),
         ("bytes", Value::String(t)) => Value::Bytes(Rc::from(t.as_bytes())),
-        ("timestamp", Value::String(t)) => Value::Timestamp(Moment::parse(t).ok_or_else(|| bad(t))?),
-        ("timestamp", Value::Int(n)) => Value::Timestamp(Moment::from_second(*n).ok_or_else(range)?),
-        ("duration", Value::String(t)) => Value::Duration(text::duration(t).ok_or_else(|| bad(t))?),
-        ("string", value) => Value::text(to_text(value)?),
-        _ => return Err(EvalError::no_overload()),
+        ("timestamp", Value::String(t)) => Value::Timestamp(Moment::written(t).ok_or_else(unreadable)?),
+        ("timestamp", Value::Int(n)) => Value::Timestamp(Moment::from_second(*n).ok_or_else(late)?),
+        ("duration", Value::String(t)) => Value::Duration(text::duration(t).ok_or_else(unreadable)?),
+        ("duration", Value::Int(_)) => {
+            let why = format!("type conversion error from 'int' to '{kind}'");
+            return Err(EvalError::new(why));
+        }
+        (
+            "string",
+            Value::Bool(_)
+            | Value::Int(_)
+            | Value::Uint(_)
+            | Value::Double(_)
+            | Value::Bytes(_)
+            | Value::Timestamp(_)
+            | Value::Duration(_)
+            | Value::Ip(_)
+            | Value::Cidr(_),
+        ) => Value::text(to_text(value)?),
+        _ => {
+            let why = format!("no such overload: {name}({})", value.type_name());
+            return Err(EvalError::new(why));
+        }
     })
 }
 
@@ -158,7 +195,8 @@ fn to_text(value: &Value<'_>) -> Result<String, EvalError> {
         Value::Uint(n) => n.to_string(),
         Value::Double(n) => text::double(*n),
         Value::String(t) => t.to_string(),
-        Value::Bytes(b) => String::from_utf8(b.to_vec()).map_err(|_| EvalError::new("invalid UTF-8"))?,
+        Value::Bytes(b) => String::from_utf8(b.to_vec())
+            .map_err(|_| EvalError::new("invalid UTF-8 in bytes, cannot convert to string"))?,
         Value::Timestamp(t) => t.to_string(),
         Value::Duration(d) => text::seconds(*d),
         Value::Ip(ip) => ip.to_string(),

@@ -1,8 +1,8 @@
 //! What is done with text: searching, cutting, replacing and formatting it. Every result is charged by its length.
-use super::{ELEMENTS, count, failed, to_text};
+use super::{ELEMENTS, count, failed, formatting};
 use crate::cel::eval::{EvalError, Evaluated, Run};
-use crate::cel::value::{List, Value};
-use crate::kinds::{quote, regexes};
+use crate::cel::value::Value;
+use crate::kinds::regexes;
 
 pub(super) fn on_string<'a>(
     run: &mut Run<'a, '_>,
@@ -51,7 +51,7 @@ pub(super) fn on_string<'a>(
                 _ => failed(format!("index out of range: {from}")),
             }
         }
-        ("format", [Value::List(args)]) => formatted(run, subject, args),
+        ("format", [Value::List(args)]) => formatting::format(run, subject, args),
         _ => Err(EvalError::no_overload()),
     }
 }
@@ -65,7 +65,11 @@ fn searched<'a>(
 ) -> Evaluated<'a> {
     let parts = (pattern.len() as u64).div_ceil(4).max(1);
     run.charge((subject.len() as u64).div_ceil(10).saturating_mul(parts))?;
-    let compiled = regexes::compile(pattern).map_err(EvalError::new)?;
+    let illegal = |why: String| match name {
+        "matches" => EvalError::new(why),
+        _ => EvalError::new(format!("Illegal regex: {why}")),
+    };
+    let compiled = regexes::compile(pattern).map_err(illegal)?;
     let regex = compiled.regex();
     Ok(match name {
         "matches" => Value::Bool(regex.is_match(subject)),
@@ -144,106 +148,4 @@ fn split<'a>(subject: &str, by: &str, rest: &[Value<'a>]) -> Evaluated<'a> {
         [Value::Int(n)] if *n > 0 => pieces(usize::try_from(*n).unwrap_or(usize::MAX)),
         _ => pieces(usize::MAX),
     }))
-}
-
-/// `%s`, `%d`, `%f`, `%e`, `%b`, `%x`, `%X`, `%o`, with a precision.
-fn formatted<'a>(run: &mut Run<'a, '_>, format: &str, args: &List<'a>) -> Evaluated<'a> {
-    let (mut out, mut chars, mut next) = (String::new(), format.chars().peekable(), 0);
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let mut precision = String::new();
-        if chars.peek() == Some(&'.') {
-            chars.next();
-            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                precision.push(digit);
-            }
-        }
-        let verb = chars
-            .next()
-            .ok_or_else(|| EvalError::new("unexpected end of format string"))?;
-        if verb == '%' {
-            out.push('%');
-            continue;
-        }
-        let value = args
-            .get(next)
-            .ok_or_else(|| EvalError::new(format!("index {next} out of range")))?;
-        next += 1;
-        let precision = precision.parse().unwrap_or(6_usize).min(100);
-        let piece = clause(run, verb, precision, &value)?;
-        run.charge_text(piece.len() as u64)?;
-        out.push_str(&piece);
-    }
-    Ok(Value::text(out))
-}
-
-fn clause<'a>(
-    run: &mut Run<'a, '_>,
-    verb: char,
-    precision: usize,
-    value: &Value<'a>,
-) -> Result<String, EvalError> {
-    let bad = || {
-        EvalError::new(format!(
-            "error during formatting: could not format {} as %{verb}",
-            value.type_name()
-        ))
-    };
-    Ok(match (verb, value) {
-        ('s', value) => spelled(run, value)?,
-        ('d', Value::Int(n)) => n.to_string(),
-        ('d', Value::Uint(n)) => n.to_string(),
-        ('f', Value::Double(n)) => format!("{n:.precision$}"),
-        ('f', Value::Int(n)) => format!("{:.precision$}", *n as f64),
-        ('e', Value::Double(n)) => format!("{n:.precision$e}"),
-        ('b', Value::Int(n)) => format!("{n:b}"),
-        ('b', Value::Bool(b)) => u8::from(*b).to_string(),
-        ('o', Value::Int(n)) => format!("{n:o}"),
-        ('x', Value::Int(n)) => format!("{n:x}"),
-        ('X', Value::Int(n)) => format!("{n:X}"),
-        ('x', Value::String(t)) => hex::encode(t.as_bytes()),
-        ('X', Value::String(t)) => hex::encode_upper(t.as_bytes()),
-        _ => return Err(bad()),
-    })
-}
-
-/// A value as `%s` spells it.
-fn spelled<'a>(run: &mut Run<'a, '_>, value: &Value<'a>) -> Result<String, EvalError> {
-    match value {
-        Value::List(_) | Value::Map(_) => spelled_part(run, value),
-        other => to_text(other),
-    }
-}
-
-/// A value within a list or a map: of what kind it is can be seen.
-fn spelled_part<'a>(run: &mut Run<'a, '_>, value: &Value<'a>) -> Result<String, EvalError> {
-    run.charge(1)?;
-    match value {
-        Value::List(list) => {
-            let mut parts = Vec::new();
-            for item in list.iter() {
-                parts.push(spelled_part(run, &item)?);
-            }
-            Ok(format!("[{}]", parts.join(", ")))
-        }
-        Value::Map(map) => {
-            let mut parts = Vec::new();
-            for key in map.keys() {
-                let value = key.key().and_then(|k| map.get(&k)).unwrap_or(Value::Null);
-                parts.push((spelled_part(run, &key)?, spelled_part(run, &value)?));
-            }
-            parts.sort();
-            let parts: Vec<String> = parts.into_iter().map(|(k, v)| format!("{k}:{v}")).collect();
-            Ok(format!("{{{}}}", parts.join(", ")))
-        }
-        Value::Double(n) if n.is_finite() => Ok(format!("{n:.6}")),
-        Value::Double(_) | Value::String(_) => to_text(value).map(|text| quote(&text)),
-        Value::Bytes(_) => to_text(value).map(|text| format!("b{}", quote(&text))),
-        Value::Duration(_) => to_text(value).map(|text| format!("duration({})", quote(&text))),
-        Value::Timestamp(_) => to_text(value).map(|text| format!("timestamp({})", quote(&text))),
-        other => to_text(other),
-    }
 }

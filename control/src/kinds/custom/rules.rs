@@ -71,8 +71,13 @@ fn rule(source: &Value, ty: &Type) -> Rule {
     let program = |text: &str, wanted: &Type, word: &str| {
         let compiled = Program::compile(text, &variables);
         let compiled = compiled.map_err(|e| CompileError(format!("{}compilation failed: {e}", word)));
+        let instantiated = |p: Program| match p.constants() {
+            Ok(()) => Ok(p),
+            Err(why) if word.is_empty() => Err(CompileError(format!("program instantiation failed: {why}"))),
+            Err(why) => Err(CompileError(format!("{word}instantiation failed: {why}"))),
+        };
         compiled.and_then(|p| match p.ty.is(wanted) {
-            true => Ok(p),
+            true => instantiated(p),
             false if word.is_empty() => Err(CompileError("cel expression must evaluate to a bool".into())),
             false => Err(CompileError("messageExpression must evaluate to a string".into())),
         })

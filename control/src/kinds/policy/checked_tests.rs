@@ -12,7 +12,7 @@ fn expressions_have_the_types_that_upstream_finds() {
     for line in EXPRESSIONS.lines() {
         let (expression, want): (String, String) = serde_json::from_str(line).expect("a pair");
         let compiled = compile(&expression, &known, &[Type::Bool]);
-        let found = compiled.err().unwrap_or_default();
+        let found = compiled.err().map(|why| why.to_string()).unwrap_or_default();
         let found = found.lines().next().unwrap_or_default();
         if found != want {
             wrong.push(format!("{expression}\n  - {want}\n  + {found}"));

@@ -12,7 +12,7 @@ mod typing;
 
 pub(super) use binding::BINDING;
 pub(super) use mutating::{BINDING as MUTATING_BINDING, POLICY as MUTATING_POLICY};
-pub use program::{Compiled, Mutation, Policy, Validation, compile_conditions};
+pub use program::{Compiled, Mutation, Policy, Unusable, Validation, compile_conditions};
 pub use typing::warnings;
 
 use std::collections::HashSet;
@@ -174,9 +174,16 @@ fn named_expression(what: &str, source: &str, compiled: &Compiled, path: String)
 fn expression(source: &str, compiled: &Compiled, path: String) -> Option<FieldError> {
     match compiled {
         _ if source.trim().is_empty() => Some(FieldError::required(path, "")),
-        Err(why) => Some(FieldError::invalid(path, source, why.clone())),
+        Err(why) => Some(unusable(source, why, path)),
         // Objects have no schema here, so that every loop looks endless: costs are limited when it runs.
         Ok(_) => None,
+    }
+}
+
+fn unusable(source: &str, why: &Unusable, path: String) -> FieldError {
+    match why {
+        Unusable::Invalid(why) => FieldError::invalid(path, source, why.clone()),
+        Unusable::Planned(_) => FieldError::internal(path, why.to_string()),
     }
 }
 
@@ -260,11 +267,7 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
     }
     if let Some(Err(why)) = &compiled.message_program {
         let source = row.text("messageExpression");
-        errors.push(FieldError::invalid(
-            format!("{path}.messageExpression"),
-            source,
-            why.clone(),
-        ));
+        errors.push(unusable(source, why, format!("{path}.messageExpression")));
     }
     if let Some(reason) = row
         .at("reason")

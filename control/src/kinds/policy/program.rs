@@ -6,7 +6,18 @@ use crate::kinds::view::View;
 use serde_json::Value;
 
 /// An expression or why it cannot be used.
-pub type Compiled = Result<Program, String>;
+pub type Compiled = Result<Program, Unusable>;
+
+/// Why an expression cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unusable {
+    /// It does not parse, or is of a wrong type.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is constant where it cannot be: upstream takes that for an error of its own.
+    #[error("program instantiation failed: {0}")]
+    Planned(String),
+}
 
 /// One validation.
 #[derive(Debug)]
@@ -167,16 +178,19 @@ fn compile_with(source: &str, known: &[(String, Type)], wanted: &[Type], patches
         true => Program::compile_patch(source, &known),
         false => Program::compile(source, &known),
     };
-    let program = program.map_err(|e| format!("compilation failed: {e}"))?;
+    let program = program.map_err(|e| Unusable::Invalid(format!("compilation failed: {e}")))?;
     match wanted.is_empty() || wanted.iter().any(|ty| program.ty.is(ty)) {
-        true => Ok(program),
+        true => {
+            program.constants().map_err(Unusable::Planned)?;
+            Ok(program)
+        }
         false => {
             let words: Vec<String> = wanted.iter().map(named).collect();
             let got = named(&program.ty);
-            Err(match words.as_slice() {
+            Err(Unusable::Invalid(match words.as_slice() {
                 [one] => format!("must evaluate to {one} but got {got}"),
                 several => format!("must evaluate to one of [{}] but got {got}", several.join(" ")),
-            })
+            }))
         }
     }
 }

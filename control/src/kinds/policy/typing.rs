@@ -80,7 +80,7 @@ fn mistake(spec: &Value, object: &Type, source: &str) -> Option<String> {
         let ty = program.map_or(Type::Dyn, |program| program.ty);
         known.push((format!("variables.{}", row.text("name")), ty));
     }
-    compile(source, &known, &[]).err()
+    compile(source, &known, &[]).err().map(|why| why.to_string())
 }
 
 /// The type of a kind's objects.

@@ -28,6 +28,8 @@ def asked(base, expression):
 def told(expression, errors):
     if not errors:
         return ""
+    if ": Internal error: " in errors[0]:
+        return errors[0].split(": Internal error: ", 1)[1]
     return errors[0].split("Invalid value: " + json.dumps(expression, ensure_ascii=False) + ": ", 1)[1].split("\n")[0]
 
 

@@ -40,6 +40,16 @@ fn expression(source: &str, path: &str) -> Option<FieldError> {
             ));
         }
     };
+    let constants = match &program.ty {
+        Type::Bool | Type::Dyn => program.constants(),
+        _ => Ok(()),
+    };
+    if let Err(why) = constants {
+        return Some(FieldError::internal(
+            path,
+            format!("program instantiation failed: {why}"),
+        ));
+    }
     match &program.ty {
         Type::Bool | Type::Dyn if program.cost > CALL_LIMIT => {
             Some(FieldError::forbidden(path, "too complex, exceeds cost limit"))
