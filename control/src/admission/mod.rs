@@ -24,6 +24,7 @@ mod services;
 mod shown;
 pub mod storage;
 mod tolerations;
+mod topology;
 mod versions;
 mod webhooks;
 
@@ -242,7 +243,13 @@ impl Admission {
                 pods::admit(objects, review, object)?;
                 tolerations::pod(review, object);
                 priority::pod(objects, review, object)?;
-                runtime_class::pod(objects, review, object)
+                runtime_class::pod(objects, review, object)?;
+                topology::pod(objects, review, object);
+                Ok(())
+            }
+            ("", "pods", Some("binding")) => {
+                topology::binding(objects, review, object);
+                Ok(())
             }
             ("", "persistentvolumeclaims", None) => {
                 storage::claim(objects, review, object);

@@ -350,3 +350,56 @@ async fn a_deletion_takes_no_body_but_options() {
     assert_eq!(plane.call(Method::DELETE, maps, map).await.0, 400);
     assert_eq!(plane.get(&one).await.0, 200);
 }
+
+#[tokio::test]
+async fn fields_that_are_unknown_below_an_object_are_told_of() {
+    let plane = Plane::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until(&plane, account, |a| a["metadata"]["uid"].is_string()).await;
+    let (code, made) = plane.call(Method::POST, PODS, held("p")).await;
+    assert_eq!(code, 201, "{made}");
+    for (path, kind) in [
+        (format!("{PODS}/p/eviction"), "Eviction"),
+        (format!("{PODS}/p/binding"), "Binding"),
+        (format!("{account}/token"), "TokenRequest"),
+    ] {
+        let name = if kind == "TokenRequest" { "default" } else { "p" };
+        let body = json!({"metadata": {"name": name, "b": 1}, "a": 1, "target": {"name": "n"}, "spec": {}});
+        let path = format!("{path}?fieldValidation=Strict&dryRun=All");
+        let (code, answer) = plane.call(Method::POST, &path, body).await;
+        let message = answer["message"].as_str().unwrap();
+        assert_eq!(code, 400, "{answer}");
+        let start =
+            format!("{kind} in version \"v1\" cannot be handled as a {kind}: strict decoding error: ");
+        assert!(
+            message.starts_with(&start) && message.contains("unknown field \"metadata.b\""),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pod_bears_the_zone_of_the_node_it_is_bound_to() {
+    let plane = Plane::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until(&plane, account, |a| a["metadata"]["uid"].is_string()).await;
+    let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "x": "y"});
+    let node = json!({"metadata": {"name": "n", "labels": labels}});
+    assert_eq!(plane.call(Method::POST, "/api/v1/nodes", node).await.0, 201);
+    assert_eq!(plane.call(Method::POST, PODS, held("p")).await.0, 201);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    let (code, answer) = plane
+        .call(Method::POST, &format!("{PODS}/p/binding"), binding)
+        .await;
+    assert_eq!(code, 201, "{answer}");
+    let (_, bound) = plane.get(&format!("{PODS}/p")).await;
+    let labels = &bound["metadata"]["labels"];
+    assert_eq!(
+        (
+            &labels["topology.kubernetes.io/zone"],
+            &labels["topology.kubernetes.io/region"]
+        ),
+        (&json!("z"), &json!("r"))
+    );
+    assert!(labels.get("x").is_none(), "{labels}");
+}
