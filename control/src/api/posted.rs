@@ -1,11 +1,11 @@
 //! Bodies that are no objects of the kind that their path is of: what is posted below an object, and options. Each is
 //! decoded as what it should be before anything of it is obeyed.
 use super::status::{ApiError, Result};
-use super::{Call, decode, negotiate, write};
+use super::{Call, decode, negotiate, strictness, write};
 use crate::admission::{Action, Claims, Notes, Review};
 use crate::kinds::schema::Schemas;
 use crate::kinds::view::View;
-use crate::kinds::{self, Registry};
+use crate::kinds::{self, FieldIssue, Registry};
 use serde_json::Value;
 
 /// What knows the built-in kinds, in upstream's words.
@@ -23,10 +23,17 @@ pub struct Form {
 }
 
 impl Form {
-    /// The body of the request.
-    pub fn read(&self, call: &Call) -> Result<Value> {
+    /// The body of the request, and what to warn of in it.
+    pub fn read(&self, call: &Call) -> Result<(Value, Vec<String>)> {
+        let validation = call.query.field_validation("CreateOptions")?;
         let body = decode::object(self.kind, negotiate::body(&call.headers)?, &call.body)?;
-        self.decode(body.value)
+        let (version, kind) = self.said(&body.value);
+        let (value, mut issues) = self.decode(body.value)?;
+        issues.extend(body.issues);
+        let warnings = strictness::judged(validation, strictness::in_order(call, issues));
+        let warnings =
+            warnings.map_err(|issues| self.refusal(&kind, &version, &strictness::told(&issues)))?;
+        Ok((value, warnings))
     }
 
     /// Admission of what was posted for the object of that name, and what that made of it. With what to warn of.
@@ -35,10 +42,13 @@ impl Form {
         call: &Call,
         name: &str,
         dry_run: bool,
-        posted: Value,
+        (posted, warnings): (Value, Vec<String>),
     ) -> Result<(Value, Vec<String>)> {
         let review = write::review(call, dry_run, name, Action::Post);
-        let mut notes = Notes::default();
+        let mut notes = Notes {
+            warnings,
+            ..Notes::default()
+        };
         match self.admitted(call, &review, posted, &mut notes).await {
             Ok(posted) => Ok((posted, notes.warnings)),
             Err(error) => Err(error.after(notes.warnings)),
@@ -49,38 +59,55 @@ impl Form {
         &self,
         call: &Call,
         review: &Review<'_>,
-        mut posted: Value,
+        posted: Value,
         notes: &mut Notes,
     ) -> Result<Value> {
-        write::mutate(call, review, &mut posted, notes).await?;
-        let posted = self.decode(posted)?;
+        let posted = self.mutated(call, review, posted, notes).await?;
         write::judge(call, review, &posted, &mut Claims::default(), notes).await?;
         Ok(posted)
     }
 
-    /// Fields that are unknown are passed over.
-    pub fn decode(&self, mut body: Value) -> Result<Value> {
-        let said = |key: &str, own: &str| {
-            Some(body.text(key))
-                .filter(|text| !text.is_empty())
-                .unwrap_or(own)
-                .to_owned()
-        };
-        let (version, kind) = (said("apiVersion", self.versions[0]), said("kind", self.kind));
-        let fits = match kind == self.kind && self.versions.contains(&version.as_str()) {
+    /// The first half of admission: what may be changed of what was posted.
+    pub async fn mutated(
+        &self,
+        call: &Call,
+        review: &Review<'_>,
+        mut posted: Value,
+        notes: &mut Notes,
+    ) -> Result<Value> {
+        write::mutate(call, review, &mut posted, notes).await?;
+        self.decode(posted).map(|(posted, _)| posted)
+    }
+
+    /// The object, and the fields that it should not have: they are passed over.
+    pub fn decode(&self, mut body: Value) -> Result<(Value, Vec<FieldIssue>)> {
+        let (version, kind) = self.said(&body);
+        let decoded = match kind == self.kind && self.versions.contains(&version.as_str()) {
             true => as_defined(self.definition, &mut body),
             false => Err(self.another(&kind, &version)),
         };
-        if let Err(why) = fits {
-            return Err(ApiError::bad_request(format!(
-                "{kind} in version {:?} cannot be handled as a {}: {why}",
-                short(&version),
-                self.kind
-            )));
-        }
+        let issues = decoded.map_err(|why| self.refusal(&kind, &version, &why))?;
         body["apiVersion"] = self.versions[0].into();
         body["kind"] = self.kind.into();
-        Ok(body)
+        Ok((body, issues))
+    }
+
+    /// The version and the kind that a body says to be of, or is without saying it.
+    fn said(&self, body: &Value) -> (String, String) {
+        let said = |key: &str, own: &str| match body.text(key) {
+            "" => own.to_owned(),
+            said => said.to_owned(),
+        };
+        (said("apiVersion", self.versions[0]), said("kind", self.kind))
+    }
+
+    /// The refusal of a body that says to be of this kind and version.
+    fn refusal(&self, kind: &str, version: &str, why: &str) -> ApiError {
+        ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {}: {why}",
+            short(version),
+            self.kind
+        ))
     }
 
     /// Why an object of another kind is not this.
@@ -106,14 +133,13 @@ pub fn unregistered(kind: &str, version: &str, scheme: &str) -> String {
     format!("no kind {kind:?} is registered for version {version:?} in scheme {scheme:?}")
 }
 
-/// Decodes by the schema of that name: fields must be of the types that they have.
-pub fn as_defined(definition: &str, body: &mut Value) -> std::result::Result<(), String> {
+/// Decodes by the schema of that name: fields must be of the types that they have. Answers with those that it does not have.
+pub fn as_defined(definition: &str, body: &mut Value) -> std::result::Result<Vec<FieldIssue>, String> {
     let schemas = Schemas::builtin();
     let found = schemas
         .get(definition)
         .ok_or_else(|| format!("the schemas lack {definition}"))?;
-    let decoded = kinds::decode(schemas, found, body);
-    decoded.map(drop).map_err(|error| error.to_string())
+    kinds::decode(schemas, found, body).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

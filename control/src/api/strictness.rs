@@ -23,21 +23,42 @@ pub fn prune(
     mut issues: Vec<FieldIssue>,
 ) -> Result<Vec<String>, Misfit> {
     let kind = &call.target.kind;
-    let found = kind.prune(value).map_err(Misfit::Undecodable)?;
+    let mut found = kind.prune(value).map_err(Misfit::Undecodable)?;
     // Types see what is unknown while they decode, schemas of definitions after it; a patch is read before either.
     match kind.custom.is_some() || options.patched {
         true => issues.extend(found),
-        false => issues.splice(..0, found).for_each(drop),
+        false => {
+            found.extend(issues);
+            issues = found;
+        }
     }
+    let issues = match kind.custom {
+        Some(_) => sorted(issues),
+        None => in_order(call, issues),
+    };
+    judged(options.validation, issues).map_err(Misfit::Strict)
+}
+
+/// What is wrong with a body of a built-in kind in the order in which it is told.
+pub fn in_order(call: &Call, issues: Vec<FieldIssue>) -> Vec<FieldIssue> {
     // Only a body that is the object itself has an order of its own.
     let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
-    if issues.len() > 1 && kind.custom.is_none() && whole {
-        issues = places::in_document_order(&call.body, issues);
-    }
-    // What is wrong with the text comes before what is wrong with its fields.
+    sorted(match issues.len() > 1 && whole {
+        true => places::in_document_order(&call.body, issues),
+        false => issues,
+    })
+}
+
+/// What is wrong with the text comes before what is wrong with its fields.
+fn sorted(mut issues: Vec<FieldIssue>) -> Vec<FieldIssue> {
     issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
-    match options.validation {
-        FieldValidation::Strict if !issues.is_empty() => Err(Misfit::Strict(issues)),
+    issues
+}
+
+/// What to warn of; fails with what is refused.
+pub fn judged(validation: FieldValidation, issues: Vec<FieldIssue>) -> Result<Vec<String>, Vec<FieldIssue>> {
+    match validation {
+        FieldValidation::Strict if !issues.is_empty() => Err(issues),
         FieldValidation::Warn => Ok(issues.iter().map(ToString::to_string).collect()),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
     }
@@ -67,19 +88,32 @@ impl Misfit {
     }
 }
 
-/// The refusal of a body for its issues; keys repeated in a YAML text are told as one, in the words of its decoder.
+/// The refusal of a body for its issues.
 fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
-    let (repeated, others): (Vec<_>, Vec<_>) = issues
-        .iter()
-        .partition(|issue| matches!(issue, FieldIssue::Repeated { .. }));
-    let lines: String = repeated.iter().map(|issue| format!("\n  {issue}")).collect();
-    let text = format!("yaml: unmarshal errors:{lines}");
-    if applied && !lines.is_empty() {
-        return format!("error strict decoding YAML: error converting YAML to JSON: {text}");
+    match repeated(issues).filter(|_| applied) {
+        Some(text) => format!("error strict decoding YAML: error converting YAML to JSON: {text}"),
+        None => kind.decode_message(&told(issues)),
     }
-    let text = Some(text).filter(|_| !lines.is_empty());
-    let told = text.into_iter().chain(others.iter().map(ToString::to_string));
-    kind.decode_message(&strict_error(told.collect()))
+}
+
+/// Keys that come twice in a YAML text, told as one in the words of its decoder.
+fn repeated(issues: &[FieldIssue]) -> Option<String> {
+    let repeated = issues
+        .iter()
+        .filter(|issue| matches!(issue, FieldIssue::Repeated { .. }));
+    let lines: String = repeated.map(|issue| format!("\n  {issue}")).collect();
+    (!lines.is_empty()).then(|| format!("yaml: unmarshal errors:{lines}"))
+}
+
+/// All that strict decoding found.
+pub fn told(issues: &[FieldIssue]) -> String {
+    let others = issues
+        .iter()
+        .filter(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
+    let all = repeated(issues)
+        .into_iter()
+        .chain(others.map(ToString::to_string));
+    strict_error(all.collect())
 }
 
 fn strict_error(told: Vec<String>) -> String {

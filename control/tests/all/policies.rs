@@ -207,3 +207,34 @@ async fn mutating_policies_change_what_is_stored() {
     let (code, _) = plane.call(Method::POST, MAPS, config_map("other", "1")).await;
     assert_eq!(code, 403, "parameters are looked for before conditions");
 }
+
+#[tokio::test]
+async fn a_token_is_asked_for_before_a_policy_as_what_it_is() {
+    let plane = Plane::start().await;
+    let spec = json!({
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+            "resources": ["serviceaccounts/token"]}]},
+        "matchConditions": [{"name": "ours", "expression": "request.kind.kind == 'TokenRequest'"}],
+        "validations": [{"expression": "object.spec.expirationSeconds <= 3600",
+            "messageExpression": "object.metadata.name + ' in ' + request.namespace + ' by ' + request.subResource"}],
+    });
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    create(&plane, accounts, json!({"metadata": {"name": "a"}})).await;
+    create(
+        &plane,
+        &format!("{GROUP}/validatingadmissionpolicies"),
+        policy("life", spec),
+    )
+    .await;
+    bind(&plane, "life", json!({})).await;
+    let token = format!("{accounts}/a/token");
+    create(&plane, &token, json!({"spec": {}})).await;
+    let long = json!({"spec": {"expirationSeconds": 7200}});
+    let (code, refused) = plane.call(Method::POST, &token, long).await;
+    assert_eq!(code, 422, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("denied request: a in default by token"),
+        "{message}"
+    );
+}

@@ -66,7 +66,9 @@ fn check_kind(body: &Value) -> Result<()> {
 
 /// Fields must be of the types that they have; those that are unknown are passed over, as upstream does.
 fn decode_body(body: &mut Value) -> Result<()> {
-    posted::as_defined(DEFINITION, body).map_err(ApiError::bad_request)
+    posted::as_defined(DEFINITION, body)
+        .map(drop)
+        .map_err(ApiError::bad_request)
 }
 
 fn from_query(query: &Query) -> Result<Options> {

@@ -21,14 +21,14 @@ const FORM: Form = Form {
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
     let binding = read(call)?;
-    super::check_name("Binding", name, &binding)?;
+    super::check_name("Binding", name, &binding.0)?;
     let admitted = FORM.admit(call, name, options(call)?.dry_run, binding).await?;
     bind(call, name, style, admitted).await
 }
 
 /// A Binding that was posted to `bindings`: of the Pod that has its name.
 pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
-    let binding = read(call)?;
+    let (binding, warnings) = read(call)?;
     let name = binding.text("metadata.name");
     node(&binding, name)?;
     if name.is_empty() {
@@ -46,15 +46,16 @@ pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
         subresource: Some("binding".into()),
     });
     let admitted = FORM
-        .admit(call, name, options(call)?.dry_run, binding.clone())
+        .admit(call, name, options(call)?.dry_run, (binding.clone(), warnings))
         .await?;
     bind(&pod, name, style, admitted).await
 }
 
-fn read(call: &Call) -> Result<Value> {
-    let mut binding = FORM.read(call)?;
+/// The Binding, with what to warn of.
+fn read(call: &Call) -> Result<(Value, Vec<String>)> {
+    let (mut binding, warnings) = FORM.read(call)?;
     write::place(call, &mut binding)?;
-    Ok(binding)
+    Ok((binding, warnings))
 }
 
 fn options(call: &Call) -> Result<Options> {

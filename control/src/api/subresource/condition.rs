@@ -1,11 +1,11 @@
-//! Conditions that the API server itself puts on a Pod. Pure.
+//! Conditions that the API server itself puts on a Pod, or on the budget of one. Pure.
 use crate::kinds::view::View;
 use serde_json::{Value, json};
 
 /// Puts the condition in the place of the one of its type. One that says the same began when that did (upstream's
 /// `UpdatePodCondition`).
-pub(in crate::api) fn set(pod: &mut Value, mut condition: Value) {
-    let mut conditions = pod.list("status.conditions").to_vec();
+pub(in crate::api) fn set(object: &mut Value, mut condition: Value) {
+    let mut conditions = object.list("status.conditions").to_vec();
     match conditions.iter_mut().find(|old| old["type"] == condition["type"]) {
         Some(old) => {
             if old["status"] == condition["status"] {
@@ -15,7 +15,7 @@ pub(in crate::api) fn set(pod: &mut Value, mut condition: Value) {
         }
         None => conditions.push(condition),
     }
-    pod["status"]["conditions"] = json!(conditions);
+    object["status"]["conditions"] = json!(conditions);
 }
 
 #[cfg(test)]

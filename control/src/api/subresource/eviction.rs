@@ -8,12 +8,13 @@ use super::super::route::Target;
 use super::super::status::{self, ApiError, Result};
 use super::super::write::{self, Options};
 use super::super::{Call, delete};
+use super::condition;
 use crate::kinds::conduct::is_ready_pod;
 use crate::kinds::view::View;
-use crate::kinds::{labels, time};
+use crate::kinds::{FieldError, labels, time};
 use axum::response::Response;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const FORM: Form = Form {
     kind: "Eviction",
@@ -24,25 +25,39 @@ const FORM: Form = Form {
 const BUDGETS: (&str, &str, &str) = ("policy", "v1", "poddisruptionbudgets");
 /// Evictions that a budget's controller has not seen through yet (upstream's `MaxDisruptedPodSize`).
 const UNCONFIRMED: usize = 2000;
-const SEVERAL: &str =
-    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+/// The condition that says whether a budget has disruptions left.
+const ALLOWED: &str = "DisruptionAllowed";
+/// An option of deletions that no eviction has.
+const BREAKING: &str = "deleteOptions.ignoreStoreReadErrorWithClusterBreakingPotential";
+/// How upstream names the resource when it forbids an eviction.
+const FORBIDDEN: &str = "poddisruptionbudget";
 /// How often a Pod that changes on its way is judged anew (upstream's `EvictionsRetry`).
 const RETRIES: usize = 20;
 /// Seconds until a budget that is being counted is worth another try.
 const COUNTED_IN: u32 = 10;
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let mut posted = FORM.read(call)?;
+    let (mut posted, warnings) = FORM.read(call)?;
     write::place(call, &mut posted)?;
-    super::check_name("Eviction", name, &posted)?;
-    let dry_run = is_dry_run(call, &posted)?;
-    let (eviction, warnings) = FORM.admit(call, name, dry_run, posted).await?;
+    let dry_run = checked(call, name, &posted).map_err(|error| error.after(warnings.clone()))?;
+    let (eviction, warnings) = FORM.admit(call, name, dry_run, (posted, warnings)).await?;
     if let Err(error) = evict(call, name, &eviction).await {
         return Err(error.after(warnings));
     }
     let done = status::success(StatusCode::CREATED);
     let response = render::respond(style.accepted.format, StatusCode::CREATED, &done)?;
     Ok(render::warn(response, warnings))
+}
+
+/// Whether this is a rehearsal, if it is fit to be one of this Pod's evictions at all.
+fn checked(call: &Call, name: &str, eviction: &Value) -> Result<bool> {
+    super::check_name("Eviction", name, eviction)?;
+    if eviction.flag(BREAKING) {
+        let why = "can not be set for pod eviction, try after removing the option";
+        let errors = vec![FieldError::invalid(BREAKING, true, why)];
+        return Err(ApiError::invalid("Eviction", "policy", name, &errors));
+    }
+    is_dry_run(call, eviction)
 }
 
 fn is_dry_run(call: &Call, eviction: &Value) -> Result<bool> {
@@ -126,7 +141,7 @@ fn budget_of(call: &Call, pod: &Value) -> Result<Option<Value>> {
     let own = pod.at("metadata.labels");
     let mut mine = budgets.filter(|budget| labels::matches(budget.at("spec.selector"), own));
     match (mine.next(), mine.next()) {
-        (_, Some(_)) => Err(ApiError::internal(SEVERAL)),
+        (_, Some(_)) => Err(ApiError::several_budgets()),
         (budget, None) => Ok(budget),
     }
 }
@@ -160,34 +175,59 @@ fn spent(budget: &Value, pod: &Value) -> Result<Value> {
     if number("observedGeneration") < budget.int("metadata.generation").unwrap_or(0) {
         return Err(uncounted(name));
     }
-    let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
     let allowed = number("disruptionsAllowed");
     if allowed < 0 {
         let why = "pdb disruptions allowed is negative";
-        return Err(ApiError::forbidden(BUDGETS.0, BUDGETS.2, name, why));
+        return Err(ApiError::forbidden(BUDGETS.0, FORBIDDEN, name, why));
     }
     if status
         .map("disruptedPods")
         .is_some_and(|pods| pods.len() > UNCONFIRMED)
     {
         let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
-        return Err(ApiError::forbidden(BUDGETS.0, BUDGETS.2, name, why));
+        return Err(ApiError::forbidden(BUDGETS.0, FORBIDDEN, name, why));
     }
     if allowed == 0 {
-        let cause =
-            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
-        return Err(ApiError::over_budget(cause, 0));
+        return Err(ApiError::over_budget(exhausted(budget), 0));
     }
     let mut budget = budget.clone();
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
     budget["status"]["disruptedPods"][pod.text("metadata.name")] = time::now().into();
+    if allowed == 1 {
+        let spent = json!({"type": ALLOWED, "status": "False", "reason": "InsufficientPods", "message": "",
+            "observedGeneration": number("observedGeneration"), "lastTransitionTime": time::now()});
+        condition::set(&mut budget, spent);
+    }
     Ok(budget)
+}
+
+/// Why a budget has no disruption left. Of one that could not be counted the numbers mean nothing.
+fn exhausted(budget: &Value) -> String {
+    let (name, status) = (budget.text("metadata.name"), budget.at("status"));
+    let number = |key: &str| status.int(key).unwrap_or(0);
+    let (healthy, desired) = (number("currentHealthy"), number("desiredHealthy"));
+    let mut conditions = status.list("conditions").iter();
+    let told = conditions.find(|c| c.text("type") == ALLOWED && c.text("status") == "False");
+    let told = told.map(|c| (c.text("reason"), c.text("message")));
+    match told.filter(|(_, message)| !message.is_empty()) {
+        Some(("SyncFailed", why)) => {
+            format!(
+                "The disruption budget {name} does not allow evicting pods currently because it failed sync: {why}"
+            )
+        }
+        _ if healthy <= desired => {
+            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
+        }
+        Some((reason, why)) => {
+            format!("The disruption budget {name} does not allow evicting pods currently ({reason}): {why}")
+        }
+        None => format!("The disruption budget {name} does not allow evicting pods currently"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn pod(ready: &str) -> Value {
         json!({"metadata": {"name": "p"}, "status": {"phase": "Running",
@@ -203,6 +243,7 @@ mod tests {
     fn a_disruption_is_spent_once() {
         let after = spent(&budget(1), &pod("True")).expect("allowed");
         assert_eq!(after["status"]["disruptionsAllowed"], 0);
+        assert_eq!(after["status"]["conditions"][0]["reason"], "InsufficientPods");
         assert!(after["status"]["disruptedPods"]["p"].is_string());
         assert_eq!(spent(&after, &pod("True")).expect_err("none left").code, 429);
     }
@@ -216,6 +257,45 @@ mod tests {
         assert_eq!(spent(&short, &pod("False")).expect_err("too few").code, 429);
         short["spec"]["unhealthyPodEvictionPolicy"] = "AlwaysAllow".into();
         assert!(spares(&short, &pod("False")));
+    }
+
+    #[test]
+    fn a_budget_without_disruptions_says_why() {
+        let told = |healthy: i64, condition: Value| {
+            let mut budget = budget(0);
+            budget["status"]["currentHealthy"] = healthy.into();
+            budget["status"]["conditions"] = json!([condition]);
+            exhausted(&budget)
+        };
+        let condition = |reason: &str, message: &str| json!({"type": ALLOWED, "status": "False", "reason": reason, "message": message});
+        for (healthy, condition, want) in [
+            (
+                2,
+                condition("InsufficientPods", ""),
+                "needs 2 healthy pods and has 2 currently",
+            ),
+            (
+                2,
+                condition("SyncFailed", "no controllers"),
+                "does not allow evicting pods currently because it failed sync: no controllers",
+            ),
+            (
+                2,
+                condition("Other", "why"),
+                "needs 2 healthy pods and has 2 currently",
+            ),
+            (
+                3,
+                condition("Other", "why"),
+                "does not allow evicting pods currently (Other): why",
+            ),
+            (3, Value::Null, "does not allow evicting pods currently"),
+        ] {
+            assert_eq!(
+                told(healthy, condition),
+                format!("The disruption budget b {want}")
+            );
+        }
     }
 
     #[test]

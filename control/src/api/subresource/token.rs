@@ -4,6 +4,7 @@ use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write;
 use super::super::{Call, permit};
+use crate::admission::{Action, Claims as Changes, Notes};
 use crate::auth::restrict::Operation;
 use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
 use crate::kinds::{FieldError, time};
@@ -30,8 +31,23 @@ const RENEWED: i64 = 3607;
 const EXTENDED: i64 = 365 * 24 * 3600;
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let options = write::Options::of(&call.query, "CreateOptions")?;
-    let mut request = FORM.read(call)?;
+    let dry_run = write::Options::of(&call.query, "CreateOptions")?.dry_run;
+    let (mut request, warnings) = FORM.read(call)?;
+    write::place(call, &mut request)?;
+    let mut notes = Notes {
+        warnings,
+        ..Notes::default()
+    };
+    let issued = issue(call, name, dry_run, request, &mut notes).await;
+    let issued = issued.map_err(|error| error.after(notes.warnings.clone()))?;
+    let response = render::respond(style.accepted.format, StatusCode::CREATED, &issued)?;
+    Ok(render::warn(response, notes.warnings))
+}
+
+/// The request with its token, if admission lets it have one.
+async fn issue(call: &Call, name: &str, dry_run: bool, request: Value, notes: &mut Notes) -> Result<Value> {
+    let review = write::review(call, dry_run, name, Action::Post);
+    let mut request = FORM.mutated(call, &review, request, notes).await?;
     let account = call
         .api
         .read(&call.target, name)
@@ -40,26 +56,22 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
         .map_err(ApiError::internal)?;
     complete(&mut request, &account)?;
     permit::write(call, Operation::Create, name, &Value::Null, &request)?;
+    write::judge(call, &review, &request, &mut Changes::default(), notes).await?;
     let now = Timestamp::now();
     let claims = claims(call, name, &account, &request["spec"], now)?;
-    let token = match options.dry_run {
-        true => String::new(),
-        false => call
-            .api
-            .bearers
-            .issuer()
-            .sign(&claims.show())
-            .map_err(ApiError::internal)?,
-    };
+    // Nothing is stored by it, so that a rehearsal gives one too.
+    let token = call
+        .api
+        .bearers
+        .issuer()
+        .sign(&claims.show())
+        .map_err(ApiError::internal)?;
     let said = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(DEFAULT_LIFE);
     let expires = (now + SignedDuration::from_secs(said)).strftime("%Y-%m-%dT%H:%M:%SZ");
-    request["kind"] = KIND.into();
-    request["apiVersion"] = format!("{GROUP}/v1").into();
-    request["metadata"]["creationTimestamp"] = time::now().into();
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
-    render::respond(style.accepted.format, StatusCode::CREATED, &request)
+    Ok(request)
 }
 
 /// Fills in what the request leaves out, and refuses what contradicts the account.
@@ -97,12 +109,17 @@ fn complete(request: &mut Value, account: &Value) -> Result<()> {
     for key in ["name", "namespace", "uid"] {
         request["metadata"][key] = account["metadata"][key].clone();
     }
+    request["metadata"]["creationTimestamp"] = time::now().into();
+    request["status"] = json!({});
     let spec = &mut request["spec"];
     if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
         spec["audiences"] = json!([ISSUER]);
     }
     if spec["expirationSeconds"].is_null() {
         spec["expirationSeconds"] = DEFAULT_LIFE.into();
+    }
+    if spec["boundObjectRef"].is_null() {
+        spec["boundObjectRef"] = Value::Null;
     }
     life(&spec["expirationSeconds"]).map(drop)
 }
@@ -201,12 +218,10 @@ mod tests {
         complete(&mut request, &account()).unwrap();
         assert_eq!(
             request["spec"],
-            json!({"audiences": [ISSUER], "expirationSeconds": 3600})
+            json!({"audiences": [ISSUER], "expirationSeconds": 3600, "boundObjectRef": null})
         );
-        assert_eq!(
-            request["metadata"],
-            json!({"name": "a", "namespace": "n", "uid": "u"})
-        );
+        let meta = &request["metadata"];
+        assert_eq!([&meta["name"], &meta["namespace"], &meta["uid"]], ["a", "n", "u"]);
     }
 
     #[test]
