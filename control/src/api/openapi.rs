@@ -18,6 +18,7 @@ const GNOSTIC_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+
 /// What upstream calls its answer to that.
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const V2: &str = "/openapi/v2";
+const V3: &str = "/openapi/v3";
 /// Key of the protobuf form beside the paths.
 const GNOSTIC_PATH: &str = "/openapi/v2 protobuf";
 
@@ -28,7 +29,7 @@ struct Document {
     etag: HeaderValue,
 }
 
-/// The documents of one registry, by path: at most one per group and version, and four more.
+/// The documents of one registry, by path: at most one per group, one per version of it, and a few more.
 pub struct OpenApi {
     kinds: Arc<Live>,
     version: &'static str,
@@ -124,12 +125,11 @@ impl OpenApi {
     }
 
     fn write(&self, kinds: &Registry, path: &str) -> Option<Value> {
-        match path.split('/').collect::<Vec<_>>().as_slice() {
-            ["", "openapi", "v2"] => Some(openapi::v2(kinds, self.version)),
-            ["", "openapi", "v3"] => Some(openapi::v3_index(kinds)),
-            ["", "openapi", "v3", "api", version] => openapi::v3(kinds, "", version, self.version),
-            ["", "openapi", "v3", "apis", group, version] => openapi::v3(kinds, group, version, self.version),
-            _ => None,
+        match path.strip_prefix("/openapi/")?.split_once('/') {
+            Some(("v3", document)) => openapi::v3(kinds, document, self.version),
+            Some(_) => None,
+            None if path == V2 => Some(openapi::v2(kinds, self.version)),
+            None => (path == V3).then(|| openapi::v3_index(kinds)),
         }
     }
 }

@@ -369,7 +369,7 @@ fn columns_and_selectable_fields_follow_the_definition() {
 #[test]
 fn published_schemas_have_what_every_object_has() {
     let registry = Registry::builtin().extended(kinds(&established()));
-    let document = crate::kinds::openapi::v3(&registry, "stable.example.com", "v1", "v1").expect("served");
+    let document = crate::kinds::openapi::v3(&registry, "apis/stable.example.com/v1", "v1").expect("served");
     let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
     assert!(schema["properties"]["metadata"].is_object());
@@ -397,7 +397,7 @@ fn published_schemas_tell_of_selectable_fields_and_embedded_objects() {
     let spec = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     spec["whole"] = json!({"type": "object", "x-kubernetes-embedded-resource": true});
     let registry = Registry::builtin().extended(kinds(&definition));
-    let document = crate::kinds::openapi::v3(&registry, "stable.example.com", "v1", "v1").expect("served");
+    let document = crate::kinds::openapi::v3(&registry, "apis/stable.example.com/v1", "v1").expect("served");
     let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(
         schema["x-kubernetes-selectable-fields"],

@@ -105,6 +105,13 @@ pub fn document(swagger: &Value) -> Vec<u8> {
     out.message(2, info);
     out.message(8, paths);
     out.message(9, definitions);
+    let mut shared = Message::default();
+    for (name, parameter) in fields(&swagger["parameters"]) {
+        shared.message(1, named(name, self::parameter(parameter)));
+    }
+    if !shared.0.is_empty() {
+        out.message(10, shared);
+    }
     out.0
 }
 
@@ -144,7 +151,19 @@ fn operation(operation: &Value) -> Message {
 
 fn parameters(out: &mut Message, number: u64, parameters: &Value) {
     for parameter in parameters.as_array().into_iter().flatten() {
-        out.message(number, wrap(1, self::parameter(parameter)));
+        out.message(number, item(parameter));
+    }
+}
+
+/// `ParametersItem`: a parameter, or where it is said.
+fn item(parameter: &Value) -> Message {
+    match parameter.get("$ref") {
+        None => wrap(1, self::parameter(parameter)),
+        Some(reference) => {
+            let mut inner = Message::default();
+            inner.text(1, reference);
+            wrap(2, inner)
+        }
     }
 }
 
@@ -259,5 +278,7 @@ mod tests {
         assert_eq!(query.0[2], 3 << 3 | 2);
         let body = parameter(&json!({"in": "body", "name": "body", "schema": {}}));
         assert_eq!(body.0[0], 1 << 3 | 2);
+        let reference = item(&json!({"$ref": "#/parameters/p"}));
+        assert_eq!(reference.0[0], 2 << 3 | 2);
     }
 }

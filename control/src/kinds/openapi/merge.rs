@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::kinds::view::object_mut;
+use super::shared;
+use crate::kinds::view::{View, object_mut};
 
 const REFERENCE: &str = "#/definitions/";
 
@@ -17,7 +18,11 @@ pub fn merge(ours: &mut Value, theirs: &Value, prefix: &str) {
     let paths: Map<String, Value> = part("paths")
         .iter()
         .filter(|(path, _)| below(path) && known.get(path.as_str()).is_none())
-        .map(|(path, item)| (path.clone(), item.clone()))
+        .map(|(path, item)| {
+            let mut item = item.clone();
+            shared::inline(&mut item, theirs.at("parameters"));
+            (path.clone(), item)
+        })
         .collect();
     let wanted = closure(paths.values(), part("definitions"));
     let Some(definitions) = object_mut(ours, "definitions") else {
@@ -35,6 +40,7 @@ pub fn merge(ours: &mut Value, theirs: &Value, prefix: &str) {
             all.insert(path, item);
         }
     }
+    shared::share(ours);
 }
 
 /// The definitions that some parts of a document refer to, and those that these do.
@@ -110,15 +116,24 @@ mod tests {
         let mut ours =
             json!({"paths": {"/apis/a/v1/": 1}, "definitions": {"Meta": {"type": "object"}, "Same": {}}});
         let theirs = json!({
-            "paths": {"/apis/b/v1/foos": {"get": reference("Foo")}, "/apis/a/v1/": 2, "/apis/c/v1/x": reference("Gone")},
+            "paths": {"/apis/b/v1/foos": {"get": {"parameters": [{"$ref": "#/parameters/p"}], "schema": reference("Foo")}},
+                "/apis/a/v1/": 2, "/apis/c/v1/x": reference("Gone")},
+            "parameters": {"p": {"name": "pretty", "in": "query"}},
             "definitions": {"Foo": {"meta": reference("Meta"), "same": reference("Same"), "self": reference("Foo")},
                 "Meta": {"type": "string"}, "Same": {}, "Gone": {}},
         });
         merge(&mut ours, &theirs, "/apis/b/v1/");
+        let name = ours["parameters"]
+            .as_object()
+            .and_then(|all| all.keys().next())
+            .expect("one")
+            .clone();
         assert_eq!(
             ours,
             json!({
-                "paths": {"/apis/a/v1/": 1, "/apis/b/v1/foos": {"get": reference("Foo")}},
+                "paths": {"/apis/a/v1/": 1, "/apis/b/v1/foos": {"get": {
+                    "parameters": [{"$ref": format!("#/parameters/{name}")}], "schema": reference("Foo")}}},
+                "parameters": {name: {"name": "pretty", "in": "query"}},
                 "definitions": {"Meta": {"type": "object"}, "Meta_v2": {"type": "string"}, "Same": {},
                     "Foo": {"meta": reference("Meta_v2"), "same": reference("Same"), "self": reference("Foo")}},
             })

@@ -2,10 +2,12 @@
 //!
 //! Version 2 in one document, version 3 by group and version with an index. Facts only, and few words. Refuses to know HTTP.
 mod definitions;
+mod documents;
 pub mod gnostic;
 pub mod merge;
 mod operations;
 mod parameters;
+mod shared;
 mod words;
 
 use std::collections::BTreeSet;
@@ -24,44 +26,98 @@ const TITLE: &str = "Kubernetes";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 /// Types that every document needs: bodies and answers of the verbs.
 const COMMON: [&str; 4] = ["Status", "DeleteOptions", "Patch", "WatchEvent"];
+const BEARER: &str = "BearerToken";
 
 /// The Swagger 2.0 document of everything served. `version` is the server's (`v1.36.2`).
 pub fn v2(registry: &Registry, version: &str) -> Value {
     let kinds: Vec<&Kind> = registry.iter().map(AsRef::as_ref).collect();
     let info = json!({"title": TITLE, "version": version});
-    json!({
+    let (mut paths, mut definitions) = (paths(&kinds, Dialect::V2), common());
+    let versions = own_versions(registry);
+    let known = documents::paths(versions.iter().map(|(group, _)| *group));
+    let told = known.iter().filter_map(|path| documents::of(path, Dialect::V2));
+    let of_versions = versions.iter();
+    let of_versions = of_versions.map(|(group, version)| documents::of_version(group, version, Dialect::V2));
+    for written in told.chain(of_versions) {
+        paths.insert(written.path, written.item);
+        definitions.extend(written.definition);
+    }
+    let mut document = json!({
         "swagger": "2.0",
         "info": info,
-        "paths": paths(&kinds, Dialect::V2),
-        "definitions": schemas(&kinds, Dialect::V2),
-    })
+        "paths": paths,
+        "definitions": schemas(&kinds, definitions, Dialect::V2),
+        "securityDefinitions": security(),
+        "security": [{BEARER: []}],
+    });
+    shared::share(&mut document);
+    document
 }
 
 /// The index of version 3 documents: path by path, with a hash that changes when the document does.
 pub fn v3_index(registry: &Registry) -> Value {
     let mut paths = Map::new();
-    for (group, version) in registry.group_versions() {
-        let path = path_of(group, version);
-        let url = format!(
-            "/openapi/v3/{path}?hash={:016X}",
-            hash(&kinds_of(registry, group, version))
-        );
+    let mut add = |path: String, hash: u64| {
+        let url = format!("/openapi/v3/{path}?hash={hash:016X}");
         paths.insert(path, json!({"serverRelativeURL": url}));
+    };
+    for path in documents::paths(own_versions(registry).into_iter().map(|(group, _)| group)) {
+        add(path, hash(&[]));
+    }
+    for (group, version) in registry.group_versions() {
+        add(path_of(group, version), hash(&kinds_of(registry, group, version)));
     }
     json!({"paths": paths})
 }
 
-/// The OpenAPI 3.0 document of a group and version (`""`, `v1`), when it is served.
-pub fn v3(registry: &Registry, group: &str, version: &str, server_version: &str) -> Option<Value> {
-    let kinds = kinds_of(registry, group, version);
-    (!kinds.is_empty()).then(|| {
-        json!({
-            "openapi": "3.0.0",
-            "info": {"title": TITLE, "version": server_version},
-            "paths": paths(&kinds, Dialect::V3),
-            "components": {"schemas": schemas(&kinds, Dialect::V3)},
-        })
-    })
+/// The OpenAPI 3.0 document of a path below the root (`api/v1`, `apis/apps`, `version`), when it is served.
+pub fn v3(registry: &Registry, path: &str, server_version: &str) -> Option<Value> {
+    let version = registry
+        .group_versions()
+        .into_iter()
+        .find(|(group, version)| path_of(group, version) == path);
+    let known = || documents::paths(own_versions(registry).into_iter().map(|(group, _)| group));
+    let (mut paths, mut definitions, kinds, own) = match version {
+        Some((group, version)) => {
+            let kinds = kinds_of(registry, group, version);
+            let own = kinds.iter().any(|kind| kind.custom.is_none());
+            let own = own.then(|| documents::of_version(group, version, Dialect::V3));
+            (paths(&kinds, Dialect::V3), common(), kinds, own)
+        }
+        None if known().iter().any(|known| known == path) => (
+            Map::new(),
+            BTreeSet::new(),
+            Vec::new(),
+            documents::of(path, Dialect::V3),
+        ),
+        None => return None,
+    };
+    if let Some(own) = own {
+        paths.insert(own.path, own.item);
+        definitions.extend(own.definition);
+    }
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": TITLE, "version": server_version},
+        "paths": paths,
+        "components": {"schemas": schemas(&kinds, definitions, Dialect::V3), "securitySchemes": security()},
+    }))
+}
+
+/// Groups and versions with built-in kinds.
+fn own_versions(registry: &Registry) -> Vec<(&str, &str)> {
+    let mut versions = registry.group_versions();
+    versions.retain(|(group, version)| {
+        kinds_of(registry, group, version)
+            .iter()
+            .any(|k| k.custom.is_none())
+    });
+    versions
+}
+
+/// How clients say who they are.
+fn security() -> Value {
+    json!({BEARER: {"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication"}})
 }
 
 /// `api/v1`, `apis/apps/v1`.
@@ -98,8 +154,13 @@ fn paths(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
         .collect()
 }
 
-fn schemas(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
-    let mut names: BTreeSet<String> = COMMON.iter().map(|name| format!("{META}{name}")).collect();
+/// Names of what the verbs of kinds need.
+fn common() -> BTreeSet<String> {
+    COMMON.iter().map(|name| format!("{META}{name}")).collect()
+}
+
+/// The definitions of kinds and those of these names, with all that they refer to.
+fn schemas(kinds: &[&Kind], mut names: BTreeSet<String>, dialect: Dialect) -> Map<String, Value> {
     let mut customs = Map::new();
     for kind in kinds {
         match &kind.custom {
@@ -148,9 +209,14 @@ mod tests {
     #[test]
     fn every_reference_is_defined() {
         let registry = Registry::builtin();
-        let mut documents = vec![(v2(registry, "v1.36.2"), "definitions", "#/definitions/")];
-        for (group, version) in registry.group_versions() {
-            let document = v3(registry, group, version, "v1.36.2").expect("served");
+        let mut whole = v2(registry, "v1.36.2");
+        let shared = whole["parameters"].take();
+        for (_, item) in whole["paths"].as_object_mut().expect("paths") {
+            shared::inline(item, &shared);
+        }
+        let mut documents = vec![(whole, "definitions", "#/definitions/")];
+        for path in v3_index(registry)["paths"].as_object().expect("paths").keys() {
+            let document = v3(registry, path, "v1.36.2").expect("served");
             documents.push((document["components"].clone(), "schemas", "#/components/schemas/"));
         }
         for (document, key, prefix) in documents {
@@ -178,7 +244,7 @@ mod tests {
 
     #[test]
     fn kubectl_finds_field_validation_on_patch() {
-        let document = v3(Registry::builtin(), "apps", "v1", "v1.36.2").expect("served");
+        let document = v3(Registry::builtin(), "apis/apps/v1", "v1.36.2").expect("served");
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         let names: Vec<&Value> = patch["parameters"]
@@ -238,8 +304,34 @@ mod tests {
     }
 
     #[test]
+    fn documents_are_told_of() {
+        let (registry, json) = (Registry::builtin(), "application/json");
+        let whole = v2(registry, "v1.36.2");
+        for (path, key, id) in [
+            ("/api/", "api", "getCoreAPIVersions"),
+            ("/api/v1/", "api/v1", "getCoreV1APIResources"),
+            ("/apis/", "apis", "getAPIVersions"),
+            (
+                "/apis/rbac.authorization.k8s.io/",
+                "apis/rbac.authorization.k8s.io",
+                "getRbacAuthorizationAPIGroup",
+            ),
+            ("/apis/apps/v1/", "apis/apps/v1", "getAppsV1APIResources"),
+            ("/version/", "version", "getCodeVersion"),
+        ] {
+            let get = &whole["paths"][path]["get"];
+            assert_eq!(get["operationId"], id);
+            assert_eq!(get["produces"][0], json);
+            let document = v3(registry, key, "v1.36.2").expect(key);
+            let get = &document["paths"][path]["get"];
+            assert!(get["responses"]["200"]["content"][json].is_object(), "{path}");
+        }
+        assert!(v3(registry, "apis/nope", "v1.36.2").is_none() && v3(registry, "", "v1.36.2").is_none());
+    }
+
+    #[test]
     fn merge_keys_are_told() {
-        let document = v3(Registry::builtin(), "", "v1", "v1.36.2").expect("served");
+        let document = v3(Registry::builtin(), "api/v1", "v1.36.2").expect("served");
         let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
         assert_eq!(
             spec["properties"]["containers"]["x-kubernetes-patch-merge-key"],

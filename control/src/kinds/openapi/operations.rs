@@ -16,8 +16,8 @@ const PATCHES: [&str; 4] = [
 ];
 /// Those of a custom resource: clients take what is offered here, and strategic merges are not defined on it.
 const CUSTOM_PATCHES: [&str; 3] = [PATCHES[0], PATCHES[1], PATCHES[3]];
-const TEXT: [&str; 2] = ["application/json", "application/yaml"];
-const BINARY: &str = "application/vnd.kubernetes.protobuf";
+pub(super) const TEXT: [&str; 2] = ["application/json", "application/yaml"];
+pub(super) const BINARY: &str = "application/vnd.kubernetes.protobuf";
 const STREAMS: [&str; 2] = [
     "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
@@ -371,13 +371,13 @@ impl Operation {
     }
 }
 
-fn content(types: &[&str], schema: &Value) -> Map<String, Value> {
+pub(super) fn content(types: &[&str], schema: &Value) -> Map<String, Value> {
     let of = |media: &&str| ((*media).to_owned(), json!({"schema": schema}));
     types.iter().map(of).collect()
 }
 
 /// A group as one word: `RbacAuthorization`, `core`.
-fn camel(group: &str, capitalised: bool) -> String {
+pub(super) fn camel(group: &str, capitalised: bool) -> String {
     let group = if group.is_empty() { "core" } else { group };
     let short = group.strip_suffix(".k8s.io").unwrap_or(group);
     let words = short.split(|c: char| !c.is_alphanumeric());
@@ -388,7 +388,7 @@ fn camel(group: &str, capitalised: bool) -> String {
     cased.collect()
 }
 
-fn capital(text: &str) -> String {
+pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |c| {
         c.to_uppercase().collect::<String>() + chars.as_str()
