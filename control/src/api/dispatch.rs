@@ -44,6 +44,7 @@ pub async fn dispatch(
 ) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     if health::is_open(&parts) {
+        Query::of(&parts.uri)?.deadline()?;
         authenticate::check(&api, &parts)?;
         return Ok(health::answer(&api, &parts).await);
     }
@@ -76,6 +77,7 @@ pub async fn dispatch(
         }
         other => {
             record.knows_path(&user, &who, &parts).await;
+            Query::of(&parts.uri)?.deadline()?;
             reply.flow = api.flow_table().flow_of_path(&who, &parts);
             permit::path(&api, &who, &parts)?;
             reply.allowed = true;
