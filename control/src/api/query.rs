@@ -95,7 +95,7 @@ impl Query {
             Some("Strict") => Ok(FieldValidation::Strict),
             Some(other) => {
                 let error =
-                    FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]);
+                    FieldError::not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
                 Err(ApiError::invalid_options(options, &vec![error]))
             }
         }

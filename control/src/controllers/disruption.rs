@@ -86,18 +86,16 @@ fn scales(budget: &Value) -> bool {
     budget.has("spec.maxUnavailable") || budget.at("spec.minAvailable").is_string()
 }
 
-/// What the controllers of these Pods ask for together; a Pod without one counts for itself.
+/// What the controllers of these Pods ask for together; a Pod without one counts for nothing, as upstream has it.
 async fn expected(context: &Context, key: &ObjectKey, pods: &[&Value]) -> Result<i64, StepError> {
     let mut controllers: BTreeMap<&str, &Value> = BTreeMap::new();
-    let mut alone = 0;
     for pod in pods {
         let mut owners = pod.list("metadata.ownerReferences").iter();
-        match owners.find(|owner| owner.flag("controller")) {
-            Some(owner) => drop(controllers.insert(owner.text("uid"), owner)),
-            None => alone += 1,
+        if let Some(owner) = owners.find(|owner| owner.flag("controller")) {
+            controllers.insert(owner.text("uid"), owner);
         }
     }
-    let mut total = alone;
+    let mut total = 0;
     for owner in controllers.values() {
         total += replicas(context, key, owner).await?;
     }

@@ -55,7 +55,8 @@ impl Kind {
                     | "serviceaccounts"
                     | "services"
             ),
-            "storage.k8s.io" => true,
+            "storage.k8s.io" => self.plural != "csistoragecapacities",
+            "resource.k8s.io" => true,
             _ => false,
         }
     }

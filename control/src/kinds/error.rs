@@ -187,7 +187,7 @@ impl FieldError {
     fn shows_value(&self) -> bool {
         let hidden = matches!(
             self.kind,
-            ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong
+            ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong | ErrorKind::Internal
         );
         !hidden && !self.bad_value.is_empty()
     }

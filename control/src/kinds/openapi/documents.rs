@@ -5,7 +5,6 @@ use super::definitions::Dialect;
 use super::operations::{BINARY, TEXT, camel, capital, content};
 use super::{META, path_of};
 
-const CBOR: &str = "application/cbor";
 const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
 
 /// A document and how it is told of.
@@ -69,13 +68,11 @@ fn document(path: &str) -> Option<Document> {
 
 /// What a client asks a group and version for.
 fn resources(group: &str, version: &str) -> Document {
-    let mut types = discovered();
-    types.push(CBOR);
     Document {
         path: format!("/{}/", path_of(group, version)),
         id: format!("get{}{}APIResources", camel(group, true), capital(version)),
         tag: format!("{}_{version}", camel(group, false)),
-        types,
+        types: discovered(),
         definition: Some(format!("{META}APIResourceList")),
         takes: true,
     }

@@ -179,6 +179,7 @@ impl<'a> Subject<'a> {
             "deletecollection" => ("delete", "delete", "deletecollection", self.options(), status),
             "delete" if self.kind.returns_deleted() => ("delete", "delete", "delete", self.deletion(), own()),
             "delete" => ("delete", "delete", "delete", self.deletion(), status),
+            _ if self.suffix == "Log" => ("get", "read", "get", None, None),
             _ => ("get", "read", "get", None, own()),
         };
         let codes: &[_] = match verb {
