@@ -80,6 +80,12 @@ impl Parser<'_> {
         found
     }
 
+    /// Where a sign was that is taken.
+    fn taken(&mut self, sign: &str) -> Option<usize> {
+        let at = self.at();
+        self.take(sign).then_some(at)
+    }
+
     fn expect(&mut self, sign: &str) -> Result<(), Mistake> {
         match self.take(sign) {
             true => Ok(()),
@@ -192,12 +198,10 @@ impl Parser<'_> {
             nots += 1;
         }
         let mut sign = at;
-        while nots == 0 {
-            let at = self.at();
-            if !self.take("-") {
-                break;
+        if nots == 0 {
+            while let Some(at) = self.taken("-") {
+                (sign, minuses) = (at, minuses + 1);
             }
-            (sign, minuses) = (at, minuses + 1);
         }
         let inner = match (minuses, self.peek()) {
             (1.., Token::Literal(Literal::Int(_) | Literal::Double(_))) => {
