@@ -4,10 +4,11 @@
 #
 #   cargo build --release && node/benches/many.sh [NATIVE [WASM]]
 #
-# A bridge of the kernel's has 1,023 ports, and each Pod takes one: no node holds more Pods than that today.
+# Each Pod needs an address; the default --pod-cidr has 65,533. Wasm Pods of a namespace share a process, which needs some descriptors for
+# each of them (ulimit -n).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-native=${1:-1000} wasm=${2:-1000}
+native=${1:-1000} wasm=${2:-5000}
 amphipod=$PWD/target/release/amphipod
 home=$(mktemp -d) data=$home/data
 
