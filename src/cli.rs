@@ -96,7 +96,7 @@ type Lasting = BTreeMap<Signal, Duration>;
 /// How the node agent works.
 #[derive(Args, Clone)]
 pub struct AgentArgs {
-    /// Pods this node takes at most; of those with a network of their own a bridge takes 1023 [default: 110]
+    /// Pods this node takes at most; the 254 addresses that a control plane gives do for 253 [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub max_pods: Option<u32>,
     /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]

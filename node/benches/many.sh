@@ -4,25 +4,38 @@
 #
 #   cargo build --release && node/benches/many.sh [NATIVE [WASM]]
 #
-# A bridge of the kernel's has 1,023 ports, and each Pod takes one: no node holds more Pods than that today.
+# Each Pod needs an address, and a control plane gives a node 254: the agent is one of its own here, with a range of its own
+# (`amphipod node --pod-cidr`). Wasm Pods of a namespace share a process, which needs descriptors for each of them (ulimit -n).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-native=${1:-1000} wasm=${2:-1000}
+native=${1:-1000} wasm=${2:-5000}
 amphipod=$PWD/target/release/amphipod
 home=$(mktemp -d) data=$home/data
 
 mkdir -p "$home/image/bin"
 cp "$(command -v busybox)" "$home/image/bin/sleep"
 
-"$amphipod" up --data-dir "$data" --listen 127.0.0.1:17643 --registry 127.0.0.1:17644 --node-name many --rm \
-    --max-pods $((native > wasm ? native + 10 : wasm + 10)) > "$home/log" 2>&1 &
-agent=$!
-# The cluster removes what it made when it is told to end; what is left is what it wrote.
-trap 'kill $agent; wait $agent || true; rm -rf "$home"' EXIT
-until [ -s "$data/kubeconfig" ] && curl -skf https://127.0.0.1:17643/readyz > /dev/null; do
-    kill -0 $agent || { cat "$home/log"; exit 1; }
+server=127.0.0.1:17643 registry=127.0.0.1:17644
+"$amphipod" control --data-dir "$data" --listen $server --registry $registry > "$home/log" 2>&1 &
+control=$!
+agent=
+end() {
+    # Of the Pods of an agent that ends nothing ends; `down` takes away what they have on this host.
+    [ -z "$agent" ] || { kill "$agent"; wait "$agent" || true; "$amphipod" down --data-dir "$home/node"; }
+    kill $control
+    wait $control || true
+    rm -rf "$home"
+}
+trap end EXIT
+until [ -s "$data/kubeconfig" ] && curl -skf https://$server/readyz > /dev/null; do
+    kill -0 $control || { cat "$home/log"; exit 1; }
     sleep 0.2
 done
+"$amphipod" kubeconfig --data-dir "$data" --node many > "$home/node.kubeconfig"
+# Twice as many addresses as 5,000 Pods need: those of Pods that are on their way out are not free yet.
+"$amphipod" node --server https://$server --kubeconfig "$home/node.kubeconfig" --data-dir "$home/node" --node-name many \
+    --registry http://$registry --pod-cidr 10.42.0.0/18 --max-pods $((native > wasm ? native + 10 : wasm + 10)) >> "$home/log" 2>&1 &
+agent=$!
 "$amphipod" image push --data-dir "$data" "$home/image" amphipod.local/sleep:v1 --entrypoint /bin/sleep --cmd 1000000
 "$amphipod" image push --data-dir "$data" workloads/wasm/server.wasm amphipod.local/server:v1
 

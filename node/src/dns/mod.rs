@@ -1,6 +1,6 @@
 //! The cluster's names, answered on every node for its own Pods.
 //!
-//! The Service `kube-dns` leads to the address of the bridge, where this listens: no Pod, no cache that could be behind,
+//! The Service `kube-dns` leads to the gateway's address, where this listens: no Pod, no cache that could be behind,
 //! and no way to another node. Refuses to know nftables and Pods. `zone` knows names, `message` bytes, `forward` whom to
 //! ask for names that are not the cluster's, `server` sockets.
 

@@ -1,4 +1,4 @@
-//! The sockets: UDP and TCP at the bridge's address.
+//! The sockets: UDP and TCP at the gateway's address.
 
 use std::io;
 use std::net::SocketAddr;

@@ -80,7 +80,7 @@ impl Station {
     }
 
     fn is_pods_link(&self, name: &str) -> bool {
-        self.names.owns_link(name) && name != self.names.bridge()
+        self.names.is_pods_link(name)
     }
 }
 

@@ -3,22 +3,22 @@
 
 use super::nft::{self, ForwardPolicy};
 
-/// One sentence for each chain that drops what Pods send and get.
-pub fn obstacles(bridge: &str) -> Vec<String> {
-    let found = nft::forward_drops(bridge).unwrap_or_else(|error| {
+/// One sentence for each chain that drops what Pods send and get. The names of their links begin with `links`.
+pub fn obstacles(links: &str) -> Vec<String> {
+    let found = nft::forward_drops(links).unwrap_or_else(|error| {
         tracing::debug!(%error, "the host's firewall cannot be looked at");
         Vec::new()
     });
-    found.iter().map(|policy| sentence(policy, bridge)).collect()
+    found.iter().map(|policy| sentence(policy, links)).collect()
 }
 
-fn sentence(policy: &ForwardPolicy, bridge: &str) -> String {
+fn sentence(policy: &ForwardPolicy, links: &str) -> String {
     let ForwardPolicy { family, table, chain } = policy;
     let commands = if (*family, table.as_str(), chain.as_str()) == ("ip", "filter", "FORWARD") {
-        format!("iptables -I FORWARD -i {bridge} -j ACCEPT; iptables -I FORWARD -o {bridge} -j ACCEPT")
+        format!("iptables -I FORWARD -i {links}+ -j ACCEPT; iptables -I FORWARD -o {links}+ -j ACCEPT")
     } else {
         let rule = format!("nft insert rule {family} {table} {chain}");
-        format!("{rule} iifname {bridge} accept; {rule} oifname {bridge} accept")
+        format!("{rule} iifname '\"{links}*\"' accept; {rule} oifname '\"{links}*\"' accept")
     };
     format!(
         "this host's firewall drops what is forwarded (policy of chain {chain} in table {family} {table}), so Pods \
@@ -34,12 +34,12 @@ mod tests {
     fn each_firewall_gets_its_own_words() {
         let of = |family, table: &str, chain: &str| {
             let (table, chain) = (table.to_owned(), chain.to_owned());
-            sentence(&ForwardPolicy { family, table, chain }, "ap0")
+            sentence(&ForwardPolicy { family, table, chain }, "v0")
         };
-        assert!(of("ip", "filter", "FORWARD").ends_with("iptables -I FORWARD -o ap0 -j ACCEPT"));
+        assert!(of("ip", "filter", "FORWARD").ends_with("iptables -I FORWARD -o v0+ -j ACCEPT"));
         let own = of("inet", "mine", "fwd");
         assert!(
-            own.ends_with("nft insert rule inet mine fwd oifname ap0 accept"),
+            own.ends_with(r#"nft insert rule inet mine fwd oifname '"v0*"' accept"#),
             "{own}"
         );
     }

@@ -10,7 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
 
-use super::Network;
 use super::nft::conntrack::{Flow, forget, udp_flows};
 use super::nft::{
     self, Batch, ChainKind, Element, Existing, Expression, Hook, NftError, SetKind, Value, Verdict,
@@ -18,6 +17,7 @@ use super::nft::{
 };
 use super::services::Protocol;
 use super::services::keys::{port_key, service_key, shown, socket};
+use super::{Network, ipam};
 
 /// Priorities of address translation (nft(8)).
 const DESTINATION: i32 = -100;
@@ -263,7 +263,8 @@ fn program(table: &str, pods: Ipv4Net, existing: &Existing, rules: &Rules) -> Ba
         matches::within(matches::destination_to, pods, true),
     ];
     for rule in [hairpin.concat(), from_loopback.concat()] {
-        batch.rule(RETURN, rule.into_iter().chain([Expression::Masquerade]));
+        let gateway = matches::source_becomes(ipam::gateway(pods));
+        batch.rule(RETURN, rule.into_iter().chain(gateway));
     }
     batch
 }

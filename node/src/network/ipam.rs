@@ -43,6 +43,8 @@ pub struct Ipam {
 #[derive(Debug, Default)]
 struct State {
     owners: BTreeMap<Ipv4Addr, String>,
+    /// The same the other way round: a Pod's own is looked for often, and there may be thousands.
+    addresses: BTreeMap<String, Ipv4Addr>,
     /// The address given last: the next search starts behind it, so that an address rests before reuse.
     last: Option<Ipv4Addr>,
 }
@@ -54,21 +56,19 @@ impl Ipam {
             return Err(IpamError::TooSmall(range));
         }
         fs::create_dir_all(dir).map_err(|e| file("create", dir, e))?;
-        let mut owners = BTreeMap::new();
+        let mut state = State::default();
         for entry in fs::read_dir(dir).map_err(|e| file("list", dir, e))? {
             let path = entry.map_err(|e| file("list", dir, e))?.path();
             match read_owner(&path, range)? {
-                Some((ip, uid)) => {
-                    owners.insert(ip, uid);
-                }
+                Some((ip, uid)) => state.give(ip, uid),
                 None => fs::remove_file(&path).map_err(|e| file("remove", &path, e))?,
             }
         }
-        let last = owners.keys().next_back().copied();
+        state.last = state.owners.keys().next_back().copied();
         Ok(Self {
             dir: dir.to_owned(),
             range,
-            state: Mutex::new(State { owners, last }),
+            state: Mutex::new(state),
         })
     }
 
@@ -81,32 +81,35 @@ impl Ipam {
     pub fn acquire(&self, uid: &str) -> Result<Ipv4Addr, IpamError> {
         check_uid(uid)?;
         let mut state = self.lock();
-        if let Some(ip) = owned(&state, uid) {
-            return Ok(ip);
+        if let Some(ip) = state.addresses.get(uid) {
+            return Ok(*ip);
         }
         let ip = next_free(self.range, &state).ok_or(IpamError::Exhausted(self.range))?;
         self.write(ip, uid)?;
-        state.owners.insert(ip, uid.to_owned());
+        state.give(ip, uid.to_owned());
         state.last = Some(ip);
         Ok(ip)
     }
 
     /// The Pod's address, if it has one.
     pub fn of(&self, uid: &str) -> Option<Ipv4Addr> {
-        owned(&self.lock(), uid)
+        self.lock().addresses.get(uid).copied()
     }
 
     /// Takes the Pod's address back; a Pod without one is no error.
     pub fn release(&self, uid: &str) -> Result<(), IpamError> {
         let mut state = self.lock();
-        let Some(ip) = owned(&state, uid) else {
+        let Some(ip) = state.addresses.get(uid).copied() else {
             return Ok(());
         };
         let path = self.dir.join(ip.to_string());
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file("remove", &path, e)),
-            _ => state.owners.remove(&ip),
-        };
+            _ => {
+                state.owners.remove(&ip);
+                state.addresses.remove(uid);
+            }
+        }
         Ok(())
     }
 
@@ -134,12 +137,11 @@ pub fn gateway(range: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(range.network()) + 1)
 }
 
-fn owned(state: &State, uid: &str) -> Option<Ipv4Addr> {
-    state
-        .owners
-        .iter()
-        .find(|(_, owner)| *owner == uid)
-        .map(|(ip, _)| *ip)
+impl State {
+    fn give(&mut self, ip: Ipv4Addr, uid: String) {
+        self.owners.insert(ip, uid.clone());
+        self.addresses.insert(uid, ip);
+    }
 }
 
 fn next_free(range: Ipv4Net, state: &State) -> Option<Ipv4Addr> {

@@ -8,11 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
-use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+use rtnetlink::packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::task::AbortHandle;
 
 /// A request the kernel refused, and for which link.
@@ -42,9 +43,11 @@ pub struct Links {
 pub struct Link {
     pub index: u32,
     pub name: String,
-    pub controller: Option<u32>,
+    /// Its hardware address.
+    pub address: Vec<u8>,
     pub mtu: Option<u32>,
     pub up: bool,
+    pub is_bridge: bool,
 }
 
 /// What a Pod's end of a veth pair is made of.
@@ -52,8 +55,9 @@ pub struct PodEnd<'a> {
     pub name: &'a str,
     pub address: [u8; 6],
     pub mtu: Option<u32>,
-    /// The name of the other end, and the network namespace it appears in.
+    /// The name of the other end, its hardware address, and the network namespace it appears in.
     pub peer: &'a str,
+    pub peer_address: [u8; 6],
     pub peer_namespace: BorrowedFd<'a>,
 }
 
@@ -95,22 +99,23 @@ impl Links {
             .map_err(|e| refused("list", "links", &e))
     }
 
-    /// Makes a bridge, up. Multicast snooping is off: it would need a querier for nothing.
-    pub async fn add_bridge(&self, name: &str, address: [u8; 6], mtu: Option<u32>) -> Result<(), LinkError> {
-        let mut link = LinkBridge::new(name)
-            .mcast_snooping(false)
-            .address(address.to_vec());
+    /// Makes a veth pair with both ends here.
+    pub async fn add_pair(&self, name: &str, other: &str, mtu: Option<u32>) -> Result<(), LinkError> {
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(other.to_owned());
+        let mut link = LinkVeth::new(name, other);
         if let Some(mtu) = mtu {
-            link = link.mtu(mtu);
+            (peer, link) = (peer.mtu(mtu), link.mtu(mtu));
         }
+        let link = link.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
         let made = self.handle.link().add(link.build()).execute().await;
-        made.map_err(|e| refused("make bridge", name, &e))
+        made.map_err(|e| refused("make veth", name, &e))
     }
 
     /// Makes a veth pair, one end here, the other in another namespace.
     pub async fn add_veth(&self, end: PodEnd<'_>) -> Result<(), LinkError> {
         let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(end.peer.to_owned())
+            .address(end.peer_address.to_vec())
             .setns_by_fd(end.peer_namespace.as_raw_fd());
         let mut link = LinkVeth::new(end.name, end.peer).address(end.address.to_vec());
         if let Some(mtu) = end.mtu {
@@ -127,18 +132,33 @@ impl Links {
         done.map_err(|e| refused("bring up", &link.name, &e))
     }
 
-    /// Puts a link on a bridge, up. Where br_netfilter is loaded, a frame whose destination is rewritten
-    /// stays on the bridge and may have to leave by the port it came in by: hairpin lets it.
-    pub async fn attach(&self, link: &Link, bridge: &Link) -> Result<(), LinkError> {
-        let message = LinkUnspec::new_with_index(link.index)
-            .controller(bridge.index)
+    /// Brings up a link whose other end is somebody else's, with what its own kernel settings must be for the host to
+    /// forward between such links: in one message, which as many writes below /proc/sys would not be.
+    pub async fn forward(&self, link: &Link, address: [u8; 6]) -> Result<(), LinkError> {
+        let mut settings = InetDevConf::default();
+        settings.forwarding = 1;
+        // Answers of Pods to what this host sent from its loopback arrive for it (NodePorts on 127.0.0.1).
+        settings.route_localnet = 1;
+        // ARP requests under others' addresses would make the kernel remember neighbours that are not there. At packets the
+        // rules look, too: what a host sets for all links, or its udev for new ones, may make this one looser.
+        settings.rp_filter = 1;
+        let settings = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]);
+        let mut message = LinkUnspec::new_with_index(link.index)
             .up()
-            .build();
-        let done = self.handle.link().set(message).execute().await;
-        done.map_err(|e| refused("attach to the bridge", &link.name, &e))?;
-        let port = LinkBridgePort::new(link.index).hairpin(true).build();
-        let done = self.handle.link().set_port(port).execute().await;
-        done.map_err(|e| refused("set hairpin on bridge port", &link.name, &e))
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![settings]));
+        if link.address != address {
+            message = message.address(address.to_vec());
+        }
+        let done = self.handle.link().set(message.build()).execute().await;
+        done.map_err(|e| refused("bring up", &link.name, &e))
+    }
+
+    /// Says for good which hardware address a neighbour on a link has: nobody asks for it, nobody can answer for another, and
+    /// the kernel does not count it among the neighbours whose number it limits (`gc_thresh3`).
+    pub async fn introduce(&self, link: &Link, ip: Ipv4Addr, address: [u8; 6]) -> Result<(), LinkError> {
+        let neighbour = self.handle.neighbours().add(link.index, ip.into());
+        let added = neighbour.link_layer_address(&address).replace().execute().await;
+        added.map_err(|e| refused("name the neighbour of", &link.name, &e))
     }
 
     /// Removes a link; one that is gone already is no error.
@@ -184,6 +204,18 @@ impl Links {
             added.map_err(|e| refused("add a route to", &link.name, &e))?;
         }
         Ok(())
+    }
+
+    /// Routes one address out of a link; this host calls itself `source` there. Another route to it gives way.
+    pub async fn route_to(&self, link: &Link, ip: Ipv4Addr, source: Ipv4Addr) -> Result<(), LinkError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(ip, 32)
+            .scope(RouteScope::Link)
+            .output_interface(link.index)
+            .pref_source(source)
+            .build();
+        let added = self.handle.route().add(route).replace().execute().await;
+        added.map_err(|e| refused("add a route to", &link.name, &e))
     }
 
     /// Routes a network out of a link, unless that is so already; says the index of another link that has it.
@@ -294,15 +326,19 @@ fn describe(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
-        controller: None,
+        address: Vec::new(),
         mtu: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        is_bridge: false,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Address(address) => link.address.clone_from(address),
             LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
             _ => {}
         }
     }

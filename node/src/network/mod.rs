@@ -1,7 +1,7 @@
-//! The network of one node: a bridge, an address and pinned namespaces per Pod, Services by nftables.
+//! The network of one node: an address, a link and pinned namespaces per Pod, Services by nftables.
 //!
-//! Pods hang on the bridge `ap<id>` with /32 addresses: what they send goes to the host, also what is for a
-//! neighbour, so Service addresses are translated in both directions with and without br_netfilter.
+//! Each Pod has a link of its own to the host, and the host a route to it: nothing is shared that Pods could speak on past
+//! the host, or that holds so many links and no more. The host's own address towards Pods is on the link `ap<id>`.
 //! Knows Pods by uid and host name only, and nothing of images or shims.
 
 mod down;
@@ -28,11 +28,13 @@ pub use host_ports::{HostPort, PortTaken};
 use ipam::Ipam;
 pub use ipam::IpamError;
 pub use links::LinkError;
-use links::Links;
+use links::{Link, Links};
+use names::pod_address;
 pub use names::{BadClusterId, BadUid, Names};
 pub use nft::NftError;
 use sandbox::Blueprint;
 pub use sandbox::SandboxError;
+use sysctl::HostSetting;
 pub use sysctl::SysctlError;
 
 use crate::users::IdRange;
@@ -141,7 +143,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Brings up, or takes back, the bridge, the kernel settings and the cluster's nftables table. What is
+    /// Brings up, or takes back, the gateway's link, the kernel settings and the cluster's nftables table. What is
     /// there already is left as it is, so running Pods notice nothing.
     pub async fn open(config: NetworkConfig) -> Result<Self, OpenError> {
         let names = Names::new(&config.cluster_id)?;
@@ -149,13 +151,13 @@ impl Network {
         sandbox::prepare_root(&config.run_dir.join("ns"))?;
         let links = Links::open()?;
         let mtu = links.uplink_mtu().await?;
-        ensure_bridge(&links, &names, &config, mtu).await?;
-        let mut limits = apply_host_settings(&names.bridge());
-        for obstacle in firewall::obstacles(&names.bridge()) {
+        ensure_gateway(&links, &names, &config, mtu).await?;
+        let mut limits: Vec<String> = set_on_host(&sysctl::FORWARDING).into_iter().collect();
+        for obstacle in firewall::obstacles(&names.pods_links()) {
             tracing::warn!("{obstacle}");
             limits.push(obstacle);
         }
-        services::install_base(&names.table(), &names.bridge(), config.pod_cidr)?;
+        services::install_base(&names, config.pod_cidr)?;
         Ok(Self {
             config,
             names,
@@ -196,13 +198,10 @@ impl Network {
         let ip = self.ipam.acquire(uid)?;
         let dir = self.pod_dir(uid);
         let veth = self.names.veth(ip);
-        let bridge = self.links.get(&self.names.bridge()).await?;
         let found = self.links.find(&veth).await?;
         let origin = match found {
             Some(link) if sandbox::is_alive(&dir, ip, users) => {
-                if link.controller != Some(bridge.index) || !link.up {
-                    self.links.attach(&link, &bridge).await?;
-                }
+                self.connect(&link, ip).await?;
                 return Ok(pod_sandbox(&dir, ip, users, Origin::Adopted));
             }
             Some(link) => {
@@ -220,14 +219,26 @@ impl Network {
             hostname,
             ip,
             gateway,
+            host_address: self.names.host_address(),
             veth: veth.clone(),
             mtu: self.mtu,
             sysctls,
             users,
         };
         sandbox::create(blueprint).await?;
-        self.links.attach(&self.links.get(&veth).await?, &bridge).await?;
+        self.connect(&self.links.get(&veth).await?, ip).await?;
         Ok(pod_sandbox(&dir, ip, users, origin))
+    }
+
+    /// Lets packets pass between this host and a Pod's link. Route and neighbour go with the link.
+    async fn connect(&self, link: &Link, ip: Ipv4Addr) -> Result<(), SetupError> {
+        let address = self.names.host_address();
+        if !link.up || link.address != address {
+            sysctl::without_ipv6(&link.name)?;
+            self.links.forward(link, address).await?;
+        }
+        self.links.introduce(link, ip, pod_address(ip)).await?;
+        Ok(self.links.route_to(link, ip, self.gateway()).await?)
     }
 
     /// Takes a Pod's network away; one that has none is no error. Removing a link waits for readers in
@@ -276,27 +287,25 @@ fn pod_sandbox(dir: &Path, ip: Ipv4Addr, users: Option<IdRange>, origin: Origin)
     }
 }
 
-/// The bridge with the gateway's address, and the route that lets this host reach Services: without one, a
-/// host that knows no default route would not even try.
-async fn ensure_bridge(
+/// The link with the gateway's address, and the route that lets this host reach Services: without one, a
+/// host that knows no default route would not even try. What no Pod's own route leads to ends there, too.
+async fn ensure_gateway(
     links: &Links,
     names: &Names,
     config: &NetworkConfig,
     mtu: Option<u32>,
 ) -> Result<(), OpenError> {
-    let (name, range) = (names.bridge(), config.pod_cidr);
-    if links.find(&name).await?.is_none() {
-        links.add_bridge(&name, names.bridge_address(), mtu).await?;
-    }
-    let bridge = links.get(&name).await?;
-    if let Some(other) = links.overlapping(range, bridge.index).await? {
+    let range = config.pod_cidr;
+    let link = gateway_link(links, names, mtu).await?;
+    if let Some(other) = links.overlapping(range, link.index).await? {
         return Err(OpenError::PodOverlap(range, other));
     }
     links
-        .add_address(&bridge, ipam::gateway(range), range.prefix_len())
+        .add_address(&link, ipam::gateway(range), range.prefix_len())
         .await?;
-    links.up(&bridge).await?;
-    match links.route_network(&bridge, config.service_cidr).await? {
+    links.up(&links.get(&names.blind_end()).await?).await?;
+    links.up(&link).await?;
+    match links.route_network(&link, config.service_cidr).await? {
         None => Ok(()),
         Some(index) => {
             let other = links.all().await?.into_iter().find(|link| link.index == index);
@@ -308,16 +317,23 @@ async fn ensure_bridge(
     }
 }
 
-/// Sets what can be set, and says what does not work where it cannot.
-fn apply_host_settings(bridge: &str) -> Vec<String> {
-    let mut limits = Vec::new();
-    for setting in sysctl::host_settings(bridge) {
-        if let Err(error) = sysctl::write(&setting.name, setting.value) {
-            tracing::warn!(%error, setting.name, "kernel setting refused: {}", setting.without);
-            limits.push(format!("{}: {error}", setting.without));
-        }
+async fn gateway_link(links: &Links, names: &Names, mtu: Option<u32>) -> Result<Link, LinkError> {
+    let name = names.gateway_link();
+    match links.find(&name).await? {
+        Some(link) if !link.is_bridge => return Ok(link),
+        // An older version's: its Pods' links hung on it, and get routes when their Pods are taken back.
+        Some(bridge) => links.remove(&bridge).await?,
+        None => {}
     }
-    limits
+    links.add_pair(&name, &names.blind_end(), mtu).await?;
+    links.get(&name).await
+}
+
+/// Sets what can be set, and says what does not work where it cannot.
+fn set_on_host(setting: &HostSetting) -> Option<String> {
+    let error = sysctl::write(setting.name, setting.value).err()?;
+    tracing::warn!(%error, setting.name, "kernel setting refused: {}", setting.without);
+    Some(format!("{}: {error}", setting.without))
 }
 
 #[cfg(test)]

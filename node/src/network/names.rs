@@ -36,9 +36,15 @@ impl Names {
         }
     }
 
-    /// The bridge all Pods of the cluster on this node hang on.
-    pub fn bridge(&self) -> String {
+    /// The link that has the gateway's address and the Services' route: one end of a pair that leads nowhere. (A `dummy` would
+    /// do; not every kernel has it, and Pods need the driver of pairs anyway.)
+    pub fn gateway_link(&self) -> String {
         format!("ap{}", self.id)
+    }
+
+    /// The other end of it.
+    pub fn blind_end(&self) -> String {
+        format!("ap{}-end", self.id)
     }
 
     /// The nftables table (family ip) with all rules of the cluster.
@@ -49,16 +55,26 @@ impl Names {
     /// The host end of the veth pair of the Pod with that address: 15 characters, all an interface name may have. As much of a
     /// hash of the uid two of a thousand Pods would often have in common; addresses are each Pod's own.
     pub fn veth(&self, ip: Ipv4Addr) -> String {
-        format!("v{}{}", self.id, hex::encode(&ip.octets()[1..]))
+        format!("{}{}", self.pods_links(), hex::encode(&ip.octets()[1..]))
+    }
+
+    /// What the names of all Pods' links begin with, and no other's: rules name all of them by it.
+    pub fn pods_links(&self) -> String {
+        format!("v{}", self.id)
+    }
+
+    pub fn is_pods_link(&self, name: &str) -> bool {
+        name.len() == 15 && name.starts_with(&self.pods_links())
     }
 
     /// Whether a link on the host belongs to this cluster.
     pub fn owns_link(&self, name: &str) -> bool {
-        name == self.bridge() || (name.len() == 15 && name.starts_with(&format!("v{}", self.id)))
+        name == self.gateway_link() || name == self.blind_end() || self.is_pods_link(name)
     }
 
-    /// The bridge's hardware address: fixed, so that Pods never see their gateway's address change.
-    pub fn bridge_address(&self) -> [u8; 6] {
+    /// The hardware address of the host's end of every Pod's link, which is all that Pods see of the host: that it is one and
+    /// the same harms nobody where each link has two ends only.
+    pub fn host_address(&self) -> [u8; 6] {
         let digest = Sha256::digest(self.id.as_bytes());
         [0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]]
     }
@@ -88,12 +104,19 @@ mod tests {
     #[test]
     fn names_fit_an_interface_and_carry_the_id() {
         let names = Names::new("0a1b2c3d").unwrap();
-        assert_eq!(names.bridge(), "ap0a1b2c3d");
+        assert_eq!(names.gateway_link(), "ap0a1b2c3d");
+        assert!(names.blind_end().len() <= 15);
         assert_eq!(names.table(), "amphipod-0a1b2c3d");
         let veth = names.veth(Ipv4Addr::new(10, 42, 0, 255));
         assert_eq!((veth.as_str(), veth.len()), ("v0a1b2c3d2a00ff", 15));
-        assert!(names.owns_link(&veth));
-        assert!(names.owns_link("ap0a1b2c3d"));
+        for (own, of_a_pod) in [
+            (veth, true),
+            (names.gateway_link(), false),
+            (names.blind_end(), false),
+        ] {
+            assert!(names.owns_link(&own), "{own}");
+            assert_eq!(names.is_pods_link(&own), of_a_pod, "{own}");
+        }
         for other in ["ap0a1b2c3e", "v0a1b2c3e123456", "v0a1b2c3d12345", "eth0", ""] {
             assert!(!names.owns_link(other), "{other}");
         }

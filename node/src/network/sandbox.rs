@@ -49,6 +49,8 @@ pub struct Blueprint {
     pub hostname: String,
     pub ip: Ipv4Addr,
     pub gateway: Ipv4Addr,
+    /// The hardware address of the host's end, where the gateway is.
+    pub host_address: [u8; 6],
     pub veth: String,
     pub mtu: Option<u32>,
     /// All settings to write, already checked.
@@ -139,7 +141,7 @@ fn enter_owned(range: IdRange) -> Result<Holder, SandboxError> {
 
 /// Configures the Pod's network from inside: lo, and eth0 whose other end appears on the host.
 ///
-/// The address has no prefix (/32): all a Pod sends goes to its gateway, also what is for a neighbour.
+/// The address has no prefix (/32): all a Pod sends goes to its gateway, also what is for a neighbour; where that is, it is told.
 async fn connect(blueprint: &Blueprint, host: &File) -> Result<(), SandboxError> {
     let links = Links::open()?;
     links.up(&links.get("lo").await?).await?;
@@ -148,13 +150,16 @@ async fn connect(blueprint: &Blueprint, host: &File) -> Result<(), SandboxError>
         address: pod_address(blueprint.ip),
         mtu: blueprint.mtu,
         peer: &blueprint.veth,
+        peer_address: blueprint.host_address,
         peer_namespace: host.as_fd(),
     };
     links.add_veth(end).await?;
     let eth0 = links.get(POD_LINK).await?;
     links.add_address(&eth0, blueprint.ip, 32).await?;
     links.up(&eth0).await?;
-    links.route_through(&eth0, blueprint.gateway).await?;
+    let (gateway, address) = (blueprint.gateway, blueprint.host_address);
+    links.introduce(&eth0, gateway, address).await?;
+    links.route_through(&eth0, gateway).await?;
     Ok(())
 }
 

@@ -159,44 +159,25 @@ pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
 
 /// One setting the node needs on the host, and what does not work without it.
 pub struct HostSetting {
-    pub name: String,
+    pub name: &'static str,
     pub value: &'static str,
     pub without: &'static str,
 }
 
-/// What the node needs for a bridge. Everything but `ip_forward` is the bridge's own and goes with it.
-pub fn host_settings(bridge: &str) -> Vec<HostSetting> {
-    let of = |family: &str, key: &str, value, without| HostSetting {
-        name: format!("net.{family}.conf.{bridge}.{key}"),
-        value,
-        without,
-    };
-    vec![
-        HostSetting {
-            name: "net.ipv4.ip_forward".into(),
-            value: "1",
-            without: "Pods reach neither each other nor anything outside this host",
-        },
-        of("ipv4", "forwarding", "1", "Pods do not reach each other"),
-        of(
-            "ipv4",
-            "route_localnet",
-            "1",
-            "NodePorts do not answer on 127.0.0.1, only on the host's other addresses",
-        ),
-        of(
-            "ipv4",
-            "send_redirects",
-            "0",
-            "the host sends ICMP redirects that Pods ignore",
-        ),
-        of(
-            "ipv6",
-            "disable_ipv6",
-            "1",
-            "a Pod can send IPv6 router advertisements to this host",
-        ),
-    ]
+/// What else must hold for packets of Pods is a setting of their own links.
+pub const FORWARDING: HostSetting = HostSetting {
+    name: "net.ipv4.ip_forward",
+    value: "1",
+    without: "Pods reach neither each other nor anything outside this host",
+};
+
+/// Takes IPv6 off a link that leads to a Pod, which else could present itself to this host as a router. A kernel without
+/// IPv6 has nothing to take off.
+pub fn without_ipv6(link: &str) -> Result<(), SysctlError> {
+    match write(&format!("net.ipv6.conf.{link}.disable_ipv6"), "1") {
+        Err(SysctlError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn pairs(list: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -1,7 +1,8 @@
-//! The network for real: each test is a host of its own, a network namespace with bridges, Pods and rules in it.
+//! The network for real: each test is a host of its own, a network namespace with links, Pods and rules in it.
 
 mod balancing;
 mod host_ports;
+mod pod_links;
 mod sandboxes;
 
 use std::fs::File;

@@ -13,6 +13,9 @@ pub type Register = u32;
 const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
 
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
+const RANDOM_PORT: u32 = 1 << 4;
+
 /// `NFTA_LIST_ELEM`
 pub const LIST_ELEMENT: u16 = 1;
 
@@ -58,6 +61,10 @@ pub enum Expression {
     },
     /// Loads the kind of the destination address (`RTN_LOCAL` and so on).
     DestinationKind {
+        to: Register,
+    },
+    /// Loads the number of the interface the packet came in by where a route back to its source leaves by it, else 0.
+    WayBack {
         to: Register,
     },
     /// Loads a random number below a bound.
@@ -111,6 +118,10 @@ pub enum Expression {
         address: Register,
         port: Register,
     },
+    /// Rewrites the source to the address in a register.
+    Source {
+        address: Register,
+    },
     /// Rewrites the source to the address of the interface the packet leaves by.
     Masquerade,
     /// Answers with ICMP port unreachable; a TCP client sees its connection refused.
@@ -134,6 +145,8 @@ impl Expression {
             Self::Transport { offset, length, to } => ("payload", payload(2, *offset, *length, *to)),
             // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR
             Self::DestinationKind { to } => ("fib", new().u32(1, register(*to)).u32(2, 3).u32(3, 2)),
+            // NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF
+            Self::WayBack { to } => ("fib", new().u32(1, register(*to)).u32(2, 1).u32(3, 1 | 8)),
             Self::Random { below, to } => ("numgen", new().u32(1, register(*to)).u32(2, *below).u32(3, 1)),
             Self::Load { value, to } => ("immediate", new().u32(1, register(*to)).nest(2, data(value))),
             Self::Mask { register: r, mask } => ("bitwise", bitwise(*r, mask)),
@@ -168,8 +181,16 @@ impl Expression {
                     .u32(3, register(*address))
                     .u32(5, register(*port)),
             ),
-            // NF_NAT_RANGE_PROTO_RANDOM_FULLY
-            Self::Masquerade => ("masq", new().u32(1, 1 << 4)),
+            // NFT_NAT_SNAT, NFPROTO_IPV4
+            Self::Source { address } => (
+                "nat",
+                new()
+                    .u32(1, 0)
+                    .u32(2, 2)
+                    .u32(3, register(*address))
+                    .u32(7, RANDOM_PORT),
+            ),
+            Self::Masquerade => ("masq", new().u32(1, RANDOM_PORT)),
             // NFT_REJECT_ICMP_UNREACH, ICMP_PORT_UNREACH
             Self::Reject => ("reject", new().u32(1, 0).bytes(2, &[3])),
             Self::Verdict(verdict) => (
@@ -302,15 +323,51 @@ pub mod matches {
         ]
     }
 
-    /// The packet came in by, or leaves by, an interface, or by another.
-    pub fn interface(key: Meta, name: &str, equal: bool) -> Vec<Expression> {
+    /// The source becomes an address.
+    pub fn source_becomes(address: Ipv4Addr) -> Vec<Expression> {
+        let value = address.octets().to_vec();
+        vec![
+            Expression::Load { value, to: 0 },
+            Expression::Source { address: 0 },
+        ]
+    }
+
+    /// No route back to the packet's source leaves by the interface it came in by.
+    pub fn no_way_back() -> Vec<Expression> {
+        vec![
+            Expression::WayBack { to: 0 },
+            Expression::Compare {
+                register: 0,
+                equal: true,
+                value: vec![0; 4],
+            },
+        ]
+    }
+
+    /// The packet came in by an interface whose name begins so.
+    pub fn arriving_by(beginning: &str) -> Vec<Expression> {
+        let key = Meta::InputName;
+        let value = beginning.as_bytes().to_vec();
+        vec![
+            Expression::Meta { key, to: 0 },
+            Expression::Compare {
+                register: 0,
+                equal: true,
+                value,
+            },
+        ]
+    }
+
+    /// The packet leaves, but not by this interface.
+    pub fn not_leaving_by(name: &str) -> Vec<Expression> {
+        let key = Meta::OutputName;
         let mut value = name.as_bytes().to_vec();
         value.resize(NAME_LENGTH, 0);
         vec![
             Expression::Meta { key, to: 0 },
             Expression::Compare {
                 register: 0,
-                equal,
+                equal: false,
                 value,
             },
         ]

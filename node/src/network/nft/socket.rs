@@ -92,8 +92,8 @@ const FORWARD: u32 = 2;
 const DROP: u32 = 0;
 const GET_RULE: u16 = 7;
 
-/// The chains that drop what is forwarded by policy, and in which no rule speaks of `link`.
-pub fn forward_drops(link: &str) -> Result<Vec<ForwardPolicy>, NftError> {
+/// The chains that drop what is forwarded by policy, and in which no rule speaks of links whose names begin so.
+pub fn forward_drops(links: &str) -> Result<Vec<ForwardPolicy>, NftError> {
     let mut found = Vec::new();
     for (number, family) in [(FAMILY, "ip"), (INET, "inet")] {
         let mut drops = Vec::new();
@@ -101,7 +101,7 @@ pub fn forward_drops(link: &str) -> Result<Vec<ForwardPolicy>, NftError> {
             drops.extend(forward_drop(family, chain));
         })?;
         dump_family(number, (SUBSYSTEM << 8) | GET_RULE, "list rules", |rule| {
-            let speaks = rule.windows(link.len()).any(|bytes| bytes == link.as_bytes());
+            let speaks = rule.windows(links.len()).any(|bytes| bytes == links.as_bytes());
             let (table, chain) = (find_text(rule, 1), find_text(rule, 2));
             drops.retain(|d| !(speaks && table == Some(d.table.as_str()) && chain == Some(d.chain.as_str())));
         })?;

@@ -3,6 +3,7 @@
 //! Level-triggered: a change of any Service or EndpointSlice leads to a new ruleset from all of them.
 //! The rules stay in force when this ends, and until the network is taken down.
 
+mod base;
 pub mod keys;
 mod program;
 mod ruleset;
@@ -19,7 +20,7 @@ use kube::runtime::watcher;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use program::install_base;
+pub(super) use base::install_base;
 use program::{Change, is_whole, program};
 pub use ruleset::{Balancer, Protocol, Ruleset, rules};
 
@@ -182,7 +183,7 @@ impl Network {
         let existing = nft::existing(&table)?;
         let previous = previous.filter(|previous| is_whole(&existing, previous));
         if previous.is_none() {
-            install_base(&table, &self.names.bridge(), config.pod_cidr)?;
+            install_base(&self.names, config.pod_cidr)?;
             self.restore_ports()?;
         }
         let change = Change {

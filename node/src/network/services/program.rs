@@ -1,31 +1,27 @@
 //! From a ruleset to one nftables transaction that replaces all that was there before.
 //!
-//! Two hands write to the cluster's table, each its own chains only: `install_base` what Pods need
-//! to leave the node, `program` what Services need. Packet marks are not used: another
-//! program's marks are its own.
+//! Several hands write to the cluster's table, each its own chains only: `base` what Pods need in any case, this one what
+//! Services need. Packet marks are not used: another program's marks are its own.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use ipnet::Ipv4Net;
 
+use super::base::{GUARD, PODS_LEAVING};
 use super::keys::{port_key, service_key, shown, socket};
 use super::ruleset::{Balancer, Ruleset};
-use crate::network::host_ports;
 use crate::network::nft::{
-    self, Batch, ChainKind, Element, Existing, Expression, Hook, Meta, NftError, SetKind, Value, Verdict,
-    add_table, apply, join, matches,
+    Batch, ChainKind, Element, Existing, Expression, Hook, SetKind, Value, Verdict, add_table, join, matches,
 };
+use crate::network::{host_ports, ipam};
 
-/// The hooks' priorities (nft(8)): before connection tracking, address translation, right
-/// behind it, filtering.
-const RAW: i32 = -300;
+/// The hooks' priorities (nft(8)): address translation, right behind it, filtering.
 const DESTINATION: i32 = -100;
 const TRANSLATED: i32 = DESTINATION + 1;
 const FILTER: i32 = 0;
 const SOURCE: i32 = 100;
 
-const PODS_LEAVING: &str = "pods-leaving";
 const SERVICES: &str = "services";
 const ADDRESSES: &str = "service-addresses";
 const NODE_PORTS: &str = "service-node-ports";
@@ -35,7 +31,7 @@ const HAIRPINS: &str = "hairpins";
 const REFUSE: &str = "refuse-services";
 /// The chains there are whatever Services there are.
 const FIXED: [&str; 10] = [
-    "guard-loopback",
+    GUARD,
     PODS_LEAVING,
     SERVICES,
     "services-in",
@@ -52,44 +48,6 @@ const MEMORY: &str = "affinity-";
 /// How many clients one endpoint remembers; further ones get an endpoint by chance each time. The kernel
 /// allots a table of that size at once (64 KiB), per endpoint of a Service port that asks for affinity.
 const MEMORY_SIZE: u32 = 8_192;
-
-/// What Pods need whatever Services there are: they leave the node under its address, and reach nothing
-/// that listens on the host's loopback only, although the bridge routes such addresses for NodePorts.
-pub fn install_base(table: &str, bridge: &str, pods: Ipv4Net) -> Result<(), NftError> {
-    let mut batch = add_table(table);
-    let existing = &nft::existing(table)?;
-    batch.base_chain(
-        existing,
-        "guard-loopback",
-        ChainKind::Filter,
-        Hook::Prerouting,
-        RAW,
-    );
-    let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-    for load in [matches::source_to, matches::destination_to] {
-        let rule = [
-            matches::interface(Meta::InputName, bridge, true),
-            matches::within(load, loopback, true),
-        ];
-        batch.rule(
-            "guard-loopback",
-            rule.concat()
-                .into_iter()
-                .chain([Expression::Verdict(Verdict::Drop)]),
-        );
-    }
-    batch.base_chain(existing, PODS_LEAVING, ChainKind::Nat, Hook::Postrouting, SOURCE);
-    let leaving = [
-        matches::within(matches::source_to, pods, true),
-        matches::within(matches::destination_to, pods, false),
-        matches::interface(Meta::OutputName, bridge, false),
-    ];
-    batch.rule(
-        PODS_LEAVING,
-        leaving.concat().into_iter().chain([Expression::Masquerade]),
-    );
-    apply(batch)
-}
 
 /// What is to hold, and what does.
 pub struct Change<'a> {
@@ -164,7 +122,8 @@ pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_
         balance(&mut batch, name, balancer);
     }
     fill_sets(&mut batch, change.ruleset);
-    translate(&mut batch, change.existing, pods);
+    translate(&mut batch, change.existing);
+    hide_sources(&mut batch, change.existing, pods);
     refuse(&mut batch, change.existing, services);
     for chain in change.strangers() {
         batch.delete_chain(chain);
@@ -428,9 +387,8 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
     }
 }
 
-/// The chains that rewrite destinations on the way in and out of the host, and sources where the answer
-/// would not come back this way: a Pod that meets itself, and whoever is no Pod.
-fn translate(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
+/// The chains that rewrite destinations on the way in and out of the host.
+fn translate(batch: &mut Batch, existing: &Existing) {
     batch.chain(SERVICES);
     let by_address = Expression::VerdictMap {
         set: ADDRESSES.into(),
@@ -449,26 +407,25 @@ fn translate(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
         batch.base_chain(existing, name, ChainKind::Nat, hook, DESTINATION);
         batch.rule(name, [Expression::Verdict(Verdict::Jump(SERVICES.into()))]);
     }
-    batch.base_chain(
-        existing,
-        "services-return",
-        ChainKind::Nat,
-        Hook::Postrouting,
-        SOURCE,
-    );
+}
+
+/// The chain that rewrites sources where the answer would not come back this way: a Pod that meets itself, and whoever is no Pod.
+/// Links to Pods have no address that could be masqueraded with: this node's Pods see its gateway.
+fn hide_sources(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
+    let chain = "services-return";
+    batch.base_chain(existing, chain, ChainKind::Nat, Hook::Postrouting, SOURCE);
     let itself = Expression::Member {
         set: HAIRPINS.into(),
         id: None,
         key: 0,
     };
+    let gateway = || matches::source_becomes(ipam::gateway(pods));
     let hairpin = [
         matches::destination_rewritten(),
         vec![matches::source_to(0), matches::destination_to(1), itself],
+        gateway(),
     ];
-    batch.rule(
-        "services-return",
-        hairpin.concat().into_iter().chain([Expression::Masquerade]),
-    );
+    batch.rule(chain, hairpin.concat());
     let endpoint = Expression::Member {
         set: ENDPOINTS.into(),
         id: None,
@@ -479,11 +436,11 @@ fn translate(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
         matches::within(matches::source_to, pods, false),
         matches::service_key(),
         vec![endpoint],
-    ];
-    batch.rule(
-        "services-return",
-        stranger.concat().into_iter().chain([Expression::Masquerade]),
-    );
+    ]
+    .concat();
+    let to_a_pod = matches::within(matches::destination_to, pods, true);
+    batch.rule(chain, [stranger.clone(), to_a_pod, gateway()].concat());
+    batch.rule(chain, stranger.into_iter().chain([Expression::Masquerade]));
 }
 
 /// What still goes to a Service's address here found no endpoint: it is refused, as are such node ports.

@@ -197,6 +197,7 @@ async fn outside(links: &Links) -> PathBuf {
         address: [2, 0, 0, 0, 0, 1],
         mtu: None,
         peer: "eth0",
+        peer_address: [2, 0, 0, 0, 0, 2],
         peer_namespace: namespace.as_fd(),
     };
     links.add_veth(end).await.unwrap();
