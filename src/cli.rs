@@ -77,6 +77,9 @@ pub struct ClusterArgs {
     /// Addresses for Pods; fixed at the cluster's first start [default: 10.42.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<IpNet>,
+    /// Prefix length of what each node gets of --pod-cidr when it joins [default: 24, of IPv6 64; in `up` what --max-pods needs]
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=126))]
+    pub node_cidr_mask_size: Option<u8>,
     /// Addresses for Services; fixed at the cluster's first start [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<IpNet>,
@@ -96,7 +99,7 @@ type Lasting = BTreeMap<Signal, Duration>;
 /// How the node agent works.
 #[derive(Args, Clone)]
 pub struct AgentArgs {
-    /// Pods this node takes at most; the 254 addresses that a control plane gives do for 253 [default: 110]
+    /// Pods this node takes at most; the control plane's --node-cidr-mask-size must leave addresses for them [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub max_pods: Option<u32>,
     /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]

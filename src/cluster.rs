@@ -328,6 +328,7 @@ mod tests {
             listen: None,
             registry: None,
             pod_cidr: None,
+            node_cidr_mask_size: None,
             service_cidr: None,
             audit_policy_file: None,
             pod_security_default: None,

@@ -3,12 +3,13 @@
 use amphipod_control::ControlPlane;
 use amphipod_node::Node;
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Applied};
-use crate::cli::{AgentArgs, UpArgs};
+use crate::cli::{AgentArgs, ClusterArgs, UpArgs};
 use crate::cluster::{Cluster, DataDir};
 use crate::commands::{self, STOP_DEADLINE};
 use crate::manifest::{self, Document};
@@ -25,7 +26,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let data = DataDir::open(&args.cluster.data_dir)?;
     let cluster = data.settle(&args.cluster, args.node_name.as_deref())?;
 
-    let control = commands::start_control(&data, &cluster, &args.cluster).await?;
+    let control = commands::start_control(&data, &cluster, &with_room(&args, cluster.pod_cidr)).await?;
     let outcome = match start_node(&data, &cluster, &args.agent, &control).await {
         Ok(node) => {
             let pulls = tokio::spawn(pulls::show(node.images().progress(), progress.clone()));
@@ -46,6 +47,23 @@ pub async fn run(args: UpArgs) -> Result<()> {
         progress.say(&format!("{} is gone from this host", cluster.name()));
     }
     outcome
+}
+
+/// The cluster's arguments with a slice of its range that has addresses for as many Pods as the node takes.
+fn with_room(args: &UpArgs, range: IpNet) -> ClusterArgs {
+    let mut cluster = args.cluster.clone();
+    if range.addr().is_ipv4() && cluster.node_cidr_mask_size.is_none() {
+        cluster.node_cidr_mask_size = args.agent.max_pods.and_then(larger_slice);
+    }
+    cluster
+}
+
+/// The prefix length of an IPv4 slice for that many Pods, where the usual 24 is too long. Three addresses are no Pod's: the
+/// slice's first and last, and the gateway's.
+fn larger_slice(pods: u32) -> Option<u8> {
+    let addresses = u64::from(pods) + 3;
+    let prefix = 32 - addresses.next_power_of_two().ilog2() as u8;
+    (prefix < 24).then_some(prefix)
 }
 
 async fn start_node(
@@ -183,5 +201,23 @@ fn url(service: &Service) -> Option<String> {
         (Some(node_port), _) => Some(format!("http://127.0.0.1:{node_port}/")),
         (None, Some(ip)) if ip != "None" && !ip.is_empty() => Some(format!("http://{ip}:{}/", port.port)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_of_many_pods_gets_a_larger_slice() {
+        for (pods, want) in [
+            (110, None),
+            (253, None),
+            (254, Some(23)),
+            (600, Some(22)),
+            (5_010, Some(19)),
+        ] {
+            assert_eq!(larger_slice(pods), want, "{pods}");
+        }
     }
 }

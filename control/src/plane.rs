@@ -40,6 +40,8 @@ pub struct ControlOptions {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     pub pod_cidr: IpNet,
+    /// Prefix length of a node's slice of the Pods' range; upstream's defaults without.
+    pub node_cidr_mask_size: Option<u8>,
     pub service_cidr: IpNet,
     pub node_ports: RangeInclusive<u16>,
     /// The embedded OCI registry; none without.
@@ -251,6 +253,7 @@ impl ControlPlane {
             pki: Some(self.pki.clone()),
             issuer: Some(issuer),
             front_proxy: Some(front_proxy),
+            node_cidr_mask_size: options.node_cidr_mask_size,
             ..ControllerOptions::new(options.pod_cidr)
         };
         self.clients.tasks.spawn(controllers::run(

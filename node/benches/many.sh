@@ -4,8 +4,8 @@
 #
 #   cargo build --release && node/benches/many.sh [NATIVE [WASM]]
 #
-# Each Pod needs an address, and a control plane gives a node 254: the agent is one of its own here, with a range of its own
-# (`amphipod node --pod-cidr`). Wasm Pods of a namespace share a process, which needs descriptors for each of them (ulimit -n).
+# Each Pod needs an address, so the node gets a larger slice than the usual one of 254. The agent is a process of its own, so that it is
+# measured alone. Wasm Pods of a namespace share a process, which needs descriptors for each of them (ulimit -n).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 native=${1:-1000} wasm=${2:-5000}
@@ -16,7 +16,8 @@ mkdir -p "$home/image/bin"
 cp "$(command -v busybox)" "$home/image/bin/sleep"
 
 server=127.0.0.1:17643 registry=127.0.0.1:17644
-"$amphipod" control --data-dir "$data" --listen $server --registry $registry > "$home/log" 2>&1 &
+# Twice as many addresses as 5,000 Pods need: those of Pods that are on their way out are not free yet.
+"$amphipod" control --data-dir "$data" --listen $server --registry $registry --node-cidr-mask-size 18 > "$home/log" 2>&1 &
 control=$!
 agent=
 end() {
@@ -32,9 +33,8 @@ until [ -s "$data/kubeconfig" ] && curl -skf https://$server/readyz > /dev/null;
     sleep 0.2
 done
 "$amphipod" kubeconfig --data-dir "$data" --node many > "$home/node.kubeconfig"
-# Twice as many addresses as 5,000 Pods need: those of Pods that are on their way out are not free yet.
 "$amphipod" node --server https://$server --kubeconfig "$home/node.kubeconfig" --data-dir "$home/node" --node-name many \
-    --registry http://$registry --pod-cidr 10.42.0.0/18 --max-pods $((native > wasm ? native + 10 : wasm + 10)) >> "$home/log" 2>&1 &
+    --registry http://$registry --max-pods $((native > wasm ? native + 10 : wasm + 10)) >> "$home/log" 2>&1 &
 agent=$!
 "$amphipod" image push --data-dir "$data" "$home/image" amphipod.local/sleep:v1 --entrypoint /bin/sleep --cmd 1000000
 "$amphipod" image push --data-dir "$data" workloads/wasm/server.wasm amphipod.local/server:v1

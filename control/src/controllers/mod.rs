@@ -51,6 +51,8 @@ use crate::auth::tokens::TokenIssuer;
 pub struct ControllerOptions {
     /// The range that is cut into one slice per node.
     pub pod_cidr: IpNet,
+    /// Prefix length of a slice; upstream's defaults without.
+    pub node_cidr_mask_size: Option<u8>,
     /// PEM of the cluster CA, published as `kube-root-ca.crt` in every namespace.
     pub root_ca: Option<String>,
     /// The authority that signs approved CertificateSigningRequests; none without.
@@ -67,6 +69,7 @@ impl ControllerOptions {
     pub fn new(pod_cidr: IpNet) -> Self {
         Self {
             pod_cidr,
+            node_cidr_mask_size: None,
             root_ca: None,
             pki: None,
             issuer: None,

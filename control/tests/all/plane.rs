@@ -101,6 +101,7 @@ async fn start_in(dir: &Path, patience: Patience) -> ControlPlane {
         data_dir: dir.join("control"),
         listen: ([127, 0, 0, 1], 0).into(),
         pod_cidr: "10.45.0.0/16".parse().unwrap(),
+        node_cidr_mask_size: None,
         service_cidr: "10.97.0.0/24".parse().unwrap(),
         node_ports: 30000..=30010,
         registry: None,

@@ -13,7 +13,7 @@ use crate::controllers::context::Context;
 use crate::toolkit::lock::lock;
 use crate::toolkit::{Change, ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, work};
 
-/// Prefix of a node's slice (upstream's defaults): 254 Pods.
+/// Prefix of a node's slice where none is asked for, as upstream: 254 addresses.
 const IPV4_PREFIX: u8 = 24;
 const IPV6_PREFIX: u8 = 64;
 
@@ -96,7 +96,8 @@ impl Controller {
         if let Some(slice) = given.get(name) {
             return Some(*slice);
         }
-        let slice = first_free(self.context.options.pod_cidr, given.values())?;
+        let options = &self.context.options;
+        let slice = first_free(options.pod_cidr, options.node_cidr_mask_size, given.values())?;
         given.insert(name.to_owned(), slice);
         Some(slice)
     }
@@ -107,13 +108,13 @@ fn assigned(node: &Node) -> Option<IpNet> {
 }
 
 /// The lowest slice of the range that overlaps none in use. A range no larger than a slice goes to one node whole.
-fn first_free<'a>(range: IpNet, used: impl Iterator<Item = &'a IpNet>) -> Option<IpNet> {
+fn first_free<'a>(range: IpNet, asked: Option<u8>, used: impl Iterator<Item = &'a IpNet>) -> Option<IpNet> {
     let default = if range.addr().is_ipv4() {
         IPV4_PREFIX
     } else {
         IPV6_PREFIX
     };
-    let prefix = default.max(range.prefix_len());
+    let prefix = asked.unwrap_or(default).max(range.prefix_len());
     let used: Vec<&IpNet> = used.collect();
     let overlaps = |slice: &IpNet| {
         used.iter()
@@ -129,23 +130,26 @@ mod tests {
     #[test]
     fn the_lowest_free_slice_is_given() {
         let cases = [
-            ("10.0.0.0/16", vec![], Some("10.0.0.0/24")),
+            ("10.0.0.0/16", None, vec![], Some("10.0.0.0/24")),
             (
                 "10.0.0.0/16",
+                None,
                 vec!["10.0.0.0/24", "10.0.1.0/24", "10.0.3.0/24"],
                 Some("10.0.2.0/24"),
             ),
-            ("10.0.0.0/16", vec!["10.0.0.0/17"], Some("10.0.128.0/24")),
-            ("10.0.0.0/24", vec![], Some("10.0.0.0/24")),
-            ("10.0.0.0/24", vec!["10.0.0.0/24"], None),
-            ("10.0.0.0/26", vec![], Some("10.0.0.0/26")),
-            ("fd00::/56", vec!["fd00::/64"], Some("fd00:0:0:1::/64")),
+            ("10.0.0.0/16", None, vec!["10.0.0.0/17"], Some("10.0.128.0/24")),
+            ("10.0.0.0/24", None, vec![], Some("10.0.0.0/24")),
+            ("10.0.0.0/24", None, vec!["10.0.0.0/24"], None),
+            ("10.0.0.0/16", Some(20), vec!["10.0.0.0/24"], Some("10.0.16.0/20")),
+            ("10.0.0.0/16", Some(33), vec![], None),
+            ("10.0.0.0/26", None, vec![], Some("10.0.0.0/26")),
+            ("fd00::/56", None, vec!["fd00::/64"], Some("fd00:0:0:1::/64")),
         ];
-        for (range, used, expected) in cases {
+        for (range, asked, used, expected) in cases {
             let net = |text: &str| text.parse::<IpNet>().expect("a range");
             let used: Vec<IpNet> = used.iter().map(|text| net(text)).collect();
             assert_eq!(
-                first_free(net(range), used.iter()),
+                first_free(net(range), asked, used.iter()),
                 expected.map(net),
                 "{range} with {used:?}"
             );
