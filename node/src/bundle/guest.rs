@@ -80,8 +80,9 @@ fn shared(
         annotations::WASM_KEYVALUE | annotations::WASM_BLOBSTORE => false,
         _ => return Some((name, value)),
     };
+    let bare = |path: &str| path.trim_end_matches('/').to_owned();
     let is_it = |mount: &VolumeMount| {
-        mount.mount_path.trim_end_matches('/') == value && !(writes && mount.read_only == Some(true))
+        bare(&mount.mount_path) == bare(&value) && !(writes && mount.read_only == Some(true))
     };
     let has = |mounts: &Option<Vec<VolumeMount>>| mounts.iter().flatten().any(is_it);
     let others = || {
