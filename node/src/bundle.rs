@@ -1,6 +1,7 @@
 //! The one place where a Pod becomes an OCI runtime bundle (runtime-spec `config.json`). Pure: everything it
 //! refers to was made before. Refuses to know shims; speaks to them only by the annotations of the contract.
 
+mod guest;
 pub mod identity;
 pub mod mounts;
 mod paths;
@@ -21,7 +22,6 @@ use oci_spec::runtime::{
 use crate::env::Environment;
 use crate::images::ImageConfig;
 use crate::network::sysctl;
-use crate::pods::handler;
 use crate::pods::view::PodView;
 use crate::users::{IDS_PER_POD, IdRange};
 use identity::Identity;
@@ -256,44 +256,7 @@ fn notes(parts: &Parts<'_>) -> HashMap<String, String> {
         let of_sandbox = annotations::PROCESSES_OF_SANDBOX.to_owned();
         notes.insert(annotations::PROCESSES.to_owned(), of_sandbox);
     }
-    if let Runtime::Wasm {
-        module,
-        digest,
-        cache,
-        has_root,
-    } = parts.runtime
-    {
-        if !(has_root && process::names_another(parts)) {
-            notes.insert(annotations::WASM_MODULE.to_owned(), module.display().to_string());
-            notes.insert(annotations::WASM_DIGEST.to_owned(), digest.to_owned());
-        }
-        notes.insert(annotations::WASM_CACHE.to_owned(), cache.display().to_string());
-        let port = parts
-            .container
-            .ports
-            .iter()
-            .flatten()
-            .next()
-            .map(|p| p.container_port);
-        notes.extend(port.map(|port| (annotations::WASM_HTTP_PORT.to_owned(), port.to_string())));
-        let message = parts.message.map(|path| path.display().to_string());
-        notes.extend(message.map(|path| (annotations::WASM_MESSAGE.to_owned(), path)));
-        if parts.handler == handler::WASM_ISOLATED {
-            let pod = annotations::WASM_ISOLATION_POD.to_owned();
-            notes.insert(annotations::WASM_ISOLATION.to_owned(), pod);
-        }
-        let given = parts.pod.pod.metadata.annotations.iter().flatten();
-        notes.extend(
-            given
-                .filter(|(name, _)| annotations::WASM_FROM_POD.contains(&name.as_str()))
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
-        if !parts.rules.is_open() {
-            // A plain value of texts and numbers: it has a text.
-            let rules = serde_json::json!(parts.rules).to_string();
-            notes.insert(annotations::WASM_NETWORK.to_owned(), rules);
-        }
-    }
+    notes.extend(guest::notes(parts));
     notes
 }
 

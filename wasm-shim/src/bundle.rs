@@ -24,6 +24,7 @@ use crate::guest::folder::{FORSAKEN, Folder};
 use crate::guest::narrowing::Narrowing;
 use crate::names::{self, Names};
 use crate::program::digest::{BadDigest, Digest};
+use crate::program::world::Invoke;
 use crate::sandbox::Identity;
 use crate::tree::TreeError;
 use amphipod_shim_api::annotations;
@@ -208,13 +209,21 @@ pub struct Container {
     pub program: ProgramRef,
     pub serving: Serving,
     /// The function of a core module to run in the place of `_start`.
-    pub invoke: Option<String>,
+    pub invoke: Option<Invoke>,
     /// The mount for a command's last words.
     pub message: Option<String>,
     /// Where those who attach are told its output.
     pub attach: Option<PathBuf>,
     pub netns: Option<PathBuf>,
     pub limits: Limits,
+}
+
+fn invoke(notes: &HashMap<String, String>) -> Option<Invoke> {
+    let named = |annotation: &str, if_exported| {
+        let name = notes.get(annotation)?.clone();
+        Some(Invoke { name, if_exported })
+    };
+    named(annotations::WASM_INVOKE, false).or_else(|| named(annotations::WASM_INVOKE_IF_EXPORTED, true))
 }
 
 /// What a container may use; it may change while the container runs.
@@ -279,7 +288,7 @@ impl Container {
             grants: Grants::new(preopens, names(mounts)?, &notes)?,
             program,
             serving: Serving::from_annotations(&notes)?,
-            invoke: notes.get(annotations::WASM_INVOKE).cloned(),
+            invoke: invoke(&notes),
             message: notes.get(annotations::WASM_MESSAGE).cloned(),
             attach: notes.get(annotations::ATTACH).map(PathBuf::from),
             netns: netns(spec),

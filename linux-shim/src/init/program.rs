@@ -15,6 +15,11 @@ use super::error::{InitError, plain};
 /// The kernel reads this much of a script's first line (`BINPRM_BUF_SIZE`).
 const SCRIPT_HEAD: u64 = 256;
 
+/// Every WebAssembly module and component starts so (core spec §5.5.16).
+const WASM: &[u8] = b"\0asm";
+const WASM_ADVICE: &str = ": it is WebAssembly, and its image does not say so (platform wasi/wasm, or the manifest's \
+                           annotation module.wasm.image/variant: compat)";
+
 /// A program ready to be executed.
 #[derive(Debug)]
 pub struct Program {
@@ -22,6 +27,7 @@ pub struct Program {
     args: Vec<CString>,
     env: Vec<CString>,
     name: String,
+    is_wasm: bool,
 }
 
 impl Program {
@@ -32,7 +38,7 @@ impl Program {
             .ok_or_else(|| InitError::Refused("no command specified".into()))?;
         let refuse = |why: &str| InitError::Refused(format!("exec: {name:?}: {why}"));
         let path = look_up(name, env).map_err(|why| refuse(&why))?;
-        refuse_magic(&path).map_err(|e| refuse(&plain(&e)))?;
+        let head = refuse_magic(&path).map_err(|e| refuse(&plain(&e)))?;
         let text = |s: &[u8]| CString::new(s).map_err(|_| refuse("a NUL byte in the command or environment"));
         let all = |list: &[String]| {
             list.iter()
@@ -44,6 +50,7 @@ impl Program {
             args: all(args)?,
             env: all(env)?,
             name: name.clone(),
+            is_wasm: head.starts_with(WASM),
         })
     }
 
@@ -51,7 +58,10 @@ impl Program {
     pub fn execute(&self) -> InitError {
         match nix::unistd::execve(&self.path, &self.args, &self.env) {
             Ok(never) => match never {},
-            Err(errno) => InitError::Refused(format!("exec {}: {}", self.name, plain(&errno.into()))),
+            Err(errno) => {
+                let advice = if self.is_wasm { WASM_ADVICE } else { "" };
+                InitError::Refused(format!("exec {}: {}{advice}", self.name, plain(&errno.into())))
+            }
         }
     }
 }
@@ -90,7 +100,7 @@ fn executable(path: &Path) -> io::Result<()> {
 
 /// A program behind `/proc/self/exe` would be the shim itself (CVE-2019-5736): refused, as the program and as the
 /// interpreter of a script.
-fn refuse_magic(path: &Path) -> io::Result<()> {
+fn refuse_magic(path: &Path) -> io::Result<Vec<u8>> {
     plain_path(path)?;
     let mut head = Vec::new();
     // A program may be executable without being readable: then it is no script.
@@ -101,12 +111,9 @@ fn refuse_magic(path: &Path) -> io::Result<()> {
     {
         file.take(SCRIPT_HEAD).read_to_end(&mut head)?;
     }
-    match interpreter(&head) {
-        Some(interpreter) => match plain_path(interpreter) {
-            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(e),
-            _ => Ok(()),
-        },
-        None => Ok(()),
+    match interpreter(&head).map(plain_path) {
+        Some(Err(e)) if e.raw_os_error() == Some(libc::ELOOP) => Err(e),
+        _ => Ok(head),
     }
 }
 
@@ -161,6 +168,27 @@ mod tests {
         fs::write(&script, "#! /proc/self/exe arg\n").unwrap();
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         assert!(error(script.to_str().unwrap()).contains("symbolic links"));
+    }
+
+    #[test]
+    fn webassembly_is_told_from_other_files() {
+        let home = tempfile::tempdir().unwrap();
+        for (bytes, expected) in [
+            (&b"\0asm\x01\0\0\0"[..], "exec format error: it is WebAssembly"),
+            (b"\0odd", "exec format error"),
+        ] {
+            let path = home.path().join("app");
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let name = path.to_str().unwrap().to_owned();
+            let refused = Program::find(&[name], &[]).unwrap().execute().to_string();
+            assert!(refused.contains(expected), "{refused}");
+            assert_eq!(
+                refused.contains("WebAssembly"),
+                expected.contains("WebAssembly"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

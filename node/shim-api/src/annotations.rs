@@ -34,6 +34,8 @@ pub const WASM_CONCURRENCY: &str = "dev.amphipod.wasm/concurrency";
 pub const WASM_REQUEST_TIMEOUT: &str = "dev.amphipod.wasm/request-timeout";
 /// The function of a core module to run in the place of `_start` (a reactor has none).
 pub const WASM_INVOKE: &str = "dev.amphipod.wasm/invoke";
+/// The same for whoever has such a function: without it a module runs its `_start`, and a component what it says itself.
+pub const WASM_INVOKE_IF_EXPORTED: &str = "dev.amphipod.wasm/invoke-if-exported";
 /// The mount (its path in the container) whose directories are the buckets of `wasi:keyvalue`.
 pub const WASM_KEYVALUE: &str = "dev.amphipod.wasm/keyvalue";
 /// The mount (its path in the container) whose directories are the containers of `wasi:blobstore`.
@@ -51,7 +53,8 @@ pub const WASM_ISOLATION: &str = "dev.amphipod.wasm/isolation";
 pub const WASM_ISOLATION_POD: &str = "pod";
 /// Whom the container may meet, as JSON of [`crate::network::NetworkRules`]; without it everybody. Update gives others.
 pub const WASM_NETWORK: &str = "dev.amphipod.wasm/network";
-/// Annotations of a Pod that the agent hands on to the bundles of its Wasm containers.
+/// Annotations of a Pod that the agent hands on to the bundles of its Wasm containers. With `.CONTAINER` at the end of its
+/// name one is for that container alone, and goes before the one for all.
 pub const WASM_FROM_POD: &[&str] = &[
     WASM_INSTANCE_REUSE,
     WASM_CONCURRENCY,

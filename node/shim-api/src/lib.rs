@@ -19,6 +19,7 @@ pub mod network;
 pub mod oom;
 pub mod resolver;
 pub mod service;
+pub mod serving;
 pub mod standing;
 pub mod start;
 pub mod stats;

@@ -9,9 +9,9 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::PullError;
-use super::image::Image;
+use super::image::Pulled;
 
-type Outcome = Result<Image, PullError>;
+type Outcome = Result<Pulled, PullError>;
 type Flight = Shared<BoxFuture<'static, Outcome>>;
 /// Reference and a digest of the credentials: whose rights a pull uses decides what it may see.
 type Key = (String, String);

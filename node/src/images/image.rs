@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,14 @@ pub struct Image {
     pub module: Option<Digest>,
     /// Every blob the image needs in the content store.
     pub blobs: Vec<Digest>,
+}
+
+/// An image that was pulled just now.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    pub image: Image,
+    /// How long of it others' modules were compiled first.
+    pub waited: Duration,
 }
 
 /// The `config` of an OCI image configuration (image-spec, config.md); all empty for a bare Wasm artifact.

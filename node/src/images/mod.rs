@@ -8,6 +8,7 @@
 
 mod access;
 mod collect;
+mod compilers;
 mod content;
 mod digest;
 pub mod distribution;
@@ -36,19 +37,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::FlockOperation;
-use tokio::sync::{RwLock, Semaphore, broadcast};
+use tokio::sync::{RwLock, broadcast};
 
 pub use self::access::{Access, Holder};
 pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
-pub use self::image::{Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Rootfs};
+pub use self::image::{
+    Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Pulled, Rootfs,
+};
 pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
 pub use self::unpack::{UnpackError, UnpackLimits};
 pub use self::user::{ContainerUser, UserError};
 
 use self::collect::Uses;
+use self::compilers::Compilers;
 use self::content::{Layout, write_atomically};
 use self::flight::Flights;
 pub use self::flight::KeyedLocks;
@@ -112,8 +116,7 @@ struct Inner {
     flights: Flights,
     /// One download of a blob, one unpacking of a layer at a time.
     locks: KeyedLocks,
-    /// One compilation at a time: each uses every core.
-    compiling: Semaphore,
+    compilers: Compilers,
     progress: broadcast::Sender<PullProgress>,
     /// Shared by pulls, whose content no record names yet; a collection takes it alone.
     pulling: Arc<RwLock<()>>,
@@ -145,7 +148,7 @@ impl Images {
             client,
             flights: Flights::default(),
             locks: KeyedLocks::default(),
-            compiling: Semaphore::new(1),
+            compilers: Compilers::of_this_machine(),
             progress: broadcast::channel(PROGRESS_BACKLOG).0,
             pulling: Arc::default(),
             uses: Uses::default(),
@@ -168,6 +171,14 @@ impl Images {
     /// # Errors
     /// See [`PullError`]; its `reason` and text are what `waiting` shows.
     pub async fn pull(&self, name: &str, auth: &RegistryAuth) -> Result<Image, PullError> {
+        Ok(self.pull_told(name, auth).await?.image)
+    }
+
+    /// The same for those who tell how long it took.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub async fn pull_told(&self, name: &str, auth: &RegistryAuth) -> Result<Pulled, PullError> {
         let reference = self.reference(name)?;
         let key = (reference.to_string(), format!("{:?}", SecretKey(auth)));
         let inner = self.inner.clone();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -10,7 +11,7 @@ use http::StatusCode;
 use super::digest::Digest;
 use super::distribution::{RawManifest, RegistryAuth, RegistryError};
 use super::error::{PullError, PullFailure, StoreError};
-use super::image::{Image, ImageKind, PullStep};
+use super::image::{Image, ImageKind, PullStep, Pulled};
 use super::ingest::{CommitError, Ingest};
 use super::manifest::{self, Contents, Decision, Descriptor, Layer, Manifest, ManifestError, Resolved};
 use super::reference::ImageReference;
@@ -40,7 +41,7 @@ pub(super) async fn run(
     inner: Arc<Inner>,
     reference: ImageReference,
     auth: RegistryAuth,
-) -> Result<Image, PullError> {
+) -> Result<Pulled, PullError> {
     let _content_is_safe = inner.pulling.read().await;
     let pull = Pull {
         inner: &inner,
@@ -48,10 +49,10 @@ pub(super) async fn run(
         auth: &auth,
     };
     match pull.run().await {
-        Ok(image) => {
-            inner.uses.note(&image);
+        Ok(pulled) => {
+            inner.uses.note(&pulled.image);
             inner.report(&reference, PullStep::Done);
-            Ok(image)
+            Ok(pulled)
         }
         Err(cause) => {
             let error = PullError::Failed {
@@ -76,7 +77,7 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    async fn run(&self) -> Result<Image, PullFailure> {
+    async fn run(&self) -> Result<Pulled, PullFailure> {
         let target = self.resolve().await?;
         let config = self.config(&target.manifest.config).await?;
         let decision =
@@ -91,9 +92,10 @@ impl Pull<'_> {
             Contents::Module(module) => (Vec::new(), Some(self.module(module).await?)),
             Contents::Layers(layers) => self.layers(&decision, layers).await?,
         };
-        if let Some(module) = &module {
-            self.compile(module).await?;
-        }
+        let waited = match &module {
+            Some(module) => self.compile(module).await?,
+            None => Duration::ZERO,
+        };
         for (digest, bytes) in &target.documents {
             self.keep(digest, bytes)?;
         }
@@ -102,7 +104,7 @@ impl Pull<'_> {
             self.inner.close(&image)?;
         }
         self.inner.record(&image)?;
-        Ok(image)
+        Ok(Pulled { image, waited })
     }
 
     fn image(
@@ -260,9 +262,9 @@ impl Pull<'_> {
         joined(unpacking).await
     }
 
-    async fn compile(&self, module: &Digest) -> Result<(), PullFailure> {
+    async fn compile(&self, module: &Digest) -> Result<Duration, PullFailure> {
         if self.inner.options.wasm_shim.is_empty() {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         self.inner.report(
             self.reference,

@@ -74,20 +74,19 @@ pub fn extract(
     Ok(digest)
 }
 
-/// Runs the shim's `compile`; it does nothing when the cache holds the module already.
-pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileError> {
+/// Runs the shim's `compile`; it does nothing when the cache holds the module already. Answers how long its turn was
+/// waited for.
+pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<Duration, CompileError> {
     let [program, words @ ..] = &inner.options.wasm_shim[..] else {
-        return Ok(());
+        return Ok(Duration::ZERO);
     };
     let start = |source| CompileError::Start {
         program: program.to_string_lossy().into_owned(),
         source,
     };
-    let _one_at_a_time = inner
-        .compiling
-        .acquire()
-        .await
-        .map_err(|error| start(io::Error::other(error.to_string())))?;
+    let size = std::fs::metadata(inner.layout.blob(module)).map_err(start)?.len();
+    let turn = inner.compilers.turn(size).await;
+    let turn = turn.map_err(|error| start(io::Error::other(error)))?;
     let mut child = Command::new(program)
         .args(words)
         .arg("compile")
@@ -118,7 +117,7 @@ pub async fn compile(inner: &Arc<Inner>, module: &Digest) -> Result<(), CompileE
         })?
         .map_err(start)?;
     if status.success() {
-        return Ok(());
+        return Ok(turn.waited);
     }
     Err(CompileError::Refused {
         module: module.clone(),

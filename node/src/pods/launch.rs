@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError, stdio::StdioUri};
+use amphipod_shim_api::stdio::{Sinks, StdioUri};
+use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError};
 use jiff::Timestamp;
 
 use super::cgroup::{self, PodCgroupError};
@@ -170,6 +171,10 @@ async fn failed_attempt(pod: PodView<'_>, mut record: Record, dir: &Path, messag
     });
     if let Err(error) = record.save(dir).await {
         tracing::warn!(%error, pod = %pod.full_name(), "the record of a failed start was not saved");
+    }
+    // It said nothing, which is no reason to say that its log is lost: containerd opens logs before tasks.
+    if let Err(error) = Sinks::open(&StdioUri::cri(&record.log_path), "") {
+        tracing::warn!(%error, pod = %pod.full_name(), "a failed start is left without a log");
     }
     StartFailure {
         reason: "RunContainerError",

@@ -1,6 +1,6 @@
 //! The image of a container before it starts: pull policy, events, credentials. Refuses to know registries.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Secret};
 use kube::Api;
@@ -11,7 +11,7 @@ use super::failure::StartFailure;
 use super::progress;
 use super::view::PodView;
 use crate::events::Severity::{Normal, Warning};
-use crate::images::{Access, Holder, Image, Images, PullError, RegistryAuth};
+use crate::images::{Access, Holder, Image, Images, PullError, Pulled, RegistryAuth};
 
 /// Makes the container's image present as its pull policy says.
 pub async fn ensure(ctx: &Context, pod: PodView<'_>, container: &Container) -> Result<Image, StartFailure> {
@@ -77,14 +77,9 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, name: &str) -> Res
     let begun = Instant::now();
     let pulling = with_any(&ctx.images, name, &credentials);
     match progress::told(ctx, pod, c, name, pulling).await {
-        Ok(image) => {
-            let took = format!("{:.3}s", begun.elapsed().as_secs_f64());
-            let message = format!(
-                "Successfully pulled image {name:?} in {took} ({took} including waiting). Image size: {} bytes.",
-                image.size
-            );
-            event(Normal, "Pulled", message);
-            Ok(image)
+        Ok(pulled) => {
+            event(Normal, "Pulled", success(name, &pulled, begun.elapsed()));
+            Ok(pulled.image)
         }
         Err((reason, error)) => {
             event(
@@ -97,25 +92,37 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, name: &str) -> Res
     }
 }
 
+/// What the event of a pull says. One that was joined may have waited before.
+fn success(name: &str, pulled: &Pulled, took: Duration) -> String {
+    let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());
+    format!(
+        "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
+        seconds(took.saturating_sub(pulled.waited)),
+        seconds(took),
+        pulled.image.size
+    )
+}
+
 /// Pulls with the first credentials the registry takes, or with none when there are none; remembers whose the image is.
 /// What failed is told of all of them, as reason and message.
 async fn with_any(
     images: &Images,
     name: &str,
     credentials: &[Credential],
-) -> Result<Image, (&'static str, String)> {
+) -> Result<Pulled, (&'static str, String)> {
     let plain = |error: PullError| (error.reason(), error.to_string());
     if credentials.is_empty() {
-        let image = images.pull(name, &RegistryAuth::Anonymous).await.map_err(plain)?;
-        images.admit(&image, name, None);
-        return Ok(image);
+        let pulled = images.pull_told(name, &RegistryAuth::Anonymous).await;
+        let pulled = pulled.map_err(plain)?;
+        images.admit(&pulled.image, name, None);
+        return Ok(pulled);
     }
     let mut failures = Vec::new();
     for credential in credentials {
-        match images.pull(name, &credential.auth).await {
-            Ok(image) => {
-                images.admit(&image, name, Some(&credential.holder));
-                return Ok(image);
+        match images.pull_told(name, &credential.auth).await {
+            Ok(pulled) => {
+                images.admit(&pulled.image, name, Some(&credential.holder));
+                return Ok(pulled);
             }
             Err(error) => failures.push(plain(error)),
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use amphipod_shim_api::RootfsMount;
 use amphipod_shim_api::network::NetworkRules;
+use amphipod_shim_api::serving;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use oci_spec::runtime::{LinuxDevice, LinuxSeccomp};
@@ -92,8 +93,13 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
         discard(&ctx, pod, &prepared.record);
         return Err(StartFailure::cancelled());
     }
+    let bundle = prepared.dir.join("bundle");
     let record = launch(&ctx, pod, prepared).await?;
-    event("Started", "Container started");
+    let started = match serving::port(&bundle) {
+        Some(port) => format!("Container started, serving HTTP on port {port}"),
+        None => "Container started".to_owned(),
+    };
+    event("Started", &started);
     post_start(&ctx, &job, pod, container, record).await
 }
 

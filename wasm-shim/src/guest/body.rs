@@ -59,12 +59,18 @@ impl Drop for FailGuard {
 pub struct TiedBody {
     inner: WasiBody,
     tie: Arc<Tie>,
+    /// What came before the failure was left time to be sent.
+    is_sent: bool,
 }
 
 impl TiedBody {
     /// Ties a guest's body to its task.
     pub fn new(inner: WasiBody, tie: Arc<Tie>) -> Self {
-        Self { inner, tie }
+        Self {
+            inner,
+            tie,
+            is_sent: false,
+        }
     }
 
     /// A body of the host's own words.
@@ -75,6 +81,7 @@ impl TiedBody {
         Self {
             inner,
             tie: Tie::new(),
+            is_sent: false,
         }
     }
 }
@@ -88,9 +95,13 @@ impl Body for TiedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            None if self.tie.failed.load(Ordering::Acquire) => {
-                Poll::Ready(Some(Err(Error::ConnectionTerminated)))
+            // A connection sends what it has when its body has nothing more for now; at an error it throws that away.
+            None if self.tie.failed.load(Ordering::Acquire) && !self.is_sent => {
+                self.is_sent = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
+            None if self.is_sent => Poll::Ready(Some(Err(Error::ConnectionTerminated))),
             other => Poll::Ready(other),
         }
     }

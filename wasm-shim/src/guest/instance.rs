@@ -7,6 +7,7 @@
 
 use super::debug::Profile;
 use super::output::Output;
+use super::request::read_on;
 use super::wasi::{Stdio, world};
 use crate::bundle::Container;
 use crate::engine::budget::{Budget, Limiter, OverBudget, SHARE_KEPT};
@@ -73,7 +74,7 @@ impl Instance {
     pub fn prepare(&mut self, request: Request<Incoming>, answer: Answer) -> Result<Call, InstanceError> {
         let mut view = self.store.data_mut().http();
         let request = view
-            .new_incoming_request(Scheme::Http, request)
+            .new_incoming_request(Scheme::Http, read_on(request))
             .map_err(InstanceError::Request)?;
         let answer = view
             .new_response_outparam(answer)

@@ -16,6 +16,7 @@ pub mod narrowing;
 pub mod outgoing;
 pub mod output;
 pub mod pod;
+mod request;
 pub mod terminal;
 pub mod wasi;
 pub mod workers;

@@ -13,6 +13,10 @@ const CONFIG: &[&str] = &["wasi:config/store@0.2.0-rc.1", "wasi:config/runtime@0
 /// `wasi:logging/logging` (github.com/WebAssembly/wasi-logging).
 const LOGGING: &[&str] = &["wasi:logging/logging", "wasi:logging/logging@0.1.0-draft"];
 
+/// Most of a message's context, and most lines of a message: its head is written on each.
+const MAX_CONTEXT_BYTES: usize = 256;
+const MAX_LINES: usize = 1_000;
+
 /// Why a value cannot be had; the environment always can.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
@@ -77,11 +81,56 @@ fn log(
     store: StoreContextMut<'_, State>,
     (level, context, message): (Level, String, String),
 ) -> wasmtime::Result<()> {
+    store.data().log.line(&entry(level, &context, &message));
+    Ok(())
+}
+
+/// A message as lines of a log: each says its level and context, so that no text passes for another entry.
+fn entry(level: Level, context: &str, message: &str) -> String {
     let level = format!("{level:?}").to_uppercase();
     let separator = if context.is_empty() { "" } else { ": " };
-    store
-        .data()
-        .log
-        .line(&format!("{level} {context}{separator}{message}"));
-    Ok(())
+    let context = on_one_line(&context[..context.floor_char_boundary(MAX_CONTEXT_BYTES)]);
+    let lines = message.trim_end().splitn(MAX_LINES, '\n');
+    let lines: Vec<String> = lines
+        .map(|line| {
+            format!(
+                "{level} {context}{separator}{}",
+                on_one_line(line.trim_end_matches('\r'))
+            )
+        })
+        .collect();
+    lines.join("\n")
+}
+
+fn on_one_line(text: &str) -> String {
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_a_message_says_whose_it_is() {
+        for (context, message, expected) in [
+            ("", "m", "WARN m"),
+            ("c", "m\n", "WARN c: m"),
+            (
+                "c",
+                "a\r\nERROR x: b\n\nd",
+                "WARN c: a\nWARN c: ERROR x: b\nWARN c: \nWARN c: d",
+            ),
+            ("c\nERROR x", "m", "WARN c ERROR x: m"),
+            ("", "", "WARN "),
+        ] {
+            assert_eq!(
+                entry(Level::Warn, context, message),
+                expected,
+                "{context:?} {message:?}"
+            );
+        }
+        let long = entry(Level::Warn, &"ä".repeat(1_000), &"\n.".repeat(10_000));
+        assert_eq!(long.lines().count(), MAX_LINES);
+        assert!(long.len() < MAX_LINES * 300 + 20_000);
+    }
 }

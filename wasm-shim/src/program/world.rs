@@ -108,6 +108,14 @@ pub enum LinkError {
     Other(wasmtime::Error),
 }
 
+/// A function of a core module to run in the place of `_start`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoke {
+    pub name: String,
+    /// It was said of many: whoever has no such function runs as without.
+    pub if_exported: bool,
+}
+
 /// A guest that is linked and needs only a store to run.
 pub enum Linked {
     Module(InstancePre<State>),
@@ -121,13 +129,18 @@ pub enum Linked {
 }
 
 impl Linked {
-    /// Whether what is to be run is there: `_start`, or the function of a core module that was named.
+    /// Whether what is to be run is there, and is the function of a core module that was named rather than `_start` or
+    /// what a component says itself.
     ///
     /// # Errors
-    /// When it is not.
-    pub fn check_entry(&self, invoke: Option<&str>) -> Result<(), LinkError> {
+    /// When it is not there.
+    pub fn check_entry(&self, invoke: Option<&Invoke>) -> Result<bool, LinkError> {
+        let insists = invoke.is_some_and(|invoke| !invoke.if_exported);
         let Self::Module(pre) = self else {
-            return invoke.map_or(Ok(()), |_| Err(LinkError::InvokeOfComponent));
+            return match insists {
+                true => Err(LinkError::InvokeOfComponent),
+                false => Ok(false),
+            };
         };
         let callable = callable(pre.module());
         let exports = || listed(&callable.iter().map(|(name, _)| *name).collect::<Vec<_>>());
@@ -136,11 +149,11 @@ impl Linked {
             callable.iter().any(fits)
         };
         match invoke {
-            None if has(EXPORT_START, false) => Ok(()),
+            Some(Invoke { name, .. }) if has(name, true) => Ok(true),
+            _ if !insists && has(EXPORT_START, false) => Ok(false),
             None => Err(LinkError::NoStart { exports: exports() }),
-            Some(name) if has(name, true) => Ok(()),
-            Some(name) => Err(LinkError::NoExport {
-                name: name.to_owned(),
+            Some(Invoke { name, .. }) => Err(LinkError::NoExport {
+                name: name.clone(),
                 exports: exports(),
             }),
         }
@@ -414,17 +427,26 @@ mod tests {
         let odd = r#"(module (func (export "_start") (param i32)) (func (export "other")))"#;
         let reactor =
             r#"(module (func (export "_initialize")) (func (export "go") (result i32) i32.const 3))"#;
-        let check = |text: &str, invoke| module(text).unwrap().check_entry(invoke).is_ok();
-        for (text, invoke, fits) in [
-            (start, None, true),
-            (start, Some("go"), false),
-            (odd, None, false),
-            (odd, Some("other"), true),
-            (reactor, None, false),
-            (reactor, Some("go"), true),
-            (reactor, Some("_start"), false),
+        let check = |text: &str, name: Option<&str>, if_exported| {
+            let invoke = name.map(|name| Invoke {
+                name: name.to_owned(),
+                if_exported,
+            });
+            module(text).unwrap().check_entry(invoke.as_ref()).ok()
+        };
+        // Whether the named function is run, by a container's own word and by its Pod's; none where nothing is.
+        for (text, name, own, shared) in [
+            (start, None, Some(false), Some(false)),
+            (start, Some("go"), None, Some(false)),
+            (odd, None, None, None),
+            (odd, Some("other"), Some(true), Some(true)),
+            (reactor, None, None, None),
+            (reactor, Some("go"), Some(true), Some(true)),
+            (reactor, Some("_start"), None, None),
+            (reactor, Some("stop"), None, None),
         ] {
-            assert_eq!(check(text, invoke), fits, "{text} {invoke:?}");
+            let found = (check(text, name, false), check(text, name, true));
+            assert_eq!(found, (own, shared), "{text} {name:?}");
         }
     }
 

@@ -23,7 +23,7 @@ use amphipod_shim_api::annotations::WASM_HTTP_PORT_DEFAULT;
 use amphipod_shim_api::events::Story;
 use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::watchers::Watchers;
-use amphipod_shim_api::{Exit, TaskStats, last_words, oom};
+use amphipod_shim_api::{Exit, TaskStats, last_words, oom, serving};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -291,9 +291,11 @@ impl Container {
         };
         let port = self.granted.serving.port.unwrap_or(WASM_HTTP_PORT_DEFAULT);
         let bound = self.pod.inside(move || bind(port)).await;
-        bound
-            .map(|listener| Place::Port(handler, listener))
-            .map_err(|source| StartError::Listen { port, source })
+        let listener = bound.map_err(|source| StartError::Listen { port, source })?;
+        if let Err(error) = serving::tell(&self.bundle, port) {
+            tracing::warn!(id = self.id, %error, "nobody is told where the container listens");
+        }
+        Ok(Place::Port(handler, listener))
     }
 
     /// Keeps the guest's ending, whatever becomes of its task.
@@ -337,7 +339,7 @@ impl Container {
             command: &self.granted.command,
             grants: &self.granted.grants,
             budget: &self.budget,
-            invoke: self.granted.invoke.as_deref(),
+            invoke: self.granted.invoke.as_ref().map(|invoke| invoke.name.as_str()),
             dumps: self.granted.debugging.dumps.as_deref(),
             profile: self.profile.as_ref(),
         };

@@ -124,6 +124,9 @@ impl Host {
         })
         .await?;
         let program = self.program(&granted, &bundle).await?;
+        let entry = program.linked.check_entry(granted.invoke.as_ref());
+        let is_invoked = entry.map_err(LoadError::Link)?;
+        granted.invoke.take_if(|_| !is_invoked);
         let serves = program.linked.http(granted.serving.port.is_some()).is_some();
         if let Some(mount) = granted.message.take_if(|_| serves) {
             // Every instance would open it, and an idle server hold it.
@@ -270,10 +273,7 @@ impl Host {
         } else {
             Use::Ordinary
         };
-        let program = self.programs.load(&source, how).await?;
-        let entry = program.linked.check_entry(granted.invoke.as_deref());
-        entry.map_err(LoadError::Link)?;
-        Ok(program)
+        Ok(self.programs.load(&source, how).await?)
     }
 }
 

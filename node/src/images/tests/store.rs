@@ -357,7 +357,7 @@ async fn compile_with(script: &str) -> (tempfile::TempDir, Result<(), String>) {
     let module = Digest::of(b"\0asm");
     fs::write(images.inner.layout.blob(&module), b"\0asm").unwrap();
     let result = super::super::wasm::compile(&images.inner, &module).await;
-    (dir, result.map_err(|error| error.to_string()))
+    (dir, result.map(drop).map_err(|error| error.to_string()))
 }
 
 #[tokio::test]
