@@ -89,6 +89,13 @@ impl Halves {
         File::options().create(true).append(true).open(path).unwrap()
     }
 
+    /// The end of what the agent has said.
+    pub fn last_of_node(&self) -> String {
+        let log = std::fs::read_to_string(self.dir.path().join("node.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     fn service_cidr(&self) -> String {
         format!("10.{}.0.0/16", self.net + 1)
     }

@@ -72,7 +72,11 @@ async fn an_agent_killed_at_random_moments_loses_nothing() {
             deleted.unwrap();
         }
         tokio::time::sleep(Duration::from_millis(dice.up_to(LIFE_MS))).await;
-        assert!(halves.node_runs(), "the agent ended by itself");
+        assert!(
+            halves.node_runs(),
+            "the agent ended by itself: {}",
+            halves.last_of_node()
+        );
         halves.kill_node();
         halves.start_node();
     }
