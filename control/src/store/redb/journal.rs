@@ -187,11 +187,6 @@ impl Journal {
         std::mem::replace(&mut self.file, file)
     }
 
-    /// Whether a frame of that size goes in without waiting and without a larger file.
-    pub(super) fn has_room(&self, size: u64, kept: Option<u64>) -> bool {
-        matches!(ring::place(self.capacity, self.head, kept, size), Place::At(_))
-    }
-
     /// Puts the batches on disk. From `kept` on the frames of others are still needed.
     pub(super) fn append(&mut self, batches: &[Batch], kept: Option<u64>) -> Result<Span, AppendError> {
         frame::encode(self.identity, batches, &mut self.buffer).map_err(|_| AppendError::TooLarge)?;

@@ -1,7 +1,7 @@
 //! The store on one machine: a journal, and a redb file that follows it.
 //!
 //! Flow: callers queue transactions → the writer takes whatever is queued into one frame of the journal (group commit) →
-//! one write and one fdatasync → callers are answered → watchers are told. A caller who is alone is his own writer. From then on the changes are *pending*:
+//! one write and one fdatasync → callers are answered → watchers are told. From then on the changes are *pending*:
 //! readers see them over redb's tables, until the settler has written some of them, by size or after some seconds,
 //! to the tables in one transaction, and the journal may be overwritten there. Opening reads the journal behind the
 //! tables. Readers never wait for the writer.
@@ -11,7 +11,6 @@
 mod base;
 mod frame;
 mod journal;
-mod pace;
 mod pending;
 mod ring;
 mod settler;
@@ -32,12 +31,11 @@ use base::Base;
 use frame::Frame;
 use futures::{StreamExt, stream};
 use journal::{Journal, Span};
-use pace::Pace;
 use pending::{Found, Generation, Pending};
 use staged::Staged;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tables::{Tables, begin};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -73,8 +71,7 @@ pub struct RedbStore {
     newest: Arc<AtomicU64>,
     watchers: broadcast::Sender<Batch>,
     queue: Option<mpsc::Sender<Command>>,
-    writer: Arc<Mutex<Writer>>,
-    committer: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
     settler: Option<JoinHandle<()>>,
     failing: Arc<AtomicBool>,
 }
@@ -97,9 +94,7 @@ impl RedbStore {
         let (watchers, failing) = (writer.watchers.clone(), writer.failing.clone());
         let (queue, commands) = mpsc::channel(QUEUE);
         let named = |name: &str| std::thread::Builder::new().name(name.into());
-        let writer = Arc::new(Mutex::new(writer));
-        let shared = writer.clone();
-        let committer = named("store-writer").spawn(move || writer::run(&shared, commands))?;
+        let writer = named("store-writer").spawn(move || writer.run(commands))?;
         let settling = pending.clone();
         let settler = named("store-settler").spawn(move || settler::run(&settling))?;
         Ok(RedbStore {
@@ -107,22 +102,10 @@ impl RedbStore {
             newest,
             watchers,
             queue: Some(queue),
-            writer,
-            committer: Some(committer),
+            writer: Some(writer),
             settler: Some(settler),
             failing,
         })
-    }
-
-    /// What became of the transaction if it could be committed here and now, else the transaction.
-    fn alone(&self, queue: &mpsc::Sender<Command>, txn: Txn) -> Result<Result<TxnOutcome, WriteError>, Txn> {
-        let waiting = || queue.capacity() < queue.max_capacity();
-        match self.writer.try_lock() {
-            Ok(mut writer) if !waiting() && writer.may_be_left_to(&txn) => {
-                Ok(writer.commit_alone(txn, waiting))
-            }
-            _ => Err(txn),
-        }
     }
 
     async fn read<T: Send + 'static>(
@@ -135,7 +118,7 @@ impl RedbStore {
 impl Drop for RedbStore {
     fn drop(&mut self) {
         drop(self.queue.take());
-        join(self.committer.take());
+        join(self.writer.take());
         self.pending.close();
         join(self.settler.take());
     }
@@ -176,12 +159,8 @@ impl Store for RedbStore {
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, WriteError> {
         check_keys(&txn)?;
-        let queue = self.queue.as_ref().ok_or(WriteError::Closed)?;
-        let txn = match self.alone(queue, txn) {
-            Ok(outcome) => return outcome,
-            Err(txn) => txn,
-        };
         let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or(WriteError::Closed)?;
         queue.send((txn, reply)).await.map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
@@ -254,7 +233,6 @@ fn recovered(path: &Path) -> Result<Writer, OpenError> {
         watchers: broadcast::channel(WATCH_BACKLOG).0,
         pending: Arc::new(pending),
         failing: Arc::default(),
-        pace: Pace::default(),
     })
 }
 

@@ -390,68 +390,30 @@ fn what_was_refused_stays_refused_though_it_reached_the_disk() {
     machine.check();
 }
 
-fn put_x(key: &str) -> Txn {
-    Txn {
+#[tokio::test]
+async fn a_store_whose_disk_fails_says_so_and_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
+    let put = |key: &str| Txn {
         compare: Vec::new(),
         ops: vec![Op::Put {
             key: key.to_owned(),
             value: Bytes::from_static(b"x"),
         }],
-    }
-}
-
-/// As after a row of lone and quick commits, whatever the disk at hand is like.
-fn lone() -> Pace {
-    let mut pace = Pace::default();
-    (0..100).for_each(|_| pace.note(true, std::time::Duration::ZERO));
-    pace
-}
-
-#[tokio::test]
-async fn a_store_whose_disk_fails_says_so_and_can_be_read() {
-    for pace in [Pace::default(), lone()] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
-        writer.commit(vec![put_x("/a")]).unwrap();
-        let file = writer.journal.put_on(device("/dev/null"));
-        writer.pace = pace;
-        let store = RedbStore::start(writer).unwrap();
-        assert!(store.writable().await.is_ok());
-        assert!(store.txn(put_x("/b")).await.is_err());
-        assert!(store.writable().await.is_err());
-        assert!(store.get("/a").await.unwrap().is_some());
-        assert!(store.get("/b").await.unwrap().is_none());
-        drop((store, file));
-        let store = RedbStore::open(&dir.path().join("s.redb")).unwrap();
-        assert!(store.writable().await.is_ok());
-        assert!(store.get("/a").await.unwrap().is_some());
-        assert!(store.get("/b").await.unwrap().is_none());
-    }
-}
-
-#[tokio::test]
-async fn who_is_alone_commits_and_watchers_are_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
-    writer.pace = lone();
+    };
+    writer.commit(vec![put("/a")]).unwrap();
+    let file = writer.journal.put_on(device("/dev/null"));
     let store = RedbStore::start(writer).unwrap();
-    let mut told = store.watch(FIRST_REVISION).await.unwrap();
-    let queue = store.queue.as_ref().unwrap();
-    let outcome = store.alone(queue, put_x("/a")).unwrap().unwrap();
-    assert!(matches!(outcome, TxnOutcome::Committed { revision: 2 }));
-    assert_eq!(told.next().await.unwrap().unwrap().revision, 2);
-    let held = store.writer.lock().unwrap();
-    assert!(store.alone(queue, put_x("/b")).is_err(), "a commit is under way");
-    drop(held);
-    let mut large = put_x("/c");
-    large.ops.push(Op::Put {
-        key: "/d".into(),
-        value: vec![0; 65 << 10].into(),
-    });
-    assert!(store.alone(queue, large).is_err(), "too much for a caller");
-    drop(store);
+    assert!(store.writable().await.is_ok());
+    assert!(store.txn(put("/b")).await.is_err());
+    assert!(store.writable().await.is_err());
+    assert!(store.get("/a").await.unwrap().is_some());
+    assert!(store.get("/b").await.unwrap().is_none());
+    drop((store, file));
     let store = RedbStore::open(&dir.path().join("s.redb")).unwrap();
-    assert_eq!(store.revision().await.unwrap(), 2);
+    assert!(store.writable().await.is_ok());
+    assert!(store.get("/a").await.unwrap().is_some());
+    assert!(store.get("/b").await.unwrap().is_none());
 }
 
 /// A disk that is full: no file grows on it.

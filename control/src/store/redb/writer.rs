@@ -1,30 +1,23 @@
-//! Who commits: one thread, which puts what is queued into one frame of the journal, answers, then tells watchers; or a
-//! caller for himself (`pace.rs`). Knows nothing of what is inside a transaction (`staged.rs`) nor of tables.
+//! The one thread that commits: it puts what is queued into one frame of the journal, answers, then tells watchers.
+//! Knows nothing of what is inside a transaction (`staged.rs`) nor of tables.
 use super::journal::{AppendError, Journal, Span};
-use super::pace::Pace;
 use super::pending::Pending;
 use super::staged::Staged;
 use crate::store::{Batch, Op, Txn, TxnOutcome, WriteError};
-use std::iter;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Transactions in one commit: bounds how long the first one waits for the last.
 const GROUP: usize = 512;
 /// Bytes of values after which a commit takes no further transaction: bounds the frame.
 const GROUP_BYTES: usize = 4 << 20;
-/// Bytes of values that a caller may commit for himself; more take their time.
-const LONE_BYTES: usize = 64 << 10;
-/// Room that a frame may need beside its values.
-const FRAMING: usize = 8 << 10;
 
 /// A transaction, and who waits for its outcome.
 pub(super) type Command = (Txn, Reply);
 type Reply = oneshot::Sender<Result<TxnOutcome, WriteError>>;
 
-/// What a commit needs; whoever has it commits.
+/// The one thread that commits.
 pub(super) struct Writer {
     pub(super) journal: Journal,
     pub(super) pending: Arc<Pending>,
@@ -32,51 +25,17 @@ pub(super) struct Writer {
     pub(super) watchers: broadcast::Sender<Batch>,
     /// Set while the disk does not take what is written.
     pub(super) failing: Arc<AtomicBool>,
-    pub(super) pace: Pace,
-}
-
-/// The thread. It ends with the queue, or when a commit has panicked.
-pub(super) fn run(writer: &Mutex<Writer>, mut commands: mpsc::Receiver<Command>) {
-    while let Some(first) = commands.blocking_recv() {
-        let Ok(mut writer) = writer.lock() else {
-            return;
-        };
-        let (txns, replies) = group(first, &mut commands);
-        let (lone, began) = (txns.len() == 1, Instant::now());
-        match writer.commit(txns) {
-            Ok((outcomes, batches)) => writer.publish(batches, replies.into_iter().zip(outcomes)),
-            Err(message) => refuse(replies, &message),
-        }
-        writer.pace.note(lone && commands.is_empty(), began.elapsed());
-    }
 }
 
 impl Writer {
-    /// Whether a caller, beside whom nobody waits, may commit that by [`Writer::commit_alone`].
-    pub(super) fn may_be_left_to(&self, txn: &Txn) -> bool {
-        let bytes = size(txn);
-        self.pace.is_lone()
-            && bytes <= LONE_BYTES
-            && self
-                .journal
-                .has_room((bytes + FRAMING) as u64, self.pending.kept())
-    }
-
-    /// On the caller's thread: one transaction, and what watchers are told of it. `waiting`: whether others are by now.
-    pub(super) fn commit_alone(
-        &mut self,
-        txn: Txn,
-        waiting: impl Fn() -> bool,
-    ) -> Result<TxnOutcome, WriteError> {
-        let began = Instant::now();
-        let committed = self.commit(vec![txn]);
-        self.pace.note(!waiting(), began.elapsed());
-        let (mut outcomes, batches) = committed.map_err(|message| {
-            tracing::error!(message, "a write failed");
-            WriteError::Backend(message)
-        })?;
-        self.publish(batches, iter::empty());
-        outcomes.pop().ok_or(WriteError::Closed)
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(first) = commands.blocking_recv() {
+            let (txns, replies) = group(first, &mut commands);
+            match self.commit(txns) {
+                Ok((outcomes, batches)) => self.publish(batches, replies.into_iter().zip(outcomes)),
+                Err(message) => refuse(replies, &message),
+            }
+        }
     }
 
     pub(super) fn commit(&mut self, txns: Vec<Txn>) -> Result<(Vec<TxnOutcome>, Vec<Batch>), String> {
