@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amphipod_shim_api::TaskClients;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -125,9 +126,10 @@ impl Node {
             recorder,
             services,
             table,
-            execs: Execs::new(&options.run_dir),
+            execs: Execs::new(&options.run_dir, station.tasks.clone()),
             host_ips: vec![ip],
             shims: Shims::default(),
+            tasks: station.tasks.clone(),
             narrower: Arc::default(),
             follower: Follower::default(),
             allocations,
@@ -231,7 +233,7 @@ fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
     for path in [data.join("pods"), data.join("logs"), options.run_dir.clone()] {
         std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
     }
-    let execs = Execs::new(&options.run_dir);
+    let execs = Execs::new(&options.run_dir, TaskClients::default());
     let path = options.run_dir.clone();
     execs
         .forget_old()

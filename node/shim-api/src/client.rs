@@ -3,6 +3,7 @@
 //! Owns the calls and their limits. Refuses to know what is decided from the answers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim_protos::api;
@@ -121,16 +122,20 @@ pub struct TaskState {
     pub exit: Option<Exit>,
 }
 
-/// A shim found by its address. Calls may be made at the same time; a lost connection is made again at the next call.
-pub struct TaskClient {
+/// A shim found by its address. Calls may be made at the same time; a lost connection is made again at the next call. A cheap
+/// handle.
+#[derive(Clone)]
+pub struct TaskClient(pub(crate) Arc<Shim>);
+
+pub(crate) struct Shim {
     address: ShimAddress,
-    connection: Mutex<Option<Client>>,
+    connection: Mutex<Option<Arc<Client>>>,
 }
 
 impl std::fmt::Debug for TaskClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TaskClient")
-            .field("address", &self.address)
+            .field("address", &self.0.address)
             .finish_non_exhaustive()
     }
 }
@@ -138,10 +143,10 @@ impl std::fmt::Debug for TaskClient {
 impl TaskClient {
     /// A client that connects at its first call.
     pub fn new(address: ShimAddress) -> Self {
-        Self {
+        Self(Arc::new(Shim {
             address,
             connection: Mutex::new(None),
-        }
+        }))
     }
 
     /// A client whose shim is known to be there: [`TaskError::Disconnected`] when nobody listens.
@@ -152,7 +157,7 @@ impl TaskClient {
     }
 
     pub fn address(&self) -> &ShimAddress {
-        &self.address
+        &self.0.address
     }
 
     /// Prepares a container without starting it; answers the pid of its waiting first process.
@@ -404,14 +409,20 @@ impl TaskClient {
             .map(drop)
     }
 
-    async fn connection(&self) -> Result<Client, TaskError> {
-        let mut held = self.connection.lock().await;
+    async fn connection(&self) -> Result<Arc<Client>, TaskError> {
+        let mut held = self.0.connection.lock().await;
         if let Some(client) = held.as_ref() {
             return Ok(client.clone());
         }
-        let client = Client::connect(&self.address.address).await?;
+        let client = Arc::new(Client::connect(&self.0.address.address).await?);
         *held = Some(client.clone());
         Ok(client)
+    }
+
+    /// Another call may have made a new one already; that stays.
+    async fn drop_connection(&self, lost: &Arc<Client>) {
+        let mut held = self.0.connection.lock().await;
+        held.take_if(|client| Arc::ptr_eq(client, lost));
     }
 
     async fn call<Q: Message, A: Message>(
@@ -424,7 +435,7 @@ impl TaskClient {
             .write_to_bytes()
             .map_err(|e| TaskError::internal("encode the request", e))?;
         let rpc = ttrpc::Request {
-            service: if self.address.version >= 3 {
+            service: if self.0.address.version >= 3 {
                 TASK_V3
             } else {
                 TASK_V2
@@ -442,7 +453,7 @@ impl TaskClient {
             }
             Err(error) => {
                 if matches!(error, TaskError::Disconnected(_)) {
-                    *self.connection.lock().await = None;
+                    self.drop_connection(&client).await;
                 }
                 Err(error)
             }

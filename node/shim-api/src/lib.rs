@@ -11,6 +11,7 @@ pub mod annotations;
 pub mod attach;
 pub mod cgroup;
 pub mod client;
+pub mod clients;
 pub mod compiler;
 pub mod error;
 pub mod events;
@@ -31,6 +32,7 @@ pub mod terminal;
 pub mod watchers;
 
 pub use client::{CreateTask, Exit, Process, RootfsMount, TaskClient, TaskState, TaskStatus};
+pub use clients::TaskClients;
 pub use error::TaskError;
 pub use standing::Standing;
 pub use start::{ShimAddress, ShimCommand};

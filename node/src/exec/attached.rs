@@ -40,7 +40,7 @@ impl Execs {
         let doors = Doors::of(&self.run_dir, &target.id);
         let output = listen(&doors.socket).await.map_err(AttachError::Closed)?;
         Ok(Attached {
-            client: TaskClient::new(target.address.clone()),
+            client: self.tasks.of(&target.address),
             id: target.id.clone(),
             output,
             doors,
@@ -79,7 +79,7 @@ impl Attached {
     /// What works on the container while its output is listened to.
     pub fn controls(&self) -> ContainerControls {
         ContainerControls {
-            client: TaskClient::new(self.client.address().clone()),
+            client: self.client.clone(),
             id: self.id.clone(),
             stdin_once: self.stdin_once,
         }

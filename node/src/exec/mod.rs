@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amphipod_shim_api::client::{ExecTask, Exit};
-use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
+use amphipod_shim_api::{ShimAddress, TaskClient, TaskClients, TaskError};
 pub use attached::{AttachError, Attached};
 pub use doors::Doors;
 use fifos::Fifos;
@@ -90,14 +90,16 @@ pub struct Finished {
 pub struct Execs {
     root: PathBuf,
     run_dir: PathBuf,
+    tasks: TaskClients,
 }
 
 impl Execs {
     /// `run_dir` is the cluster's, on a tmpfs.
-    pub fn new(run_dir: &Path) -> Self {
+    pub fn new(run_dir: &Path, tasks: TaskClients) -> Self {
         Execs {
             root: run_dir.join("x"),
             run_dir: run_dir.into(),
+            tasks,
         }
     }
 
@@ -117,7 +119,7 @@ impl Execs {
                 path: self.root.clone(),
                 source,
             })?;
-        let client = TaskClient::new(target.address.clone());
+        let client = self.tasks.of(&target.address);
         let exec = fifos.name.clone();
         let request = ExecTask {
             id: target.id.clone(),

@@ -14,6 +14,7 @@ mod digest;
 pub mod distribution;
 mod error;
 mod flight;
+mod grammar;
 mod image;
 mod implied;
 mod ingest;

@@ -4,9 +4,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_distribution::Reference;
-
 use super::digest::{Digest, DigestError};
+use super::grammar::{self, Parts};
+
+const DOCKER_HUB: &str = "docker.io";
+/// Its name of before.
+const DOCKER_HUB_INDEX: &str = "index.docker.io";
+/// Most characters of a repository's name.
+const NAME_LIMIT: usize = 255;
 
 /// A normalised reference. Its `Display` is the name an image is recorded under.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -39,7 +44,7 @@ impl ImageReference {
     /// # Errors
     /// It is no reference.
     pub fn parse(text: &str, registry: Option<&str>) -> Result<Self, ReferenceError> {
-        match registry.filter(|registry| *registry != "docker.io" && !names_registry(text)) {
+        match registry.filter(|registry| *registry != DOCKER_HUB && !names_registry(text)) {
             None => text.parse(),
             Some(registry) => {
                 text.parse::<Self>()?;
@@ -87,21 +92,38 @@ impl FromStr for ImageReference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let parsed = text.parse::<Reference>().map_err(|error| explain(text, &error))?;
-        let repository = parsed.repository().to_owned();
+        let Parts { name, tag, digest } = grammar::parts(text).ok_or_else(|| explain(text))?;
+        let (registry, repository) = split(name);
+        if repository.len() > NAME_LIMIT {
+            return Err(ReferenceError::TooLong);
+        }
+        let digest: Option<Digest> = digest.map(str::parse).transpose()?;
         if repository.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(ReferenceError::Uppercase(repository));
         }
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ReferenceError::Identifier(text.to_owned()));
         }
+        let latest = digest.is_none().then_some("latest");
         Ok(Self {
-            registry: parsed.registry().to_owned(),
+            registry,
             repository,
-            tag: parsed.tag().map(str::to_owned),
-            digest: parsed.digest().map(str::parse).transpose()?,
+            tag: tag.or(latest).map(str::to_owned),
+            digest,
         })
     }
+}
+
+/// The registry and its repository that a name means.
+fn split(name: &str) -> (String, String) {
+    let (registry, repository) = match name.split_once('/').filter(|_| names_registry(name)) {
+        Some((DOCKER_HUB_INDEX, rest)) => (DOCKER_HUB, rest),
+        Some(parts) => parts,
+        None => (DOCKER_HUB, name),
+    };
+    let is_official = registry == DOCKER_HUB && !repository.contains('/');
+    let library = if is_official { "library/" } else { "" };
+    (registry.to_owned(), format!("{library}{repository}"))
 }
 
 /// Whether the first part of a name is a registry, as Docker tells: by a dot, a port, or because it is `localhost`.
@@ -111,24 +133,13 @@ fn names_registry(text: &str) -> bool {
 }
 
 /// Says what is wrong with `text` in the words of Docker's own parser.
-fn explain(text: &str, error: &oci_distribution::ParseError) -> ReferenceError {
-    use oci_distribution::ParseError as P;
-    match error {
-        P::NameTooLong => ReferenceError::TooLong,
-        P::DigestInvalidFormat | P::DigestInvalidLength | P::DigestUnsupported => {
-            let digest = text.split_once('@').map_or(text, |(_, digest)| digest);
-            ReferenceError::Digest(DigestError(digest.to_owned()))
-        }
-        _ => {
-            let name = text.split('@').next().unwrap_or(text);
-            let path = name.rsplit_once(':').map_or(name, |(path, _)| path);
-            match path.bytes().any(|b| b.is_ascii_uppercase()) && path.parse::<Reference>().is_err() {
-                true if path.to_ascii_lowercase().parse::<Reference>().is_ok() => {
-                    ReferenceError::Uppercase(path.to_owned())
-                }
-                _ => ReferenceError::Format,
-            }
-        }
+fn explain(text: &str) -> ReferenceError {
+    let name = text.split('@').next().unwrap_or(text);
+    let path = name.rsplit_once(':').map_or(name, |(path, _)| path);
+    let is_one = |path: &str| grammar::parts(path).is_some();
+    match !is_one(path) && is_one(&path.to_ascii_lowercase()) {
+        true => ReferenceError::Uppercase(path.to_owned()),
+        false => ReferenceError::Format,
     }
 }
 

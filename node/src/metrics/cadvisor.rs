@@ -22,9 +22,8 @@ use crate::quantity;
 
 /// One reading in Prometheus' text format.
 pub async fn cadvisor(station: &Arc<Station>) -> String {
-    let table = station.table.as_ref();
     let ((containers, failed), processes) =
-        tokio::join!(containers::read(table), containers::processes(table));
+        tokio::join!(containers::read(station), containers::processes(station));
     let station = station.clone();
     let made =
         tokio::task::spawn_blocking(move || render(&station, &containers, &processes, !failed.is_empty()));

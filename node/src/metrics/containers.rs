@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use amphipod_shim_api::{ShimAddress, TaskClient, TaskError, TaskStats};
+use amphipod_shim_api::{TaskClient, TaskError, TaskStats};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
+use super::Station;
 use crate::exec::Target;
-use crate::server::PodTable;
 
 /// Shims asked at once.
 const AT_ONCE: usize = 16;
@@ -39,12 +39,12 @@ struct Running {
     name: String,
     started_at: Timestamp,
     target: Target,
-    shim: Arc<TaskClient>,
+    shim: TaskClient,
 }
 
 /// Reads all of them; those of one Pod are beside each other. One that ends meanwhile is in neither list.
-pub async fn read(table: &dyn PodTable) -> (Vec<Container>, Vec<Failed>) {
-    let mut answers = stream::iter(running(table)).map(ask).buffered(AT_ONCE);
+pub async fn read(station: &Station) -> (Vec<Container>, Vec<Failed>) {
+    let mut answers = stream::iter(running(station)).map(ask).buffered(AT_ONCE);
     let (mut read, mut failed) = (Vec::new(), Vec::new());
     while let Some((container, answer)) = answers.next().await {
         match answer {
@@ -67,8 +67,10 @@ pub async fn read(table: &dyn PodTable) -> (Vec<Container>, Vec<Failed>) {
 }
 
 /// How many processes each running container has, by its id; guests have none.
-pub async fn processes(table: &dyn PodTable) -> HashMap<String, usize> {
-    let counted = stream::iter(running(table)).map(count).buffer_unordered(AT_ONCE);
+pub async fn processes(station: &Station) -> HashMap<String, usize> {
+    let counted = stream::iter(running(station))
+        .map(count)
+        .buffer_unordered(AT_ONCE);
     counted.filter_map(std::future::ready).collect().await
 }
 
@@ -83,9 +85,9 @@ async fn ask(container: Running) -> (Running, Result<TaskStats, TaskError>) {
     (container, answer)
 }
 
-/// All running containers. One connection serves all that share a shim.
-fn running(table: &dyn PodTable) -> Vec<Running> {
-    let mut shims: HashMap<ShimAddress, Arc<TaskClient>> = HashMap::new();
+/// All running containers.
+fn running(station: &Station) -> Vec<Running> {
+    let table = station.table.as_ref();
     let mut found = Vec::new();
     for pod in table.pods() {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
@@ -93,15 +95,11 @@ fn running(table: &dyn PodTable) -> Vec<Running> {
             let Some(target) = table.target(uid, name) else {
                 continue;
             };
-            let address = target.address.clone();
-            let shim = shims
-                .entry(address.clone())
-                .or_insert_with(|| Arc::new(TaskClient::new(address)));
             found.push(Running {
                 pod: pod.clone(),
                 name: name.to_owned(),
                 started_at,
-                shim: shim.clone(),
+                shim: station.tasks.of(&target.address),
                 target,
             });
         }

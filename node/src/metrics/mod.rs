@@ -17,6 +17,7 @@ mod summary;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use amphipod_shim_api::TaskClients;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -47,6 +48,8 @@ pub struct Station {
     pub disks: Disks,
     pub probes: ProbeCounts,
     pub preemptions: Preemptions,
+    /// Where shims are asked.
+    pub tasks: TaskClients,
     rates: Rates,
 }
 
@@ -66,6 +69,7 @@ impl Station {
             disks,
             probes,
             preemptions: Preemptions::default(),
+            tasks: TaskClients::default(),
             rates: Rates::default(),
         }
     }
@@ -86,7 +90,7 @@ impl Station {
 
 /// The resource metrics of the node, of its Pods and of their containers.
 pub async fn resource(station: &Station) -> String {
-    let (containers, failed) = containers::read(station.table.as_ref()).await;
+    let (containers, failed) = containers::read(station).await;
     for container in &containers {
         station
             .rates

@@ -19,7 +19,7 @@ use crate::volumes::usage::DiskUse;
 
 /// A whole reading. `briefly`: processors and memory only.
 pub async fn summary(station: &Arc<Station>, briefly: bool) -> Value {
-    let (containers, failed) = containers::read(station.table.as_ref()).await;
+    let (containers, failed) = containers::read(station).await;
     for failed in &failed {
         tracing::warn!(id = failed.id, error = %failed.error, "cannot read what a container uses");
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::links::{LinkError, Links, PodEnd};
 use super::names::pod_address;
@@ -26,6 +26,10 @@ use crate::users::IdRange;
 const KINDS: [&str; 3] = ["ipc", "uts", "net"];
 /// The user namespace that the others belong to, pinned before them; only of a Pod that has one.
 const USER: &str = "user";
+
+/// So many Pods' namespaces are made at once. More threads wait for each other at the kernel's locks, and each has memory of
+/// its own that the allocator takes back slowly.
+static AT_ONCE: Semaphore = Semaphore::const_new(8);
 
 /// The name a Pod knows its interface by.
 const POD_LINK: &str = "eth0";
@@ -80,11 +84,14 @@ pub fn prepare_root(root: &Path) -> Result<(), SandboxError> {
 /// Makes and pins the namespaces. What an earlier attempt left must have been removed before.
 pub async fn create(blueprint: Blueprint) -> Result<(), SandboxError> {
     let (done, result) = oneshot::channel();
+    // Nobody closes it.
+    let place = AT_ONCE.acquire().await.ok();
     std::thread::Builder::new()
         .name("pod-sandbox".into())
         .spawn(move || {
             // The receiver is gone when the caller was cancelled; the pins are found at the next attempt.
             let _ = done.send(create_on_this_thread(&blueprint));
+            drop(place);
         })
         .map_err(|e| step("start a thread for new namespaces".into(), e))?;
     result.await.map_err(|_| SandboxError::Step {

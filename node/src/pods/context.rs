@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use amphipod_shim_api::ShimCommand;
+use amphipod_shim_api::{ShimCommand, TaskClients};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -52,6 +52,8 @@ pub struct Context {
     pub allocatable: BTreeMap<String, Quantity>,
     pub allocations: Allocations,
     pub shims: Shims,
+    /// Where they are asked.
+    pub tasks: TaskClients,
     /// Whom Wasm Pods may meet.
     pub narrower: Arc<Narrower>,
     /// Watches of what volumes show.

@@ -131,7 +131,7 @@ async fn create(
             .save(dir)
             .await
             .map_err(|e| format!("failed to save the record of the container: {e}"))?;
-        let task = TaskClient::new(address.clone());
+        let task = ctx.tasks.of(&address);
         match task.create(request).await {
             Ok(_) => {
                 if let Some(namespace) = shared_by {

@@ -217,6 +217,11 @@ pub fn container_id(record: &Record) -> String {
     format!("{CONTAINER_ID_SCHEME}{}", record.id)
 }
 
+/// As the API keeps it: whoever asks this node for the time is told the same before and after the API has it.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
 fn states(
     pod: PodView<'_>,
     c: &Container,
@@ -229,7 +234,7 @@ fn states(
     };
     if let Some(started_at) = last.is_running().then(|| last.started_at()).flatten() {
         let running = ContainerStateRunning {
-            started_at: Some(Time(started_at)),
+            started_at: Some(Time(whole_seconds(started_at))),
         };
         return (
             ContainerState {

@@ -73,12 +73,11 @@ impl Table {
     }
 
     /// Notes a Pod with its status and the attempts seen.
-    pub fn update(&self, pod: Pod, seen: &Observed) {
+    pub fn update(&self, pod: Arc<Pod>, seen: &Observed) {
         let Some(uid) = pod.metadata.uid.clone() else {
             return;
         };
         let mut pods = self.write();
-        let pod = Arc::new(pod);
         let entry = pods.entry(uid).or_insert_with(|| Entry {
             pod: pod.clone(),
             logs: BTreeMap::new(),
@@ -214,8 +213,9 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
-    fn pod() -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).unwrap()
+    fn pod() -> Arc<Pod> {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});
+        Arc::new(serde_json::from_value(pod).unwrap())
     }
 
     fn seen(attempt: u32, running: bool) -> Observed {
@@ -279,7 +279,7 @@ mod tests {
         table.update(pod(), &runs);
         assert!(!changes.has_changed().unwrap());
         let mut labelled = pod();
-        labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        Arc::make_mut(&mut labelled).metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
         table.update(labelled, &runs);
         assert!(changes.has_changed().unwrap());
         table.update(pod(), &seen(0, false));

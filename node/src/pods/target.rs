@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use amphipod_shim_api::TaskClient;
-
 use super::context::Context;
 use super::failure::StartFailure;
 use super::record::Record;
@@ -25,7 +23,7 @@ pub async fn namespaces(ctx: &Context, job: &Job, pod: PodView<'_>) -> Result<Na
     let Some(target) = &job.target else {
         return Ok(namespaces);
     };
-    namespaces.pid = processes_of(target).await?;
+    namespaces.pid = processes_of(ctx, target).await?;
     if namespaces.pid.is_none() {
         let name = &target.name;
         let message = format!("Target container {name:?} is a Wasm guest, which has no processes to share");
@@ -37,7 +35,7 @@ pub async fn namespaces(ctx: &Context, job: &Job, pod: PodView<'_>) -> Result<Na
 
 /// The process namespace of a running container; a guest has none. The path leads to it as long as its first process lives;
 /// the shim that opens it fails when it is gone.
-async fn processes_of(target: &Target) -> Result<Option<PathBuf>, StartFailure> {
+async fn processes_of(ctx: &Context, target: &Target) -> Result<Option<PathBuf>, StartFailure> {
     let name = &target.name;
     let address = target
         .running
@@ -51,7 +49,7 @@ async fn processes_of(target: &Target) -> Result<Option<PathBuf>, StartFailure> 
     if record.is_wasm() {
         return Ok(None);
     }
-    let state = TaskClient::new(address).state(&record.id).await;
+    let state = ctx.tasks.of(&address).state(&record.id).await;
     let state = state
         .map_err(|e| StartFailure::create(format!("the target container {name:?} does not answer: {e}")))?;
     Ok(Some(PathBuf::from(format!("/proc/{}/ns/pid", state.pid))))

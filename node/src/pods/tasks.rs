@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskError, TaskStatus};
+use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskClients, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -31,6 +31,8 @@ const MIN_GRACE: Duration = Duration::from_secs(2);
 const RECONNECTS: u32 = 3;
 /// Time between them.
 const RECONNECT_AFTER: Duration = Duration::from_millis(200);
+/// A connection that lasted so long was no failed attempt: others use it too, and may have broken it.
+const LASTED: Duration = Duration::from_secs(5);
 
 /// What became of a recorded task while nobody watched; `None` when it never ran.
 pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
@@ -39,7 +41,7 @@ pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
     }
     let address = record.address.clone().filter(|_| record.boot_id == ctx.boot_id);
     let state = match address {
-        Some(address) => TaskClient::new(address).state(&record.id).await.ok(),
+        Some(address) => ctx.tasks.of(&address).state(&record.id).await.ok(),
         None => None,
     };
     match (state.map(|s| (s.status, s.exit)), record.is_running()) {
@@ -57,7 +59,7 @@ pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
 /// Removes an attempt that was prepared and never ran.
 async fn forget(ctx: &Context, pod: &Pod, record: &Record) {
     if let Some(address) = record.address.clone() {
-        let deleted = TaskClient::new(address).delete(&record.id).await;
+        let deleted = ctx.tasks.of(&address).delete(&record.id).await;
         tracing::debug!(id = record.id, ?deleted, "forgot a task that never ran");
     }
     remove_from_shim(ctx, pod, record).await;
@@ -97,19 +99,24 @@ pub enum End {
 
 /// Waits for the end of a running attempt and settles it.
 pub async fn wait(ctx: Arc<Context>, pod: Arc<Pod>, record: Record) -> Record {
-    let end = end_of(&record).await;
+    let end = end_of(&ctx.tasks, &record).await;
     settle(&ctx, &pod, record, end).await
 }
 
 /// Waits for the end of a running attempt. Holds nothing of its Pod: this takes as long as it runs.
-pub async fn end_of(record: &Record) -> End {
+pub async fn end_of(tasks: &TaskClients, record: &Record) -> End {
     let Some(address) = record.address.clone() else {
         return End::Lost;
     };
-    let client = TaskClient::new(address);
+    let client = tasks.of(&address);
     let mut failures = 0;
     loop {
-        match client.wait(&record.id).await {
+        let since = Instant::now();
+        let waited = client.wait(&record.id).await;
+        if since.elapsed() > LASTED {
+            failures = 0;
+        }
+        match waited {
             Ok(exit) => return End::Exit(exit),
             Err(TaskError::Disconnected(_)) if failures < RECONNECTS => {
                 failures += 1;
@@ -144,7 +151,7 @@ async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskEx
     }
     save(ctx, pod, &record).await;
     if let Some(address) = record.address.clone() {
-        let client = TaskClient::new(address);
+        let client = ctx.tasks.of(&address);
         match client.delete(&record.id).await {
             Ok(_) | Err(TaskError::NotFound(_)) => {}
             Err(error) => tracing::warn!(%error, id = record.id, "a stopped task could not be deleted"),
@@ -215,9 +222,8 @@ pub async fn resize(
     if let Some(view) = around {
         limit_around(ctx, view).await;
     }
-    let updated = TaskClient::new(address)
-        .update(&record.id, &limits_of(container))
-        .await;
+    let client = ctx.tasks.of(&address);
+    let updated = client.update(&record.id, &limits_of(container)).await;
     updated.map_err(|source| ResizeError::Update {
         container: name(),
         source,
@@ -245,7 +251,7 @@ pub async fn stop(stopping: Stopping, grace: Duration) {
     let Some(address) = record.address.clone() else {
         return;
     };
-    let client = TaskClient::new(address);
+    let client = stopping.ctx.tasks.of(&address);
     let since = Instant::now();
     stopping.pre_stop(grace).await;
     let left = grace.saturating_sub(since.elapsed()).max(MIN_GRACE.min(grace));

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -320,11 +321,7 @@ impl Worker {
         let told = self.last_status.take().filter(|told| **told == status);
         let status = told.unwrap_or_else(|| Arc::new(status));
         self.last_status = Some(status.clone());
-        let object = Pod {
-            status: Some(PodStatus::clone(&status)),
-            ..Pod::clone(&self.pod)
-        };
-        self.ctx.table.update(object, &self.seen);
+        self.ctx.table.update(self.as_told(&status), &self.seen);
         let report = Report {
             status: Some(status),
             remove,
@@ -335,6 +332,18 @@ impl Worker {
             *old = report;
             changed
         });
+    }
+
+    /// The Pod with this status. Mostly that is what the API has, but for parts of seconds, and then it is in memory once.
+    fn as_told(&self, status: &PodStatus) -> Arc<Pod> {
+        let known = self.pod.status.as_ref();
+        if known.is_some_and(|known| json!(known) == json!(status)) {
+            return self.pod.clone();
+        }
+        Arc::new(Pod {
+            status: Some(status.clone()),
+            ..Pod::clone(&self.pod)
+        })
     }
 
     /// The Pod is gone from the API and runs nowhere: nothing of it is kept.

@@ -258,7 +258,7 @@ fn phase(pod: &Pod) -> Option<&str> {
 
 /// The Pods that may go, with what they use.
 async fn candidates(ctx: &Arc<Context>, signal: Signal) -> Vec<Candidate> {
-    let (read, _) = containers::read(&ctx.table).await;
+    let (read, _) = containers::read(&ctx.station).await;
     let mut by_pod: HashMap<String, Vec<Container>> = HashMap::new();
     for container in read {
         let uid = container.pod.metadata.uid.clone().unwrap_or_default();

@@ -131,12 +131,8 @@ impl KubeletServer {
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let reviews = Reviews::new(options.client.clone(), station.node_name.clone());
-        let router = routes::router(
-            station,
-            Execs::new(&options.run_dir),
-            Arc::new(reviews),
-            options.storage_dir,
-        );
+        let execs = Execs::new(&options.run_dir, station.tasks.clone());
+        let router = routes::router(station, execs, Arc::new(reviews), options.storage_dir);
         let task = tokio::spawn(serve(listener, tls, router, shutdown));
         Ok(Self { local_addr, task })
     }

@@ -199,8 +199,9 @@ impl Worker {
         if let (Some(health), Some(seen)) = (health, self.seen.containers.get_mut(&record.container)) {
             seen.health = health;
         }
+        let clients = self.ctx.tasks.clone();
         self.under_way.spawn(async move {
-            let end = tasks::end_of(&record).await;
+            let end = tasks::end_of(&clients, &record).await;
             Outcome::Ended { record, end }
         });
     }
