@@ -1,5 +1,5 @@
 //! The grammar of image references (distribution/reference, `reference.go`), read by hand: the regular expression that a library
-//! has of it is eight MiB as long as the process runs. Owns what is well-formed; refuses to know what short names mean.
+//! has of it is seven MiB as long as the process runs. Owns what is well-formed; refuses to know what short names mean.
 
 /// A reference's parts, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
