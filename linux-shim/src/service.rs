@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
-use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::events::{Publisher, Story};
 use amphipod_shim_api::{Standing, Table, TaskError};
@@ -289,7 +288,7 @@ impl Task for Service {
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
         let container = self.0.containers.get(&request.id)?;
         let resources: oci_spec::runtime::LinuxResources = json("resources", &request.resources)?;
-        container.update(&Limits::from(&resources)).await?;
+        container.update(&spec::changes(&resources)).await?;
         Ok(api::Empty::new())
     }
 
