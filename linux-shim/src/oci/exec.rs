@@ -147,9 +147,15 @@ fn change(process: &mut Value, args: &Parsed) -> Result<(), OciError> {
         push(&mut process["env"], pair.into());
     }
     if let Some(user) = args.value("user") {
-        let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+        let (uid, gid) = match user.split_once(':') {
+            Some((uid, gid)) => (uid, Some(gid)),
+            None => (user, None),
+        };
         process["user"]["uid"] = id("user", uid)?;
-        process["user"]["gid"] = id("user", gid)?;
+        // Without one the container's own stays.
+        if let Some(gid) = gid {
+            process["user"]["gid"] = id("user", gid)?;
+        }
     }
     for group in args.values("additional-gids") {
         push(
