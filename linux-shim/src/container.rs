@@ -44,6 +44,7 @@ pub struct Container {
     ids: Option<IdMaps>,
     hooks: Hooks,
     subject: Subject,
+    keyring: Option<String>,
     /// The cgroup above belongs to the same cluster, so that the last container removes it.
     owns_parent: bool,
     first: Arc<ContainerProcess>,
@@ -114,6 +115,7 @@ impl Container {
             unit: confined.unit,
             hooks: plan.hooks,
             subject: plan.subject,
+            keyring: plan.process.keyring,
             first,
             story,
             execs: Mutex::default(),
@@ -173,7 +175,7 @@ impl Container {
     }
 
     /// Remembers a process to be started in the container.
-    pub fn add_exec(&self, exec: &str, plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
+    pub fn add_exec(&self, exec: &str, mut plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
         if self.first.exit().is_some() {
             return Err(TaskError::FailedPrecondition(format!(
                 "container {} is not running",
@@ -187,6 +189,7 @@ impl Container {
                 self.id
             )));
         }
+        plan.keyring.clone_from(&self.keyring);
         execs.insert(exec.into(), Exec::Asked(Box::new(plan), addresses));
         Ok(())
     }
