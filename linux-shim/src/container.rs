@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::confine::failed as cgroup_failed;
 use crate::hooks::{Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
-use crate::init::ProcessPlan;
+use crate::init::{ContainerPlan, ProcessPlan};
 use crate::keeper::SharedProcesses;
 use crate::launch::Running;
 use crate::out_of_memory;
@@ -100,7 +100,7 @@ impl Container {
         let Planned { spec, plan, .. } = planned;
         let (pid, ending) = (made.process.pid(), Arc::clone(&story));
         let look = out_of_memory::look(&plan.cgroup, &confined, &asked.bundle, &story);
-        let first = made.follow(move |exit| {
+        let first = made.follow(end_of_all(&plan), move |exit| {
             look(exit.status);
             ending.ended(pid, exit);
         });
@@ -166,7 +166,7 @@ impl Container {
         let story = Arc::new(self.story.beside(exec));
         let _starting = story.hold();
         let (pid, ending) = (made.process.pid(), Arc::clone(&story));
-        let process = made.follow(move |exit| ending.ended(pid, exit));
+        let process = made.follow(|| (), move |exit| ending.ended(pid, exit));
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
         self.changed.notify_waiters();
         process.start().await.map_err(|e| exec_failed(&e))?;
@@ -404,6 +404,20 @@ impl Container {
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the others in a container whose first process has ended. The kernel does where that was the first of the
+/// container's own PID namespace.
+fn end_of_all(plan: &ContainerPlan) -> impl FnOnce() + Send + use<> {
+    let leaves_others = !plan.new_namespaces.contains(CloneFlags::CLONE_NEWPID);
+    let cgroup = leaves_others.then(|| plan.cgroup.clone());
+    move || {
+        if let Some(cgroup) = cgroup.filter(|cgroup| !cgroup.is_none())
+            && let Err(error) = cgroup.kill()
+        {
+            tracing::warn!(%error, "end what a container's first process left");
+        }
     }
 }
 
