@@ -161,12 +161,19 @@ impl Container {
             ids: self.ids.as_ref(),
             shares_mounts: false,
         };
+        let comes_before = Arc::clone(&self.story).hold_on();
         let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;
         let made = made.map_err(|e| exec_failed(&e))?;
         let story = Arc::new(self.story.beside(exec));
         let _starting = story.hold();
         let (pid, ending) = (made.process.pid(), Arc::clone(&story));
-        let process = made.follow(|| (), move |exit| ending.ended(pid, exit));
+        let process = made.follow(
+            || (),
+            move |exit| {
+                ending.ended(pid, exit);
+                drop(comes_before);
+            },
+        );
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
         self.changed.notify_waiters();
         process.start().await.map_err(|e| exec_failed(&e))?;
@@ -334,6 +341,7 @@ impl Container {
             self.cgroup.remove_parent();
         }
         warn_of_hooks(reaper, &self.hooks.poststop, &self.subject.state("stopped", 0)).await;
+        self.story.over().await;
         Ok((self.first.pid(), exit))
     }
 
