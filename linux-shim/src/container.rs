@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::confine::failed as cgroup_failed;
 use crate::hooks::{Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
-use crate::init::ProcessPlan;
+use crate::init::{ContainerPlan, ProcessPlan};
 use crate::keeper::SharedProcesses;
 use crate::launch::Running;
 use crate::out_of_memory;
@@ -44,6 +44,7 @@ pub struct Container {
     ids: Option<IdMaps>,
     hooks: Hooks,
     subject: Subject,
+    keyring: Option<String>,
     /// The cgroup above belongs to the same cluster, so that the last container removes it.
     owns_parent: bool,
     first: Arc<ContainerProcess>,
@@ -99,7 +100,7 @@ impl Container {
         let Planned { spec, plan, .. } = planned;
         let (pid, ending) = (made.process.pid(), Arc::clone(&story));
         let look = out_of_memory::look(&plan.cgroup, &confined, &asked.bundle, &story);
-        let first = made.follow(move |exit| {
+        let first = made.follow(end_of_all(&plan), move |exit| {
             look(exit.status);
             ending.ended(pid, exit);
         });
@@ -114,6 +115,7 @@ impl Container {
             unit: confined.unit,
             hooks: plan.hooks,
             subject: plan.subject,
+            keyring: plan.process.keyring,
             first,
             story,
             execs: Mutex::default(),
@@ -159,12 +161,19 @@ impl Container {
             ids: self.ids.as_ref(),
             shares_mounts: false,
         };
+        let comes_before = Arc::clone(&self.story).hold_on();
         let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;
         let made = made.map_err(|e| exec_failed(&e))?;
         let story = Arc::new(self.story.beside(exec));
         let _starting = story.hold();
         let (pid, ending) = (made.process.pid(), Arc::clone(&story));
-        let process = made.follow(move |exit| ending.ended(pid, exit));
+        let process = made.follow(
+            || (),
+            move |exit| {
+                ending.ended(pid, exit);
+                drop(comes_before);
+            },
+        );
         self.execs().insert(exec.into(), Exec::Made(Arc::clone(&process)));
         self.changed.notify_waiters();
         process.start().await.map_err(|e| exec_failed(&e))?;
@@ -173,7 +182,7 @@ impl Container {
     }
 
     /// Remembers a process to be started in the container.
-    pub fn add_exec(&self, exec: &str, plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
+    pub fn add_exec(&self, exec: &str, mut plan: ProcessPlan, addresses: Addresses) -> Result<(), TaskError> {
         if self.first.exit().is_some() {
             return Err(TaskError::FailedPrecondition(format!(
                 "container {} is not running",
@@ -187,6 +196,7 @@ impl Container {
                 self.id
             )));
         }
+        plan.keyring.clone_from(&self.keyring);
         execs.insert(exec.into(), Exec::Asked(Box::new(plan), addresses));
         Ok(())
     }
@@ -331,6 +341,7 @@ impl Container {
             self.cgroup.remove_parent();
         }
         warn_of_hooks(reaper, &self.hooks.poststop, &self.subject.state("stopped", 0)).await;
+        self.story.over().await;
         Ok((self.first.pid(), exit))
     }
 
@@ -401,6 +412,20 @@ impl Container {
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the others in a container whose first process has ended. The kernel does where that was the first of the
+/// container's own PID namespace.
+fn end_of_all(plan: &ContainerPlan) -> impl FnOnce() + Send + use<> {
+    let leaves_others = !plan.new_namespaces.contains(CloneFlags::CLONE_NEWPID);
+    let cgroup = leaves_others.then(|| plan.cgroup.clone());
+    move || {
+        if let Some(cgroup) = cgroup.filter(|cgroup| !cgroup.is_none())
+            && let Err(error) = cgroup.kill()
+        {
+            tracing::warn!(%error, "end what a container's first process left");
+        }
     }
 }
 

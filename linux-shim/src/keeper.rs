@@ -27,7 +27,7 @@ impl SharedProcesses {
             Some(keeper) => keeper.pid(),
             None => {
                 let made = ContainerProcess::keeper(reaper, &plan.join).await?;
-                keeper.insert(made.follow(|_| {})).pid()
+                keeper.insert(made.follow(|| (), |_| ())).pid()
             }
         };
         plan.new_namespaces.remove(CloneFlags::CLONE_NEWPID);

@@ -22,6 +22,7 @@ mod launch;
 mod log;
 mod mount_plan;
 mod net_devices;
+mod null;
 mod oci;
 mod out_of_memory;
 mod overseer;

@@ -9,6 +9,7 @@ use oci_spec::runtime::Spec;
 use crate::confine::{self, Confined};
 use crate::container::{failed, invalid};
 use crate::init::ContainerPlan;
+use crate::init::keyring::keyring_of;
 use crate::process::{ContainerProcess, Made};
 use crate::reaper::Reaper;
 use crate::rootfs_plan::RootfsMount;
@@ -26,6 +27,8 @@ pub struct Asked {
     pub addresses: Addresses,
     /// systemd is to manage its cgroup, or it is not made.
     pub systemd: bool,
+    /// It has no session keyring of its own.
+    pub keeps_keyring: bool,
 }
 
 /// A container as it is to be.
@@ -66,6 +69,7 @@ impl Planned {
             ..asked.addresses.clone()
         };
         plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);
+        plan.process.keyring = (!asked.keeps_keyring).then(|| keyring_of(&asked.id));
         Ok(Self {
             spec,
             plan,

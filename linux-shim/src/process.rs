@@ -226,13 +226,18 @@ pub struct Made {
 
 impl Made {
     /// Follows the process to its end: its output is complete and `before_exit` has run, with the exit, when others see
-    /// that.
-    pub fn follow(self, before_exit: impl FnOnce(Exit) + Send + 'static) -> Arc<ContainerProcess> {
+    /// that. Before its output is waited for, `at_end` lets go who else would write to its streams.
+    pub fn follow(
+        self,
+        at_end: impl FnOnce() + Send + 'static,
+        before_exit: impl FnOnce(Exit) + Send + 'static,
+    ) -> Arc<ContainerProcess> {
         let process = Arc::clone(&self.process);
         tokio::spawn(async move {
             let status = self.status.await.unwrap_or_else(|_| gone().status);
             self.process.ended.store(true, Ordering::Relaxed);
             let at = jiff::Timestamp::now();
+            at_end();
             let streams = lock(&self.process.streams).take();
             if let Some(mut streams) = streams {
                 streams.drain().await;

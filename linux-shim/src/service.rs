@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
-use amphipod_shim_api::cgroup::Limits;
 use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::events::{Publisher, Story};
 use amphipod_shim_api::{Standing, Table, TaskError};
@@ -77,8 +76,10 @@ async fn to_the_end<T: Send + 'static>(
 
 fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, TaskError> {
     let rootfs = rootfs(Standing::of_this_process(), &request.rootfs);
+    let options = options(&request)?;
     Ok(Asked {
-        systemd: wants_systemd(&request)?,
+        systemd: options.systemd_cgroup,
+        keeps_keyring: options.no_new_keyring,
         id: request.id,
         namespace: namespace.into(),
         bundle: request.bundle.into(),
@@ -104,18 +105,17 @@ fn rootfs(standing: Standing, mounts: &[api::Mount]) -> Result<Vec<RootfsMount>,
     mounts.iter().map(parse).collect()
 }
 
-/// containerd's option for runc, `SystemdCgroup`; options of other kinds say nothing that is known here.
-fn wants_systemd(request: &api::CreateTaskRequest) -> Result<bool, TaskError> {
+/// containerd's options for runc; those of other kinds say nothing that is known here.
+fn options(request: &api::CreateTaskRequest) -> Result<api::RuncOptions, TaskError> {
     let Some(any) = request
         .options
         .as_ref()
         .filter(|any| any.type_url.ends_with(RUNC_OPTIONS))
     else {
-        return Ok(false);
+        return Ok(api::RuncOptions::new());
     };
     let options = api::RuncOptions::parse_from_bytes(&any.value);
-    let options = options.map_err(|e| TaskError::InvalidArgument(format!("options: {e}")))?;
-    Ok(options.systemd_cgroup)
+    options.map_err(|e| TaskError::InvalidArgument(format!("options: {e}")))
 }
 
 fn wire_status(status: TaskStatus) -> EnumOrUnknown<api::Status> {
@@ -289,7 +289,7 @@ impl Task for Service {
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> Answer<api::Empty> {
         let container = self.0.containers.get(&request.id)?;
         let resources: oci_spec::runtime::LinuxResources = json("resources", &request.resources)?;
-        container.update(&Limits::from(&resources)).await?;
+        container.update(&spec::changes(&resources)).await?;
         Ok(api::Empty::new())
     }
 
@@ -342,10 +342,11 @@ mod tests {
                 value: options.write_to_bytes().unwrap(),
                 ..Default::default()
             };
-            wants_systemd(&api::CreateTaskRequest {
+            let asked = super::options(&api::CreateTaskRequest {
                 options: MessageField::some(any),
                 ..Default::default()
-            })
+            });
+            asked.map(|options| options.systemd_cgroup)
         };
         let mut options = api::RuncOptions::new();
         assert_eq!(asks("containerd.runc.v1.Options", &options), Ok(false));
@@ -357,7 +358,10 @@ mod tests {
             assert_eq!(asks(type_url, &options), Ok(true), "{type_url}");
         }
         assert_eq!(asks("runtimeoptions.v1.Options", &options), Ok(false));
-        assert_eq!(wants_systemd(&api::CreateTaskRequest::new()), Ok(false));
+        assert_eq!(
+            super::options(&api::CreateTaskRequest::new()).map(|o| o.systemd_cgroup),
+            Ok(false)
+        );
     }
 
     /// What is added to an overlay counts like all the rest where its options are too long for the kernel.

@@ -18,6 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
 use crate::init::ChildStreams;
+use crate::null;
 use amphipod_shim_api::terminal::{Master, type_in};
 use amphipod_shim_api::watchers::Watchers;
 
@@ -90,18 +91,18 @@ pub fn open(addresses: &Addresses) -> Result<Opened, StreamError> {
         });
     }
     let stdin = match hold(&addresses.stdin)? {
-        None => File::open("/dev/null")?,
+        None => null::open(OFlag::O_RDONLY)?,
         Some(held) => {
             // With both ends held, opening for reading does not wait for a writer.
             let end = OpenOptions::new().read(true).open(path_of(&addresses.stdin)?)?;
             streams.stdin = Some(held);
-            end
+            end.into()
         }
     };
     let stdout = streams.output(sinks.stdout, LogStream::Stdout)?;
     let stderr = streams.output(sinks.stderr, LogStream::Stderr)?;
     let child = ChildStreams {
-        stdin: Some(stdin.into()),
+        stdin: Some(stdin),
         stdout: Some(stdout),
         stderr: Some(stderr),
         preserved: 0,
@@ -191,7 +192,7 @@ impl Streams {
     /// A file is given to the process as it is; everything else gets a pipe and a pump.
     fn output(&mut self, sink: Sink, stream: LogStream) -> io::Result<OwnedFd> {
         match sink {
-            Sink::Null => Ok(OpenOptions::new().write(true).open("/dev/null")?.into()),
+            Sink::Null => null::open(OFlag::O_WRONLY),
             Sink::File(file) => Ok(file.into()),
             sink => {
                 let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;

@@ -10,6 +10,7 @@ mod error;
 mod id_mapped;
 pub mod identity;
 pub mod keeper;
+pub mod keyring;
 pub mod labels;
 pub mod memory;
 mod mounts;

@@ -31,6 +31,8 @@ pub struct ProcessPlan {
     pub memory: Option<MemoryPolicy>,
     pub scheduling: Scheduling,
     pub labels: Labels,
+    /// The session keyring to join, made if it is not there; without one the caller's stays.
+    pub keyring: Option<String>,
     /// Width and height when a terminal is wanted.
     pub terminal: Option<(u16, u16)>,
 }

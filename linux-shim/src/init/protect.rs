@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::ContainerPlan;
 use super::error::{During, InitError};
-use super::mounts::{INERT, PRIVATE, READ_ONLY};
+use super::mounts::{INERT, READ_ONLY};
 use super::root::{Root, clean};
+use crate::null;
 use crate::sys::mount::{attach, clone_tree, new_filesystem, set_attributes};
 
 /// What config.json has masked and read-only.
@@ -57,10 +58,9 @@ fn is_procfs(fd: &OwnedFd) -> io::Result<bool> {
     Ok(fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
-/// What masked paths are covered with: the host's `/dev/null`, and an empty read-only directory.
+/// What masked paths are covered with: the null device (see [`null`]), and an empty read-only directory.
 #[derive(Debug, Default)]
 pub(super) struct Cover {
-    null: Option<OwnedFd>,
     /// The first cover of a directory, once attached: later ones are copies of it.
     directory: Option<OwnedFd>,
 }
@@ -72,7 +72,7 @@ impl Cover {
         let is_directory = kind == SFlag::S_IFDIR;
         let tree = match is_directory {
             true => self.directory()?,
-            false => self.null()?,
+            false => null::tree()?,
         };
         attach(tree.as_fd(), target.as_fd())?;
         root.verify(Path::new(path), &tree)?;
@@ -80,17 +80,6 @@ impl Cover {
             self.directory.get_or_insert(tree);
         }
         Ok(())
-    }
-
-    fn null(&mut self) -> io::Result<OwnedFd> {
-        let null = match self.null.take() {
-            Some(null) => null,
-            None => host_null()?,
-        };
-        let null = self.null.insert(null);
-        let tree = clone_tree(Some(null.as_fd()), Path::new(""), false)?;
-        set_attributes(tree.as_fd(), PRIVATE, false)?;
-        Ok(tree)
     }
 
     fn directory(&self) -> io::Result<OwnedFd> {
@@ -101,17 +90,6 @@ impl Cover {
         let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
         new_filesystem("tmpfs", Some("tmpfs"), &options, INERT)
     }
-}
-
-/// Opens `/dev/null`; one that is not device 1:3 is refused (CVE-2025-31133).
-fn host_null() -> io::Result<OwnedFd> {
-    let null = nix::fcntl::open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let seen = fstat(&null)?;
-    let device = SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
-    if device && seen.st_rdev == nix::sys::stat::makedev(1, 3) {
-        return Ok(null);
-    }
-    Err(io::Error::other("the host's /dev/null is not the null device"))
 }
 
 /// Makes what a path led to, and what is mounted below it, read-only.

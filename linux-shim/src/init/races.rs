@@ -2,8 +2,9 @@
 //! what was found. Nothing here depends on time: the steps are called one by one, with the exchange between them.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -124,7 +125,7 @@ fn a_read_only_path_is_known_by_its_mount() {
 }
 
 #[test]
-fn files_are_covered_with_the_hosts_null_device() {
+fn files_are_covered_with_a_null_device_that_nobody_can_change() {
     apart(|this| {
         with_secret(&this);
         fs::create_dir(this.path("dev")).unwrap();
@@ -139,6 +140,9 @@ fn files_are_covered_with_the_hosts_null_device() {
         let cover = this.find("/v/secret/file", OFlag::O_WRONLY);
         nix::unistd::write(cover, b"said").unwrap();
         assert_eq!(fs::read_to_string(this.path("decoyfile")).unwrap(), "text");
+        let mode = fs::Permissions::from_mode(0o666);
+        let error = fs::set_permissions(this.path("/v/secret/file"), mode).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ReadOnlyFilesystem);
     });
 }
 

@@ -13,7 +13,7 @@ use super::devices::Terminal;
 use super::error::During;
 use super::program::Program;
 use super::warn::Warnings;
-use super::{Built, ChildStreams, InitError, ProcessPlan, identity, labels, memory, scheduling};
+use super::{Built, ChildStreams, InitError, ProcessPlan, identity, keyring, labels, memory, scheduling};
 use crate::hooks::{self, Hook};
 use crate::sys::process::{close_on_exec_from, set_controlling_terminal};
 
@@ -51,6 +51,9 @@ pub fn settle<'a>(
         memory::apply(policy)?;
     }
     labels::apply(&plan.labels)?;
+    if let Some(name) = &plan.keyring {
+        keyring::join(name, warnings)?;
+    }
     let early = std::env::set_current_dir(&plan.cwd);
     close_on_exec_from(3 + streams.preserved).during(|| "close descriptors".into())?;
     identity::become_user(&plan.identity, warnings)?;

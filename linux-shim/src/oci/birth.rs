@@ -13,6 +13,7 @@ use super::log::Log;
 use crate::init::ChildStreams;
 use crate::init::channel::{self, ChildEnd, Report, WaitingEnd};
 use crate::launch::LaunchError;
+use crate::null;
 use crate::overseer::Overseer;
 
 /// A process that waits for the word.
@@ -107,7 +108,7 @@ pub fn own_streams(terminal: bool, preserved: u32) -> io::Result<ChildStreams> {
             ..Default::default()
         });
     }
-    let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(Some);
+    let copy = |fd| null::harmless(fd).map(Some);
     Ok(ChildStreams {
         stdin: copy(io::stdin().as_fd())?,
         stdout: copy(io::stdout().as_fd())?,

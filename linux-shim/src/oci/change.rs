@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use amphipod_shim_api::cgroup::{Cgroup, Limits};
+use amphipod_shim_api::cgroup::Cgroup;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::LinuxResources;
@@ -186,7 +186,7 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
         None => by_flags(call, args)?,
     })
     .map_err(OciError::Resources)?;
-    let limits = Limits::from(&resources);
+    let limits = spec::changes(&resources);
     if let Some(unit) = &record.unit {
         super::systemd::update(call, unit, &limits)?;
     }

@@ -15,6 +15,7 @@ use crate::confine::is_used;
 use crate::files::replace;
 use crate::hooks;
 use crate::init::ContainerPlan;
+use crate::init::keyring::keyring_of;
 use crate::overseer::Overseer;
 use crate::processes::started_at;
 use crate::rootless::{self, Configuration};
@@ -73,6 +74,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let cgroup_path = confine::path(call, &spec, id);
     let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
     plan.subject = spec::subject(&spec, id, &bundle);
+    plan.process.keyring = (!args.is_set("no-new-keyring")).then(|| keyring_of(id));
     if !plan.rootfs.is_dir() {
         return Err(OciError::NoRootfs(plan.rootfs));
     }
@@ -148,6 +150,7 @@ fn record(
         unit: confined.unit.clone(),
         created: jiff::Timestamp::now().to_string(),
         more_namespaces: plan.more_namespaces().bits(),
+        keeps_keyring: plan.process.keyring.is_none(),
         shares_mounts: plan.shares_mounts,
         shared_root: made_root(plan, root_before)?,
     })

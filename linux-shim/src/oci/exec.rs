@@ -15,6 +15,7 @@ use super::confine::go_near;
 use super::create::{send_terminal, write_pid_file};
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
+use crate::init::keyring::keyring_of;
 use crate::launch::{self, Running};
 use crate::overseer::Overseer;
 use crate::spec;
@@ -35,7 +36,8 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
         return Err(OciError::Status(record.id, "exec in", status));
     }
     let spec = entry.config()?;
-    let plan = spec::process_plan(&process(call, args, &spec)?, &spec)?;
+    let mut plan = spec::process_plan(&process(call, args, &spec)?, &spec)?;
+    plan.keyring = (!record.keeps_keyring).then(|| keyring_of(&record.id));
     let subject = spec::subject(&spec, &record.id, &record.bundle);
     let socket = args.value("console-socket");
     let detached = args.is_set("detach");
@@ -147,9 +149,15 @@ fn change(process: &mut Value, args: &Parsed) -> Result<(), OciError> {
         push(&mut process["env"], pair.into());
     }
     if let Some(user) = args.value("user") {
-        let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+        let (uid, gid) = match user.split_once(':') {
+            Some((uid, gid)) => (uid, Some(gid)),
+            None => (user, None),
+        };
         process["user"]["uid"] = id("user", uid)?;
-        process["user"]["gid"] = id("user", gid)?;
+        // Without one the container's own stays.
+        if let Some(gid) = gid {
+            process["user"]["gid"] = id("user", gid)?;
+        }
     }
     for group in args.values("additional-gids") {
         push(

@@ -80,6 +80,9 @@ pub struct Record {
     pub created: String,
     /// `CLONE_NEW*` an exec has to join beside the usual.
     pub more_namespaces: i32,
+    /// It has its caller's session keyring.
+    #[serde(default)]
+    pub keeps_keyring: bool,
     /// It is in a `chroot` of a mount namespace that is not its own.
     #[serde(default)]
     pub shares_mounts: bool,

@@ -1,8 +1,9 @@
 //! Devices: what is made in `/dev`, and the rules of who may open what.
 use super::SpecError;
 use crate::init::devices::{self, Device};
+use amphipod_shim_api::cgroup::Limits;
 use nix::sys::stat::SFlag;
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxResources};
 use std::collections::HashSet;
 
 pub(super) fn device(oci: &LinuxDevice) -> Result<Device, SpecError> {
@@ -63,6 +64,15 @@ fn keep_last(mut rules: Vec<(bool, String)>) -> Vec<(bool, String)> {
     rules.retain(|rule| seen.insert(rule.clone()));
     rules.reverse();
     rules
+}
+
+/// What is to change of a running container's limits. Not its devices: callers send their whole configuration, whose rules do
+/// not have what every container needs, and the rules in force would be gone for a moment. runc leaves them too.
+pub fn changes(resources: &LinuxResources) -> Limits {
+    Limits {
+        devices: Vec::new(),
+        ..Limits::from(resources)
+    }
 }
 
 #[cfg(test)]

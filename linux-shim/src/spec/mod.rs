@@ -25,6 +25,7 @@ use crate::process_spec::{hooks, net_devices};
 use crate::rootfs_plan::RootfsMount;
 use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
+pub use devices::changes;
 use devices::{device, device_rules};
 pub use lenient::mend_process;
 pub use process::{KEEP_GROUPS, process_plan};

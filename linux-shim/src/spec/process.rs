@@ -64,6 +64,7 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
             .transpose()?,
         scheduling: scheduling(process)?,
         labels: labels(process)?,
+        keyring: None,
         identity: Identity {
             uid: user.uid(),
             gid: user.gid(),

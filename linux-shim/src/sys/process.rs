@@ -1,5 +1,6 @@
 //! Small calls on the process itself.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -99,6 +100,16 @@ pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
 pub fn set_domain_name(name: &str) -> io::Result<()> {
     // SAFETY: the kernel reads `len` bytes of the string, which lives through the call.
     check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// Joins the session keyring of this name, made if there is none, and says who may do what with it.
+pub fn join_session_keyring(name: &str, permissions: u32) -> io::Result<()> {
+    let name = CString::new(name)?;
+    let (join, permit) = (libc::KEYCTL_JOIN_SESSION_KEYRING, libc::KEYCTL_SETPERM);
+    // SAFETY: the name is NUL-terminated and lives through the call.
+    let ring = check(unsafe { libc::syscall(libc::SYS_keyctl, join, name.as_ptr()) })?;
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, permit, ring, permissions) }).map(drop)
 }
 
 /// Sends a signal by number; real-time signals have no name in nix.

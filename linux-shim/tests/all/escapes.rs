@@ -4,9 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use std::process::Stdio;
+
+use amphipod_shim_api::client::ExecTask;
+use nix::sys::stat::makedev;
 use serde_json::json;
 
 use crate::harness::{Bundle, Pod, SHIM, host_mounts, pod};
+use crate::oci_harness::{oci, text};
 
 /// A host directory nobody may touch.
 pub struct Canary(pub PathBuf);
@@ -136,16 +141,20 @@ async fn a_waiting_process_holds_nothing_of_the_shims() {
     let bundle = pod.script("true");
     let pid = pod.create(&bundle).await.unwrap();
     let held = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let held = held.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
-    let mut held: Vec<String> = held.map(|target| target.display().to_string()).collect();
+    let held = held.map(|entry| {
+        let path = entry.unwrap().path();
+        // The null device has no name of the host's.
+        let target = fs::read_link(&path).unwrap().display().to_string();
+        match target == "/" && fs::metadata(&path).unwrap().rdev() == makedev(1, 3) {
+            true => "null".to_owned(),
+            false => target,
+        }
+    });
+    let mut held: Vec<String> = held.collect();
     held.sort();
     let of = |kind: &str| held.iter().filter(|target| target.starts_with(kind)).count();
     // Its three streams, as they were given and in their places.
-    assert_eq!(
-        (of("/dev/null"), of("pipe:"), of("socket:")),
-        (2, 4, 1),
-        "{held:?}"
-    );
+    assert_eq!((of("null"), of("pipe:"), of("socket:")), (2, 4, 1), "{held:?}");
     assert_eq!(held.len(), 7, "{held:?}");
 }
 
@@ -288,6 +297,57 @@ async fn mount_targets_below_dangling_links_are_made_inside() {
     let (code, out) = pod.run(&bundle).await;
     assert_eq!((code, out.as_str()), (0, "volume\n"));
     assert!(!nowhere.exists());
+}
+
+/// Tries to change what could be the host's `/dev/null`: streams and what covers files. Says what it did.
+const CHANGE_NULL: &str = "for file in /proc/self/fd/0 /proc/kcore /proc/keys /proc/timer_list; do \
+    chmod 666 $file && echo mode of $file; touch -d @1 $file && echo time of $file; done 2>/tmp/errors; echo tried";
+
+/// It belongs to the host's root, who root in a container is as well: that needs no capability.
+#[tokio::test]
+async fn the_hosts_null_device_is_nobodys_to_change() {
+    let Some(pod) = pod().await else { return };
+    let seen = || {
+        fs::metadata("/dev/null")
+            .map(|m| (m.mode(), m.uid(), m.mtime()))
+            .unwrap()
+    };
+    let before = seen();
+    let mut bundle = pod.script(&format!("{CHANGE_NULL}; sleep 1000"));
+    bundle.spec["process"]["capabilities"] = json!({});
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    pod.until_logged(&bundle, "tried").await;
+    let out = format!("cri://{}", bundle.log.display());
+    let task = ExecTask {
+        id: bundle.id.clone(),
+        exec_id: "e".into(),
+        stdout: out.clone(),
+        stderr: out,
+        process: json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["sh", "-c", CHANGE_NULL], "env": ["PATH=/bin"]}),
+        ..Default::default()
+    };
+    pod.client.exec(&task).await.unwrap();
+    pod.client.start((bundle.id.as_str(), "e")).await.unwrap();
+    pod.client.wait((bundle.id.as_str(), "e")).await.unwrap();
+    assert_eq!(bundle.output(), "tried\ntried\n");
+    assert_eq!(seen(), before);
+}
+
+/// Those of the command line are its caller's.
+#[test]
+fn nor_by_the_command_line() {
+    let Some(oci) = oci("null") else { return };
+    let mut bundle = oci.bundle(&format!("{CHANGE_NULL}; sleep 1000"));
+    bundle.spec["process"]["capabilities"] = json!({});
+    oci.create(&bundle);
+    oci.ok(&["start", "c"]);
+    oci.until_said(&bundle, "tried\n");
+    let exec = oci
+        .command(&["exec", "c", "sh", "-c", CHANGE_NULL])
+        .stdin(Stdio::null())
+        .output();
+    assert_eq!(text(&exec.unwrap().stdout), "tried\n");
 }
 
 /// Who reads nothing has the host's `/dev/null`, which is not to become his.

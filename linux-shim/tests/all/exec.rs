@@ -1,10 +1,15 @@
 //! Other processes in a running container.
 
+use std::time::Duration;
+
 use amphipod_shim_api::client::ExecTask;
 use amphipod_shim_api::{TaskError, TaskStatus};
 use serde_json::{Value, json};
 
 use crate::harness::{Bundle, PATIENCE, Pod, pod};
+
+/// Later than a client has any reason to be, and sooner than it is given up.
+const LATE: Duration = Duration::from_millis(100);
 
 fn process(args: &[&str]) -> Value {
     let caps = json!(["CAP_KILL"]);
@@ -132,4 +137,36 @@ async fn it_may_be_waited_for_before_it_starts() {
             .status,
         4
     );
+}
+
+/// A client that opens its ends late keeps nobody else from anything.
+#[tokio::test]
+async fn clients_are_waited_for_side_by_side() {
+    let Some(pod) = pod().await else { return };
+    let bundle = running(&pod).await;
+    let late = |id: &'static str| {
+        let (pod, bundle) = (&pod, &bundle);
+        async move {
+            let path = pod.home.path().join(id);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let task = ExecTask {
+                id: bundle.id.clone(),
+                exec_id: id.into(),
+                stdout: path.display().to_string(),
+                process: process(&["echo", id]),
+                ..Default::default()
+            };
+            pod.client.exec(&task).await.unwrap();
+            let reading = async {
+                tokio::time::sleep(LATE).await;
+                tokio::fs::read_to_string(&path).await.unwrap()
+            };
+            let started = pod.client.start((bundle.id.as_str(), id));
+            let (started, read) = tokio::join!(started, reading);
+            started.unwrap();
+            assert_eq!(read.trim_end(), id);
+        }
+    };
+    tokio::join!(late("e1"), late("e2"), late("e3"));
+    assert_eq!(exec(&pod, &bundle, "e4", process(&["true"])).await.unwrap(), 0);
 }

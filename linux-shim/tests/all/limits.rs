@@ -68,6 +68,21 @@ async fn use_is_counted_and_limits_change() {
     assert_eq!(pod.client.stats(&bundle.id).await.unwrap().memory_limit, 32 << 20);
 }
 
+/// Whoever updates sends what the container was made with, which denies all devices.
+#[tokio::test]
+async fn an_update_takes_no_devices() {
+    let Some(pod) = pod(&["cpu"]).await else { return };
+    let denied = json!({"devices": [{"allow": false, "access": "rwm"}], "cpu": {"shares": 256}});
+    let mut bundle = pod.script("echo x > /dev/null && echo opened");
+    bundle.spec["linux"]["resources"] = denied.clone();
+    pod.create(&bundle).await.unwrap();
+    let denied = serde_json::from_value(denied).unwrap();
+    pod.client.update(&bundle.id, &denied).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    assert_eq!(pod.wait(&bundle.id).await.status, 0, "{}", bundle.output());
+    assert_eq!(bundle.output(), "opened\n");
+}
+
 #[tokio::test]
 async fn resource_limits_and_oom_score_are_set_where_the_host_allows() {
     let Some(pod) = pod(&[]).await else { return };

@@ -73,7 +73,9 @@ fn errors_are_in_the_log_its_caller_reads() {
 #[test]
 fn exec_joins_a_running_container() {
     let Some(oci) = oci("exec") else { return };
-    oci.create(&oci.bundle("cd /tmp; touch here; sleep 1000"));
+    let mut bundle = oci.bundle("cd /tmp; touch here; sleep 1000");
+    bundle.spec["process"]["user"]["gid"] = json!(5);
+    oci.create(&bundle);
     oci.ok(&["start", "c"]);
     let out = oci.ok(&[
         "exec",
@@ -93,7 +95,12 @@ fn exec_joins_a_running_container() {
     );
     let killed = oci.call(&["exec", "c", "sh", "-c", "kill -9 $$"]);
     assert_eq!(killed.status.code(), Some(137));
-    assert_eq!(oci.ok(&["exec", "-u", "1000:7", "c", "id", "-u"]), "1000\n");
+    let ids = "id -u; id -g";
+    assert_eq!(
+        oci.ok(&["exec", "-u", "1000:7", "c", "sh", "-c", ids]),
+        "1000\n7\n"
+    );
+    assert_eq!(oci.ok(&["exec", "-u", "1000", "c", "sh", "-c", ids]), "1000\n5\n");
     let missing = oci.call(&["exec", "c", "nosuch"]);
     assert_eq!(missing.status.code(), Some(255));
     assert!(text(&missing.stderr).contains("executable file not found"));

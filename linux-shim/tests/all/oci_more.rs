@@ -307,3 +307,35 @@ fn network_devices_are_moved_with_their_addresses() {
     let (made, log) = oci.created(&bundle);
     assert!(!made && log.contains("network namespace"), "{log}");
 }
+
+/// Keys of whoever starts a container are none of its business.
+#[test]
+fn a_container_and_its_execs_have_a_session_keyring_of_their_own() {
+    let Some(oci) = oci("keyring") else { return };
+    if !std::path::Path::new("/proc/keys").exists() {
+        return eprintln!("skipped: this host has no keys");
+    }
+    let id = oci.name.clone();
+    let look = format!("grep ' _ses.{id}:' /proc/keys | cut -d ' ' -f 1");
+    let mut bundle = oci.bundle(&look);
+    bundle.spec["linux"]["maskedPaths"] = json!([]);
+    let path = bundle.dir.display().to_string();
+    let run = |words: &[&str], spec: &serde_json::Value| {
+        fs::write(bundle.dir.join("config.json"), spec.to_string()).unwrap();
+        oci.ok(&[words, &["--bundle", &path, &id]].concat())
+    };
+    assert_eq!(run(&["run", "--no-new-keyring"], &bundle.spec), "");
+    assert_eq!(run(&["run"], &bundle.spec).lines().count(), 1);
+
+    let script = format!("({look}) > /tmp/own; touch /tmp/done; sleep 1000");
+    let mut waiting = bundle.spec.clone();
+    waiting["process"]["args"][2] = json!(script);
+    fs::write(bundle.dir.join("config.json"), waiting.to_string()).unwrap();
+    let started = oci.command(&["run", "--detach", "--bundle", &path, &id]).status();
+    assert!(started.unwrap().success());
+    let compare = format!("until test -e /tmp/done; do :; done; cat /tmp/own; {look}");
+    let seen = oci.ok(&["exec", &id, "sh", "-c", &compare]);
+    oci.ok(&["delete", "--force", &id]);
+    let seen: Vec<&str> = seen.lines().collect();
+    assert!(seen.len() == 2 && seen[0] == seen[1], "{seen:?}");
+}

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Pod, pod};
+use crate::harness::{Bundle, PATIENCE, Pod, pod};
 
 /// A container whose processes are those of its sandbox.
 fn sharing(pod: &Pod, script: &str) -> Bundle {
@@ -33,6 +33,24 @@ async fn processes_are_shared_by_those_who_say_so() {
         !seen.contains("7654321") && seen.contains("1234567"),
         "what a container leaves goes with it, others stay: {seen}"
     );
+}
+
+/// Not only when it is removed, and not by the end of a PID namespace: it has none.
+#[tokio::test]
+async fn what_a_container_leaves_in_the_hosts_namespace_ends_with_it() {
+    let Some(pod) = pod().await else { return };
+    let mut bundle = pod.script("sleep 7654322 & exit 3");
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    assert_eq!(pod.wait(&bundle.id).await.status, 3);
+    let left = async {
+        while !pod.client.pids(&bundle.id).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, left).await.expect("it lives on");
 }
 
 /// The init of shared processes can be looked at by whoever may trace everybody: there is nothing to be found.

@@ -2,13 +2,16 @@
 //!
 //! containerd promises its callers that an end never comes before the beginning is told (its runtime v2, "Events"). But whoever
 //! starts a process learns that it runs while somebody else may learn already that it has ended: so an end waits while something
-//! that comes before it is being done, which is a [`Hold`].
+//! that comes before it is being done, which is a [`Hold`]. So do the commands in a container, whose ends come before that of its
+//! first process, and the end comes before the removal.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskExit, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics;
+use tokio::sync::Notify;
 
 use super::Publisher;
 use crate::client::Exit;
@@ -21,6 +24,8 @@ pub struct Story {
     /// Empty for the first.
     exec: String,
     state: Mutex<State>,
+    /// Its end has been told.
+    over: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +41,7 @@ struct State {
 /// As long as it is there, the end is not told.
 #[derive(Debug)]
 #[must_use]
-pub struct Hold<'a>(&'a Story);
+pub struct Hold<S: Deref<Target = Story>>(S);
 
 impl Story {
     /// That of a container's first process.
@@ -51,6 +56,7 @@ impl Story {
             container: container.to_owned(),
             exec: exec.to_owned(),
             state: Mutex::default(),
+            over: Notify::new(),
         }
     }
 
@@ -65,9 +71,27 @@ impl Story {
     }
 
     /// Something begins that comes before the end.
-    pub fn hold(&self) -> Hold<'_> {
+    pub fn hold(&self) -> Hold<&Self> {
         self.state().holds += 1;
         Hold(self)
+    }
+
+    /// The same for longer than whoever says so is there.
+    pub fn hold_on(self: Arc<Self>) -> Hold<Arc<Self>> {
+        self.state().holds += 1;
+        Hold(self)
+    }
+
+    /// Waits until the end has been told, if somebody listens.
+    pub async fn over(&self) {
+        while self.is_heard() {
+            let mut over = std::pin::pin!(self.over.notified());
+            over.as_mut().enable();
+            if self.state().is_over {
+                return;
+            }
+            over.await;
+        }
     }
 
     /// It runs; said while there is a [`Hold`].
@@ -123,6 +147,7 @@ impl Story {
         if self.exec.is_empty() || state.is_started {
             self.tell_end(pid, exit);
         }
+        self.over.notify_waiters();
     }
 
     fn tell_end(&self, pid: u32, exit: Exit) {
@@ -145,7 +170,7 @@ impl Story {
     }
 }
 
-impl Drop for Hold<'_> {
+impl<S: Deref<Target = Story>> Drop for Hold<S> {
     fn drop(&mut self) {
         self.0.release();
     }

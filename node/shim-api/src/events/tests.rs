@@ -212,6 +212,29 @@ async fn an_end_is_told_after_what_is_being_done_and_once() {
     assert_eq!(containerd.topics(1).await, ["/tasks/oom"]);
 }
 
+/// A command's output may be complete after that of the first process.
+#[tokio::test]
+async fn the_end_of_the_first_process_is_the_last_one_told() {
+    let (_home, socket, address) = place();
+    let mut containerd = Containerd::start(&socket, 0).await;
+    let (publisher, _delivery) = Publisher::to("ns", &address, QUICK);
+    let first = Arc::new(Story::of(&publisher, "c"));
+    let command = first.beside("e");
+    let running = Arc::clone(&first).hold_on();
+    first.ended(7, EXIT);
+    let over = tokio::time::timeout(Duration::ZERO, first.over());
+    assert!(over.await.is_err());
+    command.started(8);
+    command.ended(8, EXIT);
+    drop(running);
+    first.over().await;
+    assert_eq!(containerd.topics(1).await, ["/tasks/exec-started"]);
+    for id in ["e", "c"] {
+        let told = containerd.next().await.event.unwrap();
+        assert_eq!(TaskExit::parse_from_bytes(&told.value).unwrap().id, id);
+    }
+}
+
 #[test]
 fn without_containerd_nothing_is_made() {
     let publisher = Publisher::default();
