@@ -3,7 +3,7 @@
 //! Flow: a definition changes → its storage kind's objects are read into the cache → the new registry is published;
 //! in the other direction a kind leaves the registry before its objects leave the cache. Watches of a changed kind end
 //! and begin again. Knows definitions as opaque facts: what they mean is `kinds::custom`'s.
-use super::cache::{Cache, Start};
+use super::cache::{Cache, Scope, Start};
 use crate::kinds::{Kind, Live, Registry, custom};
 use crate::store::{ReadError, Revision};
 use serde_json::Value;
@@ -117,7 +117,7 @@ impl Definitions {
             return;
         };
         let prefix = format!("{}/", kind.storage_prefix);
-        let Some(mut changes) = resource.subscribe(prefix, Arc::new(|_| true), Start::Now) else {
+        let Some(mut changes) = resource.subscribe(Scope::all(prefix), Start::Now) else {
             return;
         };
         loop {

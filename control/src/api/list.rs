@@ -1,5 +1,6 @@
 //! `list`: a consistent set of objects, whole or in pages.
 use super::Call;
+use super::cache::{Scope, indexed_field};
 use super::convert;
 use super::negotiate::{Accepted, Format, Shape};
 use super::object::{self, Object};
@@ -51,6 +52,20 @@ impl Selection {
         match self.fields.exact("metadata.name") {
             Some(name) if !target.kind.namespaced || target.namespace.is_some() => target.key(name),
             _ => target.prefix(),
+        }
+    }
+
+    /// The part of a resource that is asked for; its filter is none where a converter decides what is selected.
+    pub fn scope(self, target: &Target) -> Scope {
+        let kind = target.kind.clone();
+        let value = indexed_field(&kind).and_then(|field| self.fields.exact(field));
+        let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
+        let prefix = self.prefix(target);
+        let all = kind.converter().is_some();
+        Scope {
+            prefix,
+            value,
+            filter: Arc::new(move |object| all || self.matches(&kind, object)),
         }
     }
 
@@ -172,16 +187,21 @@ async fn snapshot(call: &Call, selection: &Selection) -> Result<Snapshot> {
         }
         return go_on(call, token).await;
     }
-    let prefix = selection.prefix(&call.target);
+    let scope = selection.clone().scope(&call.target);
+    let now = |revision| {
+        let (objects, changed) = call.api.cache.resource(&call.target.kind)?.within(&scope);
+        let revision = changed.max(revision);
+        Ok(Snapshot { objects, revision })
+    };
     match (revision, matching) {
-        (Some(0), _) => newest(call, call.api.cache.revision(), &prefix, None),
+        (Some(0), _) => now(call.api.cache.revision()),
         (Some(revision), Some(VersionMatch::Exact)) => exact(call, revision, None).await,
         // A page of a version is of just that version, as it was before there were matches.
         (Some(revision), None) if query.number("limit")?.is_some_and(|limit| limit > 0) => {
             exact(call, revision, None).await
         }
-        (Some(revision), _) => newest(call, call.api.cache.at_least(revision).await?, &prefix, None),
-        (None, _) => newest(call, call.api.cache.fresh().await?, &prefix, None),
+        (Some(revision), _) => now(call.api.cache.at_least(revision).await?),
+        (None, _) => now(call.api.cache.fresh().await?),
     }
 }
 
@@ -189,19 +209,15 @@ async fn go_on(call: &Call, token: &str) -> Result<Snapshot> {
     let position = call.api.tokens.open_token(token, &call.target.prefix())?;
     let after = Some(position.after.as_str());
     match position.revision {
-        0 => newest(call, call.api.cache.fresh().await?, &call.target.prefix(), after),
+        0 => {
+            let fresh = call.api.cache.fresh().await?;
+            let resource = call.api.cache.resource(&call.target.kind)?;
+            let (objects, changed) = resource.list(&call.target.prefix(), after);
+            let revision = fresh.max(changed);
+            Ok(Snapshot { objects, revision })
+        }
         revision => exact(call, revision, after).await,
     }
-}
-
-/// What is there now. `revision` is at most the cache's, and nothing of this resource changed since it.
-fn newest(call: &Call, revision: Revision, prefix: &str, after: Option<&str>) -> Result<Snapshot> {
-    let resource = call.api.cache.resource(&call.target.kind)?;
-    let (objects, changed) = resource.list(prefix, after);
-    Ok(Snapshot {
-        objects,
-        revision: revision.max(changed),
-    })
 }
 
 /// What was there at `revision`, while it is retained: from memory when nothing changed since, else from the store's

@@ -9,6 +9,7 @@ use crate::kinds::Kind;
 use crate::store::{KeyValue, Revision};
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -39,7 +40,8 @@ pub struct Object {
     pub labels: Texts,
     /// Field labels of the storage kind.
     pub fields: Texts,
-    parsed: OnceLock<Arc<Value>>,
+    /// What was made of it.
+    made: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Object {
@@ -74,7 +76,7 @@ impl Object {
             as_stored,
             labels: texts(&value["metadata"]["labels"]),
             fields: kind.selectable_fields(&value).into_iter().collect(),
-            parsed: OnceLock::new(),
+            made: OnceLock::new(),
         })
     }
 
@@ -91,13 +93,15 @@ impl Object {
         })
     }
 
-    /// As [`Object::value`], kept from the first time on: for objects that are few and often asked about.
-    pub fn parsed(&self) -> Option<Arc<Value>> {
-        if let Some(parsed) = self.parsed.get() {
-            return Some(parsed.clone());
+    /// What is made of the object, kept from the first time on: for what is small, or of few objects, and often asked for.
+    /// There is room for one type; another is made anew each time.
+    pub fn made<T: Send + Sync + 'static>(&self, make: impl FnOnce(Value) -> T) -> Option<Arc<T>> {
+        if let Some(Ok(made)) = self.made.get().map(|made| made.clone().downcast()) {
+            return Some(made);
         }
-        let value = Arc::new(self.value().ok()?);
-        Some(self.parsed.get_or_init(|| value).clone())
+        let new = Arc::new(make(self.value().ok()?));
+        let kept = self.made.get_or_init(|| new.clone()).clone();
+        Some(kept.downcast().unwrap_or(new))
     }
 
     /// Whether these are the stored bytes.

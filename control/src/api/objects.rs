@@ -85,7 +85,7 @@ impl Objects for CachedObjects {
 /// The object as `kind` shows it; what waits for a converter cannot be read here.
 fn shown(kind: &Kind, object: &Object) -> Option<Arc<Value>> {
     if kind.custom.is_none() && kind.stored_as_served() && ASKED_ABOUT.contains(&kind.plural.as_str()) {
-        return object.parsed();
+        return object.made(|value| value);
     }
     let value = object.value().ok()?;
     match kind.stored_as_served() {

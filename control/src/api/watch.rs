@@ -135,11 +135,7 @@ async fn begin(
     how: &Beginning,
     selection: Selection,
 ) -> Result<Begun> {
-    let kind = call.target.kind.clone();
-    let prefix = selection.prefix(&call.target);
-    // What a converter makes of an object decides whether it is selected.
-    let all = kind.converter().is_some();
-    let filter = Arc::new(move |object: &Object| all || selection.matches(&kind, object));
+    let scope = selection.scope(&call.target);
     let cache = &call.api.cache;
     let since = how.revision.filter(|revision| *revision != 0);
     if how.initial_events.unwrap_or(since.is_none()) {
@@ -147,7 +143,7 @@ async fn begin(
             Some(revision) => cache.at_least(revision).await?,
             None => cache.fresh().await?,
         };
-        let subscription = resource.subscribe(prefix, filter, Start::Now).ok_or_else(lost)?;
+        let subscription = resource.subscribe(scope, Start::Now).ok_or_else(lost)?;
         let mark = reached.max(subscription.revision);
         return Ok(Begun {
             subscription,
@@ -159,7 +155,7 @@ async fn begin(
         Some(revision) => revision,
         None => cache.fresh().await?,
     };
-    if let Some(subscription) = resource.subscribe(prefix.clone(), filter.clone(), Start::After(after)) {
+    if let Some(subscription) = resource.subscribe(scope.clone(), Start::After(after)) {
         return Ok(Begun {
             subscription,
             after,
@@ -168,16 +164,18 @@ async fn begin(
     }
     let memory_from = resource.recent_after();
     let mut subscription = resource
-        .subscribe(prefix.clone(), filter.clone(), Start::After(memory_from))
+        .subscribe(scope.clone(), Start::After(memory_from))
         .ok_or_else(lost)?;
-    let mut initial = older(call, resource, &prefix, (after, memory_from)).await?;
-    initial.retain_mut(|delivery| match delivery.shown.seen_by(|object| filter(object)) {
-        Some(kind) => {
-            delivery.kind = kind;
-            true
-        }
-        None => false,
-    });
+    let mut initial = older(call, resource, &scope.prefix, (after, memory_from)).await?;
+    initial.retain_mut(
+        |delivery| match delivery.shown.seen_by(|object| (scope.filter)(object)) {
+            Some(kind) => {
+                delivery.kind = kind;
+                true
+            }
+            None => false,
+        },
+    );
     initial.append(&mut subscription.initial);
     subscription.initial = initial;
     Ok(Begun {

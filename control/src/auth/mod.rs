@@ -19,4 +19,5 @@ pub mod tokens;
 pub use attributes::Attributes;
 pub use authorize::{Authorizer, Verdict};
 pub use identity::Identity;
+pub use node::{References, VolumeSecrets};
 pub use reader::{GroupResource, Reader, Stored};

@@ -1,4 +1,5 @@
 //! What authentication and authorization read of the cluster. The one way they see objects; refuses to know stores.
+use super::node::{References, VolumeSecrets};
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
@@ -24,6 +25,9 @@ pub trait Reader: Send + Sync {
     /// One object.
     fn get(&self, resource: GroupResource, namespace: Option<&str>, name: &str) -> Option<Value>;
 
-    /// The Pods of a namespace that are bound to a node.
-    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value>;
+    /// What the Pods of a namespace refer to that are bound to a node.
+    fn references_on(&self, node: &str, namespace: &str) -> Vec<Arc<References>>;
+
+    /// The claims and secrets of all PersistentVolumes.
+    fn volume_secrets(&self) -> Vec<Arc<VolumeSecrets>>;
 }

@@ -5,10 +5,14 @@
 //! matching event after its revision once, in order, or is closed. Assumes: keys under a kind's prefix hold that
 //! kind's stored form.
 mod event;
+mod index;
 mod resource;
+mod watchers;
 
 pub use event::{ChangeKind, Delivery, Shown, frame};
+pub use index::field as indexed_field;
 pub use resource::{Resource, Start, Subscription};
+pub use watchers::Scope;
 
 use super::object::Object;
 use super::status::{ApiError, Result};

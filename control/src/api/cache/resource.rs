@@ -1,6 +1,8 @@
 //! The objects of one resource, its recent events, and who watches them.
 use super::super::object::Object;
 use super::event::{ChangeKind, Delivery, Shown};
+use super::index::Index;
+use super::watchers::{Scope, WATCHER_QUEUE, Watcher, Watchers};
 use crate::kinds::Kind;
 use crate::store::{Event, Revision};
 use std::collections::{BTreeMap, VecDeque};
@@ -11,14 +13,6 @@ use tokio::sync::mpsc;
 
 /// Events kept in memory for watches that start a little in the past; older ones are read from the store's log.
 const WINDOW: usize = 1024;
-/// Events a watcher may leave unread before its watch is closed. Events are shared, so a place costs two words.
-const WATCHER_QUEUE: usize = 16_384;
-/// … and what these may weigh: a watcher who does not read must not keep the past in memory.
-const WATCHER_BYTES: usize = 64 << 20;
-
-/// Whether an object is part of what a watcher asked for.
-pub type Filter = Arc<dyn Fn(&Object) -> bool + Send + Sync>;
-
 /// One resource's part of the cache.
 pub struct Resource {
     /// The kind that objects are stored as.
@@ -30,31 +24,15 @@ pub struct Resource {
 
 struct State {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
+    index: Index,
     recent: VecDeque<Arc<Shown>>,
     /// `recent` holds everything after this revision.
     recent_after: Revision,
     /// The revision of the last change.
     changed: Revision,
-    watchers: Vec<Watcher>,
+    watchers: Watchers,
     /// The server is stopping: new watches end at once.
     stopped: bool,
-}
-
-struct Watcher {
-    prefix: String,
-    filter: Filter,
-    queue: mpsc::Sender<Delivery>,
-    /// Bytes in the queue.
-    unread: Arc<AtomicUsize>,
-}
-
-impl Watcher {
-    /// Whether the watcher takes it; one that is gone, or has left too much unread, does not.
-    fn take(&self, delivery: Delivery) -> bool {
-        let size = delivery.shown.size();
-        let unread = self.unread.fetch_add(size, Ordering::Relaxed);
-        unread < WATCHER_BYTES && self.queue.try_send(delivery).is_ok()
-    }
 }
 
 /// Where a watch begins.
@@ -102,10 +80,11 @@ impl Resource {
     pub(super) fn new(kind: Arc<Kind>, revision: Revision) -> Self {
         let state = State {
             objects: BTreeMap::new(),
+            index: Index::of(&kind),
             recent: VecDeque::new(),
             recent_after: revision,
             changed: revision,
-            watchers: Vec::new(),
+            watchers: Watchers::default(),
             stopped: false,
         };
         Resource {
@@ -132,27 +111,37 @@ impl Resource {
     pub fn list(&self, prefix: &str, after: Option<&str>) -> (Vec<Arc<Object>>, Revision) {
         let state = self.read();
         let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        let rest = state.objects.range::<str, _>((from, Bound::Unbounded));
-        let mine = rest
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(_, object)| object.clone());
-        (mine.collect(), state.changed)
+        (state.under(prefix, from).cloned().collect(), state.changed)
     }
 
-    /// Begins a watch of the keys under `prefix`. `None` when the past asked for is no longer in memory.
-    pub fn subscribe(&self, prefix: String, filter: Filter, start: Start) -> Option<Subscription> {
+    /// The Pods of a node (or what else the kind is looked up by) whose keys begin with `prefix`.
+    pub fn indexed(&self, prefix: &str, value: &str) -> Vec<Arc<Object>> {
+        self.read().indexed(prefix, value)
+    }
+
+    /// What is there of a part, in order, before its filter; and the revision of the last change, as in [`Resource::list`].
+    pub fn within(&self, scope: &Scope) -> (Vec<Arc<Object>>, Revision) {
+        match &scope.value {
+            Some(value) => {
+                let state = self.read();
+                (state.indexed(&scope.prefix, value), state.changed)
+            }
+            None => self.list(&scope.prefix, None),
+        }
+    }
+
+    /// Begins a watch. `None` when the past asked for is no longer in memory.
+    pub fn subscribe(&self, scope: Scope, start: Start) -> Option<Subscription> {
         let mut state = self.write();
         let initial = match start {
-            Start::Now => state.existing(&prefix, &filter),
-            Start::After(revision) => state.past(&prefix, &filter, revision)?,
+            Start::Now => state.existing(&scope),
+            Start::After(revision) => state.past(&scope, revision)?,
         };
         let (queue, events) = mpsc::channel(WATCHER_QUEUE);
         let unread = Arc::new(AtomicUsize::new(0));
-        state.watchers.retain(|watcher| !watcher.queue.is_closed());
         if !state.stopped {
-            state.watchers.push(Watcher {
-                prefix,
-                filter,
+            state.watchers.add(Watcher {
+                scope,
                 queue,
                 unread: unread.clone(),
             });
@@ -188,15 +177,23 @@ impl Resource {
             Some(object) => state.objects.insert(event.key.clone(), object.clone()),
             None => state.objects.remove(&event.key),
         };
+        state.index.replace(before.as_deref(), now.as_deref());
         state.changed = event.revision;
         let shown = Arc::new(Shown::new(event.revision, now, before));
         state.remember(shown.clone());
-        state.deliver(&event.key, &shown);
+        let state = &mut *state;
+        let sides = [&shown.before, &shown.now];
+        let values = sides.map(|object| state.index.value(object.as_deref()?));
+        state.watchers.deliver(&event.key, &shown, values);
         self.watching.store(state.watchers.len(), Ordering::Relaxed);
     }
 
     pub(super) fn replace(&self, objects: Vec<Arc<Object>>, revision: Revision) {
         let mut state = self.write();
+        state.index.clear();
+        objects
+            .iter()
+            .for_each(|object| state.index.replace(None, Some(object)));
         state.objects = objects
             .into_iter()
             .map(|object| (object.key.clone(), object))
@@ -227,26 +224,42 @@ impl Resource {
 }
 
 impl State {
-    fn existing(&self, prefix: &str, filter: &Filter) -> Vec<Delivery> {
-        let rest = self
-            .objects
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        rest.take_while(|(key, _)| key.starts_with(prefix))
-            .filter(|(_, object)| filter(object))
-            .map(|(_, object)| Delivery {
-                kind: ChangeKind::Added,
-                shown: Arc::new(Shown::existing(object.clone())),
-            })
-            .collect()
+    fn indexed(&self, prefix: &str, value: &str) -> Vec<Arc<Object>> {
+        let mine = self.index.keys(value).filter(|key| key.starts_with(prefix));
+        mine.filter_map(|key| self.objects.get(key).cloned()).collect()
     }
 
-    fn past(&self, prefix: &str, filter: &Filter, after: Revision) -> Option<Vec<Delivery>> {
+    fn under(&self, prefix: &str, from: Bound<&str>) -> impl Iterator<Item = &Arc<Object>> {
+        let rest = self.objects.range::<str, _>((from, Bound::Unbounded));
+        rest.take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(_, object)| object)
+    }
+
+    fn existing(&self, scope: &Scope) -> Vec<Delivery> {
+        let added = |object: Arc<Object>| Delivery {
+            kind: ChangeKind::Added,
+            shown: Arc::new(Shown::existing(object)),
+        };
+        let chosen = |object: &Arc<Object>| (scope.filter)(object);
+        match &scope.value {
+            Some(value) => {
+                let all = self.indexed(&scope.prefix, value);
+                all.into_iter().filter(chosen).map(added).collect()
+            }
+            None => {
+                let all = self.under(&scope.prefix, Bound::Included(&scope.prefix));
+                all.filter(|object| chosen(object)).cloned().map(added).collect()
+            }
+        }
+    }
+
+    fn past(&self, scope: &Scope, after: Revision) -> Option<Vec<Delivery>> {
         if after < self.recent_after {
             return None;
         }
         let events = self.recent.iter().filter(|shown| shown.revision > after);
-        let mine = events.filter(|shown| key_of(shown).is_some_and(|key| key.starts_with(prefix)));
-        Some(mine.filter_map(|shown| delivery(shown, filter)).collect())
+        let mine = events.filter(|shown| key_of(shown).is_some_and(|key| key.starts_with(&scope.prefix)));
+        Some(mine.filter_map(|shown| scope.delivery(shown)).collect())
     }
 
     fn remember(&mut self, shown: Arc<Shown>) {
@@ -256,19 +269,6 @@ impl State {
             self.recent_after = oldest.revision;
         }
         self.recent.push_back(shown);
-    }
-
-    /// A watcher that cannot keep up, or is gone, is dropped: its stream ends and the client watches again.
-    fn deliver(&mut self, key: &str, shown: &Arc<Shown>) {
-        self.watchers.retain(|watcher| {
-            if !key.starts_with(&watcher.prefix) {
-                return !watcher.queue.is_closed();
-            }
-            match delivery(shown, &watcher.filter) {
-                Some(delivery) => watcher.take(delivery),
-                None => !watcher.queue.is_closed(),
-            }
-        });
     }
 }
 
@@ -280,17 +280,11 @@ fn key_of(shown: &Shown) -> Option<&str> {
         .map(|object| &*object.key)
 }
 
-fn delivery(shown: &Arc<Shown>, filter: &Filter) -> Option<Delivery> {
-    let kind = shown.seen_by(|object| filter(object))?;
-    Some(Delivery {
-        kind,
-        shown: shown.clone(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::watchers::WATCHER_BYTES;
     use super::*;
+    use crate::api::texts::Lookup;
     use crate::kinds::Registry;
     use crate::store::KeyValue;
 
@@ -317,7 +311,7 @@ mod tests {
     fn watched() -> (Resource, Subscription) {
         let kind = Registry::builtin().resource("", "v1", "configmaps").unwrap();
         let resource = Resource::new(kind.clone(), 1);
-        let watch = resource.subscribe("/registry/configmaps/".into(), Arc::new(|_| true), Start::Now);
+        let watch = resource.subscribe(Scope::all("/registry/configmaps/".into()), Start::Now);
         (resource, watch.unwrap())
     }
 
@@ -327,6 +321,87 @@ mod tests {
             count += 1;
         }
         count
+    }
+
+    fn pod(revision: Revision, name: &str, node: &str) -> Event {
+        let object = serde_json::json!({
+            "kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "n"}, "spec": {"nodeName": node},
+        });
+        let key: Arc<str> = format!("/registry/pods/n/{name}").into();
+        let now = KeyValue {
+            key: key.clone(),
+            value: super::super::super::object::encode(&object),
+            create_revision: 1,
+            mod_revision: revision,
+            version: 1,
+        };
+        Event {
+            revision,
+            key,
+            now: Some(now),
+            before: None,
+        }
+    }
+
+    #[test]
+    fn pods_are_found_by_their_node() {
+        let kind = Registry::builtin().resource("", "v1", "pods").unwrap();
+        let pods = Resource::new(kind.clone(), 1);
+        let on = |node: &str| -> Vec<String> {
+            let found = pods.indexed("/registry/pods/n/", node);
+            found.iter().map(|pod| pod.key.to_string()).collect()
+        };
+        pods.apply(&pod(2, "b", ""));
+        pods.apply(&pod(3, "a", "one"));
+        assert_eq!(on(""), [""; 0]);
+        pods.apply(&pod(4, "b", "one"));
+        assert_eq!(on("one"), ["/registry/pods/n/a", "/registry/pods/n/b"]);
+        assert!(pods.indexed("/registry/pods/m/", "one").is_empty());
+        let gone = Event {
+            now: None,
+            ..pod(5, "a", "one")
+        };
+        pods.apply(&gone);
+        assert_eq!(on("one"), ["/registry/pods/n/b"]);
+        pods.replace(pods.list("/registry/pods/", None).0, 5);
+        assert_eq!(on("one"), ["/registry/pods/n/b"]);
+        pods.replace(Vec::new(), 6);
+        assert_eq!(on("one"), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn who_watches_a_node_sees_its_pods_come_and_go() {
+        let kind = Registry::builtin().resource("", "v1", "pods").unwrap();
+        let pods = Resource::new(kind.clone(), 1);
+        pods.apply(&pod(2, "a", "one"));
+        let of = |node: &'static str| {
+            let scope = Scope {
+                prefix: "/registry/pods/".into(),
+                value: Some(node.into()),
+                filter: Arc::new(move |pod| pod.fields.find("spec.nodeName") == Some(node)),
+            };
+            pods.subscribe(scope, Start::Now).unwrap()
+        };
+        let (mut one, other) = (of("one"), of("two"));
+        assert_eq!((one.initial.len(), other.initial.len()), (1, 0));
+        pods.apply(&pod(3, "b", ""));
+        pods.apply(&pod(4, "b", "one"));
+        pods.apply(&pod(5, "b", "one"));
+        pods.apply(&Event {
+            now: None,
+            ..pod(6, "b", "one")
+        });
+        let mut seen = Vec::new();
+        while let Some(delivery) = one.waiting() {
+            seen.push((delivery.kind, delivery.shown.revision));
+        }
+        use ChangeKind::{Added, Deleted, Modified};
+        assert_eq!(seen, [(Added, 4), (Modified, 5), (Deleted, 6)]);
+        assert!(other.is_empty());
+        assert_eq!(pods.watching(), 2);
+        drop(one);
+        pods.apply(&pod(7, "b", "one"));
+        assert_eq!(pods.watching(), 1);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::rbac::Rule;
 use super::reader::Reader;
 use related::Relation;
+pub use related::{References, VolumeSecrets};
 use std::sync::Arc;
 
 /// Where nodes renew their leases.
@@ -197,7 +198,7 @@ mod tests {
     use crate::auth::reader::{GroupResource, Stored};
     use serde_json::{Value, json};
 
-    /// One Pod, `p` in `n`, on node `a`.
+    /// One Pod, `p` in `n`, on node `a`, with a claim that a volume is bound to.
     struct OnePod;
 
     impl Reader for OnePod {
@@ -209,11 +210,10 @@ mod tests {
             Vec::new()
         }
 
-        fn get(&self, resource: GroupResource, _: Option<&str>, name: &str) -> Option<Value> {
+        fn get(&self, resource: GroupResource, namespace: Option<&str>, name: &str) -> Option<Value> {
             match (resource, name) {
-                (("", "persistentvolumes"), "vol") => {
-                    Some(json!({"spec": {"claimRef": {"namespace": "n", "name": "claim"}}}))
-                }
+                (("", "persistentvolumes"), "vol") => Some(bound_volume()),
+                (("", "pods"), "p") if namespace == Some("n") => Some(json!({"spec": {"nodeName": "a"}})),
                 (("storage.k8s.io", "volumeattachments"), "csi-1") => {
                     Some(json!({"spec": {"nodeName": "a"}}))
                 }
@@ -221,7 +221,11 @@ mod tests {
             }
         }
 
-        fn pods_on(&self, node: &str, namespace: &str) -> Vec<Value> {
+        fn volume_secrets(&self) -> Vec<Arc<VolumeSecrets>> {
+            vec![Arc::new(VolumeSecrets::of(&bound_volume()))]
+        }
+
+        fn references_on(&self, node: &str, namespace: &str) -> Vec<Arc<References>> {
             let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "robot",
                 "imagePullSecrets": [{"name": "pull"}],
                 "volumes": [{"name": "s", "secret": {"secretName": "vols"}}, {"name": "c", "persistentVolumeClaim": {"claimName": "claim"}},
@@ -229,11 +233,17 @@ mod tests {
                 "containers": [{"name": "c", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}],
                     "envFrom": [{"configMapRef": {"name": "from"}}]}]}});
             if (node, namespace) == ("a", "n") {
-                vec![pod]
+                vec![Arc::new(References::of(&pod))]
             } else {
                 Vec::new()
             }
         }
+    }
+
+    fn bound_volume() -> Value {
+        json!({"spec": {"claimRef": {"namespace": "n", "name": "claim"},
+            "csi": {"nodeStageSecretRef": {"namespace": "drivers", "name": "stage"},
+                "controllerPublishSecretRef": {"namespace": "drivers", "name": "controller"}}}})
     }
 
     fn may(node: &str, verb: &str, path: &str) -> bool {
@@ -279,6 +289,10 @@ mod tests {
         assert!(!may("a", "list", "core secrets n"));
         assert!(!may("a", "update", "core secrets n env"));
         assert!(may("a", "get", "core persistentvolumes  vol"));
+        assert!(may("a", "get", "core secrets drivers stage"));
+        assert!(!may("b", "get", "core secrets drivers stage"));
+        assert!(!may("a", "get", "core secrets n stage"));
+        assert!(!may("a", "get", "core secrets drivers controller"));
         let attachment = "storage.k8s.io volumeattachments  csi-1";
         assert!(may("a", "get", attachment));
         assert!(!may("b", "get", attachment));

@@ -66,7 +66,9 @@ fn decoded(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::auth::reader::{GroupResource, Stored};
+    use crate::auth::{References, VolumeSecrets};
     use serde_json::json;
+    use std::sync::Arc;
 
     struct OneSecret(Value);
 
@@ -83,7 +85,11 @@ mod tests {
             Some(self.0.clone())
         }
 
-        fn pods_on(&self, _: &str, _: &str) -> Vec<Value> {
+        fn references_on(&self, _: &str, _: &str) -> Vec<Arc<References>> {
+            Vec::new()
+        }
+
+        fn volume_secrets(&self) -> Vec<Arc<VolumeSecrets>> {
             Vec::new()
         }
     }

@@ -110,6 +110,8 @@ impl LegacyClaims {
 mod tests {
     use super::*;
     use crate::auth::reader::{GroupResource, Stored};
+    use crate::auth::{References, VolumeSecrets};
+    use std::sync::Arc;
 
     /// A Secret and an account, whatever they are asked for by.
     struct World {
@@ -134,7 +136,11 @@ mod tests {
             (!object.is_null()).then(|| object.clone())
         }
 
-        fn pods_on(&self, _: &str, _: &str) -> Vec<Value> {
+        fn references_on(&self, _: &str, _: &str) -> Vec<Arc<References>> {
+            Vec::new()
+        }
+
+        fn volume_secrets(&self) -> Vec<Arc<VolumeSecrets>> {
             Vec::new()
         }
     }

@@ -129,6 +129,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::auth::reader::{GroupResource, Stored};
+    use crate::auth::{References, VolumeSecrets};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
@@ -153,7 +154,11 @@ mod tests {
             }
         }
 
-        fn pods_on(&self, _: &str, _: &str) -> Vec<Value> {
+        fn references_on(&self, _: &str, _: &str) -> Vec<Arc<References>> {
+            Vec::new()
+        }
+
+        fn volume_secrets(&self) -> Vec<Arc<VolumeSecrets>> {
             Vec::new()
         }
     }
