@@ -12,6 +12,7 @@ mod cleanup;
 mod confine;
 mod container;
 mod device_filter;
+mod exec;
 mod files;
 mod guard;
 mod hooks;

@@ -275,7 +275,7 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
-        self.0.containers.get(&request.id)?.pause()?;
+        self.0.containers.get(&request.id)?.pause().await?;
         self.0.publisher.paused(&request.id);
         Ok(api::Empty::new())
     }

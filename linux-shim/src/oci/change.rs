@@ -37,7 +37,7 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
 /// A process that v1 has frozen ends only when it is thawed; v2's dies frozen, and what it leaves goes on, as with runc.
 fn thaw(record: &Record) -> Result<(), OciError> {
     let cgroup = record.cgroup().map_err(StoreError::from)?;
-    match cgroup.is_frozen().then(|| cgroup.freeze(false)) {
+    match cgroup.is_frozen().then(|| cgroup.thaw()) {
         // Who was in it may have been all that it was kept for.
         Some(Err(error)) if cgroup.exists() => Err(error.into()),
         _ => Ok(()),
@@ -98,7 +98,7 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     }
     let cgroup = record.cgroup().map_err(StoreError::from)?;
     if status == Status::Paused {
-        cgroup.freeze(false)?;
+        cgroup.thaw()?;
     }
     if status != Status::Stopped {
         end(&record)?;
@@ -155,9 +155,8 @@ pub fn freeze(call: &Call, args: &Parsed, frozen: bool) -> Result<(), OciError> 
     let record = entry.load()?;
     let status = entry.status(&record)?;
     match (frozen, status) {
-        (true, Status::Running | Status::Created) | (false, Status::Paused) => {
-            Ok(controlled(&record)?.freeze(frozen)?)
-        }
+        (true, Status::Running | Status::Created) => Ok(controlled(&record)?.freeze_waiting()?),
+        (false, Status::Paused) => Ok(controlled(&record)?.thaw()?),
         (true, _) => Err(OciError::Status(record.id, "pause", status)),
         (false, _) => Err(OciError::Status(record.id, "resume", status)),
     }
@@ -186,11 +185,12 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
         None => by_flags(call, args)?,
     })
     .map_err(OciError::Resources)?;
-    let limits = spec::changes(&resources);
+    let cgroup = controlled(&record)?;
+    let limits = cgroup.changes(&spec::changes(&resources))?;
     if let Some(unit) = &record.unit {
         super::systemd::update(call, unit, &limits)?;
     }
-    Ok(controlled(&record)?.apply(&limits)?)
+    Ok(cgroup.apply(&limits)?)
 }
 
 /// A file, or standard input for `-`.
