@@ -12,7 +12,7 @@ use super::shared_root::SharedRoot;
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
 use crate::confine::is_used;
-use crate::files::replace;
+use amphipod_shim_api::files::replace;
 use crate::hooks;
 use crate::init::ContainerPlan;
 use crate::init::keyring::keyring_of;
