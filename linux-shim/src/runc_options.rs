@@ -85,6 +85,13 @@ mod tests {
     }
 
     #[test]
+    fn an_exec_is_named() {
+        let any = process_details("e").unwrap();
+        assert_eq!(any.type_url, "containerd.runc.v1.ProcessDetails");
+        assert_eq!(ProcessDetails::parse_from_bytes(&any.value).unwrap().exec_id, "e");
+    }
+
+    #[test]
     fn start_is_given_them_on_standard_input() {
         let mut options = RuncOptions::new();
         options.shim_cgroup = "/shims".into();

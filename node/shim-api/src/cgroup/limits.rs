@@ -66,7 +66,7 @@ impl From<&LinuxResources> for Limits {
             pids: resources.pids().as_ref().map(|p| p.limit()).filter(|p| *p != 0),
             devices: resources.devices().iter().flatten().map(device).collect(),
             more: MoreLimits::from(resources),
-            checks_use: memory.and_then(|m| m.check_before_update()).unwrap_or_default(),
+            checks_use: memory.is_some_and(|m| m.limit().is_some() && m.check_before_update() == Some(true)),
             unified: unified.map(|(k, v)| (k.clone(), v.clone())).collect(),
         }
     }
@@ -371,6 +371,17 @@ mod tests {
             [0, 2, 3, 1024, 22_000, 262_143, 262_144].map(weight),
             [1, 1, 2, 100, 1204, 10_000, 10_000]
         );
+    }
+
+    /// Alone it asks for nothing.
+    #[test]
+    fn a_check_is_of_a_limit() {
+        let checks = |memory: &str| {
+            let json = format!(r#"{{"memory":{memory}}}"#);
+            Limits::from(&serde_json::from_str::<LinuxResources>(&json).unwrap()).checks_use
+        };
+        assert!(checks(r#"{"limit":5,"checkBeforeUpdate":true}"#));
+        assert!(!checks(r#"{"checkBeforeUpdate":true}"#) && !checks(r#"{"limit":5}"#));
     }
 
     #[test]

@@ -63,3 +63,25 @@ async fn own_scope(standing: Standing, cluster: &str, name: &str, server: u32) -
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_goes_where_containerd_wants_it() {
+        let path = format!("/amphipod-unit-shims-{}", std::process::id());
+        let mut server = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let joined = join_asked(Some(&path), server.id());
+        let seen = std::fs::read_to_string(format!("/proc/{}/cgroup", server.id())).unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        if let Ok(cgroup) = CgroupHost::discover().and_then(|host| host.cgroup(&path)) {
+            cgroup.remove_waiting().unwrap();
+        }
+        match joined {
+            Ok(()) => assert!(seen.contains(&path), "{seen}"),
+            Err(error) => eprintln!("skipped: needs root and cgroups ({error})"),
+        }
+    }
+}
