@@ -16,6 +16,7 @@ use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 
 use crate::confine::failed as cgroup_failed;
+use crate::exec::{Exec, already_started, failed as exec_failed, still_running};
 use crate::hooks::{Hook, Hooks, Subject};
 use crate::id_map::IdMaps;
 use crate::init::{ContainerPlan, ProcessPlan};
@@ -54,13 +55,6 @@ pub struct Container {
     /// An exec was started or removed.
     changed: Notify,
     paused: AtomicBool,
-}
-
-/// A process added to a running container; it is made when it is started.
-#[derive(Debug, Clone)]
-enum Exec {
-    Asked(Box<ProcessPlan>, Addresses),
-    Made(Arc<ContainerProcess>),
 }
 
 /// One process as State describes it.
@@ -150,20 +144,17 @@ impl Container {
     }
 
     async fn start_exec(&self, reaper: &Reaper, exec: &str) -> Result<u32, TaskError> {
-        let (plan, addresses) = match self.exec(exec)? {
-            Exec::Asked(plan, addresses) => (plan, addresses),
-            Exec::Made(_) => return started(Err(ProcessError::Started)).map(|()| 0),
-        };
-        let container = Running {
-            pid: Pid::from_raw(self.first.pid().cast_signed()),
-            cgroup: &self.cgroup,
-            more: self.more_namespaces,
-            ids: self.ids.as_ref(),
-            shares_mounts: false,
-        };
+        let asked = self.execs().get_mut(exec).map(Exec::take);
+        let (plan, addresses) = asked.unwrap_or_else(|| Err(self.no_exec(exec)))?;
         let comes_before = Arc::clone(&self.story).hold_on();
-        let made = ContainerProcess::exec(reaper, container, &plan, &self.subject, &addresses).await;
-        let made = made.map_err(|e| exec_failed(&e))?;
+        let made = ContainerProcess::exec(reaper, self.running(), &plan, &self.subject, &addresses).await;
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.execs().insert(exec.into(), Exec::Asked(plan, addresses));
+                return Err(exec_failed(&error));
+            }
+        };
         let story = Arc::new(self.story.beside(exec));
         let _starting = story.hold();
         let (pid, ending) = (made.process.pid(), Arc::clone(&story));
@@ -179,6 +170,17 @@ impl Container {
         process.start().await.map_err(|e| exec_failed(&e))?;
         story.started(pid);
         Ok(pid)
+    }
+
+    /// The container as processes are added to it.
+    fn running(&self) -> Running<'_> {
+        Running {
+            pid: Pid::from_raw(self.first.pid().cast_signed()),
+            cgroup: &self.cgroup,
+            more: self.more_namespaces,
+            ids: self.ids.as_ref(),
+            shares_mounts: false,
+        }
     }
 
     /// Remembers a process to be started in the container.
@@ -206,12 +208,8 @@ impl Container {
         if exec.is_empty() {
             return Ok(Arc::clone(&self.first));
         }
-        match self.exec(exec)? {
-            Exec::Made(process) => Ok(process),
-            Exec::Asked(..) => Err(TaskError::FailedPrecondition(format!(
-                "exec {exec} is not started"
-            ))),
-        }
+        let not_started = || TaskError::FailedPrecondition(format!("exec {exec} is not started"));
+        self.exec(exec)?.made().ok_or_else(not_started)
     }
 
     /// Waits for the end of a process; an exec may be waited for before it is started (containerd does).
@@ -220,7 +218,7 @@ impl Container {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             match exec.is_empty() {
-                false if matches!(self.exec(exec)?, Exec::Asked(..)) => changed.await,
+                false if self.exec(exec)?.made().is_none() => changed.await,
                 _ => return Ok(self.process(exec)?.wait().await),
             }
         }
@@ -228,7 +226,7 @@ impl Container {
 
     pub fn describe(&self, exec: &str) -> Result<Described, TaskError> {
         if !exec.is_empty()
-            && let Exec::Asked(_, addresses) = self.exec(exec)?
+            && let Exec::Asked(_, addresses) | Exec::Starting(addresses) = self.exec(exec)?
         {
             return Ok(Described {
                 pid: 0,
@@ -262,7 +260,7 @@ impl Container {
             Err(ProcessError::Finished) => Err(TaskError::NotFound("process already finished".into())),
             Err(error) => Err(TaskError::InvalidArgument(error.to_string())),
             // What v1 has frozen ends only when it is thawed.
-            Ok(()) if signal == libc::SIGKILL && exec.is_empty() && self.is_paused() => self.freeze(false),
+            Ok(()) if signal == libc::SIGKILL && exec.is_empty() && self.is_paused() => self.thaw(),
             Ok(()) => Ok(()),
         }
     }
@@ -284,10 +282,7 @@ impl Container {
     /// Kills those we made. The first of a PID namespace takes the others with it; beside another nobody else is known.
     fn kill_known(&self) -> Result<(), TaskError> {
         let mut known = vec![Arc::clone(&self.first)];
-        known.extend(self.execs().values().filter_map(|exec| match exec {
-            Exec::Made(process) => Some(Arc::clone(process)),
-            Exec::Asked(..) => None,
-        }));
+        known.extend(self.execs().values().filter_map(Exec::made));
         known
             .iter()
             .try_for_each(|process| match process.kill(libc::SIGKILL) {
@@ -306,13 +301,10 @@ impl Container {
                     at: jiff::Timestamp::now(),
                 },
             ),
+            Exec::Starting(_) => return Err(still_running(exec)),
             Exec::Made(process) => match process.exit() {
                 Some(exit) => (process.pid(), exit),
-                None => {
-                    return Err(TaskError::FailedPrecondition(format!(
-                        "exec {exec} is still running"
-                    )));
-                }
+                None => return Err(still_running(exec)),
             },
         };
         self.execs().remove(exec);
@@ -349,34 +341,49 @@ impl Container {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// Stops everybody in a container that runs; of one that does not, containerd's shim refuses it too.
-    pub fn pause(&self) -> Result<(), TaskError> {
+    /// Stops everybody in a container that runs; of one that does not, containerd's shim refuses it too. Nothing is begun
+    /// in it meanwhile.
+    pub async fn pause(&self) -> Result<(), TaskError> {
+        self.must_be(TaskStatus::Running, "paused")?;
+        let cgroup = self.controlled()?;
+        self.paused.store(true, Ordering::Relaxed);
+        let stopped = cgroup.freeze(|| self.is_paused()).await;
+        stopped.map_err(|error| {
+            self.paused.store(false, Ordering::Relaxed);
+            cgroup_failed(error)
+        })
+    }
+
+    pub fn resume(&self) -> Result<(), TaskError> {
+        self.must_be(TaskStatus::Paused, "resumed")?;
+        self.thaw()
+    }
+
+    fn thaw(&self) -> Result<(), TaskError> {
+        self.controlled()?.thaw().map_err(cgroup_failed)?;
+        self.paused.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn must_be(&self, wanted: TaskStatus, to_be: &str) -> Result<(), TaskError> {
         match self.describe("")?.status {
-            TaskStatus::Running => self.freeze(true),
+            status if status == wanted => Ok(()),
             status => Err(TaskError::FailedPrecondition(format!(
-                "container {} cannot be paused: it is {status:?}",
+                "container {} cannot be {to_be}: it is {status:?}",
                 self.id
             ))),
         }
     }
 
-    pub fn resume(&self) -> Result<(), TaskError> {
-        self.freeze(false)
-    }
-
-    fn freeze(&self, frozen: bool) -> Result<(), TaskError> {
-        self.controlled()?.freeze(frozen).map_err(cgroup_failed)?;
-        self.paused.store(frozen, Ordering::Relaxed);
-        Ok(())
-    }
-
     /// Sets other limits; those not given stay.
     pub async fn update(&self, limits: &Limits) -> Result<(), TaskError> {
+        let cgroup = self.controlled()?;
+        let failed = |e| TaskError::internal("update the cgroup", e);
+        let limits = cgroup.changes(limits).map_err(failed)?;
         if let Some(unit) = &self.unit {
-            scope::update(unit, limits).await?;
+            scope::update(unit, &limits).await?;
         }
-        let applied = self.controlled()?.apply(limits);
-        applied.map_err(|e| TaskError::internal("update the cgroup", e))
+        cgroup.apply(&limits).map_err(failed)
     }
 
     /// Everybody in it; without a cgroup of its own, in its PID namespace.
@@ -387,6 +394,15 @@ impl Container {
             true if self.first.has_ended() => Ok(Vec::new()),
             true => Ok(processes::of_namespace(self.first.pid())),
         }
+    }
+
+    /// The pids of its execs, and what they are called.
+    pub fn started_execs(&self) -> Vec<(u32, String)> {
+        let execs = self.execs();
+        let made = execs.iter().filter_map(|(id, exec)| Some((exec.made()?, id)));
+        made.filter(|(process, _)| !process.has_ended())
+            .map(|(process, id)| (process.pid(), id.clone()))
+            .collect()
     }
 
     /// What it uses now.
@@ -406,8 +422,11 @@ impl Container {
     }
 
     fn exec(&self, exec: &str) -> Result<Exec, TaskError> {
-        let missing = || TaskError::NotFound(format!("exec {exec} in container {}", self.id));
-        self.execs().get(exec).cloned().ok_or_else(missing)
+        self.execs().get(exec).cloned().ok_or_else(|| self.no_exec(exec))
+    }
+
+    fn no_exec(&self, exec: &str) -> TaskError {
+        TaskError::NotFound(format!("exec {exec} in container {}", self.id))
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
@@ -432,15 +451,9 @@ fn end_of_all(plan: &ContainerPlan) -> impl FnOnce() + Send + use<> {
 fn started(result: Result<(), ProcessError>) -> Result<(), TaskError> {
     match result {
         Ok(()) => Ok(()),
-        Err(ProcessError::Started) => Err(TaskError::FailedPrecondition("already started".into())),
+        Err(ProcessError::Started) => Err(already_started()),
         Err(error) => Err(failed(&error)),
     }
-}
-
-fn exec_failed(error: &ProcessError) -> TaskError {
-    TaskError::Internal(format!(
-        "OCI runtime exec failed: unable to start container process: {error}"
-    ))
 }
 
 /// Hooks after the end change nothing any more: what went wrong is only told, and the others run (OCI runtime-spec).

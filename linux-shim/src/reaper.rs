@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 /// Exits of processes nobody has claimed yet: a child made by a child may end before its pid is reported.
 const UNCLAIMED_LIMIT: usize = 64;
 
+/// The status of one whose exit was dropped among many others'.
+const UNKNOWN: u32 = 255;
+
 /// Hands exit statuses (a code, or 128 plus a signal) to those who wait.
 #[derive(Debug, Default)]
 pub struct Reaper {
@@ -34,16 +37,15 @@ impl Reaper {
         receiver
     }
 
-    /// Waits for a process made by a child of ours, which may have been collected already. An unclaimed exit of the
-    /// same number counts only when no process has that number now.
+    /// Waits for a process made by a child of ours, which may have been collected already: that is so when no process has its
+    /// number now, whether its exit is still among the unclaimed ones or not.
     pub fn adopt(&self, pid: Pid) -> oneshot::Receiver<u32> {
         let receiver = self.expect(pid);
         let mut state = self.lock();
         let found = state.unclaimed.iter().rposition(|(p, _)| *p == pid.as_raw());
-        if let Some((_, status)) = found.and_then(|at| state.unclaimed.remove(at))
-            && nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH)
-        {
-            state.deliver(pid.as_raw(), status);
+        let found = found.and_then(|at| state.unclaimed.remove(at));
+        if nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH) {
+            state.deliver(pid.as_raw(), found.map_or(UNKNOWN, |(_, status)| status));
         }
         drop(state);
         receiver
@@ -123,5 +125,15 @@ mod tests {
         let reaper = Reaper::default();
         (1..1000).for_each(|pid| reaper.lock().deliver(pid, 0));
         assert_eq!(reaper.lock().unclaimed.len(), UNCLAIMED_LIMIT);
+    }
+
+    /// Nothing would ever come of it.
+    #[test]
+    fn an_exit_that_was_dropped_is_not_waited_for() {
+        let reaper = Reaper::default();
+        let gone = i32::MAX;
+        reaper.lock().deliver(gone, 3);
+        (1..=64).for_each(|pid| reaper.lock().deliver(pid, 0));
+        assert_eq!(reaper.adopt(Pid::from_raw(gone)).try_recv(), Ok(UNKNOWN));
     }
 }

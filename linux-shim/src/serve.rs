@@ -14,6 +14,7 @@ use crate::guard::GuardedProgram;
 use crate::log;
 use crate::reaper::{self, Reaper};
 use crate::rootless::outlook;
+use crate::runc_options;
 use crate::service::{Service, Shim};
 use crate::spec::{self, SpecError};
 
@@ -47,6 +48,10 @@ pub fn start(call: &Invocation, words: usize) -> Result<String, ShimError> {
     let mut served = Served::this_program(words);
     if let Some(program) = &guarded {
         served.program = program.path();
+    }
+    if !call.address.is_empty() {
+        // containerd writes them to the end, or there is nothing to read.
+        served.cgroup = Some(runc_options::read(io::stdin())?.shim_cgroup).filter(|path| !path.is_empty());
     }
     Ok(ensure_server(call, &group, &served)?)
 }

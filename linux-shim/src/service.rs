@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amphipod_shim_api::api::protobuf::{EnumOrUnknown, Message, MessageField};
+use amphipod_shim_api::api::protobuf::{EnumOrUnknown, MessageField};
 use amphipod_shim_api::api::{self, Task, TtrpcContext};
 use amphipod_shim_api::client::{Exit, TaskStatus};
 use amphipod_shim_api::events::{Publisher, Story};
@@ -15,11 +15,9 @@ use crate::planned::Asked;
 use crate::reaper::Reaper;
 use crate::rootfs_plan::{self, RootfsMount, RootfsPlanError};
 use crate::rootless::adapt_layers;
+use crate::runc_options;
 use crate::spec;
 use crate::streams::Addresses;
-
-/// How the type of runc's options ends.
-const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 
 /// The containers of one group.
 pub struct Shim {
@@ -75,8 +73,20 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, TaskError> {
+    if !(request.checkpoint.is_empty() && request.parent_checkpoint.is_empty()) {
+        return Err(TaskError::Unimplemented(
+            "a container cannot be made from a checkpoint".into(),
+        ));
+    }
     let rootfs = rootfs(Standing::of_this_process(), &request.rootfs);
-    let options = options(&request)?;
+    let options = runc_options::of(request.options.as_ref())?;
+    if options.no_pivot_root {
+        return Err(TaskError::InvalidArgument(
+            "the option NoPivotRoot is not offered: what is hidden below a root that is not changed by pivot_root can be \
+             uncovered"
+                .into(),
+        ));
+    }
     Ok(Asked {
         systemd: options.systemd_cgroup,
         keeps_keyring: options.no_new_keyring,
@@ -103,19 +113,6 @@ fn rootfs(standing: Standing, mounts: &[api::Mount]) -> Result<Vec<RootfsMount>,
         rootfs_plan::parse(&mount.type_, &mount.source, &options)
     };
     mounts.iter().map(parse).collect()
-}
-
-/// containerd's options for runc; those of other kinds say nothing that is known here.
-fn options(request: &api::CreateTaskRequest) -> Result<api::RuncOptions, TaskError> {
-    let Some(any) = request
-        .options
-        .as_ref()
-        .filter(|any| any.type_url.ends_with(RUNC_OPTIONS))
-    else {
-        return Ok(api::RuncOptions::new());
-    };
-    let options = api::RuncOptions::parse_from_bytes(&any.value);
-    options.map_err(|e| TaskError::InvalidArgument(format!("options: {e}")))
 }
 
 fn wire_status(status: TaskStatus) -> EnumOrUnknown<api::Status> {
@@ -252,14 +249,19 @@ impl Task for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> Answer<api::PidsResponse> {
-        let pids = self.0.containers.get(&request.id)?.pids()?;
-        let processes = pids
-            .into_iter()
-            .map(|pid| api::ProcessInfo {
+        let container = self.0.containers.get(&request.id)?;
+        let execs = container.started_execs();
+        let info = |pid| {
+            let exec = execs.iter().find(|(started, _)| *started == pid);
+            let details = exec.map(|(_, id)| runc_options::process_details(id)).transpose();
+            details.map(|info| api::ProcessInfo {
                 pid,
+                info: info.into(),
                 ..Default::default()
             })
-            .collect();
+        };
+        let processes: Result<_, _> = container.pids()?.into_iter().map(info).collect();
+        let processes = processes.map_err(|e| TaskError::internal("encode the answer", e))?;
         Ok(api::PidsResponse {
             processes,
             ..Default::default()
@@ -275,7 +277,7 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
-        self.0.containers.get(&request.id)?.pause()?;
+        self.0.containers.get(&request.id)?.pause().await?;
         self.0.publisher.paused(&request.id);
         Ok(api::Empty::new())
     }
@@ -333,34 +335,24 @@ impl Task for Service {
 mod tests {
     use super::*;
 
-    /// Only options of runc's type are read: others' fields mean something else.
     #[test]
-    fn containerd_says_by_options_that_systemd_is_to_manage_cgroups() {
-        let asks = |type_url: &str, options: &api::RuncOptions| {
-            let any = api::protobuf::well_known_types::any::Any {
-                type_url: type_url.into(),
-                value: options.write_to_bytes().unwrap(),
-                ..Default::default()
-            };
-            let asked = super::options(&api::CreateTaskRequest {
-                options: MessageField::some(any),
-                ..Default::default()
-            });
-            asked.map(|options| options.systemd_cgroup)
+    fn what_is_not_done_is_refused() {
+        let asked = |change: &dyn Fn(&mut api::CreateTaskRequest)| {
+            let mut request = api::CreateTaskRequest::new();
+            change(&mut request);
+            super::asked("n", request).map(|_| ())
         };
-        let mut options = api::RuncOptions::new();
-        assert_eq!(asks("containerd.runc.v1.Options", &options), Ok(false));
-        options.systemd_cgroup = true;
-        for type_url in [
-            "containerd.runc.v1.Options",
-            "type.googleapis.com/containerd.runc.v1.Options",
-        ] {
-            assert_eq!(asks(type_url, &options), Ok(true), "{type_url}");
-        }
-        assert_eq!(asks("runtimeoptions.v1.Options", &options), Ok(false));
-        assert_eq!(
-            super::options(&api::CreateTaskRequest::new()).map(|o| o.systemd_cgroup),
-            Ok(false)
+        assert_eq!(asked(&|_| {}), Ok(()));
+        let refused = asked(&|request| request.checkpoint = "/c".into());
+        assert!(matches!(refused, Err(TaskError::Unimplemented(_))), "{refused:?}");
+        let refused = asked(&|request| {
+            let mut options = api::RuncOptions::new();
+            options.no_pivot_root = true;
+            request.options = MessageField::some(runc_options::any(&options));
+        });
+        assert!(
+            matches!(refused, Err(TaskError::InvalidArgument(_))),
+            "{refused:?}"
         );
     }
 

@@ -192,7 +192,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         tracing::warn!(%error, "the threads that serve may become other users");
     }
     let engines = Engines::start()?;
-    let Served { program, words } = Served::this_program(words);
+    let Served { program, words, .. } = Served::this_program(words);
     let programs = Programs::new(&engines, CompileCommand { program, words }).map_err(MainError::World)?;
     let host = Host {
         programs,

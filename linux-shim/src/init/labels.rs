@@ -52,3 +52,51 @@ fn write(path: &str, value: &str) -> io::Result<()> {
     let file = openat2(&proc, path, how)?;
     std::fs::File::from(file).write_all(value.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::errno::Errno;
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Whatever is mounted on `/proc`: a file there takes every label, and confines nobody.
+    #[test]
+    fn a_procfs_that_is_none_is_not_believed() {
+        let fake = tempfile::tempdir().unwrap();
+        let files = ["self/attr/exec", "self/attr/apparmor/exec"].map(|name| fake.path().join(name));
+        for file in &files {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        let on_proc = fake.path().to_owned();
+        let applied = std::thread::spawn(move || {
+            match unshare(CloneFlags::CLONE_NEWNS) {
+                Err(Errno::EPERM) => return None,
+                done => done.unwrap(),
+            }
+            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            mount(
+                Some(&on_proc),
+                "/proc",
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .unwrap();
+            let label = Some("unconfined".to_owned());
+            let [apparmor, selinux] = [(label.clone(), None), (None, label)];
+            Some([apparmor, selinux].map(|(apparmor, selinux)| apply(&Labels { apparmor, selinux })))
+        });
+        let Some(applied) = applied.join().unwrap() else {
+            return eprintln!("skipped: needs root");
+        };
+        for file in &files {
+            assert_eq!(fs::read_to_string(file).unwrap(), "", "{file:?} {applied:?}");
+        }
+    }
+}

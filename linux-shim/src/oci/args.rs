@@ -59,6 +59,8 @@ pub enum ArgsError {
     Missing(&'static str),
     #[error("unknown command {0:?}; try --help")]
     UnknownCommand(String),
+    #[error("there is no manager of cgroups {0:?}: cgroupfs, systemd and disabled are known")]
+    Manager(String),
     #[error("there is no signal {0:?}")]
     Signal(String),
 }

@@ -10,9 +10,10 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use super::args::{Parsed, signal};
-use super::members::{has_cgroup_alone, members};
-use super::store::{Entry, Record, Status, StoreError};
+use super::members::{has_cgroup_alone, is_alone, members};
+use super::store::{Entry, Place, Record, Status, StoreError};
 use super::{Call, OciError};
+use crate::confine::recorded;
 use crate::sys::socket::pidfd;
 use crate::{hooks, process_spec, processes, spec};
 
@@ -37,7 +38,7 @@ pub fn kill(call: &Call, args: &Parsed) -> Result<(), OciError> {
 /// A process that v1 has frozen ends only when it is thawed; v2's dies frozen, and what it leaves goes on, as with runc.
 fn thaw(record: &Record) -> Result<(), OciError> {
     let cgroup = record.cgroup().map_err(StoreError::from)?;
-    match cgroup.is_frozen().then(|| cgroup.freeze(false)) {
+    match cgroup.is_frozen().then(|| cgroup.thaw()) {
         // Who was in it may have been all that it was kept for.
         Some(Err(error)) if cgroup.exists() => Err(error.into()),
         _ => Ok(()),
@@ -85,11 +86,11 @@ pub fn delete(call: &Call, args: &Parsed) -> Result<(), OciError> {
     }
 }
 
-/// Ends what is left of a container and forgets it. A directory without a record is of a `create` that was killed.
+/// Ends what is left of a container and forgets it.
 pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     let _lock = entry.lock()?;
     let record = match entry.load() {
-        Err(StoreError::NotFound(_)) if force => return Ok(entry.remove()?),
+        Err(StoreError::NotFound(_)) if force => return remove_unmade(call, entry),
         other => other?,
     };
     let status = entry.status(&record)?;
@@ -98,7 +99,7 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     }
     let cgroup = record.cgroup().map_err(StoreError::from)?;
     if status == Status::Paused {
-        cgroup.freeze(false)?;
+        cgroup.thaw()?;
     }
     if status != Status::Stopped {
         end(&record)?;
@@ -118,15 +119,32 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     Ok(())
 }
 
+/// The same of a directory without a record, which is of a `create` that was killed.
+fn remove_unmade(call: &Call, entry: &Entry) -> Result<(), OciError> {
+    let place = entry.place()?;
+    if let Some(Place { cgroup: path, unit }) = place
+        && is_alone(call, entry.id(), &path)?
+    {
+        end_cgroup(call, &recorded(&path)?, unit.as_deref())?;
+    }
+    Ok(entry.remove()?)
+}
+
 /// Ends whoever of an ended container is in its cgroup, and removes it. Others who are there stay, and it for them.
 fn leave_cgroup(call: &Call, record: &Record, cgroup: &Cgroup) -> Result<(), OciError> {
-    if cgroup.exists() && !cgroup.pids()?.is_empty() {
-        if !has_cgroup_alone(call, record)? {
-            return Ok(());
-        }
+    let is_used = cgroup.exists() && !cgroup.pids()?.is_empty();
+    if is_used && !has_cgroup_alone(call, record)? {
+        return Ok(());
+    }
+    end_cgroup(call, cgroup, record.unit.as_deref())
+}
+
+/// Kills everybody in a cgroup, and removes it.
+fn end_cgroup(call: &Call, cgroup: &Cgroup, unit: Option<&str>) -> Result<(), OciError> {
+    if cgroup.exists() {
         cgroup.kill()?;
     }
-    if let Some(unit) = &record.unit {
+    if let Some(unit) = unit {
         super::systemd::stop(call, unit)?;
     }
     if cgroup.exists() {
@@ -155,9 +173,8 @@ pub fn freeze(call: &Call, args: &Parsed, frozen: bool) -> Result<(), OciError> 
     let record = entry.load()?;
     let status = entry.status(&record)?;
     match (frozen, status) {
-        (true, Status::Running | Status::Created) | (false, Status::Paused) => {
-            Ok(controlled(&record)?.freeze(frozen)?)
-        }
+        (true, Status::Running | Status::Created) => Ok(controlled(&record)?.freeze_waiting()?),
+        (false, Status::Paused) => Ok(controlled(&record)?.thaw()?),
         (true, _) => Err(OciError::Status(record.id, "pause", status)),
         (false, _) => Err(OciError::Status(record.id, "resume", status)),
     }
@@ -186,11 +203,12 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
         None => by_flags(call, args)?,
     })
     .map_err(OciError::Resources)?;
-    let limits = spec::changes(&resources);
+    let cgroup = controlled(&record)?;
+    let limits = cgroup.changes(&spec::changes(&resources))?;
     if let Some(unit) = &record.unit {
         super::systemd::update(call, unit, &limits)?;
     }
-    Ok(controlled(&record)?.apply(&limits)?)
+    Ok(cgroup.apply(&limits)?)
 }
 
 /// A file, or standard input for `-`.

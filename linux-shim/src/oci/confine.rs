@@ -1,10 +1,12 @@
 //! The cgroup of a container: what root asks for; for others what is delegated to them, else none, which is said.
 
 use amphipod_shim_api::cgroup::{Cgroup, CgroupHost, Limits};
+use amphipod_shim_api::systemd::Unit;
 use oci_spec::runtime::Spec;
 
+use super::store::Place;
 use super::systemd::{self, Scope};
-use super::{Call, OciError};
+use super::{Call, Manager, OciError};
 use crate::init::ContainerPlan;
 use crate::rootless::{self, without_devices};
 use crate::{device_filter, scope, spec};
@@ -14,13 +16,32 @@ const PARENT: &str = "amphipod-oci";
 
 /// Where the container's cgroup is to be.
 pub fn path(call: &Call, spec: &Spec, id: &str) -> String {
-    if call.systemd {
+    if call.manager == Manager::Systemd {
         // Only systemd knows, once it has made it; until then it stands for something.
         return format!("/{PARENT}/{id}");
     }
     let near = call.standing.makes_do().then(|| format!("{PARENT}-{id}"));
     near.and_then(|name| rootless::near_own(spec, &name))
         .unwrap_or_else(|| spec::cgroup_path(spec, PARENT, id))
+}
+
+/// The same, to be found again if we are killed before the container is made.
+pub fn place(call: &Call, spec: &Spec, path: &str, id: &str) -> Result<Place, OciError> {
+    let by = |cgroup, unit| Place { cgroup, unit };
+    Ok(match call.manager {
+        Manager::Ourselves => by(path.to_owned(), None),
+        Manager::Systemd => {
+            let unit = unit(spec, id)?;
+            by(unit.path(), Some(unit.name))
+        }
+        Manager::Nobody => by(String::new(), None),
+    })
+}
+
+fn unit(spec: &Spec, id: &str) -> Result<Unit, OciError> {
+    let asked = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
+    let asked = asked.map(|path| path.to_string_lossy()).unwrap_or_default();
+    Ok(systemd::unit(&asked, PARENT, id)?)
 }
 
 /// Where a container is.
@@ -42,14 +63,16 @@ pub fn confine(
     plan: &mut ContainerPlan,
     limits: Limits,
 ) -> Result<Confined, OciError> {
-    if call.systemd {
-        return by_systemd(call, spec, plan, limits);
-    }
     let done = |path| Confined {
         path,
         unit: None,
         scope: None,
     };
+    match call.manager {
+        Manager::Systemd => return by_systemd(call, spec, plan, limits),
+        Manager::Nobody => return without(call, plan, limits).map(|()| done(String::new())),
+        Manager::Ourselves => {}
+    }
     if !call.standing.makes_do() {
         device_filter::limit(&plan.cgroup, &limits)?;
         return Ok(done(path));
@@ -63,15 +86,26 @@ pub fn confine(
     })
 }
 
+/// Leaves the container in the cgroup it is made in.
+fn without(call: &Call, plan: &mut ContainerPlan, limits: Limits) -> Result<(), OciError> {
+    if without_devices(limits) != Limits::default() {
+        return Err(OciError::NothingLimits);
+    }
+    plan.cgroup = Cgroup::none();
+    call.log.warn(
+        "the container has no cgroup of its own: it can be neither limited nor paused, and may open what devices it can \
+         make",
+    );
+    Ok(())
+}
+
 fn by_systemd(
     call: &Call,
     spec: &Spec,
     plan: &mut ContainerPlan,
     limits: Limits,
 ) -> Result<Confined, OciError> {
-    let asked = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
-    let asked = asked.map(|path| path.to_string_lossy()).unwrap_or_default();
-    let unit = systemd::unit(&asked, PARENT, &plan.subject.id)?;
+    let unit = unit(spec, &plan.subject.id)?;
     let scope = Scope::start(call, &unit, scope::properties(spec, &limits)?)?;
     let set = set_limits(call, &scope, plan, limits);
     let confined = Confined {

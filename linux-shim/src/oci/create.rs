@@ -1,27 +1,31 @@
 //! `create`, `start` and `run`: from a bundle to a running program.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::args::Parsed;
 use super::birth::{Birth, Born, let_go, own_streams};
 use super::confine::{self, Confined};
+use super::notify::{self, Notify};
 use super::shared_root::SharedRoot;
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
 use crate::confine::is_used;
-use crate::files::replace;
 use crate::hooks;
 use crate::init::ContainerPlan;
 use crate::init::keyring::keyring_of;
 use crate::overseer::Overseer;
 use crate::processes::started_at;
 use crate::rootless::{self, Configuration};
+use crate::sys::socket::pidfd;
 use crate::{launch, process_spec, spec};
 use amphipod_shim_api::cgroup::Cgroup;
+use amphipod_shim_api::files::replace;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::Pid;
 
 /// `create ID`.
 pub fn create(call: &Call, args: &Parsed) -> Result<(), OciError> {
@@ -66,15 +70,21 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let bundle = bundle(args)?;
     let Configuration {
         bytes: config,
-        spec,
+        mut spec,
         said,
     } = rootless::configuration(&bundle, call.standing)?;
     said.iter().for_each(|text| call.log.warn(text));
+    if args.is_set("no-pivot") {
+        return Err(OciError::NoPivot);
+    }
     let id = args.word(0, "the container's id")?;
     let cgroup_path = confine::path(call, &spec, id);
+    let notify = notify::offer(&entry.notify_dir(), &mut spec).map_err(OciError::Notify)?;
     let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
     plan.subject = spec::subject(&spec, id, &bundle);
     plan.process.keyring = (!args.is_set("no-new-keyring")).then(|| keyring_of(id));
+    plan.process.env.extend(notify);
+    let listening = hand_on_sockets(&mut plan.process.env);
     if !plan.rootfs.is_dir() {
         return Err(OciError::NoRootfs(plan.rootfs));
     }
@@ -82,9 +92,15 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
     let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
     let shares_cgroup = is_used(&plan.cgroup)?;
+    if !shares_cgroup {
+        entry.note(&confine::place(call, &spec, &cgroup_path, id)?)?;
+    }
     let confined = confine::confine(call, &spec, cgroup_path, &mut plan, limits);
     let born = confined.and_then(|confined| {
-        let preserved = args.number("preserve-fds")?.unwrap_or(0);
+        let preserved = args
+            .number::<u32>("preserve-fds")?
+            .unwrap_or(0)
+            .saturating_add(listening);
         let birth = Birth {
             overseer: Overseer::of(&plan),
             handed_over: plan.is_staged(),
@@ -168,6 +184,7 @@ fn write_down(
     if let (Some(path), Some(_)) = (args.value("console-socket"), &born.master) {
         send_terminal(Path::new(path), born)?;
     }
+    send_pidfd(args, born)?;
     write_pid_file(args, born)
 }
 
@@ -185,17 +202,44 @@ pub fn write_pid_file(args: &Parsed, born: &Born) -> Result<(), OciError> {
 /// Gives the terminal's master to whoever listens (runc's `--console-socket`).
 pub fn send_terminal(path: &Path, born: &Born) -> Result<(), OciError> {
     let Some(master) = &born.master else { return Ok(()) };
-    let sent = UnixStream::connect(path).and_then(|socket| {
-        let fds = [master.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let parts = [std::io::IoSlice::new(b"/dev/ptmx")];
-        sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None)?;
-        Ok(())
-    });
-    sent.map_err(|source| OciError::ConsoleSocket {
+    send(path, master.as_fd(), b"/dev/ptmx").map_err(|source| OciError::ConsoleSocket {
         path: path.into(),
         source,
     })
+}
+
+/// Gives a descriptor of the process to whoever listens (`--pidfd-socket`).
+pub fn send_pidfd(args: &Parsed, born: &Born) -> Result<(), OciError> {
+    let Some(path) = args.value("pidfd-socket").map(Path::new) else {
+        return Ok(());
+    };
+    let sent = pidfd(born.pid).and_then(|process| send(path, process.as_fd(), b"pidfd"));
+    sent.map_err(|source| OciError::PidfdSocket {
+        path: path.into(),
+        source,
+    })
+}
+
+/// Sends a descriptor under a name.
+fn send(path: &Path, fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let socket = UnixStream::connect(path)?;
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let parts = [io::IoSlice::new(name)];
+    sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None)?;
+    Ok(())
+}
+
+/// Sockets that were handed to us (`sd_listen_fds(3)`) are the program's, as with runc; answers how many.
+fn hand_on_sockets(env: &mut Vec<String>) -> u32 {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    let are_ours = number("LISTEN_PID") == Some(std::process::id());
+    let count = number("LISTEN_FDS").filter(|_| are_ours).unwrap_or_default();
+    if count > 0 {
+        // The first of its PID namespace.
+        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+    }
+    count
 }
 
 fn discard(call: &Call, cgroup: &Cgroup) {
@@ -208,8 +252,16 @@ fn discard(call: &Call, cgroup: &Cgroup) {
     }
 }
 
-/// `start ID`.
+/// `start ID`. With a manager of services it waits until the program is ready.
 pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
+    let (pid, notify) = begin(call, args)?;
+    match notify {
+        Some(notify) => notify.wait(pid).map_err(OciError::Notify),
+        None => Ok(()),
+    }
+}
+
+fn begin(call: &Call, args: &Parsed) -> Result<(Pid, Option<Notify>), OciError> {
     let entry = Entry::of(&call.root, args.word(0, "the container's id")?)?;
     let _lock = entry.lock()?;
     let record = entry.load()?;
@@ -218,6 +270,7 @@ pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
         Status::Stopped => return Err(OciError::Status(record.id, "start", Status::Stopped)),
         other => return Err(OciError::Status(record.id, "start", other)),
     }
+    let notify = Notify::listen(&entry.notify_dir()).map_err(OciError::Notify)?;
     let end = crate::init::channel::WaitingEnd::at_gate(entry.visit_gate()?);
     entry.close_gate()?;
     let_go(&end)?;
@@ -229,7 +282,8 @@ pub fn start(call: &Call, args: &Parsed) -> Result<(), OciError> {
             Err(other) => other,
             Ok(()) => OciError::Poststart(error),
         }
-    })
+    })?;
+    Ok((record.process(), notify))
 }
 
 /// `run ID`: create, start and, unless detached, wait and delete. Answers the exit code.
@@ -245,14 +299,21 @@ pub fn run(call: &Call, args: &Parsed) -> Result<u8, OciError> {
         super::change::remove(call, &made.entry, true)?;
         return Err(OciError::NoConsole);
     }
-    if let Err(error) = start(call, args) {
-        super::change::remove(call, &made.entry, true)?;
-        return Err(error);
-    }
+    let begun = match &watch {
+        Some(_) => begin(call, args).map(|(_, notify)| notify),
+        None => start(call, args).map(|()| None),
+    };
+    let notify = match begun {
+        Ok(notify) => notify,
+        Err(error) => {
+            super::change::remove(call, &made.entry, true)?;
+            return Err(error);
+        }
+    };
     let Some(watch) = watch else { return Ok(0) };
     let master = made.born.master.filter(|_| !given);
     let code = watch
-        .until_end(made.born.pid, master)
+        .until_end(made.born.pid, master, notify)
         .map_err(OciError::Foreground)?;
     if !args.is_set("keep") {
         super::change::remove(call, &made.entry, true)?;

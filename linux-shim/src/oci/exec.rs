@@ -12,7 +12,7 @@ use super::args::{ArgsError, Parsed};
 use super::birth::{Birth, end, let_go, own_streams};
 use super::change::controlled;
 use super::confine::go_near;
-use super::create::{send_terminal, write_pid_file};
+use super::create::{send_pidfd, send_terminal, write_pid_file};
 use super::store::{Entry, Record, Status};
 use super::{Call, OciError, foreground};
 use crate::init::keyring::keyring_of;
@@ -74,6 +74,7 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     };
     let mut born = birth.give(|streams, end| launch::another(container, &plan, streams, end))?;
     let begun = write_pid_file(args, &born)
+        .and_then(|()| send_pidfd(args, &born))
         .and_then(|()| socket.map_or(Ok(()), |path| send_terminal(path.as_ref(), &born)))
         .and_then(|()| let_go(&born.end));
     if let Err(error) = begun {
@@ -82,7 +83,9 @@ pub fn exec(call: &Call, args: &Parsed) -> Result<u8, OciError> {
     }
     let Some(watch) = watch else { return Ok(0) };
     let master = born.master.take().filter(|_| socket.is_none());
-    watch.until_end(born.pid, master).map_err(OciError::Foreground)
+    watch
+        .until_end(born.pid, master, None)
+        .map_err(OciError::Foreground)
 }
 
 /// A set of processors as the kernel prints masks.
@@ -169,6 +172,9 @@ fn change(process: &mut Value, args: &Parsed) -> Result<(), OciError> {
         for set in ["bounding", "effective", "permitted"] {
             push(&mut process["capabilities"][set], capability.into());
         }
+    }
+    if let Some(label) = args.value("process-label") {
+        process["selinuxLabel"] = label.into();
     }
     if let Some(profile) = args.value("apparmor") {
         process["apparmorProfile"] = profile.into();

@@ -12,6 +12,8 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::notify::Notify;
+
 /// What is passed on; the rest stays with us.
 const PASSED_ON: [Signal; 6] = [
     Signal::SIGHUP,
@@ -65,7 +67,7 @@ impl Watch {
     }
 
     /// Answers the exit code, 128 and the signal for one that was killed.
-    pub fn until_end(self, pid: Pid, master: Option<OwnedFd>) -> io::Result<u8> {
+    pub fn until_end(self, pid: Pid, master: Option<OwnedFd>, mut notify: Option<Notify>) -> io::Result<u8> {
         let stdin = io::stdin();
         let _raw = master.as_ref().and_then(|_| Raw::enter(stdin.as_fd()));
         let mut relay = Relay { master, input: true };
@@ -75,7 +77,12 @@ impl Watch {
                 relay.drain()?;
                 return Ok(code);
             }
-            self.wait(&mut relay)?;
+            if let Some(waiting) = &notify
+                && waiting.relay(pid)?
+            {
+                notify = None;
+            }
+            self.wait(&mut relay, notify.as_ref())?;
             while let Some(seen) = self.signals.read_signal()? {
                 let number = i32::try_from(seen.ssi_signo).map_err(io::Error::other)?;
                 match Signal::try_from(number)? {
@@ -90,7 +97,7 @@ impl Watch {
         }
     }
 
-    fn wait(&self, relay: &mut Relay) -> io::Result<()> {
+    fn wait(&self, relay: &mut Relay, notify: Option<&Notify>) -> io::Result<()> {
         let stdin = io::stdin();
         let mut watched = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(master) = &relay.master {
@@ -99,10 +106,13 @@ impl Watch {
                 watched.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
             }
         }
+        let of_relay = watched.len();
+        watched.extend(notify.map(|notify| PollFd::new(notify.fd(), PollFlags::POLLIN)));
         match poll(&mut watched, PollTimeout::NONE) {
             Err(Errno::EINTR) => return Ok(()),
             other => other?,
         };
+        watched.truncate(of_relay);
         let ready: Vec<bool> = watched.iter().map(|w| w.any().unwrap_or(true)).collect();
         if ready.get(1) == Some(&true) {
             relay.output()?;

@@ -18,14 +18,18 @@ pub fn members(call: &Call, record: &Record) -> Result<Vec<u32>, OciError> {
 
 /// Whether whoever is in its cgroup is the container's: nobody was there before it, and no other container is there now.
 pub fn has_cgroup_alone(call: &Call, record: &Record) -> Result<bool, OciError> {
-    if record.cgroup.is_empty() || record.shares_cgroup {
+    Ok(!record.shares_cgroup && is_alone(call, &record.id, &record.cgroup)?)
+}
+
+/// Whether no other container than this is in a cgroup.
+pub fn is_alone(call: &Call, id: &str, cgroup: &str) -> Result<bool, OciError> {
+    if cgroup.is_empty() {
         return Ok(false);
     }
     let others = Entry::all(&call.root)?.into_iter();
     // One without a record is not there yet, or gone already.
     let mut others = others.filter_map(|entry| entry.load().ok());
-    Ok(!others
-        .any(|other| other.id != record.id && is_within(&other.cgroup, &record.cgroup) && other.is_alive()))
+    Ok(!others.any(|other| other.id != id && is_within(&other.cgroup, cgroup) && other.is_alive()))
 }
 
 fn is_within(path: &str, above: &str) -> bool {

@@ -14,6 +14,7 @@ mod features;
 mod foreground;
 mod log;
 mod members;
+mod notify;
 mod report;
 mod shared_root;
 mod store;
@@ -94,6 +95,8 @@ pub(crate) enum OciError {
     Bundle { path: PathBuf, source: io::Error },
     #[error("the root file system {0:?} is no directory")]
     NoRootfs(PathBuf),
+    #[error("cannot tell $NOTIFY_SOCKET of the container: {0}")]
+    Notify(io::Error),
     #[error("cannot talk to the container's process: {0}")]
     Channel(io::Error),
     #[error("unable to start container process: {0}")]
@@ -104,6 +107,16 @@ pub(crate) enum OciError {
     NoConsole,
     #[error("cannot send the terminal to {path:?}: {source}")]
     ConsoleSocket { path: PathBuf, source: io::Error },
+    #[error("cannot send the process's descriptor to {path:?}: {source}")]
+    PidfdSocket { path: PathBuf, source: io::Error },
+    #[error(
+        "--no-pivot is not offered: what is hidden below a root that is not changed by pivot_root can be uncovered"
+    )]
+    NoPivot,
+    #[error(
+        "without a cgroup (--cgroup-manager=disabled) a container cannot be limited as config.json asks for"
+    )]
+    NothingLimits,
     #[error("cannot write the pid file {path:?}: {source}")]
     PidFile { path: PathBuf, source: io::Error },
     #[error("cannot {1} container {0:?}: it is {word}", word = .2.word())]
@@ -150,8 +163,29 @@ struct Call {
     standing: Standing,
     /// How many it was called with.
     words: usize,
-    /// Cgroups are made by systemd.
-    systemd: bool,
+    manager: Manager,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manager {
+    /// We do, by files.
+    Ourselves,
+    Systemd,
+    /// Containers have none (crun's `disabled`).
+    Nobody,
+}
+
+impl Manager {
+    fn of(global: &Parsed) -> Result<Self, ArgsError> {
+        match global.value("cgroup-manager") {
+            _ if global.is_set("systemd-cgroup") => Ok(Self::Systemd),
+            None | Some("cgroupfs") => Ok(Self::Ourselves),
+            Some("systemd") => Ok(Self::Systemd),
+            Some("disabled") => Ok(Self::Nobody),
+            Some(other) => Err(ArgsError::Manager(other.into())),
+        }
+    }
 }
 
 const GLOBAL: &[Flag] = &[
@@ -171,6 +205,7 @@ const CREATE: &[Flag] = &[
     short_value("bundle", Some('b')),
     value("pid-file"),
     value("console-socket"),
+    value("pidfd-socket"),
     value("preserve-fds"),
     short_switch("detach", Some('d')),
     switch("keep"),
@@ -187,7 +222,9 @@ const EXEC: &[Flag] = &[
     value("cwd"),
     value("pid-file"),
     value("console-socket"),
+    value("pidfd-socket"),
     value("preserve-fds"),
+    value("process-label"),
     value("apparmor"),
     value("cgroup"),
     short_switch("detach", Some('d')),
@@ -231,6 +268,10 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(global) => global,
         Err(error) => return failed(&Log::default(), &error.into(), false),
     };
+    let manager = match Manager::of(&global) {
+        Ok(manager) => manager,
+        Err(error) => return failed(&Log::default(), &error.into(), is_exec(&global)),
+    };
     let standing = Standing::of_this_process();
     let root = global.value("root").map(PathBuf::from);
     let call = Call {
@@ -239,7 +280,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
             .unwrap_or_default(),
         standing,
         words: words.len(),
-        systemd: global.is_set("systemd-cgroup") || global.value("cgroup-manager") == Some("systemd"),
+        manager,
         log: Log {
             outspoken: standing.makes_do() || has_own_stderr(&global),
             file: global.value("log").map(PathBuf::from),

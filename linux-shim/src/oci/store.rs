@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::shared_root::SharedRoot;
 use crate::confine::recorded;
-use crate::files::replace;
 use crate::processes::started_at;
+use amphipod_shim_api::files::replace;
 
 const RECORD: &str = "state.json";
 const GATE: &str = "start.sock";
+const PLACE: &str = "place.json";
 const LOCK: &str = "lock";
 /// As long an id as runc takes.
 const ID_LIMIT: usize = 1024;
@@ -91,6 +92,15 @@ pub struct Record {
     pub shared_root: Option<SharedRoot>,
 }
 
+/// Where a container that is being made will be: all that is known of it when its maker is killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Empty for none.
+    pub cgroup: String,
+    /// What systemd calls it, if it is its manager.
+    pub unit: Option<String>,
+}
+
 /// As the runtime specification has them, and `paused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -137,6 +147,15 @@ impl Entry {
             dir: root.join(id),
             id: id.into(),
         })
+    }
+
+    /// Where its program tells that it is ready.
+    pub fn notify_dir(&self) -> PathBuf {
+        self.dir.join("notify")
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Every container below a root.
@@ -188,6 +207,25 @@ impl Entry {
             other => other.map_err(fail("open", &path))?,
         };
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail("lock", &path)(errno.into()))
+    }
+
+    /// To be called before anything is made there.
+    pub fn note(&self, place: &Place) -> Result<(), StoreError> {
+        let path = self.dir.join(PLACE);
+        let noted = serde_json::to_vec(place).map_err(io::Error::other);
+        noted
+            .and_then(|text| replace(&path, &text))
+            .map_err(fail("write", &path))
+    }
+
+    /// Nothing where nothing had been made.
+    pub fn place(&self) -> Result<Option<Place>, StoreError> {
+        let path = self.dir.join(PLACE);
+        let read = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::other)),
+        };
+        read.map(Some).map_err(fail("read", &path))
     }
 
     /// Written whole or not at all.

@@ -20,6 +20,7 @@ pub use write::{MapError, write_maps};
 use std::path::Path;
 
 use amphipod_shim_api::Standing;
+use amphipod_shim_api::cgroup::CgroupHost;
 use oci_spec::runtime::Spec;
 
 use crate::spec::{self, Config, SpecError};
@@ -51,6 +52,8 @@ pub fn configuration(bundle: &Path, standing: Standing) -> Result<Configuration,
         spec,
         mut said,
     } = spec::read(bundle)?;
+    let is_v2 = CgroupHost::known().is_ok_and(CgroupHost::is_v2);
+    said.extend(spec::without_effect(&spec, is_v2));
     if standing != Standing::User {
         return Ok(Configuration { bytes, spec, said });
     }

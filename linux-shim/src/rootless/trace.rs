@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::confine::recorded;
-use crate::files::replace;
 use crate::processes::{signal, started_at};
+use amphipod_shim_api::files::replace;
 
 const FILE: &str = "rootless.json";
 
@@ -73,13 +73,15 @@ impl Trace {
         read.map(Some).map_err(|source| TraceError::Read { path, source })
     }
 
-    /// Kills the container's first process if it is still that one, and with it, where it has one, its PID namespace.
-    pub fn kill(&self) -> Result<(), TraceError> {
+    /// Kills the container's first process if it is still that one, and with it, where it has one, its PID namespace. `false`
+    /// where it was gone.
+    pub fn kill(&self) -> Result<bool, TraceError> {
         if self.pid == 0 {
-            return Ok(());
+            return Ok(false);
         }
         match signal(self.pid, self.started, libc::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
             Err(errno) => Err(TraceError::Kill(errno)),
         }
     }
@@ -100,7 +102,7 @@ mod tests {
         let early = Trace::of_cgroup("/a/b");
         early.save(home.path()).unwrap();
         assert_eq!(Trace::load(home.path()).unwrap().as_ref(), Some(&early));
-        early.kill().unwrap();
+        assert!(!early.kill().unwrap());
         let mut child = std::process::Command::new("/bin/sleep")
             .arg("1000")
             .spawn()
@@ -110,9 +112,9 @@ mod tests {
         let mut other = Trace::load(home.path()).unwrap().unwrap();
         assert_eq!(other, trace);
         other.started += 1;
-        other.kill().unwrap();
+        assert!(!other.kill().unwrap());
         assert_eq!(child.try_wait().unwrap(), None);
-        trace.kill().unwrap();
+        assert!(trace.kill().unwrap());
         assert!(!child.wait().unwrap().success());
         assert!(trace.cgroup().unwrap().is_none());
     }

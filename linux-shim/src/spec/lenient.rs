@@ -27,6 +27,34 @@ pub fn mend(config: &mut Value) -> Vec<String> {
     said
 }
 
+/// What is asked for of a cgroup and has no effect, to be said: what kernels do not limit any more, and on v2 what only v1
+/// has and is left out there, as by runc.
+pub fn without_effect(spec: &Spec, is_v2: bool) -> Vec<String> {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let cpu = resources.and_then(|r| r.cpu().as_ref());
+    let memory = resources.and_then(|r| r.memory().as_ref());
+    let asked = |number: Option<i64>| number.is_some_and(|n| n > 0);
+    let realtime =
+        cpu.is_some_and(|c| asked(c.realtime_runtime()) || c.realtime_period().is_some_and(|p| p > 0));
+    let of_v1 = [
+        ("cpu.realtimeRuntime and realtimePeriod", realtime),
+        ("memory.kernelTCP", memory.is_some_and(|m| asked(m.kernel_tcp()))),
+        (
+            "memory.swappiness",
+            memory.is_some_and(|m| m.swappiness().is_some()),
+        ),
+        (
+            "memory.disableOOMKiller",
+            memory.is_some_and(|m| m.disable_oom_killer() == Some(true)),
+        ),
+    ];
+    let kernel = ("memory.kernel", memory.is_some_and(|m| asked(m.kernel())));
+    let all = of_v1.into_iter().filter(|_| is_v2).chain([kernel]);
+    all.filter(|(_, is_asked)| *is_asked)
+        .map(|(name, _)| format!("linux.resources.{name} changes nothing on this host"))
+        .collect()
+}
+
 /// Changes its `process`, or one of an exec.
 pub fn mend_process(process: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
@@ -78,6 +106,20 @@ mod tests {
         assert_eq!(mend(&mut config).len(), 1);
         let mounts = json!([{"destination": "/a/b"}, {"destination": "/c"}, {"destination": ""}]);
         assert_eq!(config["mounts"], mounts);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        let said = |resources: Value, is_v2| {
+            let config = json!({"ociVersion": "1.0.2", "linux": {"resources": resources}});
+            without_effect(&serde_json::from_value(config).unwrap(), is_v2)
+        };
+        let old = json!({"memory": {"kernel": 1, "kernelTCP": 1, "swappiness": 0, "disableOOMKiller": true},
+            "cpu": {"realtimeRuntime": 1}});
+        assert_eq!((said(old.clone(), false).len(), said(old, true).len()), (1, 5));
+        let usual =
+            json!({"memory": {"limit": 1, "kernel": -1, "disableOOMKiller": false}, "cpu": {"shares": 2}});
+        assert!(said(usual, true).is_empty() && said(json!({}), true).is_empty());
     }
 
     /// What is no object at all is for the parser to refuse.

@@ -27,7 +27,7 @@ use crate::seccomp::SeccompError;
 use crate::sysctl::{self, Own, SysctlError};
 pub use devices::changes;
 use devices::{device, device_rules};
-pub use lenient::mend_process;
+pub use lenient::{mend_process, without_effect};
 pub use process::{KEEP_GROUPS, process_plan};
 pub use read::{Config, load, read};
 

@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use amphipod_shim_api::client::ExecTask;
 use nix::sys::stat::makedev;
 use serde_json::json;
 
 use crate::harness::{Bundle, Pod, SHIM, host_mounts, pod};
-use crate::oci_harness::{oci, text};
+use crate::oci_harness::{OCI, oci, text};
 
 /// A host directory nobody may touch.
 pub struct Canary(pub PathBuf);
@@ -156,6 +156,44 @@ async fn a_waiting_process_holds_nothing_of_the_shims() {
     // Its three streams, as they were given and in their places.
     assert_eq!((of("null"), of("pipe:"), of("socket:")), (2, 4, 1), "{held:?}");
     assert_eq!(held.len(), 7, "{held:?}");
+}
+
+/// CVE-2024-21626's other half: a descriptor that is meant for the program is no way to begin outside.
+#[test]
+fn no_process_begins_outside_of_the_root() {
+    let Some(oci) = oci("cwd") else { return };
+    let bundle = oci.bundle("sleep 1000");
+    symlink("/proc/self/fd/3", bundle.dir.join("rootfs/work")).unwrap();
+    oci.create(&bundle);
+    oci.ok(&["start", "c"]);
+    let root = oci.home.path().join("root");
+    for cwd in ["/proc/self/fd/3", "/work", "/proc/self/fd/3/../etc"] {
+        let line = format!(
+            "exec 3</; exec {OCI} --root {} exec --preserve-fds 1 --cwd {cwd} c /bin/ls -a",
+            root.display()
+        );
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success(), "{cwd}: {}", text(&output.stdout));
+        assert!(said.contains("outside of the container"), "{cwd}: {said}");
+    }
+}
+
+/// CVE-2016-9962: who has all that it will have, and waits to become its program, is not for others in the container to look
+/// into, nor to take over.
+#[test]
+fn a_process_on_its_way_in_is_hidden_from_the_container() {
+    let Some(oci) = oci("hidden") else { return };
+    oci.create(&oci.bundle("sleep 1000"));
+    let look =
+        "for link in exe cwd root fd/0 fd/1 fd/2 fd/3; do readlink /proc/1/$link; done; cat /proc/1/environ";
+    let output = oci.call(&["exec", "c", "sh", "-c", look]);
+    assert_eq!(text(&output.stdout), "", "{}", text(&output.stderr));
+    // The program itself is as visible as any other.
+    oci.ok(&["start", "c"]);
+    oci.until("running");
+    let look = "until [ \"$(readlink /proc/1/exe)\" = /bin/busybox ]; do :; done; echo seen";
+    assert_eq!(oci.ok(&["exec", "c", "sh", "-c", look]), "seen\n");
 }
 
 #[tokio::test]

@@ -170,3 +170,35 @@ async fn clients_are_waited_for_side_by_side() {
     tokio::join!(late("e1"), late("e2"), late("e3"));
     assert_eq!(exec(&pod, &bundle, "e4", process(&["true"])).await.unwrap(), 0);
 }
+
+/// However many ask at once, it runs once.
+#[tokio::test]
+async fn it_is_started_once() {
+    let Some(pod) = pod().await else { return };
+    let bundle = running(&pod).await;
+    let path = pod.home.path().join("out");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let task = ExecTask {
+        id: bundle.id.clone(),
+        exec_id: "e".into(),
+        stdout: path.display().to_string(),
+        process: process(&["echo", "ran"]),
+        ..Default::default()
+    };
+    pod.client.exec(&task).await.unwrap();
+    let start = || pod.client.start((bundle.id.as_str(), "e"));
+    let reading = async {
+        tokio::time::sleep(LATE).await;
+        tokio::fs::read_to_string(&path).await.unwrap()
+    };
+    let (one, other, read) = tokio::join!(start(), start(), reading);
+    assert_eq!(read, "ran\n");
+    let refused = [one, other]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect::<Vec<_>>();
+    assert!(
+        matches!(refused[..], [TaskError::FailedPrecondition(_)]),
+        "{refused:?}"
+    );
+}

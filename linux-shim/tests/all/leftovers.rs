@@ -250,3 +250,26 @@ async fn the_shim_is_in_no_cgroup_of_its_starter() {
     }
     assert_eq!(pod.sh("exit 4").await.0, 4);
 }
+
+/// As runc's shim has it: `delete` of what a dead shim left is the container's end.
+#[tokio::test]
+async fn hooks_after_the_end_are_run_for_a_shim_that_was_killed() {
+    let Some(pod) = pod().await else { return };
+    let mut bundle = pod.bundle(&["sleep", "1000"]);
+    let told = pod.home.path().join("told");
+    let script = format!("grep -o '\"status\":\"[a-z]*\"' >> {}", told.display());
+    bundle.spec["hooks"] = serde_json::json!({"poststop": [{"path": "/bin/false"}, {"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    pod.create(&bundle).await.unwrap();
+    pod.client.start(&bundle.id).await.unwrap();
+    let shim = nix::unistd::Pid::from_raw(pod.shims()[0]);
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // The second one finds nothing.
+    for _ in 0..2 {
+        let exit = command(&pod.namespace)
+            .delete(&bundle.id, &bundle.dir)
+            .await
+            .unwrap();
+        assert_eq!(exit.status, 137);
+        assert_eq!(fs::read_to_string(&told).unwrap(), "\"status\":\"stopped\"\n");
+    }
+}

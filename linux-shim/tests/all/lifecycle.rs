@@ -178,6 +178,11 @@ async fn pausing_stops_it() {
         pod.client.state(&bundle.id).await.unwrap().status,
         TaskStatus::Running
     );
+    let refused = pod.client.resume(&bundle.id).await;
+    assert!(
+        matches!(refused, Err(TaskError::FailedPrecondition(_))),
+        "{refused:?}"
+    );
 }
 
 /// v1 kills nobody who is frozen.

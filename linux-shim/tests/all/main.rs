@@ -16,6 +16,7 @@ mod limits;
 mod mounts;
 mod oci;
 mod oci_cgroups;
+mod oci_handed;
 mod oci_harness;
 mod oci_more;
 mod oci_words;

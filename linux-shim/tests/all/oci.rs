@@ -186,7 +186,7 @@ fn a_terminal_is_relayed_or_sent_to_the_console_socket() {
 }
 
 /// What a descriptor sent over a socket refers to.
-fn received(stream: &std::os::unix::net::UnixStream) -> PathBuf {
+pub fn received(stream: &std::os::unix::net::UnixStream) -> PathBuf {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     use std::os::fd::{AsRawFd, RawFd};
     let mut control = nix::cmsg_space!([RawFd; 1]);

@@ -4,7 +4,7 @@
 //! shim has and when it may go, bundle annotations,
 //! the stdio addresses and the CRI log format, what is left in a bundle of its container's end, cgroup paths and
 //! systemd as their manager, terminals, what a Pod's network is narrowed to, how hosts give ids to users and what one without root makes do with, how a resolver is asked,
-//! the mapping of errors to ttrpc codes, and what containerd is told of all that.
+//! the mapping of errors to ttrpc codes, files that are there whole or not at all, and what containerd is told of all that.
 //! Refuses to know: Pods, and how any runtime runs a container.
 
 pub mod annotations;
@@ -15,6 +15,7 @@ pub mod clients;
 pub mod compiler;
 pub mod error;
 pub mod events;
+pub mod files;
 pub mod last_words;
 pub mod network;
 pub mod oom;
@@ -44,7 +45,7 @@ pub mod api {
     pub use containerd_shim_protos::api::*;
     pub use containerd_shim_protos::events::task::TaskCreate;
     pub use containerd_shim_protos::protobuf;
-    pub use containerd_shim_protos::shim::oci::Options as RuncOptions;
+    pub use containerd_shim_protos::shim::oci::{Options as RuncOptions, ProcessDetails};
     pub use containerd_shim_protos::shim_async::Task;
     pub use ttrpc::Result as TtrpcResult;
     pub use ttrpc::r#async::TtrpcContext;

@@ -2,7 +2,8 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
-use super::more_limits::{MoreLimits, other_name};
+use super::changes::check_swap;
+use super::more_limits::{MoreLimits, is_reservation, other_name};
 use super::{Cgroup, CgroupError, write};
 
 /// What a cgroup may use; `None` leaves a limit alone. −1 means unlimited where OCI says so.
@@ -29,6 +30,9 @@ pub struct Limits {
     pub more: MoreLimits,
     /// v2 files set as they are.
     pub unified: Vec<(String, String)>,
+    /// A limit of memory that is not above what is used is refused; without this the kernel makes room by killing (v1
+    /// refuses it by itself).
+    pub checks_use: bool,
 }
 
 impl Limits {
@@ -62,6 +66,7 @@ impl From<&LinuxResources> for Limits {
             pids: resources.pids().as_ref().map(|p| p.limit()).filter(|p| *p != 0),
             devices: resources.devices().iter().flatten().map(device).collect(),
             more: MoreLimits::from(resources),
+            checks_use: memory.is_some_and(|m| m.limit().is_some() && m.check_before_update() == Some(true)),
             unified: unified.map(|(k, v)| (k.clone(), v.clone())).collect(),
         }
     }
@@ -246,6 +251,7 @@ fn weight(shares: u64) -> u64 {
 pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError> {
     if cgroup.is_v2() {
         let dir = cgroup.unified_dir().ok_or(CgroupError::NoHierarchy)?;
+        check_swap(limits)?;
         return v2(limits).iter().try_for_each(|s| set(dir, s));
     }
     if !limits.unified.is_empty() {
@@ -268,8 +274,8 @@ fn set(dir: &std::path::Path, s: &Setting) -> Result<(), CgroupError> {
     match write(&path, &s.value) {
         Err(CgroupError::Write { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let swap = s.file == "memory.swap.max" || s.file == "memory.memsw.limit_in_bytes";
-            // A kernel without swap accounting has nothing to limit.
-            if swap {
+            // A kernel without swap accounting has nothing to limit, one without that of reservations limits use alone.
+            if swap || is_reservation(&s.file) {
                 Ok(())
             } else if let Some(other) = other_name(&s.file).filter(|o| dir.join(o).exists()) {
                 write(&dir.join(other), &s.value)
@@ -365,6 +371,17 @@ mod tests {
             [0, 2, 3, 1024, 22_000, 262_143, 262_144].map(weight),
             [1, 1, 2, 100, 1204, 10_000, 10_000]
         );
+    }
+
+    /// Alone it asks for nothing.
+    #[test]
+    fn a_check_is_of_a_limit() {
+        let checks = |memory: &str| {
+            let json = format!(r#"{{"memory":{memory}}}"#);
+            Limits::from(&serde_json::from_str::<LinuxResources>(&json).unwrap()).checks_use
+        };
+        assert!(checks(r#"{"limit":5,"checkBeforeUpdate":true}"#));
+        assert!(!checks(r#"{"checkBeforeUpdate":true}"#) && !checks(r#"{"limit":5}"#));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Owns file names and their formats. Refuses to know what a cgroup is for. Device rules on v2 are programs, not
 //! files: the runtime that has them attaches them itself (to [`Cgroup::unified_dir`]).
 
+mod changes;
+mod freezer;
 mod limits;
 mod more_limits;
 mod mounts;
@@ -16,6 +18,7 @@ pub use limits::Limits;
 pub use more_limits::MoreLimits;
 pub use mounts::CgroupHost;
 pub use oom_watch::OomWatch;
+use usage::Files;
 pub use usage::{Cpu, Io, Meter, Usage};
 
 use std::fs;
@@ -27,6 +30,10 @@ use std::time::Duration;
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 /// How often a busy cgroup is tried again: v1 has no event for its end.
 const REMOVE_STEP: Duration = Duration::from_millis(2);
+/// How long processes may take to stop, as with runc: one in the kernel on behalf of a device may take that.
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+/// How often they are looked at until they have.
+const FREEZE_STEP: Duration = Duration::from_millis(2);
 /// How often everything is killed anew while processes are still being forked (each turn freezes them first).
 const KILL_TURNS: usize = 16;
 
@@ -58,6 +65,18 @@ pub enum CgroupError {
     NoHierarchy,
     #[error("{0} cannot be limited: its cgroup controller is not available on this host")]
     NoController(&'static str),
+    #[error("memory and swap together cannot be limited without a limit of memory")]
+    SwapAlone,
+    #[error("memory and swap together cannot be limited to {sum} bytes: memory alone may be {memory}")]
+    LessThanMemory { sum: i64, memory: i64 },
+    #[error("{what} cannot be limited to {limit} bytes: {used} are used")]
+    InUse {
+        what: &'static str,
+        limit: u64,
+        used: u64,
+    },
+    #[error("not all processes in the cgroup {path:?} stopped within {limit:?}")]
+    NotStopped { path: PathBuf, limit: Duration },
 }
 
 /// One hierarchy a cgroup has a directory in.
@@ -146,6 +165,12 @@ impl Cgroup {
         limits::apply(self, limits)
     }
 
+    /// What [`Cgroup::apply`] is to set where an update asks for this: v2 cannot leave half of a file as it is. Refuses what
+    /// says nothing on v2, and takes no memory that is used where that is asked for.
+    pub fn changes(&self, asked: &Limits) -> Result<Limits, CgroupError> {
+        changes::changes(self, asked)
+    }
+
     /// Moves a process into the cgroup.
     pub fn join(&self, pid: u32) -> Result<(), CgroupError> {
         self.legs
@@ -197,14 +222,50 @@ impl Cgroup {
         stats::oom_kills(self)
     }
 
-    /// Stops or continues every process.
-    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
-        tree::freeze(self, frozen)
+    /// Stops every process, and waits until they all have, as long as they are `still` to; else they go on.
+    pub async fn freeze(&self, still: impl Fn() -> bool) -> Result<(), CgroupError> {
+        let deadline = tokio::time::Instant::now() + FREEZE_LIMIT;
+        while !self.try_freeze()? {
+            tokio::time::sleep(FREEZE_STEP).await;
+            if !still() || tokio::time::Instant::now() > deadline {
+                return Err(self.not_stopped());
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Cgroup::freeze`] for a program without an event loop.
+    pub fn freeze_waiting(&self) -> Result<(), CgroupError> {
+        let deadline = std::time::Instant::now() + FREEZE_LIMIT;
+        while !self.try_freeze()? {
+            if std::time::Instant::now() > deadline {
+                return Err(self.not_stopped());
+            }
+            std::thread::park_timeout(FREEZE_STEP);
+        }
+        Ok(())
+    }
+
+    /// Tells the processes to stop; `false` when some have not yet. Where even that cannot be told they go on.
+    fn try_freeze(&self) -> Result<bool, CgroupError> {
+        freezer::stop(self).inspect_err(|_| drop(self.thaw()))
+    }
+
+    /// Lets every process go on.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        freezer::thaw(self)
+    }
+
+    fn not_stopped(&self) -> CgroupError {
+        self.thaw().err().unwrap_or_else(|| CgroupError::NotStopped {
+            path: self.legs.first().map(|l| l.dir.clone()).unwrap_or_default(),
+            limit: FREEZE_LIMIT,
+        })
     }
 
     /// Whether it was told to stop its processes; one that is not there was not.
     pub fn is_frozen(&self) -> bool {
-        tree::is_frozen(self)
+        freezer::is_frozen(self)
     }
 
     /// Kills every process in the cgroup and below it. They may still be dying when this returns.

@@ -20,6 +20,8 @@ pub struct MoreLimits {
     tcp_buffers: Option<i64>,
     swappiness: Option<u64>,
     no_oom_killer: bool,
+    /// Whether cgroups below it share its limit of memory.
+    hierarchy: Option<bool>,
     /// The class all packets are of, which v1 alone has.
     network_class: Option<u32>,
     /// Interface and priority of what goes out there, likewise.
@@ -34,6 +36,9 @@ struct Io {
     weight: Option<u16>,
     /// `major:minor` and weight.
     weights: Vec<(String, u16)>,
+    /// The same against cgroups below, of a scheduler that newer kernels have not: asked for to be refused there.
+    leaf_weight: Option<u16>,
+    leaf_weights: Vec<(String, u16)>,
     /// `major:minor`, which of [`THROTTLES`], and the rate.
     throttles: Vec<(String, usize, u64)>,
 }
@@ -68,6 +73,7 @@ impl From<&LinuxResources> for MoreLimits {
             tcp_buffers: memory.and_then(|m| m.kernel_tcp()).filter(|bytes| *bytes != 0),
             swappiness: memory.and_then(|m| m.swappiness()),
             no_oom_killer: memory.and_then(|m| m.disable_oom_killer()).unwrap_or_default(),
+            hierarchy: memory.and_then(|m| m.use_hierarchy()),
             network_class: network.and_then(|n| n.class_id()).filter(|class| *class != 0),
             network_priorities: priorities.map(|p| (p.name().clone(), p.priority())).collect(),
             rdma: rdma(resources),
@@ -99,7 +105,7 @@ fn rdma(resources: &LinuxResources) -> Vec<(String, String)> {
 impl From<&LinuxBlockIo> for Io {
     fn from(io: &LinuxBlockIo) -> Self {
         let device = |major: i64, minor: i64| format!("{major}:{minor}");
-        let weights = io.weight_device().iter().flatten();
+        let weights = || io.weight_device().iter().flatten();
         let lists = [
             io.throttle_read_bps_device(),
             io.throttle_write_bps_device(),
@@ -110,8 +116,12 @@ impl From<&LinuxBlockIo> for Io {
         let throttles = lists.into_iter().enumerate();
         Self {
             weight: io.weight().filter(|w| *w > 0),
-            weights: weights
+            weights: weights()
                 .filter_map(|d| Some((device(d.major(), d.minor()), d.weight()?)))
+                .collect(),
+            leaf_weight: io.leaf_weight().filter(|w| *w > 0),
+            leaf_weights: weights()
+                .filter_map(|d| Some((device(d.major(), d.minor()), d.leaf_weight()?)))
                 .collect(),
             throttles: throttles
                 .flat_map(|(kind, list)| list.iter().flatten().map(move |d| throttle(kind, d)))
@@ -134,8 +144,10 @@ impl MoreLimits {
             add("blkio", THROTTLES[*kind].0, Some(format!("{device} {rate}")));
         }
         for (size, limit) in &self.hugepages {
-            let file = format!("hugetlb.{size}.limit_in_bytes");
-            add("hugetlb", &file, Some(limit.to_string()));
+            for file in ["limit_in_bytes", "rsvd.limit_in_bytes"] {
+                let file = format!("hugetlb.{size}.{file}");
+                add("hugetlb", &file, Some(limit.to_string()));
+            }
         }
         add("cpu", "cpu.idle", self.cpu_idle.map(|v| v.to_string()));
         add("cpu", "cpu.cfs_burst_us", self.cpu_burst.map(|v| v.to_string()));
@@ -155,9 +167,23 @@ impl MoreLimits {
         );
         let disabled = self.no_oom_killer.then(|| "1".to_owned());
         add("memory", "memory.oom_control", disabled);
+        let hierarchy = self.hierarchy.map(|is| u8::from(is).to_string());
+        add("memory", "memory.use_hierarchy", hierarchy);
+        out.extend(self.leaf_weights());
         out.extend(self.network());
         out.extend(self.rdma_lines());
         out
+    }
+
+    /// v1 only, and there of some kernels; on v2 they are asked for to be refused.
+    fn leaf_weights(&self) -> Vec<Setting> {
+        let own = self.io.leaf_weight.map(|weight| weight.to_string());
+        let own = own.map(|weight| setting("blkio", "blkio.leaf_weight", weight));
+        let devices = self.io.leaf_weights.iter().map(|(device, weight)| {
+            let value = format!("{device} {weight}");
+            setting("blkio", "blkio.leaf_weight_device", value)
+        });
+        own.into_iter().chain(devices).collect()
     }
 
     /// v1 only: on v2, where no hierarchy has these controllers, they are asked for to be refused.
@@ -181,8 +207,8 @@ impl MoreLimits {
         lines.map(|(device, line)| setting("rdma", "rdma.max", format!("{device} {line}")))
     }
 
-    /// v2 has no real-time limits, limit of TCP's buffers, swappiness or switch for the OOM killer; as crun and runc have it, what a v1 bundle
-    /// asks of them is left out.
+    /// v2 has no real-time limits, limit of TCP's buffers, swappiness or switch for the OOM killer; as runc has it, what a v1
+    /// bundle asks of them is left out. Its memory is shared with what is below always.
     pub(super) fn v2(&self) -> Vec<Setting> {
         let mut out = Vec::new();
         let mut add = |controller, file: &str, value: Option<String>| {
@@ -210,14 +236,17 @@ impl MoreLimits {
             add("io", "io.max", Some(line));
         }
         for (size, limit) in &self.hugepages {
-            add(
-                "hugetlb",
-                &format!("hugetlb.{size}.max"),
-                Some(super::limits::max(*limit)),
-            );
+            for file in ["max", "rsvd.max"] {
+                let file = format!("hugetlb.{size}.{file}");
+                add("hugetlb", &file, Some(super::limits::max(*limit)));
+            }
         }
         add("cpu", "cpu.idle", self.cpu_idle.map(|v| v.to_string()));
         add("cpu", "cpu.max.burst", self.cpu_burst.map(|v| v.to_string()));
+        if self.hierarchy == Some(false) {
+            out.push(setting("memory.use_hierarchy", "memory.use_hierarchy", 0));
+        }
+        out.extend(self.leaf_weights());
         out.extend(self.network());
         out.extend(self.rdma_lines());
         out
@@ -227,6 +256,12 @@ impl MoreLimits {
 /// [10, 1000] onto [1, 10000], as the OCI runtimes do.
 fn v2_weight(weight: u16) -> u32 {
     1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
+}
+
+/// Huge pages that were promised and not yet used, which kernels count since 5.7 (runtime-spec: where they do, the limit is of
+/// those too).
+pub(super) fn is_reservation(file: &str) -> bool {
+    file.starts_with("hugetlb.") && file.contains(".rsvd.")
 }
 
 /// Where a kernel has BFQ for its only scheduler with weights, the file is called after it.
@@ -245,12 +280,12 @@ mod tests {
 
     #[test]
     fn every_field_has_its_file() {
-        let json = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}],
+        let json = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10,"leafWeight":20}],"leafWeight":30,
             "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}],
             "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":0}]},
             "hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
             "cpu":{"idle":1,"burst":2000,"realtimePeriod":1000000,"realtimeRuntime":950000},
-            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true},
+            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true,"useHierarchy":false},
             "network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]},
             "rdma":{"mlx5_1":{"hcaHandles":3},"mlx4_0":{"hcaHandles":2,"hcaObjects":7},"none":{}}}"#;
         let limits = MoreLimits::from(&serde_json::from_str::<LinuxResources>(json).unwrap());
@@ -266,6 +301,7 @@ mod tests {
                 "blkio.throttle.read_bps_device=8:0 1000",
                 "blkio.throttle.write_iops_device=8:16 0",
                 "hugetlb.2MB.limit_in_bytes=4194304",
+                "hugetlb.2MB.rsvd.limit_in_bytes=4194304",
                 "cpu.idle=1",
                 "cpu.cfs_burst_us=2000",
                 "cpu.rt_period_us=1000000",
@@ -273,6 +309,9 @@ mod tests {
                 "memory.kmem.tcp.limit_in_bytes=8388608",
                 "memory.swappiness=10",
                 "memory.oom_control=1",
+                "memory.use_hierarchy=0",
+                "blkio.leaf_weight=30",
+                "blkio.leaf_weight_device=8:0 20",
                 "net_cls.classid=1048577",
                 "net_prio.ifpriomap=eth0 5",
                 "rdma.max=mlx4_0 hca_handle=2 hca_object=7",
@@ -287,8 +326,12 @@ mod tests {
                 "io.max=8:0 rbps=1000",
                 "io.max=8:16 wiops=max",
                 "hugetlb.2MB.max=4194304",
+                "hugetlb.2MB.rsvd.max=4194304",
                 "cpu.idle=1",
                 "cpu.max.burst=2000",
+                "memory.use_hierarchy=0",
+                "blkio.leaf_weight=30",
+                "blkio.leaf_weight_device=8:0 20",
                 "net_cls.classid=1048577",
                 "net_prio.ifpriomap=eth0 5",
                 "rdma.max=mlx4_0 hca_handle=2 hca_object=7",

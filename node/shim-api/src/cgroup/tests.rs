@@ -166,6 +166,81 @@ fn real(name: &str) -> Option<Real> {
     }
 }
 
+/// Processes that the kernel cannot stop are not said to be stopped, and go on.
+#[tokio::test]
+async fn what_does_not_stop_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let cgroup = v2_tree(home.path());
+    cgroup.create().unwrap();
+    let dir = home.path().join("a/b");
+    fs::write(dir.join("cgroup.freeze"), "0").unwrap();
+    fs::write(dir.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+    let frozen = cgroup.freeze(|| false).await;
+    assert!(
+        matches!(frozen, Err(CgroupError::NotStopped { .. })),
+        "{frozen:?}"
+    );
+    assert!(!cgroup.is_frozen());
+    fs::write(dir.join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
+    cgroup.freeze(|| false).await.unwrap();
+    assert!(cgroup.is_frozen());
+    // v1 with a state that never is what it was told.
+    fs::create_dir_all(home.path().join("one/a")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", home.path().join("one/a/freezer.state")).unwrap();
+    let line = format!(
+        "30 23 0:26 / {}/one rw - cgroup cgroup rw,freezer\n",
+        home.path().display()
+    );
+    let cgroup = CgroupHost::from_mountinfo(&line).cgroup("/a").unwrap();
+    let frozen = cgroup.freeze(|| false).await;
+    assert!(
+        matches!(frozen, Err(CgroupError::NotStopped { .. })),
+        "{frozen:?}"
+    );
+    assert!(matches!(
+        cgroup.freeze_waiting(),
+        Err(CgroupError::NotStopped { .. })
+    ));
+}
+
+#[test]
+fn an_update_keeps_what_it_does_not_name() {
+    let home = tempfile::tempdir().unwrap();
+    let cgroup = v2_tree(home.path());
+    cgroup.create().unwrap();
+    let dir = home.path().join("a/b");
+    for (file, text) in [
+        ("cpu.max", "50000 100000\n"),
+        ("memory.current", "4096\n"),
+        ("memory.max", ""),
+    ] {
+        fs::write(dir.join(file), text).unwrap();
+    }
+    let period = Limits {
+        cpu_period: Some(200_000),
+        ..Limits::default()
+    };
+    cgroup.apply(&cgroup.changes(&period).unwrap()).unwrap();
+    assert_eq!(fs::read_to_string(dir.join("cpu.max")).unwrap(), "50000 200000");
+    let memory = |checks_use| Limits {
+        memory: Some(4096),
+        checks_use,
+        ..Limits::default()
+    };
+    let refused = cgroup.changes(&memory(true));
+    assert!(
+        matches!(refused, Err(CgroupError::InUse { used: 4096, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(cgroup.changes(&memory(false)).unwrap(), memory(false));
+    let swap = Limits {
+        memory_swap: Some(8192),
+        ..Limits::default()
+    };
+    assert!(matches!(cgroup.changes(&swap), Err(CgroupError::SwapAlone)));
+    assert!(matches!(cgroup.apply(&swap), Err(CgroupError::SwapAlone)));
+}
+
 #[tokio::test]
 async fn the_kernel_takes_our_limits_and_kills() {
     let Some(guard) = real("kill") else { return };

@@ -1,4 +1,4 @@
-//! The directories themselves: making, listing, freezing, killing, removing.
+//! The directories themselves: making, listing, killing, removing.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
 
-use super::{Cgroup, CgroupError, Leg, read, write};
+use super::{Cgroup, CgroupError, Leg, freezer, read, write};
 
 /// v2 controllers handed down to containers where the host has them.
 const HANDED_DOWN: [&str; 7] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma"];
-/// Attempts to see a v1 freezer reach `FROZEN`; each takes one scheduling round.
-const FREEZE_TRIES: usize = 500;
 
 /// Mostly only the last directory is missing; on v2 the way down is walked for the controllers. Notes what it has `made`.
 pub(super) fn create(leg: &Leg, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
@@ -132,36 +130,6 @@ pub(super) fn remove(dir: &Path) -> Result<bool, CgroupError> {
     }
 }
 
-pub(super) fn freeze(cgroup: &Cgroup, frozen: bool) -> Result<(), CgroupError> {
-    if let Some(file) = cgroup
-        .unified_dir()
-        .map(|d| d.join("cgroup.freeze"))
-        .filter(|f| f.exists())
-    {
-        return write(&file, if frozen { "1" } else { "0" });
-    }
-    let dir = cgroup
-        .v1_dir("freezer")
-        .ok_or(CgroupError::NoController("freezer"))?;
-    let state = dir.join("freezer.state");
-    write(&state, if frozen { "FROZEN" } else { "THAWED" })?;
-    for _ in 0..FREEZE_TRIES {
-        if !frozen || read(&state)?.trim() == "FROZEN" {
-            break;
-        }
-        std::thread::yield_now();
-    }
-    Ok(())
-}
-
-pub(super) fn is_frozen(cgroup: &Cgroup) -> bool {
-    let asked = |dir: Option<&Path>, file: &str| dir.and_then(|d| fs::read_to_string(d.join(file)).ok());
-    match asked(cgroup.unified_dir(), "cgroup.freeze") {
-        Some(text) => text.trim() == "1",
-        None => asked(cgroup.v1_dir("freezer"), "freezer.state").is_some_and(|text| text.trim() != "THAWED"),
-    }
-}
-
 /// `cgroup.kill` where the kernel has it (5.14); else everything is frozen, signalled and thawed, until none is left.
 pub(super) fn kill(cgroup: &Cgroup, turns: usize) -> Result<(), CgroupError> {
     if let Some(file) = cgroup
@@ -180,13 +148,13 @@ pub(super) fn kill(cgroup: &Cgroup, turns: usize) -> Result<(), CgroupError> {
         if found.is_empty() {
             return Ok(());
         }
-        let frozen = freeze(cgroup, true);
+        let frozen = freezer::stop_soon(cgroup);
         for pid in cgroup.pids()? {
             // A process that is gone meanwhile (ESRCH) is what we want.
             let _ = send(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
         if frozen.is_ok() {
-            freeze(cgroup, false)?;
+            freezer::thaw(cgroup)?;
         }
     }
     Ok(())

@@ -90,7 +90,7 @@ pub struct Usage {
 
 /// The files of one controller; without the controller there are none.
 #[derive(Clone, Copy)]
-struct Files<'a>(Option<&'a Path>);
+pub(super) struct Files<'a>(pub(super) Option<&'a Path>);
 
 impl Files<'_> {
     fn text(self, file: &str) -> String {
@@ -98,7 +98,7 @@ impl Files<'_> {
         read.and_then(Result::ok).unwrap_or_default()
     }
 
-    fn number(self, file: &str) -> u64 {
+    pub(super) fn number(self, file: &str) -> u64 {
         match self.text(file) {
             none if none.is_empty() => 0,
             text => number(&text),
@@ -113,7 +113,7 @@ impl Files<'_> {
             .collect()
     }
 
-    fn list(self, file: &str) -> String {
+    pub(super) fn list(self, file: &str) -> String {
         self.text(file).trim().to_owned()
     }
 

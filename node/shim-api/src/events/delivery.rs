@@ -1,6 +1,7 @@
 //! The way of events to containerd: one after the other, each until containerd has it or it was tried often enough.
 //!
-//! containerd's own shim puts one that failed behind the others; here it holds them up, so that they stay in order.
+//! containerd's own shim puts one that failed behind the others; here it holds them up, so that they stay in order. One that
+//! containerd will not have at all is dropped.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use containerd_shim_protos::shim_async::EventsClient;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{self, Receiver, Sender, WeakSender};
 use tokio::task::JoinHandle;
-use ttrpc::Error;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
 use ttrpc::context::with_duration;
+use ttrpc::{Code, Error};
 
 /// Events that wait at most, as in containerd's own shim; a long absence of containerd loses more.
 const QUEUE: usize = 2048;
@@ -104,6 +105,7 @@ impl Containerd {
         for pauses in 1..=RETRIES {
             match self.forward(request).await {
                 Ok(()) => return Ok(()),
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => tracing::debug!(%error, "containerd was not told yet"),
             }
             tokio::time::sleep(self.pause * pauses).await;
@@ -126,6 +128,24 @@ impl Containerd {
         }
         sent
     }
+}
+
+/// Whether the same event would be refused again.
+fn is_final(error: &Error) -> bool {
+    let Error::RpcStatus(status) = error else {
+        return false;
+    };
+    matches!(
+        status.code(),
+        Code::INVALID_ARGUMENT
+            | Code::NOT_FOUND
+            | Code::ALREADY_EXISTS
+            | Code::PERMISSION_DENIED
+            | Code::FAILED_PRECONDITION
+            | Code::OUT_OF_RANGE
+            | Code::UNIMPLEMENTED
+            | Code::UNAUTHENTICATED
+    )
 }
 
 /// Where nobody accepts connections this waits no more than where nobody listens.

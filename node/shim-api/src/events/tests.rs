@@ -31,6 +31,7 @@ const QUICK: Patience = Patience {
 struct Ear {
     heard: UnboundedSender<Envelope>,
     refusals: std::sync::Mutex<u32>,
+    code: ttrpc::Code,
 }
 
 #[async_trait]
@@ -39,10 +40,7 @@ impl Events for Ear {
         let mut refusals = self.refusals.lock().unwrap();
         if let Some(left) = refusals.checked_sub(1) {
             *refusals = left;
-            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
-                ttrpc::Code::UNAVAILABLE,
-                "not now",
-            )));
+            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(self.code, "not now")));
         }
         self.heard.send(request.envelope.unwrap()).unwrap();
         Ok(Empty::default())
@@ -57,10 +55,15 @@ struct Containerd {
 
 impl Containerd {
     async fn start(socket: &Path, refusals: u32) -> Self {
+        Self::refusing(socket, refusals, ttrpc::Code::UNAVAILABLE).await
+    }
+
+    async fn refusing(socket: &Path, refusals: u32, code: ttrpc::Code) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let ear = Arc::new(Ear {
             heard: sender,
             refusals: refusals.into(),
+            code,
         });
         let listener = UnixListener::bind(socket).unwrap();
         let mut server = Server::new()
@@ -181,6 +184,21 @@ async fn an_event_is_given_up_in_the_end() {
     publisher.paused("c");
     publisher.resumed("c");
     assert_eq!(containerd.next().await.topic, "/tasks/resumed");
+}
+
+#[tokio::test]
+async fn an_event_that_is_refused_for_good_holds_up_no_other() {
+    let (_home, socket, address) = place();
+    let mut containerd = Containerd::refusing(&socket, 1, ttrpc::Code::INVALID_ARGUMENT).await;
+    let patience = Patience {
+        pause: Duration::from_secs(3600),
+        ..QUICK
+    };
+    let (publisher, _delivery) = Publisher::to("ns", &address, patience);
+    publisher.paused("c");
+    publisher.resumed("c");
+    let told = tokio::time::timeout(QUICK.end, containerd.next()).await.unwrap();
+    assert_eq!(told.topic, "/tasks/resumed");
 }
 
 #[tokio::test]

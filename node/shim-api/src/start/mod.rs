@@ -3,10 +3,12 @@
 mod agent;
 mod args;
 mod server;
+mod starter;
 
 pub use agent::{ShimCommand, StartShimError};
 pub use args::{Action, ArgsError, Invocation};
-pub use server::{SHIMS, ServeError, Served, ensure_server, forget_server, take_listener};
+pub use server::{ServeError, Served, ensure_server, forget_server, take_listener};
+pub use starter::SHIMS;
 
 use serde::{Deserialize, Serialize};
 

@@ -16,17 +16,17 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use super::Invocation;
+use super::starter::{join_asked, leave_starter};
 use crate::Standing;
-use crate::cgroup::{CgroupError, CgroupHost};
+use crate::cgroup::CgroupError;
 use crate::events::TTRPC_ADDRESS;
-use crate::systemd::{self, Manager, SystemdError, names};
+use crate::files::replace;
+use crate::systemd::SystemdError;
 
 /// `sun_path` with its ending NUL (unix(7)).
 const SUN_PATH: usize = 108;
 /// Hex digits of the group's hash in a socket's name: 128 bits, so that no group can be made to meet another.
 const HASH_DIGITS: usize = 32;
-/// The cgroup of a cluster's shims, below the cluster's own: a leaf, since v2 lets processes be in leaves only.
-pub const SHIMS: &str = "shims";
 /// What a server keeps of the environment of whoever started it.
 const KEPT_ENV: [&str; 4] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "XDG_RUNTIME_DIR"];
 
@@ -63,6 +63,8 @@ pub struct Served {
     pub program: PathBuf,
     /// Words before the shim's flags (`linux-shim`), if any.
     pub words: Vec<OsString>,
+    /// Where containerd wants it (its option `ShimCgroup`).
+    pub cgroup: Option<String>,
 }
 
 impl Served {
@@ -73,6 +75,7 @@ impl Served {
         Self {
             program: "/proc/self/exe".into(),
             words: all[1..end].to_vec(),
+            cgroup: None,
         }
     }
 }
@@ -82,24 +85,23 @@ pub fn ensure_server(call: &Invocation, group: &str, served: &Served) -> Result<
     let standing = Standing::of_this_process();
     let run = standing.run_dir().ok_or(ServeError::NoDirectory)?;
     let directory = run.join(&call.namespace).join("s");
-    let address = ensure_in(&directory, call, group, served, |name, server| {
+    ensure_in(&directory, call, group, served, |name, server| {
         match call.address.is_empty() {
             true => leave_starter(standing, &call.namespace, name, server),
-            // containerd, which gives its address, has an option of its own for this.
-            false => Ok(()),
+            // containerd, which gives its address, says where by an option.
+            false => join_asked(served.cgroup.as_deref(), server),
         }
-    })?;
-    if !call.address.is_empty() {
-        note_address(&call.bundle, &address)?;
-    }
-    Ok(address)
+    })
 }
 
 /// By this file in the bundle a later containerd 1.x finds the shim again, and takes it for dead without, as containerd's own
 /// shim has it; 2.x keeps what it was answered. The bundle is the working directory unless it is given.
-fn note_address(bundle: &Path, address: &str) -> Result<(), ServeError> {
-    let path = bundle.join("address");
-    fs::write(&path, address).map_err(|source| ServeError::Address { path, source })
+fn note_address(call: &Invocation, address: &str) -> Result<(), ServeError> {
+    if call.address.is_empty() {
+        return Ok(());
+    }
+    let path = call.bundle.join("address");
+    replace(&path, address.as_bytes()).map_err(|source| ServeError::Address { path, source })
 }
 
 /// A server that nobody is told of does not stay, nor does its socket, which somebody of its own may hold.
@@ -111,49 +113,6 @@ fn or_end(settled: Result<(), ServeError>, server: &mut Child, socket: &Path) ->
         let _ = fs::remove_file(socket);
     }
     settled
-}
-
-/// Puts a new server where neither its starter's memory limit nor the end of its starter's service reaches it. That of
-/// somebody without root stays where it is unless a systemd is his, or he is root where cgroups are.
-fn leave_starter(standing: Standing, cluster: &str, name: &str, server: u32) -> Result<(), ServeError> {
-    if systemd::is_running() && systemd::waiting(own_scope(standing, cluster, name, server))? {
-        return Ok(());
-    }
-    match standing {
-        Standing::Root => join_shims(cluster, server),
-        // Where cgroups are not delegated to it there is nowhere to go.
-        Standing::NamespaceRoot => join_shims(cluster, server).or(Ok(())),
-        Standing::User => Ok(()),
-    }
-}
-
-/// The same by files.
-fn join_shims(cluster: &str, server: u32) -> Result<(), ServeError> {
-    let host = match CgroupHost::discover() {
-        Err(CgroupError::NoHierarchy) => return Ok(()),
-        other => other?,
-    };
-    let cgroup = host.cgroup_everywhere(&format!("{cluster}/{SHIMS}"))?;
-    cgroup.create()?;
-    Ok(cgroup.join(server)?)
-}
-
-/// A scope of the server's own, whose end is its end. `false` where there is no manager to make one.
-async fn own_scope(standing: Standing, cluster: &str, name: &str, server: u32) -> Result<bool, SystemdError> {
-    let mut manager = match Manager::of(standing).await {
-        Err(error) if error.is_absence() => return Ok(false),
-        other => other?,
-    };
-    let unit = names::cluster_scope(cluster, &format!("shim-{name}"));
-    match manager.start_scope(&unit, &[server], Vec::new()).await {
-        // That of a server of this group which died a moment ago, and of which systemd has not heard yet.
-        Err(SystemdError::Taken(_)) => {
-            manager.stop(&unit.name).await?;
-            manager.start_scope(&unit, &[server], Vec::new()).await?;
-        }
-        other => other?,
-    }
-    Ok(true)
 }
 
 /// Answers the address of a group's server. A new one is `settle`d, by its name and pid, before anybody else can find it.
@@ -178,11 +137,15 @@ fn ensure_in(
             source,
         })?;
     let _lock = lock(&directory.join("lock"))?;
-    if UnixStream::connect(&socket).is_err() {
-        let mut server = spawn(call, &name, &socket, bind(&socket)?, served)?;
-        or_end(settle(&name, server.id()), &mut server, &socket)?;
+    let address = format!("unix://{}", socket.display());
+    if UnixStream::connect(&socket).is_ok() {
+        note_address(call, &address)?;
+        return Ok(address);
     }
-    Ok(format!("unix://{}", socket.display()))
+    let mut server = spawn(call, &name, &socket, bind(&socket)?, served)?;
+    let settled = settle(&name, server.id()).and_then(|()| note_address(call, &address));
+    or_end(settled, &mut server, &socket)?;
+    Ok(address)
 }
 
 fn socket_name(namespace: &str, group: &str) -> String {
@@ -323,6 +286,7 @@ mod tests {
         Served {
             program: "/bin/sh".into(),
             words: vec!["-c".into(), script.into()],
+            cgroup: None,
         }
     }
 
@@ -379,6 +343,38 @@ mod tests {
         assert!(ended.is_err());
         ensure(&|| Ok(())).unwrap();
         wait_for(home.path(), 2);
+    }
+
+    /// containerd would not know of it.
+    #[test]
+    fn a_server_whose_address_cannot_be_left_is_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let of_containerd = |bundle: &Path| Invocation {
+            address: "/run/containerd/containerd.sock".into(),
+            bundle: bundle.into(),
+            ..call()
+        };
+        let ensure = |bundle: &Path| {
+            ensure_in(
+                home.path(),
+                &of_containerd(bundle),
+                "pod",
+                &holder(home.path()),
+                |_, _| {
+                    wait_for(home.path(), 1);
+                    Ok(())
+                },
+            )
+        };
+        let socket = home.path().join(format!("{}.sock", socket_name("n", "pod")));
+        let refused = ensure(&home.path().join("none"));
+        assert!(matches!(refused, Err(ServeError::Address { .. })), "{refused:?}");
+        assert!(UnixStream::connect(&socket).is_err(), "it is still there");
+        fs::remove_file(home.path().join("starts")).unwrap();
+        for _ in 0..2 {
+            let address = ensure(home.path()).unwrap();
+            assert_eq!(fs::read_to_string(home.path().join("address")).unwrap(), address);
+        }
     }
 
     #[test]
