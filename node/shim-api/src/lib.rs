@@ -18,6 +18,7 @@ pub mod events;
 pub mod last_words;
 pub mod network;
 pub mod oom;
+pub mod program;
 pub mod resolver;
 pub mod service;
 pub mod serving;

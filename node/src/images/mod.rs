@@ -22,6 +22,7 @@ mod layers;
 mod manifest;
 pub mod media;
 mod pull;
+mod merged;
 mod reference;
 mod snapshot;
 mod sweep;
@@ -34,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::FlockOperation;
@@ -45,7 +46,7 @@ pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
 pub use self::image::{
-    Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Pulled, Rootfs,
+    Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Pulled, Rootfs, StoredModule,
 };
 pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
@@ -278,19 +279,27 @@ impl Images {
             true => Vec::new(),
             false => vec![snapshot::prepare(layout, image, key, owner)?],
         };
-        Ok(match &image.module {
-            Some(module) => Rootfs::Wasm {
-                module: layout.blob(module),
-                digest: module.clone(),
+        let stored = |digest: &Digest| StoredModule {
+            file: layout.blob(digest),
+            digest: digest.clone(),
+        };
+        Ok(match image.kind {
+            ImageKind::Wasm => Rootfs::Wasm {
+                module: image.module.as_ref().map(stored),
                 cache: layout.wasm_cache(),
                 mounts,
             },
-            None => Rootfs::Native { mounts },
+            ImageKind::Native => Rootfs::Native { mounts },
         })
     }
 
     /// Directories for what `image` declares as volumes, for the container `key` that was prepared, but for those whose place is
     /// `taken`. They go when it is released.
+    /// Whether the file that `image` has at the first of `places` where it has one is WebAssembly.
+    pub fn is_wasm(&self, image: &Image, places: &[PathBuf]) -> bool {
+        wasm::is_first(&self.inner.layout, &image.layers, places)
+    }
+
     ///
     /// # Errors
     /// The image has something else there, or the disk fails.

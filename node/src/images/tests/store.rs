@@ -264,10 +264,10 @@ async fn a_wasm_image_of_layers_has_a_root_and_an_artifact_has_none() {
         let server = serve(sample).await;
         let image = images.pull(&server.image(), &RegistryAuth::Anonymous).await;
         let image = image.unwrap();
-        let Rootfs::Wasm { digest, mounts, .. } = images.prepare(&image, key, None).unwrap() else {
+        let Rootfs::Wasm { module, mounts, .. } = images.prepare(&image, key, None).unwrap() else {
             panic!("not Wasm")
         };
-        assert_eq!(digest, Digest::of(b"\0asm"));
+        assert_eq!(module.unwrap().digest, Digest::of(b"\0asm"));
         (image.layers.len(), mounts.len())
     };
     assert_eq!(
@@ -319,6 +319,39 @@ fn keys_are_plain_names() {
             matches!(images.prepare(&image, bad, None), Err(StoreError::Key(_))),
             "{bad:?}"
         );
+#[test]
+fn a_linux_image_is_run_as_wasm_from_its_files() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let lower = layer(&[("bin/app", "\0asm"), ("bin/gone", "\0asm"), ("short", "\0as")]);
+    let upper = layer(&[("opt/app", "\x7fELF"), ("bin/.wh.gone", "")]);
+    let mut image = install(&images, "app", &[lower, upper]);
+    let is_wasm = |places: &[&str]| {
+        let places: Vec<_> = places.iter().map(PathBuf::from).collect();
+        images.is_wasm(&image, &places)
+    };
+    for (places, expected) in [
+        (&["/bin/app"][..], true),
+        (&["/none/app", "/bin/app"], true),
+        (&["/opt/app", "/bin/app"], false),
+        (&["/bin/gone"], false),
+        (&["/short"], false),
+        (&["/bin"], false),
+        (&["/../../bin/./app"], true),
+        (&[], false),
+    ] {
+        assert_eq!(is_wasm(places), expected, "{places:?}");
+    }
+    image.kind = ImageKind::Wasm;
+    let Rootfs::Wasm { module, mounts, .. } = images.prepare(&image, "c", None).unwrap() else {
+        panic!("not Wasm")
+    };
+    assert_eq!((module, mounts.len()), (None, 1));
+}
+
         assert!(images.release(bad).is_err(), "{bad:?}");
     }
 }
