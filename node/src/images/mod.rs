@@ -8,6 +8,7 @@
 
 mod access;
 mod collect;
+mod compiled;
 mod compilers;
 mod content;
 mod digest;
@@ -21,8 +22,8 @@ mod ingest;
 mod layers;
 mod manifest;
 pub mod media;
-mod pull;
 mod merged;
+mod pull;
 mod reference;
 mod snapshot;
 mod sweep;
@@ -254,12 +255,13 @@ impl Images {
         }
     }
 
-    /// Removes what pulls left behind that nobody repeats.
+    /// Removes what pulls left behind that nobody repeats, and compiled code that is no image's and nobody uses.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn expire(&self) -> Result<(), StoreError> {
-        ingest::expire(&self.inner.layout, ingest::KEPT)
+        ingest::expire(&self.inner.layout, ingest::KEPT)?;
+        compiled::expire(&self.inner.layout, ingest::KEPT)
     }
 
     /// A client with this store's endpoints, for pushing and listing.
@@ -293,13 +295,13 @@ impl Images {
         })
     }
 
-    /// Directories for what `image` declares as volumes, for the container `key` that was prepared, but for those whose place is
-    /// `taken`. They go when it is released.
     /// Whether the file that `image` has at the first of `places` where it has one is WebAssembly.
     pub fn is_wasm(&self, image: &Image, places: &[PathBuf]) -> bool {
         wasm::is_first(&self.inner.layout, &image.layers, places)
     }
 
+    /// Directories for what `image` declares as volumes, for the container `key` that was prepared, but for those whose place is
+    /// `taken`. They go when it is released.
     ///
     /// # Errors
     /// The image has something else there, or the disk fails.

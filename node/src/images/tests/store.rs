@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::hostile::serve;
 use super::*;
+use crate::images::compiled;
 use crate::images::ingest;
 use crate::images::layers;
 use crate::images::manifest::{Descriptor, Layer};
@@ -92,6 +93,46 @@ fn a_store_remembers_and_sweeps() {
     );
     assert!(!layers.contains(&unused.layers[0].hex().to_owned()));
     assert!(matches!(images.find("UPPER"), Err(error) if error.reason() == "InvalidImageName"));
+}
+
+#[test]
+fn compiled_code_that_is_no_images_goes_when_nobody_has_used_it_lately() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let mut image = install(&images, "app:v1", &[]);
+    let module = Digest::of(b"\0asm");
+    (image.kind, image.module) = (ImageKind::Wasm, Some(module.clone()));
+    images.inner.record(&image).unwrap();
+    let engine = images.inner.layout.wasm_cache().join("engine");
+    fs::create_dir(&engine).unwrap();
+    let now = std::time::SystemTime::now();
+    for (name, age) in [
+        (module.hex(), 2 * ingest::KEPT),
+        ("old", 2 * ingest::KEPT),
+        ("idle", 2 * compiled::A_MOMENT),
+        ("new", Duration::ZERO),
+    ] {
+        let file = fs::File::create(engine.join(format!("{name}.cwasm"))).unwrap();
+        file.set_modified(now - age).unwrap();
+    }
+    let left = || -> BTreeSet<String> {
+        let names = names(&engine).into_iter();
+        names
+            .map(|name| name.trim_end_matches(".cwasm").to_owned())
+            .collect()
+    };
+    let expected = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    images.expire().unwrap();
+    assert_eq!(left(), expected(&[module.hex(), "idle", "new"]));
+    images.collect(&BTreeSet::new(), Duration::ZERO, || true).unwrap();
+    assert_eq!(left(), expected(&[module.hex(), "new"]), "there is no room");
+    images
+        .collect(&BTreeSet::new(), Duration::ZERO, || false)
+        .unwrap();
+    assert_eq!(left(), expected(&["new"]), "its image is gone");
 }
 
 #[test]
@@ -279,6 +320,39 @@ async fn a_wasm_image_of_layers_has_a_root_and_an_artifact_has_none() {
 }
 
 #[test]
+fn a_linux_image_is_run_as_wasm_from_its_files() {
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let lower = layer(&[("bin/app", "\0asm"), ("bin/gone", "\0asm"), ("short", "\0as")]);
+    let upper = layer(&[("opt/app", "\x7fELF"), ("bin/.wh.gone", "")]);
+    let mut image = install(&images, "app", &[lower, upper]);
+    let is_wasm = |places: &[&str]| {
+        let places: Vec<_> = places.iter().map(PathBuf::from).collect();
+        images.is_wasm(&image, &places)
+    };
+    for (places, expected) in [
+        (&["/bin/app"][..], true),
+        (&["/none/app", "/bin/app"], true),
+        (&["/opt/app", "/bin/app"], false),
+        (&["/bin/gone"], false),
+        (&["/short"], false),
+        (&["/bin"], false),
+        (&["/../../bin/./app"], true),
+        (&[], false),
+    ] {
+        assert_eq!(is_wasm(places), expected, "{places:?}");
+    }
+    image.kind = ImageKind::Wasm;
+    let Rootfs::Wasm { module, mounts, .. } = images.prepare(&image, "c", None).unwrap() else {
+        panic!("not Wasm")
+    };
+    assert_eq!((module, mounts.len()), (None, 1));
+}
+
+#[test]
 fn too_many_layers_for_one_mount_are_refused_in_words() {
     if !root_or_skip() {
         return;
@@ -319,39 +393,6 @@ fn keys_are_plain_names() {
             matches!(images.prepare(&image, bad, None), Err(StoreError::Key(_))),
             "{bad:?}"
         );
-#[test]
-fn a_linux_image_is_run_as_wasm_from_its_files() {
-    if !root_or_skip() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let images = open(dir.path(), ImagesOptions::default());
-    let lower = layer(&[("bin/app", "\0asm"), ("bin/gone", "\0asm"), ("short", "\0as")]);
-    let upper = layer(&[("opt/app", "\x7fELF"), ("bin/.wh.gone", "")]);
-    let mut image = install(&images, "app", &[lower, upper]);
-    let is_wasm = |places: &[&str]| {
-        let places: Vec<_> = places.iter().map(PathBuf::from).collect();
-        images.is_wasm(&image, &places)
-    };
-    for (places, expected) in [
-        (&["/bin/app"][..], true),
-        (&["/none/app", "/bin/app"], true),
-        (&["/opt/app", "/bin/app"], false),
-        (&["/bin/gone"], false),
-        (&["/short"], false),
-        (&["/bin"], false),
-        (&["/../../bin/./app"], true),
-        (&[], false),
-    ] {
-        assert_eq!(is_wasm(places), expected, "{places:?}");
-    }
-    image.kind = ImageKind::Wasm;
-    let Rootfs::Wasm { module, mounts, .. } = images.prepare(&image, "c", None).unwrap() else {
-        panic!("not Wasm")
-    };
-    assert_eq!((module, mounts.len()), (None, 1));
-}
-
         assert!(images.release(bad).is_err(), "{bad:?}");
     }
 }
