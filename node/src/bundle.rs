@@ -69,13 +69,13 @@ pub struct Parts<'a> {
     pub rules: &'a NetworkRules,
 }
 
-/// Which runtime runs the container, as the artifact decided.
+/// Which runtime runs the container.
 #[derive(Clone, Copy, Debug)]
 pub enum Runtime<'a> {
     Native,
     Wasm {
-        module: &'a Path,
-        digest: &'a str,
+        /// The artifact's own, with its digest; without it the command line names a file of the image.
+        module: Option<(&'a Path, &'a str)>,
         cache: &'a Path,
         /// It is one of its image's files, which are the guest's root.
         has_root: bool,

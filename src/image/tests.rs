@@ -133,7 +133,7 @@ async fn a_component_goes_round() {
         panic!("not Wasm")
     };
     assert_eq!(
-        fs::read(module).unwrap(),
+        fs::read(module.unwrap().file).unwrap(),
         fs::read(workload("server.wasm")).unwrap()
     );
     let listed = ls(world.dir.path(), Some("amphipod.local"), world.endpoints())

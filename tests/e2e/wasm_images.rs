@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::LogParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::changing::{container, until};
 use crate::cluster::{Cluster, is_root};
+use crate::streams::with_busybox;
 use crate::volumes::says;
 
 const IMAGE: &str = "amphipod.local/layers:v1";
@@ -124,4 +127,80 @@ async fn an_image_of_layers_is_its_guests_root() {
     let another = json!({"command": ["/app/print.wasm"], "args": ["one"]});
     let said = run(&client, "another", another).await;
     assert!(said.contains("arg 0: /app/print.wasm\narg 1: one\n"), "{said}");
+}
+
+/// A Pod of a class that runs once.
+fn of_class(name: &str, class: Value, containers: Value) -> Pod {
+    let spec = json!({"runtimeClassName": class, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": false, "containers": containers});
+    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_has_wasm_in_linux_images_run_beside_native_programs_or_none_at_all() {
+    let Some(cluster) = with_busybox("Wasm in Linux images") else {
+        return;
+    };
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm/print.wasm");
+    let files = layer(&[("app/print.wasm", &fs::read(&program).unwrap())]);
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let config = json!({"os": "linux", "architecture": architecture, "config": {
+        "Entrypoint": ["print.wasm"], "Cmd": ["one"], "WorkingDir": "/app"}});
+    cluster.push(&layout(cluster.dir(), &[files], config), "linux:v1");
+    cluster.push(&program, "print:v1");
+    let client = cluster.client().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let guest = json!({"name": "guest", "image": "amphipod.local/linux:v1"});
+    let native =
+        json!({"name": "native", "image": "amphipod.local/busybox:v1", "command": ["echo", "native"]});
+
+    for class in ["wasm", "wasm-isolated"] {
+        let pod = of_class(class, json!(class), json!([guest, native]));
+        pods.create(&Default::default(), &pod).await.unwrap();
+        let ended = |status: &PodStatus| status.phase.as_deref() == Some("Succeeded");
+        until(&pods, class, "both kinds end well", ended).await;
+        let log = async |container: &str| {
+            let params = LogParams {
+                container: Some(container.into()),
+                ..LogParams::default()
+            };
+            pods.logs(class, &params).await.unwrap()
+        };
+        let said = log("guest").await;
+        assert!(
+            said.contains("arg 0: print.wasm\narg 1: one\n"),
+            "{class}: {said}"
+        );
+        assert_eq!(log("native").await, "native\n", "{class}");
+    }
+
+    for (name, class) in [("without", json!(null)), ("native", json!("linux"))] {
+        let mut named = guest.clone();
+        named["command"] = json!(["/app/print.wasm"]);
+        let pod = of_class(name, class, json!([named]));
+        pods.create(&Default::default(), &pod).await.unwrap();
+        let told = |status: &PodStatus| {
+            let state = container(status, "guest").and_then(|c| c.state.clone());
+            let ended = state.and_then(|state| state.terminated).unwrap_or_default();
+            let message = ended.message.unwrap_or_default();
+            let says = ["it is WebAssembly", "a RuntimeClass with handler \"wasm\""];
+            ended.reason.as_deref() == Some("StartError") && says.iter().all(|words| message.contains(words))
+        };
+        until(&pods, name, "it says what to do", told).await;
+    }
+
+    let artifact = json!({"name": "guest", "image": "amphipod.local/print:v1"});
+    let pod = of_class("artifact", json!("linux"), json!([artifact]));
+    pods.create(&Default::default(), &pod).await.unwrap();
+    let refused = |status: &PodStatus| {
+        let state = container(status, "guest").and_then(|c| c.state.clone());
+        let waiting = state.and_then(|state| state.waiting).unwrap_or_default();
+        let message = waiting.message.unwrap_or_default();
+        waiting.reason.as_deref() == Some("CreateContainerError")
+            && message.contains("runs native programs only")
+    };
+    until(&pods, "artifact", "it is refused", refused).await;
 }

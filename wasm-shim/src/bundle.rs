@@ -14,7 +14,7 @@ pub use command::Command;
 pub use preopen::{Preopen, open_by_guest_path};
 pub use serving::{BadSetting, Serving};
 
-use preopen::{open_in, preopens};
+use preopen::{open_first, preopens};
 
 use crate::engine::meter::Quota;
 use crate::guest::blobs::Containers;
@@ -29,7 +29,8 @@ use crate::sandbox::Identity;
 use crate::tree::TreeError;
 use amphipod_shim_api::annotations;
 use amphipod_shim_api::network::NetworkRules;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Mount, Spec};
+use amphipod_shim_api::program::places;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Mount, Process, Spec};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -272,7 +273,7 @@ impl Container {
         let process = spec.process().as_ref().ok_or(BundleError::NoProcess)?;
         let command = Command::from_process(process)?;
         let notes = annotations_of(spec);
-        let program = program(&notes, &command.args, rootfs.as_ref())?;
+        let program = program(&notes, process, rootfs.as_ref())?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let read_only_root = spec
             .root()
@@ -320,7 +321,7 @@ fn quota(quota: Option<i64>, period: Option<u64>) -> Option<Quota> {
 
 fn program(
     notes: &HashMap<String, String>,
-    args: &[String],
+    process: &Process,
     rootfs: Option<&OwnedFd>,
 ) -> Result<ProgramRef, BundleError> {
     let cache = notes.get(annotations::WASM_CACHE).map(PathBuf::from);
@@ -336,15 +337,22 @@ fn program(
             cache,
         });
     }
-    let (Some(name), Some(rootfs)) = (args.first(), rootfs) else {
+    let words = process.args().as_deref().unwrap_or_default();
+    let (Some(name), Some(rootfs)) = (words.first(), rootfs) else {
         return Err(BundleError::NoProgram);
     };
-    open_in(rootfs, Path::new(name))
-        .map(|file| ProgramRef::InImage { file, cache })
+    let file = open_first(rootfs, &places(name, process.cwd(), path(process)));
+    file.map(|file| ProgramRef::InImage { file, cache })
         .map_err(|error| BundleError::Program {
             program: name.clone(),
             error,
         })
+}
+
+/// `PATH` of the container.
+fn path(process: &Process) -> Option<&str> {
+    let words = process.env().as_deref().unwrap_or_default();
+    words.iter().find_map(|word| word.strip_prefix("PATH="))
 }
 
 #[cfg(test)]

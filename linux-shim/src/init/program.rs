@@ -37,7 +37,7 @@ impl Program {
             .first()
             .ok_or_else(|| InitError::Refused("no command specified".into()))?;
         let refuse = |why: &str| InitError::Refused(format!("exec: {name:?}: {why}"));
-        let path = look_up(name, env).map_err(|why| refuse(&why))?;
+        let path = look_up(name, env).map_err(|why| refuse(&format!("{why}{}", advice(Path::new(name)))))?;
         let head = refuse_magic(&path).map_err(|e| refuse(&plain(&e)))?;
         let text = |s: &[u8]| CString::new(s).map_err(|_| refuse("a NUL byte in the command or environment"));
         let all = |list: &[String]| {
@@ -87,6 +87,15 @@ fn look_up(name: &str, env: &[String]) -> Result<PathBuf, String> {
         .into_iter()
         .find(|p| executable(p).is_ok())
         .ok_or_else(|| "executable file not found in $PATH".into())
+}
+
+/// What to say of a file that cannot be executed: WebAssembly seldom has the permission.
+fn advice(path: &Path) -> &'static str {
+    let head = refuse_magic(path);
+    match head.is_ok_and(|head| head.starts_with(WASM)) {
+        true => WASM_ADVICE,
+        false => "",
+    }
 }
 
 fn executable(path: &Path) -> io::Result<()> {
@@ -180,14 +189,15 @@ mod tests {
             let path = home.path().join("app");
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-            let name = path.to_str().unwrap().to_owned();
-            let refused = Program::find(&[name], &[]).unwrap().execute().to_string();
+            let words = [path.to_str().unwrap().to_owned()];
+            let refused = Program::find(&words, &[]).unwrap().execute().to_string();
             assert!(refused.contains(expected), "{refused}");
-            assert_eq!(
-                refused.contains("WebAssembly"),
-                expected.contains("WebAssembly"),
-                "{refused}"
-            );
+            let is_told = expected.contains("WebAssembly");
+            assert_eq!(refused.contains("WebAssembly"), is_told, "{refused}");
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+            let refused = Program::find(&words, &[]).unwrap_err().to_string();
+            assert!(refused.contains("permission denied"), "{refused}");
+            assert_eq!(refused.contains("WebAssembly"), is_told, "{refused}");
         }
     }
 

@@ -19,6 +19,7 @@ pub mod files;
 pub mod last_words;
 pub mod network;
 pub mod oom;
+pub mod program;
 pub mod resolver;
 pub mod service;
 pub mod serving;

@@ -22,7 +22,6 @@ fn port(container: &Container) -> Option<i32> {
 pub fn notes(parts: &Parts<'_>) -> Vec<(String, String)> {
     let Runtime::Wasm {
         module,
-        digest,
         cache,
         has_root,
     } = parts.runtime
@@ -30,7 +29,8 @@ pub fn notes(parts: &Parts<'_>) -> Vec<(String, String)> {
         return Vec::new();
     };
     let mut notes = vec![(annotations::WASM_CACHE, cache.display().to_string())];
-    if !(has_root && process::names_another(parts)) {
+    let own = module.filter(|_| !(has_root && process::names_another(parts)));
+    if let Some((module, digest)) = own {
         notes.push((annotations::WASM_MODULE, module.display().to_string()));
         notes.push((annotations::WASM_DIGEST, digest.to_owned()));
     }

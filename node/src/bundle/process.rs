@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use amphipod_shim_api::program::places;
 use k8s_openapi::api::core::v1::Container;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 
 use super::{Parts, Runtime, is_privileged, security};
+use crate::env::Environment;
 use crate::env::expand::expand;
+use crate::images::ImageConfig;
 use crate::pods::qos;
 
 /// Where programs are looked for when neither image nor Pod says.
@@ -101,7 +104,7 @@ pub fn process(parts: &Parts<'_>) -> Process {
         .set_user(user)
         .set_args(Some(words(parts)))
         .set_env(Some(environment(parts)))
-        .set_cwd(directory(parts))
+        .set_cwd(directory(parts.container, parts.image))
         .set_capabilities(Some(capabilities(parts.container)))
         .set_rlimits(None)
         .set_no_new_privileges(Some(no_new_privileges))
@@ -115,38 +118,66 @@ pub fn process(parts: &Parts<'_>) -> Process {
 }
 
 /// `command` replaces the image's entrypoint and command, `args` only its command (core/v1 Container).
-fn words(parts: &Parts<'_>) -> Vec<String> {
+fn command_line(container: &Container, image: &ImageConfig, environment: &Environment) -> Vec<String> {
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
-        let lookup = |name: &str| parts.environment.get(name).map(str::to_owned);
+        let lookup = |name: &str| environment.get(name).map(str::to_owned);
         words.iter().flatten().map(|word| expand(word, lookup)).collect()
     };
-    let command = expanded(&parts.container.command);
-    let args = expanded(&parts.container.args);
-    let mut made = match (command.is_empty(), args.is_empty()) {
+    let command = expanded(&container.command);
+    let args = expanded(&container.args);
+    match (command.is_empty(), args.is_empty()) {
         (false, _) => [command, args].concat(),
-        (true, false) => [parts.image.entrypoint.clone(), args].concat(),
-        (true, true) => [parts.image.entrypoint.clone(), parts.image.cmd.clone()].concat(),
-    };
-    if matches!(parts.runtime, Runtime::Wasm { .. }) && named_nothing(parts) {
+        (true, false) => [image.entrypoint.clone(), args].concat(),
+        (true, true) => [image.entrypoint.clone(), image.cmd.clone()].concat(),
+    }
+}
+
+/// Where in an image of files the program may be that a container is to run.
+pub fn program(container: &Container, image: &ImageConfig, environment: &Environment) -> Vec<PathBuf> {
+    let words = command_line(container, image, environment);
+    let image_path = || image.env.iter().find_map(|word| word.strip_prefix("PATH="));
+    let path = environment.get("PATH").or_else(image_path);
+    let directory = directory(container, image);
+    let places = words.first().map(|word| places(word, &directory, path));
+    places.unwrap_or_default()
+}
+
+fn words(parts: &Parts<'_>) -> Vec<String> {
+    let mut made = command_line(parts.container, parts.image, parts.environment);
+    if names_nothing(parts) {
         made.insert(0, parts.container.name.clone());
     }
     made
 }
 
-/// Whether the Pod has another program of the image run than the image says.
-pub fn names_another(parts: &Parts<'_>) -> bool {
-    let own = parts
-        .container
-        .command
-        .as_ref()
-        .is_some_and(|words| !words.is_empty());
-    let image = parts.image.entrypoint.first().or(parts.image.cmd.first());
-    own && words(parts).first() != image
+fn has_command(container: &Container) -> bool {
+    container.command.as_ref().is_some_and(|words| !words.is_empty())
 }
 
-/// A Wasm artifact has no entrypoint: `argv[0]` is then the container's name.
-fn named_nothing(parts: &Parts<'_>) -> bool {
-    parts.container.command.as_ref().is_none_or(Vec::is_empty) && parts.image.entrypoint.is_empty()
+/// Whether the Pod has another program of the image run than the image says.
+pub fn names_another(parts: &Parts<'_>) -> bool {
+    let image = parts.image.entrypoint.first().or(parts.image.cmd.first());
+    has_command(parts.container) && words(parts).first() != image
+}
+
+/// A Wasm artifact has no entrypoint: `argv[0]` is then the container's name. So it is where arguments take the place of the
+/// image's command, which is the program all the same.
+fn names_nothing(parts: &Parts<'_>) -> bool {
+    let Runtime::Wasm {
+        module: Some(_),
+        has_root,
+        ..
+    } = parts.runtime
+    else {
+        return false;
+    };
+    let has_args = parts
+        .container
+        .args
+        .as_ref()
+        .is_some_and(|words| !words.is_empty());
+    let by_cmd = has_root && !has_args && !parts.image.cmd.is_empty();
+    !has_command(parts.container) && parts.image.entrypoint.is_empty() && !by_cmd
 }
 
 fn environment(parts: &Parts<'_>) -> Vec<String> {
@@ -163,7 +194,7 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
     } else if matches!(parts.runtime, Runtime::Native) {
         base.push("HOME=/".into());
     }
-    let mut image = crate::env::Environment::default();
+    let mut image = Environment::default();
     for word in parts.image.env.iter() {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         image.set(name, value);
@@ -171,9 +202,9 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
     parts.environment.over(&image.over(&base))
 }
 
-fn directory(parts: &Parts<'_>) -> PathBuf {
-    let own = parts.container.working_dir.as_deref().filter(|d| !d.is_empty());
-    let image = Some(parts.image.working_dir.as_str()).filter(|d| !d.is_empty());
+fn directory(container: &Container, image: &ImageConfig) -> PathBuf {
+    let own = container.working_dir.as_deref().filter(|d| !d.is_empty());
+    let image = Some(image.working_dir.as_str()).filter(|d| !d.is_empty());
     own.or(image).unwrap_or("/").into()
 }
 

@@ -20,8 +20,7 @@ fn build_with(users: Option<IdRange>, pod: Value, container: Value, image: Value
 
 fn guest(has_root: bool) -> Runtime<'static> {
     Runtime::Wasm {
-        module: Path::new("/m.wasm"),
-        digest: "sha256:0",
+        module: Some((Path::new("/m.wasm"), "sha256:0")),
         cache: Path::new("/cache"),
         has_root,
     }
@@ -299,6 +298,72 @@ fn a_guest_of_an_image_of_layers_gets_all_mounts_and_may_run_another_module() {
         );
         assert_eq!(notes["dev.amphipod.wasm/cache"], "/cache");
     }
+}
+
+#[test]
+fn a_guest_is_told_the_words_that_were_said() {
+    let artifacts = || guest(true);
+    let of_files = || Runtime::Wasm {
+        module: None,
+        cache: Path::new("/cache"),
+        has_root: true,
+    };
+    let (entrypoint, command) = (
+        json!({"Entrypoint": ["/app.wasm"]}),
+        json!({"Cmd": ["/app.wasm", "x"]}),
+    );
+    for (runtime, container, image, expected) in [
+        (artifacts(), json!({}), &entrypoint, json!(["/app.wasm"])),
+        (artifacts(), json!({}), &command, json!(["/app.wasm", "x"])),
+        (artifacts(), json!({"args": ["y"]}), &command, json!(["c", "y"])),
+        (of_files(), json!({}), &command, json!(["/app.wasm", "x"])),
+        (
+            of_files(),
+            json!({"args": ["/b.wasm"]}),
+            &command,
+            json!(["/b.wasm"]),
+        ),
+        (
+            of_files(),
+            json!({"command": ["/b.wasm"]}),
+            &entrypoint,
+            json!(["/b.wasm"]),
+        ),
+    ] {
+        let has_module = matches!(runtime, Runtime::Wasm { module: Some(_), .. });
+        let made = build_on(runtime, None, json!({}), container.clone(), image.clone());
+        assert_eq!(made["process"]["args"], expected, "{container} {image}");
+        let notes = made["annotations"].as_object().unwrap();
+        assert_eq!(notes.contains_key("dev.amphipod.wasm/module"), has_module);
+        assert_eq!(notes["dev.amphipod.wasm/cache"], "/cache");
+    }
+}
+
+#[test]
+fn the_program_is_looked_for_where_the_pod_and_the_image_say() {
+    let places = |container: Value, image: Value, path: Option<&str>| {
+        let container: Container = serde_json::from_value(container).unwrap();
+        let image: ImageConfig = serde_json::from_value(image).unwrap();
+        let mut environment = Environment::default();
+        path.into_iter().for_each(|path| environment.set("PATH", path));
+        let places = process::program(&container, &image, &environment);
+        places
+            .iter()
+            .map(|place| place.display().to_string())
+            .collect::<Vec<_>>()
+    };
+    let image = json!({"Entrypoint": ["app"], "WorkingDir": "/w", "Env": ["PATH=/bin"]});
+    let mine = json!({"name": "c", "command": ["$(PATH)"], "workingDir": "/mine"});
+    assert_eq!(
+        places(json!({"name": "c"}), image.clone(), None),
+        ["/bin/app", "/w/app", "/app"]
+    );
+    assert_eq!(
+        places(json!({"name": "c"}), image.clone(), Some("/my")),
+        ["/my/app", "/w/app", "/app"]
+    );
+    assert_eq!(places(mine, image, Some("x")), ["/mine/x", "/x"]);
+    assert!(places(json!({"name": "c"}), json!({}), None).is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::digest::Digest;
 use super::error::StoreError;
 use super::image::Image;
-use super::{Images, ingest, sweep};
+use super::{Images, compiled, ingest, sweep};
 
 /// When images were last asked for by this process, by id.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Uses {
 impl Images {
     /// Removes images that were not asked for within `idle` and are not among `in_use` (as [`Image::repo_digest`], or as
     /// [`Image::reference`]), with the
-    /// content only they need, until `is_enough`; before them, what broken pulls left. The references that went; none while a pull is under way.
+    /// content only they need, until `is_enough`; before them, what broken pulls left and compiled code of no image. The references that went; none while a pull is under way.
     ///
     /// # Errors
     /// The store cannot be read or changed.
@@ -63,6 +63,7 @@ impl Images {
             return Ok(Vec::new());
         };
         ingest::expire(&self.inner.layout, Duration::ZERO)?;
+        compiled::expire(&self.inner.layout, compiled::A_MOMENT)?;
         let mut unused: Vec<(Instant, Image)> = self
             .list()?
             .into_iter()
@@ -80,6 +81,7 @@ impl Images {
             fs::remove_file(&record).map_err(StoreError::io("remove", &record))?;
             self.inner.uses.forget(&image);
             sweep::sweep(&self.inner.layout)?;
+            compiled::expire(&self.inner.layout, compiled::A_MOMENT)?;
             gone.push(image.reference);
         }
         Ok(gone)

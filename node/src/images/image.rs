@@ -89,14 +89,20 @@ where
 pub enum Rootfs {
     /// Mounts that make the root filesystem, in the terms of the Task API's `CreateTaskRequest.rootfs`.
     Native { mounts: Vec<Mount> },
-    /// A module in the content store, the directory of its compiled code, and what makes the root filesystem of an image
+    /// The artifact's module, if it is one, the directory of compiled code, and what makes the root filesystem of an image
     /// of layers.
     Wasm {
-        module: PathBuf,
-        digest: Digest,
+        module: Option<StoredModule>,
         cache: PathBuf,
         mounts: Vec<Mount>,
     },
+}
+
+/// A module in the content store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredModule {
+    pub file: PathBuf,
+    pub digest: Digest,
 }
 
 /// One mount, as mount(8) would take it.

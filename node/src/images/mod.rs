@@ -8,6 +8,7 @@
 
 mod access;
 mod collect;
+mod compiled;
 mod compilers;
 mod content;
 mod digest;
@@ -21,6 +22,7 @@ mod ingest;
 mod layers;
 mod manifest;
 pub mod media;
+mod merged;
 mod pull;
 mod reference;
 mod snapshot;
@@ -34,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::FlockOperation;
@@ -45,7 +47,7 @@ pub use self::digest::{Digest, DigestError};
 pub use self::distribution::{Distribution, Endpoints, RegistryAuth, RegistryError};
 pub use self::error::{PullError, PullFailure, StoreError};
 pub use self::image::{
-    Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Pulled, Rootfs,
+    Image, ImageConfig, ImageKind, ImageVolume, Mount, PullProgress, PullStep, Pulled, Rootfs, StoredModule,
 };
 pub use self::manifest::native_arch;
 pub use self::reference::{ImageReference, ReferenceError};
@@ -253,12 +255,13 @@ impl Images {
         }
     }
 
-    /// Removes what pulls left behind that nobody repeats.
+    /// Removes what pulls left behind that nobody repeats, and compiled code that is no image's and nobody uses.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn expire(&self) -> Result<(), StoreError> {
-        ingest::expire(&self.inner.layout, ingest::KEPT)
+        ingest::expire(&self.inner.layout, ingest::KEPT)?;
+        compiled::expire(&self.inner.layout, ingest::KEPT)
     }
 
     /// A client with this store's endpoints, for pushing and listing.
@@ -278,15 +281,23 @@ impl Images {
             true => Vec::new(),
             false => vec![snapshot::prepare(layout, image, key, owner)?],
         };
-        Ok(match &image.module {
-            Some(module) => Rootfs::Wasm {
-                module: layout.blob(module),
-                digest: module.clone(),
+        let stored = |digest: &Digest| StoredModule {
+            file: layout.blob(digest),
+            digest: digest.clone(),
+        };
+        Ok(match image.kind {
+            ImageKind::Wasm => Rootfs::Wasm {
+                module: image.module.as_ref().map(stored),
                 cache: layout.wasm_cache(),
                 mounts,
             },
-            None => Rootfs::Native { mounts },
+            ImageKind::Native => Rootfs::Native { mounts },
         })
+    }
+
+    /// Whether the file that `image` has at the first of `places` where it has one is WebAssembly.
+    pub fn is_wasm(&self, image: &Image, places: &[PathBuf]) -> bool {
+        wasm::is_first(&self.inner.layout, &image.layers, places)
     }
 
     /// Directories for what `image` declares as volumes, for the container `key` that was prepared, but for those whose place is

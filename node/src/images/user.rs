@@ -1,15 +1,11 @@
-//! Reading files of an image without mounting it, and finding out who a user name is by the image's own accounts
-//! (OCI image-spec, config.md, `User`).
+//! Who a user name is, by the image's own accounts (OCI image-spec, config.md, `User`).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
-
 use super::content::Layout;
 use super::digest::Digest;
+use super::merged;
 
 /// Account files are read up to this size; larger ones belong to no container.
 const MAX_ACCOUNTS_BYTES: u64 = 1 << 20;
@@ -50,7 +46,7 @@ pub fn resolve(layout: &Layout, diff_ids: &[Digest], spec: &str) -> Result<Conta
 
 fn read(layout: &Layout, diff_ids: &[Digest], file: &'static str) -> Result<String, UserError> {
     let failed = |source| UserError::Read { file, source };
-    let Some(opened) = open_in_layers(layout, diff_ids, file).map_err(failed)? else {
+    let Some(opened) = merged::open(layout, diff_ids, Path::new(file)).map_err(failed)? else {
         return Ok(String::new());
     };
     let mut bytes = Vec::new();
@@ -148,81 +144,6 @@ impl<'a> Group<'a> {
             members: fields.next().unwrap_or_default(),
         })
     }
-}
-
-/// Opens the regular file `path` as the merged layers show it; none when no layer has it or it was whited out.
-pub fn open_in_layers(layout: &Layout, diff_ids: &[Digest], path: &str) -> std::io::Result<Option<File>> {
-    for diff_id in diff_ids.iter().rev() {
-        match look(&layout.layer(diff_id), path)? {
-            Look::Found(file) => return Ok(Some(file)),
-            Look::Hidden => return Ok(None),
-            Look::Below => {}
-        }
-    }
-    Ok(None)
-}
-
-/// What one layer says about a path.
-enum Look {
-    Found(File),
-    /// Whited out, or not there in an opaque directory: lower layers do not count.
-    Hidden,
-    Below,
-}
-
-fn look(layer: &Path, path: &str) -> std::io::Result<Look> {
-    let root = rustix::fs::openat(CWD, layer, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let hidden = |()| {
-        if is_hidden(&root, path) {
-            Look::Hidden
-        } else {
-            Look::Below
-        }
-    };
-    match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
-        Ok(fd) => {
-            let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-            Ok(if kind == FileType::RegularFile {
-                Look::Found(fd.into())
-            } else {
-                Look::Hidden
-            })
-        }
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(hidden(())),
-        // A whiteout is a device without a driver.
-        Err(Errno::NXIO | Errno::NODEV) => Ok(Look::Hidden),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Whether one of the path's ancestors in this layer cuts lower layers off.
-fn is_hidden(root: impl std::os::fd::AsFd, path: &str) -> bool {
-    let root = root.as_fd();
-    let ancestors = Path::new(path)
-        .ancestors()
-        .filter(|ancestor| !ancestor.as_os_str().is_empty());
-    ancestors.into_iter().any(|ancestor| {
-        let Ok(stat) = rustix::fs::statat(root, ancestor, AtFlags::SYMLINK_NOFOLLOW) else {
-            return false;
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => is_opaque(root, ancestor),
-            FileType::Symlink => false,
-            _ => true,
-        }
-    })
-}
-
-fn is_opaque(root: impl std::os::fd::AsFd, dir: &Path) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = rustix::fs::openat2(root, dir, flags, Mode::empty(), resolve) else {
-        return false;
-    };
-    let mut value = [0_u8; 8];
-    rustix::fs::fgetxattr(&fd, "trusted.overlay.opaque", &mut value).is_ok_and(|n| value[..n] == *b"y")
 }
 
 #[cfg(test)]

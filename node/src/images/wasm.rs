@@ -1,12 +1,15 @@
 //! Wasm modules: taking them out of images that carry them as a file, and compiling them ahead of time by the
 //! Wasm shim's own command, bounded in time.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amphipod_shim_api::compiler::complaint;
+use amphipod_shim_api::program::{WASM_MAGIC, places};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
@@ -15,14 +18,12 @@ use super::content::{Layout, write_atomically};
 use super::digest::Digest;
 use super::error::{PullFailure, StoreError};
 use super::image::ImageConfig;
-use super::user::open_in_layers;
+use super::merged;
 
 /// A module that compiles longer than this is refused; a 10 MiB component takes a few seconds on one slow core.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(180);
 /// What is kept of the compiler's complaint: the place it is shown in takes a few kilobytes.
 const MAX_COMPLAINT_BYTES: u64 = 8 << 10;
-/// Every module and component starts so (WebAssembly core spec §5.5.16).
-const MAGIC: &[u8] = b"\0asm";
 
 /// Why a module is not ready to run.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +56,9 @@ pub fn extract(
     let missing = || CompileError::NoModule {
         entrypoint: entrypoint.clone(),
     };
-    let file = open_in_layers(layout, diff_ids, entrypoint.trim_start_matches('/'));
-    let file = file.map_err(|_| missing())?.ok_or_else(missing)?;
+    let path = config.env.iter().find_map(|word| word.strip_prefix("PATH="));
+    let places = places(&entrypoint, Path::new(&config.working_dir), path);
+    let file = first(layout, diff_ids, &places).ok_or_else(missing)?;
     let mut bytes = Vec::new();
     let path = layout.layers();
     file.take(limit + 1)
@@ -65,13 +67,27 @@ pub fn extract(
     if bytes.len() as u64 > limit {
         return Err(CompileError::TooLarge(limit).into());
     }
-    if !bytes.starts_with(MAGIC) {
+    if !bytes.starts_with(WASM_MAGIC) {
         return Err(missing().into());
     }
     let digest = Digest::of(&bytes);
     let path = layout.blob(&digest);
     write_atomically(&path, &bytes).map_err(StoreError::io("write", &path))?;
     Ok(digest)
+}
+
+/// The first of `places` where the layers have a file.
+fn first(layout: &Layout, diff_ids: &[Digest], places: &[PathBuf]) -> Option<File> {
+    // What cannot be opened is not what the container will run either.
+    let open = |place: &PathBuf| merged::open(layout, diff_ids, place).ok().flatten();
+    places.iter().find_map(open)
+}
+
+/// Whether that file is WebAssembly.
+pub fn is_first(layout: &Layout, diff_ids: &[Digest], places: &[PathBuf]) -> bool {
+    let mut head = [0; WASM_MAGIC.len()];
+    let file = first(layout, diff_ids, places);
+    file.is_some_and(|mut file| file.read_exact(&mut head).is_ok() && head == WASM_MAGIC)
 }
 
 /// Runs the shim's `compile`; it does nothing when the cache holds the module already. Answers how long its turn was

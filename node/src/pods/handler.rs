@@ -14,12 +14,49 @@ use crate::files::write_atomic;
 
 /// What every Pod has that names no class: each container's artifact decides which runtime it is.
 pub const DEFAULT: &str = "";
-/// The same by name.
-const OWN: &str = "amphipod";
-/// A process of their own for the Wasm containers of a Pod.
+/// Wasm, in the process of the namespace.
+pub const WASM: &str = "wasm";
+/// Wasm, in a process of the Pod's own.
 pub const WASM_ISOLATED: &str = "wasm-isolated";
-/// All that there are, as the Node reports them.
-pub const ALL: [&str; 3] = [DEFAULT, OWN, WASM_ISOLATED];
+/// Native programs only.
+pub const NATIVE: &str = "linux";
+
+/// What a handler says about the runtime of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The artifact decides.
+    Artifact,
+    /// WebAssembly in images that do not say so is run too.
+    Wasm,
+    /// No WebAssembly.
+    Native,
+}
+
+/// All that there are, as the Node reports them. The last three are names that classes elsewhere have for runtimes which do the
+/// same; what they have beside it (Spin's triggers, the extensions of other engines) nobody is promised.
+const ALL: [(&str, Rule); 8] = [
+    (DEFAULT, Rule::Artifact),
+    ("amphipod", Rule::Artifact),
+    (WASM, Rule::Wasm),
+    (WASM_ISOLATED, Rule::Wasm),
+    (NATIVE, Rule::Native),
+    ("crun", Rule::Wasm),
+    ("wasmtime", Rule::Wasm),
+    ("runc", Rule::Native),
+];
+
+impl Rule {
+    /// The rule of a handler. One that an earlier agent knew and this one does not leaves it to the artifact.
+    pub fn of(handler: &str) -> Self {
+        let known = ALL.iter().find(|(name, _)| *name == handler);
+        known.map_or(Self::Artifact, |(_, rule)| *rule)
+    }
+}
+
+/// The names of all handlers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(name, _)| *name)
+}
 
 /// Where the decision is, in the Pod's directory.
 const FILE: &str = "runtime-handler";
@@ -70,7 +107,7 @@ async fn look_up(ctx: &Context, class: &str) -> Result<String, HandlerError> {
 }
 
 fn known(handler: String) -> Result<String, HandlerError> {
-    if ALL.contains(&handler.as_str()) {
+    if names().any(|name| name == handler) {
         Ok(handler)
     } else {
         Err(HandlerError::Unknown(handler))
@@ -83,7 +120,17 @@ mod tests {
 
     #[test]
     fn only_handlers_that_are_there_are_taken() {
-        assert_eq!(known("amphipod".into()).unwrap(), "amphipod");
+        for name in [
+            "amphipod",
+            "wasm",
+            "wasm-isolated",
+            "linux",
+            "wasmtime",
+            "crun",
+            "runc",
+        ] {
+            assert_eq!(known(name.into()).unwrap(), name);
+        }
         let refused = known("gvisor".into()).unwrap_err().to_string();
         assert_eq!(
             refused,

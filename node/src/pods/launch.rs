@@ -10,8 +10,10 @@ use super::cgroup::{self, PodCgroupError};
 use super::context::Context;
 use super::failure::{FailureKind, StartFailure};
 use super::record::{Exit, Record, RuntimeKind, State};
+use super::runtime;
 use super::start::release;
 use super::view::PodView;
+use crate::images::{Image, ImageKind, Images};
 
 /// Exit code and reason of a task that could not be started, as containerd gives them.
 const START_ERROR_CODE: i32 = 128;
@@ -24,11 +26,32 @@ pub struct Prepared {
     pub record: Record,
     pub dir: PathBuf,
     pub rootfs: Vec<RootfsMount>,
+    pub program: Program,
     /// The namespace whose containers share its shim, if they do.
     pub shared_by: Option<String>,
     pub terminal: bool,
     /// Something may be written to it (`stdin`).
     pub stdin: bool,
+}
+
+/// What was to run, for those who look into why it does not.
+pub struct Program {
+    pub image: Image,
+    /// Where it may be among the image's files.
+    pub places: Vec<PathBuf>,
+    /// The runtime handler of the Pod's class.
+    pub handler: String,
+}
+
+impl Program {
+    /// A complaint about a native program, with what to do if it is WebAssembly.
+    fn explain(&self, images: &Images, complaint: String) -> String {
+        let is_native = self.image.kind == ImageKind::Native;
+        match is_native && images.is_wasm(&self.image, &self.places) {
+            true => complaint + &runtime::advice(&self.handler),
+            false => complaint,
+        }
+    }
 }
 
 /// Makes and starts the task. What fails here has counted as an attempt.
@@ -37,6 +60,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
         mut record,
         dir,
         rootfs,
+        program,
         shared_by,
         terminal,
         stdin,
@@ -64,6 +88,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
     match ran {
         Ok(()) => Ok(record),
         Err(message) => {
+            let message = program.explain(&ctx.images, message);
             let shim = ctx.shim(record.runtime);
             if let Err(error) = shim.delete(&record.id, &bundle).await {
                 tracing::debug!(%error, id = record.id, "the shim had nothing to clean up");

@@ -43,6 +43,7 @@ mod reporter;
 pub mod resize;
 mod resolver;
 mod roots;
+mod runtime;
 pub mod sandbox;
 mod seccomp;
 pub mod shims;

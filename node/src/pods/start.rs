@@ -27,11 +27,12 @@ use super::handler;
 use super::hooks::{self, Hook};
 use super::hostname;
 use super::image_volumes;
-use super::launch::{Prepared, launch};
+use super::launch::{Prepared, Program, launch};
 use super::network_rules::network_rules;
 use super::pull;
 use super::record::{Record, RuntimeKind, State, User};
 use super::roots;
+use super::runtime;
 use super::seccomp;
 use super::stop_signal::stop_signal;
 use super::target::{Target, namespaces};
@@ -169,6 +170,8 @@ struct Build<'a> {
     pod: PodView<'a>,
     container: &'a Container,
     image: &'a Image,
+    /// Where its program may be among the image's files.
+    program: Vec<PathBuf>,
     id: String,
     rootfs: Rootfs,
     environment: Environment,
@@ -196,6 +199,15 @@ async fn prepare(
         return Err(StartFailure::create("no command specified"));
     }
     let environment = environment(ctx, job, pod, container).await?;
+    let program = bundle::process::program(container, &image.config, &environment);
+    let kind = runtime::decide(&job.handler, (&image.reference, image.kind), || {
+        ctx.images.is_wasm(image, &program)
+    });
+    let kind = kind.map_err(StartFailure::create)?;
+    let image = &Image {
+        kind,
+        ..image.clone()
+    };
     let identity = identity(ctx, pod, container, image)?;
     let dirs = ctx.dirs(pod);
     image_volumes::set_up(ctx, pod, container).await?;
@@ -229,6 +241,7 @@ async fn prepare(
         pod,
         container,
         image,
+        program,
         id,
         rootfs,
         environment,
@@ -361,15 +374,15 @@ impl Build<'_> {
     }
 
     fn config(&self, given: &Given) -> oci_spec::runtime::Spec {
-        let digest = match &self.rootfs {
-            Rootfs::Native { .. } => String::new(),
-            Rootfs::Wasm { digest, .. } => digest.to_string(),
+        let stored = match &self.rootfs {
+            Rootfs::Native { .. } => None,
+            Rootfs::Wasm { module, .. } => module.as_ref(),
         };
+        let stored = stored.map(|module| (module.file.as_path(), module.digest.to_string()));
         let runtime = match &self.rootfs {
             Rootfs::Native { .. } => Runtime::Native,
-            Rootfs::Wasm { module, cache, .. } => Runtime::Wasm {
-                module,
-                digest: &digest,
+            Rootfs::Wasm { cache, .. } => Runtime::Wasm {
+                module: stored.as_ref().map(|(file, digest)| (*file, digest.as_str())),
                 cache,
                 has_root: self.has_root(),
             },
@@ -418,6 +431,11 @@ impl Build<'_> {
             record,
             dir,
             rootfs,
+            program: Program {
+                image: self.image.clone(),
+                places: self.program,
+                handler: self.job.handler.clone(),
+            },
             shared_by,
             terminal: self.container.tty == Some(true),
             stdin: self.container.stdin == Some(true),

@@ -163,7 +163,7 @@ fn handlers() -> Vec<NodeRuntimeHandler> {
             user_namespaces: Some(user_namespaces),
         }),
     };
-    handler::ALL.map(handler).into()
+    handler::names().map(handler).collect()
 }
 
 /// The largest images of the node's store, each with its digest and its names.

@@ -26,8 +26,20 @@ pub struct Preopen {
     pub is_in_root: bool,
 }
 
+/// Opens the first of these that is a file of the image; the error is the last one's.
+pub fn open_first(root: &OwnedFd, places: &[PathBuf]) -> nix::Result<OwnedFd> {
+    let mut tried = Err(nix::Error::ENOENT);
+    for place in places {
+        tried = open_in(root, place);
+        if tried.is_ok() {
+            break;
+        }
+    }
+    tried
+}
+
 /// Opens a file of the image; links are followed inside the image only.
-pub fn open_in(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+fn open_in(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

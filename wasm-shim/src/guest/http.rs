@@ -14,6 +14,7 @@
 use super::body::{Tie, TiedBody};
 use super::debug::told;
 use super::instance::{Call, Instance, InstanceError, Instances, Mould};
+use super::linger::Connection;
 use super::output::Output;
 use crate::engine::budget::OverBudget;
 use crate::engine::meter::{Meter, Metered};
@@ -258,10 +259,12 @@ impl Handler {
         }
         let own = stream.local_addr().ok();
         let service = service_fn(move |request| Arc::clone(&self).answer(addressed(request, own)));
+        let (stream, left) = Connection::new(stream);
         let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");
         }
+        left.linger().await;
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<TiedBody>, Infallible> {

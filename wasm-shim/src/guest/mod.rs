@@ -12,6 +12,7 @@ mod ids;
 pub mod input;
 pub mod instance;
 mod launch;
+mod linger;
 pub mod narrowing;
 pub mod outgoing;
 pub mod output;

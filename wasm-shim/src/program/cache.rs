@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Permission bits of group and others that let them write.
 const OTHERS_MAY_WRITE: u32 = 0o022;
@@ -92,6 +93,10 @@ impl Cache {
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() || !is_ours(&metadata) {
             return Err(untrusted());
+        }
+        // By which the agent knows what is in use; where it cannot be set, code may have to be made again.
+        if let Err(error) = file.set_modified(SystemTime::now()) {
+            tracing::debug!(%error, "the time of compiled code stays as it is");
         }
         Ok(TrustedArtifact(file))
     }
@@ -176,6 +181,13 @@ mod tests {
         let path = cache.write(&digest, b"code").unwrap();
         assert_eq!(fs::read(cache.open(&digest).unwrap().path()).unwrap(), b"code");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let modified = || fs::metadata(&path).unwrap().modified().unwrap();
+        File::open(&path)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        drop(cache.open(&digest).unwrap());
+        assert!(modified() > SystemTime::UNIX_EPOCH, "it is seen to be in use");
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(cache.open(&digest), Err(OpenError::Untrusted { .. })));

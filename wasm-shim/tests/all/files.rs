@@ -186,6 +186,91 @@ async fn nothing_is_moved_from_one_mount_to_another() {
     assert!(one.join("b").exists(), "within a mount it is moved");
 }
 
+/// Each call of preview 1 that changes something below the first directory, and one that moves and links from there to the
+/// second. Prints an errno for each, as the character so far after `0`.
+const CHANGES: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_create_directory" (func $mkdir (param i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_remove_directory" (func $rmdir (param i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_unlink_file" (func $unlink (param i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_rename" (func $rename (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_link" (func $link (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_symlink" (func $symlink (param i32 i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_filestat_set_times"
+        (func $utimes (param i32 i32 i32 i32 i64 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func $truncate (param i32 i64) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_filestat_set_times" (func $futimes (param i32 i64 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "fndsmex")
+    (data (i32.const 16) "\40\00\00\00\00\00\00\00")
+    (global $at (mut i32) (i32.const 64))
+    (func $note (param $errno i32)
+        (i32.store8 (global.get $at) (i32.add (local.get $errno) (i32.const 48)))
+        (global.set $at (i32.add (global.get $at) (i32.const 1))))
+    (func $opened (param $name i32) (param $flags i32) (param $rights i64) (result i32)
+        (call $open (i32.const 3) (i32.const 0) (local.get $name) (i32.const 1) (local.get $flags)
+            (local.get $rights) (i64.const 0) (i32.const 0) (i32.const 8)))
+    (func (export "_start")
+        ;; To write; to make one; to empty one.
+        (call $note (call $opened (i32.const 0) (i32.const 0) (i64.const 64)))
+        (call $note (call $opened (i32.const 1) (i32.const 1) (i64.const 64)))
+        (call $note (call $opened (i32.const 0) (i32.const 8) (i64.const 66)))
+        (call $note (call $mkdir (i32.const 3) (i32.const 2) (i32.const 1)))
+        (call $note (call $symlink (i32.const 0) (i32.const 1) (i32.const 3) (i32.const 3) (i32.const 1)))
+        (call $note (call $utimes (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1)
+            (i64.const 0) (i64.const 0) (i32.const 5)))
+        ;; By a descriptor that may only read.
+        (drop (call $opened (i32.const 0) (i32.const 0) (i64.const 2)))
+        (call $note (call $truncate (i32.load (i32.const 8)) (i64.const 0)))
+        (call $note (call $futimes (i32.load (i32.const 8)) (i64.const 0) (i64.const 0) (i32.const 5)))
+        (call $note (call $link (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1)
+            (i32.const 3) (i32.const 4) (i32.const 1)))
+        (call $note (call $rename (i32.const 3) (i32.const 0) (i32.const 1) (i32.const 3) (i32.const 5) (i32.const 1)))
+        (call $note (call $unlink (i32.const 3) (i32.const 6) (i32.const 1)))
+        (call $note (call $rmdir (i32.const 3) (i32.const 2) (i32.const 1)))
+        ;; To and from the other directory.
+        (call $note (call $rename (i32.const 4) (i32.const 0) (i32.const 1) (i32.const 3) (i32.const 2) (i32.const 1)))
+        (call $note (call $link (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 1)
+            (i32.const 3) (i32.const 2) (i32.const 1)))
+        (call $note (call $rename (i32.const 3) (i32.const 4) (i32.const 1) (i32.const 4) (i32.const 2) (i32.const 1)))
+        (i32.store (i32.const 20) (i32.sub (global.get $at) (i32.const 64)))
+        (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 24)))))"#;
+
+#[tokio::test]
+async fn what_is_read_only_answers_so_to_each_call_beside_what_may_be_written() {
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    // Done, INVAL for what may only read, IO from mount to mount; PERM for everything that is read-only.
+    for (id, options, answers) in [
+        ("rw", &["rbind"][..], "000000L00000MMM"),
+        ("ro", &["rbind", "ro"], "ooooooooooooooo"),
+    ] {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for directory in [&first, &second] {
+            for name in ["f", "x"] {
+                fs::write(directory.path().join(name), "content").unwrap();
+            }
+        }
+        if id == "ro" {
+            fs::create_dir(first.path().join("d")).unwrap();
+        }
+        let exit = shim
+            .run(id, &wat(CHANGES), |config| {
+                let mut sealed = volume("/a", first.path());
+                sealed["options"] = json!(options);
+                config["mounts"] = json!([sealed, volume("/b", second.path())]);
+            })
+            .await;
+        let log = shim.log(id);
+        assert_eq!(exit.status, 0, "{log:?}");
+        assert_eq!(log, [format!("stdout P {answers}")], "{id}");
+    }
+}
+
 /// What threads of guests wait for in the kernel, by the numbers of system calls (proc(5)).
 fn waiting(shim: &Shim) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", shim.pid())).unwrap();

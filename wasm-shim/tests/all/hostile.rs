@@ -77,6 +77,18 @@ async fn guests_that_take_too_much_end_alone() {
             134,
         ),
         (
+            "initial-table",
+            r#"(module (table 20000000 funcref) (func (export "_start")))"#,
+            137,
+        ),
+        // Larger than a slot of the pool: nothing but the limit ends it.
+        (
+            "large-table",
+            r#"(module (table 200000 funcref) (func (export "_start")
+                (loop (br_if 0 (i32.ne (table.grow (ref.null func) (i32.const 100000)) (i32.const -1)))) unreachable))"#,
+            137,
+        ),
+        (
             "objects",
             r#"(module (type $bytes (array (mut i64))) (type $list (struct (field (ref null $list)) (field (ref $bytes))))
                 (func (export "_start") (local $all (ref null $list))

@@ -291,6 +291,37 @@ async fn what_a_guest_does_not_read_of_a_request_is_read_for_it() {
 }
 
 #[tokio::test]
+async fn an_answer_arrives_whole_although_more_was_sent_than_is_read() {
+    use std::io::{Read as _, Write as _};
+    if !is_root() {
+        return;
+    }
+    let shim = Shim::new();
+    let netns = Netns::new();
+    /// Much of the answer is still under way when the connection is closed.
+    const RECEIVED: usize = 16 << 10;
+    let more =
+        "(br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 128)))
+        (call $finish (local.get $body))";
+    let guest = include_str!("half_answer.wat").replace(";; THEN", more);
+    let piece = "(i32.const 65536) (i32.const 4096)";
+    let guest = wat(&guest.replace("(i32.const 512) (i32.const 4)", piece));
+    shim.start("c", &guest, on_port(8080, &netns)).await;
+    for _ in 0..4 {
+        let mut stream = netns.connect(8080);
+        stream.set_read_timeout(Some(crate::shim::LIMIT)).unwrap();
+        nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::RcvBuf, &RECEIVED).unwrap();
+        let head = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&vec![0; 300_000]).unwrap();
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        assert!(answer.len() > 1 << 19, "{read:?} after {} bytes", answer.len());
+        assert!(answer.ends_with(b"\r\n0\r\n\r\n"));
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_holds_its_own_guest_only() {
     if !is_root() {
         return;

@@ -7,8 +7,8 @@ use amphipod_shim_api::{CreateTask, TaskStatus};
 use serde_json::json;
 use std::path::Path;
 
-/// A `wasi:cli/command` component around the given core code, which may call `$subscribe` (u64 → pollable) and
-/// `$random` (u64, where the list goes).
+/// A `wasi:cli/command` component around the given core code, which may call `$subscribe` (u64 → pollable), `$random` (u64,
+/// where the list goes) and `$get` (a string of the half megabyte from 0 on, where its setting goes).
 fn command(code: &str) -> Vec<u8> {
     wat(&format!(
         r#"(component
@@ -20,20 +20,28 @@ fn command(code: &str) -> Vec<u8> {
                 (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
             (import "wasi:random/random@0.2.0" (instance $random
                 (export "get-random-bytes" (func (param "len" u64) (result (list u8))))))
+            (import "wasi:config/store@0.2.0-rc.1" (instance $config
+                (type $error0 (variant (case "upstream" string) (case "io" string)))
+                (export "error" (type $error (eq $error0)))
+                (export "get" (func (param "key" string) (result (result (option string) (error $error)))))))
             (core module $memory-module
-                (memory (export "memory") 1)
+                (memory (export "memory") 8)
                 (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
             (core instance $memory-instance (instantiate $memory-module))
             (core func $subscribe (canon lower (func $clock "subscribe-duration")))
             (core func $random (canon lower (func $random "get-random-bytes")
                 (memory (core memory $memory-instance "memory")) (realloc (core func $memory-instance "realloc"))))
+            (core func $get (canon lower (func $config "get")
+                (memory (core memory $memory-instance "memory")) (realloc (core func $memory-instance "realloc"))))
             (core module $code
                 (import "host" "subscribe" (func $subscribe (param i64) (result i32)))
                 (import "host" "random" (func $random (param i64 i32)))
+                (import "host" "get" (func $get (param i32 i32 i32)))
                 (func (export "run") (result i32) {code}))
             (core instance $instance (instantiate $code (with "host" (instance
                 (export "subscribe" (func $subscribe))
-                (export "random" (func $random))))))
+                (export "random" (func $random))
+                (export "get" (func $get))))))
             (func $run (result (result)) (canon lift (core func $instance "run")))
             (instance $exports (export "run" (func $run)))
             (export "wasi:cli/run@0.2.0" (instance $exports)))"#
@@ -46,23 +54,38 @@ async fn floods_of_handles_and_random_bytes_end_their_guest() {
         return;
     }
     let shim = Shim::new();
+    const SMALL: Option<u64> = Some(2 << 20);
     let flood = "(loop (drop (call $subscribe (i64.const 1000000000000))) br 0) unreachable";
-    for (id, code, statuses) in [
-        ("pollables", flood, &[134, 137][..]),
+    // Fewer than are refused whatever the limit; they are counted while it does nothing.
+    let held = "(local $i i32)
+        (loop $more (drop (call $subscribe (i64.const 1000000000000)))
+            (br_if $more (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 9000))))
+        (loop br 0) unreachable";
+    let call = "(call $get (i32.const 0) (i32.const 400000) (i32.const 500000)) (i32.const 0)";
+    for (id, code, limit, statuses) in [
+        ("pollables", flood, SMALL, &[134, 137][..]),
+        ("unlimited", flood, None, &[134]),
+        ("held", held, SMALL, &[137]),
+        ("call", call, SMALL, &[134]),
+        ("larger", call, Some(8 << 20), &[0]),
         (
             "random",
             "(call $random (i64.const 0x80000000) (i32.const 8)) (i32.const 0)",
+            SMALL,
             &[134],
         ),
         (
             "modest",
             "(drop (call $subscribe (i64.const 1))) (call $random (i64.const 32) (i32.const 8)) (i32.const 0)",
+            SMALL,
             &[0],
         ),
     ] {
         let exit = shim
             .run(id, &command(code), |config| {
-                config["linux"]["resources"]["memory"] = json!({"limit": 2 << 20});
+                if let Some(limit) = limit {
+                    config["linux"]["resources"]["memory"] = json!({"limit": limit});
+                }
             })
             .await;
         assert!(
@@ -238,4 +261,70 @@ fn leb128(mut value: u32) -> Vec<u8> {
         }
         bytes.push(low | 0x80);
     }
+}
+
+/// Opens one file again and again until that is refused, and ends with the errno.
+const OPENER: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "a")
+    (func (export "_start") (local $errno i32)
+        (loop (br_if 0 (i32.eqz (local.tee $errno
+            (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0)
+                (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 8))))))
+        (call $exit (local.get $errno))))"#;
+
+#[tokio::test]
+async fn a_flood_of_open_files_ends_its_guest_and_leaves_files_to_others() {
+    if !is_root() {
+        return;
+    }
+    let (shim, data) = (Shim::new(), tempfile::tempdir().unwrap());
+    std::fs::write(data.path().join("a"), "").unwrap();
+    let exit = shim
+        .run("c", &wat(OPENER), |config| {
+            config["mounts"] =
+                json!([{"destination": "/data", "type": "bind", "source": data.path(), "options": ["rbind"]}]);
+        })
+        .await;
+    assert_eq!(exit.status, 134, "{:?}", shim.log("c"));
+    assert_eq!(shim.run("n", &workload("fail.wasm"), |_| ()).await.status, 1);
+}
+
+#[tokio::test]
+async fn whoever_compiles_has_an_end() {
+    if !is_root() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let binary = home.path().join("module.wasm");
+    nix::unistd::mkfifo(&binary, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut compiler = std::process::Command::new(env!("CARGO_BIN_EXE_containerd-shim-amphipod-wasm-v1"))
+        .arg("compile")
+        .args(["--digest", &format!("sha256:{}", "0".repeat(64))])
+        .arg("--cache")
+        .arg(home.path().join("cache"))
+        .arg(&binary)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has come to the binary when somebody opens it to read, and waits for what is written.
+    let writer = std::fs::OpenOptions::new().write(true).open(&binary).unwrap();
+    let proc = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", compiler.id())).unwrap();
+    let (limits, status) = (proc("limits"), proc("status"));
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!(limit("Max data size") <= 3 << 30, "{limits}");
+    assert!(limit("Max cpu time") <= 110 * cores, "{limits}");
+    assert_eq!(limit("Max core file size"), 0, "{limits}");
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(line), "{status}");
+    }
+    drop(writer);
+    assert!(!compiler.wait().unwrap().success());
 }

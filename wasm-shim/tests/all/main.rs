@@ -22,6 +22,7 @@ mod network;
 mod sandbox;
 mod shim;
 mod shortage;
+mod takeover;
 mod terminal;
 mod testsuite;
 mod trees;

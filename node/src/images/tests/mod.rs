@@ -5,6 +5,7 @@ mod hostile;
 mod mirrors;
 mod registry;
 mod store;
+mod wasm;
 
 use std::fs;
 use std::path::Path;

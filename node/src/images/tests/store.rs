@@ -1,13 +1,11 @@
-//! What outlives a run, what a container stands on, and what compiling says.
+//! What outlives a run, and what a container stands on.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::hostile::serve;
 use super::*;
 use crate::images::ingest;
 use crate::images::layers;
@@ -15,7 +13,7 @@ use crate::images::manifest::{Descriptor, Layer};
 use crate::images::media::Compression;
 
 /// Puts layers into a store as a pull would, and records an image over them.
-fn install(images: &Images, name: &str, tars: &[Vec<u8>]) -> Image {
+pub(super) fn install(images: &Images, name: &str, tars: &[Vec<u8>]) -> Image {
     let inner = &images.inner;
     let mut diff_ids = Vec::new();
     for tar in tars {
@@ -252,32 +250,6 @@ fn directories(all: &[(&str, u32)]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-#[tokio::test]
-async fn a_wasm_image_of_layers_has_a_root_and_an_artifact_has_none() {
-    if !root_or_skip() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let images = open(&dir.path().join("store"), ImagesOptions::default());
-    let layers = [layer(&[("assets/one", "1")]), layer(&[("app.wasm", "\0asm")])];
-    let mounts = async |sample: Sample, key: &str| {
-        let server = serve(sample).await;
-        let image = images.pull(&server.image(), &RegistryAuth::Anonymous).await;
-        let image = image.unwrap();
-        let Rootfs::Wasm { digest, mounts, .. } = images.prepare(&image, key, None).unwrap() else {
-            panic!("not Wasm")
-        };
-        assert_eq!(digest, Digest::of(b"\0asm"));
-        (image.layers.len(), mounts.len())
-    };
-    assert_eq!(
-        mounts(Sample::wasm_of_layers(&layers, "/app.wasm"), "a").await,
-        (2, 1)
-    );
-    assert_eq!(images.snapshots().unwrap(), ["a"]);
-    assert_eq!(mounts(Sample::wasm(b"\0asm"), "b").await, (0, 0));
-}
-
 #[test]
 fn too_many_layers_for_one_mount_are_refused_in_words() {
     if !root_or_skip() {
@@ -342,44 +314,6 @@ fn accounts_are_read_through_layers() {
         let image = install(&images, "b", &[low.clone(), top]);
         assert!(images.user(&image, "low").is_err());
     }
-}
-
-async fn compile_with(script: &str) -> (tempfile::TempDir, Result<(), String>) {
-    let dir = tempfile::tempdir().unwrap();
-    let wasm_shim: Vec<OsString> = ["/bin/sh", "-c", script, "shim"].map(OsString::from).into();
-    let images = open(
-        dir.path(),
-        ImagesOptions {
-            wasm_shim,
-            ..ImagesOptions::default()
-        },
-    );
-    let module = Digest::of(b"\0asm");
-    fs::write(images.inner.layout.blob(&module), b"\0asm").unwrap();
-    let result = super::super::wasm::compile(&images.inner, &module).await;
-    (dir, result.map(drop).map_err(|error| error.to_string()))
-}
-
-#[tokio::test]
-async fn the_compiler_is_called_by_its_contract_and_quoted() {
-    let (dir, result) = compile_with(r#"printf '%s\n' "$@" > "$3/args""#).await;
-    result.unwrap();
-    let args = fs::read_to_string(dir.path().join("wasm/args")).unwrap();
-    let args: Vec<&str> = args.lines().collect();
-    let digest = Digest::of(b"\0asm");
-    assert_eq!(
-        (args[0], args[1], args[3], args[4]),
-        ("compile", "--cache", "--digest", &*digest.to_string())
-    );
-    assert!(args[5].ends_with(digest.hex()));
-    let (_dir, result) = compile_with("echo imports x:y, which is not offered >&2; exit 1").await;
-    assert!(
-        result
-            .unwrap_err()
-            .contains("does not run here: imports x:y, which is not offered")
-    );
-    let (_dir, result) = compile_with("head -c 100000 /dev/zero >&2; exit 3").await;
-    assert!(result.unwrap_err().len() < 10_000);
 }
 
 /// What an image declares as volumes is there as the image has it, links of the image followed inside it.
