@@ -17,12 +17,16 @@ cp "$(command -v busybox)" "$home/image/bin/sleep"
 
 server=127.0.0.1:17643 registry=127.0.0.1:17644
 # Twice as many addresses as 5,000 Pods need: those of Pods that are on their way out are not free yet.
-"$amphipod" control --data-dir "$data" --listen $server --registry $registry --node-cidr-mask-size 18 > "$home/log" 2>&1 &
+"$amphipod" control --data-dir "$data" --listen $server --registry $registry --node-cidr-mask-size 18 >> "$home/log" 2>&1 &
 control=$!
 agent=
 end() {
     # Of the Pods of an agent that ends nothing ends; `down` takes away what they have on this host.
-    [ -z "$agent" ] || { kill "$agent"; wait "$agent" || true; "$amphipod" down --data-dir "$home/node"; }
+    if [ -n "$agent" ]; then
+        kill "$agent" || cat "$home/log"
+        wait "$agent" || true
+        "$amphipod" down --data-dir "$home/node"
+    fi
     kill $control
     wait $control || true
     rm -rf "$home"
