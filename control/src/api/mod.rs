@@ -63,6 +63,7 @@ pub use metrics::Metrics;
 pub(crate) use object::encode;
 pub use openapi::OpenApi;
 pub(crate) use patch::apply_operations;
+pub(crate) use posted::{SCHEME, unregistered};
 pub use token::Tokens;
 pub use version::GIT_VERSION;
 
