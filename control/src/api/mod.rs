@@ -65,7 +65,7 @@ pub use openapi::OpenApi;
 pub(crate) use patch::apply_operations;
 pub(crate) use posted::{SCHEME, unregistered};
 pub use token::Tokens;
-pub use version::GIT_VERSION;
+pub use version::{GIT_VERSION, VERSION};
 
 use crate::admission::{Admission, Objects};
 use crate::audit::{Audit, Told};
