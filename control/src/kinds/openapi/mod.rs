@@ -80,7 +80,11 @@ pub fn v3(registry: &Registry, path: &str, server_version: &str) -> Option<Value
             let own = kinds.iter().any(|kind| kind.custom.is_none());
             let own = own.then(|| documents::of_version(group, version, Dialect::V3));
             let stored = kinds.iter().any(|kind| kind.has_verb("delete"));
-            let common = if stored { common() } else { BTreeSet::new() };
+            let mut common = if stored { common() } else { BTreeSet::new() };
+            if own.is_none() {
+                // The paths below `watch/` are the built-in kinds' alone.
+                common.remove(&format!("{META}WatchEvent"));
+            }
             (paths(&kinds, Dialect::V3), common, kinds, own)
         }
         None if known().iter().any(|known| known == path) => (
