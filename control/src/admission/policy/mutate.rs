@@ -6,6 +6,7 @@ use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, 
 use super::super::shown::{self, Shown, Versions};
 use super::super::{Action, Denial, Objects, ResourceName, Review};
 use super::{GROUP, Invocation, Misfit, Policies};
+use crate::api::PatchFailure;
 use crate::cel::{Scope, Type, Value as Cel};
 use crate::kinds::policy::{Mutation, Policy};
 use crate::kinds::view::View;
@@ -192,17 +193,13 @@ fn typed<'k>(review: &Review<'k>, kind: &'k Kind, object: &Value) -> Result<&'k 
     ))
 }
 
-/// Operation by operation: a test that fails leaves the object as it was.
+/// A test that fails leaves the object as it was.
 fn patched(operations: &Value, object: &Value) -> Result<Value, String> {
-    let mut after = object.clone();
-    for operation in operations.as_array().into_iter().flatten() {
-        match crate::api::apply_operations(Value::Array(vec![operation.clone()]), &after) {
-            Ok(value) => after = value,
-            Err(_) if operation["op"] == "test" => return Ok(object.clone()),
-            Err(why) => return Err(format!("JSON Patch: {why}")),
-        }
+    match crate::api::apply_operations(operations.clone(), object) {
+        Ok(after) => Ok(after),
+        Err(PatchFailure::Test(_)) => Ok(object.clone()),
+        Err(why) => Err(format!("JSON Patch: {why}")),
     }
-    Ok(after)
 }
 
 /// The object as it is decoded from what a patch made. Only fields of definitions may be such as nobody knows.
@@ -264,6 +261,22 @@ mod tests {
             {"expression": "[JSONPatch{op: 'add', path: '/data/c', value: object.data.b + '3'}]"}}]});
         let done = mutate(&[("p1", first), ("p2", second)]);
         assert_eq!(done, Ok(json!({"a": "1", "b": "12", "c": "123"})));
+    }
+
+    #[test]
+    fn a_test_of_a_patch_decides_where_there_is_something_to_test() {
+        let tests = |path: &str| {
+            let operations = format!(
+                "[JSONPatch{{op: 'test', path: '{path}', value: '2'}}, JSONPatch{{op: 'remove', path: '/data/a'}}]"
+            );
+            mutate(&[(
+                "p",
+                json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": operations}}]}),
+            )])
+        };
+        assert_eq!(tests("/data/a"), Ok(json!({"a": "1"})));
+        assert_eq!(tests("/data/b"), Ok(json!({"a": "1"})));
+        assert!(tests("/nope/b").is_err());
     }
 
     #[test]
