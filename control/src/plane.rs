@@ -5,8 +5,7 @@
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
-    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, GIT_VERSION, Metrics, OpenApi, Tokens,
-    serve,
+    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, Metrics, OpenApi, Tokens, VERSION, serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
@@ -368,7 +367,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
     let authorizer = Authorizer::new(objects.clone());
     let bearers = TokenAuthenticator::new(rules.issuer, objects.clone());
     let admission = Admission::new(objects.clone(), rules.addresses, rules.pod_security);
-    let openapi = OpenApi::new(kinds.clone(), GIT_VERSION);
+    let openapi = OpenApi::new(kinds.clone(), VERSION);
     Ok(Arc::new(Api {
         store,
         cache,

@@ -83,27 +83,31 @@ pub enum Action<'a> {
     Delete {
         old: &'a Value,
     },
-    /// A connection to the object; the review's object is what is asked of it, `PodExecOptions` and the like.
-    Connect,
-    /// Something is posted for the object; the review's object is that, `Eviction` and the like.
-    Post,
+    /// A connection to the object; the review's object is what is asked of it, `PodExecOptions` and the like, of this kind.
+    Connect {
+        kind: &'a Kind,
+    },
+    /// Something is posted for the object; the review's object is that, `Eviction` and the like, of this kind.
+    Post {
+        kind: &'a Kind,
+    },
 }
 
 impl<'a> Action<'a> {
     /// As rules of webhooks and policies name it.
     pub fn word(self) -> &'static str {
         match self {
-            Action::Create | Action::Post => "CREATE",
+            Action::Create | Action::Post { .. } => "CREATE",
             Action::Update { .. } => "UPDATE",
             Action::Delete { .. } => "DELETE",
-            Action::Connect => "CONNECT",
+            Action::Connect { .. } => "CONNECT",
         }
     }
 
     /// The object before the change; null when there was none.
     pub fn old(self) -> &'a Value {
         match self {
-            Action::Create | Action::Connect | Action::Post => &Value::Null,
+            Action::Create | Action::Connect { .. } | Action::Post { .. } => &Value::Null,
             Action::Update { old } | Action::Delete { old } => old,
         }
     }
@@ -111,7 +115,7 @@ impl<'a> Action<'a> {
     /// Whether what is shown is not the object, but what is asked of it: of a kind of its own, by which it is not to be
     /// completed.
     pub fn asks(self) -> bool {
-        matches!(self, Action::Connect | Action::Post)
+        matches!(self, Action::Connect { .. } | Action::Post { .. })
     }
 }
 
@@ -318,16 +322,16 @@ impl Admission {
         self.webhooks.validate(objects, review, &nothing, notes).await
     }
 
-    /// Judges a connection; what webhooks would change of it is not.
+    /// Completes and judges what a connection is asked for.
     pub async fn connect(
         &self,
         review: &Review<'_>,
-        options: &Value,
+        options: &mut Value,
         notes: &mut Notes,
     ) -> Result<(), Denial> {
         let objects = self.objects.as_ref();
-        let mut asked = options.clone();
-        self.webhooks.mutate(objects, review, &mut asked, notes).await?;
+        self.policies.mutate(objects, review, options).await?;
+        self.webhooks.mutate(objects, review, options, notes).await?;
         self.policies.check(objects, review, options, notes).await?;
         self.webhooks.validate(objects, review, options, notes).await
     }

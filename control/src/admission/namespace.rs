@@ -14,7 +14,7 @@ pub(super) fn check(objects: &dyn Objects, review: &Review<'_>) -> Result<(), De
         {
             deletable(review.name)
         }
-        (Action::Create | Action::Post, Some(namespace)) if review.kind.namespaced => {
+        (Action::Create | Action::Post { .. }, Some(namespace)) if review.kind.namespaced => {
             living(objects, namespace)
         }
         _ => Ok(()),

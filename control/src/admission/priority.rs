@@ -19,7 +19,7 @@ pub(super) fn pod(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -
             }
             Ok(())
         }
-        Action::Delete { .. } | Action::Connect | Action::Post => Ok(()),
+        Action::Delete { .. } | Action::Connect { .. } | Action::Post { .. } => Ok(()),
     }
 }
 

@@ -45,7 +45,9 @@ impl ServiceAddresses {
         let old = match review.action {
             Action::Create => None,
             Action::Update { old } => Some(old),
-            Action::Delete { .. } | Action::Connect | Action::Post => return Ok(Claims::default()),
+            Action::Delete { .. } | Action::Connect { .. } | Action::Post { .. } => {
+                return Ok(Claims::default());
+            }
         };
         families::settle(service, old, self.cidr.addr().is_ipv4())?;
         let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else {

@@ -1,10 +1,10 @@
 //! A change as those see it who match it by another version than the request's: by the definition's converter where it
 //! takes one; a change of a Scale as that of a Scale. And the way back, of what they made of it.
-use super::{Objects, Review};
+use super::{Action, Objects, Review};
 use crate::callout;
 use crate::kinds::custom::Converter;
 use crate::kinds::view::View;
-use crate::kinds::{Kind, scale};
+use crate::kinds::{Kind, posted, scale};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -104,6 +104,15 @@ pub(super) fn kind_of(review: &Review<'_>, kind: &Kind, object: &Value) -> Value
     }
 }
 
+/// The kind that says how what is shown is built.
+pub(super) fn built<'k>(review: &Review<'k>, kind: &'k Kind) -> &'k Kind {
+    match review.action {
+        Action::Connect { kind } | Action::Post { kind } => kind,
+        _ if is_scale(review) => &posted::SCALE,
+        _ => kind,
+    }
+}
+
 /// Whether it is a Scale that is shown.
 pub(super) fn is_scale(review: &Review<'_>) -> bool {
     review.subresource == Some("scale")
@@ -140,7 +149,6 @@ fn renamed(from: &Kind, to: &Kind, mut object: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Action;
     use super::super::fixtures::{Fixed, review};
     use super::*;
     use crate::kinds::Registry;

@@ -17,7 +17,7 @@ pub(super) fn pod(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) {
 
 /// A Binding, whose labels its Pod gets.
 pub(super) fn binding(objects: &dyn Objects, review: &Review<'_>, binding: &mut Value) {
-    if matches!(review.action, Action::Post) && binding.text("target.kind") == "Node" {
+    if matches!(review.action, Action::Post { .. }) && binding.text("target.kind") == "Node" {
         let node = binding.text("target.name").to_owned();
         copy(objects, &node, binding);
     }
@@ -41,6 +41,7 @@ fn copy(objects: &dyn Objects, node: &str, object: &mut Value) {
 mod tests {
     use super::super::fixtures::{Fixed, review};
     use super::*;
+    use crate::kinds::posted::BINDING;
     use serde_json::json;
 
     fn nodes() -> Fixed {
@@ -63,7 +64,8 @@ mod tests {
             (json!({"name": "there"}), &mine),
         ] {
             let mut object = json!({"metadata": {"labels": mine}, "target": target});
-            binding(&nodes(), &review("pods", Action::Post), &mut object);
+            let posted = Action::Post { kind: &BINDING };
+            binding(&nodes(), &review("pods", posted), &mut object);
             assert_eq!(object["metadata"]["labels"], *want, "{target}");
         }
     }

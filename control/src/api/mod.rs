@@ -62,9 +62,11 @@ pub use flows::Flows;
 pub use metrics::Metrics;
 pub(crate) use object::encode;
 pub use openapi::OpenApi;
+pub(crate) use operations::Failure as PatchFailure;
 pub(crate) use patch::apply_operations;
+pub(crate) use posted::{SCHEME, unregistered};
 pub use token::Tokens;
-pub use version::GIT_VERSION;
+pub use version::{GIT_VERSION, VERSION};
 
 use crate::admission::{Admission, Objects};
 use crate::audit::{Audit, Told};

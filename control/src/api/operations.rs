@@ -18,6 +18,22 @@ pub struct Operation {
 
 type Result<T> = std::result::Result<T, String>;
 
+/// Why a patch cannot be applied.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A value is another than it was tested for.
+    #[error("{0}")]
+    Test(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Failure::Other(why)
+    }
+}
+
 /// A decoded patch, and what strict decoding would refuse about it.
 pub fn read(patch: Value) -> Result<(Vec<Operation>, Vec<FieldIssue>)> {
     let items = match patch {
@@ -71,7 +87,7 @@ fn mismatch(value: &Value, wanted: &str) -> String {
 }
 
 /// What the operations, one after the other, make of a document.
-pub fn apply(operations: &[Operation], document: &Value) -> Result<Value> {
+pub fn apply(operations: &[Operation], document: &Value) -> std::result::Result<Value, Failure> {
     let mut document = document.clone();
     let mut copied = 0;
     for operation in operations {
@@ -81,7 +97,14 @@ pub fn apply(operations: &[Operation], document: &Value) -> Result<Value> {
 }
 
 impl Operation {
-    fn apply(&self, document: &mut Value, copied: &mut usize) -> Result<()> {
+    fn apply(&self, document: &mut Value, copied: &mut usize) -> std::result::Result<(), Failure> {
+        match self.op.as_deref() {
+            Some("test") => self.test(document),
+            _ => Ok(self.change(document, copied)?),
+        }
+    }
+
+    fn change(&self, document: &mut Value, copied: &mut usize) -> Result<()> {
         match self.op.as_deref() {
             Some("add") => add(document, self.path()?, self.value.clone()),
             Some("remove") => remove(document, self.path()?).map(drop),
@@ -91,7 +114,6 @@ impl Operation {
                 add(document, self.path()?, moved)
             }
             Some("copy") => self.copy(document, copied),
-            Some("test") => self.test(document),
             Some(other) => Err(format!("there is no operation {other:?}")),
             None => Err("an operation does not say which it is".to_owned()),
         }
@@ -143,7 +165,7 @@ impl Operation {
     }
 
     /// A test for null holds where there is nothing; clients that add the first finalizer rely on it.
-    fn test(&self, document: &mut Value) -> Result<()> {
+    fn test(&self, document: &mut Value) -> std::result::Result<(), Failure> {
         let path = self.path()?;
         let is = match path {
             "" => document,
@@ -151,7 +173,7 @@ impl Operation {
         };
         match *is == self.value {
             true => Ok(()),
-            false => Err(format!("the test of {path:?} failed")),
+            false => Err(Failure::Test(format!("the test of {path:?} failed"))),
         }
     }
 }
@@ -233,7 +255,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn patched(patch: Value, document: &Value) -> Result<Value> {
+    fn patched(patch: Value, document: &Value) -> std::result::Result<Value, Failure> {
         apply(&read(patch)?.0, document)
     }
 

@@ -132,7 +132,10 @@ fn check_length(patch: &Value) -> Result<()> {
 }
 
 /// What a JSON patch that was not sent by the client makes of a value, within the same limits.
-pub(crate) fn apply_operations(patch: Value, current: &Value) -> std::result::Result<Value, String> {
+pub(crate) fn apply_operations(
+    patch: Value,
+    current: &Value,
+) -> std::result::Result<Value, operations::Failure> {
     check_length(&patch).map_err(|error| error.message().to_owned())?;
     let (operations, _) = operations::read(patch)?;
     operations::apply(&operations, current)

@@ -5,19 +5,21 @@ use super::{Call, decode, negotiate, strictness, write};
 use crate::admission::{Action, Claims, Notes, Review};
 use crate::kinds::schema::Schemas;
 use crate::kinds::view::View;
-use crate::kinds::{self, FieldIssue, Registry};
+use crate::kinds::{self, FieldIssue, Kind, Registry};
 use serde_json::Value;
+use std::sync::LazyLock;
 
 /// What knows the built-in kinds, in upstream's words.
 pub const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
 
+/// Whether something can be done with what was posted: told between what may change it and what judges it.
+pub type Fit<'f> = dyn Fn(&Value) -> Result<()> + Send + Sync + 'f;
+
 /// What a body is to be.
 pub struct Form {
-    pub kind: &'static str,
-    /// The versions it may come in; the first is that of a body that says none.
+    pub kind: &'static LazyLock<Kind>,
+    /// The versions it may come in; the first is its kind's, and that of a body that says none.
     pub versions: &'static [&'static str],
-    /// The name of its schema.
-    pub definition: &'static str,
     /// What upstream's decoder makes of every version of it.
     pub hub: &'static str,
 }
@@ -26,7 +28,7 @@ impl Form {
     /// The body of the request, and what to warn of in it.
     pub fn read(&self, call: &Call) -> Result<(Value, Vec<String>)> {
         let validation = call.query.field_validation("CreateOptions")?;
-        let body = decode::object(self.kind, negotiate::body(&call.headers)?, &call.body)?;
+        let body = decode::object(&self.kind.kind, negotiate::body(&call.headers)?, &call.body)?;
         let (version, kind) = self.said(&body.value);
         let (value, mut issues) = self.decode(body.value)?;
         issues.extend(body.issues);
@@ -36,20 +38,22 @@ impl Form {
         Ok((value, warnings))
     }
 
-    /// Admission of what was posted for the object of that name, and what that made of it. With what to warn of.
+    /// Admission of what was posted for the object of that name, and what that made of it, which must be fit for what
+    /// it asks. With what to warn of.
     pub async fn admit(
         &self,
         call: &Call,
         name: &str,
-        dry_run: bool,
         (posted, warnings): (Value, Vec<String>),
+        fit: &Fit<'_>,
     ) -> Result<(Value, Vec<String>)> {
-        let review = write::review(call, dry_run, name, Action::Post);
+        let dry_run = write::Options::of(&call.query, "CreateOptions")?.dry_run;
+        let review = write::review(call, dry_run, name, self.action());
         let mut notes = Notes {
             warnings,
             ..Notes::default()
         };
-        match self.admitted(call, &review, posted, &mut notes).await {
+        match self.admitted(call, &review, posted, fit, &mut notes).await {
             Ok(posted) => Ok((posted, notes.warnings)),
             Err(error) => Err(error.after(notes.warnings)),
         }
@@ -60,9 +64,11 @@ impl Form {
         call: &Call,
         review: &Review<'_>,
         posted: Value,
+        fit: &Fit<'_>,
         notes: &mut Notes,
     ) -> Result<Value> {
         let posted = self.mutated(call, review, posted, notes).await?;
+        fit(&posted)?;
         write::judge(call, review, &posted, &mut Claims::default(), notes).await?;
         Ok(posted)
     }
@@ -79,16 +85,21 @@ impl Form {
         self.decode(posted).map(|(posted, _)| posted)
     }
 
-    /// The object, and the fields that it should not have: they are passed over.
+    /// What is being done.
+    pub fn action(&self) -> Action<'static> {
+        Action::Post { kind: self.kind }
+    }
+
+    /// The object, complete, and the fields that it should not have: they are passed over.
     pub fn decode(&self, mut body: Value) -> Result<(Value, Vec<FieldIssue>)> {
         let (version, kind) = self.said(&body);
-        let decoded = match kind == self.kind && self.versions.contains(&version.as_str()) {
-            true => as_defined(self.definition, &mut body),
+        let decoded = match kind == self.kind.kind && self.versions.contains(&version.as_str()) {
+            true => self.kind.prune(&mut body).map_err(|error| error.to_string()),
             false => Err(self.another(&kind, &version)),
         };
         let issues = decoded.map_err(|why| self.refusal(&kind, &version, &why))?;
-        body["apiVersion"] = self.versions[0].into();
-        body["kind"] = self.kind.into();
+        self.kind.default(&mut body);
+        self.kind.normalise(&mut body);
         Ok((body, issues))
     }
 
@@ -98,7 +109,10 @@ impl Form {
             "" => own.to_owned(),
             said => said.to_owned(),
         };
-        (said("apiVersion", self.versions[0]), said("kind", self.kind))
+        (
+            said("apiVersion", self.versions[0]),
+            said("kind", &self.kind.kind),
+        )
     }
 
     /// The refusal of a body that says to be of this kind and version.
@@ -106,7 +120,7 @@ impl Form {
         ApiError::bad_request(format!(
             "{kind} in version {:?} cannot be handled as a {}: {why}",
             short(version),
-            self.kind
+            self.kind.kind
         ))
     }
 
@@ -148,9 +162,8 @@ mod tests {
     use serde_json::json;
 
     const EVICTION: Form = Form {
-        kind: "Eviction",
+        kind: &kinds::posted::EVICTION,
         versions: &["policy/v1", "policy/v1beta1"],
-        definition: "io.k8s.api.policy.v1.Eviction",
         hub: "policy.Eviction",
     };
 

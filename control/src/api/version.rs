@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 /// The Kubernetes version whose API this is.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "36";
+/// As OpenAPI documents say it.
+pub const VERSION: &str = "1.36";
 pub const GIT_VERSION: &str = concat!("v1.36.2+amphipod-", env!("CARGO_PKG_VERSION"));
 
 pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {

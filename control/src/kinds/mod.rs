@@ -24,6 +24,7 @@ mod meta;
 pub mod names;
 pub mod openapi;
 pub mod policy;
+pub mod posted;
 mod prepare;
 pub mod protobuf;
 pub mod quantity;

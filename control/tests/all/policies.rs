@@ -1,4 +1,5 @@
 //! ValidatingAdmissionPolicy through the API: deny, warn, parameters, conditions, deletions.
+use super::admission::{held, until};
 use super::plane::{Plane, config_map};
 use http::Method;
 use serde_json::{Value, json};
@@ -237,4 +238,163 @@ async fn a_token_is_asked_for_before_a_policy_as_what_it_is() {
         message.ends_with("denied request: a in default by token"),
         "{message}"
     );
+}
+
+/// A MutatingAdmissionPolicy of that name, at work: what is posted there and what it makes of it.
+async fn mutates(plane: &Plane, name: &str, resource: &str, mutations: Value) {
+    let definition = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name}, "spec": {"reinvocationPolicy": "Never", "mutations": mutations,
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+                "operations": ["CREATE", "CONNECT"], "resources": [resource]}]}}});
+    create(plane, &format!("{GROUP}/mutatingadmissionpolicies"), definition).await;
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": name}, "spec": {"policyName": name}});
+    let bindings = format!("{GROUP}/mutatingadmissionpolicybindings");
+    create(plane, &bindings, binding).await;
+    plane.get(&format!("{bindings}/{name}")).await;
+}
+
+fn lays(expression: &str) -> Value {
+    json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})
+}
+
+fn patches(expression: &str) -> Value {
+    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})
+}
+
+#[tokio::test]
+async fn what_is_posted_below_an_object_is_changed_as_what_it_is() {
+    let plane = Plane::start().await;
+    let (pods, accounts) = (
+        "/api/v1/namespaces/default/pods",
+        "/api/v1/namespaces/default/serviceaccounts",
+    );
+    create(&plane, accounts, json!({"metadata": {"name": "a"}})).await;
+    let account = format!("{accounts}/default");
+    until(&plane, &account, |a| a["metadata"]["uid"].is_string()).await;
+    create(&plane, pods, held("p")).await;
+    let by = lays("Object{metadata: Object.metadata{annotations: {'by': request.kind.kind}}}");
+    let moved = patches("[JSONPatch{op: 'replace', path: '/target/name', value: object.target.name + '2'}]");
+    mutates(&plane, "binds", "pods/binding", json!([by, moved])).await;
+    let options = "Object.deleteOptions{gracePeriodSeconds: 7}";
+    let grace = patches(&format!(
+        "[JSONPatch{{op: 'add', path: '/deleteOptions', value: {options}}}]"
+    ));
+    mutates(&plane, "evicts", "pods/eviction", json!([grace])).await;
+    let twice = "object.spec.expirationSeconds * 2";
+    let doubles = patches(&format!(
+        "[JSONPatch{{op: 'add', path: '/spec/expirationSeconds', value: {twice}}}]"
+    ));
+    let audience = patches("[JSONPatch{op: 'add', path: '/spec/audiences', value: ['mine']}]");
+    mutates(
+        &plane,
+        "asks",
+        "serviceaccounts/token",
+        json!([doubles, audience]),
+    )
+    .await;
+
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    create(&plane, &format!("{pods}/p/binding"), binding).await;
+    let (_, pod) = plane.get(&format!("{pods}/p")).await;
+    assert_eq!(pod["spec"]["nodeName"], "n2", "{pod}");
+    assert_eq!(pod["metadata"]["annotations"], json!({"by": "Binding"}));
+    create(
+        &plane,
+        &format!("{pods}/p/eviction"),
+        json!({"metadata": {"name": "p"}}),
+    )
+    .await;
+    let (_, pod) = plane.get(&format!("{pods}/p")).await;
+    assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 7, "{pod}");
+    let token = plane
+        .call(Method::POST, &format!("{accounts}/a/token"), json!({}))
+        .await;
+    assert_eq!(token.1["spec"]["expirationSeconds"], 7200, "{token:?}");
+    assert_eq!(token.1["spec"]["audiences"], json!(["mine"]));
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_connection_is_changed_before_it_is_judged() {
+    let plane = Plane::start().await;
+    let named = patches("[JSONPatch{op: 'add', path: '/command', value: ['env']}]");
+    mutates(&plane, "names", "pods/exec", json!([named])).await;
+    let spec = json!({
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"],
+            "resources": ["pods/exec"]}]},
+        "matchConditions": [{"name": "exec", "expression": "request.kind.kind == 'PodExecOptions'"}],
+        "validations": [{"expression": "false", "messageExpression": "object.command[0] + ' ' + string(object.stdin)"}],
+    });
+    let policies = format!("{GROUP}/validatingadmissionpolicies");
+    create(&plane, &policies, policy("tells", spec)).await;
+    bind(&plane, "tells", json!({})).await;
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true";
+    let (code, refused) = plane.call(Method::POST, path, Value::Null).await;
+    assert_eq!(code, 422, "{refused}");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with("denied request: env true"), "{message}");
+}
+
+#[tokio::test]
+async fn what_a_policy_makes_must_fit() {
+    let plane = Plane::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let eviction = (format!("{pods}/p/eviction"), json!({"metadata": {"name": "p"}}));
+    let exec = (format!("{pods}/p/exec"), Value::Null);
+    let map = (MAPS.to_owned(), config_map("c", "1"));
+    let unknown = patches("[JSONPatch{op: 'add', path: '/nope', value: 'x'}]");
+    let grace = lays("Object{deleteOptions: Object.deleteOptions{gracePeriodSeconds: 7}}");
+    let untyped = "object to typed object: no corresponding type for";
+    for (i, (resource, (path, body), mutation, code, why)) in [
+        (
+            "pods/eviction",
+            &eviction,
+            &grace,
+            403,
+            format!("{untyped} policy/v1, Kind=Eviction"),
+        ),
+        (
+            "pods/eviction",
+            &eviction,
+            &unknown,
+            500,
+            "unknown field \"nope\"".to_owned(),
+        ),
+        (
+            "pods/exec",
+            &exec,
+            &lays("Object{container: 'c'}"),
+            403,
+            format!("{untyped} /v1, Kind=PodExecOptions"),
+        ),
+        (
+            "pods/exec",
+            &exec,
+            &unknown,
+            500,
+            "unknown field \"nope\"".to_owned(),
+        ),
+        (
+            "configmaps",
+            &map,
+            &unknown,
+            500,
+            "unknown field \"nope\"".to_owned(),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("case-{i}");
+        mutates(&plane, &name, resource, json!([mutation])).await;
+        let (is, refused) = plane.call(Method::POST, path, body.clone()).await;
+        assert_eq!(is, code, "{resource}: {refused}");
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert!(message.ends_with(&why), "{message}");
+        let binding = format!("{GROUP}/mutatingadmissionpolicybindings/{name}");
+        plane.call(Method::DELETE, &binding, Value::Null).await;
+        plane
+            .get(&format!("{GROUP}/mutatingadmissionpolicybindings"))
+            .await;
+    }
 }

@@ -3,9 +3,10 @@
 //! Flow: every binding → does it concern the object as it is by now → with each parameter: match conditions → mutations in
 //! order. A policy that asks for it runs again when a later one has changed the object.
 use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, failure};
-use super::super::shown::{self, Shown, Versions, is_scale};
+use super::super::shown::{self, Shown, Versions};
 use super::super::{Action, Denial, Objects, ResourceName, Review};
 use super::{GROUP, Invocation, Misfit, Policies};
+use crate::api::PatchFailure;
 use crate::cel::{Scope, Type, Value as Cel};
 use crate::kinds::policy::{Mutation, Policy};
 use crate::kinds::view::View;
@@ -20,8 +21,8 @@ pub(super) const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpo
 enum Failure {
     /// It is at fault, for the reason that goes with it.
     Policy { message: String, reason: &'static str },
-    /// What it made could not be turned back.
-    Conversion(String),
+    /// What it made is no object of the kind, or could not be turned back: whatever its failure policy.
+    Internal(String),
 }
 
 impl Policies {
@@ -32,10 +33,7 @@ impl Policies {
         review: &Review<'_>,
         object: &mut Value,
     ) -> Result<bool, Denial> {
-        if review.kind.group == GROUP
-            || matches!(review.action, Action::Delete { .. })
-            || review.action.asks()
-        {
+        if review.kind.group == GROUP || matches!(review.action, Action::Delete { .. }) {
             return Ok(false);
         }
         let bindings = objects.list(BINDINGS, None);
@@ -69,16 +67,12 @@ impl Policies {
         let before = object.clone();
         match self.run_all(objects, review, &invocation, object).await {
             Ok(()) => Ok(*object != before),
+            Err(Failure::Internal(why)) => Err(Denial::Failed(why)),
             Err(_) if !invocation.fails() => {
                 *object = before;
                 Ok(false)
             }
             Err(Failure::Policy { message, reason }) => Err(Denial::Mutation { message, reason }),
-            Err(Failure::Conversion(why)) => Err(Denial::Refused {
-                code: 500,
-                reason: "InternalError".to_owned(),
-                message: why,
-            }),
         }
     }
 
@@ -99,15 +93,11 @@ impl Policies {
         for parameter in parameters {
             let shown = Versions::default().show(objects, review, kind, object).await;
             let shown = shown.map_err(|why| unconfigured(&Misfit::Policy(why)))?;
-            let mutated = mutated(&compiled, review, invocation, &shown, parameter.as_deref());
-            let mutated = mutated.map_err(|why| Failure::Policy {
-                message: invocation.refusal(&why),
-                reason: "Invalid",
-            })?;
+            let mutated = mutated(&compiled, review, invocation, &shown, parameter.as_deref())?;
             if mutated != shown.object {
                 let back = shown::back(objects, review, kind, object, mutated).await;
                 *object =
-                    back.map_err(|why| Failure::Conversion(format!("failed to convert object: {why}")))?;
+                    back.map_err(|why| Failure::Internal(format!("failed to convert object: {why}")))?;
             }
         }
         Ok(())
@@ -115,13 +105,15 @@ impl Policies {
 }
 
 impl Invocation {
-    fn refusal(&self, why: &str) -> String {
+    fn refusal(&self, why: &str) -> Failure {
         let (policy, binding) = (&self.policy, &self.binding);
-        format!(
+        let message = format!(
             "policy '{}' with binding '{}' denied request: {why}",
             policy.text("metadata.name"),
             binding.text("metadata.name")
-        )
+        );
+        let reason = "Invalid";
+        Failure::Policy { message, reason }
     }
 }
 
@@ -132,9 +124,10 @@ fn mutated(
     invocation: &Invocation,
     before: &Shown,
     parameter: Option<&Value>,
-) -> Result<Value, String> {
+) -> Result<Value, Failure> {
     let kind = invocation.matched.kind(review);
     let request = expressions::request(review, kind, &before.object);
+    let denied = |why: String| invocation.refusal(&why);
     let mut current = before.object.clone();
     let mut left = BUDGET;
     for (i, mutation) in policy.mutations.iter().enumerate() {
@@ -148,23 +141,21 @@ fn mutated(
         };
         let mut scope = seen.scope();
         scope.set("params", parameter.map_or(Cel::Null, |p| Cel::of(p, &Type::Dyn)));
-        if i == 0 && !all_hold(&policy.conditions, &scope)? {
+        if i == 0 && !all_hold(&policy.conditions, &scope).map_err(denied)? {
             return Ok(current);
         }
         for (name, program) in &policy.variables {
             let value = evaluate(program, &scope, &mut left);
             scope.set_outcome(format!("variables.{name}"), value);
         }
-        let after = apply(kind, mutation, &scope, &shown, &mut left)?;
-        current = match is_scale(review) {
-            true => after,
-            false => completed(kind, after)?,
-        };
+        let after = apply(review, kind, mutation, &scope, &shown, &mut left).map_err(denied)?;
+        current = completed(shown::built(review, kind), after).map_err(Failure::Internal)?;
     }
     Ok(current)
 }
 
 fn apply<'a>(
+    review: &Review<'_>,
     kind: &Kind,
     mutation: &'a Mutation,
     scope: &Scope<'a>,
@@ -180,28 +171,48 @@ fn apply<'a>(
             for key in ["apiVersion", "kind"] {
                 patch[key] = object[key].clone();
             }
-            let laid = managed::overlay(kind, object, &patch);
+            let typed = typed(review, kind, object);
+            let laid = typed.and_then(|kind| managed::overlay(kind, object, &patch));
             laid.map_err(|why| format!("error applying patch: {why}"))
         }
         Mutation::Patch(_) => patched(&made, object),
     }
 }
 
-/// Operation by operation: a test that fails leaves the object as it was.
-fn patched(operations: &Value, object: &Value) -> Result<Value, String> {
-    let mut after = object.clone();
-    for operation in operations.as_array().into_iter().flatten() {
-        match crate::api::apply_operations(Value::Array(vec![operation.clone()]), &after) {
-            Ok(value) => after = value,
-            Err(_) if operation["op"] == "test" => return Ok(object.clone()),
-            Err(why) => return Err(format!("JSON Patch: {why}")),
-        }
+/// The kind with the schema of what is shown. Upstream looks for it in the OpenAPI document of the group and version that
+/// was asked for, where an Eviction, a TokenRequest, a Scale or the options of a connection are not.
+fn typed<'k>(review: &Review<'k>, kind: &'k Kind, object: &Value) -> Result<&'k Kind, String> {
+    let version = object.text("apiVersion");
+    if version == kind.api_version() && !matches!(review.action, Action::Connect { .. }) {
+        return Ok(shown::built(review, kind));
     }
-    Ok(after)
+    let slash = if version.contains('/') { "" } else { "/" };
+    let told = object.text("kind");
+    Err(format!(
+        "failed to convert patch object to typed object: no corresponding type for {slash}{version}, Kind={told}"
+    ))
 }
 
+/// A test that fails leaves the object as it was.
+fn patched(operations: &Value, object: &Value) -> Result<Value, String> {
+    match crate::api::apply_operations(operations.clone(), object) {
+        Ok(after) => Ok(after),
+        Err(PatchFailure::Test(_)) => Ok(object.clone()),
+        Err(why) => Err(format!("JSON Patch: {why}")),
+    }
+}
+
+/// The object as it is decoded from what a patch made. Only fields of definitions may be such as nobody knows.
 fn completed(kind: &Kind, mut object: Value) -> Result<Value, String> {
-    kind.prune(&mut object).map_err(|e| e.to_string())?;
+    let (version, told) = (object.text("apiVersion"), object.text("kind"));
+    if kind.custom.is_none() && (version != kind.api_version() || told != kind.kind) {
+        return Err(crate::api::unregistered(told, version, crate::api::SCHEME));
+    }
+    let unknown = kind.prune(&mut object).map_err(|e| e.to_string())?;
+    if kind.custom.is_none() && !unknown.is_empty() {
+        let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+        return Err(format!("strict decoding error: {}", unknown.join(", ")));
+    }
     kind.default(&mut object);
     kind.normalise(&mut object);
     Ok(object)
@@ -250,6 +261,22 @@ mod tests {
             {"expression": "[JSONPatch{op: 'add', path: '/data/c', value: object.data.b + '3'}]"}}]});
         let done = mutate(&[("p1", first), ("p2", second)]);
         assert_eq!(done, Ok(json!({"a": "1", "b": "12", "c": "123"})));
+    }
+
+    #[test]
+    fn a_test_of_a_patch_decides_where_there_is_something_to_test() {
+        let tests = |path: &str| {
+            let operations = format!(
+                "[JSONPatch{{op: 'test', path: '{path}', value: '2'}}, JSONPatch{{op: 'remove', path: '/data/a'}}]"
+            );
+            mutate(&[(
+                "p",
+                json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": operations}}]}),
+            )])
+        };
+        assert_eq!(tests("/data/a"), Ok(json!({"a": "1"})));
+        assert_eq!(tests("/data/b"), Ok(json!({"a": "1"})));
+        assert!(tests("/nope/b").is_err());
     }
 
     #[test]

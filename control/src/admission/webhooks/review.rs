@@ -49,15 +49,15 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
         kind_of(review, review.kind, &shown.object),
     );
     let (object, old) = match review.action {
-        Action::Create | Action::Connect | Action::Post => (&shown.object, &Value::Null),
+        Action::Create | Action::Connect { .. } | Action::Post { .. } => (&shown.object, &Value::Null),
         Action::Update { .. } => (&shown.object, &shown.old),
         Action::Delete { .. } => (&Value::Null, &shown.old),
     };
     let options = match review.action {
-        Action::Create | Action::Post => "CreateOptions",
+        Action::Create | Action::Post { .. } => "CreateOptions",
         Action::Update { .. } => "UpdateOptions",
         Action::Delete { .. } => "DeleteOptions",
-        Action::Connect => "",
+        Action::Connect { .. } => "",
     };
     let options = match options {
         "" => Value::Null,

@@ -11,10 +11,9 @@ mod request;
 pub(super) use documents::{Discovered, Documents, discover};
 
 use super::flows::Flow;
-use super::negotiate::Format;
 use super::record::Record;
 use super::status::Result;
-use super::{Api, permit, render, text};
+use super::{Api, permit, text};
 use crate::audit::ObjectRef;
 use crate::auth::Identity;
 use crate::auth::attributes::{Attributes, Resource};
@@ -148,12 +147,8 @@ pub(super) async fn openapi(
     if path != "/openapi/v3" || all(api).is_empty() {
         return Ok(None);
     }
-    let mut index = crate::kinds::openapi::v3_index(&api.kinds.load());
     let theirs = documents::openapi_paths(api).await;
-    if let Some(paths) = index["paths"].as_object_mut() {
-        paths.extend(theirs);
-    }
-    render::respond(Format::Json, StatusCode::OK, &index).map(Some)
+    Ok(api.openapi.index(parts, theirs))
 }
 
 fn object(remote: &Remote, asked: &Asked) -> ObjectRef {

@@ -113,6 +113,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
+    /// Upstream's registry says what is wrong with a Binding without a reason.
+    pub fn unfit_binding(errors: &[FieldError]) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", join(errors))
+    }
+
     /// The writer saw an older object.
     pub fn modified(kind: &Kind, name: &str) -> Self {
         let why =

@@ -7,22 +7,19 @@ use super::super::write::{self, Options};
 use super::super::{Call, precondition};
 use super::condition;
 use crate::kinds::view::View;
-use crate::kinds::{FieldError, FieldErrors, Kind, time};
+use crate::kinds::{FieldError, FieldErrors, Kind, posted, time};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 const FORM: Form = Form {
-    kind: "Binding",
+    kind: &posted::BINDING,
     versions: &["v1"],
-    definition: "io.k8s.api.core.v1.Binding",
     hub: "core.Binding",
 };
 
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
-    let binding = read(call)?;
-    super::check_name("Binding", name, &binding.0)?;
-    let admitted = FORM.admit(call, name, options(call)?.dry_run, binding).await?;
+    let admitted = admitted(call, name, read(call)?).await?;
     bind(call, name, style, admitted).await
 }
 
@@ -30,8 +27,8 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
 pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
     let (binding, warnings) = read(call)?;
     let name = binding.text("metadata.name");
-    node(&binding, name)?;
     if name.is_empty() {
+        node(&binding)?;
         return Err(ApiError::bad_request("Name parameter required."));
     }
     route::check_segment(name)?;
@@ -45,9 +42,7 @@ pub(super) async fn serve_named(call: &Call, style: Style) -> Result<Response> {
         name: Some(name.to_owned()),
         subresource: Some("binding".into()),
     });
-    let admitted = FORM
-        .admit(call, name, options(call)?.dry_run, (binding.clone(), warnings))
-        .await?;
+    let admitted = admitted(call, name, (binding.clone(), warnings)).await?;
     bind(&pod, name, style, admitted).await
 }
 
@@ -56,6 +51,15 @@ fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     let (mut binding, warnings) = FORM.read(call)?;
     write::place(call, &mut binding)?;
     Ok((binding, warnings))
+}
+
+/// What admission makes of a Binding of that Pod.
+async fn admitted(call: &Call, name: &str, posted: (Value, Vec<String>)) -> Result<(Value, Vec<String>)> {
+    let fit = |binding: &Value| {
+        super::check_name("Binding", name, binding)?;
+        node(binding).map(drop)
+    };
+    FORM.admit(call, name, posted, &fit).await
 }
 
 fn options(call: &Call) -> Result<Options> {
@@ -72,7 +76,7 @@ async fn bind(
     style: Style,
     (binding, warnings): (Value, Vec<String>),
 ) -> Result<Response> {
-    let node = node(&binding, name)?;
+    let node = node(&binding)?;
     let change = |pod: &Value| Ok((bound(&call.target.kind, name, pod, &binding, node)?, Vec::new()));
     if let Err(error) = write::update(call, options(call)?, name, &change).await {
         return Err(error.after(warnings));
@@ -83,7 +87,7 @@ async fn bind(
 }
 
 /// The node that a Binding names.
-fn node<'b>(binding: &'b Value, name: &str) -> Result<&'b str> {
+fn node(binding: &Value) -> Result<&str> {
     let mut errors = FieldErrors::new();
     let kind = binding.text("target.kind");
     if !matches!(kind, "" | "Node") {
@@ -96,7 +100,7 @@ fn node<'b>(binding: &'b Value, name: &str) -> Result<&'b str> {
     }
     match errors.is_empty() {
         true => Ok(node),
-        false => Err(ApiError::invalid("Binding", "", name, &errors)),
+        false => Err(ApiError::unfit_binding(&errors)),
     }
 }
 
@@ -191,13 +195,13 @@ mod tests {
     #[test]
     fn all_that_is_wrong_with_a_binding_is_told() {
         let told = |target: Value| {
-            node(&json!({ "target": target }), "p")
+            node(&json!({ "target": target }))
                 .err()
                 .map(|e| e.message().to_owned())
         };
         let kind = r#"target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>""#;
         let name = "target.name: Required value";
-        let invalid = |what: &str| Some(format!("Binding \"p\" is invalid: {what}"));
+        let invalid = |what: &str| Some(what.to_owned());
         for (target, want) in [
             (json!({"name": "n"}), None),
             (json!({"kind": "Node", "name": "n"}), None),

@@ -11,15 +11,14 @@ use super::super::{Call, delete};
 use super::condition;
 use crate::kinds::conduct::is_ready_pod;
 use crate::kinds::view::View;
-use crate::kinds::{FieldError, labels, time};
+use crate::kinds::{FieldError, labels, posted, time};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 const FORM: Form = Form {
-    kind: "Eviction",
+    kind: &posted::EVICTION,
     versions: &["policy/v1", "policy/v1beta1"],
-    definition: "io.k8s.api.policy.v1.Eviction",
     hub: "policy.Eviction",
 };
 const BUDGETS: (&str, &str, &str) = ("policy", "v1", "poddisruptionbudgets");
@@ -39,8 +38,8 @@ const COUNTED_IN: u32 = 10;
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
     let (mut posted, warnings) = FORM.read(call)?;
     write::place(call, &mut posted)?;
-    let dry_run = checked(call, name, &posted).map_err(|error| error.after(warnings.clone()))?;
-    let (eviction, warnings) = FORM.admit(call, name, dry_run, (posted, warnings)).await?;
+    let fit = |eviction: &Value| check(name, eviction);
+    let (eviction, warnings) = FORM.admit(call, name, (posted, warnings), &fit).await?;
     if let Err(error) = evict(call, name, &eviction).await {
         return Err(error.after(warnings));
     }
@@ -49,15 +48,15 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
     Ok(render::warn(response, warnings))
 }
 
-/// Whether this is a rehearsal, if it is fit to be one of this Pod's evictions at all.
-fn checked(call: &Call, name: &str, eviction: &Value) -> Result<bool> {
+/// Whether it is fit to be one of this Pod's evictions.
+fn check(name: &str, eviction: &Value) -> Result<()> {
     super::check_name("Eviction", name, eviction)?;
     if eviction.flag(BREAKING) {
         let why = "can not be set for pod eviction, try after removing the option";
         let errors = vec![FieldError::invalid(BREAKING, true, why)];
         return Err(ApiError::invalid("Eviction", "policy", name, &errors));
     }
-    is_dry_run(call, eviction)
+    Ok(())
 }
 
 fn is_dry_run(call: &Call, eviction: &Value) -> Result<bool> {

@@ -7,12 +7,16 @@ use super::super::status::{self, ApiError, Result};
 use super::super::{Call, render, write};
 use super::node::{self, escape};
 use crate::admission::{Action, Notes};
+use crate::kinds::schema::Type;
+use crate::kinds::view::View;
+use crate::kinds::{Kind, posted};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use std::num::{IntErrorKind, ParseIntError};
 
 /// One direction's buffer of a connection passed on.
 const BUFFER: usize = 32 << 10;
@@ -42,10 +46,10 @@ pub(super) async fn serve(call: &Call, name: &str, subresource: &str) -> Respons
 }
 
 async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response> {
+    let options = connecting(call, name, asked(call, options_of(call)?)?).await?;
     let pod = call.api.read(&call.target, name).await?;
     let pod = render::value(&call.target.kind, pod.as_ref())?;
-    admit(call, name, subresource).await?;
-    let path = path(call, &pod, name, subresource)?;
+    let path = path(&pod, subresource, &options)?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         return Err(ApiError::bad_request(format!(
             "pod {name} does not have a host assigned"
@@ -77,40 +81,64 @@ async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response>
     Ok(response)
 }
 
-/// Admission of a connection: it is told what is asked for.
-async fn admit(call: &Call, name: &str, subresource: &str) -> Result<()> {
-    let kind = match subresource {
-        "attach" => "PodAttachOptions",
-        "exec" => "PodExecOptions",
-        _ => "PodPortForwardOptions",
-    };
-    let mut options = json!({"kind": kind, "apiVersion": "v1"});
-    for flag in ["stdin", "stdout", "stderr", "tty"] {
-        if call.query.flag(flag) {
-            options[flag] = true.into();
-        }
-    }
-    if let Some(container) = call.query.get("container") {
-        options["container"] = container.into();
-    }
-    let words: Vec<&str> = call.query.all("command").collect();
-    if !words.is_empty() {
-        options["command"] = json!(words);
-    }
-    let ports: Vec<i64> = call.query.all("ports").filter_map(|p| p.parse().ok()).collect();
-    if !ports.is_empty() {
-        options["ports"] = json!(ports);
-    }
-    connecting(call, name, &options).await
+/// The kind of what may be asked of such a connection.
+fn options_of(call: &Call) -> Result<&'static Kind> {
+    let name = call.target.subresource.as_deref().unwrap_or_default();
+    let subresource = call.target.kind.subresource(name);
+    let kind = subresource.and_then(|subresource| posted::of_connection(&subresource.kind));
+    kind.ok_or_else(ApiError::no_resource)
 }
 
-/// Admission of a request that becomes a connection, by its options.
-pub(super) async fn connecting(call: &Call, name: &str, options: &Value) -> Result<()> {
-    let review = write::review(call, false, name, Action::Connect);
+/// What the query asks for.
+fn asked(call: &Call, kind: &Kind) -> Result<Value> {
+    let mut options = json!({});
+    for field in &kind.definition.fields {
+        let name = field.name.as_str();
+        options[name] = match &field.ty {
+            Type::Bool => call.query.flag(name).into(),
+            Type::List(_) if !call.query.has(name) => Value::Null,
+            Type::List(item) if **item == Type::Int32 => numbers(call.query.all(name))?,
+            Type::List(_) => call.query.all(name).collect(),
+            _ => call.query.get(name).into(),
+        };
+    }
+    Ok(options)
+}
+
+fn numbers<'t>(texts: impl Iterator<Item = &'t str>) -> Result<Value> {
+    texts.flat_map(|text| text.split(',')).map(number).collect()
+}
+
+fn number(text: &str) -> Result<u16> {
+    let why = |error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    text.parse().map_err(|error| {
+        let why = why(error);
+        ApiError::bad_request(format!(
+            "cannot convert to []int32: strconv.ParseUint: parsing {text:?}: {why}"
+        ))
+    })
+}
+
+/// What is asked of a connection, as admission leaves it.
+pub(super) async fn connecting(call: &Call, name: &str, mut options: Value) -> Result<Value> {
+    if call.query.has("dryRun") {
+        return Err(ApiError::bad_request("dryRun is not supported"));
+    }
+    let kind = options_of(call)?;
+    kind.normalise(&mut options);
+    let review = write::review(call, false, name, Action::Connect { kind });
     let mut notes = Notes::default();
-    let admitted = call.api.admission.connect(&review, options, &mut notes).await;
+    let admitted = call
+        .api
+        .admission
+        .connect(&review, &mut options, &mut notes)
+        .await;
     call.told.add(notes.audit);
-    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))
+    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
+    Ok(options)
 }
 
 fn kept(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, &HeaderValue)> {
@@ -138,37 +166,69 @@ pub(in crate::api) async fn join(client: hyper::upgrade::OnUpgrade, answer: http
 }
 
 /// The path of the kubelet API, with its names for the options.
-fn path(call: &Call, pod: &Value, name: &str, subresource: &str) -> Result<String> {
-    let namespace = call.target.namespace.as_deref().unwrap_or_default();
+fn path(pod: &Value, subresource: &str, options: &Value) -> Result<String> {
+    let (namespace, name) = (pod.text("metadata.namespace"), pod.text("metadata.name"));
     let (place, options) = match subresource {
-        "portforward" => (format!("portForward/{namespace}/{name}"), ports(call)),
+        "portforward" => (format!("portForward/{namespace}/{name}"), ports(options)),
         _ => {
-            let container = node::container(pod, name, call.query.get("container"))?;
+            let named = Some(options.text("container")).filter(|named| !named.is_empty());
+            let container = node::container(pod, name, named)?;
             (
                 format!("{subresource}/{namespace}/{name}/{container}"),
-                command(call),
+                command(options),
             )
         }
     };
     Ok(format!("/{place}?{}", options.join("&")))
 }
 
-fn ports(call: &Call) -> Vec<String> {
-    let given = call.query.all("ports");
-    given.map(|ports| format!("port={}", escape(ports))).collect()
+fn ports(options: &Value) -> Vec<String> {
+    let ports = options.list("ports").iter();
+    ports.map(|port| format!("port={port}")).collect()
 }
 
-fn command(call: &Call) -> Vec<String> {
+fn command(options: &Value) -> Vec<String> {
     let streams = [
         ("stdin", "input"),
         ("stdout", "output"),
         ("stderr", "error"),
         ("tty", "tty"),
     ];
-    let wanted = streams.iter().filter(|(theirs, _)| call.query.flag(theirs));
+    let wanted = streams.iter().filter(|(theirs, _)| options.flag(theirs));
     let wanted = wanted.map(|(_, ours)| format!("{ours}=1"));
-    let words = call.query.all("command");
+    let words = options.list("command").iter().filter_map(Value::as_str);
     wanted
         .chain(words.map(|word| format!("command={}", escape(word))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_asked_for_what_admission_left() {
+        let pod =
+            json!({"metadata": {"namespace": "n", "name": "p"}, "spec": {"containers": [{"name": "c"}]}});
+        for (subresource, options, want) in [
+            (
+                "exec",
+                json!({"stdin": true, "tty": true, "command": ["sh", "-c", "a b"]}),
+                "/exec/n/p/c?input=1&tty=1&command=sh&command=-c&command=a%20b",
+            ),
+            (
+                "attach",
+                json!({"container": "c", "stdout": true}),
+                "/attach/n/p/c?output=1",
+            ),
+            (
+                "portforward",
+                json!({"ports": [80, 443]}),
+                "/portForward/n/p?port=80&port=443",
+            ),
+        ] {
+            assert_eq!(path(&pod, subresource, &options).expect("fits"), want);
+        }
+        assert!(path(&pod, "exec", &json!({"container": "other"})).is_err());
+    }
 }

@@ -4,10 +4,10 @@ use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write;
 use super::super::{Call, permit};
-use crate::admission::{Action, Claims as Changes, Notes};
+use crate::admission::{Claims as Changes, Notes};
 use crate::auth::restrict::Operation;
 use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
-use crate::kinds::{FieldError, time};
+use crate::kinds::{FieldError, posted, time};
 use axum::response::Response;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -16,13 +16,11 @@ use serde_json::{Value, json};
 const GROUP: &str = "authentication.k8s.io";
 const KIND: &str = "TokenRequest";
 const FORM: Form = Form {
-    kind: KIND,
+    kind: &posted::TOKEN_REQUEST,
     versions: &["authentication.k8s.io/v1"],
-    definition: "io.k8s.api.authentication.v1.TokenRequest",
     hub: "authentication.TokenRequest",
 };
-/// Seconds that a token lives when nothing is said, and the least that can be said.
-const DEFAULT_LIFE: i64 = 3600;
+/// Seconds that a token lives at least and at most.
 const LEAST: i64 = 600;
 const MOST: i64 = 1 << 32;
 /// What the ServiceAccount admission asks for: such tokens live on for a year, with a warning time, for clients that
@@ -46,7 +44,7 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
 
 /// The request with its token, if admission lets it have one.
 async fn issue(call: &Call, name: &str, dry_run: bool, request: Value, notes: &mut Notes) -> Result<Value> {
-    let review = write::review(call, dry_run, name, Action::Post);
+    let review = write::review(call, dry_run, name, FORM.action());
     let mut request = FORM.mutated(call, &review, request, notes).await?;
     let account = call
         .api
@@ -66,9 +64,7 @@ async fn issue(call: &Call, name: &str, dry_run: bool, request: Value, notes: &m
         .issuer()
         .sign(&claims.show())
         .map_err(ApiError::internal)?;
-    let said = request["spec"]["expirationSeconds"]
-        .as_i64()
-        .unwrap_or(DEFAULT_LIFE);
+    let said = life(&request["spec"]["expirationSeconds"])?;
     let expires = (now + SignedDuration::from_secs(said)).strftime("%Y-%m-%dT%H:%M:%SZ");
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
     Ok(request)
@@ -76,11 +72,6 @@ async fn issue(call: &Call, name: &str, dry_run: bool, request: Value, notes: &m
 
 /// Fills in what the request leaves out, and refuses what contradicts the account.
 fn complete(request: &mut Value, account: &Value) -> Result<()> {
-    for key in ["metadata", "spec"] {
-        if !request[key].is_object() {
-            request[key] = json!({});
-        }
-    }
     for key in ["name", "namespace"] {
         let (said, is) = (
             request["metadata"][key].as_str().unwrap_or_default(),
@@ -111,17 +102,12 @@ fn complete(request: &mut Value, account: &Value) -> Result<()> {
     }
     request["metadata"]["creationTimestamp"] = time::now().into();
     request["status"] = json!({});
-    let spec = &mut request["spec"];
-    if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
-        spec["audiences"] = json!([ISSUER]);
+    let audiences = &mut request["spec"]["audiences"];
+    if audiences.as_array().is_none_or(Vec::is_empty) {
+        *audiences = json!([ISSUER]);
     }
-    if spec["expirationSeconds"].is_null() {
-        spec["expirationSeconds"] = DEFAULT_LIFE.into();
-    }
-    if spec["boundObjectRef"].is_null() {
-        spec["boundObjectRef"] = Value::Null;
-    }
-    life(&spec["expirationSeconds"]).map(drop)
+    FORM.kind.normalise(request);
+    life(&request["spec"]["expirationSeconds"]).map(drop)
 }
 
 /// The seconds that a token is to live.
@@ -214,7 +200,7 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let mut request = json!({});
+        let (mut request, _) = FORM.decode(json!({})).unwrap();
         complete(&mut request, &account()).unwrap();
         assert_eq!(
             request["spec"],

@@ -9,7 +9,7 @@ use crate::kinds::kind::Kind;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 /// Keywords that version 2 does not have.
-const NOT_IN_V2: [&str; 5] = ["oneOf", "anyOf", "allOf", "not", "nullable"];
+const NOT_IN_V2: [&str; 6] = ["oneOf", "anyOf", "allOf", "not", "nullable", "default"];
 /// Served to clients as facts about fields, but none of the types.
 const NEVER: [&str; 1] = ["$schema"];
 
@@ -135,16 +135,13 @@ fn gvk(kind: &Kind, name: &str) -> Value {
 
 fn clean(schema: &mut Value, v2: bool) {
     let Some(map) = schema.as_object_mut() else { return };
-    map.retain(|key, _| !(NEVER.contains(&key.as_str()) || v2 && NOT_IN_V2.contains(&key.as_str())));
-    if v2 && map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
-        map.insert("type".into(), "string".into());
-        map.insert("format".into(), "int-or-string".into());
+    map.retain(|key, _| !NEVER.contains(&key.as_str()));
+    if v2 {
+        simplify(map);
     }
-    if v2 && map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
-        // Clients would refuse what the server keeps.
-        map.retain(|key, _| {
-            key.starts_with("x-kubernetes-") || matches!(key.as_str(), "description" | "type")
-        });
+    if !v2 && map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+        let either = || json!([{"type": "integer"}, {"type": "string"}]);
+        map.entry("anyOf").or_insert_with(either);
     }
     for key in ["items", "additionalProperties", "not"] {
         map.get_mut(key).into_iter().for_each(|s| clean(s, v2));
@@ -155,4 +152,32 @@ fn clean(schema: &mut Value, v2: bool) {
         let list = map.get_mut(key).and_then(Value::as_array_mut);
         list.into_iter().flatten().for_each(|s| clean(s, v2));
     }
+}
+
+/// Takes out of a schema what version 2 cannot say. What has no type there is anything: `kubectl` would refuse nulls, fields
+/// that are kept though nobody knows them, and lists of it knows not what.
+fn simplify(map: &mut Map<String, Value>) {
+    let says = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
+    let (null, open) = (
+        says(map, "nullable"),
+        says(map, "x-kubernetes-preserve-unknown-fields"),
+    );
+    if null || open {
+        map.remove("items");
+        map.remove("properties");
+    }
+    let ty = map.get("type").and_then(Value::as_str).unwrap_or_default();
+    if null || open && ty == "object" || ty == "array" && !map.contains_key("items") {
+        map.remove("type");
+    }
+    let may_be_null = |schema: Option<&Value>| schema.is_some_and(|schema| schema["nullable"] == true);
+    let properties = map.get("properties").cloned().unwrap_or_default();
+    let values = may_be_null(map.get("additionalProperties"));
+    if let Some(required) = map.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !values && !may_be_null(name.as_str().and_then(|name| properties.get(name))));
+        if required.is_empty() {
+            map.remove("required");
+        }
+    }
+    map.retain(|key, _| !NOT_IN_V2.contains(&key.as_str()));
 }

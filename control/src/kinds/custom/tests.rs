@@ -387,6 +387,38 @@ fn published_schemas_have_what_every_object_has() {
     let v2 = crate::kinds::openapi::v2(&registry, "v1");
     let one = &v2["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"]["one"];
     assert!(one.get("oneOf").is_none());
+    assert_eq!(document["info"]["title"], "Kubernetes CRD Swagger");
+    let watched = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+    assert!(document["components"]["schemas"].get(watched).is_none());
+    let fields = |schema: &Value| schema["properties"]["spec"]["properties"]["port"].clone();
+    let either =
+        json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]});
+    assert_eq!(fields(schema), either);
+    let v2 = &v2["definitions"]["com.example.stable.v1.CronTab"];
+    assert_eq!(fields(v2), json!({"x-kubernetes-int-or-string": true}));
+}
+
+#[test]
+fn version_2_says_nothing_of_what_it_cannot_say() {
+    let mut definition = established();
+    let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["required"] = json!(["maybe", "sure"]);
+    let properties = &mut spec["properties"];
+    properties["maybe"] = json!({"type": "string", "nullable": true, "maxLength": 5});
+    properties["sure"] = json!({"type": "string", "default": "s"});
+    properties["free"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {"a": {"type": "string"}}});
+    let registry = Registry::builtin().extended(kinds(&definition));
+    let v2 = crate::kinds::openapi::v2(&registry, "v1");
+    let spec = &v2["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"];
+    assert_eq!(spec["required"], json!(["sure"]));
+    let properties = &spec["properties"];
+    assert_eq!(properties["maybe"], json!({"maxLength": 5}));
+    assert_eq!(properties["sure"], json!({"type": "string"}));
+    assert_eq!(
+        properties["free"],
+        json!({"x-kubernetes-preserve-unknown-fields": true})
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ type, "p": fields}. A field is [name, type, flags, rest]. Type: s string, b bool
 d date-time, * anything, #name reference, [T list, {T map. Flags: r required; and on the wire k keep when set, n null
 when not set, z drop
 when zero, a always. rest (when there is any): e enum, d default, l list type, k list map keys, o map type, m merge
-key, s patch strategy, q enum of items, g the Go type where its name shows in decoding errors. Resources: {"r": plural, ...}; see the code below.
+key, s patch strategy, q enum of items or values, g the Go type where its name shows in decoding errors. Resources: {"r": plural, ...}; see the code below.
 """
 import json, os, re, sys
 
@@ -129,8 +129,9 @@ def field_row(name, schema, required, wire, definitions, version):
     code = type_code(schema)
     mode = wire_mode(*wire, code, definitions) if wire else ("a" if required else "k")
     rest = {short: schema[long] for short, long in REST if long in schema}
-    if "enum" in schema.get("items", {}):
-        rest["q"] = schema["items"]["enum"]
+    items = schema.get("items") or schema.get("additionalProperties") or {}
+    if "enum" in items:
+        rest["q"] = items["enum"]
     if wire and not re.match("#.*(Time|Quantity|IntOrString)$", code) and shown_go_type(wire[0], version) != go_name(code):
         rest["g"] = shown_go_type(wire[0], version)
     row = [name, code, ("r" if required else "") + mode]

@@ -125,16 +125,22 @@ fn worded(definition: &Definition, field: &Field, dialect: Dialect) -> Value {
 
 fn property(field: &Field, dialect: Dialect) -> Value {
     let mut out = schema(&field.ty, dialect);
-    let marked = field.default.is_some();
-    if dialect == Dialect::V3 && out.get("$ref").is_some() && marked {
+    // Upstream's documents of version 2 have no defaults.
+    let default = field.default.clone().filter(|_| dialect == Dialect::V3);
+    if out.get("$ref").is_some() && default.is_some() {
         out = json!({"allOf": [out]});
     }
-    extension(&mut out, "default", field.default.clone());
+    extension(&mut out, "default", default);
     if !field.enum_values.is_empty() {
         extension(&mut out, "enum", Some(&field.enum_values));
     }
     if !field.item_enum.is_empty() {
-        extension(&mut out["items"], "enum", Some(&field.item_enum));
+        let of_items = if out.get("items").is_some() {
+            "items"
+        } else {
+            "additionalProperties"
+        };
+        extension(&mut out[of_items], "enum", Some(&field.item_enum));
     }
     extension(&mut out, "x-kubernetes-list-type", field.list_type.clone());
     if !field.list_map_keys.is_empty() {

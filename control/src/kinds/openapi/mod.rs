@@ -19,11 +19,14 @@ use super::custom;
 use super::kind::Kind;
 use super::registry::Registry;
 
-use super::schema::{BUILTIN, Schemas};
+use super::schema::Schemas;
 use definitions::{Dialect, closure, render};
 
 const TITLE: &str = "Kubernetes";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+const GVK: &str = "x-kubernetes-group-version-kind";
+/// Title and version that upstream gives the documents of definitions.
+const CUSTOM_INFO: (&str, &str) = ("Kubernetes CRD Swagger", "v0.1.0");
 /// Types that every document needs: bodies and answers of the verbs.
 const COMMON: [&str; 4] = ["Status", "DeleteOptions", "Patch", "WatchEvent"];
 const BEARER: &str = "BearerToken";
@@ -54,20 +57,14 @@ pub fn v2(registry: &Registry, version: &str) -> Value {
     document
 }
 
-/// The index of version 3 documents: path by path, with a hash that changes when the document does.
-pub fn v3_index(registry: &Registry) -> Value {
-    let mut paths = Map::new();
-    let mut add = |path: String, hash: u64| {
-        let url = format!("/openapi/v3/{path}?hash={hash:016X}");
-        paths.insert(path, json!({"serverRelativeURL": url}));
-    };
-    for path in documents::paths(own_versions(registry).into_iter().map(|(group, _)| group)) {
-        add(path, hash(&[]));
-    }
-    for (group, version) in registry.group_versions() {
-        add(path_of(group, version), hash(&kinds_of(registry, group, version)));
-    }
-    json!({"paths": paths})
+/// The paths of the documents of version 3, each with a number that is another when its kinds are.
+pub fn v3_paths(registry: &Registry) -> Vec<(String, u64)> {
+    let of_server = documents::paths(own_versions(registry).into_iter().map(|(group, _)| group));
+    let of_server = of_server.into_iter().map(|path| (path, hash(&[])));
+    let versions = registry.group_versions().into_iter();
+    let of_versions =
+        versions.map(|(group, version)| (path_of(group, version), hash(&kinds_of(registry, group, version))));
+    of_server.chain(of_versions).collect()
 }
 
 /// The OpenAPI 3.0 document of a path below the root (`api/v1`, `apis/apps`, `version`), when it is served.
@@ -82,7 +79,13 @@ pub fn v3(registry: &Registry, path: &str, server_version: &str) -> Option<Value
             let kinds = kinds_of(registry, group, version);
             let own = kinds.iter().any(|kind| kind.custom.is_none());
             let own = own.then(|| documents::of_version(group, version, Dialect::V3));
-            (paths(&kinds, Dialect::V3), common(), kinds, own)
+            let stored = kinds.iter().any(|kind| kind.has_verb("delete"));
+            let mut common = if stored { common() } else { BTreeSet::new() };
+            if own.is_none() {
+                // The paths below `watch/` are the built-in kinds' alone.
+                common.remove(&format!("{META}WatchEvent"));
+            }
+            (paths(&kinds, Dialect::V3), common, kinds, own)
         }
         None if known().iter().any(|known| known == path) => (
             Map::new(),
@@ -96,12 +99,38 @@ pub fn v3(registry: &Registry, path: &str, server_version: &str) -> Option<Value
         paths.insert(own.path, own.item);
         definitions.extend(own.definition);
     }
+    let mut schemas = schemas(&kinds, definitions, Dialect::V3);
+    let of_definitions = !kinds.is_empty() && kinds.iter().all(|kind| kind.custom.is_some());
+    let mut components = json!({});
+    if !of_definitions {
+        components["securitySchemes"] = security();
+        schemas.values_mut().for_each(|schema| keep_own(schema, version));
+    }
+    if !schemas.is_empty() {
+        components["schemas"] = schemas.into();
+    }
+    let info = match of_definitions {
+        true => CUSTOM_INFO,
+        false => (TITLE, server_version),
+    };
     Some(json!({
         "openapi": "3.0.0",
-        "info": {"title": TITLE, "version": server_version},
+        "info": {"title": info.0, "version": info.1},
         "paths": paths,
-        "components": {"schemas": schemas(&kinds, definitions, Dialect::V3), "securitySchemes": security()},
+        "components": components,
     }))
+}
+
+/// Of a schema that many groups have, those that say what this document is about: the core group and its own.
+fn keep_own(schema: &mut Value, version: Option<(&str, &str)>) {
+    let kinds = schema.get_mut(GVK).and_then(Value::as_array_mut);
+    let Some(kinds) = kinds.filter(|kinds| kinds.len() > 1) else {
+        return;
+    };
+    kinds.retain(|kind| {
+        let of = (kind["group"].as_str(), kind["version"].as_str());
+        of == (Some(""), Some("v1")) || of.0.zip(of.1) == version
+    });
 }
 
 /// Groups and versions with built-in kinds.
@@ -138,7 +167,6 @@ fn kinds_of<'a>(registry: &'a Registry, group: &str, version: &str) -> Vec<&'a K
 
 fn hash(kinds: &[&Kind]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    BUILTIN.hash(&mut hasher);
     for kind in kinds {
         kind.custom.as_ref().map(|c| c.fingerprint).hash(&mut hasher);
         kind.plural.hash(&mut hasher);
@@ -215,8 +243,8 @@ mod tests {
             shared::inline(item, &shared);
         }
         let mut documents = vec![(whole, "definitions", "#/definitions/")];
-        for path in v3_index(registry)["paths"].as_object().expect("paths").keys() {
-            let document = v3(registry, path, "v1.36.2").expect("served");
+        for (path, _) in v3_paths(registry) {
+            let document = v3(registry, &path, "v1.36.2").expect("served");
             documents.push((document["components"].clone(), "schemas", "#/components/schemas/"));
         }
         for (document, key, prefix) in documents {
@@ -330,6 +358,27 @@ mod tests {
     }
 
     #[test]
+    fn a_document_has_what_it_needs() {
+        let schemas =
+            |path: &str| v3(Registry::builtin(), path, "1.36").expect(path)["components"]["schemas"].clone();
+        let reviews = schemas("apis/authentication.k8s.io/v1");
+        assert!(reviews.get(format!("{META}ObjectMeta")).is_some());
+        assert!(reviews.get(format!("{META}DeleteOptions")).is_none());
+        let options = &schemas("apis/apps/v1")[format!("{META}DeleteOptions")];
+        let groups: Vec<&Value> = options[GVK]
+            .as_array()
+            .expect("kinds")
+            .iter()
+            .map(|k| &k["group"])
+            .collect();
+        assert_eq!(groups, ["", "apps"]);
+        assert!(schemas("openid/v1/jwks").is_null());
+        let claim = &schemas("api/v1")["io.k8s.api.core.v1.PersistentVolumeClaimStatus"];
+        let states = &claim["properties"]["allocatedResourceStatuses"]["additionalProperties"]["enum"];
+        assert_eq!(states[0], "ControllerResizeInProgress");
+    }
+
+    #[test]
     fn merge_keys_are_told() {
         let document = v3(Registry::builtin(), "api/v1", "v1.36.2").expect("served");
         let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
@@ -338,6 +387,5 @@ mod tests {
             "name"
         );
         assert_eq!(spec["required"], json!(["containers"]));
-        assert!(v3_index(Registry::builtin())["paths"]["api/v1"]["serverRelativeURL"].is_string());
     }
 }

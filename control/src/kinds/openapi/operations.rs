@@ -135,7 +135,10 @@ impl<'a> Subject<'a> {
     fn of_sub(kind: &'a Kind, sub: &'a Subresource) -> Self {
         Subject {
             kind,
-            of: [&sub.group, &sub.version, &sub.kind],
+            of: match kind.custom {
+                Some(_) => [&kind.group, &kind.version, &kind.kind],
+                None => [&sub.group, &sub.version, &sub.kind],
+            },
             body: of_kind(kind, sub),
             suffix: capital(&sub.name),
         }

@@ -1,6 +1,7 @@
 //! Go's regular expressions on the `regex` crate. Both run in time linear in the text; their syntax differs a little.
 //!
 //! Syntax of one: <https://pkg.go.dev/regexp/syntax>; of the other: <https://docs.rs/regex/latest/regex/#syntax>.
+mod size;
 mod syntax;
 
 use std::iter::Peekable;

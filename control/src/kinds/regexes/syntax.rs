@@ -1,6 +1,7 @@
 //! What Go's parser refuses of a regular expression, in its words and with the part that it shows.
 //!
 //! Syntax and limits: <https://pkg.go.dev/regexp/syntax>. Refuses to know what a pattern matches.
+use super::size::{ATOM, Group, Part};
 use regex::Regex;
 
 /// Copies of one part that repetitions within each other may make, depth of the tree, and instructions it may come to.
@@ -15,86 +16,6 @@ type Wrong = (&'static str, String);
 pub(super) fn check(source: &str) -> Result<(), String> {
     let parsed = Parser::new(source).parse();
     parsed.map_err(|(what, part)| format!("error parsing regexp: {what}: `{part}`"))
-}
-
-/// What a part of a pattern comes to.
-#[derive(Clone, Copy)]
-struct Part {
-    size: u64,
-    height: u64,
-    /// How often repetitions in it repeat the innermost part.
-    repeats: u64,
-}
-
-const ATOM: Part = Part {
-    size: 1,
-    height: 1,
-    repeats: 1,
-};
-
-impl Part {
-    /// What several come to, after each other or as alternatives, which need one instruction more for each but one.
-    fn of(parts: &[Part], alternatives: bool) -> Part {
-        let Some((first, rest)) = parts.split_first() else {
-            return ATOM;
-        };
-        if rest.is_empty() {
-            return *first;
-        }
-        let sizes: u64 = parts.iter().map(|part| part.size).sum();
-        let most = |of: fn(&Part) -> u64| parts.iter().map(of).max().unwrap_or(1);
-        Part {
-            size: sizes + if alternatives { rest.len() as u64 } else { 0 },
-            height: most(|part| part.height) + 1,
-            repeats: most(|part| part.repeats),
-        }
-    }
-
-    /// This part as often as `{least,most}` says; without a `most` there is no end.
-    fn repeated(self, least: u64, most: Option<u64>) -> Part {
-        let size = match most {
-            None if least == 0 => 2 + self.size,
-            None => 1 + least * self.size,
-            Some(most) => most * self.size + most.saturating_sub(least),
-        };
-        let repeats = match most {
-            Some(0) => 0,
-            most => most.unwrap_or(least).max(1).saturating_mul(self.repeats),
-        };
-        Part {
-            size: size.max(1),
-            height: self.height + 1,
-            repeats,
-        }
-    }
-}
-
-/// A group that is open: the alternatives before, and the parts of the one that is being read.
-#[derive(Default)]
-struct Group {
-    captures: bool,
-    before: Vec<Part>,
-    parts: Vec<Part>,
-}
-
-impl Group {
-    fn alternative(&mut self) {
-        let parts = std::mem::take(&mut self.parts);
-        self.before.push(Part::of(&parts, false));
-    }
-
-    fn closed(mut self) -> Part {
-        self.alternative();
-        let part = Part::of(&self.before, true);
-        match self.captures {
-            true => Part {
-                size: part.size + 2,
-                height: part.height + 1,
-                ..part
-            },
-            false => part,
-        }
-    }
 }
 
 struct Parser<'p> {
@@ -211,10 +132,7 @@ impl<'p> Parser<'p> {
                 false
             }
         };
-        let group = Group {
-            captures,
-            ..Group::default()
-        };
+        let group = Group::open(captures);
         self.around.push(std::mem::replace(&mut self.group, group));
         Ok(())
     }

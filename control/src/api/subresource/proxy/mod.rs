@@ -14,6 +14,7 @@ use super::super::route::Target;
 use super::super::status::{ApiError, Result};
 use super::super::{Api, Call, serve::ClientAddress};
 use super::stream::{connecting, join};
+use crate::kinds::view::View;
 use axum::body::Body;
 use axum::response::Response;
 use backend::Failed;
@@ -51,11 +52,8 @@ pub(in crate::api) fn verb(method: &Method) -> Result<&'static str> {
 /// Hands the request on. The body passes as it comes.
 pub(in crate::api) async fn serve(call: &Call, mut parts: Parts, body: Body) -> Result<Response> {
     let (api, target) = (&*call.api, &call.target);
-    if call.query.has("dryRun") {
-        return Err(ApiError::bad_request("dryRun is not supported"));
-    }
     let through = Through::read(target, parts.uri.path())?;
-    admit(call, &through).await?;
+    let through = admitted(call, through).await?;
     let backend = location::find(api, target).await?;
     let client = parts.extensions.remove::<OnUpgrade>();
     if rewrite::is_upgrade(&parts.headers) {
@@ -90,19 +88,19 @@ pub(in crate::api) async fn serve(call: &Call, mut parts: Parts, body: Body) -> 
     .await
 }
 
-/// Admission is told whom the request goes to, and its path.
-async fn admit(call: &Call, through: &Through) -> Result<()> {
-    let kind = call.target.kind.subresource(SUBRESOURCE).map(|s| s.kind.as_str());
+/// Where the request goes, as admission leaves it.
+async fn admitted(call: &Call, through: Through) -> Result<Through> {
     let path = if through.is_root() {
         String::new()
     } else {
         through.uri(None).to_string()
     };
-    let mut options = json!({"kind": kind, "apiVersion": "v1"});
-    if !path.is_empty() {
-        options["path"] = path.into();
+    let name = call.target.name.as_deref().unwrap_or_default();
+    let options = connecting(call, name, json!({ "path": path })).await?;
+    match options.text("path") {
+        same if same == path => Ok(through),
+        other => through.to(other),
     }
-    connecting(call, call.target.name.as_deref().unwrap_or_default(), &options).await
 }
 
 /// A page at the root needs a path that ends in `/`, for its relative links.

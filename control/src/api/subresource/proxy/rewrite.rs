@@ -42,12 +42,22 @@ impl Through {
             .nth(own - 1)
             .map_or(path.len(), |(at, _)| at);
         let (prefix, rest) = path.split_at(end);
-        let cleaned = clean(rest);
+        let bare = Through {
+            prefix: format!("/{prefix}"),
+            path: PathAndQuery::from_static("/"),
+            root: true,
+        };
+        bare.to(rest)
+    }
+
+    /// The same backend, at this path.
+    pub(super) fn to(self, path: &str) -> Result<Self> {
+        let cleaned = clean(path);
         let shown = if cleaned.is_empty() { "/" } else { &cleaned };
         Ok(Through {
-            prefix: format!("/{prefix}"),
             path: PathAndQuery::try_from(shown).map_err(|e| ApiError::bad_request(e.to_string()))?,
-            root: rest.is_empty(),
+            root: path.is_empty(),
+            prefix: self.prefix,
         })
     }
 
