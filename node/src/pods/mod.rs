@@ -46,6 +46,7 @@ mod roots;
 pub mod sandbox;
 mod seccomp;
 pub mod shims;
+mod shown;
 mod start;
 pub mod status;
 mod stop_signal;
