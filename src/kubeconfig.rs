@@ -61,7 +61,7 @@ pub async fn node_client(file: &Path, server: &str) -> Result<(Client, NodeTls)>
         .await
         .with_context(|| format!("understanding {}", file.display()))?;
     Ok((
-        Client::try_from(config).with_context(|| format!("making a client for {server}"))?,
+        amphipod_node::client(config).with_context(|| format!("making a client for {server}"))?,
         tls,
     ))
 }

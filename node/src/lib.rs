@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod bundle;
+mod client;
 pub mod csi;
 pub mod dns;
 pub mod down;
@@ -36,5 +37,6 @@ pub mod users;
 pub mod volumes;
 
 pub use agent::{Node, StartError};
+pub use client::client;
 pub use down::{DownError, DownOptions, down};
 pub use options::{DEFAULT_MAX_PODS, DEFAULT_PIDS_LIMIT, NodeOptions, NodeTls};

@@ -14,6 +14,21 @@ use super::view::{PodView, Role};
 pub const RESIZE_PENDING: &str = "PodResizePending";
 pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
+/// The conditions that a node tells, or tells as others do (DisruptionTarget); the rest are only others'.
+pub fn is_told_by_nodes(kind: &str) -> bool {
+    matches!(
+        kind,
+        "PodReadyToStartContainers"
+            | "Initialized"
+            | "Ready"
+            | "ContainersReady"
+            | "PodScheduled"
+            | "DisruptionTarget"
+            | RESIZE_PENDING
+            | RESIZE_IN_PROGRESS
+    )
+}
+
 /// What a condition says, before it is compared with what it said.
 struct Said {
     kind: &'static str,

@@ -21,6 +21,7 @@ use super::mirror::{self, Due};
 use super::mirrors::{Mirrors, Name};
 use super::record::subdirectories;
 use super::sandbox::POD_FILE;
+use super::shown::Shown;
 use super::worker::{self, Desired};
 use crate::pressure;
 use crate::static_pods::manifest::{SOURCE, full_name, is_static, mirror_of};
@@ -149,9 +150,12 @@ impl Manager {
         };
         let pod = Arc::new(pod);
         match self.workers.get(&uid) {
-            Some(worker) => worker
-                .desired
-                .send_modify(|desired| (desired.pod, desired.gone) = (pod, gone)),
+            Some(worker) => {
+                let object = Shown::of(&pod);
+                worker.desired.send_modify(|desired| {
+                    (desired.pod, desired.gone, desired.object) = (pod, gone, object);
+                });
+            }
             None if gone && self.swept => {}
             None => self.spawn(uid, pod, gone),
         }
@@ -169,8 +173,8 @@ impl Manager {
         let static_name = is_static(&pod).then(|| full_name(&pod));
         let mirror = static_name.as_ref().and_then(|name| self.mirrors.get(name));
         let object = match &static_name {
-            Some(_) => mirror.and_then(|mirror| mirror.metadata.uid.clone()),
-            None => Some(uid.clone()),
+            Some(_) => mirror.and_then(|mirror| Shown::of(mirror)),
+            None => Shown::of(&pod),
         };
         let (desired, receiver) = watch::channel(Desired {
             pod,
@@ -297,10 +301,11 @@ impl Manager {
         }
     }
 
-    /// Brings a mirror to its Pod, as far as the API is known; tells the worker whose status to write.
+    /// Brings a mirror to its Pod, as far as the API is known; tells the worker whose status to write,
+    /// and what is there.
     fn reflect(&mut self, name: &Name) {
         let mirror = self.mirrors.get(name);
-        let object = mirror.and_then(|mirror| mirror.metadata.uid.clone());
+        let object = mirror.and_then(|mirror| Shown::of(mirror));
         for worker in self
             .workers
             .values()

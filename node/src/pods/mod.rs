@@ -47,6 +47,7 @@ mod runtime;
 pub mod sandbox;
 mod seccomp;
 pub mod shims;
+mod shown;
 mod start;
 pub mod status;
 mod stop_signal;

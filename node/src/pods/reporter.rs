@@ -1,27 +1,51 @@
 //! Brings a Pod's status to the API, and removes the object when its node part is over. Latest wins: while
-//! the API is slow or away, older reports are skipped. Owns nothing of what is reported.
+//! the API is slow or away, older reports are skipped. Level-triggered: what the API shows is compared with what was there after the
+//! last write, and written again where it is another for long, whoever did that: somebody else, a write of before whose answer was
+//! lost and which came late, or a server that was put back to an earlier day. Owns nothing of what is reported.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING};
-use super::context::Context;
+use super::shown::Shown;
 use super::view::PodView;
 use crate::static_pods::manifest::is_static;
 
-/// First pause after a write that failed, doubled up to the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// Least time between two writes of one Pod, and before the first: what changes meanwhile goes out together. What others wait
 /// for ([`Gist`]) goes out at once.
 const SPACING: Duration = Duration::from_millis(20);
+
+/// How long what may take.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// First pause after a write that failed, doubled up to the longest.
+    retry_first: Duration,
+    retry_longest: Duration,
+    /// Then a write has failed, whatever came of it. API servers themselves give up after as much.
+    answer: Duration,
+    /// What somebody else wrote is let be for so long: who overwrite each other must not do so as fast as they can. Upstream's node
+    /// compares as often.
+    settled: Duration,
+    /// The same of what is of before the last write: a watch lags by seconds on a machine with too much to do, and further writes
+    /// would make that worse. A server that was put back to an earlier day shows such things for good.
+    lag: Duration,
+}
+
+const PACE: Pace = Pace {
+    retry_first: Duration::from_millis(200),
+    retry_longest: Duration::from_secs(10),
+    answer: Duration::from_secs(60),
+    settled: Duration::from_secs(10),
+    lag: Duration::from_secs(120),
+};
 
 /// What the API shall hold of a Pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,8 +53,8 @@ pub struct Report {
     pub status: Option<Arc<PodStatus>>,
     /// The containers are gone: delete the object (its deletion was asked for).
     pub remove: bool,
-    /// Uid of the object; without one there is nobody to tell.
-    pub object: Option<String>,
+    /// The object, as the API showed it last; without one there is nobody to tell.
+    pub object: Option<Shown>,
 }
 
 /// Of a report, what others wait for: a Pod that starts within the spacing is told once, as Running.
@@ -56,47 +80,40 @@ impl Gist {
 
 /// Writes each new report until the sender or the agent ends, or the Pod is gone.
 pub async fn run(
-    ctx: Arc<Context>,
+    client: Client,
     pod: Arc<Pod>,
-    mut reports: watch::Receiver<Report>,
+    reports: watch::Receiver<Report>,
     shutdown: CancellationToken,
 ) {
     let Some(view) = PodView::new(&pod) else { return };
-    let api: Api<Pod> = Api::namespaced(ctx.options.client.clone(), view.namespace());
-    let (name, is_static) = (view.name().to_owned(), is_static(&pod));
+    let writer = Writer {
+        api: Api::namespaced(client, view.namespace()),
+        name: view.name().to_owned(),
+        is_static: is_static(&pod),
+        pace: PACE,
+        written: None,
+    };
     // The Pod as it came is not kept as long as it runs.
     drop(pod);
-    let mut written: Option<Report> = None;
-    let mut pause = RETRY_FIRST;
-    let mut told = Gist::of(&Report::default());
-    while let Some(Ok(())) = shutdown.run_until_cancelled(reports.changed()).await {
-        let news = reports.wait_for(|report| Gist::of(report) != told);
-        let spaced = tokio::time::timeout(SPACING, news);
-        // What is there then is written; that the sender has ended is seen after it.
-        if shutdown.run_until_cancelled(spaced).await.is_none() {
-            return;
-        }
-        loop {
-            let report = reports.borrow_and_update().clone();
-            told = Gist::of(&report);
-            // A box of its own: it is large, and mostly there is nothing to write.
-            match Box::pin(write(&api, &name, &report, &mut written)).await {
-                // Another mirror is going to be told.
-                Ok(Progress::Gone) if is_static => break,
-                Ok(Progress::Gone) => return,
-                Ok(Progress::Written) => {
-                    pause = RETRY_FIRST;
-                    break;
-                }
-                Err(error) => tracing::debug!(%error, pod = name, "the status was not written"),
-            }
-            let wait = tokio::time::timeout(pause, reports.changed());
-            if let None | Some(Ok(Err(_))) = shutdown.run_until_cancelled(wait).await {
-                return;
-            }
-            pause = (pause * 2).min(RETRY_LONGEST);
-        }
+    writer.follow(reports, &shutdown).await;
+}
+
+/// Waits for another report, for `limit` at most; false when there will be none.
+async fn news(reports: &mut watch::Receiver<Report>, limit: Option<Duration>) -> bool {
+    let changed = reports.changed();
+    match limit {
+        Some(limit) => !matches!(tokio::time::timeout(limit, changed).await, Ok(Err(_))),
+        None => changed.await.is_ok(),
     }
+}
+
+/// Why a write is tried again.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("the API server did not answer within {0:?}")]
+    NoAnswer(Duration),
 }
 
 enum Progress {
@@ -105,41 +122,130 @@ enum Progress {
     Gone,
 }
 
-async fn write(
-    api: &Api<Pod>,
-    name: &str,
-    report: &Report,
-    written: &mut Option<Report>,
-) -> Result<Progress, kube::Error> {
-    let Some(uid) = report.object.as_deref() else {
-        return Ok(Progress::Written);
-    };
-    let said = |old: &Report| old.object == report.object && old.status == report.status;
-    if let Some(status) = report
-        .status
-        .as_ref()
-        .filter(|_| !written.as_ref().is_some_and(said))
-    {
-        let patch = Patch::Strategic(body(uid, status));
-        match api.patch_status(name, &PatchParams::default(), &patch).await {
-            Ok(_) => *written = Some(report.clone()),
-            Err(error) => return unless_gone(api, name, uid, error).await,
+/// Writes one Pod's status.
+struct Writer {
+    api: Api<Pod>,
+    name: String,
+    is_static: bool,
+    pace: Pace,
+    written: Option<Written>,
+}
+
+/// The last write that was answered.
+struct Written {
+    status: Arc<PodStatus>,
+    /// The object as it was then.
+    object: Shown,
+    at: Instant,
+}
+
+impl Writer {
+    /// A write that is under way when the agent ends comes to its end.
+    async fn follow(mut self, mut reports: watch::Receiver<Report>, shutdown: &CancellationToken) {
+        let mut told = Gist::of(&Report::default());
+        let (mut pause, mut again) = (self.pace.retry_first, None);
+        while let Some(true) = shutdown.run_until_cancelled(news(&mut reports, again)).await {
+            let others_wait = reports.wait_for(|report| Gist::of(report) != told);
+            let spaced = tokio::time::timeout(SPACING, others_wait);
+            // What is there then is written; that the sender has ended is seen after it.
+            if shutdown.run_until_cancelled(spaced).await.is_none() {
+                return;
+            }
+            let report = reports.borrow_and_update().clone();
+            told = Gist::of(&report);
+            // A box of its own: it is large, and mostly there is nothing to write.
+            again = match Box::pin(self.bring(&report)).await {
+                // Another mirror is going to be told.
+                Ok(Progress::Gone) if self.is_static => None,
+                Ok(Progress::Gone) => return,
+                Ok(Progress::Written) => {
+                    pause = self.pace.retry_first;
+                    self.compare_in(&report)
+                }
+                Err(error) => {
+                    tracing::debug!(%error, pod = self.name, "the status was not written");
+                    let now = pause;
+                    pause = (pause * 2).min(self.pace.retry_longest);
+                    Some(now)
+                }
+            };
         }
     }
-    if !report.remove {
-        return Ok(Progress::Written);
+
+    /// Brings the API to what is reported. A request on a connection whose other end has vanished may never be answered.
+    async fn bring(&mut self, report: &Report) -> Result<Progress, WriteError> {
+        let limit = self.pace.answer;
+        match tokio::time::timeout(limit, self.write(report)).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(WriteError::NoAnswer(limit)),
+        }
     }
-    let params = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    match api.delete(name, &params).await {
-        Ok(_) => Ok(Progress::Written),
-        Err(error) => unless_gone(api, name, uid, error).await,
+
+    async fn write(&mut self, report: &Report) -> Result<Progress, kube::Error> {
+        let (Some(object), Some(status)) = (&report.object, &report.status) else {
+            return Ok(Progress::Written);
+        };
+        if self.is_due(object, status) {
+            let patch = Patch::Strategic(body(&object.uid, status));
+            let done = self
+                .api
+                .patch_status(&self.name, &PatchParams::default(), &patch)
+                .await;
+            match done {
+                Ok(pod) => self.note(&pod, status),
+                Err(error) => return unless_gone(&self.api, &self.name, &object.uid, error).await,
+            }
+        }
+        if !report.remove {
+            return Ok(Progress::Written);
+        }
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions {
+                uid: Some(object.uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self.api.delete(&self.name, &params).await {
+            Ok(_) => Ok(Progress::Written),
+            Err(error) => unless_gone(&self.api, &self.name, &object.uid, error).await,
+        }
+    }
+
+    fn note(&mut self, answer: &Pod, status: &Arc<PodStatus>) {
+        self.written = Shown::of(answer).map(|object| Written {
+            status: status.clone(),
+            object,
+            at: Instant::now(),
+        });
+    }
+
+    fn is_due(&self, object: &Shown, status: &Arc<PodStatus>) -> bool {
+        let same = |last: &&Written| last.object.uid == object.uid && last.status == *status;
+        let Some(last) = self.written.as_ref().filter(same) else {
+            return true;
+        };
+        let is_lost = self.patience(last, object).is_some_and(|rest| rest.is_zero());
+        if is_lost {
+            tracing::debug!(pod = self.name, "the API shows another status than was written");
+        }
+        is_lost
+    }
+
+    /// When to look at what the API shows again, where it does not show what was written.
+    fn compare_in(&self, report: &Report) -> Option<Duration> {
+        self.patience(self.written.as_ref()?, report.object.as_ref()?)
+    }
+
+    /// How long what the API shows is still let be; none where it shows what was written.
+    fn patience(&self, last: &Written, shown: &Shown) -> Option<Duration> {
+        let limit = match shown.is_before(&last.object) {
+            true => self.pace.lag,
+            false => self.pace.settled,
+        };
+        let rest = || limit.saturating_sub(last.at.elapsed());
+        shown.differs(&last.object).then(rest)
     }
 }
 
@@ -174,6 +280,17 @@ fn body(uid: &str, status: &PodStatus) -> Value {
             patch[name] = Value::Null;
         }
     }
+    // Addresses merge by address: those of before would stay.
+    for (name, items) in [
+        ("podIPs", json!(status.pod_ips)),
+        ("hostIPs", json!(status.host_ips)),
+    ] {
+        let items = items.as_array().filter(|items| !items.is_empty());
+        let replace = [json!({"$patch": "replace"})].into_iter();
+        patch[name] = items.map_or(Value::Null, |items| {
+            replace.chain(items.iter().cloned()).collect()
+        });
+    }
     let all = status.conditions.as_deref().unwrap_or_default();
     let over = [RESIZE_PENDING, RESIZE_IN_PROGRESS].into_iter();
     let over = over.filter(|kind| all.iter().all(|c| c.type_ != *kind));
@@ -195,28 +312,5 @@ fn condition(condition: &PodCondition) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_absent_is_removed() {
-        let status = PodStatus {
-            phase: Some("Running".into()),
-            conditions: Some(vec![PodCondition {
-                type_: "Ready".into(),
-                status: "True".into(),
-                ..Default::default()
-            }]),
-            ..PodStatus::default()
-        };
-        let patch = body("u", &status);
-        assert_eq!(patch["metadata"]["uid"], "u");
-        assert_eq!(patch["status"]["phase"], "Running");
-        assert!(patch["status"]["reason"].is_null() && patch["status"].get("reason").is_some());
-        assert!(
-            patch["status"]["conditions"][0]
-                .get("message")
-                .is_some_and(Value::is_null)
-        );
-    }
-}
+#[path = "reporter_tests.rs"]
+mod tests;

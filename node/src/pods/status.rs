@@ -39,7 +39,9 @@ pub fn status(
     let over = is_over(pod, seen);
     let (inits, mains) = containers(pod, seen, over);
     let added = ephemeral(pod, seen);
-    let phase = sticky(old, phase(pod, &inits, &mains, over, seen));
+    let ended = ended(pod, old);
+    let final_phase = ended.and_then(|status| status.phase.clone());
+    let phase = final_phase.unwrap_or_else(|| phase(pod, &inits, &mains, over, seen));
     let report = Report {
         pod,
         seen,
@@ -49,7 +51,7 @@ pub fn status(
         old,
     };
     let conditions = conditions(&report, now);
-    let (reason, message) = verdict(seen, old, over);
+    let (reason, message) = verdict(seen, ended, over);
     let is_running = phase == "Running";
     PodStatus {
         phase: Some(phase),
@@ -114,12 +116,11 @@ fn ephemeral(pod: PodView<'_>, seen: &Observed) -> Vec<ContainerStatus> {
 }
 
 /// Why the Pod was ended: the node's verdict once no container lives, or what a final status already says.
-fn verdict(seen: &Observed, old: Option<&PodStatus>, over: bool) -> (Option<String>, Option<String>) {
+fn verdict(seen: &Observed, ended: Option<&PodStatus>, over: bool) -> (Option<String>, Option<String>) {
     if let Some(verdict) = seen.verdict.as_ref().filter(|_| over) {
         return (Some(verdict.reason.clone()), Some(verdict.message.clone()));
     }
-    let kept = old.filter(|s| is_final(s.phase.as_deref()));
-    kept.map_or((None, None), |s| (s.reason.clone(), s.message.clone()))
+    ended.map_or((None, None), |s| (s.reason.clone(), s.message.clone()))
 }
 
 /// A Pod that was ended before anything of it was tried has no containers to tell of, as upstream's rejected ones.
@@ -132,15 +133,11 @@ fn is_over(pod: PodView<'_>, seen: &Observed) -> bool {
     is_ending(pod, seen) && !seen.containers.values().any(|seen| seen.may_live())
 }
 
-fn is_final(phase: Option<&str>) -> bool {
-    matches!(phase, Some("Failed" | "Succeeded"))
-}
-
-fn sticky(old: Option<&PodStatus>, phase: String) -> String {
-    let last = old
-        .and_then(|s| s.phase.as_deref())
-        .filter(|last| is_final(Some(last)));
-    last.map_or(phase, str::to_owned)
+/// A final status is never left again: the one told before, or the API's, where somebody else has ended the Pod.
+fn ended<'a>(pod: PodView<'a>, old: Option<&'a PodStatus>) -> Option<&'a PodStatus> {
+    let is_final = |status: &&PodStatus| matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+    let both = [old, pod.pod.status.as_ref()];
+    both.into_iter().flatten().find(is_final)
 }
 
 /// One container's status.

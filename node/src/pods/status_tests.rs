@@ -283,6 +283,19 @@ fn what_ended_a_pod_is_not_forgotten() {
 }
 
 #[test]
+fn a_pod_that_somebody_else_ended_does_not_run_again() {
+    let mut p = pod(json!({}));
+    p.status = serde_json::from_value(json!({"phase": "Failed", "reason": "NodeLost"})).unwrap();
+    let running = with(&[("a", 0, running())]);
+    let old = serde_json::from_value(json!({"phase": "Running"})).unwrap();
+    let made = status(PodView::new(&p).unwrap(), &running, &[], Some(&old), at(9));
+    assert_eq!(
+        (made.phase.as_deref(), made.reason.as_deref()),
+        (Some("Failed"), Some("NodeLost"))
+    );
+}
+
+#[test]
 fn main_containers_are_listed_by_name_with_their_mounts() {
     let pod = pod(json!({"containers": [
         {"name": "b", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]},

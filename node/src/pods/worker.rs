@@ -31,6 +31,7 @@ use super::record::{self, Record};
 use super::refresh;
 use super::reporter::{self, Report};
 use super::sandbox::{self, PrepareError, Surroundings, TearDownError, Unprepared};
+use super::shown::Shown;
 use super::status;
 use super::tasks::{self, ResizeError};
 use super::turns::Starts;
@@ -54,8 +55,8 @@ pub struct Desired {
     pub gone: bool,
     /// The node ends it, whatever the API wants.
     pub evicted: Option<Verdict>,
-    /// Uid of the object that holds the status: the Pod's own, or its mirror's; none while there is no mirror.
-    pub object: Option<String>,
+    /// The object that holds the status: the Pod itself, or its mirror; none while there is no mirror.
+    pub object: Option<Shown>,
 }
 
 /// How something under way ended.
@@ -100,8 +101,8 @@ struct Worker {
     probes: Probes,
     reports: watch::Sender<Report>,
     last_status: Option<Arc<PodStatus>>,
-    /// The API object that is told of the status.
-    object: Option<String>,
+    /// The API object that is told of the status, and what it shows.
+    object: Option<Shown>,
 }
 
 /// Runs one Pod until it is gone from API and host, or the agent ends.
@@ -110,7 +111,7 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
     let (reports, to_write) = watch::channel(Report::default());
     let shutdown = ctx.shutdown.clone();
     let reporter = tokio::spawn(reporter::run(
-        ctx.clone(),
+        ctx.options.client.clone(),
         first.pod.clone(),
         to_write,
         shutdown.clone(),
