@@ -61,7 +61,9 @@ pub async fn node_client(file: &Path, server: &str) -> Result<(Client, NodeTls)>
         .await
         .with_context(|| format!("understanding {}", file.display()))?;
     Ok((
-        amphipod_node::client(config).with_context(|| format!("making a client for {server}"))?,
+        amphipod_node::client(config)
+            .await
+            .with_context(|| format!("making a client for {server}"))?,
         tls,
     ))
 }

@@ -44,9 +44,11 @@ const DEFAULT_PERIOD_MICROS: u64 = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error("reading {path}: {source}")]
-    Read {
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not what runtime-spec has: {source}")]
+    Parse {
         path: PathBuf,
-        source: oci_spec::OciSpecError,
+        source: serde_json::Error,
     },
     #[error("config.json has no process")]
     NoProcess,
@@ -256,7 +258,10 @@ impl Limits {
 /// When it cannot be read or parsed.
 pub fn read_spec(bundle: &Path) -> Result<Spec, BundleError> {
     let path = bundle.join("config.json");
-    Spec::load(&path).map_err(|source| BundleError::Read { path, source })
+    match std::fs::read(&path) {
+        Ok(json) => serde_json::from_slice(&json).map_err(|source| BundleError::Parse { path, source }),
+        Err(source) => Err(BundleError::Read { path, source }),
+    }
 }
 
 /// The annotations of a bundle.

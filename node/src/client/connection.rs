@@ -30,6 +30,7 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(15);
 /// As in ALPN.
 const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,8 @@ impl Server {
             return Ok(None);
         };
         let mut tls = config.rustls_client_config()?;
-        tls.alpn_protocols = vec![HTTP2.to_vec()];
+        // Where it is not offered, a server that has nothing else ends the handshake without a reason that could be told.
+        tls.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         Ok(Some(Server {
             host,
             port: config.cluster_url.port_u16().unwrap_or(443),

@@ -25,15 +25,27 @@ const MOST: usize = 64;
 /// Times a request is given to a connection; it is given to another where the first ended before sending any of it.
 const TRIES: usize = 3;
 
-/// A client of the API server that `config` names. One without TLS, or behind a proxy, is `kube`'s to reach or to refuse.
-pub fn client(config: Config) -> Result<Client, kube::Error> {
+/// A client of the API server that `config` names. One without TLS, or behind a proxy, is `kube`'s to reach or to refuse, and one
+/// that has no HTTP/2 (`--disable-http2-serving`, or what ends TLS before it) as well. Looks at once; a server that is not there yet is
+/// taken for one that has it.
+pub async fn client(config: Config) -> Result<Client, kube::Error> {
     let is_direct = config.cluster_url.scheme() == Some(&Scheme::HTTPS) && config.proxy_url.is_none();
     let Some(server) = Server::of(&config)?.filter(|_| is_direct) else {
         return Client::try_from(config);
     };
+    let first = match server.connect().await {
+        Err(error @ ConnectError::Http1 { .. }) => {
+            tracing::warn!(%error, "each watch has a connection of its own");
+            return Client::try_from(config);
+        }
+        tried => tried.ok().map(Arc::new),
+    };
     let requests = Requests(Arc::new(Connections {
         server: Arc::new(server),
-        state: Mutex::default(),
+        state: Mutex::new(State {
+            open: first.into_iter().collect(),
+            connecting: None,
+        }),
     }));
     let retry = config
         .default_retry
@@ -76,7 +88,6 @@ struct Connections {
 type Connecting = Shared<BoxFuture<'static, Result<Arc<Connection>, Arc<ConnectError>>>>;
 
 /// The first that is open stays; further ones go when nothing is under way on them.
-#[derive(Default)]
 struct State {
     open: Vec<Arc<Connection>>,
     connecting: Option<Connecting>,

@@ -7,7 +7,7 @@ use futures::future::{join_all, try_join_all};
 use futures::stream;
 use http_body_util::{BodyExt, Either, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::server::conn::http2;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::CertifiedKey;
@@ -39,6 +39,10 @@ struct TestServer {
 
 impl TestServer {
     async fn start() -> Self {
+        Self::speaking(&["h2", "http/1.1"]).await
+    }
+
+    async fn speaking(protocols: &[&str]) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let CertifiedKey { cert, signing_key } =
@@ -46,7 +50,7 @@ impl TestServer {
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let tls = ServerConfig::builder().with_no_client_auth();
         let mut tls = tls.with_single_cert(vec![cert.der().clone()], key).unwrap();
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let mut config = Config::new(url.parse().unwrap());
@@ -55,7 +59,7 @@ impl TestServer {
         let goaway = Arc::<std::sync::Mutex<CancellationToken>>::default();
         tokio::spawn(accept(listener, Arc::new(tls), telling, goaway.clone()));
         TestServer {
-            client: client(config).unwrap(),
+            client: client(config).await.unwrap(),
             seen,
             goaway,
         }
@@ -91,7 +95,17 @@ async fn accept(
 }
 
 async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, goaway: CancellationToken) {
-    let stream = TokioIo::new(acceptor.accept(tcp).await.unwrap());
+    let stream = acceptor.accept(tcp).await.unwrap();
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = TokioIo::new(stream);
+    if !is_http2 {
+        drop(
+            http1::Builder::new()
+                .serve_connection(stream, service_fn(answer))
+                .await,
+        );
+        return;
+    }
     let mut http = http2::Builder::new(TokioExecutor::new());
     let serving = http
         .max_concurrent_streams(STREAMS)
@@ -166,13 +180,22 @@ async fn a_server_that_is_not_there_is_an_error_that_names_it() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = Config::new(url.parse().unwrap());
     config.root_cert = Some(Vec::new());
-    let client = client(config).unwrap();
+    let client = client(config).await.unwrap();
     let asked = client.send(Request::get("/").body(Body::empty()).unwrap());
     let error = asked.await.unwrap_err().to_string();
     assert!(error.contains("cannot connect to 127.0.0.1:"), "{error}");
 }
 
-/// Not one after the other, each after a wait of its own.
+#[tokio::test]
+async fn a_server_without_http2_is_asked_as_it_can_be() {
+    let server = TestServer::speaking(&["http/1.1"]).await;
+    let watches = [server.ask(WATCH).await, server.ask(WATCH).await];
+    assert!(watches.iter().all(|watch| watch.status().is_success()));
+    // The first look, and one for each.
+    assert_eq!(server.ever(), 3);
+}
+
+/// Not one after the other, each after a wait of its own; the client had looked before.
 #[tokio::test]
 async fn who_asks_at_once_learns_at_once_that_a_server_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -181,7 +204,6 @@ async fn who_asks_at_once_learns_at_once_that_a_server_is_silent() {
     let mut config = Config::new(url.parse().unwrap());
     config.root_cert = Some(Vec::new());
     config.connect_timeout = Some(std::time::Duration::from_millis(200));
-    let client = client(config).unwrap();
     let (telling, connections) = watch::channel(0);
     tokio::spawn(async move {
         let mut silent = Vec::new();
@@ -190,10 +212,12 @@ async fn who_asks_at_once_learns_at_once_that_a_server_is_silent() {
             telling.send_replace(silent.len());
         }
     });
+    let client = client(config).await.unwrap();
+    let looked = *connections.borrow();
     let asked = (0..20).map(|_| client.send(Request::get("/").body(Body::empty()).unwrap()));
     for answer in join_all(asked).await {
         let error = answer.unwrap_err().to_string();
         assert!(error.contains("took longer than"), "{error}");
     }
-    assert_eq!(*connections.borrow(), 1);
+    assert_eq!(*connections.borrow(), looked + 1);
 }
