@@ -42,11 +42,7 @@ impl Host {
         let root = dir.path().to_owned();
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
+            block_on(async {
                 let links = Links::open().unwrap();
                 links.up(&links.get("lo").await.unwrap()).await.unwrap();
                 test(Self { dir }).await;
@@ -83,6 +79,12 @@ impl Host {
 
 async fn pod(network: &Network, uid: &str) -> PodSandbox {
     network.setup_pod(uid, uid, &BTreeMap::new(), None).await.unwrap()
+}
+
+/// Does it to its end on this thread, which is in a namespace.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(work)
 }
 
 /// Runs something on a thread in a namespace.

@@ -208,11 +208,7 @@ async fn outside(links: &Links) -> PathBuf {
         .unwrap();
     links.up(&uplink).await.unwrap();
     within(&path, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let links = Links::open().unwrap();
             let eth0 = links.get("eth0").await.unwrap();
             links

@@ -62,11 +62,7 @@ fn udp(pod: Option<&PodSandbox>, address: Ipv4Addr) -> UdpSocket {
 /// Gives a Pod another address, as a container in it could that may change its network.
 fn add_address(pod: &PodSandbox, address: Ipv4Addr) {
     within(&pod.net_path, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let links = Links::open().unwrap();
             let eth0 = links.get("eth0").await.unwrap();
             links.add_address(&eth0, address, 32).await.unwrap();
