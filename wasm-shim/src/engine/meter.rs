@@ -3,12 +3,13 @@
 //! Owns the account of one container and the wrapper that charges it. Refuses to know what runs inside. The quota is
 //! the kernel's own scheme (`cpu.cfs_quota_us` in each `cpu.cfs_period_us`) over epochs instead of over the
 //! scheduler tick: a guest keeps its thread for at most one epoch, so it can overdraw by one epoch, and pays that
-//! back in the next period. One that used a whole epoch waits for a turn among those who compute.
+//! back in the next period. One that computes for longer than half an epoch waits for a turn among those who compute.
 
 use super::pace::{self, Pace};
 use super::ticker::{TICK, Ticker};
 use super::turns::{Turn, Turns, VirtualTime, Waiting};
 use nix::time::{ClockId, clock_gettime};
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +18,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// CPU time in one go from which on a guest is one that computes: nearly an epoch, which seldom begins with it.
+/// CPU time without a wait of its own from which on a guest is one that computes.
 const LONG: Duration = TICK.checked_div(2).expect("two is not zero");
+
+thread_local! {
+    static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that the guest on this thread gives it away because an epoch ended, and would compute on. An epoch passes while others
+/// have the processor too: what it left the guest of it may be far less than [`LONG`], again and again.
+pub fn interrupted() {
+    INTERRUPTED.set(true);
+}
 
 /// CPU time allowed in every period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,13 +136,15 @@ pub struct Metered<F> {
     guest: Pin<Box<F>>,
     throttle: Option<Pin<Box<Sleep>>>,
     turn: NextTurn,
+    /// CPU time since it last waited for something.
+    computed: Duration,
 }
 
 /// How a guest comes to its next stretch of computing.
 enum NextTurn {
     /// At once: it has not computed for long.
     Free,
-    /// It used a whole epoch, and is to wait when it wants another.
+    /// It computed for long, and is to wait when it would compute on.
     Owed,
     Queued(Waiting),
 }
@@ -144,6 +157,7 @@ impl<F: Future> Metered<F> {
             guest: Box::pin(guest),
             throttle: None,
             turn: NextTurn::Free,
+            computed: Duration::ZERO,
         }
     }
 
@@ -158,6 +172,17 @@ impl<F: Future> Metered<F> {
                     return Poll::Ready(Some(turn));
                 }
             }
+        }
+    }
+
+    /// Whether it needs a turn for what it does next, after it ran for `spent`.
+    fn judge(&mut self, spent: Duration) {
+        self.computed += spent;
+        if self.computed >= LONG {
+            self.turn = NextTurn::Owed;
+        }
+        if !INTERRUPTED.take() {
+            self.computed = Duration::ZERO;
         }
     }
 
@@ -187,15 +212,14 @@ impl<F: Future> Future for Metered<F> {
             Pace::Answering
         });
         let this = &mut *self;
+        INTERRUPTED.set(false);
         let before = thread_cpu_time();
         let running = this.meter.ticker.run();
         let result = this.guest.as_mut().poll(cx);
         drop(running);
         let spent = thread_cpu_time().saturating_sub(before);
         this.meter.charge(spent);
-        if spent >= LONG {
-            this.turn = NextTurn::Owed;
-        }
+        this.judge(spent);
         drop(turn);
         result
     }
@@ -228,6 +252,28 @@ mod tests {
         let mut computing = std::pin::pin!(Metered::new(Arc::clone(&meter), compute(TICK)));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for _ in 0..3 {
+            assert!(computing.as_mut().poll(&mut cx).is_pending());
+        }
+        drop(taken);
+        computing.await;
+    }
+
+    #[tokio::test]
+    async fn who_is_interrupted_early_again_and_again_computes() {
+        let meter = meter(None);
+        let taken = meter.turns.wait(&VirtualTime::new(1)).await;
+        let pieces = |end_of_epoch: fn()| async move {
+            for _ in 0..4 {
+                let start = thread_cpu_time();
+                while thread_cpu_time() - start < LONG / 3 {}
+                end_of_epoch();
+                tokio::task::yield_now().await;
+            }
+        };
+        Metered::new(Arc::clone(&meter), pieces(|| ())).await;
+        let mut computing = std::pin::pin!(Metered::new(Arc::clone(&meter), pieces(interrupted)));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..10 {
             assert!(computing.as_mut().poll(&mut cx).is_pending());
         }
         drop(taken);

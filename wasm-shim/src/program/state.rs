@@ -2,6 +2,7 @@
 
 use crate::bundle::Command;
 use crate::engine::budget::Limiter;
+use crate::engine::meter;
 use crate::guest::blobs::Containers;
 use crate::guest::bucket::Buckets;
 use crate::guest::narrowing::Narrowing;
@@ -174,6 +175,7 @@ pub fn store(engine: &Engine, world: World, limiter: Limiter) -> Store<State> {
         if let Some(profile) = &profile {
             profile.sample(&guest);
         }
+        meter::interrupted();
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     store
