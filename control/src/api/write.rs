@@ -135,7 +135,10 @@ async fn create_once(
     let key = call.target.key(&name);
     // What is allocated to it is chosen anew when somebody else was faster.
     let unallocated = call.api.admission.allocates(&review).then(|| value.clone());
+    // What is odd about the object is told before what admission has to say of it.
+    let first = notes.warnings.len();
     for _ in 0..RETRIES {
+        notes.warnings.truncate(first);
         if let Some(unallocated) = &unallocated {
             value.clone_from(unallocated);
         }
@@ -144,10 +147,16 @@ async fn create_once(
         if !errors.is_empty() {
             return Err(ApiError::invalid(&kind.kind, &kind.group, &name, &errors));
         }
-        notes.warnings.extend(kind.warnings(&value, None));
         kind.normalise(&mut value);
-        judge(call, &review, &value, &mut claims, notes).await?;
+        let warn = |notes: &mut Notes, value: &Value| {
+            notes.warnings.splice(first..first, kind.warnings(value, None));
+        };
+        if let Err(error) = judge(call, &review, &value, &mut claims, notes).await {
+            warn(notes, &value);
+            return Err(error);
+        }
         if options.dry_run {
+            warn(notes, &value);
             let taken = call.api.store.get(&key).await?.is_some();
             return Ok((!taken).then(|| Written {
                 object: Left::Value(value),
@@ -158,13 +167,18 @@ async fn create_once(
         let bytes = stored_form(call, &value, owners.as_deref()).await?;
         let mut txn = Txn::create(key.clone(), bytes.clone());
         claims.join(&key, &mut txn);
-        // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
         let is_told = owners.is_some();
-        if is_told && claims.is_empty() {
-            value = Value::Null;
-            owners = None;
-        }
-        match call.api.store.txn(txn).await? {
+        // Done while the disk writes, and not before: it is what this create would else wait for. Where nobody will ask for
+        // the tree again it goes then too, while this processor has it at hand.
+        let meanwhile = async {
+            warn(notes, &value);
+            if is_told && claims.is_empty() {
+                value = Value::Null;
+                owners = None;
+            }
+        };
+        let (outcome, ()) = futures::join!(call.api.store.txn(txn), meanwhile);
+        match outcome? {
             TxnOutcome::Committed { revision } => {
                 return Ok(Some(Written {
                     object: Left::of(kind, &bytes, (!is_told).then_some(value), revision),
