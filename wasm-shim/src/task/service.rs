@@ -21,7 +21,7 @@ use amphipod_shim_api::api::{
     StatsRequest, StatsResponse, Task, TtrpcContext, WaitRequest, WaitResponse,
 };
 use amphipod_shim_api::events::{Publisher, Story};
-use amphipod_shim_api::{Exit, Table, TaskError};
+use amphipod_shim_api::{Exit, Table, TaskError, annotations};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use oci_spec::runtime::LinuxResources;
@@ -352,8 +352,9 @@ impl Task for Service {
         let container = self.containers.get(&request.id)?;
         let rules = network_rules(&request.annotations);
         let rules = rules.map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
-        // One that gives other rules may be about nothing else.
-        if rules.is_none() || request.resources.is_some() {
+        let asks_for_socket = request.annotations.contains_key(annotations::ATTACH);
+        // One that gives other rules, or asks for the socket, may be about nothing else.
+        if (rules.is_none() && !asks_for_socket) || request.resources.is_some() {
             let resources: LinuxResources = serde_json::from_slice(&request.resources.value)
                 .map_err(|e| TaskError::InvalidArgument(format!("the resources cannot be read: {e}")))?;
             let resized = container.resize(Limits::of(&resources));
@@ -361,6 +362,10 @@ impl Task for Service {
         }
         if let Some(rules) = rules {
             container.narrow(rules);
+        }
+        if asks_for_socket {
+            let opened = container.open_socket();
+            opened.map_err(|e| TaskError::FailedPrecondition(format!("telling the output: {e}")))?;
         }
         Ok(Empty::default())
     }
