@@ -5,7 +5,7 @@
 #   cargo build --release && node/benches/many.sh [NATIVE [WASM]]
 #
 # Each Pod needs an address, so the node gets a larger slice than the usual one of 254. The agent is a process of its own, so that it is
-# measured alone. Wasm Pods of a namespace share a process, which needs descriptors for each of them (ulimit -n).
+# measured alone. Wasm Pods of a namespace share a process, which needs two descriptors for each of them (ulimit -n), or some processes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 native=${1:-1000} wasm=${2:-5000}

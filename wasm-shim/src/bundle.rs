@@ -97,7 +97,11 @@ pub enum ProgramRef {
         cache: Option<PathBuf>,
     },
     /// A file of the image's own root filesystem: any of an image's layers, or of one that containerd gave us.
-    InImage { file: OwnedFd, cache: Option<PathBuf> },
+    InImage {
+        /// Until it is read.
+        file: Option<OwnedFd>,
+        cache: Option<PathBuf>,
+    },
 }
 
 /// What a guest may reach of the container's files, how it knows others, and whom it may meet.
@@ -114,13 +118,14 @@ pub struct Grants {
 
 impl Grants {
     fn new(
-        preopens: Vec<Preopen>,
+        mut preopens: Vec<Preopen>,
         names: Names,
         notes: &HashMap<String, String>,
     ) -> Result<Self, BundleError> {
         let buckets = named(&preopens, notes, annotations::WASM_KEYVALUE)?;
         let containers = named(&preopens, notes, annotations::WASM_BLOBSTORE)?;
         let narrowing = Narrowing::new(network_rules(notes)?.unwrap_or_default());
+        preopens.retain(|preopen| !preopen.is_in_root || is_named(preopen, notes));
         Ok(Self {
             preopens,
             names: Arc::new(names.within(Arc::clone(&narrowing))),
@@ -186,6 +191,18 @@ fn named(
         tracing::warn!(%error, mount, "what killed processes left there stays");
     }
     Ok(Some((folder, mount.clone())))
+}
+
+/// Whether the host goes there for the guest, not by the guest's root: it must be let in there.
+fn is_named(preopen: &Preopen, notes: &HashMap<String, String>) -> bool {
+    let by = [
+        annotations::WASM_KEYVALUE,
+        annotations::WASM_BLOBSTORE,
+        annotations::WASM_CORE_DUMPS,
+        annotations::WASM_PROFILE,
+    ];
+    by.iter()
+        .any(|annotation| notes.get(*annotation) == Some(&preopen.guest_path))
 }
 
 /// What the container asks for, by mounts that may be written.
@@ -347,11 +364,14 @@ fn program(
         return Err(BundleError::NoProgram);
     };
     let file = open_first(rootfs, &places(name, process.cwd(), path(process)));
-    file.map(|file| ProgramRef::InImage { file, cache })
-        .map_err(|error| BundleError::Program {
-            program: name.clone(),
-            error,
-        })
+    let file = file.map_err(|error| BundleError::Program {
+        program: name.clone(),
+        error,
+    })?;
+    Ok(ProgramRef::InImage {
+        file: Some(file),
+        cache,
+    })
 }
 
 /// `PATH` of the container.

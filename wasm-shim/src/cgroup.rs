@@ -1,4 +1,5 @@
-//! The cgroup of this process: `/<cluster>/wasm-<Kubernetes namespace>`, or a scope of systemd's of that name.
+//! The cgroup of this process: `/<cluster>/wasm-<Kubernetes namespace>`, or a scope of systemd's of that name, or, for a further
+//! process of a namespace, one of its own beside that.
 //!
 //! Owns when it is joined. It bounds nothing by itself (budgets and quotas of guests are kept inside the process); it is
 //! where the host sees, and may bound, what all Wasm of a namespace uses.
@@ -89,13 +90,20 @@ impl NamespaceCgroup {
 
     /// On a thread of its own: the caller's has an event loop, which is to wait for this.
     fn have_scope(&self, namespace: &str) -> Result<(), JoinError> {
-        let unit = names::cluster_scope(&self.cluster, &format!("wasm-{namespace}"));
+        let own = std::process::id();
+        let unit = |name: String| names::cluster_scope(&self.cluster, &name);
         let ask = || {
             systemd::waiting(async {
                 let mut manager = Manager::of_host().await?;
-                manager
-                    .start_scope(&unit, &[std::process::id()], Vec::new())
-                    .await
+                let first = unit(format!("wasm-{namespace}"));
+                match manager.start_scope(&first, &[own], Vec::new()).await {
+                    // A scope takes no one in later. No namespace has a dot in its name.
+                    Err(SystemdError::Taken(_)) => {
+                        let further = unit(format!("wasm-{namespace}.{own}"));
+                        manager.start_scope(&further, &[own], Vec::new()).await
+                    }
+                    started => started,
+                }
             })
         };
         let asked = std::thread::scope(|threads| threads.spawn(ask).join());

@@ -43,6 +43,9 @@ const SERVICE_THREADS: usize = 2;
 /// Threads that read bundles and map code.
 const SERVICE_BLOCKING_THREADS: usize = 4;
 
+/// Descriptors of a process whose host lets it have them: as many as the kubelet gives itself (`maxOpenFiles`).
+const MANY_FILES: u64 = 1_000_000;
+
 /// Why the program ended badly.
 #[derive(Debug, thiserror::Error)]
 enum MainError {
@@ -226,7 +229,13 @@ async fn answer(
 ) -> Result<(), TaskError> {
     let containers = Arc::<Table<Container>>::default();
     let (publisher, delivery) = Publisher::of_this_process(&call.namespace);
-    let task = Arc::new(Service::new(host, cgroup, containers.clone(), publisher));
+    let task = Arc::new(Service::new(
+        call.address.as_ref(),
+        host,
+        cgroup,
+        containers.clone(),
+        publisher,
+    ));
     let served = service::serve(listener, task, async move { containers.left(LINGER).await }).await;
     delivery.finish().await;
     served
@@ -242,11 +251,13 @@ fn tell_of_fences() {
     }
 }
 
-/// Each container holds its log, its listener, its Pod's network, its Landlock rules and its directories: raise
-/// the soft limit to the hard one, as servers do. Where that is refused, fewer containers fit.
+/// A container at rest holds its listener and its directories, one that is asked a few more. Where these cannot be had there
+/// is room for fewer containers, and others get a further process.
 fn allow_many_files() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        let allow = |most| setrlimit(Resource::RLIMIT_NOFILE, most, most);
+        allow(hard.max(MANY_FILES)).or_else(|_| allow(hard))
+    });
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }

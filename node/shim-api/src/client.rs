@@ -389,6 +389,18 @@ impl TaskClient {
             .map(drop)
     }
 
+    /// Has a container that listens at its socket ([`annotations::ATTACH`]) only when it is asked to do so from now on.
+    pub async fn open_socket(&self, id: &str) -> Result<(), TaskError> {
+        let request = api::UpdateTaskRequest {
+            id: id.into(),
+            annotations: [(annotations::ATTACH.to_owned(), String::new())].into(),
+            ..Default::default()
+        };
+        self.call::<_, api::Empty>("Update", &request, CALL_LIMIT)
+            .await
+            .map(drop)
+    }
+
     pub async fn pause(&self, id: &str) -> Result<(), TaskError> {
         let request = api::PauseRequest {
             id: id.into(),

@@ -65,6 +65,11 @@ impl<C> Table<C> {
         }
     }
 
+    /// Whether there is no container, not even one that is being made.
+    pub fn is_empty(&self) -> bool {
+        self.slots().by_id.is_empty()
+    }
+
     /// Holds a place for a container that is to be made.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Who listens to a container besides its log: clients of a Unix socket, each told what comes after it was taken in. That it
-//! is, an empty frame says: what is said before is not heard.
+//! is, an empty frame says: what is said before is not heard. The socket may be made when somebody asks for it: a process of
+//! thousands of containers, to whom nobody listens, has no descriptor for each.
 //!
 //! A client that takes nothing for a while is dropped: it must not stop the container for ever, and where the container
 //! cannot be made to wait, not at all.
@@ -7,7 +8,6 @@
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,10 +35,17 @@ pub struct Watchers(Arc<Socket>);
 #[derive(Debug)]
 struct Socket {
     clients: Clients,
-    accepting: AbortHandle,
     path: PathBuf,
-    /// What is at the path then may be another container's.
-    closed: AtomicBool,
+    door: Mutex<Door>,
+}
+
+#[derive(Debug)]
+enum Door {
+    /// Nobody asked for it yet.
+    Absent,
+    Open(AbortHandle),
+    /// What is at the path now may be another container's.
+    Closed,
 }
 
 impl Watchers {
@@ -47,21 +54,34 @@ impl Watchers {
     /// # Errors
     /// When a socket cannot be made there.
     pub fn listen(path: &Path) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = StdListener::bind(path)?;
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
-        let clients = Arc::new(Mutex::new(Vec::new()));
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&clients))).abort_handle();
-        Ok(Watchers(Arc::new(Socket {
-            clients,
-            accepting,
+        let watchers = Self::absent(path);
+        watchers.open()?;
+        Ok(watchers)
+    }
+
+    /// Will listen at `path` when somebody asks for it.
+    pub fn absent(path: &Path) -> Self {
+        Watchers(Arc::new(Socket {
+            clients: Clients::default(),
             path: path.into(),
-            closed: AtomicBool::new(false),
-        })))
+            door: Mutex::new(Door::Absent),
+        }))
+    }
+
+    /// Listens from now on, if it did not before.
+    ///
+    /// # Errors
+    /// When a socket cannot be made, or the container has ended.
+    pub fn open(&self) -> io::Result<()> {
+        let mut door = lock(&self.0.door);
+        match *door {
+            Door::Open(_) => return Ok(()),
+            Door::Closed => return Err(io::Error::other("the container has ended")),
+            Door::Absent => {}
+        }
+        let listener = bind(&self.0.path)?;
+        *door = Door::Open(tokio::spawn(accept(listener, Arc::clone(&self.0.clients))).abort_handle());
+        Ok(())
     }
 
     /// Tells everyone; a container without clients pays one look for it.
@@ -102,10 +122,10 @@ impl Watchers {
 
 impl Socket {
     fn close(&self) {
-        if self.closed.swap(true, Ordering::Relaxed) {
+        let Door::Open(accepting) = std::mem::replace(&mut *lock(&self.door), Door::Closed) else {
             return;
-        }
-        self.accepting.abort();
+        };
+        accepting.abort();
         lock(&self.clients).clear();
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "a container's socket stays");
@@ -117,6 +137,17 @@ impl Drop for Socket {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// In the place of whatever an earlier container left there.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = StdListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,7 +232,11 @@ mod tests {
         let watchers = Watchers::listen(&path).unwrap();
         let mut client = UnixStream::connect(&path).await.unwrap();
         assert!(next(&mut client).await.unwrap().is_some());
-        let (told, accepting) = (watchers.clone(), watchers.0.accepting.clone());
+        let accepting = match &*lock(&watchers.0.door) {
+            Door::Open(accepting) => accepting.clone(),
+            other => panic!("{other:?}"),
+        };
+        let told = watchers.clone();
         drop(watchers);
         assert!(path.exists());
         drop(told);
@@ -210,6 +245,23 @@ mod tests {
         while !accepting.is_finished() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_until_somebody_asks() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let watchers = Watchers::absent(&path);
+        watchers.tell_now(LogStream::Stdout, b"to nobody");
+        assert!(!path.exists());
+        for _ in 0..2 {
+            watchers.open().unwrap();
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            assert!(next(&mut client).await.unwrap().is_some());
+        }
+        watchers.close();
+        assert!(!path.exists());
+        assert!(watchers.open().is_err(), "of a container that has ended");
     }
 
     #[tokio::test]

@@ -38,9 +38,18 @@ impl Execs {
     /// Listens to a container: to all that it says after this has returned.
     pub async fn attach(&self, target: &Target, stdin_once: bool) -> Result<Attached, AttachError> {
         let doors = Doors::of(&self.run_dir, &target.id);
-        let output = listen(&doors.socket).await.map_err(AttachError::Closed)?;
+        let client = self.tasks.of(&target.address);
+        let output = match listen(&doors.socket).await {
+            // A shim may have it only when it is asked to; what says that there is none is how it was found.
+            Err(absent) => match client.open_socket(&target.id).await {
+                Ok(()) => listen(&doors.socket).await,
+                Err(_) => Err(absent),
+            },
+            heard => heard,
+        };
+        let output = output.map_err(AttachError::Closed)?;
         Ok(Attached {
-            client: self.tasks.of(&target.address),
+            client,
             id: target.id.clone(),
             output,
             doors,

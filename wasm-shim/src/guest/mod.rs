@@ -13,6 +13,7 @@ pub mod input;
 pub mod instance;
 mod launch;
 mod linger;
+mod namespace;
 pub mod narrowing;
 pub mod outgoing;
 pub mod output;

@@ -141,6 +141,11 @@ impl Output {
         }
     }
 
+    /// Nothing is going to be said for a while: a log is opened again by what is.
+    pub fn rest(&self) {
+        self.inner().sink.rest();
+    }
+
     /// Ends a line that was begun and lets go of the sink, so that its reader sees the end.
     pub fn finish(&self) {
         let mut cx = Context::from_waker(Waker::noop());

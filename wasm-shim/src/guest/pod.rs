@@ -11,6 +11,7 @@
 
 use super::ids::Ids;
 use super::launch::{Launch, try_threads};
+use super::namespace::Namespace;
 use super::workers::{Spare, nice};
 use crate::engine::pace::{self, Pace};
 use crate::sandbox::{self, Nursery, Sandbox, SandboxError};
@@ -46,15 +47,20 @@ pub enum PodError {
         "entering the network namespace {path}: {source}; is it a namespace, and may this process enter it?"
     )]
     Enter { path: PathBuf, source: io::Error },
+    #[error("opening the Pod's network namespace again: {0}")]
+    Reopen(io::Error),
     #[error("starting the Pod's threads: {0}")]
     Threads(io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
 
+/// Makes the fences around a container's threads, for as long as there are any.
+pub type Fences = Arc<dyn Fn() -> Result<Sandbox, SandboxError> + Send + Sync>;
+
 /// What one container's threads are to be like.
 pub struct Plan {
-    pub sandbox: Sandbox,
+    pub fences: Fences,
     /// Threads that run guests, at most.
     pub workers: usize,
     /// CPU shares: the weight of each worker among others'.
@@ -63,8 +69,8 @@ pub struct Plan {
 
 /// The place of one container's threads.
 pub struct Pod {
-    namespace: Option<Arc<File>>,
-    sandbox: Arc<Sandbox>,
+    namespace: Option<Arc<Namespace>>,
+    fences: Fences,
     nursery: Nursery,
     spare: Spare,
     starting: tokio::sync::Mutex<()>,
@@ -83,19 +89,19 @@ impl Pod {
     /// tries to enter, and to become the container's user.
     ///
     /// # Errors
-    /// When the namespace cannot be entered, or this process may not become that user.
+    /// When the namespace cannot be entered, this process may not become that user, or the kernel refuses the fences.
     pub async fn new(
         netns: Option<&Path>,
         plan: Plan,
         nursery: Nursery,
         spare: Spare,
     ) -> Result<Arc<Self>, PodError> {
-        let namespace = netns.map(open_namespace).transpose()?.map(Arc::new);
-        let sandbox = Arc::new(plan.sandbox);
-        try_out(netns, namespace.clone(), Arc::clone(&sandbox), &nursery).await?;
+        let namespace = netns.map(find_namespace).transpose()?.map(Arc::new);
+        let inside = Inside::of(namespace.as_deref(), &plan.fences)?;
+        try_out(netns, inside, &nursery).await?;
         Ok(Arc::new(Self {
             namespace,
-            sandbox,
+            fences: plan.fences,
             nursery,
             spare,
             starting: tokio::sync::Mutex::default(),
@@ -112,7 +118,7 @@ impl Pod {
     pub fn beside(&self) -> Arc<Self> {
         Arc::new(Self {
             namespace: self.namespace.clone(),
-            sandbox: Arc::clone(&self.sandbox),
+            fences: Arc::clone(&self.fences),
             nursery: self.nursery.clone(),
             spare: self.spare.clone(),
             starting: tokio::sync::Mutex::default(),
@@ -137,7 +143,8 @@ impl Pod {
         if let Some(threads) = known {
             return Ok(threads);
         }
-        let started = Threads::start(self, workers).await;
+        let inside = Arc::new(Inside::of(self.namespace.as_deref(), &self.fences)?);
+        let started = Threads::start(self, workers, inside).await;
         let threads = Arc::new(started.map_err(PodError::Threads)?);
         let mut crew = self.crew();
         crew.threads = Arc::downgrade(&threads);
@@ -166,7 +173,7 @@ impl Pod {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let namespace = self.namespace.clone();
+        let namespace = self.namespace.as_deref().map(Namespace::open).transpose()?;
         let (answer, answered) = oneshot::channel();
         std::thread::Builder::new().spawn(move || {
             let done = enter(namespace.as_deref()).and_then(|()| work());
@@ -176,6 +183,24 @@ impl Pod {
         answered
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the thread in the Pod's network is gone")))
+    }
+}
+
+/// Where threads are to go, and behind what: descriptors that nobody has when there are no threads.
+struct Inside {
+    namespace: Option<Arc<File>>,
+    sandbox: Sandbox,
+}
+
+impl Inside {
+    fn of(namespace: Option<&Namespace>, fences: &Fences) -> Result<Self, PodError> {
+        Ok(Self {
+            namespace: namespace
+                .map(Namespace::open)
+                .transpose()
+                .map_err(PodError::Reopen)?,
+            sandbox: fences()?,
+        })
     }
 }
 
@@ -189,21 +214,25 @@ pub struct Threads {
 
 impl Threads {
     /// As many as there are to be, or one: that may be had where more cannot.
-    async fn start(pod: &Pod, workers: usize) -> io::Result<Self> {
+    async fn start(pod: &Pod, workers: usize, inside: Arc<Inside>) -> io::Result<Self> {
         let spare = pod.spare.take(workers - 1);
         let workers = 1 + spare.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        match Self::launch(pod, workers, spare).await {
+        match Self::launch(pod, workers, spare, Arc::clone(&inside)).await {
             Err(error) if workers > 1 => {
                 tracing::warn!(%error, workers, "a container has one worker only");
-                Self::launch(pod, 1, None).await
+                Self::launch(pod, 1, None, inside).await
             }
             launched => launched,
         }
     }
 
     /// Answers when every worker is where it belongs and behind its fences.
-    async fn launch(pod: &Pod, workers: usize, spare: Option<OwnedSemaphorePermit>) -> io::Result<Self> {
-        let (namespace, sandbox) = (pod.namespace.clone(), Arc::clone(&pod.sandbox));
+    async fn launch(
+        pod: &Pod,
+        workers: usize,
+        spare: Option<OwnedSemaphorePermit>,
+        inside: Arc<Inside>,
+    ) -> io::Result<Self> {
         let (ids, fenced): (Arc<Ids>, _) = (Arc::default(), Arc::new(Semaphore::new(0)));
         let (entered, settled, left) = (Arc::clone(&ids), Arc::clone(&fenced), Arc::clone(&ids));
         let launch = Arc::new(Launch::new());
@@ -217,8 +246,8 @@ impl Threads {
             }
             // Threads that workers start are inside already, and could not enter again.
             if is_worker.is_ok() || sandbox::is_outside() {
-                enter_or_abort(namespace.as_deref());
-                settle_or_abort(&sandbox);
+                enter_or_abort(inside.namespace.as_deref());
+                settle_or_abort(&inside.sandbox);
             }
             entered.enter();
             if is_worker.is_ok() {
@@ -301,8 +330,8 @@ impl Drop for Threads {
     }
 }
 
-fn open_namespace(path: &Path) -> Result<File, PodError> {
-    File::open(path).map_err(|source| PodError::Open {
+fn find_namespace(path: &Path) -> Result<Namespace, PodError> {
+    Namespace::find(path).map_err(|source| PodError::Open {
         path: path.to_owned(),
         source,
     })
@@ -310,17 +339,12 @@ fn open_namespace(path: &Path) -> Result<File, PodError> {
 
 /// Does on a thread of its own, which ends there, what the container's threads will have to: the error is one container's,
 /// not this process's.
-async fn try_out(
-    path: Option<&Path>,
-    namespace: Option<Arc<File>>,
-    sandbox: Arc<Sandbox>,
-    nursery: &Nursery,
-) -> Result<(), PodError> {
+async fn try_out(path: Option<&Path>, inside: Inside, nursery: &Nursery) -> Result<(), PodError> {
     let path = path.map(Path::to_owned).unwrap_or_default();
     let (answer, answered) = oneshot::channel();
     let try_it = move || {
-        enter(namespace.as_deref()).map_err(|source| PodError::Enter { path, source })?;
-        Ok(sandbox.become_user()?)
+        enter(inside.namespace.as_deref()).map_err(|source| PodError::Enter { path, source })?;
+        Ok(inside.sandbox.become_user()?)
     };
     // Whoever does not wait any more does not want it.
     let start = move || std::thread::Builder::new().spawn(move || drop(answer.send(try_it())));
@@ -363,7 +387,7 @@ mod tests {
 
     async fn pod(netns: Option<&Path>, workers: usize, spare: &Spare) -> Result<Arc<Pod>, PodError> {
         let plan = Plan {
-            sandbox: Sandbox::for_guests(crate::sandbox::root(), &[]).unwrap(),
+            fences: Arc::new(|| Sandbox::for_guests(crate::sandbox::root(), &[])),
             workers,
             shares: 0,
         };

@@ -57,6 +57,7 @@ pub fn world(command: &Arc<Command>, grants: &Grants, stdio: Stdio) -> wasmtime:
     if let Some(cwd) = &command.cwd {
         builder.initial_cwd(cwd);
     }
+    // In the root it is there already.
     for preopen in grants.preopens.iter().filter(|preopen| !preopen.is_in_root) {
         let permissions = if preopen.read_only {
             FsPerms::ReadOnly

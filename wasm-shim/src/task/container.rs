@@ -90,7 +90,7 @@ pub struct Made {
     pub bundle: PathBuf,
     pub story: Story,
     pub addresses: StdioAddresses,
-    pub granted: Granted,
+    pub granted: Arc<Granted>,
     pub program: Arc<Program>,
     pub pod: Arc<Pod>,
     pub meter: Arc<Meter>,
@@ -143,7 +143,7 @@ impl Container {
             bundle: made.bundle,
             addresses: made.addresses,
             budget: Budget::new(made.granted.limits.memory),
-            granted: Arc::new(made.granted),
+            granted: made.granted,
             program: made.program,
             pod: made.pod,
             meter: made.meter,
@@ -263,6 +263,16 @@ impl Container {
         self.granted.grants.narrowing.set(rules);
     }
 
+    /// Has who listens to the container's output find its socket.
+    ///
+    /// # Errors
+    /// When it has none, or has ended, or the socket cannot be made.
+    pub fn open_socket(&self) -> io::Result<()> {
+        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let absent = || io::Error::other("the container has no socket, or has ended");
+        watchers.as_ref().ok_or_else(absent)?.open()
+    }
+
     /// Whether this container serves HTTP rather than run a command.
     fn serves(&self) -> bool {
         self.program
@@ -350,13 +360,16 @@ impl Container {
             .unwrap_or_else(|| self.life.signalled())
     }
 
-    /// Between clients there is the listener and nothing else: threads come with the first and go after the last.
+    /// Between clients there is the listener and nothing else: threads come with the first and go after the last. The log is
+    /// opened by who writes to it.
     async fn serve(
         self: Arc<Self>,
         handler: Arc<Handler>,
         mut listener: TcpListener,
     ) -> Result<Ending, JoinError> {
         loop {
+            self.stdout.rest();
+            self.stderr.rest();
             let called = tokio::select! {
                 biased;
                 () = self.drain.cancelled() => break,

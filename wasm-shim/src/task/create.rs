@@ -13,7 +13,7 @@ use crate::engine::turns::Turns;
 use crate::guest::debug::Profile;
 use crate::guest::input::Input;
 use crate::guest::output::Output;
-use crate::guest::pod::{Plan, Pod, PodError};
+use crate::guest::pod::{Fences, Plan, Pod, PodError};
 use crate::guest::terminal::Terminal;
 use crate::guest::wasi::Stdio;
 use crate::guest::workers::{Spare, workers};
@@ -48,8 +48,6 @@ pub enum CreateError {
     #[error(transparent)]
     Pod(#[from] PodError),
     #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    #[error(transparent)]
     Stdio(#[from] StdioError),
     #[error("reading the process of Exec: {0}")]
     Process(serde_json::Error),
@@ -57,8 +55,6 @@ pub enum CreateError {
     NoCommand,
     #[error("{path} answers HTTP requests; it is no command")]
     NotACommand { path: String },
-    #[error("making the socket {path} at which the container's output is told: {source}")]
-    Attach { path: PathBuf, source: io::Error },
     #[error("opening a terminal: {0}")]
     Terminal(io::Error),
     #[error("writing {path}: {source}")]
@@ -86,8 +82,6 @@ impl From<CreateError> for TaskError {
             CreateError::Refused(_) => Self::FailedPrecondition(message),
             CreateError::Root(_)
             | CreateError::Pod(_)
-            | CreateError::Sandbox(_)
-            | CreateError::Attach { .. }
             | CreateError::Terminal(_)
             | CreateError::Write { .. }
             | CreateError::Profile(_)
@@ -123,7 +117,7 @@ impl Host {
             move || understand(&bundle, rootfs)
         })
         .await?;
-        let program = self.program(&granted, &bundle).await?;
+        let program = self.program(&mut granted, &bundle).await?;
         let entry = program.linked.check_entry(granted.invoke.as_ref());
         let is_invoked = entry.map_err(LoadError::Link)?;
         granted.invoke.take_if(|_| !is_invoked);
@@ -137,15 +131,16 @@ impl Host {
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
         };
+        let granted = Arc::new(granted);
         let plan = Plan {
-            sandbox: sandbox(&granted)?,
+            fences: fences(&granted),
             workers: if serves { workers(granted.limits.quota) } else { 1 },
             shares: granted.limits.shares,
         };
         let pod = self.pod(granted.netns.clone(), plan).await?;
         let profile = profile(&granted, &program)?;
         let close_stdin = CancellationToken::new();
-        let watchers = granted.attach.as_deref().map(watch).transpose()?;
+        let watchers = granted.attach.as_deref().map(Watchers::absent);
         let (stdio, terminal) = open_stdio(
             &self.turner,
             &addresses,
@@ -252,19 +247,16 @@ impl Host {
         Ok(self.programs.load(&source, Use::Ordinary).await?)
     }
 
-    async fn program(&self, granted: &Granted, bundle: &Path) -> Result<Arc<Program>, CreateError> {
+    async fn program(&self, granted: &mut Granted, bundle: &Path) -> Result<Arc<Program>, CreateError> {
         let cache = cache(&granted.program, bundle);
-        let source = match &granted.program {
+        let source = match &mut granted.program {
             ProgramRef::Stored { file, digest, .. } => Source {
                 file: file.clone(),
                 digest: digest.clone(),
                 cache,
             },
             ProgramRef::InImage { file, .. } => {
-                let file = file.try_clone().map_err(|source| CompileError::Read {
-                    path: bundle.to_owned(),
-                    source,
-                })?;
+                let file = file.take().ok_or(BundleError::NoProgram)?;
                 copy_out(file, bundle.join("module.wasm"), cache).await?
             }
         };
@@ -330,7 +322,12 @@ async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), CreateError> {
 }
 
 /// The container's threads are its user and reach its directories.
-fn sandbox(granted: &Granted) -> Result<Sandbox, CreateError> {
+fn fences(granted: &Arc<Granted>) -> Fences {
+    let granted = Arc::clone(granted);
+    Arc::new(move || sandbox(&granted))
+}
+
+fn sandbox(granted: &Granted) -> Result<Sandbox, SandboxError> {
     let preopens = granted.grants.preopens.iter();
     let files: Vec<_> = preopens
         .map(|preopen| {
@@ -342,14 +339,7 @@ fn sandbox(granted: &Granted) -> Result<Sandbox, CreateError> {
             (preopen.directory.as_fd(), access)
         })
         .collect();
-    Ok(Sandbox::for_guests(granted.identity.clone(), &files)?)
-}
-
-fn watch(path: &Path) -> Result<Watchers, CreateError> {
-    Watchers::listen(path).map_err(|source| CreateError::Attach {
-        path: path.to_owned(),
-        source,
-    })
+    Sandbox::for_guests(granted.identity.clone(), &files)
 }
 
 async fn open_stdio(

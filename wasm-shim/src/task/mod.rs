@@ -5,4 +5,5 @@ pub mod create;
 pub mod exec;
 pub mod life;
 pub mod phase;
+mod room;
 pub mod service;

@@ -7,6 +7,7 @@ use super::create::Host;
 use super::exec::Exec;
 use super::life::{Life, NO_PID};
 use super::phase::Phase;
+use super::room::Room;
 use crate::bundle::{Limits, network_rules};
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
@@ -20,10 +21,11 @@ use amphipod_shim_api::api::{
     StatsRequest, StatsResponse, Task, TtrpcContext, WaitRequest, WaitResponse,
 };
 use amphipod_shim_api::events::{Publisher, Story};
-use amphipod_shim_api::{Exit, Table, TaskError};
+use amphipod_shim_api::{Exit, Table, TaskError, annotations};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use oci_spec::runtime::LinuxResources;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Linux signals end at 64 (`SIGRTMAX`).
@@ -35,13 +37,15 @@ pub struct Service {
     cgroup: Arc<NamespaceCgroup>,
     containers: Arc<Table<Container>>,
     publisher: Publisher,
+    room: Room,
 }
 
 type Reply<T> = Result<T, ttrpc::Error>;
 
 impl Service {
-    /// The service over the containers of a table.
+    /// The service at `socket` over the containers of a table.
     pub fn new(
+        socket: &Path,
         host: Host,
         cgroup: Arc<NamespaceCgroup>,
         containers: Arc<Table<Container>>,
@@ -52,7 +56,12 @@ impl Service {
             cgroup,
             containers,
             publisher,
+            room: Room::new(socket),
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.room.is_left(!self.containers.is_empty())
     }
 
     /// What a call is about: a container's first guest, or one exec'd into it.
@@ -65,13 +74,20 @@ impl Service {
         container.exec(exec).map(Process::Exec).ok_or_else(missing)
     }
 
+    /// Nobody learns from a container that its process is full: who asks again is given another one.
     async fn make(&self, request: &CreateTaskRequest) -> Result<(), TaskError> {
+        if !self.has_room() {
+            let full = "this shim has too few descriptors left for another container".to_owned();
+            return Err(TaskError::Disconnected(full));
+        }
         let reserved = self.containers.reserve(&request.id)?;
         self.cgroup.join_once(request.bundle.as_ref());
         let story = Story::of(&self.publisher, &request.id);
         let container = self.host.create(request, story).await?;
         self.publisher.created(self.publisher.creation(request), NO_PID);
         reserved.fill(container);
+        // For those who ask next.
+        self.has_room();
         Ok(())
     }
 
@@ -95,6 +111,7 @@ impl Service {
             }
             Process::Exec(_) => self.containers.get(id)?.remove_exec(exec),
         }
+        self.has_room();
         Ok((ending, at))
     }
 }
@@ -335,8 +352,9 @@ impl Task for Service {
         let container = self.containers.get(&request.id)?;
         let rules = network_rules(&request.annotations);
         let rules = rules.map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
-        // One that gives other rules may be about nothing else.
-        if rules.is_none() || request.resources.is_some() {
+        let asks_for_socket = request.annotations.contains_key(annotations::ATTACH);
+        // One that gives other rules, or asks for the socket, may be about nothing else.
+        if (rules.is_none() && !asks_for_socket) || request.resources.is_some() {
             let resources: LinuxResources = serde_json::from_slice(&request.resources.value)
                 .map_err(|e| TaskError::InvalidArgument(format!("the resources cannot be read: {e}")))?;
             let resized = container.resize(Limits::of(&resources));
@@ -344,6 +362,10 @@ impl Task for Service {
         }
         if let Some(rules) = rules {
             container.narrow(rules);
+        }
+        if asks_for_socket {
+            let opened = container.open_socket();
+            opened.map_err(|e| TaskError::FailedPrecondition(format!("telling the output: {e}")))?;
         }
         Ok(Empty::default())
     }

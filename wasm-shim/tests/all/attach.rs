@@ -28,6 +28,8 @@ async fn who_is_attached_hears_what_is_said_and_the_end() {
     };
     client.create(&task).await.unwrap();
     client.start("c").await.unwrap();
+    assert!(!socket.exists(), "nobody asked for it");
+    client.open_socket("c").await.unwrap();
     let mut attached = UnixStream::connect(&socket).await.unwrap();
     let mut writer = std::fs::File::options().write(true).open(&input).unwrap();
     // From its being taken in on, it hears all.
@@ -44,6 +46,7 @@ async fn who_is_attached_hears_what_is_said_and_the_end() {
     assert_eq!(attach::next(&mut attached).await.unwrap(), None, "the end");
     assert_eq!(ended(&client, "c").await.status, 0);
     assert!(!socket.exists());
+    client.open_socket("c").await.unwrap_err();
     client.delete("c").await.unwrap();
     client.shutdown("c").await.unwrap();
 }

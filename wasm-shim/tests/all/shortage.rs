@@ -1,11 +1,13 @@
-//! A host without threads to spare: containers have fewer, or wait, and go on.
+//! A host without threads or descriptors to spare: containers have fewer, or wait, and go on, or get a further process.
 
 use crate::http::on_port;
 use crate::netns::Netns;
-use crate::shim::{LIMIT, Shim, is_root, skipped, until, workload};
+use crate::shim::{LIMIT, Shim, ended, is_root, skipped, until, workload};
+use amphipod_shim_api::TaskError;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A cgroup that bounds the threads of who is in it; removed when they are gone.
 struct Bounded(PathBuf);
@@ -99,4 +101,40 @@ async fn who_is_asked_to_go_does_not_wait_for_threads() {
     client.kill("c", 15, false).await.unwrap();
     let exit = tokio::time::timeout(LIMIT, client.wait("c")).await;
     assert_eq!(exit.expect("it ends").unwrap().status, 128 + 15);
+}
+
+/// Bounds the descriptors of a shim.
+fn allow_files(pid: u32, most: usize) {
+    let limit = [format!("--pid={pid}"), format!("--nofile={most}:")];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_namespace_whose_process_has_no_descriptors_left_gets_another() {
+    if !is_root() {
+        return;
+    }
+    let (shim, netns) = (Shim::new(), Netns::new());
+    let wasm = workload("server.wasm");
+    let bundle = |id: &str, port| shim.bundle(id, &wasm, on_port(port, &netns));
+    let first = shim.start("a", &wasm, on_port(8080, &netns)).await;
+    let pid = shim.pid();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    allow_files(pid, open + 2);
+    let refused = shim.create_by(&first, "b", &bundle("b", 8081)).await;
+    assert!(matches!(refused, Err(TaskError::Disconnected(_))), "{refused:?}");
+    // It is looked at again when a container comes or goes.
+    allow_files(pid, 1024);
+    let second = shim.start("b", &wasm, on_port(8081, &netns)).await;
+    assert_ne!(shim.pid(), pid);
+    for port in [8080, 8081] {
+        assert!(netns.get(port, "/healthz").ends_with("ok\n"));
+    }
+    shim.create_by(&first, "c", &bundle("c", 8082)).await.unwrap();
+    shim.create("d", &wasm, on_port(8083, &netns)).await;
+    assert_eq!(shim.pid(), pid, "it has room again");
+    second.kill("b", 9, false).await.unwrap();
+    ended(&second, "b").await;
+    second.delete("b").await.unwrap();
+    second.shutdown("b").await.unwrap();
 }

@@ -201,6 +201,7 @@ async fn a_container_on_a_terminal_is_logged_and_attached_to() {
     };
     client.create(&task).await.unwrap();
     client.start("c").await.unwrap();
+    client.open_socket("c").await.unwrap();
     let mut attached = UnixStream::connect(&socket).await.unwrap();
     assert_eq!(attach::next(&mut attached).await.unwrap().unwrap().1, b"");
     let mut typed = OpenOptions::new().open_sender(&input).unwrap();

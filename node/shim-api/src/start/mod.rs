@@ -7,7 +7,7 @@ mod starter;
 
 pub use agent::{ShimCommand, StartShimError};
 pub use args::{Action, ArgsError, Invocation};
-pub use server::{ServeError, Served, ensure_server, forget_server, take_listener};
+pub use server::{ServeError, Served, ensure_server, forget_server, full_mark, take_listener};
 pub use starter::SHIMS;
 
 use serde::{Deserialize, Serialize};

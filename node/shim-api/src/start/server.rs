@@ -123,11 +123,6 @@ fn ensure_in(
     served: &Served,
     settle: impl FnOnce(&str, u32) -> Result<(), ServeError>,
 ) -> Result<String, ServeError> {
-    let name = socket_name(&call.namespace, group);
-    let socket = directory.join(format!("{name}.sock"));
-    if socket.as_os_str().len() >= SUN_PATH {
-        return Err(ServeError::PathTooLong(socket));
-    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -137,8 +132,13 @@ fn ensure_in(
             source,
         })?;
     let _lock = lock(&directory.join("lock"))?;
+    let Place {
+        name,
+        socket,
+        is_served,
+    } = place(directory, &call.namespace, group)?;
     let address = format!("unix://{}", socket.display());
-    if UnixStream::connect(&socket).is_ok() {
+    if is_served {
         note_address(call, &address)?;
         return Ok(address);
     }
@@ -146,6 +146,42 @@ fn ensure_in(
     let settled = settle(&name, server.id()).and_then(|()| note_address(call, &address));
     or_end(settled, &mut server, &socket)?;
     Ok(address)
+}
+
+/// Where a server of a group is, or is to be.
+struct Place {
+    name: String,
+    socket: PathBuf,
+    is_served: bool,
+}
+
+/// The first of a group's servers that has room; one more where all are full.
+fn place(directory: &Path, namespace: &str, group: &str) -> Result<Place, ServeError> {
+    let mut further = 0;
+    loop {
+        let name = match further {
+            0 => socket_name(namespace, group),
+            _ => socket_name(namespace, &format!("{group}, further {further}")),
+        };
+        let socket = directory.join(format!("{name}.sock"));
+        if socket.as_os_str().len() >= SUN_PATH {
+            return Err(ServeError::PathTooLong(socket));
+        }
+        let is_served = UnixStream::connect(&socket).is_ok();
+        if !is_served || !full_mark(&socket).exists() {
+            return Ok(Place {
+                name,
+                socket,
+                is_served,
+            });
+        }
+        further += 1;
+    }
+}
+
+/// What a server that takes in no more leaves beside its socket: who asks for one of its group gets another.
+pub fn full_mark(socket: &Path) -> PathBuf {
+    socket.with_extension("full")
 }
 
 fn socket_name(namespace: &str, group: &str) -> String {
@@ -180,9 +216,11 @@ fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
         path: socket.into(),
         source,
     };
-    match fs::remove_file(socket) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
-        _ => {}
+    for left in [socket, &full_mark(socket)] {
+        match fs::remove_file(left) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+            _ => {}
+        }
     }
     UnixListener::bind(socket).map_err(fail)
 }
@@ -254,10 +292,9 @@ pub fn forget_server(call: &Invocation, expected: impl FnOnce(&Path) -> u64) {
     }
     let log = socket.with_extension("log");
     let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected(&log));
-    for path in [Some(socket.to_owned()), (!said).then_some(log)]
-        .into_iter()
-        .flatten()
-    {
+    let full = Some(full_mark(socket)).filter(|mark| mark.exists());
+    let all = [Some(socket.to_owned()), (!said).then_some(log), full];
+    for path in all.into_iter().flatten() {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(?path, %error, "could not remove");
         }
@@ -324,6 +361,34 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         ensure_in(home.path(), &call(), "pod", &holder(home.path()), |_, _| Ok(())).unwrap();
         UnixStream::connect(&socket).unwrap();
+        wait_for(home.path(), 1);
+    }
+
+    #[test]
+    fn who_asks_while_a_server_is_full_gets_another() {
+        let home = tempfile::tempdir().unwrap();
+        let ensure = || {
+            let address =
+                ensure_in(home.path(), &call(), "pod", &holder(home.path()), |_, _| Ok(())).unwrap();
+            PathBuf::from(address.strip_prefix("unix://").unwrap())
+        };
+        let first = ensure();
+        fs::write(full_mark(&first), "").unwrap();
+        let second = ensure();
+        assert_ne!(second, first);
+        assert_eq!(ensure(), second);
+        fs::remove_file(full_mark(&first)).unwrap();
+        assert_eq!(ensure(), first);
+        wait_for(home.path(), 2);
+    }
+
+    #[test]
+    fn a_server_begins_with_room() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join(format!("{}.sock", socket_name("n", "pod")));
+        fs::write(full_mark(&socket), "").unwrap();
+        ensure_in(home.path(), &call(), "pod", &holder(home.path()), |_, _| Ok(())).unwrap();
+        assert!(socket.exists() && !full_mark(&socket).exists());
         wait_for(home.path(), 1);
     }
 
@@ -404,7 +469,9 @@ mod tests {
         for (expected, stays) in [(3, true), (4, false)] {
             fs::write(&socket, "").unwrap();
             fs::write(&log, "said").unwrap();
+            fs::write(full_mark(&socket), "").unwrap();
             forget_server(&call, |_| expected);
+            assert!(!full_mark(&socket).exists());
             assert_eq!(log.exists(), stays);
         }
     }

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use jiff::Timestamp;
@@ -57,14 +57,15 @@ impl CriLog {
         }
     }
 
+    fn file(&self) -> MutexGuard<'_, Rotating> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn append(&self, lines: &[u8]) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
-        self.file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .append(lines)
+        self.file().append(lines)
     }
 }
 
@@ -79,6 +80,11 @@ pub struct CriWriter {
 }
 
 impl CriWriter {
+    /// Lets go of the file, if another opens it for its writer, until there is something to write.
+    pub fn rest(&self) {
+        self.log.file().rest();
+    }
+
     /// Writes what is left without a newline as a partial line, as containerd does at the end of a stream.
     pub fn finish(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {

@@ -1,14 +1,18 @@
 //! A log file that is turned over when it is large, as the kubelet's `containerLogMaxSize` and `containerLogMaxFiles` do:
 //! `0.log` is what is written now, `0.log.<time>` what was before. The writer itself turns it over, between two
-//! lines, so that nothing is lost whoever else is alive. Refuses to know what is written.
+//! lines, so that nothing is lost whoever else is alive. Who writes seldom may let go of it meanwhile. Refuses to know what is
+//! written.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
-use super::{StdioError, Turner, append};
+use super::{FILE_MODE, StdioError, Turner, append};
 
 /// Largest log file, in bytes, but for one write that is larger alone (upstream's default).
 const MAX_BYTES: u64 = 10 << 20;
@@ -21,7 +25,10 @@ const SUFFIX: &str = "%Y%m%d-%H%M%S.%9f";
 #[derive(Debug)]
 pub struct Rotating {
     path: PathBuf,
-    file: File,
+    /// Which directory it is in: what is at that path later may be another, put there by somebody else.
+    home: Identity,
+    /// None while nobody writes.
+    file: Option<File>,
     length: u64,
     most: u64,
     /// Who turns it over, where that is not the writer.
@@ -37,9 +44,14 @@ impl Rotating {
 
     fn with_limit(path: &Path, most: u64, turner: Option<&Turner>) -> Result<Self, StdioError> {
         let (file, length) = opened(path)?;
+        let home = directory(path).and_then(|directory| Identity::of(&directory));
         Ok(Self {
             path: path.into(),
-            file,
+            home: home.map_err(|source| StdioError::Open {
+                path: path.into(),
+                source,
+            })?,
+            file: Some(file),
             length,
             most,
             turner: turner.cloned(),
@@ -49,25 +61,88 @@ impl Rotating {
     /// Writes whole lines. A log that cannot be turned over goes on as it is: lines matter more than its size.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let bytes = lines.len() as u64;
+        self.wake()?;
         let is_full = self.length > 0 && self.length + bytes > self.most;
         if is_full && let Err(error) = self.turn_over() {
             tracing::warn!(%error, path = %self.path.display(), "cannot turn over a log; it grows on");
             // Tried again when as much has been written again.
             self.length = 0;
         }
-        self.file.write_all(lines)?;
+        if let Some(file) = &mut self.file {
+            file.write_all(lines)?;
+        }
         self.length += bytes;
+        Ok(())
+    }
+
+    /// Lets go of the file until something is written, if there is who opens it then: a writer may not be able to.
+    pub fn rest(&mut self) {
+        if self.turner.is_some() {
+            self.file = None;
+        }
+    }
+
+    fn wake(&mut self) -> io::Result<()> {
+        if let (None, Some(turner)) = (&self.file, &self.turner) {
+            let (path, home) = (self.path.clone(), self.home);
+            let (file, length) = turner.run(move || reopened(&path, home))?;
+            (self.file, self.length) = (Some(file), length);
+        }
         Ok(())
     }
 
     fn turn_over(&mut self) -> io::Result<()> {
         let path = self.path.clone();
-        (self.file, self.length) = match &self.turner {
+        let (file, length) = match &self.turner {
             Some(turner) => turner.run(move || turned_over(&path))?,
             None => turned_over(&path)?,
         };
+        (self.file, self.length) = (Some(file), length);
         Ok(())
     }
+}
+
+/// Which file this is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        let seen = file.metadata()?;
+        Ok(Self {
+            device: seen.dev(),
+            inode: seen.ino(),
+        })
+    }
+}
+
+fn directory(path: &Path) -> io::Result<File> {
+    let parent = path.parent().unwrap_or(path);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open(parent, flags, Mode::empty())?.into())
+}
+
+/// The file once more, in the very directory it was in before.
+fn reopened(path: &Path, home: Identity) -> io::Result<(File, u64)> {
+    let directory = directory(path)?;
+    if Identity::of(&directory)? != home {
+        return Err(io::Error::other("another directory is in the place of the log's"));
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+    let safe = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let name = path.file_name().unwrap_or_default();
+    let file = openat(
+        &directory,
+        name,
+        flags | safe,
+        Mode::from_bits_truncate(FILE_MODE),
+    )?;
+    let file = File::from(file);
+    let length = file.metadata()?.len();
+    Ok((file, length))
 }
 
 /// A new file in the place of a full one, which has another name from now on.
@@ -173,6 +248,43 @@ mod tests {
         remove_log(&path).unwrap();
         let left: Vec<_> = fs::read_dir(home.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn a_log_that_rests_is_written_on_where_it_was() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("c/0.log");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        let turner = Turner::start().unwrap();
+        let mut log = Rotating::with_limit(&path, 10, Some(&turner)).unwrap();
+        for line in ["one\n", "two\n", "three\n"] {
+            log.append(line.as_bytes()).unwrap();
+            log.rest();
+            assert!(log.file.is_none());
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three\n", "it was full");
+        assert_eq!(earlier(&path).unwrap().len(), 1);
+        fs::remove_file(&path).unwrap();
+        log.append(b"four\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+    }
+
+    #[test]
+    fn nothing_is_written_where_a_link_leads_that_took_the_place_of_a_log_at_rest() {
+        let home = tempfile::tempdir().unwrap();
+        let (logs, others) = (home.path().join("c"), home.path().join("others"));
+        fs::create_dir(&logs).unwrap();
+        fs::create_dir(&others).unwrap();
+        let turner = Turner::start().unwrap();
+        let mut log = Rotating::open(&logs.join("0.log"), Some(&turner)).unwrap();
+        log.rest();
+        fs::rename(&logs, home.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(&others, &logs).unwrap();
+        assert!(log.append(b"line\n").is_err());
+        assert_eq!(fs::read_dir(&others).unwrap().count(), 0);
+        fs::remove_file(&logs).unwrap();
+        fs::rename(home.path().join("moved"), &logs).unwrap();
+        log.append(b"line\n").unwrap();
     }
 
     #[test]

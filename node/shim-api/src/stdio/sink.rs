@@ -48,6 +48,15 @@ impl Sinks {
     }
 }
 
+impl Sink {
+    /// Nothing is going to be written for a while: what can be opened again then is closed.
+    pub fn rest(&self) {
+        if let Self::Cri(log) = self {
+            log.rest();
+        }
+    }
+}
+
 fn open(
     uri: StdioUri,
     stream: LogStream,

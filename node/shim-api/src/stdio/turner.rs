@@ -1,4 +1,4 @@
-//! A thread that turns full logs over for writers who may not do that themselves: whoever writes for a guest has the guest's
+//! A thread that turns full logs over, and opens those at rest again, for writers who may not do that themselves: whoever writes for a guest has the guest's
 //! rights over files.
 //!
 //! Owns the thread. Refuses to know how a log is turned over. Writers wait for it, as they would for themselves.
