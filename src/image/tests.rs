@@ -126,7 +126,9 @@ async fn a_component_goes_round() {
     assert_eq!((image.kind, &image.digest), (ImageKind::Wasm, &digest));
     let images = world.images();
     assert_eq!(
-        images.find("amphipod.local/server:v2").unwrap(),
+        images
+            .find("amphipod.local/server:v2", ImageKind::Native)
+            .unwrap(),
         Some(image.clone())
     );
     let Rootfs::Wasm { module, .. } = images.prepare(&image, "c1", None).unwrap() else {

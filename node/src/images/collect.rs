@@ -77,7 +77,7 @@ impl Images {
             if is_enough() {
                 break;
             }
-            let record = self.inner.record_path(&image.reference);
+            let record = self.inner.record_path(&image.reference, image.choice);
             fs::remove_file(&record).map_err(StoreError::io("remove", &record))?;
             self.inner.uses.forget(&image);
             sweep::sweep(&self.inner.layout)?;

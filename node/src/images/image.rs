@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 
 /// Which runtime an image is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ImageKind {
     /// A Linux root filesystem.
     Native,
@@ -34,6 +34,9 @@ pub struct Image {
     /// Compressed bytes of config and layers.
     pub size: u64,
     pub kind: ImageKind,
+    /// What was wanted of an index that has both kinds; none where there was no choice.
+    #[serde(default)]
+    pub choice: Option<ImageKind>,
     pub config: ImageConfig,
     /// The unpacked layers, lowest first, by diffID (OCI image-spec, config.md). Empty for Wasm artifacts, which have no files.
     pub layers: Vec<Digest>,

@@ -174,22 +174,27 @@ impl Images {
     /// # Errors
     /// See [`PullError`]; its `reason` and text are what `waiting` shows.
     pub async fn pull(&self, name: &str, auth: &RegistryAuth) -> Result<Image, PullError> {
-        Ok(self.pull_told(name, auth).await?.image)
+        Ok(self.pull_told(name, auth, ImageKind::Native).await?.image)
     }
 
-    /// The same for those who tell how long it took.
+    /// The same for those who tell how long it took, and which kind they want where an index has both.
     ///
     /// # Errors
     /// As [`Self::pull`].
-    pub async fn pull_told(&self, name: &str, auth: &RegistryAuth) -> Result<Pulled, PullError> {
+    pub async fn pull_told(
+        &self,
+        name: &str,
+        auth: &RegistryAuth,
+        wanted: ImageKind,
+    ) -> Result<Pulled, PullError> {
         let reference = self.reference(name)?;
-        let key = (reference.to_string(), format!("{:?}", SecretKey(auth)));
+        let key = (reference.to_string(), format!("{:?} {wanted:?}", SecretKey(auth)));
         let inner = self.inner.clone();
         let auth = auth.clone();
         let flight = self
             .inner
             .flights
-            .join(key, || Box::pin(pull::run(inner, reference, auth)));
+            .join(key, || Box::pin(pull::run(inner, reference, auth, wanted)));
         flight.await
     }
 
@@ -206,16 +211,19 @@ impl Images {
     }
 
     /// The image recorded under `name`, if it is in the store. A reference with a digest is also found under any
-    /// other name of the same repository.
+    /// other name of the same repository. One that was taken from an index of both kinds is there only for who wants its kind.
     ///
     /// # Errors
     /// `name` is no reference (as [`PullError::InvalidName`]), or the store cannot be read.
-    pub fn find(&self, name: &str) -> Result<Option<Image>, PullError> {
+    pub fn find(&self, name: &str, wanted: ImageKind) -> Result<Option<Image>, PullError> {
         let reference = self.reference(name)?;
-        let found = self.inner.find(&reference).map_err(|error| PullError::Failed {
-            reference: reference.to_string(),
-            cause: Arc::new(error.into()),
-        })?;
+        let found = self
+            .inner
+            .find(&reference, wanted)
+            .map_err(|error| PullError::Failed {
+                reference: reference.to_string(),
+                cause: Arc::new(error.into()),
+            })?;
         found.iter().for_each(|image| self.inner.uses.note(image));
         Ok(found)
     }
@@ -237,22 +245,16 @@ impl Images {
     /// The record cannot be removed.
     pub fn forget(&self, name: &str) -> Result<bool, PullError> {
         let reference = self.reference(name)?;
-        let path = self.inner.record_path(&reference.to_string());
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => {
-                let error = StoreError::Io {
-                    step: "remove",
-                    path,
-                    source,
-                };
-                Err(PullError::Failed {
-                    reference: reference.to_string(),
-                    cause: Arc::new(error.into()),
-                })
-            }
+        let reference = reference.to_string();
+        let paths = [None, Some(ImageKind::Wasm)].map(|choice| self.inner.record_path(&reference, choice));
+        let mut was_there = false;
+        for path in paths {
+            was_there |= remove_record(&path).map_err(|error| PullError::Failed {
+                reference: reference.clone(),
+                cause: Arc::new(error.into()),
+            })?;
         }
+        Ok(was_there)
     }
 
     /// Removes what pulls left behind that nobody repeats, and compiled code that is no image's and nobody uses.
@@ -354,27 +356,39 @@ pub fn down(dir: &Path) -> Result<(), StoreError> {
 }
 
 impl Inner {
-    fn record_path(&self, reference: &str) -> std::path::PathBuf {
-        self.layout
-            .records()
-            .join(format!("{}.json", Digest::of(reference.as_bytes()).hex()))
+    /// Where the image of that name is recorded; what was taken as Wasm from an index of both kinds is beside it.
+    fn record_path(&self, reference: &str, choice: Option<ImageKind>) -> std::path::PathBuf {
+        let key = match choice {
+            Some(ImageKind::Wasm) => format!("{reference} for Wasm"),
+            Some(ImageKind::Native) | None => reference.to_owned(),
+        };
+        let name = format!("{}.json", Digest::of(key.as_bytes()).hex());
+        self.layout.records().join(name)
     }
 
-    fn find(&self, reference: &ImageReference) -> Result<Option<Image>, StoreError> {
-        let recorded = read_record(&self.record_path(&reference.to_string()))?;
-        let Some(digest) = reference.digest().filter(|_| recorded.is_none()) else {
-            return Ok(recorded);
+    fn find(&self, reference: &ImageReference, wanted: ImageKind) -> Result<Option<Image>, StoreError> {
+        let suits = |image: &Image| image.choice.is_none_or(|choice| choice == wanted);
+        let name = reference.to_string();
+        for choice in [Some(wanted), None] {
+            let recorded = read_record(&self.record_path(&name, choice))?;
+            if let Some(image) = recorded.filter(suits) {
+                return Ok(Some(image));
+            }
+        }
+        let Some(digest) = reference.digest() else {
+            return Ok(None);
         };
         let pinned = reference.pinned(digest);
-        Ok(self
-            .layout
-            .images()?
-            .into_iter()
-            .find(|image| image.repo_digest == pinned))
+        let mut images = self.layout.images()?.into_iter();
+        Ok(images.find(|image| image.repo_digest == pinned && suits(image)))
     }
 
     fn record(&self, image: &Image) -> Result<(), StoreError> {
-        let path = self.record_path(&image.reference);
+        if image.choice.is_none() {
+            // The name had a choice before, and has none any more.
+            remove_record(&self.record_path(&image.reference, Some(ImageKind::Wasm)))?;
+        }
+        let path = self.record_path(&image.reference, image.choice);
         // Most pulls that were asked for once more find nothing new; the disk is then not waited for.
         if read_record(&path).is_ok_and(|known| known.as_ref() == Some(image)) {
             return Ok(());
@@ -412,6 +426,15 @@ impl Layout {
             }
         }
         Ok(images)
+    }
+}
+
+/// False when there was none.
+fn remove_record(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(StoreError::io("remove", path)(source)),
     }
 }
 

@@ -32,6 +32,8 @@ struct Target {
     top: Digest,
     digest: Digest,
     manifest: Manifest,
+    /// What was wanted of an index that has both kinds.
+    choice: Option<ImageKind>,
     /// The manifest and the indexes above it.
     documents: Vec<(Digest, Bytes)>,
 }
@@ -41,12 +43,14 @@ pub(super) async fn run(
     inner: Arc<Inner>,
     reference: ImageReference,
     auth: RegistryAuth,
+    wanted: ImageKind,
 ) -> Result<Pulled, PullError> {
     let _content_is_safe = inner.pulling.read().await;
     let pull = Pull {
         inner: &inner,
         reference: &reference,
         auth: &auth,
+        wanted,
     };
     match pull.run().await {
         Ok(pulled) => {
@@ -74,6 +78,8 @@ struct Pull<'a> {
     inner: &'a Arc<Inner>,
     reference: &'a ImageReference,
     auth: &'a RegistryAuth,
+    /// Which kind is taken where there are both.
+    wanted: ImageKind,
 }
 
 impl Pull<'_> {
@@ -124,6 +130,7 @@ impl Pull<'_> {
             manifest: target.digest.clone(),
             size: parts().map(|part| part.size).fold(0, u64::saturating_add),
             kind: decision.kind,
+            choice: target.choice,
             config: decision.config,
             blobs: parts()
                 .map(|part| part.digest.clone())
@@ -138,7 +145,7 @@ impl Pull<'_> {
     /// Follows the reference through indexes to this platform's manifest.
     async fn resolve(&self) -> Result<Target, PullFailure> {
         let mut id = self.reference.manifest_id();
-        let mut documents = Vec::new();
+        let (mut documents, mut choice) = (Vec::new(), None);
         for _ in 0..MAX_INDEX_DEPTH {
             let RawManifest {
                 media_type,
@@ -165,12 +172,15 @@ impl Pull<'_> {
                         top,
                         digest,
                         manifest,
+                        choice,
                         documents,
                     });
                 }
                 Resolved::Index(entries) => {
-                    let chosen = manifest::choose(&entries, manifest::native_arch()).map_err(wrong)?;
-                    id = chosen.digest.to_string();
+                    let chosen = manifest::choose(&entries, manifest::native_arch(), self.wanted);
+                    let (entry, decided) = chosen.map_err(wrong)?;
+                    choice = choice.or(decided);
+                    id = entry.digest.to_string();
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::failure::StartFailure;
 use super::pull::{self, Wish};
 use super::view::PodView;
-use crate::images::{Image, Images, Rootfs, StoreError};
+use crate::images::{Image, ImageKind, Images, Rootfs, StoreError};
 use crate::volumes::host;
 
 /// The images behind the container's mounts.
@@ -32,6 +32,7 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, container: &Container) -> R
         let wish = Wish {
             image: source.reference.as_deref().unwrap_or_default(),
             policy: source.pull_policy.as_deref(),
+            kind: ImageKind::Native,
         };
         let image = pull::present(ctx, pod, container, wish).await?;
         mount(ctx, pod, name, &image).await?;

@@ -9,24 +9,33 @@ use super::context::Context;
 use super::credentials::{self, Credential};
 use super::failure::StartFailure;
 use super::progress;
+use super::runtime;
 use super::view::PodView;
 use crate::events::Severity::{Normal, Warning};
-use crate::images::{Access, Holder, Image, Images, PullError, Pulled, RegistryAuth};
+use crate::images::{Access, Holder, Image, ImageKind, Images, PullError, Pulled, RegistryAuth};
 
-/// Makes the container's image present as its pull policy says.
-pub async fn ensure(ctx: &Context, pod: PodView<'_>, container: &Container) -> Result<Image, StartFailure> {
+/// Makes the container's image present as its pull policy says; of one that is there for both runtimes, what the Pod's runtime
+/// handler is for.
+pub async fn ensure(
+    ctx: &Context,
+    pod: PodView<'_>,
+    container: &Container,
+    handler: &str,
+) -> Result<Image, StartFailure> {
     let wish = Wish {
         image: container.image.as_deref().unwrap_or_default(),
         policy: container.image_pull_policy.as_deref(),
+        kind: runtime::wanted(handler),
     };
     present(ctx, pod, container, wish).await
 }
 
-/// An image, and when it is pulled.
+/// An image, when it is pulled, and what is taken where its index has both kinds.
 #[derive(Clone, Copy)]
 pub struct Wish<'a> {
     pub image: &'a str,
     pub policy: Option<&'a str>,
+    pub kind: ImageKind,
 }
 
 /// Makes an image present that the container starts from, or has as a volume.
@@ -39,14 +48,14 @@ pub async fn present(
     let name = wish.image;
     let present = ctx
         .images
-        .find(name)
+        .find(name, wish.kind)
         .map_err(|error| invalid(ctx, pod, container, &error))?;
     let event = |severity, reason, message| {
         ctx.recorder
             .container(pod, &container.name, severity, reason, message)
     };
     match (wish.policy, present) {
-        (Some("Always"), _) => pull(ctx, pod, container, name).await,
+        (Some("Always"), _) => pull(ctx, pod, container, wish).await,
         (_, Some(image)) if is_allowed(ctx, pod, &image, name).await => {
             event(
                 Normal,
@@ -60,7 +69,7 @@ pub async fn present(
             event(Warning, "ErrImageNeverPull", message.clone());
             Err(StartFailure::image("ErrImageNeverPull", message))
         }
-        _ => pull(ctx, pod, container, name).await,
+        _ => pull(ctx, pod, container, wish).await,
     }
 }
 
@@ -70,12 +79,13 @@ fn invalid(ctx: &Context, pod: PodView<'_>, container: &Container, error: &PullE
     StartFailure::image(error.reason(), error.to_string())
 }
 
-async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, name: &str) -> Result<Image, StartFailure> {
+async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, wish: Wish<'_>) -> Result<Image, StartFailure> {
+    let name = wish.image;
     let event = |severity, reason, message| ctx.recorder.container(pod, &c.name, severity, reason, message);
     event(Normal, "Pulling", format!("Pulling image {name:?}"));
     let credentials = credentials(ctx, pod, name).await;
     let begun = Instant::now();
-    let pulling = with_any(&ctx.images, name, &credentials);
+    let pulling = with_any(&ctx.images, wish, &credentials);
     match progress::told(ctx, pod, c, name, pulling).await {
         Ok(pulled) => {
             event(Normal, "Pulled", success(name, &pulled, begun.elapsed()));
@@ -107,19 +117,20 @@ fn success(name: &str, pulled: &Pulled, took: Duration) -> String {
 /// What failed is told of all of them, as reason and message.
 async fn with_any(
     images: &Images,
-    name: &str,
+    wish: Wish<'_>,
     credentials: &[Credential],
 ) -> Result<Pulled, (&'static str, String)> {
+    let name = wish.image;
     let plain = |error: PullError| (error.reason(), error.to_string());
     if credentials.is_empty() {
-        let pulled = images.pull_told(name, &RegistryAuth::Anonymous).await;
+        let pulled = images.pull_told(name, &RegistryAuth::Anonymous, wish.kind).await;
         let pulled = pulled.map_err(plain)?;
         images.admit(&pulled.image, name, None);
         return Ok(pulled);
     }
     let mut failures = Vec::new();
     for credential in credentials {
-        match images.pull_told(name, &credential.auth).await {
+        match images.pull_told(name, &credential.auth, wish.kind).await {
             Ok(pulled) => {
                 images.admit(&pulled.image, name, Some(&credential.holder));
                 return Ok(pulled);

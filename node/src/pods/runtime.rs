@@ -16,6 +16,15 @@ pub enum RuntimeError {
     NativeOnly { image: String, handler: String },
 }
 
+/// What is taken of an image whose index has entries for both: the node's own platform, unless the class is for Wasm, as where
+/// containerd's `runtime_platforms` gives a handler a platform (KEP-4216).
+pub fn wanted(handler: &str) -> ImageKind {
+    match Rule::of(handler) {
+        Rule::Wasm => ImageKind::Wasm,
+        Rule::Artifact | Rule::Native => ImageKind::Native,
+    }
+}
+
 /// What a container of an image of that kind is run as.
 pub fn decide(
     handler: &str,
@@ -77,6 +86,16 @@ mod tests {
                 let decided = decide(handler, ("i", kind), || is_wasm);
                 assert_eq!(decided, expected, "{handler:?} {kind:?} {is_wasm}");
             }
+        }
+    }
+
+    #[test]
+    fn only_a_wasm_class_takes_the_wasm_of_an_image_for_both() {
+        for (handlers, expected) in [
+            (&[DEFAULT, "amphipod", NATIVE, "runc"][..], ImageKind::Native),
+            (&[WASM, WASM_ISOLATED, "wasmtime", "crun"], ImageKind::Wasm),
+        ] {
+            assert!(handlers.iter().all(|handler| wanted(handler) == expected));
         }
     }
 

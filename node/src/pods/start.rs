@@ -77,7 +77,7 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
         return Err(StartFailure::cancelled());
     };
     let ready = async {
-        let image = pull::ensure(&ctx, pod, &container).await?;
+        let image = pull::ensure(&ctx, pod, &container, &job.handler).await?;
         job.turn.comes().await;
         Ok(image)
     };

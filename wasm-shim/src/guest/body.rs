@@ -1,15 +1,19 @@
 //! The response body of a guest on its way to the client.
 //!
 //! Owns the tie between a body and the guest that writes it: a guest that fails mid-body breaks the connection instead
-//! of ending the body, and a client that goes away is told to the guest's task. Refuses to know HTTP versions.
+//! of ending the body, and a client that goes away is told to the guest's task; and that what belongs to no body (`HEAD`, 204,
+//! 304) reaches no client, while the guest may write it as if it did. Refuses to know connections.
 
+use super::request::{PATIENCE, discard};
 use bytes::Bytes;
+use http::{Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -61,15 +65,39 @@ pub struct TiedBody {
     tie: Arc<Tie>,
     /// What came before the failure was left time to be sent.
     is_sent: bool,
+    kept: Kept,
+}
+
+/// Whether a body is the client's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    No,
+    /// It is not, which hyper sees to in HTTP/1.
+    Back,
+    /// It is not, and the stream ends with the head.
+    BackFromStream,
+}
+
+impl Kept {
+    fn of(method: &Method, version: Version, status: StatusCode) -> Self {
+        let has_body =
+            *method != Method::HEAD && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+        match version >= Version::HTTP_2 {
+            _ if has_body => Self::No,
+            true => Self::BackFromStream,
+            false => Self::Back,
+        }
+    }
 }
 
 impl TiedBody {
-    /// Ties a guest's body to its task.
-    pub fn new(inner: WasiBody, tie: Arc<Tie>) -> Self {
+    /// Ties the body of an answer with that status to its guest's task; `to` is the request's method and version.
+    pub fn new(inner: WasiBody, tie: Arc<Tie>, to: &(Method, Version), status: StatusCode) -> Self {
         Self {
             inner,
             tie,
             is_sent: false,
+            kept: Kept::of(&to.0, to.1, status),
         }
     }
 
@@ -82,6 +110,7 @@ impl TiedBody {
             inner,
             tie: Tie::new(),
             is_sent: false,
+            kept: Kept::No,
         }
     }
 }
@@ -107,7 +136,7 @@ impl Body for TiedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.kept == Kept::BackFromStream || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -117,6 +146,14 @@ impl Body for TiedBody {
 
 impl Drop for TiedBody {
     fn drop(&mut self) {
+        // As much is taken off the guest's hands as of a request's body; more is told it as a client that has gone.
+        if self.kept != Kept::No
+            && !self.inner.is_end_stream()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let body = std::mem::take(&mut self.inner);
+            runtime.spawn(tokio::time::timeout(PATIENCE, discard(body)));
+        }
         self.tie.body_gone.cancel();
     }
 }
@@ -127,10 +164,29 @@ mod tests {
     use http_body_util::Empty;
 
     fn empty(tie: &Arc<Tie>) -> TiedBody {
-        TiedBody::new(
-            Empty::new().map_err(|never| match never {}).boxed_unsync(),
-            Arc::clone(tie),
-        )
+        let inner = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let to = (Method::GET, Version::HTTP_11);
+        TiedBody::new(inner, Arc::clone(tie), &to, StatusCode::OK)
+    }
+
+    #[test]
+    fn whose_bodies_are() {
+        for (method, status, expected) in [
+            (Method::GET, 200, Kept::No),
+            (Method::POST, 205, Kept::No),
+            (Method::HEAD, 200, Kept::Back),
+            (Method::HEAD, 404, Kept::Back),
+            (Method::GET, 204, Kept::Back),
+            (Method::POST, 304, Kept::Back),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(Kept::of(&method, Version::HTTP_11, status), expected);
+            let of_stream = match expected {
+                Kept::No => Kept::No,
+                Kept::Back | Kept::BackFromStream => Kept::BackFromStream,
+            };
+            assert_eq!(Kept::of(&method, Version::HTTP_2, status), of_stream);
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //!
 //! | the guest | the client sees |
 //! |---|---|
-//! | traps, or returns without answering | 500 |
+//! | traps, or returns without answering, or with a 1xx | 500 |
 //! | gives no answer in the time its container sets | 504 |
 //! | traps or is ended in the middle of a body | the connection (HTTP/1) or stream (HTTP/2) broken |
 //! | is one whose Pod's network rules do not let the client in | the connection reset |
@@ -109,6 +109,8 @@ enum RequestError {
     BadRequest,
     #[error("the guest failed before it answered")]
     Failed,
+    #[error("the guest's answer has the status {0}, which no answer ends with")]
+    Interim(StatusCode),
     #[error("the guest answered with the error {0}")]
     GuestError(String),
 }
@@ -119,7 +121,7 @@ impl RequestError {
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::Failed | Self::GuestError(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Failed | Self::Interim(_) | Self::GuestError(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -280,6 +282,10 @@ impl Handler {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<TiedBody>, RequestError> {
+        if names_several(&request) {
+            return Err(RequestError::BadRequest);
+        }
+        let to = (request.method().clone(), request.version());
         let deadline = Instant::now() + self.deadline;
         let mut instance = timeout_at(deadline, self.instances.take())
             .await
@@ -308,7 +314,11 @@ impl Handler {
         }
         let response = result.map_err(|_| RequestError::Failed)?;
         let response = response.map_err(|code| RequestError::GuestError(format!("{code:?}")))?;
-        Ok(response.map(|body| TiedBody::new(body, tie)))
+        let status = response.status();
+        match status.is_informational() {
+            true => Err(RequestError::Interim(status)),
+            false => Ok(response.map(|body| TiedBody::new(body, tie, &to, status))),
+        }
     }
 
     fn refused(&self, error: InstanceError) -> RequestError {
@@ -366,6 +376,11 @@ impl Handler {
             }
         }
     }
+}
+
+/// Whom it is for has to be one (RFC 9112, 3.2): a proxy before us may have looked at another.
+fn names_several<B>(request: &Request<B>) -> bool {
+    request.headers().get_all(header::HOST).iter().nth(1).is_some()
 }
 
 /// HTTP/1.0 knows requests that do not name whom they are for (RFC 1945, 5.1): they are for where they came.

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 const MOST: u64 = 256 << 10;
 
 /// How long they are waited for (nginx: `lingering_timeout`).
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request's body.
 pub struct RequestBody {
@@ -82,8 +82,8 @@ impl Drop for RequestBody {
     }
 }
 
-/// Reads to the end, or until it has been too much: then the connection is closed after the answer.
-async fn discard(mut body: Incoming) {
+/// Reads to the end, or until it has been too much: after that the connection of a request is closed with its answer.
+pub(super) async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let mut left = MOST;
     while let Some(Ok(frame)) = body.frame().await {
         let read = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -1,4 +1,4 @@
-;; A wasi:http handler by hand: does what stands in place of FIRST, answers 200, writes "half" to the body, then does
+;; A wasi:http handler by hand: does what stands in place of FIRST, answers with the status in `$code`, writes "half" to the body, then does
 ;; what stands in place of THEN. `$again` is the label before the write, `$body` the outgoing body, `$finish` ends it,
 ;; `$out` is where the answer went, `$i` a number and `$seen` a global to use. Memory from 65536 on is unused.
 (component $C
@@ -46,6 +46,8 @@
     (export "error-code" (type $code (eq $code0)))
     (export "[constructor]fields" (func (result (own $fields))))
     (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
+    (export "[method]outgoing-response.set-status-code" (func
+      (param "self" (borrow $response)) (param "status-code" u16) (result (result))))
     (export "[method]outgoing-response.body" (func (param "self" (borrow $response)) (result (result (own $body)))))
     (export "[static]response-outparam.set" (func
       (param "param" (own $out)) (param "response" (result (own $response) (error $code)))))
@@ -60,6 +62,7 @@
   (alias core export $memory-instance "memory" (core memory $memory))
   (core func $fields (canon lower (func $types "[constructor]fields")))
   (core func $response (canon lower (func $types "[constructor]outgoing-response")))
+  (core func $status (canon lower (func $types "[method]outgoing-response.set-status-code")))
   (core func $body (canon lower (func $types "[method]outgoing-response.body") (memory $memory)))
   (core func $set (canon lower (func $types "[static]response-outparam.set") (memory $memory)))
   (core func $stream (canon lower (func $types "[method]outgoing-body.write") (memory $memory)))
@@ -77,6 +80,7 @@
     (import "host" "memory" (memory 4))
     (import "host" "fields" (func $fields (result i32)))
     (import "host" "response" (func $response (param i32) (result i32)))
+    (import "host" "status" (func $status (param i32 i32) (result i32)))
     (import "host" "body" (func $body (param i32 i32)))
     (import "host" "set" (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
     (import "host" "stream" (func $stream (param i32 i32)))
@@ -84,6 +88,7 @@
     (import "host" "drop-stream" (func $drop-stream (param i32)))
     (import "host" "finish-body" (func $finish-body (param i32 i32 i32 i32)))
     (data (i32.const 512) "half")
+    (global $code i32 (i32.const 200))
     (global $seen (mut i32) (i32.const 0))
     (func $finish (param $body i32)
       (call $drop-stream (i32.load (i32.const 40)))
@@ -92,6 +97,7 @@
       (local $response i32) (local $body i32) (local $i i32)
       ;; FIRST
       (local.set $response (call $response (call $fields)))
+      (drop (call $status (local.get $response) (global.get $code)))
       (call $body (local.get $response) (i32.const 16))
       (local.set $body (i32.load (i32.const 20)))
       (call $set (local.get $out) (i32.const 0) (local.get $response) (i32.const 0) (i64.const 0)
@@ -105,6 +111,7 @@
     (export "memory" (memory $memory))
     (export "fields" (func $fields))
     (export "response" (func $response))
+    (export "status" (func $status))
     (export "body" (func $body))
     (export "set" (func $set))
     (export "stream" (func $stream))

@@ -107,6 +107,11 @@ async fn bodies_files_and_outgoing_requests() {
     let close = "Connection: close\r\n\r\n";
     assert!(
         netns
+            .http(9000, &format!("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n{close}"))
+            .starts_with("HTTP/1.1 400")
+    );
+    assert!(
+        netns
             .http(9000, &format!("GET / HTTP/1.1\r\n{close}"))
             .starts_with("HTTP/1.1 400")
     );
@@ -126,17 +131,21 @@ async fn http2_with_prior_knowledge() {
     let netns = Netns::new();
     shim.start("c", &workload("server.wasm"), on_port(8080, &netns))
         .await;
-    let (status, body) = netns.run(|| {
+    assert_eq!(by_http2(&netns, "GET", "/healthz").unwrap(), (200, "ok\n".into()));
+}
+
+/// Status and body of an answer to a request to port 8080 over HTTP/2.
+pub fn by_http2(netns: &Netns, method: &str, path: &str) -> Result<(u16, String), hyper::Error> {
+    netns.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(get_by_http2("127.0.0.1:8080"))
-    });
-    assert_eq!((status, body.as_str()), (200, "ok\n"));
+        runtime.block_on(ask_by_http2("127.0.0.1:8080", method, path))
+    })
 }
 
-async fn get_by_http2(address: &str) -> (u16, String) {
+async fn ask_by_http2(address: &str, method: &str, path: &str) -> Result<(u16, String), hyper::Error> {
     use http_body_util::{BodyExt as _, Empty};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -145,13 +154,15 @@ async fn get_by_http2(address: &str) -> (u16, String) {
             .await
             .unwrap();
     tokio::spawn(connection);
-    let request = http::Request::get(format!("http://{address}/healthz"))
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("http://{address}{path}"))
         .body(Empty::<bytes::Bytes>::new())
         .unwrap();
-    let response = sender.send_request(request).await.unwrap();
+    let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8_lossy(&body).into_owned())
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod attach;
 mod blobstore;
+mod bodiless;
 mod commands;
 mod containerd;
 mod debug;

@@ -334,30 +334,33 @@ mod tests {
     }
 
     #[test]
-    fn an_index_gives_the_native_platform_then_wasm() {
+    fn an_index_gives_the_kind_that_is_wanted_or_what_it_has() {
         let entry = |os: &str, arch: &str, n| json!({"digest": digest(n), "size": 1, "platform": {"os": os, "architecture": arch}});
-        let chosen = |entries: Vec<serde_json::Value>| {
+        let chosen = |wanted, entries: &[serde_json::Value]| {
             let index = json!({"manifests": entries}).to_string();
             let Resolved::Index(entries) = parse(index.as_bytes(), media::OCI_INDEX).unwrap() else {
                 panic!()
             };
-            choose(&entries, "amd64").map(|d| d.digest.to_string())
+            choose(&entries, "amd64", wanted).map(|(entry, choice)| (entry.digest.to_string(), choice))
         };
         let all = vec![
             entry("unknown", "unknown", 1),
             entry("wasip2", "wasm", 2),
             entry("linux", "amd64", 3),
         ];
-        assert_eq!(chosen(all).unwrap(), digest(3));
-        assert_eq!(
-            chosen(vec![entry("linux", "arm64", 1), entry("wasi", "wasm", 2)]).unwrap(),
-            digest(2)
-        );
-        assert_eq!(
-            chosen(vec![json!({"digest": digest(9), "size": 1})]).unwrap(),
-            digest(9)
-        );
-        let error = chosen(vec![entry("windows", "amd64", 1)]).unwrap_err();
-        assert!(error.to_string().contains("windows/amd64"), "{error}");
+        let (native, wasm) = (ImageKind::Native, ImageKind::Wasm);
+        assert_eq!(chosen(native, &all).unwrap(), (digest(3), Some(native)));
+        assert_eq!(chosen(wasm, &all).unwrap(), (digest(2), Some(wasm)));
+        for wanted in [native, wasm] {
+            for (entries, expected) in [
+                (vec![entry("linux", "arm64", 1), entry("wasi", "wasm", 2)], 2),
+                (vec![entry("linux", "amd64", 1), entry("linux", "arm64", 2)], 1),
+                (vec![json!({"digest": digest(9), "size": 1})], 9),
+            ] {
+                assert_eq!(chosen(wanted, &entries).unwrap(), (digest(expected), None));
+            }
+            let error = chosen(wanted, &[entry("windows", "amd64", 1)]).unwrap_err();
+            assert!(error.to_string().contains("windows/amd64"), "{error}");
+        }
     }
 }

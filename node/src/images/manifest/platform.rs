@@ -1,5 +1,6 @@
 //! Which entry of an index is for this node.
 use super::{Descriptor, ManifestError, Platform};
+use crate::images::image::ImageKind;
 
 /// This node's architecture in Go's words, as images name it.
 pub fn native_arch() -> &'static str {
@@ -21,12 +22,19 @@ pub(super) fn is_wasm(platform: &Platform) -> bool {
         && matches!(platform.architecture.as_str(), "wasm" | "wasm32")
 }
 
-/// Chooses the entry of an index this node runs: `linux/<arch>` first, then a WASI platform, then a lone entry
-/// that names no platform.
+/// The entry of an index that is taken, and what decided where the index has both kinds.
+pub type Choice<'a> = (&'a Descriptor, Option<ImageKind>);
+
+/// Chooses the entry of an index this node runs: one for `linux/<arch>` or for a WASI platform, as is `wanted` where both are
+/// there; then a lone entry that names no platform.
 ///
 /// # Errors
 /// None fits.
-pub fn choose<'a>(entries: &'a [Descriptor], arch: &str) -> Result<&'a Descriptor, ManifestError> {
+pub fn choose<'a>(
+    entries: &'a [Descriptor],
+    arch: &str,
+    wanted: ImageKind,
+) -> Result<Choice<'a>, ManifestError> {
     let matching = |test: &dyn Fn(&Platform) -> bool| {
         entries
             .iter()
@@ -37,19 +45,26 @@ pub fn choose<'a>(entries: &'a [Descriptor], arch: &str) -> Result<&'a Descripto
             .first()
             .filter(|entry| entries.len() == 1 && entry.platform.is_none())
     };
-    matching(&|p| is_native(p, arch))
-        .or_else(|| matching(&is_wasm))
-        .or_else(lone)
-        .ok_or_else(|| {
-            let found: Vec<String> = entries
-                .iter()
-                .filter_map(|e| e.platform.as_ref().map(Platform::to_string))
-                .collect();
-            ManifestError::NoPlatform {
-                wanted: format!("linux/{arch} or wasi/wasm"),
-                found: found.join(", "),
-            }
-        })
+    match (matching(&|p| is_native(p, arch)), matching(&is_wasm), wanted) {
+        (Some(entry), Some(_), ImageKind::Native) | (Some(_), Some(entry), ImageKind::Wasm) => {
+            Ok((entry, Some(wanted)))
+        }
+        (native, wasm, _) => match native.or(wasm).or_else(lone) {
+            Some(entry) => Ok((entry, None)),
+            None => Err(none_fits(entries, arch)),
+        },
+    }
+}
+
+fn none_fits(entries: &[Descriptor], arch: &str) -> ManifestError {
+    let found: Vec<String> = entries
+        .iter()
+        .filter_map(|e| e.platform.as_ref().map(Platform::to_string))
+        .collect();
+    ManifestError::NoPlatform {
+        wanted: format!("linux/{arch} or wasi/wasm"),
+        found: found.join(", "),
+    }
 }
 
 /// A config that names no platform (hand-made images) is taken as this node's.

@@ -39,6 +39,7 @@ pub(super) fn install(images: &Images, name: &str, tars: &[Vec<u8>]) -> Image {
         digest,
         size: 1,
         kind: ImageKind::Native,
+        choice: None,
         config: ImageConfig::default(),
         blobs: diff_ids.clone(),
         layers: diff_ids,
@@ -75,21 +76,26 @@ fn a_store_remembers_and_sweeps() {
     drop((images, second, half));
     let images = open(dir.path(), ImagesOptions::default());
     assert_no_leftovers(&images);
-    assert_eq!(images.find("kept:v1").unwrap(), Some(kept.clone()));
     assert_eq!(
-        images.find(&kept.repo_digest).unwrap(),
+        images.find("kept:v1", ImageKind::Native).unwrap(),
+        Some(kept.clone())
+    );
+    assert_eq!(
+        images.find(&kept.repo_digest, ImageKind::Native).unwrap(),
         Some(kept.clone()),
         "by digest, under its tag's record"
     );
     assert_eq!(images.list().unwrap(), [kept]);
-    assert_eq!(images.find("used:v1").unwrap(), None);
+    assert_eq!(images.find("used:v1", ImageKind::Native).unwrap(), None);
     let layers = names(&images.inner.layout.layers());
     assert!(
         layers.contains(&used.layers[0].hex().to_owned()),
         "a container stands on it"
     );
     assert!(!layers.contains(&unused.layers[0].hex().to_owned()));
-    assert!(matches!(images.find("UPPER"), Err(error) if error.reason() == "InvalidImageName"));
+    assert!(
+        matches!(images.find("UPPER", ImageKind::Native), Err(error) if error.reason() == "InvalidImageName")
+    );
 }
 
 #[test]
@@ -110,7 +116,7 @@ fn unused_images_go_while_the_store_is_open() {
             .collect(&in_use, Duration::from_secs(idle), is_enough)
             .unwrap()
     };
-    images.find("new:v1").unwrap();
+    images.find("new:v1", ImageKind::Native).unwrap();
     assert!(collect(3600, 0).is_empty(), "wanted within the hour");
     {
         let _a_pull = images.inner.pulling.try_read().unwrap();

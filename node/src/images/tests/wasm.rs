@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::hostile::serve;
+use axum::response::IntoResponse;
+
+use super::hostile::{Server, serve, status};
 use super::store::install;
 use super::*;
 use crate::images::compiled;
@@ -34,6 +36,62 @@ async fn a_wasm_image_of_layers_has_a_root_and_an_artifact_has_none() {
     );
     assert_eq!(images.snapshots().unwrap(), ["a"]);
     assert_eq!(mounts(Sample::wasm(b"\0asm"), "b").await, (0, 0));
+}
+
+/// A registry with one tag, whose index has an entry for Linux and one for WASI.
+async fn of_both_kinds() -> Server {
+    let native = Sample::native(&[layer(&[("app", "1")])], json!({}));
+    let samples = [
+        (native, "linux", native_arch()),
+        (Sample::wasm(b"\0asm"), "wasip2", "wasm"),
+    ];
+    let entry = |(sample, os, arch): &(Sample, &str, &str)| {
+        json!({"mediaType": media::OCI_MANIFEST, "digest": Digest::of(&sample.manifest).to_string(),
+            "size": sample.manifest.len(), "platform": {"os": os, "architecture": arch}})
+    };
+    let index =
+        json!({"schemaVersion": 2, "manifests": samples.iter().map(entry).collect::<Vec<_>>()}).to_string();
+    Server::start(move |request| {
+        let path = request.uri().path();
+        if path.ends_with("/manifests/v1") {
+            return ([("content-type", media::OCI_INDEX)], index.clone()).into_response();
+        }
+        let parts = samples
+            .iter()
+            .flat_map(|(sample, ..)| sample.blobs.iter().chain([&sample.manifest]));
+        let mut wanted = parts.filter(|part| path.ends_with(&Digest::of(part).to_string()));
+        wanted
+            .next()
+            .map_or_else(|| status(404), |part| part.clone().into_response())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_an_image_for_both_each_gets_the_kind_it_wants_and_neither_hides_the_other() {
+    use ImageKind::{Native, Wasm};
+    if !root_or_skip() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let server = of_both_kinds().await;
+    let (name, auth) = (server.image(), RegistryAuth::Anonymous);
+    let pull = async |kind| images.pull_told(&name, &auth, kind).await.unwrap().image;
+    let found = |name: &str, kind| images.find(name, kind).unwrap();
+    let native = pull(Native).await;
+    assert_eq!((native.kind, native.choice), (Native, Some(Native)));
+    assert_eq!(found(&name, Wasm), None, "it is not here as Wasm");
+    assert_eq!(found(&native.repo_digest, Wasm), None);
+    let wasm = pull(Wasm).await;
+    assert_eq!((wasm.kind, wasm.choice), (Wasm, Some(Wasm)));
+    for (kind, expected) in [(Native, &native), (Wasm, &wasm)] {
+        for name in [&name, &native.repo_digest] {
+            assert_eq!(found(name, kind).as_ref(), Some(expected), "{name} as {kind:?}");
+        }
+    }
+    assert!(images.forget(&name).unwrap());
+    assert_eq!(images.list().unwrap(), []);
 }
 
 #[test]
