@@ -1,7 +1,8 @@
 //! Events as upstream's recorder writes them (core/v1): the same event again raises its count. Losing one under
-//! load is allowed; waiting for the API is not.
+//! load is allowed; waiting for the API is not. Nobody waits for events: they are written when what they tell of has got on.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -9,6 +10,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::pods::view::PodView;
@@ -19,6 +21,9 @@ const QUEUE: usize = 1000;
 const REMEMBERED: usize = 4096;
 /// A message is cut here; the API refuses more than 1024 bytes of note.
 const MESSAGE_LIMIT: usize = 1024;
+/// How long after it happened an event is written: a Pod that starts has the processors, and the API server's disk, for itself
+/// until it runs, as long as a status may wait for the next one.
+const REST: Duration = Duration::from_millis(20);
 /// Who reports.
 const COMPONENT: &str = "kubelet";
 
@@ -46,6 +51,23 @@ struct Happening {
     message: String,
     /// What it tells anew, where the message says more every time.
     topic: Option<String>,
+    at: jiff::Timestamp,
+    /// When it is to be written.
+    due: Instant,
+}
+
+impl Happening {
+    fn now(object: ObjectReference, severity: Severity, reason: &'static str, message: String) -> Self {
+        Self {
+            object,
+            severity,
+            reason,
+            message,
+            topic: None,
+            at: jiff::Timestamp::now(),
+            due: Instant::now() + REST,
+        }
+    }
 }
 
 /// A cheap handle; clones write to the same queue.
@@ -68,13 +90,7 @@ impl Recorder {
     }
 
     pub fn event(&self, object: ObjectReference, severity: Severity, reason: &'static str, message: String) {
-        self.put(Happening {
-            object,
-            severity,
-            reason,
-            message,
-            topic: None,
-        });
+        self.put(Happening::now(object, severity, reason, message));
     }
 
     fn put(&self, happening: Happening) {
@@ -111,11 +127,8 @@ impl Recorder {
             ..pod_reference(pod)
         };
         self.put(Happening {
-            object,
-            severity: Severity::Normal,
-            reason: "Pulling",
-            message,
             topic: Some(topic),
+            ..Happening::now(object, Severity::Normal, "Pulling", message)
         });
     }
 
@@ -168,6 +181,10 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut events: mpsc::Receiver<Happening>, shutdown: CancellationToken) {
         while let Some(Some(event)) = shutdown.run_until_cancelled(events.recv()).await {
+            // One that is there when the agent ends is written at once.
+            shutdown
+                .run_until_cancelled(tokio::time::sleep_until(event.due))
+                .await;
             let message = cut(&event.message);
             if let Err(error) = self.write(event, message).await {
                 tracing::debug!(%error, "an event was not written");
@@ -178,7 +195,7 @@ impl Writer {
     async fn write(&mut self, event: Happening, message: String) -> Result<(), kube::Error> {
         let namespace = event.object.namespace.clone().unwrap_or_else(|| "default".into());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let now = jiff::Timestamp::now();
+        let now = event.at;
         let key = key(&event, &message);
         if let Some(known) = self.known.get_mut(&key) {
             let patch = json!({"count": known.count + 1, "lastTimestamp": Time(now), "message": &message});
@@ -248,10 +265,51 @@ fn cut(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::Value;
+
+    #[tokio::test]
+    async fn an_event_lets_a_start_go_first_and_tells_when_it_happened() {
+        let (written, mut writes) = mpsc::channel(2);
+        let answer = move |request: Request<Body>| {
+            let written = written.clone();
+            async move {
+                let bytes = request.into_body().collect().await?.to_bytes();
+                let event: Value = serde_json::from_slice(&bytes).unwrap();
+                let answer = Response::new(Body::from(bytes.to_vec()));
+                written.send((Instant::now(), event)).await.unwrap();
+                Ok::<_, kube::Error>(answer)
+            }
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let (begun, before) = (Instant::now(), jiff::Timestamp::now());
+        let recorder = Recorder::start(client, "n", CancellationToken::new());
+        recorder.event(node_reference_of("n"), Severity::Normal, "One", "1".into());
+        let after = jiff::Timestamp::now();
+        recorder.event(node_reference_of("n"), Severity::Normal, "Other", "2".into());
+        let (at, first) = writes.recv().await.unwrap();
+        assert!(at >= begun + REST, "{:?}", at - begun);
+        let told: Time = serde_json::from_value(first["firstTimestamp"].clone()).unwrap();
+        let seconds = told.0.as_second();
+        assert!(
+            (before.as_second()..=after.as_second()).contains(&seconds),
+            "{first}"
+        );
+        let (_, second) = writes.recv().await.unwrap();
+        assert_eq!(
+            (&first["reason"], &second["reason"]),
+            (&json!("One"), &json!("Other"))
+        );
+    }
+
     #[test]
     fn a_cut_never_splits_a_character() {
-        assert_eq!(super::cut(&"é".repeat(600)).len(), 1024);
-        assert_eq!(super::cut(&format!("a{}", "é".repeat(600))).len(), 1023);
-        assert_eq!(super::cut("short"), "short");
+        assert_eq!(cut(&"é".repeat(600)).len(), 1024);
+        assert_eq!(cut(&format!("a{}", "é".repeat(600))).len(), 1023);
+        assert_eq!(cut("short"), "short");
     }
 }

@@ -61,6 +61,11 @@ pub struct PodEnd<'a> {
     pub peer_namespace: BorrowedFd<'a>,
 }
 
+/// Whether a link of this name is in the network namespace of the calling thread. Waits for nobody.
+pub fn is_there(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
+}
+
 impl Links {
     /// Opens a socket in the network namespace of the calling thread. Must be called within a tokio runtime.
     pub fn open() -> Result<Self, LinkError> {

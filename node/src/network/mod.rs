@@ -198,7 +198,11 @@ impl Network {
         let ip = self.ipam.acquire(uid)?;
         let dir = self.pod_dir(uid);
         let veth = self.names.veth(ip);
-        let found = self.links.find(&veth).await?;
+        // Mostly there is none, which takes no question that somebody else is to answer.
+        let found = match links::is_there(&veth) {
+            true => self.links.find(&veth).await?,
+            false => None,
+        };
         let origin = match found {
             Some(link) if sandbox::is_alive(&dir, ip, users) => {
                 self.connect(&link, ip).await?;

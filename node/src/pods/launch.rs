@@ -151,11 +151,14 @@ async fn create(
                 started.map_err(|e| format!("failed to start shim: {e}"))?
             }
         };
-        record.address = Some(address.clone());
-        record
-            .save(dir)
-            .await
-            .map_err(|e| format!("failed to save the record of the container: {e}"))?;
+        // It may have been written down with the rest.
+        if record.address.as_ref() != Some(&address) {
+            record.address = Some(address.clone());
+            record
+                .save(dir)
+                .await
+                .map_err(|e| format!("failed to save the record of the container: {e}"))?;
+        }
         let task = ctx.tasks.of(&address);
         match task.create(request).await {
             Ok(_) => {

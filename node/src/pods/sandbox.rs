@@ -117,11 +117,13 @@ async fn make(ctx: &Context, pod: PodView<'_>, rebuilt: &mut bool) -> Result<Sur
     volumes::host::make_dir(&dirs.root, 0o755)?;
     volumes::host::make_dir(&dirs.volumes(), 0o755)?;
     save_pod(&dirs, pod)?;
-    // Both wait, for others; that volumes are not there is told first.
-    let (volumes, network) = tokio::join!(set_up_volumes(ctx, pod, &[]), async {
+    // Both wait, for others. The network begins: a thread of its own makes it, while this one asks for what volumes show. That
+    // volumes are not there is told first.
+    let network = async {
         let handler = handler::of(ctx, pod).await?;
         network(ctx, pod, handler).await
-    });
+    };
+    let (network, volumes) = tokio::join!(network, set_up_volumes(ctx, pod, &[]));
     *rebuilt = network.as_ref().is_ok_and(|made| !made.adopted);
     volumes?;
     let surroundings = network?;

@@ -289,11 +289,20 @@ fn identity(
 }
 
 impl Build<'_> {
-    fn record(&self) -> Record {
-        let runtime = match self.rootfs {
+    /// The namespace whose containers share its shim, if they do.
+    fn shared_by(&self) -> Option<&str> {
+        let shares = self.runtime() == RuntimeKind::Wasm && self.job.handler != handler::WASM_ISOLATED;
+        shares.then(|| self.pod.namespace())
+    }
+
+    fn runtime(&self) -> RuntimeKind {
+        match self.rootfs {
             Rootfs::Native { .. } => RuntimeKind::Native,
             Rootfs::Wasm { .. } => RuntimeKind::Wasm,
-        };
+        }
+    }
+
+    fn record(&self) -> Record {
         Record {
             id: self.id.clone(),
             pod_uid: self.pod.uid().to_owned(),
@@ -303,9 +312,11 @@ impl Build<'_> {
             attempt: self.job.attempt,
             image: self.image.reference.clone(),
             image_id: self.image.repo_digest.clone(),
-            runtime,
+            runtime: self.runtime(),
             user: Some(self.user()),
-            address: None,
+            address: self
+                .shared_by()
+                .and_then(|namespace| self.ctx.shims.of(namespace)),
             stop_signal: stop_signal(&self.image.config.stop_signal),
             log_path: self.dirs.log(&self.container.name, self.job.attempt),
             spec_hash: spec_hash(self.container),
@@ -421,8 +432,7 @@ impl Build<'_> {
     fn prepared(self, record: Record) -> Prepared {
         let dir = self.attempt_dir();
         let ids = self.namespaces.ids();
-        let shares = record.is_wasm() && self.job.handler != handler::WASM_ISOLATED;
-        let shared_by = shares.then(|| self.pod.namespace().to_owned());
+        let shared_by = self.shared_by().map(str::to_owned);
         let rootfs = match self.rootfs {
             Rootfs::Native { mounts } => mounts.into_iter().map(|m| rootfs_mount(m, ids)).collect(),
             Rootfs::Wasm { mounts, .. } => mounts.into_iter().map(|m| rootfs_mount(m, None)).collect(),

@@ -87,6 +87,14 @@ pub struct CompileCommand {
     pub words: Vec<OsString>,
 }
 
+/// What is in memory, as long as a container has it.
+#[derive(Default)]
+struct Loaded {
+    all: HashMap<(Digest, Use), Weak<Program>>,
+    /// The last one stays for the next container: what ends is often started again, by a restart or under another name.
+    last: Option<Arc<Program>>,
+}
+
 /// All programs of this process.
 pub struct Programs {
     pooled: World,
@@ -95,7 +103,7 @@ pub struct Programs {
     debugging: (Engine, OnceLock<wasmtime::Result<World>>),
     compatibility: String,
     compiler: CompileCommand,
-    loaded: Mutex<HashMap<(Digest, Use), Weak<Program>>>,
+    loaded: Mutex<Loaded>,
     loading: tokio::sync::Mutex<()>,
 }
 
@@ -129,8 +137,12 @@ impl Programs {
         }
         let program = Arc::new(self.load_from_cache(source, how).await?);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.retain(|_, program| program.strong_count() > 0);
-        loaded.insert((source.digest.clone(), how), Arc::downgrade(&program));
+        if how == Use::Ordinary {
+            loaded.last = Some(program.clone());
+        }
+        loaded.all.retain(|_, program| program.strong_count() > 0);
+        let key = (source.digest.clone(), how);
+        loaded.all.insert(key, Arc::downgrade(&program));
         Ok(program)
     }
 
@@ -139,6 +151,7 @@ impl Programs {
         self.loaded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .all
             .get(&(digest.clone(), how))?
             .upgrade()
     }

@@ -196,6 +196,8 @@ mod tests {
             type_: "Normal",
             reason: "Happened".into(),
             message: message.into(),
+            at: at(0),
+            due: tokio::time::Instant::now(),
         }
     }
 

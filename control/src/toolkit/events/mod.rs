@@ -1,7 +1,10 @@
-//! Records Events (core/v1) about objects, as client-go's recorder: fire and forget, off the caller's path.
+//! Records Events (core/v1) about objects, as client-go's recorder: fire and forget, off the caller's path, and a little later: what
+//! they tell of goes on first.
 //!
 //! Repeats are counted on one Event instead of making new ones; chatty objects are throttled (see `correlate`).
 mod correlate;
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -9,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::raw::Objects;
@@ -19,6 +23,9 @@ const WAITING_LIMIT: usize = 1000;
 /// The API refuses longer messages in events.k8s.io, and client-go cuts there too.
 const MESSAGE_LIMIT: usize = 1024;
 
+/// How long after it happened an event is written: a Pod that was bound starts meanwhile, and nobody waits for what is told of it.
+const REST: Duration = Duration::from_millis(20);
+
 /// One thing that happened to an object.
 #[derive(Clone, Debug)]
 pub(super) struct Occurrence {
@@ -27,6 +34,9 @@ pub(super) struct Occurrence {
     type_: &'static str,
     reason: String,
     message: String,
+    at: Timestamp,
+    /// When it is to be written.
+    due: Instant,
 }
 
 /// Where all recorders of a process write.
@@ -75,6 +85,8 @@ impl Recorder {
             type_,
             reason: reason.into(),
             message,
+            at: Timestamp::now(),
+            due: Instant::now() + REST,
         };
         if self.sender.try_send(occurrence).is_err() {
             tracing::debug!(
@@ -109,7 +121,8 @@ impl Subject for About {
 async fn write_all(client: Client, mut receiver: mpsc::Receiver<Occurrence>) {
     let mut correlator = Correlator::default();
     while let Some(occurrence) = receiver.recv().await {
-        let now = Timestamp::now();
+        tokio::time::sleep_until(occurrence.due).await;
+        let now = occurrence.at;
         let verdict = correlator.observe(&occurrence, now);
         if let Err(error) = write(&client, &mut correlator, &occurrence, verdict, now).await {
             tracing::debug!(reason = occurrence.reason, %error, "an event was not written");
