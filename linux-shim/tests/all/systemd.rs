@@ -51,6 +51,10 @@ fn a_container_is_a_scope_of_systemd() {
     bundle.spec["linux"]["resources"] = json!({
         "pids": {"limit": 50}, "memory": {"limit": 100 << 20}, "cpu": {"shares": 2048, "quota": 50_000, "period": 100_000},
     });
+    if CgroupHost::discover().unwrap().is_v2() {
+        bundle.spec["linux"]["resources"]["unified"] =
+            json!({"memory.high": "94371840", "memory.min": "1048576"});
+    }
     fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
     let path = bundle.dir.display().to_string();
     oci.ok(&["--systemd-cgroup", "run", "-d", "--bundle", &path, "c"]);
@@ -80,6 +84,11 @@ fn a_container_is_a_scope_of_systemd() {
         assert_eq!(read("cgroup.procs").lines().count(), 1, "the keeper is gone");
         oci.ok(&["--systemd-cgroup", "update", "--memory", "209715200", "c"]);
         assert_eq!(read("memory.max"), "209715200\n");
+        // systemd writes all it knows of memory with any of it.
+        assert_eq!(read("memory.high"), "94371840\n");
+        assert_eq!(read("memory.min"), "1048576\n");
+        oci.ok(&["--systemd-cgroup", "update", "--cpu-period", "200000", "c"]);
+        assert_eq!(read("cpu.max"), "50000 200000\n");
         oci.ok(&["pause", "c"]);
         assert_eq!(read("cgroup.freeze"), "1\n");
         oci.ok(&["resume", "c"]);

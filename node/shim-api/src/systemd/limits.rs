@@ -31,7 +31,9 @@ fn property(file: &str, value: &str) -> Vec<Property> {
         "cpuset.cpus" => one("AllowedCPUs", set(value).map(Value::Bytes)),
         "cpuset.mems" => one("AllowedMemoryNodes", set(value).map(Value::Bytes)),
         "memory.max" => limit("MemoryMax"),
+        "memory.high" => limit("MemoryHigh"),
         "memory.low" => limit("MemoryLow"),
+        "memory.min" => limit("MemoryMin"),
         "memory.swap.max" => limit("MemorySwapMax"),
         "pids.max" => limit("TasksMax"),
         _ => Vec::new(),
@@ -84,7 +86,13 @@ mod tests {
             memory: Some(1 << 20),
             memory_swap: Some(-1),
             pids: Some(-1),
-            unified: vec![("hugetlb.2MB.max".into(), "0".into())],
+            unified: [
+                ("hugetlb.2MB.max", "0"),
+                ("memory.high", "max"),
+                ("memory.min", "7"),
+            ]
+            .map(|(file, value)| (file.into(), value.into()))
+            .to_vec(),
             ..Default::default()
         };
         let expected = [
@@ -95,6 +103,8 @@ mod tests {
             ("MemoryMax", Value::Ulong(1 << 20)),
             ("MemorySwapMax", Value::Ulong(u64::MAX)),
             ("TasksMax", Value::Ulong(u64::MAX)),
+            ("MemoryHigh", Value::Ulong(u64::MAX)),
+            ("MemoryMin", Value::Ulong(7)),
         ];
         assert_eq!(
             properties(&limits),
