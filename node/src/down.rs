@@ -13,6 +13,7 @@ use futures::stream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::csi;
 use crate::images;
 use crate::network;
 use crate::options::NodeOptions;
@@ -84,6 +85,8 @@ pub async fn down(options: &DownOptions) -> Result<(), DownError> {
     end_shims(&options.run_dir).await?;
     host::remove_tree(&pods)?;
     host::remove_tree(&options.data_dir.join("logs"))?;
+    // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
+    host::unmount_under(&options.data_dir.join(csi::STAGING))?;
     images::down(&options.data_dir.join("images"))?;
     network::down(&options.id, &options.run_dir).await?;
     remove_cgroups(&options.cluster).await?;

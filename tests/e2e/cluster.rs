@@ -245,8 +245,19 @@ impl Drop for Cluster {
             if !output.status.success() && !std::thread::panicking() {
                 panic!("down failed: {output:?}");
             }
+            let left = mounts_below(&self.data_dir());
+            if !left.is_empty() && !std::thread::panicking() {
+                panic!("down left mounts: {left:?}");
+            }
         }
     }
+}
+
+fn mounts_below(dir: &Path) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let below = points.filter(|point| Path::new(point).starts_with(dir));
+    below.map(str::to_owned).collect()
 }
 
 /// Runs a command to its end, with what it printed.

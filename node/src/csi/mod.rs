@@ -32,7 +32,7 @@ pub use volumes::{CsiError, Obstacle, Wish, is_device};
 /// Where sockets of registrars are, below the node's data directory: upstream's name.
 const REGISTRATION: &str = "plugins_registry";
 /// Where volumes are staged, below the node's data directory: upstream's names.
-const STAGING: &str = "plugins/kubernetes.io/csi";
+pub(crate) const STAGING: &str = "plugins/kubernetes.io/csi";
 
 /// A driver that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
