@@ -132,67 +132,80 @@ async fn create_once(
     mutate(call, &review, &mut value, notes).await?;
     stamp(&mut value);
     kind.prepare_create(&mut value);
-    let key = call.target.key(&name);
     // What is allocated to it is chosen anew when somebody else was faster.
     let unallocated = call.api.admission.allocates(&review).then(|| value.clone());
-    // What is odd about the object is told before what admission has to say of it.
-    let first = notes.warnings.len();
+    let told = notes.warnings.len();
     for _ in 0..RETRIES {
-        notes.warnings.truncate(first);
+        match attempt_create(call, &review, &mut value, owners.as_deref(), notes).await? {
+            Creation::Done(written) => return Ok(Some(written)),
+            Creation::NameTaken => return Ok(None),
+            Creation::Lost => notes.warnings.truncate(told),
+        }
         if let Some(unallocated) = &unallocated {
             value.clone_from(unallocated);
-        }
-        let mut claims = allocate(call, &review, &mut value).await?;
-        let errors = kind.validate_create(&value);
-        if !errors.is_empty() {
-            return Err(ApiError::invalid(&kind.kind, &kind.group, &name, &errors));
-        }
-        kind.normalise(&mut value);
-        let warn = |notes: &mut Notes, value: &Value| {
-            notes.warnings.splice(first..first, kind.warnings(value, None));
-        };
-        if let Err(error) = judge(call, &review, &value, &mut claims, notes).await {
-            warn(notes, &value);
-            return Err(error);
-        }
-        if options.dry_run {
-            warn(notes, &value);
-            let taken = call.api.store.get(&key).await?.is_some();
-            return Ok((!taken).then(|| Written {
-                object: Left::Value(value),
-                warnings: Vec::new(),
-                created: true,
-            }));
-        }
-        let bytes = stored_form(call, &value, owners.as_deref()).await?;
-        let mut txn = Txn::create(key.clone(), bytes.clone());
-        claims.join(&key, &mut txn);
-        let is_told = owners.is_some();
-        // Done while the disk writes, and not before: it is what this create would else wait for. Where nobody will ask for
-        // the tree again it goes then too, while this processor has it at hand.
-        let meanwhile = async {
-            warn(notes, &value);
-            if is_told && claims.is_empty() {
-                value = Value::Null;
-                owners = None;
-            }
-        };
-        let (outcome, ()) = futures::join!(call.api.store.txn(txn), meanwhile);
-        match outcome? {
-            TxnOutcome::Committed { revision } => {
-                return Ok(Some(Written {
-                    object: Left::of(kind, &bytes, (!is_told).then_some(value), revision),
-                    warnings: Vec::new(),
-                    created: true,
-                }));
-            }
-            TxnOutcome::Conflict { key: lost, .. } if lost == key => return Ok(None),
-            TxnOutcome::Conflict { .. } => {}
         }
     }
     Err(ApiError::internal(
         "what the object needs beside itself was taken by others, again and again",
     ))
+}
+
+/// How an attempt to create an object ended.
+enum Creation {
+    Done(Written),
+    NameTaken,
+    /// Somebody else took meanwhile what it needs beside itself.
+    Lost,
+}
+
+/// The last steps of a creation, from what is allocated to the object until it is stored. `owners` are its `managedFields`
+/// where these are not part of it yet.
+async fn attempt_create(
+    call: &Call,
+    review: &Review<'_>,
+    value: &mut Value,
+    owners: Option<&str>,
+    notes: &mut Notes,
+) -> Result<Creation> {
+    let kind = &call.target.kind;
+    let mut claims = allocate(call, review, value).await?;
+    let errors = kind.validate_create(value);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(&kind.kind, &kind.group, review.name, &errors));
+    }
+    notes.warnings.extend(kind.warnings(value, None));
+    kind.normalise(value);
+    judge(call, review, value, &mut claims, notes).await?;
+    let done = |object| {
+        Creation::Done(Written {
+            object,
+            warnings: Vec::new(),
+            created: true,
+        })
+    };
+    let key = call.target.key(review.name);
+    if review.dry_run {
+        let is_taken = call.api.store.get(&key).await?.is_some();
+        return Ok(match is_taken {
+            true => Creation::NameTaken,
+            false => done(Left::Value(value.take())),
+        });
+    }
+    let bytes = stored_form(call, value, owners).await?;
+    let mut txn = Txn::create(key.clone(), bytes.clone());
+    claims.join(&key, &mut txn);
+    // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
+    if owners.is_some() && claims.is_empty() {
+        value.take();
+    }
+    Ok(match call.api.store.txn(txn).await? {
+        TxnOutcome::Committed { revision } => {
+            let seen = owners.is_none().then(|| value.take());
+            done(Left::of(kind, &bytes, seen, revision))
+        }
+        TxnOutcome::Conflict { key: lost, .. } if lost == key => Creation::NameTaken,
+        TxnOutcome::Conflict { .. } => Creation::Lost,
+    })
 }
 
 /// Whether the object is nobody's to see before it is stored, neither others' nor, in another form, ours.
