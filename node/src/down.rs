@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::csi;
 use crate::images;
+use crate::mounts;
 use crate::network;
 use crate::options::NodeOptions;
 use crate::pods::cgroup::{PodCgroupError, end_slice};
@@ -86,7 +87,8 @@ pub async fn down(options: &DownOptions) -> Result<(), DownError> {
     host::remove_tree(&pods)?;
     host::remove_tree(&options.data_dir.join("logs"))?;
     // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
-    host::unmount_under(&options.data_dir.join(csi::STAGING))?;
+    let staged = options.data_dir.join(csi::STAGING);
+    mounts::release_under(&staged).map_err(host::at("unmount what is below", &staged))?;
     images::down(&options.data_dir.join("images"))?;
     network::down(&options.id, &options.run_dir).await?;
     remove_cgroups(&options.cluster).await?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::changing::until;
 use crate::cluster::PATIENCE;
+use crate::faults::until as eventually;
 use crate::streams::with_busybox;
 
 const BUSYBOX: &str = "amphipod.local/busybox:v1";
@@ -195,4 +196,45 @@ async fn volumes_of_a_pods_own_and_images_as_volumes() {
         waiting.any(|reason| matches!(reason, "ErrImagePull" | "ImagePullBackOff"))
     })
     .await;
+}
+
+/// What a container can make with `mkdirat` and `openat`, and no path can name.
+fn make_deep(root: &std::path::Path) {
+    use nix::fcntl::{OFlag, open, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut at = open(root, flags, Mode::empty()).unwrap();
+    for _ in 0..12_000 {
+        mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+        at = openat(&at, "d", flags, Mode::empty()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_deeper_than_any_path_goes_with_its_pod_and_no_agent() {
+    let Some(cluster) = with_busybox("deep trees") else {
+        return;
+    };
+    let client = cluster.client().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let pod = once("deep", BUSYBOX, json!(["sleep", "1000"]), json!({"emptyDir": {}}));
+    let made = pods.create(&Default::default(), &pod).await.unwrap();
+    let running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+    until(&pods, "deep", "it runs", running).await;
+    let of_pod = cluster
+        .data_dir()
+        .join("node/pods")
+        .join(made.metadata.uid.unwrap());
+    make_deep(&of_pod.join("volumes/v"));
+    remove(&pods, "deep").await;
+    eventually("its volumes are gone", async || {
+        (!of_pod.join("volumes").exists()).then_some(())
+    })
+    .await;
+    let said = says(
+        &client,
+        once("next", BUSYBOX, json!(["echo", "alive"]), json!({"emptyDir": {}})),
+    )
+    .await;
+    assert_eq!(said, "alive\n");
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::testing::{DEVICE, LARGEST, NAME, SmallDriver};
 use super::{Csi, CsiError, Obstacle, REGISTRATION, Wish};
-use crate::volumes::host;
 use crate::volumes::ownership::Group;
 
 /// A node's directory; unmounted when dropped.
@@ -29,7 +28,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        host::unmount_under(self.0.path()).unwrap();
+        crate::mounts::release_under(self.0.path()).unwrap();
     }
 }
 
@@ -135,7 +134,7 @@ async fn a_volume_is_staged_until_the_last_pod_gives_it_back() {
         .await;
     later.unmount_all(&b).await.unwrap();
     later.unmount_all(&b).await.unwrap();
-    assert!(!host::is_mount_point(&b.join("volumes/data")).unwrap());
+    assert!(!crate::mounts::is_point(&b.join("volumes/data")).unwrap());
     assert_eq!(driver.calls().last().unwrap(), "NodeUnstageVolume vol-1");
 }
 

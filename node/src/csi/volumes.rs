@@ -10,6 +10,7 @@ use super::messages::{self, Capability, Volume};
 use super::published::{self, Published};
 use super::{Csi, Driver, STAGING};
 use crate::images::Digest;
+use crate::mounts;
 use crate::volumes::host::{self, HostError, at};
 use crate::volumes::ownership::{self, Group};
 
@@ -265,7 +266,7 @@ impl Csi {
 fn is_there(wish: &Wish, target: &Path) -> Result<bool, HostError> {
     match wish.block {
         true => Ok(is_device(target)),
-        false => host::is_mount_point(target),
+        false => mounts::is_point(target).map_err(at("look at", target)),
     }
 }
 

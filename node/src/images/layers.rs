@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::content::{Layout, remove_all};
+use super::content::Layout;
 use super::digest::Digest;
 use super::error::{PullFailure, StoreError};
 use super::implied;
 use super::manifest::Layer;
 use super::unpack::{self, UnpackLimits};
+use crate::removal;
 
 /// Prefix of a layer being unpacked.
 pub const UNFINISHED: &str = ".tmp-";
@@ -24,7 +25,7 @@ struct Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Err(error) = remove_all(&self.path) {
+        if let Err(error) = removal::remove(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "unfinished layer left behind");
         }
     }

@@ -59,6 +59,7 @@ use self::compilers::Compilers;
 use self::content::{Layout, write_atomically};
 use self::flight::Flights;
 pub use self::flight::KeyedLocks;
+use crate::removal;
 
 /// Progress events kept for a slow listener before it misses some.
 const PROGRESS_BACKLOG: usize = 1024;
@@ -352,7 +353,7 @@ impl Images {
 /// The disk fails.
 pub fn down(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("snapshots");
-    content::remove_all(&path).map_err(StoreError::io("remove", &path))
+    removal::remove(&path).map_err(StoreError::io("remove", &path))
 }
 
 impl Inner {

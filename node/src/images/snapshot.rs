@@ -6,13 +6,14 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use super::content::{Layout, remove_all};
+use super::content::Layout;
 use super::digest::Digest;
 use super::error::StoreError;
 use super::image::{Image, Mount};
 use super::implied;
 use super::layers;
 use crate::files::write_of_this_boot;
+use crate::removal;
 
 /// mount(2) takes one page of options, with its terminating NUL.
 const MAX_OPTION_BYTES: usize = 4095;
@@ -101,7 +102,7 @@ pub fn writable(layout: &Layout, key: &str) -> Option<PathBuf> {
 /// Removes the snapshot `key`.
 pub fn release(layout: &Layout, key: &str) -> Result<(), StoreError> {
     let dir = directory(layout, key)?;
-    remove_all(&dir).map_err(StoreError::io("remove", &dir))
+    removal::remove(&dir).map_err(StoreError::io("remove", &dir))
 }
 
 /// All snapshots.

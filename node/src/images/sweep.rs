@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use super::content::{Layout, remove_all};
+use super::content::Layout;
 use super::error::StoreError;
 use super::snapshot;
+use crate::removal;
 
 /// Removes unfinished layers, and blobs and layers that neither a record nor a snapshot refers to.
 pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
@@ -42,7 +43,7 @@ fn retain(dir: &Path, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         let entry = entry.map_err(StoreError::io("list", dir))?;
         if !entry.file_name().to_str().is_some_and(&keep) {
             let path = entry.path();
-            remove_all(&path).map_err(StoreError::io("remove", &path))?;
+            removal::remove(&path).map_err(StoreError::io("remove", &path))?;
         }
     }
     Ok(())

@@ -7,9 +7,9 @@ use super::Station;
 use super::bytes;
 use super::exposition::{Exposition, Stability, Type};
 use crate::host::{self, Disk};
+use crate::mounts;
 use crate::pods::view::PodView;
 use crate::volumes::claims::name_of;
-use crate::volumes::host::kinds_under;
 
 /// Beginnings of the kinds of file systems that may wait for somebody else.
 const REMOTE: [&str; 6] = ["nfs", "fuse", "cifs", "smb", "ceph", "9p"];
@@ -27,7 +27,7 @@ pub fn tell(station: &Station, out: &mut Exposition) {
 
 fn measure(station: &Station) -> std::io::Result<BTreeMap<Claim, Disk>> {
     let pods = station.disks.data_dir().join("pods").canonicalize()?;
-    let kinds = kinds_under(&pods).map_err(std::io::Error::other)?;
+    let kinds: BTreeMap<_, _> = mounts::kinds_under(&pods)?.into_iter().collect();
     let mut found = BTreeMap::new();
     for pod in station.table.pods() {
         let Some(view) = PodView::new(&pod) else { continue };

@@ -3,14 +3,14 @@
 //!
 //! `net.ipv4.ip_forward` stays on: who else relies on it cannot be known.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::links::{LinkError, Links};
 use super::names::{BadClusterId, Names};
 use super::nft::{self, NftError};
-use super::sandbox::{SandboxError, mount_points, release_mount};
+use super::sandbox::SandboxError;
+use crate::{mounts, removal};
 
 /// Why something of a cluster's network is still there. What comes first in [`down`] was removed.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +48,8 @@ pub(super) fn remove_pins(root: &Path) -> Result<(), DownError> {
     let Ok(root) = root.canonicalize() else {
         return Ok(());
     };
-    let table = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(table).map_err(|e| failed("read", table, e))?;
-    for point in mount_points(&text)
-        .iter()
-        .rev()
-        .filter(|point| point.starts_with(&root))
-    {
-        release_mount(point)?;
-    }
-    fs::remove_dir_all(&root).map_err(|e| failed("remove", &root, e))
+    mounts::release_under(&root).map_err(|e| failed("unmount what is below", &root, e))?;
+    removal::remove(&root).map_err(|e| failed("remove", &root, e))
 }
 
 async fn remove_links(names: &Names) -> Result<(), DownError> {

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use tokio::sync::{Semaphore, oneshot};
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::links::{LinkError, Links, PodEnd};
 use super::names::pod_address;
 use super::sysctl::{self, SysctlError};
+use crate::mounts;
 use crate::sys::Holder;
 use crate::users::IdRange;
 
@@ -67,7 +68,8 @@ pub struct Blueprint {
 /// other mount namespaces: a pin is seen, and released, in one place only.
 pub fn prepare_root(root: &Path) -> Result<(), SandboxError> {
     fs::create_dir_all(root).map_err(|e| step(format!("create {}", root.display()), e))?;
-    if !is_mount_point(root)? {
+    let is_mounted = mounts::is_point(root).map_err(|e| step(format!("look at {}", root.display()), e))?;
+    if !is_mounted {
         mount(Some(root), root, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(|e| step(format!("bind {} on itself", root.display()), e.into()))?;
     }
@@ -213,50 +215,13 @@ pub fn is_alive(dir: &Path, ip: Ipv4Addr, users: Option<IdRange>) -> bool {
 /// Unpins what is pinned in a directory and removes it; what is gone already is no error.
 pub fn unpin(dir: &Path) -> Result<(), SandboxError> {
     for kind in KINDS.into_iter().chain([USER]) {
-        release_mount(&dir.join(kind))?;
+        let pin = dir.join(kind);
+        mounts::release(&pin).map_err(|e| step(format!("unmount {}", pin.display()), e))?;
     }
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(step(format!("remove {}", dir.display()), e)),
         _ => Ok(()),
     }
-}
-
-/// Takes a mount away, also one stacked several times; a path that is none is no error.
-pub fn release_mount(path: &Path) -> Result<(), SandboxError> {
-    loop {
-        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => {}
-            Err(nix::Error::EINVAL | nix::Error::ENOENT) => return Ok(()),
-            Err(e) => return Err(step(format!("unmount {}", path.display()), e.into())),
-        }
-    }
-}
-
-/// A path is a mount point when its device or its number differs from what its parent directory says.
-fn is_mount_point(path: &Path) -> Result<bool, SandboxError> {
-    let table =
-        fs::read_to_string("/proc/self/mountinfo").map_err(|e| step("read the mount table".into(), e))?;
-    let path = path
-        .canonicalize()
-        .map_err(|e| step(format!("resolve {}", path.display()), e))?;
-    Ok(mount_points(&table).contains(&path))
-}
-
-/// The mount points in a mountinfo table (proc(5)), in order, with its octal escapes resolved.
-pub fn mount_points(table: &str) -> Vec<PathBuf> {
-    table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|field| PathBuf::from(unescape(field)))
-        .collect()
-}
-
-fn unescape(field: &str) -> String {
-    let mut out = field.to_owned();
-    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        out = out.replace(escape, plain);
-    }
-    out
 }
 
 fn step(step: String, source: io::Error) -> SandboxError {
@@ -269,15 +234,6 @@ fn step(step: String, source: io::Error) -> SandboxError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_are_read_with_their_escapes() {
-        let table = "36 35 98:0 /mnt1 /mnt2\\040x rw,noatime master:1 - ext3 /dev/root rw\n22 1 0:5 / /proc rw - proc proc rw\n";
-        assert_eq!(
-            mount_points(table),
-            [PathBuf::from("/mnt2 x"), PathBuf::from("/proc")]
-        );
-    }
 
     #[test]
     fn a_directory_without_pins_is_not_alive_and_unpinning_it_is_no_error() {

@@ -75,7 +75,7 @@ pub async fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError
         return Ok(manager.limit_slice(&slice, properties(&limits)).await?);
     }
     let path = format!("/{}/pod{}", ctx.options.cluster, pod.uid());
-    let cgroup = CgroupHost::discover()?.cgroup(&path)?;
+    let cgroup = CgroupHost::known()?.cgroup(&path)?;
     cgroup.create()?;
     Ok(cgroup.apply(&limits)?)
 }
@@ -86,7 +86,7 @@ pub async fn remove(ctx: &Context, uid: &str) -> Result<(), PodCgroupError> {
     if ctx.cgroups.systemd {
         return end_slice(&names::pod_slice(&ctx.options.cluster, uid)).await;
     }
-    let cgroup = match CgroupHost::discover() {
+    let cgroup = match CgroupHost::known() {
         Err(CgroupError::NoHierarchy) => return Ok(()),
         host => host?.cgroup_everywhere(&format!("/{}/pod{uid}", ctx.options.cluster))?,
     };
@@ -99,7 +99,7 @@ pub async fn remove(ctx: &Context, uid: &str) -> Result<(), PodCgroupError> {
 /// Ends a slice with all that is in it, and takes away what v1's hierarchies have of it that systemd does not use.
 pub async fn end_slice(slice: &str) -> Result<(), PodCgroupError> {
     Manager::of_host().await?.stop(slice).await?;
-    let cgroup = CgroupHost::discover()?.cgroup(&names::slice_path(slice))?;
+    let cgroup = CgroupHost::known()?.cgroup(&names::slice_path(slice))?;
     if cgroup.exists() {
         cgroup.remove().await?;
     }

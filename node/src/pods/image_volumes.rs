@@ -10,6 +10,7 @@ use super::failure::StartFailure;
 use super::pull::{self, Wish};
 use super::view::PodView;
 use crate::images::{Image, ImageKind, Images, Rootfs, StoreError};
+use crate::mounts;
 use crate::volumes::host;
 
 /// The images behind the container's mounts.
@@ -64,7 +65,7 @@ enum MountError {
 }
 
 fn mount_once(images: &Images, image: &Image, key: &str, target: &Path) -> Result<(), MountError> {
-    if host::is_mount_point(target)? {
+    if mounts::is_point(target).map_err(host::at("look at", target))? {
         return Ok(());
     }
     let mounts = match images.prepare(image, key, None)? {

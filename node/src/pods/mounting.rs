@@ -11,6 +11,7 @@ use super::expansion;
 use super::view::PodView;
 use crate::csi::attachment::{self, AttachError};
 use crate::csi::{self, CsiError};
+use crate::mounts;
 use crate::volumes::claims::{self, ClaimError, Claimed};
 use crate::volumes::host;
 use crate::volumes::ownership::Group;
@@ -67,7 +68,7 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
         return Ok(true);
     }
     if let Some(source) = &volume.csi {
-        if !host::is_mount_point(&target)? {
+        if !mounts::is_point(&target).map_err(host::at("look at", &target))? {
             let wish = drivers::inline(&ctx.options.client, pod, &volume.name, source, group(pod)).await?;
             ctx.csi.mount(&wish, &dirs.root, &volume.name, &target).await?;
         }
@@ -76,7 +77,8 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
     let Some(name) = claims::name_of(pod.name(), volume) else {
         return Ok(false);
     };
-    if device.is_symlink() || csi::is_device(&device) || host::is_mount_point(&target)? {
+    let is_shown = || mounts::is_point(&target).map_err(host::at("look at", &target));
+    if device.is_symlink() || csi::is_device(&device) || is_shown()? {
         return Ok(true);
     }
     let client = &ctx.options.client;

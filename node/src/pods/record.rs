@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{write_atomic, write_of_this_boot};
+use crate::removal;
 
 /// Name of the file in an attempt's directory.
 pub const RECORD_FILE: &str = "record.json";
@@ -144,7 +145,7 @@ pub fn load_all(containers: &Path) -> io::Result<Vec<Record>> {
                 Ok(record) => records.push(record),
                 Err(error) => {
                     tracing::warn!(path = %attempt.display(), %error, "removing an attempt without a record");
-                    fs::remove_dir_all(&attempt)?;
+                    removal::remove(&attempt)?;
                 }
             }
         }

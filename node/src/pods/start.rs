@@ -45,6 +45,7 @@ use crate::env::Environment;
 use crate::events::Severity::{Normal, Warning};
 use crate::files::write_of_this_boot;
 use crate::images::{Image, ImageKind, Mount, Rootfs};
+use crate::removal;
 use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
 
@@ -355,10 +356,7 @@ impl Build<'_> {
             shm.map_err(io::Error::other)?;
         }
         let dir = self.attempt_dir();
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        removal::remove(&dir)?;
         let bundle = self.dirs.bundle(&self.container.name, self.job.attempt);
         fs::create_dir_all(bundle.join("rootfs"))?;
         make_log_directory(&record.log_path)?;
@@ -474,7 +472,7 @@ fn make_log_directory(log: &Path) -> io::Result<()> {
 fn discard(ctx: &Context, pod: PodView<'_>, record: &Record) {
     release(ctx, &record.id);
     let dir = ctx.dirs(pod).attempt(&record.container, record.attempt);
-    if let Err(error) = fs::remove_dir_all(&dir) {
+    if let Err(error) = removal::remove(&dir) {
         tracing::warn!(%error, path = %dir.display(), "cannot remove a given-up attempt");
     }
 }

@@ -21,6 +21,7 @@ use super::view::PodView;
 use crate::bundle::resources::limits_of;
 use crate::events::Severity::Warning;
 use crate::files;
+use crate::removal;
 
 const SIGKILL: u32 = 9;
 /// SIGKILL is sent again this often until the end is seen: a shim may have been starting the process.
@@ -66,7 +67,7 @@ async fn forget(ctx: &Context, pod: &Pod, record: &Record) {
     release(ctx, &record.id);
     let Some(view) = PodView::new(pod) else { return };
     let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
-    if let Err(error) = std::fs::remove_dir_all(&dir) {
+    if let Err(error) = removal::remove(&dir) {
         tracing::warn!(%error, path = %dir.display(), "cannot remove an attempt that never ran");
     }
 }

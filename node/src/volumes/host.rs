@@ -1,15 +1,13 @@
-//! Directories, tmpfs mounts and host paths behind volumes. Owns what is mounted below a Pod's directory and
-//! its removal.
+//! Directories, tmpfs mounts and host paths behind volumes, and their removal.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-use rustix::io::Errno;
+use nix::mount::{MsFlags, mount};
+
+use crate::{mounts, removal};
 
 /// Why something on the host could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +57,7 @@ pub fn give_to_group(path: &Path, gid: u32) -> Result<(), HostError> {
 /// Mounts a tmpfs at `path` unless one is there; `size` in bytes.
 pub fn mount_tmpfs(path: &Path, size: Option<u64>, mode: u32) -> Result<(), HostError> {
     make_dir(path, mode)?;
-    if is_mount_point(path)? {
+    if mounts::is_point(path).map_err(at("look at", path))? {
         return Ok(());
     }
     let options = match size {
@@ -79,79 +77,10 @@ pub fn mount_read_only(source: &str, kind: &str, options: &str, target: &Path) -
         .map_err(|e| at("mount an image at", target)(e.into()))
 }
 
-/// Whether something is mounted at `path`; what is not there is no mount point. The kernel says so of the path itself: its table
-/// of mounts has a few lines for each Pod. A file system's server, which may never answer, is not asked.
-pub fn is_mount_point(path: &Path) -> Result<bool, HostError> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    match statx(CWD, path, flags, StatxFlags::empty()) {
-        Ok(found) if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
-            Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-        }
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
-        // Kernels before 5.8; and a mount whose server is away.
-        _ => Ok(mounts_under(path)?.iter().any(|m| m == path)),
-    }
-}
-
-/// Mount points at and below `dir`, innermost last (proc_pid_mountinfo(5)).
-fn mounts_under(dir: &Path) -> Result<Vec<PathBuf>, HostError> {
-    let table = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(table).map_err(at("read", table))?;
-    let points = text
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape);
-    Ok(points.filter(|point| point.starts_with(dir)).collect())
-}
-
-/// Kinds of the file systems mounted at and below `dir`, by mount point.
-pub fn kinds_under(dir: &Path) -> Result<BTreeMap<PathBuf, String>, HostError> {
-    let table = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(table).map_err(at("read", table))?;
-    let mounts = text.lines().filter_map(|line| {
-        let (mount, what) = line.split_once(" - ")?;
-        let point = unescape(mount.split(' ').nth(4)?);
-        Some((point, what.split(' ').next()?.to_owned()))
-    });
-    Ok(mounts.filter(|(point, _)| point.starts_with(dir)).collect())
-}
-
-/// Octal escapes of mountinfo: space, tab, newline, backslash.
-fn unescape(field: &str) -> PathBuf {
-    let plain = field
-        .replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\");
-    PathBuf::from(plain)
-}
-
-/// Unmounts everything at and below `dir`; whether there was anything.
-pub fn unmount_under(dir: &Path) -> Result<bool, HostError> {
-    let points = mounts_under(dir)?;
-    for point in points.iter().rev() {
-        umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-            .map_err(|e| at("unmount", point)(e.into()))?;
-    }
-    Ok(!points.is_empty())
-}
-
-/// Removes `dir` with everything in it, mounts first. Absent is fine. As long as anything is mounted below it nothing is
-/// removed: that would be somebody's data.
+/// Removes `dir` with everything in it, and unmounts what is mounted there, of which nothing is removed: that would be
+/// somebody's data. Absent is fine.
 pub fn remove_tree(dir: &Path) -> Result<(), HostError> {
-    if fs::symlink_metadata(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        return Ok(());
-    }
-    if unmount_under(dir)?
-        && let Some(point) = mounts_under(dir)?.first()
-    {
-        let busy = io::Error::from(io::ErrorKind::ResourceBusy);
-        return Err(at("unmount", point)(busy));
-    }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", dir)(error)),
-        _ => Ok(()),
-    }
+    removal::remove_and(dir, &mounts::detach).map_err(at("remove", dir))
 }
 
 /// Checks or makes a hostPath as its type says (core/v1 HostPathVolumeSource).
@@ -229,10 +158,10 @@ mod tests {
         let at = dir.path().join("a b");
         mount_tmpfs(&at, Some(1 << 20), 0o777).unwrap();
         mount_tmpfs(&at, Some(1 << 20), 0o777).unwrap();
+        let mounted = mounts::kinds_under(dir.path()).unwrap();
         assert_eq!(
-            mounts_under(dir.path()).unwrap(),
-            std::slice::from_ref(&at),
-            "mounted once"
+            mounted.into_iter().collect::<Vec<_>>(),
+            [(at.clone(), "tmpfs".to_owned())]
         );
         fs::write(at.join("x"), "x").unwrap();
         remove_tree(dir.path()).unwrap();

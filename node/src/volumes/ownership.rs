@@ -2,16 +2,22 @@
 //! (KEP-695 for when that is left out).
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags};
+use rustix::io::Errno;
+
 use super::host::{HostError, at};
+use crate::walk::{self, Found, Then, What};
 
 /// What the group may: files, and directories, whose new files follow it.
 const OF_FILES: u32 = 0o660;
 const OF_DIRECTORIES: u32 = 0o2770;
-/// Deeper trees are left as they are below this.
-const DEPTH: usize = 128;
+/// How what is to change is opened: not for what is in it, and no link is followed.
+const ITSELF: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// `fsGroup` with `fsGroupChangePolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,30 +34,49 @@ pub fn give(root: &Path, group: Group) -> Result<(), HostError> {
     if fits && !group.always {
         return Ok(());
     }
-    walk(root, group.id, DEPTH)
+    let failed = || at("change the group of what is in", root);
+    if meta.is_dir() {
+        walk::open(root)
+            .and_then(|opened| walk::walk(opened, &mut |found| give_found(found, group.id)))
+            .map_err(failed())?;
+    }
+    // Last: that it fits says that all in it does.
+    let itself = rustix::fs::openat(CWD, root, ITSELF, Mode::empty());
+    itself
+        .map_err(io::Error::from)
+        .and_then(|itself| give_one(&itself, group.id))
+        .map_err(failed())
 }
 
-/// The directory itself last: that it fits says that all in it does.
-fn walk(path: &Path, gid: u32, depth: usize) -> Result<(), HostError> {
-    let meta = fs::symlink_metadata(path).map_err(at("inspect", path))?;
-    if meta.is_dir() && depth > 0 {
-        for entry in fs::read_dir(path).map_err(at("list", path))? {
-            let entry = entry.map_err(at("list", path))?;
-            walk(&entry.path(), gid, depth - 1)?;
+/// By a descriptor of the thing itself: who shares the volume may put another in its place meanwhile.
+fn give_found(found: &Found<'_>, gid: u32) -> io::Result<Then> {
+    if found.what != What::Mount {
+        match rustix::fs::openat(found.parent, found.name, ITSELF, Mode::empty()) {
+            Ok(itself) => give_one(&itself, gid)?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
-    lchown(path, None, Some(gid)).map_err(at("change the group of", path))?;
-    if meta.is_symlink() {
-        return Ok(());
-    }
-    let more = if meta.is_dir() { OF_DIRECTORIES } else { OF_FILES };
-    let mode = (meta.mode() & 0o7777) | more;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at("change the mode of", path))
+    Ok(Then::Next)
+}
+
+fn give_one(itself: &OwnedFd, gid: u32) -> io::Result<()> {
+    let mode = rustix::fs::fstat(itself)?.st_mode;
+    rustix::fs::chownat(itself, c"", None, Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)?;
+    let more = match FileType::from_raw_mode(mode) {
+        FileType::Symlink => return Ok(()),
+        FileType::Directory => OF_DIRECTORIES,
+        _ => OF_FILES,
+    };
+    // What was only named cannot be changed but by this path.
+    let path = format!("/proc/self/fd/{}", itself.as_raw_fd());
+    fs::set_permissions(path, fs::Permissions::from_mode((mode & 0o7777) | more))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::lchown;
 
     #[test]
     fn a_tree_goes_to_the_group_unless_its_root_fits() {

@@ -13,6 +13,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::host::{self, HostError, at};
 use super::ownership::{self, Group};
+use crate::mounts;
 
 /// Where devices of claims are linked, beside the volumes.
 pub const DEVICES: &str = "volume-devices";
@@ -87,7 +88,7 @@ impl Source {
 
 /// Shows the files of `source` at `target`, unless they are there already.
 pub fn show(source: &Source, target: &Path, group: Option<Group>) -> Result<(), PersistentError> {
-    if host::is_mount_point(target)? {
+    if mounts::is_point(target).map_err(at("look at", target))? {
         return Ok(());
     }
     match source {

@@ -148,7 +148,6 @@ fn make_mount_point(target: &Path, is_dir: bool) -> Result<(), SubPathError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volumes::host;
     use std::os::unix::fs::symlink;
 
     /// A volume, a secret outside, and a place to mount; unmounted when dropped.
@@ -181,7 +180,7 @@ mod tests {
 
     impl Drop for Place {
         fn drop(&mut self) {
-            host::unmount_under(self.0.path()).unwrap();
+            crate::mounts::release_under(self.0.path()).unwrap();
         }
     }
 

@@ -1,17 +1,14 @@
-//! How much of the disk a directory takes. Containers change such directories while they are read, so that every step
-//! is by descriptor and no symbolic link is followed. Refuses to know whose it is.
+//! How much of the disk a directory takes, which containers change while it is read. Refuses to know whose it is.
 
 use std::collections::HashSet;
-use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
-/// Directories inside one another that are looked into; what lies deeper is not counted. Each takes a descriptor.
-const MAX_DEPTH: usize = 256;
+use crate::walk::{self, Then, What};
+
 /// Unit of `st_blocks` (stat(3type)).
 const BLOCK_BYTES: u64 = 512;
 
@@ -36,76 +33,22 @@ pub fn disk_usage(path: &Path) -> io::Result<u64> {
 /// # Errors
 /// The kernel refuses to read a directory.
 pub fn disk_use(path: &Path) -> io::Result<DiskUse> {
-    let root = match open(CWD, path) {
-        Err(Errno::NOENT) => return Ok(DiskUse::default()),
+    let root = match walk::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DiskUse::default()),
         opened => opened?,
     };
     let mut count = Count::default();
     count.add(&rustix::fs::fstat(&root)?);
-    let mut open_dirs = vec![Level::of(root)?];
-    while let Some(level) = open_dirs.last_mut() {
-        let Some(name) = level.subdirectories.pop() else {
-            match level.read(&mut count)? {
-                true => {}
-                false => drop(open_dirs.pop()),
-            }
-            continue;
-        };
-        let opened = open(&level.fd, &name);
-        match opened {
-            Ok(fd) if open_dirs.len() < MAX_DEPTH => open_dirs.push(Level::of(fd)?),
-            // Removed or replaced meanwhile, or too deep.
-            Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {}
+    walk::walk(root, &mut |found| {
+        match rustix::fs::statat(found.parent, found.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if found.what != What::Mount => count.add(&stat),
+            // Removed meanwhile; or not of this disk.
+            Ok(_) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
-    }
+        Ok(Then::Next)
+    })?;
     Ok(count.found)
-}
-
-fn open(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, path, flags, Mode::empty())
-}
-
-/// A directory being read.
-struct Level {
-    fd: OwnedFd,
-    /// Not read yet.
-    entries: Option<Dir>,
-    subdirectories: Vec<CString>,
-}
-
-impl Level {
-    fn of(fd: OwnedFd) -> io::Result<Self> {
-        let entries = Some(Dir::read_from(&fd)?);
-        Ok(Self {
-            fd,
-            entries,
-            subdirectories: Vec::new(),
-        })
-    }
-
-    /// Counts the entries, once; false when that was done before.
-    fn read(&mut self, count: &mut Count) -> io::Result<bool> {
-        let Some(entries) = self.entries.take() else {
-            return Ok(false);
-        };
-        for entry in entries {
-            let name = entry?.file_name().to_owned();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let stat = match rustix::fs::statat(&self.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => continue,
-                found => found?,
-            };
-            count.add(&stat);
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                self.subdirectories.push(name);
-            }
-        }
-        Ok(true)
-    }
 }
 
 #[derive(Default)]
@@ -159,14 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nothing_and_depth_is_no_danger() {
+    fn nothing_is_nothing_and_depth_hides_nothing() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(disk_usage(&dir.path().join("none")).unwrap(), 0);
-        let mut path = dir.path().to_owned();
-        for _ in 0..MAX_DEPTH + 10 {
-            path.push("d");
-        }
-        fs::create_dir_all(&path).unwrap();
-        disk_usage(dir.path()).unwrap();
+        walk::tests::make_deep(dir.path(), 1000);
+        assert_eq!(disk_use(dir.path()).unwrap().inodes, 1 + 2 * 1000 + 1);
+        crate::removal::remove(dir.path()).unwrap();
     }
 }

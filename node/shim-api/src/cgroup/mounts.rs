@@ -47,7 +47,7 @@ impl CgroupHost {
         }
     }
 
-    /// As first discovered by this program: what a shim or a command line asks for again and again does not move.
+    /// As first discovered by this program: what a shim, an agent or a command line asks for again and again does not move.
     pub fn known() -> Result<&'static Self, CgroupError> {
         static KNOWN: OnceLock<CgroupHost> = OnceLock::new();
         match KNOWN.get() {

@@ -2,7 +2,7 @@
 //! (openat2 RESOLVE_BENEATH), whatever symlinks the archive has made meanwhile; leaves are never followed.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,12 +10,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use super::UnpackError;
 use super::stream::Entry;
+use crate::removal;
 
 /// Longest path an entry may have; the kernel's own PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
@@ -271,7 +272,10 @@ impl Tree {
     fn replace(&self, parent: &OwnedFd, leaf: &OsStr) -> Result<(), UnpackError> {
         match kind_of(parent, leaf)? {
             None => Ok(()),
-            Some(FileType::Directory) => Ok(remove_tree(parent, leaf)?),
+            Some(FileType::Directory) => {
+                let name = CString::new(leaf.as_bytes()).map_err(io::Error::from)?;
+                Ok(removal::remove_in(parent.as_fd(), &name, &removal::refuse)?)
+            }
             Some(_) => Ok(rustix::fs::unlinkat(parent, leaf, AtFlags::empty())?),
         }
     }
@@ -310,20 +314,6 @@ pub fn open_dir(parent: impl AsFd, leaf: &OsStr) -> Result<OwnedFd, Errno> {
 
 fn make_opaque(dir: impl AsFd) -> Result<(), UnpackError> {
     rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty()).map_err(UnpackError::Opaque)
-}
-
-fn remove_tree(parent: &OwnedFd, leaf: &OsStr) -> Result<(), Errno> {
-    let dir = open_dir(parent, leaf)?;
-    for entry in Dir::read_from(&dir)? {
-        let entry = entry?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        match name.as_bytes() {
-            b"." | b".." => {}
-            _ if kind_of(&dir, name)? == Some(FileType::Directory) => remove_tree(&dir, name)?,
-            _ => rustix::fs::unlinkat(&dir, name, AtFlags::empty())?,
-        }
-    }
-    rustix::fs::unlinkat(parent, leaf, AtFlags::REMOVEDIR)
 }
 
 fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {

@@ -55,7 +55,7 @@ fn a_restarted_agent_takes_sandboxes_back_and_replaces_broken_ones() {
                 ..one.clone()
             }
         );
-        sandbox::release_mount(&two.net_path).unwrap();
+        crate::mounts::release(&two.net_path).unwrap();
         let rebuilt = pod(&again, "two").await;
         assert_eq!(
             rebuilt,

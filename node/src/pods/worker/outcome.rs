@@ -11,6 +11,7 @@ use crate::pods::record::Record;
 use crate::pods::sandbox::{Surroundings, Unprepared};
 use crate::pods::tasks;
 use crate::pods::view::PodView;
+use crate::removal;
 use crate::steady;
 
 /// Pause before something that failed is tried again; upstream's back-off period of a Pod worker.
@@ -226,19 +227,9 @@ impl Worker {
         let dirs = self.ctx.dirs(view);
         let Some(gone) = oldest.checked_sub(1) else { return };
         let (attempt, log) = (dirs.attempt(container, gone), dirs.log(container, gone));
-        let removed = std::fs::remove_dir_all(&attempt)
-            .or_else(ignore_absent)
-            .and_then(|()| remove_log(&log));
+        let removed = removal::remove(&attempt).and_then(|()| remove_log(&log));
         if let Err(error) = removed {
             tracing::warn!(%error, path = %attempt.display(), "cannot remove an old attempt and its log");
         }
-    }
-}
-
-fn ignore_absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound {
-        Ok(())
-    } else {
-        Err(error)
     }
 }

@@ -1,0 +1,119 @@
+//! What is mounted on this host at and below paths, and unmounting it.
+//!
+//! Owns how the kernel is asked: about a path itself where that can be, since its table of mounts has a few lines for each Pod. Refuses
+//! to know what mounts are for.
+
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+
+/// proc_pid_mountinfo(5).
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// Whether something is mounted at `path`; what is not there is no mount point. A file system's server, which may never answer, is not
+/// asked.
+///
+/// # Errors
+/// The kernel cannot say it of a path (before 5.8), and its table cannot be read.
+pub fn is_point(path: &Path) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(found) if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        // Kernels before 5.8; and a mount whose server is away.
+        _ => Ok(kinds_under(path)?.iter().any(|(point, _)| point == path)),
+    }
+}
+
+/// What is mounted at and below `dir`, innermost last: mount points, and kinds of file systems.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn kinds_under(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let text = fs::read_to_string(TABLE)?;
+    Ok(listed(&text)
+        .filter(|(point, _)| point.starts_with(dir))
+        .collect())
+}
+
+fn listed(table: &str) -> impl Iterator<Item = (PathBuf, String)> {
+    table.lines().filter_map(|line| {
+        let (mount, what) = line.split_once(" - ")?;
+        let point = unescape(mount.split(' ').nth(4)?);
+        Some((point, what.split(' ').next()?.to_owned()))
+    })
+}
+
+/// Octal escapes: space, tab, newline, backslash.
+fn unescape(field: &str) -> PathBuf {
+    let mut out = field.to_owned();
+    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        out = out.replace(escape, plain);
+    }
+    PathBuf::from(out)
+}
+
+/// Unmounts everything at and below `dir`.
+///
+/// # Errors
+/// The table cannot be read, or the kernel does not unmount something.
+pub fn release_under(dir: &Path) -> io::Result<()> {
+    kinds_under(dir)?
+        .iter()
+        .rev()
+        .try_for_each(|(point, _)| release(point))
+}
+
+/// Unmounts everything that is mounted at `path`; nothing is fine.
+///
+/// # Errors
+/// The kernel does not.
+pub fn release(path: &Path) -> io::Result<()> {
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(nix::Error::EINVAL | nix::Error::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Unmounts what is mounted last at a name in a directory.
+///
+/// # Errors
+/// The kernel does not.
+pub fn detach(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let parent = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
+    let point = parent.join(OsStr::from_bytes(name.to_bytes()));
+    Ok(umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_escapes() {
+        let table = "36 35 98:0 /mnt1 /mnt2\\040x rw,noatime master:1 - ext3 /dev/root rw\n22 1 0:5 / /proc rw - proc proc rw\n";
+        let expected = [("/mnt2 x", "ext3"), ("/proc", "proc")];
+        let expected = expected.map(|(point, kind)| (PathBuf::from(point), kind.to_owned()));
+        assert_eq!(listed(table).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn mount_points_are_told_from_others() {
+        assert!(is_point(Path::new("/proc")).unwrap());
+        for path in ["/proc/self", "/nonexistent", "/dev/null/x"] {
+            assert!(!is_point(Path::new(path)).unwrap(), "{path}");
+        }
+    }
+}
