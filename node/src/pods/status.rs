@@ -266,8 +266,13 @@ fn states(
         return (waiting_state(pod, role, seen), before);
     };
     let code = last.exit().map_or(0, |exit| exit.exit_code);
-    let restarts = seen.due.is_some() || restarts_after(role, c, pod.restart_policy(), code);
-    if seen.waiting.is_some() && restarts && !pod.is_deleted() {
+    let restarts = restarts_after(role, c, pod.restart_policy(), code);
+    let waits = match seen.due {
+        // The API does not let go again of an end that its policy says is for good.
+        Some(_) => !restarts || seen.waiting.is_some(),
+        None => restarts && seen.waiting.is_some(),
+    };
+    if waits && !pod.is_deleted() {
         return (waiting_state(pod, role, seen), Some(ended));
     }
     (ended, before)

@@ -401,5 +401,12 @@ fn a_container_stopped_to_be_started_again_does_not_end_the_pod() {
     let mut s = with(&[("a", 0, exited(0))]);
     assert_eq!(report(&p, &s)["phase"], "Succeeded");
     s.containers.get_mut("a").unwrap().due = Some(Due::Unfit);
-    assert_eq!(report(&p, &s)["phase"], "Running");
+    let r = report(&p, &s);
+    assert_eq!(r["phase"], "Running");
+    let c = &r["containerStatuses"][0];
+    assert_eq!(
+        c["state"]["waiting"]["reason"], "ContainerCreating",
+        "an end would be for good"
+    );
+    assert_eq!(c["lastState"]["terminated"]["exitCode"], 0);
 }
