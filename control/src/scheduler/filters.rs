@@ -21,7 +21,11 @@ pub struct Wanted<'a> {
 
 type Filter = fn(&Wanted, &Node, &NodeState) -> Vec<String>;
 
-const FILTERS: [Filter; 7] = [
+/// What a node declares that can start all of a Pod's containers anew (KEP-5532), and the action that asks for it.
+const RESTARTS_ALL: &str = "RestartAllContainersOnContainerExits";
+const RESTART_ALL: &str = "RestartAllContainers";
+
+const FILTERS: [Filter; 8] = [
     node_unschedulable,
     node_name,
     taint_toleration,
@@ -29,6 +33,7 @@ const FILTERS: [Filter; 7] = [
     node_ports,
     node_resources_fit,
     volume_binding,
+    declared_features,
 ];
 
 /// Why `node` cannot take the Pod; empty when it can.
@@ -117,6 +122,20 @@ fn volume_binding(wanted: &Wanted, node: &Node, _: &NodeState) -> Vec<String> {
     wanted.needs.objections(node)
 }
 
+/// Nodes of an older version do not know what some Pods ask for (KEP-5328).
+fn declared_features(wanted: &Wanted, node: &Node, _: &NodeState) -> Vec<String> {
+    let spec = wanted.pod.spec.iter();
+    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let mut rules = containers.flat_map(|c| c.restart_policy_rules.iter().flatten());
+    let asks = rules.any(|rule| rule.action == RESTART_ALL);
+    let status = node.status.as_ref();
+    let mut declared = status.iter().flat_map(|s| s.declared_features.iter().flatten());
+    because(
+        asks && !declared.any(|feature| feature == RESTARTS_ALL),
+        "node(s) didn't match Pod's required features",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -161,7 +180,9 @@ mod tests {
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
         let other = [pod("other", host_port.clone())];
         let two = [pod("x", json!({})), pod("y", json!({}))];
-        let cases: [(Value, &[Pod], Value, &[&str]); 10] = [
+        let restarts_all = json!({"containers": [{"name": "c",
+            "restartPolicyRules": [{"action": "RestartAllContainers"}]}]});
+        let cases: [(Value, &[Pod], Value, &[&str]); 12] = [
             (json!({}), &[], json!({}), &[]),
             (
                 json!({"spec": {"unschedulable": true}}),
@@ -206,6 +227,18 @@ mod tests {
                 &[],
                 asks(json!({"example.com/gpu": "1"})),
                 &["Insufficient example.com/gpu"],
+            ),
+            (
+                json!({}),
+                &[],
+                restarts_all.clone(),
+                &["node(s) didn't match Pod's required features"],
+            ),
+            (
+                json!({"status": {"declaredFeatures": ["A", RESTARTS_ALL]}}),
+                &[],
+                restarts_all,
+                &[],
             ),
         ];
         for (node, running, spec, expected) in cases {

@@ -105,6 +105,9 @@ fn priority(pod: &Pod) -> i32 {
 
 /// Heartbeats change a Node all the time; only these fields can make room for a waiting Pod.
 fn may_take_more(old: &Node, new: &Node) -> bool {
-    let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-    old.spec != new.spec || old.labels() != new.labels() || allocatable(old) != allocatable(new)
+    let offered = |node: &Node| {
+        let status = node.status.as_ref();
+        status.map(|status| (status.allocatable.clone(), status.declared_features.clone()))
+    };
+    old.spec != new.spec || old.labels() != new.labels() || offered(old) != offered(new)
 }

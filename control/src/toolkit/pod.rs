@@ -57,6 +57,13 @@ pub struct Container {
     pub ports: Option<Box<[ContainerPort]>>,
     pub resources: Option<Requests>,
     pub restart_policy: Option<String>,
+    pub restart_policy_rules: Option<Box<[RestartRule]>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct RestartRule {
+    pub action: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::Observed;
 use super::resize;
+use super::restart_all::{self, Stage};
 use super::status::has_sandbox;
 use super::view::{PodView, Role};
 
@@ -24,6 +25,7 @@ pub fn is_told_by_nodes(kind: &str) -> bool {
             | "ContainersReady"
             | "PodScheduled"
             | "DisruptionTarget"
+            | restart_all::CONDITION
             | RESIZE_PENDING
             | RESIZE_IN_PROGRESS
     )
@@ -74,13 +76,33 @@ pub fn conditions(report: &Report<'_>, now: Timestamp) -> Vec<PodCondition> {
     let ready = ready(report.pod, &containers);
     let said = [
         Said::of("PodReadyToStartContainers", has_sandbox(report.seen)),
-        initialized(report.pod, report.phase, report.inits),
+        initialized(report),
         ready,
         containers,
         Said::of("PodScheduled", true),
     ];
-    let said = said.into_iter().chain(resize(report)).chain(disruption(report));
+    let said = said.into_iter().chain(restarting_all(report));
+    let said = said.chain(resize(report)).chain(disruption(report));
     said.map(|s| dated(report, s, now)).collect()
+}
+
+/// There for every Pod in which it can happen (KEP-5532).
+fn restarting_all(report: &Report<'_>) -> Option<Said> {
+    const KIND: &str = restart_all::CONDITION;
+    if !restart_all::is_possible(report.pod) {
+        return None;
+    }
+    Some(
+        match (report.phase, restart_all::stage(report.pod, report.seen)) {
+            ("Succeeded", _) => Said::because(KIND, false, "PodCompleted"),
+            ("Failed", _) => Said::because(KIND, false, "PodFailed"),
+            (_, Stage::Ending) => Said {
+                message: Some("container exited with restart policy rule".to_owned()),
+                ..Said::because(KIND, true, "RestartAllContainersStarted")
+            },
+            (_, Stage::None | Stage::Ended) => Said::of(KIND, false),
+        },
+    )
 }
 
 /// The two conditions of a resize (KEP-1287), there only while they hold.
@@ -130,7 +152,10 @@ fn condition<'a>(status: Option<&'a PodStatus>, kind: &str) -> Option<&'a PodCon
     status?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
-fn initialized(pod: PodView<'_>, phase: &str, inits: &[ContainerStatus]) -> Said {
+fn initialized(report: &Report<'_>) -> Said {
+    let Report {
+        pod, phase, inits, ..
+    } = *report;
     if phase == "Succeeded" && !inits.is_empty() {
         return Said::because("Initialized", true, "PodCompleted");
     }
@@ -139,7 +164,9 @@ fn initialized(pod: PodView<'_>, phase: &str, inits: &[ContainerStatus]) -> Said
         _ => !s.ready,
     };
     let open: Vec<&str> = inits.iter().filter(done).map(|s| s.name.as_str()).collect();
-    if open.is_empty() || phase == "Running" {
+    // Once it is, it stays so, also when init containers run again.
+    let was = condition(report.old, "Initialized").is_some_and(|c| c.status == "True");
+    if open.is_empty() || phase == "Running" || was {
         return Said::of("Initialized", true);
     }
     let message = Some(format!("containers with incomplete status: [{}]", open.join(" ")));

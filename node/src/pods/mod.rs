@@ -42,6 +42,7 @@ mod refresh;
 mod reporter;
 pub mod resize;
 mod resolver;
+mod restart_all;
 mod roots;
 mod runtime;
 pub mod sandbox;

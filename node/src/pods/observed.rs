@@ -29,6 +29,10 @@ pub struct Observed {
     pub orphaned: bool,
     /// Identity of this boot: init containers of another do not count.
     pub boot_id: String,
+    /// All attempts that there are count no more as soon as that is on disk (KEP-5532).
+    pub noting: bool,
+    /// When everything was started anew last.
+    pub restarted_all: Option<Timestamp>,
     /// Why the resources that the API wants are not given yet.
     pub pending: Option<Pending>,
     /// When to plan again at the latest.
@@ -75,8 +79,12 @@ impl Verdict {
 pub struct Seen {
     /// The newest attempt.
     pub last: Option<Record>,
+    /// It counts no more: everything of the Pod starts anew since (KEP-5532).
+    pub superseded: bool,
     /// The attempt before it.
     pub previous: Option<Record>,
+    /// The same of that one.
+    pub previous_superseded: bool,
     /// When the end of the newest was seen, if that was while this agent ran.
     pub ended: Option<Timestamp>,
     pub busy: Busy,
@@ -87,10 +95,19 @@ pub struct Seen {
     /// Delays between pulls of its image.
     pub pulls: Backoff,
     pub health: Health,
-    /// It is being stopped for a resize, and starts again whatever its restart policy.
-    pub restart_due: bool,
+    /// It was stopped to be started again, whatever its restart policy.
+    pub due: Option<Due>,
     /// The last try to change its limits failed.
     pub resize_failed: Option<Failed>,
+}
+
+/// Why the node stopped a container that it starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A probe failed, or its definition has changed.
+    Unfit,
+    /// It gets other resources.
+    Resize,
 }
 
 /// The one thing under way with a container.
@@ -141,11 +158,10 @@ impl Seen {
             || self.last.as_ref().is_some_and(|r| r.exit().is_none())
     }
 
+    /// How it ended, unless that counts no more.
     pub fn exit_code(&self) -> Option<i32> {
-        self.last
-            .as_ref()
-            .and_then(Record::exit)
-            .map(|exit| exit.exit_code)
+        let counts = self.last.as_ref().filter(|_| !self.superseded);
+        counts.and_then(Record::exit).map(|exit| exit.exit_code)
     }
 
     /// Number the next attempt gets.

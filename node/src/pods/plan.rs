@@ -6,9 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Container;
 
 use super::backoff::go_duration;
-use super::observed::{Busy, Observed, Sandbox, Seen, Verdict, Waiting};
+use super::observed::{Busy, Due, Observed, Sandbox, Seen, Verdict, Waiting};
 use super::resize::{Change, change};
-use super::view::{PodView, Role, as_container, restarts_after, spec_hash};
+use super::restart_all;
+use super::view::{PodView, RestartPolicy, Role, as_container, policy_of, restarts_after, spec_hash};
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
@@ -30,8 +31,17 @@ pub enum Action {
     },
     /// Change the limits of the running attempt.
     Resize { container: String },
-    /// Stop the running attempt, so that the next has other limits.
-    RestartToResize { container: String, grace: i64 },
+    /// The same, and the next is started whatever the restart policy.
+    Restart {
+        container: String,
+        grace: i64,
+        message: String,
+        due: Due,
+    },
+    /// Note that no attempt of before counts any more.
+    RestartAll,
+    /// Stop a running attempt that counts no more.
+    Reset { container: String },
     /// Show why a container is not being started.
     Hold { container: String, waiting: Waiting },
     /// End the Pod for this reason.
@@ -50,7 +60,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn wake_at(&mut self, when: Timestamp) {
+    pub fn wake_at(&mut self, when: Timestamp) {
         self.wake = Some(self.wake.map_or(when, |earlier| earlier.min(when)));
     }
 }
@@ -84,7 +94,7 @@ pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
         let code = seen
             .containers
             .get(&c.name)
-            .filter(|s| s.busy != Busy::Starting && !s.restart_due)
+            .filter(|s| s.busy != Busy::Starting && s.due.is_none())
             .and_then(|seen| seen.exit_code());
         code.is_some_and(|code| !restarts_after(role, c, policy, code))
     };
@@ -93,7 +103,7 @@ pub fn is_finished(pod: PodView<'_>, seen: &Observed) -> bool {
         let failed = code.is_some_and(|code| code != 0 && !restarts_after(role, c, policy, code));
         role == Role::Init && failed
     });
-    init_failed || pod.spec.containers.iter().all(|c| over(c, Role::Main))
+    !seen.noting && (init_failed || pod.spec.containers.iter().all(|c| over(c, Role::Main)))
 }
 
 fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) -> bool {
@@ -165,6 +175,9 @@ fn stop(name: &str, seen: &Seen, grace: i64, now: Timestamp) -> Option<Action> {
 }
 
 fn run(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
+    if restart_all::precedes(pod, seen, now, plan) {
+        return;
+    }
     match &seen.sandbox {
         Sandbox::Absent | Sandbox::Gone => plan.actions.push(Action::Prepare),
         Sandbox::Failed { retry_at, .. } if now >= *retry_at => plan.actions.push(Action::Prepare),
@@ -177,8 +190,8 @@ fn run(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
 fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     let nothing = Seen::default();
     let of = |c: &Container| seen.containers.get(&c.name).map_or(&nothing, Box::as_ref);
-    for (container, _) in pod.containers() {
-        match kill_if_unfit(container, of(container), pod) {
+    for (container, role) in pod.containers() {
+        match kill_if_unfit(container, role, of(container), pod) {
             Some(kill) => plan.actions.push(kill),
             None => resize(container, of(container), pod, now, plan),
         }
@@ -212,7 +225,8 @@ fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut 
 /// True once a main container was started in this boot: init containers are not run again.
 pub fn has_initialized(pod: PodView<'_>, seen: &Observed) -> bool {
     pod.spec.containers.iter().any(|c| {
-        let last = seen.containers.get(&c.name).and_then(|s| s.last.as_ref());
+        let found = seen.containers.get(&c.name).filter(|s| !s.superseded);
+        let last = found.and_then(|s| s.last.as_ref());
         last.is_some_and(|record| record.boot_id == seen.boot_id)
     })
 }
@@ -222,21 +236,39 @@ pub fn completed(seen: &Seen, boot_id: &str) -> bool {
     seen.exit_code() == Some(0) && seen.last.as_ref().is_some_and(|r| r.boot_id == boot_id)
 }
 
-fn kill_if_unfit(container: &Container, seen: &Seen, pod: PodView<'_>) -> Option<Action> {
+fn kill_if_unfit(container: &Container, role: Role, seen: &Seen, pod: PodView<'_>) -> Option<Action> {
     let record = seen
         .last
         .as_ref()
-        .filter(|r| r.is_running() && seen.busy == Busy::Idle)?;
-    let why = match seen.health.failed {
+        // An init container that has yet to end is let come to it.
+        .filter(|r| r.is_running() && seen.busy == Busy::Idle && role != Role::Init)?;
+    let changed = record.spec_hash != spec_hash(container);
+    let failed = seen.health.failed.filter(|_| !changed);
+    let why = match failed {
+        _ if changed => "definition changed".to_owned(),
         Some(probe) => format!("failed {probe} probe"),
-        None if record.spec_hash != spec_hash(container) => "definition changed".to_owned(),
         None => return None,
     };
-    let message = format!("Container {} {why}, will be restarted", container.name);
-    Some(Action::Kill {
-        container: container.name.clone(),
-        grace: probe_grace(container, seen.health.failed).unwrap_or_else(|| pod.grace_seconds()),
+    let name = container.name.clone();
+    let grace = probe_grace(container, failed).unwrap_or_else(|| pod.grace_seconds());
+    // Rules are about ends; this is none of its own.
+    let restarts = changed || policy_of(container, pod.restart_policy()) != RestartPolicy::Never;
+    let (message, due) = match role {
+        Role::Sidecar => (format!("Init container {name} {why}"), Due::Unfit),
+        _ if restarts => (format!("Container {name} {why}, will be restarted"), Due::Unfit),
+        _ => {
+            return Some(Action::Kill {
+                message: format!("Container {name} {why}"),
+                container: name,
+                grace,
+            });
+        }
+    };
+    Some(Action::Restart {
+        container: name,
+        grace,
         message,
+        due,
     })
 }
 
@@ -252,9 +284,11 @@ fn resize(container: &Container, seen: &Seen, pod: PodView<'_>, now: Timestamp, 
         (Change::None, _) => {}
         (Change::InPlace, Some(failed)) if now < failed.retry_at => plan.wake_at(failed.retry_at),
         (Change::InPlace, _) => plan.actions.push(Action::Resize { container: name() }),
-        (Change::Restart, _) => plan.actions.push(Action::RestartToResize {
+        (Change::Restart, _) => plan.actions.push(Action::Restart {
             container: name(),
             grace: pod.grace_seconds(),
+            message: format!("Container {} resize requires restart", container.name),
+            due: Due::Resize,
         }),
     }
 }
@@ -274,17 +308,17 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
     if seen.busy != Busy::Idle {
         return;
     }
-    if let Some(record) = &seen.last {
+    if let Some(record) = seen.last.as_ref().filter(|_| !seen.superseded) {
         let Some(exit) = record.exit() else { return };
         let succeeded_before_reboot = role == Role::Init && exit.exit_code == 0;
         if !succeeded_before_reboot
-            && !seen.restart_due
+            && seen.due.is_none()
             && !restarts_after(role, c, pod.restart_policy(), exit.exit_code)
         {
             return;
         }
         // The back-off is of the container as it was: one that was changed starts at once.
-        let changed = record.spec_hash != spec_hash(c) || seen.restart_due;
+        let changed = record.spec_hash != spec_hash(c) || seen.due == Some(Due::Resize);
         let held = seen.ended.and_then(|ended| seen.restarts.until(ended));
         let held = held.filter(|until| now < *until && !changed);
         if let Some(until) = held {

@@ -1,5 +1,8 @@
 //! Tables of decisions.
 
+#[path = "restart_tests.rs"]
+mod restarts;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -91,7 +94,9 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::Cancel { container } => format!("cancel {container}"),
         Action::Kill { container, grace, .. } => format!("kill {container} {grace}s"),
         Action::Resize { container } => format!("resize {container}"),
-        Action::RestartToResize { container, grace } => format!("restart {container} {grace}s"),
+        Action::Restart { container, grace, .. } => format!("restart {container} {grace}s"),
+        Action::RestartAll => "restart all".to_owned(),
+        Action::Reset { container } => format!("reset {container}"),
         Action::Hold { container, waiting } => format!("hold {container} {}", waiting.reason),
         Action::End(verdict) => format!("end {}", verdict.reason),
         Action::TearDown => "tear down".to_owned(),
@@ -331,24 +336,6 @@ fn deletion_gives_up_a_start() {
 }
 
 #[test]
-fn unfit_containers_are_killed_to_be_restarted() {
-    let p = pod(json!({}));
-    let mut s = seen(&p, &[("a", 0, running())]);
-    s.containers.get_mut("a").unwrap().health.failed = Some("liveness");
-    let decided = decide(&p, &s, 0);
-    let Action::Kill { message, .. } = &decided.actions[0] else {
-        panic!("{decided:?}")
-    };
-    assert_eq!(message, "Container a failed liveness probe, will be restarted");
-    let own = pod(json!({"containers": [{"name": "a", "image": "i",
-        "livenessProbe": {"terminationGracePeriodSeconds": 3}}]}));
-    check(&own, &s, 0, &["kill a 3s"]);
-    let changed = pod(json!({"containers": [{"name": "a", "image": "other"}]}));
-    let s = seen(&p, &[("a", 0, running())]);
-    check(&changed, &s, 0, &["kill a 30s"]);
-}
-
-#[test]
 fn a_deadline_ends_the_pod() {
     let p = pod(json!({"activeDeadlineSeconds": 5}));
     let mut s = seen(&p, &[("a", 0, running())]);
@@ -449,7 +436,7 @@ fn running_containers_are_brought_to_what_was_promised() {
     // It ended well, and yet it was only stopped to be started anew.
     let mut s = with(exited(0, 0));
     assert!(is_finished(PodView::new(&restart).unwrap(), &s));
-    s.containers.get_mut("a").unwrap().restart_due = true;
+    s.containers.get_mut("a").unwrap().due = Some(Due::Resize);
     check(&restart, &s, 0, &["start a/1"]);
 }
 

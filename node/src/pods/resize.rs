@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
 
-use super::observed::Observed;
+use super::observed::{Due, Observed};
 use super::record::Record;
 use super::view::PodView;
 
@@ -151,7 +151,8 @@ pub fn in_progress(pod: PodView<'_>, seen: &Observed) -> Option<Option<String>> 
         let seen = seen.containers.get(&container.name)?;
         let last = seen.last.as_ref()?;
         let differs = last.is_running() && change(pod, container, last) != Change::None;
-        (differs || seen.restart_due).then(|| seen.resize_failed.as_ref().map(|f| f.message.clone()))
+        (differs || seen.due == Some(Due::Resize))
+            .then(|| seen.resize_failed.as_ref().map(|f| f.message.clone()))
     });
     open.reduce(|one, other| one.or(other))
 }

@@ -16,7 +16,8 @@ use super::observed::{Observed, Sandbox, Seen};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::{Record, User};
-use super::view::{PodView, RestartPolicy, Role, as_container, restarts_after};
+use super::restart_all::{self, Stage};
+use super::view::{PodView, Role, as_container, restarts_after};
 use super::whole;
 use crate::volumes::is_recursive;
 
@@ -79,6 +80,7 @@ fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerSt
     // Both are kept as long as the Pod runs.
     let mut inits = Vec::with_capacity(pod.init_containers().len());
     let mut mains = Vec::with_capacity(pod.spec.containers.len());
+    let stage = restart_all::stage(pod, seen);
     for (container, role) in pod.containers() {
         let list = if role == Role::Main {
             &mut mains
@@ -90,6 +92,7 @@ fn containers(pod: PodView<'_>, seen: &Observed, over: bool) -> (Vec<ContainerSt
             container,
             role,
             seen.containers.get(&container.name).map(Box::as_ref),
+            stage,
         ));
     }
     if over {
@@ -107,7 +110,7 @@ fn ephemeral(pod: PodView<'_>, seen: &Observed) -> Vec<ContainerStatus> {
         ContainerStatus {
             ready: false,
             started: None,
-            ..container_status(pod, &as_container(c), Role::Ephemeral, seen)
+            ..container_status(pod, &as_container(c), Role::Ephemeral, seen, Stage::None)
         }
     };
     let mut all: Vec<ContainerStatus> = pod.ephemeral().iter().map(status).collect();
@@ -141,11 +144,18 @@ fn ended<'a>(pod: PodView<'a>, old: Option<&'a PodStatus>) -> Option<&'a PodStat
 }
 
 /// One container's status.
-fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&Seen>) -> ContainerStatus {
+fn container_status(
+    pod: PodView<'_>,
+    c: &Container,
+    role: Role,
+    seen: Option<&Seen>,
+    stage: Stage,
+) -> ContainerStatus {
     let nothing = Seen::default();
     let seen = seen.unwrap_or(&nothing);
     let last = seen.last.as_ref();
-    let (state, last_state) = states(pod, c, role, seen);
+    let (state, last_state) = states(pod, c, role, seen, stage);
+    let counts_no_more = restart_all::told(c, seen, stage).is_some();
     let running = state.running.is_some();
     let done = role == Role::Init && seen.exit_code() == Some(0);
     let ready = if role == Role::Init {
@@ -158,11 +168,11 @@ fn container_status(pod: PodView<'_>, c: &Container, role: Role, seen: Option<&S
         image: last.map_or(c.image.clone().unwrap_or_default(), |r| r.image.clone()),
         image_id: last.map_or(String::new(), |r| r.image_id.clone()),
         container_id: last
-            .filter(|_| state.waiting.is_none() || last_state.is_some())
+            .filter(|_| state.waiting.is_none() || last_state.is_some() && !counts_no_more)
             .map(container_id),
         ready,
         started: Some(running && (role == Role::Init || seen.health.started)),
-        restart_count: last.map_or(0, |r| r.attempt as i32),
+        restart_count: last.map_or(0, |r| r.attempt as i32) + i32::from(counts_no_more),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: c.resources.as_ref().and_then(|r| r.requests.clone()),
@@ -224,11 +234,22 @@ fn states(
     c: &Container,
     role: Role,
     seen: &Seen,
+    stage: Stage,
 ) -> (ContainerState, Option<ContainerState>) {
-    let before = seen.previous.as_ref().and_then(terminated);
+    let before = match seen.previous_superseded {
+        true => Some(restart_all::removed()),
+        false => seen.previous.as_ref().and_then(terminated),
+    };
     let Some(last) = &seen.last else {
         return (waiting_state(pod, role, seen), before);
     };
+    if let Some(ended) = restart_all::told(c, seen, stage) {
+        let waiting = match (stage, &seen.waiting) {
+            (Stage::None, _) | (_, Some(_)) => waiting_state(pod, role, seen),
+            _ => waiting(restart_all::REASON, Some(restart_all::MESSAGE.into())),
+        };
+        return (waiting, Some(ended));
+    }
     if let Some(started_at) = last.is_running().then(|| last.started_at()).flatten() {
         let running = ContainerStateRunning {
             started_at: Some(Time(whole_seconds(started_at))),
@@ -245,7 +266,13 @@ fn states(
         return (waiting_state(pod, role, seen), before);
     };
     let code = last.exit().map_or(0, |exit| exit.exit_code);
-    if seen.waiting.is_some() && restarts_after(role, c, pod.restart_policy(), code) && !pod.is_deleted() {
+    let restarts = restarts_after(role, c, pod.restart_policy(), code);
+    let waits = match seen.due {
+        // The API does not let go again of an end that its policy says is for good.
+        Some(_) => !restarts || seen.waiting.is_some(),
+        None => restarts && seen.waiting.is_some(),
+    };
+    if waits && !pod.is_deleted() {
         return (waiting_state(pod, role, seen), Some(ended));
     }
     (ended, before)
@@ -257,6 +284,10 @@ fn waiting_state(pod: PodView<'_>, role: Role, seen: &Seen) -> ContainerState {
         None if role == Role::Ephemeral || pod.init_containers().is_empty() => ("ContainerCreating", None),
         None => ("PodInitializing", None),
     };
+    waiting(reason, message)
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     let waiting = ContainerStateWaiting {
         reason: Some(reason.to_owned()),
         message,
@@ -371,17 +402,21 @@ fn phase(
         if over { "Failed" } else { "Pending" }
     } else if t.running > 0 {
         "Running"
+    } else if t.stopped == 0 {
+        "Pending"
+    } else if !over && (inits.iter().any(runs) || some_restart(pod, mains, seen)) {
+        "Running"
+    } else if t.stopped == t.succeeded {
+        "Succeeded"
     } else {
-        match pod.restart_policy() {
-            _ if t.stopped == 0 => "Pending",
-            RestartPolicy::Always if !over => "Running",
-            _ if !over && some_restart(pod, mains) => "Running",
-            _ if t.stopped == t.succeeded => "Succeeded",
-            RestartPolicy::OnFailure if !over => "Running",
-            _ => "Failed",
-        }
+        "Failed"
     };
     phase.to_owned()
+}
+
+/// A sidecar that has yet to end: others have by now.
+fn runs(init: &ContainerStatus) -> bool {
+    init.state.as_ref().is_some_and(|s| s.running.is_some())
 }
 
 fn exit_of(status: &ContainerStatus) -> Option<i32> {
@@ -406,16 +441,14 @@ fn restarts(pod: PodView<'_>, status: &ContainerStatus) -> bool {
     };
     let code = exit_of(status).or_else(before).unwrap_or_default();
     let found = pod.container(&status.name);
-    found.is_some_and(|(c, role)| restarts_after(role, &c, pod.restart_policy(), code))
+    restart_all::is_removed(status)
+        || found.is_some_and(|(c, role)| restarts_after(role, &c, pod.restart_policy(), code))
 }
 
-/// Whether containers start again by rules of their own, whatever the Pod's policy.
-fn some_restart(pod: PodView<'_>, mains: &[ContainerStatus]) -> bool {
-    let own = |s: &&ContainerStatus| {
-        pod.container(&s.name)
-            .is_some_and(|(c, _)| c.restart_policy.is_some())
-    };
-    mains.iter().filter(own).any(|s| restarts(pod, s))
+/// Whether a container starts again: by its own rules, its own policy, or its Pod's, or because the node wants it to.
+fn some_restart(pod: PodView<'_>, mains: &[ContainerStatus], seen: &Observed) -> bool {
+    let is_due = |name: &str| seen.containers.get(name).is_some_and(|s| s.due.is_some());
+    mains.iter().any(|s| is_due(&s.name) || restarts(pod, s))
 }
 
 fn init_pending(pod: PodView<'_>, inits: &[ContainerStatus], seen: &Observed) -> bool {
@@ -423,6 +456,7 @@ fn init_pending(pod: PodView<'_>, inits: &[ContainerStatus], seen: &Observed) ->
         return false;
     }
     inits.iter().any(|s| match pod.container(&s.name) {
+        _ if restart_all::is_removed(s) => false,
         Some((_, Role::Sidecar)) => s.started != Some(true),
         _ => exit_of(s) != Some(0),
     })

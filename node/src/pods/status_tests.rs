@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::observed::{Busy, Health, Verdict, Waiting};
+use crate::pods::observed::{Busy, Due, Health, Verdict, Waiting};
 use crate::pods::record::tests::record;
 use crate::pods::record::{Exit, State};
 
@@ -383,4 +383,30 @@ fn what_is_over_takes_no_room_before_it_is_taken_apart() {
         ..with(&[("a", 0, running())])
     };
     assert!(!takes_room(PodView::new(&always()).unwrap(), &gone));
+}
+
+#[test]
+fn a_pod_runs_as_long_as_a_sidecar_does() {
+    let p =
+        pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "s", "restartPolicy": "Always"}]}));
+    let ending = with(&[("s", 0, running()), ("a", 0, exited(0))]);
+    assert_eq!(report(&p, &ending)["phase"], "Running");
+    let over = with(&[("s", 0, exited(143)), ("a", 0, exited(0))]);
+    assert_eq!(report(&p, &over)["phase"], "Succeeded");
+}
+
+#[test]
+fn a_container_stopped_to_be_started_again_does_not_end_the_pod() {
+    let p = pod(json!({"restartPolicy": "OnFailure"}));
+    let mut s = with(&[("a", 0, exited(0))]);
+    assert_eq!(report(&p, &s)["phase"], "Succeeded");
+    s.containers.get_mut("a").unwrap().due = Some(Due::Unfit);
+    let r = report(&p, &s);
+    assert_eq!(r["phase"], "Running");
+    let c = &r["containerStatuses"][0];
+    assert_eq!(
+        c["state"]["waiting"]["reason"], "ContainerCreating",
+        "an end would be for good"
+    );
+    assert_eq!(c["lastState"]["terminated"]["exitCode"], 0);
 }

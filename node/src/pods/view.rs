@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 /// Grace a Pod gets when neither it nor its deletion names one; upstream's default.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
+/// Action of a rule: everything of the Pod starts anew (KEP-5532).
+pub const RESTART_ALL: &str = "RestartAllContainers";
+
 /// What a container is in its Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -153,8 +156,8 @@ pub fn restarts_after(role: Role, container: &Container, pod: RestartPolicy, exi
         Role::Sidecar => true,
         Role::Ephemeral => false,
         Role::Init if exit_code == 0 => false,
-        _ if rules_restart(container, exit_code) => true,
-        _ => match own_policy(container).unwrap_or(pod) {
+        _ if matches!(rule_action(container, exit_code), Some("Restart" | RESTART_ALL)) => true,
+        _ => match policy_of(container, pod) {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => exit_code != 0,
             RestartPolicy::Never => false,
@@ -162,21 +165,26 @@ pub fn restarts_after(role: Role, container: &Container, pod: RestartPolicy, exi
     }
 }
 
-fn own_policy(container: &Container) -> Option<RestartPolicy> {
-    match container.restart_policy.as_deref()? {
-        "Never" => Some(RestartPolicy::Never),
-        "OnFailure" => Some(RestartPolicy::OnFailure),
-        _ => Some(RestartPolicy::Always),
+/// The container's own policy, else its Pod's.
+pub fn policy_of(container: &Container, pod: RestartPolicy) -> RestartPolicy {
+    match container.restart_policy.as_deref() {
+        None => pod,
+        Some("Never") => RestartPolicy::Never,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        Some(_) => RestartPolicy::Always,
     }
 }
 
-fn rules_restart(container: &Container, exit_code: i32) -> bool {
-    let rules = container.restart_policy_rules.iter().flatten();
-    let mut codes = rules.filter_map(|rule| rule.exit_codes.as_ref());
-    codes.any(|codes| {
-        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-        listed == (codes.operator == "In")
-    })
+/// What the first of the container's rules that is about such an end says to do.
+pub fn rule_action(container: &Container, exit_code: i32) -> Option<&str> {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let rule = rules.find(|rule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            listed == (codes.operator == "In")
+        })
+    })?;
+    Some(&rule.action)
 }
 
 /// Hash of what makes a container another one when changed in place: name and image, as upstream.

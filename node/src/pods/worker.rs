@@ -8,8 +8,9 @@
 mod act;
 mod outcome;
 mod resizing;
+mod restarting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ enum Outcome {
         end: tasks::End,
     },
     Exited(Record),
+    /// Ids of the attempts that count no more.
+    Noted(BTreeSet<String>),
     Resized {
         record: Record,
         result: Result<(), ResizeError>,
@@ -192,6 +195,7 @@ impl Worker {
                 self.push(record);
             }
         }
+        self.recall_superseded(view);
         if self.seen.containers.values().any(|s| s.is_running()) {
             refresh::watch(&self.ctx, &pod, &self.refresh_wanted, &mut self.watches);
             let result = sandbox::prepare(&self.ctx, view).await;

@@ -98,6 +98,13 @@ pub fn allocatable(facts: &Facts) -> BTreeMap<String, Quantity> {
     left
 }
 
+/// What this node can do that one of an older version could not (KEP-5328), in order: schedulers ask, and admission of resizes.
+const DECLARED_FEATURES: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+
 /// The whole status; `old` conditions keep their transition times.
 pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatus {
     let address = |kind: &str, address: String| NodeAddress {
@@ -125,6 +132,7 @@ pub fn status(facts: &Facts, old: &[NodeCondition], now: Timestamp) -> NodeStatu
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(true),
         }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         runtime_handlers: Some(handlers()),
         volumes_in_use: volumes_in_use(facts),
         node_info: Some(NodeSystemInfo {

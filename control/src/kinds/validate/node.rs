@@ -1,4 +1,6 @@
 //! Nodes.
+use std::cmp::Ordering;
+
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -9,8 +11,13 @@ use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
 
+const LONGEST_FEATURE: usize = 253;
+const FEATURE: &str = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., \
+    MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+
 pub fn create(node: &Value) -> FieldErrors {
     let mut errors = taints(node.list("spec.taints"));
+    errors.extend(declared_features(node));
     errors.extend(amounts(node, "capacity"));
     errors.extend(amounts(node, "allocatable"));
     let ranges = node.list("spec.podCIDRs");
@@ -32,6 +39,7 @@ pub fn create(node: &Value) -> FieldErrors {
 pub fn update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     let mut errors = amounts(new, "capacity");
     errors.extend(amounts(new, "allocatable"));
+    errors.extend(declared_features(new));
     let mut seen = Seen::default();
     for (i, address) in new.list("status.addresses").iter().enumerate() {
         if seen.again(address.to_string()) {
@@ -53,6 +61,47 @@ pub fn update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     }
     errors.extend(taints(new.list("spec.taints")));
     errors
+}
+
+/// What the node says it can do: names in order, each once (KEP-5328).
+fn declared_features(node: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let names: Vec<&str> = node
+        .list("status.declaredFeatures")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    for (i, name) in names.iter().enumerate() {
+        let at = format!("status.declaredFeatures[{i}]");
+        match i.checked_sub(1).map(|before| names[before].cmp(name)) {
+            Some(Ordering::Equal) => errors.push(FieldError::duplicate(&at, *name)),
+            Some(Ordering::Greater) => {
+                errors.push(FieldError::invalid(
+                    &at,
+                    *name,
+                    "list must be sorted alphabetically",
+                ));
+            }
+            Some(Ordering::Less) | None => {}
+        }
+        if let Some(complaint) = bad_feature(name) {
+            errors.push(FieldError::invalid(&at, *name, complaint));
+        }
+    }
+    errors
+}
+
+fn bad_feature(name: &str) -> Option<String> {
+    let letters = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric());
+    let begins = |part: &str| part.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_good = name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.split('/').all(|part| begins(part) && letters(part));
+    let complaint = match (name.len() > LONGEST_FEATURE, is_good) {
+        (true, _) => format!("must be no more than {LONGEST_FEATURE} characters"),
+        (false, false) => FEATURE.to_owned(),
+        (false, true) => return None,
+    };
+    Some(format!("invalid feature name {name:?}: {complaint}"))
 }
 
 /// Upstream looks for taints in the metadata.

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use serde_json::Value;
 
 use super::{
-    Seen, complain, container, env, immutable, ip, one_of, pod_annotations, resources, scheduling, security,
-    volumes, windows,
+    Seen, complain, container, env, immutable, ip, one_of, pod_annotations, resources, restarts, scheduling,
+    security, volumes, windows,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
@@ -411,6 +411,9 @@ pub fn status_update(new: &Value, old: &Value) -> FieldErrors {
 fn terminated_stays(new: &Value, old: &Value) -> FieldErrors {
     let detail = "may not be transitioned to non-terminated state";
     let mut errors = Vec::new();
+    if restarts::all_may_restart(old.at("spec")) {
+        return errors;
+    }
     for (list, containers) in [
         ("containerStatuses", "containers"),
         ("initContainerStatuses", "initContainers"),

@@ -1,7 +1,9 @@
 //! Tables of what makes Pods and their templates invalid, field by field, in upstream's words.
 use serde_json::{Value, json};
 
+use super::pod::status_update;
 use super::tests::{container, errors, pod};
+use crate::kinds::error::join;
 
 /// One container that is as it should be, and what else the spec says.
 fn with(rest: Value) -> String {
@@ -355,12 +357,45 @@ fn restarts_and_resizes() {
                 &format!("{at}.restartPolicyRules[0].exitCodes: Required value: must be specified"),
             ),
             (
+                json!({"restartPolicy": "Never", "restartPolicyRules": [
+                    {"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0]}}]}),
+                "[]",
+            ),
+            (
+                json!({"restartPolicy": "Sometimes", "restartPolicyRules": [{"action": "Reboot", "exitCodes": {"operator": "Is"}}]}),
+                &format!(
+                    "[{at}.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \
+                     \"OnFailure\", {at}.restartPolicyRules[0].action: Unsupported value: \"Reboot\": supported values: \
+                     \"Restart\", \"RestartAllContainers\", {at}.restartPolicyRules[0].exitCodes.operator: Unsupported \
+                     value: \"Is\": supported values: \"In\", \"NotIn\"]"
+                ),
+            ),
+            (
                 json!({"resizePolicy": [{"resourceName": "gpu", "restartPolicy": "NotRequired"}]}),
                 &format!(
                     "{at}.resizePolicy: Unsupported value: \"gpu\": supported values: \"cpu\", \"memory\""
                 ),
             ),
         ],
+    );
+}
+
+#[test]
+fn what_ended_runs_again_where_all_may_be_restarted() {
+    let pod = |action: &str, state: Value| {
+        let rules = json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
+        json!({"spec": {"restartPolicy": "Never", "initContainers": [{"name": "i"}],
+                "containers": [{"name": "c", "restartPolicy": "Never", "restartPolicyRules": rules}]},
+            "status": {"initContainerStatuses": [{"name": "i", "state": state}]}})
+    };
+    let told = |action| {
+        let ended = pod(action, json!({"terminated": {"exitCode": 0}}));
+        join(&status_update(&pod(action, json!({"waiting": {}})), &ended))
+    };
+    assert_eq!(told("RestartAllContainers"), "[]");
+    assert_eq!(
+        told("Restart"),
+        "status.initContainerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
     );
 }
 

@@ -1,4 +1,4 @@
-//! When a container is started again: its own policy and rules (KEP-5307), and what a change of its resources asks
+//! When a container is started again: its own policy and rules (KEP-5307, KEP-5532), and what a change of its resources asks
 //! for (KEP-1287).
 use std::fmt::Display;
 
@@ -9,7 +9,8 @@ use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 
 const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
-const ACTIONS: [&str; 1] = ["Restart"];
+const RESTART_ALL: &str = "RestartAllContainers";
+const ACTIONS: [&str; 2] = ["Restart", RESTART_ALL];
 const OPERATORS: [&str; 2] = ["In", "NotIn"];
 const MOST_RULES: usize = 20;
 const MOST_CODES: usize = 255;
@@ -72,6 +73,15 @@ fn rule(rule: &Value, path: impl Display + Copy) -> FieldErrors {
         errors.push(FieldError::too_many(format!("{at}.values"), values, MOST_CODES));
     }
     errors
+}
+
+/// Whether some container's end can start all of the Pod anew, those that ended for good among them.
+pub(super) fn all_may_restart(spec: &Value) -> bool {
+    let all = ["initContainers", "containers"]
+        .into_iter()
+        .flat_map(|list| spec.list(list));
+    all.flat_map(|container| container.list("restartPolicyRules"))
+        .any(|rule| rule.text("action") == RESTART_ALL)
 }
 
 /// What a change of each resource does to the container.

@@ -211,6 +211,17 @@ fn nodes_endpoints_leases_and_events() {
     );
     assert_eq!(
         errors(
+            "",
+            "nodes",
+            json!({"status": {"declaredFeatures": ["B/one", "A", "A", "b"]}})
+        ),
+        "[status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically, \
+         status.declaredFeatures[2]: Duplicate value: \"A\", status.declaredFeatures[3]: Invalid value: \"b\": invalid \
+         feature name \"b\": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., \
+         MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes]"
+    );
+    assert_eq!(
+        errors(
             "discovery.k8s.io",
             "endpointslices",
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["x"]}]})

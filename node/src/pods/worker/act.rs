@@ -12,6 +12,7 @@ use crate::pods::observed::{Busy, Sandbox, Verdict, Waiting};
 use crate::pods::plan::Action;
 use crate::pods::record::Record;
 use crate::pods::refresh;
+use crate::pods::restart_all;
 use crate::pods::sandbox::{self, PrepareError, Unprepared};
 use crate::pods::start::{self, Job};
 use crate::pods::target::Target;
@@ -31,7 +32,17 @@ impl Worker {
                 message,
             } => self.kill(pod, &container, grace, message),
             Action::Resize { container } => self.resize(pod, &container),
-            Action::RestartToResize { container, grace } => self.restart_to_resize(pod, &container, grace),
+            Action::Restart {
+                container,
+                grace,
+                message,
+                due,
+            } => {
+                self.kill(pod, &container, grace, message);
+                self.seen.containers.entry(container).or_default().due = Some(due);
+            }
+            Action::RestartAll => self.restart_all(pod),
+            Action::Reset { container } => self.reset(pod, &container),
             Action::Hold { container, waiting } => self.hold(pod, container, waiting),
             Action::End(verdict) => self.end(pod, verdict),
             Action::TearDown => self.tear_down(),
@@ -78,7 +89,7 @@ impl Worker {
     pub(super) fn start(&mut self, pod: PodView<'_>, container: String, attempt: u32) {
         let now = steady::now();
         let seen = self.seen.containers.entry(container.clone()).or_default();
-        if seen.last.as_ref().is_some_and(|last| last.exit().is_some()) {
+        if seen.last.as_ref().is_some_and(|last| last.exit().is_some()) && !seen.superseded {
             seen.restarts.next(seen.ended.unwrap_or(now), now);
         }
         seen.busy = Busy::Starting;
@@ -109,6 +120,16 @@ impl Worker {
     }
 
     pub(super) fn kill(&mut self, pod: PodView<'_>, container: &str, grace: i64, message: String) {
+        self.stop(pod, container, grace, message, grace > 0);
+    }
+
+    /// Without its hook, and with the shortest time: it is started again at once.
+    fn reset(&mut self, pod: PodView<'_>, container: &str) {
+        let grace = restart_all::GRACE_SECONDS;
+        self.stop(pod, container, grace, "killing".to_owned(), false);
+    }
+
+    fn stop(&mut self, pod: PodView<'_>, container: &str, grace: i64, message: String, with_hook: bool) {
         let Some(seen) = self.seen.containers.get_mut(container) else {
             return;
         };
@@ -128,7 +149,7 @@ impl Worker {
             pod: self.pod.clone(),
             record,
             ip: self.seen.ips.first().copied(),
-            hook_is_due: is_first && !grace.is_zero(),
+            hook_is_due: is_first && with_hook,
         };
         let stop = self.under_way.spawn(async move {
             tasks::stop(stopping, grace).await;

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::failure::{FailureKind, StartFailure};
-use crate::pods::observed::{Busy, Health, Sandbox, Waiting};
+use crate::pods::observed::{Busy, Due, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
 use crate::pods::sandbox::{Surroundings, Unprepared};
 use crate::pods::tasks;
@@ -28,6 +28,7 @@ impl Worker {
             Outcome::Started { container, result } => self.started(container, result),
             Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
+            Outcome::Noted(ids) => self.noted(&ids),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
             Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
@@ -106,7 +107,7 @@ impl Worker {
         match result {
             Ok(record) => {
                 seen.waiting = None;
-                let was_resize = std::mem::take(&mut seen.restart_due);
+                let was_resize = seen.due.take() == Some(Due::Resize);
                 self.push(record.clone());
                 self.watch(record);
                 self.forget_old(&container);
@@ -178,6 +179,7 @@ impl Worker {
             .exit()
             .map(|exit| exit.finished_at.unwrap_or(record.created_at));
         seen.previous = seen.last.take();
+        seen.previous_superseded = std::mem::take(&mut seen.superseded);
         seen.last = Some(record);
         seen.ended = ended.map(steady::since);
         seen.health = Health::default();

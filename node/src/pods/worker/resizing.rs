@@ -123,18 +123,6 @@ impl Worker {
         });
     }
 
-    pub(super) fn restart_to_resize(&mut self, pod: PodView<'_>, container: &str, grace: i64) {
-        self.kill(
-            pod,
-            container,
-            grace,
-            format!("Container {container} resize requires restart"),
-        );
-        if let Some(seen) = self.seen.containers.get_mut(container) {
-            seen.restart_due = true;
-        }
-    }
-
     pub(super) fn resized(&mut self, record: Record, result: Result<(), ResizeError>) {
         let Some(seen) = self.seen.containers.get_mut(&record.container) else {
             return;

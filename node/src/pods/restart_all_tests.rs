@@ -1,0 +1,179 @@
+//! What is told of a Pod that starts anew.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pods::record::tests::record;
+use crate::pods::record::{Exit, State};
+use crate::pods::status::status;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// An init container and two others; `a` may ask for it.
+fn pod() -> Pod {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let a = json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules});
+    serde_json::from_value(
+        json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Never",
+        "initContainers": [{"name": "x"}], "containers": [a, {"name": "b"}]}}),
+    )
+    .unwrap()
+}
+
+fn running() -> State {
+    State::Running { started_at: at(5) }
+}
+
+fn exited(code: i32) -> State {
+    State::Exited(Exit {
+        started_at: Some(at(5)),
+        finished_at: Some(at(6)),
+        exit_code: code,
+        reason: "Error".into(),
+        message: None,
+    })
+}
+
+fn with(superseded: bool, states: [(&str, u32, State); 3]) -> Observed {
+    let one = |(name, attempt, state): (&str, u32, State)| {
+        let last = Some(record(name, attempt, state));
+        let seen = Seen {
+            last,
+            superseded,
+            ..Seen::default()
+        };
+        (name.to_owned(), Box::new(seen))
+    };
+    Observed {
+        sandbox: crate::pods::observed::Sandbox::Ready,
+        containers: states.into_iter().map(one).collect(),
+        boot_id: "boot".into(),
+        ..Observed::default()
+    }
+}
+
+/// Phase, the condition's status and reason, that of Initialized, and of each container state, last state, restarts.
+fn told(seen: &Observed) -> Value {
+    let pod = pod();
+    let old: PodStatus = serde_json::from_value(json!({"phase": "Running",
+        "conditions": [{"type": "Initialized", "status": "True"}]}))
+    .unwrap();
+    let report = json!(status(PodView::new(&pod).unwrap(), seen, &[], Some(&old), at(9)));
+    let condition = |kind: &str| {
+        let all = report["conditions"].as_array().unwrap();
+        all.iter().find(|c| c["type"] == kind).unwrap().clone()
+    };
+    let state = |s: &Value| match s.as_object().and_then(|s| s.iter().next()) {
+        None => json!(""),
+        Some((kind, more)) => match more["exitCode"].as_i64() {
+            None => json!(more["reason"].as_str().unwrap_or(kind)),
+            Some(code) => json!(format!("{} {code}", more["reason"].as_str().unwrap())),
+        },
+    };
+    let one = |s: &Value| json!([state(&s["state"]), state(&s["lastState"]), s["restartCount"]]);
+    let inits = report["initContainerStatuses"].as_array().unwrap();
+    let all = inits
+        .iter()
+        .chain(report["containerStatuses"].as_array().unwrap());
+    let asked = condition(CONDITION);
+    json!([
+        report["phase"],
+        asked["status"],
+        asked["reason"],
+        condition("Initialized")["status"],
+        all.map(one).collect::<Vec<_>>()
+    ])
+}
+
+#[test]
+fn each_step_is_told() {
+    let begun = [("x", 0, exited(0)), ("a", 0, exited(42)), ("b", 0, running())];
+    let ended = [("x", 0, exited(0)), ("a", 0, exited(42)), ("b", 0, exited(137))];
+    let removed = "RestartingAllContainers 137";
+    let waits = json!(["RestartingAllContainers", removed, 1]);
+    let asked = "RestartAllContainersStarted";
+    assert_eq!(
+        told(&with(false, begun.clone())),
+        json!([
+            "Running",
+            "True",
+            asked,
+            "True",
+            [["Error 0", "", 0], ["Error 42", "", 0], ["running", "", 0]]
+        ])
+    );
+    assert_eq!(
+        told(&with(true, begun)),
+        json!([
+            "Running",
+            "True",
+            asked,
+            "True",
+            [waits, ["Error 42", "", 0], ["running", "", 0]]
+        ])
+    );
+    let mut s = with(true, ended);
+    assert_eq!(
+        told(&s),
+        json!(["Running", "False", null, "True", [waits, waits, waits]])
+    );
+    let mut again = |name: &str, state: State| {
+        let seen = s.containers.get_mut(name).unwrap();
+        seen.previous = seen.last.replace(record(name, 1, state));
+        seen.previous_superseded = std::mem::take(&mut seen.superseded);
+        told(&s)
+    };
+    let waits = json!(["PodInitializing", removed, 1]);
+    assert_eq!(
+        again("x", running()),
+        json!([
+            "Pending",
+            "False",
+            null,
+            "True",
+            [["running", removed, 1], waits, waits]
+        ])
+    );
+    let s = s.clone();
+    let mut s = s;
+    s.containers.get_mut("x").unwrap().last.as_mut().unwrap().state = exited(0);
+    assert_eq!(
+        told(&s),
+        json!([
+            "Running",
+            "False",
+            null,
+            "True",
+            [["Error 0", removed, 1], waits, waits]
+        ])
+    );
+}
+
+#[test]
+fn what_is_over_says_so() {
+    let mut seen = with(
+        false,
+        [("x", 0, exited(0)), ("a", 0, exited(0)), ("b", 0, exited(0))],
+    );
+    let of = |seen: &Observed| {
+        let all = told(seen);
+        (all[0].clone(), all[1].clone(), all[2].clone())
+    };
+    assert_eq!(
+        of(&seen),
+        (json!("Succeeded"), json!("False"), json!("PodCompleted"))
+    );
+    seen.containers.get_mut("b").unwrap().last.as_mut().unwrap().state = exited(3);
+    assert_eq!(of(&seen), (json!("Failed"), json!("False"), json!("PodFailed")));
+}
+
+#[test]
+fn only_pods_in_which_it_can_happen_have_the_condition() {
+    let mut pod = pod();
+    assert!(is_possible(PodView::new(&pod).unwrap()));
+    pod.spec.as_mut().unwrap().containers[0].restart_policy_rules = None;
+    assert!(!is_possible(PodView::new(&pod).unwrap()));
+}
