@@ -1,5 +1,5 @@
 //! Objects and reviews for the tests of the rules.
-use super::{Action, Objects, ResourceName, Review};
+use super::{Action, Objects, Options, ResourceName, Review};
 use crate::auth::Identity;
 use crate::kinds::Registry;
 use serde_json::Value;
@@ -40,6 +40,7 @@ pub fn review<'a>(resource: &str, action: Action<'a>) -> Review<'a> {
         subresource: None,
         action,
         dry_run: false,
+        options: Options::default(),
         who: who(),
         authorizer: None,
     }

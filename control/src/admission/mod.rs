@@ -13,6 +13,7 @@ mod families;
 pub(crate) mod fixtures;
 mod limits;
 mod namespace;
+mod options;
 mod pod_security;
 mod pods;
 mod policy;
@@ -29,6 +30,7 @@ mod versions;
 mod webhooks;
 
 pub use claims::Claims;
+pub use options::Options;
 pub use pod_security::{Level as PodSecurityLevel, UnknownLevel};
 pub use services::ServiceAddresses;
 
@@ -62,6 +64,7 @@ pub enum Denial {
         code: u16,
         reason: String,
         message: String,
+        details: Option<Value>,
     },
     /// Not the object's fault.
     Failed(String),
@@ -129,6 +132,8 @@ pub struct Review<'a> {
     pub action: Action<'a>,
     /// Nothing will be stored: what has effects of its own must not happen.
     pub dry_run: bool,
+    /// What else the request says beside the object.
+    pub options: Options<'a>,
     pub who: &'a Identity,
     /// Answers what expressions ask about rights; without, nobody has any.
     pub authorizer: Option<&'a Authorizer>,

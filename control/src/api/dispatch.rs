@@ -10,11 +10,12 @@ use super::route::{self, Route, Target};
 use super::status::{ApiError, Result};
 use super::subresource::{self, proxy};
 use super::{
-    Api, Call, aggregate, authenticate, discovery, health, impersonate, oidc, perform, permit, render, serve,
-    version,
+    Api, Call, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit, render,
+    serve, version,
 };
 use crate::auth::Identity;
 use crate::auth::attributes::Attributes;
+use crate::kinds::Kind;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -79,7 +80,14 @@ pub async fn dispatch(
             record.knows_path(&user, &who, &parts).await;
             Query::of(&parts.uri)?.deadline()?;
             reply.flow = api.flow_table().flow_of_path(&who, &parts);
-            permit::path(&api, &who, &parts)?;
+            match asked::Asked::of(&parts) {
+                // Whoever may not is not told that there is none.
+                Some(asked) if !matches!(other, Some(Ok(_))) => {
+                    let attributes = Attributes::resource(asked.verb, asked.attributes());
+                    permit::demand(&api.authorizer, &who, &attributes)?;
+                }
+                _ => permit::path(&api, &who, &parts)?,
+            }
             reply.allowed = true;
             reply.document = matches!(other, Some(Ok(_)));
             elsewhere(&api, &who, parts, body, other).await
@@ -115,7 +123,15 @@ async fn of_resource(
     } = asked;
     reply.custom = target.kind.custom.is_some();
     let query = Query::of(&parts.uri)?;
-    let verb = verb(&parts.method, &target, &query, watched)?;
+    let verb = match verb(&parts.method, &target, &query, watched) {
+        Ok(verb) => verb,
+        // Whoever may not is not told that nobody can.
+        Err(error) => {
+            let meant = asked::Asked::of(&parts).map_or("", |asked| asked.verb);
+            permit::resource(&api, &who, meant, &target, &query)?;
+            return Err(error);
+        }
+    };
     record.knows(&user, &who, verb, Some(&target)).await;
     if !is_long_running(verb, &target) {
         query.deadline()?;
@@ -227,9 +243,9 @@ fn verb(method: &Method, target: &Target, query: &Query, watched: bool) -> Resul
     let named = target.name.is_some();
     let verb = match (method.as_str(), named) {
         _ if watched => "watch",
-        ("GET" | "HEAD", false) if query.flag("watch") => "watch",
-        ("GET" | "HEAD", true) => "get",
-        ("GET" | "HEAD", false) => "list",
+        ("GET", false) if query.flag("watch") => "watch",
+        ("GET", true) => "get",
+        ("GET", false) => "list",
         ("POST", _) => "create",
         ("PUT", true) => "update",
         ("PATCH", true) => "patch",
@@ -248,8 +264,18 @@ fn verb(method: &Method, target: &Target, query: &Query, watched: bool) -> Resul
     let writes = !matches!(verb, "get" | "list" | "watch");
     match served {
         true if !(writes && collection_of_all) => Ok(verb),
+        _ if named && target.subresource.is_none() && !has_items(&target.kind) => {
+            Err(ApiError::no_resource())
+        }
         _ => Err(ApiError::method_not_allowed()),
     }
+}
+
+/// Whether there is ever an object of the kind: questions are only asked.
+fn has_items(kind: &Kind) -> bool {
+    ["get", "update", "patch", "delete"]
+        .iter()
+        .any(|verb| kind.has_verb(verb))
 }
 
 /// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).

@@ -178,7 +178,9 @@ struct Snapshot {
 async fn snapshot(call: &Call, selection: &Selection) -> Result<Snapshot> {
     let query = &call.query;
     let matching = query.version_match(false)?;
-    let revision = query.revision()?;
+    let revision = query
+        .revision()
+        .map_err(|error| error.below("invalid resource version"))?;
     if let Some(token) = query.get("continue") {
         if revision.is_some_and(|r| r > 0) {
             return Err(ApiError::bad_request(

@@ -7,7 +7,7 @@ use super::others::{settled, versions};
 use super::query::Query;
 use super::status::{ApiError, Result};
 use crate::kinds::managed::{self, ApplyError, Convert, Operation, Rescaling, Writer};
-use crate::kinds::{FieldError, FieldErrors, Kind, time};
+use crate::kinds::{FieldError, FieldErrors, Kind, scale, time};
 use serde_json::Value;
 
 /// Upstream's `FieldManagerMaxLength`.
@@ -25,10 +25,7 @@ pub fn check_name(query: &Query) -> FieldErrors {
     }
     let control = name.chars().enumerate().find(|(_, c)| c.is_control());
     let complain = |(at, c): (usize, char)| {
-        let why = format!(
-            "should only contain printable characters (invalid character: U+{:04X} at position {at})",
-            u32::from(c)
-        );
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
         FieldError::invalid("fieldManager", name, why)
     };
     control.map(complain).into_iter().collect()
@@ -109,6 +106,7 @@ fn forget(object: &mut Value, error: &ApiError) {
 }
 
 fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
+    let paths = call.target.kind.scale_paths();
     let applies = negotiate::patch(&call.headers).is_ok_and(|patch| patch == PatchType::Apply);
     let rescaling = Rescaling {
         writer: name,
@@ -118,7 +116,8 @@ fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
             Operation::Update
         },
         version: &call.target.kind.api_version(),
-        changes: old["spec"]["replicas"] != new["spec"]["replicas"],
+        path: paths.map(|paths| paths.spec_replicas.as_slice()),
+        changes: scale::replicas(old, paths) != scale::replicas(new, paths),
     };
     let before = &old["metadata"]["managedFields"];
     if let Some(entries) = managed::rescaled(before, &rescaling) {
@@ -128,11 +127,13 @@ fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
 
 /// Whether an applied Scale may have its replicas.
 pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<()> {
+    let paths = call.target.kind.scale_paths();
     let rescaling = Rescaling {
         writer: &name(call),
         operation: Operation::Apply,
         version: &call.target.kind.api_version(),
-        changes: object["spec"]["replicas"] != config["spec"]["replicas"],
+        path: paths.map(|paths| paths.spec_replicas.as_slice()),
+        changes: scale::replicas(object, paths) != scale::replicas(config, None),
     };
     let conflicts = managed::scale_conflicts(&object["metadata"]["managedFields"], &rescaling);
     match conflicts.is_empty() || call.query.flag("force") {

@@ -3,6 +3,7 @@
 //! Flow: TLS → who is it → which path → may they → verb. Refuses to know any one kind: kinds are rows in `kinds`, and
 //! what is special about them is a rule there or in `admission`.
 mod aggregate;
+mod asked;
 mod authenticate;
 mod cache;
 mod convert;

@@ -6,10 +6,17 @@ use crate::kinds::view::View;
 use crate::kinds::{FieldError, Kind};
 use serde_json::Value;
 
-/// Takes the resource version off what is to be written.
-pub fn forget_version(value: &mut Value) {
-    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-        meta.remove("resourceVersion");
+/// Takes the resource version off what is to be written, and gives it.
+pub fn forget_version(value: &mut Value) -> Option<Value> {
+    let meta = value.get_mut("metadata").and_then(Value::as_object_mut)?;
+    meta.remove("resourceVersion")
+}
+
+/// Gives it back, for those who are shown the object.
+pub fn recall_version(value: &mut Value, version: Option<Value>) {
+    let version = version.filter(|version| *version != "" && !version.is_null());
+    if let (Some(version), Some(meta)) = (version, value.get_mut("metadata").and_then(Value::as_object_mut)) {
+        meta.insert("resourceVersion".to_owned(), version);
     }
 }
 

@@ -80,7 +80,7 @@ impl Query {
 
     /// `dryRun=All`; anything else is invalid. `options` names the options object in the error.
     pub fn dry_run(&self, options: &str) -> Result<bool> {
-        let values: Vec<&str> = self.all("dryRun").filter(|v| !v.is_empty()).collect();
+        let values: Vec<&str> = self.all("dryRun").collect();
         if values.iter().any(|v| *v != "All") {
             let error = FieldError::not_supported("dryRun", values, &["All"]);
             return Err(ApiError::invalid_options(options, &vec![error]));
@@ -113,11 +113,9 @@ impl Query {
 
     /// `timeoutSeconds` of a watch.
     pub fn timeout(&self) -> Result<Option<Duration>> {
-        let seconds = self.number("timeoutSeconds")?;
-        Ok(seconds
-            .and_then(|s| u64::try_from(s).ok())
-            .filter(|s| *s > 0)
-            .map(Duration::from_secs))
+        let seconds = self.number("timeoutSeconds")?.filter(|s| *s != 0);
+        // Less than no time is over at once.
+        Ok(seconds.map(|s| Duration::from_secs(u64::try_from(s).unwrap_or(0))))
     }
 
     /// `resourceVersion`: none when absent.
@@ -202,7 +200,11 @@ const INITIAL: &str = "sendInitialEvents";
 /// A resource version as clients send it.
 pub fn parse_revision(text: &str) -> Result<Revision> {
     text.parse().map_err(|_| {
-        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        let why = match text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+            true => "value out of range",
+            false => "invalid syntax",
+        };
+        let why = format!("strconv.ParseUint: parsing {text:?}: {why}");
         ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: {why}"))
     })
 }
@@ -231,6 +233,7 @@ mod tests {
     #[test]
     fn unknown_dry_run_is_invalid() {
         assert!(query("dryRun=All").dry_run("CreateOptions").unwrap());
+        assert!(query("dryRun=").dry_run("CreateOptions").is_err());
         let error = query("dryRun=Some").dry_run("CreateOptions").unwrap_err();
         assert_eq!(
             error.message(),

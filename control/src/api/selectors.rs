@@ -151,8 +151,9 @@ fn unescape(text: &str) -> Result<String> {
                 }
             },
             ',' | '=' => {
+                let code = u32::from(c);
                 return Err(ApiError::bad_request(format!(
-                    "invalid field selector: unescaped {c:?}"
+                    "invalid field selector: unescaped character in value: {code}"
                 )));
             }
             c => out.push(c),

@@ -54,8 +54,11 @@ impl Tokens {
 
     /// Opens a token that this cluster made for a list of `prefix`.
     pub fn open_token(&self, token: &str, prefix: &str) -> Result<Position> {
-        let bad =
-            || ApiError::bad_request("continue key is not valid: the token was not made by this server");
+        let bad = || {
+            ApiError::bad_request(
+                "invalid continue token: continue key is not valid: the token was not made by this server",
+            )
+        };
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
         let (tag, payload) = bytes.split_at_checked(TAG).ok_or_else(bad)?;
         if !same(tag, &self.tag(payload)) {

@@ -11,8 +11,9 @@ use super::status::{self, ApiError, Result};
 use super::strictness::prune;
 use super::written::{Left, Written, at};
 use super::{Call, decode, manage, permit, precondition, random_id};
-use crate::admission::{Action, Claims, Denial, Notes, Review};
+use crate::admission::{self, Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
+use crate::kinds::view::View;
 use crate::kinds::{FieldIssue, time};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
 use serde_json::{Value, json};
@@ -91,9 +92,7 @@ async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result
         return created.ok_or_else(|| ApiError::already_exists(kind, &name));
     }
     for _ in 0..=RETRIES {
-        let mut value = body.clone();
-        make_up_name(&mut value);
-        if let Some(created) = create_noted(call, options, value).await? {
+        if let Some(created) = create_noted(call, options, body.clone()).await? {
             return Ok(created);
         }
     }
@@ -117,10 +116,10 @@ async fn create_once(
     notes: &mut Notes,
 ) -> Result<Option<Written>> {
     let kind = &call.target.kind;
-    let name = name_of(&value).to_owned();
-    let review = review(call, options.dry_run, &name, Action::Create);
+    let said = name_of(&value).to_owned();
+    let completing = review(call, options.dry_run, &said, Action::Create);
     kind.default(&mut value);
-    permit::write(call, Operation::Create, &name, &Value::Null, &value)?;
+    permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
     let mut owners = None;
     if !options.applied {
@@ -129,7 +128,16 @@ async fn create_once(
             false => manage::note(call, None, &mut value).await,
         }
     }
-    mutate(call, &review, &mut value, notes).await?;
+    mutate(call, &completing, &mut value, notes).await?;
+    // Who completes an object that has the beginning of a name only may still name it.
+    if generates(&value) {
+        make_up_name(&mut value);
+    }
+    let name = name_of(&value).to_owned();
+    let review = Review {
+        name: &name,
+        ..completing
+    };
     stamp(&mut value);
     kind.prepare_create(&mut value);
     // What is allocated to it is chosen anew when somebody else was faster.
@@ -287,7 +295,7 @@ async fn replace(
     let name = name_of(old).to_owned();
     check_name(name_of(&new), &name)?;
     precondition::check(kind, options, &new, old)?;
-    precondition::forget_version(&mut new);
+    let said = precondition::forget_version(&mut new);
     let review = review(call, options.dry_run, &name, Action::Update { old });
     kind.default(&mut new);
     permit::write(call, Operation::Update, &name, old, &new)?;
@@ -295,7 +303,10 @@ async fn replace(
         manage::note(call, Some(old), &mut new).await;
     }
     if !options.admitted {
+        // Shown as it was sent, and below as it is about to be.
+        precondition::recall_version(&mut new, said);
         mutate(call, &review, &mut new, notes).await?;
+        precondition::forget_version(&mut new);
     }
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
     validate_update(call, &name, &new, old)?;
@@ -306,7 +317,10 @@ async fn replace(
     kind.normalise(&mut new);
     manage::settle(old, &mut new);
     if !options.admitted {
+        let version = old.at("metadata.resourceVersion").clone();
+        precondition::recall_version(&mut new, Some(version));
         judge(call, &review, &new, &mut claims, notes).await?;
+        precondition::forget_version(&mut new);
     }
     let bytes = stored_form(call, &new, None).await?;
     // A write that changes nothing is no write: no revision, no event.
@@ -395,7 +409,11 @@ pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: 
         }
         let retry = matches!(denial, Denial::NotYet(_)) && cache.passes(seen, deadline).await;
         if !retry {
-            return Err(status::denied(review.kind, review.name, denial));
+            let name = match review.name {
+                "" => value.text("metadata.generateName"),
+                name => name,
+            };
+            return Err(status::denied(review.kind, name, denial));
         }
     }
 }
@@ -432,12 +450,17 @@ pub fn review<'a>(call: &'a Call, dry_run: bool, name: &'a str, action: Action<'
         subresource: call.target.subresource.as_deref(),
         action,
         dry_run,
+        options: admission::Options {
+            manager: call.query.get("fieldManager"),
+            validation: call.query.get("fieldValidation"),
+            deletion: None,
+        },
         who: &call.who,
         authorizer: Some(&call.api.authorizer),
     }
 }
 
-/// Puts the object into the namespace of the path.
+/// Puts the object into the namespace of the path, or into none.
 pub fn place(call: &Call, value: &mut Value) -> Result<()> {
     let Some(object) = value.as_object_mut() else {
         return Err(ApiError::bad_request("the body is not an object"));
@@ -451,7 +474,12 @@ pub fn place(call: &Call, value: &mut Value) -> Result<()> {
     }
     let said = meta["namespace"].as_str().unwrap_or_default().to_owned();
     let wanted = call.target.namespace.as_deref().unwrap_or_default();
-    if said.is_empty() && !wanted.is_empty() {
+    if wanted.is_empty() {
+        // What is in no namespace may be sent with one (upstream's `EnsureObjectNamespaceMatchesRequestNamespace`).
+        if let Some(meta) = meta.as_object_mut().filter(|_| !said.is_empty()) {
+            meta.remove("namespace");
+        }
+    } else if said.is_empty() {
         meta["namespace"] = wanted.into();
     } else if said != wanted {
         let why = "the namespace of the provided object does not match the namespace sent on the request";

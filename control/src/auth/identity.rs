@@ -1,5 +1,6 @@
 //! A user as the API server sees one, and how a client certificate names it.
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -26,6 +27,8 @@ pub struct Identity {
     pub extra: Arc<BTreeMap<String, Vec<String>>>,
 }
 
+/// Which credential somebody was known by.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 const ACCOUNT: &str = "system:serviceaccount:";
 
 /// Namespace and name of the service account that a user name means.
@@ -109,7 +112,12 @@ impl Identity {
             .iter_organization()
             .filter_map(|o| o.as_str().ok())
             .map(str::to_owned);
-        Some(Identity::new(user, groups))
+        let shown = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
+        let extra = BTreeMap::from([(CREDENTIAL.to_owned(), vec![shown])]);
+        Some(Identity {
+            extra: Arc::new(extra),
+            ..Identity::new(user, groups)
+        })
     }
 }
 

@@ -80,9 +80,14 @@ impl Kind {
                 self.group.as_str(),
                 "coordination.k8s.io"
                     | "apiextensions.k8s.io"
+                    | "apiregistration.k8s.io"
                     | "admissionregistration.k8s.io"
                     | "policy"
                     | "node.k8s.io"
+            )
+            && !matches!(
+                self.plural.as_str(),
+                "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments"
             )
     }
 }

@@ -176,9 +176,12 @@ impl<'a> Decoder<'a> {
             ..*place
         };
         for (key, member) in members.iter_mut() {
-            let length = self.enter(key);
+            // A key is no field: errors do not name it.
+            let length = self.path.len();
+            self.path.push('.');
+            self.path.push_str(key);
             self.element(item, member, &inner)?;
-            self.leave(length);
+            self.path.truncate(length);
         }
         Ok(())
     }
@@ -199,7 +202,7 @@ impl<'a> Decoder<'a> {
             Type::Float if value.is_number() => Ok(()),
             Type::Int32 if fits(value, i64::from(i32::MIN), i64::from(i32::MAX)) => Ok(()),
             Type::Int64 if fits(value, i64::MIN, i64::MAX) => Ok(()),
-            Type::Bytes if value.is_string() => base64_text(value),
+            Type::Bytes if value.is_string() => bytes(value),
             Type::Quantity => quantity(value),
             Type::IntOrString => int_or_string(value),
             Type::Time => moment(value, time::rfc3339),
@@ -211,7 +214,13 @@ impl<'a> Decoder<'a> {
     fn mismatch(&self, value: &Value, place: &Place<'_>) -> DecodeError {
         let names: Vec<&str> = self.names.iter().map(|at| &self.path[at.clone()]).collect();
         let path = names.join(".");
-        let (word, structure, ty) = (word(value), place.structure, place.go_type());
+        let wanted = place.within.map_or(&place.field.ty, |(_, _, item)| item);
+        let word = match (value, wanted) {
+            (Value::Number(n), Type::Int32 | Type::Int64) => format!("number {n}"),
+            (Value::Number(_), _) => "number".to_owned(),
+            _ => word(value),
+        };
+        let (structure, ty) = (place.structure, place.go_type());
         DecodeError::misplaced(
             format!("json: cannot unmarshal {word} into Go struct field {structure}.{path} of type {ty}"),
             unrestored(value, place, &ty),
@@ -269,14 +278,20 @@ pub(super) fn zero(ty: &Type) -> Value {
     }
 }
 
-fn base64_text(value: &Value) -> Result<(), DecodeError> {
-    let text: String = value
-        .as_str()
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| !matches!(c, '\r' | '\n'))
-        .collect();
-    match STANDARD.decode(&text) {
+/// Line breaks in base64 are passed over, and not kept.
+fn bytes(value: &mut Value) -> Result<(), DecodeError> {
+    let said = value.as_str().unwrap_or_default();
+    if !said.contains(['\r', '\n']) {
+        return base64_text(said);
+    }
+    let text = said.replace(['\r', '\n'], "");
+    base64_text(&text)?;
+    *value = Value::from(text);
+    Ok(())
+}
+
+fn base64_text(text: &str) -> Result<(), DecodeError> {
+    match STANDARD.decode(text) {
         Ok(_) => Ok(()),
         Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
             Err(illegal_base64(at))
@@ -388,7 +403,7 @@ mod tests {
             ),
             (
                 json!({"metadata": {"labels": {"a": 1}}}),
-                "number into Go struct field ObjectMeta.metadata.labels.a of type string",
+                "number into Go struct field ObjectMeta.metadata.labels of type string",
             ),
             (
                 json!({"spec": {"restartPolicy": 1}}),

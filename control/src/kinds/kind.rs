@@ -181,11 +181,16 @@ impl Kind {
     }
 
     fn foreign_finalizers(&self, object: &Value) -> FieldErrors {
-        let extension = matches!(
+        let apart = matches!(
             self.group.as_str(),
-            "apiextensions.k8s.io" | "apiregistration.k8s.io"
+            "admissionregistration.k8s.io"
+                | "apiextensions.k8s.io"
+                | "apiregistration.k8s.io"
+                | "coordination.k8s.io"
+                | "node.k8s.io"
+                | "policy"
         );
-        match self.custom.is_some() || extension {
+        match self.custom.is_some() || apart {
             true => Vec::new(),
             false => meta::foreign_finalizers(object),
         }

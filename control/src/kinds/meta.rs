@@ -140,6 +140,24 @@ fn validate_namespace(meta: &Value, namespaced: bool) -> FieldErrors {
     }
 }
 
+/// Everything wrong with the metadata at `path` of an object within another one, which need have no name.
+pub(super) fn validate_embedded(meta: &Value, path: &str) -> FieldErrors {
+    let complain = |key: &str, complaints: Vec<String>| {
+        let (at, value) = (format!("{path}.{key}"), meta.text(key));
+        let error = move |why| FieldError::invalid(at.clone(), value, why);
+        complaints.into_iter().map(error)
+    };
+    let mut errors = Vec::new();
+    for key in ["generateName", "name"] {
+        errors.extend(complain(key, names::path_segment(meta.text(key))));
+    }
+    if !meta.text("namespace").is_empty() {
+        errors.extend(complain("namespace", names::label(meta.text("namespace"))));
+    }
+    errors.extend(validate_body(meta, path));
+    errors
+}
+
 /// Labels, annotations, owner references and finalizers of a metadata at `path`.
 fn validate_body(meta: &Value, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();

@@ -71,18 +71,34 @@ impl Quantity {
         ceil_div(self.nanos, NANOS)
     }
 
-    /// The sum, in the style of the first.
+    /// The sum, in the style of the first that is something.
     pub fn plus(self, other: Quantity) -> Quantity {
         Quantity {
             nanos: self.nanos.saturating_add(other.nanos).min(CAP),
-            ..self
+            format: self.format_beside(other),
         }
     }
 
-    /// The difference, in the style of the first.
+    /// The difference, in the style of the first that is something.
     pub fn minus(self, other: Quantity) -> Quantity {
         Quantity {
             nanos: self.nanos.saturating_sub(other.nanos),
+            format: self.format_beside(other),
+        }
+    }
+
+    /// Nothing has no style of its own (upstream's `Quantity.Add`).
+    fn format_beside(self, other: Quantity) -> Format {
+        match self.is_zero() {
+            true => other.format,
+            false => self.format,
+        }
+    }
+
+    /// The same amount, written as another is.
+    pub fn in_style_of(self, other: Quantity) -> Quantity {
+        Quantity {
+            format: other.format,
             ..self
         }
     }
@@ -328,5 +344,14 @@ mod tests {
         fn never_panics(text in "\\PC{0,20}") {
             let _ = Quantity::parse(&text);
         }
+    }
+
+    #[test]
+    fn a_sum_is_shown_as_the_first_that_is_something() {
+        let parse = |text: &str| Quantity::parse(text).unwrap();
+        for (a, b, sum) in [("0", "1Mi", "1Mi"), ("1Mi", "1M", "2048576"), ("1M", "0", "1M")] {
+            assert_eq!(parse(a).plus(parse(b)).to_string(), sum, "{a} {b}");
+        }
+        assert_eq!(parse("0").minus(parse("1Ki")).to_string(), "-1Ki");
     }
 }

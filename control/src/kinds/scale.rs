@@ -12,10 +12,7 @@ const METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "cre
 
 /// The Scale of an object with `spec.replicas` and `spec.selector`, or with what it has at `paths`.
 pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
-    let wanted = paths.map_or_else(
-        || object.int("spec.replicas"),
-        |p| number(object, &p.spec_replicas),
-    );
+    let wanted = replicas(object, paths);
     let current = paths.map_or_else(
         || object.int("status.replicas"),
         |p| number(object, &p.status_replicas),
@@ -38,6 +35,14 @@ pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
         scale["status"]["selector"] = selector.into();
     }
     scale
+}
+
+/// How many an object wants.
+pub fn replicas(object: &Value, paths: Option<&ScalePaths>) -> Option<i64> {
+    match paths {
+        None => object.int("spec.replicas"),
+        Some(paths) => number(object, &paths.spec_replicas),
+    }
 }
 
 /// Of a label selector, or of plain labels, as a ReplicationController has them.

@@ -400,3 +400,31 @@ async fn an_approved_request_becomes_a_certificate() {
     let pem = String::from_utf8(issued.status.unwrap().certificate.unwrap().0).unwrap();
     assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"), "{pem}");
 }
+
+#[tokio::test]
+async fn whoever_may_not_is_not_told_what_there_is() {
+    let plane = Plane::start().await;
+    let bob = plane.control.client_as("bob", &[]);
+    for (method, path, may) in [
+        (Method::GET, "/apis/foo.example.com/v1/foos/a", 404),
+        (Method::GET, "/api/v1/namespaces/default/foos", 404),
+        (Method::OPTIONS, "/api/v1/namespaces/default/pods", 405),
+        (Method::HEAD, "/api/v1/namespaces/default/pods", 405),
+        (Method::PUT, "/api/v1/namespaces/default/pods", 405),
+        (
+            Method::GET,
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews/a",
+            404,
+        ),
+    ] {
+        let (code, answer) = call(&bob, method.clone(), path, Value::Null).await;
+        assert_eq!(code, 403, "{method} {path}: {answer}");
+        let admin = plane.call(method.clone(), path, Value::Null).await;
+        assert_eq!(admin.0, may, "{method} {path}: {}", admin.1);
+    }
+    let (_, answer) = call(&bob, Method::GET, "/apis/foo.example.com/v1/foos/a", Value::Null).await;
+    assert_eq!(
+        answer["message"],
+        "foos.foo.example.com \"a\" is forbidden: User \"bob\" cannot get resource \"foos\" in API group \"foo.example.com\" at the cluster scope"
+    );
+}

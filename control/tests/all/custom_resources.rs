@@ -280,3 +280,48 @@ spec:
     let end = "strict decoding error: yaml: unmarshal errors:\n  line 8: key \"replicas\" already set in map";
     assert!(message.ends_with(end), "{message}");
 }
+
+#[tokio::test]
+async fn who_scales_a_custom_resource_owns_the_number_where_the_object_has_it() {
+    let plane = Plane::start().await;
+    let mut scaled = version("v1", true);
+    let spec = json!({"type": "object", "properties": {"size": {"type": "integer"}}});
+    scaled["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec;
+    scaled["subresources"]["scale"] =
+        json!({"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"});
+    define(&plane, vec![scaled]).await;
+    let apply = "application/apply-patch+yaml";
+    let send = async |path: String, body: Value| {
+        let (code, answer) = plane.send(Method::PATCH, &path, apply, body.to_string()).await;
+        (code.as_u16(), answer)
+    };
+    let one = path("v1", "c");
+    let scale = |size: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "c"}, "spec": {"replicas": size}});
+    let object = object("v1", json!({"size": 2}));
+    assert_eq!(send(format!("{one}?fieldManager=a"), object.clone()).await.0, 201);
+    let (code, refused) = send(format!("{one}/scale?fieldManager=b"), scale(3)).await;
+    assert_eq!(code, 409);
+    let why = "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas";
+    assert_eq!(refused["message"], why);
+    let forced = send(format!("{one}/scale?fieldManager=b&force=true"), scale(3)).await;
+    assert_eq!(forced.0, 200, "{}", forced.1);
+    let (_, now) = plane.get(&one).await;
+    let owners = now["metadata"]["managedFields"].as_array().expect("owners");
+    assert_eq!((owners.len(), &now["spec"]["size"]), (1, &json!(3)), "{now}");
+    assert_eq!(owners[0]["manager"], "b");
+    assert_eq!(owners[0]["fieldsV1"], json!({"f:spec": {"f:size": {}}}));
+    let (code, refused) = send(format!("{one}?fieldManager=a"), object).await;
+    assert_eq!(code, 409);
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with(": .spec.size"), "{message}");
+    // Nobody need say which version of it he scales; a number that is none is told of the object.
+    let put = async |size: i64| {
+        plane
+            .call(Method::PUT, &format!("{one}/scale"), scale(size))
+            .await
+    };
+    assert_eq!(put(4).await.0, 200);
+    let (code, refused) = put(-1).await;
+    let why = "CronTab.stable.example.com \"c\" is invalid: .spec.size: Invalid value: -1: should be a non-negative integer";
+    assert_eq!((code.as_u16(), refused["message"].as_str()), (422, Some(why)));
+}

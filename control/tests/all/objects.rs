@@ -262,3 +262,35 @@ async fn discovery_says_what_resources_are_stored_as() {
         assert_eq!(found["storageVersionHash"], want, "{path} {resource}");
     }
 }
+
+#[tokio::test]
+async fn what_is_in_no_namespace_may_be_sent_with_one() {
+    let plane = Plane::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = json!({"metadata": {"name": "r", "namespace": "elsewhere"}, "rules": []});
+    for (method, path) in [
+        (Method::POST, roles.to_owned()),
+        (Method::PUT, format!("{roles}/r")),
+    ] {
+        let (code, made) = plane.call(method.clone(), &path, role.clone()).await;
+        assert!(code.is_success(), "{method}: {made}");
+        assert!(made["metadata"]["namespace"].is_null(), "{made}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_updated_by_its_version_only_is_so() {
+    let plane = Plane::start().await;
+    let classes = [
+        ("/apis/storage.k8s.io/v1/csidrivers", json!({}), 422),
+        ("/apis/storage.k8s.io/v1/csinodes", json!({"drivers": []}), 422),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles", json!({}), 200),
+    ];
+    for (path, spec, want) in classes {
+        let body = json!({"metadata": {"name": "x"}, "spec": spec});
+        let (code, made) = plane.call(Method::POST, path, body.clone()).await;
+        assert_eq!(code, 201, "{made}");
+        let (code, answer) = plane.call(Method::PUT, &format!("{path}/x"), body).await;
+        assert_eq!(code, want, "{answer}");
+    }
+}

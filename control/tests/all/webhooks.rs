@@ -287,3 +287,96 @@ async fn match_conditions_choose_what_a_webhook_is_asked_about() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn a_webhook_is_told_how_the_object_was_asked_for() {
+    let plane = Plane::start().await;
+    // It answers with what it is shown, so that what it says can be compared.
+    let tells = serve(&plane, |request| {
+        let meta = |of: &str, key: &str| request[of]["metadata"][key].as_str().unwrap_or("-").to_owned();
+        let version = match meta("object", "resourceVersion") {
+            given if given == "-" => "none",
+            given if given == meta("oldObject", "resourceVersion") => "current",
+            _ => "another",
+        };
+        let told = json!([
+            request["options"],
+            request["name"],
+            meta("object", "name"),
+            version
+        ])
+        .to_string();
+        let status =
+            json!({"code": 418, "reason": "Told", "message": told, "details": {"causes": [{"field": "f"}]}});
+        Some(json!({"allowed": false, "status": status}))
+    })
+    .await;
+    for name in ["there", "gone"] {
+        let made = plane.call(Method::POST, MAPS, config_map(name, "1")).await;
+        assert_eq!(made.0, 201);
+    }
+    let rules =
+        json!([{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]);
+    let more = json!({"objectSelector": {}, "rules": rules});
+    let kind = "MutatingWebhookConfiguration";
+    register(&plane, kind, "tells", &tells, more.clone()).await;
+    let there = format!("{MAPS}/there");
+    let unnamed = json!({"metadata": {"generateName": "a-"}}).to_string();
+    let bare = json!({"metadata": {"name": "there"}}).to_string();
+    let deletion = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Orphan"}).to_string();
+    let merge = "application/merge-patch+json";
+    let plain = "application/json";
+    let create = json!({"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions", "fieldManager": "me", "dryRun": ["All"]});
+    let update =
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "UpdateOptions", "fieldValidation": "Strict"});
+    let delete = json!({"apiVersion": "meta.k8s.io/v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
+        "propagationPolicy": "Orphan"});
+    for (method, path, content, body, want) in [
+        (
+            Method::POST,
+            format!("{MAPS}?fieldManager=me&dryRun=All"),
+            plain,
+            unnamed,
+            json!([create, "", "-", "none"]),
+        ),
+        (
+            Method::PUT,
+            format!("{there}?fieldValidation=Strict"),
+            plain,
+            bare,
+            json!([update, "there", "there", "none"]),
+        ),
+        (
+            Method::PATCH,
+            format!("{there}?fieldValidation=Strict"),
+            merge,
+            "{}".to_owned(),
+            json!([update, "there", "there", "current"]),
+        ),
+        (
+            Method::DELETE,
+            format!("{MAPS}/gone"),
+            plain,
+            deletion,
+            json!([delete, "gone", "-", "none"]),
+        ),
+    ] {
+        let (code, answer) = plane.send(method, &path, content, body).await;
+        assert_eq!(
+            (code.as_u16(), answer["reason"].as_str()),
+            (418, Some("Told")),
+            "{answer}"
+        );
+        assert_eq!(answer["details"], json!({"causes": [{"field": "f"}]}));
+        let message = answer["message"].as_str().unwrap_or_default();
+        let (_, told) = message.split_once("denied the request: ").expect(message);
+        assert_eq!(serde_json::from_str::<Value>(told).expect(told), want, "{path}");
+    }
+    let path = format!("{GROUP}/mutatingwebhookconfigurations/tells");
+    plane.call(Method::DELETE, &path, Value::Null).await;
+    register(&plane, "ValidatingWebhookConfiguration", "tells", &tells, more).await;
+    let bare = json!({"metadata": {"name": "there"}, "data": {"b": "2"}}).to_string();
+    let (_, answer) = plane.send(Method::PUT, &there, plain, bare).await;
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with(r#""there","there","current"]"#), "{message}");
+}

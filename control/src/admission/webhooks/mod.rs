@@ -185,7 +185,7 @@ impl Webhooks {
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
-        let answer = match self.ask(objects, review, hook, question).await {
+        let answer = match self.ask(objects, review, (hook, question), true).await {
             Ok(answer) => answer,
             Err(why) => return failed(hook, &why).map(|()| false),
         };
@@ -222,9 +222,9 @@ impl Webhooks {
                 concerned.push((hook, question));
             }
         }
-        let asked = concerned
-            .iter()
-            .map(|(hook, question)| async move { (*hook, self.ask(objects, review, hook, question).await) });
+        let asked = concerned.iter().map(|(hook, question)| async move {
+            (*hook, self.ask(objects, review, (hook, question), false).await)
+        });
         let mut verdict = Ok(());
         for (hook, answer) in join_all(asked).await {
             let heard = match answer {
@@ -240,8 +240,8 @@ impl Webhooks {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        hook: &Hook,
-        question: &Asked,
+        (hook, question): (&Hook, &Asked),
+        mutates: bool,
     ) -> Result<Answer, String> {
         let version = review::version(&hook.body);
         let kind = question.matched.kind(review);
@@ -253,7 +253,7 @@ impl Webhooks {
         };
         let answer = callout::post(objects, hook.body.at("clientConfig"), exchange, &body).await;
         let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;
-        review::read(&answer, &uid, version)
+        review::read(&answer, &uid, version, mutates)
     }
 }
 
@@ -286,10 +286,12 @@ fn heard(hook: &Hook, answer: Answer, notes: &mut Notes) -> Result<Answer, Denia
             code,
             reason,
             message,
+            details,
         }) => Err(Denial::Refused {
             code: *code,
             reason: reason.clone(),
             message: refusal(hook.name(), reason, message),
+            details: details.clone(),
         }),
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct Refused {
     pub code: u16,
     pub reason: String,
     pub message: String,
+    pub details: Option<Value>,
 }
 
 /// Warnings of one answer that are passed on, and characters of each (upstream cuts them, too).
@@ -53,16 +54,6 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
         Action::Update { .. } => (&shown.object, &shown.old),
         Action::Delete { .. } => (&Value::Null, &shown.old),
     };
-    let options = match review.action {
-        Action::Create | Action::Post { .. } => "CreateOptions",
-        Action::Update { .. } => "UpdateOptions",
-        Action::Delete { .. } => "DeleteOptions",
-        Action::Connect { .. } => "",
-    };
-    let options = match options {
-        "" => Value::Null,
-        kind => json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"}),
-    };
     let who = review.who;
     let mut request = json!({
         "uid": uid,
@@ -76,7 +67,7 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
         "object": object,
         "oldObject": old,
         "dryRun": review.dry_run,
-        "options": options,
+        "options": review.options.object(review),
     });
     if !who.uid.is_empty() {
         request["userInfo"]["uid"] = who.uid.as_str().into();
@@ -101,7 +92,7 @@ fn resource_of(kind: &Kind) -> Value {
 }
 
 /// Reads an answer to the request with this uid; the error says what is wrong with it.
-pub(super) fn read(body: &Value, uid: &str, version: &str) -> Result<Answer, String> {
+pub(super) fn read(body: &Value, uid: &str, version: &str, mutates: bool) -> Result<Answer, String> {
     let bad = |why: String| Err(format!("received invalid webhook response: {why}"));
     let (api, kind) = (body.text("apiVersion"), body.text("kind"));
     let response = body.at("response");
@@ -118,7 +109,11 @@ pub(super) fn read(body: &Value, uid: &str, version: &str) -> Result<Answer, Str
     if said != uid && (version == "v1" || !said.is_empty()) {
         return bad(format!("expected response.uid={uid:?}, got {said:?}"));
     }
-    let patch = match decoded_patch(response, version) {
+    let patch = match mutates {
+        true => decoded_patch(response, version),
+        false => no_patch(response, version).map(|()| None),
+    };
+    let patch = match patch {
         Ok(patch) => patch,
         Err(why) => return bad(why),
     };
@@ -136,6 +131,15 @@ pub(super) fn read(body: &Value, uid: &str, version: &str) -> Result<Answer, Str
             .collect(),
         patch,
     })
+}
+
+/// Who only judges changes nothing; of the old version what it says about that is passed over.
+fn no_patch(response: &Value, version: &str) -> Result<(), String> {
+    let said = |key: &&str| !response.at(key).is_null() && response.at(key) != "";
+    match ["patch", "patchType"].into_iter().find(said) {
+        Some(key) if version == "v1" => Err(format!("validating webhook may not return response.{key}")),
+        _ => Ok(()),
+    }
 }
 
 fn decoded_patch(response: &Value, version: &str) -> Result<Option<Value>, String> {
@@ -164,6 +168,10 @@ fn refused(status: &Value) -> Refused {
         code: code.filter(|code| (400..600).contains(code)).unwrap_or(400),
         reason: status.text("reason").to_owned(),
         message: status.text("message").to_owned(),
+        details: status
+            .get("details")
+            .filter(|details| details.is_object())
+            .cloned(),
     }
 }
 
@@ -175,7 +183,7 @@ pub(super) fn patched(
     answer: &Answer,
     before: &Value,
 ) -> Result<Option<Value>, String> {
-    let Some(patch) = &answer.patch else {
+    let Some(patch) = answer.patch.as_ref().filter(|patch| **patch != json!([])) else {
         return Ok(None);
     };
     let mut after =
@@ -211,7 +219,7 @@ mod tests {
     fn answered(response: Value) -> Result<Answer, String> {
         let body =
             json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-        read(&body, "u1", "v1")
+        read(&body, "u1", "v1", true)
     }
 
     #[test]
@@ -246,7 +254,37 @@ mod tests {
             let told = answered(response).expect_err("refused");
             assert_eq!(told, format!("received invalid webhook response: {why}"));
         }
-        assert!(read(&json!({}), "u1", "v1").is_err());
+        assert!(read(&json!({}), "u1", "v1", true).is_err());
+    }
+
+    #[test]
+    fn who_judges_changes_nothing() {
+        let answer = |version: &str, response: Value| {
+            let body = json!({"apiVersion": format!("admission.k8s.io/{version}"), "kind": "AdmissionReview",
+                "response": response});
+            read(&body, "u1", version, false).map(drop)
+        };
+        for (response, field) in [
+            (json!({"uid": "u1", "allowed": true, "patch": "W10="}), "patch"),
+            (
+                json!({"uid": "u1", "allowed": true, "patchType": "JSONPatch"}),
+                "patchType",
+            ),
+        ] {
+            let why = format!(
+                "received invalid webhook response: validating webhook may not return response.{field}"
+            );
+            assert_eq!(answer("v1", response.clone()), Err(why));
+            assert_eq!(answer("v1beta1", response), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_patch_without_operations_is_none_even_of_a_deletion() {
+        let review = review("configmaps", Action::Delete { old: &Value::Null });
+        let response = json!({"uid": "u1", "allowed": true, "patch": "W10=", "patchType": "JSONPatch"});
+        let answer = answered(response).expect("readable");
+        assert_eq!(patched(&review, review.kind, &answer, &Value::Null), Ok(None));
     }
 
     #[test]
@@ -255,6 +293,13 @@ mod tests {
             answered(json!({"uid": "u1", "allowed": false, "status": {"code": 200, "message": "m"}}));
         let refused = answer.expect("readable").refused.expect("a no");
         assert_eq!((refused.code, refused.message.as_str()), (400, "m"));
+        let status = json!({"code": 418, "reason": "Teapot", "details": {"causes": [{"field": "f"}]}});
+        let answer = answered(json!({"uid": "u1", "allowed": false, "status": status}));
+        let refused = answer.expect("readable").refused.expect("a no");
+        assert_eq!(
+            (refused.reason.as_str(), refused.details),
+            ("Teapot", Some(json!({"causes": [{"field": "f"}]})))
+        );
     }
 
     #[test]

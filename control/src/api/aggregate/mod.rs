@@ -6,24 +6,23 @@
 //! in the APIService's status. Refuses to know what other servers serve.
 mod documents;
 mod forward;
-mod request;
 
 pub(super) use documents::{Discovered, Documents, discover};
 
+use super::asked::Asked;
 use super::flows::Flow;
 use super::record::Record;
 use super::status::Result;
 use super::{Api, permit, text};
 use crate::audit::ObjectRef;
 use crate::auth::Identity;
-use crate::auth::attributes::{Attributes, Resource};
+use crate::auth::attributes::Attributes;
 use crate::kinds::api_service::{GROUP, is_local};
 use crate::kinds::view::View;
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
-use request::Asked;
 use serde_json::Value;
 
 /// Upstream's whole answer for a server that is away.
@@ -106,15 +105,7 @@ pub(super) async fn serve(
             record
                 .knows_remote(user, who, asked.verb, object(remote, &asked))
                 .await;
-            let what = Resource {
-                group: &remote.group,
-                resource: &asked.resource,
-                subresource: asked.subresource.as_deref(),
-                namespace: asked.namespace.as_deref(),
-                name: asked.name.as_deref(),
-                on_node: None,
-            };
-            let what = Attributes::resource(asked.verb, what);
+            let what = Attributes::resource(asked.verb, asked.attributes());
             *flow = table.flow(who, &what);
             permit::demand(&api.authorizer, who, &what)?;
         }

@@ -15,7 +15,7 @@ use super::render::{self, Style};
 use super::status::{self, ApiError, Result};
 use super::write;
 use super::written;
-use crate::admission::{Action, Notes};
+use crate::admission::{self, Action, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::Kind;
 use crate::kinds::conduct::Departure;
@@ -101,7 +101,13 @@ async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<(
 async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
     let current = call.api.read(&call.target, name).await?;
     let old = convert::value(&call.api, &call.target.kind, &current).await?;
-    let review = write::review(call, options.dry_run, name, Action::Delete { old: &old });
+    let review = Review {
+        options: admission::Options {
+            deletion: Some(&options.said),
+            ..admission::Options::default()
+        },
+        ..write::review(call, options.dry_run, name, Action::Delete { old: &old })
+    };
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
     call.told.add(notes.audit);

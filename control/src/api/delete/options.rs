@@ -7,7 +7,7 @@ use crate::api::query::Query;
 use crate::api::status::{ApiError, Result};
 use crate::kinds::FieldError;
 use crate::kinds::view::View;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The version of a body that says none, and what knows the kinds of options, in words.
 const META: &str = "meta.k8s.io/v1";
@@ -32,6 +32,8 @@ pub(super) struct Options {
     pub(super) version: Option<String>,
     pub(super) propagation: Option<Propagation>,
     pub(super) dry_run: bool,
+    /// The options as they came, for those who are asked.
+    pub(super) said: Value,
 }
 
 /// From the body; from the query when there is none.
@@ -48,6 +50,7 @@ pub(super) fn options(call: &Call) -> Result<Options> {
     check_kind(&body)?;
     decode_body(&mut body)?;
     read_body(&body, &mut options)?;
+    options.said = body;
     Ok(options)
 }
 
@@ -78,13 +81,46 @@ fn from_query(query: &Query) -> Result<Options> {
     if let (Some(policy), Some(_)) = (policy, orphans) {
         return Err(said_twice(policy));
     }
-    Ok(Options {
+    let options = Options {
         grace: query.number("gracePeriodSeconds")?,
         uid: query.get("uid").map(str::to_owned),
         version: query.get("resourceVersion").map(str::to_owned),
         propagation: propagation.or(orphans),
         dry_run: query.dry_run("DeleteOptions")?,
+        said: Value::Null,
+    };
+    Ok(Options {
+        said: said(query, &options),
+        ..options
     })
+}
+
+/// What a query asks for, as a body would.
+fn said(query: &Query, options: &Options) -> Value {
+    let mut said = json!({});
+    let mut note = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            said[key] = value;
+        }
+    };
+    note("gracePeriodSeconds", options.grace.map(Value::from));
+    note(
+        "propagationPolicy",
+        query.get("propagationPolicy").map(Value::from),
+    );
+    note(
+        "orphanDependents",
+        query.tristate("orphanDependents").map(Value::from),
+    );
+    let mut conditions = json!({});
+    for (key, value) in [("uid", &options.uid), ("resourceVersion", &options.version)] {
+        if let Some(value) = value {
+            conditions[key] = value.as_str().into();
+        }
+    }
+    let conditional = options.uid.is_some() || options.version.is_some();
+    note("preconditions", conditional.then_some(conditions));
+    said
 }
 
 pub(super) fn read_body(body: &Value, options: &mut Options) -> Result<()> {
@@ -153,7 +189,6 @@ fn invalid(error: FieldError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_field_of_another_type_is_refused() {
@@ -187,6 +222,10 @@ mod tests {
         assert_eq!(
             (options.uid.as_deref(), options.version.as_deref()),
             (Some("u"), Some("7"))
+        );
+        assert_eq!(
+            options.said,
+            json!({"preconditions": {"uid": "u", "resourceVersion": "7"}})
         );
     }
 

@@ -37,8 +37,8 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
     let status = status(call, &question).map_err(|error| error.after(warnings.clone()))?;
     question["status"] = status;
     match kind.plural.as_str() {
-        "selfsubjectreviews" => question["metadata"]["creationTimestamp"] = time::now().into(),
-        // Upstream answers with a new object, which repeats nothing of the question.
+        // Upstream answers both with a new object, which repeats nothing of the question.
+        "selfsubjectreviews" => question["metadata"] = json!({"creationTimestamp": time::now()}),
         "selfsubjectrulesreviews" => (question["metadata"], question["spec"]) = (json!({}), json!({})),
         _ => {}
     }

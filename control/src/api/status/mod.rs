@@ -14,13 +14,14 @@ use crate::store::Revision;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// An answer other than success.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     pub code: StatusCode,
-    /// `metav1.StatusReason`; empty where upstream gives none.
-    reason: &'static str,
+    /// `metav1.StatusReason`; empty where upstream gives none, anything where a webhook says so.
+    reason: Cow<'static, str>,
     message: String,
     details: Option<Value>,
     /// `metadata.continue` of an expired list.
@@ -51,7 +52,7 @@ impl ApiError {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         ApiError {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
             token: None,
@@ -66,6 +67,12 @@ impl ApiError {
 
     fn about(self, kind: &Kind, name: &str) -> Self {
         self.with(details(name, &kind.group, &kind.plural))
+    }
+
+    /// The same, of what was being done.
+    pub fn below(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
     }
 
     /// The same, with warnings.
@@ -435,7 +442,7 @@ impl ApiError {
         status.insert("status".into(), "Failure".into());
         status.insert("message".into(), self.message.clone().into());
         if !self.reason.is_empty() {
-            status.insert("reason".into(), self.reason.into());
+            status.insert("reason".into(), self.reason.clone().into());
         }
         if let Some(details) = &self.details {
             status.insert("details".into(), details.clone());

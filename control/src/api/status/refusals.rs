@@ -4,47 +4,29 @@ use crate::admission::Denial;
 use crate::kinds::Kind;
 use crate::store::{ReadError, Revision, WatchError, WriteError};
 use http::StatusCode;
-use serde_json::json;
-
-/// `metav1.StatusReason`, as far as others may choose one.
-const REASONS: [&str; 18] = [
-    "Unauthorized",
-    "Forbidden",
-    "NotFound",
-    "AlreadyExists",
-    "Conflict",
-    "Gone",
-    "Invalid",
-    "ServerTimeout",
-    "Timeout",
-    "TooManyRequests",
-    "BadRequest",
-    "MethodNotAllowed",
-    "NotAcceptable",
-    "RequestEntityTooLarge",
-    "UnsupportedMediaType",
-    "InternalError",
-    "Expired",
-    "ServiceUnavailable",
-];
+use serde_json::{Value, json};
 
 impl ApiError {
     /// A refusal in another's words.
-    fn refused(code: u16, reason: &str, message: String) -> Self {
-        let known = REASONS.into_iter().find(|known| *known == reason);
+    fn refused(code: u16, reason: String, message: String, details: Option<Value>) -> Self {
         let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
-        ApiError::new(code, known.unwrap_or_default(), message)
+        ApiError {
+            reason: reason.into(),
+            details,
+            ..ApiError::new(code, "", message)
+        }
     }
 
     /// A policy's refusal: said as any is, under the code of the policy's reason.
     fn by_policy(kind: &Kind, name: &str, why: &str, reason: &str) -> Self {
         let mut error = Self::forbidden(&kind.group, &kind.plural, name, why);
-        (error.code, error.reason) = match reason {
+        let (code, reason) = match reason {
             "Unauthorized" => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             "Forbidden" => (StatusCode::FORBIDDEN, "Forbidden"),
             "RequestEntityTooLarge" => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
             _ => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
         };
+        (error.code, error.reason) = (code, reason.into());
         if let Some(about) = &mut error.details {
             about["causes"] = json!([{"message": why}]);
         }
@@ -107,14 +89,15 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
         Denial::Mutation { message, reason } => {
             let mut error = ApiError::by_policy(kind, name, &message, "Forbidden");
             // Upstream says only what the policy did (`policyDispatcher.Dispatch`).
-            (error.reason, error.message) = (reason, message);
+            (error.reason, error.message) = (reason.into(), message);
             error
         }
         Denial::Refused {
             code,
             reason,
             message,
-        } => ApiError::refused(code, &reason, message),
+            details,
+        } => ApiError::refused(code, reason, message, details),
         Denial::Failed(why) => ApiError::internal(why),
     }
 }

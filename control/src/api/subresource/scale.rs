@@ -94,14 +94,18 @@ fn rescale(
     paths: Option<&ScalePaths>,
 ) -> Result<(Value, Vec<FieldIssue>)> {
     write::check_name(name_of(&wanted), name)?;
+    // What is wrong with a custom resource's number is told of the custom resource.
     let errors = scale::validate(&wanted);
-    if !errors.is_empty() {
+    if paths.is_none() && !errors.is_empty() {
         return Err(ApiError::invalid("Scale", "autoscaling", name, &errors));
     }
     let mut object = current.clone();
     scale::set(&mut object, &wanted, paths);
     let said = |key: &str| wanted["metadata"][key].as_str().unwrap_or_default();
-    object["metadata"]["resourceVersion"] = said("resourceVersion").into();
+    // A custom resource is written as it was read, so that it may be scaled without saying which version of it.
+    if paths.is_none() || !said("resourceVersion").is_empty() {
+        object["metadata"]["resourceVersion"] = said("resourceVersion").into();
+    }
     if !said("uid").is_empty() {
         object["metadata"]["uid"] = said("uid").into();
     }

@@ -182,8 +182,8 @@ fn current(resource: &str, usage: Usage) -> MetricValueStatus {
 /// Thousandths as a quantity, in the style of another.
 fn amount(milli: i64, style: &str) -> Quantity {
     let amount = Amount::parse(&format!("{milli}m"));
-    let sum = amount.and_then(|amount| Ok(Amount::parse(style)?.plus(amount)));
-    Quantity(sum.map_or_else(|_| format!("{milli}m"), |sum| sum.to_string()))
+    let styled = amount.and_then(|amount| Ok(amount.in_style_of(Amount::parse(style)?)));
+    Quantity(styled.map_or_else(|_| format!("{milli}m"), |amount| amount.to_string()))
 }
 
 fn plain(milli: i64) -> Option<Quantity> {

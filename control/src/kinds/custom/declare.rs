@@ -8,25 +8,30 @@ use crate::cel::{Structure, Type, escape};
 /// What a request can hold (upstream's `MaxRequestSizeBytes`).
 pub(super) const REQUEST: u64 = 3 << 20;
 
-/// The type of `self` in the rules of this part; `root` is the object itself.
+/// The type of `self` in the rules of this part; `root` is the object itself. A part of which nothing is said is
+/// anything to its own rules, and nothing to those of its parents.
 pub(super) fn declare(schema: &Structural, root: bool) -> Type {
+    declared(schema, root).unwrap_or(Type::Dyn)
+}
+
+fn declared(schema: &Structural, root: bool) -> Option<Type> {
     if schema.int_or_string {
-        return Type::Dyn;
+        return Some(Type::Dyn);
     }
     let ty = match schema.ty.as_str() {
         "string" => string(schema),
         "integer" => Type::Int,
         "number" => Type::Double,
         "boolean" => Type::Bool,
-        "array" => list(schema),
-        "object" => object(schema, root),
-        _ => Type::Dyn,
+        "array" => list(schema)?,
+        "object" => object(schema, root)?,
+        _ => return None,
     };
     // What may be null compares with null, whatever else it is.
-    match (schema.nullable, &ty) {
+    Some(match (schema.nullable, &ty) {
         (true, Type::Object(_)) | (false, _) => ty,
         (true, _) => Type::Dyn,
-    }
+    })
 }
 
 fn string(schema: &Structural) -> Type {
@@ -49,22 +54,24 @@ fn string(schema: &Structural) -> Type {
     }
 }
 
-fn list(schema: &Structural) -> Type {
-    let item = schema
-        .items
-        .as_deref()
-        .map_or(Type::Dyn, |item| declare(item, false));
-    let fit = (REQUEST - 2) / (schema.items.as_deref().map_or(1, smallest) + 1);
-    Type::List(Arc::new(item), Some(schema.checks.max_items.unwrap_or(fit)))
+fn list(schema: &Structural) -> Option<Type> {
+    let items = schema.items.as_deref()?;
+    let item = declared(items, false)?;
+    let fit = (REQUEST - 2) / (smallest(items) + 1);
+    Some(Type::List(
+        Arc::new(item),
+        Some(schema.checks.max_items.unwrap_or(fit)),
+    ))
 }
 
-fn object(schema: &Structural, root: bool) -> Type {
+fn object(schema: &Structural, root: bool) -> Option<Type> {
     if let Additional::Schema(value) = &schema.additional {
         let fit = (REQUEST - 2) / (smallest(value) + 6);
         let count = Some(schema.checks.max_properties.unwrap_or(fit));
         // Upstream counts nothing for keys.
         let key = Type::String(Some(0));
-        return Type::Map(Arc::new(key), Arc::new(declare(value, false)), count);
+        let value = declared(value, false)?;
+        return Some(Type::Map(Arc::new(key), Arc::new(value), count));
     }
     let mut fields = BTreeMap::new();
     if root || schema.embedded {
@@ -75,18 +82,14 @@ fn object(schema: &Structural, root: bool) -> Type {
     }
     for (name, member) in &schema.properties {
         let own = (root || schema.embedded) && super::TYPE_AND_META.contains(&name.as_str());
-        if let Some(name) = escape(name).filter(|_| !own) {
-            fields.insert(name, declare(member, false));
+        if let (Some(name), Some(member)) = (escape(name).filter(|_| !own), declared(member, false)) {
+            fields.insert(name, member);
         }
     }
-    let bare = fields.is_empty();
-    match bare {
-        true => Type::Dyn,
-        false => Type::Object(Arc::new(Structure {
-            name: "object".to_owned(),
-            fields,
-        })),
-    }
+    Some(Type::Object(Arc::new(Structure {
+        name: "object".to_owned(),
+        fields,
+    })))
 }
 
 /// Of the metadata, rules see what they may rely on.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::schema::Structural;
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
+use crate::kinds::{meta, names};
 
 /// Everything wrong with lists and embedded objects; what an update left as it was is not told again.
 pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {
@@ -55,12 +56,34 @@ pub(super) fn below(path: &str, key: &str) -> String {
     }
 }
 
+/// An object within an object has a version, a kind and metadata as any (upstream's `validateEmbeddedResource`).
 fn embedded(value: &Value, path: &str, errors: &mut FieldErrors) {
     for key in ["apiVersion", "kind"] {
-        if value.text(key).is_empty() {
-            errors.push(FieldError::required(below(path, key), "must not be empty"));
-        }
+        let at = below(path, key);
+        let why = match value.get(key) {
+            None => {
+                errors.push(FieldError::required(at, ""));
+                continue;
+            }
+            Some(Value::String(text)) if text.is_empty() => Some("must not be empty".to_owned()),
+            Some(Value::String(text)) => misnamed(key, text),
+            Some(_) => Some("must be a string".to_owned()),
+        };
+        errors.extend(why.map(|why| FieldError::invalid(at, value.at(key).clone(), why)));
     }
+    if let Some(meta) = value.get("metadata").filter(|meta| meta.is_object()) {
+        errors.extend(meta::validate_embedded(meta, &below(path, "metadata")));
+    }
+}
+
+fn misnamed(key: &str, text: &str) -> Option<String> {
+    if key == "apiVersion" {
+        let parts = text.matches('/').count();
+        return (parts > 1).then(|| format!("unexpected GroupVersion string: {text}"));
+    }
+    let complaints = names::label_1035(&text.to_lowercase());
+    let why = "may have mixed case, but should otherwise match: ";
+    (!complaints.is_empty()).then(|| format!("{why}{}", complaints.join(",")))
 }
 
 fn unique(schema: &Structural, items: &[Value], path: &str, errors: &mut FieldErrors) {

@@ -77,6 +77,26 @@ pub struct ScalePaths {
     pub selector: Option<Vec<String>>,
 }
 
+impl ScalePaths {
+    /// What a Scale could not show of an object (upstream's `ValidateScaleSpec` and `ValidateScaleStatus`).
+    fn validate(&self, object: &Value) -> FieldErrors {
+        let at = |path: &[String]| path.iter().try_fold(object, |value, key| value.get(key));
+        let wrong = |path: &Vec<String>| {
+            let number = at(path)?.as_i64()?;
+            let why = match number {
+                i64::MIN..0 => "should be a non-negative integer".to_owned(),
+                _ if i32::try_from(number).is_ok() => return None,
+                _ => format!("should be less than or equal to {}", i32::MAX),
+            };
+            Some(FieldError::invalid(format!(".{}", path.join(".")), number, why))
+        };
+        [&self.spec_replicas, &self.status_replicas]
+            .into_iter()
+            .filter_map(wrong)
+            .collect()
+    }
+}
+
 impl Custom {
     pub(super) fn prune(&self, object: &mut Value) -> Result<Vec<FieldIssue>, DecodeError> {
         let Value::Object(map) = object else {
@@ -137,6 +157,7 @@ impl Custom {
 
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> FieldErrors {
         let mut errors = validate::validate(&self.schema, object, old);
+        errors.extend(self.scale.iter().flat_map(|scale| scale.validate(object)));
         errors.extend(lists::validate(&self.schema, object, old));
         match self.schema.has_rules && errors.iter().any(blocks) {
             true => errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED)),

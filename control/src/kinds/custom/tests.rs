@@ -253,7 +253,11 @@ fn values_are_judged_in_upstreams_words() {
         ),
         (
             json!({"cronSpec": "1", "template": {"kind": "X"}}),
-            "spec.template.apiVersion: Required value: must not be empty",
+            "spec.template.apiVersion: Required value",
+        ),
+        (
+            json!({"cronSpec": "1", "template": {"kind": "X_", "apiVersion": "a/b/c", "metadata": {"labels": {"a b": ""}}}}),
+            "[spec.template.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c, spec.template.kind: Invalid value: \"X_\": may have mixed case, but should otherwise match: a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?'), spec.template.metadata.labels: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')]",
         ),
         (
             json!({"cronSpec": "1", "one": 5}),

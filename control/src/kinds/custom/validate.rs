@@ -79,20 +79,7 @@ fn shown(path: &str) -> &str {
 }
 
 fn string(checks: &Checks, text: &str, path: &str, errors: &mut FieldErrors) {
-    let length = text.chars().count() as u64;
-    if let Some(max) = checks.max_length.filter(|max| length > *max) {
-        errors.push(FieldError::too_long(
-            path,
-            usize::try_from(max).unwrap_or(usize::MAX),
-        ));
-    }
-    let mut invalid = |detail: String| errors.push(FieldError::invalid(path, text, detail));
-    if let Some(min) = checks.min_length.filter(|min| length < *min) {
-        invalid(format!("{path} in body should be at least {min} chars long"));
-    }
-    if let Some(pattern) = checks.pattern.as_ref().filter(|p| !p.is_match(text)) {
-        invalid(format!("{path} in body should match '{}'", pattern.source));
-    }
+    errors.extend(shape(checks, text, path));
     if let Some(format) = checks.format.as_ref().filter(|f| !formats::is(f, text)) {
         let detail = format!(
             "{path} in body must be of type {format}: {}",
@@ -100,6 +87,21 @@ fn string(checks: &Checks, text: &str, path: &str, errors: &mut FieldErrors) {
         );
         errors.push(FieldError::type_invalid(path, text, detail));
     }
+}
+
+/// What is wrong with a text by its length and its pattern: the first of it.
+fn shape(checks: &Checks, text: &str, path: &str) -> Option<FieldError> {
+    let length = text.chars().count() as u64;
+    let invalid = |detail: String| Some(FieldError::invalid(path, text, detail));
+    if let Some(max) = checks.max_length.filter(|max| length > *max) {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        return Some(FieldError::too_long(path, max));
+    }
+    if let Some(min) = checks.min_length.filter(|min| length < *min) {
+        return invalid(format!("{path} in body should be at least {min} chars long"));
+    }
+    let pattern = checks.pattern.as_ref().filter(|p| !p.is_match(text))?;
+    invalid(format!("{path} in body should match '{}'", pattern.source))
 }
 
 fn numeric(checks: &Checks, number: &serde_json::Number, path: &str, errors: &mut FieldErrors) {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 const SUBRESOURCE: &str = "scale";
 
+/// As a Scale has it, and most of what is scaled.
 fn replicas() -> Path {
     vec![Element::field("spec"), Element::field("replicas")]
 }
@@ -17,10 +18,19 @@ pub struct Rescaling<'a> {
     pub operation: Operation,
     /// The version of the object.
     pub version: &'a str,
+    /// Where the object has the number, when it is a custom resource.
+    pub path: Option<&'a [String]>,
     pub changes: bool,
 }
 
 impl Rescaling<'_> {
+    fn path(&self) -> Path {
+        match self.path {
+            Some(names) => names.iter().map(|name| Element::field(name)).collect(),
+            None => replicas(),
+        }
+    }
+
     fn manager(&self) -> Manager {
         Manager::new(self.operation, self.writer, self.version, SUBRESOURCE)
     }
@@ -30,7 +40,8 @@ impl Rescaling<'_> {
 pub fn conflicts(entries: &Value, rescaling: &Rescaling<'_>) -> Vec<Conflict> {
     let managers = Managers::parse(entries).unwrap_or_default();
     let me = rescaling.manager();
-    let owns = |owned: &Owned| rescaling.changes && owned.set.has(&replicas());
+    let path = rescaling.path();
+    let owns = |owned: &Owned| rescaling.changes && owned.set.has(&path);
     let others = managers
         .0
         .into_iter()
@@ -51,7 +62,7 @@ pub fn rescaled(entries: &Value, rescaling: &Rescaling<'_>) -> Option<Value> {
     }
     let me = rescaling.manager();
     let mut set = Set::default();
-    set.insert(&replicas());
+    set.insert(&rescaling.path());
     let time = managers.0.get(&me).and_then(|owned| owned.time.clone());
     if rescaling.changes {
         managers.0.values_mut().for_each(|owned| owned.set.subtract(&set));

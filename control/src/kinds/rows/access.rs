@@ -4,6 +4,7 @@ use crate::kinds::rules::Rules;
 use crate::kinds::{defaults, prepare, selectable, table, validate};
 
 pub(super) static CERTIFICATE_REQUEST: Rules = Rules {
+    name_rule: NameRule::PathSegment,
     prepare_create: prepare::without_status,
     prepare_update: prepare::certificates::update,
     row: Some(table::certificates::request),

@@ -103,7 +103,9 @@ pub(super) static AUTOSCALER_V1: Rules = Rules {
     ..Rules::PLAIN
 };
 
+// Upstream checks no names but as parts of paths, of budgets and of requests for certificates.
 pub(super) static BUDGET: Rules = Rules {
+    name_rule: NameRule::PathSegment,
     generation: true,
     prepare_create: prepare::without_status,
     prepare_update: prepare::split_status,

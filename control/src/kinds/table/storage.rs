@@ -96,12 +96,12 @@ pub fn quota(object: &Value, now: Timestamp) -> Vec<Value> {
                 .unwrap_or("0")
         };
         let hard = object.map("status.hard").into_iter().flatten();
-        let mut parts: Vec<String> = hard
-            .filter(|(name, _)| wanted(name))
-            .map(|(name, hard)| format!("{name}: {}/{}", used(name), hard.as_str().unwrap_or("0")))
-            .collect();
-        parts.sort();
-        json!(parts.join(", "))
+        let mut limited: Vec<(&String, &Value)> = hard.filter(|(name, _)| wanted(name)).collect();
+        limited.sort_by_key(|(name, _)| *name);
+        let parts = limited
+            .into_iter()
+            .map(|(name, hard)| format!("{name}: {}/{}", used(name), hard.as_str().unwrap_or("0")));
+        json!(parts.collect::<Vec<_>>().join(", "))
     };
     let is_limit = |name: &str| name.starts_with("limits.");
     vec![

@@ -331,6 +331,7 @@ fn limit_amounts(limit: &Value, path: &str) -> FieldErrors {
     let checked = resources.iter().flat_map(|(name, amounts)| {
         let mut errors = order(name, amounts, path);
         errors.extend(ratio(name, amounts, path));
+        errors.extend(exact(name, amounts, path));
         errors
     });
     checked.collect()
@@ -382,6 +383,18 @@ fn order(name: &str, amounts: &Amounts, path: &str) -> FieldErrors {
         }
     }
     errors
+}
+
+/// What cannot be overcommitted is granted as it is asked for.
+fn exact(name: &str, amounts: &Amounts, path: &str) -> Option<FieldError> {
+    let (default, request) = (amounts.get("default")?, amounts.get("defaultRequest")?);
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    if native && !is_hugepages(name) || default.nanos() == request.nanos() {
+        return None;
+    }
+    let why = format!("default value {default} must equal to defaultRequest value {request} in {name}");
+    let at = format!("{path}.defaultRequest[{name}]");
+    Some(FieldError::invalid(at, request.to_string(), why))
 }
 
 fn ratio(name: &str, amounts: &Amounts, path: &str) -> FieldErrors {

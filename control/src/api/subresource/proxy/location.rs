@@ -120,8 +120,8 @@ fn reachable(ip: &str) -> Result<IpAddr> {
 async fn service(api: &Api, target: &Target, named: &Named<'_>, id: &str) -> Result<Backend> {
     let none = |of: &str| ApiError::unavailable(format!("no endpoints available for service {of:?}"));
     let mut port = named.port.to_owned();
+    let object = api.read(target, named.name).await?;
     if let Ok(number) = named.port.parse::<i64>() {
-        let object = api.read(target, named.name).await?;
         port = port_name(&render::value(&target.kind, &object)?, number, named.name)?;
     }
     let kinds = api.kinds.load();

@@ -69,7 +69,7 @@ fn prepare_create(object: &mut Value) {
 
 fn prepare_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     prepare::split_status(subresource, new, old);
-    if subresource.is_none() {
+    if subresource.is_none() || new.list("status.storedVersions").is_empty() {
         remember_storage(new);
     }
 }

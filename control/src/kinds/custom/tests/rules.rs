@@ -89,6 +89,8 @@ fn rules_that_do_not_compile_or_cost_too_much_are_refused() {
             "self.nope == 1",
             "compilation failed: ERROR: <input>:1:5: undefined field 'nope'",
         ),
+        // What nothing is said of is nothing to a rule.
+        ("self.any.l == 1", "undefined field 'l'"),
         ("self.replicas", "cel expression must evaluate to a bool"),
         (
             "",
@@ -119,6 +121,9 @@ fn rules_that_do_not_compile_or_cost_too_much_are_refused() {
 #[test]
 fn a_rule_that_costs_too_much_on_an_object_fails_it() {
     let mut definition = with_rules(json!([{"rule": "self.any.l.all(a, self.any.l.all(b, a + b >= 0))"}]));
+    let numbers = json!({"type": "array", "items": {"type": "integer"}});
+    let any = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/any";
+    definition.pointer_mut(any).expect("its schema")["properties"] = json!({"l": numbers});
     definition["status"] = json!({"acceptedNames": {"plural": "crontabs", "kind": "CronTab", "listKind": "CronTabList", "singular": "crontab"},
         "conditions": [{"type": "Established", "status": "True"}]});
     let kind = kinds(&definition).remove(0);

@@ -1,11 +1,14 @@
-//! What a request to a resource of an unknown kind asks for (upstream's `RequestInfo`). Pure.
-use super::super::query::Query;
+//! What a request asks for by its path and its method alone, of whatever kind, known or not (upstream's `RequestInfo`).
+//! Pure.
+use super::query::Query;
+use crate::auth::attributes::Resource;
 use http::request::Parts;
 
 /// A verb and what it is done to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     pub verb: &'static str,
+    pub group: String,
     pub namespace: Option<String>,
     pub resource: String,
     pub name: Option<String>,
@@ -20,10 +23,19 @@ impl Asked {
     }
 
     fn read(method: &str, path: &str, watches: bool) -> Option<Asked> {
-        let segments: Vec<&str> = path.trim_matches('/').split('/').skip(3).collect();
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let (group, below) = match segments.as_slice() {
+            ["api", _, below @ ..] => ("", below),
+            ["apis", group, _, below @ ..] => (*group, below),
+            _ => return None,
+        };
         let owned = |text: &&str| (*text).to_owned();
-        let (namespace, rest) = match segments.as_slice() {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(owned(namespace)), rest),
+        let (namespace, rest) = match below {
+            // A namespace is in itself, and these are parts of it.
+            ["namespaces", namespace] | ["namespaces", namespace, "status" | "finalize"] => {
+                (Some(owned(namespace)).filter(|_| group.is_empty()), below)
+            }
+            ["namespaces", namespace, rest @ ..] => (Some(owned(namespace)), rest),
             rest => (None, rest),
         };
         let resource = rest.first().filter(|resource| !resource.is_empty())?;
@@ -41,11 +53,24 @@ impl Asked {
         };
         Some(Asked {
             verb,
+            group: group.to_owned(),
             namespace,
             resource: owned(resource),
             name,
             subresource: rest.get(2).map(owned),
         })
+    }
+
+    /// As authorizers are told it.
+    pub fn attributes(&self) -> Resource<'_> {
+        Resource {
+            group: &self.group,
+            resource: &self.resource,
+            subresource: self.subresource.as_deref(),
+            namespace: self.namespace.as_deref(),
+            name: self.name.as_deref(),
+            on_node: None,
+        }
     }
 }
 
@@ -69,6 +94,20 @@ mod tests {
             })
         };
         for (method, path, watches, want) in [
+            ("GET", "/metrics", false, None),
+            ("GET", "/api/v1", false, None),
+            (
+                "OPTIONS",
+                "/api/v1/namespaces/n/foos/a",
+                false,
+                Some(" n foos a -"),
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/n/finalize",
+                false,
+                Some("update n namespaces n finalize"),
+            ),
             ("GET", "/apis/g/v1", false, None),
             ("GET", "/apis/g/v1/", false, None),
             ("GET", "/apis/g/v1/foos", false, Some("list - foos - -")),
