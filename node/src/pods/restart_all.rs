@@ -1,8 +1,8 @@
 //! A container's end that starts everything of its Pod anew, in the sandbox and with the volumes that it has (KEP-5532): who asks
 //! for it, what has to end for it, what the API is told meanwhile. Pure; the worker carries it out.
 //!
-//! Flow: an end asks → starts under way are given up → which attempts count no more is noted on disk → those that run are stopped
-//! → everything starts as in a new Pod. Guarantees: what is stopped for it has been noted before, so that an agent that returns
+//! Flow: an end asks → starts under way come to their end → which attempts count no more is noted on disk → those that run are
+//! stopped → everything starts as in a new Pod. Guarantees: what is stopped for it has been noted before, so that an agent that returns
 //! in between neither takes a Pod for finished nor begins again.
 
 use jiff::{SignedDuration, Timestamp};
@@ -94,14 +94,9 @@ fn begin(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
         plan.wake_at(due);
         return;
     }
-    // One that comes up would not be among those that are noted.
-    let is_busy = |s: &Seen, with| s.busy == with;
-    let starting = with_seen(pod, seen).filter(|(_, _, s)| is_busy(s, Busy::Starting));
-    plan.actions.extend(starting.map(|(c, _, _)| Action::Cancel {
-        container: c.name.clone(),
-    }));
-    let giving_up = with_seen(pod, seen).any(|(_, _, s)| is_busy(s, Busy::Cancelling));
-    if plan.actions.is_empty() && !giving_up {
+    // What comes up is let, as upstream: every container that was to be there has run before it runs again.
+    let comes_up = |s: &Seen| matches!(s.busy, Busy::Starting | Busy::Cancelling);
+    if !with_seen(pod, seen).any(|(_, _, s)| comes_up(s)) {
         plan.actions.push(Action::RestartAll);
     }
 }

@@ -189,11 +189,11 @@ fn a_container_held_back_is_started_with_the_rest() {
 }
 
 #[test]
-fn what_comes_up_meanwhile_is_given_up_first() {
+fn what_comes_up_meanwhile_is_waited_for() {
     let p = whole("a");
     let mut s = seen(&p, &up("a", exited(42, 5)));
     s.containers.get_mut("s").unwrap().busy = Busy::Starting;
-    check(&p, &s, 6, &["cancel s"]);
+    check(&p, &s, 6, &[]);
     s.containers.get_mut("s").unwrap().busy = Busy::Cancelling;
     check(&p, &s, 6, &[]);
     s.containers.get_mut("s").unwrap().busy = Busy::Idle;
