@@ -160,7 +160,10 @@ fn everything_ends_and_then_starts_as_in_a_new_pod() {
     s.noting = false;
     supersede(&mut s);
     check(&p, &s, 6, &["reset b"]);
-    s.containers.get_mut("b").unwrap().busy = Busy::Killing { until: at(8) };
+    s.containers.get_mut("b").unwrap().busy = Busy::Killing {
+        until: at(8),
+        waits: false,
+    };
     check(&p, &s, 6, &[]);
     end(&mut s, &["b"]);
     check(&p, &s, 8, &["reset s"]);
