@@ -15,6 +15,10 @@ pub enum ResourcesError {
     NotMade { namespace: String, name: String },
     #[error("prepare dynamic resources: fetch ResourceClaim {name}: {source}")]
     Fetch { name: String, source: kube::Error },
+    #[error(
+        "prepare dynamic resources: fetch ResourceClaim {0}: resourceclaims.resource.k8s.io {0:?} not found"
+    )]
+    Absent(String),
     #[error("prepare dynamic resources: {0}")]
     Refused(String),
 }
@@ -26,10 +30,14 @@ pub async fn look(ctx: &Context, pod: PodView<'_>) -> Result<(), ResourcesError>
             continue;
         };
         let claims: Api<ResourceClaim> = Api::namespaced(ctx.options.client.clone(), pod.namespace());
-        let claim = claims.get(name).await.map_err(|source| ResourcesError::Fetch {
-            name: name.to_owned(),
-            source,
-        })?;
+        let found = claims
+            .get_opt(name)
+            .await
+            .map_err(|source| ResourcesError::Fetch {
+                name: name.to_owned(),
+                source,
+            })?;
+        let claim = found.ok_or_else(|| ResourcesError::Absent(name.to_owned()))?;
         refusal(pod, name, &claim).map_or(Ok(()), |why| Err(ResourcesError::Refused(why)))?;
     }
     Ok(())
