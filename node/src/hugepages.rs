@@ -65,7 +65,12 @@ fn page_of(resource: &str) -> Option<u64> {
     u64::try_from(quantity::value(&size)?).ok()
 }
 
-/// The limit of each of these sizes as cgroups name them (`2MB`): what a container does not ask for it may not have.
+pub fn are_asked_for(container: &Container) -> bool {
+    let resources = container.resources.iter();
+    resources.flat_map(requested).next().is_some()
+}
+
+/// The limit of each of these sizes as cgroups name them (`2MB`); none is given of sizes that are not asked for.
 pub fn limits(pools: &[Pool], container: &Container) -> Vec<(String, i64)> {
     let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
     let limit = |page| {

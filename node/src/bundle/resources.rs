@@ -30,7 +30,7 @@ pub struct CgroupFacts {
     pub oom_group: bool,
     /// Processes and threads a container may have; `None` where nothing limits them.
     pub pids: Option<i64>,
-    /// Huge pages are limited too.
+    /// Huge pages can be limited.
     pub huge_pages: bool,
     /// systemd runs the host: it is asked for cgroups.
     pub systemd: bool,
@@ -69,7 +69,8 @@ pub fn resources(
         pids.set_limit(limit);
         made.set_pids(Some(pids));
     }
-    if facts.huge_pages {
+    // Only of who asks for some: where a host does not hand the controller down, all others start as before.
+    if facts.huge_pages && hugepages::are_asked_for(container) {
         let limits = hugepages::limits(&hugepages::pools(), container);
         made.set_hugepage_limits(Some(limits.into_iter().map(of_huge_pages).collect()));
     }
