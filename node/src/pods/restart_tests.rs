@@ -222,7 +222,7 @@ fn it_is_not_done_again_and_again_without_a_pause() {
 fn a_pod_that_ends_is_not_started_anew() {
     let p = whole("a");
     let s = seen(&p, &up("a", exited(42, 5)));
-    check(&deleted(p, 7), &s, 6, &["kill b 7s"]);
+    check(&deleted(p, 7), &s, 6, &["kill b 7s", "kill s 7s in its turn"]);
     let p = whole("s");
     let mut s = seen(&p, &up("s", exited(42, 5)));
     end(&mut s, &["a", "b"]);

@@ -72,7 +72,7 @@ pub fn mount_tmpfs(path: &Path, size: Option<u64>, mode: u32) -> Result<(), Host
 /// Mounts huge pages of so many bytes at `path` unless something is mounted there.
 pub fn mount_huge_pages(path: &Path, page: u64) -> Result<(), HostError> {
     make_dir(path, 0o777)?;
-    if is_mount_point(path)? {
+    if mounts::is_point(path).map_err(at("look at", path))? {
         return Ok(());
     }
     let options = format!("pagesize={page}");
