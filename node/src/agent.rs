@@ -98,8 +98,16 @@ impl Node {
         let boot_id = host.boot_id.clone();
         let state = NodeState::default();
         let csi = Csi::new(options.data_dir.clone());
-        let mut registration =
-            Registration::new(&options, host, images.clone(), port, state.clone(), csi.clone());
+        let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
+        let mut registration = Registration::new(
+            &options,
+            host,
+            images.clone(),
+            port,
+            state.clone(),
+            csi.clone(),
+            recorder.clone(),
+        );
         if let Some(ip) = known_ip {
             registration.set_ip(ip);
         }
@@ -114,7 +122,6 @@ impl Node {
             true => Some(registration.report().await?),
             false => None,
         };
-        let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
         let users = Users::open(&pods_dir(&options), &options.id)?;
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
+use crate::hugepages::{self, Pool};
+
 /// Any address beyond the default route: connecting a UDP socket to it sends nothing and names the source
 /// address the kernel would use (RFC 5737, TEST-NET-1).
 const BEYOND: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
@@ -23,6 +25,8 @@ const USER_HZ: u64 = 100;
 pub struct Host {
     pub processors: usize,
     pub memory_bytes: u64,
+    /// Set aside when the agent began, as upstream has it.
+    pub huge_pages: Vec<Pool>,
     pub kernel: String,
     pub architecture: &'static str,
     pub os_image: String,
@@ -59,6 +63,7 @@ impl Host {
         Ok(Host {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: total_memory(&memory),
+            huge_pages: hugepages::pools(),
             kernel,
             architecture: go_architecture(std::env::consts::ARCH),
             os_image: os_image(&read("/etc/os-release").unwrap_or_default()),

@@ -16,6 +16,7 @@ mod files;
 mod garbage;
 mod grpc_codes;
 pub mod host;
+pub mod hugepages;
 pub mod images;
 mod metrics;
 mod mounts;

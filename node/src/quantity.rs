@@ -31,6 +31,11 @@ pub fn plus(one: &Quantity, other: &Quantity) -> Quantity {
     Quantity(written(sum, style.0.ends_with('i')))
 }
 
+/// A number of bytes with the largest binary unit of which it is a whole number.
+pub fn of_bytes(bytes: u64) -> Quantity {
+    Quantity(written(i128::from(bytes) * NANO, true))
+}
+
 /// With the largest unit of which it is a whole number: of 1024 each, if there is one and it is wanted, else of 1000.
 fn written(nanos: i128, binary: bool) -> String {
     const BINARY: [&str; 6] = ["Ei", "Pi", "Ti", "Gi", "Mi", "Ki"];

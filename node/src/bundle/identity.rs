@@ -13,20 +13,13 @@ const MAX_ID: i64 = i32::MAX as i64;
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
+    /// Its groups, `gid` among them.
     pub additional_gids: Vec<u32>,
     /// Home directory, when the image knows the user.
     pub home: Option<String>,
 }
 
-impl Identity {
-    /// Every group of the process, its own among them, as `status` shows them (core/v1 LinuxContainerUser).
-    pub fn groups(&self) -> Vec<u32> {
-        let mut all = self.additional_gids.clone();
-        all.push(self.gid);
-        all.sort_unstable();
-        all
-    }
-}
+impl Identity {}
 
 /// What is asked of the image: a user by name or number, and groups that do not depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,10 +88,11 @@ impl Wish {
     pub fn granted(&self, uid: u32, gid: u32, image_gids: &[u32], home: &str) -> Identity {
         let gid = self.gid.unwrap_or(gid);
         let image_gids = if self.strict { &[] } else { image_gids };
-        let mut additional_gids = [image_gids, self.additional_gids.as_slice()].concat();
+        // The group of the process itself is one of them: else setgid(2) would rid it of what this group may not
+        // (CVE-2023-25173).
+        let mut additional_gids = [image_gids, self.additional_gids.as_slice(), &[gid]].concat();
         additional_gids.sort_unstable();
         additional_gids.dedup();
-        additional_gids.retain(|extra| *extra != gid);
         Identity {
             uid,
             gid,
@@ -231,13 +225,12 @@ mod tests {
         };
         let granted = wish.granted(33, 34, &[50, 9], "/var/www");
         assert_eq!(granted.home.as_deref(), Some("/var/www"));
-        assert_eq!(granted.groups(), [5, 6, 9, 50]);
         assert_eq!(
             (granted.uid, granted.gid, granted.additional_gids),
-            (33, 9, vec![5, 6, 50])
+            (33, 9, vec![5, 6, 9, 50])
         );
         let strict = Wish { strict: true, ..wish };
         let granted = strict.granted(33, 34, &[50, 9], "/var/www");
-        assert_eq!(granted.additional_gids, [5, 6]);
+        assert_eq!(granted.additional_gids, [5, 6, 9]);
     }
 }

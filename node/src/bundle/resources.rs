@@ -6,8 +6,11 @@ use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::systemd;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use oci_spec::runtime::{LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
+};
 
+use crate::hugepages;
 use crate::quantity;
 
 /// Length of a CFS period in microseconds; upstream's default.
@@ -27,6 +30,8 @@ pub struct CgroupFacts {
     pub oom_group: bool,
     /// Processes and threads a container may have; `None` where nothing limits them.
     pub pids: Option<i64>,
+    /// Huge pages can be limited.
+    pub huge_pages: bool,
     /// systemd runs the host: it is asked for cgroups.
     pub systemd: bool,
 }
@@ -38,6 +43,7 @@ impl CgroupFacts {
             Ok(host) => Self {
                 oom_group: host.is_v2() && host.has_controller("memory"),
                 pids: pids.filter(|_| host.has_controller("pids")),
+                huge_pages: host.has_controller("hugetlb"),
                 systemd: systemd::is_running(),
             },
             // Nothing can be limited: each container says so where it asks for a limit.
@@ -63,11 +69,22 @@ pub fn resources(
         pids.set_limit(limit);
         made.set_pids(Some(pids));
     }
+    // Only of who asks for some: where a host does not hand the controller down, all others start as before.
+    if facts.huge_pages && hugepages::are_asked_for(container) {
+        let limits = hugepages::limits(&hugepages::pools(), container);
+        made.set_hugepage_limits(Some(limits.into_iter().map(of_huge_pages).collect()));
+    }
     let mut devices = LinuxDeviceCgroup::default();
     devices.set_allow(privileged).set_access(Some("rwm".into()));
     made.set_devices(Some(
         [devices].into_iter().chain(given.iter().map(may_use)).collect(),
     ));
+    made
+}
+
+fn of_huge_pages((size, limit): (String, i64)) -> LinuxHugepageLimit {
+    let mut made = LinuxHugepageLimit::default();
+    made.set_page_size(size).set_limit(limit);
     made
 }
 
@@ -177,6 +194,7 @@ mod tests {
                 CgroupFacts {
                     oom_group,
                     pids,
+                    huge_pages: false,
                     systemd: false,
                 },
             );

@@ -8,6 +8,19 @@ const LONGEST: SignedDuration = SignedDuration::from_secs(300);
 /// A last attempt longer ago than this starts the series anew: twice the longest delay.
 const FORGOTTEN: SignedDuration = SignedDuration::from_secs(600);
 
+/// The first pause after a volume could not be made; each failure doubles it (upstream's `exponentialbackoff`).
+const FIRST_OF_VOLUMES: SignedDuration = SignedDuration::from_millis(500);
+/// The longest: what is asked for again costs requests to the API.
+const LONGEST_OF_VOLUMES: SignedDuration = SignedDuration::from_secs(10);
+
+/// The pause after `failures` failures in a row to make a Pod's volumes, and one more.
+pub fn of_volumes(failures: u32) -> SignedDuration {
+    let doubled = 2_i32
+        .checked_pow(failures)
+        .and_then(|by| FIRST_OF_VOLUMES.checked_mul(by));
+    doubled.unwrap_or(LONGEST_OF_VOLUMES).min(LONGEST_OF_VOLUMES)
+}
+
 /// The series of delays of one key (a container's restarts, an image's pulls).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Backoff {
@@ -79,5 +92,11 @@ mod tests {
         assert_eq!(backoff.until(at(621)), None);
         backoff.next(at(621), at(621));
         assert_eq!(go_duration(backoff.delay()), "10s");
+    }
+
+    #[test]
+    fn volumes_are_looked_for_again_soon() {
+        let pauses = [0, 1, 2, 4, 5, 40, u32::MAX].map(|n| of_volumes(n).as_millis());
+        assert_eq!(pauses, [500, 1000, 2000, 8000, 10_000, 10_000, 10_000]);
     }
 }

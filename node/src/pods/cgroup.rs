@@ -33,6 +33,11 @@ fn limits(spec: &PodSpec) -> Limits {
     made
 }
 
+/// The memory that all the Pod's containers may use together, if that is limited.
+pub fn memory_limit(spec: &PodSpec) -> Option<i64> {
+    limits(spec).memory
+}
+
 fn is_limited(spec: &PodSpec, resource: &str) -> bool {
     let limited = |r: &ResourceRequirements| qos::limit(r, resource).is_some();
     let each = |c: &Container| c.resources.as_ref().is_some_and(limited);

@@ -152,6 +152,7 @@ fn condition<'a>(status: Option<&'a PodStatus>, kind: &str) -> Option<&'a PodCon
     status?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
+/// A Pod that was initialized stays so, whatever becomes of its sidecars.
 fn initialized(report: &Report<'_>) -> Said {
     let Report {
         pod, phase, inits, ..
@@ -166,7 +167,11 @@ fn initialized(report: &Report<'_>) -> Said {
     let open: Vec<&str> = inits.iter().filter(done).map(|s| s.name.as_str()).collect();
     // Once it is, it stays so, also when init containers run again.
     let was = condition(report.old, "Initialized").is_some_and(|c| c.status == "True");
-    if open.is_empty() || phase == "Running" || was {
+    let started = |s: &ContainerStatus| {
+        let state = s.state.as_ref();
+        state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    };
+    if open.is_empty() || phase == "Running" || was || report.mains.iter().any(started) {
         return Said::of("Initialized", true);
     }
     let message = Some(format!("containers with incomplete status: [{}]", open.join(" ")));

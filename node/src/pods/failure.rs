@@ -14,8 +14,8 @@ pub struct StartFailure {
 /// What follows from a failure.
 #[derive(Debug)]
 pub enum FailureKind {
-    /// The image: pulls back off.
-    Image,
+    /// This image, the container's or one of its volumes: pulls back off.
+    Image(String),
     /// The configuration or the host: tried again after a while.
     Retry,
     /// The task was made and could not run: it counts as an attempt.
@@ -25,11 +25,11 @@ pub enum FailureKind {
 }
 
 impl StartFailure {
-    pub fn image(reason: &'static str, message: String) -> Self {
+    pub fn image(name: &str, reason: &'static str, message: String) -> Self {
         StartFailure {
             reason,
             message,
-            kind: FailureKind::Image,
+            kind: FailureKind::Image(name.to_owned()),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod context;
 mod credentials;
 mod devices;
 mod drivers;
+mod dynamic_resources;
 mod environment;
 pub mod eviction;
 mod expansion;

@@ -119,8 +119,9 @@ pub enum Busy {
     Starting,
     /// That start was given up and has not ended yet.
     Cancelling,
-    /// SIGTERM was sent; SIGKILL follows at `until`.
-    Killing { until: Timestamp },
+    /// `preStop` was begun, then SIGTERM; SIGKILL follows at `until`. While it `waits`, SIGTERM is for after the end of
+    /// others.
+    Killing { until: Timestamp, waits: bool },
     /// Its limits are being changed.
     Resizing,
 }
@@ -130,6 +131,8 @@ pub enum Busy {
 pub struct Waiting {
     pub reason: &'static str,
     pub message: String,
+    /// The image that could not be had, when it is for that.
+    pub image: String,
     /// When to try again.
     pub retry_at: Timestamp,
     /// When the failure happened.

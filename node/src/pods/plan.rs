@@ -23,12 +23,16 @@ pub enum Action {
     Start { container: String, attempt: u32 },
     /// Give up a start that is under way.
     Cancel { container: String },
-    /// Stop the running attempt within `grace` seconds; `message` becomes the Killing event.
+    /// Stop the running attempt within `grace` seconds; `message` becomes the Killing event. One that `waits` gets its
+    /// `preStop` now and its signal later.
     Kill {
         container: String,
         grace: i64,
         message: String,
+        waits: bool,
     },
+    /// The signal that waited may go: those that were to end before have.
+    TakeTurn { container: String },
     /// Change the limits of the running attempt.
     Resize { container: String },
     /// The same, and the next is started whatever the restart policy.
@@ -126,25 +130,28 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
     true
 }
 
-/// Stops main containers, then sidecars in reverse order, then tears down.
+/// Stops all containers, then tears down. The signals of sidecars wait for the end of the main containers, and then go in
+/// reverse order; all that has one grace period together (upstream's terminationOrdering).
 fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     let alive = |name: &&str| seen.containers.get(*name).is_some_and(|seen| seen.may_live());
-    let living = |roles: &[Role]| -> Vec<&str> {
-        let of = pod.containers().filter(|(_, role)| roles.contains(role));
-        of.map(|(c, _)| c.name.as_str()).filter(alive).collect()
+    let living = |of: Role| -> Vec<&str> {
+        let all = pod.containers().filter(|(_, role)| *role == of);
+        all.map(|(c, _)| c.name.as_str()).filter(alive).collect()
     };
-    let mut targets = living(&[Role::Main, Role::Init]);
-    targets.extend(pod.ephemeral().iter().map(|c| c.name.as_str()).filter(alive));
-    if targets.is_empty() {
-        targets = living(&[Role::Sidecar]).pop().into_iter().collect();
-    }
+    let (mains, sidecars) = (living(Role::Main), living(Role::Sidecar));
+    let others = pod.ephemeral().iter().map(|c| c.name.as_str()).filter(alive);
+    let others: Vec<&str> = living(Role::Init).into_iter().chain(others).collect();
     let hurried = seen.verdict.as_ref().and_then(|verdict| verdict.grace);
     let grace = hurried.map_or(pod.grace_seconds(), |least| least.min(pod.grace_seconds()));
-    for name in &targets {
-        plan.actions
-            .extend(stop(name, &seen.containers[*name], grace, now));
+    let mut stop = |name: &str, waits| {
+        let stop = stop(name, &seen.containers[name], grace, waits, now);
+        plan.actions.extend(stop);
+    };
+    mains.iter().chain(&others).for_each(|name| stop(name, false));
+    for (before, name) in sidecars.iter().rev().enumerate() {
+        stop(name, before > 0 || !mains.is_empty());
     }
-    if targets.is_empty() {
+    if mains.is_empty() && sidecars.is_empty() && others.is_empty() {
         match seen.sandbox {
             Sandbox::Preparing | Sandbox::TearingDown => {}
             Sandbox::Gone => plan.ended = true,
@@ -153,12 +160,13 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     }
 }
 
-fn stop(name: &str, seen: &Seen, grace: i64, now: Timestamp) -> Option<Action> {
+fn stop(name: &str, seen: &Seen, grace: i64, waits: bool, now: Timestamp) -> Option<Action> {
     let kill = || {
         Some(Action::Kill {
             container: name.to_owned(),
             grace,
             message: format!("Stopping container {name}"),
+            waits,
         })
     };
     match seen.busy {
@@ -167,9 +175,12 @@ fn stop(name: &str, seen: &Seen, grace: i64, now: Timestamp) -> Option<Action> {
         }),
         Busy::Cancelling | Busy::Resizing => None,
         Busy::Idle => kill(),
-        Busy::Killing { until } if now.saturating_add(SignedDuration::from_secs(grace)).ok()? < until => {
+        Busy::Killing { until, .. } if now.saturating_add(SignedDuration::from_secs(grace)).ok()? < until => {
             kill()
         }
+        Busy::Killing { waits: true, .. } if !waits => Some(Action::TakeTurn {
+            container: name.to_owned(),
+        }),
         Busy::Killing { .. } => None,
     }
 }
@@ -261,6 +272,7 @@ fn kill_if_unfit(container: &Container, role: Role, seen: &Seen, pod: PodView<'_
                 message: format!("Container {name} {why}"),
                 container: name,
                 grace,
+                waits: false,
             });
         }
     };
@@ -353,6 +365,7 @@ fn hold(pod: PodView<'_>, c: &Container, seen: &Seen, now: Timestamp, until: Tim
     let waiting = Waiting {
         reason: "CrashLoopBackOff",
         message,
+        image: String::new(),
         retry_at: until,
         since: now,
     };
@@ -375,11 +388,8 @@ fn wait(c: &Container, waiting: &Waiting, now: Timestamp, plan: &mut Plan) {
         plan.wake_at(shown);
         return;
     }
-    let image = c.image.as_deref().unwrap_or_default();
-    let message = format!(
-        "Back-off pulling image {image:?}: ErrImagePull: {}",
-        waiting.message
-    );
+    let Waiting { image, message, .. } = waiting;
+    let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
     let waiting = Waiting {
         reason: "ImagePullBackOff",
         message,

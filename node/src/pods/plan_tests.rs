@@ -1,5 +1,7 @@
 //! Tables of decisions.
 
+#[path = "plan_end_tests.rs"]
+mod ending;
 #[path = "restart_tests.rs"]
 mod restarts;
 
@@ -92,7 +94,16 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::Prepare => "prepare".to_owned(),
         Action::Start { container, attempt } => format!("start {container}/{attempt}"),
         Action::Cancel { container } => format!("cancel {container}"),
-        Action::Kill { container, grace, .. } => format!("kill {container} {grace}s"),
+        Action::Kill {
+            container,
+            grace,
+            waits,
+            ..
+        } => {
+            let when = if *waits { " in its turn" } else { "" };
+            format!("kill {container} {grace}s{when}")
+        }
+        Action::TakeTurn { container } => format!("turn of {container}"),
         Action::Resize { container } => format!("resize {container}"),
         Action::Restart { container, grace, .. } => format!("restart {container} {grace}s"),
         Action::RestartAll => "restart all".to_owned(),
@@ -224,6 +235,7 @@ fn a_failed_pull_is_shown_then_backs_off() {
     let waiting = Waiting {
         reason: "ErrImagePull",
         message: "no such image".into(),
+        image: "of-a-volume".into(),
         retry_at: at(10),
         since: at(0),
     };
@@ -248,7 +260,7 @@ fn a_failed_pull_is_shown_then_backs_off() {
     };
     assert_eq!(
         waiting.message,
-        "Back-off pulling image \"i\": ErrImagePull: no such image"
+        "Back-off pulling image \"of-a-volume\": ErrImagePull: no such image"
     );
     check(&p, &s, 10, &["start a/0"]);
 }
@@ -298,87 +310,6 @@ fn sidecars_start_in_order_and_restart() {
         ("a", 0, exited(0, 0)),
     ];
     check(&p, &seen(&p, &done), 0, &["kill s 30s"]);
-}
-
-#[test]
-fn deletion_kills_then_tears_down() {
-    let p = deleted(pod(json!({"containers": [{"name": "a"}, {"name": "b"}]})), 7);
-    let mut s = seen(&p, &[("a", 0, running()), ("b", 0, exited(0, 0))]);
-    check(&p, &s, 0, &["kill a 7s"]);
-    s.containers.get_mut("a").unwrap().busy = Busy::Killing { until: at(7) };
-    check(&p, &s, 1, &[]);
-    let sooner = deleted(p.clone(), 1);
-    check(&sooner, &s, 1, &["kill a 1s"]);
-    let mut s = seen(&p, &[("a", 0, exited(143, 0)), ("b", 0, exited(0, 0))]);
-    check(&p, &s, 1, &["tear down"]);
-    s.sandbox = Sandbox::TearingDown;
-    check(&p, &s, 1, &[]);
-    s.sandbox = Sandbox::Gone;
-    assert!(decide(&p, &s, 1).ended);
-}
-
-#[test]
-fn deletion_gives_up_a_start() {
-    let p = deleted(pod(json!({})), 30);
-    let mut s = seen(&p, &[]);
-    s.containers.insert(
-        "a".into(),
-        Box::new(Seen {
-            busy: Busy::Starting,
-            ..Seen::default()
-        }),
-    );
-    check(&p, &s, 0, &["cancel a"]);
-    s.containers.get_mut("a").unwrap().busy = Busy::Cancelling;
-    check(&p, &s, 0, &[]);
-    s.containers.get_mut("a").unwrap().busy = Busy::Idle;
-    check(&p, &s, 0, &["tear down"]);
-}
-
-#[test]
-fn a_deadline_ends_the_pod() {
-    let p = pod(json!({"activeDeadlineSeconds": 5}));
-    let mut s = seen(&p, &[("a", 0, running())]);
-    assert_eq!(decide(&p, &s, 4).wake, Some(at(5)));
-    check(&p, &s, 5, &["end DeadlineExceeded"]);
-    s.verdict = Some(Verdict {
-        reason: "DeadlineExceeded".into(),
-        message: String::new(),
-        grace: None,
-        disruption: None,
-    });
-    check(&p, &s, 5, &["kill a 30s"]);
-    s.verdict = s.verdict.map(|verdict| Verdict {
-        grace: Some(1),
-        ..verdict
-    });
-    check(&p, &s, 5, &["kill a 1s"]);
-}
-
-#[test]
-fn a_pod_that_was_given_time_is_hurried_by_a_second_verdict() {
-    let p = pod(json!({}));
-    let verdict = |grace| Verdict {
-        reason: "Evicted".into(),
-        message: String::new(),
-        grace,
-        disruption: None,
-    };
-    let mut held = verdict(Some(20));
-    held.hurry(&verdict(None));
-    assert_eq!(held.grace, Some(20), "it is not slowed down");
-    held.hurry(&verdict(Some(1)));
-    let mut s = seen(&p, &[("a", 0, running())]);
-    s.verdict = Some(held);
-    s.containers.get_mut("a").unwrap().busy = Busy::Killing { until: at(20) };
-    check(&p, &s, 5, &["kill a 1s"]);
-}
-
-#[test]
-fn a_final_phase_is_never_left() {
-    let mut p = pod(json!({}));
-    p.status = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
-    check(&p, &Observed::default(), 0, &["tear down"]);
 }
 
 #[test]

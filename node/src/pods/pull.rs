@@ -49,7 +49,7 @@ pub async fn present(
     let present = ctx
         .images
         .find(name, wish.kind)
-        .map_err(|error| invalid(ctx, pod, container, &error))?;
+        .map_err(|error| invalid(ctx, pod, container, name, &error))?;
     let event = |severity, reason, message| {
         ctx.recorder
             .container(pod, &container.name, severity, reason, message)
@@ -67,16 +67,22 @@ pub async fn present(
         (Some("Never"), _) => {
             let message = format!("Container image {name:?} is not present with pull policy of Never");
             event(Warning, "ErrImageNeverPull", message.clone());
-            Err(StartFailure::image("ErrImageNeverPull", message))
+            Err(StartFailure::image(name, "ErrImageNeverPull", message))
         }
         _ => pull(ctx, pod, container, wish).await,
     }
 }
 
-fn invalid(ctx: &Context, pod: PodView<'_>, container: &Container, error: &PullError) -> StartFailure {
+fn invalid(
+    ctx: &Context,
+    pod: PodView<'_>,
+    container: &Container,
+    name: &str,
+    error: &PullError,
+) -> StartFailure {
     ctx.recorder
         .container(pod, &container.name, Warning, "InspectFailed", error.to_string());
-    StartFailure::image(error.reason(), error.to_string())
+    StartFailure::image(name, error.reason(), error.to_string())
 }
 
 async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, wish: Wish<'_>) -> Result<Image, StartFailure> {
@@ -97,7 +103,7 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, wish: Wish<'_>) ->
                 "Failed",
                 format!("Failed to pull image {name:?}: {error}"),
             );
-            Err(StartFailure::image(reason, error))
+            Err(StartFailure::image(name, reason, error))
         }
     }
 }

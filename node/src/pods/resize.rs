@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::observed::{Due, Observed};
 use super::record::Record;
 use super::view::PodView;
+use crate::quantity;
 
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
@@ -90,6 +91,17 @@ fn differs(one: &ResourceRequirements, other: &ResourceRequirements, resource: &
 fn is_other(one: &Option<ResourceRequirements>, other: &Option<ResourceRequirements>) -> bool {
     let [one, other] = [one, other].map(|r| r.clone().unwrap_or_default());
     RESOURCES.iter().any(|r| differs(&one, &other, r))
+}
+
+/// The limit of memory that a running attempt is to come down to, if it is.
+pub fn less_memory(container: &Container, record: &Record) -> Option<u64> {
+    let limit = |of: Option<&ResourceRequirements>| {
+        let limit = of?.limits.as_ref()?.get("memory")?;
+        u64::try_from(quantity::value(limit)?).ok()
+    };
+    let wanted = limit(container.resources.as_ref())?;
+    let less = limit(record.resources.as_ref()).is_none_or(|given| wanted < given);
+    less.then_some(wanted)
 }
 
 /// Whether `wanted` gives the Pod, or a container, other resources than `allocated`.
@@ -237,6 +249,27 @@ mod tests {
             ),
         ] {
             assert_eq!(wanted(resources.clone(), &attempt), means, "{resources}");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_taken_back_is_known_before_it_is() {
+        let mut attempt = record("c", 0, State::Created);
+        for (given, wanted, expected) in [
+            (json!({"memory": "2Ki"}), json!({"memory": "1Ki"}), Some(1024)),
+            (json!({}), json!({"memory": "1Ki"}), Some(1024)),
+            (json!({"memory": "1Ki"}), json!({"memory": "1Ki"}), None),
+            (json!({"memory": "1Ki"}), json!({"memory": "2Ki"}), None),
+            (json!({"memory": "1Ki"}), json!({"cpu": "1"}), None),
+        ] {
+            attempt.resources = Some(serde_json::from_value(json!({"limits": given})).unwrap());
+            let pod = pod(json!({"limits": wanted}));
+            let containers = &pod.spec.as_ref().unwrap().containers;
+            assert_eq!(
+                less_memory(&containers[0], &attempt),
+                expected,
+                "{given} {wanted}"
+            );
         }
     }
 

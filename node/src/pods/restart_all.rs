@@ -110,7 +110,7 @@ fn stop(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     let soon = now.checked_add(SignedDuration::from_secs(GRACE_SECONDS)).ok();
     let to_stop = |s: &Seen| match s.busy {
         Busy::Idle => true,
-        Busy::Killing { until } => soon.is_some_and(|soon| soon < until),
+        Busy::Killing { until, .. } => soon.is_some_and(|soon| soon < until),
         Busy::Starting | Busy::Cancelling | Busy::Resizing => false,
     };
     let targets = living(is_main).filter(|(_, _, s)| to_stop(s));

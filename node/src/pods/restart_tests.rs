@@ -160,7 +160,10 @@ fn everything_ends_and_then_starts_as_in_a_new_pod() {
     s.noting = false;
     supersede(&mut s);
     check(&p, &s, 6, &["reset b"]);
-    s.containers.get_mut("b").unwrap().busy = Busy::Killing { until: at(8) };
+    s.containers.get_mut("b").unwrap().busy = Busy::Killing {
+        until: at(8),
+        waits: false,
+    };
     check(&p, &s, 6, &[]);
     end(&mut s, &["b"]);
     check(&p, &s, 8, &["reset s"]);
@@ -219,7 +222,7 @@ fn it_is_not_done_again_and_again_without_a_pause() {
 fn a_pod_that_ends_is_not_started_anew() {
     let p = whole("a");
     let s = seen(&p, &up("a", exited(42, 5)));
-    check(&deleted(p, 7), &s, 6, &["kill b 7s"]);
+    check(&deleted(p, 7), &s, 6, &["kill b 7s", "kill s 7s in its turn"]);
     let p = whole("s");
     let mut s = seen(&p, &up("s", exited(42, 5)));
     end(&mut s, &["a", "b"]);

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::cgroup::{self, PodCgroupError};
 use super::context::{Context, PodDirs};
+use super::dynamic_resources::{self, ResourcesError};
 use super::environment::services_are_known;
 use super::handler::{self, HandlerError};
 use super::hostname::{self, HostNameError};
@@ -75,6 +76,8 @@ pub enum PrepareError {
     Handler(#[from] HandlerError),
     #[error(transparent)]
     HostName(#[from] HostNameError),
+    #[error("Failed to prepare dynamic resources: {0}")]
+    Resources(#[from] ResourcesError),
     #[error("whether the Pod suits this node is not known: {0}")]
     Node(kube::Error),
 }
@@ -93,8 +96,26 @@ impl PrepareError {
         match self {
             Self::Mounting { source, .. } => source.words().1,
             _ if self.is_of_a_volume() => "FailedMount",
+            Self::Resources(_) => "FailedPrepareDynamicResources",
             _ => "FailedCreatePodSandBox",
         }
+    }
+
+    /// The words for it, with the step that failed.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Resources(_) => self.to_string(),
+            _ if self.is_of_a_volume() => self.to_string(),
+            _ => format!("Failed to create pod sandbox: {self}"),
+        }
+    }
+
+    /// A claim is bound by others, often while its Pod is on its way here.
+    pub fn is_of_a_claim(&self) -> bool {
+        let Self::Mounting { source, .. } = self else {
+            return false;
+        };
+        matches!(source, MountingError::Claim(_))
     }
 
     pub fn is_of_a_volume(&self) -> bool {
@@ -126,6 +147,7 @@ async fn make(ctx: &Context, pod: PodView<'_>, rebuilt: &mut bool) -> Result<Sur
     let (network, volumes) = tokio::join!(network, set_up_volumes(ctx, pod, &[]));
     *rebuilt = network.as_ref().is_ok_and(|made| !made.adopted);
     volumes?;
+    dynamic_resources::look(ctx, pod).await?;
     let surroundings = network?;
     services_are_known(ctx, pod).await;
     write_files(ctx, pod, &dirs, &surroundings)?;

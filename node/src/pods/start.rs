@@ -49,6 +49,8 @@ use crate::removal;
 use crate::users::{IDS_PER_POD, IdRange};
 use crate::volumes;
 
+/// Why a container waits whose `postStart` failed.
+pub const POST_START_FAILED: &str = "PostStartHookError";
 /// File of an attempt that receives it.
 pub const TERMINATION_FILE: &str = "termination-log";
 /// `/dev/shm` of a Pod, in bytes; what containerd gives.
@@ -144,12 +146,15 @@ async fn post_start(
         "Killing",
         "FailedPostStartHook".into(),
     );
+    let turn = CancellationToken::new();
+    turn.cancel();
     let stopping = Stopping {
         ctx: ctx.clone(),
         pod: job.pod.clone(),
         record: record.clone(),
         ip: hook.ip,
         hook_is_due: true,
+        turn,
     };
     let grace = Duration::from_secs(u64::try_from(pod.grace_seconds()).unwrap_or(0));
     let ended = tokio::select! {
@@ -158,7 +163,7 @@ async fn post_start(
         () = tasks::stop(stopping, grace) => return Err(StartFailure::cancelled()),
     };
     Err(StartFailure {
-        reason: "PostStartHookError",
+        reason: POST_START_FAILED,
         message: error.to_string(),
         kind: FailureKind::Attempt(Box::new(ended)),
     })
@@ -333,7 +338,7 @@ impl Build<'_> {
         User {
             uid: self.identity.uid,
             gid: self.identity.gid,
-            groups: self.identity.groups(),
+            groups: self.identity.additional_gids.clone(),
         }
     }
 

@@ -159,6 +159,19 @@ fn init_containers_hold_the_rest() {
 }
 
 #[test]
+fn a_pod_that_was_initialized_stays_so() {
+    let p =
+        pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "s", "restartPolicy": "Always"}]}));
+    let r = report(&p, &with(&[("s", 0, exited(137)), ("a", 0, exited(137))]));
+    assert_eq!(
+        (&r["phase"], condition(&r, "Initialized").0),
+        (&json!("Failed"), "True")
+    );
+    let r = report(&p, &with(&[("s", 0, exited(1))]));
+    assert_eq!(condition(&r, "Initialized").0, "False");
+}
+
+#[test]
 fn ends() {
     for (policy, code, phase) in [
         ("Never", 0, "Succeeded"),
@@ -187,6 +200,7 @@ fn a_crash_loop_shows_why_and_what_was() {
     let waiting = Waiting {
         reason: "CrashLoopBackOff",
         message: "m".into(),
+        image: String::new(),
         retry_at: at(99),
         since: at(9),
     };
@@ -222,7 +236,10 @@ fn a_deleted_pod_is_still_running_until_it_is_not() {
     let mut p = pod(json!({}));
     p.metadata.deletion_timestamp = Some(Time(at(7)));
     let mut s = with(&[("a", 0, running())]);
-    s.containers.get_mut("a").unwrap().busy = Busy::Killing { until: at(30) };
+    s.containers.get_mut("a").unwrap().busy = Busy::Killing {
+        until: at(30),
+        waits: false,
+    };
     assert_eq!(report(&p, &s)["phase"], "Running");
     let r = report(&p, &with(&[("a", 0, exited(137))]));
     assert_eq!(r["phase"], "Failed");
@@ -326,6 +343,7 @@ fn a_container_held_back_by_its_own_policy_does_not_end_the_pod() {
         s.containers.get_mut("a").unwrap().waiting = Some(Waiting {
             reason: "CrashLoopBackOff",
             message: "m".into(),
+            image: String::new(),
             retry_at: at(99),
             since: at(9),
         });

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskClients, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio_util::sync::CancellationToken;
 
 use super::cgroup;
 use super::context::Context;
 use super::hooks::Hook;
 use super::record::{Exit, Record, State};
+use super::resize::less_memory;
 use super::sandbox::POD_FILE;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
@@ -26,7 +28,8 @@ use crate::removal;
 const SIGKILL: u32 = 9;
 /// SIGKILL is sent again this often until the end is seen: a shim may have been starting the process.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
-/// What is left of a grace period at least once a `preStop` hook has used it up; upstream's.
+/// What a container gets between the two signals at least, however short its grace period is or whatever used it up;
+/// upstream's.
 const MIN_GRACE: Duration = Duration::from_secs(2);
 /// Attempts to reach a shim whose connection broke, before its containers count as lost.
 const RECONNECTS: u32 = 3;
@@ -206,6 +209,12 @@ pub enum ResizeError {
     NoTask { container: String },
     #[error("failed to resize container {container:?}: {source}")]
     Update { container: String, source: TaskError },
+    #[error("attempting to set container {container:?} memory limit ({limit}) below current usage ({used})")]
+    InUse {
+        container: String,
+        limit: u64,
+        used: u64,
+    },
 }
 
 /// Gives a running attempt the container's resources; it is recorded that it has them.
@@ -224,6 +233,9 @@ pub async fn resize(
         limit_around(ctx, view).await;
     }
     let client = ctx.tasks.of(&address);
+    if let Some(limit) = less_memory(container, record) {
+        has_room(&client, record, limit).await?;
+    }
     let updated = client.update(&record.id, &limits_of(container)).await;
     updated.map_err(|source| ResizeError::Update {
         container: name(),
@@ -238,6 +250,23 @@ pub async fn resize(
     Ok(())
 }
 
+/// Memory in use is not taken away: on cgroup v2 the kernel would end the container for it.
+async fn has_room(client: &TaskClient, record: &Record, limit: u64) -> Result<(), ResizeError> {
+    let stats = client.stats(&record.id).await;
+    let stats = stats.map_err(|source| ResizeError::Update {
+        container: record.container.clone(),
+        source,
+    })?;
+    match stats.memory_usage {
+        used if used >= limit => Err(ResizeError::InUse {
+            container: record.container.clone(),
+            limit,
+            used,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The Pod's own limits while they change: refused as long as another container has yet to give something back.
 async fn limit_around(ctx: &Context, pod: PodView<'_>) {
     if let Err(error) = cgroup::apply(ctx, pod).await {
@@ -245,8 +274,8 @@ async fn limit_around(ctx: &Context, pod: PodView<'_>) {
     }
 }
 
-/// Runs the container's `preStop`, if it is due, then asks the task to stop and, after `grace`, makes it. Runs until
-/// dropped: the end itself is `wait`'s to see.
+/// Runs the container's `preStop`, if it is due, waits for its turn, then asks the task to stop and, after `grace`, makes
+/// it. Runs until dropped: the end itself is `wait`'s to see.
 pub async fn stop(stopping: Stopping, grace: Duration) {
     let record = &stopping.record;
     let Some(address) = record.address.clone() else {
@@ -254,10 +283,20 @@ pub async fn stop(stopping: Stopping, grace: Duration) {
     };
     let client = stopping.ctx.tasks.of(&address);
     let since = Instant::now();
+    let left = || grace.saturating_sub(since.elapsed());
     stopping.pre_stop(grace).await;
-    let left = grace.saturating_sub(since.elapsed()).max(MIN_GRACE.min(grace));
+    if tokio::time::timeout(left(), stopping.turn.cancelled())
+        .await
+        .is_err()
+    {
+        tracing::debug!(
+            id = record.id,
+            "those that were to end before took all the time there is"
+        );
+    }
+    let least = if grace.is_zero() { grace } else { MIN_GRACE };
     signal(&client, record, record.stop_signal).await;
-    tokio::time::sleep(left).await;
+    tokio::time::sleep(left().max(least)).await;
     loop {
         signal(&client, record, SIGKILL).await;
         tokio::time::sleep(KILL_AGAIN).await;
@@ -272,6 +311,8 @@ pub struct Stopping {
     pub ip: Option<IpAddr>,
     /// Its `preStop` has not been run for this stop.
     pub hook_is_due: bool,
+    /// Cancelled when the signal may go.
+    pub turn: CancellationToken,
 }
 
 impl Stopping {

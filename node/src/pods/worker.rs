@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::admission::Rejection;
 use super::backoff::Backoff;
@@ -96,9 +97,12 @@ struct Worker {
     namespaces: Namespaces,
     /// The runtime handler of the Pod's class.
     handler: String,
+    /// Failures in a row to make what the containers share.
+    volume_failures: u32,
     under_way: JoinSet<Outcome>,
     starts: Starts,
-    stops: BTreeMap<String, AbortHandle>,
+    /// Those that are being stopped, and what lets the signal go of one that waits.
+    stops: BTreeMap<String, (AbortHandle, CancellationToken)>,
     refresh_wanted: Arc<Notify>,
     watches: JoinSet<()>,
     probes: Probes,
@@ -167,6 +171,7 @@ impl Worker {
             seen,
             namespaces: Namespaces::default(),
             handler: String::new(),
+            volume_failures: 0,
             under_way: JoinSet::new(),
             starts: Starts::default(),
             stops: BTreeMap::new(),

@@ -165,7 +165,8 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
     number.ok_or_else(|| match port {
         IntOrString::Int(number) => format!("invalid port number: {number}"),
-        IntOrString::String(name) => format!("couldn't find port: {name:?}"),
+        // As upstream has it, who takes a name that no port has for a number.
+        IntOrString::String(name) => format!("strconv.Atoi: parsing {name:?}: invalid syntax"),
     })
 }
 

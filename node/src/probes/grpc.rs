@@ -10,11 +10,14 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::SignedDuration;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::check::Outcome;
 use super::dial;
 use crate::grpc_codes::code_name;
+use crate::pods::backoff::go_duration;
 
 /// The answer is a few bytes.
 const ANSWER_LIMIT: usize = 4 << 10;
@@ -40,6 +43,14 @@ enum Answer {
     Status { code: String, message: String },
 }
 
+/// Why nothing was answered.
+#[derive(Debug)]
+enum Unasked {
+    /// Nobody listens there, or not in time: upstream goes on until its time is over, and says so.
+    Unreached,
+    Failed(String),
+}
+
 impl GrpcCheck {
     pub async fn run(&self, within: Duration) -> Outcome {
         match timeout(within, self.ask(within)).await {
@@ -55,19 +66,29 @@ impl GrpcCheck {
                 "error: health rpc probe failed: rpc error: code = {} desc = {message}",
                 code_name(&code)
             )),
-            Ok(Err(error)) => Outcome::Failure(format!("error: health rpc probe failed: {error}")),
-            Err(_) => Outcome::Failure(format!(
-                "timeout: failed to connect service {:?} within {}s",
+            Ok(Err(Unasked::Unreached)) => Outcome::Failure(format!(
+                "timeout: failed to connect service {:?} within {}: context deadline exceeded",
                 dial::authority(&self.host, self.port),
-                within.as_secs()
+                go(within)
+            )),
+            Ok(Err(Unasked::Failed(error))) => {
+                Outcome::Failure(format!("error: health rpc probe failed: {error}"))
+            }
+            Err(_) => Outcome::Failure(format!(
+                "timeout: health rpc did not complete within {}",
+                go(within)
             )),
         }
     }
 
-    async fn ask(&self, within: Duration) -> Result<Answer, String> {
-        let words = |error: &dyn std::fmt::Display| error.to_string();
+    async fn ask(&self, within: Duration) -> Result<Answer, Unasked> {
         let stream = dial::connect(&self.host, self.port, within).await;
-        let stream = stream.map_err(|e| words(&e))?;
+        let stream = stream.map_err(|_| Unasked::Unreached)?;
+        self.talk(stream).await.map_err(Unasked::Failed)
+    }
+
+    async fn talk(&self, stream: TcpStream) -> Result<Answer, String> {
+        let words = |error: &dyn std::fmt::Display| error.to_string();
         let shake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (mut sender, connection) = shake.await.map_err(|e| words(&e))?;
         let talk = async {
@@ -109,6 +130,11 @@ impl GrpcCheck {
         message.extend_from_slice(self.service.as_bytes());
         message
     }
+}
+
+/// A time as Go prints it.
+fn go(time: Duration) -> String {
+    SignedDuration::try_from(time).map_or_else(|_| format!("{time:?}"), go_duration)
 }
 
 /// A message not compressed, after its length.
@@ -228,7 +254,12 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let text = failure(check(port).await);
-        assert!(text.contains("connection refused"), "{text}");
+        assert_eq!(
+            text,
+            format!(
+                "timeout: failed to connect service \"127.0.0.1:{port}\" within 10s: context deadline exceeded"
+            )
+        );
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl HttpCheck {
         let exchange = async {
             if url.tls {
                 let name = server_name(&url.host)?;
-                let stream = CONNECTOR.connect(name, stream).await.map_err(|e| e.to_string())?;
+                let stream = CONNECTOR.connect(name, stream).await.map_err(|e| tls_words(&e))?;
                 self.exchange(url, stream, ends).await
             } else {
                 self.exchange(url, stream, ends).await
@@ -346,7 +346,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 
 /// An error of the exchange as upstream words it.
 fn words(error: &hyper::Error, ends: Option<(SocketAddr, SocketAddr)>) -> String {
-    if error.is_incomplete_message() || error.is_closed() {
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         return "EOF".to_owned();
     }
     if error.is_parse() {
@@ -355,6 +355,17 @@ fn words(error: &hyper::Error, ends: Option<(SocketAddr, SocketAddr)>) -> String
     let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     match (io, ends) {
         (Some(io), Some((local, peer))) => format!("read tcp {local}->{peer}: read: {}", dial::words(io)),
+        _ => error.to_string(),
+    }
+}
+
+/// An error of the handshake: what is no TLS at all is mostly plain HTTP, and upstream says so.
+fn tls_words(error: &std::io::Error) -> String {
+    let of_tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match of_tls {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "http: server gave HTTP response to HTTPS client".to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -4,6 +4,7 @@
 pub mod join;
 pub mod lease;
 pub mod node;
+mod told;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,11 +23,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::csi::Csi;
+use crate::events::{Recorder, node_reference_of};
 use crate::host::Host;
 use crate::images::Images;
 use crate::options::NodeOptions;
 use crate::pressure::NodeState;
 use node::Facts;
+use told::Told;
 
 /// How often the status is looked at; upstream's nodeStatusUpdateFrequency.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -64,6 +67,7 @@ pub enum RegisterError {
 pub struct Registration {
     api: Api<Node>,
     facts: Facts,
+    recorder: Recorder,
 }
 
 impl Registration {
@@ -74,6 +78,7 @@ impl Registration {
         kubelet_port: u16,
         state: NodeState,
         csi: Csi,
+        recorder: Recorder,
     ) -> Self {
         let facts = Facts {
             host,
@@ -91,6 +96,7 @@ impl Registration {
         Registration {
             api: Api::all(options.client.clone()),
             facts,
+            recorder,
         }
     }
 
@@ -150,16 +156,26 @@ impl Registration {
 
     async fn put_status(&self) -> Result<Node, kube::Error> {
         let node = self.api.get(&self.facts.name).await?;
-        let old = node.status.and_then(|s| s.conditions).unwrap_or_default();
-        self.write_status(&old).await
+        self.write_status(&node).await
     }
 
-    async fn write_status(&self, old: &[NodeCondition]) -> Result<Node, kube::Error> {
-        let patch = Patch::Strategic(json!({"status": self.status(old)}));
-        self.api
+    async fn write_status(&self, before: &Node) -> Result<Node, kube::Error> {
+        let patch = Patch::Strategic(json!({"status": self.status(conditions(before))}));
+        let written = self
+            .api
             .patch_status(&self.facts.name, &PatchParams::default(), &patch)
-            .await
-            .inspect(|node| self.facts.state.saw(node.clone()))
+            .await?;
+        told::of_report(before, &written)
+            .into_iter()
+            .for_each(|told| self.tell(told));
+        self.facts.state.saw(written.clone());
+        Ok(written)
+    }
+
+    fn tell(&self, told: Told) {
+        let node = node_reference_of(&self.facts.name);
+        self.recorder
+            .event(node, told.severity, told.reason, told.message);
     }
 
     fn status(&self, old: &[NodeCondition]) -> Value {
@@ -213,20 +229,27 @@ impl Registration {
             self.put().await?;
             return self.put_status().await.map(drop);
         };
-        let conditions = node.status.as_ref().and_then(|s| s.conditions.clone());
-        let old = conditions.unwrap_or_default();
-        self.facts.state.saw(node);
-        let now = node::without_heartbeats(self.status(&old));
+        let seen = self.facts.state.node();
+        let turned = seen.and_then(|seen| told::of_schedulability(&seen, &node));
+        turned.into_iter().for_each(|told| self.tell(told));
+        self.facts.state.saw(node.clone());
+        let old = conditions(&node);
+        let now = node::without_heartbeats(self.status(old));
         let reflected = old.iter().any(|c| c.type_ == "Ready" && c.status == "True");
         let same = last
             .as_ref()
             .is_some_and(|(said, at)| *said == now && at.elapsed() < REPORT_EVERY);
         if !(same && reflected) {
-            self.write_status(&old).await?;
+            self.write_status(&node).await?;
             *last = Some((now, tokio::time::Instant::now()));
         }
         Ok(())
     }
+}
+
+fn conditions(node: &Node) -> &[NodeCondition] {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
+    conditions.unwrap_or_default()
 }
 
 fn cidr_of(node: Option<&Node>) -> Option<String> {

@@ -16,10 +16,12 @@ use serde_json::Value;
 
 use crate::csi::Csi;
 use crate::host::{self, Host};
+use crate::hugepages;
 use crate::images::{Image, Images};
 use crate::pods::handler;
 use crate::pressure::NodeState;
 use crate::pressure::thresholds::{Limits, Signal};
+use crate::quantity;
 use crate::users;
 
 /// The Kubernetes version this agent speaks, with whose it is.
@@ -73,16 +75,17 @@ fn labels(facts: &Facts) -> BTreeMap<String, String> {
 /// All there is.
 pub fn capacity(facts: &Facts) -> BTreeMap<String, Quantity> {
     let disk = host::disk(&facts.data_dir).map_or(0, |d| d.bytes);
+    let huge = facts.host.huge_pages.iter();
+    let huge = huge.map(|pool| (hugepages::resource(pool.page), quantity::of_bytes(pool.bytes)));
     [
         ("cpu", facts.host.processors.to_string()),
         ("memory", format!("{}Ki", facts.host.memory_bytes / 1024)),
         ("pods", facts.max_pods.to_string()),
         ("ephemeral-storage", format!("{}Ki", disk / 1024)),
-        ("hugepages-1Gi", "0".to_owned()),
-        ("hugepages-2Mi", "0".to_owned()),
     ]
     .into_iter()
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .chain(huge)
     .collect()
 }
 
@@ -90,7 +93,9 @@ pub fn capacity(facts: &Facts) -> BTreeMap<String, Quantity> {
 pub fn allocatable(facts: &Facts) -> BTreeMap<String, Quantity> {
     let mut left = capacity(facts);
     let memory = facts.host.memory_bytes;
+    let huge: u64 = facts.host.huge_pages.iter().map(|pool| pool.bytes).sum();
     let memory = memory.saturating_sub(facts.limits.least(Signal::MemoryAvailable, memory));
+    let memory = memory.saturating_sub(huge);
     left.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
     let disk = host::disk(&facts.data_dir).map_or(0, |disk| disk.bytes);
     let disk = disk.saturating_sub(facts.limits.least(Signal::NodeFsAvailable, disk));

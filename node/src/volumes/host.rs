@@ -69,6 +69,23 @@ pub fn mount_tmpfs(path: &Path, size: Option<u64>, mode: u32) -> Result<(), Host
         .map_err(|e| at("mount a tmpfs at", path)(e.into()))
 }
 
+/// Mounts huge pages of so many bytes at `path` unless something is mounted there.
+pub fn mount_huge_pages(path: &Path, page: u64) -> Result<(), HostError> {
+    make_dir(path, 0o777)?;
+    if mounts::is_point(path).map_err(at("look at", path))? {
+        return Ok(());
+    }
+    let options = format!("pagesize={page}");
+    mount(
+        Some("nodev"),
+        path,
+        Some("hugetlbfs"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .map_err(|e| at("mount huge pages at", path)(e.into()))
+}
+
 /// Mounts a file system that nobody writes to and runs nothing from.
 pub fn mount_read_only(source: &str, kind: &str, options: &str, target: &Path) -> Result<(), HostError> {
     make_dir(target, 0o755)?;

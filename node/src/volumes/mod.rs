@@ -16,11 +16,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 
 use crate::bundle::mounts::{Bind, Propagation};
 use crate::env::expand::expand;
 use crate::env::{Environment, Objects, PodFacts};
+use crate::hugepages;
+use crate::pods::cgroup;
 use crate::quantity;
 
 /// Why a volume cannot be used: the text after "MountVolume.SetUp failed for volume".
@@ -32,6 +34,8 @@ pub enum VolumeError {
     Write(#[from] atomic::WriteError),
     #[error(transparent)]
     Host(#[from] host::HostError),
+    #[error(transparent)]
+    Medium(#[from] hugepages::MediumError),
     #[error("volume {0:?} has a source this node does not support")]
     Unsupported(String),
 }
@@ -66,13 +70,11 @@ pub fn set_up(
         return project(&dir, volume, facts, objects, group);
     }
     if let Some(source) = &volume.empty_dir {
-        let size = source
-            .size_limit
-            .as_ref()
-            .and_then(quantity::value)
-            .filter(|bytes| *bytes > 0);
         match source.medium.as_deref() {
-            Some("Memory") => host::mount_tmpfs(&dir, size.map(|bytes| bytes as u64), 0o1777)?,
+            Some("Memory") => host::mount_tmpfs(&dir, memory_bytes(source, facts), 0o1777)?,
+            Some(medium) if medium.starts_with(hugepages::MEDIUM) => {
+                host::mount_huge_pages(&dir, hugepages::of_volume(medium, facts.pod.spec)?)?;
+            }
             _ => host::make_dir(&dir, 0o777)?,
         }
         group.map_or(Ok(()), |gid| host::give_to_group(&dir, gid))?;
@@ -89,6 +91,15 @@ pub fn set_up(
     Err(VolumeError::Unsupported(volume.name.clone()))
 }
 
+/// What a volume in memory may hold: as much as it says, the Pod may use, and all Pods together may (KEP-1967).
+fn memory_bytes(source: &EmptyDirVolumeSource, facts: &PodFacts<'_>) -> Option<u64> {
+    let own = source.size_limit.as_ref().and_then(quantity::value);
+    let node = facts.allocatable.get("memory").and_then(quantity::value);
+    let all = [own, cgroup::memory_limit(facts.pod.spec), node];
+    let least = all.into_iter().flatten().filter(|bytes| *bytes > 0).min();
+    least.and_then(|bytes| u64::try_from(bytes).ok())
+}
+
 /// Secrets live in memory only; the rest on disk.
 fn project(
     dir: &Path,
@@ -99,7 +110,7 @@ fn project(
 ) -> Result<(), VolumeError> {
     let files = payload::payload(volume, facts, objects)?;
     match volume.config_map.is_some() || volume.downward_api.is_some() {
-        true => host::make_dir(dir, 0o755)?,
+        true => host::make_dir(dir, 0o777)?,
         false => host::mount_tmpfs(dir, None, 0o1777)?,
     }
     atomic::write(dir, &files, group)?;
@@ -217,7 +228,8 @@ fn absolute(path: &str) -> PathBuf {
 
 /// What the node's disk holds for a Pod; memory and the host's own paths are counted elsewhere or not at all.
 pub fn is_on_disk(volume: &Volume) -> bool {
-    let in_memory = |medium: Option<&str>| medium == Some("Memory");
+    let in_memory =
+        |medium: Option<&str>| medium.is_some_and(|m| m == "Memory" || m.starts_with(hugepages::MEDIUM));
     match &volume.empty_dir {
         Some(dir) => !in_memory(dir.medium.as_deref()),
         None => volume.config_map.is_some() || volume.downward_api.is_some(),
@@ -227,6 +239,9 @@ pub fn is_on_disk(volume: &Volume) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::view::PodView;
+    use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde_json::json;
 
     #[test]
@@ -253,6 +268,30 @@ mod tests {
             Bind::new("/v/c", "/c", true),
         ];
         assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn memory_holds_no_more_than_the_pod_may_use() {
+        let allocatable = [("memory".to_owned(), Quantity("3Gi".into()))].into();
+        for (own, limit, expected) in [
+            (json!({}), json!({}), 3 << 30),
+            (json!({"sizeLimit": "1Gi"}), json!({}), 1 << 30),
+            (json!({"sizeLimit": "0"}), json!({"memory": "2Gi"}), 2 << 30),
+            (json!({"sizeLimit": "5Gi"}), json!({"memory": "4Gi"}), 3 << 30),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"},
+                "spec": {"containers": [{"name": "c", "resources": {"limits": limit}}]}}))
+            .unwrap();
+            let facts = PodFacts {
+                pod: PodView::new(&pod).unwrap(),
+                pod_ips: &[],
+                host_ips: &[],
+                node_name: "n",
+                allocatable: &allocatable,
+            };
+            let source = serde_json::from_value(own).unwrap();
+            assert_eq!(memory_bytes(&source, &facts), Some(expected), "{limit}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl CgroupHost {
                 .any(|(c, _)| c.iter().any(|c| c == "memory" || c == "cpu"))
     }
 
-    /// True when `memory`, `cpu`, … can be limited here at all.
+    /// True when `memory`, `cpu`, … can be limited here at all. Beside a v1 that limits, v2 only follows processes.
     pub fn has_controller(&self, name: &str) -> bool {
         let on_v1 = self
             .v1
@@ -126,7 +126,7 @@ impl CgroupHost {
             let list = read(&mount.join("cgroup.controllers")).unwrap_or_default();
             list.split_whitespace().any(|c| c == name)
         };
-        on_v1 || self.v2.as_ref().is_some_and(listed)
+        on_v1 || (self.is_v2() && self.v2.as_ref().is_some_and(listed))
     }
 
     /// As [`CgroupHost::cgroup`], in the hierarchies too that only name their processes, such as systemd's on v1: for
@@ -211,6 +211,10 @@ mod tests {
         let host = CgroupHost::from_mountinfo(HYBRID);
         assert!(!host.is_v2());
         assert!(host.has_controller("memory") && !host.has_controller("pids"));
+        assert!(
+            !host.has_controller("hugetlb"),
+            "v2 has it, and does not limit beside v1"
+        );
         let cgroup = host.cgroup("/a/b").unwrap();
         assert_eq!(
             cgroup.v1_dir("cpuacct"),

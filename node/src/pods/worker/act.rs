@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
@@ -20,6 +21,13 @@ use crate::pods::tasks::{self, Stopping};
 use crate::pods::view::PodView;
 use crate::steady;
 
+/// How a container is stopped.
+struct Stop {
+    with_hook: bool,
+    /// Its signal waits for its turn.
+    waits: bool,
+}
+
 impl Worker {
     pub(super) fn act(&mut self, pod: PodView<'_>, action: Action) {
         match action {
@@ -30,7 +38,12 @@ impl Worker {
                 container,
                 grace,
                 message,
-            } => self.kill(pod, &container, grace, message),
+                waits,
+            } => {
+                let with_hook = grace > 0;
+                self.stop(pod, &container, grace, message, Stop { with_hook, waits });
+            }
+            Action::TakeTurn { container } => self.take_turn(&container),
             Action::Resize { container } => self.resize(pod, &container),
             Action::Restart {
                 container,
@@ -120,16 +133,29 @@ impl Worker {
     }
 
     pub(super) fn kill(&mut self, pod: PodView<'_>, container: &str, grace: i64, message: String) {
-        self.stop(pod, container, grace, message, grace > 0);
+        let how = Stop {
+            with_hook: grace > 0,
+            waits: false,
+        };
+        self.stop(pod, container, grace, message, how);
     }
 
     /// Without its hook, and with the shortest time: it is started again at once.
     fn reset(&mut self, pod: PodView<'_>, container: &str) {
-        let grace = restart_all::GRACE_SECONDS;
-        self.stop(pod, container, grace, "killing".to_owned(), false);
+        let how = Stop {
+            with_hook: false,
+            waits: false,
+        };
+        self.stop(
+            pod,
+            container,
+            restart_all::GRACE_SECONDS,
+            "killing".to_owned(),
+            how,
+        );
     }
 
-    fn stop(&mut self, pod: PodView<'_>, container: &str, grace: i64, message: String, with_hook: bool) {
+    fn stop(&mut self, pod: PodView<'_>, container: &str, grace: i64, message: String, how: Stop) {
         let Some(seen) = self.seen.containers.get_mut(container) else {
             return;
         };
@@ -142,21 +168,39 @@ impl Worker {
         }
         let grace = SignedDuration::from_secs(grace.max(0));
         let until = steady::now().checked_add(grace).unwrap_or(Timestamp::MAX);
-        seen.busy = Busy::Killing { until };
+        seen.busy = Busy::Killing {
+            until,
+            waits: how.waits,
+        };
         let grace = Duration::try_from(grace).unwrap_or_default();
+        let turn = CancellationToken::new();
+        if !how.waits {
+            turn.cancel();
+        }
         let stopping = Stopping {
             ctx: self.ctx.clone(),
             pod: self.pod.clone(),
             record,
             ip: self.seen.ips.first().copied(),
-            hook_is_due: is_first && with_hook,
+            hook_is_due: is_first && how.with_hook,
+            turn: turn.clone(),
         };
         let stop = self.under_way.spawn(async move {
             tasks::stop(stopping, grace).await;
             Outcome::Stopped
         });
-        if let Some(slower) = self.stops.insert(container.to_owned(), stop) {
+        if let Some((slower, _)) = self.stops.insert(container.to_owned(), (stop, turn)) {
             slower.abort();
+        }
+    }
+
+    fn take_turn(&mut self, container: &str) {
+        if let Some((_, turn)) = self.stops.get(container) {
+            turn.cancel();
+        }
+        let seen = self.seen.containers.get_mut(container);
+        if let Some(Busy::Killing { waits, .. }) = seen.map(|seen| &mut seen.busy) {
+            *waits = false;
         }
     }
 
@@ -173,11 +217,7 @@ impl Worker {
                 format!("Back-off restarting failed container {container} in pod {name}"),
             );
         } else {
-            let image = pod
-                .container(&container)
-                .and_then(|(c, _)| c.image.clone())
-                .unwrap_or_default();
-            event(Normal, format!("Back-off pulling image {image:?}"));
+            event(Normal, format!("Back-off pulling image {:?}", waiting.image));
             let message = format!("Error: {}", waiting.reason);
             self.ctx
                 .recorder

@@ -5,10 +5,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
+use crate::pods::backoff;
 use crate::pods::failure::{FailureKind, StartFailure};
 use crate::pods::observed::{Busy, Due, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
-use crate::pods::sandbox::{Surroundings, Unprepared};
+use crate::pods::sandbox::{PrepareError, Surroundings, Unprepared};
+use crate::pods::start::POST_START_FAILED;
 use crate::pods::tasks;
 use crate::pods::view::PodView;
 use crate::removal;
@@ -55,6 +57,7 @@ impl Worker {
     pub(super) fn prepared(&mut self, result: Result<Surroundings, Unprepared>) {
         match result {
             Ok(made) => {
+                self.volume_failures = 0;
                 self.seen.sandbox = Sandbox::Ready;
                 self.seen.ips = made.ips;
                 self.namespaces = made.namespaces;
@@ -67,13 +70,27 @@ impl Worker {
                 if rebuilt {
                     self.forsake_running();
                 }
-                let reason = error.event_reason();
-                let message = match &error {
-                    error if error.is_of_a_volume() => error.to_string(),
-                    other => format!("Failed to create pod sandbox: {other}"),
-                };
-                self.sandbox_failed(reason, message);
+                self.unprepared(&error);
             }
+        }
+    }
+
+    /// Volumes are tried again soon: what they show is often made together with the Pod.
+    fn unprepared(&mut self, error: &PrepareError) {
+        let pause = match error.is_of_a_volume() {
+            true => backoff::of_volumes(self.volume_failures),
+            false => RETRY,
+        };
+        // A claim that was just not bound yet is no news (upstream looks ten times a second, and tells after minutes).
+        let is_told = self.volume_failures > 0 || !error.is_of_a_claim();
+        self.volume_failures = self.volume_failures.saturating_add(1);
+        let message = error.told();
+        self.seen.sandbox = Sandbox::Failed {
+            message: message.clone(),
+            retry_at: steady::now().checked_add(pause).unwrap_or(Timestamp::MAX),
+        };
+        if is_told {
+            self.warn(error.event_reason(), message);
         }
     }
 
@@ -129,8 +146,9 @@ impl Worker {
         if matches!(kind, FailureKind::Cancelled) {
             return;
         }
-        if let Some(view) = PodView::new(&self.pod) {
-            let what = if matches!(kind, FailureKind::Image) {
+        // Of a hook that fails upstream tells without its words: they may hold secrets.
+        if let Some(view) = PodView::new(&self.pod).filter(|_| reason != POST_START_FAILED) {
+            let what = if matches!(kind, FailureKind::Image(_)) {
                 reason
             } else {
                 message.as_str()
@@ -141,13 +159,16 @@ impl Worker {
         }
         let mut retry_at = now.checked_add(RETRY).unwrap_or(Timestamp::MAX);
         let seen = self.seen.containers.entry(container.clone()).or_default();
-        if matches!(kind, FailureKind::Image) {
+        let mut image = String::new();
+        if let FailureKind::Image(name) = &kind {
+            image.clone_from(name);
             seen.pulls.next(now, now);
             retry_at = seen.pulls.until(now).unwrap_or(retry_at);
         }
         seen.waiting = Some(Waiting {
             reason,
             message,
+            image,
             retry_at,
             since: now,
         });
@@ -159,7 +180,7 @@ impl Worker {
     }
 
     pub(super) fn exited(&mut self, record: Record) {
-        if let Some(stop) = self.stops.remove(&record.container) {
+        if let Some((stop, _)) = self.stops.remove(&record.container) {
             stop.abort();
         }
         self.probes.stop(&record.pod_uid, &record.container);
