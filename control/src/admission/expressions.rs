@@ -114,12 +114,13 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value) -> Value
     let mut request = json!({
         "kind": kind_of(kind), "requestKind": kind_of(review.kind),
         "resource": resource_of(kind), "requestResource": resource_of(review.kind),
-        "name": review.name, "operation": review.action.word(), "dryRun": review.dry_run,
+        "operation": review.action.word(), "dryRun": review.dry_run,
         "options": review.options.object(review),
         "userInfo": {"username": &*who.user, "uid": who.uid, "groups": &*who.groups, "extra": &*who.extra},
     });
     let subresource = review.subresource;
     for (key, value) in [
+        ("name", Some(review.name).filter(|name| !name.is_empty())),
         ("namespace", review.namespace),
         ("subResource", subresource),
         ("requestSubResource", subresource),

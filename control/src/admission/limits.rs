@@ -32,6 +32,8 @@ pub(super) fn default(objects: &dyn Objects, review: &Review<'_>, pod: &mut Valu
     if !set.is_empty() {
         let note = format!("LimitRanger plugin set: {}", set.join("; "));
         pod["metadata"]["annotations"][ANNOTATION] = note.into();
+        // What the Pod asks for as a whole follows from its containers.
+        review.kind.default(pod);
     }
 }
 
@@ -269,7 +271,7 @@ mod tests {
         let pod = judged(&objects, json!({"limits": {"memory": "2Gi"}})).expect("allowed");
         assert_eq!(
             pod["spec"]["containers"][0]["resources"],
-            json!({"limits": {"cpu": "500m", "memory": "2Gi"}, "requests": {"cpu": "200m"}})
+            json!({"limits": {"cpu": "500m", "memory": "2Gi"}, "requests": {"cpu": "200m", "memory": "2Gi"}})
         );
         assert_eq!(
             pod["metadata"]["annotations"][ANNOTATION],

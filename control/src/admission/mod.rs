@@ -13,6 +13,7 @@ mod families;
 pub(crate) mod fixtures;
 mod limits;
 mod namespace;
+mod nodes;
 mod options;
 mod pod_security;
 mod pods;
@@ -262,6 +263,10 @@ impl Admission {
             }
             ("", "persistentvolumeclaims", None) => {
                 storage::claim(objects, review, object);
+                Ok(())
+            }
+            ("", "nodes", None) => {
+                nodes::taint(review, object);
                 Ok(())
             }
             ("", "persistentvolumes", None) => {

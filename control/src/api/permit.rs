@@ -43,10 +43,12 @@ fn namespace(target: &Target) -> Option<&str> {
     }
 }
 
-/// What a list or a watch limits itself to.
+/// What a request for a collection limits itself to.
 fn selected(verb: &str, target: &Target, query: &Query) -> Result<FieldSelector> {
     match (verb, &target.name) {
-        ("list" | "watch", None) => FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()),
+        ("list" | "watch" | "deletecollection", None) => {
+            FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())
+        }
         _ => Ok(FieldSelector::default()),
     }
 }

@@ -10,7 +10,7 @@ use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::strictness::prune;
 use super::written::{Left, Written, at};
-use super::{Call, decode, manage, permit, precondition, random_id};
+use super::{Call, decode, manage, permit, precondition, random_id, render};
 use crate::admission::{self, Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::view::View;
@@ -88,8 +88,10 @@ async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result
     }
     let name = name_of(&body).to_owned();
     if !generates(&body) {
-        let created = create_noted(call, options, body).await?;
-        return created.ok_or_else(|| ApiError::already_exists(kind, &name));
+        return match create_noted(call, options, body).await? {
+            Some(created) => Ok(created),
+            None => Err(taken(call, &name).await),
+        };
     }
     for _ in 0..=RETRIES {
         if let Some(created) = create_noted(call, options, body.clone()).await? {
@@ -97,6 +99,19 @@ async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result
         }
     }
     Err(ApiError::already_exists(kind, &name))
+}
+
+/// Why there is no place for an object of this name.
+async fn taken(call: &Call, name: &str) -> ApiError {
+    let error = ApiError::already_exists(&call.target.kind, name);
+    let there = call.api.reread(&call.target, name).await;
+    let leaving = there.is_ok_and(|object| {
+        render::value(&call.target.kind, &object).is_ok_and(|value| value.has("metadata.deletionTimestamp"))
+    });
+    match leaving {
+        true => error.below("object is being deleted"),
+        false => error,
+    }
 }
 
 /// As below, with what was to be warned of on the way.
@@ -361,7 +376,7 @@ pub fn is_finished(value: &Value) -> bool {
             .as_array()
             .is_some_and(|f| !f.is_empty());
     meta["deletionTimestamp"].is_string()
-        && meta["deletionGracePeriodSeconds"].as_i64() == Some(0)
+        && meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
         && !waiting
 }
 

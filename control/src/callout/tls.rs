@@ -39,7 +39,7 @@ pub async fn dial(
     let connector = TlsConnector::from(Arc::new(config(trust, own)?));
     let tcp = TcpStream::connect(&place.address)
         .await
-        .map_err(|e| format!("dial tcp {}: {e}", place.address))?;
+        .map_err(|e| format!("dial tcp {}: {}", place.address, why(&e)))?;
     // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
     let _ = tcp.set_nodelay(true);
     let name = ServerName::try_from(place.host.clone()).map_err(|e| e.to_string())?;
@@ -135,5 +135,13 @@ impl ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// In upstream's words, where clients may look for them.
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        _ => error.to_string(),
     }
 }

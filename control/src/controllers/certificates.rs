@@ -51,7 +51,11 @@ impl Signer {
         };
         let known = ["digital signature", "key encipherment", purpose];
         if let Some(other) = usages.iter().find(|usage| !known.contains(&usage.as_str())) {
-            return Err(format!("invalid usage for this signer: {other}"));
+            let what = match self {
+                Signer::Client => "client certificate",
+                _ => "this signer",
+            };
+            return Err(format!("invalid usage for {what}: {other}"));
         }
         if !usages.iter().any(|usage| usage == purpose) {
             return Err(format!("the usage {purpose:?} is missing"));

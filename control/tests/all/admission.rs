@@ -276,7 +276,7 @@ async fn a_binding_is_of_the_pod_it_names() {
     ];
     for path in watches {
         let (is, answer) = plane.call(Method::GET, &path, body("q", "another")).await;
-        assert_eq!(is, 405, "who may watch may not bind: {path}: {answer}");
+        assert_eq!(is, 404, "who may watch may not bind: {path}: {answer}");
     }
     for (path, name, node, code) in [
         (below.as_str(), "q", "n", 400),

@@ -325,3 +325,30 @@ async fn who_scales_a_custom_resource_owns_the_number_where_the_object_has_it() 
     let why = "CronTab.stable.example.com \"c\" is invalid: .spec.size: Invalid value: -1: should be a non-negative integer";
     assert_eq!((code.as_u16(), refused["message"].as_str()), (422, Some(why)));
 }
+
+#[tokio::test]
+async fn a_definition_goes_whatever_its_status_says_to_be_stored() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1", true)]).await;
+    let one = format!("{DEFINITIONS}/{NAME}");
+    let merge = "application/merge-patch+json";
+    for (stored, kept) in [(json!([]), json!(["v1"])), (json!(["v9"]), json!(["v9"]))] {
+        let body = json!({"status": {"storedVersions": stored}}).to_string();
+        let (code, answer) = plane
+            .send(Method::PATCH, &format!("{one}/status"), merge, body)
+            .await;
+        assert_eq!((code.as_u16(), &answer["status"]["storedVersions"]), (200, &kept));
+    }
+    assert_eq!(plane.call(Method::DELETE, &one, Value::Null).await.0, 200);
+    let gone = async {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        while plane.get(&one).await.0 != 404 {
+            every.tick().await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, gone).await.is_ok(),
+        "{}",
+        plane.get(&one).await.1
+    );
+}

@@ -341,7 +341,7 @@ async fn what_cannot_be_reached_is_told_as_upstream_does() {
     let created = plane.call(Method::POST, "/api/v1/namespaces/default/endpoints", endpoints);
     assert_eq!(created.await.0, StatusCode::CREATED);
     for (path, code, message) in [
-        ("services/none/proxy/", 404, "endpoints \"none\" not found"),
+        ("services/none/proxy/", 404, "services \"none\" not found"),
         (
             "services/s:81/proxy/",
             503,

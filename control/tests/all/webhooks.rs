@@ -337,7 +337,7 @@ async fn a_webhook_is_told_how_the_object_was_asked_for() {
             format!("{MAPS}?fieldManager=me&dryRun=All"),
             plain,
             unnamed,
-            json!([create, "", "-", "none"]),
+            json!([create, null, "-", "none"]),
         ),
         (
             Method::PUT,

@@ -133,10 +133,10 @@ fn namespace(
         let invalid = |e: &level::BadLabel| {
             let path = format!("metadata.labels[{}]", e.label);
             match e.is_level {
-                true => FieldError::not_supported(
+                true => FieldError::invalid(
                     path,
                     e.value.as_str(),
-                    &["privileged", "baseline", "restricted"],
+                    "must be one of privileged, baseline, restricted",
                 ),
                 false => FieldError::invalid(path, e.value.as_str(), level::BAD_VERSION),
             }

@@ -61,7 +61,6 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
         "resource": resource_of(kind),
         "requestKind": requested,
         "requestResource": resource_of(review.kind),
-        "name": review.name,
         "operation": review.action.word(),
         "userInfo": {"username": &*who.user, "groups": &*who.groups},
         "object": object,
@@ -75,8 +74,11 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
     if !who.extra.is_empty() {
         request["userInfo"]["extra"] = json!(&*who.extra);
     }
-    if let Some(namespace) = review.namespace {
-        request["namespace"] = namespace.into();
+    let name = Some(review.name).filter(|name| !name.is_empty());
+    for (key, value) in [("name", name), ("namespace", review.namespace)] {
+        if let Some(value) = value {
+            request[key] = value.into();
+        }
     }
     if let Some(subresource) = review.subresource {
         request["subResource"] = subresource.into();

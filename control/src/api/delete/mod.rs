@@ -46,7 +46,7 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
     let name = call.name()?;
     let options = options(call)?;
     let warnings = warnings(&call.target.kind, &options);
-    match delete(call, name, &options).await {
+    match delete(call, name, name, &options).await {
         Ok(outcome) => {
             let response = answer(&call.target.kind, name, style, &outcome)?;
             Ok(render::warn(response, warnings))
@@ -92,13 +92,14 @@ pub async fn collection(call: &Call, style: Style) -> Result<Response> {
 
 /// What is gone by then is as good as deleted.
 async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<()> {
-    match delete(call, &name, options).await {
+    match delete(call, &name, "", options).await {
         Err(error) if error.code != StatusCode::NOT_FOUND => Err(error),
         _ => Ok(()),
     }
 }
 
-async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
+/// `told` is the name that the request is for: a collection has none.
+async fn delete(call: &Call, name: &str, told: &str, options: &Options) -> Result<Outcome> {
     let current = call.api.read(&call.target, name).await?;
     let old = convert::value(&call.api, &call.target.kind, &current).await?;
     let review = Review {
@@ -106,12 +107,12 @@ async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {
             deletion: Some(&options.said),
             ..admission::Options::default()
         },
-        ..write::review(call, options.dry_run, name, Action::Delete { old: &old })
+        ..write::review(call, options.dry_run, told, Action::Delete { old: &old })
     };
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
     call.told.add(notes.audit);
-    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
+    admitted.map_err(|denial| status::denied(&call.target.kind, told, denial))?;
     delete_admitted(call, name, current, options).await
 }
 

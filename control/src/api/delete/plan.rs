@@ -39,6 +39,11 @@ pub(super) fn plan(kind: &Kind, value: &Value, options: &Options, now: Timestamp
     }
     match marked {
         false if grace == 0 && !waiting => Step::Remove,
+        false if matches!(kind.departure(), Departure::Namespace | Departure::Definition) => {
+            // No graceful deletion upstream: their storage only says since when.
+            after["metadata"]["deletionTimestamp"] = format_seconds(now).into();
+            Step::Mark(after)
+        }
         false => mark(after, now, grace),
         true if grace == 0 && !waiting => Step::Remove,
         true if left.is_some_and(|left| grace < left) => Step::Mark(hurried(after, grace)),

@@ -64,9 +64,8 @@ impl NodeAuthorizer {
             ("", "nodes") => node_object(node, verb, resource),
             ("", "pods") => self.pod(node, verb, resource),
             ("storage.k8s.io", "volumeattachments") => self.get(node, verb, resource, Relation::Attachment),
-            ("resource.k8s.io", "resourceslices") | ("certificates.k8s.io", "podcertificaterequests") => {
-                no("")
-            }
+            ("resource.k8s.io", "resourceslices") => self.slice(node, verb, resource),
+            ("certificates.k8s.io", "podcertificaterequests") => no(""),
             _ => self.by_rule(what),
         }
     }
@@ -124,6 +123,23 @@ impl NodeAuthorizer {
             return no("can only create token subresource of serviceaccount");
         }
         self.related(node, resource, Relation::ServiceAccount)
+    }
+
+    /// What devices a node has: whose a new slice is, NodeRestriction sees.
+    fn slice(&self, node: &str, verb: &str, resource: &Resource<'_>) -> Opinion {
+        match verb {
+            _ if resource.subresource.is_some() => no("cannot authorize ResourceSlice subresources"),
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(node, resource, Relation::Slice),
+            "watch" | "list" | "deletecollection" if resource.on_node == Some(node) => Ok(()),
+            "watch" | "list" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, \
+                 delete, deletecollection",
+            ),
+        }
     }
 
     fn pod(&self, node: &str, verb: &str, resource: &Resource<'_>) -> Opinion {
@@ -214,9 +230,8 @@ mod tests {
             match (resource, name) {
                 (("", "persistentvolumes"), "vol") => Some(bound_volume()),
                 (("", "pods"), "p") if namespace == Some("n") => Some(json!({"spec": {"nodeName": "a"}})),
-                (("storage.k8s.io", "volumeattachments"), "csi-1") => {
-                    Some(json!({"spec": {"nodeName": "a"}}))
-                }
+                (("storage.k8s.io", "volumeattachments"), "csi-1")
+                | (("resource.k8s.io", "resourceslices"), "gpus") => Some(json!({"spec": {"nodeName": "a"}})),
                 _ => None,
             }
         }
@@ -298,6 +313,15 @@ mod tests {
         assert!(!may("b", "get", attachment));
         assert!(!may("a", "watch", attachment));
         assert!(!may("a", "get", "storage.k8s.io volumeattachments  csi-2"));
+        for verb in ["get", "update", "patch", "delete"] {
+            assert!(may("a", verb, "resource.k8s.io resourceslices  gpus"));
+            assert!(!may("b", verb, "resource.k8s.io resourceslices  gpus"));
+        }
+        for verb in ["list", "watch", "deletecollection"] {
+            assert!(may("a", verb, "resource.k8s.io resourceslices   a"));
+            assert!(!may("a", verb, "resource.k8s.io resourceslices "));
+        }
+        assert!(may("a", "create", "resource.k8s.io resourceslices "));
         assert!(may("a", "create", "core serviceaccounts/token n robot"));
         assert!(!may("b", "create", "core serviceaccounts/token n robot"));
         assert!(!may("a", "create", "core serviceaccounts/token n other"));

@@ -18,6 +18,8 @@ pub enum Relation {
     ServiceAccount,
     /// A VolumeAttachment to the node.
     Attachment,
+    /// A ResourceSlice of the node.
+    Slice,
 }
 
 /// Marks a Pod that a node itself made from a file: it grants its node nothing.
@@ -55,6 +57,10 @@ pub fn exists(reader: &dyn Reader, node: &str, relation: Relation, namespace: &s
         Relation::Attachment => {
             let found = reader.get(("storage.k8s.io", "volumeattachments"), None, name);
             found.is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
+        }
+        Relation::Slice => {
+            let found = reader.get(("resource.k8s.io", "resourceslices"), None, name);
+            found.is_some_and(|slice| slice["spec"]["nodeName"] == node)
         }
         Relation::Volume => {
             let found = reader.get(("", "persistentvolumes"), None, name);

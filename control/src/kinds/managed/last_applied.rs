@@ -7,6 +7,7 @@ use super::fields::fields;
 use super::set::Set;
 use super::shape::Shape;
 use crate::kinds::Kind;
+use crate::kinds::view::object_mut;
 use serde_json::{Value, json};
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -52,8 +53,42 @@ pub fn refresh(manager: &str, object: &mut Value, config: &Value) {
         return;
     }
     let mut config = config.clone();
-    if let Some(annotations) = config["metadata"]["annotations"].as_object_mut() {
+    if let Some(meta) = object_mut(&mut config, "metadata")
+        && let Some(Value::Object(annotations)) = meta.get_mut("annotations")
+    {
         annotations.remove(ANNOTATION);
+        if annotations.is_empty() {
+            meta.remove("annotations");
+        }
     }
     object["metadata"]["annotations"][ANNOTATION] = json!(format!("{config}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_applied_is_noted_without_the_note() {
+        let applied = |annotations: Value| {
+            let mut config = json!({"metadata": {"name": "c"}, "data": {"a": "2"}});
+            if !annotations.is_null() {
+                config["metadata"]["annotations"] = annotations;
+            }
+            let mut object = json!({"metadata": {"annotations": {ANNOTATION: "{}"}}});
+            refresh(KUBECTL, &mut object, &config);
+            let text = annotation(&object).expect("a note").to_owned();
+            serde_json::from_str::<Value>(&text).expect("JSON")["metadata"].clone()
+        };
+        for (annotations, noted) in [
+            (Value::Null, json!({"name": "c"})),
+            (json!({ANNOTATION: "{}"}), json!({"name": "c"})),
+            (
+                json!({ANNOTATION: "{}", "x": "y"}),
+                json!({"name": "c", "annotations": {"x": "y"}}),
+            ),
+        ] {
+            assert_eq!(applied(annotations), noted);
+        }
+    }
 }

@@ -249,6 +249,10 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
     } else {
         errors.extend(expression(text, &compiled.program, format!("{path}.expression")));
     }
+    if let Some(Err(why)) = &compiled.message_program {
+        let source = row.text("messageExpression");
+        errors.push(unusable(source, why, format!("{path}.messageExpression")));
+    }
     if !message.is_empty() && message.trim().is_empty() {
         errors.push(FieldError::invalid(
             format!("{path}.message"),
@@ -264,10 +268,6 @@ fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
     } else if broken(text) && message.is_empty() {
         let why = "message must be specified if expression contains line breaks";
         errors.push(FieldError::required(format!("{path}.message"), why));
-    }
-    if let Some(Err(why)) = &compiled.message_program {
-        let source = row.text("messageExpression");
-        errors.push(unusable(source, why, format!("{path}.messageExpression")));
     }
     if let Some(reason) = row
         .at("reason")

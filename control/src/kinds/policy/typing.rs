@@ -80,7 +80,12 @@ fn mistake(spec: &Value, object: &Type, source: &str) -> Option<String> {
         let ty = program.map_or(Type::Dyn, |program| program.ty);
         known.push((format!("variables.{}", row.text("name")), ty));
     }
-    compile(source, &known, &[]).err().map(|why| why.to_string())
+    let why = compile(source, &known, &[]).err()?.to_string();
+    Some(
+        why.strip_prefix("compilation failed: ")
+            .unwrap_or(&why)
+            .to_owned(),
+    )
 }
 
 /// The type of a kind's objects.
@@ -175,7 +180,7 @@ mod tests {
         assert_eq!(confused[0].0, "spec.validations[0].expression");
         let why = "found no matching overload for '_>_' applied to '(int, string)'";
         assert!(
-            confused[0].1.starts_with("apps/v1, Kind=Deployment: ") && confused[0].1.contains(why),
+            confused[0].1.starts_with("apps/v1, Kind=Deployment: ERROR: ") && confused[0].1.contains(why),
             "{confused:?}"
         );
         assert!(

@@ -119,6 +119,26 @@ fn present(object: &Value, key: &str, path: impl Display + Copy) -> Option<Field
         .then(|| FieldError::required(format!("{path}.{key}"), ""))
 }
 
+/// The members that two objects do not have alike, before and after, a line each.
+fn changed_members(before: &Value, after: &Value) -> String {
+    let empty = serde_json::Map::new();
+    let (before, after) = (
+        before.as_object().unwrap_or(&empty),
+        after.as_object().unwrap_or(&empty),
+    );
+    let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut lines = String::new();
+    for key in keys.into_iter().filter(|k| before.get(*k) != after.get(*k)) {
+        for (sign, side) in [('-', before), ('+', after)] {
+            let value = side.get(key).map_or_else(|| "null".to_owned(), Value::to_string);
+            lines.push_str(&format!("{sign} {key}: {value}\n"));
+        }
+    }
+    lines
+}
+
 /// A field that an update may not change.
 fn immutable(new: &Value, old: &Value, path: &str) -> Option<FieldError> {
     (new.at(path) != old.at(path)).then(|| FieldError::invalid(path, new.at(path).clone(), IMMUTABLE))

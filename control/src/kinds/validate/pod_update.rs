@@ -224,22 +224,7 @@ fn frozen_part(pod: &Value, old: &Value) -> Value {
 /// The fields that differ, one line each: `-` as it was, `+` as asked.
 fn changed(new: &Value, old: &Value) -> String {
     let (before, after) = (frozen_part(old, old), frozen_part(new, old));
-    let empty = serde_json::Map::new();
-    let (before, after) = (
-        before.as_object().unwrap_or(&empty),
-        after.as_object().unwrap_or(&empty),
-    );
-    let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let mut lines = String::new();
-    for key in keys.into_iter().filter(|k| before.get(*k) != after.get(*k)) {
-        for (sign, side) in [('-', before), ('+', after)] {
-            let value = side.get(key).map_or_else(|| "null".to_owned(), Value::to_string);
-            lines.push_str(&format!("{sign} {key}: {value}\n"));
-        }
-    }
-    lines
+    super::changed_members(&before, &after)
 }
 
 /// Everything wrong with a Binding's target.

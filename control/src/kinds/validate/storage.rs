@@ -388,8 +388,13 @@ pub fn claim_update(subresource: Option<&str>, new: &Value, old: &Value) -> Fiel
         let now = class(new).unwrap_or_else(|| "".into());
         errors.push(FieldError::invalid(at, now, super::IMMUTABLE));
     }
-    if fixed_claim(new, old) != *old.at("spec") {
-        errors.push(FieldError::forbidden("spec", CLAIM_FROZEN));
+    let fixed = fixed_claim(new, old);
+    if fixed != *old.at("spec") {
+        let changed = super::changed_members(old.at("spec"), &fixed);
+        errors.push(FieldError::forbidden(
+            "spec",
+            format!("{CLAIM_FROZEN}\n{changed}"),
+        ));
     }
     errors.extend(shrunk(new, old));
     if new.at("spec.volumeMode") != old.at("spec.volumeMode") {
