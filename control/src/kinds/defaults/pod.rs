@@ -22,9 +22,22 @@ pub fn pod(object: &mut Value) {
         items_mut(spec, list).for_each(resources::requests_from_limits);
     }
     resources::pod_level(spec);
+    grace(spec);
     set_missing(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         host_ports(spec);
+    }
+}
+
+/// Less than nothing is the shortest time there is; a template keeps what it says.
+fn grace(spec: &mut Object) {
+    const KEY: &str = "terminationGracePeriodSeconds";
+    if spec
+        .get(KEY)
+        .and_then(Value::as_i64)
+        .is_some_and(|grace| grace < 0)
+    {
+        spec.insert(KEY.into(), 1.into());
     }
 }
 
@@ -174,6 +187,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_negative_grace_period_is_of_one_second() {
+        for (asked, given) in [(-1, 1), (0, 0), (7, 7)] {
+            let spec = json!({"spec": {"terminationGracePeriodSeconds": asked}});
+            let (mut own, mut templated) = (spec.clone(), json!({"spec": {"template": spec}}));
+            pod(&mut own);
+            template(&mut templated);
+            assert_eq!(own["spec"]["terminationGracePeriodSeconds"], given);
+            let kept = &templated["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+            assert_eq!(*kept, asked);
+        }
+    }
 
     #[test]
     fn both_spellings_of_an_address_agree() {
