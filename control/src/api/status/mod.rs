@@ -435,7 +435,10 @@ impl ApiError {
     /// The `metav1.Status` object.
     pub fn status(&self) -> Value {
         let mut status = Map::new();
-        let metadata = self.token.as_ref().map_or(json!({}), |t| json!({"continue": **t}));
+        let metadata = self
+            .token
+            .as_ref()
+            .map_or(json!({}), |t| json!({"continue": **t}));
         status.insert("kind".into(), "Status".into());
         status.insert("apiVersion".into(), "v1".into());
         status.insert("metadata".into(), metadata);
