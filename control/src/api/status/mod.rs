@@ -25,7 +25,7 @@ pub struct ApiError {
     message: String,
     details: Option<Value>,
     /// `metadata.continue` of an expired list.
-    token: Option<String>,
+    token: Option<Box<str>>,
     /// What was to be warned of before it came to this.
     warnings: Box<[String]>,
 }
@@ -367,7 +367,7 @@ impl ApiError {
              created, modified, or deleted between the time the first chunk was returned and now may show up in the \
              list.",
         );
-        error.token = Some(token);
+        error.token = Some(token.into());
         error
     }
 
@@ -435,7 +435,10 @@ impl ApiError {
     /// The `metav1.Status` object.
     pub fn status(&self) -> Value {
         let mut status = Map::new();
-        let metadata = self.token.as_ref().map_or(json!({}), |t| json!({"continue": t}));
+        let metadata = self
+            .token
+            .as_ref()
+            .map_or(json!({}), |t| json!({"continue": **t}));
         status.insert("kind".into(), "Status".into());
         status.insert("apiVersion".into(), "v1".into());
         status.insert("metadata".into(), metadata);

@@ -120,8 +120,8 @@ fn reachable(ip: &str) -> Result<IpAddr> {
 async fn service(api: &Api, target: &Target, named: &Named<'_>, id: &str) -> Result<Backend> {
     let none = |of: &str| ApiError::unavailable(format!("no endpoints available for service {of:?}"));
     let mut port = named.port.to_owned();
-    let object = api.read(target, named.name).await?;
     if let Ok(number) = named.port.parse::<i64>() {
+        let object = api.read(target, named.name).await?;
         port = port_name(&render::value(&target.kind, &object)?, number, named.name)?;
     }
     let kinds = api.kinds.load();
@@ -131,7 +131,8 @@ async fn service(api: &Api, target: &Target, named: &Named<'_>, id: &str) -> Res
     api.cache.fresh().await?;
     let namespace = target.namespace.as_deref();
     let object = api.cache.resource(kind)?.get(&kind.key(namespace, named.name));
-    let object = object.ok_or_else(|| ApiError::not_found(kind, named.name))?;
+    // Told of what was asked for, as upstream's storage has it.
+    let object = object.ok_or_else(|| ApiError::not_found(&target.kind, named.name))?;
     let endpoints = render::value(kind, &object)?;
     if endpoints["subsets"].as_array().is_none_or(Vec::is_empty) {
         return Err(none(named.name));
