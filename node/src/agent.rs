@@ -37,7 +37,7 @@ use crate::pods::shims::{self, Shims};
 use crate::pods::table::Table;
 use crate::pods::{leftovers, manager};
 use crate::pressure::NodeState;
-use crate::registration::{RegisterError, Registration, join};
+use crate::registration::{RegisterError, Registration, Told, join};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::shutdown::{self, Grace};
 use crate::users::{Users, UsersError};
@@ -99,15 +99,12 @@ impl Node {
         let state = NodeState::default();
         let csi = Csi::new(options.data_dir.clone());
         let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
-        let mut registration = Registration::new(
-            &options,
-            host,
-            images.clone(),
-            port,
-            state.clone(),
-            csi.clone(),
-            recorder.clone(),
-        );
+        let told = Told {
+            images: images.clone(),
+            state: state.clone(),
+            csi: csi.clone(),
+        };
+        let mut registration = Registration::new(&options, host, port, told, recorder.clone());
         if let Some(ip) = known_ip {
             registration.set_ip(ip);
         }

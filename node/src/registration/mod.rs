@@ -29,7 +29,7 @@ use crate::images::Images;
 use crate::options::NodeOptions;
 use crate::pressure::NodeState;
 use node::Facts;
-use told::Told;
+use told::Event;
 
 /// How often the status is looked at; upstream's nodeStatusUpdateFrequency.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -63,6 +63,13 @@ pub enum RegisterError {
     BadCidr { node: String, text: String },
 }
 
+/// What changes of the node, and the API is told.
+pub struct Told {
+    pub images: Images,
+    pub state: NodeState,
+    pub csi: Csi,
+}
+
 /// The node as the API shall know it.
 pub struct Registration {
     api: Api<Node>,
@@ -74,10 +81,8 @@ impl Registration {
     pub fn new(
         options: &NodeOptions,
         host: Host,
-        images: Images,
         kubelet_port: u16,
-        state: NodeState,
-        csi: Csi,
+        Told { images, state, csi }: Told,
         recorder: Recorder,
     ) -> Self {
         let facts = Facts {
@@ -167,15 +172,15 @@ impl Registration {
             .await?;
         told::of_report(before, &written)
             .into_iter()
-            .for_each(|told| self.tell(told));
+            .for_each(|event| self.tell(event));
         self.facts.state.saw(written.clone());
         Ok(written)
     }
 
-    fn tell(&self, told: Told) {
+    fn tell(&self, event: Event) {
         let node = node_reference_of(&self.facts.name);
         self.recorder
-            .event(node, told.severity, told.reason, told.message);
+            .event(node, event.severity, event.reason, event.message);
     }
 
     fn status(&self, old: &[NodeCondition]) -> Value {
@@ -231,7 +236,7 @@ impl Registration {
         };
         let seen = self.facts.state.node();
         let turned = seen.and_then(|seen| told::of_schedulability(&seen, &node));
-        turned.into_iter().for_each(|told| self.tell(told));
+        turned.into_iter().for_each(|event| self.tell(event));
         self.facts.state.saw(node.clone());
         let old = conditions(&node);
         let now = node::without_heartbeats(self.status(old));

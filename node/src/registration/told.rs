@@ -6,7 +6,7 @@ use crate::events::Severity::{self, Normal, Warning};
 
 /// An event of the Node.
 #[derive(Debug, PartialEq)]
-pub struct Told {
+pub struct Event {
     pub severity: Severity,
     pub reason: &'static str,
     pub message: String,
@@ -25,10 +25,10 @@ const CONDITIONS: [(&str, &str, &str); 4] = [
 ];
 
 /// What the node's own report has changed.
-pub fn of_report(before: &Node, now: &Node) -> Vec<Told> {
+pub fn of_report(before: &Node, now: &Node) -> Vec<Event> {
     let (old, new) = (boot_id(before), boot_id(now));
     let name = now.metadata.name.as_deref().unwrap_or_default();
-    let rebooted = (!old.is_empty() && old != new).then(|| Told {
+    let rebooted = (!old.is_empty() && old != new).then(|| Event {
         severity: Warning,
         reason: "Rebooted",
         message: format!("Node {name} has been rebooted, boot id: {new}"),
@@ -42,7 +42,7 @@ pub fn of_report(before: &Node, now: &Node) -> Vec<Told> {
 }
 
 /// Whether somebody has closed the node for new Pods, or opened it again.
-pub fn of_schedulability(before: &Node, now: &Node) -> Option<Told> {
+pub fn of_schedulability(before: &Node, now: &Node) -> Option<Event> {
     let closed = |node: &Node| node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
     match (closed(before), closed(now)) {
         (false, true) => Some(turned(now, "NodeNotSchedulable")),
@@ -51,9 +51,9 @@ pub fn of_schedulability(before: &Node, now: &Node) -> Option<Told> {
     }
 }
 
-fn turned(node: &Node, reason: &'static str) -> Told {
+fn turned(node: &Node, reason: &'static str) -> Event {
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    Told {
+    Event {
         severity: Normal,
         reason,
         message: format!("Node {name} status is now: {reason}"),
@@ -125,7 +125,7 @@ mod tests {
         );
         assert_eq!(
             of_report(&lost, &well),
-            [Told {
+            [Event {
                 severity: Normal,
                 reason: "NodeReady",
                 message: "Node n status is now: NodeReady".into(),
