@@ -204,8 +204,9 @@ impl Options {
             "ridmap" => self.id_mapped = Some(true),
             "remount" => self.remount = true,
             "tmpcopyup" => self.copy_up = true,
-            // What is so without being asked for, and what no file system knows of any more.
-            "defaults" | "loud" | "silent" | "iversion" | "noiversion" => {}
+            // What is so without being asked for, and what no file system knows of any more. podman 5.4 ends
+            // the options of its tmpfs with an empty one.
+            "" | "defaults" | "loud" | "silent" | "iversion" | "noiversion" => {}
             _ => self.add_other(option),
         }
     }
@@ -395,6 +396,16 @@ mod tests {
         assert_eq!((maps.users[0].outside, maps.groups[0].size), (1, 7));
         let bad = json.replace("5-6-7", "5-6");
         assert!(matches!(plan(&bad), Err(MountPlanError::Maps(..))));
+    }
+
+    #[test]
+    fn an_option_of_no_letters_asks_for_nothing() {
+        let json =
+            r#"{"destination":"/run","type":"tmpfs","source":"tmpfs","options":["rw","","mode=755",""]}"#;
+        let Source::Filesystem { options, .. } = plan(json).unwrap().source else {
+            panic!("no file system");
+        };
+        assert_eq!(options, [("mode".to_owned(), Some("755".to_owned()))]);
     }
 
     #[test]
