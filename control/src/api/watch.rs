@@ -16,7 +16,7 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -432,7 +432,7 @@ impl Encoder {
 
     /// An object with nothing but a resource version.
     fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Result<Bytes> {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

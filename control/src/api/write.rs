@@ -89,12 +89,12 @@ async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result
     let name = name_of(&body).to_owned();
     if !generates(&body) {
         return match create_noted(call, options, body).await? {
-            Some(created) => Ok(created),
-            None => Err(taken(call, &name).await),
+            Ok(created) => Ok(created),
+            Err(warnings) => Err(taken(call, &name).await.after(warnings)),
         };
     }
     for _ in 0..=RETRIES {
-        if let Some(created) = create_noted(call, options, body.clone()).await? {
+        if let Ok(created) = create_noted(call, options, body.clone()).await? {
             return Ok(created);
         }
     }
@@ -114,11 +114,16 @@ async fn taken(call: &Call, name: &str) -> ApiError {
     }
 }
 
-/// As below, with what was to be warned of on the way.
-async fn create_noted(call: &Call, options: Options, value: Value) -> Result<Option<Written>> {
+/// As below, with what was to be warned of on the way; that alone when the name is taken.
+async fn create_noted(
+    call: &Call,
+    options: Options,
+    value: Value,
+) -> Result<std::result::Result<Written, Vec<String>>> {
     let mut notes = Notes::default();
     match create_once(call, options, value, &mut notes).await {
-        Ok(created) => Ok(created.map(|created| created.after(notes.warnings))),
+        Ok(Some(created)) => Ok(Ok(created.after(notes.warnings))),
+        Ok(None) => Ok(Err(notes.warnings)),
         Err(error) => Err(error.after(notes.warnings)),
     }
 }

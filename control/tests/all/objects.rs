@@ -294,3 +294,20 @@ async fn what_is_updated_by_its_version_only_is_so() {
         assert_eq!(code, want, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn a_name_that_is_just_leaving_is_told_of_so() {
+    let plane = Plane::start().await;
+    let mut held = config_map("held", "1");
+    held["metadata"]["finalizers"] = json!(["example.com/held"]);
+    let create = async || plane.call(Method::POST, MAPS, held.clone()).await;
+    assert_eq!(create().await.0, 201);
+    let there = "configmaps \"held\" already exists";
+    assert_eq!(create().await.1["message"], there);
+    assert_eq!(
+        plane.call(Method::DELETE, &at(MAPS, "held"), Value::Null).await.0,
+        200
+    );
+    let leaving = format!("object is being deleted: {there}");
+    assert_eq!(create().await.1["message"], leaving);
+}
