@@ -219,11 +219,14 @@ async fn a_scope_of_somebody_else_is_left_alone() {
     let unit = format!("cri-{name}.scope");
     let _others = Others::begin(&unit);
     until(&unit, "ActiveState", "active");
-    let mut bundle = pod.script("true");
-    bundle.spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:cri:{name}"));
-    let error = pod.create(&bundle).await.unwrap_err().to_string();
-    assert!(error.contains("already"), "{error}");
-    assert_eq!(property(&unit, "ActiveState"), "active");
+    // In another slice its cgroup would be another, but the unit is the same.
+    for (slice, why) in [(SLICE, "not empty"), ("system.slice", "already")] {
+        let mut bundle = pod.script("true");
+        bundle.spec["linux"]["cgroupsPath"] = json!(format!("{slice}:cri:{name}"));
+        let error = pod.create(&bundle).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{slice}: {error}");
+        assert_eq!(property(&unit, "ActiveState"), "active");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ pub fn properties(limits: &Limits) -> Vec<Property> {
 fn property(file: &str, value: &str) -> Vec<Property> {
     let number = || match value {
         "max" => Some(INFINITE),
-        _ => value.parse().ok(),
+        // `io.weight` may have this word before it, or one device's number, of which systemd knows by its path alone.
+        _ => value.strip_prefix("default ").unwrap_or(value).parse().ok(),
     };
     let one =
         |name: &str, value: Option<Value>| value.map(|value| (name.to_owned(), value)).into_iter().collect();
@@ -30,6 +31,8 @@ fn property(file: &str, value: &str) -> Vec<Property> {
         "cpu.max" => quota(value).unwrap_or_default(),
         "cpuset.cpus" => one("AllowedCPUs", set(value).map(Value::Bytes)),
         "cpuset.mems" => one("AllowedMemoryNodes", set(value).map(Value::Bytes)),
+        // Without it systemd writes that of everybody whenever it writes any property.
+        "io.weight" => limit("IOWeight"),
         "memory.max" => limit("MemoryMax"),
         "memory.high" => limit("MemoryHigh"),
         "memory.low" => limit("MemoryLow"),
@@ -90,6 +93,9 @@ mod tests {
                 ("hugetlb.2MB.max", "0"),
                 ("memory.high", "max"),
                 ("memory.min", "7"),
+                ("io.weight", "2930"),
+                ("io.weight", "default 300"),
+                ("io.weight", "8:0 20"),
             ]
             .map(|(file, value)| (file.into(), value.into()))
             .to_vec(),
@@ -105,6 +111,8 @@ mod tests {
             ("TasksMax", Value::Ulong(u64::MAX)),
             ("MemoryHigh", Value::Ulong(u64::MAX)),
             ("MemoryMin", Value::Ulong(7)),
+            ("IOWeight", Value::Ulong(2930)),
+            ("IOWeight", Value::Ulong(300)),
         ];
         assert_eq!(
             properties(&limits),
