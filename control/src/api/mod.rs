@@ -7,6 +7,7 @@ mod asked;
 mod authenticate;
 mod cache;
 mod convert;
+mod create;
 mod custom;
 mod decode;
 mod delete;
@@ -294,7 +295,7 @@ async fn create(call: &Call, style: Style) -> Result<Response> {
     written(
         call,
         style,
-        write::create(call, options, body.value, body.issues).await?,
+        create::create(call, options, body.value, body.issues).await?,
     )
 }
 
@@ -315,7 +316,7 @@ async fn update(call: &Call, style: Style) -> Result<Response> {
                 return Err(precondition::another_uid(&call.target.kind, name, uid, ""));
             }
             precondition::forget_version(&mut value);
-            write::create(call, options, value, body.issues.clone()).await
+            create::create(call, options, value, body.issues.clone()).await
         }
         Err(error) if error.code == StatusCode::NOT_FOUND => {
             write::check_name(write::name_of(&body.value), name)?;

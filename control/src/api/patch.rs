@@ -8,7 +8,7 @@ use super::render::Style;
 use super::status::{ApiError, Result};
 use super::write::{self, Options};
 use super::written::Written;
-use super::{Call, manage, posted, precondition};
+use super::{Call, create, manage, posted, precondition};
 use crate::kinds::view::View;
 use crate::kinds::{FieldIssue, Kind};
 use axum::response::Response;
@@ -90,7 +90,7 @@ async fn create_applied(
         );
         return Err(ApiError::conflict(&call.target.kind, name, &why));
     }
-    write::create(call, options, value, issues.to_vec()).await
+    create::create(call, options, value, issues.to_vec()).await
 }
 
 /// Decodes the body.

@@ -1,0 +1,229 @@
+//! How an object comes to be: its name, its place, what is allocated to it, and the write.
+//!
+//! The steps are those of `write`. Refuses to know a kind.
+use super::convert::stored_form;
+use super::status::{ApiError, Result};
+use super::strictness::prune;
+use super::write::{Options, RETRIES, allocate, judge, mutate, name_of, place, review};
+use super::written::{Left, Written};
+use super::{Call, decode, manage, permit, precondition, random_id, render};
+use crate::admission::{Action, Notes, Review};
+use crate::auth::restrict::Operation;
+use crate::kinds::view::View;
+use crate::kinds::{FieldIssue, time};
+use crate::store::{Txn, TxnOutcome};
+use serde_json::Value;
+
+/// Characters of a generated suffix, and how many: no vowels, so no words.
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
+/// Generated names are cut to leave room for the suffix within a label.
+const GENERATED_BASE: usize = 63 - SUFFIX_LENGTH;
+
+/// Creates an object from a decoded body.
+pub async fn create(
+    call: &Call,
+    options: Options,
+    mut body: Value,
+    issues: Vec<FieldIssue>,
+) -> Result<Written> {
+    let kind = &call.target.kind;
+    decode::check_kind(kind, &body)?;
+    let warnings = prune(call, options, &mut body, issues).map_err(|misfit| misfit.refusal(kind, options))?;
+    match create_pruned(call, options, body).await {
+        Ok(created) => Ok(created.after(warnings)),
+        Err(error) => Err(error.after(warnings)),
+    }
+}
+
+async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result<Written> {
+    let kind = &call.target.kind;
+    place(call, &mut body)?;
+    if !matches!(
+        body["metadata"]["resourceVersion"].as_str(),
+        None | Some("" | "0")
+    ) {
+        return Err(ApiError::version_on_create());
+    }
+    let name = name_of(&body).to_owned();
+    if !generates(&body) {
+        return match create_noted(call, options, body).await? {
+            Ok(created) => Ok(created),
+            Err(warnings) => Err(taken(call, &name).await.after(warnings)),
+        };
+    }
+    for _ in 0..=RETRIES {
+        if let Ok(created) = create_noted(call, options, body.clone()).await? {
+            return Ok(created);
+        }
+    }
+    Err(ApiError::already_exists(kind, &name))
+}
+
+/// Why there is no place for an object of this name.
+async fn taken(call: &Call, name: &str) -> ApiError {
+    let error = ApiError::already_exists(&call.target.kind, name);
+    let there = call.api.reread(&call.target, name).await;
+    let leaving = there.is_ok_and(|object| {
+        render::value(&call.target.kind, &object).is_ok_and(|value| value.has("metadata.deletionTimestamp"))
+    });
+    match leaving {
+        true => error.below("object is being deleted"),
+        false => error,
+    }
+}
+
+/// As below, with what was to be warned of on the way; that alone when the name is taken.
+async fn create_noted(
+    call: &Call,
+    options: Options,
+    value: Value,
+) -> Result<std::result::Result<Written, Vec<String>>> {
+    let mut notes = Notes::default();
+    match create_once(call, options, value, &mut notes).await {
+        Ok(Some(created)) => Ok(Ok(created.after(notes.warnings))),
+        Ok(None) => Ok(Err(notes.warnings)),
+        Err(error) => Err(error.after(notes.warnings)),
+    }
+}
+
+/// `None` when the name is taken.
+async fn create_once(
+    call: &Call,
+    options: Options,
+    mut value: Value,
+    notes: &mut Notes,
+) -> Result<Option<Written>> {
+    let kind = &call.target.kind;
+    let said = name_of(&value).to_owned();
+    let completing = review(call, options.dry_run, &said, Action::Create);
+    kind.default(&mut value);
+    permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
+    permit::sign(call, &mut value);
+    let mut owners = None;
+    if !options.applied {
+        match is_unseen(call, options) {
+            true => owners = manage::note_unseen(call, &mut value).await,
+            false => manage::note(call, None, &mut value).await,
+        }
+    }
+    mutate(call, &completing, &mut value, notes).await?;
+    // Who completes an object that has the beginning of a name only may still name it.
+    if generates(&value) {
+        make_up_name(&mut value);
+    }
+    let name = name_of(&value).to_owned();
+    let review = Review {
+        name: &name,
+        ..completing
+    };
+    stamp(&mut value);
+    kind.prepare_create(&mut value);
+    // What is allocated to it is chosen anew when somebody else was faster.
+    let unallocated = call.api.admission.allocates(&review).then(|| value.clone());
+    let told = notes.warnings.len();
+    for _ in 0..RETRIES {
+        match attempt_create(call, &review, &mut value, owners.as_deref(), notes).await? {
+            Creation::Done(written) => return Ok(Some(written)),
+            Creation::NameTaken => return Ok(None),
+            Creation::Lost => notes.warnings.truncate(told),
+        }
+        if let Some(unallocated) = &unallocated {
+            value.clone_from(unallocated);
+        }
+    }
+    Err(ApiError::internal(
+        "what the object needs beside itself was taken by others, again and again",
+    ))
+}
+
+/// How an attempt to create an object ended.
+enum Creation {
+    Done(Written),
+    NameTaken,
+    /// Somebody else took meanwhile what it needs beside itself.
+    Lost,
+}
+
+/// The last steps of a creation, from what is allocated to the object until it is stored. `owners` are its `managedFields`
+/// where these are not part of it yet.
+async fn attempt_create(
+    call: &Call,
+    review: &Review<'_>,
+    value: &mut Value,
+    owners: Option<&str>,
+    notes: &mut Notes,
+) -> Result<Creation> {
+    let kind = &call.target.kind;
+    let mut claims = allocate(call, review, value).await?;
+    let errors = kind.validate_create(value);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(&kind.kind, &kind.group, review.name, &errors));
+    }
+    notes.warnings.extend(kind.warnings(value, None));
+    kind.normalise(value);
+    judge(call, review, value, &mut claims, notes).await?;
+    let done = |object| {
+        Creation::Done(Written {
+            object,
+            warnings: Vec::new(),
+            created: true,
+        })
+    };
+    let key = call.target.key(review.name);
+    if review.dry_run {
+        let is_taken = call.api.store.get(&key).await?.is_some();
+        return Ok(match is_taken {
+            true => Creation::NameTaken,
+            false => done(Left::Value(value.take())),
+        });
+    }
+    let bytes = stored_form(call, value, owners).await?;
+    let mut txn = Txn::create(key.clone(), bytes.clone());
+    claims.join(&key, &mut txn);
+    // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
+    if owners.is_some() && claims.is_empty() {
+        value.take();
+    }
+    Ok(match call.api.store.txn(txn).await? {
+        TxnOutcome::Committed { revision } => {
+            let seen = owners.is_none().then(|| value.take());
+            done(Left::of(kind, &bytes, seen, revision))
+        }
+        TxnOutcome::Conflict { key: lost, .. } if lost == key => Creation::NameTaken,
+        TxnOutcome::Conflict { .. } => Creation::Lost,
+    })
+}
+
+/// Whether the object is nobody's to see before it is stored, neither others' nor, in another form, ours.
+fn is_unseen(call: &Call, options: Options) -> bool {
+    !options.dry_run && call.target.kind.stored_as_served() && !call.api.admission.shows()
+}
+
+fn generates(value: &Value) -> bool {
+    name_of(value).is_empty()
+        && value["metadata"]["generateName"]
+            .as_str()
+            .is_some_and(|base| !base.is_empty())
+}
+
+/// Makes up the name of an object that has only the beginning of one.
+fn make_up_name(value: &mut Value) {
+    let base = value["metadata"]["generateName"].as_str().unwrap_or_default();
+    let base: String = base.chars().take(GENERATED_BASE).collect();
+    value["metadata"]["name"] = format!("{base}{}", suffix()).into();
+}
+
+fn suffix() -> String {
+    (0..SUFFIX_LENGTH)
+        .map(|_| char::from(SUFFIX[rand::random_range(0..SUFFIX.len())]))
+        .collect()
+}
+
+/// Identity and birth of a new object.
+fn stamp(value: &mut Value) {
+    let meta = &mut value["metadata"];
+    meta["uid"] = random_id().into();
+    meta["creationTimestamp"] = time::now().into();
+    precondition::forget_version(value);
+}
