@@ -131,11 +131,13 @@ fn exec_joins_a_running_container() {
             .success()
     );
     let pid = fs::read_to_string(&pid_file).unwrap();
-    assert!(
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .unwrap()
-            .contains("1000")
-    );
+    // The kernel closes what the caller waits for a moment before it shows the new words.
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    let words = || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    while !words().contains("1000") {
+        assert!(std::time::Instant::now() < deadline, "{}", words());
+        std::thread::yield_now();
+    }
 }
 
 #[test]

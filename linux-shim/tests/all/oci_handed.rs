@@ -61,7 +61,7 @@ fn who_listens_is_given_the_processs_descriptor() {
 #[test]
 fn what_is_not_done_is_refused() {
     let Some(oci) = oci("refused") else { return };
-    let mut bundle = oci.bundle("grep -c :pids:.*/pod/c$ /proc/self/cgroup");
+    let mut bundle = oci.bundle("grep -m 1 -c :.*/pod/c$ /proc/self/cgroup");
     bundle.spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}]);
     let limited = bundle.spec.to_string();
     bundle.spec["linux"]["resources"] = json!({});
