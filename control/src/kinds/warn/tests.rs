@@ -42,12 +42,8 @@ fn pods() {
             json!({"containers": [{"name": "a", "ports": [{"containerPort": 1}, {"containerPort": 1}]}]}),
             vec!["spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]"],
         ),
-        (
-            json!({"terminationGracePeriodSeconds": -1}),
-            vec![
-                "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
-            ],
-        ),
+        // It has become 1 by now; a template keeps what it says.
+        (json!({"terminationGracePeriodSeconds": -1}), vec![]),
         (
             json!({"volumes": [{"name": "v", "gitRepo": {"repository": "r"}}]}),
             vec!["spec.volumes[0].gitRepo: deprecated in v1.11, and disabled by default in v1.33+"],
@@ -74,6 +70,14 @@ fn pods() {
     ] {
         assert_eq!(pod(spec.clone()), want, "{spec}");
     }
+}
+
+#[test]
+fn templates_of_pods() {
+    let spec = json!({"terminationGracePeriodSeconds": -1, "containers": [{"name": "c"}]});
+    let object = json!({"metadata": {"name": "p"}, "template": {"spec": spec}});
+    let want = "template.spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1";
+    assert_eq!(told("", "podtemplates", object), [want]);
 }
 
 #[test]
