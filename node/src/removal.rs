@@ -60,7 +60,7 @@ pub fn remove_in(parent: BorrowedFd<'_>, name: &CStr, on_mount: &OnMount<'_>) ->
     match remove_file(parent, name, on_mount) {
         // POSIX has the second for directories, Linux for what is not to be changed.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ISDIR | Errno::PERM)) => {
-            remove_directory(parent, name, on_mount, error)
+            remove_directory(parent, name, on_mount)
         }
         done => done,
     }
@@ -78,23 +78,18 @@ fn remove_file(parent: BorrowedFd<'_>, name: &CStr, on_mount: &OnMount<'_>) -> i
 
 /// Goes through it again as long as there is something new to remove: a file system's list may pass over what it has while
 /// it changes.
-fn remove_directory(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    on_mount: &OnMount<'_>,
-    or: io::Error,
-) -> io::Result<()> {
-    let mut was = or;
+fn remove_directory(parent: BorrowedFd<'_>, name: &CStr, on_mount: &OnMount<'_>) -> io::Result<()> {
     loop {
         let mut removed = 0_u64;
         let mut visit = |found: &Found<'_>| remove_found(found, on_mount, &mut removed);
         let Some(inside) = enter(parent, name, &mut visit)? else {
-            return Err(was);
+            // Gone meanwhile, or never a directory.
+            return remove_file(parent, name, on_mount);
         };
         walk(inside, &mut visit)?;
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::NOTEMPTY) if removed > 0 => was = Errno::NOTEMPTY.into(),
+            Err(Errno::NOTEMPTY) if removed > 0 => {}
             Err(errno) => return Err(errno.into()),
         }
     }
@@ -144,6 +139,17 @@ mod tests {
             assert!(fs::symlink_metadata(path).is_err());
         }
         assert!(outside.path().join("kept").exists());
+    }
+
+    #[test]
+    fn a_directory_that_another_takes_away_meanwhile_is_no_error() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        let parent = fs::File::open(home.path()).unwrap();
+        for name in [c"gone", c"file"] {
+            remove_directory(parent.as_fd(), name, &refuse).unwrap();
+        }
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }
 
     #[test]

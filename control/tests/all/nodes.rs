@@ -7,7 +7,7 @@ use amphipod_control::controllers::{self, ControllerOptions, Watches};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -146,7 +146,7 @@ async fn a_silent_node_is_tainted_and_its_pods_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_node_gets_a_range_of_its_own() {
+async fn each_node_gets_a_range_and_is_told_how_long_copies_are_good() {
     let cluster = Cluster::start().await;
     let nodes: Api<Node> = cluster.all();
     for name in ["a", "b", "c"] {
@@ -157,6 +157,12 @@ async fn each_node_gets_a_range_of_its_own() {
         let range = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
         let node = until_one(&nodes, name, "to have a range", |node| range(node).is_some()).await;
         ranges.extend(range(&node));
+        let ttl = |node: &Node| node.annotations().get("node.alpha.kubernetes.io/ttl").cloned();
+        let told = until_one(&nodes, name, "to be told how long copies are good", |node| {
+            ttl(node).is_some()
+        })
+        .await;
+        assert_eq!(ttl(&told).as_deref(), Some("0"));
     }
     ranges.sort();
     assert_eq!(ranges, ["10.45.0.0/24", "10.45.1.0/24", "10.45.2.0/24"]);

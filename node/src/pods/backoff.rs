@@ -66,10 +66,7 @@ pub fn go_duration(duration: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
+    use crate::pods::record::tests::at;
 
     #[test]
     fn doubles_to_five_minutes() {

@@ -9,13 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pods::observed::Health;
-use crate::pods::record::tests::record;
+use crate::pods::record::tests::{at, record};
 use crate::pods::record::{Exit, Record, State};
 use k8s_openapi::api::core::v1::Pod;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).unwrap()
-}
 
 fn pod(spec: Value) -> Pod {
     let mut spec = spec;

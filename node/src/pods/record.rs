@@ -175,6 +175,25 @@ pub fn subdirectories(dir: &Path) -> io::Result<Vec<PathBuf>> {
 pub mod tests {
     use super::*;
 
+    pub fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    pub fn running() -> State {
+        State::Running { started_at: at(5) }
+    }
+
+    pub fn exited(exit_code: i32) -> State {
+        let reason = if exit_code == 0 { "Completed" } else { "Error" };
+        State::Exited(Exit {
+            started_at: Some(at(5)),
+            finished_at: Some(at(6)),
+            exit_code,
+            reason: reason.into(),
+            message: None,
+        })
+    }
+
     pub fn record(container: &str, attempt: u32, state: State) -> Record {
         Record {
             id: format!("{container}-{attempt}"),

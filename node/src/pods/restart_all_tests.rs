@@ -4,13 +4,9 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::record::tests::record;
-use crate::pods::record::{Exit, State};
+use crate::pods::record::State;
+use crate::pods::record::tests::{at, exited, record, running};
 use crate::pods::status::status;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).unwrap()
-}
 
 /// An init container and two others; `a` may ask for it.
 fn pod() -> Pod {
@@ -21,20 +17,6 @@ fn pod() -> Pod {
         "initContainers": [{"name": "x"}], "containers": [a, {"name": "b"}]}}),
     )
     .unwrap()
-}
-
-fn running() -> State {
-    State::Running { started_at: at(5) }
-}
-
-fn exited(code: i32) -> State {
-    State::Exited(Exit {
-        started_at: Some(at(5)),
-        finished_at: Some(at(6)),
-        exit_code: code,
-        reason: "Error".into(),
-        message: None,
-    })
 }
 
 fn with(superseded: bool, states: [(&str, u32, State); 3]) -> Observed {

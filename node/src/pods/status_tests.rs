@@ -5,12 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pods::observed::{Busy, Due, Health, Verdict, Waiting};
-use crate::pods::record::tests::record;
-use crate::pods::record::{Exit, State};
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).unwrap()
-}
+use crate::pods::record::State;
+use crate::pods::record::tests::{at, exited, record, running};
 
 fn pod(spec: Value) -> Pod {
     let mut spec = spec;
@@ -19,24 +15,6 @@ fn pod(spec: Value) -> Pod {
     }
     let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 3});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
-}
-
-fn running() -> State {
-    State::Running { started_at: at(5) }
-}
-
-fn exited(code: i32) -> State {
-    State::Exited(Exit {
-        started_at: Some(at(5)),
-        finished_at: Some(at(6)),
-        exit_code: code,
-        reason: if code == 0 {
-            "Completed".into()
-        } else {
-            "Error".into()
-        },
-        message: None,
-    })
 }
 
 fn with(states: &[(&str, u32, State)]) -> Observed {

@@ -1,5 +1,5 @@
 //! Nodes as the cluster sees them: whether they are alive, which taints follow, which Pods must leave, which addresses
-//! are theirs, and what becomes of Pods whose node is gone.
+//! are theirs, how long copies are good for them, and what becomes of Pods whose node is gone.
 mod cidr;
 mod disruption;
 mod evict;
@@ -7,6 +7,7 @@ mod health;
 mod lifecycle;
 mod orphans;
 mod taint;
+mod ttl;
 
 use futures::future::BoxFuture;
 
@@ -19,5 +20,6 @@ pub fn start(context: &Context) -> Vec<BoxFuture<'static, ()>> {
         evict::start(context),
         cidr::start(context),
         orphans::start(context),
+        ttl::start(context),
     ]
 }
