@@ -236,9 +236,7 @@ pub fn check_kind(kind: &Kind, object: &Value) -> Result<()> {
     if let Some(found) = said("apiVersion")
         && found != wanted
     {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({found}) does not match the expected API version ({wanted})"
-        )));
+        return Err(other_version(found, &wanted));
     }
     match said("kind") {
         Some(found) if found != kind.kind => {
@@ -250,6 +248,13 @@ pub fn check_kind(kind: &Kind, object: &Value) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The refusal of an object of another version than that of the path.
+pub fn other_version(found: &str, wanted: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the API version in the data ({found}) does not match the expected API version ({wanted})"
+    ))
 }
 
 /// Where a reader is, told only when there is something to tell.

@@ -7,7 +7,7 @@ use super::others::{settled, versions};
 use super::query::Query;
 use super::status::{ApiError, Result};
 use crate::kinds::managed::{self, ApplyError, Convert, Operation, Rescaling, Writer};
-use crate::kinds::{FieldError, FieldErrors, Kind, scale, time};
+use crate::kinds::{FieldError, FieldErrors, Kind, posted, scale, time};
 use serde_json::Value;
 
 /// Upstream's `FieldManagerMaxLength`.
@@ -125,8 +125,10 @@ fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
     }
 }
 
-/// Whether an applied Scale may have its replicas.
+/// Whether an applied configuration is a Scale, and may have its replicas.
 pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<()> {
+    check_config(&posted::SCALE, config)?;
+    managed::fits(&posted::SCALE, config).map_err(refusal)?;
     let paths = call.target.kind.scale_paths();
     let rescaling = Rescaling {
         writer: &name(call),
@@ -184,10 +186,7 @@ pub fn check_apply(query: &Query, applies: bool) -> Result<()> {
 /// What applying `config` makes of the object; none is there yet when `old` is none.
 pub fn apply(call: &Call, old: Option<&Value>, config: &Value) -> Result<Value> {
     let kind = &call.target.kind;
-    right_kind(kind, config)?;
-    if !config["metadata"]["managedFields"].is_null() {
-        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
-    }
+    check_config(kind, config)?;
     let (name, now) = (name(call), time::now());
     let writer = Writer {
         name: &name,
@@ -197,13 +196,25 @@ pub fn apply(call: &Call, old: Option<&Value>, config: &Value) -> Result<Value> 
     let convert = versions(call);
     let convert: &Convert<'_> = &convert;
     let applied = managed::apply(kind, writer, call.query.flag("force"), old, config, convert);
-    applied.map_err(|error| match error {
-        ApplyError::Conflicts(conflicts) => ApiError::apply_conflict(&conflicts),
-        other => ApiError::bad_request(other.to_string()),
-    })
+    applied.map_err(refusal)
 }
 
-/// An applied configuration says of which kind and version it is.
+fn refusal(error: ApplyError) -> ApiError {
+    match error {
+        ApplyError::Conflicts(conflicts) => ApiError::apply_conflict(&conflicts),
+        other => ApiError::bad_request(other.to_string()),
+    }
+}
+
+/// An applied configuration says of which kind and version it is, and not who owns what.
+fn check_config(kind: &Kind, config: &Value) -> Result<()> {
+    right_kind(kind, config)?;
+    match config["metadata"]["managedFields"].is_null() {
+        true => Ok(()),
+        false => Err(ApiError::bad_request("metadata.managedFields must be nil")),
+    }
+}
+
 fn right_kind(kind: &Kind, config: &Value) -> Result<()> {
     let text = |key: &str| config[key].as_str().unwrap_or_default();
     let (group, version) = match text("apiVersion") {

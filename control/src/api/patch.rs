@@ -102,9 +102,7 @@ pub fn prepare(call: &Call) -> Result<(Prepared, Vec<FieldIssue>)> {
             .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?;
         return Ok((Prepared::Apply(decoded.value), decoded.issues));
     }
-    // A Scale is a built-in kind, whoever has it.
-    let scale = call.target.subresource.as_deref() == Some("scale");
-    if kind == PatchType::Strategic && !scale && !call.target.kind.merges_strategically() {
+    if kind == PatchType::Strategic && !call.target.kind.merges_strategically() {
         return Err(negotiate::no_strategic_patch());
     }
     let undecodable = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));

@@ -1,5 +1,7 @@
 //! Bodies that are no objects of the kind that their path is of: what is posted below an object, and options. Each is
 //! decoded as what it should be before anything of it is obeyed.
+use super::decode::Decoded;
+use super::query::FieldValidation;
 use super::status::{ApiError, Result};
 use super::{Call, decode, negotiate, strictness, write};
 use crate::admission::{Action, Claims, Notes, Review};
@@ -29,6 +31,16 @@ impl Form {
     pub fn read(&self, call: &Call) -> Result<(Value, Vec<String>)> {
         let validation = call.query.field_validation("CreateOptions")?;
         let body = decode::object(&self.kind.kind, negotiate::body(&call.headers)?, &call.body)?;
+        self.judged(call, validation, body)
+    }
+
+    /// What a body is that was read, and what to warn of in it.
+    pub fn judged(
+        &self,
+        call: &Call,
+        validation: FieldValidation,
+        body: Decoded,
+    ) -> Result<(Value, Vec<String>)> {
         let (version, kind) = self.said(&body.value);
         let (value, mut issues) = self.decode(body.value)?;
         issues.extend(body.issues);

@@ -239,7 +239,16 @@ fn unrestored(value: &Value, place: &Place<'_>, ty: &str) -> String {
         Value::Array(_) => ("slice", "[]interface {}"),
         Value::Object(_) => ("map", "map[string]interface {}"),
     };
-    match place.within.map_or(&place.field.ty, |(_, _, item)| item) {
+    let wanted = place.within.map_or(&place.field.ty, |(_, _, item)| item);
+    // Go converts between numbers, and an integer to the letter that it stands for.
+    let converts = match wanted {
+        Type::Int32 | Type::Int64 | Type::Float => value.is_number(),
+        Type::String => value.is_i64(),
+        Type::Bool => false,
+        _ => true,
+    };
+    match wanted {
+        plain if !converts => format!("unrecognized type: {}", plain.go_name()),
         Type::List(_) | Type::Bytes => format!("cannot restore slice from {kind}"),
         Type::Map(_) => format!("cannot restore map from {kind}"),
         Type::Ref(_) => format!("cannot restore struct from: {kind}"),

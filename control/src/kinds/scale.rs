@@ -8,6 +8,8 @@ use super::labels::selector_string;
 use super::table::age;
 use super::view::{View, object_mut};
 
+/// A number that nobody means: none was said (upstream's `invalidSpecReplicas`).
+const UNSAID: i64 = i32::MIN as i64;
 const METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
 
 /// The Scale of an object with `spec.replicas` and `spec.selector`, or with what it has at `paths`.
@@ -35,6 +37,21 @@ pub fn get(object: &Value, paths: Option<&ScalePaths>) -> Value {
         scale["status"]["selector"] = selector.into();
     }
     scale
+}
+
+/// The Scale as a patch meets it: that of a custom resource without a number has [`UNSAID`].
+pub fn patchable(object: &Value, paths: Option<&ScalePaths>) -> Value {
+    let mut scale = get(object, paths);
+    if paths.is_some() && replicas(object, paths).is_none() {
+        scale["spec"]["replicas"] = UNSAID.into();
+    }
+    scale
+}
+
+/// Where an object that does not say how many it wants would say it, if that is what the Scale tells.
+pub fn unsaid(scale: &Value, paths: Option<&ScalePaths>) -> Option<String> {
+    let at = paths.filter(|_| scale.int("spec.replicas") == Some(UNSAID))?;
+    Some(format!(".{}", at.spec_replicas.join(".")))
 }
 
 /// How many an object wants.
@@ -94,7 +111,7 @@ fn text(object: &Value, path: &[String]) -> String {
     found.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// Sets the object's replicas from a Scale; without a number there are none.
+/// Sets the object's replicas from a Scale, which has been decoded; one without a number wants none.
 pub fn set(object: &mut Value, scale: &Value, paths: Option<&ScalePaths>) {
     let replicas = scale.int("spec.replicas").unwrap_or(0);
     let (parent, name) = match paths.and_then(|p| p.spec_replicas.split_last()) {

@@ -35,6 +35,7 @@ mod policies;
 mod remote;
 mod rendering;
 mod replication_controllers;
+mod scales;
 mod scheduling;
 mod services;
 mod streaming;

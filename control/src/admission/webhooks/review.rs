@@ -1,5 +1,5 @@
 //! `AdmissionReview`: what a webhook is asked, and what its answer means.
-use super::super::shown::{Shown, is_scale, kind_of};
+use super::super::shown::{Shown, built, is_scale, kind_of};
 use super::super::{Action, Review};
 use crate::kinds::view::View;
 use crate::kinds::{Kind, scale};
@@ -201,13 +201,16 @@ pub(super) fn patched(
             return Err(format!("its patch changes {path}, which a webhook may not"));
         }
     }
+    // What is posted is decoded by who posts it.
+    if !review.action.asks() {
+        let fits = built(review, kind).prune(&mut after);
+        fits.map_err(|why| format!("its patch: {why}"))?;
+    }
     let wrong = match is_scale(review) {
-        true => scale::validate(&after).first().map(ToString::to_string),
-        // Decoded by who posts it.
-        false if review.action.asks() => None,
-        false => kind.prune(&mut after).err().map(|e| e.to_string()),
+        true => scale::validate(&after),
+        false => Vec::new(),
     };
-    match wrong {
+    match wrong.first() {
         None => Ok(Some(after)),
         Some(why) => Err(format!("its patch: {why}")),
     }

@@ -51,7 +51,7 @@ pub fn apply(
     config: &Value,
     convert: &Convert<'_>,
 ) -> Result<Value, ApplyError> {
-    check(Shape::of(kind), config).map_err(|why| ApplyError::Typed(described(kind, config), why))?;
+    fits(kind, config)?;
     let mut live = old.cloned().unwrap_or_else(|| empty(kind));
     let mut managers = Managers::parse(&live["metadata"]["managedFields"]).map_err(ApplyError::Managers)?;
     if managers.is_empty() && old.is_some() {
@@ -84,6 +84,11 @@ pub fn apply(
         last_applied::refresh(writer.name, &mut new, config);
         new
     })
+}
+
+/// Whether a configuration fits its kind's schema.
+pub fn fits(kind: &Kind, config: &Value) -> Result<(), ApplyError> {
+    check(Shape::of(kind), config).map_err(|why| ApplyError::Typed(described(kind, config), why))
 }
 
 /// `namespace/name; apps/v1, Kind=Deployment`.

@@ -26,7 +26,7 @@ mod property_tests;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{ApplyError, Conflict, apply};
+pub use apply::{ApplyError, Conflict, apply, fits};
 pub use first::first;
 pub use managers::{Manager, Operation, same_but_times};
 pub use overlay::overlay;
