@@ -104,10 +104,13 @@ fn below(kinds: &Registry, group: &str, version: &str, rest: &[&str]) -> Result<
         }
         ["namespaces", namespace, plural, rest @ ..] => {
             let kind = find(plural)?;
-            if !kind.namespaced {
-                return Err(ApiError::no_resource());
+            match (kind.namespaced, *namespace) {
+                (false, _) => Err(ApiError::no_resource()),
+                // As some clients ask for those of all namespaces.
+                (true, "") if rest.is_empty() => target(kind, None, rest),
+                (true, "") => Err(ApiError::bad_request("Namespace parameter required.")),
+                (true, namespace) => target(kind, Some(namespace), rest),
             }
-            target(kind, Some(namespace), rest)
         }
         [plural, rest @ ..] => {
             let kind = find(plural)?;
@@ -212,6 +215,11 @@ mod tests {
                 "deployments a d scale",
             ),
             ("/api/v1/nodes/n%2e1", "nodes - n.1 -"),
+            ("/api/v1/namespaces//pods", "pods - - -"),
+            ("/apis/apps/v1/namespaces//deployments", "deployments - - -"),
+            ("/api/v1/namespaces//pods/p", "400"),
+            ("/api/v1/namespaces//pods/p/log", "400"),
+            ("/api/v1/namespaces//nodes", "404"),
             ("/api/v1/pods/p", "404"),
             ("/api/v1/namespaces/a/nodes/n", "404"),
             ("/api/v1/namespaces/a/pods/p/nosuch", "404"),
@@ -243,6 +251,10 @@ mod tests {
             (
                 "/apis/apps/v1/watch/namespaces/a/deployments?watch=false",
                 "/apis/apps/v1/namespaces/a/deployments?watch=true&watch=false",
+            ),
+            (
+                "/api/v1/watch/namespaces//pods",
+                "/api/v1/namespaces//pods?watch=true",
             ),
             ("/api/v1/watch", "/api/v1/watch"),
             ("/apis/watch/v1/pods", "/apis/watch/v1/pods"),

@@ -300,7 +300,7 @@ async fn paths_that_lead_elsewhere() {
         "/api/v1/namespaces/default/configmaps/%ff",
         "/api/v1/namespaces/default/configmaps/%c0%ae%c0%ae",
         "/api/v1/namespaces/default/configmaps/%",
-        "/api/v1/namespaces//configmaps",
+        "/api/v1/namespaces//configmaps/s",
         "/api/v1/namespaces/default/nosuch",
         "/api/v1/namespaces/default/configmaps/a/b/c/d",
         "//api//v1//nosuch",

@@ -25,6 +25,31 @@ async fn watch_path(plane: &Plane, path: &str) -> Vec<Value> {
         .unwrap()
 }
 
+/// As the Python client asks when it is told no namespace.
+#[tokio::test]
+async fn an_empty_namespace_in_a_path_is_all_of_them() {
+    let plane = Plane::start().await;
+    let other = "/api/v1/namespaces/kube-system/configmaps";
+    for (path, name) in [(MAPS, "a"), (other, "b")] {
+        let (code, made) = plane.call(Method::POST, path, config_map(name, "1")).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    let all = "/api/v1/namespaces//configmaps";
+    let (code, list) = plane.get(all).await;
+    assert_eq!((code.as_u16(), &list["kind"]), (200, &json!("ConfigMapList")));
+    let events = watch_path(&plane, &format!("{all}?watch=1")).await;
+    for name in ["a", "b"] {
+        let items = list["items"].as_array().unwrap();
+        assert!(items.iter().any(|map| map["metadata"]["name"] == name), "{list}");
+        assert!(shown(&events).contains(&("ADDED", name)), "{events:?}");
+    }
+    let (code, refused) = plane.get(&format!("{all}/a")).await;
+    assert_eq!(
+        (code.as_u16(), &refused["message"]),
+        (400, &json!("Namespace parameter required."))
+    );
+}
+
 fn shown(events: &[Value]) -> Vec<(&str, &str)> {
     events
         .iter()
