@@ -9,7 +9,7 @@ mod policy;
 mod runtime;
 mod storage;
 
-pub(crate) use cluster::flow_control;
+pub(crate) use cluster::{MANDATORY, flow_control};
 
 use crate::auth::pki::FRONT_PROXY;
 use crate::callout::requestheader;

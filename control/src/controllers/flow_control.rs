@@ -23,8 +23,6 @@ use crate::toolkit::{Kind, ObjectKey, Objects, Outcome, Queue, StepError, Steps,
 
 const WORKERS: usize = 1;
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
-/// Without these requests would have nowhere to go: their specs are nobody's to change.
-const MANDATORY: [&str; 2] = ["catch-all", "exempt"];
 /// The one key of the queue: levels and schemas are looked at together.
 const ALL: &str = "all";
 
@@ -162,7 +160,7 @@ fn plan(found: Option<(&ObjectMeta, Value)>, wanted: &Value) -> Step {
     let name = meta.name.as_deref().unwrap_or_default();
     let marked = mark(meta);
     // Unmarked, it is theirs as soon as they have changed it.
-    let ours = MANDATORY.contains(&name) || marked.unwrap_or(meta.generation == Some(1));
+    let ours = bootstrap::MANDATORY.contains(&name) || marked.unwrap_or(meta.generation == Some(1));
     let mut patch = json!({});
     if marked != Some(ours) {
         patch["metadata"] = json!({"annotations": {AUTOUPDATE: ours.to_string()}});

@@ -138,6 +138,40 @@ async fn a_level_without_seats_sends_back_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn what_requests_need_to_go_anywhere_cannot_be_changed() {
+    let plane = Plane::start().await;
+    let merge = "application/merge-patch+json";
+    let precedence = json!({"spec": {"matchingPrecedence": 7}});
+    let shares = |of: &str| json!({"spec": {of: {"nominalConcurrencyShares": 7}}});
+    let fixed = |name: &str| format!("spec of '{name}' must equal the fixed value");
+    for (path, patch, why) in [
+        ("flowschemas/exempt", &precedence, fixed("exempt")),
+        ("flowschemas/catch-all", &precedence, fixed("catch-all")),
+        (
+            "prioritylevelconfigurations/catch-all",
+            &shares("limited"),
+            fixed("catch-all"),
+        ),
+    ] {
+        let path = format!("{GROUP}/{path}");
+        let (code, answer) = plane.send(Method::PATCH, &path, merge, patch.to_string()).await;
+        assert_eq!(code, 422, "{answer}");
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(message.ends_with(&why), "{message}");
+    }
+    for (path, patch) in [
+        ("prioritylevelconfigurations/exempt", shares("exempt")),
+        ("flowschemas/probes", precedence),
+        ("flowschemas/exempt", json!({"metadata": {"labels": {"a": "b"}}})),
+    ] {
+        let path = format!("{GROUP}/{path}");
+        let (code, answer) = plane.send(Method::PATCH, &path, merge, patch.to_string()).await;
+        assert_eq!(code, 200, "{answer}");
+    }
+    plane.control.shutdown(Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
 async fn what_every_cluster_begins_with_comes_back() {
     let plane = Plane::start().await;
     let levels: Api<PriorityLevelConfiguration> = Api::all(plane.client());

@@ -1,7 +1,7 @@
 //! PriorityClasses, RuntimeClasses, flow control.
 use serde_json::Value;
 
-use super::{IMMUTABLE, Seen, complain, conditions, immutable, one_of, resources, scheduling};
+use super::{IMMUTABLE, Seen, complain, conditions, immutable, mandatory, one_of, resources, scheduling};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::meta;
 use crate::kinds::names;
@@ -142,6 +142,7 @@ pub fn flow_schema(object: &Value) -> FieldErrors {
     for (i, rule) in spec.list("rules").iter().enumerate() {
         errors.extend(flow_rule(rule, &format!("spec.rules[{i}]")));
     }
+    errors.extend(mandatory::check("FlowSchema", object));
     errors
 }
 
@@ -354,10 +355,7 @@ pub fn priority_level(object: &Value) -> FieldErrors {
             &["Exempt", "Limited"],
         )),
     }
-    if name == "exempt" && (kind != "Exempt" || spec.has("limited")) {
-        let detail = "spec of 'exempt' except the 'spec.exempt' field must equal the fixed value";
-        errors.push(FieldError::invalid("spec", spec.clone(), detail));
-    }
+    errors.extend(mandatory::check("PriorityLevelConfiguration", object));
     errors
 }
 

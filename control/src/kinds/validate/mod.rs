@@ -20,6 +20,7 @@ mod job_policy;
 mod job_status;
 pub(super) mod job_update;
 mod lifecycle;
+mod mandatory;
 mod mounts;
 pub(super) mod network;
 pub(super) mod network_policy;
