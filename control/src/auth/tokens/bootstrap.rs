@@ -5,11 +5,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const ID: usize = 6;
 const SECRET: usize = 16;
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 const GROUP: &str = "system:bootstrappers";
+/// Of the name of an extra group, after the colon.
+const LONGEST: usize = 256;
 
 /// The two parts of a text that looks like a bootstrap token.
 pub(super) fn parse(token: &str) -> Option<(&str, &str)> {
@@ -46,13 +49,26 @@ pub(super) fn identify(
     if deleted || !known || !usable || expired {
         return Err(String::new());
     }
-    let extra = text("auth-extra-groups");
-    let extra = extra
-        .split(',')
-        .map(str::trim)
-        .filter(|group| group.starts_with(&format!("{GROUP}:")));
-    let groups: Vec<String> = extra.chain([GROUP]).map(str::to_owned).collect();
+    let groups = groups(&text("auth-extra-groups")).ok_or_else(String::new)?;
     Ok(Identity::new(&format!("system:bootstrap:{id}"), groups))
+}
+
+/// The groups of a token by those that are listed for it; none when one of them cannot be had so.
+fn groups(extra: &str) -> Option<BTreeSet<String>> {
+    let extra: Vec<&str> = extra.split(',').filter(|_| !extra.is_empty()).collect();
+    let all_good = extra.iter().all(|group| is_extra(group));
+    let all = extra.into_iter().chain([GROUP]).map(str::to_owned);
+    all_good.then(|| all.collect())
+}
+
+/// `BootstrapGroupPattern`.
+fn is_extra(group: &str) -> bool {
+    let name = group.strip_prefix(GROUP).and_then(|rest| rest.strip_prefix(':'));
+    name.is_some_and(|name| {
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b":-".contains(&b);
+        let ends = name.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        name.len() <= LONGEST && ends && name.bytes().all(known)
+    })
 }
 
 fn decoded(value: &Value) -> String {
@@ -96,7 +112,7 @@ mod tests {
 
     fn secret(change: Value) -> OneSecret {
         let mut data = json!({"token-id": "abcdef", "token-secret": "0123456789abcdef", "expiration": "2030-01-01T00:00:00Z",
-            "usage-bootstrap-authentication": "true", "auth-extra-groups": "system:bootstrappers:w,system:masters"});
+            "usage-bootstrap-authentication": "true", "auth-extra-groups": "system:bootstrappers:w"});
         json_patch::merge(&mut data, &change);
         for (_, value) in data.as_object_mut().unwrap() {
             *value = STANDARD.encode(value.as_str().unwrap()).into();
@@ -110,12 +126,13 @@ mod tests {
         let (id, token) = parse("abcdef.0123456789abcdef").unwrap();
         let who = identify(&secret(json!({})), id, token, now).unwrap();
         assert_eq!(&*who.user, "system:bootstrap:abcdef");
-        assert!(who.is_in(GROUP) && who.is_in("system:bootstrappers:w") && !who.is_in("system:masters"));
+        assert!(who.is_in(GROUP) && who.is_in("system:bootstrappers:w"));
         for change in [
             json!({"token-secret": "0123456789abcdeX"}),
             json!({"expiration": "2025-01-01T00:00:00Z"}),
             json!({"expiration": "soon"}),
             json!({"usage-bootstrap-authentication": "false"}),
+            json!({"auth-extra-groups": "system:bootstrappers:w,system:masters"}),
         ] {
             assert!(
                 identify(&secret(change.clone()), id, token, now).is_err(),
@@ -123,5 +140,28 @@ mod tests {
             );
         }
         assert_eq!(parse("abcdef.0123456789ABCDEF"), None);
+    }
+
+    #[test]
+    fn extra_groups_are_below_the_one_of_all() {
+        let listed = |extra: &str| groups(extra).map(|all| all.into_iter().collect::<Vec<_>>().join(" "));
+        for (extra, want) in [
+            ("", Some(GROUP)),
+            (
+                "system:bootstrappers:b,system:bootstrappers:a:0-1,system:bootstrappers:b",
+                Some("system:bootstrappers system:bootstrappers:a:0-1 system:bootstrappers:b"),
+            ),
+            ("system:masters", None),
+            ("system:bootstrappers", None),
+            ("system:bootstrappers:", None),
+            ("system:bootstrappers:a-", None),
+            ("system:bootstrappers:A", None),
+            ("system:bootstrappers:a, system:bootstrappers:b", None),
+            ("system:bootstrappers:a,", None),
+        ] {
+            assert_eq!(listed(extra).as_deref(), want, "{extra}");
+        }
+        let long = |length: usize| format!("{GROUP}:{}", "a".repeat(length));
+        assert!(is_extra(&long(LONGEST)) && !is_extra(&long(LONGEST + 1)));
     }
 }
