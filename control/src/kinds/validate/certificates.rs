@@ -5,7 +5,8 @@ use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Seen, complain};
 use crate::kinds::error::{FieldError, FieldErrors};
@@ -73,6 +74,49 @@ fn bad_request(request: &str) -> Option<String> {
     read.err().map(|error| format!("asn1: structure error: {error}"))
 }
 
+/// Why a base64 text, where there is one, is not certificates in PEM.
+fn bad_certificate(text: &str) -> Option<String> {
+    let bytes = STANDARD.decode(text).unwrap_or_default();
+    if text.is_empty() {
+        return None;
+    }
+    let mut found = 0;
+    for block in Pem::iter_from_buffer(&bytes) {
+        match block {
+            Ok(block) => {
+                if let Some(why) = bad_block(&block) {
+                    return Some(why);
+                }
+                found += 1;
+            }
+            Err(_) if bytes.contains(&b':') => return Some("no PEM block headers are permitted".to_owned()),
+            // As upstream's reader, which sees no block there.
+            Err(_) => break,
+        }
+    }
+    (found == 0).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
+}
+
+fn bad_block(block: &Pem) -> Option<String> {
+    if block.label != "CERTIFICATE" {
+        let label = &block.label;
+        return Some(format!(
+            "only CERTIFICATE PEM blocks are allowed, found {label:?}"
+        ));
+    }
+    if block.contents.is_empty() {
+        return Some("found CERTIFICATE PEM block containing 0 certificates".to_owned());
+    }
+    let mut rest = block.contents.as_slice();
+    while !rest.is_empty() {
+        match X509Certificate::from_der(rest) {
+            Ok((behind, _)) => rest = behind,
+            Err(error) => return Some(format!("x509: malformed certificate: {error}")),
+        }
+    }
+    None
+}
+
 fn usages(usages: &[Value]) -> FieldErrors {
     if usages.is_empty() {
         return vec![FieldError::required("spec.usages", "")];
@@ -118,6 +162,11 @@ fn signer_name(name: &str) -> FieldErrors {
 
 pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
     let mut errors = conditions(new.list("status.conditions"));
+    let (is, was) = (new.text("status.certificate"), old.text("status.certificate"));
+    // What is no certificate already may be any other nonsense.
+    let judged = is != was && bad_certificate(was).is_none();
+    let why = judged.then(|| bad_certificate(is)).flatten();
+    errors.extend(why.map(|why| FieldError::invalid("status.certificate", "<certificate data>", why)));
     let count = |object: &Value, kind: &str| {
         let conditions = object.list("status.conditions").iter();
         conditions.filter(|c| c.text("type") == kind).count()
@@ -135,9 +184,8 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
             errors.push(FieldError::forbidden("status.conditions", detail));
         }
     }
-    let (is, was) = (new.at("status.certificate"), old.text("status.certificate"));
     if subresource == Some("status") && !was.is_empty() && is != was {
-        let detail = "updates may not set certificate content if existing certificate content is present";
+        let detail = "updates may not modify existing certificate content";
         errors.push(FieldError::forbidden("status.certificate", detail));
     }
     errors
@@ -208,6 +256,66 @@ mod tests {
             ("a.b/c/d", false),
         ] {
             assert_eq!(signer_name(name).is_empty(), good, "{name}");
+        }
+    }
+
+    /// DER as a PEM block with that label.
+    fn pem(label: &str, der: &[u8]) -> String {
+        format!(
+            "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+            STANDARD.encode(der)
+        )
+    }
+
+    #[test]
+    fn what_is_signed_is_certificates() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let der = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        let good = pem("CERTIFICATE", der.der());
+        let twice = [&der.der()[..], &der.der()[..]].concat();
+        let headed = good.replacen('\n', "\nA: b\n\n", 1);
+        let none = "must contain at least one CERTIFICATE PEM block";
+        for (text, want) in [
+            (String::new(), ""),
+            (good.clone(), ""),
+            (format!("said by somebody\n{good}{good}"), ""),
+            (pem("CERTIFICATE", &twice), ""),
+            ("hi".to_owned(), none),
+            (pem("CERTIFICATE", b"hi").replace('=', "~"), none),
+            (
+                good.clone() + &pem("CERTIFICATE", &[]),
+                "found CERTIFICATE PEM block containing 0 certificates",
+            ),
+            (
+                pem("PRIVATE KEY", b"hi"),
+                "only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"",
+            ),
+            (headed, "no PEM block headers are permitted"),
+            (
+                good.clone() + &pem("CERTIFICATE", b"hi"),
+                "x509: malformed certificate",
+            ),
+        ] {
+            let told = bad_certificate(&STANDARD.encode(&text)).unwrap_or_default();
+            assert!(
+                told.starts_with(want) && told.is_empty() == want.is_empty(),
+                "{text}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_set_once() {
+        let of = |text: &str| json!({"status": {"certificate": STANDARD.encode(text)}});
+        let none = "status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block";
+        let again = "status.certificate: Forbidden: updates may not modify existing certificate content";
+        for (new, old, want) in [
+            (of("hi"), of(""), none),
+            (of("hi"), of("hi"), "[]"),
+            (of("ho"), of("hi"), again),
+            (of(""), of("hi"), again),
+        ] {
+            assert_eq!(join(&update(Some("status"), &new, &old)), want, "{new} {old}");
         }
     }
 
