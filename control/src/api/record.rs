@@ -16,11 +16,15 @@ use jiff::Timestamp;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-const ID: HeaderName = HeaderName::from_static("audit-id");
+pub(super) const ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client may name its request, by no more than this.
 const ID_LENGTH: usize = 64;
 /// Subresources that last as long as the client wants.
 const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
+/// The name of a request in the audit log, where others are to know it too.
+#[derive(Clone)]
+pub(super) struct RequestId(pub HeaderValue);
 
 /// One request's record.
 pub(super) struct Record {
@@ -113,6 +117,11 @@ impl Record {
         self.knows(user, acting_as, verb, None).await;
     }
 
+    /// The request's name.
+    pub fn id(&self) -> Option<RequestId> {
+        HeaderValue::from_str(&self.trail.id).ok().map(RequestId)
+    }
+
     /// Where admission leaves what it has to say.
     pub fn told(&self) -> Told {
         self.trail.told.clone()
@@ -129,8 +138,8 @@ impl Record {
     pub async fn end(mut self, result: Result<Response>, format: Format) -> Response {
         let status = result.as_ref().err().map(ApiError::status);
         let mut response = result.unwrap_or_else(|error| error.respond(format));
-        if let Ok(id) = HeaderValue::from_str(&self.trail.id) {
-            response.headers_mut().insert(ID, id);
+        if let Some(id) = self.id() {
+            response.headers_mut().insert(ID, id.0);
         }
         if self.trail.subject.is_none() && response.status() == http::StatusCode::UNAUTHORIZED {
             let nobody = Identity::nobody();

@@ -61,7 +61,8 @@ fn answer(request: &Request<Incoming>) -> Response<Body> {
             };
             Response::new(body(
                 &json!({"path": path, "user": header("x-remote-user"), "groups": header("x-remote-group"),
-                "token": header("authorization"), "as": header("impersonate-user")}),
+                "token": header("authorization"), "as": header("impersonate-user"),
+                "id": header("audit-id"), "uri": header("x-forwarded-uri")}),
             ))
         }
     }
@@ -137,6 +138,14 @@ async fn requests_reach_the_other_server_with_their_user() {
     assert_eq!(code, 200, "{seen}");
     assert_eq!(seen["user"], json!(["system:admin"]));
     assert_eq!(seen["groups"], json!(["system:masters", "system:authenticated"]));
+    assert_eq!(
+        seen["uri"],
+        json!(["/apis/ext.example.com/v1/namespaces/default/foos/a"])
+    );
+    let id = seen["id"][0].clone();
+    plane
+        .audited(|event| event["auditID"] == id && event["stage"] == "ResponseComplete")
+        .await;
 
     let request = Request::get("/apis/ext.example.com/v1/namespaces/default/foos/a")
         .header("impersonate-user", "jane")

@@ -1,6 +1,8 @@
 //! Handing a request on, and the answer back.
+use super::super::record::{ID, RequestId};
+use super::super::serve::ClientAddress;
 use super::super::status::Result;
-use super::super::subresource::join;
+use super::super::subresource::{forwarded_for, join};
 use super::super::{Api, text};
 use super::{Remote, UNAVAILABLE};
 use crate::auth::Identity;
@@ -9,7 +11,7 @@ use crate::kinds::view::View;
 use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::time::Duration;
@@ -17,6 +19,9 @@ use std::time::Duration;
 /// How long another server may take to begin its answer; a watch begins at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const IMPERSONATE: &str = "impersonate-";
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 /// What is about one connection, not about the request (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
@@ -47,9 +52,12 @@ pub(super) async fn forward(
     let client = parts.extensions.remove::<OnUpgrade>();
     let mut headers = passed_on(&parts.headers);
     requestheader::introduce(&mut headers, who);
+    trace(&mut headers, parts);
     if let (Some(protocol), Some(_)) = (&upgrade, &client) {
         headers.insert(header::UPGRADE, protocol.clone());
-        headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    } else {
+        lead(&mut headers, &place, parts);
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     match exchange(api, remote, &place, (parts.method.clone(), path), headers, body).await {
@@ -58,6 +66,31 @@ pub(super) async fn forward(
             let why = format!("error trying to reach service: {why}\n");
             Ok(text(StatusCode::SERVICE_UNAVAILABLE, why))
         }
+    }
+}
+
+/// By what name the request is known here, and whose it is: who is told one may not choose the other.
+fn trace(headers: &mut HeaderMap, parts: &Parts) {
+    if let Some(RequestId(id)) = parts.extensions.get() {
+        headers.insert(ID, id.clone());
+    }
+    if let Some(ClientAddress(client)) = parts.extensions.get() {
+        forwarded_for(headers, *client);
+    }
+}
+
+/// Where the request goes, for what the other server says of itself; no upgrade tells it, as upstream.
+fn lead(headers: &mut HeaderMap, place: &Place, parts: &Parts) {
+    for (name, value) in [
+        (&FORWARDED_HOST, place.address.as_str()),
+        (&FORWARDED_PROTO, "https"),
+        (&FORWARDED_URI, parts.uri.path()),
+    ] {
+        match HeaderValue::from_str(value) {
+            Ok(value) => headers.insert(name, value),
+            // A client's own is not believed.
+            Err(_) => headers.remove(name),
+        };
     }
 }
 
@@ -125,4 +158,50 @@ fn passed_back(answer: http::Response<Incoming>, client: Option<OnUpgrade>) -> R
     *response.status_mut() = code;
     *response.headers_mut() = headers;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the other server is told of a request that says some of it himself.
+    fn told(path: &str, extended: bool) -> HeaderMap {
+        let request = Request::get(path)
+            .header("audit-id", "x".repeat(100))
+            .header("x-forwarded-for", "9.9.9.9")
+            .header("x-forwarded-for", "8.8.8.8")
+            .header("x-forwarded-host", "mine");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        if extended {
+            parts.extensions.insert(RequestId(HeaderValue::from_static("id")));
+            parts.extensions.insert(ClientAddress([10, 0, 0, 1].into()));
+        }
+        let place = Place {
+            host: "s.n.svc".to_owned(),
+            authority: "s.n.svc:443".to_owned(),
+            address: "10.1.1.1:8443".to_owned(),
+            path: "/".to_owned(),
+        };
+        let mut headers = passed_on(&parts.headers);
+        trace(&mut headers, &parts);
+        lead(&mut headers, &place, &parts);
+        headers
+    }
+
+    #[test]
+    fn the_other_server_learns_whose_request_it_is_and_by_what_name() {
+        let headers = told("/apis/g/v1/foos/?a=b", true);
+        for (name, want) in [
+            ("audit-id", "id"),
+            ("x-forwarded-for", "9.9.9.9, 8.8.8.8, 10.0.0.1"),
+            ("x-forwarded-host", "10.1.1.1:8443"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-uri", "/apis/g/v1/foos/"),
+        ] {
+            let all: Vec<_> = headers.get_all(name).iter().collect();
+            assert_eq!(all, [want], "{name}");
+        }
+        let own = told("/apis/g/v1/foos", false);
+        assert_eq!(own.get_all("x-forwarded-for").iter().count(), 2);
+    }
 }

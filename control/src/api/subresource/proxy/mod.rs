@@ -28,6 +28,7 @@ use rewrite::Through;
 use serde_json::json;
 
 pub use backend::ProxyTls;
+pub(in crate::api) use rewrite::forwarded_for;
 
 const SUBRESOURCE: &str = "proxy";
 

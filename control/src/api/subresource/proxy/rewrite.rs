@@ -204,7 +204,7 @@ pub(super) fn answer(headers: &mut HeaderMap) {
 }
 
 /// Adds the client to those that the request has passed.
-pub(super) fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
+pub(in crate::api) fn forwarded_for(headers: &mut HeaderMap, client: IpAddr) {
     let before = headers.get_all(&FORWARDED_FOR).iter();
     let mut all: Vec<String> = before
         .filter_map(|value| value.to_str().ok().map(str::to_owned))
