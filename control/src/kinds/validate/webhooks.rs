@@ -216,7 +216,8 @@ pub(in crate::kinds) fn resource_list(resources: &[Value], path: &str) -> FieldE
     errors
 }
 
-fn client_config(config: &Value, path: &str) -> FieldErrors {
+/// Where a webhook is.
+pub(in crate::kinds) fn client_config(config: &Value, path: &str) -> FieldErrors {
     match (config.at("url").as_str(), config.has("service")) {
         (Some(url), false) => url_errors(url, &format!("{path}.url")),
         (None, true) => service(config.at("service"), &format!("{path}.service")),

@@ -1,6 +1,7 @@
 //! What makes `spec.conversion` invalid: its webhook, and the review versions it understands.
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
+use crate::kinds::validate::webhooks;
 use crate::kinds::view::View;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -51,50 +52,13 @@ fn client_config(client: &Value, path: &str) -> FieldErrors {
             "required when strategy is set to Webhook",
         )];
     }
-    match (client.at("url").as_str(), client.at("service").is_object()) {
-        (Some(url), false) => webhook_url(url, &format!("{path}.url")),
-        (None, true) => {
-            let service = client.at("service");
-            let missing = ["name", "namespace"]
-                .into_iter()
-                .filter(|key| service.text(key).is_empty());
-            missing
-                .map(|key| {
-                    FieldError::required(
-                        format!("{path}.service.{key}"),
-                        format!("service {key} is required"),
-                    )
-                })
-                .collect()
-        }
-        _ => vec![FieldError::required(
-            path,
-            "exactly one of url or service is required",
-        )],
+    let url = client.text("url");
+    if !client.has("service") && !url.is_empty() && url.parse::<http::Uri>().is_err() {
+        let form = "desired format: https://host[/path]";
+        let why = format!("url must be a valid URL: invalid URI; {form}");
+        return vec![FieldError::required(format!("{path}.url"), why)];
     }
-}
-
-fn webhook_url(url: &str, path: &str) -> FieldErrors {
-    let form = "desired format: https://host[/path]";
-    let parsed: Option<http::Uri> = url.parse().ok();
-    let invalid = |why: String| vec![FieldError::invalid(path, url, why)];
-    match parsed {
-        Some(uri) if uri.scheme_str() != Some("https") => {
-            invalid(format!("'https' is the only allowed URL scheme; {form}"))
-        }
-        Some(uri) if uri.host().is_none_or(str::is_empty) => {
-            invalid(format!("host must be specified; {form}"))
-        }
-        Some(uri) if uri.authority().is_some_and(|a| a.as_str().contains('@')) => {
-            invalid("user information is not permitted in the URL".into())
-        }
-        Some(uri) if uri.query().is_some() => invalid("query parameters are not permitted in the URL".into()),
-        Some(_) => Vec::new(),
-        None => vec![FieldError::required(
-            path,
-            format!("url must be a valid URL: invalid URI; {form}"),
-        )],
-    }
+    webhooks::client_config(client, path)
 }
 
 fn review_versions(versions: &[Value], path: &str) -> FieldErrors {
@@ -121,4 +85,65 @@ fn review_versions(versions: &[Value], path: &str) -> FieldErrors {
         errors.push(FieldError::invalid(path, versions.to_vec(), why));
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::error::join;
+    use serde_json::json;
+
+    #[test]
+    fn a_converter_is_somewhere() {
+        let at = |name: &str| format!("spec.conversion.webhookClientConfig.{name}");
+        let service = |more: Value| {
+            let mut service = json!({"name": "s", "namespace": "n"});
+            json_patch::merge(&mut service, &more);
+            json!({ "service": service })
+        };
+        let path = |path: &str, why: &str| {
+            (
+                service(json!({ "path": path })),
+                format!("{}: Invalid value: {path:?}: {why}", at("service.path")),
+            )
+        };
+        let port = |port: i64| {
+            let why = "port is not valid: must be between 1 and 65535, inclusive";
+            (
+                service(json!({ "port": port })),
+                format!("{}: Invalid value: {port}: {why}", at("service.port")),
+            )
+        };
+        for (client, want) in [
+            (service(json!({})), "[]".to_owned()),
+            (service(json!({"port": 443, "path": "/a/b.c/"})), "[]".to_owned()),
+            (json!({"url": "https://a/b"}), "[]".to_owned()),
+            port(0),
+            port(65_536),
+            path("/x//y", "segment[1] may not be empty"),
+            (
+                json!({"url": "https://a?b=c"}),
+                format!(
+                    "{}: Invalid value: \"b=c\": query parameters are not permitted in the URL",
+                    at("url")
+                ),
+            ),
+            (
+                json!({"url": "https://a b"}),
+                format!(
+                    "{}: Required value: url must be a valid URL: invalid URI; desired format: https://host[/path]",
+                    at("url")
+                ),
+            ),
+            (
+                json!({}),
+                "spec.conversion.webhookClientConfig: Required value: exactly one of url or service is required"
+                    .to_owned(),
+            ),
+        ] {
+            let whole = json!({"strategy": "Webhook", "webhook": {"clientConfig": client,
+                "conversionReviewVersions": ["v1"]}});
+            assert_eq!(join(&conversion(&whole)), want, "{client}");
+        }
+    }
 }
