@@ -50,7 +50,7 @@ pub async fn dispatch(
         return Ok(health::answer(&api, &parts).await);
     }
     let user = authenticate::identify(&api, &mut parts)?;
-    let who = impersonate::acting(&api.authorizer, user.clone(), &parts.headers)?;
+    let who = impersonate::acting(&api.authorizer, user.clone(), &parts)?;
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
         return aggregate::serve(
             &api,

@@ -61,14 +61,19 @@ pub fn path(api: &Api, who: &Identity, parts: &Parts) -> Result<()> {
 
 /// Fails with 403 unless the user may.
 pub fn demand(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>) -> Result<()> {
-    let Verdict::Refused { reason, .. } = authorizer.authorize(who, what) else {
-        return Ok(());
-    };
+    match authorizer.authorize(who, what) {
+        Verdict::Refused { reason, .. } => Err(forbidden(who, what, &reason)),
+        Verdict::Allowed { .. } => Ok(()),
+    }
+}
+
+/// The refusal, with a reason or none.
+pub fn forbidden(who: &Identity, what: &Attributes<'_>, reason: &str) -> ApiError {
     let mut why = refusal(&who.user, what);
     if !reason.is_empty() {
         why = format!("{why}: {reason}");
     }
-    Err(match &what.what {
+    match &what.what {
         What::Path(_) => ApiError::forbidden_path(&why),
         What::Resource(resource) => ApiError::forbidden(
             resource.group,
@@ -76,7 +81,7 @@ pub fn demand(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>) ->
             resource.name.unwrap_or_default(),
             &why,
         ),
-    })
+    }
 }
 
 /// Writes into a new CertificateSigningRequest who asks.

@@ -50,7 +50,7 @@ fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
 }
 
 /// The watch cache follows a moment after a write is answered.
-async fn until_allowed(client: &Client, path: &str) {
+pub async fn until_allowed(client: &Client, path: &str) {
     let allowed = async {
         let mut every = tokio::time::interval(Duration::from_millis(10));
         while call(client, Method::GET, path, Value::Null).await.0 != StatusCode::OK {
@@ -154,14 +154,14 @@ async fn aggregated_roles_are_filled_and_defaults_come_back() {
 }
 
 /// A client that shows a token and nothing else.
-fn bearer(plane: &Plane, token: &str) -> Client {
+pub fn bearer(plane: &Plane, token: &str) -> Client {
     let mut config = Config::new(format!("https://{}", plane.control.local_addr()).parse().unwrap());
     config.accept_invalid_certs = true;
     config.auth_info.token = Some(token.to_owned().into());
     Client::try_from(config).unwrap()
 }
 
-async fn token(plane: &Plane, spec: Value) -> (StatusCode, Value) {
+pub async fn token(plane: &Plane, spec: Value) -> (StatusCode, Value) {
     let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
     plane.call(Method::POST, path, json!({ "spec": spec })).await
 }

@@ -22,6 +22,7 @@ mod garbage;
 mod hostile;
 mod http2;
 mod https;
+mod impersonation;
 mod malformed;
 mod namespaces;
 mod nodes;

@@ -1,0 +1,64 @@
+//! The ways in which somebody may act as others for some requests only (KEP-5284), and whom each is for. Pure.
+use super::attempt::Attempt;
+use crate::auth::identity::account_of;
+use crate::kinds::names;
+
+/// The node that a Pod's token was bound to with it (KEP-4193).
+const OWN_NODE: &str = "authentication.kubernetes.io/node-name";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A service account as the node its Pod is on.
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    /// As anybody who is neither node nor service account, groups and all.
+    UserInfo,
+}
+
+impl Mode {
+    /// In upstream's order.
+    pub const CONSTRAINED: [Mode; 4] = [
+        Mode::AssociatedNode,
+        Mode::ArbitraryNode,
+        Mode::ServiceAccount,
+        Mode::UserInfo,
+    ];
+
+    /// As verbs have it: `impersonate:WORD`, `impersonate-on:WORD:get`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::AssociatedNode => "associated-node",
+            Mode::ArbitraryNode => "arbitrary-node",
+            Mode::ServiceAccount => "serviceaccount",
+            Mode::UserInfo => "user-info",
+        }
+    }
+
+    /// Whether it is for who asks and whom he wants to be. What nodes and service accounts are besides their names is not theirs
+    /// to choose who acts as them.
+    pub fn fits(self, attempt: &Attempt<'_>) -> bool {
+        let (node, account) = (node_of(attempt.user), account_of(attempt.user));
+        let name_only = attempt.wanted.is_name_only();
+        match self {
+            Mode::AssociatedNode => name_only && node.is_some() && node == own_node(attempt),
+            Mode::ArbitraryNode => name_only && node.is_some(),
+            Mode::ServiceAccount => name_only && account.is_some(),
+            Mode::UserInfo => node.is_none() && account.is_none(),
+        }
+    }
+}
+
+/// The node that a user name means.
+pub fn node_of(user: &str) -> Option<&str> {
+    let name = user.strip_prefix("system:node:")?;
+    names::subdomain(name).is_empty().then_some(name)
+}
+
+fn own_node<'a>(attempt: &Attempt<'a>) -> Option<&'a str> {
+    account_of(&attempt.who.user)?;
+    match attempt.who.extra.get(OWN_NODE)?.as_slice() {
+        [one] => Some(one),
+        _ => None,
+    }
+}
