@@ -151,7 +151,9 @@ async fn node(args: &NodeArgs) -> Result<()> {
         false => format!("node {name} runs its static Pods; {server} does not answer yet"),
     });
     stop.cancelled().await;
-    end_pods(&node, &args.agent).await;
+    if let Some(grace) = pods_grace(&args.agent) {
+        node.end_pods(grace).await;
+    }
     node.shutdown(STOP_DEADLINE).await;
     Ok(())
 }
@@ -216,14 +218,14 @@ fn pull_mirrors(given: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
     mirrors
 }
 
-/// Ends the Pods, if the host goes down and they are to end with it.
-pub async fn end_pods(node: &Node, agent: &AgentArgs) {
+/// The time that the Pods have, if the host goes down and they are to end with it.
+pub fn pods_grace(agent: &AgentArgs) -> Option<Grace> {
     let total = Duration::from_secs(agent.shutdown_grace_period);
     if total.is_zero() || !signals::host_is_ending() {
-        return;
+        return None;
     }
     let critical = Duration::from_secs(agent.shutdown_grace_period_critical_pods);
-    node.end_pods(Grace { total, critical }).await;
+    Some(Grace { total, critical })
 }
 
 fn pressure(agent: &AgentArgs) -> Result<Limits> {

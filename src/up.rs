@@ -31,10 +31,13 @@ pub async fn run(args: UpArgs) -> Result<()> {
         Ok(node) => {
             let pulls = tokio::spawn(pulls::show(node.images().progress(), progress.clone()));
             let outcome = serve(&documents, &data, &cluster, &control, &stop, &progress).await;
+            let grace = commands::pods_grace(&args.agent);
             if stop.is_cancelled() {
-                progress.say(&farewell(&args, &data));
+                progress.say(&farewell(&args, &data, grace.is_some()));
             }
-            commands::end_pods(&node, &args.agent).await;
+            if let Some(grace) = grace {
+                node.end_pods(grace).await;
+            }
             node.shutdown(STOP_DEADLINE).await;
             pulls.abort();
             outcome
@@ -102,9 +105,12 @@ async fn serve(
 }
 
 /// What becomes of the cluster when this process ends.
-fn farewell(args: &UpArgs, data: &DataDir) -> String {
+fn farewell(args: &UpArgs, data: &DataDir, pods_end: bool) -> String {
     if args.rm {
         return "stopping; Pods and everything else of the cluster go with it (--rm)".to_owned();
+    }
+    if pods_end {
+        return "stopping; the host goes down, and the Pods end first (--shutdown-grace-period)".to_owned();
     }
     let data_dir = data.path.display();
     format!(
