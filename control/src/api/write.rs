@@ -3,7 +3,7 @@
 //! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
-use super::convert::{self, stored_form};
+use super::convert::{self, reread, stored_form};
 use super::object::Object;
 use super::others::settled;
 use super::query::{FieldValidation, Query};
@@ -162,6 +162,7 @@ async fn replace(
         return Ok(Replaced::Unchanged);
     }
     if options.dry_run {
+        let new = reread(call, &bytes, new).await?;
         return Ok(Replaced::Written(Left::Value(at(new, current.revision))));
     }
     let outcome = match is_finished(&new) {
@@ -173,7 +174,10 @@ async fn replace(
         }
     };
     Ok(match outcome {
-        TxnOutcome::Committed { revision } => Replaced::Written(Left::of(kind, &bytes, Some(new), revision)),
+        TxnOutcome::Committed { revision } => {
+            let new = reread(call, &bytes, new).await?;
+            Replaced::Written(Left::of(kind, &bytes, Some(new), revision))
+        }
         TxnOutcome::Conflict { .. } => Replaced::Lost,
     })
 }
