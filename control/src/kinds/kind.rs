@@ -134,6 +134,11 @@ impl Kind {
             Some(custom) => custom.normalise(object),
             None => wire::normalise(&self.schemas, &self.definition, object),
         }
+        self.name(object);
+    }
+
+    /// Writes down what the object is.
+    fn name(&self, object: &mut Value) {
         if let Some(map) = object.as_object_mut() {
             map.insert("apiVersion".into(), self.api_version().into());
             map.insert("kind".into(), self.kind.clone().into());
@@ -156,7 +161,14 @@ impl Kind {
     /// Copies from `old` what this update may not touch, and bumps the generation when the desired state changed.
     /// `subresource` is `status`, `finalize`, … or none for the object itself.
     pub fn prepare_update(&self, subresource: Option<&str>, new: &mut Value, old: &Value) {
-        self.normalise(new);
+        match &self.custom {
+            // Numbers are judged as they were written.
+            Some(custom) => {
+                custom.normalise_metadata(new);
+                self.name(new);
+            }
+            None => self.normalise(new),
+        }
         meta::prepare_update(new, old);
         if let Some(custom) = &self.custom {
             return custom.prepare_update(subresource, new, old);

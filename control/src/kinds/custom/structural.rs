@@ -297,7 +297,7 @@ fn default(schema: &Value, path: &str) -> FieldErrors {
     let found = found.chain(lists::validate(&parsed, &value, None));
     errors.extend(found.map(|mut error| {
         error.field = match error.field.as_str() {
-            "" => path.to_owned(),
+            "" | "<nil>" => path.to_owned(),
             below if below.starts_with('[') => format!("{path}{below}"),
             below => format!("{path}.{below}"),
         };

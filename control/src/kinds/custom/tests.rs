@@ -1,4 +1,5 @@
 //! Custom resources as a whole: from a definition to what happens to its objects.
+mod numbers;
 mod rules;
 
 use jiff::Timestamp;
