@@ -90,7 +90,11 @@ impl Custom {
             numbers::read(member);
         }
         let mut issues = metadata(map)?;
-        issues.extend(prune::prune(&self.schema, object));
+        let pruned = prune::prune(&self.schema, object);
+        if let Some(misfit) = pruned.misfit {
+            return Err(DecodeError::new(misfit.to_string()));
+        }
+        issues.extend(pruned.issues);
         Ok(issues)
     }
 
