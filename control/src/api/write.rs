@@ -143,7 +143,7 @@ async fn replace(
         precondition::forget_version(&mut new);
     }
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
-    validate_update(call, &name, &new, old)?;
+    notes.warnings.extend(judge_update(call, &name, &new, old)?);
     if call.target.subresource.is_none() {
         notes.warnings.extend(kind.warnings(&new, Some(old)));
     }
@@ -182,13 +182,14 @@ async fn replace(
     })
 }
 
-fn validate_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<()> {
+/// What to warn of; fails with everything that is wrong.
+fn judge_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<Vec<String>> {
     let kind = &call.target.kind;
-    let errors = kind.validate_update(call.target.subresource.as_deref(), new, old);
-    if errors.is_empty() {
-        return Ok(());
+    let (errors, kept) = kind.judge_update(call.target.subresource.as_deref(), new, old);
+    match errors.is_empty() {
+        true => Ok(kept),
+        false => Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors).after(kept)),
     }
-    Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors))
 }
 
 /// An object that was only waiting for its finalizers goes with the last of them.

@@ -186,7 +186,7 @@ impl Kind {
         let mut errors = meta::validate(object, self.namespaced, self.rules.name_rule);
         errors.extend(self.foreign_finalizers(object));
         match &self.custom {
-            Some(custom) => errors.extend(custom.validate(object, None)),
+            Some(custom) => errors.extend(custom.validate(object, None).0),
             None => errors.extend((self.rules.validate_create)(object)),
         }
         errors
@@ -210,16 +210,27 @@ impl Kind {
 
     /// Everything wrong with an update. Call after [`Kind::prepare_update`].
     pub fn validate_update(&self, subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+        self.judge_update(subresource, new, old).0
+    }
+
+    /// As above, with what the writer is to be told of what was wrong already and is let be.
+    pub fn judge_update(
+        &self,
+        subresource: Option<&str>,
+        new: &Value,
+        old: &Value,
+    ) -> (FieldErrors, Vec<String>) {
         let mut errors = meta::validate_update(new, old);
         errors.extend(self.foreign_finalizers(new));
         if let Some(custom) = &self.custom {
-            errors.extend(custom.validate(new, Some(old)));
-            return errors;
+            let (found, kept) = custom.validate(new, Some(old));
+            errors.extend(found);
+            return (errors, kept);
         }
         // Upstream checks metadata before and again with the kind: each complaint is listed twice in `causes`.
         errors.extend(errors.clone());
         errors.extend((self.rules.validate_update)(subresource, new, old));
-        errors
+        (errors, Vec::new())
     }
 
     /// Applies a strategic merge patch; prune, default and validate the result like any update.

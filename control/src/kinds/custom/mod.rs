@@ -153,7 +153,8 @@ impl Custom {
             .collect()
     }
 
-    pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> FieldErrors {
+    /// Everything wrong with an object, and what is to be told of what was wrong already.
+    pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> (FieldErrors, Vec<String>) {
         let mut errors = validate::validate(&self.schema, object, old);
         errors.extend(
             self.scale
@@ -161,11 +162,13 @@ impl Custom {
                 .flat_map(|scale| scaled::validate(scale, object)),
         );
         errors.extend(lists::validate(&self.schema, object, old));
-        match self.schema.has_rules && errors.iter().any(blocks) {
-            true => errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED)),
-            false => errors.extend(rules::validate(&self.schema, object, old)),
+        if self.schema.has_rules && errors.iter().any(blocks) {
+            errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED));
+            return (errors, Vec::new());
         }
-        errors
+        let judged = rules::validate(&self.schema, object, old);
+        errors.extend(judged.errors);
+        (errors, judged.kept.iter().map(ToString::to_string).collect())
     }
 
     pub(super) fn row(&self, kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -19,7 +19,7 @@ pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>)
 }
 
 fn node(schema: &Structural, value: &Value, old: Option<&Value>, path: &str, errors: &mut FieldErrors) {
-    if old == Some(value) {
+    if old.is_some_and(|old| unchanged(schema, value, old)) {
         return;
     }
     // A number of another type is measured all the same.
@@ -139,6 +139,36 @@ pub(super) fn correlated<'a>(schema: &Structural, item: &Value, old: &'a Value) 
         keys.iter().all(|key| other.get(key) == item.get(key))
     };
     old.as_array()?.iter().find(same)
+}
+
+/// Whether a value is what it was, but for the order of lists that are maps.
+pub(super) fn unchanged(schema: &Structural, value: &Value, old: &Value) -> bool {
+    if value == old {
+        return true;
+    }
+    let same = |schema: Option<&Structural>, value: &Value, old: &Value| match schema {
+        Some(schema) => unchanged(schema, value, old),
+        None => value == old,
+    };
+    match (value, old) {
+        (Value::Object(new), Value::Object(was)) => {
+            let mut members = new.iter();
+            new.len() == was.len()
+                && members.all(|(key, value)| {
+                    let old = was.get(key);
+                    old.is_some_and(|old| same(schema.member(key), value, old))
+                })
+        }
+        (Value::Array(new), Value::Array(was)) => {
+            let element = schema.items.as_deref();
+            // Most are where they were.
+            let kept = |(item, before): (&Value, &Value)| {
+                item == before || correlated(schema, item, old).is_some_and(|old| same(element, item, old))
+            };
+            new.len() == was.len() && new.iter().zip(was).all(kept)
+        }
+        _ => false,
+    }
 }
 
 fn enumeration(checks: &Checks, value: &Value, path: &str, errors: &mut FieldErrors) {
