@@ -72,6 +72,21 @@ pub async fn stored_form(call: &Call, value: &Value, owners: Option<&str>) -> Re
     Ok(object::encode(&value))
 }
 
+/// What a write left behind as readers of its version see it: what is stored comes back through the converter, which
+/// may change more than it is asked for. `value` is what was written.
+pub async fn reread(call: &Call, stored: &[u8], value: Value) -> Result<Value> {
+    let kind = &call.target.kind;
+    if kind.converter().is_none() || kind.stored_as_served() {
+        return Ok(value);
+    }
+    let stored: Value = serde_json::from_slice(stored).map_err(ApiError::internal)?;
+    if stored["apiVersion"] == *kind.api_version() {
+        return Ok(value);
+    }
+    let mut values = values(&call.api, kind, vec![stored], false).await?;
+    Ok(values.pop().unwrap_or_default())
+}
+
 async fn values(api: &Api, kind: &Kind, mut values: Vec<Value>, list: bool) -> Result<Vec<Value>> {
     let Some(converter) = kind.converter() else {
         return Ok(values);

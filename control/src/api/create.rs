@@ -1,7 +1,7 @@
 //! How an object comes to be: its name, its place, what is allocated to it, and the write.
 //!
 //! The steps are those of `write`. Refuses to know a kind.
-use super::convert::stored_form;
+use super::convert::{reread, stored_form};
 use super::status::{ApiError, Result};
 use super::strictness::prune;
 use super::write::{Options, RETRIES, allocate, judge, mutate, name_of, place, review};
@@ -171,14 +171,13 @@ async fn attempt_create(
         })
     };
     let key = call.target.key(review.name);
-    if review.dry_run {
-        let is_taken = call.api.store.get(&key).await?.is_some();
-        return Ok(match is_taken {
-            true => Creation::NameTaken,
-            false => done(Left::Value(value.take())),
-        });
+    if review.dry_run && call.api.store.get(&key).await?.is_some() {
+        return Ok(Creation::NameTaken);
     }
     let bytes = stored_form(call, value, owners).await?;
+    if review.dry_run {
+        return Ok(done(Left::Value(reread(call, &bytes, value.take()).await?)));
+    }
     let mut txn = Txn::create(key.clone(), bytes.clone());
     claims.join(&key, &mut txn);
     // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
@@ -187,7 +186,10 @@ async fn attempt_create(
     }
     Ok(match call.api.store.txn(txn).await? {
         TxnOutcome::Committed { revision } => {
-            let seen = owners.is_none().then(|| value.take());
+            let seen = match owners {
+                Some(_) => None,
+                None => Some(reread(call, &bytes, value.take()).await?),
+            };
             done(Left::of(kind, &bytes, seen, revision))
         }
         TxnOutcome::Conflict { key: lost, .. } if lost == key => Creation::NameTaken,

@@ -4,7 +4,7 @@ use super::places::below;
 use super::status::{ApiError, Result};
 use super::syntax;
 use super::yaml::Node;
-use crate::kinds::{FieldIssue, Kind, protobuf};
+use crate::kinds::{FieldIssue, Kind, numbers, protobuf};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
@@ -154,7 +154,11 @@ fn text(body: &[u8]) -> Cow<'_, str> {
 /// Decodes an applied configuration: YAML, of which JSON is a part.
 pub fn config(body: &[u8]) -> std::result::Result<Decoded, String> {
     match body.first().filter(|first| **first == b'{').map(|_| json(body)) {
-        Some(Ok(decoded)) if decoded.issues.is_empty() => Ok(decoded),
+        Some(Ok(mut decoded)) if decoded.issues.is_empty() => {
+            // Upstream reads it as YAML, to which a whole number is an integer however it is written.
+            numbers::settle(&mut decoded.value);
+            Ok(decoded)
+        }
         _ => yaml(body),
     }
 }

@@ -4,6 +4,7 @@ use super::query::FieldValidation;
 use super::status::ApiError;
 use super::write::Options;
 use super::{Call, decode, places};
+use crate::kinds::printed::printed;
 use crate::kinds::{DecodeError, FieldIssue, Kind};
 use serde_json::Value;
 
@@ -82,7 +83,7 @@ impl Misfit {
             Misfit::Strict(issues) => strict_error(issues.iter().map(ToString::to_string).collect()),
         };
         match decode::json(&call.body) {
-            Ok(patch) if strategic => ApiError::unfit_patch(go_map(&patch.value), &why),
+            Ok(patch) if strategic => ApiError::unfit_patch(printed(&patch.value), &why),
             _ => ApiError::unfit_patch(made.to_string(), &why),
         }
     }
@@ -118,38 +119,4 @@ pub fn told(issues: &[FieldIssue]) -> String {
 
 fn strict_error(told: Vec<String>) -> String {
     format!("strict decoding error: {}", told.join(", "))
-}
-
-/// A value as Go prints the map that it is there.
-fn go_map(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(go_map).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(members) => {
-            let mut members: Vec<_> = members.iter().collect();
-            members.sort_by_key(|(key, _)| key.as_str());
-            let members: Vec<String> = members
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_map(value)))
-                .collect();
-            format!("map[{}]", members.join(" "))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_map_is_printed_as_by_go() {
-        let patch = json!({"spec": {"b": [1, "x", null], "a": true}, "data": {}});
-        assert_eq!(go_map(&patch), "map[data:map[] spec:map[a:true b:[1 x <nil>]]]");
-    }
 }

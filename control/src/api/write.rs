@@ -3,7 +3,7 @@
 //! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
-use super::convert::{self, stored_form};
+use super::convert::{self, reread, stored_form};
 use super::object::Object;
 use super::others::settled;
 use super::query::{FieldValidation, Query};
@@ -143,7 +143,7 @@ async fn replace(
         precondition::forget_version(&mut new);
     }
     kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
-    validate_update(call, &name, &new, old)?;
+    notes.warnings.extend(judge_update(call, &name, &new, old)?);
     if call.target.subresource.is_none() {
         notes.warnings.extend(kind.warnings(&new, Some(old)));
     }
@@ -162,6 +162,7 @@ async fn replace(
         return Ok(Replaced::Unchanged);
     }
     if options.dry_run {
+        let new = reread(call, &bytes, new).await?;
         return Ok(Replaced::Written(Left::Value(at(new, current.revision))));
     }
     let outcome = match is_finished(&new) {
@@ -173,18 +174,22 @@ async fn replace(
         }
     };
     Ok(match outcome {
-        TxnOutcome::Committed { revision } => Replaced::Written(Left::of(kind, &bytes, Some(new), revision)),
+        TxnOutcome::Committed { revision } => {
+            let new = reread(call, &bytes, new).await?;
+            Replaced::Written(Left::of(kind, &bytes, Some(new), revision))
+        }
         TxnOutcome::Conflict { .. } => Replaced::Lost,
     })
 }
 
-fn validate_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<()> {
+/// What to warn of; fails with everything that is wrong.
+fn judge_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<Vec<String>> {
     let kind = &call.target.kind;
-    let errors = kind.validate_update(call.target.subresource.as_deref(), new, old);
-    if errors.is_empty() {
-        return Ok(());
+    let (errors, kept) = kind.judge_update(call.target.subresource.as_deref(), new, old);
+    match errors.is_empty() {
+        true => Ok(kept),
+        false => Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors).after(kept)),
     }
-    Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors))
 }
 
 /// An object that was only waiting for its finalizers goes with the last of them.

@@ -24,7 +24,7 @@ mod types;
 mod value;
 
 pub use eval::{EvalError, Scope};
-pub use text::boolean;
+pub use text::{boolean, double};
 pub use types::{Structure, Type, escape};
 pub use value::Value;
 

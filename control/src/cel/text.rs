@@ -49,7 +49,7 @@ pub(super) fn seconds(duration: SignedDuration) -> String {
 }
 
 /// As Go writes a number with `%g`: as short as can be, with an exponent where it is long.
-pub(super) fn double(n: f64) -> String {
+pub fn double(n: f64) -> String {
     if n.is_nan() {
         return "NaN".to_owned();
     }

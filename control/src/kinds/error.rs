@@ -151,11 +151,12 @@ impl FieldError {
     }
 
     pub fn too_many(field: impl fmt::Display, actual: usize, limit: usize) -> Self {
+        let items = if limit == 1 { "item" } else { "items" };
         Self::new(
             field,
             ErrorKind::TooMany,
             Value::from(actual),
-            format!("must have at most {limit} items"),
+            format!("must have at most {limit} {items}"),
         )
     }
 

@@ -134,6 +134,11 @@ impl Kind {
             Some(custom) => custom.normalise(object),
             None => wire::normalise(&self.schemas, &self.definition, object),
         }
+        self.name(object);
+    }
+
+    /// Writes down what the object is.
+    fn name(&self, object: &mut Value) {
         if let Some(map) = object.as_object_mut() {
             map.insert("apiVersion".into(), self.api_version().into());
             map.insert("kind".into(), self.kind.clone().into());
@@ -156,7 +161,14 @@ impl Kind {
     /// Copies from `old` what this update may not touch, and bumps the generation when the desired state changed.
     /// `subresource` is `status`, `finalize`, … or none for the object itself.
     pub fn prepare_update(&self, subresource: Option<&str>, new: &mut Value, old: &Value) {
-        self.normalise(new);
+        match &self.custom {
+            // Numbers are judged as they were written.
+            Some(custom) => {
+                custom.normalise_metadata(new);
+                self.name(new);
+            }
+            None => self.normalise(new),
+        }
         meta::prepare_update(new, old);
         if let Some(custom) = &self.custom {
             return custom.prepare_update(subresource, new, old);
@@ -174,7 +186,7 @@ impl Kind {
         let mut errors = meta::validate(object, self.namespaced, self.rules.name_rule);
         errors.extend(self.foreign_finalizers(object));
         match &self.custom {
-            Some(custom) => errors.extend(custom.validate(object, None)),
+            Some(custom) => errors.extend(custom.validate(object, None).0),
             None => errors.extend((self.rules.validate_create)(object)),
         }
         errors
@@ -198,16 +210,27 @@ impl Kind {
 
     /// Everything wrong with an update. Call after [`Kind::prepare_update`].
     pub fn validate_update(&self, subresource: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
+        self.judge_update(subresource, new, old).0
+    }
+
+    /// As above, with what the writer is to be told of what was wrong already and is let be.
+    pub fn judge_update(
+        &self,
+        subresource: Option<&str>,
+        new: &Value,
+        old: &Value,
+    ) -> (FieldErrors, Vec<String>) {
         let mut errors = meta::validate_update(new, old);
         errors.extend(self.foreign_finalizers(new));
         if let Some(custom) = &self.custom {
-            errors.extend(custom.validate(new, Some(old)));
-            return errors;
+            let (found, kept) = custom.validate(new, Some(old));
+            errors.extend(found);
+            return (errors, kept);
         }
         // Upstream checks metadata before and again with the kind: each complaint is listed twice in `causes`.
         errors.extend(errors.clone());
         errors.extend((self.rules.validate_update)(subresource, new, old));
-        errors
+        (errors, Vec::new())
     }
 
     /// Applies a strategic merge patch; prune, default and validate the result like any update.

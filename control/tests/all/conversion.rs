@@ -112,6 +112,19 @@ async fn every_verb_shows_the_version_that_was_asked_for() {
     create(&plane, "v1", "a", v1(1)).await;
     let made = create(&plane, "v2", "b", json!({"address": "h:2"})).await;
     assert_eq!(made["spec"], json!({"address": "h:2"}));
+    assert_eq!(
+        made["metadata"]["annotations"]["converted"], "stable.example.com/v2",
+        "what is stored is shown, not what was sent: {made}"
+    );
+    let collection = format!("{}?dryRun=All", path("v2", "").trim_end_matches('/'));
+    let tried = json!({"apiVersion": "stable.example.com/v2", "kind": "CronTab", "metadata": {"name": "t"}});
+    let (code, tried) = plane.call(Method::POST, &collection, tried).await;
+    let converted = &tried["metadata"]["annotations"]["converted"];
+    assert_eq!(
+        (code.as_u16(), converted),
+        (201, &json!("stable.example.com/v2")),
+        "{tried}"
+    );
 
     let (_, read) = plane.get(&path("v2", "a")).await;
     assert_eq!(read["apiVersion"], "stable.example.com/v2");

@@ -327,6 +327,54 @@ async fn who_scales_a_custom_resource_owns_the_number_where_the_object_has_it() 
 }
 
 #[tokio::test]
+async fn numbers_are_served_as_upstream_writes_them() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1", true)]).await;
+    let one = path("v1", "c");
+    let collection = path("v1", "");
+    let body = r#"{"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"c"},
+        "spec":{"replicas":2.0,"parts":[{"name":"a","size":1e3}]}}"#;
+    let send = async |method: Method, path: &str, kind: &str, body: &str| {
+        let (code, answer) = plane.send(method, path, kind, body.to_owned()).await;
+        (code.as_u16(), answer)
+    };
+    let json = "application/json";
+    let made = send(Method::POST, collection.trim_end_matches('/'), json, body).await;
+    let want = json!({"replicas": 2, "parts": [{"name": "a", "size": 1000}]});
+    assert_eq!((made.0, made.1["spec"].to_string()), (201, want.to_string()));
+    let merge = "application/merge-patch+json";
+    for (kind, patch, served) in [
+        (merge, r#"{"spec":{"replicas":3.0}}"#, 3),
+        (
+            "application/json-patch+json",
+            r#"[{"op":"add","path":"/spec/replicas","value":4.0}]"#,
+            4,
+        ),
+        (
+            "application/apply-patch+yaml",
+            r#"{"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"c"},"spec":{"replicas":5.0}}"#,
+            5,
+        ),
+    ] {
+        let query = match kind.starts_with("application/apply") {
+            true => "?fieldManager=m&force=true",
+            false => "",
+        };
+        let (code, answer) = send(Method::PATCH, &format!("{one}{query}"), kind, patch).await;
+        let answer = answer["spec"]["replicas"].to_string();
+        assert_eq!((code, answer), (200, served.to_string()), "{kind}");
+    }
+    let status = r#"{"status":{"n":7.0,"free":{"a":-0}}}"#;
+    let (_, answer) = send(Method::PATCH, &format!("{one}/status"), merge, status).await;
+    assert_eq!(answer["status"].to_string(), r#"{"free":{"a":0},"n":7}"#);
+    let (_, read) = plane.get(&one).await;
+    assert_eq!(
+        (&read["spec"]["replicas"], &read["status"]["n"]),
+        (&json!(5), &json!(7))
+    );
+}
+
+#[tokio::test]
 async fn a_definition_goes_whatever_its_status_says_to_be_stored() {
     let plane = Plane::start().await;
     define(&plane, vec![version("v1", true)]).await;

@@ -11,9 +11,11 @@ pub(super) mod definition;
 mod definition_schema;
 mod jsonpath;
 mod lists;
+mod numeric;
 mod openapi;
 mod prune;
 mod rules;
+mod scaled;
 mod schema;
 mod structural;
 #[cfg(test)]
@@ -29,7 +31,7 @@ use serde_json::{Map, Value};
 use super::error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue};
 use super::kind::Kind;
 use super::schema::Schemas;
-use super::{decode, meta, wire};
+use super::{decode, meta, numbers, wire};
 pub use build::{fingerprint, kinds, sort, storage_kind};
 pub use conversion::{Conversion, Converter};
 pub use definition::{Naming, begin_deletion, settle_names};
@@ -77,26 +79,6 @@ pub struct ScalePaths {
     pub selector: Option<Vec<String>>,
 }
 
-impl ScalePaths {
-    /// What a Scale could not show of an object (upstream's `ValidateScaleSpec` and `ValidateScaleStatus`).
-    fn validate(&self, object: &Value) -> FieldErrors {
-        let at = |path: &[String]| path.iter().try_fold(object, |value, key| value.get(key));
-        let wrong = |path: &Vec<String>| {
-            let number = at(path)?.as_i64()?;
-            let why = match number {
-                i64::MIN..0 => "should be a non-negative integer".to_owned(),
-                _ if i32::try_from(number).is_ok() => return None,
-                _ => format!("should be less than or equal to {}", i32::MAX),
-            };
-            Some(FieldError::invalid(format!(".{}", path.join(".")), number, why))
-        };
-        [&self.spec_replicas, &self.status_replicas]
-            .into_iter()
-            .filter_map(wrong)
-            .collect()
-    }
-}
-
 impl Custom {
     pub(super) fn prune(&self, object: &mut Value) -> Result<Vec<FieldIssue>, DecodeError> {
         let Value::Object(map) = object else {
@@ -104,8 +86,15 @@ impl Custom {
                 "json: cannot unmarshal into Go value of type map[string]interface {}",
             ));
         };
+        for (_, member) in map.iter_mut().filter(|(key, _)| *key != "metadata") {
+            numbers::read(member);
+        }
         let mut issues = metadata(map)?;
-        issues.extend(prune::prune(&self.schema, object));
+        let pruned = prune::prune(&self.schema, object);
+        if let Some(misfit) = pruned.misfit {
+            return Err(DecodeError::new(misfit.to_string()));
+        }
+        issues.extend(pruned.issues);
         Ok(issues)
     }
 
@@ -119,7 +108,16 @@ impl Custom {
         self.default(object);
     }
 
+    /// The form in which the object is stored and served.
     pub(super) fn normalise(&self, object: &mut Value) {
+        let members = object.as_object_mut().into_iter().flatten();
+        for (_, member) in members.filter(|(key, _)| *key != "metadata") {
+            numbers::settle(member);
+        }
+        self.normalise_metadata(object);
+    }
+
+    pub(super) fn normalise_metadata(&self, object: &mut Value) {
         if let Some(metadata) = object.get_mut("metadata")
             && let Some(definition) = Schemas::builtin().get(OBJECT_META)
         {
@@ -155,15 +153,22 @@ impl Custom {
             .collect()
     }
 
-    pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> FieldErrors {
+    /// Everything wrong with an object, and what is to be told of what was wrong already.
+    pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> (FieldErrors, Vec<String>) {
         let mut errors = validate::validate(&self.schema, object, old);
-        errors.extend(self.scale.iter().flat_map(|scale| scale.validate(object)));
+        errors.extend(
+            self.scale
+                .iter()
+                .flat_map(|scale| scaled::validate(scale, object)),
+        );
         errors.extend(lists::validate(&self.schema, object, old));
-        match self.schema.has_rules && errors.iter().any(blocks) {
-            true => errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED)),
-            false => errors.extend(rules::validate(&self.schema, object, old)),
+        if self.schema.has_rules && errors.iter().any(blocks) {
+            errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED));
+            return (errors, Vec::new());
         }
-        errors
+        let judged = rules::validate(&self.schema, object, old);
+        errors.extend(judged.errors);
+        (errors, judged.kept.iter().map(ToString::to_string).collect())
     }
 
     pub(super) fn row(&self, kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {

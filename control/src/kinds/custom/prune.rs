@@ -1,25 +1,38 @@
 //! Pruning: members that a structural schema does not specify are dropped, and told.
 use serde_json::{Map, Value};
 
+use super::lists::below;
 use super::schema::{Additional, Structural};
 use super::{OBJECT_META, TYPE_AND_META};
 use crate::kinds::decode;
-use crate::kinds::error::FieldIssue;
+use crate::kinds::error::{FieldError, FieldIssue};
 use crate::kinds::schema::Schemas;
 
+/// What pruning found.
+pub(super) struct Pruned {
+    pub(super) issues: Vec<FieldIssue>,
+    /// The first embedded object that cannot be decoded; its metadata is left as it is.
+    pub(super) misfit: Option<FieldError>,
+}
+
 /// Prunes a whole object; its own `apiVersion`, `kind` and `metadata` are left alone.
-pub(super) fn prune(schema: &Structural, object: &mut Value) -> Vec<FieldIssue> {
+pub(super) fn prune(schema: &Structural, object: &mut Value) -> Pruned {
     let mut pruner = Pruner {
         path: String::new(),
         issues: Vec::new(),
+        misfit: None,
     };
     pruner.value(Some(schema), object, true, false);
-    pruner.issues
+    Pruned {
+        issues: pruner.issues,
+        misfit: pruner.misfit,
+    }
 }
 
 struct Pruner {
     path: String,
     issues: Vec<FieldIssue>,
+    misfit: Option<FieldError>,
 }
 
 impl Pruner {
@@ -30,7 +43,7 @@ impl Pruner {
         match value {
             Value::Object(map) => {
                 if embedded {
-                    self.embedded_metadata(map);
+                    self.embedded(map);
                 }
                 self.object(schema, map, root || embedded, keep);
             }
@@ -79,20 +92,34 @@ impl Pruner {
         length
     }
 
-    /// The metadata of an embedded object is an ObjectMeta; what is not, is told by validation.
-    fn embedded_metadata(&mut self, map: &mut Map<String, Value>) {
-        let schemas = Schemas::builtin();
-        if let (Some(metadata), Some(definition)) = (map.get_mut("metadata"), schemas.get(OBJECT_META)) {
-            let mut decoded = metadata.clone();
-            if let Ok(issues) = decode::decode(schemas, definition, &mut decoded) {
-                *metadata = decoded;
-                let path = match self.path.as_str() {
-                    "" => "metadata".to_owned(),
-                    path => format!("{path}.metadata"),
-                };
-                self.issues
-                    .extend(issues.into_iter().map(|issue| issue.below(&path)));
+    /// What every object has is decoded in an embedded one, too (upstream's `Coerce`).
+    fn embedded(&mut self, map: &mut Map<String, Value>) {
+        for key in ["apiVersion", "kind"] {
+            if let Some(other) = map.get(key).filter(|said| !said.is_string()) {
+                self.misfit(key, other, "must be a string");
             }
         }
+        let schemas = Schemas::builtin();
+        let (Some(metadata), Some(definition)) = (map.get_mut("metadata"), schemas.get(OBJECT_META)) else {
+            return;
+        };
+        if metadata.is_null() {
+            *metadata = Value::Object(Map::new());
+        }
+        let mut decoded = metadata.clone();
+        match decode::decode(schemas, definition, &mut decoded) {
+            Ok(issues) => {
+                *metadata = decoded;
+                let path = below(&self.path, "metadata");
+                let issues = issues.into_iter().map(|issue| issue.below(&path));
+                self.issues.extend(issues);
+            }
+            Err(error) => self.misfit("metadata", metadata, &error.to_string()),
+        }
+    }
+
+    fn misfit(&mut self, key: &str, found: &Value, why: &str) {
+        let error = || FieldError::invalid(below(&self.path, key), found.clone(), why);
+        self.misfit = self.misfit.take().or_else(|| Some(error()));
     }
 }

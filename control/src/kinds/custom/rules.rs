@@ -1,15 +1,16 @@
 //! `x-kubernetes-validations`: rules in CEL, judged when a definition is written and run when an object is.
 //!
 //! Words and limits are upstream's ("Validation rules" of "Extend the API with CustomResourceDefinitions").
+mod run;
+
 use serde_json::{Value, json};
 
 use super::declare::{REQUEST, smallest};
-use super::lists::below;
 use super::schema::{Additional, Structural};
-use super::validate::correlated;
-use crate::cel::{CALL_LIMIT, CompileError, EvalError, Program, Scope, Type, Value as Cel};
+use crate::cel::{CompileError, Program, Type};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
+pub(super) use run::validate;
 
 /// What all rules may cost on one object (upstream's `RuntimeCELCostBudget`).
 const OBJECT_BUDGET: u64 = 10_000_000;
@@ -320,180 +321,4 @@ fn too_costly(name: &str, cost: u64, limit: u64) -> String {
         "{name} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and \
          maxLength where arrays, maps, and strings are declared)"
     )
-}
-
-/// Runs all rules on an object. Rules about transitions run where there is an old state to compare with.
-pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {
-    let mut run = Run {
-        errors: Vec::new(),
-        left: OBJECT_BUDGET,
-        over: false,
-        updates: old.is_some(),
-    };
-    run.part(schema, object, old, "");
-    run.errors
-}
-
-struct Run {
-    errors: FieldErrors,
-    left: u64,
-    /// The budget is gone.
-    over: bool,
-    updates: bool,
-}
-
-impl Run {
-    fn part(&mut self, schema: &Structural, value: &Value, old: Option<&Value>, path: &str) {
-        if !schema.has_rules || value.is_null() {
-            return;
-        }
-        for rule in &schema.rules {
-            if self.over {
-                return;
-            }
-            self.rule(rule, schema, (value, old), path);
-        }
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    if let Some(member) = schema.member(key) {
-                        let old = old.and_then(|o| o.get(key)).filter(|o| !o.is_null());
-                        self.part(member, value, old, &member_path(schema, path, key));
-                    }
-                }
-            }
-            Value::Array(items) => {
-                for (i, item) in items.iter().enumerate() {
-                    if let Some(schema_of_item) = schema.items.as_deref() {
-                        let old = old.and_then(|old| correlated(schema, item, old));
-                        self.part(schema_of_item, item, old, &format!("{path}[{i}]"));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn rule(&mut self, rule: &Rule, schema: &Structural, (value, old): (&Value, Option<&Value>), path: &str) {
-        // Upstream's path of the whole object.
-        let at = if path.is_empty() { "<nil>" } else { path };
-        let invalid = |why: String| FieldError::invalid(at, schema.ty.as_str(), why);
-        let program = match &rule.program {
-            Ok(program) => program,
-            Err(error) => return self.errors.push(invalid(format!("rule compile error: {error}"))),
-        };
-        if rule.uses_old() && old.is_none() && !rule.optional_old {
-            return;
-        }
-        let scope = scope(rule, value, old);
-        match self.evaluate(program, &scope) {
-            Ok(Cel::Bool(true)) => {}
-            Ok(_) => {
-                // What was so before, and is none of this update's doing, is let be.
-                if self.updates && old == Some(value) && !rule.uses_old() {
-                    return;
-                }
-                let error = self.told(rule, schema, value, &scope, at);
-                self.errors.push(error);
-            }
-            Err(EvalError::Cost) if self.left == 0 => {
-                self.over = true;
-                self.errors.push(invalid(NO_MORE.to_owned()));
-            }
-            Err(EvalError::Cost) => {
-                self.over = true;
-                self.errors.push(invalid(format!(
-                    "'{}': no further validation rules will be run due to call cost exceeds limit for rule: {}",
-                    EvalError::Cost,
-                    rule.shown()
-                )));
-            }
-            Err(EvalError::Failed(why)) if why.starts_with("no such overload") => self.errors.push(invalid(format!(
-                "'{why}': call arguments did not match a supported operator, function or macro signature for rule: {}",
-                rule.shown()
-            ))),
-            Err(EvalError::Failed(why)) => {
-                self.errors.push(invalid(format!("{why} evaluating rule: {}", rule.shown())))
-            }
-        }
-    }
-
-    /// Evaluates within the limit of one call and what is left of the object's.
-    fn evaluate<'a>(&mut self, program: &'a Program, scope: &Scope<'a>) -> Result<Cel<'a>, EvalError> {
-        let granted = CALL_LIMIT.min(self.left);
-        let mut budget = granted;
-        let result = program.evaluate(scope, &mut budget);
-        self.left -= granted - budget;
-        result
-    }
-
-    fn told(
-        &mut self,
-        rule: &Rule,
-        schema: &Structural,
-        value: &Value,
-        scope: &Scope<'_>,
-        at: &str,
-    ) -> FieldError {
-        let detail = self
-            .message(rule, scope)
-            .unwrap_or_else(|| match rule.message.trim() {
-                "" => format!("failed rule: {}", rule.shown()),
-                message => message.to_owned(),
-            });
-        let field = match (at, rule.field_path.as_str()) {
-            (at, "") => at.to_owned(),
-            ("<nil>", below) => below.to_owned(),
-            (at, below) => format!("{at}.{below}"),
-        };
-        let whole = matches!(schema.ty.as_str(), "object" | "array");
-        match rule.reason.as_str() {
-            "FieldValueForbidden" => FieldError::forbidden(field, detail),
-            "FieldValueRequired" => FieldError::required(field, detail),
-            "FieldValueDuplicate" if whole => FieldError::duplicate_part(field),
-            "FieldValueDuplicate" => FieldError::duplicate(field, value.clone()),
-            _ if whole => FieldError::invalid_part(field, detail),
-            _ => FieldError::invalid(field, value.clone(), detail),
-        }
-    }
-
-    /// What the rule's own expression says; nothing when it fails or says nothing fit to print.
-    fn message(&mut self, rule: &Rule, scope: &Scope<'_>) -> Option<String> {
-        let program = rule.message_program.as_ref()?.as_ref().ok()?;
-        let granted = CALL_LIMIT.min(self.left);
-        let mut budget = granted;
-        let result = evaluate_message(program, scope, &mut budget);
-        self.left -= granted - budget;
-        let message = result?.trim().to_owned();
-        let fit = !message.is_empty() && message.len() <= MESSAGE && !message.contains('\n');
-        fit.then_some(message)
-    }
-}
-
-fn evaluate_message<'a>(program: &'a Program, scope: &Scope<'a>, budget: &mut u64) -> Option<String> {
-    match program.evaluate(scope, budget) {
-        Ok(Cel::String(text)) => Some(text.to_string()),
-        _ => None,
-    }
-}
-
-fn scope<'a>(rule: &'a Rule, value: &'a Value, old: Option<&'a Value>) -> Scope<'a> {
-    let mut scope = Scope::default();
-    scope.set("self", Cel::of(value, &rule.ty));
-    let before = old.map(|old| Cel::of(old, &rule.ty));
-    match (rule.optional_old, before) {
-        (true, Some(before)) => scope.set("oldSelf", Cel::some(before)),
-        (true, None) => scope.set("oldSelf", Cel::Optional(None)),
-        (false, Some(before)) => scope.set("oldSelf", before),
-        (false, None) => {}
-    }
-    scope
-}
-
-/// A member is a field, a key of a map stands in brackets.
-fn member_path(schema: &Structural, path: &str, key: &str) -> String {
-    match schema.properties.contains_key(key) {
-        true => below(path, key),
-        false => format!("{path}[{key}]"),
-    }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::declare;
 use super::rules::{self, Rule};
+use crate::kinds::numbers;
 use crate::kinds::regexes::{self, Pattern};
 use crate::kinds::view::View;
 
@@ -98,7 +99,7 @@ impl Structural {
         Structural {
             ty: schema.text("type").to_owned(),
             nullable: schema.flag("nullable"),
-            default: schema.get("default").filter(|d| !d.is_null()).cloned(),
+            default: default(schema),
             properties: members(schema.at("properties")),
             items: child(schema.at("items")),
             additional: additional(schema.at("additionalProperties")),
@@ -122,6 +123,12 @@ impl Structural {
             (None, _) => None,
         }
     }
+}
+
+fn default(schema: &Value) -> Option<Value> {
+    let mut default = schema.get("default").filter(|d| !d.is_null())?.clone();
+    numbers::settle(&mut default);
+    Some(default)
 }
 
 fn checks(schema: &Value) -> Checks {

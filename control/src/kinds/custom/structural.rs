@@ -288,16 +288,18 @@ fn defaults(schema: &Value, path: &str) -> FieldErrors {
 fn default(schema: &Value, path: &str) -> FieldErrors {
     let (parsed, mut value) = (Structural::parse(schema), schema.at("default").clone());
     let mut errors = Vec::new();
-    if !prune::prune(&parsed, &mut value).is_empty() {
+    let pruned = prune::prune(&parsed, &mut value);
+    if !pruned.issues.is_empty() {
         let why = "must not have unknown fields";
         errors.push(FieldError::invalid(path, schema.at("default").clone(), why));
     }
     defaulting::default(&parsed, &mut value);
     let found = values::validate(&parsed, &value, None).into_iter();
     let found = found.chain(lists::validate(&parsed, &value, None));
+    let found = pruned.misfit.into_iter().chain(found);
     errors.extend(found.map(|mut error| {
         error.field = match error.field.as_str() {
-            "" => path.to_owned(),
+            "" | "<nil>" => path.to_owned(),
             below if below.starts_with('[') => format!("{path}{below}"),
             below => format!("{path}.{below}"),
         };

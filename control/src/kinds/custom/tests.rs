@@ -1,4 +1,6 @@
 //! Custom resources as a whole: from a definition to what happens to its objects.
+mod numbers;
+mod ratcheting;
 mod rules;
 
 use jiff::Timestamp;
@@ -294,6 +296,33 @@ fn what_is_not_specified_is_pruned_and_told() {
         object["spec"]["template"],
         json!({"apiVersion": "v1", "kind": "X", "metadata": {}, "x": 1})
     );
+}
+
+#[test]
+fn metadata_of_embedded_objects_is_decoded() {
+    for (template, want) in [
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"a": 1}}}),
+            "spec.template.metadata: Invalid value: {\"labels\":{\"a\":1}}: json: cannot unmarshal number into Go struct \
+             field ObjectMeta.labels of type string",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": "x"}),
+            "spec.template.metadata: Invalid value: \"x\": json: cannot unmarshal string into Go value of type v1.ObjectMeta",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": 5}),
+            "spec.template.kind: Invalid value: 5: must be a string",
+        ),
+    ] {
+        let mut object = object(json!({"cronSpec": "1", "template": template}));
+        let told = cron().prune(&mut object).expect_err("refused").to_string();
+        assert_eq!(told, want);
+    }
+    let template = json!({"apiVersion": "v1", "kind": "Pod", "metadata": null});
+    let mut object = object(json!({"cronSpec": "1", "template": template}));
+    assert!(cron().prune(&mut object).is_ok());
+    assert_eq!(object["spec"]["template"]["metadata"], json!({}));
 }
 
 #[test]

@@ -5,9 +5,11 @@
 use serde_json::{Map, Value};
 
 use super::lists::below;
+use super::numeric;
 use super::schema::{Checks, Structural};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::formats;
+use crate::kinds::numbers::equal;
 
 /// Everything wrong with `object`.
 pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {
@@ -17,16 +19,17 @@ pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>)
 }
 
 fn node(schema: &Structural, value: &Value, old: Option<&Value>, path: &str, errors: &mut FieldErrors) {
-    if old == Some(value) {
+    if old.is_some_and(|old| unchanged(schema, value, old)) {
         return;
     }
-    if !typed(schema, value, path, errors) {
+    // A number of another type is measured all the same.
+    if !typed(schema, value, path, errors) && !value.is_number() {
         return;
     }
     junctors(&schema.checks, value, path, errors);
     match value {
         Value::String(text) => string(&schema.checks, text, path, errors),
-        Value::Number(number) => numeric(&schema.checks, number, path, errors),
+        Value::Number(number) => numeric::validate(schema, number, path, errors),
         Value::Array(items) => array(schema, items, old, path, errors),
         _ => {}
     }
@@ -41,19 +44,23 @@ fn typed(schema: &Structural, value: &Value, path: &str, errors: &mut FieldError
     let found = type_of(value);
     let fits = match (schema.ty.as_str(), found) {
         _ if schema.int_or_string => {
-            matches!(found, "integer" | "string") || value.is_null() && schema.nullable
+            matches!(found, "integer" | "string")
+                || numeric::is_integral(value)
+                || value.is_null() && schema.nullable
         }
         ("", _) => true,
         (_, "null") => schema.nullable,
         ("number", "integer") => true,
-        ("integer", "number") => value.as_f64().is_some_and(|n| n.fract() == 0.0),
+        ("integer", "number") => numeric::is_integral(value),
         (wanted, found) => wanted == found,
     };
     if !fits {
-        let wanted = if schema.int_or_string {
-            "integer,string"
-        } else {
-            &schema.ty
+        let (wanted, found) = match numeric::format(schema) {
+            _ if schema.int_or_string => ("integer,string", found),
+            Some(format) if !matches!(found, "null" | "string" | "array") => {
+                (format, numeric::inferred(value))
+            }
+            _ => (schema.ty.as_str(), found),
         };
         let detail = format!("{} in body must be of type {wanted}: {found:?}", shown(path));
         errors.push(FieldError::type_invalid(path, found, detail));
@@ -104,33 +111,6 @@ fn shape(checks: &Checks, text: &str, path: &str) -> Option<FieldError> {
     invalid(format!("{path} in body should match '{}'", pattern.source))
 }
 
-fn numeric(checks: &Checks, number: &serde_json::Number, path: &str, errors: &mut FieldErrors) {
-    let n = number.as_f64().unwrap_or(0.0);
-    let mut invalid = |detail: String| {
-        errors.push(FieldError::invalid(
-            path,
-            Value::Number(number.clone()),
-            format!("{path} in body should be {detail}"),
-        ));
-    };
-    if let Some(factor) = checks
-        .multiple_of
-        .filter(|f| *f != 0.0 && (n / f).fract().abs() > f64::EPSILON)
-    {
-        invalid(format!("a multiple of {factor}"));
-    }
-    match checks.maximum {
-        Some(max) if checks.exclusive_maximum && n >= max => invalid(format!("less than {max}")),
-        Some(max) if n > max => invalid(format!("less than or equal to {max}")),
-        _ => {}
-    }
-    match checks.minimum {
-        Some(min) if checks.exclusive_minimum && n <= min => invalid(format!("greater than {min}")),
-        Some(min) if n < min => invalid(format!("greater than or equal to {min}")),
-        _ => {}
-    }
-}
-
 fn array(schema: &Structural, items: &[Value], old: Option<&Value>, path: &str, errors: &mut FieldErrors) {
     let length = items.len() as u64;
     if let Some(element) = schema.items.as_deref() {
@@ -161,8 +141,38 @@ pub(super) fn correlated<'a>(schema: &Structural, item: &Value, old: &'a Value) 
     old.as_array()?.iter().find(same)
 }
 
+/// Whether a value is what it was, but for the order of lists that are maps.
+pub(super) fn unchanged(schema: &Structural, value: &Value, old: &Value) -> bool {
+    if value == old {
+        return true;
+    }
+    let same = |schema: Option<&Structural>, value: &Value, old: &Value| match schema {
+        Some(schema) => unchanged(schema, value, old),
+        None => value == old,
+    };
+    match (value, old) {
+        (Value::Object(new), Value::Object(was)) => {
+            let mut members = new.iter();
+            new.len() == was.len()
+                && members.all(|(key, value)| {
+                    let old = was.get(key);
+                    old.is_some_and(|old| same(schema.member(key), value, old))
+                })
+        }
+        (Value::Array(new), Value::Array(was)) => {
+            let element = schema.items.as_deref();
+            // Most are where they were.
+            let kept = |(item, before): (&Value, &Value)| {
+                item == before || correlated(schema, item, old).is_some_and(|old| same(element, item, old))
+            };
+            new.len() == was.len() && new.iter().zip(was).all(kept)
+        }
+        _ => false,
+    }
+}
+
 fn enumeration(checks: &Checks, value: &Value, path: &str, errors: &mut FieldErrors) {
-    if checks.allowed.is_empty() || checks.allowed.contains(value) {
+    if checks.allowed.is_empty() || checks.allowed.iter().any(|one| equal(one, value)) {
         return;
     }
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);

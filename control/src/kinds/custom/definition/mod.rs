@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
+use crate::kinds::numbers;
 use crate::kinds::prepare;
 use crate::kinds::rules::Rules;
 use crate::kinds::view::{View, items_mut, object_mut, set_missing, set_zero};
@@ -45,6 +46,9 @@ fn default(object: &mut Value) {
         }
         for version in items_mut(spec, "versions") {
             drop_empty(version);
+            if let Some(schema) = version.get_mut("schema") {
+                numbers::settle(schema);
+            }
         }
     }
 }

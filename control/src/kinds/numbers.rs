@@ -1,0 +1,90 @@
+//! Numbers of objects without types, as upstream's decoder has them (`UnmarshalCaseSensitivePreserveInts`): an int64 where
+//! one is written, else a float64, of which the encoder writes whole ones like integers. Who reads them then finds integers.
+use serde_json::{Number, Value};
+
+/// From here on the encoder writes an exponent.
+const EXPONENT: f64 = 1e21;
+
+/// A value as it comes from a body: what is beyond an int64 is a float, `-0` is zero.
+pub fn read(value: &mut Value) {
+    each(value, &|number| match number.as_f64() {
+        Some(n) if number.is_u64() && !number.is_i64() => Number::from_f64(n),
+        Some(0.0) => Some(0.into()),
+        _ => None,
+    });
+}
+
+/// A value as it is once it was written: whole floats are integers, where they fit.
+pub fn settle(value: &mut Value) {
+    each(value, &|number| {
+        let n = number.as_f64().filter(|_| !number.is_i64())?;
+        whole(n).map(Number::from).or_else(|| Number::from_f64(n))
+    });
+}
+
+/// The integer that upstream's encoder writes for a float.
+pub fn whole(n: f64) -> Option<i64> {
+    // The digits are the fewest that tell it from its neighbours: those of the cast may be others.
+    (n.fract() == 0.0 && n.abs() < EXPONENT).then(|| n.to_string().parse().ok())?
+}
+
+/// Whether two values are the same, or numbers that are equal.
+pub fn equal(a: &Value, b: &Value) -> bool {
+    a == b || a.is_number() && a.as_f64() == b.as_f64()
+}
+
+/// Replaces every number that there is another for.
+fn each(value: &mut Value, other: &impl Fn(&Number) -> Option<Number>) {
+    match value {
+        Value::Number(number) => {
+            if let Some(other) = other(number) {
+                *number = other;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| each(item, other)),
+        Value::Object(map) => map.values_mut().for_each(|member| each(member, other)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_gos_decoder_and_encoder() {
+        for (text, read_as, served_as) in [
+            ("1", "1", "1"),
+            ("1.0", "1.0", "1"),
+            ("1e3", "1000.0", "1000"),
+            ("-0", "0", "0"),
+            ("-0.0", "0", "0"),
+            ("1.5", "1.5", "1.5"),
+            (
+                "9223372036854775807",
+                "9223372036854775807",
+                "9223372036854775807",
+            ),
+            (
+                "9223372036854775808",
+                "9223372036854775808.0",
+                "9223372036854775808.0",
+            ),
+            (
+                "1.2345678901234567e18",
+                "1.2345678901234567e18",
+                "1234567890123456800",
+            ),
+            ("1e20", "1e20", "1e20"),
+            ("1e300", "1e300", "1e300"),
+        ] {
+            let value =
+                |text: &str| serde_json::from_str::<Value>(&format!("{{\"a\":[{text}]}}")).expect("JSON");
+            let mut found = value(text);
+            read(&mut found);
+            assert_eq!(found, value(read_as), "{text} read");
+            settle(&mut found);
+            assert_eq!(found, value(served_as), "{text} served");
+        }
+    }
+}
