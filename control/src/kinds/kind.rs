@@ -134,11 +134,11 @@ impl Kind {
             Some(custom) => custom.normalise(object),
             None => wire::normalise(&self.schemas, &self.definition, object),
         }
-        self.name(object);
+        self.write_type(object);
     }
 
     /// Writes down what the object is.
-    fn name(&self, object: &mut Value) {
+    fn write_type(&self, object: &mut Value) {
         if let Some(map) = object.as_object_mut() {
             map.insert("apiVersion".into(), self.api_version().into());
             map.insert("kind".into(), self.kind.clone().into());
@@ -165,7 +165,7 @@ impl Kind {
             // Numbers are judged as they were written.
             Some(custom) => {
                 custom.normalise_metadata(new);
-                self.name(new);
+                self.write_type(new);
             }
             None => self.normalise(new),
         }

@@ -1,6 +1,6 @@
 //! Custom resources through the API: from their definition to their end, across a restart and several versions.
 use super::plane::Plane;
-use http::Method;
+use http::{Method, Request};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::runtime::conditions::is_crd_established;
@@ -372,6 +372,52 @@ async fn numbers_are_served_as_upstream_writes_them() {
         (&read["spec"]["replicas"], &read["status"]["n"]),
         (&json!(5), &json!(7))
     );
+}
+
+#[tokio::test]
+async fn what_ratcheting_lets_be_is_told() {
+    let plane = Plane::start().await;
+    define(&plane, vec![version("v1", true)]).await;
+    let (code, made) = plane
+        .call(
+            Method::POST,
+            path("v1", "").trim_end_matches('/'),
+            object("v1", json!({"replicas": 5})),
+        )
+        .await;
+    assert_eq!(code, 201, "{made}");
+    let mut ruled = version("v1", true);
+    ruled["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["replicas"]["x-kubernetes-validations"] =
+        json!([{"rule": "self < 3", "message": "fewer"}]);
+    let versions = json!({"spec": {"versions": [ruled]}});
+    let merge = "application/merge-patch+json";
+    let definition = format!("{DEFINITIONS}/{NAME}");
+    let (code, answer) = plane
+        .send(Method::PATCH, &definition, merge, versions.to_string())
+        .await;
+    assert_eq!(code, 200, "{answer}");
+    let told = async {
+        for i in 0.. {
+            let labels = json!({"metadata": {"labels": {"a": i.to_string()}}}).to_string();
+            let request = Request::patch(path("v1", "c"))
+                .header("content-type", merge)
+                .body(labels.into_bytes())
+                .expect("a request");
+            let response = plane
+                .client()
+                .send(request.map(Into::into))
+                .await
+                .expect("an answer");
+            // The rule is known to writers a moment after the definition is written.
+            if let Some(warning) = response.headers().get("warning") {
+                assert_eq!(response.status(), 200);
+                return warning.clone();
+            }
+        }
+        unreachable!("the loop has no end");
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.expect("told in time");
+    assert_eq!(told, "299 - \"spec.replicas: Invalid value: 5: fewer\"");
 }
 
 #[tokio::test]

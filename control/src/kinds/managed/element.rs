@@ -1,4 +1,5 @@
 //! One step of a path into an object, as `fieldsV1` writes it.
+use crate::kinds::numbers;
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use std::fmt;
@@ -46,10 +47,10 @@ impl Element {
     pub fn encoded(&self) -> String {
         match self {
             Element::Field(name) => ["f:", name].concat(),
-            Element::Value(value) => format!("v:{}", value.0),
+            Element::Value(value) => format!("v:{}", value.written()),
             Element::Index(index) => format!("i:{index}"),
             Element::Key(keys) => {
-                let map: Map<String, Value> = keys.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
+                let map: Map<String, Value> = keys.iter().map(|(k, v)| (k.clone(), v.written())).collect();
                 // Values with text keys always serialise.
                 ["k:", &serde_json::to_string(&map).unwrap_or_default()].concat()
             }
@@ -79,6 +80,13 @@ impl fmt::Display for Element {
 }
 
 impl Scalar {
+    /// As the object has it once it is stored.
+    fn written(&self) -> Value {
+        let mut value = self.0.clone();
+        numbers::settle(&mut value);
+        value
+    }
+
     fn rank(&self) -> u8 {
         match self.0 {
             Value::Number(_) => 0,
@@ -128,6 +136,18 @@ impl Eq for Scalar {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_number_names_the_same_item_however_it_is_written() {
+        for (written, named) in [
+            ("k:{\"port\":80.0}", "k:{\"port\":80}"),
+            ("v:1e3", "v:1000"),
+            ("v:1.5", "v:1.5"),
+        ] {
+            let element = Element::parse(written).unwrap().unwrap();
+            assert_eq!(element.encoded(), named);
+        }
+    }
 
     #[test]
     fn elements_read_as_they_are_written() {
