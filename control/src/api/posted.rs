@@ -31,6 +31,7 @@ impl Form {
         let body = decode::object(&self.kind.kind, negotiate::body(&call.headers)?, &call.body)?;
         let (version, kind) = self.said(&body.value);
         let (value, mut issues) = self.decode(body.value)?;
+        call.told.object(&value);
         issues.extend(body.issues);
         let warnings = strictness::judged(validation, strictness::in_order(call, issues));
         let warnings =
