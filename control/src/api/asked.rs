@@ -1,14 +1,18 @@
 //! What a request asks for by its path and its method alone, of whatever kind, known or not (upstream's `RequestInfo`).
 //! Pure.
 use super::query::Query;
+use super::route::check_segment;
+use super::selectors::FieldSelector;
 use crate::auth::attributes::Resource;
 use http::request::Parts;
+use http::{Method, Uri};
 
 /// A verb and what it is done to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     pub verb: &'static str,
     pub group: String,
+    pub version: String,
     pub namespace: Option<String>,
     pub resource: String,
     pub name: Option<String>,
@@ -18,15 +22,23 @@ pub(super) struct Asked {
 impl Asked {
     /// None for a path that is no resource: `/apis/G/V` itself.
     pub fn of(parts: &Parts) -> Option<Asked> {
-        let watches = Query::of(&parts.uri).is_ok_and(|query| query.flag("watch"));
-        Asked::read(parts.method.as_str(), parts.uri.path(), watches)
+        Asked::by(&parts.method, &parts.uri)
+    }
+
+    /// As above by what it is read from.
+    pub fn by(method: &Method, uri: &Uri) -> Option<Asked> {
+        // Of a query that cannot be read, nothing counts.
+        let query = Query::of(uri).unwrap_or_default();
+        let asked = Asked::read(method.as_str(), uri.path(), query.flag("watch"))?;
+        let name = asked.name.or_else(|| selected_name(asked.verb, &query));
+        Some(Asked { name, ..asked })
     }
 
     fn read(method: &str, path: &str, watches: bool) -> Option<Asked> {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let (group, below) = match segments.as_slice() {
-            ["api", _, below @ ..] => ("", below),
-            ["apis", group, _, below @ ..] => (*group, below),
+        let (group, version, below) = match segments.as_slice() {
+            ["api", version, below @ ..] => ("", version, below),
+            ["apis", group, version, below @ ..] => (*group, version, below),
             _ => return None,
         };
         let owned = |text: &&str| (*text).to_owned();
@@ -54,6 +66,7 @@ impl Asked {
         Some(Asked {
             verb,
             group: group.to_owned(),
+            version: owned(version),
             namespace,
             resource: owned(resource),
             name,
@@ -74,9 +87,39 @@ impl Asked {
     }
 }
 
+/// The name that a list or a watch limits itself to, which counts as that of the request.
+pub(super) fn selected_name(verb: &str, query: &Query) -> Option<String> {
+    if !matches!(verb, "list" | "watch") {
+        return None;
+    }
+    let selector = FieldSelector::parse(query.get("fieldSelector")?).ok()?;
+    let name = selector.exact("metadata.name")?;
+    check_segment(name).ok().map(|()| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_limited_to_a_name_has_it() {
+        for (uri, want) in [
+            ("/api/v1/pods?fieldSelector=metadata.name%3Dq", Some("q")),
+            (
+                "/api/v1/pods?watch=1&fieldSelector=metadata.name=q,spec.nodeName=n",
+                Some("q"),
+            ),
+            ("/api/v1/pods?fieldSelector=metadata.name!=q", None),
+            ("/api/v1/pods?fieldSelector=metadata.name=..", None),
+            ("/api/v1/pods", None),
+        ] {
+            let asked = Asked::by(&Method::GET, &uri.parse().unwrap()).unwrap();
+            assert_eq!(asked.name.as_deref(), want, "{uri}");
+            assert_eq!(asked.version, "v1");
+        }
+        let uri = "/api/v1/pods?fieldSelector=metadata.name=q".parse().unwrap();
+        assert_eq!(Asked::by(&Method::DELETE, &uri).unwrap().name, None);
+    }
 
     #[test]
     fn paths() {

@@ -39,6 +39,7 @@ pub async fn create(
 async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result<Written> {
     let kind = &call.target.kind;
     place(call, &mut body)?;
+    call.told.object(&body);
     if !matches!(
         body["metadata"]["resourceVersion"].as_str(),
         None | Some("" | "0")
@@ -111,6 +112,7 @@ async fn create_once(
     // Who completes an object that has the beginning of a name only may still name it.
     if generates(&value) {
         make_up_name(&mut value);
+        call.told.named(name_of(&value));
     }
     let name = name_of(&value).to_owned();
     let review = Review {

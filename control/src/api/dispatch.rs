@@ -10,8 +10,8 @@ use super::route::{self, Route, Target};
 use super::status::{ApiError, Result};
 use super::subresource::{self, proxy};
 use super::{
-    Api, Call, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit, render,
-    serve, version,
+    Api, Call, about, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit,
+    render, serve, version,
 };
 use crate::auth::Identity;
 use crate::auth::attributes::Attributes;
@@ -50,7 +50,13 @@ pub async fn dispatch(
         return Ok(health::answer(&api, &parts).await);
     }
     let user = authenticate::identify(&api, &mut parts)?;
-    let who = impersonate::acting(&api.authorizer, user.clone(), &parts)?;
+    let who = match impersonate::acting(&api.authorizer, user.clone(), &parts) {
+        Ok(who) => who,
+        Err(error) => {
+            record.knows_path(&user, &user).await;
+            return Err(error);
+        }
+    };
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
         return aggregate::serve(
             &api,
@@ -64,6 +70,7 @@ pub async fn dispatch(
     let watched = route::watched(&mut parts.uri)?;
     match find(&api, parts.uri.path()).await? {
         Some(Ok(Route::Resource(target))) if watched && target.subresource.is_some() => {
+            record.knows_path(&user, &who).await;
             Err(ApiError::no_resource())
         }
         Some(Ok(Route::Resource(target))) => {
@@ -77,16 +84,17 @@ pub async fn dispatch(
             of_resource(api, who, asked, record, reply).await
         }
         other => {
-            record.knows_path(&user, &who, &parts).await;
+            record.knows_path(&user, &who).await;
+            let told = record.told();
             Query::of(&parts.uri)?.deadline()?;
             reply.flow = api.flow_table().flow_of_path(&who, &parts);
             match asked::Asked::of(&parts) {
                 // Whoever may not is not told that there is none.
                 Some(asked) if !matches!(other, Some(Ok(_))) => {
                     let attributes = Attributes::resource(asked.verb, asked.attributes());
-                    permit::demand(&api.authorizer, &who, &attributes)?;
+                    permit::decide(&api.authorizer, &who, &attributes, &told)?;
                 }
-                _ => permit::path(&api, &who, &parts)?,
+                _ => permit::path(&api, &who, &parts, &told)?,
             }
             reply.allowed = true;
             reply.document = matches!(other, Some(Ok(_)));
@@ -122,26 +130,17 @@ async fn of_resource(
         body,
     } = asked;
     reply.custom = target.kind.custom.is_some();
-    let query = Query::of(&parts.uri)?;
-    let verb = match verb(&parts.method, &target, &query, watched) {
-        Ok(verb) => verb,
-        // Whoever may not is not told that nobody can.
-        Err(error) => {
-            let meant = asked::Asked::of(&parts).map_or("", |asked| asked.verb);
-            permit::resource(&api, &who, meant, &target, &query)?;
-            return Err(error);
-        }
-    };
-    record.knows(&user, &who, verb, Some(&target)).await;
+    let (query, verb) = known(&api, (&user, &who), (&target, watched), &parts, record).await?;
     if !is_long_running(verb, &target) {
         query.deadline()?;
     }
     let attributes = Attributes::resource(verb, permit::attributes(&target));
     let table = api.flow_table();
     reply.flow = table.flow(&who, &attributes);
-    permit::resource(&api, &who, verb, &target, &query)?;
+    let told = record.told();
+    permit::resource(&api, &who, verb, (&target, &query), Some(&told))?;
     if subresource::creates(&target) {
-        permit::resource(&api, &who, "create", &target, &query)?;
+        permit::resource(&api, &who, "create", (&target, &query), None)?;
     }
     reply.allowed = true;
     if watched && parts.method != Method::GET {
@@ -158,12 +157,37 @@ async fn of_resource(
         body: Bytes::new(),
         upgrade: None,
         in_process: parts.extensions.get::<serve::InProcess>().is_some(),
-        told: record.told(),
+        told,
         others: Others::default(),
     };
     match proxied {
         true => proxy::serve(&call, parts, body).await,
         false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
+    }
+}
+
+/// The query and the verb of a request, with which its record knows it; that does so too of what nobody can.
+async fn known(
+    api: &Api,
+    (user, who): (&Identity, &Identity),
+    (target, watched): (&Target, bool),
+    parts: &Parts,
+    record: &mut Record,
+) -> Result<(Query, &'static str)> {
+    let query = Query::of(&parts.uri)?;
+    match verb(&parts.method, target, &query, watched) {
+        Ok(verb) => {
+            let about = about::target(target, verb, &query);
+            record.knows(user, who, verb, Some(about)).await;
+            Ok((query, verb))
+        }
+        // Whoever may not is not told that nobody can.
+        Err(error) => {
+            record.knows_path(user, who).await;
+            let meant = asked::Asked::of(parts).map_or("", |asked| asked.verb);
+            permit::resource(api, who, meant, (target, &query), Some(&record.told()))?;
+            Err(error)
+        }
     }
 }
 
@@ -182,7 +206,7 @@ async fn received(
     let api = Arc::clone(&call.api);
     let body = Incoming::new(body, api.patience.body);
     let (body, _seats) = api.entrance.receive((table, &call.who, flow), body).await?;
-    record.body(&body);
+    record.body(&call.target.kind.kind, &parts.headers, &body);
     call.body = body;
     call.upgrade = parts.extensions.remove::<OnUpgrade>();
     call.headers = parts.headers;

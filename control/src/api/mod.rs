@@ -2,6 +2,7 @@
 //!
 //! Flow: TLS → who is it → which path → may they → verb. Refuses to know any one kind: kinds are rows in `kinds`, and
 //! what is special about them is a rule there or in `admission`.
+mod about;
 mod aggregate;
 mod asked;
 mod authenticate;
@@ -28,6 +29,7 @@ mod objects;
 mod oidc;
 mod openapi;
 mod operations;
+mod origin;
 mod others;
 mod patch;
 mod permit;
@@ -43,6 +45,7 @@ mod reviews;
 mod route;
 mod selectors;
 pub mod serve;
+mod shown;
 pub mod status;
 mod strictness;
 pub mod subresource;
@@ -311,6 +314,7 @@ async fn update(call: &Call, style: Style) -> Result<Response> {
         &call.body,
     )?;
     decode::check_kind(&call.target.kind, &body.value)?;
+    call.told.object(&body.value);
     let change = |_: &Value| Ok((body.value.clone(), body.issues.clone()));
     let result = match write::update(call, options, name, &change).await {
         Err(error) if error.code == StatusCode::NOT_FOUND && creates(call, name, &body.value) => {

@@ -5,14 +5,21 @@ use super::route::Target;
 use super::selectors::FieldSelector;
 use super::status::{ApiError, Result};
 use super::{Api, Call};
+use crate::audit::Told;
 use crate::auth::attributes::{Attributes, Resource, What, refusal};
 use crate::auth::restrict::{self, Operation, Refused, Write};
 use crate::auth::{Authorizer, Identity, Verdict};
 use http::request::Parts;
 use serde_json::Value;
 
-/// A request to a resource.
-pub fn resource(api: &Api, who: &Identity, verb: &str, target: &Target, query: &Query) -> Result<()> {
+/// A request to a resource. What is decided is told, where this is the request itself and not a part of it.
+pub fn resource(
+    api: &Api,
+    who: &Identity,
+    verb: &str,
+    (target, query): (&Target, &Query),
+    told: Option<&Told>,
+) -> Result<()> {
     let selected = selected(verb, target, query)?;
     let name = target.name.as_deref().or(selected.exact("metadata.name"));
     let what = Resource {
@@ -20,7 +27,11 @@ pub fn resource(api: &Api, who: &Identity, verb: &str, target: &Target, query: &
         on_node: selected.exact("spec.nodeName"),
         ..attributes(target)
     };
-    demand(&api.authorizer, who, &Attributes::resource(verb, what))
+    let what = Attributes::resource(verb, what);
+    match told {
+        Some(told) => decide(&api.authorizer, who, &what, told),
+        None => demand(&api.authorizer, who, &what),
+    }
 }
 
 /// What a request is about, as far as its path tells.
@@ -54,14 +65,31 @@ fn selected(verb: &str, target: &Target, query: &Query) -> Result<FieldSelector>
 }
 
 /// A request to a path that is no resource.
-pub fn path(api: &Api, who: &Identity, parts: &Parts) -> Result<()> {
+pub fn path(api: &Api, who: &Identity, parts: &Parts, told: &Told) -> Result<()> {
     let verb = parts.method.as_str().to_ascii_lowercase();
-    demand(&api.authorizer, who, &Attributes::path(&verb, parts.uri.path()))
+    decide(
+        &api.authorizer,
+        who,
+        &Attributes::path(&verb, parts.uri.path()),
+        told,
+    )
+}
+
+/// As [`demand`] of a request itself: its audit event says what was decided and why.
+pub fn decide(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>, told: &Told) -> Result<()> {
+    let verdict = authorizer.authorize(who, what);
+    let (Verdict::Allowed { reason } | Verdict::Refused { reason, .. }) = &verdict;
+    told.decided(verdict.is_allowed(), reason);
+    obey(verdict, who, what)
 }
 
 /// Fails with 403 unless the user may.
 pub fn demand(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>) -> Result<()> {
-    match authorizer.authorize(who, what) {
+    obey(authorizer.authorize(who, what), who, what)
+}
+
+fn obey(verdict: Verdict, who: &Identity, what: &Attributes<'_>) -> Result<()> {
+    match verdict {
         Verdict::Refused { reason, .. } => Err(forbidden(who, what, &reason)),
         Verdict::Allowed { .. } => Ok(()),
     }
@@ -107,7 +135,8 @@ pub fn write(call: &Call, operation: Operation, name: &str, old: &Value, new: &V
     let kind = &call.target.kind;
     // An update that creates what is not there needs the right to create as well.
     if operation == Operation::Create && call.target.name.is_some() && call.target.subresource.is_none() {
-        resource(&call.api, &call.who, "create", &call.target, &Query::default())?;
+        let query = Query::default();
+        resource(&call.api, &call.who, "create", (&call.target, &query), None)?;
     }
     let write = Write {
         who: &call.who,

@@ -43,6 +43,7 @@ impl Form {
     ) -> Result<(Value, Vec<String>)> {
         let (version, kind) = self.said(&body.value);
         let (value, mut issues) = self.decode(body.value)?;
+        call.told.object(&value);
         issues.extend(body.issues);
         let warnings = strictness::judged(validation, strictness::in_order(call, issues));
         let warnings =

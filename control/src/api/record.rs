@@ -1,18 +1,18 @@
 //! The audit trail of one request, from the API server's side: what is learnt on the way, and the answer's end.
+use super::asked::Asked;
 use super::negotiate::Format;
-use super::route::Target;
 use super::status::{ApiError, Result};
-use super::{Api, random_id, serve};
+use super::{Api, about, origin, random_id, route, serve, shown};
 use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Told, Trail};
 use crate::auth::Identity;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use serde_json::json;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -31,7 +31,9 @@ pub(super) struct Record {
     audit: Audit,
     trail: Trail,
     method: Method,
-    uri: String,
+    uri: Uri,
+    /// By what the client wants to be known.
+    attempt: &'static str,
     /// The answer has no foreseeable end.
     long: bool,
 }
@@ -39,15 +41,12 @@ pub(super) struct Record {
 impl Record {
     pub fn begin(api: &Api, request: &Request) -> Self {
         let headers = request.headers();
-        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let peer = request.extensions().get::<serve::ClientAddress>();
         let trail = Trail {
             id: id(headers),
             received: Timestamp::now(),
-            agent: text(header::USER_AGENT).unwrap_or_default().to_owned(),
-            from: request
-                .extensions()
-                .get::<serve::ClientAddress>()
-                .map(|from| from.0),
+            agent: origin::agent(headers),
+            from: origin::sources(headers, peer.map(|peer| peer.0)),
             subject: None,
             ruling: None,
             request: None,
@@ -57,38 +56,27 @@ impl Record {
             audit: api.audit.clone(),
             trail,
             method: request.method().clone(),
-            uri: request
-                .uri()
-                .path_and_query()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            uri: request.uri().clone(),
+            attempt: origin::attempt(headers),
             long: false,
         }
     }
 
-    /// Who is behind the request is known, and what it is about.
+    /// Who is behind the request is known, and what it is about: nothing when its path is no resource.
     pub async fn knows(
         &mut self,
         user: &Identity,
         acting_as: &Identity,
         verb: &'static str,
-        target: Option<&Target>,
+        object: Option<ObjectRef>,
     ) {
-        self.about(user, acting_as, verb, target.map(object)).await;
+        self.is_about(user, acting_as, verb, object);
+        if let Some(event) = self.trail.event(Stage::RequestReceived, None) {
+            self.audit.write(&event).await;
+        }
     }
 
-    /// As above for another server's resource.
-    pub async fn knows_remote(
-        &mut self,
-        user: &Identity,
-        acting_as: &Identity,
-        verb: &'static str,
-        object: ObjectRef,
-    ) {
-        self.about(user, acting_as, verb, Some(object)).await;
-    }
-
-    async fn about(
+    fn is_about(
         &mut self,
         user: &Identity,
         acting_as: &Identity,
@@ -101,20 +89,32 @@ impl Record {
             acting_as: (user != acting_as).then(|| acting_as.clone()),
             user: user.clone(),
             verb,
-            uri: self.uri.clone(),
+            uri: self
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             object,
         };
         self.trail.ruling = Some(self.audit.policy().rule(&subject));
         self.trail.subject = Some(subject);
-        if let Some(event) = self.trail.event(Stage::RequestReceived, None) {
-            self.audit.write(&event).await;
-        }
     }
 
-    /// As above for a path that is no resource.
-    pub async fn knows_path(&mut self, user: &Identity, acting_as: &Identity, parts: &Parts) {
-        let verb = word(&parts.method);
-        self.knows(user, acting_as, verb, None).await;
+    /// As above by the path and the method alone, which name what this server does not have, too.
+    pub async fn knows_path(&mut self, user: &Identity, acting_as: &Identity) {
+        let (verb, object) = self.by_path();
+        self.knows(user, acting_as, verb, object).await;
+    }
+
+    fn by_path(&self) -> (&'static str, Option<ObjectRef>) {
+        let mut uri = self.uri.clone();
+        // A path that cannot be watched is what it is without.
+        let watched = route::watched(&mut uri).unwrap_or_default();
+        match Asked::by(&self.method, &uri) {
+            Some(asked) if watched => ("watch", Some(about::asked(asked))),
+            Some(asked) => (asked.verb, Some(about::asked(asked))),
+            None => (word(&self.method), None),
+        }
     }
 
     /// The request's name.
@@ -122,15 +122,16 @@ impl Record {
         HeaderValue::from_str(&self.trail.id).ok().map(RequestId)
     }
 
-    /// Where admission leaves what it has to say.
+    /// Where authorization and admission leave what they have to say.
     pub fn told(&self) -> Told {
         self.trail.told.clone()
     }
 
     /// The body, for levels that show it.
-    pub fn body(&mut self, body: &[u8]) {
+    pub fn body(&mut self, kind: &str, headers: &HeaderMap, body: &[u8]) {
         if self.trail.wants(Level::Request) {
-            self.trail.request = serde_json::from_slice(body).ok();
+            let verb = self.trail.subject.as_ref().map_or("", |subject| subject.verb);
+            self.trail.request = shown::request(kind, verb, headers, body);
         }
     }
 
@@ -141,11 +142,11 @@ impl Record {
         if let Some(id) = self.id() {
             response.headers_mut().insert(ID, id.0);
         }
-        if self.trail.subject.is_none() && response.status() == http::StatusCode::UNAUTHORIZED {
-            let nobody = Identity::nobody();
-            let verb = word(&self.method);
-            self.knows(&nobody, &nobody, verb, None).await;
+        if self.trail.subject.is_none() && response.status() == StatusCode::UNAUTHORIZED {
+            self.end_unknown().await;
+            return response;
         }
+        self.trail.complete();
         let mut outcome = Outcome {
             code: response.status().as_u16(),
             status,
@@ -155,12 +156,27 @@ impl Record {
             return self.follow(response, outcome).await;
         }
         if self.trail.wants(Level::RequestResponse) {
-            response = shown(response, &mut outcome).await;
+            response = seen(response, &mut outcome).await;
         }
         if let Some(event) = self.trail.event(Stage::ResponseComplete, Some(&outcome)) {
             self.audit.write(&event).await;
         }
         response
+    }
+
+    /// Nobody knows who asked: what it was for is told, once (upstream's `WithFailedAuthenticationAudit`).
+    async fn end_unknown(mut self) {
+        let nobody = Identity::nobody();
+        let (verb, object) = self.by_path();
+        self.is_about(&nobody, &nobody, verb, object);
+        let outcome = Outcome {
+            code: StatusCode::UNAUTHORIZED.as_u16(),
+            status: Some(json!({ "message": self.attempt })),
+            response: None,
+        };
+        if let Some(event) = self.trail.event(Stage::ResponseStarted, Some(&outcome)) {
+            self.audit.write(&event).await;
+        }
     }
 
     async fn follow(self, response: Response, outcome: Outcome) -> Response {
@@ -187,17 +203,6 @@ fn id(headers: &HeaderMap) -> String {
     }
 }
 
-fn object(target: &Target) -> ObjectRef {
-    ObjectRef {
-        group: target.kind.group.clone(),
-        version: target.kind.version.clone(),
-        resource: target.kind.plural.clone(),
-        subresource: target.subresource.clone(),
-        namespace: target.namespace.clone(),
-        name: target.name.clone(),
-    }
-}
-
 fn word(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "get",
@@ -212,15 +217,13 @@ fn word(method: &Method) -> &'static str {
 }
 
 /// Reads the answer for the event, and makes it anew.
-async fn shown(response: Response, outcome: &mut Outcome) -> Response {
+async fn seen(response: Response, outcome: &mut Outcome) -> Response {
     let (parts, body) = response.into_parts();
     match body.collect().await {
         Ok(body) => {
             let bytes = body.to_bytes();
             // A refusal in another format is told as what it says.
-            outcome.response = serde_json::from_slice(&bytes)
-                .ok()
-                .or_else(|| outcome.status.clone());
+            outcome.response = shown::answer(&parts.headers, &bytes).or_else(|| outcome.status.clone());
             Response::from_parts(parts, Body::from(bytes))
         }
         Err(error) => ApiError::internal(error).respond(Format::Json),
@@ -278,7 +281,7 @@ mod tests {
                 response: None,
             };
             let sent = ApiError::bad_request("no").respond(format);
-            assert_eq!(shown(sent, &mut outcome).await.status(), 400);
+            assert_eq!(seen(sent, &mut outcome).await.status(), 400);
             assert_eq!(outcome.response.as_ref(), Some(&status), "{format:?}");
         }
     }

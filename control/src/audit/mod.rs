@@ -4,11 +4,13 @@
 //! [`Policy`] says how much of it is written; one thread writes. Refuses to know HTTP routing.
 mod log;
 mod policy;
+mod told;
 mod trail;
 
 pub use log::{LogError, LogOptions};
 pub use policy::{Level, Policy, PolicyError, Stage};
-pub use trail::{Event, ObjectRef, Outcome, Subject, Told, Trail};
+pub use told::Told;
+pub use trail::{Event, ObjectRef, Outcome, Subject, Trail};
 
 use log::Log;
 use std::sync::Arc;

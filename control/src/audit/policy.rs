@@ -1,5 +1,8 @@
 //! What is written of which request: upstream's policy file (`audit.k8s.io/v1.Policy`). Pure.
+mod valid;
+
 use super::trail::Subject;
+use crate::kinds::join;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -131,8 +134,16 @@ impl Policy {
         };
         let policy: Policy = serde_yaml::from_str(text).map_err(|e| bad(e.to_string()))?;
         match (policy.api_version.as_str(), policy.kind.as_str()) {
-            ("audit.k8s.io/v1", "Policy") => Ok(policy),
-            (version, kind) => Err(bad(format!("it is {version} {kind}, not audit.k8s.io/v1 Policy"))),
+            ("audit.k8s.io/v1", "Policy") => {}
+            (version, kind) => {
+                return Err(bad(format!("it is {version} {kind}, not audit.k8s.io/v1 Policy")));
+            }
+        }
+        let errors = valid::errors(&policy);
+        match (errors.is_empty(), policy.rules.is_empty()) {
+            (false, _) => Err(bad(join(&errors))),
+            (true, true) => Err(bad("loaded illegal policy with 0 rules".to_owned())),
+            (true, false) => Ok(policy),
         }
     }
 
@@ -197,7 +208,7 @@ impl Resources {
             (Some((resource_pattern, "*")), None) => resource_pattern == resource,
             _ => false,
         };
-        self.group == object.group
+        (self.group == "*" || self.group == object.group)
             && (self.resources.is_empty() || self.resources.iter().any(named))
             && allows(&self.resource_names, object.name.as_deref().unwrap_or_default())
     }

@@ -1,12 +1,12 @@
 //! What is known of one request, and the event it becomes.
 use super::policy::{Level, Ruling, Stage};
+use super::told::{Annotations, Told};
 use crate::auth::Identity;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// The object that a request is about.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -22,6 +22,10 @@ pub struct ObjectRef {
     pub namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    #[serde(rename = "resourceVersion", skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
 }
 
 /// Who asks for what.
@@ -43,29 +47,14 @@ impl Subject {
     }
 }
 
-/// What admission says of a request for the log, gathered on the way.
-#[derive(Clone, Debug, Default)]
-pub struct Told(Arc<Mutex<BTreeMap<String, String>>>);
-
-impl Told {
-    /// The last of two with one key counts.
-    pub fn add(&self, annotations: impl IntoIterator<Item = (String, String)>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(annotations);
-    }
-
-    fn all(&self) -> BTreeMap<String, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// One request, from its beginning.
 #[derive(Clone, Debug)]
 pub struct Trail {
     pub id: String,
     pub received: Timestamp,
     pub agent: String,
-    pub from: Option<IpAddr>,
+    /// Whom it came through, by what they say; the peer itself last.
+    pub from: Vec<IpAddr>,
     /// Once it is known.
     pub subject: Option<Subject>,
     pub ruling: Option<Ruling>,
@@ -96,15 +85,14 @@ impl Trail {
         if ruling.level == Level::None || ruling.omitted.contains(&stage) {
             return None;
         }
-        let bare = |value: &Value| {
+        let shown = |value: &Value, is_object: bool| {
             let mut value = value.clone();
-            if ruling.omit_managed_fields
-                && let Some(meta) = value["metadata"].as_object_mut()
-            {
-                meta.remove("managedFields");
+            if ruling.omit_managed_fields && is_object {
+                drop_owners(&mut value);
             }
             value
         };
+        let response = outcome.and_then(|outcome| outcome.response.as_ref());
         Some(Event {
             kind: "Event",
             api_version: "audit.k8s.io/v1",
@@ -115,19 +103,44 @@ impl Trail {
             verb: subject.verb,
             user: User::of(&subject.user),
             impersonated_user: subject.acting_as.as_ref().map(User::of),
-            source_ips: self.from.map(|from| [from]),
+            source_ips: &self.from,
             user_agent: &self.agent,
             object_ref: subject.object.as_ref(),
             response_status: outcome.map(Outcome::shown),
-            request_object: self.request.as_ref().map(bare),
-            response_object: outcome.and_then(|outcome| outcome.response.as_ref()).map(bare),
+            // A patch is no object: what it says of owners is what was asked for.
+            request_object: self
+                .request
+                .as_ref()
+                .map(|sent| shown(sent, subject.verb != "patch")),
+            response_object: response.map(|sent| shown(sent, true)),
             request_received_timestamp: micros(self.received),
             stage_timestamp: micros(Timestamp::now()),
-            annotations: outcome.map(|outcome| Annotations {
-                decision: if outcome.code == 403 { "forbid" } else { "allow" },
-                told: self.told.all(),
-            }),
+            annotations: self.told.annotations(),
         })
+    }
+
+    /// Completes what the request is about by what was learnt of it.
+    pub fn complete(&mut self) {
+        if let Some(about) = self.subject.as_mut().and_then(|subject| subject.object.as_mut()) {
+            self.told.complete(about);
+        }
+    }
+}
+
+/// Takes `managedFields` out of an object, of a list's items and of a Table's rows.
+fn drop_owners(value: &mut Value) {
+    forget_owners(value);
+    let items = value.get_mut("items").and_then(Value::as_array_mut);
+    items.into_iter().flatten().for_each(forget_owners);
+    let rows = value.get_mut("rows").and_then(Value::as_array_mut);
+    let objects = rows.into_iter().flatten().filter_map(|row| row.get_mut("object"));
+    objects.for_each(forget_owners);
+}
+
+fn forget_owners(object: &mut Value) {
+    let meta = object.get_mut("metadata").and_then(Value::as_object_mut);
+    if let Some(meta) = meta {
+        meta.remove("managedFields");
     }
 }
 
@@ -147,8 +160,8 @@ pub struct Event<'t> {
     user: User<'t>,
     #[serde(skip_serializing_if = "Option::is_none")]
     impersonated_user: Option<User<'t>>,
-    #[serde(rename = "sourceIPs", skip_serializing_if = "Option::is_none")]
-    source_ips: Option<[IpAddr; 1]>,
+    #[serde(rename = "sourceIPs", skip_serializing_if = "<[IpAddr]>::is_empty")]
+    source_ips: &'t [IpAddr],
     #[serde(skip_serializing_if = "str::is_empty")]
     user_agent: &'t str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,6 +199,7 @@ struct User<'t> {
     groups: &'t [String],
     #[serde(skip_serializing_if = "str::is_empty")]
     uid: &'t str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     username: &'t str,
 }
 
@@ -198,14 +212,6 @@ impl User<'_> {
             username: &who.user,
         }
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Annotations {
-    #[serde(rename = "authorization.k8s.io/decision")]
-    decision: &'static str,
-    #[serde(flatten)]
-    told: BTreeMap<String, String>,
 }
 
 /// How a request ended, as an event shows it.
@@ -264,7 +270,7 @@ mod tests {
             id: "an-id".to_owned(),
             received: Timestamp::UNIX_EPOCH,
             agent: "kubectl".to_owned(),
-            from: Some([127, 0, 0, 1].into()),
+            from: vec![[127, 0, 0, 1].into()],
             ruling: Some(Policy::metadata().unwrap().rule(&subject)),
             subject: Some(subject),
             request: None,
@@ -289,5 +295,33 @@ mod tests {
         );
         assert_eq!(event["requestReceivedTimestamp"], "1970-01-01T00:00:00.000000Z");
         assert_eq!(event["sourceIPs"], json!(["127.0.0.1"]));
+    }
+
+    #[test]
+    fn owners_are_dropped_wherever_objects_are() {
+        let owned = json!({"metadata": {"name": "a", "managedFields": [{}]}});
+        let bare = json!({"metadata": {"name": "a"}});
+        for (value, want) in [
+            (owned.clone(), bare.clone()),
+            (
+                json!({"items": [owned], "metadata": {}}),
+                json!({"items": [bare], "metadata": {}}),
+            ),
+            (
+                json!({"rows": [{"object": owned}, {"object": null}]}),
+                json!({"rows": [{"object": bare}, {"object": null}]}),
+            ),
+            (json!({"data": {}}), json!({"data": {}})),
+            (json!([{"op": "add"}]), json!([{"op": "add"}])),
+            (json!(5), json!(5)),
+            (
+                json!({"metadata": null, "items": {}, "rows": 1}),
+                json!({"metadata": null, "items": {}, "rows": 1}),
+            ),
+        ] {
+            let mut value = value;
+            drop_owners(&mut value);
+            assert_eq!(value, want);
+        }
     }
 }

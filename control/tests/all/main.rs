@@ -5,6 +5,7 @@ mod admission;
 mod aggregation;
 mod applying;
 mod attachments;
+mod auditing;
 mod auth;
 mod autoscalers;
 mod binary;

@@ -4,7 +4,7 @@ use amphipod_control::{ControlOptions, ControlPlane};
 use http::{Method, Request, StatusCode};
 use kube::Client;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub struct Plane {
@@ -20,7 +20,16 @@ impl Plane {
     /// One whose clients may take only so long.
     pub async fn with(patience: Patience) -> Plane {
         let dir = tempfile::tempdir().unwrap();
-        let control = start_in(dir.path(), patience).await;
+        let control = start_in(dir.path(), patience, None).await;
+        Plane { control, dir }
+    }
+
+    /// One with an audit policy.
+    pub async fn with_audit(policy: &str) -> Plane {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("audit.yaml");
+        std::fs::write(&file, policy).unwrap();
+        let control = start_in(dir.path(), Patience::default(), Some(file)).await;
         Plane { control, dir }
     }
 
@@ -36,7 +45,7 @@ impl Plane {
 
     /// Starts one on the data of another.
     pub async fn again(dir: tempfile::TempDir) -> Plane {
-        let control = start_in(dir.path(), Patience::default()).await;
+        let control = start_in(dir.path(), Patience::default(), None).await;
         Plane { control, dir }
     }
 
@@ -96,7 +105,7 @@ impl Plane {
     }
 }
 
-async fn start_in(dir: &Path, patience: Patience) -> ControlPlane {
+async fn start_in(dir: &Path, patience: Patience, audit_policy: Option<PathBuf>) -> ControlPlane {
     let options = ControlOptions {
         data_dir: dir.join("control"),
         listen: ([127, 0, 0, 1], 0).into(),
@@ -105,7 +114,7 @@ async fn start_in(dir: &Path, patience: Patience) -> ControlPlane {
         service_cidr: "10.97.0.0/24".parse().unwrap(),
         node_ports: 30000..=30010,
         registry: None,
-        audit_policy: None,
+        audit_policy,
         extra_sans: vec![],
         pod_security: Default::default(),
         patience,

@@ -14,7 +14,6 @@ use super::flows::Flow;
 use super::record::Record;
 use super::status::Result;
 use super::{Api, permit, text};
-use crate::audit::ObjectRef;
 use crate::auth::Identity;
 use crate::auth::attributes::Attributes;
 use crate::kinds::api_service::{GROUP, is_local};
@@ -95,19 +94,17 @@ pub(super) async fn serve(
     (record, flow): (&mut Record, &mut Option<Flow>),
 ) -> Result<Response> {
     let table = api.flow_table();
+    record.knows_path(user, who).await;
+    let told = record.told();
     match Asked::of(&parts) {
         None => {
-            record.knows_path(user, who, &parts).await;
             *flow = table.flow_of_path(who, &parts);
-            permit::path(api, who, &parts)?;
+            permit::path(api, who, &parts, &told)?;
         }
         Some(asked) => {
-            record
-                .knows_remote(user, who, asked.verb, object(remote, &asked))
-                .await;
             let what = Attributes::resource(asked.verb, asked.attributes());
             *flow = table.flow(who, &what);
-            permit::demand(&api.authorizer, who, &what)?;
+            permit::decide(&api.authorizer, who, &what, &told)?;
         }
     }
     if !remote.available {
@@ -140,15 +137,4 @@ pub(super) async fn openapi(
     }
     let theirs = documents::openapi_paths(api).await;
     Ok(api.openapi.index(parts, theirs))
-}
-
-fn object(remote: &Remote, asked: &Asked) -> ObjectRef {
-    ObjectRef {
-        group: remote.group.clone(),
-        version: remote.version.clone(),
-        resource: asked.resource.clone(),
-        subresource: asked.subresource.clone(),
-        namespace: asked.namespace.clone(),
-        name: asked.name.clone(),
-    }
 }

@@ -1,0 +1,128 @@
+//! What is learnt of a request while it is answered, gathered for its event from wherever that happens.
+use super::trail::ObjectRef;
+use crate::kinds::view::View;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A handle; its clones gather in one place.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<Gathered>>);
+
+#[derive(Debug, Default)]
+struct Gathered {
+    annotations: Annotations,
+    named: Named,
+}
+
+/// What the body says of the object that it is.
+#[derive(Debug, Default)]
+struct Named {
+    name: String,
+    uid: String,
+    version: String,
+}
+
+/// `annotations` of an event.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Annotations {
+    #[serde(
+        rename = "authorization.k8s.io/decision",
+        skip_serializing_if = "Option::is_none"
+    )]
+    decision: Option<&'static str>,
+    #[serde(
+        rename = "authorization.k8s.io/reason",
+        skip_serializing_if = "Option::is_none"
+    )]
+    reason: Option<String>,
+    /// Of admission.
+    #[serde(flatten)]
+    others: BTreeMap<String, String>,
+}
+
+impl Told {
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What admission says; the last of two with one key counts.
+    pub fn add(&self, annotations: impl IntoIterator<Item = (String, String)>) {
+        self.gathered().annotations.others.extend(annotations);
+    }
+
+    /// Whether the user may, and why, in the authorizers' words.
+    pub fn decided(&self, allowed: bool, reason: &str) {
+        let annotations = &mut self.gathered().annotations;
+        annotations.decision = Some(if allowed { "allow" } else { "forbid" });
+        annotations.reason = Some(reason.to_owned());
+    }
+
+    /// The object that was sent.
+    pub fn object(&self, object: &Value) {
+        let text = |path: &str| object.text(path).to_owned();
+        self.gathered().named = Named {
+            name: text("metadata.name"),
+            uid: text("metadata.uid"),
+            version: text("metadata.resourceVersion"),
+        };
+    }
+
+    /// The name that was made up for it.
+    pub fn named(&self, name: &str) {
+        name.clone_into(&mut self.gathered().named.name);
+    }
+
+    /// None while nothing has been said.
+    pub(super) fn annotations(&self) -> Option<Annotations> {
+        let annotations = self.gathered().annotations.clone();
+        (annotations.decision.is_some() || !annotations.others.is_empty()).then_some(annotations)
+    }
+
+    /// Completes what the path says by what the body does.
+    pub(super) fn complete(&self, about: &mut ObjectRef) {
+        let said = std::mem::take(&mut self.gathered().named);
+        let parts = [
+            (&mut about.name, said.name),
+            (&mut about.uid, said.uid),
+            (&mut about.resource_version, said.version),
+        ];
+        for (part, said) in parts {
+            if part.is_none() && !said.is_empty() {
+                *part = Some(said);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_body_completes_what_the_path_says() {
+        let told = Told::default();
+        told.object(&json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}}));
+        let mut about = ObjectRef {
+            name: Some("path".to_owned()),
+            ..ObjectRef::default()
+        };
+        told.complete(&mut about);
+        assert_eq!(about.name.as_deref(), Some("path"));
+        assert_eq!(about.uid.as_deref(), Some("u"));
+        assert_eq!(about.resource_version.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn nothing_is_annotated_before_something_is_decided() {
+        let told = Told::default();
+        assert!(told.annotations().is_none());
+        told.decided(false, "");
+        assert_eq!(
+            serde_json::to_value(told.annotations()).unwrap(),
+            json!({"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""})
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! What the audit log says of requests, in upstream's words.
+use super::plane::Plane;
+use http::Request;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const MERGE: &str = "application/merge-patch+json";
+const BOB: &str = "bob";
+
+/// Everything that is known, without who owned which field.
+const ALL: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- level: RequestResponse
+  users: [bob, system:admin]
+";
+
+/// A request: method, path, content type, body.
+type Asked<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// Sends it under an id of its own; the status code and the last event of it.
+async fn audited(plane: &Plane, client: &Client, id: &str, asked: Asked<'_>) -> (u16, Value) {
+    let (method, path, content, body) = asked;
+    let request = Request::builder().method(method).uri(path).header("audit-id", id);
+    let request = request
+        .header("content-type", content)
+        .header("x-forwarded-for", "192.0.2.7");
+    let request = match content {
+        YAML => request.header("accept", YAML),
+        _ => request,
+    };
+    let answer = client
+        .send(request.body(body.as_bytes().to_vec().into()).unwrap())
+        .await
+        .unwrap();
+    let event = plane.audited(|line| line["auditID"] == id).await;
+    (answer.status().as_u16(), event)
+}
+
+#[tokio::test]
+async fn bodies_of_any_shape_and_format_are_told() {
+    let plane = Plane::with_audit(ALL).await;
+    let named = |name: &str| format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}");
+    let (a, b) = (named("a"), named("b"));
+    let patched = format!("{MAPS}/a");
+    let path = "application/json-patch+json";
+    let operations = r#"[{"op":"add","path":"/data","value":{"z":"1"}}]"#;
+    for (id, asked, code, sent, name) in [
+        (
+            "created",
+            ("POST", MAPS, JSON, a.as_str()),
+            201,
+            json!({"metadata": {"name": "a"}}),
+            "a",
+        ),
+        (
+            "yaml",
+            ("POST", MAPS, YAML, b.as_str()),
+            201,
+            json!({"metadata": {"name": "b"}}),
+            "b",
+        ),
+        (
+            "operations",
+            ("PATCH", &patched, path, operations),
+            200,
+            serde_json::from_str(operations).unwrap(),
+            "a",
+        ),
+        (
+            "merged",
+            ("PATCH", &patched, MERGE, r#"{"data":{"y":"2"}}"#),
+            200,
+            json!({"data": {"y": "2"}}),
+            "a",
+        ),
+        ("number", ("POST", MAPS, JSON, "5"), 400, Value::Null, ""),
+        ("list", ("POST", MAPS, JSON, "[]"), 400, Value::Null, ""),
+    ] {
+        let (answered, event) = audited(&plane, &plane.client(), id, asked).await;
+        assert_eq!(answered, code, "{id}: {event}");
+        assert_eq!(event["requestObject"], sent, "{id}");
+        assert_eq!(
+            event["objectRef"]["name"].as_str().unwrap_or_default(),
+            name,
+            "{id}"
+        );
+        assert_eq!(event["sourceIPs"][0], "192.0.2.7", "{id}");
+        if code < 300 {
+            assert_eq!(event["responseObject"]["metadata"]["name"], name, "{id}");
+        }
+        assert!(
+            event["responseObject"]["metadata"].get("managedFields").is_none(),
+            "{id}: {event}"
+        );
+    }
+    let (_, event) = audited(&plane, &plane.client(), "listed", ("GET", MAPS, JSON, "")).await;
+    let items = event["responseObject"]["items"].as_array().unwrap();
+    assert!(
+        items
+            .iter()
+            .all(|item| item["metadata"].get("managedFields").is_none()),
+        "{event}"
+    );
+}
+
+/// What an event is about, in a line.
+fn about(event: &Value) -> String {
+    let about = &event["objectRef"];
+    let keys = [
+        "apiGroup",
+        "apiVersion",
+        "resource",
+        "subresource",
+        "namespace",
+        "name",
+        "uid",
+        "resourceVersion",
+    ];
+    let parts = keys.iter().map(|key| about[key].as_str().unwrap_or("-"));
+    let parts: Vec<&str> = parts.collect();
+    format!(
+        "{} {}",
+        event["verb"].as_str().unwrap_or_default(),
+        parts.join(" ")
+    )
+}
+
+#[tokio::test]
+async fn what_a_request_is_about_is_told_whatever_becomes_of_it() {
+    let plane = Plane::with_audit(ALL).await;
+    let put = r#"{"metadata":{"name":"x","uid":"u","resourceVersion":"7"}}"#;
+    for (id, method, path, body, code, want) in [
+        (
+            "below",
+            "GET",
+            "/api/v1/namespaces/n/configmaps/a/zork",
+            "",
+            404,
+            "get - v1 configmaps zork n a - -",
+        ),
+        (
+            "group",
+            "GET",
+            "/apis/zork.io/v2/namespaces/n/zorks",
+            "",
+            404,
+            "list zork.io v2 zorks - n - - -",
+        ),
+        (
+            "method",
+            "PUT",
+            MAPS,
+            "{}",
+            405,
+            "update - v1 configmaps - default - - -",
+        ),
+        (
+            "watched",
+            "GET",
+            "/api/v1/watch/namespaces/n/zorks",
+            "",
+            404,
+            "watch - v1 zorks - n - - -",
+        ),
+        (
+            "named",
+            "PUT",
+            &format!("{MAPS}/x"),
+            put,
+            404,
+            "update - v1 configmaps - default x u 7",
+        ),
+        ("path", "GET", "/apis/apps", "", 200, "get - - - - - - - -"),
+    ] {
+        let (answered, event) = audited(&plane, &plane.client(), id, (method, path, JSON, body)).await;
+        assert_eq!((answered, about(&event).as_str()), (code, want), "{id}: {event}");
+    }
+    let generated = ("POST", MAPS, JSON, r#"{"metadata":{"generateName":"g-"}}"#);
+    let (_, event) = audited(&plane, &plane.client(), "generated", generated).await;
+    let name = event["objectRef"]["name"].as_str().unwrap_or_default();
+    assert_eq!((&name[..2], name.len()), ("g-", 7));
+}
+
+#[tokio::test]
+async fn why_somebody_may_is_told() {
+    let plane = Plane::with_audit(ALL).await;
+    let group = "/apis/rbac.authorization.k8s.io/v1";
+    let rules =
+        json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["configmaps", "namespaces"]}]);
+    let role = json!({"metadata": {"name": "reader"}, "rules": rules}).to_string();
+    let binding = json!({"metadata": {"name": "viewer"}, "subjects": [{"kind": "User", "name": BOB}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"}});
+    let (admin, bob) = (plane.client(), plane.control.client_as(BOB, &[]));
+    let (roles, bindings) = (
+        format!("{group}/clusterroles"),
+        format!("{group}/clusterrolebindings"),
+    );
+    let granted = "RBAC: allowed by ClusterRoleBinding \"viewer\" of ClusterRole \"reader\" to User \"bob\"";
+    let listed = format!("{MAPS}?fieldSelector=metadata.name=q");
+    for (id, client, asked, decision, reason, want) in [
+        (
+            "role",
+            &admin,
+            ("POST", roles.as_str(), JSON, role.as_str()),
+            "allow",
+            "",
+            "create rbac.authorization.k8s.io v1 clusterroles - - reader - -",
+        ),
+        (
+            "binding",
+            &admin,
+            ("POST", &bindings, JSON, &binding.to_string()),
+            "allow",
+            "",
+            "create rbac.authorization.k8s.io v1 clusterrolebindings - - viewer - -",
+        ),
+        // The watch cache has both when this is answered.
+        (
+            "fresh",
+            &admin,
+            ("GET", &bindings, JSON, ""),
+            "allow",
+            "",
+            "list rbac.authorization.k8s.io v1 clusterrolebindings - - - - -",
+        ),
+        (
+            "selected",
+            &bob,
+            ("GET", &listed, JSON, ""),
+            "allow",
+            granted,
+            "list - v1 configmaps - default q - -",
+        ),
+        (
+            "itself",
+            &bob,
+            ("GET", "/api/v1/namespaces/default", JSON, ""),
+            "allow",
+            granted,
+            "get - v1 namespaces - default default - -",
+        ),
+        (
+            "unknown",
+            &bob,
+            ("GET", "/apis/zork.io/v1/zorks/x", JSON, ""),
+            "forbid",
+            "",
+            "get zork.io v1 zorks - - x - -",
+        ),
+    ] {
+        let (_, event) = audited(&plane, client, id, asked).await;
+        let annotations =
+            json!({"authorization.k8s.io/decision": decision, "authorization.k8s.io/reason": reason});
+        assert_eq!(event["annotations"], annotations, "{id}: {event}");
+        assert_eq!(about(&event), want, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn whom_nobody_knows_is_told_with_what_he_asked_for() {
+    let plane = Plane::start().await;
+    let mut config = Config::new(format!("https://{}", plane.control.local_addr()).parse().unwrap());
+    config.accept_invalid_certs = true;
+    let nobody = Client::try_from(config).unwrap();
+    let path = "/api/v1/namespaces/n/secrets/x";
+    let request = Request::get(path).header("authorization", "Bearer forged");
+    let request = request
+        .header("audit-id", "forged")
+        .body(Vec::new().into())
+        .unwrap();
+    assert_eq!(nobody.send(request).await.unwrap().status(), 401);
+    let event = plane.audited(|line| line["auditID"] == "forged").await;
+    assert_eq!(event["stage"], "ResponseStarted", "{event}");
+    assert_eq!((&event["verb"], &event["user"]), (&json!("get"), &json!({})));
+    let about = json!({"resource": "secrets", "namespace": "n", "name": "x", "apiVersion": "v1"});
+    assert_eq!(event["objectRef"], about);
+    let status = json!({"metadata": {}, "code": 401, "message": "Authentication failed, attempted: bearer"});
+    assert_eq!(event["responseStatus"], status);
+}
