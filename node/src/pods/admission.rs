@@ -69,6 +69,11 @@ pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
     sysctls(pod, &ctx.options.allowed_unsafe_sysctls)?;
     // One that has room waits for nobody; what it takes here is taken once more below.
     let has_room = || ctx.allocations.take(pod.uid(), Amounts::of_pod(pod.spec)).is_ok();
+    if !is_static(pod.pod) && (!has_room() || !host_ports(pod).is_empty()) {
+        // Of those of before many may be gone from the API, which has answered: it was what told of this Pod. A static one may be
+        // what answers, and waits for nobody.
+        ctx.allocations.known().await;
+    }
     let _turn = match is_critical(pod.pod) && !has_room() {
         true => Some(ctx.allocations.turn().await),
         false => None,
@@ -265,7 +270,7 @@ pub fn recall(network: &Network, allocations: &Allocations, pods_dir: &Path) -> 
     let claims = alive.filter_map(|dir| {
         let pod = read(&dir)?;
         let view = PodView::new(&pod)?;
-        allocations.note(view.uid(), Amounts::of_pod(view.spec));
+        allocations.remember(view.uid(), Amounts::of_pod(view.spec));
         let ports = host_ports(view);
         (!ports.is_empty()).then(|| (view.uid().to_owned(), ports))
     });

@@ -1,6 +1,6 @@
 //! What this node has promised its Pods of CPU and memory, so that two that grow at once do not get the same rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
@@ -132,6 +132,8 @@ pub struct Allocations {
     /// Pods there may be.
     pods: i64,
     promised: Mutex<HashMap<String, Amounts>>,
+    /// Those whom an agent before this one took and of whom it is not known yet whether they are still wanted.
+    remembered: Mutex<HashSet<String>>,
     freed: watch::Sender<()>,
     turn: sync::Mutex<()>,
 }
@@ -146,6 +148,7 @@ impl Allocations {
                 .and_then(quantity::value)
                 .unwrap_or(i64::MAX),
             promised: Mutex::default(),
+            remembered: Mutex::default(),
             freed: watch::Sender::new(()),
             turn: sync::Mutex::default(),
         }
@@ -154,6 +157,10 @@ impl Allocations {
     /// The table is whole even if a thread panicked beside it: each write is one insertion.
     fn promised(&self) -> MutexGuard<'_, HashMap<String, Amounts>> {
         self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a Pod that is new here, if there is room for it beside the others.
@@ -199,17 +206,31 @@ impl Allocations {
         Some(amounts.named().into_iter().chain([(PODS, 1)]).collect())
     }
 
+    /// Notes a Pod that an agent before this one took: [`Self::note`] or [`Self::release`] tells later whether it still counts.
+    pub fn remember(&self, uid: &str, amounts: Amounts) {
+        self.remembered().insert(uid.to_owned());
+        self.promised().insert(uid.to_owned(), amounts);
+    }
+
     /// Notes a Pod that was taken before.
     pub fn note(&self, uid: &str, amounts: Amounts) {
         self.promised().insert(uid.to_owned(), amounts);
+        self.remembered().remove(uid);
         self.freed.send_replace(());
     }
 
     /// The Pod needs nothing more.
     pub fn release(&self, uid: &str) {
-        if self.promised().remove(uid).is_some() {
+        let had = self.promised().remove(uid).is_some();
+        if self.remembered().remove(uid) || had {
             self.freed.send_replace(());
         }
+    }
+
+    /// Waits until of every Pod that is remembered it is known whether it still counts: many may be gone from the API since.
+    pub async fn known(&self) {
+        let mut freed = self.freed();
+        while !self.remembered().is_empty() && freed.changed().await.is_ok() {}
     }
 
     /// Changes whenever somebody may have given something back.
@@ -287,6 +308,7 @@ mod tests {
             capacity,
             pods,
             promised: Mutex::default(),
+            remembered: Mutex::default(),
             freed: watch::Sender::new(()),
             turn: sync::Mutex::default(),
         }
@@ -315,6 +337,23 @@ mod tests {
         assert_eq!(said("d", amounts(0, 0)), Some(("pods", words.to_owned())));
         node.release("b");
         assert_eq!(said("d", amounts(0, 0)), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_becomes_known() {
+        let node = node(amounts(4000, 100), 2);
+        node.known().await;
+        for uid in ["stays", "gone"] {
+            node.remember(uid, amounts(1000, 10));
+        }
+        let known = async || futures::poll!(std::pin::pin!(node.known())).is_ready();
+        assert!(!known().await);
+        node.note("stays", amounts(1000, 10));
+        assert!(!known().await, "one is not known yet");
+        assert!(node.take("new", amounts(0, 0)).is_err());
+        node.release("gone");
+        assert!(known().await);
+        assert_eq!(node.take("new", amounts(0, 0)), Ok(()));
     }
 
     #[test]

@@ -150,6 +150,8 @@ impl Halves {
         command.arg(kubeconfig).arg("--data-dir").arg(self.node_dir());
         command.args(["--registry", &format!("http://127.0.0.1:{}", self.registry)]);
         command.args(["--service-cidr", &self.service_cidr()]);
+        // Few more than there are: whoever is gone from the API and not from the host must not count.
+        command.args(["--max-pods", "8"]);
         // A full disk is to be got over here, not to end Pods.
         command.args(["--eviction-hard", "memory.available<1Mi"]);
         let child = command.stdout(Stdio::null()).stderr(self.log("node"));

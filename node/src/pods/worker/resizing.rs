@@ -39,9 +39,12 @@ impl Worker {
         let has_room = |view: &PodView<'_>| {
             admission::is_admitted(&self.ctx, *view) && status::takes_room(*view, &self.seen)
         };
-        if let Some(view) = PodView::new(&pod).filter(has_room) {
-            let amounts = Amounts::of_pod(view.spec);
-            self.ctx.allocations.note(view.uid(), amounts);
+        match PodView::new(&pod) {
+            Some(view) if has_room(&view) => {
+                self.ctx.allocations.note(view.uid(), Amounts::of_pod(view.spec))
+            }
+            Some(view) => self.give_room_back(view),
+            None => {}
         }
         self.consider_resize();
     }
