@@ -1,7 +1,7 @@
 //! What a request asks for by its path and its method alone, of whatever kind, known or not (upstream's `RequestInfo`).
 //! Pure.
 use super::query::Query;
-use super::route::check_segment;
+use super::route::{self, check_segment};
 use super::selectors::FieldSelector;
 use crate::auth::attributes::Resource;
 use http::request::Parts;
@@ -27,15 +27,22 @@ impl Asked {
 
     /// As above by what it is read from.
     pub fn by(method: &Method, uri: &Uri) -> Option<Asked> {
-        // Of a query that cannot be read, nothing counts.
-        let query = Query::of(uri).unwrap_or_default();
+        let mut uri = uri.clone();
+        // A path that cannot be watched is what it is without; of a query that cannot be read, nothing counts.
+        let watched = route::watched(&mut uri).unwrap_or_default();
+        let query = Query::of(&uri).unwrap_or_default();
         let asked = Asked::read(method.as_str(), uri.path(), query.flag("watch"))?;
-        let name = asked.name.or_else(|| selected_name(asked.verb, &query));
-        Some(Asked { name, ..asked })
+        let verb = if watched { "watch" } else { asked.verb };
+        let name = asked.name.or_else(|| selected_name(verb, &query));
+        Some(Asked { verb, name, ..asked })
     }
 
     fn read(method: &str, path: &str, watches: bool) -> Option<Asked> {
-        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let segments = path.trim_matches('/').split('/');
+        let segments: Vec<String> = segments
+            .map(|segment| route::decode(segment).unwrap_or_else(|_| segment.to_owned()))
+            .collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (group, version, below) = match segments.as_slice() {
             ["api", version, below @ ..] => ("", version, below),
             ["apis", group, version, below @ ..] => (*group, version, below),
@@ -53,8 +60,9 @@ impl Asked {
         let resource = rest.first().filter(|resource| !resource.is_empty())?;
         let name = rest.get(1).map(owned);
         let verb = match (method, name.is_some()) {
-            ("GET" | "HEAD", _) if watches => "watch",
             ("GET" | "HEAD", true) => "get",
+            // One object is watched by its name below `watch/` only.
+            ("GET" | "HEAD", false) if watches => "watch",
             ("GET" | "HEAD", false) => "list",
             ("POST", _) => "create",
             ("PUT", _) => "update",
@@ -119,6 +127,22 @@ mod tests {
         }
         let uri = "/api/v1/pods?fieldSelector=metadata.name=q".parse().unwrap();
         assert_eq!(Asked::by(&Method::DELETE, &uri).unwrap().name, None);
+    }
+
+    #[test]
+    fn watched_is_a_collection_or_what_is_below_watch() {
+        for (uri, want) in [
+            ("/api/v1/namespaces/n/pods?watch=1", "watch pods -"),
+            ("/api/v1/namespaces/n/pods/p?watch=1", "get pods p"),
+            ("/api/v1/namespaces/n/services/s/proxy/?watch=1", "get services s"),
+            ("/api/v1/watch/namespaces/n/secrets", "watch secrets -"),
+            ("/apis/g/v1/watch/namespaces/n/foos/a", "watch foos a"),
+            ("/api/v1/nodes/a%3Ab", "get nodes a:b"),
+        ] {
+            let asked = Asked::by(&Method::GET, &uri.parse().unwrap()).unwrap();
+            let name = asked.name.as_deref().unwrap_or("-");
+            assert_eq!(format!("{} {} {name}", asked.verb, asked.resource), want, "{uri}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 use super::asked::Asked;
 use super::negotiate::Format;
 use super::status::{ApiError, Result};
-use super::{Api, about, origin, random_id, route, serve, shown};
+use super::{Api, about, origin, random_id, serve, shown};
 use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Told, Trail};
 use crate::auth::Identity;
 use axum::body::{Body, Bytes};
@@ -107,11 +107,7 @@ impl Record {
     }
 
     fn by_path(&self) -> (&'static str, Option<ObjectRef>) {
-        let mut uri = self.uri.clone();
-        // A path that cannot be watched is what it is without.
-        let watched = route::watched(&mut uri).unwrap_or_default();
-        match Asked::by(&self.method, &uri) {
-            Some(asked) if watched => ("watch", Some(about::asked(asked))),
+        match Asked::by(&self.method, &self.uri) {
             Some(asked) => (asked.verb, Some(about::asked(asked))),
             None => (word(&self.method), None),
         }

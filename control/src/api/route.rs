@@ -159,7 +159,7 @@ pub fn check_segment(name: &str) -> Result<()> {
 }
 
 /// Percent-decodes one segment.
-fn decode(segment: &str) -> Result<String> {
+pub fn decode(segment: &str) -> Result<String> {
     let bad = || ApiError::bad_request(format!("the path segment {segment:?} cannot be decoded"));
     let mut out = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();

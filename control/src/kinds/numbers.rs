@@ -30,7 +30,10 @@ pub fn whole(n: f64) -> Option<i64> {
 
 /// Whether two values are the same, or numbers that are equal.
 pub fn equal(a: &Value, b: &Value) -> bool {
-    a == b || a.is_number() && a.as_f64() == b.as_f64()
+    match (a.as_i64(), b.as_i64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b || a.is_number() && a.as_f64() == b.as_f64(),
+    }
 }
 
 /// Replaces every number that there is another for.
@@ -50,6 +53,18 @@ fn each(value: &mut Value, other: &impl Fn(&Number) -> Option<Number>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_integers_are_the_same() {
+        for (a, b, want) in [
+            ("1", "1.0", true),
+            ("9007199254740993", "9007199254740992", false),
+            ("\"1\"", "1", false),
+        ] {
+            let read = |text| serde_json::from_str::<Value>(text).unwrap();
+            assert_eq!(equal(&read(a), &read(b)), want, "{a} {b}");
+        }
+    }
 
     #[test]
     fn numbers_are_those_of_gos_decoder_and_encoder() {

@@ -5,6 +5,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod, Taint};
 use kube::Api;
@@ -50,6 +51,8 @@ impl From<Rejection> for Refusal {
 /// The system of this node, and the label by which a Pod names one.
 const OS: &str = "linux";
 const OS_LABEL: &str = "kubernetes.io/os";
+/// How long a new Pod waits to learn which Pods of an agent before this one still count: a look at their containers.
+const REMEMBERED: Duration = Duration::from_secs(30);
 /// The taint whose toleration lets a Pod that asks for nothing come while memory is short.
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
@@ -72,7 +75,11 @@ pub async fn admit(ctx: &Context, pod: PodView<'_>) -> Result<(), Refusal> {
     if !is_static(pod.pod) && (!has_room() || !host_ports(pod).is_empty()) {
         // Of those of before many may be gone from the API, which has answered: it was what told of this Pod. A static one may be
         // what answers, and waits for nobody.
-        ctx.allocations.known().await;
+        let known = tokio::time::timeout(REMEMBERED, ctx.allocations.known());
+        if let Some(Err(_)) = ctx.shutdown.run_until_cancelled(known).await {
+            tracing::warn!(pod = %pod.full_name(), "what Pods of before still need is not known; it counts");
+        }
+        state(ctx, pod).inspect_err(|_| ctx.allocations.release(pod.uid()))?;
     }
     let _turn = match is_critical(pod.pod) && !has_room() {
         true => Some(ctx.allocations.turn().await),

@@ -201,6 +201,8 @@ impl Worker {
             }
         }
         self.recall_superseded(view);
+        // First: new Pods may wait to learn whether this one still counts, and what follows may take long.
+        self.recall_allocation();
         if self.seen.containers.values().any(|s| s.is_running()) {
             refresh::watch(&self.ctx, &pod, &self.refresh_wanted, &mut self.watches);
             let result = sandbox::prepare(&self.ctx, view).await;
@@ -214,7 +216,7 @@ impl Worker {
             .filter(Record::is_running)
             .collect();
         running.into_iter().for_each(|record| self.watch(record));
-        self.recall_allocation();
+        self.consider_resize();
     }
 
     /// Plans and acts until there is nothing to do now; true when the Pod is gone for good.

@@ -156,11 +156,12 @@ impl Custom {
     /// Everything wrong with an object, and what is to be told of what was wrong already.
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> (FieldErrors, Vec<String>) {
         let mut errors = validate::validate(&self.schema, object, old);
-        errors.extend(
-            self.scale
-                .iter()
-                .flat_map(|scale| scaled::validate(scale, object)),
-        );
+        if let Some(scale) = &self.scale {
+            // What was stored before there was a scale must not keep anybody from writing the rest.
+            let was = old.map(|old| scaled::validate(scale, old)).unwrap_or_default();
+            let wrong = scaled::validate(scale, object);
+            errors.extend(wrong.into_iter().filter(|error| !was.contains(error)));
+        }
         errors.extend(lists::validate(&self.schema, object, old));
         if self.schema.has_rules && errors.iter().any(blocks) {
             errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED));

@@ -46,7 +46,6 @@ impl Worker {
             Some(view) => self.give_room_back(view),
             None => {}
         }
-        self.consider_resize();
     }
 
     /// Others may have what the Pod has of the node.
