@@ -84,7 +84,7 @@ fn each_step_is_told() {
             "True",
             asked,
             "True",
-            [["Error 0", "", 0], ["Error 42", "", 0], ["running", "", 0]]
+            [["Completed 0", "", 0], ["Error 42", "", 0], ["running", "", 0]]
         ])
     );
     assert_eq!(
@@ -129,7 +129,7 @@ fn each_step_is_told() {
             "False",
             null,
             "True",
-            [["Error 0", removed, 1], waits, waits]
+            [["Completed 0", removed, 1], waits, waits]
         ])
     );
 }
