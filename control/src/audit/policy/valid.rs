@@ -17,7 +17,8 @@ fn of_rule(rule: &Rule, path: &str) -> FieldErrors {
     for resources in &rule.resources {
         errors.extend(of_resources(resources, &format!("{path}.resources")));
     }
-    if !rule.urls.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+    let names_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+    if names_resources && !rule.urls.is_empty() {
         let why = "rules cannot apply to both regular resources and non-resource URLs";
         errors.push(FieldError::invalid(urls, rule.urls.clone(), why));
     }
