@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::cli::{AgentArgs, ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
 use crate::cluster::{self, Cluster, DataDir};
 use crate::progress::{Progress, print_line};
-use crate::{image, kubeconfig, shims, signals, up};
+use crate::{image, kubeconfig, shims, signals, text, up};
 
 /// How long each half of a cluster has to stop in order. Shims are not waited for: they outlive us.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -126,6 +126,7 @@ async fn control(args: &ControlArgs) -> Result<()> {
         "  kubectl --kubeconfig {} get nodes",
         data.path.join("kubeconfig").display()
     ));
+    text::keep_small();
     stop.cancelled().await;
     control.shutdown(STOP_DEADLINE).await;
     Ok(())
@@ -150,6 +151,7 @@ async fn node(args: &NodeArgs) -> Result<()> {
         true => format!("node {name} joined {server}"),
         false => format!("node {name} runs its static Pods; {server} does not answer yet"),
     });
+    text::keep_small();
     stop.cancelled().await;
     if let Some(grace) = pods_grace(&args.agent) {
         node.end_pods(grace).await;

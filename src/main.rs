@@ -13,6 +13,8 @@ mod pulls;
 mod ready;
 mod shims;
 mod signals;
+mod sys;
+mod text;
 mod up;
 
 use std::ffi::OsString;

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, DataDir};
 use crate::commands::{self, STOP_DEADLINE};
 use crate::manifest::{self, Document};
 use crate::progress::Progress;
-use crate::{kubeconfig, prepare, pulls, ready, signals};
+use crate::{kubeconfig, prepare, pulls, ready, signals, text};
 
 /// Brings the cluster up, applies the manifests, and stays until a signal.
 pub async fn run(args: UpArgs) -> Result<()> {
@@ -100,6 +100,7 @@ async fn serve(
         outcome = deploy => outcome?,
         () = stop.cancelled() => return Ok(()),
     }
+    text::keep_small();
     stop.cancelled().await;
     Ok(())
 }
