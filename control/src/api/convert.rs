@@ -5,7 +5,7 @@
 use super::object::{self, Object};
 use super::render;
 use super::status::{ApiError, Result};
-use super::{Api, Call};
+use super::{Api, Call, depth};
 use crate::callout;
 use crate::kinds::Kind;
 use crate::kinds::custom::Converter;
@@ -52,6 +52,7 @@ pub async fn objects(api: &Api, kind: &Kind, found: Vec<Arc<Object>>) -> Result<
 /// The bytes to store of an object of the call's kind. Owners as text are for kinds that are stored as they are served.
 pub async fn stored_form(call: &Call, value: &Value, owners: Option<&str>) -> Result<Bytes> {
     let kind = &call.target.kind;
+    depth::check(value, owners.is_some())?;
     if kind.stored_as_served() {
         return Ok(object::encode_owned(value, owners));
     }
@@ -69,6 +70,7 @@ pub async fn stored_form(call: &Call, value: &Value, owners: Option<&str>) -> Re
         _ => kind.to_storage(&mut value),
     }
     storage.normalise(&mut value);
+    depth::check(&value, false)?;
     Ok(object::encode(&value))
 }
 

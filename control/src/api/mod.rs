@@ -12,6 +12,7 @@ mod create;
 mod custom;
 mod decode;
 mod delete;
+mod depth;
 mod discovery;
 mod dispatch;
 mod fairness;

@@ -1,11 +1,16 @@
 //! The operations of a JSON patch (RFC 6902), as upstream's library takes them, which is more lenient than the RFC:
 //! keys are replaced that are not there, what is missing is null, and places in a list count from its end too. Pure.
 use super::decode::word;
+use super::depth::{self, LEVELS};
 use crate::kinds::FieldIssue;
 use serde_json::{Map, Value};
 
 /// Upstream's `JSONPatchMaxCopyBytes`: what all `copy` operations of one patch may add up to.
 const COPIED: usize = 3 << 20;
+
+/// How many values the operations of one patch may shift within lists, or look at to know how deep what they move is: half a
+/// second's work.
+const STEPS: usize = 50_000_000;
 
 /// One operation, of which nothing has been said to make sense.
 #[derive(Debug)]
@@ -88,32 +93,46 @@ fn mismatch(value: &Value, wanted: &str) -> String {
 
 /// What the operations, one after the other, make of a document.
 pub fn apply(operations: &[Operation], document: &Value) -> std::result::Result<Value, Failure> {
-    let mut document = document.clone();
-    let mut copied = 0;
+    let mut patched = Patched {
+        document: document.clone(),
+        copied: 0,
+        steps: 0,
+    };
     for operation in operations {
-        operation.apply(&mut document, &mut copied)?;
+        operation.apply(&mut patched)?;
     }
-    Ok(document)
+    Ok(patched.document)
+}
+
+/// A document that is being patched, and what the patch cost by now.
+struct Patched {
+    document: Value,
+    /// Bytes.
+    copied: usize,
+    steps: usize,
 }
 
 impl Operation {
-    fn apply(&self, document: &mut Value, copied: &mut usize) -> std::result::Result<(), Failure> {
+    fn apply(&self, patched: &mut Patched) -> std::result::Result<(), Failure> {
         match self.op.as_deref() {
-            Some("test") => self.test(document),
-            _ => Ok(self.change(document, copied)?),
+            Some("test") => self.test(&mut patched.document),
+            _ => Ok(self.change(patched)?),
         }
     }
 
-    fn change(&self, document: &mut Value, copied: &mut usize) -> Result<()> {
+    fn change(&self, patched: &mut Patched) -> Result<()> {
         match self.op.as_deref() {
-            Some("add") => add(document, self.path()?, self.value.clone()),
-            Some("remove") => remove(document, self.path()?).map(drop),
-            Some("replace") => self.replace(document),
+            Some("add") => patched.add(self.path()?, self.value.clone()),
+            Some("remove") => patched.remove(self.path()?).map(drop),
+            Some("replace") => patched.replace(self.path()?, &self.value),
             Some("move") => {
-                let moved = remove(document, self.from()?)?;
-                add(document, self.path()?, moved)
+                let moved = patched.remove(self.from()?)?;
+                patched.add(self.path()?, moved)
             }
-            Some("copy") => self.copy(document, copied),
+            Some("copy") => {
+                let copy = patched.copy_of(self.from()?)?;
+                patched.add(self.path()?, copy)
+            }
             Some(other) => Err(format!("there is no operation {other:?}")),
             None => Err("an operation does not say which it is".to_owned()),
         }
@@ -127,41 +146,6 @@ impl Operation {
     fn from(&self) -> Result<&str> {
         let missing = || "an operation does not say from where".to_owned();
         self.from.as_deref().ok_or_else(missing)
-    }
-
-    fn replace(&self, document: &mut Value) -> Result<()> {
-        let path = self.path()?;
-        if path.is_empty() {
-            if !self.value.is_object() && !self.value.is_array() {
-                return Err("a document is replaced by an object or an array only".to_owned());
-            }
-            document.clone_from(&self.value);
-            return Ok(());
-        }
-        match container(document, path)? {
-            (Value::Object(members), key) => {
-                members.insert(key, self.value.clone());
-            }
-            (Value::Array(items), key) => {
-                let at = place(&key, items.len()).ok_or_else(|| missing(path))?;
-                items[at].clone_from(&self.value);
-            }
-            _ => return Err(missing(path)),
-        }
-        Ok(())
-    }
-
-    fn copy(&self, document: &mut Value, copied: &mut usize) -> Result<()> {
-        let value = found(document, self.from()?)?.clone();
-        if !value.is_null() {
-            *copied += value.to_string().len();
-        }
-        if *copied > COPIED {
-            return Err(format!(
-                "copies would add up to {copied} bytes, of {COPIED} that they may"
-            ));
-        }
-        add(document, self.path()?, value)
     }
 
     /// A test for null holds where there is nothing; clients that add the first finalizer rely on it.
@@ -178,28 +162,94 @@ impl Operation {
     }
 }
 
-fn add(document: &mut Value, path: &str, value: Value) -> Result<()> {
-    match container(document, path)? {
-        (Value::Object(members), key) => {
-            members.insert(key, value);
+impl Patched {
+    fn add(&mut self, path: &str, value: Value) -> Result<()> {
+        self.check_depth(path, &value)?;
+        match container(&mut self.document, path)? {
+            (Value::Object(members), key) => {
+                members.insert(key, value);
+            }
+            (Value::Array(items), key) if key == "-" => items.push(value),
+            (Value::Array(items), key) => {
+                let at = place(&key, items.len() + 1).ok_or_else(|| missing(path))?;
+                count(&mut self.steps, items.len() - at)?;
+                items.insert(at, value);
+            }
+            _ => return Err(missing(path)),
         }
-        (Value::Array(items), key) if key == "-" => items.push(value),
-        (Value::Array(items), key) => {
-            let at = place(&key, items.len() + 1).ok_or_else(|| missing(path))?;
-            items.insert(at, value);
-        }
-        _ => return Err(missing(path)),
+        Ok(())
     }
-    Ok(())
+
+    fn remove(&mut self, path: &str) -> Result<Value> {
+        let removed = match container(&mut self.document, path)? {
+            (Value::Object(members), key) => members.remove(&key),
+            (Value::Array(items), key) => match place(&key, items.len()) {
+                Some(at) => {
+                    count(&mut self.steps, items.len() - at)?;
+                    Some(items.remove(at))
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        removed.ok_or_else(|| missing(path))
+    }
+
+    fn replace(&mut self, path: &str, value: &Value) -> Result<()> {
+        if path.is_empty() {
+            if !value.is_object() && !value.is_array() {
+                return Err("a document is replaced by an object or an array only".to_owned());
+            }
+            self.document.clone_from(value);
+            return Ok(());
+        }
+        self.check_depth(path, value)?;
+        match container(&mut self.document, path)? {
+            (Value::Object(members), key) => {
+                members.insert(key, value.clone());
+            }
+            (Value::Array(items), key) => {
+                let at = place(&key, items.len()).ok_or_else(|| missing(path))?;
+                items[at].clone_from(value);
+            }
+            _ => return Err(missing(path)),
+        }
+        Ok(())
+    }
+
+    fn copy_of(&mut self, from: &str) -> Result<Value> {
+        let value = found(&mut self.document, from)?.clone();
+        if !value.is_null() {
+            self.copied += value.to_string().len();
+        }
+        match self.copied > COPIED {
+            true => Err(format!(
+                "copies would add up to {} bytes, of {COPIED} that they may",
+                self.copied
+            )),
+            false => Ok(value),
+        }
+    }
+
+    /// Whoever wraps a document again and again would make one that takes more stack than there is.
+    fn check_depth(&mut self, path: &str, value: &Value) -> Result<()> {
+        let above = path.matches('/').count();
+        let mut seen = 0;
+        let too_deep = above > LEVELS || depth::exceeds(value, LEVELS - above, &mut seen);
+        count(&mut self.steps, seen)?;
+        match too_deep {
+            true => Err(format!("what is at {path:?} would be nested too deeply")),
+            false => Ok(()),
+        }
+    }
 }
 
-fn remove(document: &mut Value, path: &str) -> Result<Value> {
-    let removed = match container(document, path)? {
-        (Value::Object(members), key) => members.remove(&key),
-        (Value::Array(items), key) => place(&key, items.len()).map(|at| items.remove(at)),
-        _ => None,
-    };
-    removed.ok_or_else(|| missing(path))
+fn count(steps: &mut usize, more: usize) -> Result<()> {
+    *steps += more;
+    match *steps > STEPS {
+        true => Err("the patch takes more work than a patch may".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// What is at a path: null where its container has no such key.
@@ -362,5 +412,38 @@ mod tests {
     fn a_patch_that_doubles_the_document_is_stopped() {
         let double = vec![json!({"op": "copy", "from": "/a", "path": "/b"}); 40];
         assert!(patched(json!(double), &json!({"a": "x".repeat(100_000)})).is_err());
+    }
+
+    /// Each of these patches once ended the process, or held a thread for seconds.
+    #[test]
+    fn a_patch_that_wraps_the_document_again_and_again_is_stopped() {
+        let wrap = [
+            json!({"op": "move", "from": "/a", "path": "/b"}),
+            json!({"op": "add", "path": "/a", "value": {}}),
+            json!({"op": "move", "from": "/b", "path": "/a/n"}),
+        ];
+        let rounds = |count| Value::Array(wrap.iter().cloned().cycle().take(3 * count).collect());
+        let document = json!({"a": {}});
+        assert!(patched(rounds(LEVELS - 2), &document).is_ok());
+        assert!(patched(rounds(3_300), &document).is_err());
+        let deep = (0..LEVELS).fold(json!({}), |inner, _| json!({"n": inner}));
+        for op in ["add", "replace"] {
+            assert!(patched(json!([{"op": op, "path": "/a/n", "value": deep}]), &document).is_err());
+        }
+    }
+
+    #[test]
+    fn a_patch_that_shifts_a_long_list_again_and_again_is_stopped() {
+        let document = json!({"l": vec![0; 100_000]});
+        for op in [
+            json!({"op": "add", "path": "/l/0", "value": 1}),
+            json!({"op": "move", "from": "/l/0", "path": "/l/0"}),
+        ] {
+            assert!(patched(json!(vec![op.clone(); 100]), &document).is_ok(), "{op}");
+            assert!(
+                patched(json!(vec![op.clone(); 1_000]), &document).is_err(),
+                "{op}"
+            );
+        }
     }
 }

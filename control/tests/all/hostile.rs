@@ -72,6 +72,60 @@ async fn bodies_that_are_too_much() {
 }
 
 #[tokio::test]
+async fn what_is_stored_can_be_read_again_however_deep() {
+    let plane = Plane::start().await;
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let mut codes = Vec::new();
+    for levels in (90..127).step_by(3) {
+        let data = format!("{}1{}", "{\"n\":".repeat(levels), "}".repeat(levels));
+        let name = format!("r{levels}");
+        let object = format!(
+            r#"{{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{{"name":"{name}"}},"revision":1,"data":{data}}}"#
+        );
+        for (method, path, content) in [
+            (Method::POST, revisions.to_owned(), "application/json"),
+            (
+                Method::PATCH,
+                format!("{revisions}/{name}?fieldManager=x"),
+                "application/apply-patch+yaml",
+            ),
+        ] {
+            let (status, answer) = code(&plane, method, &path, content, object.clone()).await;
+            codes.push(status);
+            let one = format!("{revisions}/{name}");
+            let (there, gone) = match status {
+                201 => (200, 200),
+                400 => (404, 404),
+                _ => panic!("{levels}: {answer}"),
+            };
+            assert_eq!(plane.get(&one).await.0, there, "{levels}");
+            assert_eq!(
+                plane.call(Method::DELETE, &one, json!({})).await.0,
+                gone,
+                "{levels}"
+            );
+        }
+    }
+    assert!(codes.contains(&201) && codes.contains(&400), "{codes:?}");
+}
+
+#[tokio::test]
+async fn patches_that_wrap_an_object_again_and_again() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    let round = [
+        json!({"op": "move", "from": "/data", "path": "/x"}),
+        json!({"op": "add", "path": "/data", "value": {}}),
+        json!({"op": "move", "from": "/x", "path": "/data/n"}),
+    ];
+    let wraps: Value = round.iter().cycle().take(9_900).cloned().collect();
+    let patch = "application/json-patch+json";
+    let (status, answer) = code(&plane, Method::PATCH, MAP, patch, wraps.to_string()).await;
+    assert_eq!(status, 422, "{answer}");
+    assert_eq!(plane.get("/readyz").await.0, 200);
+}
+
+#[tokio::test]
 async fn strict_decoding_names_the_path() {
     let plane = Plane::start().await;
     let strict = format!("{MAPS}?fieldValidation=Strict");
