@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the shim and its contract with the agent are made from.
-const SOURCES: [&str; 3] = ["src", "../node/shim-api/src", "../go-duration/src"];
+const SOURCES: [&str; 3] = ["src", "../node/shim-api/src", "../go-values/src"];
 
 fn main() -> io::Result<()> {
     let mut files = BTreeSet::new();

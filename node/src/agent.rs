@@ -10,8 +10,7 @@ use std::time::Duration;
 use amphipod_shim_api::TaskClients;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::runtime::reflector;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +36,7 @@ use crate::pods::shims::{self, Shims};
 use crate::pods::table::Table;
 use crate::pods::{leftovers, manager};
 use crate::pressure::NodeState;
+use crate::reflect::reflect;
 use crate::registration::{RegisterError, Registration, Told, join};
 use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::shutdown::{self, Grace};
@@ -307,17 +307,15 @@ fn follow_services(
     tasks: &mut JoinSet<()>,
     shutdown: &CancellationToken,
 ) -> reflector::Store<Service> {
-    let (reader, writer) = reflector::store();
-    let api: Api<Service> = Api::all(options.client.clone());
-    let stream = reflector(writer, watcher(api, watcher::Config::default())).default_backoff();
+    let (services, changes) = reflect::<Service>(options.client.clone(), |_| {});
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
-        let follow = futures::StreamExt::for_each(stream, |event| async move {
-            if let Err(error) = event {
+        let follow = futures::StreamExt::for_each(changes, |change| async move {
+            if let Err(error) = change {
                 tracing::warn!(%error, "watching Services failed; trying again");
             }
         });
         shutdown.run_until_cancelled(follow).await;
     });
-    reader
+    services
 }

@@ -104,7 +104,7 @@ impl Query {
     /// `timeout`, which must be a duration as Go reads it.
     pub fn deadline(&self) -> Result<()> {
         let text = self.get("timeout").unwrap_or("0");
-        go_duration::parse(text).map(drop).map_err(|why| {
+        go_values::duration::parse(text).map(drop).map_err(|why| {
             ApiError::bad_request(format!(
                 "invalid timeout specified in the request URL - time: {why}"
             ))

@@ -31,7 +31,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
 
 /// As Go's `time.ParseDuration` reads it.
 pub(super) fn duration(text: &str) -> Option<SignedDuration> {
-    go_duration::parse(text).ok()
+    go_values::duration::parse(text).ok()
 }
 
 /// As CEL writes a duration: seconds.

@@ -62,7 +62,7 @@ struct Names {
 impl Raw {
     /// The object as its type; the error names what does not fit.
     pub fn parse<K: DeserializeOwned>(&self) -> Result<K, serde_json::Error> {
-        serde_json::from_str(self.body.get())
+        go_values::object::read(self.body.get())
     }
 
     pub fn of(object: &impl Serialize) -> Result<Self, serde_json::Error> {
@@ -228,4 +228,27 @@ impl<K: Kind> Objects<K> {
 
 fn parse<K: DeserializeOwned>(raw: Raw) -> Result<K, kube::Error> {
     raw.parse().map_err(kube::Error::SerdeError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+    use serde_json::json;
+
+    /// Go writes its zero time as null; Services with one were unknown to all controllers.
+    #[test]
+    fn a_condition_without_a_time_is_understood() {
+        let condition =
+            json!({"type": "A", "status": "True", "reason": "r", "message": "", "lastTransitionTime": null});
+        let service = json!({"metadata": {"name": "s"}, "status": {"conditions": [condition]}});
+        let service: Service = Raw::of(&service).unwrap().parse().unwrap();
+        assert_eq!(
+            service
+                .status
+                .and_then(|status| status.conditions)
+                .map(|all| all.len()),
+            Some(1)
+        );
+    }
 }

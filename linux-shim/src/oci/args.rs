@@ -181,7 +181,7 @@ impl Parsed {
 
 /// As runc takes it: `5s`, `1m30s`. Nothing takes no time.
 fn time(text: &str) -> Option<Duration> {
-    let time = go_duration::parse(text).ok()?;
+    let time = go_values::duration::parse(text).ok()?;
     Duration::try_from(time).ok().filter(|time| !time.is_zero())
 }
 

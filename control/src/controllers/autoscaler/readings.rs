@@ -200,7 +200,7 @@ fn samples_of(items: &[Value], resource: &str, container: Option<&str>) -> Sampl
         let sample = Sample {
             value: used.into_iter().fold(0, i64::saturating_add),
             at: time::parse(item.text("timestamp")),
-            window: go_duration::parse(item.text("window")).unwrap_or_default(),
+            window: go_values::duration::parse(item.text("window")).unwrap_or_default(),
         };
         Some((item.text("metadata.name").to_owned(), sample))
     };

@@ -24,7 +24,7 @@ pub(super) fn date_time(text: &str) -> bool {
 
 /// What Go reads as one, or whole numbers with units in words, whatever else stands there.
 pub(super) fn duration(text: &str) -> bool {
-    go_duration::parse(text).is_ok() || duration_in_words(text)
+    go_values::duration::parse(text).is_ok() || duration_in_words(text)
 }
 
 fn duration_in_words(text: &str) -> bool {
