@@ -14,5 +14,6 @@ mod resource_metrics;
 pub mod scheduler;
 pub mod store;
 pub mod toolkit;
+mod uri;
 
 pub use plane::{ControlOptions, ControlPlane, RegistryOptions, StartError};

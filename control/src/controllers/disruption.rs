@@ -20,6 +20,7 @@ use crate::kinds::labels;
 use crate::kinds::time::{format_seconds, parse};
 use crate::kinds::view::View;
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, work};
+use crate::uri::escape;
 
 /// Budgets counted at once.
 const WORKERS: usize = 2;
@@ -113,7 +114,7 @@ async fn replicas(context: &Context, key: &ObjectKey, owner: &Value) -> Result<i
         "/{root}/{version}/namespaces/{}/{}/{}/scale",
         key.namespace,
         served.resource.plural,
-        owner.text("name")
+        escape(owner.text("name"))
     );
     let request = Request::get(&path)
         .body(Vec::new())

@@ -2,13 +2,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::api::{DeleteParams, ListParams, ObjectList, Patch, PatchParams};
 use kube::discovery::{ApiCapabilities, ApiResource, Discovery, Scope};
 use kube::{Api, Client};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::{StepError, Steps};
 use super::raw::Metadata;
+use crate::uri::escape;
 
 /// How long an answer is trusted: upstream's garbage collector looks for new resources as often.
 pub const FRESH_FOR: Duration = Duration::from_secs(30);
@@ -29,13 +32,13 @@ impl Served {
         self.verbs.iter().any(|known| known == verb)
     }
 
-    /// The API of this resource in a namespace (ignored for cluster-scoped resources).
-    pub fn api(&self, client: Client, namespace: &str) -> Api<Metadata> {
-        if self.namespaced && !namespace.is_empty() {
+    /// The objects of this resource in a namespace (ignored for cluster-scoped resources).
+    pub fn instances(&self, client: Client, namespace: &str) -> Instances {
+        Instances(if self.namespaced && !namespace.is_empty() {
             Api::namespaced_with(client, namespace, &self.resource)
         } else {
             Api::all_with(client, &self.resource)
-        }
+        })
     }
 
     /// `pods` or `deployments.apps`
@@ -44,6 +47,39 @@ impl Served {
             "" => self.resource.plural.clone(),
             group => format!("{}.{group}", self.resource.plural),
         }
+    }
+}
+
+/// Objects of a resource, by their metadata.
+pub struct Instances(Api<Metadata>);
+
+impl Instances {
+    pub async fn get_opt(&self, name: &str) -> kube::Result<Option<Metadata>> {
+        self.0.get_opt(&escape(name)).await
+    }
+
+    pub async fn list(&self, page: &ListParams) -> kube::Result<ObjectList<Metadata>> {
+        self.0.list(page).await
+    }
+
+    pub async fn merge(&self, name: &str, body: Value) -> kube::Result<Metadata> {
+        self.0
+            .patch(&escape(name), &PatchParams::default(), &Patch::Merge(body))
+            .await
+    }
+
+    pub async fn delete(&self, name: &str, params: &DeleteParams) -> kube::Result<()> {
+        self.0.delete(&escape(name), params).await.map(drop)
+    }
+
+    pub async fn delete_all(&self, params: &DeleteParams) -> kube::Result<()> {
+        let all = ListParams::default();
+        self.0.delete_collection(params, &all).await.map(drop)
+    }
+
+    /// The API itself, for watches.
+    pub fn into_api(self) -> Api<Metadata> {
+        self.0
     }
 }
 

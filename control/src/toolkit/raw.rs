@@ -18,6 +18,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::meta;
+use crate::uri::escape;
 
 /// A kind of object that can be read from JSON and written to it.
 pub trait Kind:
@@ -139,7 +140,8 @@ impl<B> Resource for Any<B> {
     }
 }
 
-/// The objects of one kind, in one namespace or everywhere.
+/// The objects of one kind, in one namespace or everywhere. Names may have in them what would end a path: those of RBAC
+/// objects `?` and `#`.
 pub struct Objects<K> {
     api: Api<Raw>,
     kind: PhantomData<K>,
@@ -171,7 +173,7 @@ impl<K: Kind> Objects<K> {
     }
 
     pub async fn get_opt(&self, name: &str) -> Result<Option<K>, kube::Error> {
-        self.api.get_opt(name).await?.map(parse).transpose()
+        self.api.get_opt(&escape(name)).await?.map(parse).transpose()
     }
 
     /// One page of a list, and the token of the next.
@@ -190,7 +192,7 @@ impl<K: Kind> Objects<K> {
     pub async fn merge(&self, name: &str, body: Value) -> Result<K, kube::Error> {
         parse(
             self.api
-                .patch(name, &PatchParams::default(), &Patch::Merge(body))
+                .patch(&escape(name), &PatchParams::default(), &Patch::Merge(body))
                 .await?,
         )
     }
@@ -199,7 +201,7 @@ impl<K: Kind> Objects<K> {
     pub async fn merge_status(&self, name: &str, body: Value) -> Result<K, kube::Error> {
         parse(
             self.api
-                .patch_status(name, &PatchParams::default(), &Patch::Merge(body))
+                .patch_status(&escape(name), &PatchParams::default(), &Patch::Merge(body))
                 .await?,
         )
     }
@@ -207,20 +209,20 @@ impl<K: Kind> Objects<K> {
     /// A strategic merge patch of the status: lists merge by their keys.
     pub async fn strategic_status(&self, name: &str, body: Value) -> Result<(), kube::Error> {
         self.api
-            .patch_status(name, &PatchParams::default(), &Patch::Strategic(body))
+            .patch_status(&escape(name), &PatchParams::default(), &Patch::Strategic(body))
             .await
             .map(drop)
     }
 
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<(), kube::Error> {
-        self.api.delete(name, params).await.map(drop)
+        self.api.delete(&escape(name), params).await.map(drop)
     }
 
     /// Posts to a subresource whose answer says no more than that it worked.
     pub async fn post(&self, subresource: &str, name: &str, body: &Value) -> Result<(), kube::Error> {
         let answer: Result<Value, kube::Error> = self
             .api
-            .create_subresource(subresource, name, &PostParams::default(), body)
+            .create_subresource(subresource, &escape(name), &PostParams::default(), body)
             .await;
         answer.map(drop)
     }

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::Role;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -102,6 +103,37 @@ async fn an_owner_that_never_was_is_no_owner() {
     until(&api, "the stray to go", |maps: &BTreeMap<String, ConfigMap>| {
         (!maps.contains_key("stray")).then_some(())
     })
+    .await;
+    cluster.stop().await;
+}
+
+/// Names of RBAC objects may have in them what ends a path, and who writes an owner's name chooses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_would_lead_elsewhere_are_only_names() {
+    let cluster = Cluster::start().await;
+    let maps: Api<ConfigMap> = cluster.api();
+    let api: Api<Role> = cluster.api();
+    let uid = owned(&maps, "owner", &[], json!([])).await.uid().expect("a uid");
+    let role = |name: &str, owner: &str| {
+        let owners = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid}]);
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": name, "ownerReferences": owners}
+        })
+    };
+    create(&api, role("kept", "owner")).await;
+    for (name, owner) in [
+        ("kept?x", "gone"),
+        ("kept#x", "owner?x"),
+        ("sp ace", "other/../owner"),
+    ] {
+        create(&api, role(name, owner)).await;
+    }
+    until(
+        &api,
+        "the one whose owner is there to be left",
+        |roles: &BTreeMap<String, Role>| roles.keys().eq(["kept"]).then_some(()),
+    )
     .await;
     cluster.stop().await;
 }

@@ -1,8 +1,9 @@
 //! `pods/log`: asks the Pod's node and passes the answer on as it comes.
 use super::super::status::{ApiError, Result};
 use super::super::{Call, query::Query, render};
-use super::node::{self, escape};
+use super::node;
 use crate::kinds::FieldError;
+use crate::uri::escape;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};

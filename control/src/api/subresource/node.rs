@@ -153,20 +153,6 @@ fn shown(names: &[String]) -> String {
     format!("[{}]", names.join(" "))
 }
 
-/// Percent-encodes what is not unreserved (RFC 3986).
-pub(super) fn escape(text: &str) -> String {
-    let unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes()
-        .map(|b| {
-            if unreserved(b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
-}
-
 pub(super) fn find(call: &Call, name: &str) -> Result<Node> {
     find_in(&call.api, name)
 }

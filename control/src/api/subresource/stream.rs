@@ -5,11 +5,12 @@
 //! connection is closed: what a client sent ahead must not be taken for a request (CVE-2018-1002105).
 use super::super::status::{self, ApiError, Result};
 use super::super::{Call, render, write};
-use super::node::{self, escape};
+use super::node;
 use crate::admission::{Action, Notes};
 use crate::kinds::schema::Type;
 use crate::kinds::view::View;
 use crate::kinds::{Kind, posted};
+use crate::uri::escape;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};

@@ -1,11 +1,10 @@
 //! Requests to paths of the API, and what upstream's client says where they fail.
-use std::fmt::Write;
-
 use http::{Method, Request};
 use kube::Client;
 use serde_json::Value;
 
 use crate::toolkit::StepError;
+use crate::uri::escape;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -48,23 +47,9 @@ pub fn query(parameters: &[(&str, &str)]) -> String {
         text.push(if text.is_empty() { '?' } else { '&' });
         text.push_str(name);
         text.push('=');
-        text.push_str(&escaped(value));
+        text.push_str(&escape(value));
     }
     text
-}
-
-/// As a part of a path, or a value of a query (RFC 3986).
-pub fn escaped(value: &str) -> String {
-    value.bytes().fold(String::new(), |mut text, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(byte))
-            }
-            // Writing to a String cannot fail.
-            _ => write!(text, "%{byte:02X}").unwrap_or_default(),
-        }
-        text
-    })
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, MetricIdent
 use kube::Client;
 use serde_json::Value;
 
-use super::ask::{Failure, escaped, get, query};
+use super::ask::{Failure, get, query};
 use super::pods::{Sample, Samples, milli};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
 use crate::kinds::{labels, time};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::patch;
+use crate::uri::escape;
 
 const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
@@ -79,7 +80,7 @@ impl Meter<'_> {
             ("labelSelector", self.selector),
             ("metricLabelSelector", &metric_selector),
         ]);
-        let name = escaped(&metric.name);
+        let name = escape(&metric.name);
         let path = format!("namespaces/{}/pods/*/{name}{query}", self.namespace);
         let list = self.custom(&path, "pods").await?;
         let items = list.list("items");
@@ -104,7 +105,7 @@ impl Meter<'_> {
     ) -> Result<i64, String> {
         let metric_selector = selector_text(metric);
         let query = query(&[("metricLabelSelector", &metric_selector)]);
-        let (namespace, name) = (self.namespace, escaped(&metric.name));
+        let (namespace, name) = (self.namespace, escape(&metric.name));
         let version = object.api_version.as_deref().unwrap_or_default();
         let group = version.rsplit_once('/').map_or("", |(group, _)| group);
         let list = if object.kind == "Namespace" && group.is_empty() {
@@ -155,7 +156,7 @@ impl Meter<'_> {
     async fn external(&self, metric: &MetricIdentifier) -> Result<Vec<i64>, String> {
         let metric_selector = selector_text(metric);
         let query = query(&[("labelSelector", &metric_selector)]);
-        let (namespace, name) = (self.namespace, escaped(&metric.name));
+        let (namespace, name) = (self.namespace, escape(&metric.name));
         let path = format!("/apis/{EXTERNAL}/v1beta1/namespaces/{namespace}/{name}{query}");
         let list = get(self.client, &path).await.map_err(|failure| {
             let why = generic(failure, &format!("{}.{EXTERNAL}", metric.name));

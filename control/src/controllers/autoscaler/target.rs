@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::ask::{get, put};
 use crate::kinds::view::View;
 use crate::toolkit::catalog::Catalog;
+use crate::uri::escape;
 
 /// Times a scale is written that others write as well (client-go's `DefaultRetry`).
 const TRIES: usize = 5;
@@ -38,7 +39,8 @@ impl Target {
         let root = if base.contains('/') { "apis" } else { "api" };
         let path = format!(
             "/{root}/{base}/namespaces/{namespace}/{}/{}/scale",
-            served.resource.plural, reference.name
+            served.resource.plural,
+            escape(&reference.name)
         );
         let scale = get(client, &path).await.map_err(|failure| failure.message)?;
         Ok(Self { path, scale })

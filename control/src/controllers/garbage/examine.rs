@@ -1,20 +1,20 @@
 //! Looks at one object live and carries out what is decided.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 use serde_json::json;
 
 use super::Collector;
 use super::decide::{Owner, Verdict, decide};
 use super::graph::{Entry, FOREGROUND, Identity, Life, ORPHAN, Work, guess, refers_to};
-use crate::toolkit::catalog::Served;
+use crate::toolkit::catalog::{Instances, Served};
 use crate::toolkit::lock::lock;
 use crate::toolkit::raw::Metadata;
 use crate::toolkit::{Outcome, StepError, Steps, patch};
 
-/// A live object and the API it was read from.
+/// A live object and where it was read.
 struct Live {
-    api: Api<Metadata>,
+    instances: Instances,
     served: Served,
     object: Metadata,
 }
@@ -55,15 +55,15 @@ impl Collector {
     }
 
     async fn read(&self, served: &Served, identity: &Identity, uid: &str) -> Result<Option<Live>, StepError> {
-        let api = served.api(self.client.clone(), &identity.key.namespace);
+        let instances = served.instances(self.client.clone(), &identity.key.namespace);
         let (kind, key) = (&identity.kind, &identity.key);
-        let object = api
+        let object = instances
             .get_opt(&key.name)
             .await
             .step(|| format!("read {kind} {key}"))?;
         let same = object.filter(|object| object.metadata.uid.as_deref() == Some(uid));
         Ok(same.map(|object| Live {
-            api,
+            instances,
             served: served.clone(),
             object,
         }))
@@ -209,7 +209,7 @@ impl Live {
             preconditions: Some(unchanged),
             ..Default::default()
         };
-        self.api
+        self.instances
             .delete(&self.object.name_any(), &params)
             .await
             .step_opt(|| format!("delete {}", self.name()))
@@ -244,11 +244,8 @@ impl Live {
     }
 
     async fn patch(&self, body: serde_json::Value) -> Result<(), StepError> {
-        let body = Patch::Merge(patch::guarded(&self.object.metadata, body));
-        let patched = self
-            .api
-            .patch(&self.object.name_any(), &PatchParams::default(), &body)
-            .await;
+        let body = patch::guarded(&self.object.metadata, body);
+        let patched = self.instances.merge(&self.object.name_any(), body).await;
         patched
             .step_opt(|| format!("update the owners or finalizers of {}", self.name()))
             .map(drop)

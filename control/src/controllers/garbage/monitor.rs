@@ -3,7 +3,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use tokio::sync::oneshot;
@@ -115,7 +114,7 @@ impl Monitors {
 }
 
 async fn watch(collector: &Collector, served: &Served, listed: oneshot::Sender<()>) {
-    let api: Api<Metadata> = served.api(collector.client.clone(), "");
+    let api = served.instances(collector.client.clone(), "").into_api();
     let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
     let mut listed = Some(listed);
     let mut seen = HashSet::new();

@@ -116,10 +116,10 @@ async fn empty_of(
     resource: &Served,
     leftovers: &mut Leftovers,
 ) -> Result<(), StepError> {
-    let api = resource.api(context.client.clone(), namespace);
+    let instances = resource.instances(context.client.clone(), namespace);
     let what = resource.qualified_name();
     let page = ListParams::default().limit(PAGE);
-    let present = api
+    let present = instances
         .list(&page)
         .await
         .step(|| format!("list {what} in {namespace}"))?;
@@ -128,16 +128,17 @@ async fn empty_of(
     }
     let params = DeleteParams::background();
     if resource.supports("deletecollection") {
-        let deleted = api.delete_collection(&params, &ListParams::default()).await;
+        let deleted = instances.delete_all(&params).await;
         deleted.step(|| format!("delete {what} in {namespace}"))?;
     } else {
         for object in present.items {
-            api.delete(&object.name_any(), &params)
+            instances
+                .delete(&object.name_any(), &params)
                 .await
                 .step_opt(|| format!("delete {what} in {namespace}"))?;
         }
     }
-    let left = api
+    let left = instances
         .list(&page)
         .await
         .step(|| format!("list {what} in {namespace}"))?;
