@@ -170,17 +170,21 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let identity = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| tls.clients.identify(chain));
+    let chain = stream.get_ref().1.peer_certificates();
+    let shown = chain.map(|chain| tls.clients.identify(chain));
+    if let Some(Err(refused)) = &shown {
+        // Once, however much is asked for.
+        tracing::warn!(from = ?from.map(|from| from.0), "{refused}");
+    }
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        let extensions = request.extensions_mut();
         if let Some(from) = from {
-            request.extensions_mut().insert(from);
+            extensions.insert(from);
         }
-        if let Some(identity) = &identity {
-            request.extensions_mut().insert(identity.clone());
+        match &shown {
+            Some(Ok(identity)) => drop(extensions.insert(identity.clone())),
+            Some(Err(refused)) => drop(extensions.insert(refused.clone())),
+            None => {}
         }
         router.clone().oneshot(request.map(Body::new))
     });

@@ -9,6 +9,26 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use std::sync::Arc;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// A certificate that was shown and names nobody here, as an extension of the requests of its connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a client certificate was refused: {subject:?}: {why}")]
+pub struct RefusedCertificate {
+    /// Whom it says it is; whoever made it may say what he likes.
+    subject: String,
+    why: String,
+}
+
+impl RefusedCertificate {
+    fn new(der: &[u8], why: impl Into<String>) -> Self {
+        let read = X509Certificate::from_der(der);
+        RefusedCertificate {
+            subject: read.map_or_else(|_| String::new(), |(_, own)| own.subject().to_string()),
+            why: why.into(),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct ClientCertificates {
@@ -22,16 +42,17 @@ impl ClientCertificates {
         Ok(ClientCertificates { judge })
     }
 
-    /// Who a verified chain is; nobody when it is not of this authority, or not valid now.
-    pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Option<Identity> {
-        let (own, between) = chain.split_first()?;
-        match self.judge.verify_client_cert(own, between, UnixTime::now()) {
-            Ok(_) => Identity::from_certificate(own),
-            Err(error) => {
-                tracing::debug!(%error, "a client certificate is not of this cluster");
-                None
-            }
-        }
+    /// Whom a chain that was shown names.
+    ///
+    /// # Errors
+    /// It is not of this authority, not valid now, not for clients, or names nobody.
+    pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, RefusedCertificate> {
+        let Some((own, between)) = chain.split_first() else {
+            return Err(RefusedCertificate::new(&[], "the chain is empty"));
+        };
+        let judged = self.judge.verify_client_cert(own, between, UnixTime::now());
+        judged.map_err(|why| RefusedCertificate::new(own, why.to_string()))?;
+        Identity::from_certificate(own).ok_or_else(|| RefusedCertificate::new(own, "it names nobody"))
     }
 }
 
@@ -73,5 +94,86 @@ impl ClientCertVerifier for ClientCertificates {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.judge.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
+
+    /// An authority, and its own certificate.
+    fn authority(name: &str) -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
+        let mut params = certificate(name, 2999, ExtendedKeyUsagePurpose::Any);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let own = params.self_signed(&key).unwrap().der().clone();
+        (own, Issuer::new(params, key))
+    }
+
+    fn certificate(name: &str, until: i32, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if !name.is_empty() {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.extended_key_usages = vec![purpose];
+        params
+    }
+
+    #[test]
+    fn a_refusal_says_whose_it_is_and_why() {
+        let (root, ours) = authority("ours");
+        let (_, theirs) = authority("theirs");
+        let mut roots = RootCertStore::empty();
+        roots.add(root).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let judge = ClientCertificates::new(roots, provider).unwrap();
+        let (client, server) = (
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
+        for (name, until, purpose, issuer, want) in [
+            ("bob", 2999, &client, &ours, ""),
+            (
+                "bob",
+                2999,
+                &client,
+                &theirs,
+                "\"CN=bob\": invalid peer certificate: UnknownIssuer",
+            ),
+            (
+                "bob",
+                2001,
+                &client,
+                &ours,
+                "\"CN=bob\": invalid peer certificate: certificate expired",
+            ),
+            (
+                "bob",
+                2999,
+                &server,
+                &ours,
+                "\"CN=bob\": invalid peer certificate: ",
+            ),
+            ("", 2999, &client, &ours, "\"\": it names nobody"),
+        ] {
+            let key = KeyPair::generate().unwrap();
+            let shown = certificate(name, until, purpose.clone())
+                .signed_by(&key, issuer)
+                .unwrap();
+            let told = judge.identify(&[shown.der().clone()]);
+            let told = told.map_or_else(|why| why.to_string(), |who| who.user.to_string());
+            let prefix = "a client certificate was refused: ";
+            match want {
+                "" => assert_eq!(told, name),
+                want => assert!(told.starts_with(&format!("{prefix}{want}")), "{want}: {told}"),
+            }
+        }
+        let empty = judge.identify(&[]).unwrap_err().to_string();
+        assert!(empty.ends_with("the chain is empty"), "{empty}");
     }
 }
