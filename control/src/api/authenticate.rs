@@ -26,9 +26,14 @@ fn known(api: &Api, parts: &Parts) -> Result<Option<Identity>> {
     if let Some(who) = parts.extensions.get::<Identity>() {
         return Ok(Some(who.clone()));
     }
-    match bearer(parts) {
-        Some(token) => by_token(api, &token).map(Some),
-        None if parts.extensions.get::<RefusedCertificate>().is_some() => Err(ApiError::unauthorized()),
+    if let Some(token) = bearer(parts) {
+        return by_token(api, &token).map(Some);
+    }
+    match parts.extensions.get::<RefusedCertificate>() {
+        Some(refused) => {
+            tracing::debug!("{refused}");
+            Err(ApiError::unauthorized())
+        }
         None => Ok(None),
     }
 }

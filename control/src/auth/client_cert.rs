@@ -30,6 +30,29 @@ impl RefusedCertificate {
     }
 }
 
+/// Whom a certificate names, and for how long: it may end before its connection does.
+#[derive(Debug)]
+pub struct Known {
+    who: Identity,
+    /// Seconds since the epoch.
+    until: i64,
+    /// What it is from then on.
+    expired: RefusedCertificate,
+}
+
+impl Known {
+    /// Whom it names at a time.
+    ///
+    /// # Errors
+    /// It is not valid any more.
+    pub fn at(&self, now: UnixTime) -> Result<&Identity, &RefusedCertificate> {
+        match i64::try_from(now.as_secs()) {
+            Ok(now) if now <= self.until => Ok(&self.who),
+            _ => Err(&self.expired),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct ClientCertificates {
     judge: Arc<dyn ClientCertVerifier>,
@@ -46,13 +69,19 @@ impl ClientCertificates {
     ///
     /// # Errors
     /// It is not of this authority, not valid now, not for clients, or names nobody.
-    pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, RefusedCertificate> {
+    pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Known, RefusedCertificate> {
         let Some((own, between)) = chain.split_first() else {
             return Err(RefusedCertificate::new(&[], "the chain is empty"));
         };
         let judged = self.judge.verify_client_cert(own, between, UnixTime::now());
         judged.map_err(|why| RefusedCertificate::new(own, why.to_string()))?;
-        Identity::from_certificate(own).ok_or_else(|| RefusedCertificate::new(own, "it names nobody"))
+        let nobody = || RefusedCertificate::new(own, "it names nobody");
+        let (_, read) = X509Certificate::from_der(own).map_err(|_| nobody())?;
+        Ok(Known {
+            who: Identity::from_certificate(own).ok_or_else(nobody)?,
+            until: read.validity().not_after.timestamp(),
+            expired: RefusedCertificate::new(own, "it has expired since it was shown"),
+        })
     }
 }
 
@@ -103,6 +132,7 @@ mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     };
+    use std::time::Duration;
 
     /// An authority, and its own certificate.
     fn authority(name: &str) -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
@@ -124,49 +154,56 @@ mod tests {
         params
     }
 
-    #[test]
-    fn a_refusal_says_whose_it_is_and_why() {
+    /// An authority, and who judges by it.
+    fn judge() -> (Issuer<'static, KeyPair>, ClientCertificates) {
         let (root, ours) = authority("ours");
-        let (_, theirs) = authority("theirs");
         let mut roots = RootCertStore::empty();
         roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let judge = ClientCertificates::new(roots, provider).unwrap();
-        let (client, server) = (
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
+        (ours, ClientCertificates::new(roots, provider).unwrap())
+    }
+
+    fn signed(params: CertificateParams, issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, issuer).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_certificate_ends_while_its_connection_lasts() {
+        let (ours, judge) = judge();
+        let shown = signed(
+            certificate("bob", 2999, ExtendedKeyUsagePurpose::ClientAuth),
+            &ours,
+        );
+        let known = judge.identify(&[shown]).unwrap();
+        let end = u64::try_from(known.until).unwrap();
+        let at = |seconds| known.at(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+        assert_eq!(at(end).map(|who| &*who.user), Ok("bob"));
+        let why = "a client certificate was refused: \"CN=bob\": it has expired since it was shown";
+        assert_eq!(at(end + 1).unwrap_err().to_string(), why);
+    }
+
+    #[test]
+    fn a_refusal_says_whose_it_is_and_why() {
+        let (ours, judge) = judge();
+        let (_, theirs) = authority("theirs");
+        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        let server = ExtendedKeyUsagePurpose::ServerAuth;
+        let wrong = "\"CN=bob\": invalid peer certificate: ";
+        let (unknown, expired) = (
+            format!("{wrong}UnknownIssuer"),
+            format!("{wrong}certificate expired"),
         );
         for (name, until, purpose, issuer, want) in [
             ("bob", 2999, &client, &ours, ""),
-            (
-                "bob",
-                2999,
-                &client,
-                &theirs,
-                "\"CN=bob\": invalid peer certificate: UnknownIssuer",
-            ),
-            (
-                "bob",
-                2001,
-                &client,
-                &ours,
-                "\"CN=bob\": invalid peer certificate: certificate expired",
-            ),
-            (
-                "bob",
-                2999,
-                &server,
-                &ours,
-                "\"CN=bob\": invalid peer certificate: ",
-            ),
+            ("bob", 2999, &client, &theirs, unknown.as_str()),
+            ("bob", 2001, &client, &ours, &expired),
+            ("bob", 2999, &server, &ours, wrong),
             ("", 2999, &client, &ours, "\"\": it names nobody"),
         ] {
-            let key = KeyPair::generate().unwrap();
-            let shown = certificate(name, until, purpose.clone())
-                .signed_by(&key, issuer)
-                .unwrap();
-            let told = judge.identify(&[shown.der().clone()]);
-            let told = told.map_or_else(|why| why.to_string(), |who| who.user.to_string());
+            let shown = signed(certificate(name, until, purpose.clone()), issuer);
+            let told = judge.identify(&[shown]);
+            let told = told.map_or_else(|why| why.to_string(), |known| known.who.user.to_string());
             let prefix = "a client certificate was refused: ";
             match want {
                 "" => assert_eq!(told, name),
