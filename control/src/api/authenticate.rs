@@ -1,7 +1,7 @@
 //! Who a request comes from: the connection's certificate, an in-process client, or a bearer token.
 use super::Api;
 use super::status::{ApiError, Result};
-use crate::auth::Identity;
+use crate::auth::{Identity, RefusedCertificate};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use jiff::Timestamp;
@@ -10,22 +10,31 @@ const SCHEME: &str = "bearer";
 
 /// The user, or 401. The token is taken out of the request: no backend is to see it.
 pub fn identify(api: &Api, parts: &mut Parts) -> Result<Identity> {
-    let token = bearer(parts);
+    let who = known(api, parts)?.ok_or_else(ApiError::unauthorized)?;
     parts.headers.remove(AUTHORIZATION);
-    if let Some(who) = parts.extensions.get::<Identity>() {
-        return Ok(who.clone());
-    }
-    by_token(api, &token.ok_or_else(ApiError::unauthorized)?)
+    Ok(who)
 }
 
-/// Fails on a bad bearer token where nobody is asked who he is, as upstream does.
-pub fn check(api: &Api, parts: &Parts) -> Result<()> {
-    if parts.extensions.get::<Identity>().is_some() {
-        return Ok(());
+/// The user where nobody need be known, who is then [`Identity::anonymous`]. Credentials that are no good are 401 there
+/// too, as upstream.
+pub fn anybody(api: &Api, parts: &Parts) -> Result<Identity> {
+    Ok(known(api, parts)?.unwrap_or_else(Identity::anonymous))
+}
+
+/// Nobody, where nothing is shown.
+fn known(api: &Api, parts: &Parts) -> Result<Option<Identity>> {
+    if let Some(who) = parts.extensions.get::<Identity>() {
+        return Ok(Some(who.clone()));
     }
-    match bearer(parts) {
-        Some(token) => by_token(api, &token).map(drop),
-        None => Ok(()),
+    if let Some(token) = bearer(parts) {
+        return by_token(api, &token).map(Some);
+    }
+    match parts.extensions.get::<RefusedCertificate>() {
+        Some(refused) => {
+            tracing::debug!("{refused}");
+            Err(ApiError::unauthorized())
+        }
+        None => Ok(None),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     Api, Call, about, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit,
     render, serve, version,
 };
+use crate::audit::Told;
 use crate::auth::Identity;
 use crate::auth::attributes::Attributes;
 use crate::kinds::Kind;
@@ -21,7 +22,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
 
@@ -45,131 +46,142 @@ pub async fn dispatch(
 ) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     if health::is_open(&parts) {
-        Query::of(&parts.uri)?.deadline()?;
-        authenticate::check(&api, &parts)?;
-        return Ok(health::answer(&api, &parts).await);
+        return open(&api, &parts, record).await;
     }
-    let user = authenticate::identify(&api, &mut parts)?;
-    let who = match impersonate::acting(&api.authorizer, user.clone(), &parts) {
-        Ok(who) => who,
-        Err(error) => {
-            record.knows_path(&user, &user).await;
-            return Err(error);
-        }
-    };
+    let who = acting(&api, &mut parts, record)?;
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
-        return aggregate::serve(
-            &api,
-            &remote,
-            (&user, &who),
-            (parts, body),
-            (record, &mut reply.flow),
-        )
-        .await;
+        let flow = &mut reply.flow;
+        return aggregate::serve(&api, &remote, &who, (parts, body), (record, flow)).await;
     }
     let watched = route::watched(&mut parts.uri)?;
-    match find(&api, parts.uri.path()).await? {
+    let route = find(&api, parts.uri.path()).await?;
+    let asked = Asked {
+        who,
+        watched,
+        parts,
+        body,
+    };
+    match route {
         Some(Ok(Route::Resource(target))) if watched && target.subresource.is_some() => {
-            record.knows_path(&user, &who).await;
             Err(ApiError::no_resource())
         }
-        Some(Ok(Route::Resource(target))) => {
-            let asked = Asked {
-                user,
-                target,
-                watched,
-                parts,
-                body,
-            };
-            of_resource(api, who, asked, record, reply).await
-        }
-        other => {
-            record.knows_path(&user, &who).await;
-            let told = record.told();
-            Query::of(&parts.uri)?.deadline()?;
-            reply.flow = api.flow_table().flow_of_path(&who, &parts);
-            match asked::Asked::of(&parts) {
-                // Whoever may not is not told that there is none.
-                Some(asked) if !matches!(other, Some(Ok(_))) => {
-                    let attributes = Attributes::resource(asked.verb, asked.attributes());
-                    permit::decide(&api.authorizer, &who, &attributes, &told)?;
-                }
-                _ => permit::path(&api, &who, &parts, &told)?,
-            }
-            reply.allowed = true;
-            reply.document = matches!(other, Some(Ok(_)));
-            elsewhere(&api, &who, parts, body, other).await
-        }
+        Some(Ok(Route::Resource(target))) => of_resource(api, target, asked, record, reply).await,
+        other => of_path(&api, other, asked, record, reply).await,
     }
 }
 
-/// A request to a resource, as it came.
+/// What everybody is answered.
+async fn open(api: &Api, parts: &Parts, record: &mut Record) -> Result<Response> {
+    let who = authenticate::anybody(api, parts).inspect_err(|_| record.refuses(parts))?;
+    record.is_from(&who);
+    record.knows_path().await;
+    Query::of(&parts.uri)?.deadline()?;
+    Ok(health::answer(api, parts).await)
+}
+
+/// Whom a request counts as coming from, of which its record learns.
+fn acting(api: &Api, parts: &mut Parts, record: &mut Record) -> Result<Identity> {
+    let user = authenticate::identify(api, parts).inspect_err(|_| record.refuses(parts))?;
+    record.is_from(&user);
+    let Some(acting) = impersonate::acting(&api.authorizer, &user, parts)? else {
+        return Ok(user);
+    };
+    let who = acting.who.clone();
+    record.acts_as(acting);
+    Ok(who)
+}
+
+/// A request, as it came.
 struct Asked {
-    /// Who it is from, whoever he acts as.
-    user: Identity,
-    target: Target,
+    /// Whom it counts as coming from.
+    who: Identity,
     /// Its path is below `watch/`.
     watched: bool,
     parts: Parts,
     body: Body,
 }
 
-/// Asks whether it may be, before anything of its body is read.
-async fn of_resource(
-    api: Arc<Api>,
-    who: Identity,
+/// What is no resource that is served here.
+async fn of_path(
+    api: &Api,
+    route: Option<Result<Route>>,
     asked: Asked,
     record: &mut Record,
     reply: &mut Reply,
 ) -> Result<Response> {
-    let Asked {
-        user,
-        target,
-        watched,
-        parts,
-        body,
-    } = asked;
+    let Asked { who, parts, body, .. } = asked;
+    record.knows_path().await;
+    let told = record.told();
+    Query::of(&parts.uri)?.deadline()?;
+    reply.flow = api.flow_table().flow_of_path(&who, &parts);
+    match asked::Asked::of(&parts) {
+        // Whoever may not is not told that there is none.
+        Some(asked) if !matches!(route, Some(Ok(_))) => {
+            let attributes = Attributes::resource(asked.verb, asked.attributes());
+            permit::decide(&api.authorizer, &who, &attributes, &told)?;
+        }
+        _ => permit::path(api, &who, &parts, &told)?,
+    }
+    reply.allowed = true;
+    reply.document = matches!(route, Some(Ok(_)));
+    elsewhere(api, (&who, record.id()), parts, body, route).await
+}
+
+/// Asks whether it may be, before anything of its body is read.
+async fn of_resource(
+    api: Arc<Api>,
+    target: Target,
+    asked: Asked,
+    record: &mut Record,
+    reply: &mut Reply,
+) -> Result<Response> {
     reply.custom = target.kind.custom.is_some();
-    let (query, verb) = known(&api, (&user, &who), (&target, watched), &parts, record).await?;
+    let (query, verb) = known(&api, &asked.who, (&target, asked.watched), &asked.parts, record).await?;
     if !is_long_running(verb, &target) {
         query.deadline()?;
     }
-    let attributes = Attributes::resource(verb, permit::attributes(&target));
     let table = api.flow_table();
-    reply.flow = table.flow(&who, &attributes);
+    let attributes = Attributes::resource(verb, permit::attributes(&target));
+    reply.flow = table.flow(&asked.who, &attributes);
     let told = record.told();
-    permit::resource(&api, &who, verb, (&target, &query), Some(&told))?;
+    permit::resource(&api, &asked.who, verb, (&target, &query), Some(&told))?;
     if subresource::creates(&target) {
-        permit::resource(&api, &who, "create", (&target, &query), None)?;
+        permit::resource(&api, &asked.who, "create", (&target, &query), None)?;
     }
     reply.allowed = true;
-    if watched && parts.method != Method::GET {
+    if asked.watched && asked.parts.method != Method::GET {
         return Err(ApiError::method_not_allowed());
     }
     let proxied = proxy::is_proxied(&target);
     reply.document = verb != "watch" && !proxied;
-    let call = Call {
-        api,
-        who,
-        target,
-        query,
-        headers: HeaderMap::new(),
-        body: Bytes::new(),
-        upgrade: None,
-        in_process: parts.extensions.get::<serve::InProcess>().is_some(),
-        told,
-        others: Others::default(),
-    };
+    let (call, parts, body) = begun(api, (target, query), asked, told);
     match proxied {
         true => proxy::serve(&call, parts, body).await,
         false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
     }
 }
 
+/// What is known of a call before its body is read; and the rest of the request.
+fn begun(api: Arc<Api>, (target, query): (Target, Query), asked: Asked, told: Told) -> (Call, Parts, Body) {
+    let call = Call {
+        api,
+        who: asked.who,
+        target,
+        query,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        upgrade: None,
+        in_process: asked.parts.extensions.get::<serve::InProcess>().is_some(),
+        told,
+        others: Others::default(),
+    };
+    (call, asked.parts, asked.body)
+}
+
 /// The query and the verb of a request, with which its record knows it; that does so too of what nobody can.
 async fn known(
     api: &Api,
-    (user, who): (&Identity, &Identity),
+    who: &Identity,
     (target, watched): (&Target, bool),
     parts: &Parts,
     record: &mut Record,
@@ -178,12 +190,12 @@ async fn known(
     match verb(&parts.method, target, &query, watched) {
         Ok(verb) => {
             let about = about::target(target, verb, &query);
-            record.knows(user, who, verb, Some(about)).await;
+            record.knows(verb, Some(about)).await;
             Ok((query, verb))
         }
         // Whoever may not is not told that nobody can.
         Err(error) => {
-            record.knows_path(user, who).await;
+            record.knows_path().await;
             let meant = asked::Asked::of(parts).map_or("", |asked| asked.verb);
             permit::resource(api, who, meant, (target, &query), Some(&record.told()))?;
             Err(error)
@@ -234,10 +246,10 @@ async fn find(api: &Api, path: &str) -> Result<Option<Result<Route>>> {
     Ok(route::parse(&api.kinds.load(), path))
 }
 
-/// What is no resource: documents about the API, and nothing.
+/// What is no resource: documents about the API, and nothing. `who` asks, by what name of the request.
 async fn elsewhere(
     api: &Api,
-    who: &Identity,
+    who: (&Identity, Option<HeaderValue>),
     mut parts: Parts,
     body: Body,
     route: Option<Result<Route>>,

@@ -189,12 +189,9 @@ impl Call {
 /// What was answered to one client is not for another, nor for later (upstream's `WithCacheControl`).
 const UNCACHED: &str = "no-cache, private";
 
-async fn answer(State(api): State<Arc<Api>>, mut request: Request) -> Response {
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let measured = Metrics::begin(&api, &request);
     let mut record = Record::begin(&api, &request);
-    if let Some(id) = record.id() {
-        request.extensions_mut().insert(id);
-    }
     let accept = request.headers().get(header::ACCEPT).cloned();
     let mut indents = negotiate::is_pretty(&request);
     let mut reply = Reply::default();

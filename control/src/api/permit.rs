@@ -77,19 +77,22 @@ pub fn path(api: &Api, who: &Identity, parts: &Parts, told: &Told) -> Result<()>
 
 /// As [`demand`] of a request itself: its audit event says what was decided and why.
 pub fn decide(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>, told: &Told) -> Result<()> {
-    let verdict = authorizer.authorize(who, what);
-    let (Verdict::Allowed { reason } | Verdict::Refused { reason, .. }) = &verdict;
-    told.decided(verdict.is_allowed(), reason);
-    obey(verdict, who, what)
+    match authorizer.authorize(who, what) {
+        Verdict::Allowed { reason } => {
+            told.decided(true, reason);
+            Ok(())
+        }
+        Verdict::Refused { reason, .. } => {
+            let error = forbidden(who, what, &reason);
+            told.decided(false, reason);
+            Err(error)
+        }
+    }
 }
 
 /// Fails with 403 unless the user may.
 pub fn demand(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>) -> Result<()> {
-    obey(authorizer.authorize(who, what), who, what)
-}
-
-fn obey(verdict: Verdict, who: &Identity, what: &Attributes<'_>) -> Result<()> {
-    match verdict {
+    match authorizer.authorize(who, what) {
         Verdict::Refused { reason, .. } => Err(forbidden(who, what, &reason)),
         Verdict::Allowed { .. } => Ok(()),
     }

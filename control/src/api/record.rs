@@ -1,5 +1,6 @@
 //! The audit trail of one request, from the API server's side: what is learnt on the way, and the answer's end.
 use super::asked::Asked;
+use super::impersonate::Acting;
 use super::negotiate::Format;
 use super::status::{ApiError, Result};
 use super::{Api, about, origin, random_id, serve, shown};
@@ -8,6 +9,7 @@ use crate::auth::Identity;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -22,18 +24,17 @@ const ID_LENGTH: usize = 64;
 /// Subresources that last as long as the client wants.
 const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
-/// The name of a request in the audit log, where others are to know it too.
-#[derive(Clone)]
-pub(super) struct RequestId(pub HeaderValue);
-
 /// One request's record.
 pub(super) struct Record {
     audit: Audit,
     trail: Trail,
     method: Method,
     uri: Uri,
-    /// By what the client wants to be known.
-    attempt: &'static str,
+    /// Once he is known.
+    user: Option<Identity>,
+    acting: Option<Acting>,
+    /// How somebody tried to be known who is not let in.
+    refused: Option<String>,
     /// The answer has no foreseeable end.
     long: bool,
 }
@@ -57,37 +58,44 @@ impl Record {
             trail,
             method: request.method().clone(),
             uri: request.uri().clone(),
-            attempt: origin::attempt(headers),
+            user: None,
+            acting: None,
+            refused: None,
             long: false,
         }
     }
 
-    /// Who is behind the request is known, and what it is about: nothing when its path is no resource.
-    pub async fn knows(
-        &mut self,
-        user: &Identity,
-        acting_as: &Identity,
-        verb: &'static str,
-        object: Option<ObjectRef>,
-    ) {
-        self.is_about(user, acting_as, verb, object);
+    /// Who sent the request.
+    pub fn is_from(&mut self, user: &Identity) {
+        self.user = Some(user.clone());
+    }
+
+    /// Whom it counts as.
+    pub fn acts_as(&mut self, acting: Acting) {
+        self.acting = Some(acting);
+    }
+
+    /// Who sent it is not let in, for what these show.
+    pub fn refuses(&mut self, parts: &Parts) {
+        self.refused = Some(origin::attempt(parts));
+    }
+
+    /// What the request is about, after who sent it: nothing when its path is no resource.
+    pub async fn knows(&mut self, verb: &'static str, object: Option<ObjectRef>) {
+        self.is_about(verb, object);
         if let Some(event) = self.trail.event(Stage::RequestReceived, None) {
             self.audit.write(&event).await;
         }
     }
 
-    fn is_about(
-        &mut self,
-        user: &Identity,
-        acting_as: &Identity,
-        verb: &'static str,
-        object: Option<ObjectRef>,
-    ) {
+    fn is_about(&mut self, verb: &'static str, object: Option<ObjectRef>) {
         let subresource = object.as_ref().and_then(|object| object.subresource.as_deref());
         self.long = verb == "watch" || subresource.is_some_and(|sub| STREAMS.contains(&sub));
+        let acting = self.acting.take();
         let subject = Subject {
-            acting_as: (user != acting_as).then(|| acting_as.clone()),
-            user: user.clone(),
+            constraint: acting.as_ref().and_then(Acting::constraint),
+            acting_as: acting.map(|acting| acting.who),
+            user: self.user.take().unwrap_or_else(Identity::nobody),
             verb,
             uri: self
                 .uri
@@ -98,12 +106,15 @@ impl Record {
         };
         self.trail.ruling = Some(self.audit.policy().rule(&subject));
         self.trail.subject = Some(subject);
+        if self.trail.wants(Level::Metadata) {
+            self.trail.told = Told::gathering();
+        }
     }
 
     /// As above by the path and the method alone, which name what this server does not have, too.
-    pub async fn knows_path(&mut self, user: &Identity, acting_as: &Identity) {
+    pub async fn knows_path(&mut self) {
         let (verb, object) = self.by_path();
-        self.knows(user, acting_as, verb, object).await;
+        self.knows(verb, object).await;
     }
 
     fn by_path(&self) -> (&'static str, Option<ObjectRef>) {
@@ -113,12 +124,12 @@ impl Record {
         }
     }
 
-    /// The request's name.
-    pub fn id(&self) -> Option<RequestId> {
-        HeaderValue::from_str(&self.trail.id).ok().map(RequestId)
+    /// The request's name, where others are to know it too.
+    pub fn id(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.trail.id).ok()
     }
 
-    /// Where authorization and admission leave what they have to say.
+    /// Where authorization and admission leave what they have to say, once it is known what the request is about.
     pub fn told(&self) -> Told {
         self.trail.told.clone()
     }
@@ -136,11 +147,15 @@ impl Record {
         let status = result.as_ref().err().map(ApiError::status);
         let mut response = result.unwrap_or_else(|error| error.respond(format));
         if let Some(id) = self.id() {
-            response.headers_mut().insert(ID, id.0);
+            response.headers_mut().insert(ID, id);
         }
-        if self.trail.subject.is_none() && response.status() == StatusCode::UNAUTHORIZED {
-            self.end_unknown().await;
+        if let Some(tried) = self.refused.take() {
+            self.end_unknown(&tried).await;
             return response;
+        }
+        if self.trail.subject.is_none() && self.user.is_some() {
+            // It was refused before it was read.
+            self.knows_path().await;
         }
         self.trail.complete();
         let mut outcome = Outcome {
@@ -161,13 +176,12 @@ impl Record {
     }
 
     /// Nobody knows who asked: what it was for is told, once (upstream's `WithFailedAuthenticationAudit`).
-    async fn end_unknown(mut self) {
-        let nobody = Identity::nobody();
+    async fn end_unknown(mut self, tried: &str) {
         let (verb, object) = self.by_path();
-        self.is_about(&nobody, &nobody, verb, object);
+        self.is_about(verb, object);
         let outcome = Outcome {
             code: StatusCode::UNAUTHORIZED.as_u16(),
-            status: Some(json!({ "message": self.attempt })),
+            status: Some(json!({ "message": tried })),
             response: None,
         };
         if let Some(event) = self.trail.event(Stage::ResponseStarted, Some(&outcome)) {

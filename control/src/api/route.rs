@@ -77,7 +77,8 @@ pub fn watched(uri: &mut Uri) -> Result<bool> {
     };
     let path = [&segments[..at], &segments[at + 1..]].concat().join("/");
     let query = uri.query().map(|query| format!("&{query}")).unwrap_or_default();
-    let plain = format!("/{path}?watch=true{query}").parse();
+    // No longer than it was, so that it is none too long.
+    let plain = format!("/{path}?{WATCH}{query}").parse();
     *uri = plain.map_err(|error| ApiError::bad_request(format!("the path cannot be watched: {error}")))?;
     Ok(true)
 }
@@ -243,30 +244,27 @@ mod tests {
     #[test]
     fn a_path_below_watch_is_the_same_path_watched() {
         for (uri, want) in [
-            ("/api/v1/watch/pods", "/api/v1/pods?watch=true"),
+            ("/api/v1/watch/pods", "/api/v1/pods?watch"),
             (
                 "/api/v1/watch/namespaces/a/pods/p?resourceVersion=7",
-                "/api/v1/namespaces/a/pods/p?watch=true&resourceVersion=7",
+                "/api/v1/namespaces/a/pods/p?watch&resourceVersion=7",
             ),
             (
                 "/apis/apps/v1/watch/namespaces/a/deployments?watch=false",
-                "/apis/apps/v1/namespaces/a/deployments?watch=true&watch=false",
+                "/apis/apps/v1/namespaces/a/deployments?watch&watch=false",
             ),
-            (
-                "/api/v1/watch/namespaces//pods",
-                "/api/v1/namespaces//pods?watch=true",
-            ),
+            ("/api/v1/watch/namespaces//pods", "/api/v1/namespaces//pods?watch"),
             ("/api/v1/watch", "/api/v1/watch"),
             ("/apis/watch/v1/pods", "/apis/watch/v1/pods"),
             ("/api/v1/namespaces/watch/pods", "/api/v1/namespaces/watch/pods"),
         ] {
             let mut uri: Uri = uri.parse().unwrap();
             let was = watched(&mut uri).unwrap();
-            assert_eq!(
-                (uri.to_string().as_str(), was),
-                (want, want.contains("watch=true"))
-            );
+            assert_eq!((uri.to_string().as_str(), was), (want, want.contains("?watch")));
         }
+        let longest = format!("/api/v1/watch/pods?{:x<65515}", "");
+        assert_eq!(longest.len(), usize::from(u16::MAX) - 1);
+        assert!(watched(&mut longest.parse().unwrap()).unwrap());
     }
 
     proptest! {

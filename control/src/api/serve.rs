@@ -2,18 +2,18 @@
 //!
 //! Flow per connection: TLS handshake (client certificate optional) → identity → HTTP/1.1 or h2 until either side
 //! ends or shutdown drains it. Limits keep one connection from hurting the others.
-use crate::auth::Identity;
-use crate::auth::client_cert::ClientCertificates;
+use crate::auth::client_cert::{ClientCertificates, Known};
 use crate::auth::pki::Pki;
+use crate::auth::{Identity, RefusedCertificate};
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderValue, Request, header};
+use http::{Extensions, HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,18 +170,14 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let identity = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| tls.clients.identify(chain));
+    let chain = stream.get_ref().1.peer_certificates();
+    let shown = chain.map(|chain| tls.clients.identify(chain));
+    if let Some(Err(refused)) = &shown {
+        // Once, however much is asked for.
+        tracing::warn!(from = ?from.map(|from| from.0), "{refused}");
+    }
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        if let Some(from) = from {
-            request.extensions_mut().insert(from);
-        }
-        if let Some(identity) = &identity {
-            request.extensions_mut().insert(identity.clone());
-        }
+        introduce(request.extensions_mut(), from, shown.as_ref());
         router.clone().oneshot(request.map(Body::new))
     });
     let http = http(stream.get_ref().1.alpn_protocol() == Some(b"h2"), patience);
@@ -196,6 +192,22 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Whose a request is, by its connection, for those who answer it.
+fn introduce(
+    extensions: &mut Extensions,
+    from: Option<ClientAddress>,
+    shown: Option<&Result<Known, RefusedCertificate>>,
+) {
+    if let Some(from) = from {
+        extensions.insert(from);
+    }
+    match shown.map(|shown| shown.as_ref().and_then(|known| known.at(UnixTime::now()))) {
+        Some(Ok(identity)) => drop(extensions.insert(identity.clone())),
+        Some(Err(refused)) => drop(extensions.insert(refused.clone())),
+        None => {}
     }
 }
 

@@ -110,8 +110,9 @@ pub struct Ruling {
     pub omit_managed_fields: bool,
 }
 
-/// Everything at Metadata level when it is over.
-const DEFAULT: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
+/// Everything at Metadata level when it is over, but whether the server is well, which is asked all the time.
+const DEFAULT: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[
+    {"level":"None","nonResourceURLs":["/healthz","/livez","/readyz"]},{"level":"Metadata"}]}"#;
 
 impl Policy {
     /// What holds without a file.
@@ -250,6 +251,7 @@ rules:
         let subject = Subject {
             user: Identity::new(user, []),
             acting_as: None,
+            constraint: None,
             verb,
             uri: uri.to_owned(),
             object,

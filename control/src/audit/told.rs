@@ -6,9 +6,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A handle; its clones gather in one place.
+/// A handle; its clones gather in one place. The default gathers nothing, for requests without an event.
 #[derive(Clone, Debug, Default)]
-pub struct Told(Arc<Mutex<Gathered>>);
+pub struct Told(Option<Arc<Mutex<Gathered>>>);
 
 #[derive(Debug, Default)]
 struct Gathered {
@@ -43,46 +43,64 @@ pub(super) struct Annotations {
 }
 
 impl Told {
-    fn gathered(&self) -> MutexGuard<'_, Gathered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// For a request that has an event.
+    pub fn gathering() -> Self {
+        Told(Some(Arc::default()))
+    }
+
+    fn gathered(&self) -> Option<MutexGuard<'_, Gathered>> {
+        let gathered = self.0.as_ref()?;
+        Some(gathered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What admission says; the last of two with one key counts.
     pub fn add(&self, annotations: impl IntoIterator<Item = (String, String)>) {
-        self.gathered().annotations.others.extend(annotations);
+        if let Some(mut gathered) = self.gathered() {
+            gathered.annotations.others.extend(annotations);
+        }
     }
 
     /// Whether the user may, and why, in the authorizers' words.
-    pub fn decided(&self, allowed: bool, reason: &str) {
-        let annotations = &mut self.gathered().annotations;
-        annotations.decision = Some(if allowed { "allow" } else { "forbid" });
-        annotations.reason = Some(reason.to_owned());
+    pub fn decided(&self, allowed: bool, reason: String) {
+        if let Some(mut gathered) = self.gathered() {
+            gathered.annotations.decision = Some(if allowed { "allow" } else { "forbid" });
+            gathered.annotations.reason = Some(reason);
+        }
     }
 
     /// The object that was sent.
     pub fn object(&self, object: &Value) {
         let text = |path: &str| object.text(path).to_owned();
-        self.gathered().named = Named {
-            name: text("metadata.name"),
-            uid: text("metadata.uid"),
-            version: text("metadata.resourceVersion"),
-        };
+        if let Some(mut gathered) = self.gathered() {
+            gathered.named = Named {
+                name: text("metadata.name"),
+                uid: text("metadata.uid"),
+                version: text("metadata.resourceVersion"),
+            };
+        }
     }
 
     /// The name that was made up for it.
     pub fn named(&self, name: &str) {
-        name.clone_into(&mut self.gathered().named.name);
+        if let Some(mut gathered) = self.gathered() {
+            name.clone_into(&mut gathered.named.name);
+        }
     }
 
     /// None while nothing has been said.
     pub(super) fn annotations(&self) -> Option<Annotations> {
-        let annotations = self.gathered().annotations.clone();
+        let annotations = self.gathered()?.annotations.clone();
         (annotations.decision.is_some() || !annotations.others.is_empty()).then_some(annotations)
     }
 
     /// Completes what the path says by what the body does.
     pub(super) fn complete(&self, about: &mut ObjectRef) {
-        let said = std::mem::take(&mut self.gathered().named);
+        let Some(said) = self
+            .gathered()
+            .map(|mut gathered| std::mem::take(&mut gathered.named))
+        else {
+            return;
+        };
         let parts = [
             (&mut about.name, said.name),
             (&mut about.uid, said.uid),
@@ -103,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_body_completes_what_the_path_says() {
-        let told = Told::default();
+        let told = Told::gathering();
         told.object(&json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}}));
         let mut about = ObjectRef {
             name: Some("path".to_owned()),
@@ -117,12 +135,23 @@ mod tests {
 
     #[test]
     fn nothing_is_annotated_before_something_is_decided() {
-        let told = Told::default();
+        let told = Told::gathering();
         assert!(told.annotations().is_none());
-        told.decided(false, "");
+        told.decided(false, String::new());
         assert_eq!(
             serde_json::to_value(told.annotations()).unwrap(),
             json!({"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""})
         );
+    }
+
+    #[test]
+    fn for_nobody_nothing_is_gathered() {
+        let told = Told::default();
+        told.decided(true, String::new());
+        told.add([("a".to_owned(), "b".to_owned())]);
+        told.object(&json!({"metadata": {"name": "a"}}));
+        let mut about = ObjectRef::default();
+        told.complete(&mut about);
+        assert!(told.annotations().is_none() && about.name.is_none());
     }
 }

@@ -34,6 +34,8 @@ pub struct Subject {
     pub user: Identity,
     /// Whom the user impersonates.
     pub acting_as: Option<Identity>,
+    /// The verb of the right by which he does, where that is to some requests only (KEP-5284).
+    pub constraint: Option<&'static str>,
     pub verb: &'static str,
     /// Path and query.
     pub uri: String,
@@ -60,6 +62,7 @@ pub struct Trail {
     pub ruling: Option<Ruling>,
     /// The body, at the levels that want it.
     pub request: Option<Value>,
+    /// Gathers once the policy wants an event.
     pub told: Told,
 }
 
@@ -103,6 +106,9 @@ impl Trail {
             verb: subject.verb,
             user: User::of(&subject.user),
             impersonated_user: subject.acting_as.as_ref().map(User::of),
+            authentication_metadata: subject.constraint.map(|impersonation_constraint| Authentication {
+                impersonation_constraint,
+            }),
             source_ips: &self.from,
             user_agent: &self.agent,
             object_ref: subject.object.as_ref(),
@@ -160,6 +166,8 @@ pub struct Event<'t> {
     user: User<'t>,
     #[serde(skip_serializing_if = "Option::is_none")]
     impersonated_user: Option<User<'t>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authentication_metadata: Option<Authentication>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "<[IpAddr]>::is_empty")]
     source_ips: &'t [IpAddr],
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -214,6 +222,13 @@ impl User<'_> {
     }
 }
 
+/// `AuthenticationMetadata` of an event.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Authentication {
+    impersonation_constraint: &'static str,
+}
+
 /// How a request ended, as an event shows it.
 #[derive(Debug, Serialize)]
 struct Shown<'t> {
@@ -256,6 +271,7 @@ mod tests {
         let subject = Subject {
             user: Identity::new("bob", []),
             acting_as: None,
+            constraint: None,
             verb: "get",
             uri: "/api/v1/namespaces/n/pods/p".to_owned(),
             object: Some(ObjectRef {

@@ -69,6 +69,15 @@ impl Identity {
         }
     }
 
+    /// Who shows nothing, where nothing need be shown.
+    pub fn anonymous() -> Self {
+        Identity {
+            user: ANONYMOUS.into(),
+            groups: Arc::new([UNAUTHENTICATED.to_owned()]),
+            ..Identity::nobody()
+        }
+    }
+
     /// A service account.
     pub fn account(namespace: &str, name: &str) -> Self {
         Identity::new(&format!("{ACCOUNT}{namespace}:{name}"), account_groups(namespace))

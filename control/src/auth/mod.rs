@@ -18,6 +18,7 @@ pub mod tokens;
 
 pub use attributes::Attributes;
 pub use authorize::{Authorizer, Verdict};
+pub use client_cert::RefusedCertificate;
 pub use identity::Identity;
 pub use node::{References, VolumeSecrets};
 pub use reader::{GroupResource, Reader, Stored};

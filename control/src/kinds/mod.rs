@@ -12,6 +12,7 @@ mod cron;
 pub mod custom;
 mod decode;
 mod defaults;
+mod domain_path;
 pub mod error;
 pub mod event;
 pub mod formats;
@@ -49,6 +50,7 @@ mod warn;
 mod wire;
 
 pub use decode::decode;
+pub use domain_path::domain_path;
 pub use error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, join, quote};
 pub use kind::{Column, Kind, Subresource};
 pub use live::Live;

@@ -1,7 +1,7 @@
 //! What the audit log says of requests, in upstream's words.
 use super::plane::Plane;
 use http::Request;
-use kube::{Client, Config};
+use kube::Client;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -95,19 +95,48 @@ async fn bodies_of_any_shape_and_format_are_told() {
         if code < 300 {
             assert_eq!(event["responseObject"]["metadata"]["name"], name, "{id}");
         }
-        assert!(
-            event["responseObject"]["metadata"].get("managedFields").is_none(),
-            "{id}: {event}"
-        );
     }
-    let (_, event) = audited(&plane, &plane.client(), "listed", ("GET", MAPS, JSON, "")).await;
-    let items = event["responseObject"]["items"].as_array().unwrap();
-    assert!(
-        items
-            .iter()
-            .all(|item| item["metadata"].get("managedFields").is_none()),
-        "{event}"
-    );
+}
+
+/// Whether each of these says who owns its fields, and there is one.
+fn all_owned<'v>(objects: impl IntoIterator<Item = &'v Value>) -> bool {
+    let mut owned = objects
+        .into_iter()
+        .map(|object| object["metadata"]["managedFields"].is_array());
+    owned.next().is_some_and(|first| first && owned.all(|each| each))
+}
+
+#[tokio::test]
+async fn who_owns_which_field_is_told_unless_the_policy_says_otherwise() {
+    let told = ALL.replace("omitManagedFields: true", "");
+    // Who sets nothing owns nothing.
+    let body = r#"{"metadata":{"name":"a"},"data":{"a":"1"}}"#;
+    for (policy, owned) in [(told.as_str(), true), (ALL, false)] {
+        let plane = Plane::with_audit(policy).await;
+        for (id, method, body) in [("made", "POST", body), ("listed", "GET", "")] {
+            let (code, event) = audited(&plane, &plane.client(), id, (method, MAPS, JSON, body)).await;
+            assert!(code < 300, "{id}: {event}");
+            let answer = &event["responseObject"];
+            let objects = match answer["items"].as_array() {
+                Some(items) => items.iter().collect(),
+                None => vec![answer],
+            };
+            let names = objects.iter().map(|object| &object["metadata"]["name"]);
+            assert!(names.into_iter().any(|name| name == "a"), "{id}: {event}");
+            assert_eq!(all_owned(objects), owned, "{id}: {event}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whether_it_is_well_is_asked_by_somebody_too() {
+    let plane = Plane::with_audit(ALL).await;
+    for (id, path, code) in [("well", "/livez", 200), ("timeout", "/livez?timeout=x", 400)] {
+        let (answered, event) = audited(&plane, &plane.client(), id, ("GET", path, JSON, "")).await;
+        assert_eq!(answered, code, "{event}");
+        assert_eq!(event["responseStatus"]["code"], code, "{event}");
+        assert_eq!(event["user"]["username"], "system:admin", "{event}");
+    }
 }
 
 /// What an event is about, in a line.
@@ -263,24 +292,38 @@ async fn why_somebody_may_is_told() {
     }
 }
 
+/// The event of a request for a Secret by somebody who is not let in.
+async fn refused(plane: &Plane, client: &Client, id: &str) -> Value {
+    let asked = ("GET", "/api/v1/namespaces/n/secrets/x", JSON, "");
+    let (code, event) = audited(plane, client, id, asked).await;
+    assert_eq!(code, 401, "{event}");
+    event
+}
+
 #[tokio::test]
 async fn whom_nobody_knows_is_told_with_what_he_asked_for() {
     let plane = Plane::start().await;
-    let mut config = Config::new(format!("https://{}", plane.control.local_addr()).parse().unwrap());
-    config.accept_invalid_certs = true;
-    let nobody = Client::try_from(config).unwrap();
-    let path = "/api/v1/namespaces/n/secrets/x";
-    let request = Request::get(path).header("authorization", "Bearer forged");
-    let request = request
-        .header("audit-id", "forged")
-        .body(Vec::new().into())
-        .unwrap();
-    assert_eq!(nobody.send(request).await.unwrap().status(), 401);
-    let event = plane.audited(|line| line["auditID"] == "forged").await;
+    let event = refused(&plane, &super::auth::bearer(&plane, "forged"), "forged").await;
     assert_eq!(event["stage"], "ResponseStarted", "{event}");
     assert_eq!((&event["verb"], &event["user"]), (&json!("get"), &json!({})));
     let about = json!({"resource": "secrets", "namespace": "n", "name": "x", "apiVersion": "v1"});
     assert_eq!(event["objectRef"], about);
     let status = json!({"metadata": {}, "code": 401, "message": "Authentication failed, attempted: bearer"});
     assert_eq!(event["responseStatus"], status);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_refused_is_told_as_such() {
+    let (plane, other) = (Plane::start().await, Plane::start().await);
+    for (id, token, want) in [
+        ("shown", None, "attempted: x509"),
+        ("both", Some("forged"), "attempted: bearer, x509"),
+    ] {
+        let client = super::https::stranger(&plane, &other, token).await;
+        let event = refused(&plane, &client, id).await;
+        let said = event["responseStatus"]["message"].as_str().unwrap_or_default();
+        assert!(said.ends_with(want), "{event}");
+        let open = Request::get("/livez").body(Vec::new().into()).unwrap();
+        assert_eq!(client.send(open).await.unwrap().status(), 401, "{id}");
+    }
 }

@@ -54,9 +54,8 @@ async fn others_are_not() {
     );
 }
 
-#[tokio::test]
-async fn a_certificate_of_another_authority_is_nobodys() {
-    let (plane, other) = (Plane::start().await, Plane::start().await);
+/// A client with a certificate of another cluster's authority, and maybe a token.
+pub async fn stranger(plane: &Plane, other: &Plane, token: Option<&str>) -> Client {
     let server = format!("https://{}", plane.control.local_addr());
     let request = CertRequest::client("admin", "system:masters");
     let text = other.control.pki().kubeconfig("test", &server, &request).unwrap();
@@ -65,10 +64,19 @@ async fn a_certificate_of_another_authority_is_nobodys() {
         cluster.certificate_authority_data = None;
         cluster.insecure_skip_tls_verify = Some(true);
     }
+    if let Some(user) = &mut kubeconfig.auth_infos[0].auth_info {
+        user.token = token.map(|token| token.to_owned().into());
+    }
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
-    let namespaces: Api<Namespace> = Api::all(Client::try_from(config).unwrap());
+    Client::try_from(config).unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_nobodys() {
+    let (plane, other) = (Plane::start().await, Plane::start().await);
+    let namespaces: Api<Namespace> = Api::all(stranger(&plane, &other, None).await);
     assert_eq!(code(namespaces.list(&Default::default()).await.unwrap_err()), 401);
 }
 

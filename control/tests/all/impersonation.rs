@@ -10,8 +10,15 @@ const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const ACCOUNT: &str = "system:serviceaccount:default:robot";
 
-/// Asks who it is while it acts as `headers` say: the groups, or what the refusal says.
-async fn acts_as(client: &Client, headers: &[(&str, &str)]) -> Value {
+const USER: &str = "impersonate-user";
+const GROUP: &str = "impersonate-group";
+const NODE: &str = "system:node:n";
+const KNOWN: &str = "system:authenticated";
+
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+/// Asks who it is while it acts as `headers` say: the groups, or what the refusal says; and the audit event of that.
+async fn acts_as(plane: &Plane, client: &Client, headers: Headers<'_>) -> (Value, Value) {
     let mut request = Request::post(WHO).header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -20,14 +27,17 @@ async fn acts_as(client: &Client, headers: &[(&str, &str)]) -> Value {
         .send(request.body(b"{}".to_vec().into()).unwrap())
         .await
         .unwrap();
-    let code = response.status();
+    let (code, id) = (response.status(), response.headers()["audit-id"].clone());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let body: Value = serde_json::from_slice(&body).unwrap();
+    let event = plane
+        .audited(|line| line["auditID"] == id.to_str().unwrap())
+        .await;
     if code == 201 {
-        return body["status"]["userInfo"]["groups"].clone();
+        return (body["status"]["userInfo"]["groups"].clone(), event);
     }
     assert_eq!(code, 403, "{body}");
-    body["message"].clone()
+    (body["message"].clone(), event)
 }
 
 /// Gives `user` these rights, of all groups, and waits until they hold: until he may list what the role has him list.
@@ -46,135 +56,147 @@ async fn grant(plane: &Plane, user: &str, rules: Value) {
     super::auth::until_allowed(&client, "/api/v1/configmaps").await;
 }
 
-fn rule(verbs: &[&str], resources: &[&str]) -> Value {
-    json!({"apiGroups": ["authentication.k8s.io"], "resources": resources, "verbs": verbs})
+/// The right to ask who one is as somebody of a kind, by these words, and to be such.
+fn rules(on: &str, be: &str, whom: &[&str]) -> Value {
+    let rule = |verb: String, resources: &[&str]| json!({"apiGroups": ["authentication.k8s.io"], "resources": resources, "verbs": [verb]});
+    json!([
+        rule(format!("impersonate-on:{on}"), &["selfsubjectreviews"]),
+        rule(format!("impersonate:{be}"), whom)
+    ])
 }
+
+/// Who has which rights, as [`rules`] takes them.
+const GRANTED: [(&str, &str, &str, &[&str]); 4] = [
+    (
+        "people",
+        "user-info:create",
+        "user-info",
+        &["users", "groups", "userextras/acme.com/team"],
+    ),
+    (
+        "accounts",
+        "serviceaccount:create",
+        "serviceaccount",
+        &["serviceaccounts"],
+    ),
+    ("nodes", "arbitrary-node:create", "arbitrary-node", &["nodes"]),
+    ("elsewhere", "user-info:list", "user-info", &["users"]),
+];
+
+/// Who may act how: the groups he has then, and the verb of the right by which he does.
+const ALLOWED: [(&str, Headers<'_>, &[&str], &str); 5] = [
+    ("people", &[(USER, "bob")], &[KNOWN], "impersonate:user-info"),
+    (
+        "people",
+        &[(USER, "bob"), (GROUP, "g")],
+        &["g", KNOWN],
+        "impersonate:user-info",
+    ),
+    (
+        "people",
+        &[(USER, "bob"), ("impersonate-extra-acme.com%2fteam", "t")],
+        &[KNOWN],
+        "impersonate:user-info",
+    ),
+    (
+        "accounts",
+        &[(USER, ACCOUNT)],
+        &["system:serviceaccounts", "system:serviceaccounts:default", KNOWN],
+        "impersonate:serviceaccount",
+    ),
+    (
+        "nodes",
+        &[(USER, NODE)],
+        &["system:nodes", KNOWN],
+        "impersonate:arbitrary-node",
+    ),
+];
+
+/// Who may not, and the end of what he is told.
+const REFUSED: [(&str, Headers<'_>, &str); 10] = [
+    (
+        "people",
+        &[(USER, "bob"), (GROUP, "system:masters")],
+        "impersonating the system:masters group is not allowed",
+    ),
+    ("people", &[(USER, ACCOUNT)], NO_ACCOUNT),
+    ("people", &[(USER, NODE)], NO_NODE),
+    (
+        "people",
+        &[(USER, "bob"), ("impersonate-uid", "1")],
+        "cannot impersonate:user-info resource \"uids\" in API group \"authentication.k8s.io\" at the cluster scope",
+    ),
+    (
+        "people",
+        &[(USER, "bob"), ("impersonate-extra-team", "t")],
+        "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: \"team\": must be a \
+            domain-prefixed path (such as \"acme.io/foo\")",
+    ),
+    (
+        "people",
+        &[(USER, "bob"), ("impersonate-extra-acme.com%2fa%20b", "t")],
+        "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: \"a b\": Invalid path (regex \
+            used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+    ),
+    (
+        "accounts",
+        &[(USER, ACCOUNT), (GROUP, "g")],
+        "cannot impersonate resource \"serviceaccounts\" in API group \"\" in the namespace \"default\"",
+    ),
+    ("nodes", &[(USER, "bob")], NOBODY),
+    ("elsewhere", &[(USER, "bob")], NOBODY),
+    ("nobody", &[(USER, "bob")], NOBODY),
+];
+const NO_ACCOUNT: &str = "cannot impersonate-on:serviceaccount:create resource \"selfsubjectreviews\" in API group \
+    \"authentication.k8s.io\" at the cluster scope";
+const NO_NODE: &str = "cannot impersonate-on:arbitrary-node:create resource \"selfsubjectreviews\" in API group \
+    \"authentication.k8s.io\" at the cluster scope";
+const NOBODY: &str = "cannot impersonate-on:user-info:create resource \"selfsubjectreviews\" in API group \
+    \"authentication.k8s.io\" at the cluster scope";
 
 #[tokio::test]
 async fn who_may_do_something_as_some_may_do_no_more() {
     let plane = Plane::start().await;
-    let on = |word: &str| {
-        rule(
-            &[&format!("impersonate-on:{word}:create")],
-            &["selfsubjectreviews"],
-        )
-    };
-    let user_info = json!([
-        on("user-info"),
-        rule(&["impersonate:user-info"], &["users", "groups"])
-    ]);
-    grant(&plane, "people", user_info).await;
-    let accounts = json!([
-        on("serviceaccount"),
-        rule(&["impersonate:serviceaccount"], &["serviceaccounts"])
-    ]);
-    grant(&plane, "accounts", accounts).await;
-    let nodes = json!([
-        on("arbitrary-node"),
-        rule(&["impersonate:arbitrary-node"], &["nodes"])
-    ]);
-    grant(&plane, "nodes", nodes).await;
-    let elsewhere = json!([
-        rule(&["impersonate-on:user-info:list"], &["selfsubjectreviews"]),
-        rule(&["impersonate:user-info"], &["users"])
-    ]);
-    grant(&plane, "elsewhere", elsewhere).await;
+    for (who, on, be, whom) in GRANTED {
+        grant(&plane, who, rules(on, be, whom)).await;
+    }
     grant(&plane, "nobody", json!([])).await;
-    let (user, group) = ("impersonate-user", "impersonate-group");
-    let node = "system:node:n";
-    let cannot = |verb: &str, resource: &str, group: &str, place: &str| {
-        format!("cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}")
-    };
-    let all = "at the cluster scope";
-    let authentication = "authentication.k8s.io";
-    let on = |word: &str| {
-        cannot(
-            &format!("impersonate-on:{word}:create"),
-            "selfsubjectreviews",
-            authentication,
-            all,
-        )
-    };
-    for (who, headers, want) in [
-        ("people", vec![(user, "bob")], Ok(vec!["system:authenticated"])),
-        (
-            "people",
-            vec![(user, "bob"), (group, "g")],
-            Ok(vec!["g", "system:authenticated"]),
-        ),
-        (
-            "people",
-            vec![(user, "bob"), (group, "system:masters")],
-            Err("impersonating the system:masters group is not allowed".to_owned()),
-        ),
-        ("people", vec![(user, ACCOUNT)], Err(on("serviceaccount"))),
-        ("people", vec![(user, node)], Err(on("arbitrary-node"))),
-        (
-            "people",
-            vec![(user, "bob"), ("impersonate-uid", "1")],
-            Err(cannot("impersonate:user-info", "uids", authentication, all)),
-        ),
-        (
-            "accounts",
-            vec![(user, ACCOUNT)],
-            Ok(vec![
-                "system:serviceaccounts",
-                "system:serviceaccounts:default",
-                "system:authenticated",
-            ]),
-        ),
-        (
-            "accounts",
-            vec![(user, ACCOUNT), (group, "g")],
-            Err(cannot(
-                "impersonate",
-                "serviceaccounts",
-                "",
-                "in the namespace \"default\"",
-            )),
-        ),
-        (
-            "nodes",
-            vec![(user, node)],
-            Ok(vec!["system:nodes", "system:authenticated"]),
-        ),
-        ("nodes", vec![(user, "bob")], Err(on("user-info"))),
-        ("elsewhere", vec![(user, "bob")], Err(on("user-info"))),
-        ("nobody", vec![(user, "bob")], Err(on("user-info"))),
-    ] {
-        let said = acts_as(&plane.control.client_as(who, &[]), &headers).await;
-        match want {
-            Ok(groups) => assert_eq!(said, json!(groups), "{who}: {headers:?}"),
-            Err(why) => assert!(
-                said.as_str().is_some_and(|s| s.contains(&why)),
-                "{who}: {headers:?}: {said}"
-            ),
-        }
+    for (who, headers, groups, right) in ALLOWED {
+        let (said, event) = acts_as(&plane, &plane.control.client_as(who, &[]), headers).await;
+        assert_eq!(said, json!(groups), "{who}: {headers:?}");
+        let told = &event["authenticationMetadata"];
+        assert_eq!(told, &json!({"impersonationConstraint": right}), "{event}");
+        assert_eq!(event["impersonatedUser"]["username"], headers[0].1, "{event}");
+    }
+    for (who, headers, why) in REFUSED {
+        let (said, event) = acts_as(&plane, &plane.control.client_as(who, &[]), headers).await;
+        let said = said.as_str().unwrap_or_default();
+        assert!(said.ends_with(why), "{who}: {headers:?}: {said}");
+        assert_eq!(event["user"]["username"], who, "{event}");
+        let nobody = event
+            .get("impersonatedUser")
+            .or(event.get("authenticationMetadata"));
+        assert_eq!(nobody, None, "{event}");
     }
 }
 
 #[tokio::test]
 async fn who_may_be_others_may_do_whatever_they_may() {
     let plane = Plane::start().await;
-    let core =
-        |resources: &[&str]| json!({"apiGroups": [""], "resources": resources, "verbs": ["impersonate"]});
-    grant(
-        &plane,
-        "any",
-        json!([core(&["users", "groups", "serviceaccounts"])]),
-    )
-    .await;
+    let whom = ["users", "groups", "serviceaccounts"];
+    let rule = json!({"apiGroups": [""], "resources": whom, "verbs": ["impersonate"]});
+    grant(&plane, "any", json!([rule])).await;
     let any = plane.control.client_as("any", &[]);
-    let user = "impersonate-user";
-    for (headers, groups) in [
-        (vec![(user, "bob")], vec!["system:authenticated"]),
-        (vec![(user, "system:node:n")], vec!["system:authenticated"]),
-        (
-            vec![(user, ACCOUNT), ("impersonate-group", "g")],
-            vec!["g", "system:authenticated"],
-        ),
-    ] {
-        assert_eq!(acts_as(&any, &headers).await, json!(groups), "{headers:?}");
+    let cases: [(Headers<'_>, &[&str]); 3] = [
+        (&[(USER, "bob")], &[KNOWN]),
+        (&[(USER, NODE)], &[KNOWN]),
+        (&[(USER, ACCOUNT), (GROUP, "g")], &["g", KNOWN]),
+    ];
+    for (headers, groups) in cases {
+        let (said, event) = acts_as(&plane, &any, headers).await;
+        assert_eq!(said, json!(groups), "{headers:?}");
+        assert_eq!(event["impersonatedUser"]["username"], headers[0].1, "{event}");
+        assert_eq!(event.get("authenticationMetadata"), None, "{event}");
     }
 }
 
@@ -197,33 +219,18 @@ async fn an_account_acts_as_the_node_of_its_pod() {
         let (code, answer) = plane.call(Method::POST, path, object).await;
         assert_eq!(code, 201, "{answer}");
     }
-    grant(
-        &plane,
-        ACCOUNT,
-        json!([
-            rule(
-                &["impersonate-on:associated-node:create"],
-                &["selfsubjectreviews"]
-            ),
-            rule(&["impersonate:associated-node"], &["nodes"]),
-        ]),
-    )
-    .await;
+    let own = rules("associated-node:create", "associated-node", &["nodes"]);
+    grant(&plane, ACCOUNT, own).await;
     let (code, pod) = plane.get("/api/v1/namespaces/default/pods/p").await;
     assert_eq!(code, 200, "{pod}");
     let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod["metadata"]["uid"]});
     let (code, answer) = super::auth::token(&plane, json!({ "boundObjectRef": bound })).await;
     assert_eq!(code, 201, "{answer}");
     let robot = super::auth::bearer(&plane, answer["status"]["token"].as_str().unwrap());
-    let user = "impersonate-user";
-    let own = acts_as(&robot, &[(user, "system:node:n")]).await;
-    assert_eq!(own, json!(["system:nodes", "system:authenticated"]));
-    let other = acts_as(&robot, &[(user, "system:node:m")]).await;
-    assert!(
-        other
-            .as_str()
-            .unwrap()
-            .contains("impersonate-on:arbitrary-node:create"),
-        "{other}"
-    );
+    let (own, event) = acts_as(&plane, &robot, &[(USER, NODE)]).await;
+    assert_eq!(own, json!(["system:nodes", KNOWN]));
+    let right = &event["authenticationMetadata"]["impersonationConstraint"];
+    assert_eq!(right, "impersonate:associated-node", "{event}");
+    let (other, _) = acts_as(&plane, &robot, &[(USER, "system:node:m")]).await;
+    assert!(other.as_str().unwrap().ends_with(NO_NODE), "{other}");
 }

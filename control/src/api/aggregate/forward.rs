@@ -1,8 +1,9 @@
 //! Handing a request on, and the answer back.
-use super::super::record::{ID, RequestId};
+use super::super::record::ID;
 use super::super::serve::ClientAddress;
 use super::super::status::Result;
-use super::super::subresource::{forwarded_for, join};
+use super::super::subresource::join;
+use super::super::subresource::proxy::rewrite;
 use super::super::{Api, text};
 use super::{Remote, UNAVAILABLE};
 use crate::auth::Identity;
@@ -18,26 +19,15 @@ use std::time::Duration;
 
 /// How long another server may take to begin its answer; a watch begins at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-const IMPERSONATE: &str = "impersonate-";
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-/// What is about one connection, not about the request (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// The other server's answer, whatever it is.
 pub(super) async fn forward(
     api: &Api,
     remote: &Remote,
-    who: &Identity,
+    (who, id): (&Identity, Option<HeaderValue>),
     parts: &mut Parts,
     body: Body,
 ) -> Result<Response> {
@@ -48,17 +38,9 @@ pub(super) async fn forward(
             return Ok(text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE));
         }
     };
-    let upgrade = parts.headers.get(header::UPGRADE).cloned();
     let client = parts.extensions.remove::<OnUpgrade>();
-    let mut headers = passed_on(&parts.headers);
-    requestheader::introduce(&mut headers, who);
-    trace(&mut headers, parts);
-    if let (Some(protocol), Some(_)) = (&upgrade, &client) {
-        headers.insert(header::UPGRADE, protocol.clone());
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    } else {
-        lead(&mut headers, &place, parts);
-    }
+    let client = client.filter(|_| rewrite::is_upgrade(&parts.headers));
+    let headers = told(parts, (who, id), &place, client.is_some());
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     match exchange(api, remote, &place, (parts.method.clone(), path), headers, body).await {
         Ok(answer) => Ok(passed_back(answer, client)),
@@ -69,17 +51,33 @@ pub(super) async fn forward(
     }
 }
 
-/// By what name the request is known here, and whose it is: who is told one may not choose the other.
-fn trace(headers: &mut HeaderMap, parts: &Parts) {
-    if let Some(RequestId(id)) = parts.extensions.get() {
-        headers.insert(ID, id.clone());
+/// What the other server is told of a request: what the client says, but not whose it is, where it came from and by what name it
+/// is known here, which are not his to choose. Of an upgrade he says himself where it goes: upstream passes that on.
+fn told(
+    parts: &Parts,
+    (who, id): (&Identity, Option<HeaderValue>),
+    place: &Place,
+    upgrades: bool,
+) -> HeaderMap {
+    let mut headers = rewrite::headers(&parts.headers);
+    requestheader::introduce(&mut headers, who);
+    if let Some(id) = id {
+        headers.insert(ID, id);
     }
     if let Some(ClientAddress(client)) = parts.extensions.get() {
-        forwarded_for(headers, *client);
+        rewrite::forwarded_for(&mut headers, *client);
     }
+    match parts.headers.get(header::UPGRADE) {
+        Some(protocol) if upgrades => {
+            headers.insert(header::UPGRADE, protocol.clone());
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        _ => lead(&mut headers, place, parts),
+    }
+    headers
 }
 
-/// Where the request goes, for what the other server says of itself; no upgrade tells it, as upstream.
+/// Where the request goes, for what the other server says of itself.
 fn lead(headers: &mut HeaderMap, place: &Place, parts: &Parts) {
     for (name, value) in [
         (&FORWARDED_HOST, place.address.as_str()),
@@ -123,20 +121,6 @@ pub(super) fn trust(remote: &Remote) -> Trust<'_> {
     }
 }
 
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
-    let mut out = headers.clone();
-    for name in &HOP_BY_HOP {
-        out.remove(name);
-    }
-    let impersonating: Vec<HeaderName> = out
-        .keys()
-        .filter(|name| name.as_str().starts_with(IMPERSONATE))
-        .cloned()
-        .collect();
-    impersonating.iter().for_each(|name| drop(out.remove(name)));
-    out
-}
-
 fn passed_back(answer: http::Response<Incoming>, client: Option<OnUpgrade>) -> Response {
     let code = answer.status();
     if code.is_redirection() && code != StatusCode::NOT_MODIFIED {
@@ -146,7 +130,7 @@ fn passed_back(answer: http::Response<Incoming>, client: Option<OnUpgrade>) -> R
     let mut headers = answer.headers().clone();
     let switches = code == StatusCode::SWITCHING_PROTOCOLS;
     if !switches {
-        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+        rewrite::answer(&mut headers);
     }
     let mut response = match (switches, client) {
         (true, Some(client)) => {
@@ -164,44 +148,63 @@ fn passed_back(answer: http::Response<Incoming>, client: Option<OnUpgrade>) -> R
 mod tests {
     use super::*;
 
-    /// What the other server is told of a request that says some of it himself.
-    fn told(path: &str, extended: bool) -> HeaderMap {
-        let request = Request::get(path)
-            .header("audit-id", "x".repeat(100))
-            .header("x-forwarded-for", "9.9.9.9")
-            .header("x-forwarded-for", "8.8.8.8")
-            .header("x-forwarded-host", "mine");
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        if extended {
-            parts.extensions.insert(RequestId(HeaderValue::from_static("id")));
-            parts.extensions.insert(ClientAddress([10, 0, 0, 1].into()));
+    const OWN: &str = "mine";
+
+    /// What the other server is told of a request that says all of it himself.
+    fn headers(upgrades: bool) -> HeaderMap {
+        let mut request = Request::get("/apis/g/v1/foos/?a=b");
+        for name in [
+            "audit-id",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-forwarded-uri",
+            "x-remote-user",
+            "x-remote-group",
+            "impersonate-user",
+            "x-mine",
+            "x-other",
+        ] {
+            request = request.header(name, OWN);
         }
+        let request = request
+            .header("upgrade", "websocket")
+            .header("connection", "X-Mine, Upgrade");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        parts.extensions.insert(ClientAddress([10, 0, 0, 1].into()));
         let place = Place {
             host: "s.n.svc".to_owned(),
             authority: "s.n.svc:443".to_owned(),
             address: "10.1.1.1:8443".to_owned(),
             path: "/".to_owned(),
         };
-        let mut headers = passed_on(&parts.headers);
-        trace(&mut headers, &parts);
-        lead(&mut headers, &place, &parts);
-        headers
+        let who = Identity::new("bob", []);
+        let id = Some(HeaderValue::from_static("id"));
+        told(&parts, (&who, id), &place, upgrades)
     }
 
     #[test]
     fn the_other_server_learns_whose_request_it_is_and_by_what_name() {
-        let headers = told("/apis/g/v1/foos/?a=b", true);
-        for (name, want) in [
-            ("audit-id", "id"),
-            ("x-forwarded-for", "9.9.9.9, 8.8.8.8, 10.0.0.1"),
-            ("x-forwarded-host", "10.1.1.1:8443"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-uri", "/apis/g/v1/foos/"),
+        let (plain, upgraded) = (headers(false), headers(true));
+        for (name, want, of_upgrade) in [
+            ("audit-id", "id", "id"),
+            ("x-forwarded-for", "mine, 10.0.0.1", "mine, 10.0.0.1"),
+            ("x-forwarded-host", "10.1.1.1:8443", OWN),
+            ("x-forwarded-proto", "https", OWN),
+            ("x-forwarded-uri", "/apis/g/v1/foos/", OWN),
+            ("x-remote-user", "bob", "bob"),
+            ("x-remote-group", "system:authenticated", "system:authenticated"),
+            ("x-other", OWN, OWN),
+            ("x-mine", "", ""),
+            ("impersonate-user", "", ""),
+            ("upgrade", "", "websocket"),
+            ("connection", "", "Upgrade"),
         ] {
-            let all: Vec<_> = headers.get_all(name).iter().collect();
-            assert_eq!(all, [want], "{name}");
+            for (headers, want) in [(&plain, want), (&upgraded, of_upgrade)] {
+                let all: Vec<_> = headers.get_all(name).iter().collect();
+                let wanted: Vec<&str> = [want].into_iter().filter(|want| !want.is_empty()).collect();
+                assert_eq!(all, wanted, "{name}");
+            }
         }
-        let own = told("/apis/g/v1/foos", false);
-        assert_eq!(own.get_all("x-forwarded-for").iter().count(), 2);
     }
 }

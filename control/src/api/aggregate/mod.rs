@@ -20,8 +20,8 @@ use crate::kinds::api_service::{GROUP, is_local};
 use crate::kinds::view::View;
 use axum::body::Body;
 use axum::response::Response;
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
 /// Upstream's whole answer for a server that is away.
@@ -89,12 +89,12 @@ fn of_version(api: &Api, group: &str, version: &str) -> Option<Remote> {
 pub(super) async fn serve(
     api: &Api,
     remote: &Remote,
-    (user, who): (&Identity, &Identity),
+    who: &Identity,
     (mut parts, body): (Parts, Body),
     (record, flow): (&mut Record, &mut Option<Flow>),
 ) -> Result<Response> {
     let table = api.flow_table();
-    record.knows_path(user, who).await;
+    record.knows_path().await;
     let told = record.told();
     match Asked::of(&parts) {
         None => {
@@ -112,13 +112,13 @@ pub(super) async fn serve(
     }
     // As with our own, the seats are free again when the answer begins.
     let _seats = api.entrance.pass(&table, who, flow.as_ref()).await?;
-    forward::forward(api, remote, who, &mut parts, body).await
+    forward::forward(api, remote, (who, record.id()), &mut parts, body).await
 }
 
 /// OpenAPI where other servers are concerned: their documents, and theirs in the index; none where they are not.
 pub(super) async fn openapi(
     api: &Api,
-    who: &Identity,
+    (who, id): (&Identity, Option<HeaderValue>),
     parts: &mut Parts,
     body: Body,
 ) -> Result<Option<Response>> {
@@ -126,7 +126,9 @@ pub(super) async fn openapi(
     if let Some(of) = path.strip_prefix("/openapi/v3")
         && let Some(remote) = find(api, of).filter(|remote| remote.available)
     {
-        return forward::forward(api, &remote, who, parts, body).await.map(Some);
+        return forward::forward(api, &remote, (who, id), parts, body)
+            .await
+            .map(Some);
     }
     if path == "/openapi/v2" && !all(api).is_empty() {
         let theirs = documents::openapi_documents(api).await;

@@ -13,14 +13,28 @@ use http::request::Parts;
 use mode::Mode;
 use wanted::Wanted;
 
-/// Who the request counts as coming from.
+/// Whom a request counts as, who is not who sent it.
+pub struct Acting {
+    pub who: Identity,
+    /// By the right to some requests only.
+    mode: Option<Mode>,
+}
+
+impl Acting {
+    /// The verb of the right by which he does, where it is to some requests only (upstream's `ImpersonationConstraint`).
+    pub fn constraint(&self) -> Option<&'static str> {
+        self.mode.map(Mode::verb)
+    }
+}
+
+/// As whom the request is to count, if as another.
 ///
 /// # Errors
 /// 400 where no user is named; 403 with the first refusal.
-pub fn acting(authorizer: &Authorizer, who: Identity, parts: &Parts) -> Result<Identity> {
+pub fn acting(authorizer: &Authorizer, who: &Identity, parts: &Parts) -> Result<Option<Acting>> {
     let wanted = Wanted::read(&parts.headers);
     if wanted.is_nothing() {
-        return Ok(who);
+        return Ok(None);
     }
     let Some(user) = wanted.user.as_deref() else {
         let why = "requested groups, uid or extra without impersonating a user";
@@ -30,7 +44,7 @@ pub fn acting(authorizer: &Authorizer, who: Identity, parts: &Parts) -> Result<I
     let method = parts.method.as_str().to_ascii_lowercase();
     let attempt = Attempt {
         authorizer,
-        who: &who,
+        who,
         user,
         wanted: &wanted,
         doing: match &asked {
@@ -38,12 +52,22 @@ pub fn acting(authorizer: &Authorizer, who: Identity, parts: &Parts) -> Result<I
             None => Attributes::path(&method, parts.uri.path()),
         },
     };
+    first_that_may(&attempt).map(Some)
+}
+
+fn first_that_may(attempt: &Attempt<'_>) -> Result<Acting> {
     let mut refusal = None;
-    for mode in Mode::CONSTRAINED.into_iter().filter(|mode| mode.fits(&attempt)) {
+    for mode in Mode::CONSTRAINED.into_iter().filter(|mode| mode.fits(attempt)) {
         match attempt.constrained(mode) {
-            Ok(identity) => return Ok(identity),
+            Ok(who) => {
+                let mode = Some(mode);
+                return Ok(Acting { who, mode });
+            }
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }
-    attempt.unconstrained().map_err(|last| refusal.unwrap_or(last))
+    match attempt.unconstrained() {
+        Ok(who) => Ok(Acting { who, mode: None }),
+        Err(last) => Err(refusal.unwrap_or(last)),
+    }
 }

@@ -25,14 +25,19 @@ impl Mode {
         Mode::UserInfo,
     ];
 
-    /// As verbs have it: `impersonate:WORD`, `impersonate-on:WORD:get`.
-    pub fn word(self) -> &'static str {
+    /// Of the right to be somebody this way.
+    pub fn verb(self) -> &'static str {
         match self {
-            Mode::AssociatedNode => "associated-node",
-            Mode::ArbitraryNode => "arbitrary-node",
-            Mode::ServiceAccount => "serviceaccount",
-            Mode::UserInfo => "user-info",
+            Mode::AssociatedNode => "impersonate:associated-node",
+            Mode::ArbitraryNode => "impersonate:arbitrary-node",
+            Mode::ServiceAccount => "impersonate:serviceaccount",
+            Mode::UserInfo => "impersonate:user-info",
         }
+    }
+
+    /// Of the right to do `doing` this way: `impersonate-on:MODE:get`.
+    pub fn verb_on(self, doing: &str) -> String {
+        self.verb().replacen(':', "-on:", 1) + ":" + doing
     }
 
     /// Whether it is for who asks and whom he wants to be. What nodes and service accounts are besides their names is not theirs

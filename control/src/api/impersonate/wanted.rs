@@ -53,18 +53,19 @@ fn unescape(key: &str) -> String {
     let mut out = Vec::with_capacity(key.len());
     let mut rest = key.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match (first, digits.and_then(|two| u8::from_str_radix(two, 16).ok())) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                rest = &tail[2..];
-            }
-            (b'%', None) => return key.to_owned(),
-            (byte, _) => {
-                out.push(*byte);
-                rest = tail;
-            }
+        if *first != b'%' {
+            out.push(*first);
+            rest = tail;
+            continue;
         }
+        let Some((Ok(byte), behind)) = tail
+            .split_at_checked(2)
+            .map(|(two, rest)| (hex::decode(two), rest))
+        else {
+            return key.to_owned();
+        };
+        out.extend(byte);
+        rest = behind;
     }
     String::from_utf8(out).unwrap_or_else(|_| key.to_owned())
 }
@@ -77,5 +78,6 @@ mod tests {
     fn keys_are_unescaped() {
         assert_eq!(unescape("acme.com%2fproject"), "acme.com/project");
         assert_eq!(unescape("100%"), "100%");
+        assert_eq!(unescape("a%+f"), "a%+f");
     }
 }

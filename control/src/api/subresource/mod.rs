@@ -14,7 +14,6 @@ mod token;
 
 pub use node::{NodeClient, NodeClientError};
 pub use proxy::ProxyTls;
-pub(super) use proxy::forwarded_for;
 pub(super) use stream::join;
 
 use super::Call;

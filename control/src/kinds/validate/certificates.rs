@@ -1,13 +1,11 @@
 //! CertificateSigningRequests.
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::CertificateSigningRequestDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::pem::{self, Block};
 use super::{Seen, complain};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
@@ -67,10 +65,11 @@ pub fn create(object: &Value) -> FieldErrors {
 /// Why a base64 text is not a certificate request in PEM.
 fn bad_request(request: &str) -> Option<String> {
     let bytes = STANDARD.decode(request).unwrap_or_default();
-    let Ok(der) = CertificateSigningRequestDer::from_pem_slice(&bytes) else {
+    let first = pem::blocks(&bytes).into_iter().next();
+    let Some(block) = first.filter(|block| block.label == "CERTIFICATE REQUEST") else {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
-    let read = X509CertificationRequest::from_der(&der);
+    let read = X509CertificationRequest::from_der(&block.contents);
     read.err().map(|error| format!("asn1: structure error: {error}"))
 }
 
@@ -80,29 +79,21 @@ fn bad_certificate(text: &str) -> Option<String> {
     if text.is_empty() {
         return None;
     }
-    let mut found = 0;
-    for block in Pem::iter_from_buffer(&bytes) {
-        match block {
-            Ok(block) => {
-                if let Some(why) = bad_block(&block) {
-                    return Some(why);
-                }
-                found += 1;
-            }
-            Err(_) if bytes.contains(&b':') => return Some("no PEM block headers are permitted".to_owned()),
-            // As upstream's reader, which sees no block there.
-            Err(_) => break,
-        }
+    match pem::blocks(&bytes).as_slice() {
+        [] => Some("must contain at least one CERTIFICATE PEM block".to_owned()),
+        blocks => blocks.iter().find_map(bad_block),
     }
-    (found == 0).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
 }
 
-fn bad_block(block: &Pem) -> Option<String> {
+fn bad_block(block: &Block) -> Option<String> {
     if block.label != "CERTIFICATE" {
         let label = &block.label;
         return Some(format!(
             "only CERTIFICATE PEM blocks are allowed, found {label:?}"
         ));
+    }
+    if block.has_headers {
+        return Some("no PEM block headers are permitted".to_owned());
     }
     if block.contents.is_empty() {
         return Some("found CERTIFICATE PEM block containing 0 certificates".to_owned());
@@ -291,6 +282,13 @@ mod tests {
                 "only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"",
             ),
             (headed, "no PEM block headers are permitted"),
+            (format!("Subject: CN=a\n{good}"), ""),
+            (format!("a: b\n{}", good.replace("-----END", "-----AND")), none),
+            (good.replace("-----END", "-----AND") + &good, ""),
+            (
+                pem("PRIVATE KEY", b"hi").replacen('\n', "\nA: b\n\n", 1),
+                "only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"",
+            ),
             (
                 good.clone() + &pem("CERTIFICATE", b"hi"),
                 "x509: malformed certificate",

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::address::{BAD_IP, strict_cidr};
 use super::{IMMUTABLE, complain, immutable, maybe_one_of};
 use crate::kinds::error::{FieldError, FieldErrors};
-use crate::kinds::names;
 use crate::kinds::view::View;
+use crate::kinds::{domain_path, names};
 
 const CLASS: &str = "kubernetes.io/ingress.class";
 const ABSOLUTE: &str = "must be an absolute path";
@@ -246,17 +246,10 @@ pub fn class(object: &Value) -> FieldErrors {
     let controller = object.text("spec.controller");
     let mut errors = Vec::new();
     let path = "spec.controller";
-    if controller.is_empty() {
-        errors.push(FieldError::required(path, ""));
-    } else if controller.len() > CONTROLLER {
+    if controller.len() > CONTROLLER {
         errors.push(FieldError::too_long(path, CONTROLLER));
-    } else if !controller
-        .split_once('/')
-        .is_some_and(|(domain, rest)| names::subdomain(domain).is_empty() && !rest.is_empty())
-    {
-        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-        errors.push(FieldError::invalid(path, controller, detail));
     }
+    errors.extend(domain_path(path, controller));
     if object.has("spec.parameters") {
         errors.extend(parameters(object.at("spec.parameters")));
     }

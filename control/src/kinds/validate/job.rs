@@ -2,10 +2,10 @@
 use serde_json::Value;
 
 use super::job_policy::{failure_policy, success_policy};
-use super::{complain, not_negative, pod};
+use super::{not_negative, pod};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
-use crate::kinds::{labels, names};
+use crate::kinds::{domain_path, labels, names};
 
 /// Upstream's limits of Jobs with indices (KEP-3850).
 const MOST_PARALLEL: i64 = 100_000;
@@ -146,21 +146,7 @@ pub(super) fn spec(spec: &Value, path: &str) -> FieldErrors {
 }
 
 fn managed_by(manager: &str, path: &str) -> FieldErrors {
-    let mut errors = match manager.split_once('/') {
-        None if manager.is_empty() => vec![FieldError::required(path, "")],
-        None => vec![FieldError::invalid(
-            path,
-            manager,
-            "must be a domain-prefixed path (such as \"acme.io/foo\")",
-        )],
-        Some((domain, "")) => {
-            let mut errors = complain(path, domain, names::subdomain(domain));
-            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(FieldError::invalid(path, manager, detail));
-            errors
-        }
-        Some((domain, _)) => complain(path, domain, names::subdomain(domain)),
-    };
+    let mut errors = domain_path(path, manager);
     errors.extend((manager.len() > MANAGER).then(|| FieldError::too_long(path, MANAGER)));
     errors
 }

@@ -26,6 +26,7 @@ pub(super) mod network;
 pub(super) mod network_policy;
 pub(super) mod node;
 mod old_volume_sources;
+mod pem;
 pub(super) mod pod;
 mod pod_annotations;
 #[cfg(test)]

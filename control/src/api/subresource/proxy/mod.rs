@@ -8,7 +8,7 @@ mod coding;
 mod links;
 mod location;
 mod page;
-mod rewrite;
+pub(in crate::api) mod rewrite;
 
 use super::super::route::Target;
 use super::super::status::{ApiError, Result};
@@ -28,7 +28,6 @@ use rewrite::Through;
 use serde_json::json;
 
 pub use backend::ProxyTls;
-pub(in crate::api) use rewrite::forwarded_for;
 
 const SUBRESOURCE: &str = "proxy";
 

@@ -6,13 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use std::net::IpAddr;
 
 /// Headers of one connection, not of the message (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
+    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -159,7 +160,7 @@ fn encode(byte: u8, out: &mut String) {
 }
 
 /// Whether the client wants another protocol.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn is_upgrade(headers: &HeaderMap) -> bool {
     let said = headers.get_all(header::CONNECTION).iter();
     let mut words = said
         .filter_map(|value| value.to_str().ok())
@@ -168,7 +169,7 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// The client's headers without what concerns its connection and its rights.
-pub(super) fn headers(from: &HeaderMap) -> HeaderMap {
+pub(in crate::api) fn headers(from: &HeaderMap) -> HeaderMap {
     let mut headers = upgrade_headers(from);
     answer(&mut headers);
     headers
@@ -190,7 +191,7 @@ pub(super) fn upgrade_headers(from: &HeaderMap) -> HeaderMap {
 }
 
 /// Takes away what belongs to the connection that a message came by.
-pub(super) fn answer(headers: &mut HeaderMap) {
+pub(in crate::api) fn answer(headers: &mut HeaderMap) {
     let said = headers.get_all(header::CONNECTION).iter();
     let words = said
         .filter_map(|value| value.to_str().ok())
