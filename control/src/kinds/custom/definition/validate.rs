@@ -4,7 +4,7 @@
 //! `spec.subresources`, `spec.additionalPrinterColumns`.
 use super::conversion::conversion;
 use super::version::{Common, common_errors, version_errors};
-use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::error::{FieldError, FieldErrors, new_among};
 use crate::kinds::names;
 use crate::kinds::view::View;
 use serde_json::{Value, json};
@@ -126,8 +126,7 @@ pub(super) fn spec(spec: &Value, old: Option<&Value>) -> FieldErrors {
     errors.extend(conversion(spec.at("conversion")));
     // What is stored already stays acceptable, so that a stricter server does not lock its users out.
     if let Some(old) = old.filter(|old| old.at("versions") == spec.at("versions")) {
-        let before = self::spec(old, None);
-        errors.retain(|e| !before.contains(e));
+        errors = new_among(errors, self::spec(old, None));
     }
     errors
 }
