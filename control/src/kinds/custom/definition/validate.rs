@@ -2,6 +2,7 @@
 //!
 //! Paths in errors are upstream's internal ones: what all versions have in common is told as `spec.validation`,
 //! `spec.subresources`, `spec.additionalPrinterColumns`.
+use super::authority;
 use super::conversion::conversion;
 use super::version::{Common, common_errors, version_errors};
 use crate::kinds::error::{FieldError, FieldErrors, new_among};
@@ -32,6 +33,7 @@ pub(super) fn validate_update(subresource: Option<&str>, new: &Value, old: &Valu
         return accepted;
     }
     let mut errors = spec(new.at("spec"), Some(old.at("spec")));
+    errors.extend(authority::update(new, old));
     if crate::kinds::custom::build::established(old) {
         errors.extend(fixed(new, old, "spec.scope"));
         errors.extend(fixed(new, old, "spec.names.kind"));
