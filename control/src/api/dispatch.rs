@@ -13,6 +13,7 @@ use super::{
     Api, Call, about, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit,
     render, serve, version,
 };
+use crate::audit::Told;
 use crate::auth::Identity;
 use crate::auth::attributes::Attributes;
 use crate::kinds::Kind;
@@ -134,21 +135,46 @@ async fn of_resource(
     if !is_long_running(verb, &target) {
         query.deadline()?;
     }
-    let attributes = Attributes::resource(verb, permit::attributes(&target));
     let table = api.flow_table();
-    reply.flow = table.flow(&who, &attributes);
-    let told = record.told();
-    permit::resource(&api, &who, verb, (&target, &query), Some(&told))?;
-    if subresource::creates(&target) {
-        permit::resource(&api, &who, "create", (&target, &query), None)?;
-    }
+    reply.flow = table.flow(&who, &Attributes::resource(verb, permit::attributes(&target)));
+    allow(&api, &who, verb, (&target, &query), &record.told())?;
     reply.allowed = true;
     if watched && parts.method != Method::GET {
         return Err(ApiError::method_not_allowed());
     }
     let proxied = proxy::is_proxied(&target);
     reply.document = verb != "watch" && !proxied;
-    let call = Call {
+    let call = unread(api, who, (target, query), &parts, record);
+    match proxied {
+        true => proxy::serve(&call, parts, body).await,
+        false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
+    }
+}
+
+/// Fails unless he may. What is a creation, too, needs the right to that as well.
+fn allow(
+    api: &Api,
+    who: &Identity,
+    verb: &str,
+    (target, query): (&Target, &Query),
+    told: &Told,
+) -> Result<()> {
+    permit::resource(api, who, verb, (target, query), Some(told))?;
+    match subresource::creates(target) {
+        true => permit::resource(api, who, "create", (target, query), None),
+        false => Ok(()),
+    }
+}
+
+/// The call as far as it is known before anything of its body is read.
+fn unread(
+    api: Arc<Api>,
+    who: Identity,
+    (target, query): (Target, Query),
+    parts: &Parts,
+    record: &Record,
+) -> Call {
+    Call {
         api,
         who,
         target,
@@ -157,12 +183,8 @@ async fn of_resource(
         body: Bytes::new(),
         upgrade: None,
         in_process: parts.extensions.get::<serve::InProcess>().is_some(),
-        told,
+        told: record.told(),
         others: Others::default(),
-    };
-    match proxied {
-        true => proxy::serve(&call, parts, body).await,
-        false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
     }
 }
 
