@@ -9,8 +9,6 @@ mod policy;
 mod runtime;
 mod storage;
 
-pub(crate) use cluster::{MANDATORY, flow_control};
-
 use crate::auth::pki::FRONT_PROXY;
 use crate::callout::requestheader;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Service};

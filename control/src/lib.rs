@@ -7,6 +7,7 @@ mod bootstrap;
 mod callout;
 pub mod cel;
 pub mod controllers;
+mod facts;
 pub mod kinds;
 mod plane;
 pub mod registry;

@@ -7,10 +7,10 @@ use super::strictness::prune;
 use super::write::{Options, RETRIES, allocate, judge, mutate, name_of, place, review};
 use super::written::{Left, Written};
 use super::{Call, decode, manage, permit, precondition, random_id, render};
-use crate::admission::{Action, Notes, Review};
+use crate::admission::{Action, Claims, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::view::View;
-use crate::kinds::{FieldIssue, time};
+use crate::kinds::{FieldIssue, Kind, time};
 use crate::store::{Txn, TxnOutcome};
 use serde_json::Value;
 
@@ -147,6 +147,16 @@ enum Creation {
     Lost,
 }
 
+impl Creation {
+    fn done(object: Left) -> Self {
+        Creation::Done(Written {
+            object,
+            warnings: Vec::new(),
+            created: true,
+        })
+    }
+}
+
 /// The last steps of a creation, from what is allocated to the object until it is stored. `owners` are its `managedFields`
 /// where these are not part of it yet.
 async fn attempt_create(
@@ -156,30 +166,45 @@ async fn attempt_create(
     owners: Option<&str>,
     notes: &mut Notes,
 ) -> Result<Creation> {
-    let kind = &call.target.kind;
     let mut claims = allocate(call, review, value).await?;
-    let errors = kind.validate_create(value);
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(&kind.kind, &kind.group, review.name, &errors));
-    }
-    notes.warnings.extend(kind.warnings(value, None));
-    kind.normalise(value);
+    validate(&call.target.kind, review.name, value)?;
+    notes.warnings.extend(call.target.kind.warnings(value, None));
+    call.target.kind.normalise(value);
     judge(call, review, value, &mut claims, notes).await?;
-    let done = |object| {
-        Creation::Done(Written {
-            object,
-            warnings: Vec::new(),
-            created: true,
-        })
-    };
-    let key = call.target.key(review.name);
-    if review.dry_run && call.api.store.get(&key).await?.is_some() {
+    match review.dry_run {
+        true => rehearse(call, review.name, value, owners).await,
+        false => store(call, review.name, value, owners, &claims).await,
+    }
+}
+
+fn validate(kind: &Kind, name: &str, value: &Value) -> Result<()> {
+    let errors = kind.validate_create(value);
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors)),
+    }
+}
+
+/// The end of a creation of which nothing is to be stored.
+async fn rehearse(call: &Call, name: &str, value: &mut Value, owners: Option<&str>) -> Result<Creation> {
+    if call.api.store.get(&call.target.key(name)).await?.is_some() {
         return Ok(Creation::NameTaken);
     }
     let bytes = stored_form(call, value, owners).await?;
-    if review.dry_run {
-        return Ok(done(Left::Value(reread(call, &bytes, value.take()).await?)));
-    }
+    let object = reread(call, &bytes, value.take()).await?;
+    Ok(Creation::done(Left::Value(object)))
+}
+
+/// Writes the new object, and with it what is claimed for it.
+async fn store(
+    call: &Call,
+    name: &str,
+    value: &mut Value,
+    owners: Option<&str>,
+    claims: &Claims,
+) -> Result<Creation> {
+    let key = call.target.key(name);
+    let bytes = stored_form(call, value, owners).await?;
     let mut txn = Txn::create(key.clone(), bytes.clone());
     claims.join(&key, &mut txn);
     // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.
@@ -192,7 +217,7 @@ async fn attempt_create(
                 Some(_) => None,
                 None => Some(reread(call, &bytes, value.take()).await?),
             };
-            done(Left::of(kind, &bytes, seen, revision))
+            Creation::done(Left::of(&call.target.kind, &bytes, seen, revision))
         }
         TxnOutcome::Conflict { key: lost, .. } if lost == key => Creation::NameTaken,
         TxnOutcome::Conflict { .. } => Creation::Lost,

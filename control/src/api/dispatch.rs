@@ -144,10 +144,7 @@ async fn of_resource(
     let attributes = Attributes::resource(verb, permit::attributes(&target));
     reply.flow = table.flow(&asked.who, &attributes);
     let told = record.told();
-    permit::resource(&api, &asked.who, verb, (&target, &query), Some(&told))?;
-    if subresource::creates(&target) {
-        permit::resource(&api, &asked.who, "create", (&target, &query), None)?;
-    }
+    allow(&api, &asked.who, verb, (&target, &query), &told)?;
     reply.allowed = true;
     if asked.watched && asked.parts.method != Method::GET {
         return Err(ApiError::method_not_allowed());
@@ -158,6 +155,21 @@ async fn of_resource(
     match proxied {
         true => proxy::serve(&call, parts, body).await,
         false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
+    }
+}
+
+/// Fails unless he may. What is a creation, too, needs the right to that as well.
+fn allow(
+    api: &Api,
+    who: &Identity,
+    verb: &str,
+    (target, query): (&Target, &Query),
+    told: &Told,
+) -> Result<()> {
+    permit::resource(api, who, verb, (target, query), Some(told))?;
+    match subresource::creates(target) {
+        true => permit::resource(api, who, "create", (target, query), None),
+        false => Ok(()),
     }
 }
 

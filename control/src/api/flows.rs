@@ -237,7 +237,7 @@ impl Api {
 impl Table {
     /// The schemas and levels that every cluster has, and others.
     pub fn begun_with(others: Vec<(&'static str, Value)>) -> Table {
-        let objects = crate::bootstrap::flow_control().map(|object| {
+        let objects = crate::facts::flow_control().map(|object| {
             let plural = match object.text("kind") {
                 "FlowSchema" => SCHEMAS.2,
                 _ => LEVELS.2,

@@ -68,9 +68,23 @@ pub fn judged(validation: FieldValidation, issues: Vec<FieldIssue>) -> Result<Ve
 impl Misfit {
     /// The refusal of a body.
     pub fn refusal(self, kind: &Kind, options: Options) -> ApiError {
+        if options.applied {
+            return self.refusal_of_applied(kind);
+        }
+        ApiError::bad_request(kind.decode_message(&match self {
+            Misfit::Undecodable(error) => error.to_string(),
+            Misfit::Strict(issues) => told(&issues),
+        }))
+    }
+
+    /// The refusal of an applied configuration, which is a text of YAML.
+    pub fn refusal_of_applied(self, kind: &Kind) -> ApiError {
         ApiError::bad_request(match self {
             Misfit::Undecodable(error) => kind.decode_message(&error.to_string()),
-            Misfit::Strict(issues) => strictly(kind, options.applied, &issues),
+            Misfit::Strict(issues) => match repeated(&issues) {
+                Some(text) => format!("error strict decoding YAML: error converting YAML to JSON: {text}"),
+                None => kind.decode_message(&told(&issues)),
+            },
         })
     }
 
@@ -86,14 +100,6 @@ impl Misfit {
             Ok(patch) if strategic => ApiError::unfit_patch(printed(&patch.value), &why),
             _ => ApiError::unfit_patch(made.to_string(), &why),
         }
-    }
-}
-
-/// The refusal of a body for its issues.
-fn strictly(kind: &Kind, applied: bool, issues: &[FieldIssue]) -> String {
-    match repeated(issues).filter(|_| applied) {
-        Some(text) => format!("error strict decoding YAML: error converting YAML to JSON: {text}"),
-        None => kind.decode_message(&told(issues)),
     }
 }
 

@@ -124,15 +124,11 @@ async fn replace(
     mut new: Value,
     notes: &mut Notes,
 ) -> Result<Replaced> {
-    let kind = &call.target.kind;
-    place(call, &mut new)?;
-    let name = name_of(old).to_owned();
-    check_name(name_of(&new), &name)?;
-    precondition::check(kind, options, &new, old)?;
-    let said = precondition::forget_version(&mut new);
-    let review = review(call, options.dry_run, &name, Action::Update { old });
-    kind.default(&mut new);
-    permit::write(call, Operation::Update, &name, old, &new)?;
+    let name = name_of(old);
+    let review = review(call, options.dry_run, name, Action::Update { old });
+    let said = fit_in(call, options, &mut new, old)?;
+    call.target.kind.default(&mut new);
+    permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
         manage::note(call, Some(old), &mut new).await;
     }
@@ -142,13 +138,9 @@ async fn replace(
         mutate(call, &review, &mut new, notes).await?;
         precondition::forget_version(&mut new);
     }
-    kind.prepare_update(call.target.subresource.as_deref(), &mut new, old);
-    notes.warnings.extend(judge_update(call, &name, &new, old)?);
-    if call.target.subresource.is_none() {
-        notes.warnings.extend(kind.warnings(&new, Some(old)));
-    }
+    notes.warnings.extend(prepare(call, &mut new, old)?);
     let mut claims = allocate(call, &review, &mut new).await?;
-    kind.normalise(&mut new);
+    call.target.kind.normalise(&mut new);
     manage::settle(old, &mut new);
     if !options.admitted {
         let version = old.at("metadata.resourceVersion").clone();
@@ -156,6 +148,36 @@ async fn replace(
         judge(call, &review, &new, &mut claims, notes).await?;
         precondition::forget_version(&mut new);
     }
+    store_over(call, options, (current, old), new, &claims).await
+}
+
+/// Makes sure that it is this object that is to be replaced, as it is. Answers with the version that was said.
+fn fit_in(call: &Call, options: Options, new: &mut Value, old: &Value) -> Result<Option<Value>> {
+    place(call, new)?;
+    check_name(name_of(new), name_of(old))?;
+    precondition::check(&call.target.kind, options, new, old)?;
+    Ok(precondition::forget_version(new))
+}
+
+/// Keeps what a client may not change, and judges what is left. Answers with what to warn of.
+fn prepare(call: &Call, new: &mut Value, old: &Value) -> Result<Vec<String>> {
+    let (kind, subresource) = (&call.target.kind, call.target.subresource.as_deref());
+    kind.prepare_update(subresource, new, old);
+    let mut warnings = judge_update(call, name_of(old), new, old)?;
+    if subresource.is_none() {
+        warnings.extend(kind.warnings(new, Some(old)));
+    }
+    Ok(warnings)
+}
+
+/// Writes the object in the place of the current one, and with it what is claimed for it; one that is finished goes.
+async fn store_over(
+    call: &Call,
+    options: Options,
+    (current, old): (&Object, &Value),
+    new: Value,
+    claims: &Claims,
+) -> Result<Replaced> {
     let bytes = stored_form(call, &new, None).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
@@ -176,7 +198,7 @@ async fn replace(
     Ok(match outcome {
         TxnOutcome::Committed { revision } => {
             let new = reread(call, &bytes, new).await?;
-            Replaced::Written(Left::of(kind, &bytes, Some(new), revision))
+            Replaced::Written(Left::of(&call.target.kind, &bytes, Some(new), revision))
         }
         TxnOutcome::Conflict { .. } => Replaced::Lost,
     })

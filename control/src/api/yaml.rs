@@ -2,14 +2,11 @@
 //!
 //! Refuses to know limits and bodies.
 use super::decode::Decoded;
-use crate::kinds::FieldIssue;
+use crate::kinds::{FieldIssue, numbers};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use serde_yaml::Spanned;
 use std::fmt;
-
-/// Up to here every whole number is a float: 2⁵³.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A part of a text and what is wrong inside it, inner parts first.
 pub(super) struct Node(pub(super) Decoded);
@@ -52,11 +49,7 @@ impl<'de> Visitor<'de> for Reader {
 
     /// A whole number is one however it is written: `3.0` and `1e2` are `3` and `100` in JSON.
     fn visit_f64<E>(self, v: f64) -> Result<Node, E> {
-        #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2⁵³")]
-        match v.fract() == 0.0 && v.abs() < EXACT {
-            true => Ok(Node::of(v as i64)),
-            false => Ok(Node::of(v)),
-        }
+        Ok(numbers::exact(v).map_or_else(|| Node::of(v), Node::of))
     }
 
     fn visit_str<E>(self, v: &str) -> Result<Node, E> {

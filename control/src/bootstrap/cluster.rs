@@ -1,35 +1,21 @@
 //! The priority classes and the flow control configuration that upstream's clusters begin with. What is there is left
 //! alone here, whatever an administrator made of it: what becomes of flow control is `controllers/flow_control.rs`'s.
 use super::policy::call;
+use crate::facts;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use kube::Client;
 use serde_json::Value;
 
-/// `data/extract.py` makes it and documents its form.
-const OBJECTS: &str = include_str!("data/cluster.jsonl");
 /// Writes under way at once: they share commits.
 const AT_ONCE: usize = 32;
 
 pub(super) async fn ensure(client: &Client) -> Result<(), kube::Error> {
-    stream::iter(lines())
+    stream::iter(facts::objects())
         .map(|line| create(client, line))
         .buffer_unordered(AT_ONCE)
         .try_for_each(|()| async { Ok(()) })
         .await
-}
-
-/// The FlowSchemas and PriorityLevelConfigurations that every cluster begins with.
-pub(crate) fn flow_control() -> impl Iterator<Item = Value> {
-    let objects = lines().map(|mut line| line["object"].take());
-    objects.filter(|object| object["apiVersion"] == "flowcontrol.apiserver.k8s.io/v1")
-}
-
-/// Flow control's objects without which requests would have nowhere to go: their specs are nobody's to change.
-pub(crate) const MANDATORY: [&str; 2] = ["catch-all", "exempt"];
-
-fn lines() -> impl Iterator<Item = Value> {
-    OBJECTS.lines().filter_map(|line| serde_json::from_str(line).ok())
 }
 
 async fn create(client: &Client, line: Value) -> Result<(), kube::Error> {
@@ -47,12 +33,7 @@ mod tests {
 
     #[test]
     fn all_objects_are_of_served_kinds_and_valid() {
-        let lines: Vec<Value> = OBJECTS
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
-        assert_eq!(lines.len(), 21);
-        for line in lines {
+        for line in facts::objects() {
             let mut object = line["object"].clone();
             let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
             let kind = Registry::builtin()

@@ -7,6 +7,7 @@ use super::functions::lists::sorted;
 use super::operators;
 use super::syntax::{Binding, Each, EachKind, Expr, Node, Operator};
 use super::value::{Key, Value, constant};
+use crate::kinds::numbers::is_whole;
 
 /// How deep values may nest beyond what they are made of: comparing or ending one recurses.
 const NESTING: u16 = 64;
@@ -490,7 +491,7 @@ fn position(index: &Value<'_>) -> Result<i64, EvalError> {
     match index {
         Value::Int(n) => Ok(*n),
         Value::Uint(n) => Ok(i64::try_from(*n).unwrap_or(i64::MAX)),
-        Value::Double(n) if n.fract() == 0.0 => Ok(*n as i64),
+        Value::Double(n) if is_whole(*n) => Ok(*n as i64),
         _ => Err(EvalError::no_overload()),
     }
 }

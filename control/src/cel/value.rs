@@ -15,6 +15,7 @@ use super::moment::Moment;
 use super::syntax::Literal;
 use super::text;
 use super::types::{Structure, Type, unescape};
+use crate::kinds::numbers::is_whole;
 use crate::kinds::quantity::Quantity;
 
 /// A value of an expression.
@@ -244,9 +245,14 @@ impl<'a> Value<'a> {
 
 fn whole<'a>(number: &serde_json::Number) -> Value<'a> {
     match number.as_f64() {
-        Some(n) if n.fract() == 0.0 && n.abs() < 9.0e18 => Value::Int(n as i64),
-        other => Value::Double(other.unwrap_or(f64::NAN)),
+        Some(n) => integer(n).map_or(Value::Double(n), Value::Int),
+        None => Value::Double(f64::NAN),
     }
+}
+
+/// The int that a whole double is, where ints go that far.
+fn integer(n: f64) -> Option<i64> {
+    (is_whole(n) && n.abs() < 9.0e18).then_some(n as i64)
 }
 
 /// The depth of what is made of these.
@@ -374,8 +380,7 @@ fn other_numbers(key: &Key) -> [Option<Key>; 2] {
         Key::Int(n) => [u64::try_from(*n).ok().map(Key::Uint), None],
         Key::Uint(n) => [i64::try_from(*n).ok().map(Key::Int), None],
         Key::Double(bits) => {
-            let n = f64::from_bits(*bits);
-            let whole = (n.fract() == 0.0 && n.abs() < 9.0e18).then_some(n as i64);
+            let whole = integer(f64::from_bits(*bits));
             let unsigned = whole.and_then(|n| u64::try_from(n).ok());
             [whole.map(Key::Int), unsigned.map(Key::Uint)]
         }

@@ -13,7 +13,7 @@ use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
 use super::context::Context;
-use crate::kinds::custom::{Naming, settle_names};
+use crate::kinds::custom::{Naming, has_good_authority, settle_names};
 use crate::kinds::time::now;
 use crate::toolkit::conditions;
 use crate::toolkit::patch::{guarded, to_value};
@@ -86,15 +86,16 @@ async fn accept(context: &Context, definition: &CustomResourceDefinition) -> Res
         .map(|other| json!({"spec": {"group": other.spec.group}, "status": to_value(&other.status)}))
         .collect();
     let naming = settle_names(&own, others.iter());
-    let status = status(&own["status"], naming, &now());
+    let status = status(&own["status"], naming, has_good_authority(&own), &now());
     if status != own["status"] {
         write_status(context, definition, status).await?;
     }
     Ok(Outcome::Done)
 }
 
-/// The status of a definition with these names. Pure; conditions that did not change keep their time.
-fn status(current: &Value, naming: Naming, now: &str) -> Value {
+/// The status of a definition with these names, and with a converter that can be trusted or not. Pure; conditions that
+/// did not change keep their time.
+fn status(current: &Value, naming: Naming, trusted: bool, now: &str) -> Value {
     let mut status = current.clone();
     if !status.is_object() {
         status = json!({});
@@ -108,21 +109,21 @@ fn status(current: &Value, naming: Naming, now: &str) -> Value {
     let (state, reason, message) = accepted;
     conditions::set(&mut status, "NamesAccepted", (state, reason, &message), now);
     let established = conditions::find(&status, "Established").is_some_and(|c| c["status"] == "True");
-    match (established, good) {
-        (true, _) => {}
-        (false, true) => {
-            let why = "the initial names have been accepted";
-            conditions::set(
-                &mut status,
-                "Established",
-                ("True", "InitialNamesAccepted", why),
-                now,
-            );
-        }
-        (false, false) => {
-            let why = "not all names are accepted";
-            conditions::set(&mut status, "Established", ("False", "NotAccepted", why), now);
-        }
+    let state = match (good, trusted) {
+        (false, _) => ("False", "NotAccepted", "not all names are accepted"),
+        (true, false) => (
+            "False",
+            "InvalidCABundle",
+            "The conversion webhook CABundle is invalid",
+        ),
+        (true, true) => (
+            "True",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        ),
+    };
+    if !established {
+        conditions::set(&mut status, "Established", state, now);
     }
     status
 }
@@ -250,20 +251,33 @@ mod tests {
 
     #[test]
     fn names_without_conflict_establish() {
-        let status = status(&Value::Null, naming(None), "T1");
+        let status = status(&Value::Null, naming(None), true, "T1");
         assert_eq!(status["conditions"][0]["reason"], "NoConflicts");
         assert_eq!(status["conditions"][1]["status"], "True");
-        assert_eq!(super::status(&status, naming(None), "T2"), status, "nothing new");
+        let again = super::status(&status, naming(None), true, "T2");
+        assert_eq!(again, status, "nothing new");
+        let distrusted = super::status(&status, naming(None), false, "T2");
+        assert_eq!(distrusted, status, "it stays established");
     }
 
     #[test]
     fn a_conflict_keeps_from_establishing_but_does_not_end_it() {
         let conflict = || Some(("KindConflict", "\"Foo\" is already in use".to_owned()));
-        let fresh = status(&Value::Null, naming(conflict()), "T1");
+        let fresh = status(&Value::Null, naming(conflict()), true, "T1");
         assert_eq!(fresh["conditions"][1]["reason"], "NotAccepted");
-        let established = status(&Value::Null, naming(None), "T1");
-        let later = status(&established, naming(conflict()), "T2");
+        let established = status(&Value::Null, naming(None), true, "T1");
+        let later = status(&established, naming(conflict()), true, "T2");
         assert_eq!(later["conditions"][0]["status"], "False");
         assert_eq!(later["conditions"][1]["status"], "True");
+    }
+
+    #[test]
+    fn a_converter_that_cannot_be_trusted_keeps_from_establishing_until_it_can() {
+        let fresh = status(&Value::Null, naming(None), false, "T1");
+        let established = |status: &Value| conditions::find(status, "Established").cloned().expect("there");
+        assert_eq!(established(&fresh)["reason"], "InvalidCABundle");
+        assert_eq!(established(&fresh)["status"], "False");
+        let mended = status(&fresh, naming(None), true, "T2");
+        assert_eq!(established(&mended)["status"], "True");
     }
 }

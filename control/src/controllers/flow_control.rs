@@ -13,8 +13,8 @@ use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 
 use super::context::Context;
-use crate::bootstrap;
 use crate::cel;
+use crate::facts;
 use crate::kinds::Registry;
 use crate::kinds::time::now;
 use crate::toolkit::conditions;
@@ -137,7 +137,7 @@ async fn keep<K: Kind>(context: &Context, there: &[Arc<K>], round: &mut Round) -
 
 /// What a cluster begins with, with its defaults.
 static BEGUN_WITH: LazyLock<Vec<Value>> = LazyLock::new(|| {
-    let with_defaults = bootstrap::flow_control().map(|mut object| {
+    let with_defaults = facts::flow_control().map(|mut object| {
         let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
         if let Some(kind) = Registry::builtin().object(&text("apiVersion"), &text("kind")) {
             kind.default(&mut object);
@@ -160,7 +160,7 @@ fn plan(found: Option<(&ObjectMeta, Value)>, wanted: &Value) -> Step {
     let name = meta.name.as_deref().unwrap_or_default();
     let marked = mark(meta);
     // Unmarked, it is theirs as soon as they have changed it.
-    let ours = bootstrap::MANDATORY.contains(&name) || marked.unwrap_or(meta.generation == Some(1));
+    let ours = facts::MANDATORY.contains(&name) || marked.unwrap_or(meta.generation == Some(1));
     let mut patch = json!({});
     if marked != Some(ours) {
         patch["metadata"] = json!({"annotations": {AUTOUPDATE: ours.to_string()}});

@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::Value;
 
 /// The class of a [`FieldError`]; `reason()` is its name in `Status.details.causes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
     NotFound,
     Required,
@@ -55,7 +55,7 @@ impl ErrorKind {
 }
 
 /// One reason why an object is not valid. `Display` gives upstream's line: `spec.x: Invalid value: 1: why`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FieldError {
     pub field: String,
     pub kind: ErrorKind,
@@ -66,6 +66,13 @@ pub struct FieldError {
 
 /// What validation found; empty when the object is valid.
 pub type FieldErrors = Vec<FieldError>;
+
+/// Those of `errors` that were not there `before`.
+pub fn new_among(mut errors: FieldErrors, before: FieldErrors) -> FieldErrors {
+    let before: HashSet<FieldError> = before.into_iter().collect();
+    errors.retain(|error| !before.contains(error));
+    errors
+}
 
 impl FieldError {
     fn new(field: impl fmt::Display, kind: ErrorKind, bad: Value, detail: impl Into<String>) -> Self {

@@ -4,6 +4,19 @@ use serde_json::{Number, Value};
 
 /// From here on the encoder writes an exponent.
 const EXPONENT: f64 = 1e21;
+/// Up to here a whole float is the integer that was meant, as its neighbours are floats too: 2⁵³ - 1.
+const EXACT: f64 = 9_007_199_254_740_991.0;
+
+/// Whether there is nothing behind the point.
+pub fn is_whole(n: f64) -> bool {
+    n.fract() == 0.0
+}
+
+/// The integer that a float stands for beyond doubt, however it was written (upstream's `IsFloat64AJSONInteger`).
+#[expect(clippy::cast_possible_truncation, reason = "a whole number below 2⁵³")]
+pub fn exact(n: f64) -> Option<i64> {
+    (is_whole(n) && n.abs() <= EXACT).then_some(n as i64)
+}
 
 /// A value as it comes from a body: what is beyond an int64 is a float, `-0` is zero.
 pub fn read(value: &mut Value) {
@@ -25,7 +38,7 @@ pub fn settle(value: &mut Value) {
 /// The integer that upstream's encoder writes for a float.
 pub fn whole(n: f64) -> Option<i64> {
     // The digits are the fewest that tell it from its neighbours: those of the cast may be others.
-    (n.fract() == 0.0 && n.abs() < EXPONENT).then(|| n.to_string().parse().ok())?
+    (is_whole(n) && n.abs() < EXPONENT).then(|| n.to_string().parse().ok())?
 }
 
 /// Whether two values are the same, or numbers that are equal.

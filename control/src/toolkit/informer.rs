@@ -97,6 +97,11 @@ impl<K: Kind> Informer<K> {
             .collect()
     }
 
+    /// How many there are, without looking at any.
+    pub fn count(&self) -> usize {
+        read(&self.cache).namespaces.values().map(BTreeMap::len).sum()
+    }
+
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         read(&self.cache)
             .namespaces
@@ -332,6 +337,7 @@ mod tests {
             vec![Init, InitApply(pod("b", "2", "2", "x")), InitDone],
         );
         assert_eq!(*lock(&log), ["added a", "added b", "deleted a"]);
+        assert_eq!(informer.count(), 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Custom resources in two versions with a converter: a real HTTPS server that turns `spec.host` and `spec.port` of v1
 //! into `spec.address` of v2, and back.
+use super::admission::until;
 use super::custom_resources::{define_as, path};
 use super::plane::Plane;
 use super::remote;
@@ -264,5 +265,42 @@ async fn storage_moves_on_object_by_object() {
         (200, &json!(["v2"])),
         "{definition}"
     );
+    plane.control.shutdown(std::time::Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn a_definition_is_established_when_its_converter_can_be_trusted_and_then_keeps_to_that() {
+    let (plane, _) = converting().await;
+    let bundle = |bundle: &str| {
+        let client = json!({"url": "https://c", "service": null, "caBundle": STANDARD.encode(bundle)});
+        json!({"spec": {"conversion": {"webhook": {"clientConfig": client}}}})
+    };
+    let (code, refused) = plane
+        .send(Method::PATCH, DEFINITION, MERGE, bundle("none").to_string())
+        .await;
+    let why = "spec.conversion.webhookClientConfig.caBundle: Invalid value: \"bm9uZQ==\": unable to load root certificates: \
+        unable to parse bytes as PEM block";
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(code == 422 && message.ends_with(why), "{refused}");
+
+    let (_, good) = plane.get(DEFINITION).await;
+    let mut other = json!({"metadata": {"name": "gongs.stable.example.com"}, "spec": good["spec"]});
+    other["spec"]["names"] = json!({"plural": "gongs", "kind": "Gong"});
+    json_patch::merge(&mut other, &bundle("none"));
+    let (all, _) = DEFINITION.rsplit_once('/').expect("a path");
+    let (code, made) = plane.call(Method::POST, all, other).await;
+    assert_eq!(code, 201, "{made}");
+    let one = format!("{all}/gongs.stable.example.com");
+    let has = |reason: &'static str| {
+        move |definition: &Value| {
+            let conditions = definition["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|condition| condition["reason"] == reason))
+        }
+    };
+    until(&plane, &one, has("InvalidCABundle")).await;
+    let mended = bundle(plane.control.pki().ca_pem()).to_string();
+    let (code, answer) = plane.send(Method::PATCH, &one, MERGE, mended).await;
+    assert_eq!(code, 200, "{answer}");
+    until(&plane, &one, has("InitialNamesAccepted")).await;
     plane.control.shutdown(std::time::Duration::from_secs(10)).await;
 }

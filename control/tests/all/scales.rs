@@ -92,6 +92,10 @@ async fn replicas_that_are_no_integer_scale_nothing() {
             true => " to int32",
             false => "unrecognized type: int32",
         };
+        let of_schema = match wrong.is_number() {
+            true => why.clone(),
+            false => format!(".spec.replicas: expected numeric (int or float), got &{{{wrong}}}"),
+        };
         let operation = json!([{"op": "replace", "path": "/spec/replicas", "value": wrong}]);
         let member = json!({"spec": {"replicas": wrong}});
         for (content, query, body, code, why) in [
@@ -105,17 +109,22 @@ async fn replicas_that_are_no_integer_scale_nothing() {
                 "?fieldManager=m&force=true",
                 &scale(wrong.clone()),
                 400,
-                "",
+                &of_schema,
             ),
         ] {
-            let (code_of_set, refused) = send(&plane, content, &format!("{SETS}/d/scale{query}"), body).await;
-            assert_eq!(code_of_set, code, "{content} {body} {refused}");
-            let message = refused["message"].as_str().unwrap_or_default();
-            assert!(message.ends_with(why), "{content} {body} {message}");
-            let (code_of_gong, refused) =
-                send(&plane, content, &format!("{GONGS}/d/scale{query}"), body).await;
-            let code = if content == STRATEGIC { 415 } else { code };
-            assert_eq!(code_of_gong, code, "{content} {body} {refused}");
+            let of_gong = match content {
+                STRATEGIC => (
+                    415,
+                    "include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                ),
+                _ => (code, why),
+            };
+            for (path, (code, why)) in [(SETS, (code, why)), (GONGS, of_gong)] {
+                let (found, refused) = send(&plane, content, &format!("{path}/d/scale{query}"), body).await;
+                assert_eq!(found, code, "{path} {content} {body} {refused}");
+                let message = refused["message"].as_str().unwrap_or_default();
+                assert!(message.ends_with(why), "{path} {content} {body} {message}");
+            }
         }
     }
     assert_eq!(wanted(&plane).await, (json!(2), json!(2)));

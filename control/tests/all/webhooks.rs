@@ -1,5 +1,6 @@
 //! Admission webhooks over real HTTPS: good ones, and those that hang or lie.
 use super::admission::{held, until};
+use super::custom_resources;
 use super::plane::{Plane, config_map};
 use super::remote;
 use base64::Engine;
@@ -379,4 +380,47 @@ async fn a_webhook_is_told_how_the_object_was_asked_for() {
     let (_, answer) = plane.send(Method::PUT, &there, plain, bare).await;
     let message = answer["message"].as_str().unwrap_or_default();
     assert!(message.ends_with(r#""there","there","current"]"#), "{message}");
+}
+
+#[tokio::test]
+async fn patches_of_custom_resources_meet_the_numbers_that_are_shown() {
+    let plane = Plane::start().await;
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
+    let version =
+        json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+    custom_resources::define_as(&plane, json!({"versions": [version]})).await;
+    let copies = serve(&plane, |request| {
+        patch(json!([
+            {"op": "test", "path": "/spec/n", "value": request["object"]["spec"]["n"]},
+            {"op": "test", "path": "/spec/n", "value": 1},
+            {"op": "copy", "from": "/spec/n", "path": "/spec/copied"},
+        ]))
+    })
+    .await;
+    let rules = json!({"objectSelector": {}, "rules": [{"operations": ["CREATE", "UPDATE"], "resources": ["crontabs"],
+        "apiGroups": ["stable.example.com"], "apiVersions": ["v1"]}]});
+    register(&plane, "MutatingWebhookConfiguration", "copies", &copies, rules).await;
+    let body =
+        r#"{"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"c"},"spec":{"n":1.0}}"#;
+    let (one, all) = (
+        custom_resources::path("v1", "c"),
+        custom_resources::path("v1", ""),
+    );
+    for (method, path, content, body) in [
+        (Method::POST, all.trim_end_matches('/'), "application/json", body),
+        (
+            Method::PATCH,
+            &*one,
+            "application/merge-patch+json",
+            r#"{"spec":{"n":1e0,"copied":2}}"#,
+        ),
+    ] {
+        let (code, answer) = plane.send(method, path, content, body.to_owned()).await;
+        assert!(code.is_success(), "{answer}");
+        assert_eq!(
+            answer["spec"].to_string(),
+            json!({"n": 1, "copied": 1}).to_string()
+        );
+    }
 }

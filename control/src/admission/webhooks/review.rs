@@ -2,7 +2,7 @@
 use super::super::shown::{Shown, built, is_scale, kind_of};
 use super::super::{Action, Review};
 use crate::kinds::view::View;
-use crate::kinds::{Kind, numbers, scale};
+use crate::kinds::{Kind, scale};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -68,9 +68,6 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
         "dryRun": review.dry_run,
         "options": review.options.object(review),
     });
-    if kind.custom.is_some() {
-        numbers::settle(&mut request["object"]);
-    }
     if !who.uid.is_empty() {
         request["userInfo"]["uid"] = who.uid.as_str().into();
     }

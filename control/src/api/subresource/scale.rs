@@ -2,6 +2,7 @@
 use super::super::negotiate::Shape;
 use super::super::patch::{self, Prepared};
 use super::super::posted::Form;
+use super::super::query::FieldValidation;
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::strictness::{self, Misfit};
@@ -105,22 +106,25 @@ fn patched(
     }
     let current = scale::patchable(current, kind.scale_paths());
     let made = merged(kind, patch, &current)?;
-    let refusal = |misfit: Misfit| match patch {
-        Prepared::Apply(_) => {
-            let applied = true;
-            misfit.refusal(&posted::SCALE, Options { applied, ..options })
-        }
+    let decoded = decoded(made.clone(), odd, options.validation);
+    let (mut wanted, issues) = decoded.map_err(|misfit| match patch {
+        Prepared::Apply(_) => misfit.refusal_of_applied(&posted::SCALE),
         _ => misfit.blame(call, &made),
-    };
-    let mut wanted = made.clone();
-    let unknown = posted::SCALE.prune(&mut wanted);
-    let unknown = unknown.map_err(|error| refusal(Misfit::Undecodable(error)))?;
-    let issues = [odd, &unknown].concat();
-    if let Err(issues) = strictness::judged(options.validation, issues.clone()) {
-        return Err(refusal(Misfit::Strict(issues)));
-    }
+    })?;
     write::place(call, &mut wanted)?;
     Ok((wanted, issues))
+}
+
+/// What was made as the Scale that it is, and what is odd about it, of which some was known.
+fn decoded(
+    mut scale: Value,
+    odd: &[FieldIssue],
+    validation: FieldValidation,
+) -> std::result::Result<(Value, Vec<FieldIssue>), Misfit> {
+    let unknown = posted::SCALE.prune(&mut scale).map_err(Misfit::Undecodable)?;
+    let issues = [odd, &unknown].concat();
+    strictness::judged(validation, issues.clone()).map_err(Misfit::Strict)?;
+    Ok((scale, issues))
 }
 
 /// A Scale has no lists, so that a strategic merge is a merge.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::controllers::context::Context;
 use crate::toolkit::lock::lock;
-use crate::toolkit::{Objects, Outcome, Queue, StepError, Steps, patch, work};
+use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, patch, work};
 
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 
@@ -47,16 +47,16 @@ struct Controller {
 
 impl Controller {
     async fn reconcile(&self, name: String) -> Result<Outcome, StepError> {
-        let nodes = self.context.watches.nodes.list();
-        let Some(node) = nodes.iter().find(|node| node.name_any() == name) else {
+        let nodes = &self.context.watches.nodes;
+        let Some(node) = nodes.get(&ObjectKey::cluster(&name)) else {
             return Ok(Outcome::Done);
         };
         let seconds = {
             let mut step = lock(&self.step);
-            *step = next(*step, nodes.len());
+            *step = next(*step, nodes.count());
             STEPS[*step].2
         };
-        if told(node) == Some(seconds) {
+        if told(&node) == Some(seconds) {
             return Ok(Outcome::Done);
         }
         let body = json!({"metadata": {"annotations": {ANNOTATION: seconds.to_string()}}});

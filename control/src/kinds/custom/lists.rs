@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::schema::Structural;
-use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::error::{FieldError, FieldErrors, new_among};
 use crate::kinds::view::View;
 use crate::kinds::{meta, names};
 
@@ -14,15 +14,11 @@ pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>)
     if old != Some(object) {
         walk(schema, object, "", true, &mut errors);
     }
-    match old {
-        None => errors,
-        Some(old) => {
-            let mut before = Vec::new();
-            walk(schema, old, "", true, &mut before);
-            errors.retain(|e| !before.contains(e));
-            errors
-        }
+    let mut before = Vec::new();
+    if let Some(old) = old.filter(|_| !errors.is_empty()) {
+        walk(schema, old, "", true, &mut before);
     }
+    new_among(errors, before)
 }
 
 fn walk(schema: &Structural, value: &Value, path: &str, root: bool, errors: &mut FieldErrors) {
@@ -101,7 +97,7 @@ fn unique(schema: &Structural, items: &[Value], path: &str, errors: &mut FieldEr
 }
 
 /// The members that tell elements of a map list apart.
-fn keys(schema: &Structural, item: &Value) -> Value {
+pub(super) fn keys(schema: &Structural, item: &Value) -> Value {
     let key = |key: &String| Some((key.clone(), item.get(key)?.clone()));
     Value::Object(schema.list_map_keys.iter().filter_map(key).collect::<Map<_, _>>())
 }

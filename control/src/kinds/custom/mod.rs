@@ -5,6 +5,7 @@
 mod build;
 mod columns;
 mod conversion;
+mod correlated;
 mod declare;
 mod defaulting;
 pub(super) mod definition;
@@ -28,13 +29,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue};
+use super::error::{DecodeError, ErrorKind, FieldError, FieldErrors, FieldIssue, new_among};
 use super::kind::Kind;
 use super::schema::Schemas;
 use super::{decode, meta, numbers, wire};
 pub use build::{fingerprint, kinds, sort, storage_kind};
 pub use conversion::{Conversion, Converter};
-pub use definition::{Naming, begin_deletion, settle_names};
+use correlated::Memory;
+pub use definition::{Naming, begin_deletion, has_good_authority, settle_names};
 use jsonpath::JsonPath;
 pub(super) use openapi::{definition as openapi_definition, list as openapi_list};
 pub use schema::Structural;
@@ -155,19 +157,20 @@ impl Custom {
 
     /// Everything wrong with an object, and what is to be told of what was wrong already.
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> (FieldErrors, Vec<String>) {
-        let mut errors = validate::validate(&self.schema, object, old);
+        let memory = Memory::default();
+        let was = old.map(|old| memory.of(&self.schema, object, old));
+        let mut errors = validate::validate(&self.schema, object, was);
         if let Some(scale) = &self.scale {
             // What was stored before there was a scale must not keep anybody from writing the rest.
-            let was = old.map(|old| scaled::validate(scale, old)).unwrap_or_default();
-            let wrong = scaled::validate(scale, object);
-            errors.extend(wrong.into_iter().filter(|error| !was.contains(error)));
+            let before = old.map(|old| scaled::validate(scale, old)).unwrap_or_default();
+            errors.extend(new_among(scaled::validate(scale, object), before));
         }
         errors.extend(lists::validate(&self.schema, object, old));
         if self.schema.has_rules && errors.iter().any(blocks) {
             errors.push(FieldError::invalid("<nil>", Value::Null, UNCHECKED));
             return (errors, Vec::new());
         }
-        let judged = rules::validate(&self.schema, object, old);
+        let judged = rules::validate(&self.schema, object, was);
         errors.extend(judged.errors);
         (errors, judged.kept.iter().map(ToString::to_string).collect())
     }

@@ -3,17 +3,12 @@ use serde_json::{Number, Value};
 
 use super::schema::{Checks, Structural};
 use crate::kinds::error::{FieldError, FieldErrors};
-use crate::kinds::numbers::whole;
+use crate::kinds::numbers::{exact, whole};
 use crate::kinds::printed::printed;
-
-/// Up to here a float is known to be the integer that was meant: 2⁵³ - 1 (`IsFloat64AJSONInteger`).
-const EXACT: f64 = 9_007_199_254_740_991.0;
 
 /// Whether a number is an integer though it is written with a fraction or an exponent.
 pub(super) fn is_integral(value: &Value) -> bool {
-    value
-        .as_f64()
-        .is_some_and(|n| n.fract() == 0.0 && n.abs() <= EXACT)
+    value.as_f64().and_then(exact).is_some()
 }
 
 /// The format of a number by its schema; others mean nothing.

@@ -1,9 +1,9 @@
 //! Validation of an object by its structural schema, in upstream's words.
 //!
-//! What an update leaves as it was is not judged again (KEP-4008, ratcheting): old and new are followed together, list
-//! elements by their map keys.
+//! What an update leaves as it was is not judged again (KEP-4008, ratcheting; see `correlated`).
 use serde_json::{Map, Value};
 
+use super::correlated::Correlated;
 use super::lists::below;
 use super::numeric;
 use super::schema::{Checks, Structural};
@@ -11,15 +11,21 @@ use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::formats;
 use crate::kinds::numbers::equal;
 
-/// Everything wrong with `object`.
-pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {
+/// Everything wrong with `object`, but for what it `was` already.
+pub(super) fn validate(schema: &Structural, object: &Value, was: Option<Correlated<'_>>) -> FieldErrors {
     let mut errors = Vec::new();
-    node(schema, object, old, "", &mut errors);
+    node(schema, object, was, "", &mut errors);
     errors
 }
 
-fn node(schema: &Structural, value: &Value, old: Option<&Value>, path: &str, errors: &mut FieldErrors) {
-    if old.is_some_and(|old| unchanged(schema, value, old)) {
+fn node<'v>(
+    schema: &Structural,
+    value: &'v Value,
+    was: Option<Correlated<'v>>,
+    path: &str,
+    errors: &mut FieldErrors,
+) {
+    if was.is_some_and(Correlated::is_unchanged) {
         return;
     }
     // A number of another type is measured all the same.
@@ -30,12 +36,12 @@ fn node(schema: &Structural, value: &Value, old: Option<&Value>, path: &str, err
     match value {
         Value::String(text) => string(&schema.checks, text, path, errors),
         Value::Number(number) => numeric::validate(schema, number, path, errors),
-        Value::Array(items) => array(schema, items, old, path, errors),
+        Value::Array(items) => array(schema, items, was, path, errors),
         _ => {}
     }
     enumeration(&schema.checks, value, path, errors);
     if let Value::Object(map) = value {
-        object(schema, map, old, path, errors);
+        object(schema, map, was, path, errors);
     }
 }
 
@@ -111,11 +117,17 @@ fn shape(checks: &Checks, text: &str, path: &str) -> Option<FieldError> {
     invalid(format!("{path} in body should match '{}'", pattern.source))
 }
 
-fn array(schema: &Structural, items: &[Value], old: Option<&Value>, path: &str, errors: &mut FieldErrors) {
+fn array<'v>(
+    schema: &Structural,
+    items: &'v [Value],
+    was: Option<Correlated<'v>>,
+    path: &str,
+    errors: &mut FieldErrors,
+) {
     let length = items.len() as u64;
     if let Some(element) = schema.items.as_deref() {
         for (i, item) in items.iter().enumerate() {
-            let before = old.and_then(|old| correlated(schema, item, old));
+            let before = was.and_then(|was| was.element(item));
             node(element, item, before, &format!("{path}[{i}]"), errors);
         }
     }
@@ -129,48 +141,6 @@ fn array(schema: &Structural, items: &[Value], old: Option<&Value>, path: &str, 
     }
 }
 
-/// The element of the old list that an element of a map list was.
-pub(super) fn correlated<'a>(schema: &Structural, item: &Value, old: &'a Value) -> Option<&'a Value> {
-    if schema.list_type.as_deref() != Some("map") {
-        return None;
-    }
-    let same = |other: &&Value| {
-        let keys = &schema.list_map_keys;
-        keys.iter().all(|key| other.get(key) == item.get(key))
-    };
-    old.as_array()?.iter().find(same)
-}
-
-/// Whether a value is what it was, but for the order of lists that are maps.
-pub(super) fn unchanged(schema: &Structural, value: &Value, old: &Value) -> bool {
-    if value == old {
-        return true;
-    }
-    let same = |schema: Option<&Structural>, value: &Value, old: &Value| match schema {
-        Some(schema) => unchanged(schema, value, old),
-        None => value == old,
-    };
-    match (value, old) {
-        (Value::Object(new), Value::Object(was)) => {
-            let mut members = new.iter();
-            new.len() == was.len()
-                && members.all(|(key, value)| {
-                    let old = was.get(key);
-                    old.is_some_and(|old| same(schema.member(key), value, old))
-                })
-        }
-        (Value::Array(new), Value::Array(was)) => {
-            let element = schema.items.as_deref();
-            // Most are where they were.
-            let kept = |(item, before): (&Value, &Value)| {
-                item == before || correlated(schema, item, old).is_some_and(|old| same(element, item, old))
-            };
-            new.len() == was.len() && new.iter().zip(was).all(kept)
-        }
-        _ => false,
-    }
-}
-
 fn enumeration(checks: &Checks, value: &Value, path: &str, errors: &mut FieldErrors) {
     if checks.allowed.is_empty() || checks.allowed.iter().any(|one| equal(one, value)) {
         return;
@@ -181,10 +151,10 @@ fn enumeration(checks: &Checks, value: &Value, path: &str, errors: &mut FieldErr
     errors.push(FieldError::not_supported(path, value.clone(), &supported));
 }
 
-fn object(
+fn object<'v>(
     schema: &Structural,
-    map: &Map<String, Value>,
-    old: Option<&Value>,
+    map: &'v Map<String, Value>,
+    was: Option<Correlated<'v>>,
     path: &str,
     errors: &mut FieldErrors,
 ) {
@@ -204,13 +174,8 @@ fn object(
     errors.extend(missing.map(|key| FieldError::required(below(path, key), "")));
     for (key, value) in map {
         if let Some(member) = schema.member(key) {
-            node(
-                member,
-                value,
-                old.and_then(|o| o.get(key)),
-                &below(path, key),
-                errors,
-            );
+            let before = was.and_then(|was| was.member(key));
+            node(member, value, before, &below(path, key), errors);
         }
     }
 }

@@ -3,15 +3,15 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::bootstrap;
+use crate::facts;
 use crate::kinds::Registry;
 use crate::kinds::error::FieldError;
 use crate::kinds::view::View;
 
 /// What each must be, as it is stored.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
-    let all = bootstrap::flow_control();
-    let fixed = all.filter(|object| bootstrap::MANDATORY.contains(&object.text("metadata.name")));
+    let all = facts::flow_control();
+    let fixed = all.filter(|object| facts::MANDATORY.contains(&object.text("metadata.name")));
     fixed.map(settled).collect()
 });
 
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn what_the_cluster_begins_with_must_stay() {
         assert_eq!(FIXED.len(), 4);
-        for object in bootstrap::flow_control() {
+        for object in facts::flow_control() {
             assert_eq!(check(object.text("kind"), &object), None, "{object}");
         }
         for (kind, name, path, value, refused) in [
@@ -86,7 +86,7 @@ mod tests {
             ),
         ] {
             let same = |o: &Value| (o.text("kind"), o.text("metadata.name")) == (kind, name);
-            let mut object = bootstrap::flow_control().find(same).expect("there");
+            let mut object = facts::flow_control().find(same).expect("there");
             object["spec"][path] = value;
             let told = check(kind, &object);
             assert_eq!(told.is_some(), refused, "{kind} {name} {path}");

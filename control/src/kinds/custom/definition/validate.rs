@@ -2,9 +2,10 @@
 //!
 //! Paths in errors are upstream's internal ones: what all versions have in common is told as `spec.validation`,
 //! `spec.subresources`, `spec.additionalPrinterColumns`.
+use super::authority;
 use super::conversion::conversion;
 use super::version::{Common, common_errors, version_errors};
-use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::error::{FieldError, FieldErrors, new_among};
 use crate::kinds::names;
 use crate::kinds::view::View;
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ pub(super) fn validate_update(subresource: Option<&str>, new: &Value, old: &Valu
         return accepted;
     }
     let mut errors = spec(new.at("spec"), Some(old.at("spec")));
+    errors.extend(authority::update(new, old));
     if crate::kinds::custom::build::established(old) {
         errors.extend(fixed(new, old, "spec.scope"));
         errors.extend(fixed(new, old, "spec.names.kind"));
@@ -126,8 +128,7 @@ pub(super) fn spec(spec: &Value, old: Option<&Value>) -> FieldErrors {
     errors.extend(conversion(spec.at("conversion")));
     // What is stored already stays acceptable, so that a stricter server does not lock its users out.
     if let Some(old) = old.filter(|old| old.at("versions") == spec.at("versions")) {
-        let before = self::spec(old, None);
-        errors.retain(|e| !before.contains(e));
+        errors = new_among(errors, self::spec(old, None));
     }
     errors
 }

@@ -1,26 +1,25 @@
 //! Rules run on an object, within what they may cost.
 use serde_json::Value;
 
+use super::super::correlated::Correlated;
 use super::super::lists::below;
 use super::super::schema::Structural;
-use super::super::validate::{correlated, unchanged};
 use super::{MESSAGE, NO_MORE, OBJECT_BUDGET, Rule};
 use crate::cel::{CALL_LIMIT, EvalError, Program, Scope, Value as Cel};
 use crate::kinds::error::{FieldError, FieldErrors};
 
 /// Runs all rules on an object. Rules about transitions run where there is an old state to compare with.
-pub(in super::super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> Judged {
+pub(in super::super) fn validate(schema: &Structural, object: &Value, was: Option<Correlated<'_>>) -> Judged {
     let mut run = Run {
         judged: Judged::default(),
         left: OBJECT_BUDGET,
         over: false,
     };
-    let whole = old.map(|old| Known {
-        schema,
-        value: object,
-        old,
-    });
-    run.part(schema, object, Was { old, known: whole }, "");
+    let whole = Was {
+        here: was,
+        known: was,
+    };
+    run.part(schema, object, whole, "");
     run.judged
 }
 
@@ -35,31 +34,26 @@ pub(in super::super) struct Judged {
 /// What is known of the state of a part before an update.
 #[derive(Clone, Copy)]
 struct Was<'v> {
-    old: Option<&'v Value>,
+    here: Option<Correlated<'v>>,
     /// The part, or the nearest above it, whose old state can be told apart.
-    known: Option<Known<'v>>,
-}
-
-#[derive(Clone, Copy)]
-struct Known<'v> {
-    schema: &'v Structural,
-    value: &'v Value,
-    old: &'v Value,
+    known: Option<Correlated<'v>>,
 }
 
 impl<'v> Was<'v> {
-    /// The same of a part below, which was `old`.
-    fn below(self, schema: &'v Structural, value: &'v Value, old: Option<&'v Value>) -> Self {
-        let known = old.map(|old| Known { schema, value, old });
+    /// The same of a part below.
+    fn below(self, here: Option<Correlated<'v>>) -> Self {
         Was {
-            old,
-            known: known.or(self.known),
+            here,
+            known: here.or(self.known),
         }
     }
 
     fn is_unchanged(self) -> bool {
-        self.known
-            .is_some_and(|was| unchanged(was.schema, was.value, was.old))
+        self.known.is_some_and(Correlated::is_unchanged)
+    }
+
+    fn old(self) -> Option<&'v Value> {
+        self.here.map(|was| was.old)
     }
 }
 
@@ -71,7 +65,7 @@ struct Run {
 }
 
 impl Run {
-    fn part<'v>(&mut self, schema: &'v Structural, value: &'v Value, was: Was<'v>, path: &str) {
+    fn part<'v>(&mut self, schema: &Structural, value: &'v Value, was: Was<'v>, path: &str) {
         if !schema.has_rules || value.is_null() {
             return;
         }
@@ -85,8 +79,8 @@ impl Run {
             Value::Object(map) => {
                 for (key, value) in map {
                     if let Some(member) = schema.member(key) {
-                        let old = was.old.and_then(|o| o.get(key)).filter(|o| !o.is_null());
-                        let was = was.below(member, value, old);
+                        let before = was.here.and_then(|was| was.member(key));
+                        let was = was.below(before.filter(|before| !before.old.is_null()));
                         self.part(member, value, was, &member_path(schema, path, key));
                     }
                 }
@@ -94,8 +88,7 @@ impl Run {
             Value::Array(items) => {
                 for (i, item) in items.iter().enumerate() {
                     if let Some(schema_of_item) = schema.items.as_deref() {
-                        let old = was.old.and_then(|old| correlated(schema, item, old));
-                        let was = was.below(schema_of_item, item, old);
+                        let was = was.below(was.here.and_then(|was| was.element(item)));
                         self.part(schema_of_item, item, was, &format!("{path}[{i}]"));
                     }
                 }
@@ -112,10 +105,10 @@ impl Run {
             Ok(program) => program,
             Err(error) => return self.push(invalid(format!("rule compile error: {error}"))),
         };
-        if rule.uses_old() && was.old.is_none() && !rule.optional_old {
+        if rule.uses_old() && was.here.is_none() && !rule.optional_old {
             return;
         }
-        let scope = scope(rule, value, was.old);
+        let scope = scope(rule, value, was.old());
         match self.evaluate(program, &scope) {
             Ok(Cel::Bool(true)) => {}
             Ok(_) => {
