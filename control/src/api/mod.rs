@@ -21,6 +21,7 @@ mod glance;
 mod health;
 mod impersonate;
 mod indent;
+mod large;
 mod list;
 mod manage;
 mod metrics;
@@ -139,7 +140,10 @@ pub struct Api {
 
 /// The API as a service; the identity is an extension of the request.
 pub fn router(api: Arc<Api>) -> Router {
-    Router::new().fallback(answer).with_state(api)
+    Router::new()
+        .fallback(answer)
+        .with_state(api)
+        .layer(axum::middleware::from_fn(large::apart))
 }
 
 /// One request to a resource, with all that has been read of it.
