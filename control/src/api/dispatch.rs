@@ -84,24 +84,35 @@ pub async fn dispatch(
             };
             of_resource(api, who, asked, record, reply).await
         }
-        other => {
-            record.knows_path(&user, &who).await;
-            let told = record.told();
-            Query::of(&parts.uri)?.deadline()?;
-            reply.flow = api.flow_table().flow_of_path(&who, &parts);
-            match asked::Asked::of(&parts) {
-                // Whoever may not is not told that there is none.
-                Some(asked) if !matches!(other, Some(Ok(_))) => {
-                    let attributes = Attributes::resource(asked.verb, asked.attributes());
-                    permit::decide(&api.authorizer, &who, &attributes, &told)?;
-                }
-                _ => permit::path(&api, &who, &parts, &told)?,
-            }
-            reply.allowed = true;
-            reply.document = matches!(other, Some(Ok(_)));
-            elsewhere(&api, &who, parts, body, other).await
-        }
+        other => of_path(&api, (&user, &who), (parts, body), other, record, reply).await,
     }
+}
+
+/// A request to anything else, which is about a path, or about a resource that there is not.
+async fn of_path(
+    api: &Api,
+    (user, who): (&Identity, &Identity),
+    (parts, body): (Parts, Body),
+    route: Option<Result<Route>>,
+    record: &mut Record,
+    reply: &mut Reply,
+) -> Result<Response> {
+    record.knows_path(user, who).await;
+    let told = record.told();
+    Query::of(&parts.uri)?.deadline()?;
+    reply.flow = api.flow_table().flow_of_path(who, &parts);
+    let known = matches!(route, Some(Ok(_)));
+    match asked::Asked::of(&parts).filter(|_| !known) {
+        // Whoever may not is not told that there is none.
+        Some(asked) => {
+            let attributes = Attributes::resource(asked.verb, asked.attributes());
+            permit::decide(&api.authorizer, who, &attributes, &told)?;
+        }
+        None => permit::path(api, who, &parts, &told)?,
+    }
+    reply.allowed = true;
+    reply.document = known;
+    elsewhere(api, who, parts, body, route).await
 }
 
 /// A request to a resource, as it came.
