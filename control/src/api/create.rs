@@ -95,19 +95,12 @@ async fn create_once(
     mut value: Value,
     notes: &mut Notes,
 ) -> Result<Option<Written>> {
-    let kind = &call.target.kind;
     let said = name_of(&value).to_owned();
     let completing = review(call, options.dry_run, &said, Action::Create);
-    kind.default(&mut value);
+    call.target.kind.default(&mut value);
     permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
-    let mut owners = None;
-    if !options.applied {
-        match is_unseen(call, options) {
-            true => owners = manage::note_unseen(call, &mut value).await,
-            false => manage::note(call, None, &mut value).await,
-        }
-    }
+    let owners = note_owners(call, options, &mut value).await;
     mutate(call, &completing, &mut value, notes).await?;
     // Who completes an object that has the beginning of a name only may still name it.
     if generates(&value) {
@@ -120,12 +113,34 @@ async fn create_once(
         ..completing
     };
     stamp(&mut value);
-    kind.prepare_create(&mut value);
-    // What is allocated to it is chosen anew when somebody else was faster.
-    let unallocated = call.api.admission.allocates(&review).then(|| value.clone());
+    call.target.kind.prepare_create(&mut value);
+    create_prepared(call, &review, value, owners.as_deref(), notes).await
+}
+
+/// Writes down who owns the fields of the new object: in it, or as what is answered, for when it is stored.
+async fn note_owners(call: &Call, options: Options, value: &mut Value) -> Option<String> {
+    if options.applied {
+        return None;
+    }
+    if is_unseen(call, options) {
+        return manage::note_unseen(call, value).await;
+    }
+    manage::note(call, None, value).await;
+    None
+}
+
+/// Tries until nobody is faster: what is allocated to the object is chosen anew then. `None` when the name is taken.
+async fn create_prepared(
+    call: &Call,
+    review: &Review<'_>,
+    mut value: Value,
+    owners: Option<&str>,
+    notes: &mut Notes,
+) -> Result<Option<Written>> {
+    let unallocated = call.api.admission.allocates(review).then(|| value.clone());
     let told = notes.warnings.len();
     for _ in 0..RETRIES {
-        match attempt_create(call, &review, &mut value, owners.as_deref(), notes).await? {
+        match attempt_create(call, review, &mut value, owners, notes).await? {
             Creation::Done(written) => return Ok(Some(written)),
             Creation::NameTaken => return Ok(None),
             Creation::Lost => notes.warnings.truncate(told),
