@@ -40,10 +40,9 @@ async fn create_pruned(call: &Call, options: Options, mut body: Value) -> Result
     let kind = &call.target.kind;
     place(call, &mut body)?;
     call.told.object(&body);
-    if !matches!(
-        body["metadata"]["resourceVersion"].as_str(),
-        None | Some("" | "0")
-    ) {
+    // Upstream's storage passes over one that is no number (`etcd3.store.Create`).
+    let version = body.text("metadata.resourceVersion").parse::<u64>();
+    if version.is_ok_and(|version| version != 0) {
         return Err(ApiError::version_on_create());
     }
     let name = name_of(&body).to_owned();

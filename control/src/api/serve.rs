@@ -34,6 +34,8 @@ const PENDING_RESETS: usize = 64;
 const LOCAL_RESETS: usize = 512;
 /// Header bytes of one request, CONTINUATION frames included.
 const HEADER_BYTES: u32 = 128 << 10;
+/// Header lines of one request over HTTP/1.1: a proxy in front tells each group of a user in one.
+const HEADERS: usize = 1_024;
 /// How often a silent h2 client is asked whether it is still there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WITHIN: Duration = Duration::from_secs(20);
@@ -217,7 +219,8 @@ fn http(h2: bool, patience: Patience) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.headers)
-        .max_buf_size(HEADER_BYTES as usize);
+        .max_buf_size(HEADER_BYTES as usize)
+        .max_headers(HEADERS);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

@@ -100,7 +100,8 @@ async fn expected(context: &Context, key: &ObjectKey, pods: &[&Value]) -> Result
     for owner in controllers.values() {
         total += replicas(context, key, owner).await?;
     }
-    Ok(total)
+    // The field's type, which some controllers together may exceed.
+    Ok(total.min(i64::from(i32::MAX)))
 }
 
 /// `spec.replicas` of the controller's scale; nothing when it has none, or is gone.

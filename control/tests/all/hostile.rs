@@ -269,6 +269,22 @@ async fn selectors_are_bounded() {
     );
 }
 
+/// A proxy in front of the server tells each group of a user in a line of its own.
+#[tokio::test]
+async fn hundreds_of_header_lines_are_read() {
+    let plane = Plane::start().await;
+    for (lines, want) in [(500, "HTTP/1.1 200"), (2_000, "HTTP/1.1 431")] {
+        let mut stream = tls::connect(&plane, b"http/1.1").await;
+        let group = "impersonate-group: g\r\n".repeat(lines);
+        let request = format!("GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{group}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(want), "{lines}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn endless_headers_end_the_connection() {
     let plane = Plane::start().await;
