@@ -5,7 +5,8 @@
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
-    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, Metrics, OpenApi, Tokens, VERSION, serve,
+    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, Metrics, OpenApi, Room, Tokens, VERSION,
+    serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
@@ -383,6 +384,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
         metrics: Metrics::default(),
         resource_metrics: Arc::default(),
         entrance: Entrance::default(),
+        room: Room::default(),
         flows: Flows::default(),
         patience: rules.patience,
         openapi,

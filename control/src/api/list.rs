@@ -2,6 +2,7 @@
 use super::Call;
 use super::cache::{Scope, indexed_field};
 use super::convert;
+use super::held;
 use super::negotiate::{Accepted, Format, Shape};
 use super::object::{self, Object};
 use super::query::{Query, VersionMatch};
@@ -110,15 +111,29 @@ pub struct Page {
 
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
     let page = page(call).await?;
-    answer(call, style, page)
+    let room = match is_made_in_pieces(&call.target.kind, style) {
+        true => None,
+        false => call.api.room.hold(&page).await,
+    };
+    Ok(held::within(room, answer(call, style, page)?))
+}
+
+/// Whether a list is made while it is sent.
+fn is_made_in_pieces(kind: &Kind, style: Style) -> bool {
+    let plain = kind.stored_as_served() && !style.accepted.beta;
+    match (style.accepted.format, style.accepted.shape) {
+        (Format::Json, Shape::Object) => true,
+        (Format::Json, Shape::MetadataList) => plain,
+        _ => false,
+    }
 }
 
 pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
-    let plain = call.target.kind.stored_as_served() && !style.accepted.beta;
+    let in_pieces = is_made_in_pieces(&call.target.kind, style);
     match (style.accepted.format, style.accepted.shape) {
         (_, Shape::Metadata) => Err(ApiError::is_list(&call.target.kind)),
         (Format::Json, Shape::Object) => whole(&call.target.kind, page),
-        (Format::Json, Shape::MetadataList) if plain => Ok(metadata_list(page)),
+        (Format::Json, Shape::MetadataList) if in_pieces => Ok(metadata_list(page)),
         (Format::Protobuf, _) => binary(&call.target.kind, style.accepted, &page),
         (format, shape) => render::respond(
             format,

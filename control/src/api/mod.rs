@@ -19,6 +19,7 @@ mod fairness;
 mod flows;
 mod glance;
 mod health;
+mod held;
 mod impersonate;
 mod indent;
 mod large;
@@ -66,6 +67,7 @@ pub use cache::Cache;
 pub use custom::Definitions;
 pub use fairness::Entrance;
 pub use flows::Flows;
+pub use held::Room;
 pub use metrics::Metrics;
 pub(crate) use object::encode;
 pub use openapi::OpenApi;
@@ -124,6 +126,8 @@ pub struct Api {
     /// What Nodes and Pods use.
     pub resource_metrics: Arc<ResourceMetrics>,
     pub entrance: Entrance,
+    /// For answers that are held whole.
+    pub room: Room,
     pub flows: Flows,
     /// How long a client may take.
     pub patience: serve::Patience,
