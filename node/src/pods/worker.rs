@@ -10,7 +10,8 @@ mod outcome;
 mod resizing;
 mod restarting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +75,8 @@ enum Outcome {
         end: tasks::End,
     },
     Exited(Record),
-    /// Ids of the attempts that count no more.
-    Noted(BTreeSet<String>),
+    /// The attempts that count no more.
+    Noted(restarting::Attempts),
     Resized {
         record: Record,
         result: Result<(), ResizeError>,

@@ -30,7 +30,7 @@ impl Worker {
             Outcome::Started { container, result } => self.started(container, result),
             Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
-            Outcome::Noted(ids) => self.noted(&ids),
+            Outcome::Noted(attempts) => self.noted(&attempts),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
             Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
@@ -200,7 +200,7 @@ impl Worker {
             .exit()
             .map(|exit| exit.finished_at.unwrap_or(record.created_at));
         seen.previous = seen.last.take();
-        seen.previous_superseded = std::mem::take(&mut seen.superseded);
+        seen.previous_superseded = seen.superseded.take();
         seen.last = Some(record);
         seen.ended = ended.map(steady::since);
         seen.health = Health::default();
