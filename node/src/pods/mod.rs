@@ -33,6 +33,7 @@ mod mirrors;
 mod mounting;
 mod network_rules;
 pub mod observed;
+mod orphans;
 pub mod plan;
 mod preemption;
 mod progress;

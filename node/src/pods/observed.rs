@@ -28,6 +28,8 @@ pub struct Observed {
     pub verdict: Option<Verdict>,
     /// The API object is gone: nothing is left to report to.
     pub orphaned: bool,
+    /// Seconds its containers have at most, where it was gone before this agent came.
+    pub orphan_grace: Option<i64>,
     /// Identity of this boot: init containers of another do not count.
     pub boot_id: String,
     /// All attempts that there are count no more as soon as that is on disk (KEP-5532).

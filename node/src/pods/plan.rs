@@ -145,7 +145,8 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     let others = pod.ephemeral().iter().map(|c| c.name.as_str()).filter(alive);
     let others: Vec<&str> = living(Role::Init).into_iter().chain(others).collect();
     let hurried = seen.verdict.as_ref().and_then(|verdict| verdict.grace);
-    let grace = hurried.map_or(pod.grace_seconds(), |least| least.min(pod.grace_seconds()));
+    let all = [hurried, seen.orphan_grace].into_iter().flatten();
+    let grace = all.fold(pod.grace_seconds(), i64::min);
     let mut stop = |name: &str, waits| {
         let stop = stop(name, &seen.containers[name], grace, waits, now);
         plan.actions.extend(stop);

@@ -29,6 +29,7 @@ use super::failure::StartFailure;
 use super::health::Probes;
 use super::memory;
 use super::observed::{Observed, Sandbox, Verdict};
+use super::orphans;
 use super::plan::{Plan, plan};
 use super::record::{self, Record};
 use super::refresh;
@@ -204,7 +205,9 @@ impl Worker {
         self.recall_superseded(view);
         // First: new Pods may wait to learn whether this one still counts, and what follows may take long.
         self.recall_allocation();
-        if self.seen.containers.values().any(|s| s.is_running()) {
+        if self.seen.orphaned {
+            self.end_soon(view);
+        } else if self.seen.containers.values().any(|s| s.is_running()) {
             refresh::watch(&self.ctx, &pod, &self.refresh_wanted, &mut self.watches);
             let result = sandbox::prepare(&self.ctx, view).await;
             self.prepared(result);
@@ -218,6 +221,19 @@ impl Worker {
             .collect();
         running.into_iter().for_each(|record| self.watch(record));
         self.consider_resize();
+    }
+
+    /// Of a Pod that was gone before this agent came only the end is wanted: nothing is made, but its hooks need its address.
+    fn end_soon(&mut self, pod: PodView<'_>) {
+        let own = || self.ctx.network.address_of(pod.uid()).map(IpAddr::V4);
+        self.seen.ips = match pod.spec.host_network {
+            Some(true) => self.ctx.host_ips.clone(),
+            _ => own().into_iter().collect(),
+        };
+        let left = orphans::grace_left(&self.ctx.dirs(pod).root);
+        self.seen.orphan_grace = left
+            .inspect_err(|error| tracing::warn!(%error, pod = %pod.full_name(), "a Pod that is gone has all its time to end"))
+            .ok();
     }
 
     /// Plans and acts until there is nothing to do now; true when the Pod is gone for good.
@@ -238,7 +254,7 @@ impl Worker {
         self.wake_at(decided.wake);
         // Before it is told: whoever gets the room by that may come at once.
         if !status::takes_room(view, &self.seen) {
-            self.give_room_back(view);
+            self.ctx.give_room_back(view);
         }
         if decided.ended && self.seen.orphaned {
             self.clean_up(view);
