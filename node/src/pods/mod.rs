@@ -60,6 +60,7 @@ mod target;
 mod tasks;
 mod termination;
 mod turns;
+mod unmounted;
 pub mod view;
 mod whole;
 mod wildcard;

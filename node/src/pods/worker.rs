@@ -34,11 +34,12 @@ use super::plan::{Plan, plan};
 use super::record::{self, Record};
 use super::refresh;
 use super::reporter::{self, Report};
-use super::sandbox::{self, PrepareError, Surroundings, TearDownError, Unprepared};
+use super::sandbox::{self, Surroundings, TearDownError, Unprepared};
 use super::shown::Shown;
 use super::status;
 use super::tasks::{self, ResizeError};
 use super::turns::Starts;
+use super::unmounted::{self, Unmounted};
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::steady;
@@ -83,7 +84,7 @@ enum Outcome {
         result: Result<(), ResizeError>,
     },
     TornDown(Result<(), TearDownError>),
-    Refreshed(Result<(), PrepareError>),
+    Refreshed(Result<(), Unmounted>),
     Stopped,
 }
 
@@ -99,8 +100,7 @@ struct Worker {
     namespaces: Namespaces,
     /// The runtime handler of the Pod's class.
     handler: String,
-    /// Failures in a row to make what the containers share.
-    volume_failures: u32,
+    volume_failures: unmounted::Failures,
     under_way: JoinSet<Outcome>,
     starts: Starts,
     /// Those that are being stopped, and what lets the signal go of one that waits.
@@ -173,7 +173,7 @@ impl Worker {
             seen,
             namespaces: Namespaces::default(),
             handler: String::new(),
-            volume_failures: 0,
+            volume_failures: unmounted::Failures::default(),
             under_way: JoinSet::new(),
             starts: Starts::default(),
             stops: BTreeMap::new(),
