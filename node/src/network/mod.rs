@@ -179,6 +179,11 @@ impl Network {
         self.ipam.gateway()
     }
 
+    /// The address that a Pod has.
+    pub fn address_of(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.ipam.of(uid)
+    }
+
     /// Gives a Pod its namespaces and address, or the ones it has. `sysctls` are those of the Pod's
     /// security context; one of the host's is [`SysctlError::Forbidden`]. With `users` the namespaces belong
     /// to a user namespace of these ids; what [`sysctl::is_owners`] is left to its containers then.

@@ -125,6 +125,14 @@ impl Context {
         }
     }
 
+    /// Others may have what the Pod has of the node.
+    pub fn give_room_back(&self, pod: PodView<'_>) {
+        self.allocations.release(pod.uid());
+        if let Err(error) = self.network.release_ports(pod.uid()) {
+            tracing::warn!(%error, pod = %pod.full_name(), "the host ports of a Pod stay until it is taken apart");
+        }
+    }
+
     /// The address of the Service `kube-dns`; none where somebody took it away.
     pub fn cluster_dns(&self) -> Option<String> {
         let service = self

@@ -19,9 +19,11 @@ use super::eviction::{self, Eviction};
 use super::keyed::Keyed;
 use super::mirror::{self, Due};
 use super::mirrors::{Mirrors, Name};
+use super::orphans::{self, Turns};
 use super::record::subdirectories;
 use super::sandbox::POD_FILE;
 use super::shown::Shown;
+use super::view::PodView;
 use super::worker::{self, Desired};
 use crate::pressure;
 use crate::static_pods::manifest::{SOURCE, full_name, is_static, mirror_of};
@@ -170,6 +172,12 @@ impl Manager {
     }
 
     fn spawn(&mut self, uid: Uid, pod: Arc<Pod>, gone: bool) {
+        let desired = self.add(uid.clone(), pod, gone);
+        self.running.spawn(uid, worker::run(self.ctx.clone(), desired));
+    }
+
+    /// Notes that a Pod has a worker, and what that is told.
+    fn add(&mut self, uid: Uid, pod: Arc<Pod>, gone: bool) -> watch::Receiver<Desired> {
         let static_name = is_static(&pod).then(|| full_name(&pod));
         let mirror = static_name.as_ref().and_then(|name| self.mirrors.get(name));
         let object = match &static_name {
@@ -182,8 +190,8 @@ impl Manager {
             evicted: None,
             object,
         });
-        self.workers.insert(uid.clone(), Worker { desired, static_name });
-        self.running.spawn(uid, worker::run(self.ctx.clone(), receiver));
+        self.workers.insert(uid, Worker { desired, static_name });
+        receiver
     }
 
     /// The worker let go of its Pod; one that panicked did not, and its Pod is taken back as after a restart of the agent.
@@ -222,14 +230,32 @@ impl Manager {
         self.mirrors.keep(&self.listed);
         if !self.swept {
             self.swept = true;
-            for (uid, pod) in self.on_disk() {
-                if !self.workers.contains_key(&uid) {
-                    self.spawn(uid, Arc::new(pod), true);
-                }
-            }
+            self.end_orphans();
         }
         let names: BTreeSet<Name> = self.statics.keys().chain(self.mirrors.names()).cloned().collect();
         names.iter().for_each(|name| self.reflect(name));
+    }
+
+    /// Ends what agents before this one had and the API has no more.
+    fn end_orphans(&mut self) {
+        let mut orphans = self.on_disk();
+        orphans.retain(|(uid, _)| !self.workers.contains_key(uid));
+        orphans::by_age(&mut orphans);
+        let mut turns = Turns::new();
+        for (uid, pod) in orphans {
+            // At once: new Pods may wait for its room.
+            if let Some(view) = PodView::new(&pod) {
+                self.ctx.give_room_back(view);
+            }
+            let desired = self.add(uid.clone(), Arc::new(pod), true);
+            let (ctx, turn) = (self.ctx.clone(), turns.next());
+            self.running.spawn(uid, async move {
+                let shutdown = ctx.shutdown.clone();
+                if shutdown.run_until_cancelled(turn.comes()).await.is_some() {
+                    turn.spend(Box::pin(worker::run(ctx, desired))).await;
+                }
+            });
+        }
     }
 
     /// The Pods that agents before this one had.

@@ -39,11 +39,20 @@ pub enum MountingError {
 }
 
 impl MountingError {
+    /// The volume is not attached to the node yet.
+    pub fn is_of_an_attachment(&self) -> bool {
+        match self {
+            Self::Attach(_) => true,
+            Self::Device(error) => error.is_of_an_attachment(),
+            _ => false,
+        }
+    }
+
     /// The step that failed, and the event for it, in upstream's words.
     pub fn words(&self) -> (&'static str, &'static str) {
         match self {
             Self::Attach(_) => ("MountVolume.WaitForAttach", "FailedMount"),
-            Self::Device(error) if matches!(**error, Self::Attach(_)) => {
+            Self::Device(error) if error.is_of_an_attachment() => {
                 ("MapVolume.WaitForAttach", "FailedMapVolume")
             }
             Self::Device(_) => ("MapVolume.SetUpDevice", "FailedMapVolume"),

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::backoff::Backoff;
 use super::record::Record;
 use super::resize::{Failed, Pending};
+use super::restart_all::Superseded;
 
 /// A Pod as seen on this host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Observed {
     pub verdict: Option<Verdict>,
     /// The API object is gone: nothing is left to report to.
     pub orphaned: bool,
+    /// Seconds its containers have at most, where it was gone before this agent came.
+    pub orphan_grace: Option<i64>,
     /// Identity of this boot: init containers of another do not count.
     pub boot_id: String,
     /// All attempts that there are count no more as soon as that is on disk (KEP-5532).
@@ -80,11 +83,11 @@ pub struct Seen {
     /// The newest attempt.
     pub last: Option<Record>,
     /// It counts no more: everything of the Pod starts anew since (KEP-5532).
-    pub superseded: bool,
+    pub superseded: Option<Superseded>,
     /// The attempt before it.
     pub previous: Option<Record>,
     /// The same of that one.
-    pub previous_superseded: bool,
+    pub previous_superseded: Option<Superseded>,
     /// When the end of the newest was seen, if that was while this agent ran.
     pub ended: Option<Timestamp>,
     pub busy: Busy,
@@ -163,7 +166,7 @@ impl Seen {
 
     /// How it ended, unless that counts no more.
     pub fn exit_code(&self) -> Option<i32> {
-        let counts = self.last.as_ref().filter(|_| !self.superseded);
+        let counts = self.last.as_ref().filter(|_| self.superseded.is_none());
         counts.and_then(Record::exit).map(|exit| exit.exit_code)
     }
 

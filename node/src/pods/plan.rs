@@ -14,6 +14,9 @@ use super::view::{PodView, RestartPolicy, Role, as_container, policy_of, restart
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 
+/// Why a container that ended is not started at once.
+pub const CRASH_LOOP: &str = "CrashLoopBackOff";
+
 /// One step; each is safe to repeat.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -142,7 +145,8 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     let others = pod.ephemeral().iter().map(|c| c.name.as_str()).filter(alive);
     let others: Vec<&str> = living(Role::Init).into_iter().chain(others).collect();
     let hurried = seen.verdict.as_ref().and_then(|verdict| verdict.grace);
-    let grace = hurried.map_or(pod.grace_seconds(), |least| least.min(pod.grace_seconds()));
+    let all = [hurried, seen.orphan_grace].into_iter().flatten();
+    let grace = all.fold(pod.grace_seconds(), i64::min);
     let mut stop = |name: &str, waits| {
         let stop = stop(name, &seen.containers[name], grace, waits, now);
         plan.actions.extend(stop);
@@ -236,7 +240,7 @@ fn run_containers(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut 
 /// True once a main container was started in this boot: init containers are not run again.
 pub fn has_initialized(pod: PodView<'_>, seen: &Observed) -> bool {
     pod.spec.containers.iter().any(|c| {
-        let found = seen.containers.get(&c.name).filter(|s| !s.superseded);
+        let found = seen.containers.get(&c.name).filter(|s| s.superseded.is_none());
         let last = found.and_then(|s| s.last.as_ref());
         last.is_some_and(|record| record.boot_id == seen.boot_id)
     })
@@ -320,7 +324,7 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
     if seen.busy != Busy::Idle {
         return;
     }
-    if let Some(record) = seen.last.as_ref().filter(|_| !seen.superseded) {
+    if let Some(record) = seen.last.as_ref().filter(|_| seen.superseded.is_none()) {
         let Some(exit) = record.exit() else { return };
         let succeeded_before_reboot = role == Role::Init && exit.exit_code == 0;
         if !succeeded_before_reboot
@@ -338,7 +342,9 @@ fn consider(pod: PodView<'_>, c: &Container, role: Role, seen: &Seen, now: Times
             return;
         }
     }
-    match seen.waiting.as_ref().filter(|w| now < w.retry_at) {
+    // What counts no more is started again as for the first time.
+    let holds = |w: &&Waiting| now < w.retry_at && (seen.superseded.is_none() || w.reason != CRASH_LOOP);
+    match seen.waiting.as_ref().filter(holds) {
         Some(waiting) => wait(c, waiting, now, plan),
         None => plan.actions.push(Action::Start {
             container: c.name.clone(),
@@ -352,7 +358,7 @@ fn hold(pod: PodView<'_>, c: &Container, seen: &Seen, now: Timestamp, until: Tim
     if seen
         .waiting
         .as_ref()
-        .is_some_and(|w| w.reason == "CrashLoopBackOff" && w.retry_at == until)
+        .is_some_and(|w| w.reason == CRASH_LOOP && w.retry_at == until)
     {
         return;
     }
@@ -363,7 +369,7 @@ fn hold(pod: PodView<'_>, c: &Container, seen: &Seen, now: Timestamp, until: Tim
         pod.full_name()
     );
     let waiting = Waiting {
-        reason: "CrashLoopBackOff",
+        reason: CRASH_LOOP,
         message,
         image: String::new(),
         retry_at: until,

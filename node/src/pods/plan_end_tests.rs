@@ -68,6 +68,20 @@ fn all_are_stopped_at_once_and_sidecars_end_in_turn() {
 }
 
 #[test]
+fn what_was_gone_before_is_given_less_time() {
+    let p = deleted(pod(json!({})), 7);
+    let mut s = seen(&p, &[("a", 0, running())]);
+    for (orphan_grace, expected) in [
+        (None, "kill a 7s"),
+        (Some(1), "kill a 1s"),
+        (Some(0), "kill a 0s"),
+    ] {
+        (s.orphaned, s.orphan_grace) = (true, orphan_grace);
+        check(&p, &s, 0, &[expected]);
+    }
+}
+
+#[test]
 fn deletion_gives_up_a_start() {
     let p = deleted(pod(json!({})), 30);
     let mut s = seen(&p, &[]);

@@ -7,6 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateTerminated, ContainerStatus};
+use serde::{Deserialize, Serialize};
 
 use super::observed::{Busy, Observed, Seen};
 use super::plan::{Action, Plan};
@@ -22,6 +23,24 @@ const EXIT_CODE: i32 = 137;
 pub const GRACE_SECONDS: i64 = 2;
 /// From one time to the next at least. There is no back-off upstream either, which looks for ends once a second.
 const PAUSE: SignedDuration = SignedDuration::from_secs(1);
+
+/// Why an attempt counts no more, which decides what is told of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Superseded {
+    /// It ended for it.
+    Removed,
+    /// It had ended before, and the next one was waited for: its end stays its own, as upstream's.
+    Over,
+}
+
+impl Superseded {
+    /// For what the newest attempt counts no more if everything starts anew now.
+    pub fn of(seen: &Seen) -> Self {
+        let waited = seen.waiting.is_some() && seen.last.as_ref().is_some_and(|last| last.exit().is_some());
+        let now = if waited { Self::Over } else { Self::Removed };
+        seen.superseded.unwrap_or(now)
+    }
+}
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +65,7 @@ pub fn stage(pod: PodView<'_>, seen: &Observed) -> Stage {
     let all = || with_seen(pod, seen).filter(|(_, _, s)| s.last.is_some());
     if seen.noting || all().any(|(c, _, s)| asks(c, s) || lives_on(s)) {
         Stage::Ending
-    } else if all().next().is_some() && all().all(|(_, _, s)| s.superseded) {
+    } else if all().next().is_some() && all().all(|(_, _, s)| s.superseded.is_some()) {
         Stage::Ended
     } else {
         Stage::None
@@ -70,7 +89,7 @@ fn asks(container: &Container, seen: &Seen) -> bool {
 
 /// Whether it counts no more, and has yet to end.
 fn lives_on(seen: &Seen) -> bool {
-    seen.superseded && seen.last.as_ref().is_some_and(|last| last.exit().is_none())
+    seen.superseded.is_some() && seen.last.as_ref().is_some_and(|last| last.exit().is_none())
 }
 
 /// Plans what comes before all else; false when there is nothing.
@@ -119,15 +138,16 @@ fn stop(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     }));
 }
 
-/// What is told of a superseded attempt that has ended; nothing of the one whose end asked for it, before the others have ended:
-/// that is told as it was.
-pub fn told(container: &Container, seen: &Seen, stage: Stage) -> Option<ContainerState> {
-    let exit = seen.last.as_ref().filter(|_| seen.superseded)?.exit()?;
+/// Whether it is told that the newest attempt counts no more: when it has ended, but for the one whose end asked for it, before the
+/// others have ended: that is told as it was.
+pub fn told(container: &Container, seen: &Seen, stage: Stage) -> Option<Superseded> {
+    let superseded = seen.superseded?;
+    let exit = seen.last.as_ref()?.exit()?;
     let asked = rule_action(container, exit.exit_code) == Some(RESTART_ALL);
-    (stage != Stage::Ending || !asked).then(removed)
+    (stage != Stage::Ending || !asked).then_some(superseded)
 }
 
-/// The end of an attempt that counts no more, however it ended.
+/// The end of an attempt that was removed, however it ended.
 pub fn removed() -> ContainerState {
     ContainerState {
         terminated: Some(ContainerStateTerminated {

@@ -4,9 +4,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pods::observed::Waiting;
+use crate::pods::plan::CRASH_LOOP;
 use crate::pods::record::State;
 use crate::pods::record::tests::{at, exited, record, running};
 use crate::pods::status::status;
+
+const REMOVED: Option<Superseded> = Some(Superseded::Removed);
 
 /// An init container and two others; `a` may ask for it.
 fn pod() -> Pod {
@@ -19,7 +23,7 @@ fn pod() -> Pod {
     .unwrap()
 }
 
-fn with(superseded: bool, states: [(&str, u32, State); 3]) -> Observed {
+fn with(superseded: Option<Superseded>, states: [(&str, u32, State); 3]) -> Observed {
     let one = |(name, attempt, state): (&str, u32, State)| {
         let last = Some(record(name, attempt, state));
         let seen = Seen {
@@ -78,7 +82,7 @@ fn each_step_is_told() {
     let waits = json!(["RestartingAllContainers", removed, 1]);
     let asked = "RestartAllContainersStarted";
     assert_eq!(
-        told(&with(false, begun.clone())),
+        told(&with(None, begun.clone())),
         json!([
             "Running",
             "True",
@@ -88,7 +92,7 @@ fn each_step_is_told() {
         ])
     );
     assert_eq!(
-        told(&with(true, begun)),
+        told(&with(REMOVED, begun)),
         json!([
             "Running",
             "True",
@@ -97,7 +101,7 @@ fn each_step_is_told() {
             [waits, ["Error 42", "", 0], ["running", "", 0]]
         ])
     );
-    let mut s = with(true, ended);
+    let mut s = with(REMOVED, ended);
     assert_eq!(
         told(&s),
         json!(["Running", "False", null, "True", [waits, waits, waits]])
@@ -105,7 +109,7 @@ fn each_step_is_told() {
     let mut again = |name: &str, state: State| {
         let seen = s.containers.get_mut(name).unwrap();
         seen.previous = seen.last.replace(record(name, 1, state));
-        seen.previous_superseded = std::mem::take(&mut seen.superseded);
+        seen.previous_superseded = seen.superseded.take();
         told(&s)
     };
     let waits = json!(["PodInitializing", removed, 1]);
@@ -135,9 +139,47 @@ fn each_step_is_told() {
 }
 
 #[test]
+fn what_waited_for_its_next_attempt_keeps_its_end() {
+    let waiting = Waiting {
+        reason: CRASH_LOOP,
+        message: String::new(),
+        image: String::new(),
+        retry_at: at(20),
+        since: at(5),
+    };
+    let begun = [("x", 0, exited(0)), ("a", 0, exited(42)), ("b", 3, exited(7))];
+    let mut seen = with(None, begun);
+    seen.containers.get_mut("b").unwrap().waiting = Some(waiting);
+    let marks = seen.containers.values().map(|s| Superseded::of(s));
+    assert_eq!(
+        marks.collect::<Vec<_>>(),
+        [Superseded::Removed, Superseded::Over, Superseded::Removed],
+        "a, b, x"
+    );
+    seen.containers
+        .values_mut()
+        .for_each(|s| s.superseded = Some(Superseded::of(s)));
+    let of_b = |seen: &Observed| told(seen)[4][2].clone();
+    assert_eq!(of_b(&seen), json!([CRASH_LOOP, "Error 7", 3]));
+    // Whatever asks for it next.
+    assert_eq!(Superseded::of(&seen.containers["b"]), Superseded::Over);
+    let b = seen.containers.get_mut("b").unwrap();
+    b.waiting = None;
+    assert_eq!(
+        of_b(&seen),
+        json!(["PodInitializing", "Error 7", 3]),
+        "to an agent that returns"
+    );
+    let b = seen.containers.get_mut("b").unwrap();
+    b.previous = b.last.replace(record("b", 4, running()));
+    b.previous_superseded = b.superseded.take();
+    assert_eq!(of_b(&seen), json!(["running", "Error 7", 4]));
+}
+
+#[test]
 fn what_is_over_says_so() {
     let mut seen = with(
-        false,
+        None,
         [("x", 0, exited(0)), ("a", 0, exited(0)), ("b", 0, exited(0))],
     );
     let of = |seen: &Observed| {

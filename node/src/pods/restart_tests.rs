@@ -1,6 +1,7 @@
 //! Tables of what is started again because the node stopped it, and of everything that starts anew.
 
 use super::*;
+use crate::pods::restart_all::Superseded;
 
 /// What is done with a running container that a probe, or a change of its image, speaks against.
 fn unfit(p: &Pod, name: &str, changed: bool) -> (String, Option<Due>, i64) {
@@ -122,7 +123,8 @@ fn up(changed: &str, state: State) -> Vec<(&str, u32, State)> {
 }
 
 fn supersede(s: &mut Observed) {
-    s.containers.values_mut().for_each(|seen| seen.superseded = true);
+    let all = s.containers.values_mut();
+    all.for_each(|seen| seen.superseded = Some(Superseded::of(seen)));
 }
 
 fn end(s: &mut Observed, names: &[&str]) {
@@ -172,7 +174,7 @@ fn everything_ends_and_then_starts_as_in_a_new_pod() {
     let mut again = |name: &str, state: State| {
         let seen = s.containers.get_mut(name).unwrap();
         seen.last = Some(of(name, &p, 1, state));
-        seen.superseded = false;
+        seen.superseded = None;
         words(&decide(&p, &s, 9))
     };
     assert_eq!(again("x", exited(0, 9)), ["start s/1"]);
@@ -186,9 +188,26 @@ fn a_container_held_back_is_started_with_the_rest() {
     let p = whole("a");
     let mut s = seen(&p, &up("a", exited(42, 5)));
     end(&mut s, &["x", "b", "s"]);
-    s.containers.get_mut("x").unwrap().restarts.next(at(7), at(7));
+    let x = s.containers.get_mut("x").unwrap();
+    x.restarts.next(at(7), at(7));
+    x.waiting = Some(Waiting {
+        reason: CRASH_LOOP,
+        message: String::new(),
+        image: String::new(),
+        retry_at: at(17),
+        since: at(7),
+    });
     supersede(&mut s);
     check(&p, &s, 8, &["start x/1"]);
+    // An image that cannot be had is not to be had sooner for it.
+    s.containers
+        .get_mut("x")
+        .unwrap()
+        .waiting
+        .as_mut()
+        .unwrap()
+        .reason = "ImagePullBackOff";
+    check(&p, &s, 8, &[]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::cgroup::{self, PodCgroupError};
@@ -18,25 +19,27 @@ use super::environment::services_are_known;
 use super::handler::{self, HandlerError};
 use super::hostname::{self, HostNameError};
 use super::image_volumes;
-use super::mounting::{self, MountingError};
+use super::mounting;
 use super::resolver;
+use super::unmounted::{Cause, Missing, Told, Unmounted};
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::csi::CsiError;
-use crate::env::ObjectsError;
 use crate::env::objects::Names;
 use crate::files::write_of_this_boot;
 use crate::network::Origin;
 use crate::network::SetupError;
 use crate::users::UsersError;
 use crate::volumes::tokens::{TokenError, Wish};
-use crate::volumes::{self, VolumeError, host::HostError};
+use crate::volumes::{self, host::HostError};
 
 /// The Pod object as last seen, for cleaning up after it when it is gone. Not synced: a machine that lost power may leave
 /// half a file, as if the Pod had not been written down (`leftovers`).
 pub const POD_FILE: &str = "pod.json";
 /// The directory of a Pod's volumes, there from its first preparation until it is torn down.
 pub const VOLUMES: &str = "volumes";
+/// Volumes of one Pod that are made side by side: most wait for the API server or a driver.
+const AT_ONCE: usize = 8;
 
 /// A Pod's shared surroundings.
 #[derive(Clone, Debug)]
@@ -52,14 +55,8 @@ pub struct Surroundings {
 /// Why a Pod's surroundings could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
-    Volume { name: String, source: VolumeError },
-    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
-    Objects { name: String, source: ObjectsError },
-    #[error("MountVolume.SetUp failed for volume {name:?} : {source}")]
-    Token { name: String, source: TokenError },
-    #[error("{} failed for volume {name:?} : {source}", source.words().0)]
-    Mounting { name: String, source: MountingError },
+    #[error(transparent)]
+    Volumes(#[from] Unmounted),
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("{step} {path}: {source}")]
@@ -91,38 +88,15 @@ pub struct Unprepared {
 }
 
 impl PrepareError {
-    /// The event upstream records for it.
-    pub fn event_reason(&self) -> &'static str {
+    /// The event that upstream records for it; of volumes there are several.
+    pub fn told(&self) -> Told {
         match self {
-            Self::Mounting { source, .. } => source.words().1,
-            _ if self.is_of_a_volume() => "FailedMount",
-            Self::Resources(_) => "FailedPrepareDynamicResources",
-            _ => "FailedCreatePodSandBox",
+            Self::Resources(_) => ("FailedPrepareDynamicResources", self.to_string()),
+            _ => (
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {self}"),
+            ),
         }
-    }
-
-    /// The words for it, with the step that failed.
-    pub fn told(&self) -> String {
-        match self {
-            Self::Resources(_) => self.to_string(),
-            _ if self.is_of_a_volume() => self.to_string(),
-            _ => format!("Failed to create pod sandbox: {self}"),
-        }
-    }
-
-    /// A claim is bound by others, often while its Pod is on its way here.
-    pub fn is_of_a_claim(&self) -> bool {
-        let Self::Mounting { source, .. } = self else {
-            return false;
-        };
-        matches!(source, MountingError::Claim(_))
-    }
-
-    pub fn is_of_a_volume(&self) -> bool {
-        matches!(
-            self,
-            Self::Volume { .. } | Self::Objects { .. } | Self::Token { .. } | Self::Mounting { .. }
-        )
     }
 }
 
@@ -170,27 +144,38 @@ fn file_error<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
     }
 }
 
-/// Makes or refreshes the Pod's volumes.
-pub async fn set_up_volumes(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr]) -> Result<(), PrepareError> {
-    let dir = ctx.dirs(pod).volumes();
-    for volume in pod.spec.volumes.iter().flatten() {
-        let name = || volume.name.clone();
-        let mounted = mounting::set_up(ctx, pod, volume).await;
-        if mounted.map_err(|source| PrepareError::Mounting { name: name(), source })? {
-            continue;
-        }
-        let objects = Names::of_volume(volume)
-            .fetch(&ctx.options.client, pod.namespace())
-            .await;
-        let objects = objects.map_err(|source| PrepareError::Objects { name: name(), source })?;
-        let tokens = tokens(ctx, pod, volume)
-            .await
-            .map_err(|source| PrepareError::Token { name: name(), source })?;
-        let objects = objects.with_tokens(tokens);
-        volumes::set_up(&dir, volume, &ctx.facts(pod, ips), &objects)
-            .map_err(|source| PrepareError::Volume { name: name(), source })?;
+/// Makes or refreshes the Pod's volumes, a few side by side; one that fails keeps none of the others back.
+pub async fn set_up_volumes(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr]) -> Result<(), Unmounted> {
+    let mut missing = Vec::new();
+    for some in pod.spec.volumes.as_deref().unwrap_or_default().chunks(AT_ONCE) {
+        let made = join_all(some.iter().map(|volume| set_up_volume(ctx, pod, ips, volume))).await;
+        missing.extend(made.into_iter().filter_map(Result::err));
     }
-    Ok(())
+    Unmounted::of(missing)
+}
+
+async fn set_up_volume(
+    ctx: &Context,
+    pod: PodView<'_>,
+    ips: &[IpAddr],
+    volume: &Volume,
+) -> Result<(), Missing> {
+    let made = make_volume(ctx, pod, ips, volume).await;
+    made.map_err(|cause| Missing {
+        name: volume.name.clone(),
+        cause,
+    })
+}
+
+async fn make_volume(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr], volume: &Volume) -> Result<(), Cause> {
+    if mounting::set_up(ctx, pod, volume).await? {
+        return Ok(());
+    }
+    let names = Names::of_volume(volume);
+    let objects = names.fetch(&ctx.options.client, pod.namespace()).await?;
+    let objects = objects.with_tokens(tokens(ctx, pod, volume).await?);
+    let dir = ctx.dirs(pod).volumes();
+    Ok(volumes::set_up(&dir, volume, &ctx.facts(pod, ips), &objects)?)
 }
 
 async fn tokens(

@@ -16,7 +16,7 @@ use super::observed::{Observed, Sandbox, Seen};
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
 use super::record::{Record, User};
-use super::restart_all::{self, Stage};
+use super::restart_all::{self, Stage, Superseded};
 use super::view::{PodView, Role, as_container, restarts_after};
 use super::whole;
 use crate::volumes::is_recursive;
@@ -155,7 +155,7 @@ fn container_status(
     let seen = seen.unwrap_or(&nothing);
     let last = seen.last.as_ref();
     let (state, last_state) = states(pod, c, role, seen, stage);
-    let counts_no_more = restart_all::told(c, seen, stage).is_some();
+    let superseded = restart_all::told(c, seen, stage);
     let running = state.running.is_some();
     let done = role == Role::Init && seen.exit_code() == Some(0);
     let ready = if role == Role::Init {
@@ -168,11 +168,12 @@ fn container_status(
         image: last.map_or(c.image.clone().unwrap_or_default(), |r| r.image.clone()),
         image_id: last.map_or(String::new(), |r| r.image_id.clone()),
         container_id: last
-            .filter(|_| state.waiting.is_none() || last_state.is_some() && !counts_no_more)
+            .filter(|_| state.waiting.is_none() || last_state.is_some() && superseded.is_none())
             .map(container_id),
         ready,
         started: Some(running && (role == Role::Init || seen.health.started)),
-        restart_count: last.map_or(0, |r| r.attempt as i32) + i32::from(counts_no_more),
+        restart_count: last.map_or(0, |r| r.attempt as i32)
+            + i32::from(superseded == Some(Superseded::Removed)),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: c.resources.as_ref().and_then(|r| r.requests.clone()),
@@ -236,19 +237,18 @@ fn states(
     seen: &Seen,
     stage: Stage,
 ) -> (ContainerState, Option<ContainerState>) {
-    let before = match seen.previous_superseded {
-        true => Some(restart_all::removed()),
-        false => seen.previous.as_ref().and_then(terminated),
-    };
+    let before = seen.previous.as_ref();
+    let before = before.and_then(|record| end(record, seen.previous_superseded));
     let Some(last) = &seen.last else {
         return (waiting_state(pod, role, seen), before);
     };
-    if let Some(ended) = restart_all::told(c, seen, stage) {
-        let waiting = match (stage, &seen.waiting) {
-            (Stage::None, _) | (_, Some(_)) => waiting_state(pod, role, seen),
-            _ => waiting(restart_all::REASON, Some(restart_all::MESSAGE.into())),
+    if let Some(why) = restart_all::told(c, seen, stage) {
+        let waits_for_that = stage != Stage::None && seen.waiting.is_none() && why == Superseded::Removed;
+        let waiting = match waits_for_that {
+            true => waiting(restart_all::REASON, Some(restart_all::MESSAGE.into())),
+            false => waiting_state(pod, role, seen),
         };
-        return (waiting, Some(ended));
+        return (waiting, end(last, Some(why)));
     }
     if let Some(started_at) = last.is_running().then(|| last.started_at()).flatten() {
         let running = ContainerStateRunning {
@@ -295,6 +295,14 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState {
         waiting: Some(waiting),
         ..ContainerState::default()
+    }
+}
+
+/// How an attempt is told to have ended.
+fn end(record: &Record, superseded: Option<Superseded>) -> Option<ContainerState> {
+    match superseded {
+        Some(Superseded::Removed) => Some(restart_all::removed()),
+        Some(Superseded::Over) | None => terminated(record),
     }
 }
 

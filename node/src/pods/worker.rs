@@ -10,7 +10,8 @@ mod outcome;
 mod resizing;
 mod restarting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,15 +29,17 @@ use super::failure::StartFailure;
 use super::health::Probes;
 use super::memory;
 use super::observed::{Observed, Sandbox, Verdict};
+use super::orphans;
 use super::plan::{Plan, plan};
 use super::record::{self, Record};
 use super::refresh;
 use super::reporter::{self, Report};
-use super::sandbox::{self, PrepareError, Surroundings, TearDownError, Unprepared};
+use super::sandbox::{self, Surroundings, TearDownError, Unprepared};
 use super::shown::Shown;
 use super::status;
 use super::tasks::{self, ResizeError};
 use super::turns::Starts;
+use super::unmounted::{self, Unmounted};
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::steady;
@@ -74,14 +77,14 @@ enum Outcome {
         end: tasks::End,
     },
     Exited(Record),
-    /// Ids of the attempts that count no more.
-    Noted(BTreeSet<String>),
+    /// The attempts that count no more.
+    Noted(restarting::Attempts),
     Resized {
         record: Record,
         result: Result<(), ResizeError>,
     },
     TornDown(Result<(), TearDownError>),
-    Refreshed(Result<(), PrepareError>),
+    Refreshed(Result<(), Unmounted>),
     Stopped,
 }
 
@@ -97,8 +100,7 @@ struct Worker {
     namespaces: Namespaces,
     /// The runtime handler of the Pod's class.
     handler: String,
-    /// Failures in a row to make what the containers share.
-    volume_failures: u32,
+    volume_failures: unmounted::Failures,
     under_way: JoinSet<Outcome>,
     starts: Starts,
     /// Those that are being stopped, and what lets the signal go of one that waits.
@@ -171,7 +173,7 @@ impl Worker {
             seen,
             namespaces: Namespaces::default(),
             handler: String::new(),
-            volume_failures: 0,
+            volume_failures: unmounted::Failures::default(),
             under_way: JoinSet::new(),
             starts: Starts::default(),
             stops: BTreeMap::new(),
@@ -203,7 +205,9 @@ impl Worker {
         self.recall_superseded(view);
         // First: new Pods may wait to learn whether this one still counts, and what follows may take long.
         self.recall_allocation();
-        if self.seen.containers.values().any(|s| s.is_running()) {
+        if self.seen.orphaned {
+            self.end_soon(view);
+        } else if self.seen.containers.values().any(|s| s.is_running()) {
             refresh::watch(&self.ctx, &pod, &self.refresh_wanted, &mut self.watches);
             let result = sandbox::prepare(&self.ctx, view).await;
             self.prepared(result);
@@ -217,6 +221,19 @@ impl Worker {
             .collect();
         running.into_iter().for_each(|record| self.watch(record));
         self.consider_resize();
+    }
+
+    /// Of a Pod that was gone before this agent came only the end is wanted: nothing is made, but its hooks need its address.
+    fn end_soon(&mut self, pod: PodView<'_>) {
+        let own = || self.ctx.network.address_of(pod.uid()).map(IpAddr::V4);
+        self.seen.ips = match pod.spec.host_network {
+            Some(true) => self.ctx.host_ips.clone(),
+            _ => own().into_iter().collect(),
+        };
+        let left = orphans::grace_left(&self.ctx.dirs(pod).root);
+        self.seen.orphan_grace = left
+            .inspect_err(|error| tracing::warn!(%error, pod = %pod.full_name(), "a Pod that is gone has all its time to end"))
+            .ok();
     }
 
     /// Plans and acts until there is nothing to do now; true when the Pod is gone for good.
@@ -237,7 +254,7 @@ impl Worker {
         self.wake_at(decided.wake);
         // Before it is told: whoever gets the room by that may come at once.
         if !status::takes_room(view, &self.seen) {
-            self.give_room_back(view);
+            self.ctx.give_room_back(view);
         }
         if decided.ended && self.seen.orphaned {
             self.clean_up(view);

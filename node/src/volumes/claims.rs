@@ -7,10 +7,11 @@ use kube::{Api, Client, ResourceExt};
 /// Why a claim's volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("failed to fetch {kind} {name}: {source}")]
+    #[error("error processing PVC {namespace}/{name}: failed to fetch {what} from API server: {source}")]
     Fetch {
-        kind: &'static str,
+        namespace: String,
         name: String,
+        what: String,
         source: Box<kube::Error>,
     },
     #[error("error processing PVC {namespace}/{name}: {why}")]
@@ -18,6 +19,12 @@ pub enum ClaimError {
         namespace: String,
         name: String,
         why: String,
+    },
+    #[error("PVC {namespace}/{name} was not created for pod {namespace}/{pod} (pod is not owner)")]
+    Owner {
+        namespace: String,
+        name: String,
+        pod: String,
     },
 }
 
@@ -48,11 +55,12 @@ pub fn name_of(pod: &str, volume: &Volume) -> Option<String> {
 /// Finds what a volume's claim is bound to.
 pub async fn find(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> Result<Claimed, ClaimError> {
     let namespace = pod.namespace().unwrap_or_default();
-    let failed = |kind, name: &str| {
-        let name = name.to_owned();
+    let failed = |what: String| {
+        let (namespace, name) = (namespace.clone(), name.to_owned());
         move |source: kube::Error| ClaimError::Fetch {
-            kind,
+            namespace,
             name,
+            what,
             source: Box::new(source),
         }
     };
@@ -62,52 +70,61 @@ pub async fn find(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> Re
         why,
     };
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-    let claim = claims.get_opt(name).await.map_err(failed("PVC", name))?;
-    let claim = claim.ok_or_else(|| refused(format!("persistentvolumeclaim {name:?} not found")))?;
-    let own = volume.ephemeral.is_some();
-    let to = bound_to(&claim, own.then_some(pod)).map_err(refused)?.to_owned();
+    let claim = claims.get_opt(name).await.map_err(failed("PVC".to_owned()))?;
+    let claim = claim.ok_or_else(|| refused(absent("PVC", "persistentvolumeclaims", name)))?;
+    let to = bound_to(&claim).map_err(refused)?.to_owned();
+    if volume.ephemeral.is_some() && !is_made_for(&claim, pod) {
+        return Err(ClaimError::Owner {
+            namespace,
+            name: name.to_owned(),
+            pod: pod.name_any(),
+        });
+    }
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let found = volumes.get_opt(&to).await.map_err(failed("PV", &to))?;
-    let found = found.ok_or_else(|| refused(format!("persistentvolume {to:?} not found")))?;
+    let what = format!("PV {to}");
+    let found = volumes.get_opt(&to).await.map_err(failed(what.clone()))?;
+    let found = found.ok_or_else(|| refused(absent(&what, "persistentvolumes", &to)))?;
     is_its(&found, &claim).map_err(refused)?;
     Ok(Claimed { claim, volume: found })
 }
 
-/// The volume that a claim is bound to; `owner` is the Pod that it has to be made for.
-fn bound_to<'a>(claim: &'a PersistentVolumeClaim, owner: Option<&Pod>) -> Result<&'a str, String> {
-    if let Some(pod) = owner {
-        let mut owners = claim.metadata.owner_references.iter().flatten();
-        let is_its =
-            owners.any(|by| by.controller == Some(true) && Some(&by.uid) == pod.metadata.uid.as_ref());
-        if !is_its {
-            return Err(format!(
-                "PVC was not created for pod {} (pod is not owner)",
-                pod.name_any()
-            ));
-        }
-    }
+/// What upstream's client says of an object that is not there.
+fn absent(what: &str, resource: &str, name: &str) -> String {
+    format!("failed to fetch {what} from API server: {resource} {name:?} not found")
+}
+
+fn is_made_for(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    owners.any(|by| by.controller == Some(true) && Some(&by.uid) == pod.metadata.uid.as_ref())
+}
+
+/// The volume that a claim is bound to.
+fn bound_to(claim: &PersistentVolumeClaim) -> Result<&str, String> {
     if claim.metadata.deletion_timestamp.is_some() {
         return Err("PVC is being deleted".to_owned());
     }
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
     let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-    match (phase, volume) {
-        (Some("Bound"), Some(volume)) if !volume.is_empty() => Ok(volume),
-        _ => Err(format!(
-            "PVC has non-bound phase ({:?}) or empty pvc.Spec.VolumeName ({:?})",
-            phase.unwrap_or_default(),
-            volume.unwrap_or_default()
-        )),
+    match (phase, volume.unwrap_or_default()) {
+        (Some("Bound"), "") => Err("PVC has empty pvc.Spec.VolumeName".to_owned()),
+        (Some("Bound"), volume) => Ok(volume),
+        _ => Err("PVC is not bound".to_owned()),
     }
 }
 
 fn is_its(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
+    let name = volume.name_any();
     let holder = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    match holder.is_some_and(|holder| holder.uid == claim.metadata.uid) {
+    let Some(holder) = holder else {
+        return Err(format!(
+            "found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
+        ));
+    };
+    match holder.uid == claim.metadata.uid {
         true => Ok(()),
         false => Err(format!(
-            "PV {} is bound to another claim than PVC uid {}",
-            volume.name_any(),
+            "found PV object {name} but its pv.Spec.ClaimRef.UID {} does not point to claim.UID {}",
+            holder.uid.as_deref().unwrap_or_default(),
             claim.uid().unwrap_or_default()
         )),
     }
@@ -136,25 +153,36 @@ mod tests {
 
     #[test]
     fn only_bound_claims_lead_to_volumes() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "pod"}})).unwrap();
-        let owned =
-            json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pod", "controller": true}]);
         let cases = [
-            (json!({}), false, true),
-            (json!({"status": {"phase": "Pending"}}), false, false),
-            (json!({"spec": {"volumeName": ""}}), false, false),
+            (json!({}), Ok("v")),
+            (json!({"status": {"phase": "Pending"}}), Err("PVC is not bound")),
+            (
+                json!({"spec": {"volumeName": ""}}),
+                Err("PVC has empty pvc.Spec.VolumeName"),
+            ),
             (
                 json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
-                false,
-                false,
+                Err("PVC is being deleted"),
             ),
-            (json!({}), true, false),
-            (json!({"metadata": {"ownerReferences": owned}}), true, true),
         ];
-        for (more, own, fine) in cases {
+        for (more, expected) in cases {
             let judged = claim(more.clone());
-            let found = bound_to(&judged, own.then_some(&pod));
-            assert_eq!(found.is_ok(), fine, "{more}: {found:?}");
+            let found = bound_to(&judged);
+            assert_eq!(found, expected.map_err(str::to_owned), "{more}");
+        }
+    }
+
+    #[test]
+    fn a_claim_of_a_pod_is_made_for_it() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "pod"}})).unwrap();
+        let by = |uid: &str, controller: bool| {
+            let owner =
+                json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": controller});
+            claim(json!({"metadata": {"ownerReferences": [owner]}}))
+        };
+        assert!(is_made_for(&by("pod", true), &pod));
+        for other in [by("pod", false), by("other", true), claim(json!({}))] {
+            assert!(!is_made_for(&other, &pod), "{other:?}");
         }
     }
 
@@ -167,6 +195,9 @@ mod tests {
             .unwrap()
         };
         assert!(is_its(&volume("u"), &claim(json!({}))).is_ok());
-        assert!(is_its(&volume("old"), &claim(json!({}))).is_err());
+        assert_eq!(
+            is_its(&volume("old"), &claim(json!({}))).unwrap_err(),
+            "found PV object v but its pv.Spec.ClaimRef.UID old does not point to claim.UID u"
+        );
     }
 }

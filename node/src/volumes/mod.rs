@@ -100,7 +100,7 @@ fn memory_bytes(source: &EmptyDirVolumeSource, facts: &PodFacts<'_>) -> Option<u
     least.and_then(|bytes| u64::try_from(bytes).ok())
 }
 
-/// Secrets live in memory only; the rest on disk.
+/// What only a configMap holds may lie on disk; all else is in memory, as upstream's.
 fn project(
     dir: &Path,
     volume: &Volume,
@@ -109,7 +109,7 @@ fn project(
     group: Option<u32>,
 ) -> Result<(), VolumeError> {
     let files = payload::payload(volume, facts, objects)?;
-    match volume.config_map.is_some() || volume.downward_api.is_some() {
+    match volume.config_map.is_some() {
         true => host::make_dir(dir, 0o777)?,
         false => host::mount_tmpfs(dir, None, 0o1777)?,
     }
@@ -232,7 +232,7 @@ pub fn is_on_disk(volume: &Volume) -> bool {
         |medium: Option<&str>| medium.is_some_and(|m| m == "Memory" || m.starts_with(hugepages::MEDIUM));
     match &volume.empty_dir {
         Some(dir) => !in_memory(dir.medium.as_deref()),
-        None => volume.config_map.is_some() || volume.downward_api.is_some(),
+        None => volume.config_map.is_some(),
     }
 }
 
@@ -292,6 +292,56 @@ mod tests {
             let source = serde_json::from_value(own).unwrap();
             assert_eq!(memory_bytes(&source, &facts), Some(expected), "{limit}");
         }
+    }
+
+    #[test]
+    fn what_tells_of_a_pod_or_of_secrets_is_in_memory() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).unwrap();
+        let facts = PodFacts {
+            pod: PodView::new(&pod).unwrap(),
+            pod_ips: &[],
+            host_ips: &[],
+            node_name: "n",
+            allocatable: &std::collections::BTreeMap::new(),
+        };
+        let name = json!({"path": "name", "fieldRef": {"fieldPath": "metadata.name"}});
+        for (number, (source, in_memory)) in [
+            (json!({"configMap": {"name": "m", "optional": true}}), false),
+            (json!({"secret": {"secretName": "s", "optional": true}}), true),
+            (json!({"downwardAPI": {"items": [name]}}), true),
+            (
+                json!({"projected": {"sources": [{"downwardAPI": {"items": [name]}}]}}),
+                true,
+            ),
+            (json!({"emptyDir": {}}), false),
+            (
+                json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
+                true,
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut named = source.clone();
+            named["name"] = json!(format!("v{number}"));
+            let volume: Volume = serde_json::from_value(named).unwrap();
+            set_up(dir.path(), &volume, &facts, &Objects::default()).unwrap();
+            let is_mount = crate::mounts::is_point(&directory(dir.path(), &volume)).unwrap();
+            assert_eq!(
+                (is_mount, is_on_disk(&volume)),
+                (in_memory, !in_memory),
+                "{source}"
+            );
+        }
+        let told = std::fs::read_to_string(dir.path().join("v2/name")).unwrap();
+        assert_eq!(told, "p");
+        host::remove_tree(dir.path()).unwrap();
     }
 
     #[test]

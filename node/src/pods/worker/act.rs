@@ -10,7 +10,7 @@ use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::admission::{self, Refusal, Rejection};
 use crate::pods::observed::{Busy, Sandbox, Verdict, Waiting};
-use crate::pods::plan::Action;
+use crate::pods::plan::{Action, CRASH_LOOP};
 use crate::pods::record::Record;
 use crate::pods::refresh;
 use crate::pods::restart_all;
@@ -102,7 +102,7 @@ impl Worker {
     pub(super) fn start(&mut self, pod: PodView<'_>, container: String, attempt: u32) {
         let now = steady::now();
         let seen = self.seen.containers.entry(container.clone()).or_default();
-        if seen.last.as_ref().is_some_and(|last| last.exit().is_some()) && !seen.superseded {
+        if seen.last.as_ref().is_some_and(|last| last.exit().is_some()) && seen.superseded.is_none() {
             seen.restarts.next(seen.ended.unwrap_or(now), now);
         }
         seen.busy = Busy::Starting;
@@ -210,7 +210,7 @@ impl Worker {
                 .recorder
                 .container(pod, &container, severity, "BackOff", message);
         };
-        if waiting.reason == "CrashLoopBackOff" {
+        if waiting.reason == CRASH_LOOP {
             let name = pod.full_name();
             event(
                 Warning,

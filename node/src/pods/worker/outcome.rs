@@ -5,13 +5,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
-use crate::pods::backoff;
 use crate::pods::failure::{FailureKind, StartFailure};
 use crate::pods::observed::{Busy, Due, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
 use crate::pods::sandbox::{PrepareError, Surroundings, Unprepared};
 use crate::pods::start::POST_START_FAILED;
 use crate::pods::tasks;
+use crate::pods::unmounted::{self, Told};
 use crate::pods::view::PodView;
 use crate::removal;
 use crate::steady;
@@ -30,12 +30,16 @@ impl Worker {
             Outcome::Started { container, result } => self.started(container, result),
             Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
-            Outcome::Noted(ids) => self.noted(&ids),
+            Outcome::Noted(attempts) => self.noted(&attempts),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
             Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
-            Outcome::Refreshed(Err(error)) => self.warn(error.event_reason(), error.to_string()),
-            Outcome::Refreshed(Ok(())) | Outcome::Stopped => {}
+            Outcome::Refreshed(Err(unmounted)) => {
+                let (_, told) = self.volume_failures.take_in(&unmounted);
+                self.warn_all(told);
+            }
+            Outcome::Refreshed(Ok(())) => self.volume_failures = unmounted::Failures::default(),
+            Outcome::Stopped => {}
         }
     }
 
@@ -43,6 +47,11 @@ impl Worker {
         if let Some(view) = PodView::new(&self.pod) {
             self.ctx.recorder.pod(view, Warning, reason, message);
         }
+    }
+
+    fn warn_all(&self, told: Vec<Told>) {
+        told.into_iter()
+            .for_each(|(reason, message)| self.warn(reason, message));
     }
 
     pub(super) fn sandbox_failed(&mut self, reason: &'static str, message: String) {
@@ -57,7 +66,7 @@ impl Worker {
     pub(super) fn prepared(&mut self, result: Result<Surroundings, Unprepared>) {
         match result {
             Ok(made) => {
-                self.volume_failures = 0;
+                self.volume_failures = unmounted::Failures::default();
                 self.seen.sandbox = Sandbox::Ready;
                 self.seen.ips = made.ips;
                 self.namespaces = made.namespaces;
@@ -77,21 +86,15 @@ impl Worker {
 
     /// Volumes are tried again soon: what they show is often made together with the Pod.
     fn unprepared(&mut self, error: &PrepareError) {
-        let pause = match error.is_of_a_volume() {
-            true => backoff::of_volumes(self.volume_failures),
-            false => RETRY,
+        let (pause, told) = match error {
+            PrepareError::Volumes(unmounted) => self.volume_failures.take_in(unmounted),
+            other => (RETRY, vec![other.told()]),
         };
-        // A claim that was just not bound yet is no news (upstream looks ten times a second, and tells after minutes).
-        let is_told = self.volume_failures > 0 || !error.is_of_a_claim();
-        self.volume_failures = self.volume_failures.saturating_add(1);
-        let message = error.told();
         self.seen.sandbox = Sandbox::Failed {
-            message: message.clone(),
+            message: error.to_string(),
             retry_at: steady::now().checked_add(pause).unwrap_or(Timestamp::MAX),
         };
-        if is_told {
-            self.warn(error.event_reason(), message);
-        }
+        self.warn_all(told);
     }
 
     /// Containers that ran in namespaces which are no more are stopped at once; the plan starts them anew.
@@ -200,7 +203,7 @@ impl Worker {
             .exit()
             .map(|exit| exit.finished_at.unwrap_or(record.created_at));
         seen.previous = seen.last.take();
-        seen.previous_superseded = std::mem::take(&mut seen.superseded);
+        seen.previous_superseded = seen.superseded.take();
         seen.last = Some(record);
         seen.ended = ended.map(steady::since);
         seen.health = Health::default();

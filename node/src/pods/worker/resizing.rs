@@ -43,16 +43,8 @@ impl Worker {
             Some(view) if has_room(&view) => {
                 self.ctx.allocations.note(view.uid(), Amounts::of_pod(view.spec))
             }
-            Some(view) => self.give_room_back(view),
+            Some(view) => self.ctx.give_room_back(view),
             None => {}
-        }
-    }
-
-    /// Others may have what the Pod has of the node.
-    pub(super) fn give_room_back(&self, pod: PodView<'_>) {
-        self.ctx.allocations.release(pod.uid());
-        if let Err(error) = self.ctx.network.release_ports(pod.uid()) {
-            tracing::warn!(%error, pod = %pod.full_name(), "the host ports of a Pod stay until it is taken apart");
         }
     }
 
