@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::changing::until;
 use crate::cluster::PATIENCE;
+use crate::csi::told;
 use crate::faults::until as eventually;
 use crate::streams::with_busybox;
 
@@ -237,4 +238,30 @@ async fn a_tree_deeper_than_any_path_goes_with_its_pod_and_no_agent() {
     )
     .await;
     assert_eq!(said, "alive\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_volume_that_fails_is_told() {
+    let Some(cluster) = with_busybox("volumes that fail") else {
+        return;
+    };
+    let client = cluster.client().await;
+    let volumes = json!([{"name": "b", "secret": {"secretName": "none-b"}}, {"name": "a", "configMap": {"name": "none-a"}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "none-c"}}]);
+    let mounts = ["a", "b", "c"].map(|name| json!({"name": name, "mountPath": format!("/{name}")}));
+    let container = json!({"name": "c", "image": BUSYBOX, "volumeMounts": mounts});
+    // Past the scheduler, which waits for the claim.
+    let pod = json!({"metadata": {"name": "p"},
+        "spec": {"nodeName": "node-a", "containers": [container], "volumes": volumes}});
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let pod = serde_json::from_value(pod).unwrap();
+    pods.create(&Default::default(), &pod).await.unwrap();
+    for words in [
+        "MountVolume.SetUp failed for volume \"b\" : secret \"none-b\" not found",
+        "MountVolume.SetUp failed for volume \"a\" : configmap \"none-a\" not found",
+        "Unable to attach or mount volumes: unmounted volumes=[a b c], unattached volumes=[], failed to process volumes=[c]: \
+         error processing PVC default/none-c: failed to fetch PVC from API server: persistentvolumeclaims \"none-c\" not found",
+    ] {
+        told(&client, "p", "FailedMount", words).await;
+    }
 }

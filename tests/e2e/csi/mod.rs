@@ -64,7 +64,7 @@ fn device() -> Value {
 }
 
 /// Waits for an Event about the Pod.
-async fn told(client: &Client, about: &str, reason: &str, words: &str) {
+pub async fn told(client: &Client, about: &str, reason: &str, words: &str) {
     let events: Api<Event> = Api::default_namespaced(client.clone());
     let of_pod = ListParams::default().fields(&format!("involvedObject.name={about}"));
     let deadline = std::time::Instant::now() + PATIENCE;
