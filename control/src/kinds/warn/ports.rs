@@ -1,7 +1,12 @@
 //! Ports of the containers of one Pod that get in each other's way.
 use serde_json::Value;
+use std::collections::HashMap;
 
 use crate::kinds::view::View;
+
+/// Further ones are not looked for: an answer's headers carry 4 KiB of warnings (upstream's `truncateAtTotalRunes`), and ports that
+/// are all the same would have one for each two.
+const TOLD: usize = 4_096;
 
 struct Port<'a> {
     at: String,
@@ -43,25 +48,127 @@ pub(super) fn of_containers(containers: &[(&Value, String)]) -> Vec<String> {
         .flat_map(|(container, _)| container.list("ports"));
     let all: Vec<Port<'_>> = paths.zip(ports).map(|(at, port)| Port { at, port }).collect();
     let mut told = Vec::new();
+    let mut seen = Seen::default();
     for (i, port) in all.iter().enumerate() {
-        for other in all[..i].iter().filter(|other| other.key() == port.key()) {
+        for other in seen.in_the_way_of(port).into_iter().map(|other| &all[other]) {
             if let Some(what) = port.beside(other) {
                 told.push(format!("{}: {what} port definition with {}", port.at, other.at));
             }
         }
+        if told.len() > TOLD {
+            break;
+        }
+        seen.add(i, port);
     }
     told.extend(names(&all));
     told
 }
 
+/// A port of a container by number and protocol.
+type Key<'a> = (Option<i64>, &'a str);
+
+/// The ports before one, by what [`Port::beside`] compares: each that is found is told, so that finding costs what is told.
+#[derive(Default)]
+struct Seen<'a> {
+    all: HashMap<Key<'a>, Vec<usize>>,
+    of_host_port: HashMap<(Key<'a>, i64), Vec<usize>>,
+    of_host_address: HashMap<(Key<'a>, i64, &'a str), Vec<usize>>,
+}
+
+impl<'a> Seen<'a> {
+    fn add(&mut self, at: usize, port: &'a Port<'a>) {
+        let (key, host, ip) = (port.key(), port.host_port(), port.port.text("hostIP"));
+        self.all.entry(key).or_default().push(at);
+        self.of_host_port.entry((key, host)).or_default().push(at);
+        self.of_host_address.entry((key, host, ip)).or_default().push(at);
+    }
+
+    /// In their order.
+    fn in_the_way_of(&self, port: &'a Port<'a>) -> Vec<usize> {
+        let (key, host, ip) = (port.key(), port.host_port(), port.port.text("hostIP"));
+        let found = match (host, ip) {
+            (0, _) => vec![self.all.get(&key)],
+            (_, "") => vec![
+                self.of_host_port.get(&(key, 0)),
+                self.of_host_port.get(&(key, host)),
+            ],
+            _ => vec![
+                self.of_host_port.get(&(key, 0)),
+                self.of_host_address.get(&(key, host, ip)),
+                self.of_host_address.get(&(key, host, "")),
+            ],
+        };
+        let mut found: Vec<usize> = found.into_iter().flatten().flatten().copied().collect();
+        found.sort_unstable();
+        found
+    }
+}
+
 fn names(all: &[Port<'_>]) -> Vec<String> {
-    let again = |(i, port): (usize, &Port<'_>)| {
-        let name = Some(port.port.text("name")).filter(|name| !name.is_empty())?;
-        let first = all[..i].iter().find(|other| other.port.text("name") == name)?;
-        Some(format!(
-            "{}: duplicate port name \"{name}\" with {1}, services and probes that select ports by name will use {1}",
-            port.at, first.at
-        ))
-    };
-    all.iter().enumerate().filter_map(again).collect()
+    let mut first: HashMap<&str, &Port<'_>> = HashMap::new();
+    let mut told = Vec::new();
+    for port in all {
+        let name = port.port.text("name");
+        if name.is_empty() {
+            continue;
+        }
+        let first = *first.entry(name).or_insert(port);
+        if !std::ptr::eq(first, port) {
+            told.push(format!(
+                "{}: duplicate port name \"{name}\" with {1}, services and probes that select ports by name will use {1}",
+                port.at, first.at
+            ));
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What comparing each with each finds.
+    fn one_by_one(ports: &[Value]) -> Vec<String> {
+        let all: Vec<Port<'_>> = ports
+            .iter()
+            .enumerate()
+            .map(|(i, port)| Port {
+                at: format!("c.ports[{i}]"),
+                port,
+            })
+            .collect();
+        let mut told = Vec::new();
+        for (i, port) in all.iter().enumerate() {
+            for other in all[..i].iter().filter(|other| other.key() == port.key()) {
+                told.extend(
+                    port.beside(other)
+                        .map(|what| format!("{}: {what} port definition with {}", port.at, other.at)),
+                );
+            }
+        }
+        told
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_index_finds_what_comparing_each_with_each_does(
+            ports in proptest::collection::vec((1..3_i64, 0..3_i64, 0..3_usize), 0..24)
+        ) {
+            let ips = ["", "10.0.0.1", "10.0.0.2"];
+            let ports: Vec<Value> = ports
+                .into_iter()
+                .map(|(port, host, ip)| json!({"containerPort": port, "hostPort": host, "hostIP": ips[ip]}))
+                .collect();
+            let container = json!({"ports": ports});
+            proptest::prop_assert_eq!(of_containers(&[(&container, "c".to_owned())]), one_by_one(&ports));
+        }
+    }
+
+    #[test]
+    fn ports_that_are_all_the_same_are_told_to_an_end() {
+        let ports = vec![json!({"containerPort": 1, "name": "p"}); 20_000];
+        let told = of_containers(&[(&json!({"ports": ports}), "c".to_owned())]);
+        assert!((TOLD..TOLD * 2 + 20_000).contains(&told.len()), "{}", told.len());
+    }
 }
