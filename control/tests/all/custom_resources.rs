@@ -235,6 +235,26 @@ async fn hostile_schemas_are_refused() {
     }
 }
 
+/// A default of each item multiplies what was sent: 2 MB once took 17 GB.
+#[tokio::test]
+async fn defaults_that_multiply_an_object_are_bounded() {
+    let plane = Plane::start().await;
+    let mut version = version("v1", true);
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["many"] = json!({
+        "type": "array", "items": {"type": "object", "properties": {"s": {"type": "string", "default": "x".repeat(1_000)}}}
+    });
+    define(&plane, vec![version]).await;
+    let objects = path("v1", "");
+    for (items, want) in [(1_000, 201), (10_000, 413), (200_000, 413)] {
+        let mut object = object("v1", json!({"many": vec![json!({}); items]}));
+        object["metadata"]["name"] = format!("of-{items}").into();
+        let (code, answer) = plane
+            .call(Method::POST, objects.trim_end_matches('/'), object)
+            .await;
+        assert_eq!(code, want, "{items}: {}", answer["message"]);
+    }
+}
+
 #[tokio::test]
 async fn a_key_that_comes_twice_in_an_applied_text_is_told_by_its_line() {
     let plane = Plane::start().await;

@@ -3,10 +3,15 @@ use serde_json::Value;
 
 use super::schema::{Additional, Structural};
 
+/// Bytes of defaults that an object is given: a default of each item of a list multiplies what was sent. With more an object is too
+/// large to be stored, and refused for that.
+const ROOM: usize = 3 << 20;
+
 /// Fills in defaults. A null where none may be becomes the default, or is dropped when there is none.
 pub(super) fn default(schema: &Structural, value: &mut Value) {
     drop_nulls(Some(schema), value);
-    fill(schema, value);
+    let mut room = ROOM;
+    fill(schema, value, &mut room);
 }
 
 fn drop_nulls(schema: Option<&Structural>, value: &mut Value) {
@@ -28,35 +33,59 @@ fn drop_nulls(schema: Option<&Structural>, value: &mut Value) {
     }
 }
 
-fn fill(schema: &Structural, value: &mut Value) {
+fn fill(schema: &Structural, value: &mut Value, room: &mut usize) {
     match value {
         Value::Object(map) => {
             for (key, member) in &schema.properties {
                 let missing = map.get(key).is_none_or(|v| v.is_null() && !member.nullable);
                 if let (true, Some(default)) = (missing, &member.default) {
+                    if *room == 0 {
+                        return;
+                    }
+                    *room = room.saturating_sub(key.len() + size(default));
                     map.insert(key.clone(), default.clone());
                 }
             }
             for (key, v) in map.iter_mut() {
                 match (schema.properties.get(key), &schema.additional) {
-                    (Some(member), _) => fill(member, v),
-                    (None, Additional::Schema(member)) => element(member, v),
+                    (Some(member), _) => fill(member, v, room),
+                    (None, Additional::Schema(member)) => element(member, v, room),
                     (None, _) => {}
                 }
             }
         }
         Value::Array(list) => {
             if let Some(items) = schema.items.as_deref() {
-                list.iter_mut().for_each(|v| element(items, v));
+                list.iter_mut().for_each(|v| element(items, v, room));
             }
         }
         _ => {}
     }
 }
 
-fn element(schema: &Structural, value: &mut Value) {
+fn element(schema: &Structural, value: &mut Value, room: &mut usize) {
     if let (true, Some(default)) = (value.is_null() && !schema.nullable, &schema.default) {
+        if *room == 0 {
+            return;
+        }
+        *room = room.saturating_sub(size(default));
         *value = default.clone();
     }
-    fill(schema, value);
+    fill(schema, value, room);
+}
+
+/// Bytes of a value in JSON, or a few less, so that what used up the room is larger than it.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| size(item) + 1).sum::<usize>() + 1,
+        Value::Object(members) => {
+            members
+                .iter()
+                .map(|(key, member)| key.len() + size(member) + 4)
+                .sum::<usize>()
+                + 2
+        }
+        _ => 1,
+    }
 }
