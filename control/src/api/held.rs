@@ -88,6 +88,13 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    /// The room is free at once, not when the limit's task is gone.
+    fn drop(&mut self) {
+        lock(&self.kept).take();
+    }
+}
+
 fn lock(kept: &Mutex<Option<Kept>>) -> MutexGuard<'_, Option<Kept>> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }

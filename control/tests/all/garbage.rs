@@ -114,20 +114,21 @@ async fn names_that_would_lead_elsewhere_are_only_names() {
     let maps: Api<ConfigMap> = cluster.api();
     let api: Api<Role> = cluster.api();
     let uid = owned(&maps, "owner", &[], json!([])).await.uid().expect("a uid");
-    let role = |name: &str, owner: &str| {
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let role = |name: &str, owner: &str, uid: &str| {
         let owners = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid}]);
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
             "metadata": {"name": name, "ownerReferences": owners}
         })
     };
-    create(&api, role("kept", "owner")).await;
+    create(&api, role("kept", "owner", &uid)).await;
     for (name, owner) in [
         ("kept?x", "gone"),
         ("kept#x", "owner?x"),
         ("sp ace", "other/../owner"),
     ] {
-        create(&api, role(name, owner)).await;
+        create(&api, role(name, owner, nobody)).await;
     }
     until(
         &api,

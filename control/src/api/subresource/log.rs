@@ -186,7 +186,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             options(&query),
-            "?sinceTime=2026-01-01T00%3A00%3A00%2B01%3A00&tailLines=5"
+            "?sinceTime=2026-01-01T00:00:00%2B01:00&tailLines=5"
         );
     }
 }
