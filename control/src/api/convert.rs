@@ -2,7 +2,6 @@
 //!
 //! Objects lie in the cache in the version they were stored in. Whoever shows one passes it through here; what needs no
 //! converter passes unchanged. All objects of a list go in a few calls. Refuses to know what a review looks like.
-use super::decode::BODY_LIMIT;
 use super::object::{self, Object};
 use super::render;
 use super::status::{ApiError, Result};
@@ -14,9 +13,6 @@ use crate::store::KeyValue;
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
-
-/// Bytes of a stored object. Defaults, owners and webhooks add to what was sent. (Upstream's etcd takes 1.5 MiB.)
-const STORED: usize = BODY_LIMIT;
 
 /// An object as `kind` serves it.
 pub async fn value(api: &Api, kind: &Kind, object: &Object) -> Result<Value> {
@@ -55,15 +51,6 @@ pub async fn objects(api: &Api, kind: &Kind, found: Vec<Arc<Object>>) -> Result<
 
 /// The bytes to store of an object of the call's kind. Owners as text are for kinds that are stored as they are served.
 pub async fn stored_form(call: &Call, value: &Value, owners: Option<&str>) -> Result<Bytes> {
-    let stored = encoded(call, value, owners).await?;
-    match stored.len() > STORED {
-        true => Err(ApiError::body_too_large(STORED)),
-        false => Ok(stored),
-    }
-}
-
-/// The same of an object that is only marked: it may be as large as it is.
-pub async fn encoded(call: &Call, value: &Value, owners: Option<&str>) -> Result<Bytes> {
     let kind = &call.target.kind;
     depth::check(value, owners.is_some())?;
     if kind.stored_as_served() {

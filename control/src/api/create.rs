@@ -96,7 +96,9 @@ async fn create_once(
 ) -> Result<Option<Written>> {
     let said = name_of(&value).to_owned();
     let completing = review(call, options.dry_run, &said, Action::Create);
-    call.target.kind.default(&mut value);
+    if !call.target.kind.default(&mut value) {
+        return Err(ApiError::body_too_large(decode::BODY_LIMIT));
+    }
     permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
     let owners = note_owners(call, options, &mut value).await;

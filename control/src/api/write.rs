@@ -4,6 +4,7 @@
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
 use super::convert::{self, reread, stored_form};
+use super::decode::BODY_LIMIT;
 use super::object::Object;
 use super::others::settled;
 use super::query::{FieldValidation, Query};
@@ -127,7 +128,9 @@ async fn replace(
     let name = name_of(old);
     let review = review(call, options.dry_run, name, Action::Update { old });
     let said = fit_in(call, options, &mut new, old)?;
-    call.target.kind.default(&mut new);
+    if !call.target.kind.default(&mut new) {
+        return Err(ApiError::body_too_large(BODY_LIMIT));
+    }
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
         manage::note(call, Some(old), &mut new).await;

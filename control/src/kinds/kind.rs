@@ -119,11 +119,15 @@ impl Kind {
         )
     }
 
-    /// Fills in what upstream's defaulting fills in. Idempotent.
-    pub fn default(&self, object: &mut Value) {
+    /// Fills in what upstream's defaulting fills in. Idempotent. False when the defaults of a custom resource had not enough room, so
+    /// that some are missing.
+    pub fn default(&self, object: &mut Value) -> bool {
         match &self.custom {
             Some(custom) => custom.default(object),
-            None => (self.rules.default)(object),
+            None => {
+                (self.rules.default)(object);
+                true
+            }
         }
     }
 

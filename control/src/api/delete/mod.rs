@@ -163,7 +163,7 @@ async fn delete_once(
             let txn = Txn::swap(
                 &*current.key,
                 current.revision,
-                convert::encoded(call, &marked, None).await?,
+                convert::stored_form(call, &marked, None).await?,
             );
             (Outcome::Marked(marked), call.api.store.txn(txn).await?)
         }
@@ -190,7 +190,7 @@ fn is_held(kind: &Kind, value: &Value) -> bool {
 async fn announce_and_remove(call: &Call, current: &Arc<Object>, last: &Value) -> Result<TxnOutcome> {
     let mut marked = last.clone();
     call.target.kind.normalise(&mut marked);
-    let bytes = convert::encoded(call, &marked, None).await?;
+    let bytes = convert::stored_form(call, &marked, None).await?;
     let told = Txn::swap(&*current.key, current.revision, bytes);
     match call.api.store.txn(told).await? {
         TxnOutcome::Committed { revision } => {

@@ -3,15 +3,16 @@ use serde_json::Value;
 
 use super::schema::{Additional, Structural};
 
-/// Bytes of defaults that an object is given: a default of each item of a list multiplies what was sent. With more an object is too
-/// large to be stored, and refused for that.
+/// Bytes of defaults that an object is given: a default of each item of a list multiplies what was sent. As much as may be sent.
 const ROOM: usize = 3 << 20;
 
-/// Fills in defaults. A null where none may be becomes the default, or is dropped when there is none.
-pub(super) fn default(schema: &Structural, value: &mut Value) {
+/// Fills in defaults. A null where none may be becomes the default, or is dropped when there is none. False when there was not enough
+/// room for all.
+pub(super) fn default(schema: &Structural, value: &mut Value) -> bool {
     drop_nulls(Some(schema), value);
     let mut room = ROOM;
     fill(schema, value, &mut room);
+    room > 0
 }
 
 fn drop_nulls(schema: Option<&Structural>, value: &mut Value) {
@@ -74,7 +75,7 @@ fn element(schema: &Structural, value: &mut Value, room: &mut usize) {
     fill(schema, value, room);
 }
 
-/// Bytes of a value in JSON, or a few less, so that what used up the room is larger than it.
+/// Bytes of a value in JSON, or a few less.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,

@@ -100,8 +100,9 @@ impl Custom {
         Ok(issues)
     }
 
-    pub(super) fn default(&self, object: &mut Value) {
-        defaulting::default(&self.schema, object);
+    /// Whether there was room for all defaults.
+    pub(super) fn default(&self, object: &mut Value) -> bool {
+        defaulting::default(&self.schema, object)
     }
 
     /// What a change of the schema since the object was written makes of it.
