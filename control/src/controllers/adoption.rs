@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use kube::ResourceExt;
+use kube::core::Status;
 use serde::Serialize;
 use serde_json::json;
 
@@ -33,18 +34,12 @@ impl<O: Kind, C: Kind> Adopter<'_, O, C> {
         Ok(claimed)
     }
 
-    /// Takes an orphan, unless the owner itself turns out to be gone, replaced or dying.
+    /// Takes an orphan; `None` if it is gone meanwhile.
+    ///
+    /// An owner that turns out to be gone, replaced or dying is an error, as upstream's: whoever went on would miss the
+    /// objects that were just taken from it, and make others in their place.
     async fn adopt(&self, child: &C) -> Result<Option<Arc<C>>, StepError> {
-        let name = self.owner.name_any();
-        let live = self
-            .owners
-            .get_opt(&name)
-            .await
-            .step(|| format!("read {name} before it adopts"))?;
-        let ours = |live: &O| live.uid() == self.owner.uid() && live.meta().deletion_timestamp.is_none();
-        if !live.as_ref().is_some_and(ours) {
-            return Ok(None);
-        }
+        self.must_live().await?;
         let mut owners = child.owner_references().to_vec();
         owners.push(controller_reference(self.owner));
         let adopted = self
@@ -52,6 +47,19 @@ impl<O: Kind, C: Kind> Adopter<'_, O, C> {
             .await
             .step_opt(|| format!("adopt {}", child.name_any()))?;
         Ok(adopted.map(Arc::new))
+    }
+
+    /// Refuses as a conflict does: the next try has a newer copy of the owner.
+    async fn must_live(&self) -> Result<(), StepError> {
+        let name = self.owner.name_any();
+        let step = || format!("read {name} before it adopts");
+        let live = self.owners.get_opt(&name).await.step(step)?;
+        let ours = |live: &O| live.uid() == self.owner.uid() && live.meta().deletion_timestamp.is_none();
+        if live.as_ref().is_some_and(ours) {
+            return Ok(());
+        }
+        let gone = Status::failure("it has just been deleted", "Conflict").with_code(409);
+        Err(StepError::new(step(), kube::Error::Api(Box::new(gone))))
     }
 
     async fn release(&self, child: &C) -> Result<(), StepError> {
