@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::volumes::attachments;
 use super::{ControllerOptions, account_tokens, endpoints, mirroring, root_ca};
 use crate::toolkit::catalog::Catalog;
-use crate::toolkit::{EventSink, Informer, Objects, Pod, owners, pods};
+use crate::toolkit::{EventSink, Informer, Kind, Objects, Pod, owners, pods};
 
 /// Index of Pods and of what keeps their number: by managing controller, see [`owner_index`].
 pub const BY_OWNER: usize = 0;
@@ -232,7 +232,13 @@ fn owner_index<K: ResourceExt>(object: &K) -> Option<String> {
     owners::controller_uid(object).or_else(|| Some(orphans_in(&object.namespace().unwrap_or_default())))
 }
 
+/// What a controller of `uid` in `namespace` may keep, adopt or release: its own and the orphans, as of one moment, since
+/// who misses one that is just adopted makes another.
+pub fn own_and_orphans<K: Kind>(cache: &Informer<K>, uid: &str, namespace: &str) -> Vec<Arc<K>> {
+    cache.indexed_any(BY_OWNER, &[uid, &orphans_in(namespace)])
+}
+
 /// The value under which objects without a controller are filed; no uid contains a slash.
-pub fn orphans_in(namespace: &str) -> String {
+fn orphans_in(namespace: &str) -> String {
     format!("orphan/{namespace}")
 }

@@ -114,15 +114,16 @@ impl<K: Kind> Informer<K> {
 
     /// The objects which index number `index` files under `value`.
     pub fn indexed(&self, index: usize, value: &str) -> Vec<Arc<K>> {
+        self.indexed_any(index, &[value])
+    }
+
+    /// The objects which index number `index` files under one of `values`, as of one moment: one that moves from one
+    /// value to another is found once.
+    pub fn indexed_any(&self, index: usize, values: &[&str]) -> Vec<Arc<K>> {
         let cache = read(&self.cache);
-        let keys = cache
-            .indexes
-            .get(index)
-            .and_then(|(_, entries)| entries.get(value));
-        keys.into_iter()
-            .flatten()
-            .filter_map(|key| cache.get(key))
-            .collect()
+        let entries = cache.indexes.get(index).map(|(_, entries)| entries);
+        let keys = values.iter().filter_map(|value| entries?.get(*value)).flatten();
+        keys.filter_map(|key| cache.get(key)).collect()
     }
 
     /// Waits until the first list is in the cache.
@@ -367,5 +368,23 @@ mod tests {
         );
         replay(&informer, vec![Delete(pod("a", "1", "4", "y"))]);
         assert!(informer.indexed(0, "y").is_empty() && informer.list().is_empty());
+    }
+
+    #[test]
+    fn what_moves_within_an_index_is_found_once_meanwhile() {
+        use watcher::Event::Apply;
+        let (informer, _) = recorded();
+        replay(&informer, vec![Apply(pod("a", "1", "0", "x"))]);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for version in 1..2_000 {
+                    let value = if version % 2 == 0 { "x" } else { "y" };
+                    replay(&informer, vec![Apply(pod("a", "1", &version.to_string(), value))]);
+                }
+            });
+            for _ in 0..10_000 {
+                assert_eq!(informer.indexed_any(0, &["x", "y"]).len(), 1);
+            }
+        });
     }
 }

@@ -229,3 +229,14 @@ where
     })
     .await;
 }
+
+/// Waits until the garbage collector has seen all that happened to Pods up to now, as it deletes one of an owner that
+/// never was: its watches of two kinds are as late as they like, upstream's too.
+pub async fn until_collector_saw(pods: &Api<Pod>) {
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody",
+        "uid": "00000000-0000-0000-0000-000000000000"});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "last", "ownerReferences": [owner]},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}});
+    create(pods, pod).await;
+    until_gone(pods, "last").await;
+}

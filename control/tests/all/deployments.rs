@@ -7,7 +7,7 @@ use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, create, merge, until, until_gone, until_one};
+use crate::cluster::{Cluster, create, merge, until, until_collector_saw, until_gone, until_one};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -221,6 +221,7 @@ async fn a_replica_set_adopts_matching_pods_and_releases_relabelled_ones() {
     let three = |pods: &BTreeMap<String, Pod>| (pods.len() == 3).then_some(());
     until(&pods, "a replacement", three).await;
 
+    until_collector_saw(&pods).await;
     sets.delete("rs", &DeleteParams::foreground())
         .await
         .expect("it is deleted");

@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, create, merge, until, until_gone, until_one};
+use crate::cluster::{Cluster, create, merge, until, until_collector_saw, until_gone, until_one};
 
 fn controller(replicas: i32) -> Value {
     json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "rc"},
@@ -97,6 +97,7 @@ async fn pods_outlive_a_replication_controller_unless_it_is_said() {
     let (controllers, pods): (Api<ReplicationController>, Api<Pod>) = (cluster.api(), cluster.api());
     create(&controllers, controller(2)).await;
     until_one(&controllers, "rc", "two ready", has_ready(2)).await;
+    until_collector_saw(&pods).await;
     controllers
         .delete("rc", &DeleteParams::default())
         .await
@@ -114,6 +115,7 @@ async fn pods_outlive_a_replication_controller_unless_it_is_said() {
         pods.list(&Default::default()).await.expect("a list").items.len(),
         2
     );
+    until_collector_saw(&pods).await;
     controllers
         .delete("rc", &DeleteParams::foreground())
         .await

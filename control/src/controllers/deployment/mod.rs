@@ -22,7 +22,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use kube::{Client, ResourceExt};
 
 use super::adoption::Adopter;
-use super::context::{BY_OWNER, Context, Watches, orphans_in};
+use super::context::{BY_OWNER, Context, Watches, own_and_orphans};
 use crate::toolkit::selectors::Labels;
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, patch, pods, work};
 use new_set::Create;
@@ -95,15 +95,8 @@ impl Controller {
         selector: &Labels,
     ) -> Result<Vec<Arc<ReplicaSet>>, StepError> {
         let namespace = deployment.namespace().unwrap_or_default();
-        let mut candidates = self
-            .watches
-            .replica_sets
-            .indexed(BY_OWNER, &deployment.uid().unwrap_or_default());
-        candidates.extend(
-            self.watches
-                .replica_sets
-                .indexed(BY_OWNER, &orphans_in(&namespace)),
-        );
+        let uid = deployment.uid().unwrap_or_default();
+        let candidates = own_and_orphans(&self.watches.replica_sets, &uid, &namespace);
         let adopter = Adopter {
             owner: deployment,
             owners: self.deployments(deployment),

@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use kube::{Client, ResourceExt};
 
 use super::adoption::Adopter;
-use super::context::{BY_OWNER, Context, Watches, orphans_in};
+use super::context::{Context, Watches, own_and_orphans};
 use super::expectations::Expectations;
 use crate::toolkit::{
     ObjectKey, Objects, Outcome, Pod, Queue, Recorder, StepError, Steps, patch, pods, work,
@@ -98,15 +98,8 @@ impl<K: Replicated> Controller<K> {
         let Some(selector) = set.selector() else {
             return Ok(Vec::new());
         };
-        let mut candidates = self
-            .watches
-            .pods
-            .indexed(BY_OWNER, &set.uid().unwrap_or_default());
-        candidates.extend(
-            self.watches
-                .pods
-                .indexed(BY_OWNER, &orphans_in(&set.namespace().unwrap_or_default())),
-        );
+        let (uid, namespace) = (set.uid().unwrap_or_default(), set.namespace().unwrap_or_default());
+        let mut candidates = own_and_orphans(&self.watches.pods, &uid, &namespace);
         candidates.retain(|pod| !pods::is_terminal(pod));
         let adopter = Adopter {
             owner: set,
