@@ -2,6 +2,7 @@
 //!
 //! The steps are those of `write`. Refuses to know a kind.
 use super::convert::{reread, stored_form};
+use super::owners::{Moment, named_once};
 use super::status::{ApiError, Result};
 use super::strictness::prune;
 use super::write::{Options, RETRIES, allocate, judge, mutate, name_of, place, review};
@@ -101,8 +102,12 @@ async fn create_once(
     }
     permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
+    if !options.applied {
+        notes.warnings.extend(named_once(&mut value, Moment::AsSent));
+    }
     let owners = note_owners(call, options, &mut value).await;
     mutate(call, &completing, &mut value, notes).await?;
+    notes.warnings.extend(named_once(&mut value, Moment::AsAdmitted));
     // Who completes an object that has the beginning of a name only may still name it.
     if generates(&value) {
         make_up_name(&mut value);

@@ -2,11 +2,13 @@
 //!
 //! Refuses to know the rules; those are `kinds::managed`.
 use super::Call;
+use super::decode;
 use super::negotiate::{self, PatchType};
 use super::others::{settled, versions};
 use super::query::Query;
 use super::status::{ApiError, Result};
 use crate::kinds::managed::{self, ApplyError, Convert, Operation, Rescaling, Writer};
+use crate::kinds::view::View;
 use crate::kinds::{FieldError, FieldErrors, Kind, posted, scale, time};
 use serde_json::Value;
 
@@ -117,6 +119,7 @@ fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
         },
         version: &call.target.kind.api_version(),
         path: paths.map(|paths| paths.spec_replicas.as_slice()),
+        says: !applies || decode::config(&call.body).is_ok_and(|config| says_replicas(&config.value)),
         changes: scale::replicas(old, paths) != scale::replicas(new, paths),
     };
     let before = &old["metadata"]["managedFields"];
@@ -125,8 +128,13 @@ fn rescaled(call: &Call, name: &str, old: &Value, new: &mut Value) {
     }
 }
 
-/// Whether an applied configuration is a Scale, and may have its replicas.
-pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<()> {
+fn says_replicas(scale: &Value) -> bool {
+    scale.at("spec").has("replicas")
+}
+
+/// Whether an applied configuration is a Scale, and may have its replicas. Answers whether it takes back those that its
+/// manager alone has applied.
+pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<bool> {
     check_config(&posted::SCALE, config)?;
     managed::fits(&posted::SCALE, config).map_err(refusal)?;
     let paths = call.target.kind.scale_paths();
@@ -135,11 +143,13 @@ pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<()> {
         operation: Operation::Apply,
         version: &call.target.kind.api_version(),
         path: paths.map(|paths| paths.spec_replicas.as_slice()),
+        says: says_replicas(config),
         changes: scale::replicas(object, paths) != scale::replicas(config, None),
     };
-    let conflicts = managed::scale_conflicts(&object["metadata"]["managedFields"], &rescaling);
+    let entries = &object["metadata"]["managedFields"];
+    let conflicts = managed::scale_conflicts(entries, &rescaling);
     match conflicts.is_empty() || call.query.flag("force") {
-        true => Ok(()),
+        true => Ok(managed::scale_given_up(entries, &rescaling)),
         false => Err(ApiError::apply_conflict(&conflicts)),
     }
 }

@@ -34,6 +34,7 @@ mod openapi;
 mod operations;
 mod origin;
 mod others;
+mod owners;
 mod patch;
 mod permit;
 mod places;

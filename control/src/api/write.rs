@@ -7,6 +7,7 @@ use super::convert::{self, reread, stored_form};
 use super::decode::BODY_LIMIT;
 use super::object::Object;
 use super::others::settled;
+use super::owners::{Moment, named_once};
 use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::strictness::prune;
@@ -133,6 +134,9 @@ async fn replace(
     }
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
+        if !options.patched {
+            notes.warnings.extend(named_once(&mut new, Moment::AsSent));
+        }
         manage::note(call, Some(old), &mut new).await;
     }
     if !options.admitted {
@@ -140,6 +144,7 @@ async fn replace(
         precondition::recall_version(&mut new, said);
         mutate(call, &review, &mut new, notes).await?;
         precondition::forget_version(&mut new);
+        notes.warnings.extend(named_once(&mut new, Moment::AsAdmitted));
     }
     notes.warnings.extend(prepare(call, &mut new, old)?);
     let mut claims = allocate(call, &review, &mut new).await?;

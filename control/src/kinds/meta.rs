@@ -39,8 +39,16 @@ pub(super) fn prepare_update(new: &mut Value, old: &Value) {
     for key in ["generation", "creationTimestamp", "selfLink"] {
         copy_member(meta, old, key);
     }
-    for key in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        if old.has(key) && (key != "uid" || meta.text("uid").is_empty()) {
+    let said = [
+        ("uid", !meta.text("uid").is_empty()),
+        ("deletionTimestamp", false),
+        (
+            "deletionGracePeriodSeconds",
+            meta.has("deletionGracePeriodSeconds"),
+        ),
+    ];
+    for (key, said) in said {
+        if old.has(key) && !said {
             copy_member(meta, old, key);
         }
     }
@@ -405,6 +413,19 @@ mod tests {
             found.ends_with("found new finalizers []string{\"x/b\"}"),
             "{found}"
         );
+        let grace = |seconds: Value| json!({"metadata": {"name": "a", "deletionTimestamp": "D", "deletionGracePeriodSeconds": seconds}});
+        for (said, error) in [
+            (json!(null), "[]"),
+            (json!(30), "[]"),
+            (
+                json!(5),
+                "metadata.deletionGracePeriodSeconds: Invalid value: 5: field is immutable",
+            ),
+        ] {
+            let (old, mut new) = (grace(json!(30)), grace(said));
+            prepare_update(&mut new, &old);
+            assert_eq!(join(&validate_update(&new, &old)), error);
+        }
     }
 
     #[test]

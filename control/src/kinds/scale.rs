@@ -48,6 +48,13 @@ pub fn patchable(object: &Value, paths: Option<&ScalePaths>) -> Value {
     scale
 }
 
+/// Takes the number out of a Scale.
+pub fn forget(scale: &mut Value) {
+    if let Some(spec) = object_mut(scale, "spec") {
+        spec.remove("replicas");
+    }
+}
+
 /// Where an object that does not say how many it wants would say it, if that is what the Scale tells.
 pub fn unsaid(scale: &Value, paths: Option<&ScalePaths>) -> Option<String> {
     let at = paths.filter(|_| scale.int("spec.replicas") == Some(UNSAID))?;

@@ -56,6 +56,36 @@ async fn writers_are_told_what_is_odd() {
 }
 
 #[tokio::test]
+async fn an_owner_is_named_once() {
+    let plane = Plane::start().await;
+    let (maps, map) = (
+        "/api/v1/namespaces/default/configmaps",
+        "/api/v1/namespaces/default/configmaps/m",
+    );
+    let owner = |uid: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid});
+    let owned = json!({"metadata": {"name": "m", "ownerReferences": [owner("u"), owner("v"), owner("u")]}});
+    for (method, path) in [(Method::POST, maps), (Method::PUT, map)] {
+        let told = warnings(&plane, method, path, owned.clone()).await;
+        assert!(
+            told[0].contains("contains duplicate entries; API server dedups"),
+            "{told:?}"
+        );
+        assert!(told[0].ends_with("duplicate UID(s) observed: u\""), "{told:?}");
+        assert_eq!(told.len(), 1);
+    }
+    let patch =
+        json!([{"op": "add", "path": "/metadata/ownerReferences/-", "value": owner("v")}]).to_string();
+    let (code, patched) = plane
+        .send(Method::PATCH, map, "application/json-patch+json", patch)
+        .await;
+    assert_eq!(code, 200, "{patched}");
+    assert_eq!(
+        patched["metadata"]["ownerReferences"],
+        json!([owner("u"), owner("v")])
+    );
+}
+
+#[tokio::test]
 async fn the_refused_are_warned_too() {
     let plane = Plane::start().await;
     let odd = json!({"metadata": {"name": "A_"}, "foo": 1});

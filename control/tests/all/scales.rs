@@ -269,3 +269,43 @@ async fn a_patch_must_say_the_number_that_a_custom_resource_does_not() {
     let (code, scaled) = send(&plane, MERGE, &path, &json!({"spec": {"replicas": 4}})).await;
     assert_eq!((code, &scaled["spec"]["replicas"]), (200, &json!(4)));
 }
+
+/// Those who own the replicas of `path` by its Scale.
+async fn scalers(plane: &Plane, path: &str) -> Vec<Value> {
+    let (_, object) = plane.get(path).await;
+    let entries = object["metadata"]["managedFields"].as_array().cloned();
+    let by_scale = |entry: &Value| entry["subresource"] == "scale";
+    let entries = entries.into_iter().flatten().filter(by_scale);
+    entries.map(|entry| entry["manager"].clone()).collect()
+}
+
+/// As for all that is applied: what its manager alone set goes with the configuration that no longer says it.
+#[tokio::test]
+async fn who_applies_a_scale_without_its_number_gives_it_up() {
+    const APPLY: &str = "application/apply-patch+yaml";
+    let plane = plane().await;
+    let silent = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}});
+    for path in [SETS, GONGS] {
+        let path = format!("{path}/d");
+        let by = |who: &str| format!("{path}/scale?fieldManager={who}");
+        let (code, kept) = send(&plane, APPLY, &by("quiet"), &silent).await;
+        assert_eq!((code, &kept["spec"]["replicas"]), (200, &json!(2)), "{kept}");
+        let (code, refused) = send(&plane, APPLY, &by("sa"), &scale(json!(1))).await;
+        assert_eq!(code, 409, "{refused}");
+        let why = refused["message"].to_string();
+        assert!(why.contains("using autoscaling/v1"), "{why}");
+        let (code, taken) = send(
+            &plane,
+            APPLY,
+            &format!("{}&force=true", by("sa")),
+            &scale(json!(1)),
+        )
+        .await;
+        assert_eq!((code, &taken["spec"]["replicas"]), (200, &json!(1)), "{taken}");
+        assert_eq!(scalers(&plane, &path).await, ["sa"]);
+        let (code, given_up) = send(&plane, APPLY, &by("sa"), &silent).await;
+        assert_eq!((code, &given_up["spec"]), (200, &json!({})), "{given_up}");
+        assert_eq!(scalers(&plane, &path).await, Vec::<Value>::new());
+    }
+    assert_eq!(wanted(&plane).await, (json!(0), json!(0)));
+}

@@ -101,10 +101,14 @@ fn patched(
     current: &Value,
 ) -> Result<(Value, Vec<FieldIssue>)> {
     let kind = &call.target.kind;
-    if let Prepared::Apply(config) = patch {
-        manage::check_scale(call, current, config)?;
+    let given_up = match patch {
+        Prepared::Apply(config) => manage::check_scale(call, current, config)?,
+        _ => false,
+    };
+    let mut current = scale::patchable(current, kind.scale_paths());
+    if given_up {
+        scale::forget(&mut current);
     }
-    let current = scale::patchable(current, kind.scale_paths());
     let made = merged(kind, patch, &current)?;
     let decoded = decoded(made.clone(), odd, options.validation);
     let (mut wanted, issues) = decoded.map_err(|misfit| match patch {

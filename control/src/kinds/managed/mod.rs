@@ -30,7 +30,7 @@ pub use apply::{ApplyError, Conflict, apply, fits};
 pub use first::first;
 pub use managers::{Manager, Operation, same_but_times};
 pub use overlay::overlay;
-pub use scale::{Rescaling, conflicts as scale_conflicts, rescaled};
+pub use scale::{Rescaling, conflicts as scale_conflicts, given_up as scale_given_up, rescaled};
 pub use update::{Writer, update};
 
 use super::Kind;

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 const SUBRESOURCE: &str = "scale";
 
+/// What conflicts name as the version of who updated the number.
+const VERSION: &str = "autoscaling/v1";
+
 /// As a Scale has it, and most of what is scaled.
 fn replicas() -> Path {
     vec![Element::field("spec"), Element::field("replicas")]
@@ -20,7 +23,19 @@ pub struct Rescaling<'a> {
     pub version: &'a str,
     /// Where the object has the number, when it is a custom resource.
     pub path: Option<&'a [String]>,
+    /// Whether the Scale has a number: who applies one without gives theirs up.
+    pub says: bool,
     pub changes: bool,
+}
+
+impl Manager {
+    /// As who applies a Scale is told of it: appliers have no version.
+    fn by_scale(mut self) -> Self {
+        if !self.version.is_empty() {
+            VERSION.clone_into(&mut self.version);
+        }
+        self
+    }
 }
 
 impl Rescaling<'_> {
@@ -36,21 +51,32 @@ impl Rescaling<'_> {
     }
 }
 
+/// Whether the number goes because who applied it no longer says it, and nobody else owns it.
+pub fn given_up(entries: &Value, rescaling: &Rescaling<'_>) -> bool {
+    let managers = Managers::parse(entries).unwrap_or_default();
+    let path = rescaling.path();
+    let mut owners = managers.0.iter().filter(|(_, owned)| owned.set.has(&path));
+    !rescaling.says
+        && owners.next().is_some_and(|(m, _)| *m == rescaling.manager())
+        && owners.next().is_none()
+}
+
 /// Who else owns the replicas that an apply would change.
 pub fn conflicts(entries: &Value, rescaling: &Rescaling<'_>) -> Vec<Conflict> {
     let managers = Managers::parse(entries).unwrap_or_default();
     let me = rescaling.manager();
     let path = rescaling.path();
-    let owns = |owned: &Owned| rescaling.changes && owned.set.has(&path);
+    let owns = |owned: &Owned| rescaling.says && rescaling.changes && owned.set.has(&path);
     let others = managers
         .0
         .into_iter()
         .filter(|(m, owned)| *m != me && owns(owned));
-    let conflict = |(manager, _)| Conflict {
-        manager,
-        path: replicas(),
-    };
-    others.map(conflict).collect()
+    others
+        .map(|(manager, _)| Conflict {
+            manager: manager.by_scale(),
+            path: replicas(),
+        })
+        .collect()
 }
 
 /// The managed fields of an object after its replicas were set by its Scale; none when nothing changes about them. As
@@ -66,7 +92,12 @@ pub fn rescaled(entries: &Value, rescaling: &Rescaling<'_>) -> Option<Value> {
     let time = managers.0.get(&me).and_then(|owned| owned.time.clone());
     if rescaling.changes {
         managers.0.values_mut().for_each(|owned| owned.set.subtract(&set));
-        managers.sweep();
+    } else if let Some(mine) = managers.0.get_mut(&me) {
+        mine.set.subtract(&set);
+    }
+    managers.sweep();
+    if !rescaling.says {
+        return managers.encoded();
     }
     let version = rescaling.version.to_owned();
     managers.0.insert(me, Owned { set, version, time });
