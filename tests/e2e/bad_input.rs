@@ -13,6 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::{AMPHIPOD, Cluster, PATIENCE, is_root, run, text};
+use crate::faults::until;
 
 #[test]
 fn wrong_flags_say_what_to_do() {
@@ -163,6 +164,13 @@ async fn bad_images_and_commands_show_in_status_and_events_and_harm_nobody() {
         good.status.unwrap().container_statuses.unwrap()[0].restart_count,
         0
     );
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    for case in cases() {
+        pods.delete(case.name, &Default::default()).await.unwrap();
+    }
+    let shims = cluster.shims();
+    let goods_alone = async || (shims_in(&shims) == 1).then_some(());
+    until("a failed start to leave no shim", goods_alone).await;
 }
 
 fn cases() -> Vec<Case> {
@@ -218,6 +226,14 @@ fn cases() -> Vec<Case> {
             event: "Failed",
         },
     ]
+}
+
+/// How many shims serve.
+fn shims_in(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.extension().is_some_and(|end| end == "sock"))
+        .count()
 }
 
 async fn create(client: &Client, name: &str, image: &str, command: Option<&str>) {

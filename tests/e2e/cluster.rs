@@ -126,6 +126,11 @@ impl Cluster {
         cluster["id"].as_str().unwrap().to_owned()
     }
 
+    /// Where its shims listen.
+    pub fn shims(&self) -> PathBuf {
+        Path::new("/run/amphipod").join(self.id()).join("s")
+    }
+
     /// The `up` command line of this cluster.
     pub fn up_command(&self, manifests: &[&Path]) -> Command {
         let mut command = Command::new(AMPHIPOD);

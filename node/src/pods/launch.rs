@@ -12,6 +12,7 @@ use super::failure::{FailureKind, StartFailure};
 use super::record::{Exit, Record, RuntimeKind, State};
 use super::runtime;
 use super::start::release;
+use super::tasks::let_shim_go;
 use super::view::PodView;
 use crate::images::{Image, ImageKind, Images};
 
@@ -93,6 +94,7 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
             if let Err(error) = shim.delete(&record.id, &bundle).await {
                 tracing::debug!(%error, id = record.id, "the shim had nothing to clean up");
             }
+            let_shim_go(ctx, &record).await;
             release(ctx, &record.id);
             Err(failed_attempt(pod, record, &dir, message).await)
         }

@@ -67,6 +67,7 @@ async fn forget(ctx: &Context, pod: &Pod, record: &Record) {
         tracing::debug!(id = record.id, ?deleted, "forgot a task that never ran");
     }
     remove_from_shim(ctx, pod, record).await;
+    let_shim_go(ctx, record).await;
     release(ctx, &record.id);
     let Some(view) = PodView::new(pod) else { return };
     let dir = ctx.dirs(view).attempt(&record.container, record.attempt);
@@ -160,21 +161,28 @@ async fn ended(ctx: &Context, pod: &Pod, mut record: Record, exit: Option<TaskEx
             Ok(_) | Err(TaskError::NotFound(_)) => {}
             Err(error) => tracing::warn!(%error, id = record.id, "a stopped task could not be deleted"),
         }
-        let namespace = &record.pod_namespace;
-        let lingers = ctx
-            .shims
-            .let_go(namespace, client.address(), ctx.shutdown.clone());
-        if !lingers && let Err(error) = client.shutdown(&record.id).await {
-            tracing::debug!(%error, id = record.id, "the shim stays");
-        }
     }
+    let_shim_go(ctx, &record).await;
     release(ctx, &record.id);
     record
+}
+
+/// Tells the shim of an attempt that is no more that it may go, unless it waits for the next container of its namespace.
+/// One that has other containers stays.
+pub async fn let_shim_go(ctx: &Context, record: &Record) {
+    let Some(address) = &record.address else { return };
+    let lingers = ctx
+        .shims
+        .let_go(&record.pod_namespace, address, ctx.shutdown.clone());
+    if !lingers && let Err(error) = ctx.tasks.of(address).shutdown(&record.id).await {
+        tracing::debug!(%error, id = record.id, "the shim stays");
+    }
 }
 
 /// Settles an attempt whose task is nowhere: what is left of it on the host is removed.
 async fn lost(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
     remove_from_shim(ctx, pod, &record).await;
+    let_shim_go(ctx, &record).await;
     record.state = State::Exited(Exit {
         started_at: record.started_at(),
         finished_at: Some(Timestamp::now()),

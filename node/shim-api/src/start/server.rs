@@ -27,6 +27,8 @@ use crate::systemd::SystemdError;
 const SUN_PATH: usize = 108;
 /// Hex digits of the group's hash in a socket's name: 128 bits, so that no group can be made to meet another.
 const HASH_DIGITS: usize = 32;
+/// Logs of servers that have ended and had something to say.
+const LOGS_KEPT: usize = 64;
 /// What a server keeps of the environment of whoever started it.
 const KEPT_ENV: [&str; 4] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "XDG_RUNTIME_DIR"];
 
@@ -294,11 +296,30 @@ pub fn forget_server(call: &Invocation, expected: impl FnOnce(&Path) -> u64) {
     let said = fs::metadata(&log).is_ok_and(|m| m.len() > expected(&log));
     let full = Some(full_mark(socket)).filter(|mark| mark.exists());
     let all = [Some(socket.to_owned()), (!said).then_some(log), full];
-    for path in all.into_iter().flatten() {
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(?path, %error, "could not remove");
-        }
+    all.into_iter().flatten().for_each(remove);
+    if said {
+        old_logs(directory).into_iter().for_each(remove);
     }
+}
+
+fn remove(path: PathBuf) {
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::warn!(?path, %error, "could not remove");
+    }
+}
+
+/// All but the newest logs of servers that have ended: what each of many had to say is not kept in memory for ever.
+fn old_logs(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let logs = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .filter(|path| !path.with_extension("sock").exists());
+    let dated = logs.filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)));
+    let mut dated: Vec<_> = dated.collect();
+    dated.sort();
+    dated.truncate(dated.len().saturating_sub(LOGS_KEPT));
+    dated.into_iter().map(|(_, path)| path).collect()
 }
 
 #[cfg(test)]
@@ -390,6 +411,19 @@ mod tests {
         ensure_in(home.path(), &call(), "pod", &holder(home.path()), |_, _| Ok(())).unwrap();
         assert!(socket.exists() && !full_mark(&socket).exists());
         wait_for(home.path(), 1);
+    }
+
+    #[test]
+    fn of_what_ended_servers_said_the_newest_is_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, said) = (|n: usize| home.path().join(format!("{n:03}.log")), LOGS_KEPT + 5);
+        for n in 0..said {
+            let log = File::create(path(n)).unwrap();
+            log.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(n as u64))
+                .unwrap();
+        }
+        fs::write(path(1).with_extension("sock"), "").unwrap();
+        assert_eq!(old_logs(home.path()), [0, 2, 3, 4].map(path));
     }
 
     #[test]
