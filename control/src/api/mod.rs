@@ -65,6 +65,7 @@ mod zpages;
 
 pub use cache::Cache;
 pub use custom::Definitions;
+pub(crate) use decode::{json as decoded_json, sent as decoded, word};
 pub use fairness::Entrance;
 pub use flows::Flows;
 pub use held::Room;

@@ -107,7 +107,7 @@ impl Record {
         self.trail.ruling = Some(self.audit.policy().rule(&subject));
         self.trail.subject = Some(subject);
         if self.trail.wants(Level::Metadata) {
-            self.trail.told = Told::gathering();
+            self.trail.told = Told::gathering(self.trail.wants(Level::Request));
         }
     }
 
