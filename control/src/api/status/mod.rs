@@ -386,7 +386,7 @@ impl ApiError {
     /// The request was not whole in time.
     pub fn took_too_long() -> Self {
         let message = "Timeout: request did not complete within the allotted timeout";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with(json!({}))
     }
 
     pub fn too_many_requests(message: impl Into<String>) -> Self {
