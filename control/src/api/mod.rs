@@ -18,6 +18,7 @@ mod dispatch;
 mod fairness;
 mod flows;
 mod glance;
+mod header_room;
 mod health;
 mod held;
 mod impersonate;
