@@ -158,6 +158,8 @@ pub struct Notes {
     pub warnings: Vec<String>,
     /// For the audit log.
     pub audit: Vec<(String, String)>,
+    /// What webhooks changed, for the audit log where it shows bodies too.
+    pub patches: Vec<(String, String)>,
 }
 
 /// A resource as [`Objects`] is asked for it: group, version and plural.

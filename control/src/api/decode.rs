@@ -95,16 +95,39 @@ pub fn object(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
         Encoding::Yaml => yaml(body),
         Encoding::Protobuf => binary(kind, body),
     };
-    let decoded = decoded.map_err(|why| unrecognized(kind, &why, body))?;
+    decoded
+        .and_then(checked)
+        .map_err(|why| unrecognized(kind, &why, body))
+}
+
+/// An object that another server sent, in JSON or YAML by how it begins, as upstream's client decodes it. The error is its
+/// words.
+pub fn sent(body: &[u8]) -> std::result::Result<Value, String> {
+    let decoded = match body.trim_ascii_start().first() {
+        Some(b'{') => json(body),
+        _ => yaml(body),
+    };
+    let object = match decoded {
+        // What says nothing is an object without fields.
+        Ok(decoded) if decoded.value.is_null() => Ok(Map::new().into()),
+        decoded => decoded.and_then(checked).map(|decoded| decoded.value),
+    };
+    object.map_err(|why| format!("{UNREADABLE}: {why}"))
+}
+
+/// What upstream says before why it cannot read an object.
+const UNREADABLE: &str = "couldn't get version/kind; json parse error";
+
+/// The value is to be an object.
+fn checked(decoded: Decoded) -> std::result::Result<Decoded, String> {
     match &decoded.value {
         Value::Object(_) => Ok(decoded),
         other => {
             let target = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-            let why = format!(
+            Err(format!(
                 "json: cannot unmarshal {} into Go value of type {target}",
                 word(other)
-            );
-            Err(unrecognized(kind, &why, body))
+            ))
         }
     }
 }
@@ -201,8 +224,7 @@ fn first_document(text: &str) -> &str {
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
     let summary = summary(body);
     ApiError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} \
-         ({summary})"
+        "the object provided is unrecognized (must be of type {kind}): {UNREADABLE}: {why} ({summary})"
     ))
 }
 
@@ -217,7 +239,7 @@ fn summary(body: &[u8]) -> String {
 }
 
 /// What JSON calls a value of this type.
-pub(super) fn word(value: &Value) -> &'static str {
+pub(crate) fn word(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

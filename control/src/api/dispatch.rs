@@ -25,6 +25,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Upstream's `--request-timeout`: nobody is given longer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is learnt of a request on its way and told with its answer.
 #[derive(Default)]
@@ -44,7 +48,36 @@ pub async fn dispatch(
     record: &mut Record,
     reply: &mut Reply,
 ) -> Result<Response> {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let within = patience(&parts).inspect_err(|error| record.refuses_for(error.message()))?;
+    let answer = answered(api, (parts, body), record, reply);
+    match within {
+        None => answer.await,
+        Some(within) => {
+            let answer = tokio::time::timeout(within, answer).await;
+            answer.unwrap_or_else(|_| Err(ApiError::took_too_long()))
+        }
+    }
+}
+
+/// How long the client waits for what has an end, where that is less than we would take; looked at before who he is
+/// (upstream's `WithRequestDeadline`).
+fn patience(parts: &Parts) -> Result<Option<Duration>> {
+    let asked = asked::Asked::of(parts);
+    if asked.is_some_and(|asked| is_long_running(asked.verb, asked.subresource.as_deref())) {
+        return Ok(None);
+    }
+    // A query that cannot be read is refused by whoever reads it.
+    let deadline = Query::of(&parts.uri).unwrap_or_default().deadline()?;
+    Ok(deadline.filter(|deadline| *deadline < PATIENCE))
+}
+
+async fn answered(
+    api: Arc<Api>,
+    (mut parts, body): (Parts, Body),
+    record: &mut Record,
+    reply: &mut Reply,
+) -> Result<Response> {
     if health::is_open(&parts) {
         return open(&api, &parts, record).await;
     }
@@ -75,8 +108,11 @@ async fn open(api: &Api, parts: &Parts, record: &mut Record) -> Result<Response>
     let who = authenticate::anybody(api, parts).inspect_err(|_| record.refuses(parts))?;
     record.is_from(&who);
     record.knows_path().await;
-    Query::of(&parts.uri)?.deadline()?;
-    Ok(health::answer(api, parts).await)
+    Query::of(&parts.uri)?;
+    Ok(render::warn(
+        health::answer(api, parts).await,
+        authenticate::warnings(parts),
+    ))
 }
 
 /// Whom a request counts as coming from, of which its record learns.
@@ -112,7 +148,7 @@ async fn of_path(
     let Asked { who, parts, body, .. } = asked;
     record.knows_path().await;
     let told = record.told();
-    Query::of(&parts.uri)?.deadline()?;
+    Query::of(&parts.uri)?;
     reply.flow = api.flow_table().flow_of_path(&who, &parts);
     match asked::Asked::of(&parts) {
         // Whoever may not is not told that there is none.
@@ -137,9 +173,6 @@ async fn of_resource(
 ) -> Result<Response> {
     reply.custom = target.kind.custom.is_some();
     let (query, verb) = known(&api, &asked.who, (&target, asked.watched), &asked.parts, record).await?;
-    if !is_long_running(verb, &target) {
-        query.deadline()?;
-    }
     let table = api.flow_table();
     let attributes = Attributes::resource(verb, permit::attributes(&target));
     reply.flow = table.flow(&asked.who, &attributes);
@@ -327,11 +360,7 @@ fn has_items(kind: &Kind) -> bool {
 }
 
 /// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).
-fn is_long_running(verb: &str, target: &Target) -> bool {
+fn is_long_running(verb: &str, subresource: Option<&str>) -> bool {
     let streams = ["attach", "exec", "log", "portforward", "proxy"];
-    verb == "watch"
-        || target
-            .subresource
-            .as_deref()
-            .is_some_and(|sub| streams.contains(&sub))
+    verb == "watch" || subresource.is_some_and(|sub| streams.contains(&sub))
 }

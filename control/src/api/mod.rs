@@ -18,6 +18,7 @@ mod dispatch;
 mod fairness;
 mod flows;
 mod glance;
+mod header_room;
 mod health;
 mod held;
 mod impersonate;
@@ -66,6 +67,7 @@ mod zpages;
 
 pub use cache::Cache;
 pub use custom::Definitions;
+pub(crate) use decode::{json as decoded_json, sent as decoded, word};
 pub use fairness::Entrance;
 pub use flows::Flows;
 pub use held::Room;

@@ -101,14 +101,19 @@ impl Query {
         }
     }
 
-    /// `timeout`, which must be a duration as Go reads it.
-    pub fn deadline(&self) -> Result<()> {
-        let text = self.get("timeout").unwrap_or("0");
-        go_values::duration::parse(text).map(drop).map_err(|why| {
+    /// `timeout`, which must be a duration as Go reads it; none when absent, and when it is no time at all.
+    pub fn deadline(&self) -> Result<Option<Duration>> {
+        let Some(text) = self.all("timeout").next().filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let timeout = go_values::duration::parse(text).map_err(|why| {
             ApiError::bad_request(format!(
                 "invalid timeout specified in the request URL - time: {why}"
             ))
-        })
+        })?;
+        Ok(Duration::try_from(timeout)
+            .ok()
+            .filter(|timeout| !timeout.is_zero()))
     }
 
     /// `timeoutSeconds` of a watch.
@@ -266,7 +271,7 @@ mod tests {
             ),
         ] {
             let query = query(text);
-            let error = query.deadline().and_then(|()| query.timeout()).expect_err(text);
+            let error = query.deadline().and_then(|_| query.timeout()).expect_err(text);
             assert_eq!(error.message(), want);
         }
         for text in [

@@ -33,7 +33,8 @@ pub(super) struct Record {
     /// Once he is known.
     user: Option<Identity>,
     acting: Option<Acting>,
-    /// How somebody tried to be known who is not let in.
+    /// Why the request is refused before anything is known of it: how somebody tried to be known who is not let in, or what is
+    /// wrong with it whoever asks.
     refused: Option<String>,
     /// The answer has no foreseeable end.
     long: bool,
@@ -80,6 +81,11 @@ impl Record {
         self.refused = Some(origin::attempt(parts));
     }
 
+    /// It is refused for this, whoever sent it.
+    pub fn refuses_for(&mut self, why: &str) {
+        self.refused = Some(why.to_owned());
+    }
+
     /// What the request is about, after who sent it: nothing when its path is no resource.
     pub async fn knows(&mut self, verb: &'static str, object: Option<ObjectRef>) {
         self.is_about(verb, object);
@@ -107,7 +113,7 @@ impl Record {
         self.trail.ruling = Some(self.audit.policy().rule(&subject));
         self.trail.subject = Some(subject);
         if self.trail.wants(Level::Metadata) {
-            self.trail.told = Told::gathering();
+            self.trail.told = Told::gathering(self.trail.wants(Level::Request));
         }
     }
 
@@ -150,7 +156,7 @@ impl Record {
             response.headers_mut().insert(ID, id);
         }
         if let Some(tried) = self.refused.take() {
-            self.end_unknown(&tried).await;
+            self.end_unknown(&tried, response.status()).await;
             return response;
         }
         if self.trail.subject.is_none() && self.user.is_some() {
@@ -175,13 +181,14 @@ impl Record {
         response
     }
 
-    /// Nobody knows who asked: what it was for is told, once (upstream's `WithFailedAuthenticationAudit`).
-    async fn end_unknown(mut self, tried: &str) {
+    /// Nobody knows who asked: what it was for is told, once (upstream's `WithFailedAuthenticationAudit` and
+    /// `withFailedRequestAudit`).
+    async fn end_unknown(mut self, why: &str, code: StatusCode) {
         let (verb, object) = self.by_path();
         self.is_about(verb, object);
         let outcome = Outcome {
-            code: StatusCode::UNAUTHORIZED.as_u16(),
-            status: Some(json!({ "message": tried })),
+            code: code.as_u16(),
+            status: Some(json!({ "message": why })),
             response: None,
         };
         if let Some(event) = self.trail.event(Stage::ResponseStarted, Some(&outcome)) {

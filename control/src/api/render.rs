@@ -273,10 +273,11 @@ pub fn tell_warnings(response: &mut Response) {
 const WARNINGS: usize = 4 << 10;
 const WARNING: usize = 256;
 
-/// Each once, and together no more than fits.
+/// Each once, and together no more than fits. What a header cannot hold is passed over, as upstream does.
 fn fitting(warnings: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
-    let once = |warning: &String| !warning.is_empty() && seen.insert(warning.clone());
+    let told = |warning: &String| !warning.is_empty() && !warning.chars().any(char::is_control);
+    let once = |warning: &String| told(warning) && seen.insert(warning.clone());
     let warnings: Vec<String> = warnings.into_iter().filter(once).collect();
     let length = |warning: &String| warning.chars().count();
     if warnings.iter().map(length).sum::<usize>() <= WARNINGS {
@@ -303,6 +304,7 @@ mod tests {
         let long = |letter: char, length: usize| letter.to_string().repeat(length);
         let few = vec![long('a', 4000), long('b', 96)];
         assert_eq!(fitting([few.clone(), few.clone()].concat()), few);
+        assert_eq!(fitting(vec!["a\nb".to_owned(), "c".to_owned()]), ["c"]);
         let more = fitting(vec![long('ä', 4000), long('b', 97)]);
         assert_eq!(more, [long('ä', 256), long('b', 97)]);
         let many: Vec<String> = (0..1000).map(|n| format!("{n:0300}")).collect();

@@ -2,6 +2,7 @@
 //!
 //! Flow per connection: TLS handshake (client certificate optional) → identity → HTTP/1.1 or h2 until either side
 //! ends or shutdown drains it. Limits keep one connection from hurting the others.
+use super::header_room::HeaderRoom;
 use crate::auth::client_cert::{ClientCertificates, Known};
 use crate::auth::pki::Pki;
 use crate::auth::{Identity, RefusedCertificate};
@@ -32,8 +33,11 @@ const STREAMS: u32 = 1000;
 const PENDING_RESETS: usize = 64;
 /// Streams that we had to reset before the connection is ended (CVE-2025-8671).
 const LOCAL_RESETS: usize = 512;
-/// Header bytes of one request, CONTINUATION frames included.
-const HEADER_BYTES: u32 = 128 << 10;
+/// Header bytes of one request over HTTP/2, CONTINUATION frames included: as Go counts upstream's 1 MiB, with 32 bytes for each of
+/// ten headers. All requests of a connection have less room than each of them so much (`room`).
+const HEADER_LIST: u32 = (1 << 20) + 10 * 32;
+/// Header bytes of one request over HTTP/1.1, which each connection takes room for.
+const HEADER_BYTES: usize = 128 << 10;
 /// Header lines of one request over HTTP/1.1: a proxy in front tells each group of a user in one.
 const HEADERS: usize = 1_024;
 /// How often a silent h2 client is asked whether it is still there, and how long it may take to say so.
@@ -178,9 +182,10 @@ async fn connection(
         // Once, however much is asked for.
         tracing::warn!(from = ?from.map(|from| from.0), "{refused}");
     }
+    let room = HeaderRoom::default();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         introduce(request.extensions_mut(), from, shown.as_ref());
-        router.clone().oneshot(request.map(Body::new))
+        room.clone().pass(router.clone(), request.map(Body::new))
     });
     let http = http(stream.get_ref().1.alpn_protocol() == Some(b"h2"), patience);
     let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -219,14 +224,14 @@ fn http(h2: bool, patience: Patience) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(patience.headers)
-        .max_buf_size(HEADER_BYTES as usize)
+        .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(LOCAL_RESETS)
-        .max_header_list_size(HEADER_BYTES)
+        .max_header_list_size(HEADER_LIST)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN);
     if h2 { http.http2_only() } else { http.http1_only() }

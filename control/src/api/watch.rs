@@ -3,7 +3,7 @@
 //! Flow: find where to begin → subscribe to the cache → initial lines → lines as they come, with bookmarks → end at
 //! the timeout, at shutdown, or when the client is too slow.
 use super::Call;
-use super::cache::{ChangeKind, Delivery, Resource, Shown, Start, Subscription};
+use super::cache::{Cache, ChangeKind, Delivery, Resource, Scope, Shown, Start, Subscription};
 use super::list::Selection;
 use super::negotiate::{Format, Shape};
 use super::object::Object;
@@ -129,6 +129,7 @@ struct Begun {
     mark: Option<Revision>,
 }
 
+/// Subscribes from where the watch is to begin: with what is there, or with what came after a revision.
 async fn begin(
     call: &Call,
     resource: &Arc<Resource>,
@@ -139,29 +140,44 @@ async fn begin(
     let cache = &call.api.cache;
     let since = how.revision.filter(|revision| *revision != 0);
     if how.initial_events.unwrap_or(since.is_none()) {
-        let reached = match how.revision {
-            Some(revision) => cache.at_least(revision).await?,
-            None => cache.fresh().await?,
-        };
-        let subscription = resource.subscribe(scope, Start::Now).ok_or_else(lost)?;
-        let mark = reached.max(subscription.revision);
-        return Ok(Begun {
-            subscription,
-            after: 0,
-            mark: how.bookmarks.then_some(mark),
-        });
+        return begin_now(cache, resource, how, scope).await;
     }
     let after = match since {
         Some(revision) => revision,
         None => cache.fresh().await?,
     };
-    if let Some(subscription) = resource.subscribe(scope.clone(), Start::After(after)) {
-        return Ok(Begun {
-            subscription,
-            after,
-            mark: None,
-        });
-    }
+    let subscription = match resource.subscribe(scope.clone(), Start::After(after)) {
+        Some(subscription) => subscription,
+        None => begin_before(call, resource, scope, after).await?,
+    };
+    Ok(Begun {
+        subscription,
+        after,
+        mark: None,
+    })
+}
+
+async fn begin_now(cache: &Cache, resource: &Arc<Resource>, how: &Beginning, scope: Scope) -> Result<Begun> {
+    let reached = match how.revision {
+        Some(revision) => cache.at_least(revision).await?,
+        None => cache.fresh().await?,
+    };
+    let subscription = resource.subscribe(scope, Start::Now).ok_or_else(lost)?;
+    let mark = reached.max(subscription.revision);
+    Ok(Begun {
+        subscription,
+        after: 0,
+        mark: how.bookmarks.then_some(mark),
+    })
+}
+
+/// After a revision that is out of the cache's memory: from the store's log up to what the cache remembers.
+async fn begin_before(
+    call: &Call,
+    resource: &Arc<Resource>,
+    scope: Scope,
+    after: Revision,
+) -> Result<Subscription> {
     let memory_from = resource.recent_after();
     let mut subscription = resource
         .subscribe(scope.clone(), Start::After(memory_from))
@@ -178,11 +194,7 @@ async fn begin(
     );
     initial.append(&mut subscription.initial);
     subscription.initial = initial;
-    Ok(Begun {
-        subscription,
-        after,
-        mark: None,
-    })
+    Ok(subscription)
 }
 
 fn lost() -> ApiError {

@@ -269,6 +269,7 @@ pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: 
     loop {
         let seen = cache.revision();
         let Err(denial) = call.api.admission.mutate(review, value, notes).await else {
+            tell(call, notes);
             return Ok(());
         };
         // Webhooks are not asked twice for one answer.
@@ -282,9 +283,16 @@ pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: 
                 "" => value.text("metadata.generateName"),
                 name => name,
             };
+            tell(call, notes);
             return Err(status::denied(review.kind, name, denial));
         }
     }
+}
+
+/// What admission has to say is in the request's event, whatever it comes to.
+pub fn tell(call: &Call, notes: &mut Notes) {
+    call.told.add(notes.audit.drain(..));
+    call.told.add_bodies(notes.patches.drain(..));
 }
 
 /// Gives the object what it needs of what there is once.
@@ -308,7 +316,7 @@ pub async fn judge(
         .admission
         .validate(store, review, value, claims, notes)
         .await;
-    call.told.add(notes.audit.drain(..));
+    tell(call, notes);
     admitted.map_err(|denial| status::denied(review.kind, review.name, denial))
 }
 

@@ -12,6 +12,8 @@ pub struct Told(Option<Arc<Mutex<Gathered>>>);
 
 #[derive(Debug, Default)]
 struct Gathered {
+    /// The event shows bodies.
+    bodies: bool,
     annotations: Annotations,
     named: Named,
 }
@@ -43,9 +45,13 @@ pub(super) struct Annotations {
 }
 
 impl Told {
-    /// For a request that has an event.
-    pub fn gathering() -> Self {
-        Told(Some(Arc::default()))
+    /// For a request that has an event, which may show bodies.
+    pub fn gathering(bodies: bool) -> Self {
+        let gathered = Gathered {
+            bodies,
+            ..Gathered::default()
+        };
+        Told(Some(Arc::new(Mutex::new(gathered))))
     }
 
     fn gathered(&self) -> Option<MutexGuard<'_, Gathered>> {
@@ -57,6 +63,13 @@ impl Told {
     pub fn add(&self, annotations: impl IntoIterator<Item = (String, String)>) {
         if let Some(mut gathered) = self.gathered() {
             gathered.annotations.others.extend(annotations);
+        }
+    }
+
+    /// As above of what says as much as a body does.
+    pub fn add_bodies(&self, annotations: impl IntoIterator<Item = (String, String)>) {
+        if self.gathered().is_some_and(|gathered| gathered.bodies) {
+            self.add(annotations);
         }
     }
 
@@ -121,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_body_completes_what_the_path_says() {
-        let told = Told::gathering();
+        let told = Told::gathering(false);
         told.object(&json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}}));
         let mut about = ObjectRef {
             name: Some("path".to_owned()),
@@ -135,7 +148,7 @@ mod tests {
 
     #[test]
     fn nothing_is_annotated_before_something_is_decided() {
-        let told = Told::gathering();
+        let told = Told::gathering(false);
         assert!(told.annotations().is_none());
         told.decided(false, String::new());
         assert_eq!(

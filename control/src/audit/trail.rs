@@ -88,13 +88,7 @@ impl Trail {
         if ruling.level == Level::None || ruling.omitted.contains(&stage) {
             return None;
         }
-        let shown = |value: &Value, is_object: bool| {
-            let mut value = value.clone();
-            if ruling.omit_managed_fields && is_object {
-                drop_owners(&mut value);
-            }
-            value
-        };
+        let omits = ruling.omit_managed_fields;
         let response = outcome.and_then(|outcome| outcome.response.as_ref());
         Some(Event {
             kind: "Event",
@@ -106,9 +100,7 @@ impl Trail {
             verb: subject.verb,
             user: User::of(&subject.user),
             impersonated_user: subject.acting_as.as_ref().map(User::of),
-            authentication_metadata: subject.constraint.map(|impersonation_constraint| Authentication {
-                impersonation_constraint,
-            }),
+            authentication_metadata: subject.constraint.map(Authentication::by),
             source_ips: &self.from,
             user_agent: &self.agent,
             object_ref: subject.object.as_ref(),
@@ -117,8 +109,8 @@ impl Trail {
             request_object: self
                 .request
                 .as_ref()
-                .map(|sent| shown(sent, subject.verb != "patch")),
-            response_object: response.map(|sent| shown(sent, true)),
+                .map(|sent| shown(sent, omits && subject.verb != "patch")),
+            response_object: response.map(|sent| shown(sent, omits)),
             request_received_timestamp: micros(self.received),
             stage_timestamp: micros(Timestamp::now()),
             annotations: self.told.annotations(),
@@ -131,6 +123,15 @@ impl Trail {
             self.told.complete(about);
         }
     }
+}
+
+/// What was sent, with or without who owns its fields.
+fn shown(sent: &Value, omits: bool) -> Value {
+    let mut sent = sent.clone();
+    if omits {
+        drop_owners(&mut sent);
+    }
+    sent
 }
 
 /// Takes `managedFields` out of an object, of a list's items and of a Table's rows.
@@ -227,6 +228,14 @@ impl User<'_> {
 #[serde(rename_all = "camelCase")]
 struct Authentication {
     impersonation_constraint: &'static str,
+}
+
+impl Authentication {
+    fn by(impersonation_constraint: &'static str) -> Self {
+        Authentication {
+            impersonation_constraint,
+        }
+    }
 }
 
 /// How a request ended, as an event shows it.

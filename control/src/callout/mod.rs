@@ -1,7 +1,7 @@
 //! Requests to servers that objects of the cluster name: webhooks, converters of custom resources, extension servers.
 //!
 //! Where they are (`place`), whom to trust there (`tls`), on whose behalf we come (`requestheader`), one request (`send`),
-//! and one bounded exchange of JSON (`post`). Refuses to know what
+//! and one bounded exchange (`post`). Refuses to know what
 //! is said.
 mod convert;
 mod place;

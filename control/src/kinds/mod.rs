@@ -35,6 +35,7 @@ mod quick;
 pub mod regexes;
 mod registry;
 pub mod resources;
+pub mod reviews;
 mod rows;
 mod rules;
 pub mod scale;

@@ -41,6 +41,14 @@ fn answer(request: &Request<Incoming>) -> Response<Body> {
             "definitions": {"com.example.Foo": {"description": "A foo."}, "com.example.Other": {}}}))),
         "/openapi/v3" => Response::new(body(&document)),
         "/openapi/v3/apis/ext.example.com/v1" => Response::new(body(&json!({"openapi": "3.0.0"}))),
+        "/apis/ext.example.com/v1/namespaces/default/nowhere" => {
+            let refused = Response::builder().status(300);
+            refused.body(body(&json!("no place"))).unwrap()
+        }
+        "/apis/ext.example.com/v1/namespaces/default/teapot" => {
+            let refused = Response::builder().status(418);
+            refused.body(body(&json!("short and stout"))).unwrap()
+        }
         "/apis/ext.example.com/v1/namespaces/default/elsewhere" => {
             let away = Response::builder()
                 .status(302)
@@ -174,7 +182,43 @@ async fn requests_reach_the_other_server_with_their_user() {
         .get("/apis/ext.example.com/v1/namespaces/default/elsewhere")
         .await;
     assert_eq!(code, StatusCode::BAD_GATEWAY, "{said}");
+    // What leads nowhere is no redirection.
+    let (code, said) = plane
+        .get("/apis/ext.example.com/v1/namespaces/default/nowhere")
+        .await;
+    assert_eq!((code.as_u16(), said), (300, json!("no place")));
     plane.control.shutdown(Duration::from_secs(10)).await;
+}
+
+/// What comes of asking for another protocol below the extension server's namespace.
+async fn upgraded(plane: &Plane, path: &str) -> (u16, String, Option<String>) {
+    let connection = TokioIo::new(super::tls::connect(plane, b"http/1.1").await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(connection).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::get(format!("/apis/ext.example.com/v1/namespaces/default/{path}"))
+        .header("host", "api")
+        .header("connection", "Upgrade")
+        .header("upgrade", "tea/1");
+    let request = request.body(http_body_util::Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let connection = answer.headers().get("connection");
+    let connection = connection.map(|said| said.to_str().unwrap().to_owned());
+    let code = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (code, String::from_utf8(body.to_vec()).unwrap(), connection)
+}
+
+#[tokio::test]
+async fn another_protocol_is_spoken_or_refused() {
+    let (plane, _server) = aggregated().await;
+    for (path, code) in [("foos", 200), ("elsewhere", 302), ("nowhere", 300)] {
+        let (answered, said, _) = upgraded(&plane, path).await;
+        let want = format!("invalid upgrade response: status code {code}\n");
+        assert_eq!((answered, said), (503, want), "{path}");
+    }
+    let (code, said, connection) = upgraded(&plane, "teapot").await;
+    assert_eq!((code, said.as_str()), (418, "\"short and stout\""));
+    assert_eq!(connection.as_deref(), Some("close"));
 }
 
 async fn aggregated_discovery(plane: &Plane) -> Value {

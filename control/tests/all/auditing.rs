@@ -131,11 +131,53 @@ async fn who_owns_which_field_is_told_unless_the_policy_says_otherwise() {
 #[tokio::test]
 async fn whether_it_is_well_is_asked_by_somebody_too() {
     let plane = Plane::with_audit(ALL).await;
-    for (id, path, code) in [("well", "/livez", 200), ("timeout", "/livez?timeout=x", 400)] {
-        let (answered, event) = audited(&plane, &plane.client(), id, ("GET", path, JSON, "")).await;
-        assert_eq!(answered, code, "{event}");
-        assert_eq!(event["responseStatus"]["code"], code, "{event}");
-        assert_eq!(event["user"]["username"], "system:admin", "{event}");
+    let (code, event) = audited(&plane, &plane.client(), "well", ("GET", "/livez", JSON, "")).await;
+    assert_eq!(
+        (code, &event["responseStatus"]["code"]),
+        (200, &json!(200)),
+        "{event}"
+    );
+    assert_eq!(event["user"]["username"], "system:admin", "{event}");
+}
+
+/// The policy that upstream's users begin with, of all stages.
+const METADATA: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules: [{level: Metadata}]
+";
+
+#[tokio::test]
+async fn what_is_wrong_with_a_timeout_is_told_before_who_asks_is_known() {
+    let plane = Plane::with_audit(METADATA).await;
+    let stranger = super::auth::bearer(&plane, "forged");
+    let log = "/api/v1/namespaces/n/pods/p/log?timeout=x";
+    let why = "invalid timeout specified in the request URL - time: invalid duration \"x\"";
+    for (id, path) in [
+        ("open", "/livez?timeout=x"),
+        ("path", "/version?timeout=x"),
+        ("map", "/api/v1/namespaces/default/configmaps/x?timeout=x"),
+        ("served elsewhere", "/apis/nowhere.io/v1/things?timeout=x"),
+    ] {
+        let (code, event) = audited(&plane, &stranger, id, ("GET", path, JSON, "")).await;
+        assert_eq!(code, 400, "{event}");
+        assert_eq!(event["stage"], "ResponseStarted", "{event}");
+        assert_eq!(event["user"], json!({}), "{event}");
+        let status = json!({"metadata": {}, "code": 400, "message": why});
+        assert_eq!(event["responseStatus"], status);
+    }
+    let (code, _) = audited(&plane, &plane.client(), "no end", ("GET", log, JSON, "")).await;
+    assert_eq!(code, 404, "what has no end has no timeout");
+    for query in [
+        "timeout=0",
+        "timeout=-1s",
+        "timeout=2h",
+        "timeout=",
+        "timeout=59s",
+    ] {
+        let path = format!("/version?{query}");
+        let (code, event) = audited(&plane, &plane.client(), query, ("GET", &path, JSON, "")).await;
+        assert_eq!(code, 200, "{event}");
     }
 }
 

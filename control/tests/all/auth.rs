@@ -243,6 +243,40 @@ async fn a_token_is_its_accounts_and_ends_with_its_pod() {
 }
 
 #[tokio::test]
+async fn one_space_stands_before_a_token() {
+    let plane = Plane::start().await;
+    let path = "/api/v1/namespaces/default/serviceaccounts";
+    plane
+        .call(Method::POST, path, json!({"metadata": {"name": "robot"}}))
+        .await;
+    let (_, made) = token(&plane, json!({})).await;
+    let token = made["status"]["token"].as_str().expect("a token");
+    let mut config = Config::new(format!("https://{}", plane.control.local_addr()).parse().unwrap());
+    config.accept_invalid_certs = true;
+    let nobody = Client::try_from(config).unwrap();
+    let extra = "299 - \"the provided Authorization header contains extra space before the bearer token, and is ignored\"";
+    for (header, code, warning) in [
+        (format!("Bearer {token}"), 201, None),
+        (format!("bearer {token} and more"), 201, None),
+        (format!("Bearer  {token}"), 401, Some(extra)),
+        (format!("Bearer\t{token}"), 401, None),
+        ("Bearer".to_owned(), 401, None),
+        (format!("Token {token}"), 401, None),
+    ] {
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+        let request = Request::post(WHO)
+            .header("authorization", &header)
+            .header("content-type", "application/json");
+        let answer = nobody
+            .send(request.body(body.into_bytes().into()).unwrap())
+            .await
+            .unwrap();
+        let told = answer.headers().get("warning").map(|told| told.to_str().unwrap());
+        assert_eq!((answer.status().as_u16(), told), (code, warning), "{header}");
+    }
+}
+
+#[tokio::test]
 async fn keys_and_issuer_are_published_and_the_key_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let plane = Plane::start().await;

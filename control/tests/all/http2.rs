@@ -1,6 +1,10 @@
 //! Attacks on HTTP/2 framing (RFC 9113): each ends its own connection and no other.
 use super::plane::Plane;
 use super::tls;
+use http::Request;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -110,4 +114,21 @@ async fn floods_of_frames_hold_nobody_up() {
     // A frame larger than was agreed on.
     let large = std::iter::once(frame(DATA, 0, 1, &[0; 1 << 15]));
     assert!(is_ended(open(&plane).await, large).await);
+}
+
+#[tokio::test]
+async fn headers_may_be_as_large_as_upstreams_are() {
+    let plane = Plane::start().await;
+    let connection = TokioIo::new(tls::connect(&plane, b"h2").await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), connection)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    for (kib, code) in [(1, 200), (100, 200), (1000, 200), (1100, 431), (1, 200)] {
+        let request = Request::get(format!("https://{}/version", plane.control.local_addr()))
+            .header("x-large", "x".repeat(kib << 10));
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), code, "{kib} KiB");
+    }
 }

@@ -201,30 +201,127 @@ async fn bad_webhooks_fail_by_their_policy_and_by_name() {
             "its patch changes metadata.name",
         ),
         (
-            "strays",
-            |_| patch(json!([{"op": "replace", "path": "/spec/nowhere", "value": 1}])),
-            "its patch",
+            "types",
+            |_| Some(json!({"allowed": true, "patchType": "JSONPatch"})),
+            "received invalid webhook response: webhook returned response.patchType but not response.patch",
         ),
     ];
     for (name, mind, why) in minds {
-        let url = serve(&plane, mind).await;
-        let kind = "MutatingWebhookConfiguration";
+        let named = format!("failed calling webhook \"{name}.example.com\"");
         for (policy, want) in [("Fail", 500), ("Ignore", 201)] {
-            let more =
-                json!({"failurePolicy": policy, "timeoutSeconds": if name == "hangs" { 1 } else { 15 }});
-            register(&plane, kind, name, &url, more).await;
-            let asked = plane.call(Method::POST, MAPS, hooked(&format!("{name}-{want}")));
-            let (code, answer) = tokio::time::timeout(Duration::from_secs(20), asked)
-                .await
-                .unwrap();
-            assert_eq!(code, want, "{answer}");
-            let message = answer["message"].as_str().unwrap_or_default();
-            assert!(want == 201 || message.contains(why), "{message}");
-            let named = format!("failed calling webhook \"{name}.example.com\"");
-            assert!(want == 201 || message.contains(&named), "{message}");
-            let path = format!("{GROUP}/mutatingwebhookconfigurations/{name}");
-            plane.call(Method::DELETE, &path, Value::Null).await;
+            let (code, message) = asked_of(&plane, (name, mind), policy).await;
+            assert_eq!(code, want, "{message}");
+            assert!(
+                want == 201 || message.contains(why) && message.contains(&named),
+                "{message}"
+            );
         }
+    }
+    // Upstream takes what a patch cannot be applied to for an error of its own.
+    let strays: Mind = |_| patch(json!([{"op": "replace", "path": "/spec/nowhere", "value": 1}]));
+    let why = r#"Internal error occurred: there is nothing at "/spec/nowhere""#;
+    for policy in ["Fail", "Ignore"] {
+        let told = asked_of(&plane, ("strays", strays), policy).await;
+        assert_eq!(told, (500, why.to_owned()));
+    }
+}
+
+/// What creating an object comes to with such a webhook, and what is said of it.
+async fn asked_of(plane: &Plane, (name, mind): (&str, Mind), policy: &str) -> (u16, String) {
+    let url = serve(plane, mind).await;
+    let kind = "MutatingWebhookConfiguration";
+    let more = json!({"failurePolicy": policy, "timeoutSeconds": if name == "hangs" { 1 } else { 15 }});
+    register(plane, kind, name, &url, more).await;
+    let object = hooked(&format!("{name}-{}", policy.to_lowercase()));
+    let asked = plane.call(Method::POST, MAPS, object);
+    let (code, answer) = tokio::time::timeout(Duration::from_secs(20), asked)
+        .await
+        .unwrap();
+    let path = format!("{GROUP}/mutatingwebhookconfigurations/{name}");
+    plane.call(Method::DELETE, &path, Value::Null).await;
+    let message = answer["message"].as_str().unwrap_or_default();
+    (code.as_u16(), message.to_owned())
+}
+
+#[tokio::test]
+async fn somebody_waits_for_a_webhook_no_longer_than_he_said() {
+    let plane = Plane::start().await;
+    let url = serve(&plane, |_| None).await;
+    let kind = "ValidatingWebhookConfiguration";
+    register(&plane, kind, "hangs", &url, json!({"timeoutSeconds": 30})).await;
+    let (code, status) = plane
+        .call(Method::POST, &format!("{MAPS}?timeout=300ms"), hooked("a"))
+        .await;
+    assert_eq!(code, 504, "{status}");
+    assert_eq!(
+        (&status["reason"], &status["message"]),
+        (
+            &json!("Timeout"),
+            &json!("Timeout: request did not complete within the allotted timeout")
+        )
+    );
+}
+
+/// Bodies are shown.
+const SHOWN: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Request
+  resources: [{resources: [configmaps]}]
+- level: None
+";
+
+#[tokio::test]
+async fn the_audit_log_tells_what_webhooks_did() {
+    let plane = Plane::with_audit(SHOWN).await;
+    let adds = serve(&plane, |_| {
+        let mut response = patch(json!([{"op": "add", "path": "/data/b", "value": "2"}]))?;
+        response["auditAnnotations"] = json!({"why": "it was missing", "no key": "x"});
+        Some(response)
+    })
+    .await;
+    let lies = serve(&plane, |_| Some(json!({"uid": "other"}))).await;
+    let kind = "MutatingWebhookConfiguration";
+    register(&plane, kind, "adds", &adds, json!({})).await;
+    let ignored = json!({"failurePolicy": "Ignore"});
+    register(&plane, kind, "lies", &lies, ignored.clone()).await;
+    let kind = "ValidatingWebhookConfiguration";
+    register(&plane, kind, "lies", &lies, ignored).await;
+    let (code, made) = plane.call(Method::POST, MAPS, hooked("a")).await;
+    assert_eq!(code, 201, "{made}");
+    let event = plane
+        .audited(|line| line["objectRef"]["name"] == "a" && line["verb"] == "create")
+        .await;
+    let told = event["annotations"].as_object().unwrap();
+    for (key, want) in [
+        ("adds.example.com/why", Some("it was missing")),
+        ("adds.example.com/no key", None),
+        (
+            "mutation.webhook.admission.k8s.io/round_0_index_0",
+            Some(r#"{"configuration":"adds","webhook":"adds.example.com","mutated":true}"#),
+        ),
+        (
+            "patch.webhook.admission.k8s.io/round_0_index_0",
+            Some(
+                r#"{"configuration":"adds","webhook":"adds.example.com","patch":[{"op":"add","path":"/data/b","value":"2"}],"patchType":"JSONPatch"}"#,
+            ),
+        ),
+        (
+            "mutation.webhook.admission.k8s.io/round_0_index_1",
+            Some(r#"{"configuration":"lies","webhook":"lies.example.com","mutated":false}"#),
+        ),
+        (
+            "failed-open.mutation.webhook.admission.k8s.io/round_0_index_1",
+            Some("lies.example.com"),
+        ),
+        (
+            "failed-open.validating.webhook.admission.k8s.io/round_0_index_0",
+            Some("lies.example.com"),
+        ),
+    ] {
+        assert_eq!(told.get(key).and_then(Value::as_str), want, "{key}: {event}");
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Configurations are taken by name, their webhooks in order. Mutating ones are called one after the other, each on what
 //! the one before left; one that asks for it is called again when a later one changed the object. Validating ones are
-//! called at once. Refuses to know how an answer is read (`review`) and how it is fetched (`callout`).
+//! called at once. Refuses to know how an answer is read (`answer`) and how it is fetched (`callout`).
+mod answer;
+mod notes;
 mod review;
 mod rules;
 
@@ -14,8 +16,9 @@ use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::callout::{self, Exchange};
 use crate::kinds::policy::{Compiled, compile_conditions};
 use crate::kinds::view::View;
+use answer::{Answer, Fault, Refused};
 use futures::future::join_all;
-use review::{Answer, Refused};
+use notes::Turn;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -43,8 +46,8 @@ type Conditions = Vec<Vec<(String, Compiled)>>;
 
 /// One webhook of a configuration.
 struct Hook {
-    /// `CONFIGURATION/WEBHOOK`, for the log.
-    origin: String,
+    /// Whose it is.
+    configuration: String,
     body: Value,
     conditions: Arc<Conditions>,
     /// Which of them are this webhook's.
@@ -54,6 +57,17 @@ struct Hook {
 impl Hook {
     fn name(&self) -> &str {
         self.body.text("name")
+    }
+
+    /// It is asked for the first time.
+    fn turn(&self, mutates: bool, index: usize) -> Turn<'_> {
+        Turn {
+            mutates,
+            round: 0,
+            index,
+            configuration: &self.configuration,
+            webhook: self.name(),
+        }
     }
 
     fn ignores_failure(&self) -> bool {
@@ -128,7 +142,7 @@ impl Webhooks {
             };
             let conditions = self.conditions.get(configuration, compile);
             webhooks.iter().enumerate().map(move |(index, body)| Hook {
-                origin: format!("{}/{}", configuration.text("metadata.name"), body.text("name")),
+                configuration: configuration.text("metadata.name").to_owned(),
                 body: body.clone(),
                 conditions: conditions.clone(),
                 index,
@@ -146,34 +160,41 @@ impl Webhooks {
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
         let hooks = self.hooks(objects, MUTATING, review);
-        let (mut asked, mut versions) = (false, Versions::default());
+        let mut versions = Versions::default();
+        // Which were asked, and whose object a later one changed.
+        let mut asked = vec![false; hooks.len()];
         let mut changed_after = vec![false; hooks.len()];
         for (i, hook) in hooks.iter().enumerate() {
             let Some(question) = hook.concerned(objects, review, object, &mut versions).await? else {
                 continue;
             };
-            asked = true;
+            let turn = hook.turn(true, i);
             if self
-                .apply(objects, review, (hook, &question), object, notes)
+                .apply(objects, review, (hook, &question, turn), object, notes)
                 .await?
             {
                 versions.forget();
-                changed_after[..i].fill(true);
+                changed_after[..i].copy_from_slice(&asked[..i]);
             }
+            asked[i] = true;
         }
-        for (hook, changed) in hooks.iter().zip(changed_after) {
-            if !changed || hook.body.text("reinvocationPolicy") != "IfNeeded" {
+        for (i, hook) in hooks.iter().enumerate() {
+            if !changed_after[i] || hook.body.text("reinvocationPolicy") != "IfNeeded" {
                 continue;
             }
+            let turn = Turn {
+                round: 1,
+                ..hook.turn(true, i)
+            };
             if let Some(question) = hook.concerned(objects, review, object, &mut versions).await?
                 && self
-                    .apply(objects, review, (hook, &question), object, notes)
+                    .apply(objects, review, (hook, &question, turn), object, notes)
                     .await?
             {
                 versions.forget();
             }
         }
-        Ok(asked)
+        Ok(asked.contains(&true))
     }
 
     /// Calls one mutating webhook; whether it changed the object.
@@ -181,22 +202,40 @@ impl Webhooks {
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
-        (hook, question): (&Hook, &Asked),
+        (hook, question, turn): (&Hook, &Asked, Turn<'_>),
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
-        let answer = match self.ask(objects, review, (hook, question), true).await {
-            Ok(answer) => answer,
-            Err(why) => return failed(hook, &why).map(|()| false),
+        let changed = self
+            .changed(objects, review, (hook, question, turn), object, notes)
+            .await;
+        turn.was_had(matches!(changed, Ok(true)), notes);
+        match changed {
+            Ok(changed) => Ok(changed),
+            Err(Fault::Final(denial)) => Err(denial),
+            Err(Fault::Webhook(why)) => failed(hook, turn, &why, notes).map(|()| false),
+        }
+    }
+
+    async fn changed(
+        &self,
+        objects: &dyn Objects,
+        review: &Review<'_>,
+        (hook, question, turn): (&Hook, &Asked, Turn<'_>),
+        object: &mut Value,
+        notes: &mut Notes,
+    ) -> Result<bool, Fault> {
+        let answer = self.ask(objects, review, (hook, question), true).await;
+        let answer = heard(hook, turn, answer.map_err(Fault::Webhook)?, notes)?;
+        let (kind, before) = (question.matched.kind(review), &question.shown.object);
+        let Some(patched) = answer::patched(review, (kind, hook.name()), &answer, before)? else {
+            return Ok(false);
         };
-        let answer = heard(hook, answer, notes)?;
-        let kind = question.matched.kind(review);
-        let patched = match review::patched(review, kind, &answer, &question.shown.object) {
-            Ok(Some(patched)) if patched != question.shown.object => patched,
-            Ok(_) => return Ok(false),
-            Err(why) => return failed(hook, &why).map(|()| false),
-        };
-        let patched = shown::back(objects, review, kind, object, patched).await;
+        turn.patched(&patched.operations, notes);
+        if patched.object == *before {
+            return Ok(false);
+        }
+        let patched = shown::back(objects, review, kind, object, patched.object).await;
         let patched = patched.map_err(Denial::Failed)?;
         if patched == *object {
             return Ok(false);
@@ -226,10 +265,11 @@ impl Webhooks {
             (*hook, self.ask(objects, review, (hook, question), false).await)
         });
         let mut verdict = Ok(());
-        for (hook, answer) in join_all(asked).await {
+        for (i, (hook, answer)) in join_all(asked).await.into_iter().enumerate() {
+            let turn = hook.turn(false, i);
             let heard = match answer {
-                Ok(answer) => heard(hook, answer, notes).map(drop),
-                Err(why) => failed(hook, &why),
+                Ok(answer) => heard(hook, turn, answer, notes).map(drop),
+                Err(why) => failed(hook, turn, &why, notes),
             };
             verdict = verdict.and(heard);
         }
@@ -253,18 +293,21 @@ impl Webhooks {
         };
         let answer = callout::post(objects, hook.body.at("clientConfig"), exchange, &body).await;
         let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;
-        review::read(&answer, &uid, version, mutates)
+        answer::read(&answer, &uid, version, mutates)
     }
 }
 
 /// A webhook that could not be asked, or did not make sense: its failure policy says what that means.
-fn failed(hook: &Hook, why: &str) -> Result<(), Denial> {
+fn failed(hook: &Hook, turn: Turn<'_>, why: &str, notes: &mut Notes) -> Result<(), Denial> {
     if hook.ignores_failure() {
+        let (configuration, webhook) = (turn.configuration, turn.webhook);
         tracing::warn!(
-            webhook = hook.origin,
+            configuration,
+            webhook,
             why,
             "an admission webhook failed and is passed over"
         );
+        turn.failed_open(notes);
         return Ok(());
     }
     Err(Denial::Failed(format!(
@@ -274,12 +317,9 @@ fn failed(hook: &Hook, why: &str) -> Result<(), Denial> {
 }
 
 /// Takes notes of an answer, and its no for a no.
-fn heard(hook: &Hook, answer: Answer, notes: &mut Notes) -> Result<Answer, Denial> {
+fn heard(hook: &Hook, turn: Turn<'_>, answer: Answer, notes: &mut Notes) -> Result<Answer, Denial> {
     notes.warnings.extend(answer.warnings.iter().cloned());
-    let audit = answer.audit.iter();
-    notes
-        .audit
-        .extend(audit.map(|(key, value)| (format!("{}/{key}", hook.name()), value.clone())));
+    turn.says(&answer.audit, notes);
     match &answer.refused {
         None => Ok(answer),
         Some(Refused {

@@ -42,13 +42,17 @@ pub(super) async fn forward(
     let client = client.filter(|_| rewrite::is_upgrade(&parts.headers));
     let headers = told(parts, (who, id), &place, client.is_some());
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    match exchange(api, remote, &place, (parts.method.clone(), path), headers, body).await {
-        Ok(answer) => Ok(passed_back(answer, client)),
-        Err(why) => {
-            let why = format!("error trying to reach service: {why}\n");
-            Ok(text(StatusCode::SERVICE_UNAVAILABLE, why))
-        }
-    }
+    let answer = exchange(api, remote, &place, (parts.method.clone(), path), headers, body).await;
+    Ok(match (answer, client) {
+        (Ok(answer), Some(client)) => switched(answer, client),
+        (Ok(answer), None) => passed_back(answer),
+        (Err(why), Some(_)) => unavailable(&format!("error dialing backend: {why}")),
+        (Err(why), None) => unavailable(&format!("error trying to reach service: {why}")),
+    })
+}
+
+fn unavailable(why: &str) -> Response {
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }
 
 /// What the other server is told of a request: what the client says, but not whose it is, where it came from and by what name it
@@ -121,27 +125,42 @@ pub(super) fn trust(remote: &Remote) -> Trust<'_> {
     }
 }
 
-fn passed_back(answer: http::Response<Incoming>, client: Option<OnUpgrade>) -> Response {
-    let code = answer.status();
-    if code.is_redirection() && code != StatusCode::NOT_MODIFIED {
-        let why = "the backend attempted to redirect this request, which is not permitted\n";
-        return text(StatusCode::BAD_GATEWAY, why);
-    }
-    let mut headers = answer.headers().clone();
-    let switches = code == StatusCode::SWITCHING_PROTOCOLS;
-    if !switches {
-        rewrite::answer(&mut headers);
-    }
-    let mut response = match (switches, client) {
-        (true, Some(client)) => {
+/// The answer to a request for another protocol: that, or a refusal, after which nothing more of the client's is read. There is no
+/// third (upstream's `tryUpgrade`).
+fn switched(answer: http::Response<Incoming>, client: OnUpgrade) -> Response {
+    let (code, mut headers) = (answer.status(), answer.headers().clone());
+    let body = match code {
+        StatusCode::SWITCHING_PROTOCOLS => {
             tokio::spawn(join(client, answer));
-            Response::new(Body::empty())
+            Body::empty()
         }
-        _ => Response::new(Body::new(answer.into_body())),
+        code if code.as_u16() < 400 => {
+            return unavailable(&format!(
+                "invalid upgrade response: status code {}",
+                code.as_u16()
+            ));
+        }
+        _ => {
+            rewrite::answer(&mut headers);
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            Body::new(answer.into_body())
+        }
     };
+    let mut response = Response::new(body);
     *response.status_mut() = code;
     *response.headers_mut() = headers;
     response
+}
+
+fn passed_back(answer: http::Response<Incoming>) -> Response {
+    let place = answer.headers().get(header::LOCATION);
+    if answer.status().is_redirection() && place.is_some_and(|place| !place.is_empty()) {
+        let why = "the backend attempted to redirect this request, which is not permitted";
+        return text(StatusCode::BAD_GATEWAY, why);
+    }
+    let mut answer = answer.map(Body::new);
+    rewrite::answer(answer.headers_mut());
+    answer
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ async fn delete(call: &Call, name: &str, told: &str, options: &Options) -> Resul
     };
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
-    call.told.add(notes.audit);
+    write::tell(call, &mut notes);
     admitted.map_err(|denial| status::denied(&call.target.kind, told, denial))?;
     delete_admitted(call, name, current, options).await
 }

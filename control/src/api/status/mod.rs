@@ -386,7 +386,7 @@ impl ApiError {
     /// The request was not whole in time.
     pub fn took_too_long() -> Self {
         let message = "Timeout: request did not complete within the allotted timeout";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with(json!({}))
     }
 
     pub fn too_many_requests(message: impl Into<String>) -> Self {
@@ -404,9 +404,9 @@ impl ApiError {
         Self::unavailable(format!("error trying to reach service: {why}"))
     }
 
-    /// A backend that the request had to reach did not answer.
+    /// A backend that the request had to reach did not answer, or not as it had to; upstream gives no reason.
     pub fn bad_gateway(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
     /// A node answered something else than success; passed on as it is.

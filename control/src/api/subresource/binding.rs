@@ -104,35 +104,10 @@ fn node(binding: &Value) -> Result<&str> {
     }
 }
 
+/// The Pod on that node, with what the Binding says of it.
 fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> Result<Value> {
-    let meta = &pod["metadata"];
-    let conflict = |why: String| Err(ApiError::conflict_at(kind, "binding", name, &why));
-    let (uid, is) = (binding.text("metadata.uid"), pod.text("metadata.uid"));
-    if !uid.is_empty() && uid != is {
-        return conflict(precondition::failed(uid, is));
-    }
-    let (version, is) = (
-        binding.text("metadata.resourceVersion"),
-        pod.text("metadata.resourceVersion"),
-    );
-    if !version.is_empty() && version != is {
-        return conflict(format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {is}"
-        ));
-    }
-    if meta["deletionTimestamp"].is_string() {
-        return conflict(format!(
-            "pod {name} is being deleted, cannot be assigned to a host"
-        ));
-    }
-    if let Some(is) = pod["spec"]["nodeName"].as_str().filter(|is| !is.is_empty()) {
-        return conflict(format!("pod {name} is already assigned to node {is:?}"));
-    }
-    if pod["spec"]["schedulingGates"]
-        .as_array()
-        .is_some_and(|gates| !gates.is_empty())
-    {
-        return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
+    if let Some(why) = unmet(pod, binding).or_else(|| unbindable(name, pod)) {
+        return Err(ApiError::conflict_at(kind, "binding", name, &why));
     }
     let mut pod = pod.clone();
     pod["spec"]["nodeName"] = node.into();
@@ -150,6 +125,38 @@ fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> R
         "lastTransitionTime": time::now()});
     condition::set(&mut pod, scheduled);
     Ok(pod)
+}
+
+/// Why the Binding is of another Pod than this.
+fn unmet(pod: &Value, binding: &Value) -> Option<String> {
+    let (uid, is) = (binding.text("metadata.uid"), pod.text("metadata.uid"));
+    if !uid.is_empty() && uid != is {
+        return Some(precondition::failed(uid, is));
+    }
+    let (version, is) = (
+        binding.text("metadata.resourceVersion"),
+        pod.text("metadata.resourceVersion"),
+    );
+    (!version.is_empty() && version != is).then(|| {
+        format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {is}"
+        )
+    })
+}
+
+/// Why the Pod cannot be put on any node.
+fn unbindable(name: &str, pod: &Value) -> Option<String> {
+    if pod.at("metadata.deletionTimestamp").is_string() {
+        return Some(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
+    }
+    let is = pod.text("spec.nodeName");
+    if !is.is_empty() {
+        return Some(format!("pod {name} is already assigned to node {is:?}"));
+    }
+    let gated = !pod.list("spec.schedulingGates").is_empty();
+    gated.then(|| format!("pod {name} has non-empty .spec.schedulingGates"))
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ pub(super) async fn connecting(call: &Call, name: &str, mut options: Value) -> R
         .admission
         .connect(&review, &mut options, &mut notes)
         .await;
-    call.told.add(notes.audit);
+    write::tell(call, &mut notes);
     admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
     Ok(options)
 }

@@ -105,36 +105,16 @@ fn priority(version: &str) -> (u8, u64, u64, Reverse<String>) {
     }
 }
 
+/// The kind of one version of a definition.
 fn kind(definition: &Value, version: &Value) -> Kind {
     let names = definition.at("status.acceptedNames");
     let group = definition.text("spec.group").to_owned();
     let (version_name, name) = (version.text("name").to_owned(), names.text("kind").to_owned());
     let plural = names.text("plural").to_owned();
-    let source = version.at("schema.openAPIV3Schema").clone();
-    let schema = Structural::parse(&source);
-    let model = model(&group, &version_name, &name);
-    let gvk = (group.clone(), version_name.clone(), name.clone());
-    let (schemas, root) = typed::definitions(&model, gvk, &schema);
     let (columns, paths) = columns(version);
-    let storage = definition
-        .list("spec.versions")
-        .iter()
-        .find(|v| v.flag("storage"));
-    let custom = Custom {
-        is_storage: version.flag("storage"),
-        converter: Converter::of(definition),
-        storage_version: storage.map_or_else(String::new, |v| v.text("name").to_owned()),
-        status: version.has("subresources.status"),
-        scale: scale(version),
-        columns: paths,
-        selectable: selectable(version),
-        warning: warning(definition, version),
-        terminating: definition.has("metadata.deletionTimestamp"),
-        fingerprint: fingerprint(definition),
-        model,
-        schema,
-        source,
-    };
+    let custom = custom(definition, version, model(&group, &version_name, &name), paths);
+    let gvk = (group.clone(), version_name.clone(), name.clone());
+    let (schemas, root) = typed::definitions(&custom.model, gvk, &custom.schema);
     Kind {
         storage_prefix: format!("/registry/{group}/{plural}"),
         list_kind: names.text("listKind").to_owned(),
@@ -153,6 +133,28 @@ fn kind(definition: &Value, version: &Value) -> Kind {
         kind: name,
         plural,
         group,
+    }
+}
+
+/// What such a kind has that no built-in one has; `columns` are where its cells come from.
+fn custom(definition: &Value, version: &Value, model: String, columns: Vec<JsonPath>) -> Custom {
+    let source = version.at("schema.openAPIV3Schema").clone();
+    let versions = definition.list("spec.versions");
+    let storage = versions.iter().find(|v| v.flag("storage"));
+    Custom {
+        is_storage: version.flag("storage"),
+        converter: Converter::of(definition),
+        storage_version: storage.map_or_else(String::new, |v| v.text("name").to_owned()),
+        status: version.has("subresources.status"),
+        scale: scale(version),
+        columns,
+        selectable: selectable(version),
+        warning: warning(definition, version),
+        terminating: definition.has("metadata.deletionTimestamp"),
+        fingerprint: fingerprint(definition),
+        model,
+        schema: Structural::parse(&source),
+        source,
     }
 }
 

@@ -168,55 +168,46 @@ fn additional(schema: &Value, path: &str, context: &Context) -> FieldErrors {
     errors
 }
 
+/// JSON schema has them, definitions have not.
+const UNSUPPORTED: [&str; 6] = [
+    "id",
+    "additionalItems",
+    "patternProperties",
+    "definitions",
+    "dependencies",
+    "$ref",
+];
+
 fn keywords(schema: &Value, path: &str, context: &Context) -> FieldErrors {
     let mut errors = Vec::new();
-    let ty = schema.text("type");
-    if !ty.is_empty() && !TYPES.contains(&ty) {
-        errors.push(FieldError::not_supported(format!("{path}.type"), ty, &TYPES));
-    }
+    let mut forbid = |key: &str, why: String| {
+        errors.push(FieldError::forbidden(format!("{path}.{key}"), why));
+    };
     if let (true, Some(reason)) = (schema.has("default"), &context.defaults_forbidden) {
-        errors.push(FieldError::forbidden(
-            format!("{path}.default"),
-            format!("must not be set {reason}"),
-        ));
+        forbid("default", format!("must not be set {reason}"));
     }
-    for key in [
-        "id",
-        "additionalItems",
-        "patternProperties",
-        "definitions",
-        "dependencies",
-        "$ref",
-    ] {
-        if schema.has(key) {
-            errors.push(FieldError::forbidden(
-                format!("{path}.{key}"),
-                format!("{key} is not supported"),
-            ));
-        }
+    for key in UNSUPPORTED.into_iter().filter(|key| schema.has(key)) {
+        forbid(key, format!("{key} is not supported"));
     }
-    if ty == "null" {
+    if schema.text("type") == "null" {
         let why = "type cannot be set to null, use nullable as an alternative";
-        errors.push(FieldError::forbidden(format!("{path}.type"), why));
+        forbid("type", why.to_owned());
     }
-    if schema
-        .at("items")
-        .as_array()
-        .is_some_and(|items| !items.is_empty())
-    {
-        errors.push(FieldError::forbidden(
-            format!("{path}.items"),
-            "items must be a schema object and not an array",
-        ));
+    if !schema.list("items").is_empty() {
+        let why = "items must be a schema object and not an array";
+        forbid("items", why.to_owned());
     }
-    if context.inside_meta && schema.flag("x-kubernetes-embedded-resource") {
-        let why = "must not be used inside of resource meta";
-        errors.push(FieldError::forbidden(
-            format!("{path}.x-kubernetes-embedded-resource"),
-            why,
-        ));
+    let embeds = "x-kubernetes-embedded-resource";
+    if context.inside_meta && schema.flag(embeds) {
+        forbid(embeds, "must not be used inside of resource meta".to_owned());
     }
-    errors
+    unknown_type(schema, path).into_iter().chain(errors).collect()
+}
+
+fn unknown_type(schema: &Value, path: &str) -> Option<FieldError> {
+    let ty = schema.text("type");
+    let known = ty.is_empty() || TYPES.contains(&ty);
+    (!known).then(|| FieldError::not_supported(format!("{path}.type"), ty, &TYPES))
 }
 
 fn extensions(schema: &Value, path: &str) -> FieldErrors {

@@ -2,7 +2,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use x509_parser::asn1_rs::{Oid, oid};
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::error::X509Error;
+use x509_parser::oid_registry::{
+    OID_PKCS1_SHA1WITHRSA, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ECDSA_WITH_SHA512,
+    OID_SIG_ED25519,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::pem::{self, Block};
@@ -11,6 +17,8 @@ use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
 
+/// RFC 3279, section 2.2.3.
+const OID_SIG_ECDSA_WITH_SHA1: Oid<'static> = oid!(1.2.840.10045.4.1);
 /// Seconds; a certificate for less is of no use.
 const SHORTEST: i64 = 600;
 /// `certificates.k8s.io/v1.KeyUsage`.
@@ -62,15 +70,49 @@ pub fn create(object: &Value) -> FieldErrors {
     errors
 }
 
-/// Why a base64 text is not a certificate request in PEM.
+/// Why a base64 text is not a certificate request in PEM whose signature proves that the key is there.
 fn bad_request(request: &str) -> Option<String> {
     let bytes = STANDARD.decode(request).unwrap_or_default();
     let first = pem::blocks(&bytes).into_iter().next();
     let Some(block) = first.filter(|block| block.label == "CERTIFICATE REQUEST") else {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
-    let read = X509CertificationRequest::from_der(&block.contents);
-    read.err().map(|error| format!("asn1: structure error: {error}"))
+    match X509CertificationRequest::from_der(&block.contents) {
+        Err(error) => Some(format!("asn1: structure error: {error}")),
+        Ok(([], read)) => bad_signature(&read),
+        Ok(_) => Some("asn1: syntax error: trailing data".to_owned()),
+    }
+}
+
+/// What Go says of a signature that is none of the request's. Those by algorithms that are not known here are for their signers
+/// to judge.
+fn bad_signature(request: &X509CertificationRequest) -> Option<String> {
+    let algorithm = &request.signature_algorithm.algorithm;
+    for (known, name) in [
+        (OID_PKCS1_SHA1WITHRSA, "SHA1-RSA"),
+        (OID_SIG_ECDSA_WITH_SHA1, "ECDSA-SHA1"),
+    ] {
+        if *algorithm == known {
+            return Some(format!(
+                "x509: cannot verify signature: insecure algorithm {name}"
+            ));
+        }
+    }
+    match request.verify_signature() {
+        Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => None,
+        Err(_) if *algorithm == OID_SIG_ED25519 => Some("x509: Ed25519 verification failure".to_owned()),
+        Err(_) if is_ecdsa(algorithm) => Some("x509: ECDSA verification failure".to_owned()),
+        Err(_) => Some("crypto/rsa: verification error".to_owned()),
+    }
+}
+
+fn is_ecdsa(algorithm: &Oid) -> bool {
+    [
+        OID_SIG_ECDSA_WITH_SHA256,
+        OID_SIG_ECDSA_WITH_SHA384,
+        OID_SIG_ECDSA_WITH_SHA512,
+    ]
+    .contains(algorithm)
 }
 
 /// Why a base64 text, where there is one, is not certificates in PEM.
@@ -235,6 +277,27 @@ mod tests {
             join(&create(&object)),
             "spec.request: Invalid value: \"bm90IGEgY3Ny\": PEM block type must be CERTIFICATE REQUEST"
         );
+    }
+
+    #[test]
+    fn a_request_is_signed_by_the_key_that_it_is_for() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
+        let der = request.der().to_vec();
+        let (mut forged, mut longer) = (der.clone(), der.clone());
+        // The last byte of the signature, whose form stays what it was.
+        *forged.last_mut().unwrap() ^= 1;
+        longer.push(0);
+        for (der, want) in [
+            (der, None),
+            (forged, Some("x509: ECDSA verification failure")),
+            (longer, Some("asn1: syntax error: trailing data")),
+        ] {
+            let text = STANDARD.encode(pem("CERTIFICATE REQUEST", &der));
+            assert_eq!(bad_request(&text).as_deref(), want);
+        }
     }
 
     #[test]
