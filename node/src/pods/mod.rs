@@ -34,6 +34,7 @@ mod mounting;
 mod network_rules;
 pub mod observed;
 mod orphans;
+mod phase;
 pub mod plan;
 mod preemption;
 mod progress;
