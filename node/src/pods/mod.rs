@@ -62,6 +62,7 @@ mod tasks;
 mod termination;
 mod turns;
 mod unmounted;
+pub mod uses;
 pub mod view;
 mod whole;
 mod wildcard;

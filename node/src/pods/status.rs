@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Report, conditions};
-use super::observed::{Observed, Sandbox, Seen};
+use super::observed::{Observed, Sandbox, Seen, Waiting};
 use super::phase::phase;
 use super::plan::{has_initialized, is_ending, is_finished};
 use super::qos;
@@ -281,7 +281,7 @@ fn states(
 
 fn waiting_state(pod: PodView<'_>, role: Role, seen: &Seen) -> ContainerState {
     let (reason, message) = match &seen.waiting {
-        Some(waiting) => (waiting.reason, Some(waiting.message.clone())),
+        Some(Waiting { reason, message, .. }) => (*reason, Some(message.clone()).filter(|m| !m.is_empty())),
         None if role == Role::Ephemeral || pod.init_containers().is_empty() => ("ContainerCreating", None),
         None => ("PodInitializing", None),
     };

@@ -18,6 +18,7 @@ use crate::pods::sandbox::{self, PrepareError, Unprepared};
 use crate::pods::start::{self, Job};
 use crate::pods::target::Target;
 use crate::pods::tasks::{self, Stopping};
+use crate::pods::uses::Uses;
 use crate::pods::view::PodView;
 use crate::steady;
 
@@ -278,7 +279,7 @@ impl Worker {
             let Some(view) = PodView::new(&pod) else {
                 return Outcome::Stopped;
             };
-            Outcome::Refreshed(sandbox::set_up_volumes(&ctx, view, &ips).await)
+            Outcome::Refreshed(sandbox::set_up_volumes(&ctx, view, &ips, &Uses::of(view)).await)
         });
     }
 }
