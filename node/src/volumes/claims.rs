@@ -6,6 +6,9 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::pods::uses::Uses;
 
+/// Finalizer of a claim that stays until no Pod uses it.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
 /// Why a claim's volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -123,9 +126,10 @@ fn is_made_for(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
     owners.any(|by| by.controller == Some(true) && Some(&by.uid) == pod.metadata.uid.as_ref())
 }
 
-/// The volume that a claim is bound to.
+/// The volume that a claim is bound to. One that is being deleted and protected stays as long as a Pod uses it, this one too.
 fn bound_to(claim: &PersistentVolumeClaim) -> Result<&str, String> {
-    if claim.metadata.deletion_timestamp.is_some() {
+    let is_protected = claim.finalizers().iter().any(|name| name == PROTECTION);
+    if claim.metadata.deletion_timestamp.is_some() && !is_protected {
         return Err("PVC is being deleted".to_owned());
     }
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -179,6 +183,7 @@ mod tests {
 
     #[test]
     fn only_bound_claims_lead_to_volumes() {
+        let leaving = |finalizers: Value| json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers}});
         let cases = [
             (json!({}), Ok("v")),
             (json!({"status": {"phase": "Pending"}}), Err("PVC is not bound")),
@@ -186,10 +191,9 @@ mod tests {
                 json!({"spec": {"volumeName": ""}}),
                 Err("PVC has empty pvc.Spec.VolumeName"),
             ),
-            (
-                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
-                Err("PVC is being deleted"),
-            ),
+            (leaving(json!([])), Err("PVC is being deleted")),
+            (leaving(json!(["example.org/other"])), Err("PVC is being deleted")),
+            (leaving(json!(["example.org/other", PROTECTION])), Ok("v")),
         ];
         for (more, expected) in cases {
             let judged = claim(more.clone());
