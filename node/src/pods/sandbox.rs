@@ -27,6 +27,7 @@ use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::csi::CsiError;
 use crate::env::objects::Names;
+use crate::events::Severity::Warning;
 use crate::files::write_of_this_boot;
 use crate::network::Origin;
 use crate::network::SetupError;
@@ -274,10 +275,13 @@ fn write_files(
     let hostname = hostname::told(pod)?;
     let server = ctx.cluster_dns();
     let resolv = resolver::resolv_conf(pod, server.as_deref(), &resolv);
+    for omitted in resolv.omitted {
+        ctx.recorder.pod(pod, Warning, "DNSConfigForming", omitted);
+    }
     for (name, text) in [
         ("etc-hosts", hosts),
         ("hostname", hostname + "\n"),
-        ("resolv.conf", resolv),
+        ("resolv.conf", resolv.text),
     ] {
         let path = dirs.file(name);
         // Written in place: running containers have the very file mounted.
