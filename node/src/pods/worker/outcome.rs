@@ -33,7 +33,9 @@ impl Worker {
             Outcome::Noted(attempts) => self.noted(&attempts),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
-            Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
+            Outcome::TornDown(Err(error)) => {
+                self.sandbox_failed("FailedKillPod", format!("error killing pod: {error}"));
+            }
             Outcome::Refreshed(Err(unmounted)) => {
                 let (_, told) = self.volume_failures.take_in(&unmounted);
                 self.warn_all(told);
