@@ -62,7 +62,7 @@ pub async fn run(ctx: Arc<Context>, evictions: mpsc::Sender<Eviction>) {
                 reason: "Evicted".into(),
                 message,
                 grace: Some(GRACE_SECONDS),
-                disruption: None,
+                ..Verdict::default()
             };
             if evictions.send(Eviction { uid, verdict }).await.is_err() {
                 return;

@@ -127,8 +127,7 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
     plan.actions.push(Action::End(Verdict {
         reason: "DeadlineExceeded".into(),
         message: "Pod was active on the node longer than the specified deadline".into(),
-        grace: None,
-        disruption: None,
+        ..Verdict::default()
     }));
     true
 }

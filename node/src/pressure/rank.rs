@@ -83,7 +83,7 @@ fn asked<'a>(container: &'a Container, resource: &str) -> Option<&'a Quantity> {
 /// The kubelet's words.
 pub fn message(candidate: &Candidate, met: &Threshold, seen: Observation) -> String {
     let resource = met.signal.resource();
-    let counted = matches!(resource, "inodes" | "pids");
+    let counted = is_counted(resource);
     let least = met.least.of(seen.capacity);
     let (least, available) = match (counted, met.least) {
         // Upstream writes a share of whatever as one of bytes.
@@ -102,6 +102,52 @@ pub fn message(candidate: &Candidate, met: &Threshold, seen: Observation) -> Str
     text
 }
 
+/// What the event of an eviction says besides: upstream's keys.
+pub fn annotations(candidate: &Candidate, met: &Threshold) -> BTreeMap<String, String> {
+    let resource = met.signal.resource();
+    let mut told = BTreeMap::new();
+    let mut tell = |key: &str, value: String| told.insert(key.to_owned(), value);
+    let (Some(view), Some(used)) = (PodView::new(&candidate.pod), &candidate.used) else {
+        return told;
+    };
+    let over = match is_counted(resource) {
+        true => Vec::new(),
+        false => greedy(view, used, resource),
+    };
+    let names: Vec<&str> = over
+        .iter()
+        .map(|(container, _)| container.name.as_str())
+        .collect();
+    let amounts: Vec<String> = over.iter().map(|(_, of_it)| binary(*of_it)).collect();
+    tell("starved_resource", resource.to_owned());
+    tell("offending_containers", names.join(","));
+    tell("offending_containers_usage", amounts.join(","));
+    if own_request(view, resource).is_some() {
+        tell("offending_pod", view.name().to_owned());
+        tell("offending_pod_usage", binary(used.pod));
+    }
+    told
+}
+
+/// Of these there are numbers, not bytes.
+fn is_counted(resource: &str) -> bool {
+    matches!(resource, "inodes" | "pids")
+}
+
+/// What a Pod asks for as a whole: only of memory that counts here.
+fn own_request<'a>(pod: PodView<'a>, resource: &str) -> Option<&'a Quantity> {
+    let own = pod.spec.resources.as_ref()?.requests.as_ref()?;
+    own.get(resource).filter(|_| resource == "memory")
+}
+
+/// The containers that use more than they asked for, and how much.
+fn greedy<'a>(pod: PodView<'a>, used: &Use, resource: &str) -> Vec<(&'a Container, u64)> {
+    let all = pod.containers();
+    let all = all.filter_map(|(container, _)| Some((container, *used.containers.get(&container.name)?)));
+    all.filter(|(container, of_it)| *of_it > request(container, resource))
+        .collect()
+}
+
 /// Who uses how much: the Pod, where it asks for memory as a whole, and containers that use more than they asked for.
 fn blame(pod: PodView<'_>, used: &Use, resource: &str, text: &mut String) {
     let mut tell = |what: &str, name: &str, used: u64, request: Option<&Quantity>| {
@@ -112,18 +158,11 @@ fn blame(pod: PodView<'_>, used: &Use, resource: &str, text: &mut String) {
             "{what} {name} was using {used}, request is {request}, has larger consumption of {resource}. "
         );
     };
-    let own = pod.spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-    if let Some(request) = own
-        .and_then(|own| own.get(resource))
-        .filter(|_| resource == "memory")
-    {
+    if let Some(request) = own_request(pod, resource) {
         tell("Pod", pod.name(), used.pod, Some(request));
     }
-    for (container, _) in pod.containers() {
-        let of_it = used.containers.get(&container.name).copied();
-        if let Some(of_it) = of_it.filter(|of_it| *of_it > request(container, resource)) {
-            tell("Container", &container.name, of_it, asked(container, resource));
-        }
+    for (container, of_it) in greedy(pod, used, resource) {
+        tell("Container", &container.name, of_it, asked(container, resource));
     }
 }
 
@@ -235,6 +274,21 @@ mod tests {
             };
             let told = message(&candidate, &met, seen);
             assert_eq!(told, format!("The node was low on resource: {expected}"));
+            let notes = annotations(&candidate, &met);
+            let blamed = told.contains("Container c was using 3Ki");
+            let (name, usage) = if blamed { ("c", "3Ki") } else { ("", "") };
+            assert_eq!(notes["starved_resource"], signal.resource());
+            assert_eq!(
+                (
+                    notes["offending_containers"].as_str(),
+                    notes["offending_containers_usage"].as_str()
+                ),
+                (name, usage)
+            );
+            assert_eq!(
+                notes.contains_key("offending_pod_usage"),
+                told.contains("Pod p was using")
+            );
         }
     }
 

@@ -241,8 +241,7 @@ impl Worker {
         self.seen.verdict = Some(Verdict {
             reason: reason.to_owned(),
             message: format!("Pod was rejected: {message}"),
-            grace: None,
-            disruption: None,
+            ..Verdict::default()
         });
     }
 
@@ -252,8 +251,11 @@ impl Worker {
             held.hurry(&verdict);
             return;
         }
-        if verdict.reason == "Evicted" {
-            self.warn("Evicted", verdict.message.clone());
+        if let Some(view) = PodView::new(&self.pod).filter(|_| verdict.reason == "Evicted") {
+            let annotations = verdict.annotations.clone();
+            self.ctx
+                .recorder
+                .annotated(view, Warning, "Evicted", verdict.message.clone(), annotations);
         }
         self.seen.verdict = Some(verdict);
     }
