@@ -1,7 +1,7 @@
 //! Events as upstream's recorder writes them (core/v1): the same event again raises its count. Losing one under
 //! load is allowed; waiting for the API is not. Nobody waits for events: they are written when what they tell of has got on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference};
@@ -51,6 +51,7 @@ struct Happening {
     message: String,
     /// What it tells anew, where the message says more every time.
     topic: Option<String>,
+    annotations: BTreeMap<String, String>,
     at: jiff::Timestamp,
     /// When it is to be written.
     due: Instant,
@@ -64,6 +65,7 @@ impl Happening {
             reason,
             message,
             topic: None,
+            annotations: BTreeMap::new(),
             at: jiff::Timestamp::now(),
             due: Instant::now() + REST,
         }
@@ -134,6 +136,21 @@ impl Recorder {
 
     pub fn pod(&self, pod: PodView<'_>, severity: Severity, reason: &'static str, message: String) {
         self.event(pod_reference(pod), severity, reason, message);
+    }
+
+    /// An event that says more to programs than to people.
+    pub fn annotated(
+        &self,
+        pod: PodView<'_>,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+        annotations: BTreeMap<String, String>,
+    ) {
+        self.put(Happening {
+            annotations,
+            ..Happening::now(pod_reference(pod), severity, reason, message)
+        });
     }
 }
 
@@ -227,6 +244,7 @@ impl Writer {
             metadata: ObjectMeta {
                 name: Some(format!("{name}.{:x}", now.as_nanosecond())),
                 namespace: Some(namespace.to_owned()),
+                annotations: Some(event.annotations).filter(|all| !all.is_empty()),
                 ..ObjectMeta::default()
             },
             involved_object: event.object,
@@ -304,6 +322,30 @@ mod tests {
             (&first["reason"], &second["reason"]),
             (&json!("One"), &json!("Other"))
         );
+    }
+
+    #[tokio::test]
+    async fn what_programs_read_is_in_annotations() {
+        let answer = |_: Request<Body>| async { Ok::<_, kube::Error>(Response::new(Body::empty())) };
+        let writer = Writer {
+            client: Client::new(tower::service_fn(answer), "default"),
+            host: "n".into(),
+            known: HashMap::new(),
+        };
+        let of = |annotations: Option<BTreeMap<String, String>>| {
+            let event = Happening::now(node_reference_of("n"), Severity::Warning, "R", "m".into());
+            let event = Happening {
+                annotations: annotations.unwrap_or_default(),
+                ..event
+            };
+            writer
+                .object(event, "default", "m".into(), jiff::Timestamp::now())
+                .metadata
+                .annotations
+        };
+        let some: BTreeMap<_, _> = [("starved_resource".to_owned(), "memory".to_owned())].into();
+        assert_eq!(of(Some(some.clone())), Some(some));
+        assert_eq!(of(None), None);
     }
 
     #[test]

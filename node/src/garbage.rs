@@ -27,6 +27,7 @@ pub async fn run(ctx: Arc<Context>, node: Node) {
     let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = ctx.shutdown.clone();
+    let mut failed_before = false;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let ctx = ctx.clone();
         let collected = tokio::task::spawn_blocking({
@@ -34,27 +35,32 @@ pub async fn run(ctx: Arc<Context>, node: Node) {
             move || collect(&ctx)
         });
         match collected.await {
-            Ok(None) => {}
-            Ok(Some(missing)) => {
-                let message = format!(
-                    "Failed to garbage collect required amount of images: {missing} bytes are still to be freed"
-                );
-                let object = node_reference(&node);
-                ctx.recorder
-                    .event(object, Severity::Warning, "FreeDiskSpaceFailed", message);
+            Ok(None) => failed_before = false,
+            Ok(Some(message)) => {
+                let tell = |reason| {
+                    let object = node_reference(&node);
+                    ctx.recorder
+                        .event(object, Severity::Warning, reason, message.clone());
+                };
+                tell("FreeDiskSpaceFailed");
+                if failed_before {
+                    tell("ImageGCFailed");
+                }
+                failed_before = true;
             }
             Err(error) => tracing::error!(%error, "collecting images failed"),
         }
     }
 }
 
-/// Bytes that should have been freed and were not, if any.
-fn collect(ctx: &Context) -> Option<u64> {
+/// What is to be told of room that should have been made and was not, if any.
+fn collect(ctx: &Context) -> Option<String> {
     if let Err(error) = ctx.images.expire() {
         tracing::warn!(%error, "what pulls left behind cannot be removed");
     }
     let dir = &ctx.options.data_dir;
-    if surplus(&look(dir)?, HIGH_PERCENT) == 0 {
+    let before = look(dir)?;
+    if surplus(&before, HIGH_PERCENT) == 0 {
         return None;
     }
     let is_enough = || look(dir).is_some_and(|disk| surplus(&disk, LOW_PERCENT) == 0);
@@ -68,9 +74,37 @@ fn collect(ctx: &Context) -> Option<u64> {
             .for_each(|image| tracing::info!(image, "an unused image was removed: the disk is nearly full")),
         Err(error) => tracing::warn!(%error, "unused images cannot be removed"),
     }
-    look(dir)
-        .map(|disk| surplus(&disk, LOW_PERCENT))
-        .filter(|missing| *missing > 0)
+    let after = look(dir)?;
+    (surplus(&after, LOW_PERCENT) > 0).then(|| insufficient(&before, &after))
+}
+
+/// Upstream's words.
+fn insufficient(before: &Disk, after: &Disk) -> String {
+    let percent = 100 - before.free_bytes * 100 / before.bytes.max(1);
+    let freed = after.free_bytes.saturating_sub(before.free_bytes);
+    format!(
+        "Insufficient free disk space on the node's image filesystem ({percent}% of {} used). Failed to free sufficient space by \
+         deleting unused images (freed {freed} bytes). Investigate disk usage, as it could be used by active images, logs, volumes, or \
+         other data.",
+        size(before.bytes)
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while amount >= 1024.0 {
+        let Some(larger) = units.next() else { break };
+        amount /= 1024.0;
+        unit = Some(larger);
+    }
+    format!("{amount:.1} {}", unit.unwrap_or(&UNITS[0]))
 }
 
 /// Removes every image that no container uses: the disk is short of room.
@@ -128,6 +162,31 @@ fn images_of_volumes(pod: &Pod, named: impl Fn(&str) -> Option<String>) -> impl 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_still_full_is_told_in_upstreams_words() {
+        let disk = |free_bytes| Disk {
+            bytes: 100 << 30,
+            free_bytes,
+            inodes: 1,
+            free_inodes: 1,
+        };
+        let told = insufficient(&disk(10 << 30), &disk((10 << 30) + 4096));
+        let begins = "Insufficient free disk space on the node's image filesystem (90% of 100.0 GiB used). Failed to free sufficient \
+                      space by deleting unused images (freed 4096 bytes). ";
+        assert!(told.starts_with(begins), "{told}");
+        let sizes = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (5 << 40, "5.0 TiB"),
+            (3 << 50, "3072.0 TiB"),
+        ];
+        for (bytes, text) in sizes {
+            assert_eq!(size(bytes), text);
+        }
+    }
 
     #[test]
     fn room_is_made_from_the_high_mark_to_the_low_one() {

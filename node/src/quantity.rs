@@ -36,6 +36,11 @@ pub fn of_bytes(bytes: u64) -> Quantity {
     Quantity(written(i128::from(bytes) * NANO, true))
 }
 
+/// A number of things with the largest unit of 1000 each of which it is a whole number.
+pub fn of_count(count: u64) -> Quantity {
+    Quantity(written(i128::from(count) * NANO, false))
+}
+
 /// With the largest unit of which it is a whole number: of 1024 each, if there is one and it is wanted, else of 1000.
 fn written(nanos: i128, binary: bool) -> String {
     const BINARY: [&str; 6] = ["Ei", "Pi", "Ti", "Gi", "Mi", "Ki"];

@@ -67,6 +67,7 @@ async fn end(ctx: &Context, pods: Vec<Arc<Pod>>, period: Duration) {
             message: MESSAGE.into(),
             grace: Some(grace),
             disruption: Some(MESSAGE.into()),
+            ..Verdict::default()
         };
         if ctx.evictions.send(Eviction { uid, verdict }).await.is_err() {
             return;

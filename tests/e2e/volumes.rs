@@ -1,6 +1,6 @@
 //! Volumes that outlive Pods, and images as volumes, in native and in Wasm containers alike.
 
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::runtime::conditions::is_deleted;
 use kube::runtime::wait::await_condition;
@@ -264,4 +264,66 @@ async fn every_volume_that_fails_is_told() {
     ] {
         told(&client, "p", "FailedMount", words).await;
     }
+}
+
+/// A Pod that runs on, past the scheduler, and shows none of its volumes, which cannot be made.
+fn shows_nothing(name: &str, image: &str, args: Value) -> Pod {
+    let volumes = json!([{"name": "secret", "secret": {"secretName": "late"}}, {"name": "map", "configMap": {"name": "none"}},
+        {"name": "claim", "persistentVolumeClaim": {"claimName": "none"}},
+        {"name": "host", "hostPath": {"path": "/nowhere", "type": "Directory"}}]);
+    let container = json!({"name": "c", "image": image, "args": args});
+    let spec = json!({"nodeName": "node-a", "terminationGracePeriodSeconds": 0, "containers": [container], "volumes": volumes});
+    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_that_no_container_shows_hold_nobody_up_until_one_does() {
+    let Some(cluster) = with_busybox("volumes nobody shows") else {
+        return;
+    };
+    let wasm = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
+    cluster.push(&wasm.join("toolbox.wasm"), "toolbox-wasm:v1");
+    let client = cluster.client().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let events: Api<Event> = Api::default_namespaced(client.clone());
+    for (name, image) in [("native", BUSYBOX), ("wasm", TOOLBOX)] {
+        let pod = shows_nothing(name, image, json!(["sleep", "1000"]));
+        pods.create(&Default::default(), &pod).await.unwrap();
+        until(&pods, name, "it runs", |status| {
+            status.phase.as_deref() == Some("Running")
+        })
+        .await;
+        let of_pod = ListParams::default().fields(&format!("involvedObject.name={name},type=Warning"));
+        let warnings = events.list(&of_pod).await.unwrap().items;
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    let mount = json!({"name": "secret", "mountPath": "/secret"});
+    let added =
+        json!({"name": "added", "image": BUSYBOX, "args": ["cat", "/secret/word"], "volumeMounts": [mount]});
+    let add = Patch::Strategic(json!({"spec": {"ephemeralContainers": [added]}}));
+    pods.patch_ephemeral_containers("native", &PatchParams::default(), &add)
+        .await
+        .unwrap();
+    let words = "MountVolume.SetUp failed for volume \"secret\" : secret \"late\" not found";
+    told(&client, "native", "FailedMount", words).await;
+    let secret = json!({"metadata": {"name": "late"}, "stringData": {"word": "now"}});
+    let secret = serde_json::from_value(secret).unwrap();
+    let secrets: Api<Secret> = Api::default_namespaced(client.clone());
+    secrets.create(&Default::default(), &secret).await.unwrap();
+    until(&pods, "native", "the added one has ended", |status| {
+        let all = status.ephemeral_container_statuses.iter().flatten();
+        let mut states = all.filter_map(|container| container.state.as_ref());
+        states.any(|state| {
+            state
+                .terminated
+                .as_ref()
+                .is_some_and(|ended| ended.exit_code == 0)
+        })
+    })
+    .await;
+    let of_added = LogParams {
+        container: Some("added".to_owned()),
+        ..LogParams::default()
+    };
+    assert_eq!(pods.logs("native", &of_added).await.unwrap(), "now");
 }

@@ -7,10 +7,11 @@ use std::iter::Enumerate;
 use std::path::Path;
 use std::str::Lines;
 
-use k8s_openapi::api::core::v1::FileKeySelector;
+use k8s_openapi::api::core::v1::{FileKeySelector, Volume};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::{EnvError, Sources};
+use crate::pods::uses::Uses;
 
 /// Longest file that is read: as much as an environment can hold.
 const MAX_BYTES: u64 = 2 << 20;
@@ -18,8 +19,11 @@ const MAX_BYTES: u64 = 2 << 20;
 /// The value that a file gives a key. One that is empty is none, as upstream.
 pub fn value(key: &FileKeySelector, sources: &Sources<'_>) -> Result<Option<String>, EnvError> {
     let name = &key.volume_name;
-    let mut volumes = sources.facts.pod.spec.volumes.iter().flatten();
-    if !volumes.any(|volume| volume.name == *name && volume.empty_dir.is_some()) {
+    let pod = sources.facts.pod;
+    // One that no container shows is not made.
+    let volumes = Uses::of(pod).among(pod);
+    let is_it = |volume: &&Volume| volume.name == *name && volume.empty_dir.is_some();
+    if !volumes.iter().any(is_it) {
         return Err(EnvError::NoVolume(name.clone()));
     }
     let volume = sources.volumes.join(name);

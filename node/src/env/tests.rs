@@ -213,7 +213,11 @@ fn values_from_files_of_the_pods_own() {
         format!("environment variable key {key:?} not found in file {file:?}")
     };
     let unread = "couldn't parse env file".to_owned();
-    let nowhere = "cannot find the volume \"h\" referenced by FileKeyRef".to_owned();
+    let nowhere = |name: &str| {
+        Err(format!(
+            "cannot find the volume {name:?} referenced by FileKeyRef"
+        ))
+    };
     for (volume, path, key, optional, expected) in [
         ("v", "f", "A", false, Ok(Some("a".to_owned()))),
         ("v", "link", "A", false, Ok(Some("a".to_owned()))),
@@ -223,11 +227,14 @@ fn values_from_files_of_the_pods_own() {
         ("v", "none", "A", true, Err(unread.clone())),
         ("v", "out", "A", false, Err(unread.clone())),
         ("v", "pipe", "A", false, Err(unread)),
-        ("h", "f", "A", false, Err(nowhere)),
+        ("h", "f", "A", false, nowhere("h")),
+        // No container shows it.
+        ("u", "f", "A", true, nowhere("u")),
     ] {
         let reference = json!({"volumeName": volume, "path": path, "key": key, "optional": optional});
-        let container = json!({"name": "c", "env": [{"name": "V", "valueFrom": {"fileKeyRef": reference}}]});
-        let volumes = json!([{"name": "v", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/"}}]);
+        let mounts = ["v", "h"].map(|name| json!({"name": name, "mountPath": format!("/{name}")}));
+        let container = json!({"name": "c", "volumeMounts": mounts, "env": [{"name": "V", "valueFrom": {"fileKeyRef": reference}}]});
+        let volumes = json!([{"name": "v", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/"}}, {"name": "u", "emptyDir": {}}]);
         let made = make_with(dir.path(), container, json!({"volumes": volumes}));
         let found = made
             .map(|e| e.get("V").map(str::to_owned))

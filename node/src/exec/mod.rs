@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use crate::go_duration::go_duration;
+
 const SIGKILL: u32 = 9;
 /// What is kept of the output of a command run to its end; upstream keeps as much of a probe's.
 const OUTPUT_LIMIT: u64 = 10 << 10;
@@ -59,13 +61,8 @@ pub enum ExecError {
     Unsupported,
     #[error(transparent)]
     Task(TaskError),
-    #[error("command timed out: {command:?} timed out after {}", go_seconds(*limit))]
+    #[error("command timed out: {command:?} timed out after {}", go_duration(*limit))]
     TimedOut { command: String, limit: Duration },
-}
-
-/// Seconds as Go prints a duration.
-fn go_seconds(limit: Duration) -> String {
-    format!("{}s", limit.as_secs_f64())
 }
 
 impl From<TaskError> for ExecError {
@@ -83,6 +80,8 @@ pub struct Finished {
     pub status: u32,
     /// The first [`OUTPUT_LIMIT`] bytes of both outputs.
     pub output: String,
+    /// Of these, what was said as an error.
+    pub errors: String,
 }
 
 /// Starts commands; their streams are below one directory.
@@ -170,6 +169,7 @@ impl Execs {
             Ok(Finished {
                 status: exit.status,
                 output: String::from_utf8_lossy(&output).into_owned(),
+                errors: String::from_utf8_lossy(&errors).into_owned(),
             })
         };
         match tokio::time::timeout(limit, to_end).await {
@@ -343,6 +343,13 @@ mod tests {
     fn what_no_runtime_offers_is_said_so() {
         let error = ExecError::from(TaskError::Unimplemented("Exec".into()));
         assert!(matches!(error, ExecError::Unsupported));
-        assert_eq!(go_seconds(Duration::from_secs(2)), "2s");
+        let late = ExecError::TimedOut {
+            command: "sleep 100".into(),
+            limit: Duration::from_secs(90),
+        };
+        assert_eq!(
+            late.to_string(),
+            "command timed out: \"sleep 100\" timed out after 1m30s"
+        );
     }
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::images::Images;
+use crate::pods::uses::Uses;
 use crate::pods::view::PodView;
+use crate::volumes::is_on_disk;
 use crate::volumes::usage::{DiskUse, disk_use};
 
 /// How long a measurement counts; upstream's volumeStatsAggPeriod.
@@ -85,13 +87,8 @@ impl Disks {
         let logs = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
         let logs = self.data_dir.join("logs").join(logs);
         let mut disk = PodDisk::default();
-        let on_disk = pod
-            .spec
-            .volumes
-            .iter()
-            .flatten()
-            .filter(|v| crate::volumes::is_on_disk(v));
-        for volume in on_disk {
+        let made = Uses::of(pod).among(pod).into_iter();
+        for volume in made.filter(|volume| is_on_disk(volume)) {
             disk.volumes
                 .insert(volume.name.clone(), look(&volumes.join(&volume.name)));
         }
@@ -129,4 +126,24 @@ pub fn running(pod: &Pod) -> BTreeMap<String, String> {
             Some((c.name.clone(), id.to_owned()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn volumes_that_no_container_shows_are_not_told_of() {
+        let mounts = json!([{"name": "shown", "mountPath": "/a"}, {"name": "memory", "mountPath": "/b"}]);
+        let volumes = json!([{"name": "shown", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}},
+            {"name": "nobodys", "emptyDir": {}}]);
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"},
+            "spec": {"containers": [{"name": "c", "volumeMounts": mounts}], "volumes": volumes}}))
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::new(dir.path().to_owned(), None);
+        let found = disks.of(PodView::new(&pod).unwrap(), &BTreeMap::new());
+        assert_eq!(found.volumes.keys().collect::<Vec<_>>(), ["shown"]);
+    }
 }

@@ -1,6 +1,8 @@
 //! Exponential delay between attempts, as upstream computes it: 10 s, doubled to 300 s, forgotten after
 //! ten quiet minutes. Owns the arithmetic; the clock is its caller's.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 const INITIAL: SignedDuration = SignedDuration::from_secs(10);
@@ -38,8 +40,9 @@ impl Backoff {
     }
 
     /// The delay in force.
-    pub fn delay(&self) -> SignedDuration {
-        self.last.map_or(SignedDuration::ZERO, |(delay, _)| delay)
+    pub fn delay(&self) -> Duration {
+        self.last
+            .map_or(Duration::ZERO, |(delay, _)| delay.unsigned_abs())
     }
 
     /// Counts an attempt made at `now` for a failure at `event`.
@@ -54,18 +57,10 @@ impl Backoff {
     }
 }
 
-/// A delay as Go prints it: `10s`, `2m40s`.
-pub fn go_duration(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs();
-    match (seconds / 60, seconds % 60) {
-        (0, s) => format!("{s}s"),
-        (m, s) => format!("{m}m{s}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::go_duration::go_duration;
     use crate::pods::record::tests::at;
 
     #[test]
@@ -76,8 +71,9 @@ mod tests {
         for expected in ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s", "5m0s"] {
             backoff.next(at(now), at(now));
             assert_eq!(go_duration(backoff.delay()), expected);
-            assert_eq!(backoff.until(at(now)), Some(at(now + backoff.delay().as_secs())));
-            now += backoff.delay().as_secs();
+            let delay = backoff.delay().as_secs().cast_signed();
+            assert_eq!(backoff.until(at(now)), Some(at(now + delay)));
+            now += delay;
         }
     }
 

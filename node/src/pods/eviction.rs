@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::context::{Context, PodDirs};
 use super::observed::Verdict;
 use super::view::PodView;
+use crate::pressure::rank::is_critical;
 use crate::quantity;
 use crate::server::PodTable;
 use crate::volumes::is_on_disk;
@@ -50,7 +51,7 @@ pub async fn run(ctx: Arc<Context>, evictions: mpsc::Sender<Eviction>) {
     let shutdown = ctx.shutdown.clone();
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         for pod in ctx.table.pods() {
-            let Some(view) = PodView::new(&pod).filter(|view| is_limited(*view) && !view.is_deleted()) else {
+            let Some(view) = PodView::new(&pod).filter(|view| is_looked_at(*view)) else {
                 continue;
             };
             let uid = view.uid().to_owned();
@@ -61,13 +62,18 @@ pub async fn run(ctx: Arc<Context>, evictions: mpsc::Sender<Eviction>) {
                 reason: "Evicted".into(),
                 message,
                 grace: Some(GRACE_SECONDS),
-                disruption: None,
+                ..Verdict::default()
             };
             if evictions.send(Eviction { uid, verdict }).await.is_err() {
                 return;
             }
         }
     }
+}
+
+/// Pods that the node needs are spared.
+fn is_looked_at(pod: PodView<'_>) -> bool {
+    is_limited(pod) && !pod.is_deleted() && !is_critical(pod.pod)
 }
 
 /// Whether there is a limit to look after.
@@ -154,22 +160,52 @@ fn volume_excess(pod: PodView<'_>, usage: &Usage) -> Option<String> {
 }
 
 fn pod_excess(pod: PodView<'_>, usage: &Usage) -> Option<String> {
-    let limits: Vec<&Quantity> = pod.spec.containers.iter().filter_map(limit).collect();
-    let most = limits
-        .iter()
-        .map(|limit| bytes(limit))
-        .reduce(u64::saturating_add)?;
+    let most = limit_of_all(pod.spec)?;
     let used: u64 = usage.volumes.values().chain(usage.containers.values()).sum();
-    let shown = match limits.as_slice() {
-        [only] => only.0.clone(),
-        _ => most.to_string(),
-    };
-    (used > most)
-        .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {shown}. "))
+    (used > bytes(&most)).then(|| {
+        let shown = most.0;
+        format!("Pod ephemeral local storage usage exceeds the total limit of containers {shown}. ")
+    })
 }
 
+/// What a Pod may use: its containers and sidecars together, or an init container beside the sidecars before it, and its
+/// overhead (upstream's `PodLimits`). Containers without a limit count nothing.
+fn limit_of_all(spec: &PodSpec) -> Option<Quantity> {
+    let running = spec.containers.iter().map(limit);
+    let running = running.fold(None, |sum, limit| together(sum, limit.cloned()));
+    let (mut sidecars, mut peak) = (None, None);
+    for container in spec.init_containers.iter().flatten() {
+        let at_once = together(sidecars.clone(), limit(container).cloned());
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars.clone_from(&at_once);
+        }
+        peak = more(peak, at_once);
+    }
+    let most = more(together(running, sidecars), peak)?;
+    let overhead = spec.overhead.as_ref().and_then(|all| all.get(RESOURCE));
+    match overhead.filter(|_| !quantity::is_zero(&most)) {
+        Some(overhead) => Some(quantity::plus(&most, overhead)),
+        None => Some(most),
+    }
+}
+
+fn together(one: Option<Quantity>, other: Option<Quantity>) -> Option<Quantity> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(quantity::plus(&one, &other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn more(one: Option<Quantity>, other: Option<Quantity>) -> Option<Quantity> {
+    match (one, other) {
+        (Some(one), Some(other)) if bytes(&other) > bytes(&one) => Some(other),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The limits of init containers and sidecars count with the Pod's, as upstream.
 fn container_excess(pod: PodView<'_>, usage: &Usage) -> Option<String> {
-    pod.containers().find_map(|(container, _)| {
+    pod.spec.containers.iter().find_map(|container| {
         let limit = limit(container)?;
         let used = *usage.containers.get(&container.name)?;
         (used > bytes(limit)).then(|| {
@@ -246,7 +282,7 @@ mod tests {
                 [of("1Ki"), of("1Ki")],
                 Value::Null,
                 usage(2000, 40, 20),
-                Some(total("2048")),
+                Some(total("2Ki")),
             ),
             (
                 [of("1Ki"), of("1Mi")],
@@ -259,6 +295,46 @@ mod tests {
             let view = PodView::new(&pod).unwrap();
             assert_eq!(excess(view, &used), expected, "{limits:?} {size_limit}");
         }
+    }
+
+    #[test]
+    fn what_all_of_a_pod_may_use_together() {
+        let container = |name: &str, limit: &str, policy: Value| {
+            let limits = (!limit.is_empty()).then(|| json!({RESOURCE: limit}));
+            json!({"name": name, "restartPolicy": policy, "resources": {"limits": limits}})
+        };
+        let init = |limit| container("i", limit, Value::Null);
+        let sidecar = |limit| container("s", limit, json!("Always"));
+        for (mains, inits, overhead, expected) in [
+            (["", ""], vec![], "1Gi", None),
+            (["1Gi", ""], vec![], "", Some("1Gi")),
+            (["1Gi", "512Mi"], vec![], "", Some("1536Mi")),
+            (["1Gi", ""], vec![sidecar("1Gi")], "", Some("2Gi")),
+            (["1Gi", ""], vec![init("3Gi")], "", Some("3Gi")),
+            (["1Gi", ""], vec![init("512Mi"), init("")], "", Some("1Gi")),
+            (["1Gi", ""], vec![sidecar("1Gi"), init("3Gi")], "", Some("4Gi")),
+            (["", ""], vec![sidecar("1Gi")], "", Some("1Gi")),
+            (["1Gi", ""], vec![], "1Mi", Some("1025Mi")),
+            (["0", ""], vec![], "1Mi", Some("0")),
+        ] {
+            let mut spec = json!({"initContainers": inits,
+                "containers": mains.map(|limit| container("c", limit, Value::Null))});
+            if !overhead.is_empty() {
+                spec["overhead"] = json!({RESOURCE: overhead});
+            }
+            let told = format!("{spec}");
+            let spec: PodSpec = serde_json::from_value(spec).unwrap();
+            let found = limit_of_all(&spec).map(|limit| limit.0);
+            assert_eq!(found.as_deref(), expected, "{told}");
+        }
+    }
+
+    #[test]
+    fn pods_that_the_node_needs_are_spared() {
+        let mut limited = pod([json!({}), json!({RESOURCE: "1"})], Value::Null);
+        assert!(is_looked_at(PodView::new(&limited).unwrap()));
+        limited.spec.as_mut().unwrap().priority = Some(2_000_000_000);
+        assert!(!is_looked_at(PodView::new(&limited).unwrap()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a container was not started, as the API shows it. Owns the mapping of a step to its waiting reason.
 
 use super::record::Record;
+use super::unmounted::Unmounted;
 
 /// A start that did not come to a running task.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct StartFailure {
 pub enum FailureKind {
     /// This image, the container's or one of its volumes: pulls back off.
     Image(String),
+    /// What the container shows and no other of its Pod did.
+    Volumes(Unmounted),
     /// The configuration or the host: tried again after a while.
     Retry,
     /// The task was made and could not run: it counts as an attempt.
@@ -30,6 +33,15 @@ impl StartFailure {
             reason,
             message,
             kind: FailureKind::Image(name.to_owned()),
+        }
+    }
+
+    /// Told of the Pod, not of the container, which is shown as one whose turn has not come.
+    pub fn volumes(unmounted: Unmounted) -> Self {
+        StartFailure {
+            reason: "ContainerCreating",
+            message: String::new(),
+            kind: FailureKind::Volumes(unmounted),
         }
     }
 

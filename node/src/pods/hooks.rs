@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use super::context::Context;
 use super::record::Record;
 use super::view::PodView;
+use crate::events::Severity::Warning;
 use crate::exec::ExecError;
-use crate::probes;
+use crate::probes::hook;
 
 /// A hook that hangs is waited for; whoever ends the container, or its grace period, ends the wait. This is for ever.
 pub const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -19,7 +20,7 @@ pub const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     #[error(
-        "Exec lifecycle hook ({command:?}) for Container {container:?} in Pod {pod:?} failed - error: {why}, message: {output:?}"
+        "Exec lifecycle hook ([{}]) for Container {container:?} in Pod {pod:?} failed - error: {why}, message: {output:?}", command.join(" ")
     )]
     Exec {
         command: Vec<String>,
@@ -35,10 +36,17 @@ pub enum HookError {
         pod: String,
         why: String,
     },
-    #[error("invalid handler: a lifecycle hook is exec, httpGet or sleep")]
+    #[error("Cannot run handler: invalid handler: a lifecycle hook is exec, httpGet or sleep")]
     Handler,
     #[error("the hook took longer than {0:?}")]
     TimedOut(Duration),
+}
+
+impl HookError {
+    /// A pause that its container's end cuts short has not failed; a command or a request then fails with it.
+    pub fn is_told(&self, of: &LifecycleHandler) -> bool {
+        of.sleep.is_none() || !matches!(self, Self::TimedOut(_))
+    }
 }
 
 /// A hook and what it is for.
@@ -72,8 +80,18 @@ impl Hook<'_> {
                 pod: self.pod.full_name(),
                 why,
             };
-            let asked = probes::ask(get, self.container, self.ip, limit).await;
-            return asked.map_err(failed);
+            let answered = hook::ask(get, self.container, self.ip, limit)
+                .await
+                .map_err(failed)?;
+            if let Some(host) = answered.without_tls {
+                let text = format!(
+                    "request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded"
+                );
+                self.ctx
+                    .recorder
+                    .pod(self.pod, Warning, "LifecycleHTTPFallback", text);
+            }
+            return Ok(());
         }
         if let Some(sleep) = &handler.sleep {
             let seconds = u64::try_from(sleep.seconds).unwrap_or(0);
@@ -96,11 +114,47 @@ impl Hook<'_> {
         match self.ctx.execs.run(&target, command.clone(), limit).await {
             Ok(done) if done.status == 0 => Ok(()),
             Ok(done) => {
-                let why = format!("command '{}' exited with {}: ", command.join(" "), done.status);
+                let command = command.join(" ");
+                let why = format!("command '{command}' exited with {}: {}", done.status, done.errors);
                 Err(failed(why, done.output))
             }
             Err(ExecError::TimedOut { limit, .. }) => Err(HookError::TimedOut(limit)),
             Err(error) => Err(failed(error.to_string(), String::new())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_in_upstreams_words() {
+        let exec = HookError::Exec {
+            command: ["sh", "-c", "exit 3"].map(str::to_owned).to_vec(),
+            container: "c".into(),
+            pod: "p_n(u)".into(),
+            why: "command 'sh -c exit 3' exited with 3: no\n".into(),
+            output: "so\nno\n".into(),
+        };
+        assert_eq!(
+            exec.to_string(),
+            "Exec lifecycle hook ([sh -c exit 3]) for Container \"c\" in Pod \"p_n(u)\" failed - error: command 'sh -c exit 3' exited \
+             with 3: no\n, message: \"so\\nno\\n\""
+        );
+    }
+
+    #[test]
+    fn a_pause_that_is_cut_short_is_no_failure() {
+        let late = || HookError::TimedOut(Duration::from_secs(1));
+        for (handler, error, expected) in [
+            (serde_json::json!({"sleep": {"seconds": 9}}), late(), false),
+            (serde_json::json!({"exec": {"command": ["a"]}}), late(), true),
+            (serde_json::json!({"httpGet": {"port": 1}}), late(), true),
+            (serde_json::json!({}), HookError::Handler, true),
+        ] {
+            let handler = serde_json::from_value(handler).unwrap();
+            assert_eq!(error.is_told(&handler), expected, "{handler:?}");
         }
     }
 }

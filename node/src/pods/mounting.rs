@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Volume};
 use super::context::Context;
 use super::drivers::{self, DriverError};
 use super::expansion;
+use super::uses::Uses;
 use super::view::PodView;
 use crate::csi::attachment::{self, AttachError};
 use crate::csi::{self, CsiError};
@@ -92,6 +93,7 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
     }
     let client = &ctx.options.client;
     let claimed = claims::find(client, pod.pod, volume, &name).await?;
+    claimed.suits(&volume.name, &Uses::of(pod))?;
     let spec = claimed.volume.spec.as_ref();
     let source = spec.and_then(|spec| spec.csi.as_ref());
     if claimed.is_block() {

@@ -60,7 +60,7 @@ pub enum Sandbox {
 }
 
 /// Why the node ends a Pod: `status.reason` and `status.message`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     pub reason: String,
     pub message: String,
@@ -68,6 +68,8 @@ pub struct Verdict {
     pub grace: Option<i64>,
     /// What the condition DisruptionTarget says, where there is one: the node needs its room (KEP-3329).
     pub disruption: Option<String>,
+    /// What the event says besides: who used how much of what.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Verdict {

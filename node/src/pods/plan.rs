@@ -5,11 +5,11 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Container;
 
-use super::backoff::go_duration;
 use super::observed::{Busy, Due, Observed, Sandbox, Seen, Verdict, Waiting};
 use super::resize::{Change, change};
 use super::restart_all;
 use super::view::{PodView, RestartPolicy, Role, as_container, policy_of, restarts_after, spec_hash};
+use crate::go_duration::go_duration;
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
@@ -127,8 +127,7 @@ fn past_deadline(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut P
     plan.actions.push(Action::End(Verdict {
         reason: "DeadlineExceeded".into(),
         message: "Pod was active on the node longer than the specified deadline".into(),
-        grace: None,
-        disruption: None,
+        ..Verdict::default()
     }));
     true
 }

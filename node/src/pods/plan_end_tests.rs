@@ -110,6 +110,7 @@ fn a_deadline_ends_the_pod() {
         message: String::new(),
         grace: None,
         disruption: None,
+        ..Verdict::default()
     });
     check(&p, &s, 5, &["kill a 30s"]);
     s.verdict = s.verdict.map(|verdict| Verdict {
@@ -127,6 +128,7 @@ fn a_pod_that_was_given_time_is_hurried_by_a_second_verdict() {
         message: String::new(),
         grace,
         disruption: None,
+        ..Verdict::default()
     };
     let mut held = verdict(Some(20));
     held.hurry(&verdict(None));

@@ -179,6 +179,7 @@ async fn end(ctx: &Context, critical: PodView<'_>, pod: &Candidate, missing: &Mi
         message: MESSAGE.into(),
         grace: None,
         disruption: Some(DISRUPTION.into()),
+        ..Verdict::default()
     };
     let uid = pod.uid().to_owned();
     if ctx.evictions.send(Eviction { uid, verdict }).await.is_err() {

@@ -12,6 +12,7 @@ use super::progress;
 use super::runtime;
 use super::view::PodView;
 use crate::events::Severity::{Normal, Warning};
+use crate::go_duration::go_duration;
 use crate::images::{Access, Holder, Image, ImageKind, Images, PullError, Pulled, RegistryAuth};
 
 /// Makes the container's image present as its pull policy says; of one that is there for both runtimes, what the Pod's runtime
@@ -46,10 +47,12 @@ pub async fn present(
     wish: Wish<'_>,
 ) -> Result<Image, StartFailure> {
     let name = wish.image;
-    let present = ctx
-        .images
-        .find(name, wish.kind)
-        .map_err(|error| invalid(ctx, pod, container, name, &error))?;
+    let present = ctx.images.find(name, wish.kind).map_err(|error| {
+        let (reason, message) = uninspected(name, &error);
+        ctx.recorder
+            .container(pod, &container.name, Warning, "InspectFailed", message.clone());
+        StartFailure::image(name, reason, message)
+    })?;
     let event = |severity, reason, message| {
         ctx.recorder
             .container(pod, &container.name, severity, reason, message)
@@ -73,16 +76,15 @@ pub async fn present(
     }
 }
 
-fn invalid(
-    ctx: &Context,
-    pod: PodView<'_>,
-    container: &Container,
-    name: &str,
-    error: &PullError,
-) -> StartFailure {
-    ctx.recorder
-        .container(pod, &container.name, Warning, "InspectFailed", error.to_string());
-    StartFailure::image(name, error.reason(), error.to_string())
+/// What is said of an image that is not known to be here or not: its name is none, or the store cannot be read.
+fn uninspected(name: &str, error: &PullError) -> (&'static str, String) {
+    match error {
+        PullError::InvalidName { .. } => (error.reason(), error.to_string()),
+        PullError::Failed { cause, .. } => (
+            "ImageInspectError",
+            format!("Failed to inspect image {name:?}: {cause}"),
+        ),
+    }
 }
 
 async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, wish: Wish<'_>) -> Result<Image, StartFailure> {
@@ -110,11 +112,10 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, wish: Wish<'_>) ->
 
 /// What the event of a pull says. One that was joined may have waited before.
 fn success(name: &str, pulled: &Pulled, took: Duration) -> String {
-    let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());
     format!(
         "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
-        seconds(took.saturating_sub(pulled.waited)),
-        seconds(took),
+        go_duration(took.saturating_sub(pulled.waited)),
+        go_duration(took),
         pulled.image.size
     )
 }
@@ -186,5 +187,22 @@ async fn credentials(ctx: &Context, pod: PodView<'_>, image: &str) -> Vec<Creden
     match ctx.images.repository(image) {
         Ok(repository) => credentials::fitting(&found, &repository),
         Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::StoreError;
+
+    #[test]
+    fn an_image_that_cannot_be_looked_at() {
+        let store = PullError::Failed {
+            reference: "r.example/a:1".into(),
+            cause: std::sync::Arc::new(StoreError::Key("k".into()).into()),
+        };
+        let (reason, message) = uninspected("a", &store);
+        let words = "Failed to inspect image \"a\": snapshot key \"k\" is not a plain name";
+        assert_eq!((reason, message.as_str()), ("ImageInspectError", words));
     }
 }

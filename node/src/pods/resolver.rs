@@ -10,8 +10,10 @@ use crate::dns::DOMAIN;
 
 /// Resolvers that programs ask (resolv.conf(5), MAXNS); upstream leaves the rest out too.
 const MOST_SERVERS: usize = 3;
-/// Search domains, as upstream has it.
+/// Search domains, how long one may be, and all of them with what is between, as upstream has it: some programs end over more.
 const MOST_SEARCHES: usize = 32;
+const LONGEST_SEARCH: usize = 253;
+const SEARCH_LINE: usize = 2048;
 /// Short names are looked for in the cluster first, as upstream has it.
 const NDOTS: &str = "ndots:5";
 
@@ -22,8 +24,16 @@ struct Settings {
     options: Vec<String>,
 }
 
-/// The file's text; `cluster` is the address of the cluster's DNS, `host` the text of the host's file.
-pub fn resolv_conf(pod: PodView<'_>, cluster: Option<&str>, host: &str) -> String {
+/// A file as it was made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ResolvConf {
+    pub text: String,
+    /// What there was no room for, in upstream's words: events `DNSConfigForming`.
+    pub omitted: Vec<String>,
+}
+
+/// Makes the file; `cluster` is the address of the cluster's DNS, `host` the text of the host's file.
+pub fn resolv_conf(pod: PodView<'_>, cluster: Option<&str>, host: &str) -> ResolvConf {
     let host = Settings::parse(host);
     let mut settings = match (pod.spec.dns_policy.as_deref(), cluster) {
         (Some("None"), _) => Settings::default(),
@@ -33,7 +43,7 @@ pub fn resolv_conf(pod: PodView<'_>, cluster: Option<&str>, host: &str) -> Strin
         (_, Some(server)) => host.behind(server, pod.namespace()),
     };
     settings.add(pod.spec);
-    settings.text()
+    settings.file()
 }
 
 impl Settings {
@@ -77,19 +87,35 @@ impl Settings {
         }
     }
 
-    fn text(&self) -> String {
+    fn file(&self) -> ResolvConf {
         let line = |word: &str, values: Vec<&str>| match values.is_empty() {
             true => String::new(),
             false => format!("{word} {}\n", values.join(" ")),
         };
-        let servers = distinct(&self.servers, MOST_SERVERS);
-        let servers: String = servers
-            .iter()
-            .map(|server| format!("nameserver {server}\n"))
-            .collect();
-        let searches = line("search", distinct(&self.searches, MOST_SEARCHES));
-        let options = line("options", distinct(&self.options, usize::MAX));
-        searches + &servers + &options
+        let mut omitted = Vec::new();
+        let (all, mut servers) = (distinct(&self.servers), distinct(&self.servers));
+        servers.truncate(MOST_SERVERS);
+        if servers.len() < all.len() {
+            let line = servers.join(" ");
+            omitted.push(format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {line}"
+            ));
+        }
+        let all = distinct(&self.searches);
+        let searches = fitting(&all);
+        if searches.len() < all.len() {
+            let line = searches.join(" ");
+            omitted.push(format!(
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {line}"
+            ));
+        }
+        let servers = servers.iter().map(|server| format!("nameserver {server}\n"));
+        let servers: String = servers.collect();
+        let options = line("options", distinct(&self.options));
+        ResolvConf {
+            text: line("search", searches) + &servers + &options,
+            omitted,
+        }
     }
 }
 
@@ -101,10 +127,25 @@ fn written(option: &PodDNSConfigOption) -> String {
     }
 }
 
-fn distinct(values: &[String], most: usize) -> Vec<&str> {
+fn distinct(values: &[String]) -> Vec<&str> {
     let mut seen = BTreeSet::new();
     let first = values.iter().filter(|value| seen.insert(value.as_str()));
-    first.map(String::as_str).take(most).collect()
+    first.map(String::as_str).collect()
+}
+
+/// The first search domains that there is room for.
+fn fitting<'a>(all: &[&'a str]) -> Vec<&'a str> {
+    let some = all.iter().take(MOST_SEARCHES).copied();
+    let mut some: Vec<&str> = some.filter(|domain| domain.len() <= LONGEST_SEARCH).collect();
+    let mut room = SEARCH_LINE + 1;
+    let fits = some.iter().take_while(|domain| {
+        let left = room.checked_sub(domain.len() + 1);
+        room = left.unwrap_or_default();
+        left.is_some()
+    });
+    let fits = fits.count();
+    some.truncate(fits);
+    some
 }
 
 #[cfg(test)]
@@ -122,7 +163,7 @@ mod tests {
             json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": []}});
         json_merge(&mut object["spec"], spec);
         let pod: Pod = serde_json::from_value(object).unwrap();
-        resolv_conf(PodView::new(&pod).unwrap(), cluster, HOST)
+        resolv_conf(PodView::new(&pod).unwrap(), cluster, HOST).text
     }
 
     fn json_merge(into: &mut Value, from: Value) {
@@ -153,6 +194,58 @@ mod tests {
             (json!({"dnsPolicy": "None"}), cluster, ""),
         ] {
             assert_eq!(text(spec.clone(), server), want, "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_told() {
+        let names = |count: usize, length: usize| -> Vec<String> {
+            (0..count).map(|n| format!("{n:0>length$}")).collect()
+        };
+        for (servers, searches, kept, told) in [
+            (3, names(32, 10), (3, 32), vec![]),
+            (
+                4,
+                names(2, 10),
+                (3, 2),
+                vec![
+                    "Nameserver limits were exceeded, some nameservers have been omitted, the applied \
+                nameserver line is: 0 1 2",
+                ],
+            ),
+            (
+                1,
+                names(33, 10),
+                (1, 32),
+                vec![
+                    "Search Line limits were exceeded, some search paths have been omitted, the \
+                applied search line is: 0000000000 0000000001 ",
+                ],
+            ),
+            (
+                1,
+                [names(1, 254), names(1, 253)].concat(),
+                (1, 1),
+                vec!["Search Line limits"],
+            ),
+            // 16 of 127 and what is between them are 2047.
+            (1, names(16, 127), (1, 16), vec![]),
+            (1, names(20, 127), (1, 16), vec!["Search Line limits"]),
+        ] {
+            let settings = Settings {
+                servers: names(servers, 1),
+                searches,
+                options: Vec::new(),
+            };
+            let made = settings.file();
+            let count = |what: &str| made.text.split_whitespace().filter(|word| *word == what).count();
+            let found = made.text.lines().find_map(|line| line.strip_prefix("search "));
+            let found = found.map_or(0, |line| line.split(' ').count());
+            assert_eq!((count("nameserver"), found), kept, "{settings:?}");
+            assert_eq!(made.omitted.len(), told.len(), "{:?}", made.omitted);
+            for (event, beginning) in made.omitted.iter().zip(told) {
+                assert!(event.starts_with(beginning), "{event}");
+            }
         }
     }
 

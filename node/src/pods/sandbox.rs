@@ -22,10 +22,12 @@ use super::image_volumes;
 use super::mounting;
 use super::resolver;
 use super::unmounted::{Cause, Missing, Told, Unmounted};
+use super::uses::Uses;
 use super::view::PodView;
 use crate::bundle::Namespaces;
 use crate::csi::CsiError;
 use crate::env::objects::Names;
+use crate::events::Severity::Warning;
 use crate::files::write_of_this_boot;
 use crate::network::Origin;
 use crate::network::SetupError;
@@ -118,7 +120,8 @@ async fn make(ctx: &Context, pod: PodView<'_>, rebuilt: &mut bool) -> Result<Sur
         let handler = handler::of(ctx, pod).await?;
         network(ctx, pod, handler).await
     };
-    let (network, volumes) = tokio::join!(network, set_up_volumes(ctx, pod, &[]));
+    let uses = Uses::of(pod);
+    let (network, volumes) = tokio::join!(network, set_up_volumes(ctx, pod, &[], &uses));
     *rebuilt = network.as_ref().is_ok_and(|made| !made.adopted);
     volumes?;
     dynamic_resources::look(ctx, pod).await?;
@@ -144,14 +147,33 @@ fn file_error<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
     }
 }
 
-/// Makes or refreshes the Pod's volumes, a few side by side; one that fails keeps none of the others back.
-pub async fn set_up_volumes(ctx: &Context, pod: PodView<'_>, ips: &[IpAddr]) -> Result<(), Unmounted> {
+/// Makes or refreshes volumes of the Pod that containers show, a few side by side; one that fails keeps none of the others back.
+pub async fn set_up_volumes(
+    ctx: &Context,
+    pod: PodView<'_>,
+    ips: &[IpAddr],
+    uses: &Uses<'_>,
+) -> Result<(), Unmounted> {
+    let _only_one = ctx.mounting.lock(pod.uid()).await;
     let mut missing = Vec::new();
-    for some in pod.spec.volumes.as_deref().unwrap_or_default().chunks(AT_ONCE) {
+    for some in uses.among(pod).chunks(AT_ONCE) {
         let made = join_all(some.iter().map(|volume| set_up_volume(ctx, pod, ips, volume))).await;
         missing.extend(made.into_iter().filter_map(Result::err));
     }
     Unmounted::of(missing)
+}
+
+/// Makes what a container shows that was added to the Pod since it was prepared: no other may have shown it.
+pub async fn set_up_volumes_of_added(
+    ctx: &Context,
+    pod: PodView<'_>,
+    container: &str,
+    ips: &[IpAddr],
+) -> Result<(), Unmounted> {
+    match pod.ephemeral().iter().find(|added| added.name == container) {
+        Some(added) => set_up_volumes(ctx, pod, ips, &Uses::of_added(added)).await,
+        None => Ok(()),
+    }
 }
 
 async fn set_up_volume(
@@ -253,10 +275,13 @@ fn write_files(
     let hostname = hostname::told(pod)?;
     let server = ctx.cluster_dns();
     let resolv = resolver::resolv_conf(pod, server.as_deref(), &resolv);
+    for omitted in resolv.omitted {
+        ctx.recorder.pod(pod, Warning, "DNSConfigForming", omitted);
+    }
     for (name, text) in [
         ("etc-hosts", hosts),
         ("hostname", hostname + "\n"),
-        ("resolv.conf", resolv),
+        ("resolv.conf", resolv.text),
     ] {
         let path = dirs.file(name);
         // Written in place: running containers have the very file mounted.

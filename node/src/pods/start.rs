@@ -33,6 +33,7 @@ use super::pull;
 use super::record::{Record, RuntimeKind, State, User};
 use super::roots;
 use super::runtime;
+use super::sandbox;
 use super::seccomp;
 use super::stop_signal::stop_signal;
 use super::target::{Target, namespaces};
@@ -80,6 +81,8 @@ pub async fn start(ctx: Arc<Context>, job: Job) -> Result<Record, StartFailure> 
         return Err(StartFailure::cancelled());
     };
     let ready = async {
+        let shown = sandbox::set_up_volumes_of_added(&ctx, pod, &job.container, &job.ips).await;
+        shown.map_err(StartFailure::volumes)?;
         let image = pull::ensure(&ctx, pod, &container, &job.handler).await?;
         job.turn.comes().await;
         Ok(image)

@@ -246,6 +246,7 @@ fn a_verdict_is_the_phase() {
         message: "too long".into(),
         grace: None,
         disruption: None,
+        ..Verdict::default()
     });
     let r = report(&p, &s);
     assert_eq!(
@@ -338,6 +339,7 @@ fn a_verdict_is_told_when_nothing_lives() {
         message: "too long".into(),
         grace: None,
         disruption: None,
+        ..Verdict::default()
     });
     let early = report(&pod, &seen);
     assert_eq!(

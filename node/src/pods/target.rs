@@ -43,7 +43,7 @@ async fn processes_of(ctx: &Context, target: &Target) -> Result<Option<PathBuf>,
         .and_then(|r| Some((r, r.address.clone()?)));
     let Some((record, address)) = address else {
         return Err(StartFailure::config(format!(
-            "unable to find target container {name:?}"
+            "unable to find target container {name}"
         )));
     };
     if record.is_wasm() {

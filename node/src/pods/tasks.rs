@@ -343,6 +343,9 @@ impl Stopping {
         };
         if let Err(error) = hook.run(handler, limit).await {
             tracing::debug!(%error, pod = %view.full_name(), "a preStop hook failed");
+            if !error.is_told(handler) {
+                return;
+            }
             let message = "PreStopHook failed".to_owned();
             let recorder = &self.ctx.recorder;
             recorder.container(view, &container.name, Warning, "FailedPreStopHook", message);

@@ -159,6 +159,7 @@ impl Manager {
             message: message.clone(),
             grace: Some(grace),
             disruption: Some(message),
+            annotations: rank::annotations(first, threshold),
         };
         self.going = Some(Going {
             uid: uid.clone(),

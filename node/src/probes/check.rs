@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::grpc::GrpcCheck;
-use super::http::HttpCheck;
+use super::http::{AGENT, HttpCheck};
 use super::{Target, dial, seconds};
+use crate::env::expand::expand;
 use crate::exec::{self, ExecError, Execs};
 
 /// What a probe found.
@@ -106,12 +107,14 @@ impl Exec {
 }
 
 /// The request of an action, to the host it names or this one.
-pub fn http(get: &HTTPGetAction, container: &Container, own: IpAddr) -> Result<HttpCheck, String> {
-    Ok(HttpCheck::new(
-        get,
-        host(&get.host, own),
-        port(&get.port, container)?,
-    ))
+pub fn http(
+    get: &HTTPGetAction,
+    container: &Container,
+    own: IpAddr,
+    agent: &'static str,
+) -> Result<HttpCheck, String> {
+    let port = port(&get.port, container)?;
+    Ok(HttpCheck::new(get, host(&get.host, own), port, agent))
 }
 
 fn host(given: &Option<String>, own: IpAddr) -> String {
@@ -124,7 +127,7 @@ fn host(given: &Option<String>, own: IpAddr) -> String {
 fn action(probe: &Probe, target: &Target) -> Result<Action, String> {
     let (container, own) = (&target.container, target.pod_ip);
     if let Some(get) = &probe.http_get {
-        return http(get, container, own).map(Action::Http);
+        return http(get, container, own, AGENT).map(Action::Http);
     }
     if let Some(tcp) = &probe.tcp_socket {
         return Ok(Action::Tcp {
@@ -143,10 +146,21 @@ fn action(probe: &Probe, target: &Target) -> Result<Action, String> {
         let run = target.exec.clone();
         return Ok(Action::Exec {
             run: run.ok_or("the container's runtime runs no commands in it")?,
-            command: exec.command.clone().unwrap_or_default(),
+            command: command(exec, container),
         });
     }
     Err(format!("missing probe handler for container {}", container.name))
+}
+
+/// The command with variables that the container's object itself gives values; one from elsewhere says nothing, as upstream.
+fn command(exec: &ExecAction, container: &Container) -> Vec<String> {
+    let value = |name: &str| {
+        let mut all = container.env.iter().flatten().rev();
+        let variable = all.find(|variable| variable.name == name)?;
+        Some(variable.value.clone().unwrap_or_default())
+    };
+    let words = exec.command.iter().flatten();
+    words.map(|word| expand(word, value)).collect()
 }
 
 /// A port by number or by the name the container gives it.
@@ -173,6 +187,23 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_the_object_stand_for_their_values_in_commands() {
+        let container: Container = serde_json::from_value(serde_json::json!({"name": "c", "env": [
+            {"name": "A", "value": "old"}, {"name": "A", "value": "one"},
+            {"name": "FIELD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}))
+        .unwrap();
+        let exec = ExecAction {
+            command: Some(
+                ["test", "$(A)-$(B)", "$$(A)", "<$(FIELD)>"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ),
+        };
+        assert_eq!(command(&exec, &container), ["test", "one-$(B)", "$(A)", "<>"]);
+        assert!(command(&ExecAction::default(), &container).is_empty());
+    }
 
     #[test]
     fn ports_are_found_by_number_and_by_name() {

@@ -10,14 +10,13 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use jiff::SignedDuration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::check::Outcome;
 use super::dial;
+use crate::go_duration::go_duration;
 use crate::grpc_codes::code_name;
-use crate::pods::backoff::go_duration;
 
 /// The answer is a few bytes.
 const ANSWER_LIMIT: usize = 4 << 10;
@@ -69,14 +68,14 @@ impl GrpcCheck {
             Ok(Err(Unasked::Unreached)) => Outcome::Failure(format!(
                 "timeout: failed to connect service {:?} within {}: context deadline exceeded",
                 dial::authority(&self.host, self.port),
-                go(within)
+                go_duration(within)
             )),
             Ok(Err(Unasked::Failed(error))) => {
                 Outcome::Failure(format!("error: health rpc probe failed: {error}"))
             }
             Err(_) => Outcome::Failure(format!(
                 "timeout: health rpc did not complete within {}",
-                go(within)
+                go_duration(within)
             )),
         }
     }
@@ -130,11 +129,6 @@ impl GrpcCheck {
         message.extend_from_slice(self.service.as_bytes());
         message
     }
-}
-
-/// A time as Go prints it.
-fn go(time: Duration) -> String {
-    SignedDuration::try_from(time).map_or_else(|_| format!("{time:?}"), go_duration)
 }
 
 /// A message not compressed, after its length.

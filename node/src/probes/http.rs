@@ -9,7 +9,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
@@ -32,6 +34,9 @@ use super::dial;
 const BODY_LIMIT: usize = 10 * 1024;
 
 const REDIRECTS: usize = 10;
+
+/// What is said of a server that speaks no TLS.
+pub const NO_TLS: &str = "http: server gave HTTP response to HTTPS client";
 
 /// The minor version is the one of the API this node speaks.
 pub const AGENT: &str = "kube-probe/1.36";
@@ -56,7 +61,7 @@ struct Url {
 }
 
 impl HttpCheck {
-    pub fn new(get: &HTTPGetAction, host: String, port: u16) -> Self {
+    pub fn new(get: &HTTPGetAction, host: String, port: u16, agent: &'static str) -> Self {
         let tls = get.scheme.as_deref() == Some("HTTPS");
         let url = Url {
             tls,
@@ -79,7 +84,7 @@ impl HttpCheck {
                 headers.append(name, value);
             }
         }
-        default_header(&mut headers, USER_AGENT, AGENT);
+        default_header(&mut headers, USER_AGENT, agent);
         default_header(&mut headers, ACCEPT, "*/*");
         Self {
             url,
@@ -106,11 +111,24 @@ impl HttpCheck {
     }
 
     /// Sends the request once; whatever the answer, that it came is enough.
-    pub async fn ask(&self, within: Duration) -> Result<(), String> {
-        let answer = self.get(&self.url, Instant::now() + within).await;
+    pub async fn ask(&self, deadline: Instant) -> Result<(), String> {
+        let answer = self.get(&self.url, deadline).await;
         answer
             .map(drop)
             .map_err(|error| format!("Get \"{}\": {error}", self.url))
+    }
+
+    /// The same without TLS, and without what only who has proven his name may read.
+    pub fn without_tls(&self) -> Self {
+        let mut plain = self.clone();
+        plain.url.tls = false;
+        plain.headers.remove(AUTHORIZATION);
+        plain
+    }
+
+    /// Host and port.
+    pub fn authority(&self) -> String {
+        self.url.authority()
     }
 
     async fn get(&self, url: &Url, deadline: Instant) -> Result<Answer, String> {
@@ -363,9 +381,7 @@ fn words(error: &hyper::Error, ends: Option<(SocketAddr, SocketAddr)>) -> String
 fn tls_words(error: &std::io::Error) -> String {
     let of_tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     match of_tls {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            "http: server gave HTTP response to HTTPS client".to_owned()
-        }
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => NO_TLS.to_owned(),
         _ => error.to_string(),
     }
 }

@@ -7,6 +7,7 @@
 mod check;
 mod dial;
 mod grpc;
+pub mod hook;
 mod http;
 mod tally;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, Probe};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -282,17 +283,6 @@ impl Worker {
         };
         self.shared.sink.event(container, ProbeEvent { reason, message });
     }
-}
-
-/// Sends the request of a lifecycle hook: an answer, whichever, is success.
-pub async fn ask(
-    get: &HTTPGetAction,
-    container: &Container,
-    own: Option<IpAddr>,
-    within: Duration,
-) -> Result<(), String> {
-    let own = own.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-    check::http(get, container, own)?.ask(within).await
 }
 
 /// A number of seconds, or the default where it is absent or makes no sense.

@@ -46,7 +46,7 @@ fn start(container: Value, before: Option<Health>) -> (Probing, mpsc::UnboundedR
 }
 
 /// Answers each connection with the next of these, and goes on with the last; hands over the requests.
-async fn serve(answers: Vec<String>) -> (u16, mpsc::UnboundedReceiver<String>) {
+pub async fn serve(answers: Vec<String>) -> (u16, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (requests, seen) = mpsc::unbounded_channel();
@@ -65,7 +65,7 @@ async fn serve(answers: Vec<String>) -> (u16, mpsc::UnboundedReceiver<String>) {
     (port, seen)
 }
 
-fn status(line: &str) -> String {
+pub fn status(line: &str) -> String {
     format!("HTTP/1.1 {line}\r\ncontent-length: 2\r\n\r\nhi")
 }
 

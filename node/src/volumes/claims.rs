@@ -4,6 +4,11 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::{Api, Client, ResourceExt};
 
+use crate::pods::uses::Uses;
+
+/// Finalizer of a claim that stays until no Pod uses it.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
 /// Why a claim's volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -19,6 +24,12 @@ pub enum ClaimError {
         namespace: String,
         name: String,
         why: String,
+    },
+    #[error("volume {volume} has volumeMode {mode}, but is specified in {list}")]
+    Mode {
+        volume: String,
+        mode: &'static str,
+        list: &'static str,
     },
     #[error("PVC {namespace}/{name} was not created for pod {namespace}/{pod} (pod is not owner)")]
     Owner {
@@ -40,6 +51,23 @@ impl Claimed {
     pub fn is_block(&self) -> bool {
         let spec = self.volume.spec.as_ref();
         spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block")
+    }
+
+    /// # Errors
+    /// Containers show as files what is a device, or the reverse.
+    pub fn suits(&self, volume: &str, uses: &Uses<'_>) -> Result<(), ClaimError> {
+        let (mode, list, wrong) = match self.is_block() {
+            true => ("Block", "volumeMounts", uses.as_files(volume)),
+            false => ("Filesystem", "volumeDevices", uses.as_device(volume)),
+        };
+        match wrong {
+            true => Err(ClaimError::Mode {
+                volume: volume.to_owned(),
+                mode,
+                list,
+            }),
+            false => Ok(()),
+        }
     }
 }
 
@@ -98,9 +126,10 @@ fn is_made_for(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
     owners.any(|by| by.controller == Some(true) && Some(&by.uid) == pod.metadata.uid.as_ref())
 }
 
-/// The volume that a claim is bound to.
+/// The volume that a claim is bound to. One that is being deleted and protected stays as long as a Pod uses it, this one too.
 fn bound_to(claim: &PersistentVolumeClaim) -> Result<&str, String> {
-    if claim.metadata.deletion_timestamp.is_some() {
+    let is_protected = claim.finalizers().iter().any(|name| name == PROTECTION);
+    if claim.metadata.deletion_timestamp.is_some() && !is_protected {
         return Err("PVC is being deleted".to_owned());
     }
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -133,6 +162,7 @@ fn is_its(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::view::PodView;
     use serde_json::{Value, json};
 
     fn claim(more: Value) -> PersistentVolumeClaim {
@@ -153,6 +183,7 @@ mod tests {
 
     #[test]
     fn only_bound_claims_lead_to_volumes() {
+        let leaving = |finalizers: Value| json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers}});
         let cases = [
             (json!({}), Ok("v")),
             (json!({"status": {"phase": "Pending"}}), Err("PVC is not bound")),
@@ -160,10 +191,9 @@ mod tests {
                 json!({"spec": {"volumeName": ""}}),
                 Err("PVC has empty pvc.Spec.VolumeName"),
             ),
-            (
-                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
-                Err("PVC is being deleted"),
-            ),
+            (leaving(json!([])), Err("PVC is being deleted")),
+            (leaving(json!(["example.org/other"])), Err("PVC is being deleted")),
+            (leaving(json!(["example.org/other", PROTECTION])), Ok("v")),
         ];
         for (more, expected) in cases {
             let judged = claim(more.clone());
@@ -183,6 +213,44 @@ mod tests {
         assert!(is_made_for(&by("pod", true), &pod));
         for other in [by("pod", false), by("other", true), claim(json!({}))] {
             assert!(!is_made_for(&other, &pod), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn devices_are_not_shown_as_files_nor_files_as_devices() {
+        let words = |mode, list| {
+            Err(format!(
+                "volume v has volumeMode {mode}, but is specified in {list}"
+            ))
+        };
+        for (mode, files, device, expected) in [
+            (json!("Filesystem"), true, false, Ok(())),
+            (json!(null), true, false, Ok(())),
+            (json!("Block"), false, true, Ok(())),
+            (json!("Block"), true, false, words("Block", "volumeMounts")),
+            (json!("Block"), true, true, words("Block", "volumeMounts")),
+            (
+                json!("Filesystem"),
+                false,
+                true,
+                words("Filesystem", "volumeDevices"),
+            ),
+        ] {
+            let mounts = files.then(|| json!([{"name": "v", "mountPath": "/v"}]));
+            let devices = device.then(|| json!([{"name": "v", "devicePath": "/dev/v"}]));
+            let container = json!({"name": "c", "volumeMounts": mounts, "volumeDevices": devices});
+            let pod: Pod = serde_json::from_value(
+                json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}}),
+            )
+            .unwrap();
+            let volume = json!({"metadata": {"name": "pv"}, "spec": {"volumeMode": mode}});
+            let claimed = Claimed {
+                claim: claim(json!({})),
+                volume: serde_json::from_value(volume).unwrap(),
+            };
+            let uses = Uses::of(PodView::new(&pod).unwrap());
+            let judged = claimed.suits("v", &uses).map_err(|error| error.to_string());
+            assert_eq!(judged, expected, "{mode} {files} {device}");
         }
     }
 

@@ -18,6 +18,7 @@ use crate::pods::sandbox::{self, PrepareError, Unprepared};
 use crate::pods::start::{self, Job};
 use crate::pods::target::Target;
 use crate::pods::tasks::{self, Stopping};
+use crate::pods::uses::Uses;
 use crate::pods::view::PodView;
 use crate::steady;
 
@@ -240,8 +241,7 @@ impl Worker {
         self.seen.verdict = Some(Verdict {
             reason: reason.to_owned(),
             message: format!("Pod was rejected: {message}"),
-            grace: None,
-            disruption: None,
+            ..Verdict::default()
         });
     }
 
@@ -251,8 +251,11 @@ impl Worker {
             held.hurry(&verdict);
             return;
         }
-        if verdict.reason == "Evicted" {
-            self.warn("Evicted", verdict.message.clone());
+        if let Some(view) = PodView::new(&self.pod).filter(|_| verdict.reason == "Evicted") {
+            let annotations = verdict.annotations.clone();
+            self.ctx
+                .recorder
+                .annotated(view, Warning, "Evicted", verdict.message.clone(), annotations);
         }
         self.seen.verdict = Some(verdict);
     }
@@ -278,7 +281,7 @@ impl Worker {
             let Some(view) = PodView::new(&pod) else {
                 return Outcome::Stopped;
             };
-            Outcome::Refreshed(sandbox::set_up_volumes(&ctx, view, &ips).await)
+            Outcome::Refreshed(sandbox::set_up_volumes(&ctx, view, &ips, &Uses::of(view)).await)
         });
     }
 }

@@ -33,7 +33,9 @@ impl Worker {
             Outcome::Noted(attempts) => self.noted(&attempts),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
-            Outcome::TornDown(Err(error)) => self.sandbox_failed("FailedKillPod", error.to_string()),
+            Outcome::TornDown(Err(error)) => {
+                self.sandbox_failed("FailedKillPod", format!("error killing pod: {error}"));
+            }
             Outcome::Refreshed(Err(unmounted)) => {
                 let (_, told) = self.volume_failures.take_in(&unmounted);
                 self.warn_all(told);
@@ -149,18 +151,19 @@ impl Worker {
         if matches!(kind, FailureKind::Cancelled) {
             return;
         }
-        // Of a hook that fails upstream tells without its words: they may hold secrets.
-        if let Some(view) = PodView::new(&self.pod).filter(|_| reason != POST_START_FAILED) {
-            let what = if matches!(kind, FailureKind::Image(_)) {
-                reason
-            } else {
-                message.as_str()
-            };
-            self.ctx
-                .recorder
-                .container(view, &container, Warning, "Failed", format!("Error: {what}"));
+        let mut pause = RETRY;
+        match &kind {
+            FailureKind::Volumes(unmounted) => {
+                let (soon, told) = self.volume_failures.take_in(unmounted);
+                pause = soon;
+                self.warn_all(told);
+            }
+            FailureKind::Image(_) => self.tell_failed(&container, reason),
+            // Of a hook that fails upstream tells without its words: they may hold secrets.
+            _ if reason == POST_START_FAILED => {}
+            _ => self.tell_failed(&container, &message),
         }
-        let mut retry_at = now.checked_add(RETRY).unwrap_or(Timestamp::MAX);
+        let mut retry_at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
         let seen = self.seen.containers.entry(container.clone()).or_default();
         let mut image = String::new();
         if let FailureKind::Image(name) = &kind {
@@ -179,6 +182,15 @@ impl Worker {
             self.push(*record);
             self.seen.containers.entry(container.clone()).or_default().ended = Some(now);
             self.forget_old(&container);
+        }
+    }
+
+    fn tell_failed(&self, container: &str, what: &str) {
+        if let Some(view) = PodView::new(&self.pod) {
+            let message = format!("Error: {what}");
+            self.ctx
+                .recorder
+                .container(view, container, Warning, "Failed", message);
         }
     }
 
