@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod formats;
 mod image;
+mod indexed;
 mod kind;
 pub mod labels;
 mod live;
