@@ -140,7 +140,7 @@ pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<()> {
     let conflicts = managed::scale_conflicts(&object["metadata"]["managedFields"], &rescaling);
     match conflicts.is_empty() || call.query.flag("force") {
         true => Ok(()),
-        false => Err(ApiError::apply_conflict(&conflicts)),
+        false => Err(ApiError::apply_conflict(&conflicts, conflicts.len())),
     }
 }
 
@@ -201,7 +201,7 @@ pub fn apply(call: &Call, old: Option<&Value>, config: &Value) -> Result<Value> 
 
 fn refusal(error: ApplyError) -> ApiError {
     match error {
-        ApplyError::Conflicts(conflicts) => ApiError::apply_conflict(&conflicts),
+        ApplyError::Conflicts(told, count) => ApiError::apply_conflict(&told, count),
         other => ApiError::bad_request(other.to_string()),
     }
 }

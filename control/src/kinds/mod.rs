@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub mod api_service;
 mod autoscaling;
+pub mod bounded;
 pub mod conduct;
 mod cron;
 pub mod custom;
