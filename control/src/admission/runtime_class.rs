@@ -2,6 +2,7 @@
 use super::{Action, Denial, Objects, ResourceName, Review};
 use crate::kinds::view::View;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 const CLASSES: ResourceName<'_> = ("node.k8s.io", "v1", "runtimeclasses");
@@ -51,8 +52,8 @@ fn scheduling(class: &Value, pod: &mut Value) -> Result<(), Denial> {
     let more = class.list("scheduling.tolerations");
     if !more.is_empty() {
         let mut all = pod.list("spec.tolerations").to_vec();
-        let new: Vec<Value> = more.iter().filter(|t| !all.contains(t)).cloned().collect();
-        all.extend(new);
+        let own: HashSet<&Value> = pod.list("spec.tolerations").iter().collect();
+        all.extend(more.iter().filter(|t| !own.contains(t)).cloned());
         pod["spec"]["tolerations"] = json!(all);
     }
     Ok(())

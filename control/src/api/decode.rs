@@ -283,6 +283,9 @@ pub fn other_version(found: &str, wanted: &str) -> ApiError {
     ))
 }
 
+/// Upstream's decoder tells of so many fields (`saveStrictError`).
+pub const TOLD: usize = 100;
+
 /// Where a reader is, told only when there is something to tell.
 #[derive(Clone, Copy)]
 enum Path<'a> {
@@ -366,7 +369,7 @@ impl<'de> Visitor<'de> for Noting<'_> {
         while let Some(key) = map.next_key::<String>()? {
             let member = members.entry(key);
             let path = Path::Member(&self.path, member.key());
-            if matches!(member, map::Entry::Occupied(_)) {
+            if matches!(member, map::Entry::Occupied(_)) && self.issues.borrow().len() < TOLD {
                 self.issues.borrow_mut().push(FieldIssue::Duplicate(path.text()));
             }
             let issues = self.issues;

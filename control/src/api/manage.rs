@@ -150,7 +150,7 @@ pub fn check_scale(call: &Call, object: &Value, config: &Value) -> Result<bool> 
     let conflicts = managed::scale_conflicts(entries, &rescaling);
     match conflicts.is_empty() || call.query.flag("force") {
         true => Ok(managed::scale_given_up(entries, &rescaling)),
-        false => Err(ApiError::apply_conflict(&conflicts)),
+        false => Err(ApiError::apply_conflict(&conflicts, conflicts.len())),
     }
 }
 
@@ -211,7 +211,7 @@ pub fn apply(call: &Call, old: Option<&Value>, config: &Value) -> Result<Value> 
 
 fn refusal(error: ApplyError) -> ApiError {
     match error {
-        ApplyError::Conflicts(conflicts) => ApiError::apply_conflict(&conflicts),
+        ApplyError::Conflicts(told, count) => ApiError::apply_conflict(&told, count),
         other => ApiError::bad_request(other.to_string()),
     }
 }

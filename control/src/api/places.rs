@@ -3,59 +3,120 @@ use crate::kinds::FieldIssue;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 /// The issues in the order in which a reader of this JSON body meets them, as upstream tells them. A field that comes
 /// twice is met when it comes again.
 pub fn in_document_order(body: &[u8], mut issues: Vec<FieldIssue>) -> Vec<FieldIssue> {
-    let places = RefCell::new(Places::default());
+    let hashes = RandomState::new();
+    let places = RefCell::new(Places::of(&issues, &hashes));
     let seed = Walking {
-        path: String::new(),
+        path: Path::root(&hashes),
         places: &places,
     };
     let mut reader = serde_json::Deserializer::from_slice(body);
     // The body was read before: that it cannot be read is told elsewhere.
     let _ = seed.deserialize(&mut reader);
     let places = places.into_inner();
-    issues.sort_by_key(|issue| places.of(issue));
+    issues.sort_by_cached_key(|issue| places.place(issue, &hashes));
     issues
 }
 
-/// Where fields stand in a document, counted from its beginning.
+/// A path as far as it has been walked, of which only the hash is kept: a body has as many paths as fields, and the path of each may
+/// be as long as the body.
+#[derive(Clone)]
+struct Path {
+    text: DefaultHasher,
+    is_root: bool,
+}
+
+impl Path {
+    fn root(hashes: &RandomState) -> Path {
+        Path {
+            text: hashes.build_hasher(),
+            is_root: true,
+        }
+    }
+
+    fn and(&self, parts: [&str; 3]) -> Path {
+        let mut text = self.text.clone();
+        parts.iter().for_each(|part| text.write(part.as_bytes()));
+        Path { text, is_root: false }
+    }
+
+    fn member(&self, key: &str) -> Path {
+        self.and([if self.is_root { "" } else { "." }, key, ""])
+    }
+
+    fn item(&self, at: usize) -> Path {
+        self.and(["[", &at.to_string(), "]"])
+    }
+
+    fn hash(&self) -> u64 {
+        self.text.finish()
+    }
+}
+
+/// Where fields that something is told of stand in a document, counted from its beginning.
 #[derive(Default)]
 struct Places {
     next: usize,
-    first: HashMap<String, usize>,
-    again: HashMap<String, usize>,
+    wanted: HashMap<u64, Place>,
+}
+
+/// Where a field stands first, and where again.
+#[derive(Default)]
+struct Place {
+    first: Option<usize>,
+    again: Option<usize>,
 }
 
 impl Places {
-    fn note(&mut self, path: String) {
-        let place = self.next;
+    fn of(issues: &[FieldIssue], hashes: &RandomState) -> Places {
+        let wanted = issues.iter().filter_map(path_of);
+        let wanted = wanted.map(|path| (hash_of(path, hashes), Place::default()));
+        Places {
+            next: 0,
+            wanted: wanted.collect(),
+        }
+    }
+
+    fn note(&mut self, path: &Path) {
+        let here = self.next;
         self.next += 1;
-        match self.first.entry(path) {
-            Entry::Vacant(entry) => {
-                entry.insert(place);
-            }
-            Entry::Occupied(entry) => {
-                self.again.entry(entry.key().clone()).or_insert(place);
+        if let Some(place) = self.wanted.get_mut(&path.hash()) {
+            match place.first {
+                None => place.first = Some(here),
+                Some(_) => place.again = place.again.or(Some(here)),
             }
         }
     }
 
-    fn of(&self, issue: &FieldIssue) -> usize {
-        let place = match issue {
-            FieldIssue::Unknown(path) => self.first.get(path),
-            FieldIssue::Duplicate(path) => self.again.get(path),
-            FieldIssue::Repeated { .. } | FieldIssue::OfJsonPatch(_) => None,
-        };
-        place.copied().unwrap_or(self.next)
+    fn place(&self, issue: &FieldIssue, hashes: &RandomState) -> usize {
+        let place = path_of(issue).and_then(|path| self.wanted.get(&hash_of(path, hashes)));
+        let at = place.and_then(|place| match issue {
+            FieldIssue::Duplicate(_) => place.again,
+            _ => place.first,
+        });
+        at.unwrap_or(self.next)
     }
+}
+
+fn path_of(issue: &FieldIssue) -> Option<&str> {
+    match issue {
+        FieldIssue::Unknown(path) | FieldIssue::Duplicate(path) => Some(path),
+        FieldIssue::Repeated { .. } | FieldIssue::OfJsonPatch(_) => None,
+    }
+}
+
+fn hash_of(path: &str, hashes: &RandomState) -> u64 {
+    Path::root(hashes).member(path).hash()
 }
 
 /// Reads on without keeping anything but where fields stand.
 struct Walking<'a> {
-    path: String,
+    path: Path,
     places: &'a RefCell<Places>,
 }
 
@@ -100,7 +161,7 @@ impl<'de> Visitor<'de> for Walking<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
         for i in 0.. {
-            let path = format!("{}[{i}]", self.path);
+            let path = self.path.item(i);
             let places = self.places;
             if seq.next_element_seed(Walking { path, places })?.is_none() {
                 break;
@@ -111,8 +172,8 @@ impl<'de> Visitor<'de> for Walking<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
-            let path = below(&self.path, &key);
-            self.places.borrow_mut().note(path.clone());
+            let path = self.path.member(&key);
+            self.places.borrow_mut().note(&path);
             let places = self.places;
             map.next_value_seed(Walking { path, places })?;
         }

@@ -44,15 +44,27 @@ pub fn prune(
 pub fn in_order(call: &Call, issues: Vec<FieldIssue>) -> Vec<FieldIssue> {
     // Only a body that is the object itself has an order of its own.
     let whole = matches!(negotiate::body(&call.headers), Ok(Encoding::Json));
-    sorted(match issues.len() > 1 && whole {
+    let issues = match issues.len() > 1 && whole {
         true => places::in_document_order(&call.body, issues),
         false => issues,
-    })
+    };
+    first(sorted(issues))
+}
+
+/// As many fields as upstream's decoder tells of; what is wrong with the text is not among them.
+fn first(mut issues: Vec<FieldIssue>) -> Vec<FieldIssue> {
+    let of_text = issues.iter().take_while(|issue| is_of_text(issue)).count();
+    issues.truncate(of_text + decode::TOLD);
+    issues
+}
+
+fn is_of_text(issue: &FieldIssue) -> bool {
+    matches!(issue, FieldIssue::Repeated { .. })
 }
 
 /// What is wrong with the text comes before what is wrong with its fields.
 fn sorted(mut issues: Vec<FieldIssue>) -> Vec<FieldIssue> {
-    issues.sort_by_key(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
+    issues.sort_by_key(|issue| !is_of_text(issue));
     issues
 }
 
@@ -105,18 +117,14 @@ impl Misfit {
 
 /// Keys that come twice in a YAML text, told as one in the words of its decoder.
 fn repeated(issues: &[FieldIssue]) -> Option<String> {
-    let repeated = issues
-        .iter()
-        .filter(|issue| matches!(issue, FieldIssue::Repeated { .. }));
+    let repeated = issues.iter().filter(|issue| is_of_text(issue));
     let lines: String = repeated.map(|issue| format!("\n  {issue}")).collect();
     (!lines.is_empty()).then(|| format!("yaml: unmarshal errors:{lines}"))
 }
 
 /// All that strict decoding found.
 pub fn told(issues: &[FieldIssue]) -> String {
-    let others = issues
-        .iter()
-        .filter(|issue| !matches!(issue, FieldIssue::Repeated { .. }));
+    let others = issues.iter().filter(|issue| !is_of_text(issue));
     let all = repeated(issues)
         .into_iter()
         .chain(others.map(ToString::to_string));

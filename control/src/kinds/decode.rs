@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::ops::Range;
 
-use super::error::{DecodeError, FieldIssue};
+use super::error::{DecodeError, FieldIssue, Unknown};
 use super::quantity::Quantity;
 use super::schema::{Definition, Field, Schemas, Type};
 use super::time;
@@ -20,7 +20,7 @@ pub fn decode<'a>(
 ) -> Result<Vec<FieldIssue>, DecodeError> {
     let mut decoder = Decoder {
         schemas,
-        issues: Vec::new(),
+        unknown: Unknown::default(),
         path: String::new(),
         names: Vec::new(),
     };
@@ -34,12 +34,12 @@ pub fn decode<'a>(
             )));
         }
     }
-    Ok(decoder.issues)
+    Ok(decoder.unknown.into_issues())
 }
 
 struct Decoder<'a> {
     schemas: &'a Schemas,
-    issues: Vec<FieldIssue>,
+    unknown: Unknown,
     /// With indices, for issues: `spec.containers[0].foo`.
     path: String,
     /// Where in `path` the names are, for errors, which have no indices: `spec.containers.foo`.
@@ -112,7 +112,7 @@ impl<'a> Decoder<'a> {
         value: &mut Value,
     ) -> Result<bool, DecodeError> {
         let Some(field) = definition.field(key) else {
-            self.issues.push(FieldIssue::Unknown(self.path.clone()));
+            self.unknown.note(&self.path);
             return Ok(false);
         };
         if value.is_null() {

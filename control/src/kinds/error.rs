@@ -247,6 +247,29 @@ pub fn join(errors: &[FieldError]) -> String {
     }
 }
 
+/// Bytes of the paths of fields that decoding drops, but for the one that goes beyond: each may be as long as the body.
+const PATHS: usize = 16 << 20;
+
+/// Fields that decoding drops, as they are found: further ones are dropped without being told.
+#[derive(Debug, Default)]
+pub struct Unknown {
+    issues: Vec<FieldIssue>,
+    size: usize,
+}
+
+impl Unknown {
+    pub fn note(&mut self, path: &str) {
+        if self.size < PATHS {
+            self.size += path.len();
+            self.issues.push(FieldIssue::Unknown(path.to_owned()));
+        }
+    }
+
+    pub fn into_issues(self) -> Vec<FieldIssue> {
+        self.issues
+    }
+}
+
 /// A field that lenient decoding drops and strict decoding refuses. `Display`: `unknown field "spec.foo"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldIssue {

@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub mod api_service;
 mod autoscaling;
+pub mod bounded;
 pub mod conduct;
 mod cron;
 pub mod custom;
@@ -17,6 +18,7 @@ pub mod error;
 pub mod event;
 pub mod formats;
 mod image;
+mod indexed;
 mod kind;
 pub mod labels;
 mod live;

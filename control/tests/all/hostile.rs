@@ -151,6 +151,34 @@ async fn strict_decoding_names_the_path() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_is_told_to_an_end() {
+    let plane = Plane::start().await;
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let unknown: serde_json::Map<String, Value> = (0..300).map(|n| (format!("x{n:03}"), json!(n))).collect();
+    let (status, answer) = code(
+        &plane,
+        Method::POST,
+        &strict,
+        "application/json",
+        Value::from(unknown).to_string(),
+    )
+    .await;
+    let message = answer["message"].as_str().unwrap();
+    assert_eq!((status, message.matches("unknown field").count()), (400, 100));
+    assert!(message.ends_with("unknown field \"x099\""), "{message}");
+
+    let gates = vec![json!({"conditionType": "-"}); 20_000];
+    let pod = json!({"metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "readinessGates": gates}});
+    let pods = "/api/v1/namespaces/default/pods";
+    let (status, answer) = code(&plane, Method::POST, pods, "application/json", pod.to_string()).await;
+    let causes = answer["details"]["causes"].as_array().unwrap();
+    assert_eq!((status, causes.len()), (422, 10_001));
+    let more = "too many errors: further ones are not told";
+    assert_eq!(causes[10_000]["message"], format!("Invalid value: null: {more}"));
+}
+
+#[tokio::test]
 async fn names_are_never_paths() {
     let plane = Plane::start().await;
     let long = format!("{MAPS}/{}", "x".repeat(300));

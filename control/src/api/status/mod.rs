@@ -9,7 +9,7 @@ pub use refusals::{denied, too_old};
 use super::negotiate::Format;
 use super::{object, render};
 use crate::kinds::managed::Conflict;
-use crate::kinds::{FieldError, FieldErrors, Kind, join};
+use crate::kinds::{FieldError, FieldErrors, Kind, bounded, join};
 use crate::store::Revision;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -151,8 +151,8 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "Conflict", message).with(details(name, &kind.group, &resource))
     }
 
-    /// An apply would change fields of other managers.
-    pub fn apply_conflict(conflicts: &[Conflict]) -> Self {
+    /// An apply would change fields of other managers: of `count` such fields these are told.
+    pub fn apply_conflict(conflicts: &[Conflict], count: usize) -> Self {
         let causes: Vec<Value> = conflicts
             .iter()
             .map(|c| {
@@ -160,8 +160,12 @@ impl ApiError {
                 json!({"reason": "FieldManagerConflict", "message": message, "field": c.field()})
             })
             .collect();
-        Self::new(StatusCode::CONFLICT, "Conflict", conflict_message(conflicts))
-            .with(json!({"causes": causes}))
+        Self::new(
+            StatusCode::CONFLICT,
+            "Conflict",
+            conflict_message(conflicts, count),
+        )
+        .with(json!({"causes": causes}))
     }
 
     pub fn is_already_exists(&self) -> bool {
@@ -191,6 +195,7 @@ impl ApiError {
         } else {
             format!("{kind}.{group}")
         };
+        let errors = &bounded::told(errors);
         let causes: Vec<Value> = errors
             .iter()
             .map(|e| json!({"reason": e.kind.reason(), "message": e.message(), "field": e.field}))
@@ -460,8 +465,8 @@ impl ApiError {
 }
 
 /// Conflicts by manager.
-fn conflict_message(conflicts: &[Conflict]) -> String {
-    if let [only] = conflicts {
+fn conflict_message(conflicts: &[Conflict], count: usize) -> String {
+    if let ([only], 1) = (conflicts, count) {
         return format!(
             "Apply failed with 1 conflict: conflict with {}: {}",
             only.manager.shown(),
@@ -477,11 +482,10 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
         }
         lines.push(format!("- {}", conflict.field()));
     }
-    format!(
-        "Apply failed with {} conflicts: {}",
-        conflicts.len(),
-        lines.join("\n")
-    )
+    if count > conflicts.len() {
+        lines.push(format!("and {} more", count - conflicts.len()));
+    }
+    format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
 }
 
 /// `Status` of a deletion that left nothing to show.

@@ -3,41 +3,52 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::place::Place;
 use super::schema::Structural;
-use crate::kinds::error::{FieldError, FieldErrors, new_among};
+use crate::kinds::bounded::Found;
+use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 use crate::kinds::{meta, names};
 
 /// Everything wrong with lists and embedded objects; what an update left as it was is not told again.
 pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>) -> FieldErrors {
-    let mut errors = Vec::new();
+    let mut found = Found::default();
     if old != Some(object) {
-        walk(schema, object, "", true, &mut errors);
+        walk(schema, object, Place::Root, &mut |error| found.push(error));
     }
-    let mut before = Vec::new();
-    if let Some(old) = old.filter(|_| !errors.is_empty()) {
-        walk(schema, old, "", true, &mut before);
-    }
-    new_among(errors, before)
+    let Some(old) = old.filter(|_| !found.is_empty()) else {
+        return found.told();
+    };
+    let (mut before, mut found) = (HashSet::new(), Found::default());
+    walk(schema, old, Place::Root, &mut |error| {
+        before.insert(error);
+    });
+    walk(schema, object, Place::Root, &mut |error| {
+        if !before.contains(&error) {
+            found.push(error);
+        }
+    });
+    found.told()
 }
 
-fn walk(schema: &Structural, value: &Value, path: &str, root: bool, errors: &mut FieldErrors) {
+fn walk(schema: &Structural, value: &Value, path: Place<'_>, tell: &mut dyn FnMut(FieldError)) {
+    let root = matches!(path, Place::Root);
     match value {
         Value::Object(map) => {
             if schema.embedded && !root {
-                embedded(value, path, errors);
+                embedded(value, path, tell);
             }
             for (key, v) in map {
                 if let Some(member) = schema.member(key) {
-                    walk(member, v, &below(path, key), false, errors);
+                    walk(member, v, Place::Member(&path, key), tell);
                 }
             }
         }
         Value::Array(items) => {
-            unique(schema, items, path, errors);
+            unique(schema, items, path, tell);
             if let Some(schema) = schema.items.as_deref() {
                 for (i, v) in items.iter().enumerate() {
-                    walk(schema, v, &format!("{path}[{i}]"), false, errors);
+                    walk(schema, v, Place::Item(&path, i), tell);
                 }
             }
         }
@@ -53,22 +64,29 @@ pub(super) fn below(path: &str, key: &str) -> String {
 }
 
 /// An object within an object has a version, a kind and metadata as any (upstream's `validateEmbeddedResource`).
-fn embedded(value: &Value, path: &str, errors: &mut FieldErrors) {
+fn embedded(value: &Value, path: Place<'_>, tell: &mut dyn FnMut(FieldError)) {
     for key in ["apiVersion", "kind"] {
-        let at = below(path, key);
+        let at = Place::Member(&path, key);
         let why = match value.get(key) {
             None => {
-                errors.push(FieldError::required(at, ""));
+                tell(FieldError::required(at, ""));
                 continue;
             }
             Some(Value::String(text)) if text.is_empty() => Some("must not be empty".to_owned()),
             Some(Value::String(text)) => misnamed(key, text),
             Some(_) => Some("must be a string".to_owned()),
         };
-        errors.extend(why.map(|why| FieldError::invalid(at, value.at(key).clone(), why)));
+        if let Some(why) = why {
+            tell(FieldError::invalid(at, value.at(key).clone(), why));
+        }
     }
     if let Some(meta) = value.get("metadata").filter(|meta| meta.is_object()) {
-        errors.extend(meta::validate_embedded(meta, &below(path, "metadata")));
+        for error in meta::validate_embedded(meta, "metadata") {
+            tell(FieldError {
+                field: Place::Member(&path, &error.field).to_string(),
+                ..error
+            });
+        }
     }
 }
 
@@ -82,7 +100,7 @@ fn misnamed(key: &str, text: &str) -> Option<String> {
     (!complaints.is_empty()).then(|| format!("{why}{}", complaints.join(",")))
 }
 
-fn unique(schema: &Structural, items: &[Value], path: &str, errors: &mut FieldErrors) {
+fn unique(schema: &Structural, items: &[Value], path: Place<'_>, tell: &mut dyn FnMut(FieldError)) {
     let mut seen = HashSet::new();
     for (i, item) in items.iter().enumerate() {
         let identity = match schema.list_type.as_deref() {
@@ -91,7 +109,7 @@ fn unique(schema: &Structural, items: &[Value], path: &str, errors: &mut FieldEr
             _ => return,
         };
         if !seen.insert(identity.to_string()) {
-            errors.push(FieldError::duplicate(format!("{path}[{i}]"), identity));
+            tell(FieldError::duplicate(Place::Item(&path, i), identity));
         }
     }
 }

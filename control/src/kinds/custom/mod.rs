@@ -14,6 +14,7 @@ mod jsonpath;
 mod lists;
 mod numeric;
 mod openapi;
+mod place;
 mod prune;
 mod rules;
 mod scaled;
@@ -160,7 +161,11 @@ impl Custom {
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> (FieldErrors, Vec<String>) {
         let memory = Memory::default();
         let was = old.map(|old| memory.of(&self.schema, object, old));
-        let mut errors = validate::validate(&self.schema, object, was);
+        let found = validate::validate(&self.schema, object, was);
+        if found.is_full() {
+            return (found.told(), Vec::new());
+        }
+        let mut errors = found.told();
         if let Some(scale) = &self.scale {
             // What was stored before there was a scale must not keep anybody from writing the rest.
             let before = old.map(|old| scaled::validate(scale, old)).unwrap_or_default();
@@ -172,8 +177,11 @@ impl Custom {
             return (errors, Vec::new());
         }
         let judged = rules::validate(&self.schema, object, was);
-        errors.extend(judged.errors);
-        (errors, judged.kept.iter().map(ToString::to_string).collect())
+        errors.extend(judged.errors.told());
+        (
+            errors,
+            judged.kept.into_iter().map(|kept| kept.to_string()).collect(),
+        )
     }
 
     pub(super) fn row(&self, kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -1,8 +1,10 @@
 //! Numbers in custom resources: which of them are integers to a schema, what its formats hold, and its bounds.
 use serde_json::{Number, Value};
 
+use super::place::Place;
 use super::schema::{Checks, Structural};
-use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::bounded::Found;
+use crate::kinds::error::FieldError;
 use crate::kinds::numbers::{exact, whole};
 use crate::kinds::printed::printed;
 
@@ -33,7 +35,7 @@ pub(super) fn inferred(value: &Value) -> &'static str {
 }
 
 /// Everything wrong with a number but its type.
-pub(super) fn validate(schema: &Structural, number: &Number, path: &str, errors: &mut FieldErrors) {
+pub(super) fn validate(schema: &Structural, number: &Number, path: Place<'_>, errors: &mut Found) {
     if !holds(schema, number) {
         let format = match format(schema) {
             Some(format) => format!("with format {format}"),
@@ -58,7 +60,7 @@ fn holds(schema: &Structural, number: &Number) -> bool {
     }
 }
 
-fn bounds(checks: &Checks, number: &Number, path: &str, errors: &mut FieldErrors) {
+fn bounds(checks: &Checks, number: &Number, path: Place<'_>, errors: &mut Found) {
     let n = number.as_f64().unwrap_or(0.0);
     let shown = printed(&Value::Number(number.clone()));
     let mut invalid = |detail: String| {

@@ -5,7 +5,7 @@ use super::lists::below;
 use super::schema::{Additional, Structural};
 use super::{OBJECT_META, TYPE_AND_META};
 use crate::kinds::decode;
-use crate::kinds::error::{FieldError, FieldIssue};
+use crate::kinds::error::{FieldError, FieldIssue, Unknown};
 use crate::kinds::schema::Schemas;
 
 /// What pruning found.
@@ -19,19 +19,19 @@ pub(super) struct Pruned {
 pub(super) fn prune(schema: &Structural, object: &mut Value) -> Pruned {
     let mut pruner = Pruner {
         path: String::new(),
-        issues: Vec::new(),
+        unknown: Unknown::default(),
         misfit: None,
     };
     pruner.value(Some(schema), object, true, false);
     Pruned {
-        issues: pruner.issues,
+        issues: pruner.unknown.into_issues(),
         misfit: pruner.misfit,
     }
 }
 
 struct Pruner {
     path: String,
-    issues: Vec<FieldIssue>,
+    unknown: Unknown,
     misfit: Option<FieldError>,
 }
 
@@ -74,7 +74,7 @@ impl Pruner {
                 (Some(value), None) if keep => self.value(None, value, false, true),
                 (Some(_), None) if any => {}
                 (Some(_), None) => {
-                    self.issues.push(FieldIssue::Unknown(self.path.clone()));
+                    self.unknown.note(&self.path);
                     map.remove(&key);
                 }
                 (None, _) => {}
@@ -111,8 +111,11 @@ impl Pruner {
             Ok(issues) => {
                 *metadata = decoded;
                 let path = below(&self.path, "metadata");
-                let issues = issues.into_iter().map(|issue| issue.below(&path));
-                self.issues.extend(issues);
+                for issue in issues {
+                    if let FieldIssue::Unknown(at) = issue {
+                        self.unknown.note(&below(&path, &at));
+                    }
+                }
             }
             Err(error) => self.misfit("metadata", metadata, &error.to_string()),
         }

@@ -1,4 +1,5 @@
 //! Custom resources as a whole: from a definition to what happens to its objects.
+mod bounded;
 mod numbers;
 mod ratcheting;
 mod rules;

@@ -4,17 +4,18 @@
 use serde_json::{Map, Value};
 
 use super::correlated::Correlated;
-use super::lists::below;
 use super::numeric;
+use super::place::Place;
 use super::schema::{Checks, Structural};
-use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::bounded::Found;
+use crate::kinds::error::FieldError;
 use crate::kinds::formats;
 use crate::kinds::numbers::equal;
 
 /// Everything wrong with `object`, but for what it `was` already.
-pub(super) fn validate(schema: &Structural, object: &Value, was: Option<Correlated<'_>>) -> FieldErrors {
-    let mut errors = Vec::new();
-    node(schema, object, was, "", &mut errors);
+pub(super) fn validate(schema: &Structural, object: &Value, was: Option<Correlated<'_>>) -> Found {
+    let mut errors = Found::default();
+    node(schema, object, was, Place::Root, &mut errors);
     errors
 }
 
@@ -22,10 +23,10 @@ fn node<'v>(
     schema: &Structural,
     value: &'v Value,
     was: Option<Correlated<'v>>,
-    path: &str,
-    errors: &mut FieldErrors,
+    path: Place<'_>,
+    errors: &mut Found,
 ) {
-    if was.is_some_and(Correlated::is_unchanged) {
+    if errors.is_full() || was.is_some_and(Correlated::is_unchanged) {
         return;
     }
     // A number of another type is measured all the same.
@@ -46,7 +47,7 @@ fn node<'v>(
 }
 
 /// Whether the value has the schema's type, so that further checks make sense.
-fn typed(schema: &Structural, value: &Value, path: &str, errors: &mut FieldErrors) -> bool {
+fn typed(schema: &Structural, value: &Value, path: Place<'_>, errors: &mut Found) -> bool {
     let found = type_of(value);
     let fits = match (schema.ty.as_str(), found) {
         _ if schema.int_or_string => {
@@ -68,7 +69,7 @@ fn typed(schema: &Structural, value: &Value, path: &str, errors: &mut FieldError
             }
             _ => (schema.ty.as_str(), found),
         };
-        let detail = format!("{} in body must be of type {wanted}: {found:?}", shown(path));
+        let detail = format!("{path} in body must be of type {wanted}: {found:?}");
         errors.push(FieldError::type_invalid(path, found, detail));
     }
     fits && !value.is_null()
@@ -86,12 +87,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// A path as messages name it: the root has no name.
-fn shown(path: &str) -> &str {
-    path
-}
-
-fn string(checks: &Checks, text: &str, path: &str, errors: &mut FieldErrors) {
+fn string(checks: &Checks, text: &str, path: Place<'_>, errors: &mut Found) {
     errors.extend(shape(checks, text, path));
     if let Some(format) = checks.format.as_ref().filter(|f| !formats::is(f, text)) {
         let detail = format!(
@@ -103,7 +99,7 @@ fn string(checks: &Checks, text: &str, path: &str, errors: &mut FieldErrors) {
 }
 
 /// What is wrong with a text by its length and its pattern: the first of it.
-fn shape(checks: &Checks, text: &str, path: &str) -> Option<FieldError> {
+fn shape(checks: &Checks, text: &str, path: Place<'_>) -> Option<FieldError> {
     let length = text.chars().count() as u64;
     let invalid = |detail: String| Some(FieldError::invalid(path, text, detail));
     if let Some(max) = checks.max_length.filter(|max| length > *max) {
@@ -121,14 +117,14 @@ fn array<'v>(
     schema: &Structural,
     items: &'v [Value],
     was: Option<Correlated<'v>>,
-    path: &str,
-    errors: &mut FieldErrors,
+    path: Place<'_>,
+    errors: &mut Found,
 ) {
     let length = items.len() as u64;
     if let Some(element) = schema.items.as_deref() {
         for (i, item) in items.iter().enumerate() {
             let before = was.and_then(|was| was.element(item));
-            node(element, item, before, &format!("{path}[{i}]"), errors);
+            node(element, item, before, Place::Item(&path, i), errors);
         }
     }
     let limit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -141,7 +137,7 @@ fn array<'v>(
     }
 }
 
-fn enumeration(checks: &Checks, value: &Value, path: &str, errors: &mut FieldErrors) {
+fn enumeration(checks: &Checks, value: &Value, path: Place<'_>, errors: &mut Found) {
     if checks.allowed.is_empty() || checks.allowed.iter().any(|one| equal(one, value)) {
         return;
     }
@@ -155,8 +151,8 @@ fn object<'v>(
     schema: &Structural,
     map: &'v Map<String, Value>,
     was: Option<Correlated<'v>>,
-    path: &str,
-    errors: &mut FieldErrors,
+    path: Place<'_>,
+    errors: &mut Found,
 ) {
     let (checks, count) = (&schema.checks, map.len() as u64);
     if let Some(min) = checks.min_properties.filter(|min| count < *min) {
@@ -171,53 +167,61 @@ fn object<'v>(
         ));
     }
     let missing = checks.required.iter().filter(|key| !map.contains_key(*key));
-    errors.extend(missing.map(|key| FieldError::required(below(path, key), "")));
+    errors.extend(missing.map(|key| FieldError::required(Place::Member(&path, key), "")));
     for (key, value) in map {
         if let Some(member) = schema.member(key) {
             let before = was.and_then(|was| was.member(key));
-            node(member, value, before, &below(path, key), errors);
+            node(member, value, before, Place::Member(&path, key), errors);
         }
     }
 }
 
-fn junctors(checks: &Checks, value: &Value, path: &str, errors: &mut FieldErrors) {
+fn junctors(checks: &Checks, value: &Value, path: Place<'_>, errors: &mut Found) {
     let attempt = |schema: &Structural| {
-        let mut found = Vec::new();
+        let mut found = Found::default();
         node(schema, value, None, path, &mut found);
         found
     };
     let failed = |why: String| FieldError::invalid("<nil>", "", why);
-    let best = |attempts: Vec<FieldErrors>| attempts.into_iter().min_by_key(Vec::len).unwrap_or_default();
+    let best = |attempts: Vec<Found>| {
+        let best = attempts.into_iter().min_by_key(Found::len);
+        best.unwrap_or_default().into_iter()
+    };
+    let quoted = || format!("{:?}", path.to_string());
     if !checks.any_of.is_empty() {
-        let attempts: Vec<FieldErrors> = checks.any_of.iter().map(attempt).collect();
+        let attempts: Vec<Found> = checks.any_of.iter().map(attempt).collect();
         if attempts.iter().all(|a| !a.is_empty()) {
             errors.push(failed(format!(
-                "{path:?} must validate at least one schema (anyOf)"
+                "{} must validate at least one schema (anyOf)",
+                quoted()
             )));
             errors.extend(best(attempts));
         }
     }
     if !checks.one_of.is_empty() {
-        let attempts: Vec<FieldErrors> = checks.one_of.iter().map(attempt).collect();
+        let attempts: Vec<Found> = checks.one_of.iter().map(attempt).collect();
         let valid = attempts.iter().filter(|a| a.is_empty()).count();
-        let one = format!("{path:?} must validate one and only one schema (oneOf).");
+        let one = || format!("{} must validate one and only one schema (oneOf).", quoted());
         match valid {
             0 => {
-                errors.push(failed(format!("{one} Found none valid")));
+                errors.push(failed(format!("{} Found none valid", one())));
                 errors.extend(best(attempts));
             }
             1 => {}
-            several => errors.push(failed(format!("{one} Found {several} valid alternatives"))),
+            several => errors.push(failed(format!("{} Found {several} valid alternatives", one()))),
         }
     }
-    let all: Vec<FieldErrors> = checks.all_of.iter().map(attempt).collect();
+    let all: Vec<Found> = checks.all_of.iter().map(attempt).collect();
     if all.iter().any(|a| !a.is_empty()) {
         errors.extend(all.into_iter().flatten());
-        errors.push(failed(format!("{path:?} must validate all the schemas (allOf)")));
+        errors.push(failed(format!(
+            "{} must validate all the schemas (allOf)",
+            quoted()
+        )));
     }
     if let Some(not) = &checks.not
         && attempt(not).is_empty()
     {
-        errors.push(failed(format!("{path:?} must not validate the schema (not)")));
+        errors.push(failed(format!("{} must not validate the schema (not)", quoted())));
     }
 }

@@ -12,6 +12,7 @@ use super::set::{Path, Set, shown};
 use super::shape::Shape;
 use super::update::{States, Writer, empty, put, reconcile_all, take, update, without_managers};
 use crate::kinds::Kind;
+use crate::kinds::bounded::{MOST, ROOM};
 use serde_json::Value;
 
 /// Fields that another manager owns with another value.
@@ -28,8 +29,9 @@ pub enum ApplyError {
     Typed(String, String),
     #[error("failed to decode managed fields: {0}")]
     Managers(String),
-    #[error("{} conflicts", .0.len())]
-    Conflicts(Vec<Conflict>),
+    /// As many of them as are told, and how many there are.
+    #[error("{1} conflicts")]
+    Conflicts(Vec<Conflict>, usize),
 }
 
 impl Conflict {
@@ -71,14 +73,14 @@ pub fn apply(
         convert,
     };
     match applying.run(managers.clone(), force) {
-        Err(ApplyError::Conflicts(conflicts)) => {
+        Err(conflicts) => {
             let left = last_applied::conflicts_left(kind, writer.name, &live, conflicts);
             if !left.is_empty() {
-                return Err(ApplyError::Conflicts(left));
+                return Err(listed(left));
             }
-            applying.run(managers, true)
+            applying.run(managers, true).map_err(listed)
         }
-        done => done,
+        Ok(new) => Ok(new),
     }
     .map(|mut new| {
         last_applied::refresh(writer.name, &mut new, config);
@@ -103,6 +105,9 @@ fn described(kind: &Kind, config: &Value) -> String {
     )
 }
 
+/// Who owns what an apply would change.
+pub type Conflicting = Vec<(Manager, Set)>;
+
 struct Applying<'a> {
     kind: &'a Kind,
     writer: Writer<'a>,
@@ -112,7 +117,7 @@ struct Applying<'a> {
 }
 
 impl Applying<'_> {
-    fn run(&self, mut managers: Managers, force: bool) -> Result<Value, ApplyError> {
+    fn run(&self, mut managers: Managers, force: bool) -> Result<Value, Conflicting> {
         let (kind, subresource) = (self.kind, self.writer.subresource);
         reconcile_all(kind, self.live, &mut managers, self.convert);
         let me = Manager::new(Operation::Apply, self.writer.name, "", subresource);
@@ -143,13 +148,13 @@ impl Applying<'_> {
         me: &Manager,
         new: &Value,
         force: bool,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), Conflicting> {
         let states = States::new(self.kind, self.live, new, self.writer.subresource, self.convert);
         let changes = states.compare(self.kind, self.live, new);
         if !force {
-            let conflicts = listed(states.conflicts(managers, me, &changes));
+            let conflicts = states.conflicts(managers, me, &changes);
             if !conflicts.is_empty() {
-                return Err(ApplyError::Conflicts(conflicts));
+                return Err(conflicts);
             }
         }
         states.yield_to(managers, Some(me), changes);
@@ -223,13 +228,20 @@ fn add_back_dangling(shape: Shape<'_>, merged: &Value, pruned: &Value, last: &Se
     remove(shape, merged, &gone.common(last))
 }
 
-fn listed(conflicts: Vec<(Manager, Set)>) -> Vec<Conflict> {
-    let of = |(manager, set): (Manager, Set)| {
-        let paths = set.paths().into_iter();
-        paths.map(move |path| Conflict {
-            manager: manager.clone(),
-            path,
-        })
-    };
-    conflicts.into_iter().flat_map(of).collect()
+/// Each path of each manager, as long as there is room for what is told of them.
+fn listed(conflicts: Conflicting) -> ApplyError {
+    let count = conflicts.iter().map(|(_, set)| set.len()).sum();
+    let (mut told, mut left) = (Vec::new(), ROOM);
+    for (manager, set) in conflicts {
+        set.each_path(&mut |path| {
+            if left > 0 && told.len() < MOST {
+                left = left.saturating_sub(shown(path).len());
+                told.push(Conflict {
+                    manager: manager.clone(),
+                    path: path.to_vec(),
+                });
+            }
+        });
+    }
+    ApplyError::Conflicts(told, count)
 }

@@ -1,6 +1,7 @@
 //! Whether a configuration can be applied: every field is in the schema, has its type, and no item comes twice.
 use super::element::Element;
 use super::shape::{Form, Shape};
+use crate::kinds::bounded::ROOM;
 use crate::kinds::schema::Type;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -20,15 +21,21 @@ pub fn check(shape: Shape<'_>, config: &Value) -> Result<(), String> {
 struct Checking {
     path: Vec<String>,
     complaints: Vec<String>,
+    /// Of the complaints, in bytes: further ones are not told.
+    size: usize,
 }
 
 impl Checking {
     fn complain(&mut self, why: impl std::fmt::Display) {
+        if self.size > ROOM {
+            return;
+        }
         let path = self.path.concat();
         self.complaints.push(match path.as_str() {
             "" => why.to_string(),
             path => format!("{path}: {why}"),
         });
+        self.size += self.complaints.last().map_or(0, String::len);
     }
 
     fn below(&mut self, element: String, look: impl FnOnce(&mut Self)) {

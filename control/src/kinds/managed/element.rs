@@ -18,6 +18,12 @@ pub enum Element {
 #[derive(Debug, Clone)]
 pub struct Scalar(pub Value);
 
+#[cfg(test)]
+thread_local! {
+    /// How many scalars were compared: what finding items of lists costs.
+    pub static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Element {
     pub fn field(name: &str) -> Element {
         Element::Field(name.to_owned())
@@ -101,6 +107,8 @@ impl Scalar {
 
 impl Ord for Scalar {
     fn cmp(&self, other: &Self) -> Ordering {
+        #[cfg(test)]
+        COMPARED.with(|compared| compared.set(compared.get() + 1));
         match (&self.0, &other.0) {
             (Value::String(a), Value::String(b)) => a.cmp(b),
             (Value::Bool(a), Value::Bool(b)) => a.cmp(b),

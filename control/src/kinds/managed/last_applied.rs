@@ -1,6 +1,6 @@
 //! The way from client-side apply to server-side apply: `kubectl` does not conflict with what it applied itself, as the
 //! annotation it left says, and the annotation is kept true.
-use super::apply::Conflict;
+use super::apply::Conflicting;
 use super::check::check;
 use super::compare::compare;
 use super::fields::fields;
@@ -15,14 +15,16 @@ const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const KUBECTL: &str = "kubectl";
 
 /// The conflicts that are with others than client-side apply.
-pub fn conflicts_left(kind: &Kind, manager: &str, live: &Value, conflicts: Vec<Conflict>) -> Vec<Conflict> {
+pub fn conflicts_left(kind: &Kind, manager: &str, live: &Value, mut conflicts: Conflicting) -> Conflicting {
     if manager != KUBECTL {
         return conflicts;
     }
     let Some(allowed) = applied_and_unchanged(kind, live) else {
         return conflicts;
     };
-    conflicts.into_iter().filter(|c| !allowed.has(&c.path)).collect()
+    conflicts.iter_mut().for_each(|(_, set)| set.subtract(&allowed));
+    conflicts.retain(|(_, set)| !set.is_empty());
+    conflicts
 }
 
 /// The fields that client-side apply set and that still are as it set them.

@@ -22,6 +22,8 @@ mod shape;
 mod update;
 
 #[cfg(test)]
+mod growth_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod tests;

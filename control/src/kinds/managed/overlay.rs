@@ -11,7 +11,7 @@ pub fn overlay(kind: &Kind, object: &Value, patch: &Value) -> Result<Value, Stri
     let shape = Shape::of(kind);
     check(shape, patch).map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
     let mut wholes = Vec::new();
-    find_wholes(shape, patch, "", &mut wholes);
+    find_wholes(shape, patch, &mut String::new(), &mut wholes);
     match wholes.is_empty() {
         true => Ok(merge(shape, object, patch)),
         false => Err(format!(
@@ -21,23 +21,28 @@ pub fn overlay(kind: &Kind, object: &Value, patch: &Value) -> Result<Value, Stri
     }
 }
 
-fn find_wholes(shape: Shape<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+fn find_wholes(shape: Shape<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
     let scalar = matches!(shape.form, Form::Scalar(_));
     let granular = value.is_object() || value.is_array();
     if granular && !scalar && shape.is_leaf(value) {
-        return found.push(path.to_owned());
+        return found.push(path.clone());
     }
+    let length = path.len();
     match value {
         Value::Object(map) => {
             for (name, value) in map {
                 if let Some(inner) = shape.member(name) {
-                    find_wholes(inner, value, &format!("{path}.{name}"), found);
+                    path.extend([".", name]);
+                    find_wholes(inner, value, path, found);
+                    path.truncate(length);
                 }
             }
         }
         Value::Array(items) => {
             for (i, item) in items.iter().enumerate() {
-                find_wholes(shape.item(), item, &format!("{path}[{i}]"), found);
+                path.extend(["[", &i.to_string(), "]"]);
+                find_wholes(shape.item(), item, path, found);
+                path.truncate(length);
             }
         }
         _ => {}

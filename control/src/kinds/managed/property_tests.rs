@@ -29,7 +29,12 @@ fn set(paths: &BTreeSet<Path>) -> Set {
 }
 
 fn model(set: &Set) -> BTreeSet<Path> {
-    set.paths().into_iter().collect()
+    let mut paths = BTreeSet::new();
+    set.each_path(&mut |path| {
+        paths.insert(path.to_vec());
+    });
+    assert_eq!(set.len(), paths.len());
+    paths
 }
 
 proptest! {

@@ -184,23 +184,26 @@ impl Set {
         Set { nodes }
     }
 
-    /// Every path; those of a level before those below it.
-    pub fn paths(&self) -> Vec<Path> {
-        let mut out = Vec::new();
-        self.collect(&mut Vec::new(), &mut out);
-        out
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        let of = |node: &Node| usize::from(node.member) + node.below.len();
+        self.nodes.iter().map(|(_, node)| of(node)).sum()
     }
 
-    fn collect(&self, prefix: &mut Path, out: &mut Vec<Path>) {
-        let here = self.nodes.iter().filter(|(_, node)| node.member);
-        out.extend(here.map(|(element, _)| {
-            let mut path = prefix.clone();
-            path.push(element.clone());
-            path
-        }));
-        for (element, node) in &self.nodes {
+    /// Shows every path; those of a level before those below it.
+    pub fn each_path(&self, show: &mut dyn FnMut(&[Element])) {
+        self.show(&mut Vec::new(), show);
+    }
+
+    fn show(&self, prefix: &mut Path, show: &mut dyn FnMut(&[Element])) {
+        for (element, _) in self.nodes.iter().filter(|(_, node)| node.member) {
             prefix.push(element.clone());
-            node.below.collect(prefix, out);
+            show(prefix);
+            prefix.pop();
+        }
+        for (element, node) in self.nodes.iter().filter(|(_, node)| !node.below.is_empty()) {
+            prefix.push(element.clone());
+            node.below.show(prefix, show);
             prefix.pop();
         }
     }

@@ -65,7 +65,7 @@ fn two_appliers_share_a_config_map() {
     assert_eq!(owned(&one, "one"), json!({"f:data": {"f:a": {}}}));
     let two = applied(&kind, "two", false, Some(&one), map(json!({"b": "2"}))).unwrap();
     assert_eq!(two["data"], json!({"a": "1", "b": "2"}));
-    let Err(ApplyError::Conflicts(conflicts)) =
+    let Err(ApplyError::Conflicts(conflicts, _)) =
         applied(&kind, "two", false, Some(&two), map(json!({"a": "9"})))
     else {
         panic!("applied over another's field")
@@ -193,7 +193,7 @@ fn an_object_without_owners_begins_with_one() {
         json!({"f:data": {".": {}, "f:a": {}}})
     );
     let refused = applied(&kind, "one", false, Some(&old), map(json!({"a": "2"})));
-    assert!(matches!(refused, Err(ApplyError::Conflicts(_))));
+    assert!(matches!(refused, Err(ApplyError::Conflicts(..))));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn kubectl_does_not_conflict_with_its_own_past() {
     let kept = new["metadata"]["annotations"][annotation].as_str().unwrap();
     assert!(kept.contains("\"a\":\"2\""), "{kept}");
     let refused = applied(&kind, "other", false, Some(&object), map(json!({"a": "2"})));
-    assert!(matches!(refused, Err(ApplyError::Conflicts(_))));
+    assert!(matches!(refused, Err(ApplyError::Conflicts(..))));
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! CertificateSigningRequests: what is asked for never changes; who may decide and who may sign write different parts.
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::STATUS;
@@ -47,10 +49,13 @@ fn mixed(decided: &Value, new: &Value) -> Vec<Value> {
 /// New conditions begin now.
 fn stamp(new: &mut Value, old: &Value) {
     let now = crate::kinds::time::now();
-    let known: Vec<Value> = old.list("status.conditions").to_vec();
+    let mut known = HashMap::new();
+    for condition in old.list("status.conditions") {
+        known.entry(condition.at("type")).or_insert(condition);
+    }
     let conditions = new["status"]["conditions"].as_array_mut().into_iter().flatten();
     for condition in conditions {
-        let before = known.iter().find(|c| c["type"] == condition["type"]);
+        let before = known.get(&condition["type"]).copied();
         if condition["lastTransitionTime"].is_null() {
             let kept = before.filter(|c| c["status"] == condition["status"]);
             condition["lastTransitionTime"] =

@@ -1,5 +1,7 @@
 //! Services: the two spellings of the cluster IP, families, and what survives an update that leaves it out. Families of
 //! addresses that are given follow from those, where addresses are chosen.
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value, json};
 
 use super::{split_status, without_status};
@@ -120,7 +122,7 @@ fn single_stack(new: &mut Value, old: &Value) {
 
 fn keep_node_ports(new: &mut Value, old: &Value) {
     if needs_node_port(new) && needs_node_port(old) {
-        let mut used: Vec<i64> = new
+        let mut used: HashSet<i64> = new
             .list("spec.ports")
             .iter()
             .filter_map(|p| p.int("nodePort"))
@@ -128,16 +130,17 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
         let Some(spec) = existing_mut(new, "spec") else {
             return;
         };
+        let mut before = HashMap::new();
+        for port in old.list("spec.ports") {
+            let key = (port.get("port"), port.get("protocol"));
+            before.entry(key).or_insert(port);
+        }
         for port in items_mut(spec, "ports").filter(|p| p.get("nodePort").is_none_or(|n| n == 0)) {
-            let same =
-                |o: &&Value| o.get("port") == port.get("port") && o.get("protocol") == port.get("protocol");
-            let number = old
-                .list("spec.ports")
-                .iter()
-                .find(same)
+            let number = before
+                .get(&(port.get("port"), port.get("protocol")))
                 .and_then(|o| o.int("nodePort"));
             if let Some(number) = number.filter(|n| *n != 0 && !used.contains(n)) {
-                used.push(number);
+                used.insert(number);
                 port.insert("nodePort".into(), number.into());
             }
         }

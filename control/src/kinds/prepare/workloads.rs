@@ -1,4 +1,6 @@
 //! DaemonSets, Jobs, PodTemplates: what the server writes into them itself.
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{STATUS, split_status, without_status};
@@ -90,8 +92,8 @@ pub fn resource_claim_update(subresource: Option<&str>, new: &mut Value, old: &V
     split_status(subresource, new, old);
     let results = "status.allocation.devices.results";
     let id = |device: &Value| ["driver", "pool", "device", "shareID"].map(|key| device.at(key).clone());
-    let kept: Vec<_> = new.list(results).iter().map(id).collect();
-    let gone: Vec<_> = old
+    let kept: HashSet<_> = new.list(results).iter().map(id).collect();
+    let gone: HashSet<_> = old
         .list(results)
         .iter()
         .map(id)
@@ -120,18 +122,16 @@ pub fn endpoint_slice_update(_: Option<&str>, new: &mut Value, old: &Value) {
     if new.at("endpoints") == old.at("endpoints") {
         return;
     }
-    let known = |name: &Value| {
-        let before = old.list("endpoints").iter();
-        before
-            .map(|e| e.at("deprecatedTopology"))
-            .any(|t| t.get(HOST) == Some(name))
-    };
+    let before = old.list("endpoints").iter();
+    let before: HashSet<&Value> = before
+        .filter_map(|e| e.at("deprecatedTopology").get(HOST))
+        .collect();
     let endpoints = new.get_mut("endpoints").and_then(Value::as_array_mut);
     for endpoint in endpoints.into_iter().flatten().filter_map(Value::as_object_mut) {
         let host = endpoint
             .remove("deprecatedTopology")
             .and_then(|mut t| Some(t.get_mut(HOST)?.take()));
-        if let Some(name) = host.filter(known) {
+        if let Some(name) = host.filter(|name| before.contains(name)) {
             set_missing(endpoint, "nodeName", name);
         }
     }

@@ -3,6 +3,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{age, name, or_none};
+use crate::kinds::indexed::{by_text, texts};
 use crate::kinds::time;
 use crate::kinds::view::View;
 
@@ -51,12 +52,10 @@ fn is_ready_running(status: &Value) -> bool {
 
 /// Statuses of init containers that keep running beside the others.
 fn sidecar_statuses(pod: &Value) -> impl Iterator<Item = &Value> {
-    let sidecar = |s: &&Value| {
-        pod.list("spec.initContainers")
-            .iter()
-            .any(|c| is_sidecar(c) && c.text("name") == s.text("name"))
-    };
-    pod.list("status.initContainerStatuses").iter().filter(sidecar)
+    let sidecars = pod.list("spec.initContainers").iter().filter(|c| is_sidecar(c));
+    let sidecars = texts(sidecars, "name");
+    let statuses = pod.list("status.initContainerStatuses").iter();
+    statuses.filter(move |s| sidecars.contains(s.text("name")))
 }
 
 /// The STATUS column: the phase, or what better says why the Pod is not running.
@@ -96,12 +95,10 @@ fn initializing(pod: &Value) -> Option<String> {
         .iter()
         .any(|c| c.text("type") == "Initialized" && c.text("status") == "True");
     let total = pod.list("spec.initContainers").len();
+    let specs = by_text(pod.list("spec.initContainers"), "name");
     for (i, status) in pod.list("status.initContainerStatuses").iter().enumerate() {
-        let spec = pod
-            .list("spec.initContainers")
-            .iter()
-            .find(|c| c.text("name") == status.text("name"));
-        let started_sidecar = spec.is_some_and(is_sidecar) && status.flag("started");
+        let spec = specs.get(status.text("name"));
+        let started_sidecar = spec.is_some_and(|spec| is_sidecar(spec)) && status.flag("started");
         if started_sidecar
             || status.has("state.terminated") && status.int("state.terminated.exitCode") == Some(0)
         {

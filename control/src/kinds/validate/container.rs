@@ -46,25 +46,37 @@ pub(super) fn all<P: Display + Copy>(spec: &Value, path: P) -> impl Iterator<Ite
     })
 }
 
+/// What is around a container: the spec of its Pod, and what in it the container may name.
+struct Around<'a> {
+    spec: &'a Value,
+    volumes: &'a Good<'a>,
+    claims: Vec<&'a str>,
+}
+
 /// All containers of a Pod spec at `path`.
 pub(super) fn containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
-    let main = spec.list("containers");
-    let at = format_args!("{path}.containers");
-    let mut errors = match main {
-        [] => vec![FieldError::required(at, "")],
-        _ => main_containers(spec, volumes, at),
+    let around = Around {
+        spec,
+        volumes,
+        claims: resources::claim_names(spec),
     };
-    errors.extend(init_containers(spec, volumes, path));
-    errors.extend(ephemeral_containers(spec, volumes, path));
+    let at = format_args!("{path}.containers");
+    let mut errors = match spec.list("containers") {
+        [] => vec![FieldError::required(at, "")],
+        _ => main_containers(&around, at),
+    };
+    errors.extend(init_containers(&around, path));
+    errors.extend(ephemeral_containers(&around, path));
     errors
 }
 
-fn main_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
+fn main_containers(around: &Around<'_>, path: impl Display + Copy) -> FieldErrors {
+    let spec = around.spec;
     let main = spec.list("containers");
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in main.iter().enumerate() {
         let at = format_args!("{path}[{i}]");
-        errors.extend(common(container, spec, volumes, at));
+        errors.extend(common(container, around, at));
         if seen.again(container.text("name")) {
             let name = container.text("name");
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
@@ -76,14 +88,15 @@ fn main_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) 
     errors
 }
 
-fn init_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
+fn init_containers(around: &Around<'_>, path: impl Display + Copy) -> FieldErrors {
+    let spec = around.spec;
     let list = format_args!("{path}.initContainers");
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     seen.0
         .extend(spec.list("containers").iter().map(|c| c.text("name").to_owned()));
     for (i, container) in spec.list("initContainers").iter().enumerate() {
         let at = format_args!("{list}[{i}]");
-        errors.extend(common(container, spec, volumes, at));
+        errors.extend(common(container, around, at));
         errors.extend(restarts::rules(container, at));
         let name = container.text("name");
         if !name.is_empty() && seen.again(name) {
@@ -107,13 +120,14 @@ fn init_lifecycle(container: &Value, spec: &Value, path: impl Display + Copy) ->
         .collect()
 }
 
-fn ephemeral_containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
+fn ephemeral_containers(around: &Around<'_>, path: impl Display + Copy) -> FieldErrors {
+    let spec = around.spec;
     let fixed = spec.list("containers").iter().chain(spec.list("initContainers"));
     let fixed: HashSet<&str> = fixed.map(|c| c.text("name")).collect();
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     for (i, container) in spec.list("ephemeralContainers").iter().enumerate() {
         let at = format_args!("{path}.ephemeralContainers[{i}]");
-        errors.extend(common(container, spec, volumes, at));
+        errors.extend(common(container, around, at));
         errors.extend(image_padding(container, at));
         let (name, target) = (container.text("name"), container.text("targetContainerName"));
         if fixed.contains(name) || seen.again(name) {
@@ -157,7 +171,8 @@ fn not_ephemeral(container: &Value, path: impl Display + Copy) -> FieldErrors {
 }
 
 /// What every container must have.
-fn common(container: &Value, spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
+fn common(container: &Value, around: &Around<'_>, path: impl Display + Copy) -> FieldErrors {
+    let (spec, volumes) = (around.spec, around.volumes);
     let name = container.text("name");
     let mut errors = match name {
         "" => vec![FieldError::required(format!("{path}.name"), "")],
@@ -187,7 +202,7 @@ fn common(container: &Value, spec: &Value, volumes: &Good<'_>, path: impl Displa
     ));
     errors.extend(resources::requirements(
         container.at("resources"),
-        &resources::claim_names(spec),
+        &around.claims,
         format_args!("{path}.resources"),
     ));
     errors.extend(restarts::resize(

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::volume_sources::{mode, reserved_path};
 use super::{complain, no_backsteps, present};
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::indexed::by_text;
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
@@ -222,6 +223,7 @@ fn file_ref(reference: &Value, path: impl Display + Copy) -> FieldErrors {
 
 /// Files that variables are read from lie in volumes that containers can write.
 pub(super) fn file_volumes(spec: &Value, path: impl Display + Copy) -> FieldErrors {
+    let volumes = by_text(spec.list("volumes"), "name");
     let mut errors = Vec::new();
     for (container, at) in super::container::all(spec, path) {
         for (i, variable) in container.list("env").iter().enumerate() {
@@ -229,8 +231,7 @@ pub(super) fn file_volumes(spec: &Value, path: impl Display + Copy) -> FieldErro
                 continue;
             };
             let at = format_args!("{at}.env[{i}].valueFrom.fileKeyRef.volumeName");
-            let found = spec.list("volumes").iter().find(|v| v.text("name") == name);
-            match found {
+            match volumes.get(name) {
                 None => errors.push(FieldError::not_found(at, name)),
                 Some(volume) if !volume.has("emptyDir") => {
                     let detail = "referenced volume must be of type emptyDir";

@@ -1,4 +1,5 @@
 //! What a container makes of the Pod's volumes: mounted directories and block devices.
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use serde_json::Value;
@@ -6,16 +7,33 @@ use serde_json::Value;
 use super::volumes::Good;
 use super::{Seen, descending, maybe_one_of, no_backsteps, present};
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::indexed::texts;
 use crate::kinds::view::View;
 
 const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
 const RECURSION: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
+
+/// What a list of a container has taken: names of volumes, and paths.
+struct Taken<'a> {
+    names: HashSet<&'a str>,
+    paths: HashSet<&'a str>,
+}
+
+impl<'a> Taken<'a> {
+    fn of(items: &'a [Value], path: &str) -> Taken<'a> {
+        Taken {
+            names: texts(items, "name"),
+            paths: texts(items, path),
+        }
+    }
+}
 
 /// Mounts of a container: each volume exists, each path is taken once. What is wrong with how a volume is mounted is
 /// told, as upstream does, without the mount's number.
 pub(super) fn mounts(container: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut seen) = (Vec::new(), Seen::default());
     let list = format_args!("{path}.volumeMounts");
+    let taken = Taken::of(container.list("volumeDevices"), "devicePath");
     for (i, mount) in container.list("volumeMounts").iter().enumerate() {
         let at = format_args!("{list}[{i}]");
         let (name, mount_path) = (mount.text("name"), mount.text("mountPath"));
@@ -28,7 +46,7 @@ pub(super) fn mounts(container: &Value, volumes: &Good<'_>, path: impl Display +
             let at = format_args!("{at}.mountPath");
             errors.push(FieldError::invalid(at, mount_path, "must be unique"));
         }
-        errors.extend(also_a_device(mount, container, at));
+        errors.extend(also_a_device(mount, &taken, at));
         errors.extend(sub_paths(mount, list, at));
         errors.extend(propagation(mount, container, list));
         errors.extend(recursion(mount, list));
@@ -36,11 +54,9 @@ pub(super) fn mounts(container: &Value, volumes: &Good<'_>, path: impl Display +
     errors
 }
 
-fn also_a_device(mount: &Value, container: &Value, path: impl Display + Copy) -> FieldErrors {
-    let devices = container.list("volumeDevices");
-    let same = |device: &str, own: &str| devices.iter().any(|d| d.text(device) == mount.text(own));
+fn also_a_device(mount: &Value, devices: &Taken<'_>, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
-    if same("name", "name") {
+    if devices.names.contains(mount.text("name")) {
         let detail = "must not already exist in volumeDevices";
         errors.push(FieldError::invalid(
             format!("{path}.name"),
@@ -48,7 +64,7 @@ fn also_a_device(mount: &Value, container: &Value, path: impl Display + Copy) ->
             detail,
         ));
     }
-    if same("devicePath", "mountPath") {
+    if devices.paths.contains(mount.text("mountPath")) {
         let detail = "must not already exist as a path in volumeDevices";
         let at = format_args!("{path}.mountPath");
         errors.push(FieldError::invalid(at, mount.text("mountPath"), detail));
@@ -102,6 +118,7 @@ fn recursion(mount: &Value, list: impl Display + Copy) -> FieldErrors {
 /// Block devices of a container.
 pub(super) fn devices(container: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let (mut errors, mut names, mut paths) = (Vec::new(), Seen::default(), Seen::default());
+    let taken = Taken::of(container.list("volumeMounts"), "mountPath");
     for (i, device) in container.list("volumeDevices").iter().enumerate() {
         let at = format_args!("{path}.volumeDevices[{i}]");
         let (name, device_path) = (device.text("name"), device.text("devicePath"));
@@ -123,7 +140,7 @@ pub(super) fn devices(container: &Value, volumes: &Good<'_>, path: impl Display 
                 errors.push(FieldError::invalid(path_at, device_path, detail));
             }
         }
-        errors.extend(also_a_mount(device, container, at));
+        errors.extend(also_a_mount(device, &taken, at));
     }
     errors
 }
@@ -137,11 +154,9 @@ fn block_volume(volumes: &Good<'_>, name: &str, path: impl Display + Copy) -> Op
     (!claimed).then(|| FieldError::invalid(path, name, detail))
 }
 
-fn also_a_mount(device: &Value, container: &Value, path: impl Display + Copy) -> FieldErrors {
-    let mounts = container.list("volumeMounts");
-    let same = |mount: &str, own: &str| mounts.iter().any(|m| m.text(mount) == device.text(own));
+fn also_a_mount(device: &Value, mounts: &Taken<'_>, path: impl Display + Copy) -> FieldErrors {
     let mut errors = Vec::new();
-    if same("name", "name") {
+    if mounts.names.contains(device.text("name")) {
         let detail = "must not already exist in volumeMounts";
         errors.push(FieldError::invalid(
             format!("{path}.name"),
@@ -149,7 +164,7 @@ fn also_a_mount(device: &Value, container: &Value, path: impl Display + Copy) ->
             detail,
         ));
     }
-    if same("mountPath", "devicePath") {
+    if mounts.paths.contains(device.text("devicePath")) {
         let detail = "must not already exist as a path in volumeMounts";
         let at = format_args!("{path}.devicePath");
         errors.push(FieldError::invalid(at, device.text("devicePath"), detail));

@@ -8,6 +8,7 @@ use super::{
     security, volumes, windows,
 };
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::indexed::by_text;
 use crate::kinds::view::View;
 use crate::kinds::{meta, names};
 
@@ -419,6 +420,8 @@ fn terminated_stays(new: &Value, old: &Value) -> FieldErrors {
         ("initContainerStatuses", "initContainers"),
     ] {
         let path = format!("status.{list}");
+        let specs = by_text(old.at("spec").list(containers), "name");
+        let statuses = by_text(new.list(&path), "name");
         for (i, before) in old
             .list(&path)
             .iter()
@@ -429,14 +432,9 @@ fn terminated_stays(new: &Value, old: &Value) -> FieldErrors {
                 before.text("name"),
                 before.int("state.terminated.exitCode").unwrap_or(0),
             );
-            let container = old
-                .at("spec")
-                .list(containers)
-                .iter()
-                .find(|c| c.text("name") == name);
+            let container = specs.get(name);
             let again = container.is_some_and(|c| restarts_after(c, old.text("spec.restartPolicy"), code));
-            let now = new.list(&path).iter().find(|s| s.text("name") == name);
-            if !again && now.is_some_and(|s| !s.has("state.terminated")) {
+            if !again && statuses.get(name).is_some_and(|s| !s.has("state.terminated")) {
                 errors.push(FieldError::forbidden(format!("{path}[{i}].state"), detail));
             }
         }

@@ -1,4 +1,6 @@
 //! Annotations of Pods that Kubernetes itself reads.
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::container;
@@ -41,13 +43,16 @@ pub(super) fn of(pod: &Value, path: &str) -> FieldErrors {
             .map(|p| seccomp(p, &format!("{path}.{SECCOMP_POD}")))
             .unwrap_or_default(),
     );
+    let names: HashSet<&str> = container::all(pod.at("spec"), "")
+        .map(|(container, _)| container.text("name"))
+        .collect();
     for (key, value) in annotations {
         let value = value.as_str().unwrap_or_default();
         if key.starts_with(SECCOMP_CONTAINER) {
             errors.extend(seccomp(value, &format!("{path}.{key}")));
         }
         if let Some(name) = key.strip_prefix(APP_ARMOR) {
-            errors.extend(app_armor(pod.at("spec"), name, value, &format!("{path}[{key}]")));
+            errors.extend(app_armor(&names, name, value, &format!("{path}[{key}]")));
         }
     }
     errors
@@ -65,10 +70,9 @@ fn seccomp(profile: &str, path: &str) -> FieldErrors {
     }
 }
 
-fn app_armor(spec: &Value, name: &str, profile: &str, path: &str) -> FieldErrors {
+fn app_armor(containers: &HashSet<&str>, name: &str, profile: &str, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    let there = container::all(spec, "").any(|(c, _)| c.text("name") == name);
-    if !there {
+    if !containers.contains(name) {
         errors.push(FieldError::invalid(path, name, "container not found"));
     }
     let known = ["", "runtime/default", "unconfined"].contains(&profile) || profile.starts_with("localhost/");

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{container, pod, pod_annotations, resize, scheduling};
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::indexed::by_text;
 use crate::kinds::names;
 use crate::kinds::view::View;
 
@@ -68,12 +69,12 @@ fn ephemeral_update(new: &Value, old: &Value) -> FieldErrors {
     }
     let mut errors = pod::pod_body(new);
     let path = "spec.ephemeralContainers";
-    let now = new.list(path);
+    let now = by_text(new.list(path), "name");
     for before in old.list(path) {
         let name = before.text("name");
-        let why = match now.iter().find(|c| c.text("name") == name) {
+        let why = match now.get(name) {
             None => "may not be removed",
-            Some(same) if same == before => continue,
+            Some(same) if *same == before => continue,
             Some(_) => "may not be changed",
         };
         errors.push(FieldError::forbidden(

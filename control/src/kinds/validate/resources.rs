@@ -1,4 +1,5 @@
 //! Requests and limits.
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display};
 
 use serde_json::Value;
@@ -38,9 +39,11 @@ const KNOWN: [&str; 20] = [
     "services.nodeports",
     "storage",
 ];
+/// How many of a Pod's claims are named to who asks for another: each who does is told.
+const NAMED: usize = 100;
 const OF_CONTAINERS: &str = "must be a standard resource for containers";
 
-/// Names of the claims that containers of a Pod may refer to.
+/// Names of the claims that containers of a Pod may refer to, sorted.
 pub(super) fn claim_names(spec: &Value) -> Vec<&str> {
     let names = spec.list("resourceClaims").iter().map(|claim| claim.text("name"));
     let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
@@ -189,21 +192,17 @@ fn whole_pages(list: &Value, name: &str, path: impl Display + Copy) -> Option<Fi
     (!whole).then(|| FieldError::invalid(path, quantity.to_string(), detail))
 }
 
-/// Claims that a container uses: each once, each of the Pod's. KEP-4381.
+/// Claims that a container uses: each once, each of the Pod's, whose names are `known`. KEP-4381.
 fn claimed(claims: &[Value], known: &[&str], path: impl Display + Copy) -> FieldErrors {
-    let mut errors = Vec::new();
-    let mut seen: Vec<String> = Vec::new();
+    let (mut errors, mut seen) = (Vec::new(), Claimed::default());
     for (i, claim) in claims.iter().enumerate() {
-        let (name, request, at) = (
-            claim.text("name"),
-            claim.text("request"),
-            format_args!("{path}[{i}]"),
-        );
+        let (name, at) = (claim.text("name"), format_args!("{path}[{i}]"));
         if name.is_empty() {
             errors.push(FieldError::required(at, ""));
-        } else if seen.iter().any(|s| s == name) {
+        } else if seen.keys.contains(name) {
             errors.push(FieldError::duplicate(at, name));
         } else {
+            let request = claim.text("request");
             if !request.is_empty() {
                 errors.extend(complain(
                     format_args!("{at}.request"),
@@ -211,32 +210,62 @@ fn claimed(claims: &[Value], known: &[&str], path: impl Display + Copy) -> Field
                     names::label(request),
                 ));
             }
-            let key = match request {
-                "" => name.to_owned(),
-                request => format!("{name}/{request}"),
-            };
-            let part = |s: &&String| request.is_empty() && s.split('/').next() == Some(name);
-            match seen.contains(&key) {
-                true => errors.push(FieldError::duplicate(at, key.as_str())),
-                false => errors.extend(seen.iter().filter(part).map(|_| FieldError::duplicate(at, name))),
-            }
-            seen.push(key);
+            errors.extend(seen.add(name, request, at));
         }
-        if !known.contains(&name) {
-            let detail = match known {
-                [] => "must be one of the names in pod.spec.resourceClaims which is empty".to_owned(),
-                known => format!(
-                    "must be one of the names in pod.spec.resourceClaims: {}",
-                    known.join(", ")
-                ),
-            };
-            errors.push(FieldError {
-                detail,
-                ..FieldError::not_found(at, name)
-            });
+        if known.binary_search(&name).is_err() {
+            errors.push(unknown_claim(name, known, at));
         }
     }
     errors
+}
+
+/// What a container uses already.
+#[derive(Default)]
+struct Claimed {
+    /// `CLAIM` or `CLAIM/REQUEST`.
+    keys: HashSet<String>,
+    /// How many there are of each claim.
+    of_claim: HashMap<String, usize>,
+}
+
+impl Claimed {
+    /// Adds a claim, or one request of it; what it is a duplicate of is told, once for each.
+    fn add(&mut self, name: &str, request: &str, path: impl Display + Copy) -> FieldErrors {
+        let key = match request {
+            "" => name.to_owned(),
+            request => format!("{name}/{request}"),
+        };
+        // A name with a slash is no claim's first part.
+        let parts = match request.is_empty() && !name.contains('/') {
+            true => self.of_claim.get(name).copied().unwrap_or(0),
+            false => 0,
+        };
+        let claim = key.split('/').next().unwrap_or_default().to_owned();
+        *self.of_claim.entry(claim).or_default() += 1;
+        match self.keys.contains(&key) {
+            true => vec![FieldError::duplicate(path, key.as_str())],
+            false => {
+                self.keys.insert(key);
+                (0..parts).map(|_| FieldError::duplicate(path, name)).collect()
+            }
+        }
+    }
+}
+
+fn unknown_claim(name: &str, known: &[&str], path: impl Display + Copy) -> FieldError {
+    let named = known.get(..NAMED).unwrap_or(known).join(", ");
+    let detail = match known.len() {
+        0 => "must be one of the names in pod.spec.resourceClaims which is empty".to_owned(),
+        count if count > NAMED => format!(
+            "must be one of the names in pod.spec.resourceClaims: {named} and {} more",
+            count - NAMED
+        ),
+        _ => format!("must be one of the names in pod.spec.resourceClaims: {named}"),
+    };
+    FieldError {
+        detail,
+        ..FieldError::not_found(path, name)
+    }
 }
 
 /// Claims of a Pod itself.
@@ -392,4 +421,59 @@ fn within_the_whole(spec: &Value, path: impl Display + Copy) -> FieldErrors {
         }
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// How many duplicates a search from the front finds for each claim.
+    fn searched(claims: &[(String, String)]) -> Vec<usize> {
+        let mut seen: Vec<String> = Vec::new();
+        let of = |(name, request): &(String, String)| {
+            if seen.contains(name) {
+                return 1;
+            }
+            let key = match request.as_str() {
+                "" => name.clone(),
+                request => format!("{name}/{request}"),
+            };
+            let part = |s: &&String| request.is_empty() && s.split('/').next() == Some(name);
+            let found = match seen.contains(&key) {
+                true => 1,
+                false => seen.iter().filter(part).count(),
+            };
+            seen.push(key);
+            found
+        };
+        claims.iter().map(of).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn claims_are_found_as_a_search_finds_them(
+            claims in prop::collection::vec(("[ab](/r)?", "[rs]?"), 0..12)
+        ) {
+            let list: Vec<Value> = claims
+                .iter()
+                .map(|(name, request)| json!({"name": name, "request": request}))
+                .collect();
+            let errors = claimed(&list, &["a", "a/r", "b", "b/r"], "c");
+            let told = |i: usize| errors.iter().filter(|e| e.field == format!("c[{i}]")).count();
+            let told: Vec<usize> = (0..claims.len()).map(told).collect();
+            prop_assert_eq!(told, searched(&claims));
+        }
+    }
+
+    #[test]
+    fn only_some_of_many_claims_are_named() {
+        let names: Vec<String> = (0..150).map(|n| format!("c{n:03}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let told = |names: &[&str]| claimed(&[json!({"name": "x"})], names, "c")[0].detail.clone();
+        assert!(told(&names[..100]).ends_with("c098, c099"));
+        assert!(told(&names).ends_with("c098, c099 and 50 more"));
+        assert!(told(&[]).ends_with("which is empty"));
+    }
 }

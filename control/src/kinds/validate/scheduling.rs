@@ -1,4 +1,5 @@
 //! Affinity, tolerations and topology spread.
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
 use serde_json::Value;
@@ -261,7 +262,8 @@ fn label_keys(term: &Value, path: impl Display + Copy) -> FieldErrors {
         }
     }
     errors.extend(said_twice(&same, selector, path));
-    for (i, key) in same.iter().enumerate().filter(|(_, key)| other.contains(key)) {
+    let other: HashSet<&str> = other.into_iter().collect();
+    for (i, key) in same.iter().enumerate().filter(|(_, key)| other.contains(*key)) {
         let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
         errors.push(FieldError::invalid(
             format!("{path}.matchLabelKeys[{i}]"),
@@ -275,28 +277,39 @@ fn label_keys(term: &Value, path: impl Display + Copy) -> FieldErrors {
 /// Keys that were in the selector before they were added to it.
 fn said_twice(keys: &[&str], selector: &Value, path: impl Display + Copy) -> FieldErrors {
     let labels = selector.map("matchLabels").into_iter().flatten();
-    let mut before: Vec<&str> = labels.map(|(key, _)| key.as_str()).collect();
+    let mut before: HashSet<&str> = labels.map(|(key, _)| key.as_str()).collect();
+    let mut places = HashMap::new();
+    for (i, key) in keys.iter().enumerate() {
+        places.entry(*key).or_insert(i);
+    }
     let mut errors = Vec::new();
     for key in selector.list("matchExpressions").iter().map(|e| e.text("key")) {
-        let at = keys.iter().position(|k| *k == key);
-        if let Some(i) = at.filter(|_| before.contains(&key)) {
+        if let Some(i) = places.get(key).filter(|_| before.contains(key)) {
             let detail = "exists in both matchLabelKeys and labelSelector";
             errors.push(FieldError::invalid(format!("{path}[{i}]"), key, detail));
         }
-        before.push(key);
+        before.insert(key);
     }
     errors
 }
 
 /// Topology spread constraints. KEP-895.
-pub(super) fn spread(constraints: &[Value], path: impl Display + Copy) -> FieldErrors {
+pub(super) fn spread<'a>(constraints: &'a [Value], path: impl Display + Copy) -> FieldErrors {
+    let pair = |constraint: &'a Value| {
+        (
+            constraint.text("topologyKey"),
+            constraint.text("whenUnsatisfiable"),
+        )
+    };
+    let last: HashMap<_, usize> = constraints
+        .iter()
+        .enumerate()
+        .map(|(i, constraint)| (pair(constraint), i))
+        .collect();
     let mut errors = Vec::new();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = format_args!("{path}[{i}]");
-        let (key, when) = (
-            constraint.text("topologyKey"),
-            constraint.text("whenUnsatisfiable"),
-        );
+        let (key, when) = pair(constraint);
         errors.extend(positive(
             constraint.int("maxSkew").unwrap_or(0),
             format_args!("{at}.maxSkew"),
@@ -310,9 +323,8 @@ pub(super) fn spread(constraints: &[Value], path: impl Display + Copy) -> FieldE
             let at = format_args!("{at}.whenUnsatisfiable");
             errors.push(FieldError::not_supported(at, when, &supported));
         }
-        let same =
-            |other: &Value| other.text("topologyKey") == key && other.text("whenUnsatisfiable") == when;
-        if constraints[i + 1..].iter().any(same) {
+        // The last of a kind has no duplicate after it.
+        if last.get(&(key, when)).is_some_and(|last| *last > i) {
             let at = format_args!("{at}.{{topologyKey, whenUnsatisfiable}}");
             errors.push(FieldError::duplicate(at, format!("{{{key}, {when}}}")));
         }

@@ -1,4 +1,6 @@
 //! Webhook configurations.
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Seen, complain, maybe_one_of};
@@ -185,22 +187,18 @@ pub(in crate::kinds) fn resource_list(resources: &[Value], path: &str) -> FieldE
     if texts.is_empty() {
         return vec![FieldError::required(path, "")];
     }
-    let mut errors = Vec::new();
+    let (mut errors, mut before) = (Vec::new(), HashSet::new());
     for (i, resource) in texts.iter().enumerate() {
         let at = format!("{path}[{i}]");
+        let covered = covered_by(resource, &before);
+        before.insert(*resource);
         if resource.is_empty() {
             errors.push(FieldError::required(at, ""));
             continue;
         }
-        let Some((main, sub)) = resource.split_once('/') else {
-            continue;
-        };
-        // Only what came before covers.
-        for pattern in [format!("{main}/*"), format!("*/{sub}")] {
-            if texts[..i].contains(&pattern.as_str()) {
-                let detail = format!("if '{pattern}' is present, must not specify {resource}");
-                errors.push(FieldError::invalid(at.as_str(), *resource, detail));
-            }
+        for pattern in covered {
+            let detail = format!("if '{pattern}' is present, must not specify {resource}");
+            errors.push(FieldError::invalid(at.as_str(), *resource, detail));
         }
     }
     if texts.contains(&"*/*") && texts.len() > 1 {
@@ -214,6 +212,17 @@ pub(in crate::kinds) fn resource_list(resources: &[Value], path: &str) -> FieldE
         errors.push(FieldError::invalid(path, resources.to_vec(), detail));
     }
     errors
+}
+
+/// The patterns that a subresource is covered by: only what came before covers.
+fn covered_by(resource: &str, before: &HashSet<&str>) -> Vec<String> {
+    let Some((main, sub)) = resource.split_once('/') else {
+        return Vec::new();
+    };
+    let patterns = [format!("{main}/*"), format!("*/{sub}")].into_iter();
+    patterns
+        .filter(|pattern| before.contains(pattern.as_str()))
+        .collect()
 }
 
 /// Where a webhook is.

@@ -16,6 +16,9 @@ use super::kind::Kind;
 use super::names;
 use super::view::View;
 
+/// Further ones of what may be told of each two parts are not looked for: an answer's headers carry 4 KiB of warnings (upstream's
+/// `truncateAtTotalRunes`).
+const TOLD: usize = 4_096;
 const SURPRISING: &str = "metadata.name: this is used in Pod names and hostnames, which can result in surprising \
     behavior; a DNS label is recommended: ";
 const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";

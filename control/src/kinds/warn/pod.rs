@@ -129,12 +129,9 @@ pub(super) fn term_labels(term: &Value, values: bool, path: &str) -> Vec<String>
 fn repeated_names(spec: &Value, path: &str) -> Vec<String> {
     let mut told = Vec::new();
     for (list, key) in [("hostAliases", "ip"), ("imagePullSecrets", "name")] {
-        let names: Vec<&str> = spec.list(list).iter().map(|item| item.text(key)).collect();
-        for (i, name) in names
-            .iter()
-            .enumerate()
-            .filter(|(i, name)| names[..*i].contains(name))
-        {
+        let mut before = HashSet::new();
+        let names = spec.list(list).iter().map(|item| item.text(key)).enumerate();
+        for (i, name) in names.filter(|(_, name)| !before.insert(*name)) {
             told.push(format!("{path}.{list}[{i}].{key}: duplicate {key} \"{name}\""));
         }
     }

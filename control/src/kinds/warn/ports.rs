@@ -2,11 +2,8 @@
 use serde_json::Value;
 use std::collections::HashMap;
 
+use super::TOLD;
 use crate::kinds::view::View;
-
-/// Further ones are not looked for: an answer's headers carry 4 KiB of warnings (upstream's `truncateAtTotalRunes`), and ports that
-/// are all the same would have one for each two.
-const TOLD: usize = 4_096;
 
 struct Port<'a> {
     at: String,

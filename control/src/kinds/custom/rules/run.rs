@@ -2,11 +2,12 @@
 use serde_json::Value;
 
 use super::super::correlated::Correlated;
-use super::super::lists::below;
+use super::super::place::Place;
 use super::super::schema::Structural;
 use super::{MESSAGE, NO_MORE, OBJECT_BUDGET, Rule};
 use crate::cel::{CALL_LIMIT, EvalError, Program, Scope, Value as Cel};
-use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::bounded::Found;
+use crate::kinds::error::FieldError;
 
 /// Runs all rules on an object. Rules about transitions run where there is an old state to compare with.
 pub(in super::super) fn validate(schema: &Structural, object: &Value, was: Option<Correlated<'_>>) -> Judged {
@@ -19,16 +20,16 @@ pub(in super::super) fn validate(schema: &Structural, object: &Value, was: Optio
         here: was,
         known: was,
     };
-    run.part(schema, object, whole, "");
+    run.part(schema, object, whole, Place::Root);
     run.judged
 }
 
 /// What rules say of an object.
 #[derive(Debug, Default)]
 pub(in super::super) struct Judged {
-    pub(in super::super) errors: FieldErrors,
+    pub(in super::super) errors: Found,
     /// What was so before, and is none of this update's doing.
-    pub(in super::super) kept: FieldErrors,
+    pub(in super::super) kept: Found,
 }
 
 /// What is known of the state of a part before an update.
@@ -60,12 +61,12 @@ impl<'v> Was<'v> {
 struct Run {
     judged: Judged,
     left: u64,
-    /// The budget is gone.
+    /// The budget is gone, or the room for what is told.
     over: bool,
 }
 
 impl Run {
-    fn part<'v>(&mut self, schema: &Structural, value: &'v Value, was: Was<'v>, path: &str) {
+    fn part<'v>(&mut self, schema: &Structural, value: &'v Value, was: Was<'v>, path: Place<'_>) {
         if !schema.has_rules || value.is_null() {
             return;
         }
@@ -81,7 +82,7 @@ impl Run {
                     if let Some(member) = schema.member(key) {
                         let before = was.here.and_then(|was| was.member(key));
                         let was = was.below(before.filter(|before| !before.old.is_null()));
-                        self.part(member, value, was, &member_path(schema, path, key));
+                        self.part(member, value, was, member_place(schema, &path, key));
                     }
                 }
             }
@@ -89,7 +90,7 @@ impl Run {
                 for (i, item) in items.iter().enumerate() {
                     if let Some(schema_of_item) = schema.items.as_deref() {
                         let was = was.below(was.here.and_then(|was| was.element(item)));
-                        self.part(schema_of_item, item, was, &format!("{path}[{i}]"));
+                        self.part(schema_of_item, item, was, Place::Item(&path, i));
                     }
                 }
             }
@@ -97,10 +98,8 @@ impl Run {
         }
     }
 
-    fn rule(&mut self, rule: &Rule, schema: &Structural, (value, was): (&Value, Was<'_>), path: &str) {
-        // Upstream's path of the whole object.
-        let at = if path.is_empty() { "<nil>" } else { path };
-        let invalid = |why: String| FieldError::invalid(at, schema.ty.as_str(), why);
+    fn rule(&mut self, rule: &Rule, schema: &Structural, (value, was): (&Value, Was<'_>), path: Place<'_>) {
+        let invalid = |why: String| FieldError::invalid(shown(path), schema.ty.as_str(), why);
         let program = match &rule.program {
             Ok(program) => program,
             Err(error) => return self.push(invalid(format!("rule compile error: {error}"))),
@@ -112,7 +111,7 @@ impl Run {
         match self.evaluate(program, &scope) {
             Ok(Cel::Bool(true)) => {}
             Ok(_) => {
-                let error = self.told(rule, schema, value, &scope, at);
+                let error = self.told(rule, schema, value, &scope, path);
                 match !rule.uses_old() && was.is_unchanged() {
                     true => self.judged.kept.push(error),
                     false => self.push(error),
@@ -142,6 +141,7 @@ impl Run {
 
     fn push(&mut self, error: FieldError) {
         self.judged.errors.push(error);
+        self.over |= self.judged.errors.is_full();
     }
 
     /// Evaluates within the limit of one call and what is left of the object's.
@@ -159,7 +159,7 @@ impl Run {
         schema: &Structural,
         value: &Value,
         scope: &Scope<'_>,
-        at: &str,
+        path: Place<'_>,
     ) -> FieldError {
         let detail = self
             .message(rule, scope)
@@ -167,10 +167,9 @@ impl Run {
                 "" => format!("failed rule: {}", rule.shown()),
                 message => message.to_owned(),
             });
-        let field = match (at, rule.field_path.as_str()) {
-            (at, "") => at.to_owned(),
-            ("<nil>", below) => below.to_owned(),
-            (at, below) => format!("{at}.{below}"),
+        let field = match rule.field_path.as_str() {
+            "" => shown(path),
+            below => Place::Member(&path, below).to_string(),
         };
         let whole = matches!(schema.ty.as_str(), "object" | "array");
         match rule.reason.as_str() {
@@ -216,10 +215,18 @@ fn scope<'a>(rule: &'a Rule, value: &'a Value, old: Option<&'a Value>) -> Scope<
     scope
 }
 
+/// Upstream's path of a part, and of the whole object.
+fn shown(path: Place<'_>) -> String {
+    match path {
+        Place::Root => "<nil>".to_owned(),
+        part => part.to_string(),
+    }
+}
+
 /// A member is a field, a key of a map stands in brackets.
-fn member_path(schema: &Structural, path: &str, key: &str) -> String {
+fn member_place<'p>(schema: &Structural, above: &'p Place<'p>, key: &'p str) -> Place<'p> {
     match schema.properties.contains_key(key) {
-        true => below(path, key),
-        false => format!("{path}[{key}]"),
+        true => Place::Member(above, key),
+        false => Place::Key(above, key),
     }
 }
