@@ -14,7 +14,10 @@ pub(super) fn check(objects: &dyn Objects, review: &Review<'_>) -> Result<(), De
         {
             deletable(review.name)
         }
-        (Action::Create | Action::Post { .. }, Some(namespace)) if review.kind.namespaced => {
+        // Whether somebody may do something where there is nothing yet may be asked.
+        (Action::Create | Action::Post { .. }, Some(namespace))
+            if review.kind.namespaced && !review.asks() =>
+        {
             living(objects, namespace)
         }
         _ => Ok(()),

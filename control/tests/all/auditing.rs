@@ -334,6 +334,21 @@ async fn why_somebody_may_is_told() {
     }
 }
 
+#[tokio::test]
+async fn which_token_was_given_is_told() {
+    let plane = Plane::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let robot = json!({"metadata": {"name": "robot"}});
+    assert_eq!(plane.call(http::Method::POST, accounts, robot).await.0, 201);
+    let (code, _) = super::auth::token(&plane, json!({})).await;
+    assert_eq!(code, 201);
+    let event = plane
+        .audited(|line| line["objectRef"]["subresource"] == "token" && line["stage"] == "ResponseComplete")
+        .await;
+    let id = event["annotations"]["authentication.kubernetes.io/issued-credential-id"].as_str();
+    assert!(id.is_some_and(|id| id.starts_with("JTI=")), "{event}");
+}
+
 /// The event of a request for a Secret by somebody who is not let in.
 async fn refused(plane: &Plane, client: &Client, id: &str) -> Value {
     let asked = ("GET", "/api/v1/namespaces/n/secrets/x", JSON, "");

@@ -326,6 +326,48 @@ async fn the_audit_log_tells_what_webhooks_did() {
 }
 
 #[tokio::test]
+async fn questions_are_shown_to_webhooks_too() {
+    let plane = Plane::start().await;
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": ["authorization.k8s.io"], "apiVersions": ["v1"],
+        "resources": ["*"]}]);
+    let more = json!({"objectSelector": {}, "rules": rules});
+    let raises = serve(&plane, |_| {
+        patch(json!([{"op": "add", "path": "/spec/groups", "value": ["system:masters"]}]))
+    })
+    .await;
+    register(
+        &plane,
+        "MutatingWebhookConfiguration",
+        "raises",
+        &raises,
+        more.clone(),
+    )
+    .await;
+    let judges = serve(&plane, |request| {
+        let good =
+            request["object"]["spec"]["user"] != "eve" && request["object"]["status"]["allowed"] == false;
+        Some(json!({"allowed": good, "status": {"code": 418}}))
+    })
+    .await;
+    register(&plane, "ValidatingWebhookConfiguration", "judges", &judges, more).await;
+    let asked = |user: &str| json!({"spec": {"user": user, "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "nowhere"}}});
+    let (all, local) = (
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+        "/apis/authorization.k8s.io/v1/namespaces/nowhere/localsubjectaccessreviews",
+    );
+    for path in [all, local] {
+        let (code, answer) = plane.call(Method::POST, path, asked("bob")).await;
+        assert_eq!(
+            (code.as_u16(), &answer["status"]["allowed"]),
+            (201, &json!(true)),
+            "{answer}"
+        );
+        let (code, answer) = plane.call(Method::POST, path, asked("eve")).await;
+        assert_eq!(code, 418, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn match_conditions_choose_what_a_webhook_is_asked_about() {
     let plane = Plane::start().await;
     let refuses = serve(&plane, |_| {

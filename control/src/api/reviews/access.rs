@@ -1,6 +1,7 @@
 //! `SubjectAccessReview` and its sisters: whether somebody may do something.
 use super::super::Call;
 use super::super::status::{ApiError, Result};
+use super::selected;
 use crate::auth::attributes::{Attributes, Resource};
 use crate::auth::{Identity, Verdict};
 use crate::kinds::view::View;
@@ -193,16 +194,18 @@ fn subject(spec: &Value) -> Identity {
 }
 
 fn decide(call: &Call, who: &Identity, spec: &Value) -> Result<Value> {
-    let verdict = call.api.authorizer.authorize(who, &attributes(spec));
-    Ok(match verdict {
-        Verdict::Allowed { reason } => json!({"allowed": true, "reason": reason}),
-        Verdict::Refused { reason, error } => {
-            json!({"allowed": false, "reason": reason, "evaluationError": error})
-        }
-    })
+    let selected = selected::read(&spec["resourceAttributes"]);
+    let attributes = attributes(spec, selected.on_node.as_deref());
+    let (allowed, reason, error) = match call.api.authorizer.authorize(who, &attributes) {
+        Verdict::Allowed { reason } => (true, reason, String::new()),
+        Verdict::Refused { reason, error } => (false, reason, error),
+    };
+    let errors = [error].into_iter().filter(|error| !error.is_empty());
+    let errors: Vec<String> = errors.chain(selected.ignored).collect();
+    Ok(json!({"allowed": allowed, "reason": reason, "evaluationError": errors.join("; ")}))
 }
 
-fn attributes(spec: &Value) -> Attributes<'_> {
+fn attributes<'s>(spec: &'s Value, on_node: Option<&'s str>) -> Attributes<'s> {
     let asked = &spec["nonResourceAttributes"];
     if asked.is_object() {
         return Attributes::path(text(asked, "verb"), text(asked, "path"));
@@ -215,21 +218,9 @@ fn attributes(spec: &Value) -> Attributes<'_> {
         subresource: some("subresource"),
         namespace: some("namespace"),
         name: some("name"),
-        on_node: on_node(&asked["fieldSelector"]),
+        on_node,
     };
     Attributes::resource(text(asked, "verb"), resource)
-}
-
-/// The node that a described field selector limits the request to.
-fn on_node(selector: &Value) -> Option<&str> {
-    let requirements = selector["requirements"].as_array()?;
-    let one = requirements
-        .iter()
-        .find(|r| r["key"] == "spec.nodeName" && r["operator"] == "In")?;
-    match one["values"].as_array()?.as_slice() {
-        [value] => value.as_str(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! Kinds that are questions: who am I, may I, may he. Created to be answered in the same breath, and never stored.
 mod access;
 mod rules;
+mod selected;
 mod token;
 
 use super::render::{self, Style};
 use super::status::{ApiError, Result};
 use super::write::{self, Options};
 use super::{Call, decode, manage, negotiate, strictness};
+use crate::admission::{Action, Claims, Notes};
 use crate::kinds::time;
 use axum::response::Response;
 use http::StatusCode;
@@ -34,8 +36,13 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
         ..style
     };
     let (mut question, warnings) = read(call).await?;
-    let status = status(call, &question).map_err(|error| error.after(warnings.clone()))?;
-    question["status"] = status;
+    let mut notes = Notes {
+        warnings,
+        ..Notes::default()
+    };
+    let answered = admitted(call, &mut question, &mut notes, status).await;
+    let warnings = notes.warnings;
+    question["status"] = answered.map_err(|error| error.after(warnings.clone()))?;
     match kind.plural.as_str() {
         // Upstream answers both with a new object, which repeats nothing of the question.
         "selfsubjectreviews" => question["metadata"] = json!({"creationTimestamp": time::now()}),
@@ -45,6 +52,21 @@ pub(super) async fn answer(call: &Call, verb: &str, style: Style) -> Result<Opti
     kind.normalise(&mut question);
     let response = render::one(kind, style, StatusCode::CREATED, &question)?;
     Ok(Some(render::warn(response, warnings)))
+}
+
+/// The answer to what admission makes of the question, which judges that before anybody is told.
+async fn admitted(
+    call: &Call,
+    question: &mut Value,
+    notes: &mut Notes,
+    status: fn(&Call, &Value) -> Result<Value>,
+) -> Result<Value> {
+    let dry_run = Options::of(&call.query, "CreateOptions")?.dry_run;
+    let review = write::review(call, dry_run, "", Action::Create);
+    write::mutate(call, &review, question, notes).await?;
+    let answer = status(call, question)?;
+    write::judge(call, &review, question, &mut Claims::default(), notes).await?;
+    Ok(answer)
 }
 
 /// The body, as its kind.

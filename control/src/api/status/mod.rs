@@ -49,6 +49,15 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
+    /// An eviction that says of a dry run what its request does not; upstream gives no reason.
+    pub fn other_dry_run(said: &[&str]) -> Self {
+        let message = format!(
+            "Non-matching dry-run options in request and content: [All] and [{}]",
+            said.join(" ")
+        );
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         ApiError {
             code,

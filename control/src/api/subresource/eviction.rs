@@ -38,7 +38,10 @@ const COUNTED_IN: u32 = 10;
 pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Response> {
     let (mut posted, warnings) = FORM.read(call)?;
     write::place(call, &mut posted)?;
-    let fit = |eviction: &Value| check(name, eviction);
+    let fit = |eviction: &Value| {
+        check(name, eviction)?;
+        is_dry_run(call, eviction).map(drop)
+    };
     let (eviction, warnings) = FORM.admit(call, name, (posted, warnings), &fit).await?;
     if let Err(error) = evict(call, name, &eviction).await {
         return Err(error.after(warnings));
@@ -60,8 +63,20 @@ fn check(name: &str, eviction: &Value) -> Result<()> {
 }
 
 fn is_dry_run(call: &Call, eviction: &Value) -> Result<bool> {
-    let said = eviction.list("deleteOptions.dryRun");
-    Ok(call.query.dry_run("CreateOptions")? || said.iter().any(|d| d == "All"))
+    dry_run(
+        call.query.dry_run("CreateOptions")?,
+        eviction.list("deleteOptions.dryRun"),
+    )
+}
+
+/// Whether nothing is to be done, as the request has it or what it carries, which says so by saying anything; they are not to say
+/// different things (upstream's `propagateDryRun`).
+fn dry_run(asked: bool, said: &[Value]) -> Result<bool> {
+    let said: Vec<&str> = said.iter().filter_map(Value::as_str).collect();
+    if asked && !said.is_empty() && said != ["All"] {
+        return Err(ApiError::other_dry_run(&said));
+    }
+    Ok(asked || !said.is_empty())
 }
 
 /// Deletes the Pod, if it may go. What that rests on must hold when it goes: a Pod that became ready is judged anew.
@@ -236,6 +251,30 @@ mod tests {
     fn budget(allowed: i64) -> Value {
         json!({"metadata": {"name": "b", "generation": 1}, "spec": {}, "status": {
             "observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": 2, "desiredHealthy": 2}})
+    }
+
+    #[test]
+    fn a_dry_run_is_said_in_the_request_or_in_what_it_carries() {
+        for (asked, said, want) in [
+            (false, json!([]), Ok(false)),
+            (true, json!([]), Ok(true)),
+            (false, json!(["All"]), Ok(true)),
+            // Whoever says something does not mean that all be done; what it is has yet to be judged.
+            (false, json!(["Some"]), Ok(true)),
+            (true, json!(["All"]), Ok(true)),
+            (
+                true,
+                json!(["All", "Some"]),
+                Err("Non-matching dry-run options in request and content: [All] and [All Some]"),
+            ),
+        ] {
+            let is = dry_run(asked, said.as_array().unwrap());
+            assert_eq!(
+                is.as_ref().map_err(ApiError::message),
+                want.as_ref().map_err(|why| *why),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 const GROUP: &str = "authentication.k8s.io";
 const KIND: &str = "TokenRequest";
+/// Under what the audit log tells which token was given (upstream's `IssuedCredentialIDAuditAnnotationKey`).
+const ISSUED: &str = "authentication.kubernetes.io/issued-credential-id";
 const FORM: Form = Form {
     kind: &posted::TOKEN_REQUEST,
     versions: &["authentication.k8s.io/v1"],
@@ -64,6 +66,8 @@ async fn issue(call: &Call, name: &str, dry_run: bool, request: Value, notes: &m
         .issuer()
         .sign(&claims.show())
         .map_err(ApiError::internal)?;
+    let issued = (ISSUED.to_owned(), format!("JTI={}", claims.id));
+    call.told.add([issued]);
     let said = life(&request["spec"]["expirationSeconds"])?;
     let expires = (now + SignedDuration::from_secs(said)).strftime("%Y-%m-%dT%H:%M:%SZ");
     request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
