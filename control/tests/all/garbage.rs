@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::rbac::v1::Role;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -104,6 +104,44 @@ async fn an_owner_that_never_was_is_no_owner() {
         (!maps.contains_key("stray")).then_some(())
     })
     .await;
+    cluster.stop().await;
+}
+
+/// What is the cluster's cannot say in which namespace its owner is, so that nobody knows whether it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_the_clusters_stays_when_its_owner_is_a_namespaces() {
+    let cluster = Cluster::start().await;
+    let (maps, roles): (Api<ConfigMap>, Api<ClusterRole>) = (cluster.api(), cluster.all());
+    let owner = owned(&maps, "owner", &[], json!([])).await.uid().expect("a uid");
+    let role = |name: &str, kind: &str, uid: &str| {
+        let owner = json!({"apiVersion": "v1", "kind": kind, "name": "owner", "uid": uid});
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": name, "ownerReferences": [owner]}, "rules": []})
+    };
+    create(&roles, role("kept", "ConfigMap", &owner)).await;
+    create(
+        &roles,
+        role("lost", "ConfigMap", "00000000-0000-0000-0000-000000000000"),
+    )
+    .await;
+    create(
+        &roles,
+        role("collected", "Node", "00000000-0000-0000-0000-000000000001"),
+    )
+    .await;
+    until_gone(&roles, "collected").await;
+    maps.delete("owner", &DeleteParams::background())
+        .await
+        .expect("it is deleted");
+    create(
+        &roles,
+        role("last", "Node", "00000000-0000-0000-0000-000000000002"),
+    )
+    .await;
+    until_gone(&roles, "last").await;
+    for name in ["kept", "lost"] {
+        roles.get(name).await.expect("it stays");
+    }
     cluster.stop().await;
 }
 

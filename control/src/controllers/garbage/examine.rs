@@ -70,6 +70,9 @@ impl Collector {
     }
 
     async fn judge(&self, uid: &str, live: &Live) -> Result<Outcome, StepError> {
+        if self.has_owner_nowhere(&live.object).await? {
+            return Ok(Outcome::Done);
+        }
         let mut owners = Vec::new();
         for owner in live.object.owner_references() {
             match self.state_of(owner, &live.object).await? {
@@ -88,6 +91,21 @@ impl Collector {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Whether the object is the cluster's and names an owner that is some namespace's, without being able to say which. It
+    /// stays, whatever becomes of its owners (upstream's `namespacedOwnerOfClusterScopedObjectErr`).
+    async fn has_owner_nowhere(&self, object: &Metadata) -> Result<bool, StepError> {
+        if object.namespace().is_some() {
+            return Ok(false);
+        }
+        for owner in object.owner_references() {
+            let served = self.catalog.find(&owner.api_version, &owner.kind).await?;
+            if served.is_some_and(|served| served.namespaced) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is known of an owner; `None` when its kind is not served and nothing can be known.
@@ -110,9 +128,6 @@ impl Collector {
         let Some(served) = self.catalog.find(&owner.api_version, &owner.kind).await? else {
             return Ok(None);
         };
-        if served.namespaced && namespace.is_empty() {
-            return Ok(Some(Owner::Absent));
-        }
         let live = self.read(&served, &guess(owner, &namespace), &owner.uid).await?;
         Ok(Some(match live.map(|live| Life::of(&live.object.metadata)) {
             None => Owner::Absent,
