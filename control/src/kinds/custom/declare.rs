@@ -38,6 +38,7 @@ fn string(schema: &Structural) -> Type {
     let longest = schema
         .checks
         .allowed
+        .values
         .iter()
         .filter_map(|v| v.as_str())
         .map(|s| s.len() as u64)

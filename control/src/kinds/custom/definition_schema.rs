@@ -350,6 +350,7 @@ fn map_list(schema: &Value, path: &str) -> FieldErrors {
 
 fn key_properties(schema: &Value, path: &str) -> FieldErrors {
     let items = schema.at("items");
+    let all_required: HashSet<&str> = items.list("required").iter().filter_map(Value::as_str).collect();
     let mut errors = Vec::new();
     for key in schema
         .list("x-kubernetes-list-map-keys")
@@ -360,8 +361,7 @@ fn key_properties(schema: &Value, path: &str) -> FieldErrors {
             continue;
         };
         let path = format!("{path}.items.properties[{key}]");
-        let required = items.list("required").iter().any(|r| r == key);
-        if !required && !property.has("default") {
+        if !all_required.contains(key) && !property.has("default") {
             let why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
             errors.push(FieldError::required(format!("{path}.default"), why));
         }

@@ -2,13 +2,13 @@
 //!
 //! Owns reading. What a schema must look like is `structural`'s, what it means for an object that of its neighbours.
 //! Facts: Kubernetes' "Extend the API with CustomResourceDefinitions", "Specifying a structural schema".
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
 
 use super::declare;
 use super::rules::{self, Rule};
-use crate::kinds::numbers;
+use crate::kinds::numbers::{self, equal};
 use crate::kinds::regexes::{self, Pattern};
 use crate::kinds::view::View;
 
@@ -59,12 +59,36 @@ pub struct Checks {
     pub max_properties: Option<u64>,
     pub min_properties: Option<u64>,
     pub pattern: Option<Pattern>,
-    pub allowed: Vec<Value>,
+    pub allowed: Allowed,
     pub required: Vec<String>,
     pub all_of: Vec<Structural>,
     pub any_of: Vec<Structural>,
     pub one_of: Vec<Structural>,
     pub not: Option<Box<Structural>>,
+}
+
+/// The values of an `enum`, texts among them by an index: there may be as many as values that are looked for.
+#[derive(Debug, Default)]
+pub struct Allowed {
+    pub values: Vec<Value>,
+    texts: HashSet<String>,
+}
+
+impl Allowed {
+    fn of(values: &[Value]) -> Allowed {
+        let texts = values.iter().filter_map(Value::as_str);
+        Allowed {
+            values: values.to_vec(),
+            texts: texts.map(str::to_owned).collect(),
+        }
+    }
+
+    pub fn has(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.texts.contains(text),
+            other => self.values.iter().any(|one| equal(one, other)),
+        }
+    }
 }
 
 impl Structural {
@@ -147,7 +171,7 @@ fn checks(schema: &Value) -> Checks {
         min_properties: schema.at("minProperties").as_u64(),
         // A pattern that does not compile was refused with its definition.
         pattern: text(schema, "pattern").and_then(|p| regexes::compile(&p).ok()),
-        allowed: schema.list("enum").to_vec(),
+        allowed: Allowed::of(schema.list("enum")),
         required: texts(schema, "required"),
         all_of: list(schema, "allOf"),
         any_of: list(schema, "anyOf"),

@@ -10,7 +10,6 @@ use super::schema::{Checks, Structural};
 use crate::kinds::bounded::Found;
 use crate::kinds::error::FieldError;
 use crate::kinds::formats;
-use crate::kinds::numbers::equal;
 
 /// Everything wrong with `object`, but for what it `was` already.
 pub(super) fn validate(schema: &Structural, object: &Value, was: Option<Correlated<'_>>) -> Found {
@@ -138,11 +137,11 @@ fn array<'v>(
 }
 
 fn enumeration(checks: &Checks, value: &Value, path: Place<'_>, errors: &mut Found) {
-    if checks.allowed.is_empty() || checks.allowed.iter().any(|one| equal(one, value)) {
+    if checks.allowed.values.is_empty() || checks.allowed.has(value) {
         return;
     }
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    let supported: Vec<String> = checks.allowed.iter().map(text).collect();
+    let supported: Vec<String> = checks.allowed.values.iter().map(text).collect();
     let supported: Vec<&str> = supported.iter().map(String::as_str).collect();
     errors.push(FieldError::not_supported(path, value.clone(), &supported));
 }

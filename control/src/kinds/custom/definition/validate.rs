@@ -82,7 +82,7 @@ fn stored_versions(object: &Value) -> FieldErrors {
             "must have at least one stored version",
         )];
     }
-    let versions: Vec<&Value> = object
+    let versions: HashSet<&Value> = object
         .list("spec.versions")
         .iter()
         .map(|v| v.at("name"))
