@@ -53,6 +53,42 @@ fn listed(table: &str) -> impl Iterator<Item = (PathBuf, String)> {
     })
 }
 
+/// To whom a mount passes mounts on, and from whom it gets them (mount_namespaces(7), "Shared subtrees").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    pub shared: bool,
+    pub slave: bool,
+}
+
+/// The mount that a path without symbolic links lies on: its point, and its peers.
+///
+/// # Errors
+/// The table cannot be read, or has nothing above the path.
+pub fn peers_of(path: &Path) -> io::Result<(PathBuf, Peers)> {
+    let text = fs::read_to_string(TABLE)?;
+    nearest(&text, path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+/// The innermost mount above `path`, of several at one point the last.
+fn nearest(table: &str, path: &Path) -> Option<(PathBuf, Peers)> {
+    let mut found: Option<(PathBuf, Peers)> = None;
+    for line in table.lines() {
+        let (mount, _) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ');
+        let point = unescape(fields.nth(4)?);
+        let nearer = |(known, _): &(PathBuf, Peers)| point.starts_with(known);
+        if path.starts_with(&point) && found.as_ref().is_none_or(nearer) {
+            let (mut peers, optional) = (Peers::default(), fields.skip(1));
+            for field in optional {
+                peers.shared |= field.starts_with("shared:");
+                peers.slave |= field.starts_with("master:");
+            }
+            found = Some((point, peers));
+        }
+    }
+    found
+}
+
 /// Octal escapes: space, tab, newline, backslash.
 fn unescape(field: &str) -> PathBuf {
     let mut out = field.to_owned();
@@ -107,6 +143,23 @@ mod tests {
         let expected = [("/mnt2 x", "ext3"), ("/proc", "proc")];
         let expected = expected.map(|(point, kind)| (PathBuf::from(point), kind.to_owned()));
         assert_eq!(listed(table).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_nearest_mount_says_who_its_peers_are() {
+        let table = "22 1 0:5 / / rw shared:1 - ext4 a rw\n23 22 0:6 / /a rw - ext4 a rw\n24 23 0:7 / /a/b rw shared:2 master:1 - ext4 a rw\n\
+                     25 23 0:8 / /a rw master:7 - ext4 b rw\n";
+        let peers = |shared, slave| Peers { shared, slave };
+        for (path, point, expected) in [
+            ("/x", "/", peers(true, false)),
+            ("/ab", "/", peers(true, false)),
+            ("/a/x", "/a", peers(false, true)),
+            ("/a/b/c", "/a/b", peers(true, true)),
+        ] {
+            let found = nearest(table, Path::new(path)).unwrap();
+            assert_eq!(found, (PathBuf::from(point), expected), "{path}");
+        }
+        assert!(peers_of(Path::new("/proc")).is_ok());
     }
 
     #[test]

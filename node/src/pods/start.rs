@@ -223,6 +223,9 @@ async fn prepare(
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
     let mut volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
         .map_err(StartFailure::config)?;
+    if image.kind == ImageKind::Native {
+        volumes::propagation::check(&volumes).map_err(StartFailure::create)?;
+    }
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
     let seccomp = seccomp::local(&ctx.options.data_dir, pod, container, image.kind);

@@ -8,6 +8,7 @@ pub mod local_path;
 pub mod ownership;
 pub mod payload;
 pub mod persistent;
+pub mod propagation;
 pub mod subpath;
 pub mod tokens;
 pub mod usage;
