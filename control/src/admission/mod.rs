@@ -12,6 +12,7 @@ mod families;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod limits;
+mod mountable;
 mod namespace;
 mod nodes;
 mod options;
@@ -329,6 +330,9 @@ impl Admission {
         }
         if review.resource() == ("", "persistentvolumeclaims", None) {
             storage::resize(objects, review, object)?;
+        }
+        if review.resource() == ("", "pods", Some("ephemeralcontainers")) {
+            pods::ephemeral(objects, review, object)?;
         }
         if review.resource() == ("", "pods", Some("resize")) {
             resize::check(objects, review, object)?;

@@ -1,6 +1,8 @@
-//! Pods: every one has a service account that exists.
-use super::{Action, Denial, Objects, ResourceName, Review};
+//! Pods: every one has a service account that exists, and uses what that one lets it.
+use super::{Action, Denial, Objects, ResourceName, Review, mountable};
+use crate::kinds::view::View;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 const ACCOUNTS: ResourceName<'_> = ("", "v1", "serviceaccounts");
 
@@ -17,10 +19,29 @@ pub(super) fn admit(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value)
     if pod["metadata"]["annotations"].get(MIRROR).is_some() {
         return mirror(&pod["spec"]);
     }
-    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
-        service_account(objects, review.namespace.unwrap_or_default(), spec)?;
+    let namespace = review.namespace.unwrap_or_default();
+    match pod.get_mut("spec").and_then(Value::as_object_mut) {
+        Some(spec) => {
+            let account = service_account(objects, namespace, spec)?;
+            mountable::pod(&account, &pod["spec"])
+        }
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Judges a Pod that is given further containers to look into it.
+pub(super) fn ephemeral(objects: &dyn Objects, review: &Review<'_>, pod: &Value) -> Result<(), Denial> {
+    let namespace = review.namespace.unwrap_or_default();
+    match pod.text("spec.serviceAccountName") {
+        "" => Err(Denial::Forbidden(format!(
+            "no service account specified for pod {namespace}/{}",
+            review.name
+        ))),
+        name => {
+            let account = account(objects, namespace, name)?;
+            mountable::ephemeral(&account, &pod["spec"])
+        }
+    }
 }
 
 /// A mirror stays as its node made it, and needs nothing of the API.
@@ -48,7 +69,7 @@ fn service_account(
     objects: &dyn Objects,
     namespace: &str,
     spec: &mut Map<String, Value>,
-) -> Result<(), Denial> {
+) -> Result<Arc<Value>, Denial> {
     let said = |spec: &Map<String, Value>, key: &str| {
         spec.get(key)
             .and_then(Value::as_str)
@@ -57,18 +78,22 @@ fn service_account(
     };
     let name = said(spec, "serviceAccountName").or_else(|| said(spec, "serviceAccount"));
     let name = name.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
-    let Some(account) = objects.get(ACCOUNTS, Some(namespace), &name) else {
-        let why =
-            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
-        return Err(match name.as_str() {
-            DEFAULT_ACCOUNT => Denial::NotYet(why),
-            _ => Denial::Forbidden(why),
-        });
-    };
+    let account = account(objects, namespace, &name)?;
     super::api_access::furnish(&account, spec);
     spec.insert("serviceAccountName".into(), name.clone().into());
     spec.insert("serviceAccount".into(), name.into());
-    Ok(())
+    Ok(account)
+}
+
+fn account(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Arc<Value>, Denial> {
+    objects.get(ACCOUNTS, Some(namespace), name).ok_or_else(|| {
+        let why =
+            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        match name {
+            DEFAULT_ACCOUNT => Denial::NotYet(why),
+            _ => Denial::Forbidden(why),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -112,6 +137,27 @@ mod tests {
         ] {
             assert!(matches!(of(spec.clone()), Err(Denial::Forbidden(_))), "{spec}");
         }
+    }
+
+    #[test]
+    fn an_account_may_keep_its_pods_to_its_own_secrets() {
+        let account = json!({"metadata": {"name": "default", "namespace": "n",
+            "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}, "imagePullSecrets": [{"name": "pull"}]});
+        let objects = Fixed(vec![("serviceaccounts", account)]);
+        let env = json!([{"name": "c", "envFrom": [{"secretRef": {"name": "bad"}}]}]);
+        let mut pod = json!({"spec": {"containers": env}});
+        let review = review("pods", Action::Create);
+        assert!(matches!(
+            admit(&objects, &review, &mut pod),
+            Err(Denial::Forbidden(_))
+        ));
+        let mut pod = json!({"spec": {"containers": [{"name": "c"}]}});
+        admit(&objects, &review, &mut pod).expect("its own pull secrets");
+        pod["spec"]["ephemeralContainers"] = env;
+        assert!(matches!(
+            ephemeral(&objects, &review, &pod),
+            Err(Denial::Forbidden(_))
+        ));
     }
 
     #[test]
