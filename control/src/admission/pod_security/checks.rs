@@ -51,24 +51,26 @@ const SYSCTLS: [(&str, u32); 12] = [
     ("net.ipv4.tcp_wmem", 32),
 ];
 const SELINUX: [&str; 4] = ["", "container_t", "container_init_t", "container_kvm_t"];
+const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Everything that the level forbids about this Pod.
 pub(super) fn violations(at: &LevelVersion, meta: &Value, spec: &Value) -> Vec<Violation> {
     let pod = Pod { at, meta, spec };
     let baseline = || {
-        let overridden = at.level == Level::Restricted;
+        // A stricter check of the same takes the place of some.
+        let stricter_since = |minor| at.level == Level::Restricted && at.since(minor);
         [
             pod.app_armor(),
-            pod.capabilities().filter(|_| !overridden),
+            pod.capabilities().filter(|_| !stricter_since(22)),
             pod.host_namespaces(),
-            pod.host_paths().filter(|_| !overridden),
+            pod.host_paths().filter(|_| !stricter_since(0)),
             pod.host_ports(),
             pod.probe_hosts(),
             pod.privileged(),
-            pod.proc_mount(),
+            pod.proc_mount().filter(|_| !stricter_since(35)),
             pod.selinux(),
-            pod.seccomp().filter(|_| !overridden),
+            pod.seccomp().filter(|_| !stricter_since(19)),
             pod.sysctls(),
             pod.host_process(),
         ]
@@ -77,6 +79,7 @@ pub(super) fn violations(at: &LevelVersion, meta: &Value, spec: &Value) -> Vec<V
         [
             pod.escalation(),
             pod.dropped_capabilities(),
+            pod.proc_mount().filter(|_| at.since(35)),
             pod.volume_types(),
             pod.non_root(),
             pod.root_user(),
@@ -350,6 +353,36 @@ impl<'a> Pod<'a> {
     }
 
     fn seccomp(&self) -> Option<Violation> {
+        match self.at.since(19) {
+            true => self.seccomp_fields(),
+            false => self.seccomp_annotations(),
+        }
+    }
+
+    /// Where profiles were said before there were fields for them.
+    fn seccomp_annotations(&self) -> Option<Violation> {
+        let of_containers = self
+            .containers()
+            .map(|c| format!("container.{SECCOMP}{}", c.text("name")));
+        let keys = std::iter::once(format!("{SECCOMP}pod")).chain(of_containers);
+        let fine = |value: &str| {
+            ["runtime/default", "docker/default"].contains(&value) || value.starts_with("localhost/")
+        };
+        let said = |key: String| {
+            let value = self.meta.at("annotations").get(&key)?.as_str()?;
+            (!fine(value)).then(|| format!("{key}={value:?}"))
+        };
+        let forbidden: BTreeSet<String> = keys.filter_map(said).collect();
+        (!forbidden.is_empty()).then_some(())?;
+        let word = plural("annotation", "annotations", forbidden.len());
+        let forbidden: Vec<String> = forbidden.into_iter().collect();
+        violation(
+            "seccompProfile",
+            format!("forbidden {word} {}", forbidden.join(", ")),
+        )
+    }
+
+    fn seccomp_fields(&self) -> Option<Violation> {
         let path = "securityContext.seccompProfile";
         let bad =
             |h: &Value| h.has(path) && !["Localhost", "RuntimeDefault"].contains(&h.at(path).text("type"));

@@ -235,6 +235,82 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_those_of_the_version_that_is_asked_for() {
+        let adds = json!({"metadata": {}, "spec": {"containers": [{"name": "c", "securityContext": {"procMount": "Unmasked",
+            "capabilities": {"add": ["NET_ADMIN"]}}}]}});
+        let said = |profile: &str| {
+            json!({"metadata": {"annotations": {"seccomp.security.alpha.kubernetes.io/pod": profile,
+                "container.seccomp.security.alpha.kubernetes.io/c": profile}},
+                "spec": {"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]}})
+        };
+        let (unconfined, confined) = (said("unconfined"), said("docker/default"));
+        for (version, pod, want) in [
+            ("v1.7", &confined, &[][..]),
+            ("v1.7", &unconfined, &["seccompProfile"]),
+            (
+                "v1.18",
+                &unconfined,
+                &["seccompProfile", "allowPrivilegeEscalation != false"],
+            ),
+            (
+                "v1.19",
+                &unconfined,
+                &["allowPrivilegeEscalation != false", "seccompProfile"],
+            ),
+            (
+                "v1.21",
+                &adds,
+                &[
+                    "non-default capabilities",
+                    "procMount",
+                    "allowPrivilegeEscalation != false",
+                    "runAsNonRoot != true",
+                    "seccompProfile",
+                ],
+            ),
+            (
+                "v1.22",
+                &adds,
+                &[
+                    "procMount",
+                    "allowPrivilegeEscalation != false",
+                    "unrestricted capabilities",
+                    "runAsNonRoot != true",
+                    "seccompProfile",
+                ],
+            ),
+            (
+                "v1.35",
+                &adds,
+                &[
+                    "allowPrivilegeEscalation != false",
+                    "unrestricted capabilities",
+                    "procMount",
+                    "runAsNonRoot != true",
+                    "seccompProfile",
+                ],
+            ),
+        ] {
+            let labels = json!({"pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/enforce-version": version});
+            let (policy, _) = level::of(&labels, Level::Privileged);
+            let found = checks::violations(&policy.enforce, pod.at("metadata"), pod.at("spec"));
+            let reasons: Vec<&str> = found.iter().map(|v| v.reason.as_str()).collect();
+            assert_eq!(reasons, want, "{version} {pod}");
+        }
+        let (policy, _) = level::of(
+            &json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.18"}),
+            Level::Privileged,
+        );
+        let found = checks::violations(&policy.enforce, unconfined.at("metadata"), unconfined.at("spec"));
+        assert_eq!(
+            detail(&found).expect("forbidden"),
+            "seccompProfile (forbidden annotations container.seccomp.security.alpha.kubernetes.io/c=\"unconfined\", \
+             seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")"
+        );
+    }
+
+    #[test]
     fn a_workload_is_warned_about() {
         let deployment = json!({"spec": {"template": {"metadata": {}, "spec": {
             "containers": [{"name": "c", "image": "x"}], "hostPID": true}}}});

@@ -20,7 +20,7 @@ impl<'a> Pod<'a> {
     pub(super) fn escalation(&self) -> Option<Violation> {
         let path = "securityContext.allowPrivilegeEscalation";
         let names = self.those(|c| *c.at(path) != Value::Bool(false));
-        (!names.is_empty() && !self.is_windows()).then_some(())?;
+        (!names.is_empty() && self.at.since(8) && !self.is_windows()).then_some(())?;
         violation(
             "allowPrivilegeEscalation != false",
             format!("{} must set {path}=false", containers(&names)),
@@ -50,7 +50,7 @@ impl<'a> Pod<'a> {
                 quoted(self.texts(add, bad))
             ));
         }
-        (!details.is_empty() && !self.is_windows()).then_some(())?;
+        (!details.is_empty() && self.at.since(22) && !self.is_windows()).then_some(())?;
         violation("unrestricted capabilities", details.join("; "))
     }
 
@@ -110,7 +110,7 @@ impl<'a> Pod<'a> {
         if self.is_windows() || !self.at.since(19) {
             return None;
         }
-        if let Some(explicit) = self.seccomp() {
+        if let Some(explicit) = self.seccomp_fields() {
             return Some(explicit);
         }
         let path = "securityContext.seccompProfile";
