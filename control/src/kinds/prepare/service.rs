@@ -130,14 +130,14 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
         let Some(spec) = existing_mut(new, "spec") else {
             return;
         };
-        let mut before = HashMap::new();
-        for port in old.list("spec.ports") {
-            let key = (port.get("port"), port.get("protocol"));
-            before.entry(key).or_insert(port);
-        }
+        let before: HashMap<&str, &Value> = old
+            .list("spec.ports")
+            .iter()
+            .map(|port| (port.text("name"), port))
+            .collect();
         for port in items_mut(spec, "ports").filter(|p| p.get("nodePort").is_none_or(|n| n == 0)) {
             let number = before
-                .get(&(port.get("port"), port.get("protocol")))
+                .get(port.get("name").and_then(Value::as_str).unwrap_or_default())
                 .and_then(|o| o.int("nodePort"));
             if let Some(number) = number.filter(|n| *n != 0 && !used.contains(n)) {
                 used.insert(number);
@@ -165,9 +165,9 @@ fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
         ];
         drop_unchanged(new, old, &keys);
     }
-    if needs_node_port(old)
-        && !needs_node_port(new)
-        && node_ports(new) == node_ports(old)
+    if has_node_ports(old)
+        && !has_node_ports(new)
+        && node_ports(new).is_subset(&node_ports(old))
         && let Some(spec) = existing_mut(new, "spec")
     {
         items_mut(spec, "ports").for_each(|p| drop(p.remove("nodePort")));
@@ -194,7 +194,7 @@ fn drop_unchanged(new: &mut Value, old: &Value, keys: &[&str]) {
     }
 }
 
-fn node_ports(service: &Value) -> Vec<i64> {
+fn node_ports(service: &Value) -> HashSet<i64> {
     service
         .list("spec.ports")
         .iter()
@@ -226,11 +226,19 @@ pub fn needs_cluster_ip(service: &Value) -> bool {
     ["ClusterIP", "NodePort", "LoadBalancer"].contains(&service.text("spec.type"))
 }
 
+/// Whether a Service may have node ports.
+fn has_node_ports(service: &Value) -> bool {
+    is(service, "NodePort") || is(service, "LoadBalancer")
+}
+
 /// Whether a Service gets node ports of its own accord.
 pub fn needs_node_port(service: &Value) -> bool {
-    is(service, "NodePort")
-        || is(service, "LoadBalancer")
-            && service.at("spec.allocateLoadBalancerNodePorts") != &Value::Bool(false)
+    has_node_ports(service) && (is(service, "NodePort") || allocates(service))
+}
+
+/// Whether a Service would be given node ports as a load balancer.
+fn allocates(service: &Value) -> bool {
+    service.at("spec.allocateLoadBalancerNodePorts") != &Value::Bool(false)
 }
 
 /// Whether a Service needs a port on which nodes tell if they have local endpoints.
@@ -256,6 +264,43 @@ mod tests {
         update(None, &mut new, &old);
         assert_eq!(new["spec"]["clusterIPs"], json!(["1.2.3.4"]));
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30000);
+    }
+
+    #[test]
+    fn a_port_keeps_its_node_port_by_its_name() {
+        let ports = |first: Value, second: Value| {
+            json!({"spec": {"type": "LoadBalancer", "ports": [
+                {"name": "a", "port": 80, "protocol": "TCP", "nodePort": first},
+                {"name": "b", "port": 81, "protocol": "TCP", "nodePort": second}]}})
+        };
+        let old = ports(json!(30001), json!(30002));
+        for (mut new, want) in [
+            (ports(json!(0), json!(30002)), [json!(30001), json!(30002)]),
+            (ports(json!(30002), json!(0)), [json!(30002), json!(0)]),
+        ] {
+            new["spec"]["ports"][0]["port"] = 90.into();
+            update(None, &mut new, &old);
+            assert_eq!([0, 1].map(|i| new["spec"]["ports"][i]["nodePort"].clone()), want);
+        }
+    }
+
+    #[test]
+    fn a_load_balancer_that_is_given_no_more_node_ports_keeps_those_it_has() {
+        let old = json!({"spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": true,
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30000}]}});
+        let mut kept = old.clone();
+        kept["spec"]["allocateLoadBalancerNodePorts"] = false.into();
+        let want = kept.clone();
+        update(None, &mut kept, &old);
+        assert_eq!(kept["spec"]["ports"], want["spec"]["ports"]);
+        let mut without = want.clone();
+        without["spec"]["ports"][0]["nodePort"] = 0.into();
+        update(None, &mut without, &old);
+        assert_eq!(without["spec"]["ports"][0]["nodePort"], 0);
+        let mut plain = want.clone();
+        plain["spec"]["type"] = "ClusterIP".into();
+        update(None, &mut plain, &want);
+        assert_eq!(plain["spec"]["ports"], json!([{"port": 80, "protocol": "TCP"}]));
     }
 
     #[test]
