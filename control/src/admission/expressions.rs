@@ -148,6 +148,17 @@ pub(super) fn evaluate<'a>(
     result
 }
 
+/// Makes a policy's variables known, in order: each may use those before it. What one comes to, an error too, is told to
+/// those who use it.
+pub(super) fn set_variables<'a>(variables: &'a [(String, Compiled)], scope: &mut Scope<'a>, left: &mut u64) {
+    for (name, program) in variables {
+        let value = evaluate(program, scope, left).map_err(|error| {
+            EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {error}"))
+        });
+        scope.set_outcome(format!("variables.{name}"), value);
+    }
+}
+
 /// Whether all match conditions hold (KEP-3716). One that is false decides, whatever others come to; else one that
 /// cannot be evaluated is an error.
 pub(super) fn all_hold<'a>(conditions: &'a [(String, Compiled)], scope: &Scope<'a>) -> Result<bool, String> {
@@ -169,7 +180,7 @@ pub(super) fn all_hold<'a>(conditions: &'a [(String, Compiled)], scope: &Scope<'
 
 /// Upstream's sentence about an expression that could not be evaluated.
 pub(super) fn failure(program: &Compiled, error: &EvalError) -> String {
-    let source = program.as_ref().map_or("", |p| p.source.trim());
+    let source = program.as_ref().map_or("", |p| &*p.source);
     format!("expression '{source}' resulted in error: {error}")
 }
 
@@ -178,7 +189,7 @@ mod tests {
     use super::super::Action;
     use super::super::fixtures::review;
     use super::*;
-    use crate::kinds::policy::compile_conditions;
+    use crate::kinds::policy::{Policy, compile_conditions};
 
     fn holds(expressions: &[&str]) -> Result<bool, String> {
         let rows: Vec<Value> = expressions
@@ -224,6 +235,43 @@ mod tests {
         assert!(
             why.starts_with("expression 'object.nope == 1' resulted in error: "),
             "{why}"
+        );
+    }
+
+    #[test]
+    fn who_uses_a_variable_that_failed_is_told_which() {
+        let review = review("configmaps", Action::Create);
+        let object = json!({"metadata": {"name": "o"}});
+        let request = request(&review, review.kind, &object);
+        let seen = Seen {
+            request: &request,
+            object: &object,
+            old: &Value::Null,
+            namespace: &Value::Null,
+            rights: &Rights(&review),
+        };
+        let policy = Policy::compile(&json!({
+            "variables": [{"name": "x", "expression": "object.nix"}, {"name": "y", "expression": "variables.x + 1"},
+                {"name": "z", "expression": "1"}],
+            "validations": [{"expression": "variables.z == 1"}, {"expression": "variables.x == 1 "},
+                {"expression": "variables.y == 1"}]}));
+        let (mut scope, mut left) = (seen.scope(), BUDGET);
+        set_variables(&policy.variables, &mut scope, &mut left);
+        let told = policy.validations.iter().map(|validation| {
+            let program = &validation.program;
+            evaluate(program, &scope, &mut left)
+                .map_or_else(|error| failure(program, &error), |_| String::new())
+        });
+        let of_x = "composited variable \"x\" fails to evaluate: no such key: nix";
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                String::new(),
+                format!("expression 'variables.x == 1 ' resulted in error: {of_x}"),
+                format!(
+                    "expression 'variables.y == 1' resulted in error: composited variable \"y\" fails to evaluate: {of_x}"
+                ),
+            ]
         );
     }
 

@@ -1,5 +1,5 @@
 //! One policy on one request with one parameter.
-use super::super::expressions::{BUDGET, Seen, all_hold, evaluate, failure};
+use super::super::expressions::{BUDGET, Seen, all_hold, evaluate, failure, set_variables};
 use super::Violation;
 use crate::cel::{Scope, Type, Value as Cel};
 use crate::kinds::policy::{Policy, Validation};
@@ -42,10 +42,7 @@ impl Policy {
             Err(why) => return Outcome::failed(why, 0),
         }
         let mut left = BUDGET;
-        for (name, program) in &self.variables {
-            let value = evaluate(program, &scope, &mut left);
-            scope.set_outcome(format!("variables.{name}"), value);
-        }
+        set_variables(&self.variables, &mut scope, &mut left);
         let mut outcome = Outcome::default();
         for (index, validation) in self.validations.iter().enumerate() {
             outcome

@@ -196,7 +196,7 @@ pub(super) fn conditions(rows: &[Value], compiled: &[(String, Compiled)], path: 
     let mut seen = HashSet::new();
     for (i, (row, (name, program))) in rows.iter().zip(compiled).enumerate() {
         let path = format!("{path}[{i}]");
-        let source = row.text("expression");
+        let source = row.text("expression").trim();
         errors.extend(expression(source, program, format!("{path}.expression")));
         match name.as_str() {
             "" => errors.push(FieldError::required(format!("{path}.name"), "")),
@@ -239,35 +239,32 @@ fn variables(spec: &Value, compiled: &Policy) -> FieldErrors {
 
 fn validation(row: &Value, compiled: &Validation, path: &str) -> FieldErrors {
     let mut errors = Vec::new();
-    let (text, message) = (row.text("expression").trim(), row.text("message"));
-    let broken = |text: &str| text.contains(['\n', '\r']);
-    if text.is_empty() {
-        errors.push(FieldError::required(
-            format!("{path}.expression"),
-            "expression is not specified",
-        ));
-    } else {
-        errors.extend(expression(text, &compiled.program, format!("{path}.expression")));
+    let (source, message) = (row.text("messageExpression"), row.text("message"));
+    errors.extend(named_expression(
+        "expression",
+        row.text("expression"),
+        &compiled.program,
+        format!("{path}.expression"),
+    ));
+    let empty = |text: &str| !text.is_empty() && text.trim().is_empty();
+    let why = "must be non-empty if specified";
+    match &compiled.message_program {
+        _ if empty(source) => {
+            errors.push(FieldError::invalid(
+                format!("{path}.messageExpression"),
+                source,
+                why,
+            ));
+        }
+        Some(Err(why)) => errors.push(unusable(source, why, format!("{path}.messageExpression"))),
+        _ => {}
     }
-    if let Some(Err(why)) = &compiled.message_program {
-        let source = row.text("messageExpression");
-        errors.push(unusable(source, why, format!("{path}.messageExpression")));
-    }
-    if !message.is_empty() && message.trim().is_empty() {
-        errors.push(FieldError::invalid(
-            format!("{path}.message"),
-            message,
-            "message must be non-empty if specified",
-        ));
-    } else if broken(message.trim()) {
-        errors.push(FieldError::invalid(
-            format!("{path}.message"),
-            message,
-            "must not contain line breaks",
-        ));
-    } else if broken(text) && message.is_empty() {
-        let why = "message must be specified if expression contains line breaks";
-        errors.push(FieldError::required(format!("{path}.message"), why));
+    // Upstream means to ask for a message where the expression has several lines, and does not.
+    if empty(message) {
+        errors.push(FieldError::invalid(format!("{path}.message"), message, why));
+    } else if message.trim().contains(['\n', '\r']) {
+        let why = "must not contain line breaks";
+        errors.push(FieldError::invalid(format!("{path}.message"), message, why));
     }
     if let Some(reason) = row
         .at("reason")
@@ -377,6 +374,20 @@ mod tests {
             (
                 json!({"matchConstraints": rules(), "validations": [{"expression": ""}]}),
                 "spec.validations[0].expression: Required value: expression is not specified",
+            ),
+            (
+                json!({"matchConstraints": rules(), "validations": [{"expression": "object.a == 1 && "}]}),
+                "spec.validations[0].expression: Invalid value: \"object.a == 1 && \": compilation failed",
+            ),
+            (
+                json!({"matchConstraints": rules(),
+                    "validations": [{"expression": "true", "message": " ", "messageExpression": "\t"}]}),
+                "[spec.validations[0].messageExpression: Invalid value: \"\\t\": must be non-empty if specified, \
+                 spec.validations[0].message: Invalid value: \" \": must be non-empty if specified]",
+            ),
+            (
+                json!({"matchConstraints": rules(), "validations": [{"expression": "true &&\ntrue"}]}),
+                "[]",
             ),
         ] {
             let found = errors(policies, spec);
