@@ -4,6 +4,7 @@
 //! `spec.subresources`, `spec.additionalPrinterColumns`.
 mod authority;
 mod conversion;
+mod selectable;
 mod validate;
 mod version;
 

@@ -1,14 +1,10 @@
-//! What makes one version of a definition invalid: subresources, columns, selectable fields, deprecation.
+//! What makes one version of a definition invalid: subresources, columns, deprecation.
+use super::selectable::selectable;
 use crate::kinds::custom::definition_schema;
-use crate::kinds::custom::schema::Structural;
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
 use serde_json::Value;
-use std::collections::BTreeSet;
-
-/// Selectable fields of one version.
-const MAX_SELECTABLE: usize = 8;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 
@@ -205,57 +201,4 @@ fn column(column: &Value, path: &str) -> FieldErrors {
         text => errors.extend(simple_path(text, &format!("{path}.JSONPath"))),
     }
     errors
-}
-
-fn selectable(version: &Value, path: &str) -> FieldErrors {
-    let fields = version.list("selectableFields");
-    if fields.is_empty() {
-        return Vec::new();
-    }
-    let schema = Structural::parse(version.at("schema.openAPIV3Schema"));
-    let mut seen = BTreeSet::new();
-    let mut errors = Vec::new();
-    for (i, field) in fields.iter().enumerate() {
-        let (text, path) = (field.text("jsonPath"), format!("{path}[{i}].jsonPath"));
-        match selectable_field(text, &schema) {
-            Err(None) => errors.push(FieldError::required(path, "")),
-            Err(Some(why)) => errors.push(FieldError::invalid(path, text, why)),
-            Ok(()) if !seen.insert(text.to_owned()) => errors.push(FieldError::duplicate(path, text)),
-            Ok(()) => {}
-        }
-    }
-    if seen.len() > MAX_SELECTABLE {
-        errors.push(FieldError::too_many(path, seen.len(), MAX_SELECTABLE));
-    }
-    errors
-}
-
-/// Whether a path leads to a scalar that may be selected by. `Err(None)` when there is no path.
-fn selectable_field(text: &str, schema: &Structural) -> Result<(), Option<String>> {
-    if text.is_empty() {
-        return Err(None);
-    }
-    let invalid = |why: String| Some(format!("is an invalid path: {why}"));
-    let path = crate::kinds::custom::jsonpath::JsonPath::parse(text)
-        .ok()
-        .filter(|_| text.starts_with('.'))
-        .and_then(|p| p.members())
-        .ok_or_else(|| invalid(format!("expected [ or . but got: {text}")))?;
-    if path.first().is_some_and(|root| root == "metadata") {
-        return Err(Some("must not point to fields in metadata".into()));
-    }
-    let found = path.iter().try_fold(schema, |schema, name| {
-        schema
-            .properties
-            .get(name)
-            .ok_or_else(|| invalid(format!("does not refer to a valid field: {name}")))
-    })?;
-    match found.ty.as_str() {
-        "string" | "boolean" | "integer" => Ok(()),
-        _ => Err(Some(
-            "must point to a field of type string, boolean or integer. Enum string fields and strings with formats \
-             are allowed."
-                .into(),
-        )),
-    }
 }
