@@ -165,14 +165,18 @@ fn object<'v>(
             usize::try_from(max).unwrap_or(usize::MAX),
         ));
     }
-    let missing = checks.required.iter().filter(|key| !map.contains_key(*key));
-    errors.extend(missing.map(|key| FieldError::required(Place::Member(&path, key), "")));
-    for (key, value) in map {
+    let below = |own: bool| {
+        map.iter()
+            .filter(move |(key, _)| schema.properties.contains_key(*key) == own)
+    };
+    for (key, value) in below(false).chain(below(true)) {
         if let Some(member) = schema.member(key) {
             let before = was.and_then(|was| was.member(key));
             node(member, value, before, Place::Member(&path, key), errors);
         }
     }
+    let missing = checks.required.iter().filter(|key| !map.contains_key(*key));
+    errors.extend(missing.map(|key| FieldError::required(Place::Member(&path, key), "")));
 }
 
 fn junctors(checks: &Checks, value: &Value, path: Place<'_>, errors: &mut Found) {
