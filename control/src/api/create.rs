@@ -5,7 +5,7 @@ use super::convert::{reread, stored_form};
 use super::owners::{Moment, named_once};
 use super::status::{ApiError, Result};
 use super::strictness::prune;
-use super::write::{Options, RETRIES, allocate, judge, mutate, name_of, place, review};
+use super::write::{Options, RETRIES, allocate, default, judge, mutate, name_of, place, review};
 use super::written::{Left, Written};
 use super::{Call, decode, manage, permit, precondition, random_id, render};
 use crate::admission::{Action, Claims, Notes, Review};
@@ -97,9 +97,7 @@ async fn create_once(
 ) -> Result<Option<Written>> {
     let said = name_of(&value).to_owned();
     let completing = review(call, options.dry_run, &said, Action::Create);
-    if !call.target.kind.default(&mut value) {
-        return Err(ApiError::body_too_large(decode::BODY_LIMIT));
-    }
+    default(call, options, &mut value)?;
     permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
     if !options.applied {

@@ -129,9 +129,7 @@ async fn replace(
     let name = name_of(old);
     let review = review(call, options.dry_run, name, Action::Update { old });
     let said = fit_in(call, options, &mut new, old)?;
-    if !call.target.kind.default(&mut new) {
-        return Err(ApiError::body_too_large(BODY_LIMIT));
-    }
+    default(call, options, &mut new)?;
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
         if !options.patched {
@@ -157,6 +155,19 @@ async fn replace(
         precondition::forget_version(&mut new);
     }
     store_over(call, options, (current, old), new, &claims).await
+}
+
+/// Fills in what the object leaves out.
+pub fn default(call: &Call, options: Options, value: &mut Value) -> Result<()> {
+    let kind = &call.target.kind;
+    let whole = match options.applied {
+        true => kind.default_merged(value),
+        false => kind.default(value),
+    };
+    match whole {
+        true => Ok(()),
+        false => Err(ApiError::body_too_large(BODY_LIMIT)),
+    }
 }
 
 /// Makes sure that it is this object that is to be replaced, as it is. Answers with the version that was said.

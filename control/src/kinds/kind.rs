@@ -131,6 +131,15 @@ impl Kind {
         }
     }
 
+    /// As [`Kind::default`], of what an apply made: upstream decodes no such object, so that nulls are left in it, which
+    /// validation refuses.
+    pub fn default_merged(&self, object: &mut Value) -> bool {
+        match &self.custom {
+            Some(custom) => custom.default_merged(object),
+            None => self.default(object),
+        }
+    }
+
     /// Brings the object into the form it is stored and served in: zero values left out or written as upstream's
     /// encoder does, `apiVersion` and `kind` set. Call last before storing.
     pub fn normalise(&self, object: &mut Value) {

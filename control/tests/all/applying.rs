@@ -283,6 +283,14 @@ async fn custom_resources_are_applied_by_their_schema() {
     let (code, unknown) = apply("one", json!({"nope": 1})).await;
     assert_eq!(code, 400, "{unknown}");
 
+    let (code, nothing) = apply("one", json!({"steps": null})).await;
+    assert_eq!(code, 422, "{nothing}");
+    let message = nothing["message"].as_str().unwrap_or_default();
+    let why = "spec.steps: Invalid value: \"null\": spec.steps in body must be of type array: \"null\"";
+    assert!(message.contains(why), "{message}");
+    let (code, nothing) = apply("one", json!({"members": null, "tags": null, "steps": ["s"]})).await;
+    assert_eq!((code.as_u16(), &nothing["spec"]), (200, &less["spec"]));
+
     let status = json!({"status": {"ready": true}, "spec": {"tags": ["z"]}}).to_string();
     let query = format!("{path}/status?fieldManager=three");
     let (_, after) = plane

@@ -10,6 +10,11 @@ const ROOM: usize = 3 << 20;
 /// room for all.
 pub(super) fn default(schema: &Structural, value: &mut Value) -> bool {
     drop_nulls(Some(schema), value);
+    default_merged(schema, value)
+}
+
+/// As above, of what nobody decodes: a null that has no default stays, to be judged.
+pub(super) fn default_merged(schema: &Structural, value: &mut Value) -> bool {
     let mut room = ROOM;
     fill(schema, value, &mut room);
     room > 0

@@ -106,6 +106,10 @@ impl Custom {
         defaulting::default(&self.schema, object)
     }
 
+    pub(super) fn default_merged(&self, object: &mut Value) -> bool {
+        defaulting::default_merged(&self.schema, object)
+    }
+
     /// What a change of the schema since the object was written makes of it.
     pub(super) fn refresh(&self, object: &mut Value) {
         prune::prune(&self.schema, object);
