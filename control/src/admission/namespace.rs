@@ -1,5 +1,5 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is not there or is going away, and the namespaces that
-//! the system lives in stay.
+//! the system lives in stay. Nothing is created either of a definition that is going away.
 use super::{Action, Denial, Objects, ResourceName, Review};
 
 const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
@@ -8,6 +8,11 @@ const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 pub(super) fn check(objects: &dyn Objects, review: &Review<'_>) -> Result<(), Denial> {
+    let custom = review.kind.custom.as_ref();
+    if matches!(review.action, Action::Create) && custom.is_some_and(|custom| custom.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Denial::Forbidden(why.to_owned()));
+    }
     match (review.action, review.namespace) {
         (Action::Delete { .. }, None)
             if review.kind.group.is_empty() && review.kind.plural == "namespaces" =>

@@ -256,10 +256,6 @@ async fn received(
     record: &mut Record,
     (table, flow): (&Arc<Table>, Option<&Flow>),
 ) -> Result<Response> {
-    let custom = call.target.kind.custom.as_ref();
-    if verb == "create" && custom.is_some_and(|custom| custom.terminating) {
-        return Err(ApiError::definition_terminating(verb));
-    }
     let api = Arc::clone(&call.api);
     let body = Incoming::new(body, api.patience.body);
     let (body, _seats) = api.entrance.receive((table, &call.who, flow), body).await?;

@@ -194,13 +194,25 @@ async fn a_definition_takes_its_objects_with_it() {
     // The API server follows its definitions: it takes a moment.
     let trial = format!("{collection}?dryRun=All");
     let refused = async {
-        while plane.call(Method::POST, &trial, another.clone()).await.0 != 405 {
+        loop {
+            let (code, answer) = plane.call(Method::POST, &trial, another.clone()).await;
+            if code == 403 {
+                return answer;
+            }
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, refused)
+    let refused = tokio::time::timeout(PATIENCE, refused)
         .await
         .expect("refused in time");
+    let why = "crontabs.stable.example.com \"d\" is forbidden: create not allowed while custom resource definition is \
+               terminating";
+    assert_eq!(refused["message"], why);
+    let (apply, body) = (format!("{}?fieldManager=m", path("v1", "d")), another.to_string());
+    let (code, answer) = plane
+        .send(Method::PATCH, &apply, "application/apply-patch+yaml", body)
+        .await;
+    assert_eq!((code.as_u16(), &answer["message"]), (403, &json!(why)));
     let (code, _) = plane
         .send(
             Method::PATCH,

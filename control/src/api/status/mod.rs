@@ -113,11 +113,6 @@ impl ApiError {
     }
 
     /// A custom resource is not to be created while its definition goes away.
-    pub fn definition_terminating(verb: &str) -> Self {
-        let message = format!("{verb} not allowed while custom resource definition is terminating");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(json!({}))
-    }
-
     pub fn already_exists(kind: &Kind, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", kind.group_resource());
         Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(kind, name)
