@@ -295,7 +295,15 @@ fn metadata(page: &Page) -> Value {
 
 /// Tables, metadata lists and YAML: built as values.
 fn shaped(kind: &Kind, style: Style, shape: Shape, page: &Page) -> Result<Value> {
-    let values = page.objects.iter().map(|object| render::value(kind, object));
+    // As in JSON (see `put_item`).
+    let bare = shape == Shape::Object && kind.custom.is_none();
+    let values = page.objects.iter().map(|object| {
+        let mut value = render::value(kind, object)?;
+        if bare {
+            without_kind(&mut value);
+        }
+        Ok(value)
+    });
     shaped_values(kind, style, shape, &metadata(page), values)
 }
 

@@ -7,7 +7,7 @@ use super::cache::{Cache, ChangeKind, Delivery, Resource, Scope, Shown, Start, S
 use super::list::Selection;
 use super::negotiate::{Format, Shape};
 use super::object::Object;
-use super::render::{self, Style};
+use super::render::{self, Include, Style};
 use super::status::{ApiError, Result, too_old};
 use crate::kinds::Kind;
 use crate::store::{ReadError, Revision, WatchError};
@@ -455,16 +455,14 @@ impl Encoder {
             Shape::Metadata => render::metadata_only(&object),
             Shape::MetadataList => return Err(ApiError::is_no_list(&self.kind)),
             Shape::Table => {
-                let mut rows = vec![];
-                if initial_end {
-                    rows.push(json!({"cells": [], "object": render::metadata_only(&object)}));
-                }
-                render::table(
-                    &self.kind,
-                    &json!({"resourceVersion": revision.to_string()}),
-                    rows,
-                    false,
-                )
+                // Who wants no objects is told of the end all the same.
+                let include = match self.style.include {
+                    Include::None if initial_end => Include::Metadata,
+                    include => include,
+                };
+                let row = render::row(&self.kind, include, &object);
+                let metadata = json!({"resourceVersion": revision.to_string()});
+                render::table(&self.kind, &metadata, vec![row], false)
             }
         };
         let shaped = render::versioned(self.style.accepted, shaped);

@@ -24,6 +24,36 @@ async fn read(plane: &Plane, path: &str, headers: &[(&str, &str)]) -> (u16, Stri
 }
 
 #[tokio::test]
+async fn items_of_a_list_in_yaml_say_no_more_of_their_kind_than_in_json() {
+    let plane = Plane::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    plane.call(Method::POST, maps, config_map("c", "1")).await;
+    let (code, _, text) = read(&plane, maps, &[("accept", "application/yaml")]).await;
+    assert_eq!((code, text.matches("kind:").count()), (200, 1), "{text}");
+    assert!(text.contains("kind: ConfigMapList"), "{text}");
+}
+
+#[tokio::test]
+async fn a_bookmark_of_a_table_is_a_row() {
+    let plane = Plane::start().await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1\
+                 &fieldSelector=metadata.name%3Dnone";
+    let path = format!("/api/v1/namespaces/default/configmaps?{query}");
+    let (_, _, text) = read(
+        &plane,
+        &path,
+        &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")],
+    )
+    .await;
+    let event: Value = serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["rows"][0]["cells"]),
+        (&Value::from("BOOKMARK"), &serde_json::json!(["", 0, "<unknown>"])),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn people_read_indented_documents_and_programs_lines() {
     let plane = Plane::start().await;
     let maps = "/api/v1/namespaces/default/configmaps";
