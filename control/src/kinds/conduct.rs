@@ -1,5 +1,6 @@
 //! How a kind behaves under the verbs, where kinds differ: facts, not code.
 use super::kind::Kind;
+use super::validate::cluster::SYSTEM_CLASSES;
 use serde_json::Value;
 
 /// How an object of a kind goes away.
@@ -40,6 +41,14 @@ impl Kind {
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
              or set propagationPolicy=Orphan to suppress this warning",
         )
+    }
+
+    /// Why the object of this name cannot be deleted; a collection that it is of can (upstream's storage of priority classes
+    /// minds the one verb only).
+    pub fn undeletable(&self, name: &str) -> Option<&'static str> {
+        let class = self.group == "scheduling.k8s.io" && self.plural == "priorityclasses";
+        let systems = || SYSTEM_CLASSES.iter().any(|(system, _)| *system == name);
+        (class && systems()).then_some("this is a system priority class and cannot be deleted")
     }
 
     /// Whether a deletion answers with the object instead of a `Status` (upstream's `ReturnDeletedObject`).

@@ -49,6 +49,33 @@ async fn a_life() {
 }
 
 #[tokio::test]
+async fn the_systems_own_priority_classes_are_not_deleted() {
+    let plane = Plane::start().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let own = json!({"metadata": {"name": "own"}, "value": 5});
+    assert_eq!(plane.call(Method::POST, classes, own).await.0, 201);
+    for name in ["system-node-critical", "system-cluster-critical"] {
+        let (code, answer) = plane.call(Method::DELETE, &at(classes, name), Value::Null).await;
+        assert_eq!(code, 403, "{answer}");
+        assert_eq!(
+            answer["message"],
+            format!(
+                "priorityclasses.scheduling.k8s.io \"{name}\" is forbidden: this is a system priority class and cannot \
+                 be deleted"
+            )
+        );
+        assert_eq!(plane.get(&at(classes, name)).await.0, 200);
+    }
+    assert_eq!(
+        plane
+            .call(Method::DELETE, &at(classes, "own"), Value::Null)
+            .await
+            .0,
+        200
+    );
+}
+
+#[tokio::test]
 async fn patches() {
     let plane = Plane::start().await;
     plane.call(Method::POST, MAPS, config_map("c", "1")).await;
