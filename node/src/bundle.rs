@@ -155,6 +155,7 @@ fn linux(parts: &Parts<'_>) -> Linux {
         .set_namespaces(Some(namespaces(parts.namespaces)))
         .set_resources(Some(resources::resources(
             parts.container,
+            parts.pod.spec.resources.as_ref(),
             privileged,
             parts.claimed_devices,
             parts.cgroups,
