@@ -1,7 +1,7 @@
 //! The one place where a Pod becomes an OCI runtime bundle (runtime-spec `config.json`). Pure: everything it
 //! refers to was made before. Refuses to know shims; speaks to them only by the annotations of the contract.
 
-mod guest;
+pub mod guest;
 pub mod identity;
 pub mod mounts;
 mod paths;

@@ -20,6 +20,7 @@ use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
 use super::termination;
 use super::view::PodView;
+use crate::bundle::guest::bounds;
 use crate::bundle::resources::limits_of;
 use crate::events::Severity::Warning;
 use crate::files;
@@ -238,7 +239,11 @@ pub async fn resize(
     if let Some(limit) = view.and_then(|view| less_memory(view, container, record)) {
         has_room(&client, record, limit).await?;
     }
-    let updated = client.update(&record.id, &limits_of(container, whole)).await;
+    // Of what guests have together their shim keeps account.
+    let bounds = view.filter(|_| record.is_wasm()).map(|view| bounds(view.spec));
+    let limits = limits_of(container, whole);
+    let updated = client.update_noting(&record.id, &limits, bounds.unwrap_or_default());
+    let updated = updated.await;
     updated.map_err(|source| ResizeError::Update {
         container: name(),
         source,
