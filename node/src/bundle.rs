@@ -1,7 +1,7 @@
 //! The one place where a Pod becomes an OCI runtime bundle (runtime-spec `config.json`). Pure: everything it
 //! refers to was made before. Refuses to know shims; speaks to them only by the annotations of the contract.
 
-mod guest;
+pub mod guest;
 pub mod identity;
 pub mod mounts;
 mod paths;
@@ -155,6 +155,7 @@ fn linux(parts: &Parts<'_>) -> Linux {
         .set_namespaces(Some(namespaces(parts.namespaces)))
         .set_resources(Some(resources::resources(
             parts.container,
+            parts.pod.spec.resources.as_ref(),
             privileged,
             parts.claimed_devices,
             parts.cgroups,

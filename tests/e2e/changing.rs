@@ -161,15 +161,18 @@ async fn wasm_containers_and_whole_pods_are_resized() {
     cluster.push(&root.join("workloads/wasm/server.wasm"), "server-wasm:v1");
     let client = cluster.client().await;
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    for pod in [GUEST, WHOLE] {
+    for pod in [GUEST, WHOLE, WHOLE_GUEST] {
         let pod: Pod = serde_yaml::from_str(pod).unwrap();
         pods.create(&Default::default(), &pod).await.unwrap();
     }
     until(&pods, "guest", "it runs", |s| runs(s, "c")).await;
     until(&pods, "whole", "it runs", |s| runs(s, "c")).await;
+    until(&pods, "whole-guest", "it runs", |s| runs(s, "c")).await;
     let guest = pods.get("guest").await.unwrap();
     let node = guest.spec.unwrap().node_name.unwrap();
-    assert_eq!(limit_of_guest(&client, &node).await, 64 << 20);
+    let limit_of = |pod| limit_of_guest(&client, &node, pod);
+    assert_eq!(limit_of("guest").await, 64 << 20);
+    assert_eq!(limit_of("whole-guest").await, 64 << 20, "its Pod's");
 
     let spec = json!({"containers": [{"name": "c", "resources": {"limits": {"memory": "96Mi"}}}]});
     resize(&pods, "guest", spec).await;
@@ -177,24 +180,23 @@ async fn wasm_containers_and_whole_pods_are_resized() {
         limit(s, "c", "memory").as_deref() == Some("96Mi")
     })
     .await;
-    assert_eq!(limit_of_guest(&client, &node).await, 96 << 20);
+    assert_eq!(limit_of("guest").await, 96 << 20);
     let uid = pods.get("whole").await.unwrap().metadata.uid.unwrap();
     let around = PodCgroup::of(&cluster.id(), &uid);
     assert_eq!((around.memory(), around.quota()), (64 << 20, Some(20_000)));
-    resize(
-        &pods,
-        "whole",
-        json!({"resources": {"limits": {"cpu": "300m", "memory": "80Mi"}}}),
-    )
-    .await;
+    for name in ["whole", "whole-guest"] {
+        let more = json!({"resources": {"limits": {"cpu": "300m", "memory": "80Mi"}}});
+        resize(&pods, name, more).await;
+        until(&pods, name, "the Pod says what it has", |s| {
+            let limits = s.resources.as_ref().and_then(|r| r.limits.as_ref());
+            limits.is_some_and(|limits| limits["cpu"].0 == "300m")
+        })
+        .await;
+    }
     around.comes_to(80 << 20);
-    until(&pods, "whole", "the Pod says what it has", |s| {
-        let limits = s.resources.as_ref().and_then(|r| r.limits.as_ref());
-        limits.is_some_and(|limits| limits["cpu"].0 == "300m")
-    })
-    .await;
+    assert_eq!(limit_of("whole-guest").await, 80 << 20);
     assert_eq!(around.quota(), Some(30_000));
-    for name in ["guest", "whole"] {
+    for name in ["guest", "whole", "whole-guest"] {
         let status = pods.get(name).await.unwrap().status.unwrap();
         assert_eq!(
             container(&status, "c").map(|c| c.restart_count),
@@ -228,11 +230,22 @@ spec:
     command: [sleep, '600']
 ";
 
+const WHOLE_GUEST: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: whole-guest}
+spec:
+  resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {cpu: 200m, memory: 64Mi}}
+  containers:
+  - name: c
+    image: amphipod.local/server-wasm:v1
+";
+
 /// What its shim says.
-async fn limit_of_guest(client: &Client, node: &str) -> u64 {
+async fn limit_of_guest(client: &Client, node: &str, pod: &str) -> u64 {
     let all = get(client, &format!("/api/v1/nodes/{node}/proxy/metrics/cadvisor")).await;
     let mut lines = all.lines().filter(|line| {
-        line.starts_with("container_spec_memory_limit_bytes{") && line.contains("pod=\"guest\"")
+        line.starts_with("container_spec_memory_limit_bytes{") && line.contains(&format!("pod=\"{pod}\""))
     });
     let line = lines.next().unwrap_or_else(|| panic!("nothing of it in {all}"));
     let value = line.split_once("} ").unwrap().1.split(' ').next().unwrap();

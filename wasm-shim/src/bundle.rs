@@ -4,18 +4,21 @@
 //! for a guest without kernel (namespaces other than the network, rlimits, hooks) are ignored.
 
 mod binds;
+mod bounds;
 mod command;
 mod identity;
 mod preopen;
 mod serving;
 
 pub use binds::{Bind, binds};
+pub use bounds::{BadBound, bounds};
 pub use command::Command;
 pub use preopen::{Preopen, open_by_guest_path};
 pub use serving::{BadSetting, Serving};
 
 use preopen::{open_first, preopens};
 
+use crate::engine::commons::Bounds;
 use crate::engine::meter::Quota;
 use crate::guest::blobs::Containers;
 use crate::guest::bucket::Buckets;
@@ -65,6 +68,8 @@ pub enum BundleError {
     Digest(#[from] BadDigest),
     #[error(transparent)]
     Setting(#[from] BadSetting),
+    #[error(transparent)]
+    Bound(#[from] BadBound),
     #[error("annotation {name}: {0}", name = annotations::WASM_NETWORK)]
     Network(serde_json::Error),
     #[error("opening the source {source_path} of the mount at {destination}: {error}")]
@@ -236,6 +241,10 @@ pub struct Container {
     pub attach: Option<PathBuf>,
     pub netns: Option<PathBuf>,
     pub limits: Limits,
+    /// The id of its Pod.
+    pub pod: Option<String>,
+    /// What its Pod may use as a whole, if that was said.
+    pub bounds: Option<Bounds>,
 }
 
 fn invoke(notes: &HashMap<String, String>) -> Option<Invoke> {
@@ -316,6 +325,8 @@ impl Container {
             attach: notes.get(annotations::ATTACH).map(PathBuf::from),
             netns: netns(spec),
             limits: resources.map(Limits::of).unwrap_or_default(),
+            pod: notes.get(annotations::SANDBOX_ID).cloned(),
+            bounds: bounds(&notes)?,
         })
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::bundle::{annotations_of, read_spec};
 use crate::cgroup::NamespaceCgroup;
+use crate::engine::commons::Commons;
 use crate::engine::pace::{self, Pace};
 use crate::engine::turns::Turns;
 use crate::engine::{EngineError, Engines};
@@ -203,6 +204,7 @@ fn serve(call: &Invocation, words: usize) -> Result<(), MainError> {
         turns: Turns::of_this_machine(),
         nursery,
         spare: Spare::of_this_machine(),
+        commons: Commons::default(),
         turner: Turner::start().map_err(MainError::Threads)?,
     };
     let cgroup = Arc::new(NamespaceCgroup::new(&call.namespace));

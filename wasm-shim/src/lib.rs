@@ -6,7 +6,7 @@
 //! - `task`: the Task API, containers and their phases
 //! - `bundle`, `tree`: what an OCI bundle grants
 //! - `program`: from a binary to something that can be instantiated; the compile cache
-//! - `engine`: wasmtime's configuration, epochs, memory budgets, CPU meters
+//! - `engine`: wasmtime's configuration, epochs, memory budgets, CPU meters, what a Pod's containers share of both
 //! - `guest`: the WASI world, commands, HTTP handlers, the threads of a Pod
 //! - `names`: hosts files and resolvers
 //! - `sandbox`: what threads of guests may ask of the kernel

@@ -8,6 +8,14 @@ pub const SANDBOX_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
 pub const SANDBOX_NAME: &str = "io.kubernetes.cri.sandbox-name";
 /// The Pod's UID (containerd CRI).
 pub const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+/// Bytes of memory that all containers of the Pod may use together; 0 for any number. Update gives another (containerd CRI,
+/// which says it of the sandbox).
+pub const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+/// Microseconds of CPU time that all containers of the Pod may use together in each period; 0 for any number. Update gives
+/// another (containerd CRI, which says it of the sandbox).
+pub const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+/// That period in microseconds; 100,000 without it (containerd CRI).
+pub const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 /// The container's name within its Pod (containerd CRI).
 pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 /// `sandbox` or `container` (containerd CRI).

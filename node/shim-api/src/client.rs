@@ -2,6 +2,7 @@
 //!
 //! Owns the calls and their limits. Refuses to know what is decided from the answers.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -359,6 +360,16 @@ impl TaskClient {
         id: &str,
         resources: &oci_spec::runtime::LinuxResources,
     ) -> Result<(), TaskError> {
+        self.update_noting(id, resources, HashMap::new()).await
+    }
+
+    /// As [`TaskClient::update`], with annotations that mean something to its shim.
+    pub async fn update_noting(
+        &self,
+        id: &str,
+        resources: &oci_spec::runtime::LinuxResources,
+        annotations: HashMap<String, String>,
+    ) -> Result<(), TaskError> {
         let value =
             serde_json::to_vec(resources).map_err(|e| TaskError::internal("encode the resources", e))?;
         let any = Any {
@@ -369,6 +380,7 @@ impl TaskClient {
         let request = api::UpdateTaskRequest {
             id: id.into(),
             resources: MessageField::some(any),
+            annotations,
             ..Default::default()
         };
         self.call::<_, api::Empty>("Update", &request, CALL_LIMIT)

@@ -2,10 +2,14 @@
 //!
 //! Owns which setting is for which container. Refuses to know what a guest does with one.
 
-use amphipod_shim_api::annotations;
-use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use std::collections::HashMap;
 
+use amphipod_shim_api::annotations;
+use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
+
+use super::resources::PERIOD_MICROS;
 use super::{Parts, Runtime, process};
+use crate::pods::cgroup;
 use crate::pods::handler;
 use crate::pods::view::PodView;
 
@@ -16,6 +20,23 @@ fn port(container: &Container) -> Option<i32> {
     ports
         .find(|port| is_tcp(port.protocol.as_deref()))
         .map(|port| port.container_port)
+}
+
+/// What the guests of a Pod may use together, of a bundle or of an Update: as much as its cgroup has for native containers.
+pub fn bounds(spec: &PodSpec) -> HashMap<String, String> {
+    let limits = cgroup::limits(spec);
+    let (memory, quota) = (
+        limits.memory.unwrap_or_default(),
+        limits.cpu_quota.unwrap_or_default(),
+    );
+    let period = limits.cpu_period.unwrap_or(PERIOD_MICROS);
+    let notes = [
+        (annotations::SANDBOX_MEMORY, memory.to_string()),
+        (annotations::SANDBOX_CPU_QUOTA, quota.to_string()),
+        (annotations::SANDBOX_CPU_PERIOD, period.to_string()),
+    ];
+    let owned = notes.into_iter().map(|(name, value)| (name.to_owned(), value));
+    owned.collect()
 }
 
 /// Annotations of the bundle of a Wasm container; none for a native one.
@@ -52,7 +73,7 @@ pub fn notes(parts: &Parts<'_>) -> Vec<(String, String)> {
     }
     notes.extend(settings(parts.pod, parts.container));
     let owned = notes.into_iter().map(|(name, value)| (name.to_owned(), value));
-    owned.collect()
+    owned.chain(bounds(parts.pod.spec)).collect()
 }
 
 /// The container's settings: `KEY.CONTAINER` of the Pod's annotations, else `KEY` where that is for this container too.

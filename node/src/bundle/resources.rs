@@ -1,10 +1,8 @@
 //! Limits and requests as cgroup values, computed as the kubelet does. Pure.
 
-use std::collections::BTreeMap;
-
 use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::systemd;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use oci_spec::runtime::{
     LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
@@ -52,14 +50,16 @@ impl CgroupFacts {
     }
 }
 
-/// The cgroup values of a container, which may use `given` devices beside what every container has.
+/// The cgroup values of a container, in a Pod that has `around` as a whole. It may use `given` devices beside what every
+/// container has.
 pub fn resources(
     container: &Container,
+    around: Option<&ResourceRequirements>,
     privileged: bool,
     given: &[LinuxDevice],
     facts: CgroupFacts,
 ) -> LinuxResources {
-    let mut made = limits_of(container);
+    let mut made = limits_of(container, around);
     if facts.oom_group {
         let group = ("memory.oom.group".to_owned(), "1".to_owned());
         made.set_unified(Some([group].into()));
@@ -99,15 +99,19 @@ fn may_use(device: &LinuxDevice) -> LinuxDeviceCgroup {
 }
 
 /// What of them may change while the container runs.
-pub fn limits_of(container: &Container) -> LinuxResources {
+pub fn limits_of(container: &Container, around: Option<&ResourceRequirements>) -> LinuxResources {
+    let own = container.resources.as_ref();
     let mut made = LinuxResources::default();
     let mut cpu = LinuxCpu::default();
-    cpu.set_shares(Some(shares(container)));
-    if let Some(quota) = quota(container) {
-        cpu.set_quota(Some(quota)).set_period(Some(PERIOD_MICROS));
+    let limit = limit(own, around, "cpu").and_then(quantity::milli);
+    let requested = own.and_then(|own| quantity::milli(own.requests.as_ref()?.get("cpu")?));
+    cpu.set_shares(Some(shares_of(requested.or(limit).unwrap_or(0))));
+    if let Some(limit) = limit.filter(|milli| *milli > 0) {
+        cpu.set_quota(Some(quota_of(limit)))
+            .set_period(Some(PERIOD_MICROS));
     }
     made.set_cpu(Some(cpu));
-    if let Some(limit) = memory_limit(container) {
+    if let Some(limit) = memory_limit(own, around) {
         let mut memory = LinuxMemory::default();
         // OCI's swap is memory and swap together: none beyond the limit, as the kubelet's NoSwap (KEP-2400) has it.
         memory.set_limit(Some(limit)).set_swap(Some(limit));
@@ -116,21 +120,25 @@ pub fn limits_of(container: &Container) -> LinuxResources {
     made
 }
 
-fn limits(container: &Container) -> Option<&BTreeMap<String, Quantity>> {
-    container.resources.as_ref()?.limits.as_ref()
+/// Bytes that a container is held to: its own limit, else what its Pod has `around` it.
+pub fn memory_limit(
+    own: Option<&ResourceRequirements>,
+    around: Option<&ResourceRequirements>,
+) -> Option<i64> {
+    quantity::value(limit(own, around, "memory")?).filter(|bytes| *bytes > 0)
 }
 
-fn requests(container: &Container) -> Option<&BTreeMap<String, Quantity>> {
-    container.resources.as_ref()?.requests.as_ref()
-}
-
-fn milli_cpu(list: Option<&BTreeMap<String, Quantity>>) -> Option<i64> {
-    quantity::milli(list?.get("cpu")?)
-}
-
-fn shares(container: &Container) -> u64 {
-    let milli = milli_cpu(requests(container)).or_else(|| milli_cpu(limits(container)));
-    shares_of(milli.unwrap_or(0))
+/// One of zero is none. A container without a limit is held to its Pod's, as the kubelet has it (KEP-2837).
+fn limit<'a>(
+    own: Option<&'a ResourceRequirements>,
+    around: Option<&'a ResourceRequirements>,
+    resource: &str,
+) -> Option<&'a Quantity> {
+    let of = |of: Option<&'a ResourceRequirements>| -> Option<&'a Quantity> {
+        let limit = of?.limits.as_ref()?.get(resource)?;
+        (!quantity::is_zero(limit)).then_some(limit)
+    };
+    of(own).or_else(|| of(around))
 }
 
 /// Thousandths of a CPU as cgroup v1 `cpu.shares`; on v2 they are converted.
@@ -141,20 +149,12 @@ pub fn shares_of(milli: i64) -> u64 {
         .clamp(MIN_SHARES, MAX_SHARES) as u64
 }
 
-fn quota(container: &Container) -> Option<i64> {
-    milli_cpu(limits(container)).filter(|m| *m > 0).map(quota_of)
-}
-
 /// Thousandths of a CPU as microseconds of a period.
 pub fn quota_of(milli: i64) -> i64 {
     milli
         .saturating_mul(PERIOD_MICROS as i64)
         .saturating_div(1000)
         .max(MIN_QUOTA_MICROS)
-}
-
-fn memory_limit(container: &Container) -> Option<i64> {
-    quantity::value(limits(container)?.get("memory")?).filter(|bytes| *bytes > 0)
 }
 
 #[cfg(test)]
@@ -175,11 +175,39 @@ mod tests {
             (json!({"limits": {"memory": "64Mi"}}), (2, None, Some(64 << 20))),
         ] {
             let c: Container = serde_json::from_value(json!({"name": "c", "resources": given})).unwrap();
-            let made = resources(&c, false, &[], CgroupFacts::default());
+            let made = resources(&c, None, false, &[], CgroupFacts::default());
             let cpu = made.cpu().as_ref().unwrap();
             let memory = made.memory().as_ref().and_then(|m| m.limit());
             assert_eq!((cpu.shares().unwrap(), cpu.quota(), memory), expected, "{given}");
             assert_eq!(made.memory().as_ref().and_then(|m| m.swap()), memory, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_container_without_a_limit_is_held_to_its_pods() {
+        let around = json!({"limits": {"cpu": "500m", "memory": "48Mi"}, "requests": {"cpu": "400m"}});
+        for (own, expected) in [
+            (json!({}), (512, Some(50_000), Some(48 << 20))),
+            (
+                json!({"requests": {"cpu": "100m"}}),
+                (102, Some(50_000), Some(48 << 20)),
+            ),
+            (
+                json!({"limits": {"memory": "8Mi"}}),
+                (512, Some(50_000), Some(8 << 20)),
+            ),
+            (
+                json!({"limits": {"cpu": "250m", "memory": "0"}}),
+                (256, Some(25_000), Some(48 << 20)),
+            ),
+        ] {
+            let container: Container =
+                serde_json::from_value(json!({"name": "c", "resources": own})).unwrap();
+            let around: ResourceRequirements = serde_json::from_value(around.clone()).unwrap();
+            let made = limits_of(&container, Some(&around));
+            let cpu = made.cpu().as_ref().unwrap();
+            let memory = made.memory().as_ref().and_then(|m| m.limit());
+            assert_eq!((cpu.shares().unwrap(), cpu.quota(), memory), expected, "{own}");
         }
     }
 
@@ -189,6 +217,7 @@ mod tests {
         let made = |oom_group, pids| {
             let made = resources(
                 &c,
+                None,
                 false,
                 &[],
                 CgroupFacts {

@@ -277,6 +277,43 @@ fn a_guest_gets_its_module_its_names_and_no_kernel() {
 }
 
 #[test]
+fn guests_are_told_what_their_pod_may_use() {
+    let limits = json!({"limits": {"cpu": "200m", "memory": "8Mi"}});
+    for (pod, container, expected) in [
+        (json!({}), json!({}), ["0", "0"]),
+        (json!({}), limits.clone(), ["8388608", "20000"]),
+        (
+            json!({"limits": {"memory": "48Mi"}}),
+            json!({}),
+            ["50331648", "0"],
+        ),
+        (
+            json!({"limits": {"cpu": "500m", "memory": "48Mi"}}),
+            limits.clone(),
+            ["50331648", "50000"],
+        ),
+    ] {
+        let of = |wasm| {
+            let (pod, container) = (json!({"resources": pod}), json!({"resources": container}));
+            let made = build(pod, container, json!({}), wasm);
+            let names = [
+                annotations::SANDBOX_MEMORY,
+                annotations::SANDBOX_CPU_QUOTA,
+                annotations::SANDBOX_CPU_PERIOD,
+            ];
+            names.map(|name| made["annotations"][name].clone())
+        };
+        let [memory, quota] = expected;
+        assert_eq!(of(true), [memory, quota, "100000"], "{pod} {container}");
+        assert_eq!(
+            of(false),
+            [(); 3].map(|()| Value::Null),
+            "it is in the Pod's cgroup"
+        );
+    }
+}
+
+#[test]
 fn a_guest_of_an_image_of_layers_gets_all_mounts_and_may_run_another_module() {
     let image = json!({"Entrypoint": ["/app.wasm"], "Cmd": ["x"]});
     let built = |container: Value| build_on(guest(true), None, json!({}), container, image.clone());

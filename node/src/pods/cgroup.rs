@@ -1,5 +1,5 @@
 //! The cgroup around a Pod's containers: what they may use together, as the kubelet computes it (KEP-2837 for
-//! `spec.resources`). The decision is pure; [`apply`] writes it, or has systemd
+//! `spec.resources`). The decision is pure, and guests' shims are told it too; [`apply`] writes it, or has systemd
 //! do so where that runs the host. Containers' own cgroups are their shim's.
 
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
@@ -14,7 +14,7 @@ use crate::bundle::resources::{PERIOD_MICROS, quota_of, shares_of};
 
 /// What a Pod may use: its share by what it asks for, and a limit of each resource that all its containers, or the Pod
 /// itself, have one of.
-fn limits(spec: &PodSpec) -> Limits {
+pub fn limits(spec: &PodSpec) -> Limits {
     let (asked, most) = (Amounts::of_pod(spec), Amounts::limits_of_pod(spec));
     let mut made = Limits {
         cpu_shares: Some(shares_of(asked.cpu)),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::observed::{Due, Observed};
 use super::record::Record;
 use super::view::PodView;
-use crate::quantity;
+use crate::bundle::resources::memory_limit;
 
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
@@ -93,14 +93,13 @@ fn is_other(one: &Option<ResourceRequirements>, other: &Option<ResourceRequireme
     RESOURCES.iter().any(|r| differs(&one, &other, r))
 }
 
-/// The limit of memory that a running attempt is to come down to, if it is.
-pub fn less_memory(container: &Container, record: &Record) -> Option<u64> {
-    let limit = |of: Option<&ResourceRequirements>| {
-        let limit = of?.limits.as_ref()?.get("memory")?;
-        u64::try_from(quantity::value(limit)?).ok()
+/// The limit of memory that a running attempt is to come down to, if it is. One without its own has its Pod's.
+pub fn less_memory(pod: PodView<'_>, container: &Container, record: &Record) -> Option<u64> {
+    let limit = |own: &Option<ResourceRequirements>, around: &Option<ResourceRequirements>| {
+        u64::try_from(memory_limit(own.as_ref(), around.as_ref())?).ok()
     };
-    let wanted = limit(container.resources.as_ref())?;
-    let less = limit(record.resources.as_ref()).is_none_or(|given| wanted < given);
+    let wanted = limit(&container.resources, &pod.spec.resources)?;
+    let less = limit(&record.resources, &record.pod_resources).is_none_or(|given| wanted < given);
     less.then_some(wanted)
 }
 
@@ -255,20 +254,28 @@ mod tests {
     #[test]
     fn memory_that_is_taken_back_is_known_before_it_is() {
         let mut attempt = record("c", 0, State::Created);
-        for (given, wanted, expected) in [
-            (json!({"memory": "2Ki"}), json!({"memory": "1Ki"}), Some(1024)),
-            (json!({}), json!({"memory": "1Ki"}), Some(1024)),
-            (json!({"memory": "1Ki"}), json!({"memory": "1Ki"}), None),
-            (json!({"memory": "1Ki"}), json!({"memory": "2Ki"}), None),
-            (json!({"memory": "1Ki"}), json!({"cpu": "1"}), None),
+        let limits = |limits: &Value| serde_json::from_value(json!({"limits": limits})).unwrap();
+        let (none, one, two) = (json!({}), json!({"memory": "1Ki"}), json!({"memory": "2Ki"}));
+        // What the container was given and is to have, and the Pod around it.
+        for (given, wanted, around, expected) in [
+            (&two, &one, [&none, &none], Some(1024)),
+            (&none, &one, [&none, &none], Some(1024)),
+            (&one, &one, [&none, &none], None),
+            (&one, &two, [&none, &none], None),
+            (&one, &none, [&none, &none], None),
+            (&none, &none, [&two, &one], Some(1024)),
+            (&none, &none, [&one, &two], None),
+            (&one, &one, [&two, &one], None),
         ] {
-            attempt.resources = Some(serde_json::from_value(json!({"limits": given})).unwrap());
-            let pod = pod(json!({"limits": wanted}));
-            let containers = &pod.spec.as_ref().unwrap().containers;
+            attempt.resources = Some(limits(given));
+            attempt.pod_resources = Some(limits(around[0]));
+            let mut pod = pod(json!({"limits": wanted}));
+            pod.spec.as_mut().unwrap().resources = Some(limits(around[1]));
+            let view = PodView::new(&pod).unwrap();
             assert_eq!(
-                less_memory(&containers[0], &attempt),
+                less_memory(view, &view.spec.containers[0], &attempt),
                 expected,
-                "{given} {wanted}"
+                "{given} {wanted} {around:?}"
             );
         }
     }

@@ -20,6 +20,7 @@ use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
 use super::termination;
 use super::view::PodView;
+use crate::bundle::guest::bounds;
 use crate::bundle::resources::limits_of;
 use crate::events::Severity::Warning;
 use crate::files;
@@ -235,16 +236,22 @@ pub async fn resize(
     let name = || container.name.clone();
     let address = record.address.clone();
     let address = address.ok_or_else(|| ResizeError::NoTask { container: name() })?;
-    let around = PodView::new(pod).filter(|_| !record.is_wasm());
+    let view = PodView::new(pod);
+    let around = view.filter(|_| !record.is_wasm());
     // More goes to the Pod first, less to its containers: no quota may be above that around it.
     if let Some(view) = around {
         limit_around(ctx, view).await;
     }
     let client = ctx.tasks.of(&address);
-    if let Some(limit) = less_memory(container, record) {
+    let whole = view.and_then(|view| view.spec.resources.as_ref());
+    if let Some(limit) = view.and_then(|view| less_memory(view, container, record)) {
         has_room(&client, record, limit).await?;
     }
-    let updated = client.update(&record.id, &limits_of(container)).await;
+    // Of what guests have together their shim keeps account.
+    let bounds = view.filter(|_| record.is_wasm()).map(|view| bounds(view.spec));
+    let limits = limits_of(container, whole);
+    let updated = client.update_noting(&record.id, &limits, bounds.unwrap_or_default());
+    let updated = updated.await;
     updated.map_err(|source| ResizeError::Update {
         container: name(),
         source,

@@ -1,14 +1,14 @@
 //! One memory budget per container, over the linear memories, tables, instances, handles and host buffers of all its
-//! stores.
+//! stores. What it counts is taken out of its Pod's pool as well.
 //!
 //! Owns counting and refusing. Refuses to know what happens to a container over its budget: it remembers that it
 //! happened, the container's task ends it as `OOMKilled`.
 
+use super::commons::{Pool, Short};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::{ResourceLimiter, Result};
@@ -38,10 +38,10 @@ const MAX_PER_STORE: usize = 1_000;
 
 /// The error a guest is ended with when it asks for more than the budget has.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error(
-    "out of memory: {wanted} more bytes would exceed the container's limit of {limit} bytes ({used} in use)"
-)]
+#[error("out of memory: {wanted} more bytes would exceed the {of}'s limit of {limit} bytes ({used} in use)")]
 pub struct OverBudget {
+    /// Whose limit it is: `container` or `Pod`.
+    pub of: &'static str,
     pub wanted: u64,
     pub used: u64,
     pub limit: u64,
@@ -83,31 +83,50 @@ impl Share {
 }
 
 impl Account {
-    fn take(&mut self, bytes: u64) -> std::result::Result<(), OverBudget> {
+    /// Both have it, or none has.
+    fn take(&mut self, bytes: u64, pool: &Pool) -> std::result::Result<(), OverBudget> {
         let total = self.used.checked_add(bytes).filter(|total| *total <= self.limit);
-        self.used = total.ok_or(OverBudget {
+        let total = total.ok_or_else(|| self.over(bytes))?;
+        pool.take(bytes).map_err(|Short { used, limit }| OverBudget {
+            of: "Pod",
             wanted: bytes,
-            used: self.used,
-            limit: self.limit,
+            used,
+            limit,
         })?;
+        self.used = total;
         Ok(())
     }
 
-    /// How much more than `initial` a store is expected to allocate.
-    fn expected_growth(&self, initial: u64) -> u64 {
+    fn over(&self, wanted: u64) -> OverBudget {
+        OverBudget {
+            of: "container",
+            wanted,
+            used: self.used,
+            limit: self.limit,
+        }
+    }
+
+    /// How much more than `initial` a store is expected to allocate where all may have so much; where that is any number,
+    /// it makes no difference.
+    fn expected_growth(&self, initial: u64, limit: u64) -> u64 {
+        if limit == u64::MAX {
+            return 0;
+        }
         let expected = match self.usual {
             0 => initial.saturating_mul(UNKNOWN_GROWTH),
             usual => usual,
         };
-        let most = self.limit.saturating_sub(INSTANCE_BYTES);
+        let most = limit.saturating_sub(INSTANCE_BYTES);
         expected.min(most).saturating_sub(initial)
     }
 
-    /// Bytes that are neither used nor expected to be. What old stores have not allocated by now is expected no more.
-    fn free(&self, now: Instant) -> u64 {
+    /// Bytes that are neither used nor expected to be, where the Pod has so many left. What old stores have not allocated
+    /// by now is expected no more.
+    fn free(&self, now: Instant, left: u64) -> u64 {
         let young = |share: &&Share| share.is_young(now);
         let expected: u64 = self.shares.values().filter(young).map(|share| share.left).sum();
-        self.limit.saturating_sub(self.used).saturating_sub(expected)
+        let unused = self.limit.saturating_sub(self.used).min(left);
+        unused.saturating_sub(expected)
     }
 
     /// Whether a store has begun so lately that it may still be on its way to what is usual.
@@ -128,19 +147,19 @@ impl Account {
 pub struct Budget {
     account: Mutex<Account>,
     exceeded: AtomicBool,
-    freed: Notify,
+    pool: Arc<Pool>,
 }
 
 impl Budget {
-    /// A budget of `limit` bytes, or one that only counts.
-    pub fn new(limit: Option<u64>) -> Arc<Self> {
+    /// A budget of `limit` bytes, or one that only counts; of no more than its Pod's `pool` has.
+    pub fn new(limit: Option<u64>, pool: Arc<Pool>) -> Arc<Self> {
         Arc::new(Self {
             account: Mutex::new(Account {
                 limit: limit.unwrap_or(u64::MAX),
                 ..Account::default()
             }),
             exceeded: AtomicBool::new(false),
-            freed: Notify::new(),
+            pool,
         })
     }
 
@@ -169,7 +188,7 @@ impl Budget {
         }
         account.limit = limit;
         drop(account);
-        self.freed.notify_waiters();
+        self.pool.freed.notify_waiters();
         Ok(())
     }
 
@@ -180,7 +199,7 @@ impl Budget {
 
     fn give_back(&self, bytes: u64) {
         self.account().used -= bytes;
-        self.freed.notify_waiters();
+        self.pool.give_back(bytes);
     }
 
     /// Counts a new store. The first `prepaid` bytes that it allocates are counted now.
@@ -189,7 +208,7 @@ impl Budget {
     /// When the budget does not hold them.
     pub fn open(self: &Arc<Self>, prepaid: u64) -> std::result::Result<Limiter, OverBudget> {
         let held = prepaid.saturating_add(INSTANCE_BYTES);
-        self.account().take(held)?;
+        self.account().take(held, &self.pool)?;
         Ok(self.limiter(held, prepaid, None))
     }
 
@@ -235,20 +254,12 @@ impl Budget {
     ) -> std::result::Result<Limiter, OverBudget> {
         let mut account = self.account();
         let held = initial.saturating_add(INSTANCE_BYTES);
-        let growth = if account.limit == u64::MAX {
-            0
-        } else {
-            account.expected_growth(initial)
-        };
+        let growth = account.expected_growth(initial, account.limit.min(self.pool.limit()));
         let wanted = held.saturating_add(growth);
-        if account.has_young(now) && wanted > account.free(now) {
-            return Err(OverBudget {
-                wanted,
-                used: account.used,
-                limit: account.limit,
-            });
+        if account.has_young(now) && wanted > account.free(now, self.pool.left()) {
+            return Err(account.over(wanted));
         }
-        account.take(held)?;
+        account.take(held, &self.pool)?;
         let number = account.share(now, growth);
         drop(account);
         Ok(self.limiter(held, initial, Some(number)))
@@ -267,14 +278,14 @@ impl Budget {
         }
     }
 
-    /// Completes when bytes are given back after this call.
+    /// Completes when bytes are given back after this call, by this container or another of its Pod.
     pub fn freed(&self) -> Notified<'_> {
-        self.freed.notified()
+        self.pool.freed.notified()
     }
 
     /// Wakes who waits for [`Budget::freed`]: an instance, with all it holds, became idle.
     pub fn nudge(&self) {
-        self.freed.notify_waiters();
+        self.pool.freed.notify_waiters();
     }
 }
 
@@ -295,9 +306,10 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// The limit of the container in bytes, if there is one.
+    /// The limit of the container in bytes, or its Pod's where that is less, if there is one.
     pub fn limit(&self) -> Option<u64> {
-        self.budget.limit()
+        let least = self.budget.account().limit.min(self.budget.pool.limit());
+        (least != u64::MAX).then_some(least)
     }
 
     /// The memory that its guest asked for last and could not have.
@@ -327,7 +339,7 @@ impl Limiter {
     /// Others' shares are no reason to end a guest: they are not in use.
     fn take(&mut self, bytes: u64) -> std::result::Result<(), OverBudget> {
         let mut account = self.budget.account();
-        let taken = account.take(bytes);
+        let taken = account.take(bytes, &self.budget.pool);
         taken.inspect_err(|_| self.budget.exceeded.store(true, Ordering::Relaxed))?;
         let share = self.share.and_then(|number| account.shares.get_mut(&number));
         if let Some(share) = share {
@@ -367,7 +379,7 @@ impl Drop for Limiter {
             account.usual = self.allocated.max(usual - usual / FORGETTING);
         }
         drop(account);
-        self.budget.freed.notify_waiters();
+        self.budget.pool.give_back(self.held);
     }
 }
 

@@ -1,6 +1,7 @@
 //! CPU time of a container: measured on the thread that runs it, and held to its quota.
 //!
-//! Owns the account of one container and the wrapper that charges it. Refuses to know what runs inside. The quota is
+//! Owns the account of one container and the wrapper that charges it, and with it the time of its Pod. Refuses to know what
+//! runs inside. The quota is
 //! the kernel's own scheme (`cpu.cfs_quota_us` in each `cpu.cfs_period_us`) over epochs instead of over the
 //! scheduler tick: a guest keeps its thread for at most one epoch, so it can overdraw by one epoch, and pays that
 //! back in the next period. One that computes for longer than half an epoch waits for a turn among those who compute.
@@ -64,24 +65,72 @@ impl Window {
     }
 }
 
+/// Holds CPU time to a quota, if there is one: a container's, or that of all the containers of a Pod.
+#[derive(Debug, Default)]
+pub struct Throttle(Mutex<Option<(Quota, Window)>>);
+
+impl Throttle {
+    fn new(quota: Option<Quota>) -> Self {
+        Self(Mutex::new(quota.map(|quota| (quota, Window::new()))))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<(Quota, Window)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another quota from now on. What was spent stays spent.
+    pub fn hold_to(&self, quota: Option<Quota>) {
+        let mut held = self.held();
+        let window = held.map_or_else(Window::new, |(_, window)| window);
+        *held = quota.map(|quota| (quota, window));
+    }
+
+    /// Counts time that was used.
+    pub fn charge(&self, time: Duration) {
+        if let Some((_, window)) = self.held().as_mut() {
+            window.spent += time;
+        }
+    }
+
+    /// How long whoever is held to it must wait before it may run again.
+    pub fn debt(&self, now: Instant) -> Option<Duration> {
+        let mut held = self.held();
+        let (quota, window) = held.as_mut()?;
+        window.roll(now, *quota);
+        if window.spent < quota.time {
+            return None;
+        }
+        Some((window.start + quota.period).saturating_duration_since(now))
+    }
+}
+
 /// The account of one container.
 pub struct Meter {
     ticker: Ticker,
     turns: Arc<Turns>,
     time: VirtualTime,
     spent_nanos: AtomicU64,
-    quota: Mutex<Option<(Quota, Window)>>,
+    own: Throttle,
+    /// Its Pod's, whose other containers are charged to it too.
+    common: Arc<Throttle>,
 }
 
 impl Meter {
     /// An empty account; `shares` weigh it among those of the same `turns`.
-    pub fn new(ticker: Ticker, turns: Arc<Turns>, quota: Option<Quota>, shares: u64) -> Arc<Self> {
+    pub fn new(
+        ticker: Ticker,
+        turns: Arc<Turns>,
+        quota: Option<Quota>,
+        shares: u64,
+        common: Arc<Throttle>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             ticker,
             turns,
             time: VirtualTime::new(shares),
             spent_nanos: AtomicU64::new(0),
-            quota: Mutex::new(quota.map(|quota| (quota, Window::new()))),
+            own: Throttle::new(quota),
+            common,
         })
     }
 
@@ -93,32 +142,19 @@ impl Meter {
     fn charge(&self, time: Duration) {
         self.spent_nanos.fetch_add(nanos(time), Ordering::Relaxed);
         self.time.spend(time);
-        if let Some((_, window)) = self.quota().as_mut() {
-            window.spent += time;
-        }
-    }
-
-    fn quota(&self) -> MutexGuard<'_, Option<(Quota, Window)>> {
-        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.charge(time);
+        self.common.charge(time);
     }
 
     /// Holds the container to another quota, and weighs it by other shares, from now on.
     pub fn resize(&self, quota: Option<Quota>, shares: u64) {
         self.time.weigh(shares);
-        let mut held = self.quota();
-        let window = held.map_or_else(Window::new, |(_, window)| window);
-        *held = quota.map(|quota| (quota, window));
+        self.own.hold_to(quota);
     }
 
     /// How long the container must wait before it may run again.
     fn debt(&self, now: Instant) -> Option<Duration> {
-        let mut held = self.quota();
-        let (quota, window) = held.as_mut()?;
-        window.roll(now, *quota);
-        if window.spent < quota.time {
-            return None;
-        }
-        Some((window.start + quota.period).saturating_duration_since(now))
+        self.own.debt(now).max(self.common.debt(now))
     }
 }
 
@@ -235,7 +271,12 @@ mod tests {
     };
 
     fn meter(quota: Option<Quota>) -> Arc<Meter> {
-        Meter::new(Ticker::start(Vec::new()).unwrap(), Turns::new(1), quota, 0)
+        meter_within(&Arc::default(), quota)
+    }
+
+    fn meter_within(pod: &Arc<Throttle>, quota: Option<Quota>) -> Arc<Meter> {
+        let ticker = Ticker::start(Vec::new()).unwrap();
+        Meter::new(ticker, Turns::new(1), quota, 0, Arc::clone(pod))
     }
 
     async fn compute(time: Duration) {
@@ -313,6 +354,34 @@ mod tests {
         assert!(meter.debt(Instant::now()).is_some(), "what was spent stays spent");
         meter.resize(None, 2);
         assert_eq!(meter.debt(Instant::now()), None);
+    }
+
+    #[test]
+    fn what_one_spends_of_the_pods_time_others_have_not() {
+        let pod = Arc::new(Throttle::new(Some(QUOTA)));
+        let half = Quota {
+            time: QUOTA.time / 2,
+            ..QUOTA
+        };
+        let (free, held) = (meter_within(&pod, None), meter_within(&pod, Some(half)));
+        free.charge(Duration::from_millis(9));
+        assert_eq!(
+            (free.debt(Instant::now()), held.debt(Instant::now())),
+            (None, None)
+        );
+        held.charge(Duration::from_millis(10));
+        let now = Instant::now();
+        assert!(held.debt(now).is_some(), "its own is used up");
+        assert_eq!(free.debt(now), None);
+        free.charge(Duration::from_millis(6));
+        let next = now + QUOTA.period;
+        assert!(free.debt(now).is_some(), "the Pod's is used up");
+        assert_eq!((free.debt(next), held.debt(next)), (None, None));
+        free.charge(Duration::from_millis(15));
+        assert!(held.debt(next).is_some(), "the 5 ms overdrawn before are owed");
+        assert_eq!(held.spent(), Duration::from_millis(10));
+        pod.hold_to(None);
+        assert_eq!(held.debt(next), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! for every engine here: allocation strategy is no part of it.
 
 pub mod budget;
+pub mod commons;
 pub mod meter;
 pub mod pace;
 pub mod ticker;

@@ -308,7 +308,7 @@ mod tests {
             buckets: None,
             containers: None,
         };
-        let budget = Budget::new(Some(64 << 20));
+        let budget = Budget::new(Some(64 << 20), Arc::default());
         let sinks = Sinks::open("", "").unwrap();
         let (stdout, stderr) = (Output::new(sinks.stdout, None), Output::new(sinks.stderr, None));
         let (mut whole, mut alone) = (Vec::new(), Vec::new());

@@ -7,6 +7,7 @@ use super::life::{Life, NO_PID};
 use super::phase::{IllegalEdge, Phase};
 use crate::bundle::{Container as Granted, Limits};
 use crate::engine::budget::Budget;
+use crate::engine::commons::{Bounds, Common};
 use crate::engine::meter::{Meter, Metered};
 use crate::guest::command::Job;
 use crate::guest::debug::Profile;
@@ -70,8 +71,10 @@ pub enum ExecRefused {
 
 /// A limit of memory below what is in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the limit of memory {limit} is below current usage {used}")]
+#[error("the {of}'s limit of memory {limit} is below current usage {used}")]
 pub struct TooSmall {
+    /// Whose limit it is: `container` or `Pod`.
+    of: &'static str,
     limit: u64,
     used: u64,
 }
@@ -94,6 +97,7 @@ pub struct Made {
     pub program: Arc<Program>,
     pub pod: Arc<Pod>,
     pub meter: Arc<Meter>,
+    pub common: Arc<Common>,
     pub stdio: Stdio,
     pub terminal: Option<Terminal>,
     /// Who is attached.
@@ -125,6 +129,7 @@ pub struct Container {
     pod: Arc<Pod>,
     budget: Arc<Budget>,
     meter: Arc<Meter>,
+    common: Arc<Common>,
     stdio: Mutex<Option<Stdio>>,
     stdout: Output,
     stderr: Output,
@@ -142,11 +147,12 @@ impl Container {
             id: made.id,
             bundle: made.bundle,
             addresses: made.addresses,
-            budget: Budget::new(made.granted.limits.memory),
+            budget: Budget::new(made.granted.limits.memory, Arc::clone(&made.common.memory)),
             granted: made.granted,
             program: made.program,
             pod: made.pod,
             meter: made.meter,
+            common: made.common,
             stdout: made.stdio.stdout.clone(),
             stderr: made.stdio.stderr.clone(),
             stdio: Mutex::new(Some(made.stdio)),
@@ -250,12 +256,28 @@ impl Container {
     pub fn resize(&self, limits: Limits) -> Result<(), TooSmall> {
         if let Some(limit) = limits.memory {
             let resized = self.budget.resize(limit);
-            resized.map_err(|used| TooSmall { limit, used })?;
+            resized.map_err(|used| TooSmall {
+                of: "container",
+                limit,
+                used,
+            })?;
         }
         self.meter.resize(limits.quota, limits.shares);
         let workers = if self.serves() { workers(limits.quota) } else { 1 };
         self.pod.resize(workers, limits.shares);
         Ok(())
+    }
+
+    /// Bounds its Pod anew, while guests run.
+    ///
+    /// # Errors
+    /// When they use more memory than the Pod may; then that limit has not changed.
+    pub fn bound(&self, bounds: Bounds) -> Result<(), TooSmall> {
+        self.common.bound(bounds).map_err(|used| TooSmall {
+            of: "Pod",
+            limit: bounds.memory.unwrap_or(u64::MAX),
+            used,
+        })
     }
 
     /// Gives the container other rules for its network: for what begins from now on.

@@ -7,6 +7,7 @@ use super::exec::{self, Exec, Home, Named, PROCESSES, TOOLBOX, named};
 use crate::bundle::{
     self, BundleError, Command, Container as Granted, ProgramRef, open_by_guest_path, read_spec,
 };
+use crate::engine::commons::{Common, Commons};
 use crate::engine::meter::Meter;
 use crate::engine::ticker::{TICK, Ticker};
 use crate::engine::turns::Turns;
@@ -97,6 +98,7 @@ pub struct Host {
     pub turns: Arc<Turns>,
     pub nursery: Nursery,
     pub spare: Spare,
+    pub commons: Commons,
     /// Who turns logs over: guests' threads may not.
     pub turner: Turner,
 }
@@ -149,6 +151,7 @@ impl Host {
             watchers.as_ref(),
         )
         .await?;
+        let common = self.common(&granted);
         Ok(Container::new(Made {
             id: request.id.clone(),
             bundle,
@@ -163,12 +166,25 @@ impl Host {
                 Arc::clone(&self.turns),
                 granted.limits.quota,
                 granted.limits.shares,
+                Arc::clone(&common.time),
             ),
+            common,
             granted,
             program,
             pod,
             profile,
         }))
+    }
+
+    /// What the container shares with others of its Pod, bounded as it says: it is the latest to know.
+    fn common(&self, granted: &Granted) -> Arc<Common> {
+        let common = self.commons.of(granted.pod.as_deref());
+        let bound = granted.bounds.map_or(Ok(()), |bounds| common.bound(bounds));
+        if let Err(used) = bound {
+            // The others have yet to give something back, and are told so by their own Update.
+            tracing::info!(pod = granted.pod, used, "the Pod keeps its limit of memory");
+        }
+        common
     }
 
     /// Makes a command in a container.

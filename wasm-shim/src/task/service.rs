@@ -8,7 +8,7 @@ use super::exec::Exec;
 use super::life::{Life, NO_PID};
 use super::phase::Phase;
 use super::room::Room;
-use crate::bundle::{Limits, network_rules};
+use crate::bundle::{Limits, bounds, network_rules};
 use crate::cgroup::NamespaceCgroup;
 use crate::guest::Ending;
 use crate::guest::terminal::Terminal;
@@ -352,13 +352,20 @@ impl Task for Service {
         let container = self.containers.get(&request.id)?;
         let rules = network_rules(&request.annotations);
         let rules = rules.map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
+        let bounds = bounds(&request.annotations);
+        let bounds = bounds.map_err(|e| TaskError::InvalidArgument(e.to_string()))?;
         let asks_for_socket = request.annotations.contains_key(annotations::ATTACH);
-        // One that gives other rules, or asks for the socket, may be about nothing else.
-        if (rules.is_none() && !asks_for_socket) || request.resources.is_some() {
+        // One that gives other rules, bounds the Pod, or asks for the socket may be about nothing else.
+        let is_other = rules.is_some() || bounds.is_some() || asks_for_socket;
+        if !is_other || request.resources.is_some() {
             let resources: LinuxResources = serde_json::from_slice(&request.resources.value)
                 .map_err(|e| TaskError::InvalidArgument(format!("the resources cannot be read: {e}")))?;
             let resized = container.resize(Limits::of(&resources));
             resized.map_err(|e| TaskError::FailedPrecondition(e.to_string()))?;
+        }
+        if let Some(bounds) = bounds {
+            let bound = container.bound(bounds);
+            bound.map_err(|e| TaskError::FailedPrecondition(e.to_string()))?;
         }
         if let Some(rules) = rules {
             container.narrow(rules);

@@ -20,6 +20,7 @@ mod limits;
 mod names;
 mod netns;
 mod network;
+mod pods;
 mod sandbox;
 mod shim;
 mod shortage;

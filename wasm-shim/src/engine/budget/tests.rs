@@ -1,11 +1,22 @@
 //! What a budget counts, refuses, and expects.
 
 use super::*;
+use crate::engine::commons::{Bounds, Common};
 
 const MIB: usize = 1 << 20;
 
+/// Of one Pod that has so much: one container with a limit, and one without.
+fn in_one_pod(mib: u64, own: u64) -> (Arc<Common>, Arc<Budget>, Arc<Budget>) {
+    let common = Arc::new(Common::default());
+    let memory = Some(mib << 20);
+    common.bound(Bounds { memory, quota: None }).unwrap();
+    let of = |limit| Budget::new(limit, Arc::clone(&common.memory));
+    let (held, free) = (of(Some(own << 20)), of(None));
+    (common, held, free)
+}
+
 fn limited(mib: u64) -> Arc<Budget> {
-    Budget::new(Some((mib << 20) + INSTANCE_BYTES))
+    Budget::new(Some((mib << 20) + INSTANCE_BYTES), Arc::default())
 }
 
 #[test]
@@ -212,4 +223,54 @@ async fn a_limit_may_change_but_not_below_what_is_in_use() {
 fn what_never_fits_is_known() {
     let over = limited(1).open(16 << 20).err().unwrap();
     assert!(!over.may_fit_later());
+}
+
+#[test]
+fn who_asks_for_more_than_its_pod_has_left_is_told_whose_limit_it_is() {
+    let (common, held, free) = in_one_pod(8, 4);
+    let left = common.memory.left();
+    let (mut one, mut two) = (held.open(0).unwrap(), free.open(0).unwrap());
+    assert_eq!((one.limit(), two.limit()), (Some(4 << 20), Some(8 << 20)));
+    assert!(two.memory_growing(0, 5 * MIB, None).unwrap());
+    let refused = |asks: &mut Limiter, bytes: usize| {
+        let before = common.memory.left();
+        assert!(asks.memory_growing(0, bytes, None).is_err());
+        assert_eq!(common.memory.left(), before, "nothing is taken by halves");
+        asks.refused().unwrap().of
+    };
+    assert_eq!(refused(&mut one, 4 * MIB), "container");
+    assert_eq!(refused(&mut one, 3 * MIB), "Pod");
+    assert_eq!(refused(&mut two, 3 * MIB), "Pod");
+    assert!(one.memory_growing(0, 2 * MIB, None).unwrap());
+    assert!(held.exceeded() && free.exceeded());
+    drop((one, two));
+    assert_eq!((common.memory.left(), held.used(), free.used()), (left, 0, 0));
+}
+
+#[tokio::test]
+async fn who_waits_for_its_pods_room_is_told_by_others() {
+    let (_common, held, free) = in_one_pod(3, 3);
+    let first = free.open(2 << 20).unwrap();
+    let over = held.open(1 << 20).err().unwrap();
+    assert!(over.of == "Pod" && over.may_fit_later());
+    let patience = Duration::from_secs(60);
+    let (opened, ()) = tokio::join!(held.open_in_time(1 << 20, patience), async { drop(first) });
+    opened.unwrap();
+}
+
+#[test]
+fn one_of_many_waits_for_what_its_pod_has_not() {
+    let (_common, held, free) = in_one_pod(8, 8);
+    let mut hungry = free.open_one_of_many(MIB as u64).unwrap();
+    hungry.memory_growing(0, 3 * MIB, None).unwrap();
+    drop(hungry);
+    let command = held.open(2 << 20).unwrap();
+    let one = free.open_one_of_many(MIB as u64).unwrap();
+    let over = free.open_one_of_many(MIB as u64).err().unwrap();
+    assert!(
+        over.may_fit_later(),
+        "one of three mebibytes is expected, and another"
+    );
+    drop((command, one));
+    assert!(!free.exceeded());
 }
