@@ -2,6 +2,7 @@
 //! classes, flow control, what extension servers need to know, and the `kubernetes` Service that leads to this API.
 //!
 //! An ordinary API client; run at each start, since addresses may have changed.
+pub mod addresses;
 mod cluster;
 pub mod components;
 mod dns;
@@ -9,10 +10,14 @@ mod policy;
 mod runtime;
 mod storage;
 
+use crate::admission::services::ranges::DEFAULT;
 use crate::auth::pki::FRONT_PROXY;
 use crate::callout::requestheader;
+use crate::controllers::addresses::ranges::default_range;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -61,10 +66,11 @@ impl Authorities<'_> {
 }
 
 /// Brings these objects about. `address` is where the API server can be reached, `cluster_ip` what the Service is to
-/// have, `dns` that of the cluster's names.
+/// have, of the range `cidr`, `dns` that of the cluster's names.
 pub async fn run(
     client: &Client,
     address: SocketAddr,
+    cidr: IpNet,
     cluster_ip: IpAddr,
     dns: Option<IpAddr>,
     authorities: Authorities<'_>,
@@ -94,6 +100,10 @@ pub async fn run(
     runtime::ensure(client)
         .await
         .map_err(failed("the class of isolated Wasm Pods"))?;
+    // Without a range no Service has an address.
+    ensure::<ServiceCIDR>(&Api::all(client.clone()), DEFAULT, default_range(cidr), None)
+        .await
+        .map_err(failed("the range of Services"))?;
     if let Some(address) = dns {
         dns::ensure(client, address).await;
     }

@@ -13,6 +13,7 @@ use crate::auth::identity::MASTERS;
 use crate::auth::pki::{FrontProxy, Pki, PkiError};
 use crate::auth::tokens::{IssuerError, TokenAuthenticator, TokenIssuer};
 use crate::auth::{Authorizer, Identity};
+use crate::bootstrap::addresses::AddressesError;
 use crate::bootstrap::{self, BootstrapError};
 use crate::controllers::{self, ControllerOptions, Watches};
 use crate::kinds::{Live, Registry};
@@ -72,6 +73,8 @@ pub enum StartError {
     Read(#[from] ReadError),
     #[error("cannot write the statuses of components: {0}")]
     Components(#[from] WriteError),
+    #[error("cannot make objects of the addresses of Services: {0}")]
+    Addresses(#[from] AddressesError),
     #[error(transparent)]
     Pki(#[from] PkiError),
     #[error(transparent)]
@@ -153,6 +156,7 @@ impl ControlPlane {
         )?);
         let store = sealed(store, &options.data_dir).await?;
         bootstrap::components::ensure(store.as_ref()).await?;
+        bootstrap::addresses::ensure(store.as_ref()).await?;
         let issuer = Arc::new(TokenIssuer::open_or_create(&options.data_dir.join("pki"))?);
         let tls = serve::tls(&pki)?;
         let (listener, local_addr) = bind(options.listen, "--listen").await?;
@@ -212,6 +216,7 @@ impl ControlPlane {
         bootstrap::run(
             &plane.client(),
             reachable(local_addr),
+            options.service_cidr,
             cluster_ip,
             cluster_dns,
             authorities,
@@ -254,6 +259,7 @@ impl ControlPlane {
             issuer: Some(issuer),
             front_proxy: Some(front_proxy),
             node_cidr_mask_size: options.node_cidr_mask_size,
+            service_cidr: Some(options.service_cidr),
             ..ControllerOptions::new(options.pod_cidr)
         };
         self.clients.tasks.spawn(controllers::run(

@@ -3,11 +3,15 @@ use crate::store::{Compare, Op, Revision, Txn};
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
-/// Keys beside the object that its transaction takes, gives back or replaces. Keep it until the transaction is over.
+/// Keys beside the object that its transaction takes, makes, gives back or replaces. Keep it until the transaction is over.
 #[derive(Debug, Default)]
 pub struct Claims {
     /// Taken: must be absent.
     pub take: Vec<String>,
+    /// Objects of their own that come to be: must be absent.
+    pub make: Vec<(String, Bytes)>,
+    /// Left alone, but must still be at this revision.
+    pub unchanged: Vec<(String, Revision)>,
     /// Given back: removed, whatever they are.
     pub release: Vec<String>,
     /// Replaced, if still at this revision.
@@ -19,7 +23,7 @@ pub struct Claims {
 impl Claims {
     /// Whether the transaction has nothing to do beside the object.
     pub fn is_empty(&self) -> bool {
-        self.take.is_empty() && self.release.is_empty() && self.replace.is_empty()
+        self.take.is_empty() && self.make.is_empty() && self.release.is_empty() && self.replace.is_empty()
     }
 
     /// Joins the claims to the transaction that writes `owner`, so that both happen or neither.
@@ -27,6 +31,13 @@ impl Claims {
         for key in &self.take {
             compare(txn, key, 0);
             put(txn, key, owner.to_owned().into());
+        }
+        for (key, value) in &self.make {
+            compare(txn, key, 0);
+            put(txn, key, value.clone());
+        }
+        for (key, revision) in &self.unchanged {
+            compare(txn, key, *revision);
         }
         for key in &self.release {
             txn.ops.push(Op::Delete { key: key.clone() });

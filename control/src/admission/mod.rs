@@ -23,7 +23,7 @@ mod priority;
 mod quota;
 mod resize;
 mod runtime_class;
-mod services;
+pub mod services;
 mod shown;
 pub mod storage;
 mod tolerations;

@@ -72,7 +72,7 @@ pub use fairness::Entrance;
 pub use flows::Flows;
 pub use held::Room;
 pub use metrics::Metrics;
-pub(crate) use object::encode;
+pub(crate) use object::{encode, encode_owned};
 pub use openapi::OpenApi;
 pub(crate) use operations::Failure as PatchFailure;
 pub(crate) use patch::apply_operations;
@@ -383,7 +383,7 @@ impl Api {
 }
 
 /// A UUID of version 4 from this thread's own generator: every request has one, and the kernel is not asked each time.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     let id = uuid::Builder::from_random_bytes(rand::random());
     id.into_uuid().to_string()
 }

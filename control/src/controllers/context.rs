@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
@@ -23,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::attachments;
-use super::{ControllerOptions, account_tokens, endpoints, mirroring, root_ca};
+use super::{ControllerOptions, account_tokens, addresses, endpoints, mirroring, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Kind, Objects, Pod, owners, pods};
 
@@ -99,6 +100,8 @@ pub struct Watches {
     pub drivers: Arc<Informer<CSIDriver>>,
     pub attachments: Arc<Informer<VolumeAttachment>>,
     pub certificates: Arc<Informer<CertificateSigningRequest>>,
+    pub addresses: Arc<Informer<IPAddress>>,
+    pub service_ranges: Arc<Informer<ServiceCIDR>>,
 }
 
 impl Default for Watches {
@@ -110,7 +113,7 @@ impl Default for Watches {
             replication_controllers: Informer::new(&[owner_index::<ReplicationController>]),
             deployments: Informer::new(&[]),
             autoscalers: Informer::new(&[]),
-            services: Informer::new(&[]),
+            services: Informer::new(&[addresses::cluster_ip]),
             slices: Informer::new(&[endpoints::service_index, mirroring::service_index]),
             endpoints: Informer::new(&[]),
             namespaces: Informer::new(&[]),
@@ -133,6 +136,8 @@ impl Default for Watches {
             drivers: Informer::new(&[]),
             attachments: Informer::new(&[attachments::host_index, attachments::volume_index]),
             certificates: Informer::new(&[]),
+            addresses: Informer::new(&[]),
+            service_ranges: Informer::new(&[]),
         }
     }
 }
@@ -171,7 +176,9 @@ impl Watches {
             classes,
             drivers,
             attachments,
-            certificates
+            certificates,
+            addresses,
+            service_ranges
         );
         let cas = Config::default().fields(&format!("metadata.name={}", root_ca::NAME));
         tasks.spawn(
@@ -223,6 +230,8 @@ impl Watches {
             self.drivers.synced(),
             self.attachments.synced(),
             self.certificates.synced(),
+            self.addresses.synced(),
+            self.service_ranges.synced(),
         );
     }
 }

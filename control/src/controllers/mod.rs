@@ -3,6 +3,7 @@
 //! Level-triggered throughout: a lost event costs latency, never correctness. They share one set of watches, so that each
 //! kind is cached once. It refuses to know the store and the HTTP server.
 mod account_tokens;
+pub mod addresses;
 mod adoption;
 mod api_services;
 mod autoscaler;
@@ -51,6 +52,8 @@ use crate::auth::tokens::TokenIssuer;
 pub struct ControllerOptions {
     /// The range that is cut into one slice per node.
     pub pod_cidr: IpNet,
+    /// The range of Services' addresses that the cluster is started with; it is not kept without.
+    pub service_cidr: Option<IpNet>,
     /// Prefix length of a slice; upstream's defaults without.
     pub node_cidr_mask_size: Option<u8>,
     /// PEM of the cluster CA, published as `kube-root-ca.crt` in every namespace.
@@ -69,6 +72,7 @@ impl ControllerOptions {
     pub fn new(pod_cidr: IpNet) -> Self {
         Self {
             pod_cidr,
+            service_cidr: None,
             node_cidr_mask_size: None,
             root_ca: None,
             pki: None,
@@ -113,6 +117,7 @@ pub async fn run(
     controllers.extend(node::start(&context));
     controllers.extend(protection::start(&context));
     controllers.extend(volumes::start(&context));
+    controllers.extend(addresses::start(&context));
     let mut tasks = JoinSet::new();
     context.watches.run(&context.client, &shutdown, &mut tasks);
     let synced = shutdown.run_until_cancelled(context.watches.synced()).await;

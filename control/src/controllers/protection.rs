@@ -105,7 +105,7 @@ fn gone_is_done(result: Result<(), StepError>) -> Result<Outcome, StepError> {
 }
 
 /// The finalizers without this one, of an object that is being deleted and has it.
-fn left(meta: &ObjectMeta, finalizer: &str) -> Option<Vec<String>> {
+pub(super) fn left(meta: &ObjectMeta, finalizer: &str) -> Option<Vec<String>> {
     meta.deletion_timestamp.as_ref()?;
     let finalizers = meta.finalizers.as_ref()?;
     finalizers.iter().any(|f| f == finalizer).then(|| {

@@ -1,6 +1,7 @@
 //! The control plane as its clients meet it: in-process, over HTTPS, and after being killed; and what its scheduler and
 //! controllers make of what clients ask for.
 mod account_tokens;
+mod addresses;
 mod admission;
 mod aggregation;
 mod applying;

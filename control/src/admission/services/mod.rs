@@ -1,19 +1,23 @@
 //! Service addresses: cluster IPs and node ports.
 //!
-//! An address in use is a key in the store (`/registry/ranges/…`), written in the same transaction as the Service that
-//! holds it and removed in the one that drops it. So no two Services can get the same one, however many API servers
-//! there are, and nothing has to be rebuilt at start. Choosing is a guess that the transaction proves.
+//! An address in use is a key in the store, written in the same transaction as the Service that holds it and removed in
+//! the one that drops it: of a cluster IP it is that of its IPAddress object, so that neither is there without the other.
+//! So no two Services can get the same one, however many API servers there are, and nothing has to be rebuilt at start.
+//! Choosing is a guess that the transaction proves, and with it that the range is still open.
+pub mod address;
+mod ports;
+pub mod ranges;
+
 use super::{Action, Claims, Denial, Review, families};
 use crate::kinds::FieldError;
 use crate::store::{Range, Store};
 use ipnet::IpNet;
+use ranges::Opened;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-const IPS: &str = "/registry/ranges/serviceips/";
-const PORTS: &str = "/registry/ranges/servicenodeports/";
 /// Random guesses before all addresses are looked through.
 const GUESSES: usize = 16;
 
@@ -54,190 +58,119 @@ impl ServiceAddresses {
             return Ok(Claims::default());
         };
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
-        self.addresses(store, spec, &held).await?;
+        let source = self.cluster_ip(store, review.name, spec, &held).await?;
         let chosen = self.ports(store, spec, &held).await?;
         self.health_check_port(store, spec, &held, &chosen).await?;
         let wanted: BTreeSet<String> = keys(service).into_iter().collect();
-        Ok(Claims {
-            take: wanted.difference(&held).cloned().collect(),
+        let mut claims = Claims {
             release: held.difference(&wanted).cloned().collect(),
+            unchanged: source.into_iter().map(|opened| opened.source).collect(),
             ..Claims::default()
-        })
+        };
+        for key in wanted.difference(&held).cloned() {
+            match key.strip_prefix(address::KEYS).and_then(|ip| ip.parse().ok()) {
+                Some(ip) => {
+                    let namespace = review.namespace.unwrap_or_default();
+                    let object = address::stored(ip, namespace, review.name);
+                    claims.make.push((key, object));
+                }
+                None => claims.take.push(key),
+            }
+        }
+        Ok(claims)
     }
 
-    async fn addresses(
+    /// Chooses the cluster IP, or proves the one that was chosen. The range that a new one is from.
+    async fn cluster_ip(
         &self,
         store: &dyn Store,
+        name: &str,
         spec: &mut Map<String, Value>,
         held: &BTreeSet<String>,
-    ) -> Result<(), Denial> {
+    ) -> Result<Option<Opened>, Denial> {
         if text(spec, "type") == "ExternalName" {
-            return Ok(());
+            return Ok(None);
         }
         let asked = text(spec, "clusterIP").to_owned();
-        let ip = match asked.as_str() {
-            "None" => "None".to_owned(),
-            "" => self.free_ip(store).await?.to_string(),
-            _ => self.given_ip(store, &asked, held).await?,
+        let (ip, source) = match asked.as_str() {
+            "None" => (asked, None),
+            "" => {
+                let (ip, opened) = self.free_ip(store, name).await?;
+                (ip.to_string(), Some(opened))
+            }
+            _ => {
+                let source = self.given_ip(store, &asked, held).await?;
+                (asked, source)
+            }
         };
         spec.insert("clusterIP".into(), ip.clone().into());
         spec.insert("clusterIPs".into(), json!([ip]));
-        Ok(())
+        Ok(source)
     }
 
-    /// An address that the client chose.
+    /// The range of an address that the client chose; none of one that the Service has already.
     async fn given_ip(
         &self,
         store: &dyn Store,
         asked: &str,
         held: &BTreeSet<String>,
-    ) -> Result<String, Denial> {
-        let refused = |why: String| {
+    ) -> Result<Option<Opened>, Denial> {
+        let refused = |why: &str| {
             let why = format!("failed to allocate IP {asked}: {why}");
             Denial::Invalid(vec![FieldError::invalid("spec.clusterIPs", json!([asked]), why)])
         };
         // Validation names what is no address at all.
         let Ok(ip) = asked.parse::<IpAddr>() else {
-            return Ok(asked.to_owned());
+            return Ok(None);
         };
-        let key = format!("{IPS}{ip}");
+        let key = address::key(ip);
         if held.contains(&key) {
-            return Ok(asked.to_owned());
+            return Ok(None);
         }
-        if !self.cidr.contains(&ip) || !self.is_host(ip) {
-            let range = self.cidr.trunc();
-            return Err(refused(format!(
-                "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {range}"
-            )));
-        }
-        if store.get(&key).await?.is_some() {
-            return Err(refused("provided IP is already allocated".to_owned()));
-        }
-        Ok(asked.to_owned())
-    }
-
-    fn is_host(&self, ip: IpAddr) -> bool {
-        ip != self.cidr.network() && (ip != self.cidr.broadcast() || ip.is_ipv6())
-    }
-
-    async fn free_ip(&self, store: &dyn Store) -> Result<IpAddr, Denial> {
-        for _ in 0..GUESSES {
-            let ip = self.random_ip();
-            if self.is_host(ip) && store.get(&format!("{IPS}{ip}")).await?.is_none() {
-                return Ok(ip);
-            }
-        }
-        let taken = taken(store, IPS).await?;
-        let free = self.cidr.hosts().find(|ip| !taken.contains(&ip.to_string()));
-        free.ok_or_else(|| Denial::Failed("failed to allocate a serviceIP: range is full".to_owned()))
-    }
-
-    fn random_ip(&self) -> IpAddr {
-        match self.cidr {
-            IpNet::V4(net) => {
-                let host = rand::random::<u32>() & u32::from(net.hostmask());
-                IpAddr::V4((u32::from(net.network()) | host).into())
-            }
-            IpNet::V6(net) => {
-                let host = rand::random::<u128>() & u128::from(net.hostmask());
-                IpAddr::V6((u128::from(net.network()) | host).into())
-            }
-        }
-    }
-
-    async fn ports(
-        &self,
-        store: &dyn Store,
-        spec: &mut Map<String, Value>,
-        held: &BTreeSet<String>,
-    ) -> Result<BTreeSet<u16>, Denial> {
-        let wanted = match text(spec, "type") {
-            "NodePort" => true,
-            "LoadBalancer" => spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
-            _ => false,
+        let mut opened = ranges::opened(store, ip.is_ipv4()).await?.into_iter();
+        let Some(opened) = opened.find(|opened| ranges::holds(&opened.net, ip)) else {
+            return Err(refused("the provided network does not match the current range"));
         };
-        let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else {
-            return Ok(BTreeSet::new());
-        };
-        let mut chosen: BTreeSet<u16> = ports.iter().filter_map(node_port).collect();
-        for (index, port) in ports.iter_mut().enumerate() {
-            match node_port(port) {
-                Some(number) => {
-                    let field = format!("spec.ports[{index}].nodePort");
-                    self.given_port(store, &field, number, held).await?;
+        match store.get(&key).await? {
+            Some(_) => Err(refused("provided IP is already allocated")),
+            None => Ok(Some(opened)),
+        }
+    }
+
+    /// An address that nobody has, of the first range that has one.
+    async fn free_ip(&self, store: &dyn Store, name: &str) -> Result<(IpAddr, Opened), Denial> {
+        for opened in ranges::opened(store, self.cidr.addr().is_ipv4()).await? {
+            for band in ranges::bands(&opened.net) {
+                if let Some(ip) = free_of(store, &opened.net, band).await? {
+                    return Ok((ip, opened));
                 }
-                None if wanted => {
-                    let number = self.free_port(store, &chosen).await?;
-                    chosen.insert(number);
-                    port["nodePort"] = number.into();
-                }
-                None => {}
             }
         }
-        Ok(chosen)
+        let why = format!("failed to allocate a serviceIP for Service {name:?}: range is full");
+        Err(Denial::Failed(why))
     }
+}
 
-    /// A load balancer that keeps traffic local asks the nodes on a port of its own whether they have endpoints.
-    async fn health_check_port(
-        &self,
-        store: &dyn Store,
-        spec: &mut Map<String, Value>,
-        held: &BTreeSet<String>,
-        chosen: &BTreeSet<u16>,
-    ) -> Result<(), Denial> {
-        const FIELD: &str = "healthCheckNodePort";
-        if text(spec, "type") != "LoadBalancer" || text(spec, "externalTrafficPolicy") != "Local" {
-            return Ok(());
-        }
-        match spec.get(FIELD).and_then(port_number) {
-            Some(number) => {
-                self.given_port(store, &format!("spec.{FIELD}"), number, held)
-                    .await
-            }
-            None => {
-                let number = self.free_port(store, chosen).await?;
-                spec.insert(FIELD.into(), number.into());
-                Ok(())
-            }
+/// An address of this part of a range that nobody has: guessed, and when that fails the first.
+async fn free_of(
+    store: &dyn Store,
+    net: &IpNet,
+    band: RangeInclusive<u128>,
+) -> Result<Option<IpAddr>, Denial> {
+    if band.is_empty() {
+        return Ok(None);
+    }
+    for _ in 0..GUESSES {
+        let guess = ranges::nth(net, rand::random_range(band.clone()));
+        if let Some(ip) = guess
+            && store.get(&address::key(ip)).await?.is_none()
+        {
+            return Ok(guess);
         }
     }
-
-    async fn given_port(
-        &self,
-        store: &dyn Store,
-        field: &str,
-        number: u16,
-        held: &BTreeSet<String>,
-    ) -> Result<(), Denial> {
-        let refused = |why: String| Denial::Invalid(vec![FieldError::invalid(field, number, why)]);
-        let key = format!("{PORTS}{number}");
-        if held.contains(&key) {
-            return Ok(());
-        }
-        if !self.node_ports.contains(&number) {
-            let (first, last) = (self.node_ports.start(), self.node_ports.end());
-            return Err(refused(format!(
-                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-            )));
-        }
-        if store.get(&key).await?.is_some() {
-            return Err(refused("provided port is already allocated".to_owned()));
-        }
-        Ok(())
-    }
-
-    async fn free_port(&self, store: &dyn Store, chosen: &BTreeSet<u16>) -> Result<u16, Denial> {
-        for _ in 0..GUESSES {
-            let number = rand::random_range(self.node_ports.clone());
-            if !chosen.contains(&number) && store.get(&format!("{PORTS}{number}")).await?.is_none() {
-                return Ok(number);
-            }
-        }
-        let taken = taken(store, PORTS).await?;
-        let mut all = self.node_ports.clone();
-        let free = all.find(|number| !chosen.contains(number) && !taken.contains(&number.to_string()));
-        free.ok_or_else(|| Denial::Failed("failed to allocate a nodePort: range is full".to_owned()))
-    }
+    let taken = taken(store, address::KEYS).await?;
+    let mut all = band.filter_map(|number| ranges::nth(net, number));
+    Ok(all.find(|ip| !taken.contains(&ip.to_string())))
 }
 
 async fn taken(store: &dyn Store, prefix: &str) -> Result<BTreeSet<String>, Denial> {
@@ -257,16 +190,14 @@ pub(super) fn keys(service: &Value) -> Vec<String> {
         .into_iter()
         .flatten()
         .filter_map(Value::as_str);
-    let ips = ips
-        .filter_map(|ip| ip.parse::<IpAddr>().ok())
-        .map(|ip| format!("{IPS}{ip}"));
+    let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).map(address::key);
     let ports = spec["ports"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(node_port);
     let ports: BTreeSet<u16> = ports.chain(port_number(&spec["healthCheckNodePort"])).collect();
-    ips.chain(ports.into_iter().map(|port| format!("{PORTS}{port}")))
+    ips.chain(ports.into_iter().map(|port| format!("{}{port}", ports::KEYS)))
         .collect()
 }
 
@@ -318,15 +249,24 @@ mod tests {
         Ok(service)
     }
 
-    fn open() -> (tempfile::TempDir, RedbStore) {
+    async fn open() -> (tempfile::TempDir, RedbStore) {
         let dir = tempfile::tempdir().unwrap();
         let store = RedbStore::open(&dir.path().join("s.redb")).unwrap();
+        put_range(&store, "kubernetes", json!({}), "10.9.0.0/29").await;
         (dir, store)
+    }
+
+    async fn put_range(store: &dyn Store, name: &str, meta: Value, cidr: &str) {
+        let range = json!({"metadata": meta, "spec": {"cidrs": [cidr]}});
+        let key = format!("/registry/servicecidrs/{name}");
+        let there = store.get(&key).await.unwrap().map_or(0, |kv| kv.mod_revision);
+        let written = store.txn(Txn::swap(key, there, range.to_string())).await;
+        assert!(matches!(written, Ok(TxnOutcome::Committed { .. })));
     }
 
     #[tokio::test]
     async fn the_range_is_used_up_without_repeats_and_no_further() {
-        let (_dir, store) = open();
+        let (_dir, store) = open().await;
         let mut seen = BTreeSet::new();
         for _ in 0..6 {
             let service = create(&store, json!({"type": "ClusterIP"})).await.unwrap();
@@ -338,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_in_use_or_out_of_range_is_refused() {
-        let (_dir, store) = open();
+        let (_dir, store) = open().await;
         create(&store, json!({"clusterIP": "10.9.0.3"})).await.unwrap();
         for ip in ["10.9.0.3", "10.9.1.1", "10.9.0.0"] {
             assert!(
@@ -352,8 +292,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_further_range_is_used_after_the_clusters_own_and_until_it_is_given_up() {
+        let (_dir, store) = open().await;
+        let outside = "spec.clusterIPs: Invalid value: [\"10.10.0.2\"]: failed to allocate IP 10.10.0.2: the provided \
+                       network does not match the current range";
+        match create(&store, json!({"clusterIP": "10.10.0.2"})).await {
+            Err(Denial::Invalid(errors)) => assert_eq!(errors[0].to_string(), outside),
+            other => panic!("{other:?}"),
+        }
+        put_range(&store, "a", json!({}), "10.10.0.0/29").await;
+        create(&store, json!({"clusterIP": "10.10.0.2"})).await.unwrap();
+        for index in 0..11 {
+            let service = create(&store, json!({"type": "ClusterIP"})).await.unwrap();
+            let own = service["spec"]["clusterIP"]
+                .as_str()
+                .unwrap()
+                .starts_with("10.9.0.");
+            assert_eq!(own, index < 6, "{index}: {service}");
+        }
+        let mut late = json!({"spec": {"clusterIP": "10.10.1.1", "clusterIPs": ["10.10.1.1"]}});
+        put_range(&store, "b", json!({}), "10.10.1.0/29").await;
+        let claims = admit(&store, None, &mut late).await.unwrap();
+        let leaving = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        put_range(&store, "b", leaving, "10.10.1.0/29").await;
+        let mut txn = Txn::create("/late", "");
+        claims.join("/late", &mut txn);
+        assert!(matches!(store.txn(txn).await, Ok(TxnOutcome::Conflict { .. })));
+        let refused = create(&store, json!({"clusterIP": "10.10.1.1"})).await;
+        assert!(matches!(refused, Err(Denial::Invalid(_))));
+    }
+
+    #[tokio::test]
     async fn a_family_that_the_cluster_has_not_is_refused() {
-        let (_dir, store) = open();
+        let (_dir, store) = open().await;
         let dual = "this cluster is not configured for dual-stack services";
         let absent = "not configured on this cluster";
         let single = "when multiple IP families are specified";
@@ -409,7 +380,7 @@ mod tests {
 
     #[tokio::test]
     async fn node_ports_are_given_kept_and_released() {
-        let (_dir, store) = open();
+        let (_dir, store) = open().await;
         let ports = json!([{"port": 80, "protocol": "TCP"}]);
         let spec = json!({"type": "NodePort", "ipFamilies": ["IPv4"], "ports": ports});
         let old = create(&store, spec).await.unwrap();
@@ -424,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn headless_services_take_nothing() {
-        let (_dir, store) = open();
+        let (_dir, store) = open().await;
         let mut service = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
         assert!(admit(&store, None, &mut service).await.unwrap().is_empty());
     }
