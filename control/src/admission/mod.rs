@@ -6,11 +6,13 @@
 //! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
 mod claims;
+mod classes;
 mod equivalent;
 mod expressions;
 mod families;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod ingress;
 mod limits;
 mod namespace;
 mod nodes;
@@ -288,6 +290,14 @@ impl Admission {
             }
             ("", "persistentvolumes", None) => {
                 storage::volume(review, object);
+                Ok(())
+            }
+            ("storage.k8s.io", "volumeattributesclasses", None) => {
+                storage::attributes_class(review, object);
+                Ok(())
+            }
+            ("networking.k8s.io", "ingresses", None) => {
+                ingress::ingress(objects, review, object);
                 Ok(())
             }
             _ => Ok(()),

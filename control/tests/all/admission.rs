@@ -403,3 +403,34 @@ async fn a_pod_bears_the_zone_of_the_node_it_is_bound_to() {
     );
     assert!(labels.get("x").is_none(), "{labels}");
 }
+
+/// Upstream's DefaultIngressClass.
+#[tokio::test]
+async fn an_ingress_without_a_class_is_of_the_default_one() {
+    let plane = Plane::start().await;
+    let classes = "/apis/networking.k8s.io/v1/ingressclasses";
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    for (name, is_default) in [("usual", "true"), ("other", "false")] {
+        let marks = json!({"ingressclass.kubernetes.io/is-default-class": is_default});
+        let class =
+            json!({"metadata": {"name": name, "annotations": marks}, "spec": {"controller": "e.com/c"}});
+        assert_eq!(plane.call(Method::POST, classes, class).await.0, 201);
+    }
+    for (name, annotations, class, wanted) in [
+        ("plain", json!({}), Value::Null, json!("usual")),
+        ("named", json!({}), json!("other"), json!("other")),
+        (
+            "old",
+            json!({"kubernetes.io/ingress.class": "x"}),
+            Value::Null,
+            Value::Null,
+        ),
+    ] {
+        let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+        let ingress = json!({"metadata": {"name": name, "annotations": annotations},
+            "spec": {"defaultBackend": backend, "ingressClassName": class}});
+        let (code, made) = plane.call(Method::POST, ingresses, ingress).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["spec"]["ingressClassName"], wanted, "{name}");
+    }
+}
