@@ -7,6 +7,7 @@
 mod api_access;
 mod claims;
 mod classes;
+mod devices;
 mod equivalent;
 mod expressions;
 mod families;
@@ -320,6 +321,16 @@ impl Admission {
             true => self.services.admit(store, review, object).await,
             false => Ok(Claims::default()),
         }
+    }
+
+    /// The field of the object that asks for what only some namespaces may have: see [`Admission::misplaced`].
+    pub fn asks_of_namespace(&self, review: &Review<'_>, object: &Value) -> Option<String> {
+        devices::asking(review, object)
+    }
+
+    /// What is wrong with a field of [`Admission::asks_of_namespace`] in the review's namespace as it is now.
+    pub fn misplaced(&self, review: &Review<'_>, field: &str) -> FieldErrors {
+        devices::judge(self.objects.as_ref(), review.namespace.unwrap_or_default(), field)
     }
 
     /// Judges the object as it would be stored. What it claims is added to `claims`, which must be kept until the

@@ -434,3 +434,66 @@ async fn an_ingress_without_a_class_is_of_the_default_one() {
         assert_eq!(made["spec"]["ingressClassName"], wanted, "{name}");
     }
 }
+
+/// KEP-5018.
+#[tokio::test]
+async fn admin_access_to_devices_is_for_namespaces_that_are_marked() {
+    const WHY: &str = "Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` \
+        label on the containing namespace";
+    let plane = Plane::start().await;
+    let marked = json!({"resource.kubernetes.io/admin-access": "true"});
+    for (name, labels) in [("plain", json!({})), ("marked", marked)] {
+        let namespace = json!({"metadata": {"name": name, "labels": labels}});
+        assert_eq!(plane.call(Method::POST, NAMESPACES, namespace).await.0, 201);
+    }
+    let exactly = |admin: bool| json!({"deviceClassName": "c.e.com", "adminAccess": admin});
+    let spec = |admin| json!({"devices": {"requests": [{"name": "r", "exactly": exactly(admin)}]}});
+    let claim = |name, admin| json!({"metadata": {"name": name}, "spec": spec(admin)});
+    let template = json!({"metadata": {"name": "t"}, "spec": {"spec": spec(true)}});
+    let result =
+        json!({"request": "r", "driver": "d.e.com", "pool": "p", "device": "x", "adminAccess": true});
+    let allocated = json!({"status": {"allocation": {"devices": {"results": [result]}}}});
+    let spec_field = "spec.devices.requests[0].adminAccess";
+    let status_field = "status.allocation.devices.results[0].adminAccess";
+    for (namespace, refused) in [("plain", true), ("marked", false)] {
+        let at = |rest: &str| format!("/apis/resource.k8s.io/v1/namespaces/{namespace}/{rest}");
+        for (method, path, body, refusal) in [
+            (Method::POST, at("resourceclaims"), claim("mine", false), None),
+            (
+                Method::POST,
+                at("resourceclaims"),
+                claim("admin", true),
+                Some(spec_field),
+            ),
+            (
+                Method::POST,
+                at("resourceclaimtemplates"),
+                template.clone(),
+                Some(spec_field),
+            ),
+            (
+                Method::PATCH,
+                at("resourceclaims/mine/status"),
+                allocated.clone(),
+                Some(status_field),
+            ),
+        ] {
+            let content = match method {
+                Method::PATCH => "application/merge-patch+json",
+                _ => "application/json",
+            };
+            let (code, answer) = plane.send(method, &path, content, body.to_string()).await;
+            let message = answer["message"].as_str().unwrap_or_default();
+            match refusal.filter(|_| refused) {
+                Some(field) => {
+                    assert_eq!(code, 422, "{path}: {answer}");
+                    assert!(
+                        message.ends_with(&format!("is invalid: {field}: {WHY}")),
+                        "{message}"
+                    );
+                }
+                None => assert!(code.is_success(), "{path}: {answer}"),
+            }
+        }
+    }
+}
