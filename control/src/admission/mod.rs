@@ -6,11 +6,14 @@
 //! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
 mod claims;
+mod classes;
+mod devices;
 mod equivalent;
 mod expressions;
 mod families;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod ingress;
 mod limits;
 mod mountable;
 mod namespace;
@@ -291,6 +294,14 @@ impl Admission {
                 storage::volume(review, object);
                 Ok(())
             }
+            ("storage.k8s.io", "volumeattributesclasses", None) => {
+                storage::attributes_class(review, object);
+                Ok(())
+            }
+            ("networking.k8s.io", "ingresses", None) => {
+                ingress::ingress(objects, review, object);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -311,6 +322,16 @@ impl Admission {
             true => self.services.admit(store, review, object).await,
             false => Ok(Claims::default()),
         }
+    }
+
+    /// The field of the object that asks for what only some namespaces may have: see [`Admission::misplaced`].
+    pub fn asks_of_namespace(&self, review: &Review<'_>, object: &Value) -> Option<String> {
+        devices::asking(review, object)
+    }
+
+    /// What is wrong with a field of [`Admission::asks_of_namespace`] in the review's namespace as it is now.
+    pub fn misplaced(&self, review: &Review<'_>, field: &str) -> FieldErrors {
+        devices::judge(self.objects.as_ref(), review.namespace.unwrap_or_default(), field)
     }
 
     /// Judges the object as it would be stored. What it claims is added to `claims`, which must be kept until the

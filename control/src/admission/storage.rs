@@ -1,5 +1,5 @@
-//! DefaultStorageClass, and the finalizers that keep volumes and claims while they are in use.
-use super::{Action, Denial, Objects, ResourceName, Review};
+//! DefaultStorageClass, and the finalizers that keep volumes, claims and classes of attributes while they are in use.
+use super::{Action, Denial, Objects, ResourceName, Review, classes};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
 use serde_json::{Value, json};
@@ -14,12 +14,14 @@ const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Held until no claim is bound to the volume.
 pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Held until no claim and no volume names the class.
+pub const ATTRIBUTES_PROTECTION: &str = "kubernetes.io/vac-protection";
 
 pub(super) fn claim(objects: &dyn Objects, review: &Review<'_>, claim: &mut Value) {
     let old_class = claim.at("metadata.annotations").get(OLD_CLASS).is_some();
     if !claim.has("spec.storageClassName")
         && !old_class
-        && let Some(class) = default_class(objects)
+        && let Some(class) = classes::default(objects, CLASSES, &MARKS)
     {
         claim["spec"]["storageClassName"] = class.into();
     }
@@ -28,6 +30,10 @@ pub(super) fn claim(objects: &dyn Objects, review: &Review<'_>, claim: &mut Valu
 
 pub(super) fn volume(review: &Review<'_>, volume: &mut Value) {
     protect(review, volume, VOLUME_PROTECTION);
+}
+
+pub(super) fn attributes_class(review: &Review<'_>, class: &mut Value) {
+    protect(review, class, ATTRIBUTES_PROTECTION);
 }
 
 /// A bound claim may grow if its class says so (upstream's PersistentVolumeClaimResize).
@@ -72,27 +78,6 @@ fn protect(review: &Review<'_>, object: &mut Value, finalizer: &str) {
         finalizers.push(finalizer.into());
         object["metadata"]["finalizers"] = json!(finalizers);
     }
-}
-
-/// The default class: of several the newest, then the first by name.
-fn default_class(objects: &dyn Objects) -> Option<String> {
-    let is_default = |class: &Value| {
-        let annotations = class.at("metadata.annotations");
-        MARKS
-            .iter()
-            .any(|mark| annotations.get(mark).is_some_and(|v| v == "true"))
-    };
-    let mut classes = objects.list(CLASSES, None);
-    classes.retain(|class| is_default(class));
-    classes.sort_by(|a, b| {
-        let (made, name) = ("metadata.creationTimestamp", "metadata.name");
-        b.text(made)
-            .cmp(a.text(made))
-            .then(a.text(name).cmp(b.text(name)))
-    });
-    classes
-        .first()
-        .map(|class| class.text("metadata.name").to_owned())
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use super::convert::{reread, stored_form};
 use super::owners::{Moment, named_once};
 use super::status::{ApiError, Result};
 use super::strictness::prune;
-use super::write::{Options, RETRIES, allocate, default, judge, mutate, name_of, place, review};
+use super::write::{Options, RETRIES, allocate, default, judge, misplaced, mutate, name_of, place, review};
 use super::written::{Left, Written};
 use super::{Call, decode, manage, permit, precondition, random_id, render};
 use crate::admission::{Action, Claims, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::view::View;
-use crate::kinds::{FieldIssue, Kind, time};
+use crate::kinds::{FieldIssue, time};
 use crate::store::{Txn, TxnOutcome};
 use serde_json::Value;
 
@@ -186,7 +186,7 @@ async fn attempt_create(
     notes: &mut Notes,
 ) -> Result<Creation> {
     let mut claims = allocate(call, review, value).await?;
-    validate(&call.target.kind, review.name, value)?;
+    validate(call, review, value).await?;
     notes.warnings.extend(call.target.kind.warnings(value, None));
     call.target.kind.normalise(value);
     judge(call, review, value, &mut claims, notes).await?;
@@ -196,11 +196,13 @@ async fn attempt_create(
     }
 }
 
-fn validate(kind: &Kind, name: &str, value: &Value) -> Result<()> {
-    let errors = kind.validate_create(value);
+async fn validate(call: &Call, review: &Review<'_>, value: &Value) -> Result<()> {
+    let kind = &call.target.kind;
+    let mut errors = misplaced(call, review, value).await?;
+    errors.extend(kind.validate_create(value));
     match errors.is_empty() {
         true => Ok(()),
-        false => Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors)),
+        false => Err(ApiError::invalid(&kind.kind, &kind.group, review.name, &errors)),
     }
 }
 

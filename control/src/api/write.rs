@@ -15,8 +15,8 @@ use super::written::{Left, Written, at};
 use super::{Call, manage, permit, precondition};
 use crate::admission::{self, Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
-use crate::kinds::FieldIssue;
 use crate::kinds::view::View;
+use crate::kinds::{FieldErrors, FieldIssue};
 use crate::store::{Op, Revision, Txn, TxnOutcome};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -144,7 +144,9 @@ async fn replace(
         precondition::forget_version(&mut new);
         notes.warnings.extend(named_once(&mut new, Moment::AsAdmitted));
     }
-    notes.warnings.extend(prepare(call, &mut new, old)?);
+    notes
+        .warnings
+        .extend(prepare(call, &review, &mut new, old).await?);
     let mut claims = allocate(call, &review, &mut new).await?;
     call.target.kind.normalise(&mut new);
     manage::settle(old, &mut new);
@@ -179,10 +181,10 @@ fn fit_in(call: &Call, options: Options, new: &mut Value, old: &Value) -> Result
 }
 
 /// Keeps what a client may not change, and judges what is left. Answers with what to warn of.
-fn prepare(call: &Call, new: &mut Value, old: &Value) -> Result<Vec<String>> {
+async fn prepare(call: &Call, review: &Review<'_>, new: &mut Value, old: &Value) -> Result<Vec<String>> {
     let (kind, subresource) = (&call.target.kind, call.target.subresource.as_deref());
     kind.prepare_update(subresource, new, old);
-    let mut warnings = judge_update(call, name_of(old), new, old)?;
+    let mut warnings = judge_update(call, review, new, old).await?;
     if subresource.is_none() {
         warnings.extend(kind.warnings(new, Some(old)));
     }
@@ -224,13 +226,25 @@ async fn store_over(
 }
 
 /// What to warn of; fails with everything that is wrong.
-fn judge_update(call: &Call, name: &str, new: &Value, old: &Value) -> Result<Vec<String>> {
+async fn judge_update(call: &Call, review: &Review<'_>, new: &Value, old: &Value) -> Result<Vec<String>> {
     let kind = &call.target.kind;
-    let (errors, kept) = kind.judge_update(call.target.subresource.as_deref(), new, old);
+    let mut errors = misplaced(call, review, new).await?;
+    let (wrong, kept) = kind.judge_update(call.target.subresource.as_deref(), new, old);
+    errors.extend(wrong);
     match errors.is_empty() {
         true => Ok(kept),
-        false => Err(ApiError::invalid(&kind.kind, &kind.group, name, &errors).after(kept)),
+        false => Err(ApiError::invalid(&kind.kind, &kind.group, review.name, &errors).after(kept)),
     }
+}
+
+/// What is wrong with the object where it is. The namespace counts as it is now, which the cache may not know yet.
+pub async fn misplaced(call: &Call, review: &Review<'_>, value: &Value) -> Result<FieldErrors> {
+    let admission = &call.api.admission;
+    let Some(field) = admission.asks_of_namespace(review, value) else {
+        return Ok(FieldErrors::new());
+    };
+    call.api.cache.fresh().await?;
+    Ok(admission.misplaced(review, &field))
 }
 
 /// An object that was only waiting for its finalizers goes with the last of them.

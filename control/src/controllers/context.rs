@@ -15,7 +15,7 @@ use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment, VolumeAttributesClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::watcher::Config;
@@ -97,6 +97,7 @@ pub struct Watches {
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
     pub classes: Arc<Informer<StorageClass>>,
+    pub attributes_classes: Arc<Informer<VolumeAttributesClass>>,
     pub drivers: Arc<Informer<CSIDriver>>,
     pub attachments: Arc<Informer<VolumeAttachment>>,
     pub certificates: Arc<Informer<CertificateSigningRequest>>,
@@ -133,6 +134,7 @@ impl Default for Watches {
             claims: Informer::new(&[]),
             volumes: Informer::new(&[attachments::unique_index]),
             classes: Informer::new(&[]),
+            attributes_classes: Informer::new(&[]),
             drivers: Informer::new(&[]),
             attachments: Informer::new(&[attachments::host_index, attachments::volume_index]),
             certificates: Informer::new(&[]),
@@ -174,6 +176,7 @@ impl Watches {
             claims,
             volumes,
             classes,
+            attributes_classes,
             drivers,
             attachments,
             certificates,
@@ -227,6 +230,7 @@ impl Watches {
             self.claims.synced(),
             self.volumes.synced(),
             self.classes.synced(),
+            self.attributes_classes.synced(),
             self.drivers.synced(),
             self.attachments.synced(),
             self.certificates.synced(),

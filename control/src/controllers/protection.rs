@@ -1,26 +1,28 @@
-//! Lets go of PersistentVolumes and claims that are deleted and no longer in use: admission gave each a finalizer that
-//! holds it until then (upstream's pv- and pvc-protection controllers).
+//! Lets go of PersistentVolumes, claims and VolumeAttributesClasses that are deleted and no longer in use: admission gave
+//! each a finalizer that holds it until then (upstream's pv-, pvc- and vac-protection controllers).
 //!
-//! Guarantees: a claim stays while a Pod on a node names it; a volume stays while it is bound.
+//! Guarantees: a claim stays while a Pod on a node names it; a volume stays while it is bound; a class stays while a claim
+//! or a volume names it.
 use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::context::Context;
-use crate::admission::storage::{CLAIM_PROTECTION, VOLUME_PROTECTION};
+use crate::admission::storage::{ATTRIBUTES_PROTECTION, CLAIM_PROTECTION, VOLUME_PROTECTION};
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, claims, patch, pods, work};
 
 /// Objects looked at at once.
 const WORKERS: usize = 2;
 
 /// Registers for changes and returns the futures that do the work.
-pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 2] {
-    [claims(context), volumes(context)]
+pub fn start(context: &Context) -> [BoxFuture<'static, ()>; 3] {
+    [claims(context), volumes(context), attributes_classes(context)]
 }
 
 fn claims(context: &Context) -> BoxFuture<'static, ()> {
@@ -67,6 +69,37 @@ fn volumes(context: &Context) -> BoxFuture<'static, ()> {
     )
 }
 
+fn attributes_classes(context: &Context) -> BoxFuture<'static, ()> {
+    let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new());
+    let changed = queue.clone();
+    context
+        .watches
+        .attributes_classes
+        .on_change(move |change| changed.add(ObjectKey::of(change.object().as_ref())));
+    let freed = queue.clone();
+    context.watches.claims.on_change(move |change| {
+        for claim in [Some(change.object()), change.old()].into_iter().flatten() {
+            freed.extend(claims::attributes_classes(claim).map(ObjectKey::cluster));
+        }
+    });
+    let freed = queue.clone();
+    context.watches.volumes.on_change(move |change| {
+        for volume in [Some(change.object()), change.old()].into_iter().flatten() {
+            freed.extend(claims::attributes_class_of_volume(volume).map(ObjectKey::cluster));
+        }
+    });
+    let context = context.clone();
+    let shutdown = context.shutdown.clone();
+    work(
+        "attributes-class-protection",
+        queue,
+        WORKERS,
+        shutdown,
+        context,
+        |context, key| release_attributes_class(context, key).boxed(),
+    )
+}
+
 async fn release_claim(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
     let Some(claim) = context.watches.claims.get(&key) else {
         return Ok(Outcome::Done);
@@ -95,6 +128,34 @@ async fn release_volume(context: &Context, key: ObjectKey) -> Result<Outcome, St
     let body = patch::guarded(&volume.metadata, json!({"metadata": {"finalizers": finalizers}}));
     let written = api.merge(&key.name, body).await;
     gone_is_done(written.map(drop).step(|| format!("let go of the volume {key}")))
+}
+
+async fn release_attributes_class(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
+    let Some(class) = context.watches.attributes_classes.get(&key) else {
+        return Ok(Outcome::Done);
+    };
+    let Some(finalizers) = left(&class.metadata, ATTRIBUTES_PROTECTION) else {
+        return Ok(Outcome::Done);
+    };
+    if is_named(context, &key.name) {
+        return Ok(Outcome::Done);
+    }
+    let api: Objects<VolumeAttributesClass> = Objects::all(&context.client);
+    let body = patch::guarded(&class.metadata, json!({"metadata": {"finalizers": finalizers}}));
+    let written = api.merge(&key.name, body).await;
+    gone_is_done(
+        written
+            .map(drop)
+            .step(|| format!("let go of the class of attributes {key}")),
+    )
+}
+
+/// Whether a volume or a claim names the class of attributes.
+fn is_named(context: &Context, class: &str) -> bool {
+    let mut volumes = context.watches.volumes.list().into_iter();
+    let mut all_claims = context.watches.claims.list().into_iter();
+    volumes.any(|volume| claims::attributes_class_of_volume(&volume) == Some(class))
+        || all_claims.any(|claim| claims::attributes_classes(&claim).any(|name| name == class))
 }
 
 fn gone_is_done(result: Result<(), StepError>) -> Result<Outcome, StepError> {

@@ -75,6 +75,24 @@ pub fn class_of_volume(volume: &PersistentVolume) -> &str {
     old.or(field).unwrap_or_default()
 }
 
+/// The VolumeAttributesClasses that a claim asks for, has, or is on its way to.
+pub fn attributes_classes(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let (spec, status) = (claim.spec.as_ref(), claim.status.as_ref());
+    let wanted = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let change = status.and_then(|status| status.modify_volume_status.as_ref());
+    let target = change.and_then(|change| change.target_volume_attributes_class_name.as_deref());
+    let named = [wanted, current, target].into_iter().flatten();
+    named.filter(|name| !name.is_empty())
+}
+
+/// The VolumeAttributesClass of a volume.
+pub fn attributes_class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    let spec = volume.spec.as_ref();
+    let name = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    name.filter(|name| !name.is_empty())
+}
+
 /// Whether volumes of the class are bound only when a Pod has a node.
 pub fn is_late(class: Option<&StorageClass>) -> bool {
     class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some(LATE))

@@ -403,3 +403,97 @@ async fn a_pod_bears_the_zone_of_the_node_it_is_bound_to() {
     );
     assert!(labels.get("x").is_none(), "{labels}");
 }
+
+/// Upstream's DefaultIngressClass.
+#[tokio::test]
+async fn an_ingress_without_a_class_is_of_the_default_one() {
+    let plane = Plane::start().await;
+    let classes = "/apis/networking.k8s.io/v1/ingressclasses";
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    for (name, is_default) in [("usual", "true"), ("other", "false")] {
+        let marks = json!({"ingressclass.kubernetes.io/is-default-class": is_default});
+        let class =
+            json!({"metadata": {"name": name, "annotations": marks}, "spec": {"controller": "e.com/c"}});
+        assert_eq!(plane.call(Method::POST, classes, class).await.0, 201);
+    }
+    for (name, annotations, class, wanted) in [
+        ("plain", json!({}), Value::Null, json!("usual")),
+        ("named", json!({}), json!("other"), json!("other")),
+        (
+            "old",
+            json!({"kubernetes.io/ingress.class": "x"}),
+            Value::Null,
+            Value::Null,
+        ),
+    ] {
+        let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+        let ingress = json!({"metadata": {"name": name, "annotations": annotations},
+            "spec": {"defaultBackend": backend, "ingressClassName": class}});
+        let (code, made) = plane.call(Method::POST, ingresses, ingress).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["spec"]["ingressClassName"], wanted, "{name}");
+    }
+}
+
+/// KEP-5018.
+#[tokio::test]
+async fn admin_access_to_devices_is_for_namespaces_that_are_marked() {
+    const WHY: &str = "Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` \
+        label on the containing namespace";
+    let plane = Plane::start().await;
+    let marked = json!({"resource.kubernetes.io/admin-access": "true"});
+    for (name, labels) in [("plain", json!({})), ("marked", marked)] {
+        let namespace = json!({"metadata": {"name": name, "labels": labels}});
+        assert_eq!(plane.call(Method::POST, NAMESPACES, namespace).await.0, 201);
+    }
+    let exactly = |admin: bool| json!({"deviceClassName": "c.e.com", "adminAccess": admin});
+    let spec = |admin| json!({"devices": {"requests": [{"name": "r", "exactly": exactly(admin)}]}});
+    let claim = |name, admin| json!({"metadata": {"name": name}, "spec": spec(admin)});
+    let template = json!({"metadata": {"name": "t"}, "spec": {"spec": spec(true)}});
+    let result =
+        json!({"request": "r", "driver": "d.e.com", "pool": "p", "device": "x", "adminAccess": true});
+    let allocated = json!({"status": {"allocation": {"devices": {"results": [result]}}}});
+    let spec_field = "spec.devices.requests[0].adminAccess";
+    let status_field = "status.allocation.devices.results[0].adminAccess";
+    for (namespace, refused) in [("plain", true), ("marked", false)] {
+        let at = |rest: &str| format!("/apis/resource.k8s.io/v1/namespaces/{namespace}/{rest}");
+        for (method, path, body, refusal) in [
+            (Method::POST, at("resourceclaims"), claim("mine", false), None),
+            (
+                Method::POST,
+                at("resourceclaims"),
+                claim("admin", true),
+                Some(spec_field),
+            ),
+            (
+                Method::POST,
+                at("resourceclaimtemplates"),
+                template.clone(),
+                Some(spec_field),
+            ),
+            (
+                Method::PATCH,
+                at("resourceclaims/mine/status"),
+                allocated.clone(),
+                Some(status_field),
+            ),
+        ] {
+            let content = match method {
+                Method::PATCH => "application/merge-patch+json",
+                _ => "application/json",
+            };
+            let (code, answer) = plane.send(method, &path, content, body.to_string()).await;
+            let message = answer["message"].as_str().unwrap_or_default();
+            match refusal.filter(|_| refused) {
+                Some(field) => {
+                    assert_eq!(code, 422, "{path}: {answer}");
+                    assert!(
+                        message.ends_with(&format!("is invalid: {field}: {WHY}")),
+                        "{message}"
+                    );
+                }
+                None => assert!(code.is_success(), "{path}: {answer}"),
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Claims and volumes: bound at once or when a Pod has a node, made for Pods, and given up by their policy.
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -166,5 +166,34 @@ async fn a_pods_own_claim_is_made_and_goes_with_it() {
         .await
         .expect("it is deleted");
     until_gone(&claims, "p-v").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_of_attributes_stays_while_a_claim_names_it() {
+    let cluster = Cluster::start().await;
+    let (claims, classes): (Api<PersistentVolumeClaim>, Api<VolumeAttributesClass>) =
+        (cluster.api(), cluster.all());
+    for name in ["gold", "free"] {
+        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass",
+            "metadata": {"name": name}, "driverName": "d.e.com", "parameters": {"iops": "1"}});
+        let made = create(&classes, class).await;
+        assert_eq!(
+            made.metadata.finalizers,
+            Some(vec!["kubernetes.io/vac-protection".to_owned()])
+        );
+    }
+    let mut named = claim("data", "manual");
+    named["spec"]["volumeAttributesClassName"] = "gold".into();
+    create(&claims, named).await;
+    let at_once = DeleteParams::default();
+    for name in ["gold", "free"] {
+        classes.delete(name, &at_once).await.expect("it is deleted");
+    }
+    until_gone(&classes, "free").await;
+    let held = classes.get("gold").await.expect("it is held by its claim");
+    assert!(held.metadata.deletion_timestamp.is_some());
+    claims.delete("data", &at_once).await.expect("it is deleted");
+    until_gone(&classes, "gold").await;
     cluster.stop().await;
 }
