@@ -23,8 +23,8 @@ pub enum PropagationError {
 /// # Errors
 /// The first that would.
 pub fn check(binds: &[Bind]) -> Result<(), PropagationError> {
-    let asking = binds.iter().filter(|bind| bind.propagation != Propagation::None);
-    asking.map(check_one).collect()
+    let mut asking = binds.iter().filter(|bind| bind.propagation != Propagation::None);
+    asking.try_for_each(check_one)
 }
 
 fn check_one(bind: &Bind) -> Result<(), PropagationError> {
