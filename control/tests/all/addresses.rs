@@ -196,3 +196,30 @@ async fn what_was_done_to_addresses_by_hand_is_put_right() {
     expect(&plane, &format!("{ADDRESSES}/10.97.0.42"), 200).await;
     expect(&plane, &path, 200).await;
 }
+
+#[tokio::test]
+async fn a_service_whose_address_was_given_away_is_told() {
+    let plane = Plane::start().await;
+    ask(&plane, Method::POST, SERVICES, service("a", "10.97.0.50"), 201).await;
+    // Given back by hand, the address is free until it is put right: who is quick gets it, here as upstream.
+    loop {
+        plane
+            .call(Method::DELETE, &format!("{ADDRESSES}/10.97.0.50"), Value::Null)
+            .await;
+        let (code, _) = plane
+            .call(Method::POST, SERVICES, service("b", "10.97.0.50"))
+            .await;
+        if code == 201 {
+            break;
+        }
+    }
+    let events: Api<Event> = Api::all(plane.client());
+    until(&events, "the first is told", |all| {
+        let mut all = all.values();
+        let told = all.find(|event| event.reason.as_deref() == Some("ClusterIPAlreadyAllocated"))?;
+        let want = "Cluster IP [IPv4]:10.97.0.50 was assigned to multiple services; please recreate service";
+        let about = told.involved_object.name.as_deref();
+        (about == Some("a") && told.message.as_deref() == Some(want)).then_some(())
+    })
+    .await;
+}

@@ -95,6 +95,7 @@ impl Repair {
         let parent = known.as_deref().and_then(parent_key);
         let parent = parent.and_then(|key| watches.services.get(&key));
         if fault(&name, known.as_deref(), &holders, parent.as_deref()).is_none() {
+            self.tell_others(ip, known.as_deref(), &holders);
             return Ok(Outcome::Done);
         }
         let addresses: Objects<IPAddress> = Objects::all(&self.context.client);
@@ -142,6 +143,19 @@ impl Repair {
         match holder {
             Some(service) => self.make(ip, service).await,
             None => Ok(Outcome::Done),
+        }
+    }
+
+    /// Tells the Services whose address is another's too: it was given away while somebody had removed its object.
+    fn tell_others(&self, ip: IpAddr, address: Option<&IPAddress>, holders: &[Arc<Service>]) {
+        let family = address::family(ip);
+        let owner = address.and_then(parent_key);
+        for other in holders.iter().filter(|holder| !is(holder, owner.as_ref())) {
+            let why = format!(
+                "Cluster IP [{family}]:{ip} was assigned to multiple services; please recreate service"
+            );
+            self.events
+                .warning(other.as_ref(), "ClusterIPAlreadyAllocated", why);
         }
     }
 
@@ -224,14 +238,17 @@ fn fault(
         return (!holders.is_empty()).then_some(Fault::Missing);
     };
     let key = parent_key(address);
-    let refers = |holder: &Arc<Service>| key.as_ref() == Some(&ObjectKey::of(holder.as_ref()));
     match (holders.is_empty(), &key) {
-        (false, _) if !holders.iter().any(refers) => Some(Fault::Misled),
+        (false, _) if !holders.iter().any(|holder| is(holder, key.as_ref())) => Some(Fault::Misled),
         (false, _) => (!is_labelled(name, address)).then_some(Fault::Unlabelled),
         (true, _) if !is_ours(address) => None,
         (true, None) => Some(Fault::Estranged),
         (true, Some(_)) => Some(parent.map_or(Fault::Leaked, |_| Fault::Outdated)),
     }
+}
+
+fn is(service: &Service, key: Option<&ObjectKey>) -> bool {
+    key == Some(&ObjectKey::of(service))
 }
 
 fn is_labelled(name: &str, address: &IPAddress) -> bool {
