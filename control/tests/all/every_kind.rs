@@ -282,26 +282,40 @@ impl Trial<'_> {
     async fn minds_preconditions(&mut self) {
         let (_, now) = self.plane.get(&self.at("")).await;
         let (uid, version) = (&now["metadata"]["uid"], &now["metadata"]["resourceVersion"]);
+        let [uid, version] = [uid, version].map(|is| is.as_str().unwrap_or_default());
         let (kind, group) = (now["kind"].as_str().unwrap(), self.kind.group.as_str());
-        let kind = format!("{kind}.{group}");
-        let kind = kind.trim_end_matches('.');
-        let start = format!("Operation cannot be fulfilled on {kind} \"{}\": the", self.name);
+        // Two kinds look for themselves, and name the resource.
+        let by_itself = ["Namespace", "CustomResourceDefinition"].contains(&kind);
+        let named = if by_itself {
+            self.kind.plural.as_str()
+        } else {
+            kind
+        };
+        let named = format!("{named}.{group}");
+        let start = format!(
+            "Operation cannot be fulfilled on {} \"{}\": ",
+            named.trim_end_matches('.'),
+            self.name
+        );
+        let why = |what: &str, said: &str, is: &str, since: &str| match by_itself {
+            true => {
+                format!(
+                    "{start}Precondition failed: {what} in precondition: {said}, {what} in object meta: {is}"
+                )
+            }
+            false => format!(
+                "{start}the {what} in the precondition ({said}) does not match the {what} in record ({is}). The object \
+                 might have been {since}"
+            ),
+        };
         let cases = [
             (
                 json!({"uid": "other"}),
-                format!(
-                    "{start} UID in the precondition (other) does not match the UID in record ({}). The object might \
-                     have been deleted and then recreated",
-                    uid.as_str().unwrap_or_default()
-                ),
+                why("UID", "other", uid, "deleted and then recreated"),
             ),
             (
                 json!({"resourceVersion": "1"}),
-                format!(
-                    "{start} ResourceVersion in the precondition (1) does not match the ResourceVersion in record ({}). \
-                     The object might have been modified",
-                    version.as_str().unwrap_or_default()
-                ),
+                why("ResourceVersion", "1", version, "modified"),
             ),
         ];
         for (conditions, message) in cases {
@@ -309,8 +323,10 @@ impl Trial<'_> {
             let (code, answer) = self.plane.call(Method::DELETE, &self.at(""), body).await;
             // Controllers may have written meanwhile: the version shown is then a later one.
             let text = answer["message"].as_str().unwrap_or_default();
-            let same =
-                text == message || conditions["uid"].is_null() && text.starts_with(&format!("{start} Res"));
+            let later = conditions["uid"].is_null()
+                && text.starts_with(&start)
+                && text.contains("ResourceVersion in");
+            let same = text == message || later;
             self.check(
                 code == 409 && answer["reason"] == "Conflict" && same,
                 "deletion with preconditions",
