@@ -170,7 +170,8 @@ async fn wasm_containers_and_whole_pods_are_resized() {
     until(&pods, "whole-guest", "it runs", |s| runs(s, "c")).await;
     let guest = pods.get("guest").await.unwrap();
     let node = guest.spec.unwrap().node_name.unwrap();
-    let limit_of = |pod| limit_of_guest(&client, &node, pod);
+    let limit_of = |pod| limit_of_guest(&client, &node, "memory_limit_bytes", pod);
+    let quota_of = |pod| limit_of_guest(&client, &node, "cpu_quota", pod);
     assert_eq!(limit_of("guest").await, 64 << 20);
     assert_eq!(limit_of("whole-guest").await, 64 << 20, "its Pod's");
 
@@ -195,6 +196,7 @@ async fn wasm_containers_and_whole_pods_are_resized() {
     }
     around.comes_to(80 << 20);
     assert_eq!(limit_of("whole-guest").await, 80 << 20);
+    assert_eq!(quota_of("whole-guest").await, 30_000);
     assert_eq!(around.quota(), Some(30_000));
     for name in ["guest", "whole", "whole-guest"] {
         let status = pods.get(name).await.unwrap().status.unwrap();
@@ -241,11 +243,11 @@ spec:
     image: amphipod.local/server-wasm:v1
 ";
 
-/// What its shim says.
-async fn limit_of_guest(client: &Client, node: &str, pod: &str) -> u64 {
+/// A limit that its node tells.
+async fn limit_of_guest(client: &Client, node: &str, limit: &str, pod: &str) -> u64 {
     let all = get(client, &format!("/api/v1/nodes/{node}/proxy/metrics/cadvisor")).await;
     let mut lines = all.lines().filter(|line| {
-        line.starts_with("container_spec_memory_limit_bytes{") && line.contains(&format!("pod=\"{pod}\""))
+        line.starts_with(&format!("container_spec_{limit}{{")) && line.contains(&format!("pod=\"{pod}\""))
     });
     let line = lines.next().unwrap_or_else(|| panic!("nothing of it in {all}"));
     let value = line.split_once("} ").unwrap().1.split(' ').next().unwrap();

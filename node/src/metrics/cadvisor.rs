@@ -7,18 +7,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use oci_spec::runtime::LinuxCpu;
 
 use super::containers::{self, Container};
 use super::disks;
 use super::exposition::{Exposition, Stability, Type};
 use super::links::{self, Counters};
 use super::{Station, bytes, seconds};
-use crate::bundle::resources::{PERIOD_MICROS, quota_of, shares_of};
+use crate::bundle::resources::{PERIOD_MICROS, limits_of};
 use crate::host;
 use crate::pods::view::PodView;
-use crate::quantity;
 
 /// One reading in Prometheus' text format.
 pub async fn cadvisor(station: &Arc<Station>) -> String {
@@ -115,7 +114,7 @@ impl Out<'_> {
             |c| Some(seconds(c.stats.cpu_system_nanos)),
         );
         // Without a limit there is nothing to be throttled by.
-        let limited = |c: &Container, value: f64| milli(c, |r| r.limits.as_ref()).map(|_| value);
+        let limited = |c: &Container, value: f64| cpu_of(&c.pod, &c.name)?.quota().map(|_| value);
         self.family(
             "container_cpu_cfs_periods_total",
             Counter,
@@ -247,7 +246,7 @@ impl Out<'_> {
             "container_spec_cpu_shares",
             Gauge,
             "CPU share of the container.",
-            |c| Some(bytes(shares_of(milli(c, |r| r.requests.as_ref()).unwrap_or(0)))),
+            |c| cpu_of(&c.pod, &c.name)?.shares().map(bytes),
         );
         self.family(
             "container_spec_cpu_period",
@@ -260,8 +259,8 @@ impl Out<'_> {
             Gauge,
             "CPU quota of the container.",
             |c| {
-                let limit = milli(c, |r| r.limits.as_ref())?;
-                u64::try_from(quota_of(limit)).ok().map(bytes)
+                let quota = cpu_of(&c.pod, &c.name)?.quota()?;
+                u64::try_from(quota).ok().map(bytes)
             },
         );
     }
@@ -293,18 +292,11 @@ impl Out<'_> {
     }
 }
 
-/// Thousandths of a processor that a container asks for, or may have.
-fn milli(
-    container: &Container,
-    of: fn(&ResourceRequirements) -> Option<&BTreeMap<String, Quantity>>,
-) -> Option<i64> {
-    let resources = resources(container)?;
-    quantity::milli(of(&resources)?.get("cpu")?)
-}
-
-fn resources(container: &Container) -> Option<ResourceRequirements> {
-    let view = PodView::new(&container.pod)?;
-    view.container(&container.name)?.0.resources.clone()
+/// What a container has of the processors, by what it and its Pod say.
+fn cpu_of(pod: &Pod, name: &str) -> Option<LinuxCpu> {
+    let view = PodView::new(pod)?;
+    let (container, _) = view.container(name)?;
+    limits_of(&container, view.spec.resources.as_ref()).cpu().clone()
 }
 
 fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
