@@ -497,3 +497,18 @@ async fn admin_access_to_devices_is_for_namespaces_that_are_marked() {
         }
     }
 }
+
+#[tokio::test]
+async fn system_priorities_are_there_from_the_start_and_after_each() {
+    let plane = Plane::start().await.restart().await;
+    for (name, value) in [
+        ("system-cluster-critical", 2_000_000_000),
+        ("system-node-critical", 2_000_001_000),
+    ] {
+        let class = format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}");
+        assert_eq!(
+            until(&plane, &class, |c| c["value"].is_i64()).await["value"],
+            value
+        );
+    }
+}
