@@ -90,14 +90,21 @@ pub struct Decoded {
 
 /// Decodes an object of `kind`; the value is checked to be an object, not more.
 pub fn object(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
+    any_object(kind, encoding, body).map_err(|why| unrecognized(kind, &why, body))
+}
+
+/// The same, of options: upstream says of them only why they cannot be read.
+pub fn options(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
+    any_object(kind, encoding, body).map_err(|why| ApiError::bad_request(format!("{UNREADABLE}: {why}")))
+}
+
+fn any_object(kind: &str, encoding: Encoding, body: &[u8]) -> std::result::Result<Decoded, String> {
     let decoded = match encoding {
         Encoding::Json => json(body),
         Encoding::Yaml => yaml(body),
         Encoding::Protobuf => binary(kind, body),
     };
-    decoded
-        .and_then(checked)
-        .map_err(|why| unrecognized(kind, &why, body))
+    decoded.and_then(checked)
 }
 
 /// An object that another server sent, in JSON or YAML by how it begins, as upstream's client decodes it. The error is its

@@ -295,16 +295,16 @@ fn metadata(page: &Page) -> Value {
 
 /// Tables, metadata lists and YAML: built as values.
 fn shaped(kind: &Kind, style: Style, shape: Shape, page: &Page) -> Result<Value> {
-    // As in JSON (see `put_item`).
-    let bare = shape == Shape::Object && kind.custom.is_none();
-    let values = page.objects.iter().map(|object| {
-        let mut value = render::value(kind, object)?;
-        if bare {
-            without_kind(&mut value);
-        }
-        Ok(value)
-    });
+    let values = page.objects.iter().map(|object| item(kind, shape, object));
     shaped_values(kind, style, shape, &metadata(page), values)
+}
+
+fn item(kind: &Kind, shape: Shape, object: &Object) -> Result<Value> {
+    let mut value = render::value(kind, object)?;
+    if shape == Shape::Object && !says_kind(kind) {
+        without_kind(&mut value);
+    }
+    Ok(value)
 }
 
 /// A list of objects that are not stored.
@@ -416,8 +416,7 @@ fn joined(
 }
 
 fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object) -> Result<()> {
-    // Items of custom lists say what they are, those of built-in lists do not.
-    if kind.custom.is_some() {
+    if says_kind(kind) {
         out.put(render::bytes(kind, object)?);
     } else if kind.stored_as_served() {
         out.put_u8(b'{');
@@ -428,6 +427,11 @@ fn put_item(out: &mut BytesMut, kind: &Kind, object: &Object) -> Result<()> {
         out.put_slice(value.to_string().as_bytes());
     }
     Ok(())
+}
+
+/// Items of custom lists say what they are, those of built-in lists do not.
+fn says_kind(kind: &Kind) -> bool {
+    kind.custom.is_some()
 }
 
 fn without_kind(item: &mut Value) {

@@ -442,7 +442,7 @@ impl Encoder {
         Ok(render::event(format, delivery.kind.word(), shown))
     }
 
-    /// An object with nothing but a resource version.
+    /// An object with nothing but a resource version; in a Table that is a row like others.
     fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Result<Bytes> {
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
@@ -450,22 +450,14 @@ impl Encoder {
         }
         let object =
             json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
-        let shaped = match self.style.accepted.shape {
-            Shape::Object => object,
-            Shape::Metadata => render::metadata_only(&object),
-            Shape::MetadataList => return Err(ApiError::is_no_list(&self.kind)),
-            Shape::Table => {
-                // Who wants no objects is told of the end all the same.
-                let include = match self.style.include {
-                    Include::None if initial_end => Include::Metadata,
-                    include => include,
-                };
-                let row = render::row(&self.kind, include, &object);
-                let metadata = json!({"resourceVersion": revision.to_string()});
-                render::table(&self.kind, &metadata, vec![row], false)
-            }
-        };
-        let shaped = render::versioned(self.style.accepted, shaped);
-        Ok(render::event(self.style.accepted.format, "BOOKMARK", &shaped))
+        let mut style = self.style;
+        // Who asks for rows alone still has to see the end of the beginning.
+        if initial_end && style.include == Include::None {
+            style.include = Include::Metadata;
+        }
+        let shaped = render::shape(&self.kind, style, &object, !self.headers_sent)?;
+        self.headers_sent = true;
+        let shown = shaped.as_ref().unwrap_or(&object);
+        Ok(render::event(style.accepted.format, "BOOKMARK", shown))
     }
 }

@@ -158,8 +158,8 @@ impl Kind {
         }
     }
 
-    /// Drops what a creator may not set (status, generation, deletion) and sets first values. Name, uid, creation
-    /// time and resource version are the caller's.
+    /// Drops what a creator may not set (status, deletion) and sets first values, a generation that counts among them.
+    /// Name, uid, creation time and resource version are the caller's.
     pub fn prepare_create(&self, object: &mut Value) {
         meta::prepare_create(object);
         if let Some(custom) = &self.custom {

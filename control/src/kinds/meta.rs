@@ -17,12 +17,7 @@ const EVENT: (&str, &str) = ("v1", "Event");
 /// Drops what only the server sets.
 pub(super) fn prepare_create(object: &mut Value) {
     if let Some(meta) = object_mut(object, "metadata") {
-        for key in [
-            "generation",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-        ] {
+        for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta.remove(key);
         }
     }

@@ -3,6 +3,9 @@ use jiff::Timestamp;
 
 const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
 const MICRO_LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
+/// Bytes before the fraction of a second, and those of a fraction in microseconds with its point.
+const WHOLE: usize = 19;
+const FRACTION: usize = 7;
 
 /// Canonical `metav1.Time`: UTC, whole seconds. The error is in Go's words.
 pub fn rfc3339(text: &str) -> Result<String, String> {
@@ -10,10 +13,27 @@ pub fn rfc3339(text: &str) -> Result<String, String> {
     Ok(format_seconds(time))
 }
 
-/// Canonical `metav1.MicroTime`: UTC, six digits.
+/// Canonical `metav1.MicroTime`: UTC, six digits, no more and no fewer. The error is in Go's words.
 pub fn rfc3339_micro(text: &str) -> Result<String, String> {
     let time = parse(text).ok_or_else(|| unreadable(text, MICRO_LAYOUT))?;
-    Ok(format_micros(time))
+    match microseconds(text.get(WHOLE..).unwrap_or_default()) {
+        None => Ok(format_micros(time)),
+        Some((part, wanted)) => Err(format!(
+            "parsing time {text:?} as {MICRO_LAYOUT:?}: cannot parse {part:?} as {wanted:?}"
+        )),
+    }
+}
+
+/// What part of the fraction and offset of a readable time is not of [`MICRO_LAYOUT`], and what it ought to be.
+fn microseconds(rest: &str) -> Option<(&str, &'static str)> {
+    let digits = rest.get(1..FRACTION).unwrap_or_default();
+    let pointed = rest.starts_with(['.', ',']);
+    if !pointed || digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Some((rest, ".000000"));
+    }
+    let offset = &rest[FRACTION..];
+    let fits = offset == "Z" || (offset.starts_with(['+', '-']) && offset.as_bytes().get(3) == Some(&b':'));
+    (!fits).then_some((offset, "Z07:00"))
 }
 
 /// `2024-01-02T03:04:05Z`.
@@ -122,10 +142,26 @@ mod tests {
             rfc3339("2024-01-02T03:04:05.9+01:00").as_deref(),
             Ok("2024-01-02T02:04:05Z")
         );
-        assert_eq!(
-            rfc3339_micro("2024-01-02T03:04:05Z").as_deref(),
-            Ok("2024-01-02T03:04:05.000000Z")
-        );
         assert!(rfc3339("yesterday").is_err() && rfc3339("2024-01-02").is_err());
+    }
+
+    #[test]
+    fn microseconds_are_six_digits() {
+        for (rest, wanted) in [
+            (".000006Z", Ok("2024-01-02T03:04:05.000006Z")),
+            (".123456+01:00", Ok("2024-01-02T02:04:05.123456Z")),
+            (".123456-01:30", Ok("2024-01-02T04:34:05.123456Z")),
+            ("Z", Err(r#"cannot parse "Z" as ".000000""#)),
+            ("+01:00", Err(r#"cannot parse "+01:00" as ".000000""#)),
+            (".1Z", Err(r#"cannot parse ".1Z" as ".000000""#)),
+            (".12345Z", Err(r#"cannot parse ".12345Z" as ".000000""#)),
+            (".123456789Z", Err(r#"cannot parse "789Z" as "Z07:00""#)),
+            (".1234567+01:00", Err(r#"cannot parse "7+01:00" as "Z07:00""#)),
+        ] {
+            let text = format!("2024-01-02T03:04:05{rest}");
+            let start = format!("parsing time {text:?} as {MICRO_LAYOUT:?}: ");
+            let wanted = wanted.map(str::to_owned).map_err(|why| format!("{start}{why}"));
+            assert_eq!(rfc3339_micro(&text), wanted, "{rest}");
+        }
     }
 }

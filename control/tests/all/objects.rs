@@ -338,3 +338,51 @@ async fn a_name_that_is_just_leaving_is_told_of_so() {
     let leaving = format!("object is being deleted: {there}");
     assert_eq!(create().await.1["message"], leaving);
 }
+
+#[tokio::test]
+async fn a_generation_is_kept_where_nothing_counts_it() {
+    let plane = Plane::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({"a": "b"});
+    let template =
+        json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (path, more, wanted) in [
+        (MAPS, json!({}), json!(7)),
+        (roles, json!({"rules": []}), json!(7)),
+        (
+            deployments,
+            json!({"spec": {"selector": {"matchLabels": labels}, "template": template}}),
+            json!(1),
+        ),
+    ] {
+        let mut object = json!({"metadata": {"name": "g", "generation": 7}});
+        json_patch::merge(&mut object, &more);
+        let (code, made) = plane.call(Method::POST, path, object).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["metadata"]["generation"], wanted, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_object_is_no_options_of_a_deletion() {
+    let plane = Plane::start().await;
+    plane.call(Method::POST, MAPS, config_map("d", "1")).await;
+    let one = format!("{MAPS}/d");
+    for (body, why) in [
+        ("[]", "json: cannot unmarshal array into Go value of type struct"),
+        ("5", "json: cannot unmarshal number into Go value of type struct"),
+        ("{\"a\":", "unexpected end of JSON input"),
+    ] {
+        let answer = plane.send(Method::DELETE, &one, "application/json", body.to_owned());
+        let (code, answer) = answer.await;
+        let message = answer["message"].as_str().unwrap_or_default();
+        let start = format!("couldn't get version/kind; json parse error: {why}");
+        assert_eq!(code, 400, "{answer}");
+        assert!(
+            message.starts_with(&start) && !message.ends_with(')'),
+            "{message}"
+        );
+    }
+    assert_eq!(plane.get(&one).await.0, 200);
+}

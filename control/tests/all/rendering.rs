@@ -198,3 +198,19 @@ async fn shapes_fit_what_they_are_of() {
         assert!(text.contains(message), "{path} {accept}: {text}");
     }
 }
+
+#[tokio::test]
+async fn items_of_a_list_in_yaml_are_as_in_json() {
+    let plane = Plane::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    plane.call(Method::POST, maps, config_map("c", "1")).await;
+    let accept = [("accept", "application/yaml")];
+    let (_, _, text) = read(&plane, maps, &accept).await;
+    assert!(
+        text.contains("kind: ConfigMapList") && text.contains("name: c\n"),
+        "{text}"
+    );
+    assert!(!text.contains("kind: ConfigMap\n"), "{text}");
+    let (_, _, text) = read(&plane, &format!("{maps}/c"), &accept).await;
+    assert!(text.contains("kind: ConfigMap\n"), "{text}");
+}

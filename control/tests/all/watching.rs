@@ -193,3 +193,25 @@ async fn expired_history_is_told_in_the_stream() {
     let (code, status) = plane.get(&format!("{MAPS}?watch=1&resourceVersion=abc")).await;
     assert_eq!((code.as_u16(), &status["kind"]), (400, &json!("Status")));
 }
+
+#[tokio::test]
+async fn a_bookmark_in_a_table_is_a_row_about_nothing() {
+    let plane = Plane::start().await;
+    let path = format!(
+        "{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true\
+         &fieldSelector=metadata.name%3Dnone&timeoutSeconds=1"
+    );
+    let request = Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let request = request.body(Vec::new()).unwrap();
+    let lines = plane.client().request_stream(request).await.unwrap().lines();
+    let lines: Vec<String> = lines.try_collect().await.unwrap();
+    let bookmark: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    let table = &bookmark["object"];
+    assert_eq!(table["rows"][0]["cells"], json!(["", 0, "<unknown>"]));
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(
+        table["rows"][0]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
+}

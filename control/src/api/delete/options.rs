@@ -46,7 +46,7 @@ pub(super) fn options(call: &Call) -> Result<Options> {
     if call.body.trim_ascii() == b"null" {
         return Ok(options);
     }
-    let mut body = decode::object("DeleteOptions", format, &call.body)?.value;
+    let mut body = decode::options("DeleteOptions", format, &call.body)?.value;
     check_kind(&body)?;
     decode_body(&mut body)?;
     read_body(&body, &mut options)?;

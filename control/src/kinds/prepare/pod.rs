@@ -12,7 +12,8 @@ pub fn create(object: &mut Value) {
     if !object.list("spec.schedulingGates").is_empty() {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates"
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastTransitionTime": crate::kinds::time::now(),
         }]);
     }
     if let Some(map) = object.as_object_mut() {
@@ -185,6 +186,23 @@ mod tests {
         let mut resized = old["spec"].clone();
         resized["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
         assert_eq!(after("resize"), resized);
+    }
+
+    #[test]
+    fn a_gated_pod_says_since_when_it_is() {
+        let condition = |gates: Value| {
+            let mut pod = json!({"spec": {"containers": [], "schedulingGates": gates}});
+            create(&mut pod);
+            pod["status"]["conditions"][0].clone()
+        };
+        let gated = condition(json!([{"name": "e.com/g"}]));
+        assert_eq!(gated["reason"], "SchedulingGated");
+        assert!(
+            gated["lastTransitionTime"]
+                .as_str()
+                .is_some_and(|t| t.ends_with('Z'))
+        );
+        assert_eq!(condition(json!([])), Value::Null);
     }
 
     #[test]
