@@ -1,10 +1,11 @@
 //! What every running container uses, as its shim says.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphipod_shim_api::{TaskClient, TaskError, TaskStats};
+use amphipod_shim_api::{ShimAddress, TaskClient, TaskError, TaskStats};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
@@ -14,10 +15,11 @@ use tokio::time::timeout;
 use super::Station;
 use crate::exec::Target;
 
-/// Shims asked at once.
+/// Shims asked at once, and containers of each.
 const AT_ONCE: usize = 16;
-/// A shim answers from the files of a cgroup: one that takes longer is stuck, and others are not to wait for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A shim answers from the files of a cgroup: one that says nothing at all for so long is stuck, and others are not to wait
+/// for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One reading.
 #[derive(Debug)]
@@ -31,9 +33,10 @@ pub struct Container {
     pub stats: TaskStats,
 }
 
-/// A container whose shim gave no answer.
+/// A container that could not be read, or a shim that is stuck.
 #[derive(Debug)]
 pub struct Failed {
+    /// Of the attempt, or the shim's address.
     pub id: String,
     pub error: TaskError,
 }
@@ -47,10 +50,12 @@ struct Running {
     shim: TaskClient,
 }
 
-/// Reads all of them; those of one Pod are beside each other. One that ends meanwhile is in neither list.
+/// Reads all of them; those of one Pod are beside each other. One that ends meanwhile is in neither list, nor is one whose
+/// shim is stuck: that is told once.
 pub async fn read(station: &Station) -> (Vec<Container>, Vec<Failed>) {
-    let (mut read, mut failed) = (Vec::new(), Vec::new());
-    for (container, answer) in ask_all(station, stats).await {
+    let answers = ask_all(running(station), stats).await;
+    let (mut read, mut failed) = (Vec::new(), answers.stuck);
+    for (_, container, answer) in answers.told {
         match answer {
             Ok(stats) => read.push(Container {
                 id: container.target.id,
@@ -72,8 +77,8 @@ pub async fn read(station: &Station) -> (Vec<Container>, Vec<Failed>) {
 
 /// How many processes each running container has, by its id; guests have none.
 pub async fn processes(station: &Station) -> HashMap<String, usize> {
-    let answers = ask_all(station, pids).await.into_iter();
-    let counted = answers.filter_map(|(container, pids)| Some((container.target.id, pids.ok()?.len())));
+    let answers = ask_all(running(station), pids).await.told.into_iter();
+    let counted = answers.filter_map(|(_, container, pids)| Some((container.target.id, pids.ok()?.len())));
     counted.filter(|(_, count)| *count > 0).collect()
 }
 
@@ -87,47 +92,61 @@ fn pids(container: &Running) -> BoxFuture<'_, Result<Vec<u32>, TaskError>> {
 
 type Question<T> = fn(&Running) -> BoxFuture<'_, Result<T, TaskError>>;
 
-/// What each running container's shim answers; several shims at once, each about one container after another.
-async fn ask_all<T>(station: &Station, question: Question<T>) -> Vec<(Running, Result<T, TaskError>)> {
-    let mut shims: Vec<Vec<Running>> = Vec::new();
-    let mut places = HashMap::new();
-    for container in running(station) {
-        let place = *places
-            .entry(container.target.address.clone())
-            .or_insert(shims.len());
-        match shims.get_mut(place) {
-            Some(containers) => containers.push(container),
-            None => shims.push(vec![container]),
+/// What shims answered, each with the place of its container in the question.
+struct Answers<T> {
+    told: Vec<(usize, Running, Result<T, TaskError>)>,
+    stuck: Vec<Failed>,
+}
+
+/// Asks every container's shim, several at once; answers come in the order of the containers.
+async fn ask_all<T>(containers: Vec<Running>, question: Question<T>) -> Answers<T> {
+    let mut shims: HashMap<ShimAddress, Vec<(usize, Running)>> = HashMap::new();
+    for (place, container) in containers.into_iter().enumerate() {
+        let address = container.target.address.clone();
+        shims.entry(address).or_default().push((place, container));
+    }
+    let asked = stream::iter(shims).map(|(address, containers)| ask_shim(address, containers, question));
+    let mut asked = asked.buffer_unordered(AT_ONCE);
+    let (mut told, mut stuck) = (Vec::new(), Vec::new());
+    while let Some(answers) = asked.next().await {
+        told.extend(answers.told);
+        stuck.extend(answers.stuck);
+    }
+    told.sort_by_key(|(place, ..)| *place);
+    Answers { told, stuck }
+}
+
+/// What a shim answered until it was through, or stuck.
+async fn ask_shim<T>(
+    address: ShimAddress,
+    containers: Vec<(usize, Running)>,
+    question: Question<T>,
+) -> Answers<T> {
+    let ask = async |(place, container)| {
+        let answer = question(&container).await;
+        (place, container, answer)
+    };
+    let mut answers = pin!(stream::iter(containers).map(ask).buffer_unordered(AT_ONCE));
+    let (mut told, mut stuck) = (Vec::new(), Vec::new());
+    loop {
+        match timeout(PATIENCE, answers.next()).await {
+            Ok(Some(answer)) => told.push(answer),
+            Ok(None) => break,
+            Err(_) => {
+                stuck.push(silent(address));
+                break;
+            }
         }
     }
-    let answers = stream::iter(shims).map(|containers| ask_shim(containers, question));
-    answers.buffer_unordered(AT_ONCE).concat().await
+    Answers { told, stuck }
 }
 
-/// A shim that does not answer about one is not asked about others.
-async fn ask_shim<T>(
-    containers: Vec<Running>,
-    question: Question<T>,
-) -> Vec<(Running, Result<T, TaskError>)> {
-    let mut answers = Vec::with_capacity(containers.len());
-    let mut stuck = false;
-    for container in containers {
-        let answer = match stuck {
-            true => None,
-            false => timeout(PATIENCE, question(&container)).await.ok(),
-        };
-        stuck = answer.is_none();
-        let answer = answer.unwrap_or_else(|| Err(silent()));
-        answers.push((container, answer));
-    }
-    answers
-}
-
-fn silent() -> TaskError {
+fn silent(shim: ShimAddress) -> Failed {
     let seconds = PATIENCE.as_secs();
-    TaskError::Timeout(format!(
-        "the container's shim has not answered within {seconds} s"
-    ))
+    Failed {
+        id: shim.address,
+        error: TaskError::Timeout(format!("the shim has said nothing for {seconds} s")),
+    }
 }
 
 /// All running containers.
@@ -172,12 +191,13 @@ fn started(status: &ContainerStatus) -> Option<(&str, Timestamp)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use amphipod_shim_api::{ShimAddress, TaskClients};
+    use amphipod_shim_api::TaskClients;
+    use futures::future::{pending, ready};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn running(id: &str, clients: &TaskClients) -> Running {
+    fn running(id: usize, shim: &str, clients: &TaskClients) -> Running {
         let address = ShimAddress {
-            address: "unix:///nowhere".to_owned(),
+            address: shim.to_owned(),
             version: 3,
         };
         Running {
@@ -186,7 +206,7 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             shim: clients.of(&address),
             target: Target {
-                id: id.to_owned(),
+                id: id.to_string(),
                 address,
                 bundle: "/nowhere".into(),
             },
@@ -194,21 +214,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shim_that_is_stuck_is_asked_once() {
+    async fn a_stuck_shim_is_told_once_and_others_answer_in_order() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
-        fn second_is_stuck(container: &Running) -> BoxFuture<'_, Result<(), TaskError>> {
+        fn the_third_is_stuck(container: &Running) -> BoxFuture<'_, Result<(), TaskError>> {
             ASKED.fetch_add(1, Ordering::Relaxed);
-            match container.target.id == "1" {
-                true => futures::future::pending().boxed(),
-                false => async { Ok(()) }.boxed(),
+            match container.target.address.address == "2" {
+                true => pending().boxed(),
+                false => ready(Ok(())).boxed(),
             }
         }
         let clients = TaskClients::default();
-        let containers = (0..100).map(|n| running(&n.to_string(), &clients)).collect();
-        let answers = ask_shim(containers, second_is_stuck).await;
-        let told: Vec<bool> = answers.iter().map(|(_, answer)| answer.is_ok()).collect();
-        assert!(told.len() == 100 && told[0]);
-        assert!(told[1..].iter().all(|answered| !answered));
-        assert_eq!(ASKED.load(Ordering::Relaxed), 2);
+        let containers = (0..300).map(|n| running(n, &(n % 3).to_string(), &clients));
+        let answers = ask_all(containers.collect(), the_third_is_stuck).await;
+        let places: Vec<usize> = answers.told.iter().map(|(place, ..)| *place).collect();
+        assert_eq!(places, (0..300).filter(|n| n % 3 != 2).collect::<Vec<_>>());
+        assert_eq!(answers.stuck.len(), 1);
+        assert_eq!(answers.stuck[0].id, "2");
+        assert_eq!(ASKED.load(Ordering::Relaxed), 200 + AT_ONCE);
     }
 }
