@@ -175,6 +175,10 @@ async fn create(
                 }
             }
             Err(e) => {
+                // It serves, and others of the namespace may have been told so: it lingers like one that has served.
+                if let Some(namespace) = shared_by {
+                    ctx.shims.note(namespace, &address);
+                }
                 return Err(format!(
                     "failed to create containerd task: failed to create shim task: {e}"
                 ));

@@ -4,6 +4,7 @@ use super::super::Notes;
 use crate::kinds::names;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::HashSet;
 
 const MUTATION: &str = "mutation.webhook.admission.k8s.io";
 const PATCH: &str = "patch.webhook.admission.k8s.io";
@@ -73,14 +74,22 @@ impl Turn<'_> {
 
     /// What it says itself, under its name. Upstream passes over keys that are none, and values for what was said already.
     pub fn says(&self, said: &[(String, String)], notes: &mut Notes) {
+        let mut known: HashSet<String> = notes.audit.iter().map(|(key, _)| key.clone()).collect();
+        let mut passed_over = 0;
         for (key, value) in said {
             let key = format!("{}/{key}", self.webhook);
-            let known = notes.audit.iter().any(|(known, _)| *known == key);
-            match names::qualified(&key).first() {
-                None if !known => notes.audit.push((key, value.clone())),
-                None => tracing::warn!(key, "a webhook annotates what is annotated already"),
-                Some(why) => tracing::warn!(key, why, "a webhook annotates under what is no key"),
+            match names::qualified(&key).is_empty() && known.insert(key.clone()) {
+                true => notes.audit.push((key, value.clone())),
+                false => passed_over += 1,
             }
+        }
+        if passed_over > 0 {
+            let webhook = self.webhook;
+            tracing::warn!(
+                webhook,
+                passed_over,
+                "a webhook annotates twice, or under what is no key"
+            );
         }
     }
 }

@@ -112,7 +112,6 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(json!({}))
     }
 
-    /// A custom resource is not to be created while its definition goes away.
     pub fn already_exists(kind: &Kind, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", kind.group_resource());
         Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(kind, name)

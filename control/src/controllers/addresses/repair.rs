@@ -18,12 +18,16 @@ use super::{contains, is_ours};
 use crate::admission::services::address::{self, FAMILY, PARENT};
 use crate::controllers::context::Context;
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, Recorder, StepError, Steps, work};
+use crate::uri::escape;
 
 const WORKERS: usize = 2;
 /// The index of Services by their cluster IP.
 const BY_ADDRESS: usize = 0;
 /// Time for both watches to tell of what happened, so that hardly ever somebody has to be asked.
 const SETTLED: Duration = Duration::from_millis(500);
+
+/// An address in no range is looked at again, as by upstream's round of all: there may be one for it by then.
+const AGAIN: Duration = Duration::from_secs(60);
 
 struct Repair {
     context: Context,
@@ -105,11 +109,17 @@ impl Repair {
         for holder in &holders {
             now.extend(self.service(&ObjectKey::of(holder.as_ref())).await?.map(Arc::new));
         }
-        now.retain(|service| cluster_ip(service).as_deref() == Some(&*name));
         let parent = match found.as_ref().and_then(parent_key) {
             Some(key) => self.service(&key).await?,
             None => None,
         };
+        // The watch of Services may be behind that of addresses: whom the object refers to may have the address already.
+        let unknown = |parent: &Service| {
+            !now.iter()
+                .any(|holder| ObjectKey::of(holder.as_ref()) == ObjectKey::of(parent))
+        };
+        now.extend(parent.clone().filter(unknown).map(Arc::new));
+        now.retain(|service| cluster_ip(service).as_deref() == Some(&*name));
         match fault(&name, found.as_ref(), &now, parent.as_ref()) {
             Some(fault) => self.put_right(ip, fault, found.as_ref(), now.first()).await,
             None => Ok(Outcome::Done),
@@ -132,7 +142,7 @@ impl Repair {
         if let Some(service) = holder
             && !self.tell_service(ip, &fault, service)
         {
-            return Ok(Outcome::Done);
+            return Ok(Outcome::After(AGAIN));
         }
         if let Some(address) = found {
             if holder.is_none() {
@@ -256,11 +266,14 @@ fn is_labelled(name: &str, address: &IPAddress) -> bool {
     is_ours(address) && address.labels().get(FAMILY).map(String::as_str) == family
 }
 
-/// The Service that the object refers to. None when it is something else.
+/// The Service that the object refers to. None when it is something else, or by a name that no Service can have.
 fn parent_key(address: &IPAddress) -> Option<ObjectKey> {
     let parent = &address.spec.parent_ref;
+    let namespace = parent.namespace.as_deref().unwrap_or_default();
     let is_service = parent.group.as_deref().unwrap_or_default().is_empty() && parent.resource == PARENT;
-    is_service.then(|| ObjectKey::new(parent.namespace.clone().unwrap_or_default(), &*parent.name))
+    let is_name = |text: &str| !text.is_empty() && escape(text) == text;
+    (is_service && is_name(namespace) && is_name(&parent.name))
+        .then(|| ObjectKey::new(namespace, &*parent.name))
 }
 
 /// As Go shows it.
@@ -282,8 +295,8 @@ mod tests {
 
     const IP: &str = "10.1.0.5";
 
-    fn service(name: &str) -> Service {
-        let value = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"clusterIP": IP}});
+    fn service(name: &str, ip: &str) -> Service {
+        let value = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"clusterIP": ip}});
         serde_json::from_value(value).unwrap()
     }
 
@@ -338,11 +351,18 @@ mod tests {
                 false,
                 Some(Fault::Estranged),
             ),
+            (
+                Some(refers("services", "s?x", none.clone())),
+                false,
+                false,
+                Some(Fault::Estranged),
+            ),
             (own(), false, false, Some(Fault::Leaked)),
             (own(), false, true, Some(Fault::Outdated)),
         ] {
-            let holders: Vec<_> = held.then(|| Arc::new(service("s"))).into_iter().collect();
-            let parent = parent.then(|| service("s"));
+            let ip = if held { IP } else { "None" };
+            let holders: Vec<_> = held.then(|| Arc::new(service("s", ip))).into_iter().collect();
+            let parent = parent.then(|| service("s", ip));
             let found = fault(IP, address.as_ref(), &holders, parent.as_ref());
             assert_eq!(found, want, "{address:?} {held}");
         }

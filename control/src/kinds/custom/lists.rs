@@ -1,5 +1,6 @@
 //! List types: elements of sets and maps are unique (`x-kubernetes-list-type`). Embedded objects say what they are.
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 
 use serde_json::{Map, Value};
 
@@ -19,12 +20,13 @@ pub(super) fn validate(schema: &Structural, object: &Value, old: Option<&Value>)
     let Some(old) = old.filter(|_| !found.is_empty()) else {
         return found.told();
     };
-    let (mut before, mut found) = (HashSet::new(), Found::default());
+    // Of all that was wrong before a few bytes each are kept: there may be gigabytes of it.
+    let (hashes, mut before, mut found) = (RandomState::new(), HashSet::new(), Found::default());
     walk(schema, old, Place::Root, &mut |error| {
-        before.insert(error);
+        before.insert(hashes.hash_one(error));
     });
     walk(schema, object, Place::Root, &mut |error| {
-        if !before.contains(&error) {
+        if !before.contains(&hashes.hash_one(&error)) {
             found.push(error);
         }
     });

@@ -10,6 +10,7 @@ use x509_parser::oid_registry::{
     OID_SIG_ED25519,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::pem::{self, Block};
 use super::{Seen, complain};
@@ -102,7 +103,16 @@ fn bad_signature(request: &X509CertificationRequest) -> Option<String> {
         Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => None,
         Err(_) if *algorithm == OID_SIG_ED25519 => Some("x509: Ed25519 verification failure".to_owned()),
         Err(_) if is_ecdsa(algorithm) => Some("x509: ECDSA verification failure".to_owned()),
+        Err(_) if !has_known_size(request) => None,
         Err(_) => Some("crypto/rsa: verification error".to_owned()),
+    }
+}
+
+/// RSA keys by which signatures are verified here have 2,048 to 8,192 bits.
+fn has_known_size(request: &X509CertificationRequest) -> bool {
+    match request.certification_request_info.subject_pki.parsed() {
+        Ok(PublicKey::RSA(key)) => (2_048..=8_192).contains(&key.key_size()),
+        _ => true,
     }
 }
 
