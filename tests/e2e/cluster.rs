@@ -128,7 +128,8 @@ impl Cluster {
 
     /// Where its shims listen.
     pub fn shims(&self) -> PathBuf {
-        Path::new("/run/amphipod").join(self.id()).join("s")
+        let run = format!("amphipod-{}", self.id());
+        Path::new("/run/amphipod").join(run).join("s")
     }
 
     /// The `up` command line of this cluster.

@@ -48,7 +48,7 @@ fn pod(name: &str, source_is_wasm: bool, others_are_wasm: bool) -> Pod {
     let init = [container("init", others_are_wasm, Does::Append), side];
     serde_json::from_value(
         json!({"metadata": {"name": name}, "spec": {"restartPolicy": "Never",
-        "volumes": [{"name": "d", "emptyDir": {}}], "initContainers": init, "containers": [source, other]}}),
+        "volumes": [{"name": "d", "emptyDir": {}}], "initContainers": init, "containers": [other, source]}}),
     )
     .unwrap()
 }
