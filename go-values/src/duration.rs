@@ -1,5 +1,24 @@
-//! Durations as Go's `time.ParseDuration` reads them (`1h30m`, `-1.5s`), and what it says of others.
+//! Durations as Go's `time.ParseDuration` reads them (`1h30m`, `-1.5s`), what it says of others, and as Go prints them.
 use jiff::SignedDuration;
+use std::time::Duration;
+
+/// As Go prints it, which is how it stands in messages of Kubernetes: `10s`, `2m40s`, `1.5s`, `250ms`. What is below a millisecond
+/// is cut off.
+pub fn print(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    if seconds == 0 && millis > 0 {
+        return format!("{millis}ms");
+    }
+    let fraction = match millis {
+        0 => String::new(),
+        millis => format!(".{millis:03}").trim_end_matches('0').to_owned(),
+    };
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}{fraction}s"),
+        (0, m, s) => format!("{m}m{s}{fraction}s"),
+        (h, m, s) => format!("{h}h{m}m{s}{fraction}s"),
+    }
+}
 
 /// The error is in Go's words, behind its `time: `.
 pub fn parse(text: &str) -> Result<SignedDuration, String> {
@@ -75,6 +94,27 @@ fn amount(whole: &str, fraction: &str, factor: i128) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_go_prints() {
+        for (millis, expected) in [
+            (0, "0s"),
+            (7, "7ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1500, "1.5s"),
+            (2040, "2.04s"),
+            (15_012, "15.012s"),
+            (60_000, "1m0s"),
+            (75_500, "1m15.5s"),
+            (100_001, "1m40.001s"),
+            (3_600_000, "1h0m0s"),
+            (90_061_250, "25h1m1.25s"),
+        ] {
+            assert_eq!(print(Duration::from_millis(millis)), expected);
+        }
+        assert_eq!(print(Duration::from_nanos(1_999_999)), "1ms");
+    }
 
     #[test]
     fn what_go_reads() {

@@ -14,7 +14,6 @@ pub mod events;
 pub mod exec;
 mod files;
 mod garbage;
-mod go_duration;
 mod grpc_codes;
 pub mod host;
 pub mod hugepages;

@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::changing::until;
-use crate::cluster::PATIENCE;
+use crate::cluster::{Cluster, PATIENCE};
 use crate::csi::told;
 use crate::faults::until as eventually;
 use crate::streams::with_busybox;
@@ -81,13 +81,19 @@ where
         .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_pod_wrote_is_there_for_the_next_whatever_it_is_made_of() {
-    let Some(cluster) = with_busybox("volumes") else {
-        return;
-    };
+/// A cluster with a toolbox of each kind.
+fn with_both(test: &str) -> Option<Cluster> {
+    let cluster = with_busybox(test)?;
     let wasm = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
     cluster.push(&wasm.join("toolbox.wasm"), "toolbox-wasm:v1");
+    Some(cluster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_wrote_is_there_for_the_next_whatever_it_is_made_of() {
+    let Some(cluster) = with_both("volumes") else {
+        return;
+    };
     let client = cluster.client().await;
     let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
@@ -278,11 +284,9 @@ fn shows_nothing(name: &str, image: &str, args: Value) -> Pod {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_that_no_container_shows_hold_nobody_up_until_one_does() {
-    let Some(cluster) = with_busybox("volumes nobody shows") else {
+    let Some(cluster) = with_both("volumes nobody shows") else {
         return;
     };
-    let wasm = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
-    cluster.push(&wasm.join("toolbox.wasm"), "toolbox-wasm:v1");
     let client = cluster.client().await;
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let events: Api<Event> = Api::default_namespaced(client.clone());

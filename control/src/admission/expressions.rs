@@ -191,22 +191,26 @@ mod tests {
     use super::*;
     use crate::kinds::policy::{Policy, compile_conditions};
 
-    fn holds(expressions: &[&str]) -> Result<bool, String> {
-        let rows: Vec<Value> = expressions
-            .iter()
-            .map(|e| json!({"name": "c", "expression": e}))
-            .collect();
+    /// A ConfigMap that is created, as expressions see it.
+    fn seen<T>(look: impl FnOnce(&Seen<'_>) -> T) -> T {
         let review = review("configmaps", Action::Create);
         let object = json!({"metadata": {"name": "o"}});
         let request = request(&review, review.kind, &object);
-        let seen = Seen {
+        look(&Seen {
             request: &request,
             object: &object,
             old: &Value::Null,
             namespace: &Value::Null,
             rights: &Rights(&review),
-        };
-        all_hold(&compile_conditions(&rows), &seen.scope())
+        })
+    }
+
+    fn holds(expressions: &[&str]) -> Result<bool, String> {
+        let rows: Vec<Value> = expressions
+            .iter()
+            .map(|e| json!({"name": "c", "expression": e}))
+            .collect();
+        seen(|seen| all_hold(&compile_conditions(&rows), &seen.scope()))
     }
 
     #[test]
@@ -240,31 +244,24 @@ mod tests {
 
     #[test]
     fn who_uses_a_variable_that_failed_is_told_which() {
-        let review = review("configmaps", Action::Create);
-        let object = json!({"metadata": {"name": "o"}});
-        let request = request(&review, review.kind, &object);
-        let seen = Seen {
-            request: &request,
-            object: &object,
-            old: &Value::Null,
-            namespace: &Value::Null,
-            rights: &Rights(&review),
-        };
         let policy = Policy::compile(&json!({
             "variables": [{"name": "x", "expression": "object.nix"}, {"name": "y", "expression": "variables.x + 1"},
                 {"name": "z", "expression": "1"}],
             "validations": [{"expression": "variables.z == 1"}, {"expression": "variables.x == 1 "},
                 {"expression": "variables.y == 1"}]}));
-        let (mut scope, mut left) = (seen.scope(), BUDGET);
-        set_variables(&policy.variables, &mut scope, &mut left);
-        let told = policy.validations.iter().map(|validation| {
-            let program = &validation.program;
-            evaluate(program, &scope, &mut left)
-                .map_or_else(|error| failure(program, &error), |_| String::new())
+        let told: Vec<String> = seen(|seen| {
+            let (mut scope, mut left) = (seen.scope(), BUDGET);
+            set_variables(&policy.variables, &mut scope, &mut left);
+            let programs = policy.validations.iter().map(|validation| &validation.program);
+            let told = programs.map(|program| {
+                evaluate(program, &scope, &mut left)
+                    .map_or_else(|error| failure(program, &error), |_| String::new())
+            });
+            told.collect()
         });
         let of_x = "composited variable \"x\" fails to evaluate: no such key: nix";
         assert_eq!(
-            told.collect::<Vec<_>>(),
+            told,
             [
                 String::new(),
                 format!("expression 'variables.x == 1 ' resulted in error: {of_x}"),

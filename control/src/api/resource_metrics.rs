@@ -10,8 +10,8 @@ use super::texts::Lookup;
 use crate::kinds::{Kind, RESOURCE_METRICS, Registry, time};
 use crate::resource_metrics::Usage;
 use axum::response::Response;
+use go_values::duration;
 use http::StatusCode;
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ fn metrics(call: &Call, measured: &Kind, object: &Arc<Object>) -> Result<Option<
         }
     }
     metrics["timestamp"] = time::format_seconds(usage.at).into();
-    metrics["window"] = go_duration(usage.window).into();
+    metrics["window"] = duration::print(usage.window.unsigned_abs()).into();
     Ok(Some(metrics))
 }
 
@@ -116,34 +116,4 @@ fn of_pod(containers: &[(String, Usage)]) -> Option<(Usage, Value)> {
 
 fn amounts(usage: &Usage) -> Value {
     json!({"cpu": format!("{}n", usage.nano_cores), "memory": format!("{}Ki", usage.memory / 1024)})
-}
-
-/// As Go prints a duration of seconds and more, to the millisecond.
-fn go_duration(duration: SignedDuration) -> String {
-    let (minutes, millis) = (duration.as_secs() / 60, duration.as_millis() % 60_000);
-    let seconds = format!("{}.{:03}", millis / 1000, millis % 1000);
-    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_read_as_upstreams() {
-        for (millis, text) in [
-            (15_012, "15.012s"),
-            (10_000, "10s"),
-            (60_000, "1m0s"),
-            (75_500, "1m15.5s"),
-            (3_600_000, "1h0m0s"),
-        ] {
-            assert_eq!(go_duration(SignedDuration::from_millis(millis)), text);
-        }
-    }
 }

@@ -7,15 +7,13 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::json;
 
 use super::context::Context;
 use crate::admission::storage::{ATTRIBUTES_PROTECTION, CLAIM_PROTECTION, VOLUME_PROTECTION};
-use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, claims, patch, pods, work};
+use crate::toolkit::{Kind, ObjectKey, Objects, Outcome, Queue, StepError, Steps, claims, patch, pods, work};
 
 /// Objects looked at at once.
 const WORKERS: usize = 2;
@@ -109,10 +107,8 @@ async fn release_claim(context: &Context, key: ObjectKey) -> Result<Outcome, Ste
     let Some(finalizers) = left(&claim.metadata, CLAIM_PROTECTION).filter(|_| !used) else {
         return Ok(Outcome::Done);
     };
-    let api: Objects<PersistentVolumeClaim> = Objects::in_namespace(&context.client, &key.namespace);
-    let body = patch::guarded(&claim.metadata, json!({"metadata": {"finalizers": finalizers}}));
-    let written = api.merge(&key.name, body).await;
-    gone_is_done(written.map(drop).step(|| format!("let go of the claim {key}")))
+    let api = Objects::in_namespace(&context.client, &key.namespace);
+    let_go(&api, claim.as_ref(), finalizers).await
 }
 
 async fn release_volume(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
@@ -124,10 +120,7 @@ async fn release_volume(context: &Context, key: ObjectKey) -> Result<Outcome, St
     else {
         return Ok(Outcome::Done);
     };
-    let api: Objects<PersistentVolume> = Objects::all(&context.client);
-    let body = patch::guarded(&volume.metadata, json!({"metadata": {"finalizers": finalizers}}));
-    let written = api.merge(&key.name, body).await;
-    gone_is_done(written.map(drop).step(|| format!("let go of the volume {key}")))
+    let_go(&Objects::all(&context.client), volume.as_ref(), finalizers).await
 }
 
 async fn release_attributes_class(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
@@ -140,14 +133,7 @@ async fn release_attributes_class(context: &Context, key: ObjectKey) -> Result<O
     if is_named(context, &key.name) {
         return Ok(Outcome::Done);
     }
-    let api: Objects<VolumeAttributesClass> = Objects::all(&context.client);
-    let body = patch::guarded(&class.metadata, json!({"metadata": {"finalizers": finalizers}}));
-    let written = api.merge(&key.name, body).await;
-    gone_is_done(
-        written
-            .map(drop)
-            .step(|| format!("let go of the class of attributes {key}")),
-    )
+    let_go(&Objects::all(&context.client), class.as_ref(), finalizers).await
 }
 
 /// Whether a volume or a claim names the class of attributes.
@@ -158,11 +144,17 @@ fn is_named(context: &Context, class: &str) -> bool {
         || all_claims.any(|claim| claims::attributes_classes(&claim).any(|name| name == class))
 }
 
-fn gone_is_done(result: Result<(), StepError>) -> Result<Outcome, StepError> {
-    match result {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Outcome::Done),
-    }
+/// Leaves the object these finalizers; one that is gone needs none.
+async fn let_go<K: Kind>(
+    api: &Objects<K>,
+    object: &K,
+    finalizers: Vec<String>,
+) -> Result<Outcome, StepError> {
+    let name = object.name_any();
+    let body = patch::guarded(object.meta(), json!({"metadata": {"finalizers": finalizers}}));
+    let written = api.merge(&name, body).await;
+    written.step_opt(|| format!("let go of the {} {name}", K::kind(&())))?;
+    Ok(Outcome::Done)
 }
 
 /// The finalizers without this one, of an object that is being deleted and has it.

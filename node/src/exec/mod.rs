@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
-use crate::go_duration::go_duration;
+use go_values::duration;
 
 const SIGKILL: u32 = 9;
 /// What is kept of the output of a command run to its end; upstream keeps as much of a probe's.
@@ -61,7 +61,7 @@ pub enum ExecError {
     Unsupported,
     #[error(transparent)]
     Task(TaskError),
-    #[error("command timed out: {command:?} timed out after {}", go_duration(*limit))]
+    #[error("command timed out: {command:?} timed out after {}", duration::print(*limit))]
     TimedOut { command: String, limit: Duration },
 }
 

@@ -60,8 +60,8 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::go_duration::go_duration;
     use crate::pods::record::tests::at;
+    use go_values::duration;
 
     #[test]
     fn doubles_to_five_minutes() {
@@ -70,7 +70,7 @@ mod tests {
         let mut now = 0;
         for expected in ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s", "5m0s"] {
             backoff.next(at(now), at(now));
-            assert_eq!(go_duration(backoff.delay()), expected);
+            assert_eq!(duration::print(backoff.delay()), expected);
             let delay = backoff.delay().as_secs().cast_signed();
             assert_eq!(backoff.until(at(now)), Some(at(now + delay)));
             now += delay;
@@ -84,7 +84,7 @@ mod tests {
         backoff.next(at(20), at(20));
         assert_eq!(backoff.until(at(621)), None);
         backoff.next(at(621), at(621));
-        assert_eq!(go_duration(backoff.delay()), "10s");
+        assert_eq!(duration::print(backoff.delay()), "10s");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::observed::{Busy, Due, Observed, Sandbox, Seen, Verdict, Waiting};
 use super::resize::{Change, change};
 use super::restart_all;
 use super::view::{PodView, RestartPolicy, Role, as_container, policy_of, restarts_after, spec_hash};
-use crate::go_duration::go_duration;
+use go_values::duration;
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
@@ -363,7 +363,7 @@ fn hold(pod: PodView<'_>, c: &Container, seen: &Seen, now: Timestamp, until: Tim
     }
     let message = format!(
         "back-off {} restarting failed container={} pod={}",
-        go_duration(seen.restarts.delay()),
+        duration::print(seen.restarts.delay()),
         c.name,
         pod.full_name()
     );

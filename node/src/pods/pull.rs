@@ -12,8 +12,8 @@ use super::progress;
 use super::runtime;
 use super::view::PodView;
 use crate::events::Severity::{Normal, Warning};
-use crate::go_duration::go_duration;
 use crate::images::{Access, Holder, Image, ImageKind, Images, PullError, Pulled, RegistryAuth};
+use go_values::duration;
 
 /// Makes the container's image present as its pull policy says; of one that is there for both runtimes, what the Pod's runtime
 /// handler is for.
@@ -114,8 +114,8 @@ async fn pull(ctx: &Context, pod: PodView<'_>, c: &Container, wish: Wish<'_>) ->
 fn success(name: &str, pulled: &Pulled, took: Duration) -> String {
     format!(
         "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
-        go_duration(took.saturating_sub(pulled.waited)),
-        go_duration(took),
+        duration::print(took.saturating_sub(pulled.waited)),
+        duration::print(took),
         pulled.image.size
     )
 }

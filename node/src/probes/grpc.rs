@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::check::Outcome;
 use super::dial;
-use crate::go_duration::go_duration;
 use crate::grpc_codes::code_name;
+use go_values::duration;
 
 /// The answer is a few bytes.
 const ANSWER_LIMIT: usize = 4 << 10;
@@ -68,14 +68,14 @@ impl GrpcCheck {
             Ok(Err(Unasked::Unreached)) => Outcome::Failure(format!(
                 "timeout: failed to connect service {:?} within {}: context deadline exceeded",
                 dial::authority(&self.host, self.port),
-                go_duration(within)
+                duration::print(within)
             )),
             Ok(Err(Unasked::Failed(error))) => {
                 Outcome::Failure(format!("error: health rpc probe failed: {error}"))
             }
             Err(_) => Outcome::Failure(format!(
                 "timeout: health rpc did not complete within {}",
-                go_duration(within)
+                duration::print(within)
             )),
         }
     }
