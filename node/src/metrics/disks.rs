@@ -72,7 +72,7 @@ impl Disks {
     pub fn of(&self, pod: PodView<'_>, running: &BTreeMap<String, String>) -> Arc<PodDisk> {
         let lock = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, found)) = lock().get(pod.uid()).filter(|(at, _)| at.elapsed() < FRESH) {
-            tracing::trace!(?at, "measured already");
+            tracing::debug!(?at, "measured already");
             return found.clone();
         }
         let found = Arc::new(self.measure(pod, running));
