@@ -184,7 +184,7 @@ async fn of_resource(
     }
     let proxied = proxy::is_proxied(&target);
     reply.document = verb != "watch" && !proxied;
-    let (call, parts, body) = begun(api, (target, query), asked, told);
+    let (call, parts, body) = begun(api, (verb, target, query), asked, told);
     match proxied {
         true => proxy::serve(&call, parts, body).await,
         false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
@@ -207,10 +207,16 @@ fn allow(
 }
 
 /// What is known of a call before its body is read; and the rest of the request.
-fn begun(api: Arc<Api>, (target, query): (Target, Query), asked: Asked, told: Told) -> (Call, Parts, Body) {
+fn begun(
+    api: Arc<Api>,
+    (verb, target, query): (&'static str, Target, Query),
+    asked: Asked,
+    told: Told,
+) -> (Call, Parts, Body) {
     let call = Call {
         api,
         who: asked.who,
+        verb,
         target,
         query,
         headers: HeaderMap::new(),
