@@ -10,8 +10,8 @@ use super::route::{self, Route, Target};
 use super::status::{ApiError, Result};
 use super::subresource::{self, proxy};
 use super::{
-    Api, Call, about, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit,
-    render, serve, version,
+    Api, Call, about, aggregate, asked, authenticate, deadline, discovery, health, impersonate, oidc,
+    perform, permit, render, serve, version,
 };
 use crate::audit::Told;
 use crate::auth::Identity;
@@ -25,10 +25,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Upstream's `--request-timeout`: nobody is given longer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is learnt of a request on its way and told with its answer.
 #[derive(Default)]
@@ -49,7 +45,7 @@ pub async fn dispatch(
     reply: &mut Reply,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let within = patience(&parts).inspect_err(|error| record.refuses_for(error.message()))?;
+    let within = deadline::of_request(&parts).inspect_err(|error| record.refuses_for(error.message()))?;
     let answer = answered(api, (parts, body), record, reply);
     match within {
         None => answer.await,
@@ -58,18 +54,6 @@ pub async fn dispatch(
             answer.unwrap_or_else(|_| Err(ApiError::took_too_long()))
         }
     }
-}
-
-/// How long the client waits for what has an end, where that is less than we would take; looked at before who he is
-/// (upstream's `WithRequestDeadline`).
-fn patience(parts: &Parts) -> Result<Option<Duration>> {
-    let asked = asked::Asked::of(parts);
-    if asked.is_some_and(|asked| is_long_running(asked.verb, asked.subresource.as_deref())) {
-        return Ok(None);
-    }
-    // A query that cannot be read is refused by whoever reads it.
-    let deadline = Query::of(&parts.uri).unwrap_or_default().deadline()?;
-    Ok(deadline.filter(|deadline| *deadline < PATIENCE))
 }
 
 async fn answered(
@@ -271,9 +255,20 @@ async fn received(
     call.headers = parts.headers;
     let warning = call.target.kind.warning();
     let warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
-    match perform(&call, verb).await {
+    match performed(&call, verb).await {
         Ok(response) => Ok(render::warn(response, warnings)),
         Err(error) => Err(error.after(warnings)),
+    }
+}
+
+/// Does what was asked for, within the bound that it has.
+async fn performed(call: &Call, verb: &str) -> Result<Response> {
+    match deadline::of_writing(verb, call.target.subresource.as_deref()) {
+        None => perform(call, verb).await,
+        Some(within) => {
+            let done = tokio::time::timeout(within, perform(call, verb)).await;
+            done.unwrap_or_else(|_| Err(ApiError::writing_took_too_long()))
+        }
     }
 }
 
@@ -359,10 +354,4 @@ fn has_items(kind: &Kind) -> bool {
     ["get", "update", "patch", "delete"]
         .iter()
         .any(|verb| kind.has_verb(verb))
-}
-
-/// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).
-fn is_long_running(verb: &str, subresource: Option<&str>) -> bool {
-    let streams = ["attach", "exec", "log", "portforward", "proxy"];
-    verb == "watch" || subresource.is_some_and(|sub| streams.contains(&sub))
 }

@@ -10,6 +10,7 @@ mod cache;
 mod convert;
 mod create;
 mod custom;
+mod deadline;
 mod decode;
 mod delete;
 mod depth;
