@@ -402,13 +402,10 @@ impl Admission {
     }
 
     /// What the removal of `object` gives back.
-    pub fn releases(&self, kind: &Kind, object: &Value) -> Claims {
+    pub async fn releases(&self, store: &dyn Store, kind: &Kind, object: &Value) -> Result<Claims, Denial> {
         match (kind.group.as_str(), kind.plural.as_str()) {
-            ("", "services") => Claims {
-                release: services::keys(object),
-                ..Claims::default()
-            },
-            _ => Claims::default(),
+            ("", "services") => services::released(store, services::keys(object)).await,
+            _ => Ok(Claims::default()),
         }
     }
 }

@@ -281,11 +281,11 @@ pub async fn remove_at(
     txn.ops.push(Op::Delete {
         key: current.key.to_string(),
     });
-    call.api
-        .admission
-        .releases(&call.target.kind, value)
-        .join(&current.key, &mut txn);
-    Ok(call.api.store.txn(txn).await?)
+    let (kind, store) = (&call.target.kind, call.api.store.as_ref());
+    let released = call.api.admission.releases(store, kind, value).await;
+    let released = released.map_err(|denial| status::denied(kind, name_of(value), denial))?;
+    released.join(&current.key, &mut txn);
+    Ok(store.txn(txn).await?)
 }
 
 /// Completes the object. A denial may come of a cache that is behind what was answered already, so that it is asked
