@@ -63,7 +63,7 @@ async fn answered(
     reply: &mut Reply,
 ) -> Result<Response> {
     if health::is_open(&parts) {
-        return open(&api, &parts, record).await;
+        return open(&api, &parts, record, reply).await;
     }
     let who = acting(&api, &mut parts, record)?;
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
@@ -88,9 +88,10 @@ async fn answered(
 }
 
 /// What everybody is answered.
-async fn open(api: &Api, parts: &Parts, record: &mut Record) -> Result<Response> {
+async fn open(api: &Api, parts: &Parts, record: &mut Record, reply: &mut Reply) -> Result<Response> {
     let who = authenticate::anybody(api, parts).inspect_err(|_| record.refuses(parts))?;
     record.is_from(&who);
+    reply.flow = api.flow_table().flow_of_path(&who, parts);
     record.knows_path().await;
     Query::of(&parts.uri)?;
     Ok(render::warn(
@@ -156,10 +157,16 @@ async fn of_resource(
     reply: &mut Reply,
 ) -> Result<Response> {
     reply.custom = target.kind.custom.is_some();
-    let (query, verb) = known(&api, &asked.who, (&target, asked.watched), &asked.parts, record).await?;
     let table = api.flow_table();
-    let attributes = Attributes::resource(verb, permit::attributes(&target));
-    reply.flow = table.flow(&asked.who, &attributes);
+    let flow = |verb| {
+        table.flow(
+            &asked.who,
+            &Attributes::resource(verb, permit::attributes(&target)),
+        )
+    };
+    let known = known(&api, &asked.who, (&target, asked.watched), &asked.parts, record).await;
+    let (query, verb) = known.inspect_err(|_| reply.flow = flow(meant(&asked.parts)))?;
+    reply.flow = flow(verb);
     let told = record.told();
     allow(&api, &asked.who, verb, (&target, &query), &told)?;
     reply.allowed = true;
@@ -231,11 +238,15 @@ async fn known(
         // Whoever may not is not told that nobody can.
         Err(error) => {
             record.knows_path().await;
-            let meant = asked::Asked::of(parts).map_or("", |asked| asked.verb);
-            permit::resource(api, who, meant, (target, &query), Some(&record.told()))?;
+            permit::resource(api, who, meant(parts), (target, &query), Some(&record.told()))?;
             Err(error)
         }
     }
+}
+
+/// The verb of what nobody can, by its path and method alone.
+fn meant(parts: &Parts) -> &'static str {
+    asked::Asked::of(parts).map_or("", |asked| asked.verb)
 }
 
 /// Reads the rest of a request, when its turn has come, and does what it asks for.
