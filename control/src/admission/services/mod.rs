@@ -60,7 +60,7 @@ impl ServiceAddresses {
         };
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
         let source = self.cluster_ip(store, review.name, spec, &held).await?;
-        let chosen = self.ports(store, spec, &held).await?;
+        let chosen = self.ports(store, spec, &held, old.is_none()).await?;
         self.health_check_port(store, spec, &held, &chosen).await?;
         let wanted: BTreeSet<String> = keys(service).into_iter().collect();
         let mut claims = released(store, held.difference(&wanted).cloned()).await?;
