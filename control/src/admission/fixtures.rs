@@ -34,6 +34,7 @@ pub fn review<'a>(resource: &str, action: Action<'a>) -> Review<'a> {
         .resource(group, "v1", plural)
         .expect("a served resource");
     Review {
+        verb: action.word(),
         kind,
         namespace: kind.namespaced.then_some("n"),
         name: "o",

@@ -5,6 +5,7 @@
 //! [`crate::kinds::Kind::prepare_create`]; [`Admission::validate`] judges the result and changes nothing. Between them
 //! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
+mod claim_status;
 mod claims;
 mod classes;
 mod devices;
@@ -130,6 +131,8 @@ impl<'a> Action<'a> {
 /// A change on its way to the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Review<'a> {
+    /// Of the request, as authorizers know it.
+    pub verb: &'a str,
     pub kind: &'a Kind,
     pub namespace: Option<&'a str>,
     pub name: &'a str,
@@ -334,6 +337,14 @@ impl Admission {
         devices::judge(self.objects.as_ref(), review.namespace.unwrap_or_default(), field)
     }
 
+    /// What of the object only those may write who have a right to that, too.
+    pub fn unauthorized(&self, review: &Review<'_>, object: &Value) -> FieldErrors {
+        match (review.resource(), review.action) {
+            (claim_status::RESOURCE, Action::Update { old }) => claim_status::judge(review, object, old),
+            _ => FieldErrors::new(),
+        }
+    }
+
     /// Judges the object as it would be stored. What it claims is added to `claims`, which must be kept until the
     /// transaction is over.
     pub async fn validate(
@@ -391,13 +402,10 @@ impl Admission {
     }
 
     /// What the removal of `object` gives back.
-    pub fn releases(&self, kind: &Kind, object: &Value) -> Claims {
+    pub async fn releases(&self, store: &dyn Store, kind: &Kind, object: &Value) -> Result<Claims, Denial> {
         match (kind.group.as_str(), kind.plural.as_str()) {
-            ("", "services") => Claims {
-                release: services::keys(object),
-                ..Claims::default()
-            },
-            _ => Claims::default(),
+            ("", "services") => services::released(store, services::keys(object)).await,
+            _ => Ok(Claims::default()),
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::kinds::custom::Converter;
 use crate::store::KeyValue;
 use bytes::Bytes;
 use serde_json::Value;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An object as `kind` serves it.
 pub async fn value(api: &Api, kind: &Kind, object: &Object) -> Result<Value> {
@@ -24,29 +25,67 @@ pub async fn value(api: &Api, kind: &Kind, object: &Object) -> Result<Value> {
     Ok(values.pop().unwrap_or_default())
 }
 
-/// As [`value`], for objects that are shown together: each as if it lay in the cache in the version of `kind`.
-pub async fn objects(api: &Api, kind: &Kind, found: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>> {
-    if kind.converter().is_none() {
+/// As [`value`], for objects that are shown together: each as if it lay in the cache in the version of `kind`. What is known
+/// of one is not asked again, so that it is listed and watched while the converter is away, as upstream's caches have it.
+pub async fn objects(api: &Api, kind: &Kind, mut found: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>> {
+    let Some(custom) = kind.custom.as_ref().filter(|_| kind.converter().is_some()) else {
         return Ok(found);
+    };
+    let mut unknown = Vec::new();
+    for object in &mut found {
+        match Versions::of(object).and_then(|versions| versions.get(kind, custom.fingerprint)) {
+            Some(known) => *object = known,
+            None => unknown.push(object),
+        }
     }
-    let read = found.iter().map(|object| object.value());
+    let read = unknown.iter().map(|object| object.value());
     let read = read
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(ApiError::internal)?;
+    let wanted = kind.api_version();
+    let foreign: Vec<bool> = read.iter().map(|value| value["apiVersion"] != *wanted).collect();
     let converted = values(api, kind, read, true).await?;
-    let shown = found.iter().zip(&converted);
-    shown
-        .map(|(object, value)| {
-            let kv = KeyValue {
-                key: object.key.clone(),
-                value: object::encode(value),
-                create_revision: 0,
-                mod_revision: object.revision,
-                version: 0,
-            };
-            Object::read(kind, &kv).map(Arc::new).map_err(ApiError::internal)
-        })
-        .collect()
+    for ((object, value), foreign) in unknown.into_iter().zip(&converted).zip(foreign) {
+        let shown = Arc::new(as_if_stored(kind, object, value)?);
+        if let Some(versions) = Versions::of(object).filter(|_| foreign) {
+            versions.keep(kind, custom.fingerprint, shown.clone());
+        }
+        *object = shown;
+    }
+    Ok(found)
+}
+
+fn as_if_stored(kind: &Kind, object: &Object, value: &Value) -> Result<Object> {
+    let kv = KeyValue {
+        key: object.key.clone(),
+        value: object::encode(value),
+        create_revision: 0,
+        mod_revision: object.revision,
+        version: 0,
+    };
+    Object::read(kind, &kv).map_err(ApiError::internal)
+}
+
+/// How an object of the cache looks in other versions, kept with it: at most one for each version that is served, as long as
+/// the object and its definition stay what they are.
+#[derive(Default)]
+struct Versions(Mutex<BTreeMap<String, (u64, Arc<Object>)>>);
+
+impl Versions {
+    fn of(object: &Object) -> Option<Arc<Versions>> {
+        object.kept()
+    }
+
+    fn get(&self, kind: &Kind, definition: u64) -> Option<Arc<Object>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, known) = all.get(&kind.version)?;
+        (*of == definition).then(|| known.clone())
+    }
+
+    fn keep(&self, kind: &Kind, definition: u64, shown: Arc<Object>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(kind.version.clone(), (definition, shown));
+    }
 }
 
 /// The bytes to store of an object of the call's kind. Owners as text are for kinds that are stored as they are served.

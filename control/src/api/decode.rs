@@ -4,14 +4,14 @@ use super::places::below;
 use super::status::{ApiError, Result};
 use super::syntax;
 use super::yaml::Node;
-use crate::kinds::{FieldIssue, Kind, numbers, protobuf};
+use crate::kinds::protobuf::{self, ProtobufError};
+use crate::kinds::{FieldIssue, Kind, numbers};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, map};
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -90,21 +90,42 @@ pub struct Decoded {
 
 /// Decodes an object of `kind`; the value is checked to be an object, not more.
 pub fn object(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
-    any_object(kind, encoding, body).map_err(|why| unrecognized(kind, &why, body))
+    match encoding {
+        Encoding::Protobuf => binary_object(kind, body),
+        _ => any_object(kind, encoding, body).map_err(|why| unrecognized(kind, &why, body)),
+    }
+}
+
+/// What of protobuf cannot be read upstream tells by how far it could be.
+fn binary_object(kind: &str, body: &[u8]) -> Result<Decoded> {
+    binary(kind, body).map_err(|why| match why {
+        ProtobufError::Inside {
+            version,
+            kind: said,
+            why,
+        } => {
+            let version = version.rsplit('/').next().unwrap_or_default();
+            ApiError::bad_request(format!(
+                "{said} in version {version:?} cannot be handled as a {kind}: {why}"
+            ))
+        }
+        why => unrecognized(kind, &why.to_string(), body),
+    })
 }
 
 /// The same, of options: upstream says of them only why they cannot be read.
 pub fn options(kind: &str, encoding: Encoding, body: &[u8]) -> Result<Decoded> {
-    any_object(kind, encoding, body).map_err(|why| ApiError::bad_request(format!("{UNREADABLE}: {why}")))
+    any_object(kind, encoding, body).map_err(ApiError::bad_request)
 }
 
 fn any_object(kind: &str, encoding: Encoding, body: &[u8]) -> std::result::Result<Decoded, String> {
     let decoded = match encoding {
         Encoding::Json => json(body),
         Encoding::Yaml => yaml(body),
-        Encoding::Protobuf => binary(kind, body),
+        Encoding::Protobuf => return binary(kind, body).map_err(|why| why.to_string()),
     };
-    decoded.and_then(checked)
+    let decoded = decoded.and_then(checked);
+    decoded.map_err(|why| format!("{UNREADABLE}: {why}"))
 }
 
 /// An object that another server sent, in JSON or YAML by how it begins, as upstream's client decodes it. The error is its
@@ -139,8 +160,8 @@ fn checked(decoded: Decoded) -> std::result::Result<Decoded, String> {
     }
 }
 
-fn binary(kind: &str, body: &[u8]) -> std::result::Result<Decoded, String> {
-    let value = protobuf::decode(body, ("v1", kind)).map_err(|e| e.to_string())?;
+fn binary(kind: &str, body: &[u8]) -> std::result::Result<Decoded, ProtobufError> {
+    let value = protobuf::decode(body, ("v1", kind))?;
     Ok(Decoded {
         value,
         issues: Vec::new(),
@@ -154,7 +175,7 @@ pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
         path: Path::Root,
         issues: &issues,
     };
-    let text = text(body);
+    let text = protobuf::lossy(body);
     let mut reader = serde_json::Deserializer::from_str(&text);
     let value = seed
         .deserialize(&mut reader)
@@ -166,19 +187,6 @@ pub fn json(body: &[u8]) -> std::result::Result<Decoded, String> {
         }),
         Err(e) => Err(syntax::complaint(body).unwrap_or_else(|| e.to_string())),
     }
-}
-
-/// Bytes that are no UTF-8 become U+FFFD one by one, as upstream's decoder has it.
-fn text(body: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(body) {
-        return text.into();
-    }
-    let mut text = String::with_capacity(body.len());
-    for chunk in body.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
-    }
-    text.into()
 }
 
 /// Decodes an applied configuration: YAML, of which JSON is a part.
@@ -231,7 +239,7 @@ fn first_document(text: &str) -> &str {
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
     let summary = summary(body);
     ApiError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): {UNREADABLE}: {why} ({summary})"
+        "the object provided is unrecognized (must be of type {kind}): {why} ({summary})"
     ))
 }
 
@@ -468,5 +476,15 @@ mod tests {
             format!("{start}unexpected end of JSON input (<empty>)")
         );
         assert!(message(b"[]").ends_with("(5b5d)"));
+        let binary = |body: &[u8]| {
+            let told = object("Pod", Encoding::Protobuf, body).unwrap_err();
+            told.message().to_owned()
+        };
+        let start = "the object provided is unrecognized (must be of type Pod): ";
+        assert_eq!(binary(b"k8s\0"), format!("{start}empty body (6b387300)"));
+        assert_eq!(
+            binary(b"k8s\0\x12\x02\x0a\x09"),
+            "Pod in version \"v1\" cannot be handled as a Pod: unexpected EOF"
+        );
     }
 }

@@ -10,8 +10,8 @@ use super::route::{self, Route, Target};
 use super::status::{ApiError, Result};
 use super::subresource::{self, proxy};
 use super::{
-    Api, Call, about, aggregate, asked, authenticate, discovery, health, impersonate, oidc, perform, permit,
-    render, serve, version,
+    Api, Call, about, aggregate, asked, authenticate, deadline, discovery, health, impersonate, oidc,
+    perform, permit, render, serve, version,
 };
 use crate::audit::Told;
 use crate::auth::Identity;
@@ -25,10 +25,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Upstream's `--request-timeout`: nobody is given longer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is learnt of a request on its way and told with its answer.
 #[derive(Default)]
@@ -49,7 +45,7 @@ pub async fn dispatch(
     reply: &mut Reply,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let within = patience(&parts).inspect_err(|error| record.refuses_for(error.message()))?;
+    let within = deadline::of_request(&parts).inspect_err(|error| record.refuses_for(error.message()))?;
     let answer = answered(api, (parts, body), record, reply);
     match within {
         None => answer.await,
@@ -60,18 +56,6 @@ pub async fn dispatch(
     }
 }
 
-/// How long the client waits for what has an end, where that is less than we would take; looked at before who he is
-/// (upstream's `WithRequestDeadline`).
-fn patience(parts: &Parts) -> Result<Option<Duration>> {
-    let asked = asked::Asked::of(parts);
-    if asked.is_some_and(|asked| is_long_running(asked.verb, asked.subresource.as_deref())) {
-        return Ok(None);
-    }
-    // A query that cannot be read is refused by whoever reads it.
-    let deadline = Query::of(&parts.uri).unwrap_or_default().deadline()?;
-    Ok(deadline.filter(|deadline| *deadline < PATIENCE))
-}
-
 async fn answered(
     api: Arc<Api>,
     (mut parts, body): (Parts, Body),
@@ -79,7 +63,7 @@ async fn answered(
     reply: &mut Reply,
 ) -> Result<Response> {
     if health::is_open(&parts) {
-        return open(&api, &parts, record).await;
+        return open(&api, &parts, record, reply).await;
     }
     let who = acting(&api, &mut parts, record)?;
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
@@ -104,9 +88,10 @@ async fn answered(
 }
 
 /// What everybody is answered.
-async fn open(api: &Api, parts: &Parts, record: &mut Record) -> Result<Response> {
+async fn open(api: &Api, parts: &Parts, record: &mut Record, reply: &mut Reply) -> Result<Response> {
     let who = authenticate::anybody(api, parts).inspect_err(|_| record.refuses(parts))?;
     record.is_from(&who);
+    reply.flow = api.flow_table().flow_of_path(&who, parts);
     record.knows_path().await;
     Query::of(&parts.uri)?;
     Ok(render::warn(
@@ -172,10 +157,16 @@ async fn of_resource(
     reply: &mut Reply,
 ) -> Result<Response> {
     reply.custom = target.kind.custom.is_some();
-    let (query, verb) = known(&api, &asked.who, (&target, asked.watched), &asked.parts, record).await?;
     let table = api.flow_table();
-    let attributes = Attributes::resource(verb, permit::attributes(&target));
-    reply.flow = table.flow(&asked.who, &attributes);
+    let flow = |verb| {
+        table.flow(
+            &asked.who,
+            &Attributes::resource(verb, permit::attributes(&target)),
+        )
+    };
+    let known = known(&api, &asked.who, (&target, asked.watched), &asked.parts, record).await;
+    let (query, verb) = known.inspect_err(|_| reply.flow = flow(meant(&asked.parts)))?;
+    reply.flow = flow(verb);
     let told = record.told();
     allow(&api, &asked.who, verb, (&target, &query), &told)?;
     reply.allowed = true;
@@ -184,7 +175,7 @@ async fn of_resource(
     }
     let proxied = proxy::is_proxied(&target);
     reply.document = verb != "watch" && !proxied;
-    let (call, parts, body) = begun(api, (target, query), asked, told);
+    let (call, parts, body) = begun(api, (verb, target, query), asked, told);
     match proxied {
         true => proxy::serve(&call, parts, body).await,
         false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
@@ -207,10 +198,16 @@ fn allow(
 }
 
 /// What is known of a call before its body is read; and the rest of the request.
-fn begun(api: Arc<Api>, (target, query): (Target, Query), asked: Asked, told: Told) -> (Call, Parts, Body) {
+fn begun(
+    api: Arc<Api>,
+    (verb, target, query): (&'static str, Target, Query),
+    asked: Asked,
+    told: Told,
+) -> (Call, Parts, Body) {
     let call = Call {
         api,
         who: asked.who,
+        verb,
         target,
         query,
         headers: HeaderMap::new(),
@@ -241,11 +238,15 @@ async fn known(
         // Whoever may not is not told that nobody can.
         Err(error) => {
             record.knows_path().await;
-            let meant = asked::Asked::of(parts).map_or("", |asked| asked.verb);
-            permit::resource(api, who, meant, (target, &query), Some(&record.told()))?;
+            permit::resource(api, who, meant(parts), (target, &query), Some(&record.told()))?;
             Err(error)
         }
     }
+}
+
+/// The verb of what nobody can, by its path and method alone.
+fn meant(parts: &Parts) -> &'static str {
+    asked::Asked::of(parts).map_or("", |asked| asked.verb)
 }
 
 /// Reads the rest of a request, when its turn has come, and does what it asks for.
@@ -265,9 +266,20 @@ async fn received(
     call.headers = parts.headers;
     let warning = call.target.kind.warning();
     let warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
-    match perform(&call, verb).await {
+    match performed(&call, verb).await {
         Ok(response) => Ok(render::warn(response, warnings)),
         Err(error) => Err(error.after(warnings)),
+    }
+}
+
+/// Does what was asked for, within the bound that it has.
+async fn performed(call: &Call, verb: &str) -> Result<Response> {
+    match deadline::of_writing(verb, call.target.subresource.as_deref()) {
+        None => perform(call, verb).await,
+        Some(within) => {
+            let done = tokio::time::timeout(within, perform(call, verb)).await;
+            done.unwrap_or_else(|_| Err(ApiError::writing_took_too_long()))
+        }
     }
 }
 
@@ -353,10 +365,4 @@ fn has_items(kind: &Kind) -> bool {
     ["get", "update", "patch", "delete"]
         .iter()
         .any(|verb| kind.has_verb(verb))
-}
-
-/// Whether it may take as long as it will, so that it has no deadline (upstream's `BasicLongRunningRequestCheck`).
-fn is_long_running(verb: &str, subresource: Option<&str>) -> bool {
-    let streams = ["attach", "exec", "log", "portforward", "proxy"];
-    verb == "watch" || subresource.is_some_and(|sub| streams.contains(&sub))
 }

@@ -88,11 +88,11 @@ impl Selection {
 
 /// Upstream has words of its own for kinds that have no labels of their own, and for some that do.
 fn unknown_label(kind: &Kind, field: &str) -> String {
-    let labels = kind.selectable_fields(&Value::Null);
-    let own = labels.keys().any(|label| !label.starts_with("metadata."));
     match kind.kind.as_str() {
         "Job" => format!("field label {field:?} not supported for Job"),
-        _ if own || kind.custom.is_some() => format!("field label not supported: {field}"),
+        _ if kind.has_own_field_labels() || kind.custom.is_some() => {
+            format!("field label not supported: {field}")
+        }
         _ => {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         }

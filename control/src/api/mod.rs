@@ -10,6 +10,7 @@ mod cache;
 mod convert;
 mod create;
 mod custom;
+mod deadline;
 mod decode;
 mod delete;
 mod depth;
@@ -157,6 +158,7 @@ pub fn router(api: Arc<Api>) -> Router {
 pub struct Call {
     pub api: Arc<Api>,
     pub who: Identity,
+    pub verb: &'static str,
     pub target: Target,
     pub query: Query,
     pub headers: HeaderMap,
@@ -185,6 +187,7 @@ impl Call {
         Call {
             api: self.api.clone(),
             who: self.who.clone(),
+            verb: self.verb,
             target,
             query: self.query.clone(),
             headers: self.headers.clone(),

@@ -138,6 +138,20 @@ pub fn discovery(
         .ok_or(&ACCEPTED)
 }
 
+/// Whether one of these media types is taken; `any` says whether a part of a type may be left open.
+pub fn takes(headers: &HeaderMap, offered: &[&str], any: bool) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Some(text) = accept.filter(|text| !text.is_empty()) else {
+        return true;
+    };
+    let mut types = text.split(',').filter_map(|clause| clause.split(';').next());
+    types.any(|wanted| match wanted.trim() {
+        "*/*" => true,
+        "application/*" => any,
+        wanted => offered.contains(&wanted),
+    })
+}
+
 fn whole(accept: Option<&HeaderValue>, binary: bool) -> Result<Accepted> {
     choose(accept, binary, |shape| shape == Shape::Object)
 }
@@ -172,7 +186,7 @@ struct Clause<'a> {
     version: &'a str,
 }
 
-/// None when it is of no format that there is, or refused.
+/// None when it is of no format that there is. What is refused (`q=0`) comes last, as upstream.
 fn parameters(text: &str) -> Option<Clause<'_>> {
     let mut parts = text.split(';').map(str::trim);
     let format = match parts.next()? {
@@ -190,14 +204,14 @@ fn parameters(text: &str) -> Option<Clause<'_>> {
     };
     for part in parts {
         match part.split_once('=').map(|(k, v)| (k.trim(), v.trim()))? {
-            ("q", value) => clause.weight = value.parse().ok()?,
+            ("q", value) => clause.weight = value.parse().unwrap_or(0.0),
             ("as", value) => clause.kind = Some(value),
             ("g", value) => clause.group = value,
             ("v", value) => clause.version = value,
             _ => {}
         }
     }
-    (clause.weight > 0.0).then_some(clause)
+    Some(clause)
 }
 
 fn clause(text: &str) -> Option<(f32, Accepted)> {
@@ -209,7 +223,7 @@ fn clause(text: &str) -> Option<(f32, Accepted)> {
         version,
     } = parameters(text)?;
     let shape = match (kind, group, version) {
-        (None, ..) => Shape::Object,
+        (None, "", "") => Shape::Object,
         (Some("Table"), "meta.k8s.io", "v1" | "v1beta1") => Shape::Table,
         (Some("PartialObjectMetadata"), "meta.k8s.io", "v1" | "v1beta1") => Shape::Metadata,
         (Some("PartialObjectMetadataList"), "meta.k8s.io", "v1" | "v1beta1") => Shape::MetadataList,
@@ -336,7 +350,13 @@ mod tests {
                 Some((Format::Yaml, Shape::Object)),
             ),
             ("application/json;stream=watch", json),
-            ("application/vnd.kubernetes.protobuf;q=0", None),
+            ("application/json;q=0", json),
+            (
+                "application/json;q=0,application/yaml",
+                Some((Format::Yaml, Shape::Object)),
+            ),
+            ("application/vnd.kubernetes.protobuf;v=v1", None),
+            ("application/json;g=meta.k8s.io", None),
             ("text/plain", None),
         ] {
             assert_eq!(asked(text), want, "{text}");

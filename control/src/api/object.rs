@@ -104,6 +104,12 @@ impl Object {
         Some(kept.downcast().unwrap_or(new))
     }
 
+    /// As [`Object::made`], of what begins empty; none when there is something else.
+    pub fn kept<T: Default + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let kept = self.made.get_or_init(|| Arc::new(T::default()));
+        kept.clone().downcast().ok()
+    }
+
     /// Whether these are the stored bytes.
     pub fn is_stored_as(&self, stored: &[u8]) -> bool {
         let start = self.metadata_at + METADATA.len();

@@ -2,6 +2,7 @@
 //!
 //! JSON whatever is asked for, as clients that would like protobuf read it too, by its content type. The exception is
 //! version 2 for kubectl before 1.28, which reads protobuf only.
+use super::negotiate;
 use super::query::Query;
 use crate::kinds::{Live, Registry, openapi};
 use axum::body::Body;
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const GNOSTIC_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 /// What upstream calls its answer to that.
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What version 2 may be asked for as.
+const OFFERED: [&str; 3] = ["application/json", GNOSTIC_ACCEPT, GNOSTIC];
 const V2: &str = "/openapi/v2";
 const V3: &str = "/openapi/v3";
 /// What never changes may be kept for a year.
@@ -65,6 +68,9 @@ impl OpenApi {
     /// The answer for a path, when it has a document.
     pub(super) fn answer(&self, parts: &Parts) -> Option<Response> {
         let path = parts.uri.path();
+        if path == V2 && !negotiate::takes(&parts.headers, &OFFERED, true) {
+            return Some(unacceptable());
+        }
         if path == V3 {
             return self.index(parts, Map::new());
         }
@@ -113,6 +119,9 @@ impl OpenApi {
 
     /// The document of version 2 with those of other servers in it; each with the prefix of its paths.
     pub(super) fn merged(&self, parts: &Parts, theirs: &[(String, Value)]) -> Option<Response> {
+        if !negotiate::takes(&parts.headers, &OFFERED, true) {
+            return Some(unacceptable());
+        }
         let protobuf = accepts_only_protobuf(parts);
         let mut digest = Sha256::new();
         for (prefix, document) in theirs {
@@ -214,6 +223,12 @@ fn show(parts: &Parts, document: Document, protobuf: bool) -> Option<Response> {
     Some((StatusCode::OK, headers, Body::from(document.bytes)).into_response())
 }
 
+/// Upstream says no more than this.
+fn unacceptable() -> Response {
+    let headers = [(header::VARY, HeaderValue::from_static("Accept"))];
+    (StatusCode::NOT_ACCEPTABLE, headers).into_response()
+}
+
 fn accepts_only_protobuf(parts: &Parts) -> bool {
     let accept = parts
         .headers
@@ -236,6 +251,25 @@ mod tests {
         let body = get(openapi, V3).into_body();
         let bytes = to_bytes(body, usize::MAX).await.expect("read");
         serde_json::from_slice(&bytes).expect("JSON")
+    }
+
+    #[test]
+    fn version_2_is_had_in_what_upstream_has_it() {
+        let openapi = OpenApi::new(Arc::new(Live::new(Registry::builtin().clone())), "v1.36.2");
+        for (accept, code) in [
+            ("", 200),
+            ("*/*", 200),
+            ("application/*;q=0.5", 200),
+            (GNOSTIC_ACCEPT, 200),
+            ("application/vnd.kubernetes.protobuf, application/json", 200),
+            ("application/vnd.kubernetes.protobuf", 406),
+            ("text/plain", 406),
+        ] {
+            let request = http::Request::get(V2).header(header::ACCEPT, accept);
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            let found = openapi.answer(&parts).map(|response| response.status());
+            assert_eq!(found.map(|found| found.as_u16()), Some(code), "{accept}");
+        }
     }
 
     #[tokio::test]

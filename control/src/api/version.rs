@@ -18,6 +18,9 @@ pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {
     match parts.uri.path() {
         "/" | "/index.html" => index(api),
         "/version" | "/version/" if parts.method != Method::GET => Err(ApiError::method_not_allowed()),
+        "/version" | "/version/" if !negotiate::takes(&parts.headers, &["application/json"], false) => {
+            Err(ApiError::not_acceptable(&["application/json"]))
+        }
         "/version" | "/version/" => version(),
         path if oidc::is_document(path) => Err(ApiError::method_not_allowed()),
         "/metrics" => Ok(super::metrics::answer(api)),

@@ -237,14 +237,17 @@ async fn judge_update(call: &Call, review: &Review<'_>, new: &Value, old: &Value
     }
 }
 
-/// What is wrong with the object where it is. The namespace counts as it is now, which the cache may not know yet.
+/// What is wrong with the object where it is and by whom it is written. The namespace counts as it is now, which the cache
+/// may not know yet.
 pub async fn misplaced(call: &Call, review: &Review<'_>, value: &Value) -> Result<FieldErrors> {
     let admission = &call.api.admission;
-    let Some(field) = admission.asks_of_namespace(review, value) else {
-        return Ok(FieldErrors::new());
-    };
-    call.api.cache.fresh().await?;
-    Ok(admission.misplaced(review, &field))
+    let mut errors = FieldErrors::new();
+    if let Some(field) = admission.asks_of_namespace(review, value) {
+        call.api.cache.fresh().await?;
+        errors.extend(admission.misplaced(review, &field));
+    }
+    errors.extend(admission.unauthorized(review, value));
+    Ok(errors)
 }
 
 /// An object that was only waiting for its finalizers goes with the last of them.
@@ -278,11 +281,11 @@ pub async fn remove_at(
     txn.ops.push(Op::Delete {
         key: current.key.to_string(),
     });
-    call.api
-        .admission
-        .releases(&call.target.kind, value)
-        .join(&current.key, &mut txn);
-    Ok(call.api.store.txn(txn).await?)
+    let (kind, store) = (&call.target.kind, call.api.store.as_ref());
+    let released = call.api.admission.releases(store, kind, value).await;
+    let released = released.map_err(|denial| status::denied(kind, name_of(value), denial))?;
+    released.join(&current.key, &mut txn);
+    Ok(store.txn(txn).await?)
 }
 
 /// Completes the object. A denial may come of a cache that is behind what was answered already, so that it is asked
@@ -347,6 +350,7 @@ pub async fn judge(
 
 pub fn review<'a>(call: &'a Call, dry_run: bool, name: &'a str, action: Action<'a>) -> Review<'a> {
     Review {
+        verb: call.verb,
         kind: &call.target.kind,
         namespace: call.target.namespace.as_deref(),
         name,

@@ -29,6 +29,8 @@ pub struct Identity {
 
 /// Which credential somebody was known by.
 const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+/// The node that a Pod's token was bound to with it (KEP-4193).
+const OWN_NODE: &str = "authentication.kubernetes.io/node-name";
 const ACCOUNT: &str = "system:serviceaccount:";
 
 /// Namespace and name of the service account that a user name means.
@@ -106,6 +108,15 @@ impl Identity {
     pub fn node(&self) -> Option<&str> {
         let name = self.user.strip_prefix("system:node:")?;
         (self.is_in(NODES) && !name.is_empty()).then_some(name)
+    }
+
+    /// The node of the Pod whose service account this is.
+    pub fn own_node(&self) -> Option<&str> {
+        account_of(&self.user)?;
+        match self.extra.get(OWN_NODE)?.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
     }
 
     /// CN is the user, each O is a group (Kubernetes' X.509 client certificate convention). The TLS layer has

@@ -1,5 +1,6 @@
 //! Lets go of PersistentVolumes, claims and VolumeAttributesClasses that are deleted and no longer in use: admission gave
-//! each a finalizer that holds it until then (upstream's pv-, pvc- and vac-protection controllers).
+//! each a finalizer that holds it until then (upstream's pv-, pvc- and vac-protection controllers). A class that has none,
+//! being from before that, or because somebody took it, is given it here.
 //!
 //! Guarantees: a claim stays while a Pod on a node names it; a volume stays while it is bound; a class stays while a claim
 //! or a volume names it.
@@ -94,7 +95,7 @@ fn attributes_classes(context: &Context) -> BoxFuture<'static, ()> {
         WORKERS,
         shutdown,
         context,
-        |context, key| release_attributes_class(context, key).boxed(),
+        |context, key| protect_attributes_class(context, key).boxed(),
     )
 }
 
@@ -108,7 +109,7 @@ async fn release_claim(context: &Context, key: ObjectKey) -> Result<Outcome, Ste
         return Ok(Outcome::Done);
     };
     let api = Objects::in_namespace(&context.client, &key.namespace);
-    let_go(&api, claim.as_ref(), finalizers).await
+    leave(&api, claim.as_ref(), finalizers).await
 }
 
 async fn release_volume(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
@@ -120,20 +121,24 @@ async fn release_volume(context: &Context, key: ObjectKey) -> Result<Outcome, St
     else {
         return Ok(Outcome::Done);
     };
-    let_go(&Objects::all(&context.client), volume.as_ref(), finalizers).await
+    leave(&Objects::all(&context.client), volume.as_ref(), finalizers).await
 }
 
-async fn release_attributes_class(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
+async fn protect_attributes_class(context: &Context, key: ObjectKey) -> Result<Outcome, StepError> {
     let Some(class) = context.watches.attributes_classes.get(&key) else {
         return Ok(Outcome::Done);
     };
+    let all = Objects::all(&context.client);
+    if let Some(finalizers) = with(&class.metadata, ATTRIBUTES_PROTECTION) {
+        return leave(&all, class.as_ref(), finalizers).await;
+    }
     let Some(finalizers) = left(&class.metadata, ATTRIBUTES_PROTECTION) else {
         return Ok(Outcome::Done);
     };
     if is_named(context, &key.name) {
         return Ok(Outcome::Done);
     }
-    let_go(&Objects::all(&context.client), class.as_ref(), finalizers).await
+    leave(&all, class.as_ref(), finalizers).await
 }
 
 /// Whether a volume or a claim names the class of attributes.
@@ -145,16 +150,20 @@ fn is_named(context: &Context, class: &str) -> bool {
 }
 
 /// Leaves the object these finalizers; one that is gone needs none.
-async fn let_go<K: Kind>(
-    api: &Objects<K>,
-    object: &K,
-    finalizers: Vec<String>,
-) -> Result<Outcome, StepError> {
+async fn leave<K: Kind>(api: &Objects<K>, object: &K, finalizers: Vec<String>) -> Result<Outcome, StepError> {
     let name = object.name_any();
     let body = patch::guarded(object.meta(), json!({"metadata": {"finalizers": finalizers}}));
     let written = api.merge(&name, body).await;
-    written.step_opt(|| format!("let go of the {} {name}", K::kind(&())))?;
+    written.step_opt(|| format!("set the finalizers of the {} {name}", K::kind(&())))?;
     Ok(Outcome::Done)
+}
+
+/// The finalizers and this one, of an object that stays and lacks it.
+fn with(meta: &ObjectMeta, finalizer: &str) -> Option<Vec<String>> {
+    let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+    let lacks = meta.deletion_timestamp.is_none() && !finalizers.iter().any(|f| f == finalizer);
+    finalizers.push(finalizer.to_owned());
+    lacks.then_some(finalizers)
 }
 
 /// The finalizers without this one, of an object that is being deleted and has it.
@@ -172,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_being_deleted_is_let_go() {
+    fn only_what_is_being_deleted_is_leave() {
         let meta = |meta: serde_json::Value| serde_json::from_value::<ObjectMeta>(meta).expect("metadata");
         let held = meta(
             json!({"finalizers": ["a/b", CLAIM_PROTECTION], "deletionTimestamp": "2026-01-01T00:00:00Z"}),
@@ -181,5 +190,9 @@ mod tests {
         assert_eq!(left(&held, VOLUME_PROTECTION), None);
         let living = meta(json!({"finalizers": [CLAIM_PROTECTION]}));
         assert_eq!(left(&living, CLAIM_PROTECTION), None);
+        assert_eq!(with(&living, CLAIM_PROTECTION), None);
+        let both = vec![CLAIM_PROTECTION.to_owned(), VOLUME_PROTECTION.to_owned()];
+        assert_eq!(with(&living, VOLUME_PROTECTION), Some(both));
+        assert_eq!(with(&held, VOLUME_PROTECTION), None);
     }
 }

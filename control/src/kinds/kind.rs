@@ -274,9 +274,21 @@ impl Kind {
         fields
     }
 
-    /// Whether a field selector may name this label.
+    /// Whether a field selector may name this label. Some may be named although no object has anything there, as upstream.
     pub fn supports_field_label(&self, label: &str) -> bool {
-        self.selectable_fields(&Value::Null).contains_key(label)
+        let labels = self.selectable_fields(&Value::Null);
+        labels.contains_key(label)
+            || match label {
+                "metadata.namespace" => self.custom.is_none() && !self.has_own_field_labels(),
+                "status.podIPs" => labels.contains_key("status.podIP"),
+                _ => false,
+            }
+    }
+
+    /// Whether there are field labels beside those that all kinds have.
+    pub fn has_own_field_labels(&self) -> bool {
+        let labels = self.selectable_fields(&Value::Null);
+        labels.keys().any(|label| !label.starts_with("metadata."))
     }
 
     /// Turns an object of this kind into the form it is stored in, when another version of it is stored.

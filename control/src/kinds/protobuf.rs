@@ -3,13 +3,18 @@
 //! Upstream's own programs send and read built-in kinds this way. Wire format: protobuf's encoding page (proto2); envelope: `k8s\0` and a `runtime.Unknown`.
 mod alternatives;
 mod encode;
+mod error;
 #[cfg(test)]
 mod recorded_tests;
+#[cfg(test)]
+mod tests;
 
 pub use encode::{List, encode, frame, has_form};
+pub use error::ProtobufError;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,33 +29,18 @@ const MAGIC: &[u8] = b"k8s\0";
 const DEPTH: usize = 64;
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
-/// Why bytes are not a Kubernetes protobuf body.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProtobufError {
-    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
-    Magic,
-    #[error("unexpected EOF")]
-    Short,
-    #[error("proto: illegal wireType {0}")]
-    WireType(u64),
-    #[error("proto: field {0} has the wrong wire type")]
-    Mismatch(String),
-    #[error("proto: text is not UTF-8")]
-    Utf8,
-    #[error("proto: messages are nested too deeply")]
-    Deep,
-    #[error("no kind {kind:?} is registered for version {version:?}")]
-    Unknown { version: String, kind: String },
-    #[error("proto: embedded JSON cannot be read: {0}")]
-    Json(String),
-}
-
 type Result<T> = std::result::Result<T, ProtobufError>;
 
 /// Decodes a body. `fallback` is the `(apiVersion, kind)` of a body that does not say.
 pub fn decode(body: &[u8], fallback: (&str, &str)) -> Result<Value> {
-    let unknown =
-        Fields(body.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?).collect::<Result<Vec<_>>>()?;
+    let envelope = match body.strip_prefix(MAGIC) {
+        _ if body.is_empty() => return Err(ProtobufError::Nothing),
+        None => return Err(ProtobufError::Magic),
+        Some([]) => return Err(ProtobufError::Bare),
+        Some(envelope) => envelope,
+    };
+    let unknown = Fields(envelope).collect::<Result<Vec<_>>>();
+    let unknown = unknown.map_err(|why| why.of("Unknown"))?;
     let part = |number: u64| {
         unknown
             .iter()
@@ -79,7 +69,11 @@ pub fn decode(body: &[u8], fallback: (&str, &str)) -> Result<Value> {
     })?;
     let mut object = Map::new();
     if let Some(Raw::Bytes(raw)) = part(2) {
-        message(definition, raw, &mut object, 0)?;
+        message(definition, raw, &mut object, 0).map_err(|why| ProtobufError::Inside {
+            version: version.clone(),
+            kind: kind.clone(),
+            why: why.into(),
+        })?;
     }
     object.insert("apiVersion".into(), version.into());
     object.insert("kind".into(), kind.into());
@@ -147,7 +141,7 @@ fn inlined(
         return Ok(());
     };
     for field in Fields(bytes) {
-        let (number, raw) = field?;
+        let (number, raw) = field.map_err(|why| why.of(numbered))?;
         let Some(name) = names.get(&number) else { continue };
         match (name.strip_prefix('@'), &raw) {
             (Some(inner), Raw::Bytes(bytes)) => inlined(inner, definition, bytes, out, depth + 1)?,
@@ -183,6 +177,17 @@ fn member(
                 map.insert(key, value);
             }
         }
+        Type::Ref(name_of) if merges(name_of) && out.get(name).is_some_and(Value::is_object) => {
+            let Raw::Bytes(more) = raw else {
+                return Err(ProtobufError::Mismatch(field.ty.go_name()));
+            };
+            if let (Some(inner), Some(known)) = (
+                Schemas::builtin().get(name_of),
+                out.get_mut(name).and_then(Value::as_object_mut),
+            ) {
+                message(inner, more, known, depth + 1)?;
+            }
+        }
         ty => {
             let value = single(ty, raw, depth)?;
             // A field that is not a pointer is sent even when nothing was set.
@@ -192,6 +197,12 @@ fn member(
         }
     }
     Ok(())
+}
+
+/// Whether a message that comes twice is read into what was read before, as protobuf has it: what is a struct to Go.
+fn merges(definition: &str) -> bool {
+    let is_struct = |definition: &Arc<Definition>| !definition.fields.is_empty();
+    !alternatives::is_near(definition) && Schemas::builtin().get(definition).is_some_and(is_struct)
 }
 
 fn is_zero(value: &Value) -> bool {
@@ -335,11 +346,22 @@ fn time(bytes: &[u8], format: &str) -> Result<Value> {
 
 fn text(raw: &Raw<'_>) -> Result<String> {
     match raw {
-        Raw::Bytes(bytes) => std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| ProtobufError::Utf8),
+        Raw::Bytes(bytes) => Ok(lossy(bytes).into_owned()),
         _ => Err(ProtobufError::Mismatch("string".into())),
     }
+}
+
+/// Bytes that are no UTF-8 become U+FFFD one by one, as upstream shows them.
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.into();
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text.into()
 }
 
 /// A value as the wire has it.
@@ -384,7 +406,14 @@ impl<'b> Fields<'b> {
             ),
             other => return Err(ProtobufError::WireType(other)),
         };
-        Ok((tag >> 3, raw))
+        match tag >> 3 {
+            0 => Err(ProtobufError::Tag {
+                message: String::new(),
+                number: 0,
+                wire: tag & 7,
+            }),
+            number => Ok((number, raw)),
+        }
     }
 
     fn take(&mut self, length: usize) -> Result<&'b [u8]> {
@@ -406,95 +435,4 @@ fn varint(bytes: &mut &[u8]) -> Result<u64> {
         }
     }
     Err(ProtobufError::Short)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    /// A length-delimited field.
-    fn field(number: u8, bytes: impl AsRef<[u8]>) -> Vec<u8> {
-        let bytes = bytes.as_ref();
-        assert!(bytes.len() < 128);
-        [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
-    }
-
-    fn body(version: &str, kind: &str, raw: Vec<u8>) -> Vec<u8> {
-        let meta = [field(1, version), field(2, kind)].concat();
-        [MAGIC.to_vec(), field(1, meta), field(2, raw)].concat()
-    }
-
-    #[test]
-    fn a_config_map() {
-        let metadata = [field(1, "c"), field(2, ""), field(8, "")].concat();
-        let data = [field(1, "a"), field(2, "1")].concat();
-        let raw = [field(1, metadata), field(2, data)].concat();
-        let want =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}});
-        assert_eq!(decode(&body("v1", "ConfigMap", raw), ("", "")).unwrap(), want);
-    }
-
-    #[test]
-    fn inlined_structs_quantities_and_ports() {
-        let volume = [field(1, "v"), field(2, field(2, field(1, "Memory")))].concat();
-        let limit = [field(1, "cpu"), field(2, field(1, "500m"))].concat();
-        let probe = field(1, field(2, field(2, [vec![8, 0, 16, 80], field(3, "")].concat())));
-        let container = [field(1, "c"), field(8, field(1, limit)), field(10, probe)].concat();
-        let spec = [field(1, volume), field(2, container)].concat();
-        let pod = decode(&body("v1", "Pod", field(2, spec)), ("", "")).unwrap();
-        assert_eq!(
-            pod["spec"]["volumes"],
-            json!([{"name": "v", "emptyDir": {"medium": "Memory"}}])
-        );
-        assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "500m");
-        assert_eq!(
-            pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"],
-            80
-        );
-    }
-
-    #[test]
-    fn schemas_of_definitions() {
-        // type: object, additionalProperties: true, items: [string], enum: ["a"]; unset members are sent empty.
-        let text = [field(1, ""), field(5, "string"), vec![10 << 3, 0]].concat();
-        let items = field(24, field(2, text));
-        let more = [vec![0xf2, 1], vec![2], vec![8, 1]].concat();
-        let values = vec![0xa2, 1, 5, 10, 3, b'"', b'a', b'"'];
-        let items = [vec![0xc2, 1], items[1..].to_vec()].concat();
-        let schema = [field(5, "object"), more, values, items].concat();
-        let version = [field(1, "v1"), field(4, field(1, schema))].concat();
-        let raw = field(2, field(7, version));
-        let version = "apiextensions.k8s.io/v1";
-        let found = decode(&body(version, "CustomResourceDefinition", raw), ("", "")).unwrap();
-        assert_eq!(
-            found["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
-            json!({"type": "object", "additionalProperties": true, "enum": ["a"], "items": [{"type": "string"}]})
-        );
-    }
-
-    #[test]
-    fn every_table_row_is_of_a_definition_or_inlined() {
-        let inlined: Vec<&str> = numbers()
-            .values()
-            .flat_map(|row| row.values())
-            .filter_map(|f| f.strip_prefix('@'))
-            .collect();
-        for name in numbers().keys() {
-            assert!(
-                Schemas::builtin().get(name).is_some() || inlined.contains(&name.as_str()),
-                "{name}"
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(raw: Vec<u8>) {
-            let _ = decode(&[MAGIC, &raw].concat(), ("v1", "Pod"));
-            let envelope = [MAGIC.to_vec(), vec![2 << 3 | 2, u8::try_from(raw.len().min(127)).unwrap()], raw].concat();
-            let _ = decode(&envelope, ("v1", "Pod"));
-        }
-    }
 }

@@ -82,7 +82,7 @@ fn selector(selector: &Value) -> String {
 
 /// The columns of a Table of Scales: name, type and format.
 const COLUMNS: [(&str, &str, &str); 4] = [
-    ("Name", "string", "name"),
+    ("Name", "string", ""),
     ("Desired", "integer", ""),
     ("Available", "integer", ""),
     ("Age", "string", ""),

@@ -35,9 +35,7 @@ pub(super) fn node(node: &Value) -> Vec<(String, String)> {
 }
 
 pub(super) fn namespace(namespace: &Value) -> Vec<(String, String)> {
-    let mut fields = texts(namespace, &["status.phase"]);
-    fields.push(("name".into(), namespace.text("metadata.name").to_owned()));
-    fields
+    texts(namespace, &["status.phase"])
 }
 
 pub(super) fn certificate_request(request: &Value) -> Vec<(String, String)> {
@@ -52,7 +50,7 @@ pub(super) fn service(service: &Value) -> Vec<(String, String)> {
     texts(service, &["spec.clusterIP", "spec.type"])
 }
 
-pub(super) fn replica_set(set: &Value) -> Vec<(String, String)> {
+pub(super) fn replication_controller(set: &Value) -> Vec<(String, String)> {
     vec![(
         "status.replicas".into(),
         set.int("status.replicas").unwrap_or(0).to_string(),

@@ -106,6 +106,37 @@ async fn a_service_and_the_object_of_its_address_come_and_go_together() {
 }
 
 #[tokio::test]
+async fn the_object_of_an_address_stays_while_finalizers_hold_it_and_the_address_with_it() {
+    let plane = Plane::start().await;
+    let merge = "application/merge-patch+json";
+    let away = json!({"spec": {"type": "ExternalName", "externalName": "x.y", "clusterIP": null, "clusterIPs": null}});
+    for (ip, gives_up) in [("10.97.0.23", false), ("10.97.0.24", true)] {
+        let path = format!("{ADDRESSES}/{ip}");
+        let one = format!("{SERVICES}/a");
+        ask(&plane, Method::POST, SERVICES, service("a", ip), 201).await;
+        let held = json!({"metadata": {"finalizers": ["x.y/z"]}});
+        let (code, answer) = plane.send(Method::PATCH, &path, merge, held.to_string()).await;
+        assert_eq!(code, 200, "{answer}");
+        if gives_up {
+            let (code, answer) = plane.send(Method::PATCH, &one, merge, away.to_string()).await;
+            assert_eq!(code, 200, "{answer}");
+        }
+        ask(&plane, Method::DELETE, &one, Value::Null, 200).await;
+        let left = expect(&plane, &path, 200).await;
+        let meta = &left["metadata"];
+        assert!(meta["deletionTimestamp"].is_string(), "{left}");
+        assert_eq!(meta["deletionGracePeriodSeconds"], 0);
+        ask(&plane, Method::POST, SERVICES, service("b", ip), 422).await;
+        let free = json!({"metadata": {"finalizers": null}});
+        let (code, answer) = plane.send(Method::PATCH, &path, merge, free.to_string()).await;
+        assert_eq!(code, 200, "{answer}");
+        expect(&plane, &path, 404).await;
+        ask(&plane, Method::POST, SERVICES, service("a", ip), 201).await;
+        ask(&plane, Method::DELETE, &one, Value::Null, 200).await;
+    }
+}
+
+#[tokio::test]
 async fn the_clusters_range_is_there_and_another_is_used_until_it_is_given_up() {
     let ready = ["True", "", "Kubernetes Service CIDR is ready"];
     let plane = Plane::start().await;

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::{AsyncBufReadExt, StreamExt};
 use http::{Method, Request};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const DEFINITION: &str =
@@ -77,10 +78,22 @@ fn versions(stored: &str) -> Value {
 
 /// A plane with the definition, v1 stored; and what its converter was asked.
 pub async fn converting() -> (Plane, Arc<Calls>) {
+    converting_while(Arc::new(AtomicBool::new(true))).await
+}
+
+/// The same, whose converter answers as long as it is `up`.
+async fn converting_while(up: Arc<AtomicBool>) -> (Plane, Arc<Calls>) {
     let plane = Plane::start().await;
     let calls = Arc::new(Calls::default());
     let counted = calls.clone();
-    let url = remote::serve(&plane, Arc::new(move |review| Some(answer(review, &counted)))).await;
+    let url = remote::serve(
+        &plane,
+        Arc::new(move |review| match up.load(Ordering::SeqCst) {
+            true => Some(answer(review, &counted)),
+            false => Some(json!({})),
+        }),
+    )
+    .await;
     let bundle = STANDARD.encode(plane.control.pki().ca_pem());
     let conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
         "clientConfig": {"url": url, "caBundle": bundle}}});
@@ -171,13 +184,13 @@ async fn every_verb_shows_the_version_that_was_asked_for() {
 
 #[tokio::test]
 async fn a_list_is_converted_at_once_and_selected_by_what_it_shows() {
-    let (plane, calls) = converting().await;
+    let up = Arc::new(AtomicBool::new(true));
+    let (plane, _) = converting_while(up.clone()).await;
     for i in 0..5 {
         create(&plane, "v1", &format!("a{i}"), v1(i)).await;
     }
     let collection = path("v2", "").trim_end_matches('/').to_owned();
     let (_, list) = plane.get(&collection).await;
-    assert!(calls.lock().unwrap().contains(&5), "one call for the list");
     let shown: Vec<&Value> = list["items"]
         .as_array()
         .unwrap()
@@ -190,6 +203,20 @@ async fn a_list_is_converted_at_once_and_selected_by_what_it_shows() {
         .await;
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
     assert_eq!(list["items"][0]["metadata"]["name"], "a3");
+
+    // What was converted once is listed and watched while the converter is away; what was not is not.
+    up.store(false, Ordering::SeqCst);
+    assert_eq!(plane.get(&collection).await.0, 200);
+    assert_eq!(plane.get(&path("v2", "a3")).await.0, 500);
+    let query = format!("{collection}?watch=true&fieldSelector=spec.address%3Dh:3&timeoutSeconds=5");
+    let request = Request::get(query).body(Vec::new()).unwrap();
+    let mut lines = plane.client().request_stream(request).await.unwrap().lines();
+    assert_eq!(event(lines.next().await)["object"]["metadata"]["name"], "a3");
+    create(&plane, "v1", "a5", v1(5)).await;
+    assert_eq!(plane.get(&collection).await.0, 500);
+    up.store(true, Ordering::SeqCst);
+    let (_, list) = plane.get(&collection).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 6);
     plane.control.shutdown(std::time::Duration::from_secs(10)).await;
 }
 

@@ -86,6 +86,18 @@ async fn a_request_goes_to_the_level_of_its_schema() {
     let (code, headers) = list_as(&plane, "noxu").await;
     assert_eq!(code, 403);
     assert_eq!(headers, [Some(schema.clone()), Some(level.clone()), None]);
+    // So is who asks for what cannot be, and whether the server is well.
+    for (method, path) in [
+        (Method::HEAD, "/healthz"),
+        (Method::HEAD, PODS),
+        (Method::PUT, PODS),
+    ] {
+        let request = Request::builder().method(method.clone()).uri(path);
+        let request = request.body(Vec::new().into()).unwrap();
+        let answer = plane.client().send(request).await.unwrap();
+        let told = answer.headers().contains_key("x-kubernetes-pf-flowschema-uid");
+        assert!(told, "{method} {path}: {:?}", answer.headers());
+    }
     let (_, others) = list_as(&plane, "foo").await;
     assert!(
         others[0].is_some() && others[0].as_ref() != Some(&schema),

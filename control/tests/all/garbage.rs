@@ -1,7 +1,7 @@
 //! Garbage collection: background, foreground, orphan, owners that never were.
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
@@ -142,6 +142,20 @@ async fn what_is_the_clusters_stays_when_its_owner_is_a_namespaces() {
     for name in ["kept", "lost"] {
         roles.get(name).await.expect("it stays");
     }
+    let events: Api<Event> = cluster.api();
+    let told = until(&events, "it is told", |all| {
+        all.values()
+            .find(|event| event.reason.as_deref() == Some("OwnerRefInvalidNamespace"))
+            .cloned()
+    })
+    .await;
+    assert_eq!(told.involved_object.name.as_deref(), Some("kept"));
+    assert_eq!(
+        told.message,
+        Some(format!(
+            "ownerRef [v1/ConfigMap, namespace: , name: owner, uid: {owner}] does not exist in namespace \"\""
+        ))
+    );
     cluster.stop().await;
 }
 

@@ -297,6 +297,49 @@ async fn selectors_are_bounded() {
     );
 }
 
+#[tokio::test]
+async fn objects_are_selected_by_the_fields_that_upstream_has() {
+    let plane = Plane::start().await;
+    let known = "is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+    for (path, selector, wanted) in [
+        ("/api/v1/pods", "status.podIPs=1", None),
+        (
+            "/api/v1/pods",
+            "spec.x=1",
+            Some("field label not supported: spec.x".to_owned()),
+        ),
+        (
+            "/apis/apps/v1/replicasets",
+            "status.replicas=1",
+            Some(format!("\"status.replicas\" {known}")),
+        ),
+        ("/api/v1/replicationcontrollers", "status.replicas=1", None),
+        (
+            "/api/v1/namespaces",
+            "name=x",
+            Some("field label not supported: name".to_owned()),
+        ),
+        (
+            "/api/v1/namespaces",
+            "metadata.namespace=x",
+            Some("field label not supported: metadata.namespace".to_owned()),
+        ),
+        ("/api/v1/persistentvolumes", "metadata.namespace=x", None),
+    ] {
+        let (code, answer) = plane.get(&format!("{path}?fieldSelector={selector}")).await;
+        let told = answer["message"].as_str().map(str::to_owned);
+        assert_eq!(
+            code.as_u16(),
+            if wanted.is_some() { 400 } else { 200 },
+            "{answer}"
+        );
+        assert_eq!(told, wanted, "{path} {selector}");
+        if code == 200 {
+            assert_eq!(answer["items"], json!([]), "{path} {selector}");
+        }
+    }
+}
+
 /// A proxy in front of the server tells each group of a user in a line of its own.
 #[tokio::test]
 async fn hundreds_of_header_lines_are_read() {

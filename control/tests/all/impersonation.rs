@@ -41,7 +41,7 @@ async fn acts_as(plane: &Plane, client: &Client, headers: Headers<'_>) -> (Value
 }
 
 /// Gives `user` these rights, of all groups, and waits until they hold: until he may list what the role has him list.
-async fn grant(plane: &Plane, user: &str, rules: Value) {
+pub async fn grant(plane: &Plane, user: &str, rules: Value) {
     let mut rules = rules;
     let probe = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]});
     rules.as_array_mut().unwrap().push(probe);

@@ -1,7 +1,7 @@
 //! How documents are written, for programs and for people, and in which formats there are such of discovery.
 use super::plane::{Plane, config_map};
 use http::{Method, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What is answered to a reader with these headers: code, type and text.
 async fn read(plane: &Plane, path: &str, headers: &[(&str, &str)]) -> (u16, String, String) {
@@ -48,7 +48,7 @@ async fn a_bookmark_of_a_table_is_a_row() {
     let event: Value = serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap();
     assert_eq!(
         (&event["type"], &event["object"]["rows"][0]["cells"]),
-        (&Value::from("BOOKMARK"), &serde_json::json!(["", 0, "<unknown>"])),
+        (&Value::from("BOOKMARK"), &json!(["", 0, "<unknown>"])),
         "{text}"
     );
 }
@@ -95,6 +95,43 @@ async fn people_read_indented_documents_and_programs_lines() {
         "{indented}"
     );
     assert_eq!(serde_json::from_str::<Value>(&indented).unwrap(), lines);
+}
+
+#[tokio::test]
+async fn what_is_asked_for_in_no_form_that_there_is_is_refused() {
+    let plane = Plane::start().await;
+    let accept = |text| [("accept", text)];
+    for (path, text, wanted) in [
+        ("/version", "application/json;q=0.1", 200),
+        ("/version", "text/html, */*", 200),
+        ("/version", "application/yaml", 406),
+        ("/version", "application/vnd.kubernetes.protobuf", 406),
+        ("/openapi/v2", "application/vnd.kubernetes.protobuf", 406),
+        ("/openapi/v2", "application/vnd.kubernetes.protobuf, */*", 200),
+        (
+            "/api/v1/namespaces",
+            "application/vnd.kubernetes.protobuf;v=v1",
+            406,
+        ),
+        ("/api/v1/namespaces", "application/json;q=0", 200),
+    ] {
+        let (code, _, answer) = read(&plane, path, &accept(text)).await;
+        assert_eq!(code, wanted, "{path} {text}: {answer:.200}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_of_a_volume_without_a_capacity_has_none() {
+    let plane = Plane::start().await;
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "x", "volumeName": "v",
+        "resources": {"requests": {"storage": "1Gi"}}});
+    let claim = json!({"metadata": {"name": "c"}, "spec": spec});
+    assert_eq!(plane.call(Method::POST, claims, claim).await.0, 201);
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let (_, _, text) = read(&plane, &format!("{claims}/c"), &table).await;
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found["rows"][0]["cells"][3], "0", "{found}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, create, until_gone, until_one};
+use crate::cluster::{Cluster, create, merge, until_gone, until_one};
 
 pub fn volume(name: &str, class: &str, more: Value) -> Value {
     let mut volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
@@ -186,6 +186,12 @@ async fn a_class_of_attributes_stays_while_a_claim_names_it() {
     let mut named = claim("data", "manual");
     named["spec"]["volumeAttributesClassName"] = "gold".into();
     create(&claims, named).await;
+    let bare = merge(&classes, "gold", json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(bare.metadata.finalizers, None);
+    until_one(&classes, "gold", "to be held again", |class| {
+        class.metadata.finalizers.is_some()
+    })
+    .await;
     let at_once = DeleteParams::default();
     for name in ["gold", "free"] {
         classes.delete(name, &at_once).await.expect("it is deleted");

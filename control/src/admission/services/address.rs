@@ -4,7 +4,8 @@
 //! are chosen.
 use crate::api::{encode_owned, random_id};
 use crate::kinds::managed::{self, Writer};
-use crate::kinds::{Registry, time};
+use crate::kinds::view::View;
+use crate::kinds::{Registry, mark_deleted, time};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -62,6 +63,31 @@ pub fn stored(ip: IpAddr, namespace: &str, service: &str) -> Bytes {
         managed::first(kind, writer, &mut object)
     });
     encode_owned(&object, owners.as_deref())
+}
+
+/// What becomes of an object whose Service lets go of the address.
+#[derive(Debug, PartialEq)]
+pub(super) enum Left {
+    Nothing,
+    /// Finalizers hold it, and with it the address.
+    Marked(Bytes),
+    /// The same, and it is marked already.
+    Same,
+}
+
+impl Left {
+    /// Of the object as it is stored.
+    pub fn of(stored: &[u8]) -> serde_json::Result<Left> {
+        let mut object: Value = serde_json::from_slice(stored)?;
+        if object.list("metadata.finalizers").is_empty() {
+            return Ok(Left::Nothing);
+        }
+        if object.has("metadata.deletionTimestamp") {
+            return Ok(Left::Same);
+        }
+        mark_deleted(&mut object, &time::now(), 0);
+        Ok(Left::Marked(encode_owned(&object, None)))
+    }
 }
 
 #[cfg(test)]

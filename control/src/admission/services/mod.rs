@@ -11,6 +11,7 @@ pub mod ranges;
 use super::{Action, Claims, Denial, Review, families};
 use crate::kinds::FieldError;
 use crate::store::{Range, Store};
+use address::Left;
 use ipnet::IpNet;
 use ranges::Opened;
 use serde_json::{Map, Value, json};
@@ -59,14 +60,13 @@ impl ServiceAddresses {
         };
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
         let source = self.cluster_ip(store, review.name, spec, &held).await?;
-        let chosen = self.ports(store, spec, &held).await?;
+        let chosen = self.ports(store, spec, &held, old.is_none()).await?;
         self.health_check_port(store, spec, &held, &chosen).await?;
         let wanted: BTreeSet<String> = keys(service).into_iter().collect();
-        let mut claims = Claims {
-            release: held.difference(&wanted).cloned().collect(),
-            unchanged: source.into_iter().map(|opened| opened.source).collect(),
-            ..Claims::default()
-        };
+        let mut claims = released(store, held.difference(&wanted).cloned()).await?;
+        claims
+            .unchanged
+            .extend(source.into_iter().map(|opened| opened.source));
         for key in wanted.difference(&held).cloned() {
             match key.strip_prefix(address::KEYS).and_then(|ip| ip.parse().ok()) {
                 Some(ip) => {
@@ -180,6 +180,34 @@ async fn taken(store: &dyn Store, prefix: &str) -> Result<BTreeSet<String>, Deni
         .iter()
         .filter_map(|kv| kv.key.strip_prefix(prefix).map(str::to_owned))
         .collect())
+}
+
+/// Gives these keys back; the object of an address that finalizers hold is marked instead.
+pub(super) async fn released(
+    store: &dyn Store,
+    keys: impl IntoIterator<Item = String>,
+) -> Result<Claims, Denial> {
+    let mut claims = Claims::default();
+    for key in keys {
+        let found = match key.starts_with(address::KEYS) {
+            true => store.get(&key).await?,
+            false => None,
+        };
+        let Some(found) = found else {
+            claims.release.push(key);
+            continue;
+        };
+        let left = Left::of(&found.value).map_err(|error| Denial::Failed(format!("{key}: {error}")))?;
+        match left {
+            Left::Marked(object) => claims.replace.push((key, found.mod_revision, object)),
+            Left::Nothing => {
+                claims.unchanged.push((key.clone(), found.mod_revision));
+                claims.release.push(key);
+            }
+            Left::Same => claims.unchanged.push((key, found.mod_revision)),
+        }
+    }
+    Ok(claims)
 }
 
 /// The store's keys of all addresses that a Service holds.

@@ -1,18 +1,24 @@
 //! Node ports: of the ports of a Service, and of its health check. One in use is a key in the store.
 use super::{Denial, GUESSES, ServiceAddresses, node_port, port_number, taken, text};
 use crate::kinds::FieldError;
+use crate::kinds::view::View;
 use crate::store::Store;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const KEYS: &str = "/registry/ranges/servicenodeports/";
 
+const ALLOCATED: &str = "provided port is already allocated";
+
 impl ServiceAddresses {
+    /// Completes the ports. Those of a `new` Service that have one number, of different protocols, share their node port, as
+    /// upstream.
     pub(super) async fn ports(
         &self,
         store: &dyn Store,
         spec: &mut Map<String, Value>,
         held: &BTreeSet<String>,
+        new: bool,
     ) -> Result<BTreeSet<u16>, Denial> {
         let wanted = match text(spec, "type") {
             "NodePort" => true,
@@ -23,19 +29,31 @@ impl ServiceAddresses {
             return Ok(BTreeSet::new());
         };
         let mut chosen: BTreeSet<u16> = ports.iter().filter_map(node_port).collect();
-        for (index, port) in ports.iter_mut().enumerate() {
-            match node_port(port) {
-                Some(number) => {
-                    let field = format!("spec.ports[{index}].nodePort");
-                    self.given_port(store, &field, number, held).await?;
-                }
-                None if wanted => {
-                    let number = self.free_port(store, &chosen).await?;
-                    chosen.insert(number);
-                    port["nodePort"] = number.into();
-                }
-                None => {}
+        let (mut shared, mut given) = (BTreeMap::new(), BTreeSet::new());
+        for index in 0..ports.len() {
+            let number = ports[index].int("port");
+            let own = node_port(&ports[index]);
+            if own.is_none() && !wanted {
+                continue;
             }
+            let known = shared.get(&number).copied();
+            let sibling = || ports.iter().filter(|port| new && port.int("port") == number);
+            let asked = own.or(known).or_else(|| sibling().find_map(node_port));
+            let node_port = match asked {
+                Some(asked) if known == Some(asked) => asked,
+                Some(asked) => {
+                    let field = format!("spec.ports[{index}].nodePort");
+                    let twice = new && !given.insert(asked);
+                    self.given_port(store, &field, asked, held, twice).await?;
+                    asked
+                }
+                None => self.free_port(store, &chosen).await?,
+            };
+            chosen.insert(node_port);
+            if new {
+                shared.entry(number).or_insert(node_port);
+            }
+            ports[index]["nodePort"] = node_port.into();
         }
         Ok(chosen)
     }
@@ -54,8 +72,14 @@ impl ServiceAddresses {
         }
         match spec.get(FIELD).and_then(port_number) {
             Some(number) => {
-                self.given_port(store, &format!("spec.{FIELD}"), number, held)
-                    .await
+                let twice = chosen.contains(&number).then(|| ALLOCATED.to_owned());
+                match self.refusal(store, number, held).await?.or(twice) {
+                    // Upstream calls that its own fault.
+                    Some(why) => Err(Denial::Failed(format!(
+                        "failed to allocate requested HealthCheck NodePort {number}: {why}"
+                    ))),
+                    None => Ok(()),
+                }
             }
             None => {
                 let number = self.free_port(store, chosen).await?;
@@ -71,22 +95,34 @@ impl ServiceAddresses {
         field: &str,
         number: u16,
         held: &BTreeSet<String>,
+        twice: bool,
     ) -> Result<(), Denial> {
-        let refused = |why: String| Denial::Invalid(vec![FieldError::invalid(field, number, why)]);
+        let refused = |why| Err(Denial::Invalid(vec![FieldError::invalid(field, number, why)]));
+        match self.refusal(store, number, held).await? {
+            Some(why) => refused(why),
+            None if twice => refused(ALLOCATED.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a port cannot be had, if it cannot.
+    async fn refusal(
+        &self,
+        store: &dyn Store,
+        number: u16,
+        held: &BTreeSet<String>,
+    ) -> Result<Option<String>, Denial> {
         let key = format!("{KEYS}{number}");
         if held.contains(&key) {
-            return Ok(());
+            return Ok(None);
         }
         if !self.node_ports.contains(&number) {
             let (first, last) = (self.node_ports.start(), self.node_ports.end());
-            return Err(refused(format!(
+            return Ok(Some(format!(
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
             )));
         }
-        if store.get(&key).await?.is_some() {
-            return Err(refused("provided port is already allocated".to_owned()));
-        }
-        Ok(())
+        Ok(store.get(&key).await?.map(|_| ALLOCATED.to_owned()))
     }
 
     async fn free_port(&self, store: &dyn Store, chosen: &BTreeSet<u16>) -> Result<u16, Denial> {

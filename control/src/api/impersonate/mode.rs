@@ -3,9 +3,6 @@ use super::attempt::Attempt;
 use crate::auth::identity::account_of;
 use crate::kinds::names;
 
-/// The node that a Pod's token was bound to with it (KEP-4193).
-const OWN_NODE: &str = "authentication.kubernetes.io/node-name";
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A service account as the node its Pod is on.
@@ -46,7 +43,7 @@ impl Mode {
         let (node, account) = (node_of(attempt.user), account_of(attempt.user));
         let name_only = attempt.wanted.is_name_only();
         match self {
-            Mode::AssociatedNode => name_only && node.is_some() && node == own_node(attempt),
+            Mode::AssociatedNode => name_only && node.is_some() && node == attempt.who.own_node(),
             Mode::ArbitraryNode => name_only && node.is_some(),
             Mode::ServiceAccount => name_only && account.is_some(),
             Mode::UserInfo => node.is_none() && account.is_none(),
@@ -58,12 +55,4 @@ impl Mode {
 pub fn node_of(user: &str) -> Option<&str> {
     let name = user.strip_prefix("system:node:")?;
     names::subdomain(name).is_empty().then_some(name)
-}
-
-fn own_node<'a>(attempt: &Attempt<'a>) -> Option<&'a str> {
-    account_of(&attempt.who.user)?;
-    match attempt.who.extra.get(OWN_NODE)?.as_slice() {
-        [one] => Some(one),
-        _ => None,
-    }
 }

@@ -16,6 +16,8 @@ pub enum Work {
     Examine(String),
     /// Is deleted without its dependents: cut them loose.
     Orphan(String),
+    /// The first names the second as an owner, which is in another namespace: say so.
+    Report(String, String),
 }
 
 /// Where an object is on its way out.
@@ -123,14 +125,16 @@ impl Graph {
             life: Life::Alive,
             observed: false,
         });
-        let mut work = Vec::new();
+        let (mut work, mut misled) = (Vec::new(), HashSet::new());
         if !entry.observed && !entry.identity.same_place(&identity) {
             // Those who referred to it named something else: they have no such owner.
             work.extend(entry.dependents.iter().cloned().map(Work::Examine));
+            misled = entry.dependents.clone();
         }
         let before = std::mem::replace(&mut entry.life, life);
         let old_owners = std::mem::replace(&mut entry.owners, owners.clone());
         (entry.identity, entry.observed) = (identity, true);
+        work.extend(misled.iter().filter_map(|dependent| self.report(dependent, &uid)));
         work.extend(self.relink(&uid, &old_owners, &owners));
         if before != life {
             work.extend(self.on_transition(&uid, life));
@@ -171,8 +175,19 @@ impl Graph {
             .unwrap_or_default();
         for owner in new {
             work.extend(self.link(uid, &namespace, owner));
+            if !old.iter().any(|known| known.uid == owner.uid) {
+                work.extend(self.report(uid, &owner.uid));
+            }
         }
         work
+    }
+
+    /// What is to be said when an owner is known to be in another namespace than its dependent.
+    fn report(&self, dependent: &str, owner: &str) -> Option<Work> {
+        let place = |uid: &str| Some(&self.0.get(uid)?.identity.key.namespace);
+        let namespace = place(owner).filter(|namespace| !namespace.is_empty())?;
+        let elsewhere = self.0.get(owner)?.observed && place(dependent) != Some(namespace);
+        elsewhere.then(|| Work::Report(dependent.to_owned(), owner.to_owned()))
     }
 
     fn link(&mut self, uid: &str, namespace: &str, owner: &OwnerReference) -> Option<Work> {
@@ -317,6 +332,36 @@ mod tests {
             graph.observe(identity("Pod", "p"), &meta("p", &["o"], json!({}))),
             examine(&["p"])
         );
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_is_reported_once() {
+        let told = |work: &[Work]| work.contains(&Work::Report("p".into(), "o".into()));
+        let at = |namespace: &str| Identity {
+            key: ObjectKey::new(namespace, "o"),
+            ..identity("Owner", "o")
+        };
+        for (owner, dependent, wanted) in [
+            ("n", "", true),
+            ("n", "m", true),
+            ("n", "n", false),
+            ("", "n", false),
+        ] {
+            let p = Identity {
+                key: ObjectKey::new(dependent, "p"),
+                ..identity("Pod", "p")
+            };
+            let named = meta("p", &["o"], json!({}));
+            let mut graph = Graph::default();
+            graph.observe(at(owner), &meta("o", &[], json!({})));
+            let first = graph.observe(p.clone(), &named);
+            assert_eq!(told(&first), wanted, "{owner:?} {dependent:?}");
+            assert!(!told(&graph.observe(p.clone(), &named)));
+            let mut graph = Graph::default();
+            graph.observe(p, &named);
+            let later = graph.observe(at(owner), &meta("o", &[], json!({})));
+            assert_eq!(told(&later), wanted, "{owner:?} {dependent:?}, found later");
+        }
     }
 
     #[test]

@@ -13,11 +13,14 @@ use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 
 use super::context::Context;
 use crate::toolkit::catalog::Catalog;
-use crate::toolkit::{Outcome, Queue, StepError, work};
+use crate::toolkit::events::About;
+use crate::toolkit::lock::lock;
+use crate::toolkit::{Outcome, Queue, Recorder, StepError, work};
 use graph::{Graph, Work};
 
 /// Objects examined at once (upstream's default).
@@ -30,6 +33,7 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
         catalog: context.catalog.clone(),
         graph: Mutex::new(Graph::default()),
         queue: Arc::new(Queue::new()),
+        events: context.events.recorder("garbage-collector-controller"),
     });
     let shutdown = context.shutdown.clone();
     Box::pin(async move {
@@ -59,6 +63,7 @@ struct Collector {
     catalog: Arc<Catalog>,
     graph: Mutex<Graph>,
     queue: Arc<Queue<Work>>,
+    events: Recorder,
 }
 
 impl Collector {
@@ -66,6 +71,36 @@ impl Collector {
         match work {
             Work::Examine(uid) => self.examine(&uid).await,
             Work::Orphan(uid) => self.orphan_dependents(&uid).await,
+            Work::Report(uid, owner) => {
+                self.report(&uid, &owner);
+                Ok(Outcome::Done)
+            }
         }
+    }
+
+    /// Tells of an object that names an owner of another namespace.
+    fn report(&self, uid: &str, owner: &str) {
+        let Some(entry) = lock(&self.graph).get(uid).cloned() else {
+            return;
+        };
+        let Some(named) = entry.owners.iter().find(|named| named.uid == owner) else {
+            return;
+        };
+        let identity = &entry.identity;
+        let namespace = &identity.key.namespace;
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {owner}] does not exist in namespace {namespace:?}",
+            named.api_version, named.kind, named.name
+        );
+        let about = ObjectReference {
+            api_version: Some(identity.api_version.clone()),
+            kind: Some(identity.kind.clone()),
+            namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(identity.key.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..Default::default()
+        };
+        self.events
+            .warning(&About(about), "OwnerRefInvalidNamespace", message);
     }
 }

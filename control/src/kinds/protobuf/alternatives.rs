@@ -8,6 +8,11 @@ use super::{Fields, ProtobufError, Raw, Result, reference, text};
 const PACKAGE: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 const SCHEMA: &str = "JSONSchemaProps";
 
+/// Whether a message is among those of which some have several forms.
+pub(super) fn is_near(name: &str) -> bool {
+    name.starts_with(PACKAGE)
+}
+
 /// The JSON of a message that has several forms; none for another message.
 pub(super) fn decode(name: &str, bytes: &[u8], depth: usize) -> Option<Result<Value>> {
     match name.strip_prefix(PACKAGE)? {

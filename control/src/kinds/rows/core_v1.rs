@@ -156,7 +156,7 @@ pub(super) static REPLICATION_CONTROLLER: Rules = Rules {
     prepare_create: prepare::without_status,
     prepare_update: prepare::split_status,
     row: Some(table::workloads::replication_controller),
-    selectable: selectable::replica_set,
+    selectable: selectable::replication_controller,
     validate_create: validate::sets::replication_controller,
     validate_update: validate::sets::replication_controller_update,
     ..Rules::PLAIN

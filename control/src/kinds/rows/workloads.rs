@@ -21,7 +21,6 @@ pub(super) static REPLICA_SET: Rules = Rules {
     prepare_create: prepare::without_status,
     prepare_update: prepare::split_status,
     row: Some(table::workloads::replica_set),
-    selectable: selectable::replica_set,
     validate_create: validate::apps::replica_set,
     validate_update: validate::apps::replica_set_update,
     ..Rules::PLAIN

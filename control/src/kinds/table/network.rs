@@ -71,15 +71,13 @@ fn ports(ports: &[Value]) -> String {
 pub fn endpoints(object: &Value, now: Timestamp) -> Vec<Value> {
     let mut listed = Vec::new();
     for subset in object.list("subsets") {
-        for address in subset.list("addresses").iter().map(|a| a.text("ip")) {
-            match subset.list("ports") {
-                [] => listed.push(address.to_owned()),
-                ports => listed.extend(
-                    ports
-                        .iter()
-                        .map(|p| with_port(address, p.int("port").unwrap_or(0))),
-                ),
-            }
+        let addresses = || subset.list("addresses").iter().map(|a| a.text("ip"));
+        match subset.list("ports") {
+            [] => listed.extend(addresses().map(str::to_owned)),
+            ports => listed.extend(ports.iter().flat_map(|port| {
+                let port = port.int("port").unwrap_or(0);
+                addresses().map(move |address| with_port(address, port))
+            })),
         }
     }
     vec![name(object), json!(some_of(&listed, "<none>")), age(object, now)]
@@ -112,5 +110,26 @@ fn some_of(items: &[String], nothing: &str) -> String {
         0 => nothing.to_owned(),
         n if n <= LISTED => items.join(","),
         n => format!("{} + {} more...", items[..LISTED].join(","), n - LISTED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_listed_by_port() {
+        let ip = |last: u8| json!({"ip": format!("1.1.1.{last}")});
+        let subset = json!({"addresses": [ip(1), ip(2)], "ports": [{"port": 80}, {"port": 81}]});
+        let bare = json!({"addresses": [ip(3)]});
+        for (subsets, wanted) in [
+            (json!([]), "<none>"),
+            (json!([bare]), "1.1.1.3"),
+            (json!([subset]), "1.1.1.1:80,1.1.1.2:80,1.1.1.1:81 + 1 more..."),
+            (json!([bare, subset]), "1.1.1.3,1.1.1.1:80,1.1.1.2:80 + 2 more..."),
+        ] {
+            let row = endpoints(&json!({ "subsets": subsets }), Timestamp::UNIX_EPOCH);
+            assert_eq!(row[1], wanted);
+        }
     }
 }

@@ -66,10 +66,10 @@ pub fn volume(object: &Value, now: Timestamp) -> Vec<Value> {
 
 pub fn claim(object: &Value, now: Timestamp) -> Vec<Value> {
     let volume = object.text("spec.volumeName");
-    let (capacity, modes) = match volume {
-        "" => ("", String::new()),
-        _ => (
-            object.text("status.capacity.storage"),
+    let (capacity, modes) = match (volume, object.text("status.capacity.storage")) {
+        ("", _) => ("", String::new()),
+        (_, capacity) => (
+            if capacity.is_empty() { "0" } else { capacity },
             access(object.list("status.accessModes")),
         ),
     };
