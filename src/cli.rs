@@ -17,6 +17,9 @@ use tracing_subscriber::EnvFilter;
 /// Where a cluster lives when nothing else is said.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/amphipod";
 
+/// Whoever watches says himself what is wrong with it, once; kube_runtime says it at every try.
+const DEFAULT_LOG: &str = "warn,kube_runtime=error";
+
 /// A Kubernetes-compatible orchestrator whose Pods run Wasm and native Linux containers side by side.
 #[derive(Parser)]
 #[command(name = "amphipod", version, propagate_version = true)]
@@ -26,7 +29,7 @@ pub struct Cli {
         long,
         global = true,
         env = "AMPHIPOD_LOG",
-        default_value = "warn",
+        default_value = DEFAULT_LOG,
         value_name = "FILTER"
     )]
     pub log: EnvFilter,

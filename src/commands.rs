@@ -145,7 +145,10 @@ async fn node(args: &NodeArgs) -> Result<()> {
         pod_cidr: args.pod_cidr,
         ..common
     };
-    let node = Node::start(options).await.context("starting the node agent")?;
+    let Some(started) = stop.run_until_cancelled(Node::start(options)).await else {
+        return Ok(());
+    };
+    let node = started.context("starting the node agent")?;
     let (name, server) = (&cluster.node_name, &args.server);
     Progress::new().say(&match node.is_member() {
         true => format!("node {name} joined {server}"),

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_error;
 use crate::csi::Csi;
 use crate::events::{Recorder, node_reference_of};
 use crate::host::Host;
@@ -129,6 +130,7 @@ impl Registration {
         F: Future<Output = Result<Node, kube::Error>>,
     {
         let started = tokio::time::Instant::now();
+        let mut told = String::new();
         loop {
             match attempt().await {
                 Ok(node) => return Ok(node),
@@ -140,7 +142,7 @@ impl Registration {
                         source: Box::new(source),
                     });
                 }
-                Err(error) => tracing::debug!(%error, "registering the node failed; trying again"),
+                Err(error) => tell_once(&mut told, &error),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -249,6 +251,15 @@ impl Registration {
             *last = Some((now, tokio::time::Instant::now()));
         }
         Ok(())
+    }
+}
+
+/// Says why the node is not registered yet, when that has changed.
+fn tell_once(told: &mut String, error: &kube::Error) {
+    let why = api_error::words(error);
+    if *told != why {
+        tracing::warn!(why, "the node is not registered yet; trying on");
+        *told = why;
     }
 }
 

@@ -121,6 +121,50 @@ async fn an_api_server_that_is_away_ends_nothing() {
     halves.nothing_is_left().await;
 }
 
+/// The resolvers of the node's static Pod.
+fn resolvers_of_static(halves: &Halves) -> Option<String> {
+    let pods = std::fs::read_dir(halves.node_dir().join("node/pods")).ok()?;
+    pods.flatten()
+        .find_map(|pod| std::fs::read_to_string(pod.path().join("resolv.conf")).ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_ask_for_the_clusters_dns_leaves_pods_theirs() {
+    let Some(mut halves) = Halves::start("resolvers kept").await else {
+        return;
+    };
+    let manifests = halves.node_dir().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let manifest = serde_json::to_vec(&sleeper("fixed")).unwrap();
+    std::fs::write(manifests.join("fixed.yaml"), manifest).unwrap();
+    let pods = halves.pods().await;
+    until_status(&pods, "fixed-node-a", "it runs", |s| runs(s, "c")).await;
+    // Services are known to the agent by now; a Pod that was faster is given the cluster's DNS at the agent's next start.
+    halves.kill_node();
+    halves.start_node();
+    let cluster_dns = until("the cluster's DNS is the Pod's", async || {
+        resolvers_of_static(&halves).filter(|text| text.contains("svc.cluster.local"))
+    })
+    .await;
+    halves.kill_node();
+    halves.kill_control();
+    halves.start_node();
+    until("the agent goes on without Services", async || {
+        halves
+            .last_of_node()
+            .contains("Services are not known yet")
+            .then_some(())
+    })
+    .await;
+    halves.start_control().await;
+    let pods = halves.pods().await;
+    run(&pods, &sleeper("later")).await;
+    assert_eq!(resolvers_of_static(&halves), Some(cluster_dns));
+    std::fs::remove_file(manifests.join("fixed.yaml")).unwrap();
+    delete_all(&pods).await;
+    halves.nothing_is_left().await;
+}
+
 fn waits_for(pod: &Pod, reasons: &[&str]) -> bool {
     let waiting = pod
         .status
