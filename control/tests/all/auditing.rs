@@ -384,3 +384,32 @@ async fn a_certificate_that_is_refused_is_told_as_such() {
         assert_eq!(client.send(open).await.unwrap().status(), 401, "{id}");
     }
 }
+
+/// A `Status` is told at every level, also of success; what may last is told when it begins, also where it fails.
+#[tokio::test]
+async fn how_it_ended_is_told_without_objects() {
+    let plane = Plane::with_audit(&ALL.replace("RequestResponse", "Metadata")).await;
+    let client = plane.client();
+    let made = ("POST", MAPS, JSON, r#"{"metadata":{"name":"a"}}"#);
+    let (_, event) = audited(&plane, &client, "made", made).await;
+    assert_eq!(event["responseStatus"], json!({"metadata": {}, "code": 201}));
+    let path = format!("{MAPS}/a");
+    let (_, event) = audited(&plane, &client, "gone", ("DELETE", &path, JSON, "")).await;
+    let status = &event["responseStatus"];
+    assert_eq!(
+        (&status["status"], &status["code"]),
+        (&json!("Success"), &json!(200))
+    );
+    assert_eq!(
+        (&status["details"]["name"], &status["details"]["kind"]),
+        (&json!("a"), &json!("configmaps"))
+    );
+    let log = "/api/v1/namespaces/default/pods/none/log";
+    let (code, event) = audited(&plane, &client, "log", ("GET", log, JSON, "")).await;
+    assert_eq!(code, 404, "{event}");
+    let started = |line: &Value| line["auditID"] == "log" && line["stage"] == "ResponseStarted";
+    let event = plane.audited(started).await;
+    assert_eq!(event["responseStatus"]["reason"], "NotFound", "{event}");
+    let ended = |line: &Value| line["auditID"] == "log" && line["stage"] == "ResponseComplete";
+    plane.audited(ended).await;
+}

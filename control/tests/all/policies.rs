@@ -101,6 +101,7 @@ async fn a_policy_writes_into_the_audit_log() {
         .as_str()
         .unwrap_or_default();
     assert!(failures.contains("\"message\":\"wrong\""), "{line}");
+    assert!(failures.contains("\"expressionIndex\":0"), "a number: {line}");
 }
 
 #[tokio::test]
