@@ -98,6 +98,7 @@ async fn create_once(
     let said = name_of(&value).to_owned();
     let completing = review(call, options.dry_run, &said, Action::Create);
     default(call, options, &mut value)?;
+    call.told.sent(&value);
     permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
     if !options.applied {
@@ -105,6 +106,7 @@ async fn create_once(
     }
     let owners = note_owners(call, options, &mut value).await;
     mutate(call, &completing, &mut value, notes).await?;
+    place(call, &mut value)?;
     notes.warnings.extend(named_once(&mut value, Moment::AsAdmitted));
     // Who completes an object that has the beginning of a name only may still name it.
     if generates(&value) {

@@ -141,11 +141,11 @@ impl Record {
         self.trail.told.clone()
     }
 
-    /// The body, for levels that show it.
-    pub fn body(&mut self, kind: &str, headers: &HeaderMap, body: &[u8]) {
+    /// The body, for levels that show it, of a patch or a deletion. Of others what they are understood as is shown.
+    pub fn body(&mut self, headers: &HeaderMap, body: &[u8]) {
         if self.trail.wants(Level::Request) {
             let verb = self.trail.subject.as_ref().map_or("", |subject| subject.verb);
-            self.trail.request = shown::request(kind, verb, headers, body);
+            self.trail.request = shown::request(verb, headers, body);
         }
     }
 

@@ -130,6 +130,9 @@ async fn replace(
     let review = review(call, options.dry_run, name, Action::Update { old });
     let said = fit_in(call, options, &mut new, old)?;
     default(call, options, &mut new)?;
+    if !options.patched && !options.applied {
+        call.told.sent(&new);
+    }
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
         if !options.patched {
@@ -141,6 +144,7 @@ async fn replace(
         // Shown as it was sent, and below as it is about to be.
         precondition::recall_version(&mut new, said);
         mutate(call, &review, &mut new, notes).await?;
+        place(call, &mut new)?;
         precondition::forget_version(&mut new);
         notes.warnings.extend(named_once(&mut new, Moment::AsAdmitted));
     }

@@ -56,14 +56,14 @@ async fn bodies_of_any_shape_and_format_are_told() {
             "created",
             ("POST", MAPS, JSON, a.as_str()),
             201,
-            json!({"metadata": {"name": "a"}}),
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default"}}),
             "a",
         ),
         (
             "yaml",
             ("POST", MAPS, YAML, b.as_str()),
             201,
-            json!({"metadata": {"name": "b"}}),
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "b", "namespace": "default"}}),
             "b",
         ),
         (
@@ -412,4 +412,32 @@ async fn how_it_ended_is_told_without_objects() {
     assert_eq!(event["responseStatus"]["reason"], "NotFound", "{event}");
     let ended = |line: &Value| line["auditID"] == "log" && line["stage"] == "ResponseComplete";
     plane.audited(ended).await;
+}
+
+/// What is shown of what was sent is what it was understood as; what was not understood is not shown.
+#[tokio::test]
+async fn what_was_sent_is_told_as_it_was_understood() {
+    let plane = Plane::with_audit(ALL).await;
+    let client = plane.client();
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = r#"{"metadata":{"name":"s"},"stringData":{"a":"b"}}"#;
+    let (code, event) = audited(&plane, &client, "secret", ("POST", secrets, JSON, secret)).await;
+    let sent = &event["requestObject"];
+    assert_eq!(
+        (code, &sent["type"], &sent["data"]["a"]),
+        (201, &json!("Opaque"), &json!("Yg=="))
+    );
+    assert!(sent["stringData"].is_null(), "{event}");
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let unknown = r#"{"metadata":{"name":"m"},"foo":1}"#;
+    let (code, event) = audited(&plane, &client, "strict", ("POST", &strict, JSON, unknown)).await;
+    assert_eq!((code, &event["requestObject"]), (400, &Value::Null), "{event}");
+    let away = format!("{MAPS}/away");
+    let put = r#"{"metadata":{"name":"away"}}"#;
+    let (code, event) = audited(&plane, &client, "away", ("PUT", &away, JSON, put)).await;
+    assert_eq!(
+        (code, &event["requestObject"]["metadata"]["name"]),
+        (404, &json!("away")),
+        "{event}"
+    );
 }

@@ -4,7 +4,8 @@
 mod halves;
 mod kills;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod};
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -117,6 +118,43 @@ async fn an_api_server_that_is_away_ends_nothing() {
     run(&pods, &sleeper("later")).await;
     let after = (identity(&pods, "stays").await, identity(&pods, "wasm").await);
     assert_eq!(after, before);
+    delete_all(&pods).await;
+    halves.nothing_is_left().await;
+}
+
+/// Somebody deletes the Node of a living agent: it comes back whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_deleted_comes_back_with_its_range_and_a_lease_that_stays() {
+    let Some(halves) = Halves::start("a deleted node").await else {
+        return;
+    };
+    let client = halves.client().await;
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let range = |node: &Node| node.spec.as_ref()?.pod_cidr.clone();
+    let first = until("it has a range", async || {
+        nodes
+            .get("node-a")
+            .await
+            .ok()
+            .filter(|node| range(node).is_some())
+    })
+    .await;
+    nodes.delete("node-a", &DeleteParams::default()).await.unwrap();
+    let second = until("it is there again", async || {
+        let node = nodes.get_opt("node-a").await.ok()??;
+        (node.metadata.uid != first.metadata.uid && range(&node).is_some()).then_some(node)
+    })
+    .await;
+    assert_eq!(range(&second), range(&first));
+    until("its lease is its own", async || {
+        let lease = leases.get_opt("node-a").await.ok()??;
+        let owner = lease.metadata.owner_references?.pop()?;
+        (Some(&owner.uid) == second.metadata.uid.as_ref()).then_some(())
+    })
+    .await;
+    let pods = halves.pods().await;
+    run(&pods, &sleeper("after")).await;
     delete_all(&pods).await;
     halves.nothing_is_left().await;
 }
