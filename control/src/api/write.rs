@@ -131,7 +131,7 @@ async fn replace(
     let said = fit_in(call, options, &mut new, old)?;
     default(call, options, &mut new)?;
     if !options.patched && !options.applied {
-        call.told.sent(&new);
+        tell_sent(call, &new);
     }
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
@@ -316,6 +316,15 @@ pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: 
             return Err(status::denied(review.kind, name, denial));
         }
     }
+}
+
+/// What was sent as it was understood, for the request's event.
+pub fn tell_sent(call: &Call, value: &Value) {
+    call.told.sent(|| {
+        let mut shown = value.clone();
+        call.target.kind.normalise(&mut shown);
+        shown
+    });
 }
 
 /// What admission has to say is in the request's event, whatever it comes to.

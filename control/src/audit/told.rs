@@ -96,12 +96,12 @@ impl Told {
 
     /// The same as it was understood: read, found to be fit for its kind, and with what it leaves out. What an action makes of
     /// other objects later is not what was sent.
-    pub fn sent(&self, object: &Value) {
+    pub fn sent(&self, object: impl FnOnce() -> Value) {
         if let Some(mut gathered) = self.gathered()
             && gathered.bodies
             && gathered.sent.is_none()
         {
-            gathered.sent = Some(object.clone());
+            gathered.sent = Some(object());
         }
     }
 

@@ -271,7 +271,11 @@ async fn a_policy_moves_nothing_to_another_namespace() {
     mutates(&plane, "moves", "configmaps", json!([moves])).await;
     let (code, refused) = plane.call(Method::POST, MAPS, config_map("c", "1")).await;
     let why = "the namespace of the provided object does not match the namespace sent on the request";
-    assert_eq!((code, refused["message"].as_str()), (400, Some(why)), "{refused}");
+    assert_eq!(
+        (code.as_u16(), refused["message"].as_str()),
+        (400, Some(why)),
+        "{refused}"
+    );
     assert_eq!(plane.get(&format!("{MAPS}/c")).await.0, 404);
 }
 
