@@ -17,6 +17,9 @@ use tracing_subscriber::EnvFilter;
 /// Where a cluster lives when nothing else is said.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/amphipod";
 
+/// Whoever watches says himself what is wrong with it, once; kube_runtime says it at every try.
+const DEFAULT_LOG: &str = "warn,kube_runtime=error";
+
 /// A Kubernetes-compatible orchestrator whose Pods run Wasm and native Linux containers side by side.
 #[derive(Parser)]
 #[command(name = "amphipod", version, propagate_version = true)]
@@ -26,7 +29,7 @@ pub struct Cli {
         long,
         global = true,
         env = "AMPHIPOD_LOG",
-        default_value = "warn",
+        default_value = DEFAULT_LOG,
         value_name = "FILTER"
     )]
     pub log: EnvFilter,
@@ -102,6 +105,10 @@ pub struct AgentArgs {
     /// Pods this node takes at most; the control plane's --node-cidr-mask-size must leave addresses for them [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub max_pods: Option<u32>,
+    /// Port of the node's kubelet API, on all addresses; 10250 is usual. 0 takes any that is free, for several agents live on
+    /// one host; the Node object tells the API server which one it is
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub kubelet_port: u16,
     /// Manifests of static Pods: a directory, or one file [default: DIR/manifests]
     #[arg(long, value_name = "PATH")]
     pub pod_manifest_path: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! One function a command. Refuses to know more than which parts a command needs.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,9 +20,6 @@ use crate::{image, kubeconfig, shims, signals, text, up};
 
 /// How long each half of a cluster has to stop in order. Shims are not waited for: they outlive us.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Any free port: several agents live on one host, and the Node object tells the API server which one it is.
-const KUBELET_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// Upstream's default `--service-node-port-range`.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
@@ -145,7 +142,10 @@ async fn node(args: &NodeArgs) -> Result<()> {
         pod_cidr: args.pod_cidr,
         ..common
     };
-    let node = Node::start(options).await.context("starting the node agent")?;
+    let Some(started) = stop.run_until_cancelled(Node::start(options)).await else {
+        return Ok(());
+    };
+    let node = started.context("starting the node agent")?;
     let (name, server) = (&cluster.node_name, &args.server);
     Progress::new().say(&match node.is_member() {
         true => format!("node {name} joined {server}"),
@@ -195,7 +195,7 @@ pub fn node_options(
         node_ip: None,
         pod_cidr: None,
         service_cidr: cluster.service_cidr,
-        kubelet_listen: KUBELET_LISTEN,
+        kubelet_listen: (Ipv4Addr::UNSPECIFIED, agent.kubelet_port).into(),
         registry_mirrors: [(image::cli::CLUSTER_REGISTRY.to_owned(), registry.to_owned())].into(),
         pull_mirrors: pull_mirrors(&agent.registry_mirror),
         default_registry: agent.default_registry.clone(),

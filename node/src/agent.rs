@@ -109,6 +109,7 @@ impl Node {
             registration.set_ip(ip);
         }
         let (cidr, is_member) = join::join(&options, &registration).await?;
+        registration.set_pod_cidr(cidr);
         let network = Arc::new(open_network(&options, cidr).await?);
         let allocations = Allocations::new(&registration.allocatable());
         let recalled = admission::recall(&network, &allocations, &pods_dir(&options));

@@ -4,6 +4,7 @@
 //! Kubernetes API; refuses to know the control plane it talks to and how shims run containers.
 
 pub mod agent;
+mod api_error;
 pub mod bundle;
 mod client;
 pub mod csi;

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use futures::stream::BoxStream;
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -23,14 +23,31 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let events = watcher(Api::<Seen<K>>::all(client), watcher::Config::default()).default_backoff();
-    let events = events.try_filter_map(async |event| Ok(understood(event)));
+    let events = answered(watcher(Api::<Seen<K>>::all(client), watcher::Config::default()));
+    let events = events
+        .default_backoff()
+        .try_filter_map(async |event| Ok(understood(event)));
     let changes = reflector::reflector(writer, events.modify(trim)).filter_map(async |event| match event {
         Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(Ok(())),
         Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
         Err(error) => Some(Err(error)),
     });
     (store, changes.boxed())
+}
+
+/// The events, with the beginning of a list told when the server has answered. `kube` tells it before it asks, which its back-off takes
+/// for success: a list that is refused would be asked for every second for ever.
+fn answered<K: Send + 'static>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static {
+    let mut begun = false;
+    let told = move |event| {
+        let began = std::mem::replace(&mut begun, matches!(event, Ok(watcher::Event::Init)));
+        let before = (began && event.is_ok()).then_some(Ok(watcher::Event::Init));
+        let event = (!begun).then_some(event);
+        stream::iter(before.into_iter().chain(event))
+    };
+    events.map(told).flatten()
 }
 
 /// An event of an object that was understood, or of none.
@@ -136,6 +153,40 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "n"}});
         service["status"] = change;
         serde_json::from_str(&service.to_string()).unwrap()
+    }
+
+    /// A list that fails is no success in between, so the time between two tries grows.
+    #[tokio::test]
+    async fn a_list_begins_when_it_is_answered() {
+        use watcher::Event::{Apply, Init, InitApply, InitDone};
+        let failed = || Err(watcher::Error::NoResourceVersion);
+        let events = vec![
+            Ok(Init),
+            failed(),
+            Ok(Init),
+            failed(),
+            Ok(Init),
+            Ok(InitApply(1)),
+            Ok(InitDone),
+            Ok(Apply(2)),
+            Ok(Init),
+            Ok(InitDone),
+        ];
+        let told: Vec<String> = answered(stream::iter(events))
+            .map(|event| event.map_or("failed".into(), |event| format!("{event:?}")))
+            .collect()
+            .await;
+        let expected = [
+            "failed",
+            "failed",
+            "Init",
+            "InitApply(1)",
+            "InitDone",
+            "Apply(2)",
+            "Init",
+            "InitDone",
+        ];
+        assert_eq!(told, expected);
     }
 
     fn name(event: Option<watcher::Event<Service>>) -> Option<String> {

@@ -5,7 +5,9 @@ use super::convert::{reread, stored_form};
 use super::owners::{Moment, named_once};
 use super::status::{ApiError, Result};
 use super::strictness::prune;
-use super::write::{Options, RETRIES, allocate, default, judge, misplaced, mutate, name_of, place, review};
+use super::write::{
+    Options, RETRIES, allocate, default, judge, misplaced, mutate, name_of, place, review, tell_sent,
+};
 use super::written::{Left, Written};
 use super::{Call, decode, manage, permit, precondition, random_id, render};
 use crate::admission::{Action, Claims, Notes, Review};
@@ -98,6 +100,7 @@ async fn create_once(
     let said = name_of(&value).to_owned();
     let completing = review(call, options.dry_run, &said, Action::Create);
     default(call, options, &mut value)?;
+    tell_sent(call, &value);
     permit::write(call, Operation::Create, &said, &Value::Null, &value)?;
     permit::sign(call, &mut value);
     if !options.applied {
@@ -105,6 +108,7 @@ async fn create_once(
     }
     let owners = note_owners(call, options, &mut value).await;
     mutate(call, &completing, &mut value, notes).await?;
+    place(call, &mut value)?;
     notes.warnings.extend(named_once(&mut value, Moment::AsAdmitted));
     // Who completes an object that has the beginning of a name only may still name it.
     if generates(&value) {

@@ -260,7 +260,7 @@ async fn received(
     let api = Arc::clone(&call.api);
     let body = Incoming::new(body, api.patience.body);
     let (body, _seats) = api.entrance.receive((table, &call.who, flow), body).await?;
-    record.body(&call.target.kind.kind, &parts.headers, &body);
+    record.body(&parts.headers, &body);
     call.body = body;
     call.upgrade = parts.extensions.remove::<OnUpgrade>();
     call.headers = parts.headers;

@@ -339,6 +339,7 @@ async fn update(call: &Call, style: Style) -> Result<Response> {
         }
         Err(error) if error.code == StatusCode::NOT_FOUND => {
             write::check_name(write::name_of(&body.value), name)?;
+            write::tell_sent(call, &body.value);
             Err(error)
         }
         result => result,

@@ -48,6 +48,7 @@ impl Form {
         let warnings = strictness::judged(validation, strictness::in_order(call, issues));
         let warnings =
             warnings.map_err(|issues| self.refusal(&kind, &version, &strictness::told(&issues)))?;
+        call.told.sent(|| value.clone());
         Ok((value, warnings))
     }
 

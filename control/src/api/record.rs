@@ -2,6 +2,7 @@
 use super::asked::Asked;
 use super::impersonate::Acting;
 use super::negotiate::Format;
+use super::status::success::Said;
 use super::status::{ApiError, Result};
 use super::{Api, about, origin, random_id, serve, shown};
 use crate::audit::{Audit, Level, ObjectRef, Outcome, Stage, Subject, Told, Trail};
@@ -140,18 +141,19 @@ impl Record {
         self.trail.told.clone()
     }
 
-    /// The body, for levels that show it.
-    pub fn body(&mut self, kind: &str, headers: &HeaderMap, body: &[u8]) {
+    /// The body, for levels that show it, of a patch or a deletion. Of others what they are understood as is shown.
+    pub fn body(&mut self, headers: &HeaderMap, body: &[u8]) {
         if self.trail.wants(Level::Request) {
             let verb = self.trail.subject.as_ref().map_or("", |subject| subject.verb);
-            self.trail.request = shown::request(kind, verb, headers, body);
+            self.trail.request = shown::request(verb, headers, body);
         }
     }
 
     /// The answer, with the request's id; what is written of it, is. `format` is that of a refusal.
     pub async fn end(mut self, result: Result<Response>, format: Format) -> Response {
-        let status = result.as_ref().err().map(ApiError::status);
+        let failure = result.as_ref().err().map(ApiError::status);
         let mut response = result.unwrap_or_else(|error| error.respond(format));
+        let success = response.extensions_mut().remove::<Said>().map(|said| said.0);
         if let Some(id) = self.id() {
             response.headers_mut().insert(ID, id);
         }
@@ -166,7 +168,7 @@ impl Record {
         self.trail.complete();
         let mut outcome = Outcome {
             code: response.status().as_u16(),
-            status,
+            status: failure.or(success),
             response: None,
         };
         if self.long && response.status().is_success() {
@@ -174,6 +176,9 @@ impl Record {
         }
         if self.trail.wants(Level::RequestResponse) {
             response = seen(response, &mut outcome).await;
+        }
+        if self.long {
+            self.starts(&outcome).await;
         }
         if let Some(event) = self.trail.event(Stage::ResponseComplete, Some(&outcome)) {
             self.audit.write(&event).await;
@@ -196,10 +201,15 @@ impl Record {
         }
     }
 
-    async fn follow(self, response: Response, outcome: Outcome) -> Response {
-        if let Some(event) = self.trail.event(Stage::ResponseStarted, Some(&outcome)) {
+    /// What may last is told when its answer begins, however soon that ends.
+    async fn starts(&self, outcome: &Outcome) {
+        if let Some(event) = self.trail.event(Stage::ResponseStarted, Some(outcome)) {
             self.audit.write(&event).await;
         }
+    }
+
+    async fn follow(self, response: Response, outcome: Outcome) -> Response {
+        self.starts(&outcome).await;
         let (audit, trail) = (self.audit, self.trail);
         response.map(|inner| {
             Body::new(Followed {

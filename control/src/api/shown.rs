@@ -1,22 +1,34 @@
-//! Bodies as audit events show them: JSON, in whatever format they were sent. What cannot be read is not shown.
+//! Bodies as audit events show them: JSON, in whatever format they were sent. What cannot be read is not shown, and objects
+//! that are sent are shown as they were understood (`audit::Told::sent`).
 use super::decode;
 use super::negotiate::{self, PatchType};
 use super::status::Result;
 use http::HeaderMap;
 use serde_json::Value;
 
-/// What was sent for an object of `kind`.
-pub(super) fn request(kind: &str, verb: &str, headers: &HeaderMap, body: &[u8]) -> Option<Value> {
-    let decoded = match verb {
-        _ if body.is_empty() => return None,
+/// What a patch or a deletion came with.
+pub(super) fn request(verb: &str, headers: &HeaderMap, body: &[u8]) -> Option<Value> {
+    if body.is_empty() {
+        return None;
+    }
+    match verb {
         "patch" => match negotiate::patch(headers).ok()? {
             PatchType::Apply => decode::config(body).ok(),
             _ => decode::json(body).ok(),
-        },
-        "delete" | "deletecollection" => object("DeleteOptions", headers, body).ok(),
-        _ => object(kind, headers, body).ok(),
-    };
-    decoded.map(|decoded| decoded.value)
+        }
+        .map(|decoded| decoded.value),
+        "delete" | "deletecollection" => options(headers, body),
+        _ => None,
+    }
+}
+
+/// Upstream shows them in the version that it reads all options in.
+fn options(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
+    let mut options = object("DeleteOptions", headers, body).ok()?.value;
+    let fields = options.as_object_mut()?;
+    fields.insert("kind".to_owned(), "DeleteOptions".into());
+    fields.insert("apiVersion".to_owned(), "meta.k8s.io/__internal".into());
+    Some(options)
 }
 
 /// What was answered.
@@ -52,11 +64,6 @@ mod tests {
                 ("application/yaml", object.to_string().into_bytes()),
                 ("application/vnd.kubernetes.protobuf", binary),
             ] {
-                let seen = request("ConfigMap", "create", &sent_as(content), &body).unwrap();
-                assert_eq!(
-                    seen["metadata"]["name"], object["metadata"]["name"],
-                    "{content}: {seen}"
-                );
                 let seen = answer(&sent_as(content), &body).unwrap();
                 assert_eq!(
                     seen["items"][0]["metadata"]["name"], object["items"][0]["metadata"]["name"],
@@ -66,12 +73,12 @@ mod tests {
         }
         let json = sent_as("application/json;charset=utf-8");
         for body in ["", "5", "[1]", "{"] {
-            assert_eq!(
-                request("ConfigMap", "create", &json, body.as_bytes()),
-                None,
-                "{body}"
-            );
+            assert_eq!(request("delete", &json, body.as_bytes()), None, "{body}");
         }
+        let seen = request("delete", &json, br#"{"gracePeriodSeconds":1}"#).unwrap();
+        let options =
+            json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/__internal", "gracePeriodSeconds": 1});
+        assert_eq!(seen, options);
     }
 
     #[test]
@@ -89,10 +96,7 @@ mod tests {
             ),
             ("application/apply-patch+yaml", "a: 1", json!({"a": 1})),
         ] {
-            assert_eq!(
-                request("ConfigMap", "patch", &sent_as(content), body.as_bytes()),
-                Some(want)
-            );
+            assert_eq!(request("patch", &sent_as(content), body.as_bytes()), Some(want));
         }
     }
 }

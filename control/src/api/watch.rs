@@ -3,7 +3,7 @@
 //! Flow: find where to begin → subscribe to the cache → initial lines → lines as they come, with bookmarks → end at
 //! the timeout, at shutdown, or when the client is too slow.
 use super::Call;
-use super::cache::{Cache, ChangeKind, Delivery, Resource, Scope, Shown, Start, Subscription};
+use super::cache::{Cache, ChangeKind, Delivery, First, Resource, Scope, Shown, Start, Subscription};
 use super::list::Selection;
 use super::negotiate::{Format, Shape};
 use super::object::Object;
@@ -182,18 +182,13 @@ async fn begin_before(
     let mut subscription = resource
         .subscribe(scope.clone(), Start::After(memory_from))
         .ok_or_else(lost)?;
-    let mut initial = older(call, resource, &scope.prefix, (after, memory_from)).await?;
-    initial.retain_mut(
-        |delivery| match delivery.shown.seen_by(|object| (scope.filter)(object)) {
-            Some(kind) => {
-                delivery.kind = kind;
-                true
-            }
-            None => false,
-        },
-    );
-    initial.append(&mut subscription.initial);
-    subscription.initial = initial;
+    let older = older(call, resource, &scope.prefix, (after, memory_from)).await?;
+    let seen = older.into_iter().filter_map(|delivery| {
+        let kind = delivery.shown.seen_by(|object| (scope.filter)(object))?;
+        Some(First::Past(Delivery { kind, ..delivery }))
+    });
+    let newer = std::mem::take(&mut subscription.initial);
+    subscription.initial = seen.chain(newer).collect();
     Ok(subscription)
 }
 
@@ -260,7 +255,7 @@ struct Watcher {
     api: Arc<super::Api>,
     resource: Arc<Resource>,
     /// What is left to show before the queue.
-    initial: std::vec::IntoIter<Delivery>,
+    initial: std::vec::IntoIter<First>,
     begun: Begun,
     bookmarks: bool,
     timer: Interval,
@@ -304,7 +299,7 @@ impl Watcher {
         let mut batch = Vec::new();
         let mut size = 0;
         while size < PIECE {
-            let Some(delivery) = self.initial.next() else {
+            let Some(delivery) = self.initial.next().map(Delivery::from) else {
                 self.state = State::Live;
                 break;
             };

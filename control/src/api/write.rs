@@ -130,6 +130,9 @@ async fn replace(
     let review = review(call, options.dry_run, name, Action::Update { old });
     let said = fit_in(call, options, &mut new, old)?;
     default(call, options, &mut new)?;
+    if !options.patched && !options.applied {
+        tell_sent(call, &new);
+    }
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
         if !options.patched {
@@ -141,6 +144,7 @@ async fn replace(
         // Shown as it was sent, and below as it is about to be.
         precondition::recall_version(&mut new, said);
         mutate(call, &review, &mut new, notes).await?;
+        place(call, &mut new)?;
         precondition::forget_version(&mut new);
         notes.warnings.extend(named_once(&mut new, Moment::AsAdmitted));
     }
@@ -315,6 +319,15 @@ pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: 
             return Err(status::denied(review.kind, name, denial));
         }
     }
+}
+
+/// What was sent as it was understood, for the request's event.
+pub fn tell_sent(call: &Call, value: &Value) {
+    call.told.sent(|| {
+        let mut shown = value.clone();
+        call.target.kind.normalise(&mut shown);
+        shown
+    });
 }
 
 /// What admission has to say is in the request's event, whatever it comes to.

@@ -16,6 +16,7 @@ struct Gathered {
     bodies: bool,
     annotations: Annotations,
     named: Named,
+    sent: Option<Value>,
 }
 
 /// What the body says of the object that it is.
@@ -91,6 +92,21 @@ impl Told {
                 version: text("metadata.resourceVersion"),
             };
         }
+    }
+
+    /// The same as it was understood: read, found to be fit for its kind, and with what it leaves out. What an action makes of
+    /// other objects later is not what was sent.
+    pub fn sent(&self, object: impl FnOnce() -> Value) {
+        if let Some(mut gathered) = self.gathered()
+            && gathered.bodies
+            && gathered.sent.is_none()
+        {
+            gathered.sent = Some(object());
+        }
+    }
+
+    pub(super) fn take_sent(&self) -> Option<Value> {
+        self.gathered()?.sent.take()
     }
 
     /// The name that was made up for it.

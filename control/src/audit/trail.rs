@@ -117,8 +117,9 @@ impl Trail {
         })
     }
 
-    /// Completes what the request is about by what was learnt of it.
+    /// Completes what the request is about by what was learnt of it, and what was sent by what it was understood as.
     pub fn complete(&mut self) {
+        self.request = self.told.take_sent().or_else(|| self.request.take());
         if let Some(about) = self.subject.as_mut().and_then(|subject| subject.object.as_mut()) {
             self.told.complete(about);
         }

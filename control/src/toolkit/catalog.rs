@@ -19,6 +19,9 @@ pub const FRESH_FOR: Duration = Duration::from_secs(30);
 /// How long it is trusted that a kind is not served.
 const MISS_FRESH_FOR: Duration = Duration::from_secs(1);
 
+/// All groups in one document, which says how fresh they are (KEP-3352).
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
 /// One served resource, in its most stable version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Served {
@@ -121,6 +124,17 @@ impl Catalog {
         self.served().await
     }
 
+    /// Versions whose server does not answer now (`GROUP/VERSION`): what they hold is not known.
+    pub async fn stale(&self) -> Result<Vec<String>, StepError> {
+        let request = http::Request::get("/apis").header(http::header::ACCEPT, AGGREGATED);
+        let asked = async {
+            let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
+            self.client.request::<Value>(request).await
+        };
+        let document = asked.await.step(|| "discover the served groups".into())?;
+        Ok(stale(&document))
+    }
+
     /// The resource of a kind, whatever version it is named in.
     pub async fn find(&self, api_version: &str, kind: &str) -> Result<Option<Served>, StepError> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
@@ -132,6 +146,21 @@ impl Catalog {
         self.forget_after(MISS_FRESH_FOR).await;
         Ok(self.served().await?.iter().find(matches).cloned())
     }
+}
+
+/// `GROUP/VERSION` of what a discovery document has no fresh word of.
+fn stale(document: &Value) -> Vec<String> {
+    let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut stale = Vec::new();
+    for group in list(document, "items") {
+        let name = text(&group["metadata"]["name"]);
+        let old = list(&group, "versions").into_iter();
+        let old = old.filter(|version| version["freshness"] == "Stale");
+        stale.extend(old.map(|version| format!("{name}/{}", text(&version["version"]))));
+    }
+    stale.sort();
+    stale
 }
 
 async fn discover(client: &Client) -> Result<Vec<Served>, StepError> {

@@ -56,14 +56,14 @@ async fn bodies_of_any_shape_and_format_are_told() {
             "created",
             ("POST", MAPS, JSON, a.as_str()),
             201,
-            json!({"metadata": {"name": "a"}}),
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default"}}),
             "a",
         ),
         (
             "yaml",
             ("POST", MAPS, YAML, b.as_str()),
             201,
-            json!({"metadata": {"name": "b"}}),
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "b", "namespace": "default"}}),
             "b",
         ),
         (
@@ -383,4 +383,61 @@ async fn a_certificate_that_is_refused_is_told_as_such() {
         let open = Request::get("/livez").body(Vec::new().into()).unwrap();
         assert_eq!(client.send(open).await.unwrap().status(), 401, "{id}");
     }
+}
+
+/// A `Status` is told at every level, also of success; what may last is told when it begins, also where it fails.
+#[tokio::test]
+async fn how_it_ended_is_told_without_objects() {
+    let plane = Plane::with_audit(&ALL.replace("RequestResponse", "Metadata")).await;
+    let client = plane.client();
+    let made = ("POST", MAPS, JSON, r#"{"metadata":{"name":"a"}}"#);
+    let (_, event) = audited(&plane, &client, "made", made).await;
+    assert_eq!(event["responseStatus"], json!({"metadata": {}, "code": 201}));
+    let path = format!("{MAPS}/a");
+    let (_, event) = audited(&plane, &client, "gone", ("DELETE", &path, JSON, "")).await;
+    let status = &event["responseStatus"];
+    assert_eq!(
+        (&status["status"], &status["code"]),
+        (&json!("Success"), &json!(200))
+    );
+    assert_eq!(
+        (&status["details"]["name"], &status["details"]["kind"]),
+        (&json!("a"), &json!("configmaps"))
+    );
+    let log = "/api/v1/namespaces/default/pods/none/log";
+    let (code, event) = audited(&plane, &client, "log", ("GET", log, JSON, "")).await;
+    assert_eq!(code, 404, "{event}");
+    let started = |line: &Value| line["auditID"] == "log" && line["stage"] == "ResponseStarted";
+    let event = plane.audited(started).await;
+    assert_eq!(event["responseStatus"]["reason"], "NotFound", "{event}");
+    let ended = |line: &Value| line["auditID"] == "log" && line["stage"] == "ResponseComplete";
+    plane.audited(ended).await;
+}
+
+/// What is shown of what was sent is what it was understood as; what was not understood is not shown.
+#[tokio::test]
+async fn what_was_sent_is_told_as_it_was_understood() {
+    let plane = Plane::with_audit(ALL).await;
+    let client = plane.client();
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = r#"{"metadata":{"name":"s"},"stringData":{"a":"b"}}"#;
+    let (code, event) = audited(&plane, &client, "secret", ("POST", secrets, JSON, secret)).await;
+    let sent = &event["requestObject"];
+    assert_eq!(
+        (code, &sent["type"], &sent["data"]["a"]),
+        (201, &json!("Opaque"), &json!("Yg=="))
+    );
+    assert!(sent["stringData"].is_null(), "{event}");
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let unknown = r#"{"metadata":{"name":"m"},"foo":1}"#;
+    let (code, event) = audited(&plane, &client, "strict", ("POST", &strict, JSON, unknown)).await;
+    assert_eq!((code, &event["requestObject"]), (400, &Value::Null), "{event}");
+    let away = format!("{MAPS}/away");
+    let put = r#"{"metadata":{"name":"away"}}"#;
+    let (code, event) = audited(&plane, &client, "away", ("PUT", &away, JSON, put)).await;
+    assert_eq!(
+        (code, &event["requestObject"]["metadata"]["name"]),
+        (404, &json!("away")),
+        "{event}"
+    );
 }

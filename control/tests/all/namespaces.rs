@@ -1,6 +1,7 @@
 //! Namespaces: what each is furnished with, and what deletion leaves behind.
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -93,5 +94,55 @@ async fn a_pod_may_follow_its_namespace_at_once() {
             "spec": {"containers": [{"name": "c", "image": "i"}]}});
         create(&pods, pod).await;
     }
+    cluster.stop().await;
+}
+
+/// What a server that does not answer holds in a namespace is not known, so the namespace stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_waits_for_who_cannot_say_what_it_holds() {
+    let cluster = Cluster::with_node().await;
+    let namespaces: Api<Namespace> = cluster.all();
+    let services: Api<APIService> = cluster.all();
+    let spec = json!({"group": "away.example", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100,
+        "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "nobody"}});
+    let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.away.example"}, "spec": spec});
+    create(&services, service).await;
+    let unavailable = |service: &APIService| {
+        let conditions = service
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        conditions
+            .into_iter()
+            .any(|condition| condition.type_ == "Available" && condition.status == "False")
+    };
+    until_one(&services, "v1.away.example", "to be unavailable", unavailable).await;
+    create(
+        &namespaces,
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "held"}}),
+    )
+    .await;
+    namespaces
+        .delete("held", &DeleteParams::default())
+        .await
+        .expect("it is deleted");
+    let said = "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
+                away.example/v1: stale GroupVersion discovery: away.example/v1";
+    let waits = |namespace: &Namespace| {
+        let conditions = namespace
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        conditions
+            .into_iter()
+            .any(|condition| condition.message.as_deref() == Some(said))
+    };
+    until_one(&namespaces, "held", "to say whom it waits for", waits).await;
+    services
+        .delete("v1.away.example", &DeleteParams::default())
+        .await
+        .expect("it is deleted");
+    until_gone(&namespaces, "held").await;
     cluster.stop().await;
 }

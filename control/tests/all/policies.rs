@@ -101,6 +101,7 @@ async fn a_policy_writes_into_the_audit_log() {
         .as_str()
         .unwrap_or_default();
     assert!(failures.contains("\"message\":\"wrong\""), "{line}");
+    assert!(failures.contains("\"expressionIndex\":0"), "a number: {line}");
 }
 
 #[tokio::test]
@@ -260,6 +261,22 @@ fn lays(expression: &str) -> Value {
 
 fn patches(expression: &str) -> Value {
     json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})
+}
+
+/// An object stays where it was sent to, whatever a policy makes of it.
+#[tokio::test]
+async fn a_policy_moves_nothing_to_another_namespace() {
+    let plane = Plane::start().await;
+    let moves = patches("[JSONPatch{op: 'add', path: '/metadata/namespace', value: 'kube-system'}]");
+    mutates(&plane, "moves", "configmaps", json!([moves])).await;
+    let (code, refused) = plane.call(Method::POST, MAPS, config_map("c", "1")).await;
+    let why = "the namespace of the provided object does not match the namespace sent on the request";
+    assert_eq!(
+        (code.as_u16(), refused["message"].as_str()),
+        (400, Some(why)),
+        "{refused}"
+    );
+    assert_eq!(plane.get(&format!("{MAPS}/c")).await.0, 404);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -59,6 +60,8 @@ pub struct Csi {
     /// What had to be attached for a Pod, by the Pod's directory and the volume's name there.
     attached: Arc<Mutex<BTreeMap<(PathBuf, String), String>>>,
     used: Arc<Notify>,
+    /// What the cluster was told of the drivers is gone.
+    untold: Arc<AtomicBool>,
     /// One call about a volume at a time, as the specification asks for.
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
@@ -75,8 +78,14 @@ impl Csi {
             drivers: Arc::default(),
             attached: Arc::new(Mutex::new(attached)),
             used: Arc::default(),
+            untold: Arc::default(),
             turns: Arc::default(),
         }
+    }
+
+    /// Has the cluster told of all drivers once more: the Node is another, and what belonged to the one before is gone.
+    pub fn tell_again(&self) {
+        self.untold.store(true, Ordering::Release);
     }
 
     pub fn driver(&self, name: &str) -> Option<Driver> {

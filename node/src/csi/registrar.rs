@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kube::Client;
@@ -51,6 +52,9 @@ pub async fn run(csi: Csi, client: Client, node: String, shutdown: CancellationT
         let look = async {
             csi.look(&dir, &mut known).await;
             let drivers = csi.drivers();
+            if csi.untold.swap(false, Ordering::AcqRel) {
+                told = None;
+            }
             if told.as_ref() == Some(&drivers) || (told.is_none() && drivers.is_empty()) {
                 return;
             }

@@ -22,6 +22,7 @@ use kube::runtime::watcher;
 use tokio::time::Instant;
 
 use super::{Known, Lists, Narrower, Trouble};
+use crate::api_error;
 use crate::network::services::rules as ruleset;
 use crate::pods::context::Context;
 use crate::pods::table::Guest;
@@ -43,6 +44,11 @@ const KEPT: Duration = Duration::from_secs(300);
 
 /// What a trouble or a change is of.
 const POLICIES: &str = "networkpolicies";
+
+/// To whoever joined this node to a control plane that gives nodes only what kubelets need.
+const ADVICE: &str = "if nothing else on this node does, let it: kubectl create clusterrole amphipod:network-policies \
+                      --verb=list,watch --resource=networkpolicies.networking.k8s.io,namespaces,pods; kubectl create \
+                      clusterrolebinding amphipod:network-policies --clusterrole=amphipod:network-policies --group=system:nodes";
 
 /// Shims told at once.
 const AT_ONCE: usize = 8;
@@ -211,8 +217,8 @@ impl Follow {
             Err(error) => {
                 let trouble = Trouble::of(kind, &error);
                 if self.troubles.insert(kind, trouble.clone()).as_ref() != Some(&trouble) {
-                    let message = trouble.message;
-                    tracing::warn!(message, "network policies are not followed; trying again");
+                    let advice = if trouble.forbidden { ADVICE } else { "trying again" };
+                    tracing::warn!(trouble.message, "network policies are not followed; {advice}");
                 }
             }
         }
@@ -248,7 +254,16 @@ impl Follow {
             .map(|(_, trouble)| trouble)
             .max_by_key(|trouble| trouble.forbidden)
             .cloned();
-        self.ctx.narrower.known.send_replace(Known { judge, trouble });
+        let are_withheld = !listed
+            && self
+                .troubles
+                .get(POLICIES)
+                .is_some_and(|trouble| trouble.forbidden);
+        self.ctx.narrower.known.send_replace(Known {
+            judge,
+            trouble,
+            are_withheld,
+        });
     }
 
     /// Everybody is followed while a policy selects a Wasm Pod that is here, or about to be; and a while after.
@@ -409,15 +424,9 @@ fn fronts((services, slices): &Lists, node: &str, range: Ipv4Net) -> Fronts {
 
 impl Trouble {
     fn of(kind: &str, error: &watcher::Error) -> Self {
-        let forbidden = match error {
-            watcher::Error::InitialListFailed(kube::Error::Api(status))
-            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-            | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 403,
-            watcher::Error::WatchError(status) => status.code == 403,
-            _ => false,
-        };
+        let (why, forbidden) = api_error::of_watch(error);
         Self {
-            message: format!("{kind} cannot be listed: {error}"),
+            message: format!("{kind} cannot be listed: {why}"),
             forbidden,
         }
     }

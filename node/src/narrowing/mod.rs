@@ -2,9 +2,9 @@
 //!
 //! Flow: watches (`follow`) → a [`Judge`] → rules of each guest → the shim, where they differ from what it was given.
 //! Guarantees: no Wasm container of a Pod of the API starts before it is known which policies select the Pod and what they
-//! allow; what cannot be known later stays as it was. An agent that may not read policies therefore starts no Wasm container,
-//! as a CNI plugin without its cache makes no sandbox: rather no Pod than one that everybody reaches. Refuses to know
-//! what policies mean (`policy`), and native Pods, which nothing narrows yet.
+//! allow; what cannot be known later stays as it was. A node that is not given the right to read NetworkPolicies keeps to none, as
+//! one whose network plugin knows none: upstream's control plane gives nodes no such right, and Pods run all the same. Refuses
+//! to know what policies mean (`policy`), and native Pods, which nothing narrows yet.
 
 mod follow;
 
@@ -38,6 +38,8 @@ struct Known {
     judge: Option<Arc<Judge>>,
     /// What keeps the rest from being known.
     trouble: Option<Trouble>,
+    /// This node may not read policies, and never could: they are not its business.
+    are_withheld: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,9 @@ struct Trouble {
 
 impl Known {
     fn rules(&self, pod: &Peer) -> Option<NetworkRules> {
+        if self.are_withheld {
+            return Some(NetworkRules::default());
+        }
         self.judge.as_ref()?.rules(pod)
     }
 
@@ -151,6 +156,7 @@ mod tests {
                 message: "no way".into(),
                 forbidden,
             }),
+            are_withheld: false,
         }
     }
 
@@ -171,7 +177,15 @@ mod tests {
             narrower.rules("a", &pod, true).await.unwrap().is_open(),
             "a static Pod starts"
         );
-        assert!(narrower.asking.borrow().is_empty() && narrower.given().len() == 1);
+        narrower.known.send_replace(Known {
+            are_withheld: true,
+            ..trouble(true)
+        });
+        assert!(
+            narrower.rules("c", &pod, false).await.unwrap().is_open(),
+            "policies are somebody else's"
+        );
+        assert!(narrower.asking.borrow().is_empty() && narrower.given().len() == 2);
     }
 
     #[tokio::test]
@@ -185,7 +199,7 @@ mod tests {
         asking.wait_for(|all| all.contains_key("a")).await.unwrap();
         narrower.known.send_replace(Known {
             judge: Some(Arc::default()),
-            trouble: None,
+            ..Known::default()
         });
         assert!(start.await.unwrap().unwrap().is_open());
         assert_eq!(narrower.given().get("a"), Some(&NetworkRules::default()));

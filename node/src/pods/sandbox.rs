@@ -31,6 +31,7 @@ use crate::events::Severity::Warning;
 use crate::files::write_of_this_boot;
 use crate::network::Origin;
 use crate::network::SetupError;
+use crate::reflect::is_ready;
 use crate::users::UsersError;
 use crate::volumes::tokens::{TokenError, Wish};
 use crate::volumes::{self, host::HostError};
@@ -40,6 +41,8 @@ use crate::volumes::{self, host::HostError};
 pub const POD_FILE: &str = "pod.json";
 /// The directory of a Pod's volumes, there from its first preparation until it is torn down.
 pub const VOLUMES: &str = "volumes";
+/// The resolver file of a Pod, below its directory.
+const RESOLV_CONF: &str = "resolv.conf";
 /// Volumes of one Pod that are made side by side: most wait for the API server or a driver.
 const AT_ONCE: usize = 8;
 
@@ -278,11 +281,16 @@ fn write_files(
     for omitted in resolv.omitted {
         ctx.recorder.pod(pod, Warning, "DNSConfigForming", omitted);
     }
+    // An agent that cannot ask who the cluster's DNS is leaves a Pod that runs the one it has.
+    let stays = server.is_none() && !is_ready(&ctx.services) && dirs.file(RESOLV_CONF).exists();
     for (name, text) in [
         ("etc-hosts", hosts),
         ("hostname", hostname + "\n"),
-        ("resolv.conf", resolv.text),
+        (RESOLV_CONF, resolv.text),
     ] {
+        if stays && name == RESOLV_CONF {
+            continue;
+        }
         let path = dirs.file(name);
         // Written in place: running containers have the very file mounted.
         fs::write(&path, text).map_err(file_error("write", &path))?;

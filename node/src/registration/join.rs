@@ -72,7 +72,7 @@ pub async fn stay(ctx: Arc<Context>, registration: Arc<Registration>, member: Op
         .event(node_reference(&node), Severity::Normal, "Starting", starting);
     let client = ctx.options.client.clone();
     tokio::join!(
-        lease::run(client, node.clone(), shutdown.clone()),
+        lease::run(client, ctx.options.node_name.clone(), shutdown.clone()),
         registration.run(shutdown),
         garbage::run(ctx, node),
     );

@@ -21,11 +21,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed renewal: several fit into the lease.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Renews until `shutdown`.
-pub async fn run(client: Client, node: Node, shutdown: CancellationToken) {
-    let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
+/// Renews the lease of the node of that name until `shutdown`.
+pub async fn run(client: Client, name: String, shutdown: CancellationToken) {
     loop {
-        let pause = match shutdown.run_until_cancelled(renew(&api, &node)).await {
+        let pause = match shutdown.run_until_cancelled(renew(&client, &name)).await {
             Some(Ok(())) => RENEW_EVERY,
             Some(Err(error)) => {
                 tracing::warn!(%error, "the lease of the node was not renewed; trying again");
@@ -43,8 +42,8 @@ pub async fn run(client: Client, node: Node, shutdown: CancellationToken) {
     }
 }
 
-async fn renew(api: &Api<Lease>, node: &Node) -> Result<(), kube::Error> {
-    let name = node.metadata.name.as_deref().unwrap_or_default();
+async fn renew(client: &Client, name: &str) -> Result<(), kube::Error> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let now = MicroTime(Timestamp::now());
     let patch =
         json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS}});
@@ -53,16 +52,18 @@ async fn renew(api: &Api<Lease>, node: &Node) -> Result<(), kube::Error> {
         .await
     {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => api
-            .create(&PostParams::default(), &lease(name, node, now))
-            .await
-            .map(drop),
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            // Its owner is the Node of now: somebody may have deleted the one there was, and one whose owner is gone is collected.
+            let node = Api::<Node>::all(client.clone()).get_opt(name).await?;
+            let made = lease(name, node.as_ref(), now);
+            api.create(&PostParams::default(), &made).await.map(drop)
+        }
         Err(error) => Err(error),
     }
 }
 
-fn lease(name: &str, node: &Node, now: MicroTime) -> Lease {
-    let owner = OwnerReference {
+fn lease(name: &str, node: Option<&Node>, now: MicroTime) -> Lease {
+    let owner = |node: &Node| OwnerReference {
         api_version: "v1".into(),
         kind: "Node".into(),
         name: name.to_owned(),
@@ -73,7 +74,7 @@ fn lease(name: &str, node: &Node, now: MicroTime) -> Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(NAMESPACE.into()),
-            owner_references: Some(vec![owner]),
+            owner_references: node.map(|node| vec![owner(node)]),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_error;
 use crate::csi::Csi;
 use crate::events::{Recorder, node_reference_of};
 use crate::host::Host;
@@ -97,6 +98,7 @@ impl Registration {
             state,
             limits: options.pressure.clone(),
             csi,
+            pod_cidr: None,
         };
         Registration {
             api: Api::all(options.client.clone()),
@@ -108,6 +110,11 @@ impl Registration {
     /// The address to report.
     pub fn set_ip(&mut self, ip: IpAddr) {
         self.facts.ip = Some(ip);
+    }
+
+    /// The range its Pods' addresses are of.
+    pub fn set_pod_cidr(&mut self, range: IpNet) {
+        self.facts.pod_cidr = Some(range);
     }
 
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
@@ -129,6 +136,7 @@ impl Registration {
         F: Future<Output = Result<Node, kube::Error>>,
     {
         let started = tokio::time::Instant::now();
+        let mut told = String::new();
         loop {
             match attempt().await {
                 Ok(node) => return Ok(node),
@@ -140,7 +148,7 @@ impl Registration {
                         source: Box::new(source),
                     });
                 }
-                Err(error) => tracing::debug!(%error, "registering the node failed; trying again"),
+                Err(error) => tell_once(&mut told, &error),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -229,9 +237,27 @@ impl Registration {
         }
     }
 
+    /// Pods keep the addresses they have, which are of no range of this node's if the cluster thinks of another.
+    fn check_range(&self, node: &Node) {
+        let (given, own) = (
+            cidr_of(Some(node)),
+            self.facts.pod_cidr.map(|range| range.to_string()),
+        );
+        if given.is_some() && own.is_some() && given != own {
+            tracing::error!(
+                given,
+                own,
+                "the cluster gives this node another range of Pod addresses than its Pods have; restart the agent, which makes them anew"
+            );
+        }
+    }
+
     async fn beat(&self, last: &mut Option<(Value, tokio::time::Instant)>) -> Result<(), kube::Error> {
         let Some(node) = self.api.get_opt(&self.facts.name).await? else {
-            self.put().await?;
+            tracing::warn!("the Node was deleted; it is made anew");
+            let node = self.put().await?;
+            self.check_range(&node);
+            self.facts.csi.tell_again();
             return self.put_status().await.map(drop);
         };
         let seen = self.facts.state.node();
@@ -249,6 +275,15 @@ impl Registration {
             *last = Some((now, tokio::time::Instant::now()));
         }
         Ok(())
+    }
+}
+
+/// Says why the node is not registered yet, when that has changed.
+fn tell_once(told: &mut String, error: &kube::Error) {
+    let why = api_error::words(error);
+    if *told != why {
+        tracing::warn!(why, "the node is not registered yet; trying on");
+        *told = why;
     }
 }
 

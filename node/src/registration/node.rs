@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
-    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -45,11 +46,21 @@ pub struct Facts {
     pub limits: Limits,
     /// Whose volumes are in use.
     pub csi: Csi,
+    /// Of whose addresses its Pods have some, once that is settled.
+    pub pod_cidr: Option<IpNet>,
 }
 
-/// The object to create.
+/// The object to create. One that somebody deleted under a running agent comes back with the range of addresses that its Pods
+/// have: another would be given to the next node as well.
 pub fn object(facts: &Facts) -> Node {
+    let range = facts.pod_cidr.as_ref().map(ToString::to_string);
+    let spec = range.map(|range| NodeSpec {
+        pod_cidrs: Some(vec![range.clone()]),
+        pod_cidr: Some(range),
+        ..NodeSpec::default()
+    });
     Node {
+        spec,
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
             labels: Some(labels(facts)),

@@ -4,7 +4,8 @@
 mod halves;
 mod kills;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod};
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -117,6 +118,87 @@ async fn an_api_server_that_is_away_ends_nothing() {
     run(&pods, &sleeper("later")).await;
     let after = (identity(&pods, "stays").await, identity(&pods, "wasm").await);
     assert_eq!(after, before);
+    delete_all(&pods).await;
+    halves.nothing_is_left().await;
+}
+
+/// Somebody deletes the Node of a living agent: it comes back whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_deleted_comes_back_with_its_range_and_a_lease_that_stays() {
+    let Some(halves) = Halves::start("a deleted node").await else {
+        return;
+    };
+    let client = halves.client().await;
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let range = |node: &Node| node.spec.as_ref()?.pod_cidr.clone();
+    let first = until("it has a range", async || {
+        nodes
+            .get("node-a")
+            .await
+            .ok()
+            .filter(|node| range(node).is_some())
+    })
+    .await;
+    nodes.delete("node-a", &DeleteParams::default()).await.unwrap();
+    let second = until("it is there again", async || {
+        let node = nodes.get_opt("node-a").await.ok()??;
+        (node.metadata.uid != first.metadata.uid && range(&node).is_some()).then_some(node)
+    })
+    .await;
+    assert_eq!(range(&second), range(&first));
+    until("its lease is its own", async || {
+        let lease = leases.get_opt("node-a").await.ok()??;
+        let owner = lease.metadata.owner_references?.pop()?;
+        (Some(&owner.uid) == second.metadata.uid.as_ref()).then_some(())
+    })
+    .await;
+    let pods = halves.pods().await;
+    run(&pods, &sleeper("after")).await;
+    delete_all(&pods).await;
+    halves.nothing_is_left().await;
+}
+
+/// The resolvers of the node's static Pod.
+fn resolvers_of_static(halves: &Halves) -> Option<String> {
+    let pods = std::fs::read_dir(halves.node_dir().join("node/pods")).ok()?;
+    pods.flatten()
+        .find_map(|pod| std::fs::read_to_string(pod.path().join("resolv.conf")).ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_ask_for_the_clusters_dns_leaves_pods_theirs() {
+    let Some(mut halves) = Halves::start("resolvers kept").await else {
+        return;
+    };
+    let manifests = halves.node_dir().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let manifest = serde_json::to_vec(&sleeper("fixed")).unwrap();
+    std::fs::write(manifests.join("fixed.yaml"), manifest).unwrap();
+    let pods = halves.pods().await;
+    until_status(&pods, "fixed-node-a", "it runs", |s| runs(s, "c")).await;
+    // Services are known to the agent by now; a Pod that was faster is given the cluster's DNS at the agent's next start.
+    halves.kill_node();
+    halves.start_node();
+    let cluster_dns = until("the cluster's DNS is the Pod's", async || {
+        resolvers_of_static(&halves).filter(|text| text.contains("svc.cluster.local"))
+    })
+    .await;
+    halves.kill_node();
+    halves.kill_control();
+    halves.start_node();
+    until("the agent goes on without Services", async || {
+        halves
+            .last_of_node()
+            .contains("Services are not known yet")
+            .then_some(())
+    })
+    .await;
+    halves.start_control().await;
+    let pods = halves.pods().await;
+    run(&pods, &sleeper("later")).await;
+    assert_eq!(resolvers_of_static(&halves), Some(cluster_dns));
+    std::fs::remove_file(manifests.join("fixed.yaml")).unwrap();
     delete_all(&pods).await;
     halves.nothing_is_left().await;
 }

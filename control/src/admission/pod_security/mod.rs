@@ -67,24 +67,28 @@ fn template<'v>(group: &str, plural: &str, object: &'v Value) -> Option<&'v Valu
     Some(object.at(path)).filter(|template| template.is_object())
 }
 
+/// A refusal comes with what is to be told in the audit log all the same, and without warnings, as upstream's.
 fn pod(policy: &Policy, meta: &Value, spec: &Value, enforce: bool, notes: &mut Notes) -> Result<(), Denial> {
-    let found = |at: &level::LevelVersion| checks::violations(at, meta, spec);
-    if enforce {
-        notes
-            .audit
-            .push((format!("{AUDIT}enforce-policy"), policy.enforce.to_string()));
-        if let Some(detail) = detail(&found(&policy.enforce)) {
-            let level = policy.enforce;
-            return Err(Denial::Forbidden(format!(
-                "violates PodSecurity \"{level}\": {detail}"
-            )));
-        }
-    }
+    let found = |at: &level::LevelVersion| detail(&checks::violations(at, meta, spec));
     let would = |at: &level::LevelVersion| {
-        detail(&found(at)).map(|detail| format!("would violate PodSecurity \"{at}\": {detail}"))
+        found(at).map(|detail| format!("would violate PodSecurity \"{at}\": {detail}"))
+    };
+    let refused = match enforce {
+        true => {
+            let level = policy.enforce.to_string();
+            notes.audit.push((format!("{AUDIT}enforce-policy"), level));
+            found(&policy.enforce)
+        }
+        false => None,
     };
     if let Some(violation) = would(&policy.audit) {
         notes.audit.push((format!("{AUDIT}audit-violations"), violation));
+    }
+    if let Some(detail) = refused {
+        let level = policy.enforce;
+        return Err(Denial::Forbidden(format!(
+            "violates PodSecurity \"{level}\": {detail}"
+        )));
     }
     notes.warnings.extend(would(&policy.warn));
     Ok(())
@@ -232,6 +236,35 @@ mod tests {
              securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set \
              securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
         );
+    }
+
+    #[test]
+    fn what_is_refused_is_told_in_the_audit_log_too() {
+        let pod = json!({"metadata": {}, "spec": {"containers": [{"name": "c", "securityContext": {"privileged": true}}]}});
+        let labels = json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted",
+            "pod-security.kubernetes.io/warn": "restricted"});
+        let mut notes = Notes::default();
+        let judged = check(
+            &objects(labels),
+            Level::Privileged,
+            &review("pods", Action::Create),
+            &pod,
+            &mut notes,
+        );
+        assert!(judged.is_err());
+        let told = |name: &str| {
+            notes
+                .audit
+                .iter()
+                .find(|(key, _)| *key == format!("{AUDIT}{name}"))
+        };
+        assert_eq!(told("enforce-policy").unwrap().1, "baseline:latest");
+        let violations = &told("audit-violations").unwrap().1;
+        assert!(
+            violations.starts_with("would violate PodSecurity \"restricted:latest\": "),
+            "{violations}"
+        );
+        assert!(notes.warnings.is_empty(), "who is refused is not warned");
     }
 
     #[test]

@@ -196,7 +196,7 @@ fn tell(policy: &Value, binding: &Value, violations: &[Violation], notes: &mut N
             .iter()
             .map(|violation| {
                 json!({"message": violation.message, "policy": policy, "binding": name,
-                    "expressionIndex": violation.index.to_string(), "validationActions": actions})
+                    "expressionIndex": violation.index, "validationActions": actions})
             })
             .collect();
         notes.audit.push((FAILURES.to_owned(), json!(all).to_string()));

@@ -143,6 +143,26 @@ pub struct Delivery {
     pub shown: Arc<Shown>,
 }
 
+/// What a watch shows before its queue. Objects that are there become changes when they are sent: who does not read waits with a
+/// pointer for each, not with the room for all of its encodings.
+#[derive(Clone, Debug)]
+pub enum First {
+    There(Arc<Object>),
+    Past(Delivery),
+}
+
+impl From<First> for Delivery {
+    fn from(first: First) -> Self {
+        match first {
+            First::There(object) => Delivery {
+                kind: ChangeKind::Added,
+                shown: Arc::new(Shown::existing(object)),
+            },
+            First::Past(delivery) => delivery,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::texts::Lookup;

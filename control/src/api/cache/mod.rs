@@ -9,7 +9,7 @@ mod index;
 mod resource;
 mod watchers;
 
-pub use event::{ChangeKind, Delivery, Shown, frame};
+pub use event::{ChangeKind, Delivery, First, Shown, frame};
 pub use index::field as indexed_field;
 pub use resource::{Resource, Start, Subscription};
 pub use watchers::Scope;

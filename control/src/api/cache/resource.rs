@@ -1,6 +1,6 @@
 //! The objects of one resource, its recent events, and who watches them.
 use super::super::object::Object;
-use super::event::{ChangeKind, Delivery, Shown};
+use super::event::{Delivery, First, Shown};
 use super::index::Index;
 use super::watchers::{Scope, WATCHER_QUEUE, Watcher, Watchers};
 use crate::kinds::Kind;
@@ -47,7 +47,7 @@ pub enum Start {
 /// A watch that has begun.
 pub struct Subscription {
     /// What to show before the queue: existing objects or past events.
-    pub initial: Vec<Delivery>,
+    pub initial: Vec<First>,
     /// The resource's last change when the watch began; `initial` includes it.
     pub revision: Revision,
     queue: mpsc::Receiver<Delivery>,
@@ -235,31 +235,34 @@ impl State {
             .map(|(_, object)| object)
     }
 
-    fn existing(&self, scope: &Scope) -> Vec<Delivery> {
-        let added = |object: Arc<Object>| Delivery {
-            kind: ChangeKind::Added,
-            shown: Arc::new(Shown::existing(object)),
-        };
+    fn existing(&self, scope: &Scope) -> Vec<First> {
         let chosen = |object: &Arc<Object>| (scope.filter)(object);
         match &scope.value {
             Some(value) => {
                 let all = self.indexed(&scope.prefix, value);
-                all.into_iter().filter(chosen).map(added).collect()
+                all.into_iter().filter(chosen).map(First::There).collect()
             }
             None => {
                 let all = self.under(&scope.prefix, Bound::Included(&scope.prefix));
-                all.filter(|object| chosen(object)).cloned().map(added).collect()
+                all.filter(|object| chosen(object))
+                    .cloned()
+                    .map(First::There)
+                    .collect()
             }
         }
     }
 
-    fn past(&self, scope: &Scope, after: Revision) -> Option<Vec<Delivery>> {
+    fn past(&self, scope: &Scope, after: Revision) -> Option<Vec<First>> {
         if after < self.recent_after {
             return None;
         }
         let events = self.recent.iter().filter(|shown| shown.revision > after);
         let mine = events.filter(|shown| key_of(shown).is_some_and(|key| key.starts_with(&scope.prefix)));
-        Some(mine.filter_map(|shown| scope.delivery(shown)).collect())
+        Some(
+            mine.filter_map(|shown| scope.delivery(shown))
+                .map(First::Past)
+                .collect(),
+        )
     }
 
     fn remember(&mut self, shown: Arc<Shown>) {
@@ -395,7 +398,7 @@ mod tests {
         while let Some(delivery) = one.waiting() {
             seen.push((delivery.kind, delivery.shown.revision));
         }
-        use ChangeKind::{Added, Deleted, Modified};
+        use super::super::ChangeKind::{Added, Deleted, Modified};
         assert_eq!(seen, [(Added, 4), (Modified, 5), (Deleted, 6)]);
         assert!(other.is_empty());
         assert_eq!(pods.watching(), 2);

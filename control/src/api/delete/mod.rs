@@ -12,7 +12,7 @@ use super::list;
 use super::object::Object;
 use super::permit;
 use super::render::{self, Style};
-use super::status::{self, ApiError, Result};
+use super::status::{self, ApiError, Result, success};
 use super::write;
 use super::written;
 use crate::admission::{self, Action, Notes, Review};
@@ -65,8 +65,7 @@ fn answer(kind: &Kind, name: &str, style: Style, outcome: &Outcome) -> Result<Re
         Outcome::Gone(value) if kind.returns_deleted() => render::one(kind, style, StatusCode::OK, value),
         Outcome::Gone(value) => {
             let uid = value["metadata"]["uid"].as_str().unwrap_or_default();
-            let told = status::deleted(kind, name, uid);
-            render::respond(style.accepted.format, StatusCode::OK, &told)
+            success::deleted(kind, name, uid, style.accepted.format)
         }
     }
 }

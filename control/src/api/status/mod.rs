@@ -3,6 +3,7 @@
 //! This is the only file that knows how an error looks on the wire. Who sees what: a client's mistake is told to the
 //! client in full; a failure of ours is logged here and told as `Internal error occurred: …`.
 mod refusals;
+pub mod success;
 
 pub use refusals::{denied, too_old};
 
@@ -496,18 +497,6 @@ fn conflict_message(conflicts: &[Conflict], count: usize) -> String {
         lines.push(format!("and {} more", count - conflicts.len()));
     }
     format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
-}
-
-/// `Status` of a deletion that left nothing to show.
-pub fn deleted(kind: &Kind, name: &str, uid: &str) -> Value {
-    let mut about = details(name, &kind.group, &kind.plural);
-    about["uid"] = uid.into();
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about})
-}
-
-/// `Status` of an action that has no object of its own (binding, eviction).
-pub fn success(code: StatusCode) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16()})
 }
 
 /// What upstream's program calls the type: its messages say so.

@@ -2,14 +2,13 @@
 use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::route::{self, Target};
-use super::super::status::{self, ApiError, Result};
+use super::super::status::{ApiError, Result, success};
 use super::super::write::{self, Options};
 use super::super::{Call, precondition};
 use super::condition;
 use crate::kinds::view::View;
 use crate::kinds::{FieldError, FieldErrors, Kind, posted, time};
 use axum::response::Response;
-use http::StatusCode;
 use serde_json::{Value, json};
 
 const FORM: Form = Form {
@@ -81,8 +80,7 @@ async fn bind(
     if let Err(error) = write::update(call, options(call)?, name, &change).await {
         return Err(error.after(warnings));
     }
-    let done = status::success(StatusCode::CREATED);
-    let response = render::respond(style.accepted.format, StatusCode::CREATED, &done)?;
+    let response = success::created(style.accepted.format)?;
     Ok(render::warn(response, warnings))
 }
 

@@ -5,7 +5,7 @@
 use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::route::Target;
-use super::super::status::{self, ApiError, Result};
+use super::super::status::{ApiError, Result, success};
 use super::super::write::{self, Options};
 use super::super::{Call, delete};
 use super::condition;
@@ -46,8 +46,7 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
     if let Err(error) = evict(call, name, &eviction).await {
         return Err(error.after(warnings));
     }
-    let done = status::success(StatusCode::CREATED);
-    let response = render::respond(style.accepted.format, StatusCode::CREATED, &done)?;
+    let response = success::created(style.accepted.format)?;
     Ok(render::warn(response, warnings))
 }
 

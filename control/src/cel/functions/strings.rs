@@ -70,20 +70,16 @@ fn searched<'a>(
         _ => EvalError::new(format!("Illegal regex: {why}")),
     };
     let compiled = regexes::compile(pattern).map_err(illegal)?;
-    let regex = compiled.regex();
     Ok(match name {
-        "matches" => Value::Bool(regex.is_match(subject)),
-        "find" => Value::text(regex.find(subject).map_or("", |m| m.as_str())),
+        "matches" => Value::Bool(compiled.is_match(subject)),
+        "find" => Value::text(compiled.find(subject).map_or("", |found| &subject[found])),
         _ => {
             let limit = match rest {
                 [Value::Int(n)] => usize::try_from(*n).unwrap_or(ELEMENTS),
                 _ => ELEMENTS,
             };
-            let all: Vec<Value<'a>> = regex
-                .find_iter(subject)
-                .take(limit)
-                .map(|m| Value::text(m.as_str()))
-                .collect();
+            let all = compiled.find_some(subject, limit).into_iter();
+            let all: Vec<Value<'a>> = all.map(|found| Value::text(&subject[found])).collect();
             run.charge(all.len() as u64)?;
             Value::list(all)
         }

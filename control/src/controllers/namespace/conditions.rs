@@ -16,11 +16,22 @@ pub struct Leftovers {
     /// Objects by finalizer.
     finalizers: BTreeMap<String, usize>,
     failures: Vec<String>,
+    /// Versions of groups of which nobody knows what they hold (`bad.example.com/v1`).
+    undiscovered: Vec<String>,
 }
 
 impl Leftovers {
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.failures.is_empty()
+        !self.holds_any() && self.undiscovered.is_empty()
+    }
+
+    /// Whether what is known could not all be removed.
+    pub fn holds_any(&self) -> bool {
+        !self.counts.is_empty() || !self.failures.is_empty()
+    }
+
+    pub fn may_hide_in(&mut self, versions: Vec<String>) {
+        self.undiscovered = versions;
     }
 
     pub fn remain<'a>(
@@ -72,15 +83,9 @@ pub fn after(
 type Judgement = (&'static str, &'static str, &'static str, String);
 
 fn judgements(leftovers: &Leftovers) -> Vec<Judgement> {
-    let discovered = "All resources successfully discovered";
     let parsed = "All legacy kube types successfully parsed";
     vec![
-        (
-            "NamespaceDeletionDiscoveryFailure",
-            "False",
-            "ResourcesDiscovered",
-            discovered.into(),
-        ),
+        discovery(leftovers),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             "False",
@@ -91,6 +96,24 @@ fn judgements(leftovers: &Leftovers) -> Vec<Judgement> {
         remaining(leftovers),
         finalizing(leftovers),
     ]
+}
+
+fn discovery(leftovers: &Leftovers) -> Judgement {
+    let type_ = "NamespaceDeletionDiscoveryFailure";
+    let failing = &leftovers.undiscovered;
+    if failing.is_empty() {
+        let message = "All resources successfully discovered";
+        return (type_, "False", "ResourcesDiscovered", message.into());
+    }
+    let each = failing
+        .iter()
+        .map(|version| format!("{version}: stale GroupVersion discovery: {version}"));
+    let message = format!(
+        "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+        failing.len(),
+        each.collect::<Vec<_>>().join(", ")
+    );
+    (type_, "True", "DiscoveryFailed", message)
 }
 
 fn content(leftovers: &Leftovers) -> Judgement {
@@ -163,7 +186,7 @@ mod tests {
         let leftovers = Leftovers {
             counts: [("pods.".to_owned(), 2), ("deployments.apps".to_owned(), 1)].into(),
             finalizers: [("example.com/f".to_owned(), 2)].into(),
-            failures: vec![],
+            ..Leftovers::default()
         };
         let remaining = "Some resources are remaining: deployments.apps has 1 resource instances, pods. has 2 resource instances";
         assert_eq!(
@@ -180,6 +203,17 @@ mod tests {
             message(&Leftovers::default(), "NamespaceContentRemaining").0,
             "False"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_discovered_is_named_as_upstream_does() {
+        let mut leftovers = Leftovers::default();
+        leftovers.may_hide_in(vec!["a.example/v1".into(), "b.example/v2".into()]);
+        let said = "Discovery failed for some groups, 2 failing: unable to retrieve the complete list of server APIs: \
+                    a.example/v1: stale GroupVersion discovery: a.example/v1, b.example/v2: stale GroupVersion discovery: b.example/v2";
+        let expected = ("True".into(), said.into());
+        assert_eq!(message(&leftovers, "NamespaceDeletionDiscoveryFailure"), expected);
+        assert!(!leftovers.is_empty());
     }
 
     #[test]

@@ -97,13 +97,14 @@ async fn empty(context: &Context, namespace: &str) -> Result<Leftovers, StepErro
         .filter(deletable)
         .partition(|served| served.qualified_name() == "pods");
     let mut leftovers = Leftovers::default();
+    leftovers.may_hide_in(context.catalog.stale().await?);
     for resources in [pods, others] {
         for resource in resources {
             if let Err(error) = empty_of(context, namespace, resource, &mut leftovers).await {
                 leftovers.failed(&error);
             }
         }
-        if !leftovers.is_empty() {
+        if leftovers.holds_any() {
             break;
         }
     }

@@ -1,11 +1,15 @@
 //! Go's regular expressions on the `regex` crate. Both run in time linear in the text; their syntax differs a little.
 //!
 //! Syntax of one: <https://pkg.go.dev/regexp/syntax>; of the other: <https://docs.rs/regex/latest/regex/#syntax>.
+mod compact;
 mod size;
 mod syntax;
 
 use std::iter::Peekable;
+use std::ops::Range;
 use std::str::Chars;
+
+use compact::Compact;
 
 use regex::{Regex, RegexBuilder};
 
@@ -18,31 +22,66 @@ const NESTING: u32 = 1000;
 #[derive(Debug, Clone)]
 pub struct Pattern {
     pub source: String,
-    regex: Regex,
+    program: Program,
+}
+
+#[derive(Debug, Clone)]
+enum Program {
+    Usual(Regex),
+    /// What would be too large.
+    Compact(Compact),
 }
 
 impl Pattern {
     pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        match &self.program {
+            Program::Usual(regex) => regex.is_match(text),
+            Program::Compact(compact) => compact.is_match(text),
+        }
     }
 
-    pub fn regex(&self) -> &Regex {
-        &self.regex
+    /// Where it matches first, in bytes of the text.
+    pub fn find(&self, text: &str) -> Option<Range<usize>> {
+        self.find_some(text, 1).pop()
+    }
+
+    /// Where it matches, one after the other, `most` times at most.
+    pub fn find_some(&self, text: &str, most: usize) -> Vec<Range<usize>> {
+        match &self.program {
+            Program::Usual(regex) => regex
+                .find_iter(text)
+                .take(most)
+                .map(|found| found.range())
+                .collect(),
+            Program::Compact(compact) => {
+                let mut all = compact.find_iter(text);
+                all.truncate(most);
+                all
+            }
+        }
     }
 }
 
 /// Compiles an expression written for Go.
 pub fn compile(source: &str) -> Result<Pattern, String> {
     syntax::check(source)?;
-    let regex = RegexBuilder::new(&translate(source))
+    let translated = translate(source);
+    let usual = RegexBuilder::new(&translated)
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
         .nest_limit(NESTING)
-        .build()
-        .map_err(|e| why(source, &e))?;
+        .build();
+    let program = match usual {
+        Ok(regex) => Program::Usual(regex),
+        Err(error @ regex::Error::CompiledTooBig(_)) => {
+            let compact = Compact::new(&translated, NESTING, SIZE_LIMIT);
+            Program::Compact(compact.ok_or_else(|| why(source, &error))?)
+        }
+        Err(error) => return Err(why(source, &error)),
+    };
     Ok(Pattern {
         source: source.to_owned(),
-        regex,
+        program,
     })
 }
 
@@ -230,6 +269,21 @@ mod tests {
                 "{pattern} {text}"
             );
         }
+    }
+
+    #[test]
+    fn large_classes_may_be_repeated() {
+        for (pattern, text) in [
+            (r"^[\p{L}\p{Z}\p{N}_.:/=+\-@]{0,256}$", "Größe 5"),
+            (r"^\pL{1,253}$", "ä"),
+            (r"^\S{1,1000}$", "x"),
+            (r"^(([^:/?#]{0,250})){4}$", "a"),
+        ] {
+            assert!(compile(pattern).expect(pattern).is_match(text), "{pattern}");
+        }
+        let words = compile(r"\p{L}{1,900}").expect("compiles");
+        assert_eq!(words.find_some("äb 1 cd", 9), [0..3, 6..8]);
+        assert_eq!(words.find("1 é"), Some(2..4));
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub(super) enum JournalError {
         after: Revision,
         found: Revision,
     },
+    #[error(
+        "of the journal {path} beside it {found} of {least} bytes are there, and what was written last may be lost; restore both from one copy, or give up what is lost: truncate -s {least} {path}"
+    )]
+    Short { path: PathBuf, found: u64, least: u64 },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +72,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or makes the file of the store with that identity. Next comes [`Journal::recover`].
-    pub(super) fn open(path: &Path, identity: u64) -> Result<Self, JournalError> {
+    /// Opens the file of the store with that identity, which had `least` bytes, or makes it if none. Next comes
+    /// [`Journal::recover`].
+    pub(super) fn open(path: &Path, identity: u64, least: u64) -> Result<Self, JournalError> {
         let failed = |step: &'static str| {
             move |source| JournalError::File {
                 step,
@@ -77,15 +82,23 @@ impl Journal {
                 source,
             }
         };
+        let found = match std::fs::metadata(path) {
+            Ok(file) => file.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed("look at")(error)),
+        };
+        if found < least {
+            let path = path.to_owned();
+            return Err(JournalError::Short { path, found, least });
+        }
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.mode(0o600).open(path).map_err(failed("open"))?;
-        let capacity = file.metadata().map_err(failed("look at"))?.len();
         let mut journal = Journal {
             path: path.to_owned(),
             file,
             identity,
-            capacity: capacity - capacity % ALIGN as u64,
+            capacity: found - found % ALIGN as u64,
             head: 0,
             buffer: Vec::new(),
             doubt: None,
@@ -96,6 +109,11 @@ impl Journal {
             sync_folder(path).map_err(failed("sync the folder of"))?;
         }
         Ok(journal)
+    }
+
+    /// Bytes it has.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// The frames after `settled`, of which the first may be at `start`; what is appended goes behind them.

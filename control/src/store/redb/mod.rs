@@ -47,7 +47,7 @@ const CURRENT: TableDefinition<&str, &[u8]> = TableDefinition::new("current");
 /// (revision, position inside it) → undo record.
 const LOG: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("log");
 /// `format`, `revision`, `compacted`; `identity`, which the journal's frames bear; `journal`, where in it the first frame
-/// after `revision` may be.
+/// after `revision` may be; `journal_size`, what it has at least, from when it was first there.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// Version of the tables above and of the journal.
@@ -211,8 +211,17 @@ fn batches(events: Vec<Event>) -> Vec<Batch> {
         .collect()
 }
 
-/// Opens both files and reads what the journal has over the tables.
+/// Opens both files and reads what the journal has over the tables. The journal is made after the tables: one without the other
+/// is a store of which a part was lost, and no new one.
 fn recovered(path: &Path) -> Result<Writer, OpenError> {
+    let beside = path.with_extension("journal");
+    if !has_bytes(path) && has_bytes(&beside) {
+        let message = format!(
+            "it is gone or empty, though its journal {} is there",
+            beside.display()
+        );
+        return Err(PrepareError::Backend(message).at(path));
+    }
     let db = Builder::new()
         .set_cache_size(PAGE_CACHE)
         .create(path)
@@ -220,8 +229,11 @@ fn recovered(path: &Path) -> Result<Writer, OpenError> {
     let settled = prepare(&db).map_err(|e| e.at(path))?;
     let unusable = |message: String| PrepareError::Backend(message).at(path);
     let base = Base::open(&db).map_err(|e| unusable(text(e)))?;
-    let mut journal =
-        Journal::open(&path.with_extension("journal"), settled.identity).map_err(|e| unusable(text(e)))?;
+    let least = settled.journal_size.unwrap_or(0).max(settled.journal);
+    let mut journal = Journal::open(&beside, settled.identity, least).map_err(|e| unusable(text(e)))?;
+    if settled.journal_size.is_none() {
+        tables::expect_journal(&db, journal.capacity()).map_err(unusable)?;
+    }
     let frames = journal
         .recover(settled.journal, settled.revision)
         .map_err(|e| unusable(text(e)))?;
@@ -236,11 +248,16 @@ fn recovered(path: &Path) -> Result<Writer, OpenError> {
     })
 }
 
+fn has_bytes(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
+}
+
 /// What the tables know of the journal.
 struct Settled {
     revision: Revision,
     identity: u64,
     journal: u64,
+    journal_size: Option<u64>,
 }
 
 /// Makes the tables of a new file, or checks those of an old one.
@@ -262,6 +279,7 @@ fn prepare(db: &Database) -> Result<Settled, PrepareError> {
             revision: number("revision")?,
             identity: number("identity")?,
             journal: number("journal")?,
+            journal_size: tables.number("journal_size").map_err(PrepareError::Backend)?,
         }
     };
     write.commit().map_err(|e| PrepareError::Backend(text(e)))?;

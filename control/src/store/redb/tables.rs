@@ -39,6 +39,14 @@ impl<'t> Tables<'t> {
         Ok(self.meta.get(name).map_err(text)?.map(|v| v.value()))
     }
 
+    /// Notes that the journal has so many bytes at least.
+    fn expect_journal(&mut self, size: u64) -> Result<(), String> {
+        if self.number("journal_size")?.is_none_or(|known| known < size) {
+            self.meta.insert("journal_size", size).map_err(text)?;
+        }
+        Ok(())
+    }
+
     fn take_over(&mut self, generation: &Generation) -> Result<(), String> {
         for (key, now) in &generation.keys {
             match now {
@@ -61,9 +69,17 @@ impl<'t> Tables<'t> {
         if let (Some(newest), Some(span)) = (generation.newest(), generation.span) {
             self.meta.insert("revision", newest).map_err(text)?;
             self.meta.insert("journal", span.end).map_err(text)?;
+            self.expect_journal(span.end)?;
         }
         Ok(())
     }
+}
+
+/// From here on the journal is missed when it is not there.
+pub(super) fn expect_journal(db: &Database, size: u64) -> Result<(), String> {
+    let write = begin(db)?;
+    Tables::open(&write)?.expect_journal(size)?;
+    write.commit().map_err(text)
 }
 
 /// Makes a generation's changes last in the tables, all or none. Doing it again changes nothing.

@@ -260,6 +260,53 @@ fn an_older_copy_of_the_tables_does_not_fit_the_journal() {
     assert!(RedbStore::open(&tables).is_err());
 }
 
+/// A file of two that is gone, empty or cut is no new store, also before anything has come to the tables.
+#[test]
+fn a_store_of_which_a_part_is_lost_is_not_taken_for_a_new_one() {
+    let file = |path: &Path| OpenOptions::new().write(true).open(path).unwrap();
+    let remove = |path: &Path| std::fs::remove_file(path).unwrap();
+    let empty = |path: &Path| file(path).set_len(0).unwrap();
+    let cut = |path: &Path| file(path).set_len(1000).unwrap();
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let damages: [(&str, Damage<'_>, &str); 5] = [
+        ("s.redb", &remove, "it is gone or empty"),
+        ("s.redb", &empty, "it is gone or empty"),
+        ("s.journal", &remove, "0 of"),
+        ("s.journal", &empty, "0 of"),
+        ("s.journal", &cut, "1000 of"),
+    ];
+    for settles in [false, true] {
+        for (name, damage, expected) in &damages {
+            let mut machine = Machine::new();
+            machine.commit(&[("a".into(), value(1, 100))]);
+            if settles {
+                machine.settle();
+            }
+            drop(machine.writer.take());
+            damage(&machine.dir.path().join(name));
+            for _ in 0..2 {
+                let error = RedbStore::open(&machine.dir.path().join("s.redb")).err().unwrap();
+                assert!(error.to_string().contains(expected), "{error}");
+            }
+        }
+    }
+}
+
+/// Who gives up what is lost goes on with what the tables have.
+#[test]
+fn an_emptied_journal_of_full_size_is_taken() {
+    let mut machine = Machine::new();
+    machine.commit(&[("a".into(), value(1, 100))]);
+    machine.settle();
+    machine.crash(|machine| {
+        let file = OpenOptions::new().write(true).open(machine.journal()).unwrap();
+        let size = file.metadata().unwrap().len();
+        file.set_len(0).unwrap();
+        file.set_len(size).unwrap();
+    });
+    machine.check();
+}
+
 #[test]
 fn the_journal_of_another_store_is_not_read() {
     let (mut one, other) = (Machine::new(), Machine::new());
@@ -282,6 +329,7 @@ fn a_store_from_before_the_journal_goes_on() {
         tables.meta.insert("format", FORMAT_WITHOUT_JOURNAL).unwrap();
         tables.meta.remove("identity").unwrap();
         tables.meta.remove("journal").unwrap();
+        tables.meta.remove("journal_size").unwrap();
         drop(tables);
         write.commit().unwrap();
     }

@@ -27,6 +27,7 @@ pub use ruleset::{Balancer, Protocol, Ruleset, rules};
 use super::Network;
 use super::nft::conntrack::{forget, udp_flows};
 use super::nft::{self, NftError};
+use crate::api_error;
 use crate::reflect::{Changes, is_ready, reflect};
 
 /// Changes come in bursts (a rollout, a start): the first waits so long for others.
@@ -222,43 +223,13 @@ fn told(changes: Changes, kind: &'static str) -> impl Stream<Item = ()> + Send +
     let mut advised = false;
     changes.filter_map(move |change| {
         let change = change.inspect_err(|error| {
-            tracing::debug!(%error, kind, "watch interrupted; trying again");
-            if !advised && is_forbidden(error) {
+            let (why, is_forbidden) = api_error::of_watch(error);
+            tracing::debug!(why, kind, "watch interrupted; trying again");
+            if !advised && is_forbidden {
                 advised = true;
                 tracing::warn!(kind, "{ADVICE}");
             }
         });
         std::future::ready(change.ok())
     })
-}
-
-/// Whether this node's user may not read what it asked for.
-fn is_forbidden(error: &watcher::Error) -> bool {
-    use watcher::Error;
-    match error {
-        Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status)) => status.is_forbidden(),
-        Error::WatchError(status) => status.is_forbidden(),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use kube::core::{Status, response::reason};
-
-    #[test]
-    fn only_a_refusal_asks_for_advice() {
-        let status = |code, reason: &str| Box::new(Status::failure("no", reason).with_code(code));
-        let refused = status(403, reason::FORBIDDEN);
-        for (error, expected) in [
-            (watcher::Error::WatchError(refused.clone()), true),
-            (watcher::Error::InitialListFailed(kube::Error::Api(refused)), true),
-            (watcher::Error::WatchError(status(410, reason::EXPIRED)), false),
-            (watcher::Error::NoResourceVersion, false),
-        ] {
-            assert_eq!(is_forbidden(&error), expected, "{error}");
-        }
-    }
 }
