@@ -43,6 +43,10 @@ pub enum Expression {
         key: Meta,
         to: Register,
     },
+    /// Loads the bit of the connection's state.
+    ConnectionState {
+        to: Register,
+    },
     /// Loads the connection's status bits.
     ConnectionStatus {
         to: Register,
@@ -140,6 +144,7 @@ impl Expression {
         let new = Attributes::default;
         match self {
             Self::Meta { key, to } => ("meta", new().u32(1, register(*to)).u32(2, meta_key(*key))),
+            Self::ConnectionState { to } => ("ct", new().u32(1, register(*to)).u32(2, 0)),
             Self::ConnectionStatus { to } => ("ct", new().u32(1, register(*to)).u32(2, 2)),
             Self::Network { offset, length, to } => ("payload", payload(1, *offset, *length, *to)),
             Self::Transport { offset, length, to } => ("payload", payload(2, *offset, *length, *to)),
@@ -234,6 +239,8 @@ pub mod matches {
 
     /// `RTN_LOCAL`
     const LOCAL: u32 = 2;
+    /// `NF_CT_STATE_BIT(IP_CT_NEW)`
+    const NEW: u32 = 1 << 3;
     /// `IPS_DST_NAT`
     const DESTINATION_REWRITTEN: u32 = 1 << 5;
     /// An interface name with its padding.
@@ -297,23 +304,41 @@ pub mod matches {
     }
 
     pub fn to_this_host() -> Vec<Expression> {
+        destination_is_local(true)
+    }
+
+    pub fn to_somebody_else() -> Vec<Expression> {
+        destination_is_local(false)
+    }
+
+    fn destination_is_local(equal: bool) -> Vec<Expression> {
         let value = LOCAL.to_ne_bytes().to_vec();
         vec![
             Expression::DestinationKind { to: 0 },
             Expression::Compare {
                 register: 0,
-                equal: true,
+                equal,
                 value,
             },
         ]
     }
 
+    /// Nobody has answered yet on the packet's connection.
+    pub fn beginning() -> Vec<Expression> {
+        has_bits(Expression::ConnectionState { to: 0 }, NEW)
+    }
+
     pub fn destination_rewritten() -> Vec<Expression> {
+        has_bits(Expression::ConnectionStatus { to: 0 }, DESTINATION_REWRITTEN)
+    }
+
+    /// What is loaded into register 0 has some of these bits.
+    fn has_bits(load: Expression, bits: u32) -> Vec<Expression> {
         vec![
-            Expression::ConnectionStatus { to: 0 },
+            load,
             Expression::Mask {
                 register: 0,
-                mask: DESTINATION_REWRITTEN.to_ne_bytes().to_vec(),
+                mask: bits.to_ne_bytes().to_vec(),
             },
             Expression::Compare {
                 register: 0,

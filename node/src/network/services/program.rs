@@ -26,6 +26,7 @@ const SERVICES: &str = "services";
 const ADDRESSES: &str = "service-addresses";
 const NODE_PORTS: &str = "service-node-ports";
 const REFUSED: &str = "refused-node-ports";
+const REFUSED_ADDRESSES: &str = "refused-addresses";
 const ENDPOINTS: &str = "endpoints";
 const HAIRPINS: &str = "hairpins";
 const REFUSE: &str = "refuse-services";
@@ -103,7 +104,7 @@ pub fn is_whole(existing: &Existing, ruleset: &Ruleset) -> bool {
 }
 
 /// The transaction that makes a change.
-pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_>) -> Batch {
+pub fn program(table: &str, pods: Ipv4Net, change: &Change<'_>) -> Batch {
     let mut batch = add_table(table);
     empty_old(&mut batch, change);
     make_sets(&mut batch);
@@ -124,7 +125,7 @@ pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_
     fill_sets(&mut batch, change.ruleset);
     translate(&mut batch, change.existing);
     hide_sources(&mut batch, change.existing, pods);
-    refuse(&mut batch, change.existing, services);
+    refuse(&mut batch, change);
     for chain in change.strangers() {
         batch.delete_chain(chain);
     }
@@ -180,7 +181,14 @@ fn make_sets(batch: &mut Batch) {
             shown: shown::PAIR,
         },
     );
-    for set in [ENDPOINTS, REFUSED, HAIRPINS] {
+    batch.set(
+        REFUSED_ADDRESSES,
+        SetKind::Set {
+            key: 12,
+            shown: shown::SERVICE_KEY,
+        },
+    );
+    for set in [ENDPOINTS, REFUSED, REFUSED_ADDRESSES, HAIRPINS] {
         batch.empty_set(set);
     }
 }
@@ -365,6 +373,11 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
         .iter()
         .map(|(protocol, port)| port_key(*protocol, *port))
         .collect();
+    let refused_addresses: BTreeSet<Vec<u8>> = ruleset
+        .refused_addresses
+        .iter()
+        .map(|(ip, protocol, port)| service_key(*ip, *protocol, *port))
+        .collect();
     let (mut endpoints, mut hairpins) = (BTreeSet::new(), BTreeSet::new());
     for balancer in ruleset.balancers.values() {
         for endpoint in &balancer.endpoints {
@@ -375,7 +388,12 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
     }
     batch.elements(ADDRESSES, &addresses);
     batch.elements(NODE_PORTS, &node_ports);
-    for (set, keys) in [(REFUSED, refused), (ENDPOINTS, endpoints), (HAIRPINS, hairpins)] {
+    for (set, keys) in [
+        (REFUSED, refused),
+        (REFUSED_ADDRESSES, refused_addresses),
+        (ENDPOINTS, endpoints),
+        (HAIRPINS, hairpins),
+    ] {
         let keys: Vec<Element> = keys
             .into_iter()
             .map(|key| Element {
@@ -443,11 +461,28 @@ fn hide_sources(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
     batch.rule(chain, stranger.into_iter().chain([Expression::Masquerade]));
 }
 
-/// What still goes to a Service's address here found no endpoint: it is refused, as are such node ports.
-fn refuse(batch: &mut Batch, existing: &Existing, services: Ipv4Net) {
+/// What still goes to a Service, or to where Services have their addresses, found no endpoint: it is refused, as are such node ports.
+fn refuse(batch: &mut Batch, change: &Change<'_>) {
+    let existing = change.existing;
     batch.chain(REFUSE);
-    let nowhere = matches::within(matches::destination_to, services, true);
-    batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
+    let refused = Expression::Member {
+        set: REFUSED_ADDRESSES.into(),
+        id: None,
+        key: 0,
+    };
+    let nobodys = change.ruleset.ranges.iter();
+    let nobodys = nobodys.map(|range| matches::within(matches::destination_to, *range, true));
+    // Whoever makes a Service may name any address as its own: connections that there are, and this host's services, stay.
+    let unanswered = [
+        matches::beginning(),
+        matches::to_somebody_else(),
+        matches::service_key(),
+        vec![refused],
+    ]
+    .concat();
+    for nowhere in nobodys.chain([unanswered]) {
+        batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
+    }
     // Before routing: a packet sent back by the interface it came in by would cost the sender a redirect, and
     // the kernel's limit for messages to one host would then hold the refusal back.
     for (name, hook) in [("refuse-others", Hook::Prerouting), ("refuse-own", Hook::Output)] {

@@ -36,18 +36,26 @@ pub struct Ruleset {
     pub balancers: BTreeMap<String, Balancer>,
     pub addresses: BTreeMap<(Ipv4Addr, Protocol, u16), String>,
     pub node_ports: BTreeMap<(Protocol, u16), String>,
-    /// Node ports of Services without endpoints: connections to them are refused.
+    /// Addresses and node ports of Services without endpoints: connections to them are refused.
+    pub refused_addresses: BTreeSet<(Ipv4Addr, Protocol, u16)>,
     pub refused_node_ports: BTreeSet<(Protocol, u16)>,
+    /// Where Services have their addresses from: what else goes there is refused.
+    pub ranges: BTreeSet<Ipv4Net>,
 }
 
 impl Ruleset {
-    /// Whether a UDP flow goes where these rules would no longer send it. Flows to node ports are judged only
-    /// where a Pod answers them: the port of another host's service may have the same number.
-    pub fn is_stale_udp(&self, flow: &Flow, services: Ipv4Net, pods: Ipv4Net) -> bool {
+    /// Whether a UDP flow goes where these rules would no longer send it, or where none sends anything now that those of before
+    /// sent it. Flows to node ports are judged only where a Pod answers them: the port of another host's service may have the
+    /// same number.
+    pub fn is_stale_udp(&self, flow: &Flow, before: Option<&Ruleset>, pods: Ipv4Net) -> bool {
         let (ip, port) = (*flow.to.ip(), flow.to.port());
-        let chain = match self.addresses.get(&(ip, Protocol::Udp, port)) {
-            None if services.contains(&ip) => return true,
-            None if !pods.contains(flow.answered_by.ip()) || flow.to == flow.answered_by => return false,
+        let address = (ip, Protocol::Udp, port);
+        let was_ours = |before: &Ruleset| before.holds(ip) || before.addresses.contains_key(&address);
+        let is_led = flow.to != flow.answered_by;
+        let is_nobodys = self.refused_addresses.contains(&address) || before.is_some_and(was_ours);
+        let chain = match self.addresses.get(&address) {
+            None if self.holds(ip) || (is_led && is_nobodys) => return true,
+            None if !is_led || !pods.contains(flow.answered_by.ip()) => return false,
             None => self.node_ports.get(&(Protocol::Udp, port)),
             found => found,
         };
@@ -56,6 +64,11 @@ impl Ruleset {
         balancer.map_or(refused, |balancer| {
             !balancer.endpoints.contains(&flow.answered_by)
         })
+    }
+
+    /// Whether an address is from a range that Services have theirs from.
+    pub fn holds(&self, ip: Ipv4Addr) -> bool {
+        self.ranges.iter().any(|range| range.contains(&ip))
     }
 
     /// The part that is about UDP.
@@ -164,6 +177,8 @@ impl Balanced<'_> {
             .filter(|p| *p != 0);
         let endpoints = endpoints(self.spec, port, protocol, self.slices, node);
         if endpoints.is_empty() {
+            let addresses = self.addresses.iter().map(|ip| (*ip, protocol, number));
+            ruleset.refused_addresses.extend(addresses);
             ruleset
                 .refused_node_ports
                 .extend(node_port.map(|p| (protocol, p)));
@@ -339,11 +354,15 @@ mod tests {
     }
 
     #[test]
-    fn without_endpoints_the_node_port_is_refused() {
+    fn without_endpoints_address_and_node_port_are_refused() {
         let not_ready = http(json!([{"addresses": ["10.1.0.3"], "conditions": {"ready": false}}]));
         for slices in [vec![], vec![not_ready]] {
             let ruleset = rules(&[web(json!({}))], &slices, NODE);
             assert!(ruleset.addresses.is_empty() && ruleset.balancers.is_empty());
+            assert_eq!(
+                ruleset.refused_addresses,
+                BTreeSet::from([(Ipv4Addr::new(10, 96, 0, 7), Protocol::Tcp, 80)])
+            );
             assert_eq!(
                 ruleset.refused_node_ports,
                 BTreeSet::from([(Protocol::Tcp, 30080)])
@@ -375,6 +394,52 @@ mod tests {
             json!({"clusterIP": "", "clusterIPs": []}),
         ] {
             assert_eq!(rules(&[web(spec)], [&endpoints], NODE), Ruleset::default());
+        }
+    }
+
+    #[test]
+    fn a_udp_flow_is_stale_when_no_rule_sends_it_where_it_goes() {
+        let dns = service(
+            "dns",
+            json!({"clusterIPs": ["10.96.0.10"], "externalIPs": ["192.0.2.1"],
+                "ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}]}),
+        );
+        let ranges = |list: &[&str]| list.iter().map(|range| range.parse().unwrap()).collect();
+        let of = |services: &[Service], list: &[&str]| {
+            let endpoints = json!([{"addresses": ["10.1.0.9"]}]);
+            let slice = slice("dns", json!([{"port": 5353, "protocol": "UDP"}]), endpoints);
+            Ruleset {
+                ranges: ranges(list),
+                ..rules(services, &[slice], NODE)
+            }
+        };
+        let (own, both) = (["10.96.0.0/24"], ["10.96.0.0/24", "10.97.0.0/24"]);
+        let with = of(std::slice::from_ref(&dns), &both);
+        let (without, narrow) = (of(&[], &both), of(&[], &own));
+        let refusing = Ruleset {
+            ranges: ranges(&own),
+            ..rules(&[dns], &[], NODE)
+        };
+        let pods = "10.1.0.0/24".parse().unwrap();
+        for (now, before, to, answered_by, expected) in [
+            (&with, None, "10.96.0.10:53", "10.1.0.9:5353", false),
+            (&with, None, "10.96.0.10:53", "10.1.0.8:5353", true),
+            (&with, None, "10.96.0.10:53", "10.96.0.10:53", true),
+            (&with, None, "10.97.0.1:53", "10.97.0.1:53", true),
+            (&with, None, "192.0.2.1:53", "192.0.2.1:53", true),
+            (&with, None, "192.0.2.2:53", "192.0.2.2:53", false),
+            (&with, None, "192.0.2.9:30053", "10.1.0.8:5353", true),
+            (&with, None, "192.0.2.9:30053", "10.1.0.9:5353", false),
+            (&without, None, "192.0.2.1:53", "10.2.0.9:5353", false),
+            (&without, Some(&with), "192.0.2.1:53", "10.2.0.9:5353", true),
+            (&narrow, None, "10.97.0.1:53", "10.2.0.9:5353", false),
+            (&narrow, Some(&without), "10.97.0.1:53", "10.2.0.9:5353", true),
+            (&refusing, None, "192.0.2.1:53", "10.2.0.9:5353", true),
+            (&refusing, None, "192.0.2.1:53", "192.0.2.1:53", false),
+        ] {
+            let flow = Flow::new(to.parse().unwrap(), answered_by.parse().unwrap());
+            let stale = now.is_stale_udp(&flow, before, pods);
+            assert_eq!(stale, expected, "{to} answered by {answered_by}");
         }
     }
 

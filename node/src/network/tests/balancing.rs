@@ -62,9 +62,7 @@ fn without_endpoints_connections_are_refused_and_come_back_with_them() {
         assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_ok());
         apply(&network, json!({}), &[]);
         refused().await;
-        network
-            .apply_services(&services::Ruleset::default(), None)
-            .unwrap();
+        network.apply_services(&ruleset(&[], &[]), None).unwrap();
         assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_err());
     });
 }
@@ -151,20 +149,17 @@ fn udp_is_balanced_and_follows_its_endpoints_within_a_flow() {
         );
         answer(&one, "one");
         answer(&two, "two");
-        let ruleset = |pod: &PodSandbox| {
+        let leading_to = |pod: &PodSandbox| {
             let dns = service(json!({"ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}]}));
-            rules(
-                &[dns],
-                &[slice(json!([{"port": 5353, "protocol": "UDP"}]), &[pod])],
-                "node",
-            )
+            let slice = slice(json!([{"port": 5353, "protocol": "UDP"}]), &[pod]);
+            ruleset(&[dns], &[slice])
         };
         for to in ["10.202.0.7:53", "10.201.1.1:30053"] {
             let asking = udp_socket(&client, 0);
             asking.connect(to).await.unwrap();
             let mut previous = None;
             for (pod, name) in [(&one, "one"), (&two, "two")] {
-                let wanted = ruleset(pod);
+                let wanted = leading_to(pod);
                 network.apply_services(&wanted, previous.as_ref()).unwrap();
                 previous = Some(wanted);
                 asking.send(b"who?").await.unwrap();
@@ -245,7 +240,7 @@ fn pods_leave_the_node_under_its_address_and_node_ports_let_others_in() {
 }
 
 fn many(count: u32) -> services::Ruleset {
-    let mut ruleset = services::Ruleset::default();
+    let mut ruleset = ruleset(&[], &[]);
     for n in 0..count {
         let chain = format!("svc-default/service-{n}/tcp/80");
         let endpoints = (2..6)
@@ -289,9 +284,7 @@ fn many_services_fit_one_transaction_and_change_by_themselves() {
             assert!(ask(Some(&client.net_path), "10.202.1.0:80").await.is_ok());
         }
         assert!(ask(Some(&client.net_path), "10.202.1.1:80").await.is_err());
-        network
-            .apply_services(&services::Ruleset::default(), Some(&after))
-            .unwrap();
+        network.apply_services(&ruleset(&[], &[]), Some(&after)).unwrap();
         let existing = nft::existing("amphipod-aaaaaaa1").unwrap();
         assert!(existing.chains.len() < 20, "{existing:?}");
         assert!(
@@ -309,7 +302,7 @@ fn rules_flushed_by_someone_else_come_back_whole() {
         let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
         serve(&server, 8080, "server");
         let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), &[&server]);
-        let ruleset = rules(&[service(json!({}))], &[slice], "node");
+        let ruleset = ruleset(&[service(json!({}))], &[slice]);
         network.apply_services(&ruleset, None).unwrap();
         nft::delete_table("amphipod-aaaaaaa1").unwrap();
         network.apply_services(&ruleset, Some(&ruleset)).unwrap();
