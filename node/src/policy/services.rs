@@ -85,7 +85,7 @@ impl Fronts {
         if self.dns == Some(ip) {
             return allows(egress, protocol, ip.into(), port);
         }
-        let balancer = self.ruleset.balancers.get(chain);
+        let balancer = self.ruleset.inside(chain);
         balancer.is_some_and(|balancer| {
             let mut endpoints = balancer.endpoints.iter();
             endpoints.all(|to| allows(egress, protocol, (*to.ip()).into(), to.port()))

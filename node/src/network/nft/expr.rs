@@ -31,6 +31,7 @@ pub enum Meta {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
     Drop,
+    Accept,
     Jump(String),
     Goto(String),
 }
@@ -65,6 +66,10 @@ pub enum Expression {
     },
     /// Loads the kind of the destination address (`RTN_LOCAL` and so on).
     DestinationKind {
+        to: Register,
+    },
+    /// Loads the kind of the source address.
+    SourceKind {
         to: Register,
     },
     /// Loads the number of the interface the packet came in by where a route back to its source leaves by it, else 0.
@@ -150,6 +155,8 @@ impl Expression {
             Self::Transport { offset, length, to } => ("payload", payload(2, *offset, *length, *to)),
             // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR
             Self::DestinationKind { to } => ("fib", new().u32(1, register(*to)).u32(2, 3).u32(3, 2)),
+            // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR
+            Self::SourceKind { to } => ("fib", new().u32(1, register(*to)).u32(2, 3).u32(3, 1)),
             // NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF
             Self::WayBack { to } => ("fib", new().u32(1, register(*to)).u32(2, 1).u32(3, 1 | 8)),
             Self::Random { below, to } => ("numgen", new().u32(1, register(*to)).u32(2, *below).u32(3, 1)),
@@ -210,6 +217,7 @@ impl Expression {
 pub fn verdict_data(verdict: &Verdict) -> Attributes {
     let (code, chain) = match verdict {
         Verdict::Drop => (0i32, None),
+        Verdict::Accept => (1, None),
         Verdict::Jump(chain) => (-3, Some(chain)),
         Verdict::Goto(chain) => (-4, Some(chain)),
     };
@@ -304,17 +312,26 @@ pub mod matches {
     }
 
     pub fn to_this_host() -> Vec<Expression> {
-        destination_is_local(true)
+        is_local(Expression::DestinationKind { to: 0 }, true)
     }
 
     pub fn to_somebody_else() -> Vec<Expression> {
-        destination_is_local(false)
+        is_local(Expression::DestinationKind { to: 0 }, false)
     }
 
-    fn destination_is_local(equal: bool) -> Vec<Expression> {
+    pub fn from_this_host() -> Vec<Expression> {
+        is_local(Expression::SourceKind { to: 0 }, true)
+    }
+
+    pub fn from_somebody_else() -> Vec<Expression> {
+        is_local(Expression::SourceKind { to: 0 }, false)
+    }
+
+    /// The address whose kind is loaded is this host's, or is not.
+    fn is_local(load: Expression, equal: bool) -> Vec<Expression> {
         let value = LOCAL.to_ne_bytes().to_vec();
         vec![
-            Expression::DestinationKind { to: 0 },
+            load,
             Expression::Compare {
                 register: 0,
                 equal,

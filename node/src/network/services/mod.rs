@@ -4,10 +4,15 @@
 //! The rules stay in force when this ends, and until the network is taken down.
 
 mod base;
+mod endpoints;
+mod flows;
+mod health;
 pub mod keys;
 mod program;
 mod ranges;
+mod refusal;
 mod ruleset;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +29,7 @@ use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use base::install_base;
+use health::Doors;
 use program::{Change, is_whole, program};
 use ranges::Ranges;
 pub use ruleset::{Balancer, Protocol, Ruleset, rules};
@@ -96,6 +102,7 @@ pub async fn run(
         listener,
         applied: None,
         routed: None,
+        doors: Doors::default(),
     };
     tokio::select! {
         () = follow.run(changes) => {}
@@ -114,6 +121,7 @@ struct Follow {
     applied: Option<Ruleset>,
     /// The ranges it has routes for, as far as this process knows.
     routed: Option<BTreeSet<Ipv4Net>>,
+    doors: Doors,
 }
 
 impl Follow {
@@ -173,7 +181,9 @@ impl Follow {
         (self.listener)(&lists);
         let routing = self.route(&lists.ranges).await;
         let applying = self.apply(lists.rules(&self.node)).await;
-        routing.into_iter().chain(applying).min()
+        let checks = health::checks(&lists, &self.node, self.applied.is_some());
+        let asking = (!self.doors.keep(checks).await).then(|| Instant::now() + CHECK);
+        [routing, applying, asking].into_iter().flatten().min()
     }
 
     /// Brings the routes up to date. What is not listed may still be there: until it is known, routes stay.

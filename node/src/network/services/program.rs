@@ -10,26 +10,20 @@ use ipnet::Ipv4Net;
 
 use super::base::{GUARD, PODS_LEAVING};
 use super::keys::{port_key, service_key, shown, socket};
+use super::refusal::{REFUSE, REFUSED, REFUSED_ADDRESSES, refuse};
 use super::ruleset::{Balancer, Ruleset};
+use super::sources::{ENDPOINTS, HAIRPINS, KEEP_SOURCES, hide_sources};
+use crate::network::host_ports;
 use crate::network::nft::{
     Batch, ChainKind, Element, Existing, Expression, Hook, SetKind, Value, Verdict, add_table, join, matches,
 };
-use crate::network::{host_ports, ipam};
 
-/// The hooks' priorities (nft(8)): address translation, right behind it, filtering.
-const DESTINATION: i32 = -100;
-const TRANSLATED: i32 = DESTINATION + 1;
-const FILTER: i32 = 0;
-const SOURCE: i32 = 100;
+/// The hook's priority (nft(8)): translation of destinations.
+pub(super) const DESTINATION: i32 = -100;
 
 const SERVICES: &str = "services";
 const ADDRESSES: &str = "service-addresses";
 const NODE_PORTS: &str = "service-node-ports";
-const REFUSED: &str = "refused-node-ports";
-const REFUSED_ADDRESSES: &str = "refused-addresses";
-const ENDPOINTS: &str = "endpoints";
-const HAIRPINS: &str = "hairpins";
-const REFUSE: &str = "refuse-services";
 /// The chains there are whatever Services there are.
 const FIXED: [&str; 10] = [
     GUARD,
@@ -120,6 +114,7 @@ pub fn program(table: &str, pods: Ipv4Net, change: &Change<'_>) -> Batch {
         batch.chain(name);
     }
     for (name, balancer) in changed() {
+        send_inside(&mut batch, name, balancer, pods);
         balance(&mut batch, name, balancer);
     }
     fill_sets(&mut batch, change.ruleset);
@@ -188,7 +183,14 @@ fn make_sets(batch: &mut Batch) {
             shown: shown::SERVICE_KEY,
         },
     );
-    for set in [ENDPOINTS, REFUSED, REFUSED_ADDRESSES, HAIRPINS] {
+    batch.set(
+        KEEP_SOURCES,
+        SetKind::Set {
+            key: 12,
+            shown: shown::SERVICE_KEY,
+        },
+    );
+    for set in [ENDPOINTS, KEEP_SOURCES, REFUSED, REFUSED_ADDRESSES, HAIRPINS] {
         batch.empty_set(set);
     }
 }
@@ -225,8 +227,24 @@ fn owner(chain: &str) -> &str {
         .map_or(chain, |(end, _)| &chain[..end])
 }
 
-/// The rules of one Service port: each endpoint with the same chance, or the one that remembers the client.
+/// The rules by which this node and its Pods are sent to another chain.
+fn send_inside(batch: &mut Batch, chain: &str, balancer: &Balancer, pods: Ipv4Net) {
+    let Some(inside) = &balancer.inside else { return };
+    for within in [
+        matches::within(matches::source_to, pods, true),
+        matches::from_this_host(),
+    ] {
+        let goto = Expression::Verdict(Verdict::Goto(inside.clone()));
+        batch.rule(chain, within.into_iter().chain([goto]));
+    }
+}
+
+/// The rules of one Service port: each endpoint with the same chance, or the one that remembers the client. Where there is none,
+/// another node has one, which will be asked the next time: nothing is answered.
 fn balance(batch: &mut Batch, chain: &str, balancer: &Balancer) {
+    if balancer.endpoints.is_empty() {
+        return batch.rule(chain, [Expression::Verdict(Verdict::Drop)]);
+    }
     match balancer.affinity {
         Some(seconds) => stick(batch, chain, balancer, u64::from(seconds) * 1_000),
         None => {
@@ -378,11 +396,13 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
         .iter()
         .map(|(ip, protocol, port)| service_key(*ip, *protocol, *port))
         .collect();
-    let (mut endpoints, mut hairpins) = (BTreeSet::new(), BTreeSet::new());
+    let (mut endpoints, mut hairpins, mut known) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for balancer in ruleset.balancers.values() {
         for endpoint in &balancer.endpoints {
             let ip = endpoint.ip().octets();
-            endpoints.insert(service_key(*endpoint.ip(), balancer.protocol, endpoint.port()));
+            let key = service_key(*endpoint.ip(), balancer.protocol, endpoint.port());
+            known.extend(balancer.inside.as_ref().map(|_| key.clone()));
+            endpoints.insert(key);
             hairpins.insert(join(&[&ip, &ip]));
         }
     }
@@ -392,6 +412,7 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
         (REFUSED, refused),
         (REFUSED_ADDRESSES, refused_addresses),
         (ENDPOINTS, endpoints),
+        (KEEP_SOURCES, known),
         (HAIRPINS, hairpins),
     ] {
         let keys: Vec<Element> = keys
@@ -425,85 +446,4 @@ fn translate(batch: &mut Batch, existing: &Existing) {
         batch.base_chain(existing, name, ChainKind::Nat, hook, DESTINATION);
         batch.rule(name, [Expression::Verdict(Verdict::Jump(SERVICES.into()))]);
     }
-}
-
-/// The chain that rewrites sources where the answer would not come back this way: a Pod that meets itself, and whoever is no Pod.
-/// Links to Pods have no address that could be masqueraded with: this node's Pods see its gateway.
-fn hide_sources(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
-    let chain = "services-return";
-    batch.base_chain(existing, chain, ChainKind::Nat, Hook::Postrouting, SOURCE);
-    let itself = Expression::Member {
-        set: HAIRPINS.into(),
-        id: None,
-        key: 0,
-    };
-    let gateway = || matches::source_becomes(ipam::gateway(pods));
-    let hairpin = [
-        matches::destination_rewritten(),
-        vec![matches::source_to(0), matches::destination_to(1), itself],
-        gateway(),
-    ];
-    batch.rule(chain, hairpin.concat());
-    let endpoint = Expression::Member {
-        set: ENDPOINTS.into(),
-        id: None,
-        key: 0,
-    };
-    let stranger = [
-        matches::destination_rewritten(),
-        matches::within(matches::source_to, pods, false),
-        matches::service_key(),
-        vec![endpoint],
-    ]
-    .concat();
-    let to_a_pod = matches::within(matches::destination_to, pods, true);
-    batch.rule(chain, [stranger.clone(), to_a_pod, gateway()].concat());
-    batch.rule(chain, stranger.into_iter().chain([Expression::Masquerade]));
-}
-
-/// What still goes to a Service, or to where Services have their addresses, found no endpoint: it is refused, as are such node ports.
-fn refuse(batch: &mut Batch, change: &Change<'_>) {
-    let existing = change.existing;
-    batch.chain(REFUSE);
-    let refused = Expression::Member {
-        set: REFUSED_ADDRESSES.into(),
-        id: None,
-        key: 0,
-    };
-    let nobodys = change.ruleset.ranges.iter();
-    let nobodys = nobodys.map(|range| matches::within(matches::destination_to, *range, true));
-    // Whoever makes a Service may name any address as its own: connections that there are, and this host's services, stay.
-    let unanswered = [
-        matches::beginning(),
-        matches::to_somebody_else(),
-        matches::service_key(),
-        vec![refused],
-    ]
-    .concat();
-    for nowhere in nobodys.chain([unanswered]) {
-        batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
-    }
-    // Before routing: a packet sent back by the interface it came in by would cost the sender a redirect, and
-    // the kernel's limit for messages to one host would then hold the refusal back.
-    for (name, hook) in [("refuse-others", Hook::Prerouting), ("refuse-own", Hook::Output)] {
-        batch.base_chain(existing, name, ChainKind::Filter, hook, TRANSLATED);
-        batch.rule(name, [Expression::Verdict(Verdict::Jump(REFUSE.into()))]);
-    }
-    batch.base_chain(
-        existing,
-        "refuse-arriving",
-        ChainKind::Filter,
-        Hook::Input,
-        FILTER,
-    );
-    let refused = Expression::Member {
-        set: REFUSED.into(),
-        id: None,
-        key: 1,
-    };
-    let arriving = [matches::to_this_host(), matches::port_key(1), vec![refused]];
-    batch.rule(
-        "refuse-arriving",
-        arriving.concat().into_iter().chain([Expression::Reject]),
-    );
 }

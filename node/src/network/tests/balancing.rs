@@ -239,6 +239,58 @@ fn pods_leave_the_node_under_its_address_and_node_ports_let_others_in() {
     });
 }
 
+#[test]
+fn who_comes_from_outside_keeps_its_address_where_only_endpoints_of_the_node_answer() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let outside = outside(&network.links).await;
+        let (near, far) = (pod(&network, "near").await, pod(&network, "far").await);
+        serve(&near, 8080, "near");
+        serve(&far, 8080, "far");
+        let local = service(json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.1"]}));
+        let lead = |here: &[&PodSandbox], there: &[&PodSandbox]| {
+            let ports = json!([{"port": 8080, "protocol": "TCP"}]);
+            let mut slices = [slice(ports.clone(), here), slice(ports, there)];
+            for (slice, node) in slices.iter_mut().zip(["node", "another"]) {
+                for endpoint in slice.endpoints.iter_mut().flatten() {
+                    endpoint.node_name = Some(node.into());
+                }
+            }
+            network
+                .apply_services(&ruleset(std::slice::from_ref(&local), &slices), None)
+                .unwrap();
+        };
+        let from_outside = async |to| timeout(Duration::from_millis(500), ask(Some(&outside), to)).await;
+
+        lead(&[&near], &[]);
+        for to in ["192.0.2.1:30080", "192.0.2.1:80"] {
+            assert_eq!(from_outside(to).await.unwrap().unwrap(), "near 192.0.2.2", "{to}");
+        }
+        lead(&[], &[&far]);
+        for to in ["192.0.2.1:30080", "192.0.2.1:80"] {
+            assert!(
+                from_outside(to).await.is_err(),
+                "another node has endpoints: {to}"
+            );
+        }
+        for (from, to, seen_as) in [
+            (None, "127.0.0.1:30080", "10.201.1.1"),
+            (None, "192.0.2.1:80", "10.201.1.1"),
+            (None, "10.202.0.7:80", "10.201.1.1"),
+            (Some(&near), "192.0.2.1:30080", &near.ip.to_string()),
+            (Some(&near), "10.202.0.7:80", &near.ip.to_string()),
+        ] {
+            let answer = ask(from.map(|pod| pod.net_path.as_path()), to).await;
+            assert_eq!(answer.unwrap(), format!("far {seen_as}"), "{from:?} to {to}");
+        }
+        lead(&[], &[]);
+        for to in ["192.0.2.1:30080", "192.0.2.1:80"] {
+            let refused = from_outside(to).await.unwrap().unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+        }
+    });
+}
+
 fn many(count: u32) -> services::Ruleset {
     let mut ruleset = ruleset(&[], &[]);
     for n in 0..count {
@@ -256,6 +308,7 @@ fn many(count: u32) -> services::Ruleset {
                 protocol,
                 endpoints,
                 affinity,
+                inside: None,
             },
         );
     }
