@@ -133,8 +133,10 @@ pub enum Expression {
     },
     /// Rewrites the source to the address of the interface the packet leaves by.
     Masquerade,
-    /// Answers with ICMP port unreachable; a TCP client sees its connection refused.
+    /// Answers with ICMP port unreachable, as often as the kernel's limit allows.
     Reject,
+    /// Answers TCP with a reset.
+    Reset,
     Verdict(Verdict),
 }
 
@@ -205,6 +207,8 @@ impl Expression {
             Self::Masquerade => ("masq", new().u32(1, RANDOM_PORT)),
             // NFT_REJECT_ICMP_UNREACH, ICMP_PORT_UNREACH
             Self::Reject => ("reject", new().u32(1, 0).bytes(2, &[3])),
+            // NFT_REJECT_TCP_RST
+            Self::Reset => ("reject", new().u32(1, 1)),
             Self::Verdict(verdict) => (
                 "immediate",
                 new().u32(1, VERDICT_REGISTER).nest(2, verdict_data(verdict)),
@@ -247,6 +251,8 @@ pub mod matches {
 
     /// `RTN_LOCAL`
     const LOCAL: u32 = 2;
+    /// `IPPROTO_TCP`
+    const TCP: u8 = 6;
     /// `NF_CT_STATE_BIT(IP_CT_NEW)`
     const NEW: u32 = 1 << 3;
     /// `IPS_DST_NAT`
@@ -307,6 +313,18 @@ pub mod matches {
                 register: 0,
                 equal: inside,
                 value: value.octets().to_vec(),
+            },
+        ]
+    }
+
+    pub fn of_tcp() -> Vec<Expression> {
+        let key = Meta::Protocol;
+        vec![
+            Expression::Meta { key, to: 0 },
+            Expression::Compare {
+                register: 0,
+                equal: true,
+                value: vec![TCP],
             },
         ]
     }

@@ -32,7 +32,7 @@ pub fn refuse(batch: &mut Batch, change: &Change<'_>) {
     ]
     .concat();
     for nowhere in nobodys.chain([unanswered]) {
-        batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
+        answer(batch, REFUSE, nowhere);
     }
     // Before routing: a packet sent back by the interface it came in by would cost the sender a redirect, and
     // the kernel's limit for messages to one host would then hold the refusal back.
@@ -53,8 +53,13 @@ pub fn refuse(batch: &mut Batch, change: &Change<'_>) {
         key: 1,
     };
     let arriving = [matches::to_this_host(), matches::port_key(1), vec![refused]];
-    batch.rule(
-        "refuse-arriving",
-        arriving.concat().into_iter().chain([Expression::Reject]),
-    );
+    answer(batch, "refuse-arriving", arriving.concat());
+}
+
+/// Refuses what these expressions match. TCP by a reset: a socket that is still sending passes by what ICMP says, and hears it when it
+/// sends again, after a second; and the kernel says it to everybody once a second only.
+fn answer(batch: &mut Batch, chain: &str, matched: Vec<Expression>) {
+    let tcp = [matched.clone(), matches::of_tcp(), vec![Expression::Reject]];
+    batch.rule(chain, tcp.concat());
+    batch.rule(chain, matched.into_iter().chain([Expression::Reject]));
 }

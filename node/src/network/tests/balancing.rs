@@ -67,6 +67,32 @@ fn without_endpoints_connections_are_refused_and_come_back_with_them() {
     });
 }
 
+/// A packet that is sent again is sent after a second.
+#[test]
+fn a_refusal_is_heard_at_once_however_many_there_were() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let client = pod(&network, "client").await;
+        apply(&network, json!({}), &[]);
+        let refused = |to: &str| {
+            let began = std::time::Instant::now();
+            let error = std::net::TcpStream::connect(to).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+            assert!(
+                began.elapsed() < Duration::from_millis(900),
+                "{to}: {:?}",
+                began.elapsed()
+            );
+        };
+        for _ in 0..20 {
+            for to in ["10.202.0.7:80", "10.202.0.9:80", "10.201.1.1:30080"] {
+                refused(to);
+                within(&client.net_path, || refused(to));
+            }
+        }
+    });
+}
+
 #[test]
 fn connections_spread_over_endpoints_unless_clients_stick() {
     Host::run(|host| async move {
