@@ -211,9 +211,9 @@ fn spawn_all(
     tasks.spawn(join::stay(ctx.clone(), Arc::new(registration), member));
     let resolver = Arc::new(dns::Resolver::new(ctx.network.gateway()));
     let (names, narrower) = (resolver.clone(), ctx.narrower.clone());
-    let listener = move |services: &[_], slices: &[_]| {
-        names.learn(services, slices);
-        narrower.learn(services, slices);
+    let listener = move |lists: &network::services::Lists| {
+        names.learn(&lists.services, &lists.slices);
+        narrower.learn(lists);
     };
     tasks.spawn(network::services::run(
         ctx.network.clone(),

@@ -18,6 +18,7 @@ mod lying_registry;
 mod node_agent;
 mod policies;
 mod processes;
+mod ranges;
 mod restarts;
 mod shared;
 mod streams;

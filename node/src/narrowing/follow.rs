@@ -13,7 +13,6 @@ use amphipod_shim_api::network::NetworkRules;
 use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, PodStatus};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
@@ -21,9 +20,9 @@ use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use tokio::time::Instant;
 
-use super::{Known, Lists, Narrower, Trouble};
+use super::{Known, Narrower, Trouble};
 use crate::api_error;
-use crate::network::services::rules as ruleset;
+use crate::network::services::Lists;
 use crate::pods::context::Context;
 use crate::pods::table::Guest;
 use crate::policy::{Cluster, Fronts, Judge, Peer, Policy};
@@ -63,9 +62,6 @@ pub async fn run(ctx: Arc<Context>) {
 }
 
 async fn follow(ctx: Arc<Context>) {
-    let IpNet::V4(range) = ctx.options.service_cidr else {
-        return tracing::error!("Service addresses are not IPv4: no policies are followed");
-    };
     let mut guests = ctx.table.guest_changes();
     let mut asking = ctx.narrower.asking.subscribe();
     let mut services = ctx.narrower.services.subscribe();
@@ -79,7 +75,6 @@ async fn follow(ctx: Arc<Context>) {
         reflect::<NetworkPolicy>(ctx.options.client.clone(), |policy| trim(&mut policy.metadata));
     let mut follow = Follow {
         ctx,
-        range,
         policies,
         cluster: None,
         news: named(POLICIES, news),
@@ -191,7 +186,6 @@ fn only_peer(pod: &mut Pod) {
 
 struct Follow {
     ctx: Arc<Context>,
-    range: Ipv4Net,
     policies: Store<NetworkPolicy>,
     cluster: Option<Everybody>,
     news: BoxStream<'static, News>,
@@ -304,11 +298,11 @@ impl Follow {
             Some(_) => self.ctx.narrower.services.borrow().clone(),
             None => None,
         };
-        let (node, range) = (self.ctx.options.node_name.clone(), self.range);
+        let node = self.ctx.options.node_name.clone();
         let gateway = IpAddr::V4(self.ctx.network.gateway());
         let addresses = self.ctx.host_ips.iter().copied().chain([gateway]).collect();
         let making = move || {
-            let fronts = services.map(|lists| fronts(&lists, &node, range));
+            let fronts = services.map(|lists| fronts(&lists, &node));
             let knows_peers = everybody.is_some();
             let (pods, namespaces) = everybody.unwrap_or_default();
             let mut pods: Vec<Peer> = pods.iter().filter_map(|pod| Peer::of(pod)).collect();
@@ -405,19 +399,14 @@ async fn tell(narrower: &Narrower, shim: ShimAddress, due: Due, limit: Duration)
 }
 
 /// Services as this node leads to them.
-fn fronts((services, slices): &Lists, node: &str, range: Ipv4Net) -> Fronts {
+fn fronts(lists: &Lists, node: &str) -> Fronts {
     let is_dns = |service: &&Arc<k8s_openapi::api::core::v1::Service>| {
         service.metadata.namespace.as_deref() == Some("kube-system") && service.name_any() == "kube-dns"
     };
-    let dns = services.iter().find(is_dns);
+    let dns = lists.services.iter().find(is_dns);
     let dns = dns.and_then(|service| service.spec.as_ref()?.cluster_ip.as_ref());
     Fronts {
-        ruleset: ruleset(
-            services.iter().map(AsRef::as_ref),
-            slices.iter().map(AsRef::as_ref),
-            node,
-        ),
-        range,
+        ruleset: lists.rules(node),
         dns: dns.and_then(|ip| ip.parse::<Ipv4Addr>().ok()),
     }
 }

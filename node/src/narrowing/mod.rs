@@ -13,10 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use amphipod_shim_api::network::NetworkRules;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 
+use crate::network::services::Lists;
 use crate::policy::{Judge, Peer};
 
 pub use follow::run;
@@ -61,8 +60,6 @@ impl Known {
         self.trouble.as_ref().is_some_and(|trouble| trouble.forbidden)
     }
 }
-
-type Lists = (Vec<Arc<Service>>, Vec<Arc<EndpointSlice>>);
 
 /// What starts of containers, the service proxy and the follower of policies share.
 #[derive(Default)]
@@ -139,9 +136,8 @@ impl Narrower {
     }
 
     /// Takes all Services and their endpoints.
-    pub fn learn(&self, services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) {
-        self.services
-            .send_replace(Some((services.to_vec(), slices.to_vec())));
+    pub fn learn(&self, lists: &Lists) {
+        self.services.send_replace(Some(lists.clone()));
     }
 }
 

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::task::AbortHandle;
 
@@ -48,6 +48,16 @@ pub struct Link {
     pub mtu: Option<u32>,
     pub up: bool,
     pub is_bridge: bool,
+}
+
+/// A network that this host routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    pub network: Ipv4Net,
+    /// The index of the link it is routed out of, if of one.
+    pub link: Option<u32>,
+    /// The kernel made the route, for a link's own address.
+    pub is_kernels: bool,
 }
 
 /// What a Pod's end of a veth pair is made of.
@@ -223,27 +233,34 @@ impl Links {
         added.map_err(|e| refused("add a route to", &link.name, &e))
     }
 
-    /// Routes a network out of a link, unless that is so already; says the index of another link that has it.
-    pub async fn route_network(&self, link: &Link, network: Ipv4Net) -> Result<Option<u32>, LinkError> {
-        let (to, length) = (network.network(), network.prefix_len());
-        for route in self.routes().await? {
-            let destination = route
-                .attributes
-                .iter()
-                .any(|a| matches!(a, RouteAttribute::Destination(RouteAddress::Inet(ip)) if *ip == to));
-            if destination && route.header.destination_prefix_length == length {
-                return Ok(output(&route).filter(|index| *index != link.index));
-            }
+    /// Routes a network out of a link.
+    pub async fn route_network(&self, link: &Link, network: Ipv4Net) -> Result<(), LinkError> {
+        let added = self
+            .handle
+            .route()
+            .add(network_route(link, network))
+            .execute()
+            .await;
+        added.map_err(|e| refused("add a route to", &link.name, &e))
+    }
+
+    /// Takes the route of a network out of a link away; one that is gone already is no error.
+    pub async fn unroute_network(&self, link: &Link, network: Ipv4Net) -> Result<(), LinkError> {
+        let removed = self
+            .handle
+            .route()
+            .del(network_route(link, network))
+            .execute()
+            .await;
+        match removed.map_err(|e| refused("remove a route to", &link.name, &e)) {
+            Err(LinkError::Request { code, .. }) if code == -libc::ESRCH => Ok(()),
+            other => other,
         }
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(to, length)
-            .scope(RouteScope::Link)
-            .output_interface(link.index)
-            .build();
-        let added = self.handle.route().add(route).execute().await;
-        added
-            .map(|()| None)
-            .map_err(|e| refused("add a route to", &link.name, &e))
+    }
+
+    /// All networks that this host routes.
+    pub async fn networks(&self) -> Result<Vec<Routed>, LinkError> {
+        Ok(self.routes().await?.iter().filter_map(routed).collect())
     }
 
     /// The MTU of the link the default route leaves by; None without such a route.
@@ -278,21 +295,28 @@ impl Links {
 impl Links {
     /// The name of a link other than the given one whose addresses and a range cannot both be used.
     pub async fn overlapping(&self, range: Ipv4Net, except: u32) -> Result<Option<String>, LinkError> {
+        let addresses = self.addresses().await?;
+        let mut others = addresses.iter().filter(|(index, _)| *index != except);
+        match others.find(|(_, net)| overlap(range, *net)) {
+            Some((index, _)) => self.name_of(*index).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The addresses of all links by their index, each with its link's network.
+    pub async fn addresses(&self) -> Result<Vec<(u32, Ipv4Net)>, LinkError> {
         let addresses = self.handle.address().get().execute();
         let addresses: Vec<_> = addresses
             .try_collect()
             .await
             .map_err(|e| refused("list", "addresses", &e))?;
-        let other = addresses
-            .iter()
-            .filter(|a| a.header.index != except)
-            .find(|a| network_of(a).is_some_and(|net| overlap(range, net)));
-        let Some(other) = other else { return Ok(None) };
-        let owner = self
-            .all()
-            .await?
-            .into_iter()
-            .find(|link| link.index == other.header.index);
+        let of = |message: &AddressMessage| Some((message.header.index, network_of(message)?));
+        Ok(addresses.iter().filter_map(of).collect())
+    }
+
+    /// The name of the link with this index.
+    pub async fn name_of(&self, index: u32) -> Result<Option<String>, LinkError> {
+        let owner = self.all().await?.into_iter().find(|link| link.index == index);
         Ok(owner.map(|link| link.name))
     }
 }
@@ -304,6 +328,26 @@ const WIDE: u8 = 12;
 /// Whether a range and an address with its network get in each other's way.
 fn overlap(range: Ipv4Net, other: Ipv4Net) -> bool {
     range.contains(&other.addr()) || (other.prefix_len() > WIDE && other.contains(&range.network()))
+}
+
+fn network_route(link: &Link, network: Ipv4Net) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network.network(), network.prefix_len())
+        .scope(RouteScope::Link)
+        .output_interface(link.index)
+        .build()
+}
+
+fn routed(route: &RouteMessage) -> Option<Routed> {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
+        _ => None,
+    })?;
+    Some(Routed {
+        network: Ipv4Net::new(to, route.header.destination_prefix_length).ok()?,
+        link: output(route),
+        is_kernels: route.header.protocol == RouteProtocol::Kernel,
+    })
 }
 
 fn output(route: &RouteMessage) -> Option<u32> {

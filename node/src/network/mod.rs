@@ -11,6 +11,7 @@ mod ipam;
 mod links;
 mod names;
 pub mod nft;
+mod routes;
 mod sandbox;
 pub mod services;
 pub mod sysctl;
@@ -46,7 +47,7 @@ pub struct NetworkConfig {
     pub cluster_id: String,
     /// The addresses of this node's Pods.
     pub pod_cidr: Ipv4Net,
-    /// The addresses of the cluster's Services.
+    /// The addresses of the cluster's Services; further ones are what ServiceCIDRs say.
     pub service_cidr: Ipv4Net,
     /// The cluster's run directory, `/run/amphipod/amphipod-<id>`.
     pub run_dir: PathBuf,
@@ -296,8 +297,8 @@ fn pod_sandbox(dir: &Path, ip: Ipv4Addr, users: Option<IdRange>, origin: Origin)
     }
 }
 
-/// The link with the gateway's address, and the route that lets this host reach Services: without one, a
-/// host that knows no default route would not even try. What no Pod's own route leads to ends there, too.
+/// The link with the gateway's address, and the route to the cluster's own Services (others' come with their ServiceCIDRs). What no
+/// Pod's own route leads to ends there, too.
 async fn ensure_gateway(
     links: &Links,
     names: &Names,
@@ -314,14 +315,16 @@ async fn ensure_gateway(
         .await?;
     links.up(&links.get(&names.blind_end()).await?).await?;
     links.up(&link).await?;
-    match links.route_network(&link, config.service_cidr).await? {
-        None => Ok(()),
-        Some(index) => {
-            let other = links.all().await?.into_iter().find(|link| link.index == index);
-            Err(OpenError::ServiceOverlap(
-                config.service_cidr,
-                other.map(|link| link.name).unwrap_or_default(),
-            ))
+    let plan = routes::plan(
+        &links.networks().await?,
+        link.index,
+        &[config.service_cidr.trunc()].into(),
+    );
+    match plan.elsewhere.first() {
+        None => Ok(plan.add(links, &link).await?),
+        Some((range, index)) => {
+            let other = links.name_of(*index).await?;
+            Err(OpenError::ServiceOverlap(*range, other.unwrap_or_default()))
         }
     }
 }

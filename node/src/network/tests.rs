@@ -3,6 +3,7 @@
 mod balancing;
 mod host_ports;
 mod pod_links;
+mod ranges;
 mod sandboxes;
 
 use std::fs::File;
@@ -156,9 +157,17 @@ fn slice(ports: Value, pods: &[&PodSandbox]) -> EndpointSlice {
     serde_json::from_value(object).unwrap()
 }
 
+/// The rules of Services with addresses from the range of cluster `a`.
+fn ruleset(services: &[Service], slices: &[EndpointSlice]) -> services::Ruleset {
+    services::Ruleset {
+        ranges: ["10.202.0.0/16".parse().unwrap()].into(),
+        ..rules(services, slices, "node")
+    }
+}
+
 fn apply(network: &Network, extra: Value, pods: &[&PodSandbox]) {
     let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), pods);
     network
-        .apply_services(&rules(&[service(extra)], &[slice], "node"), None)
+        .apply_services(&ruleset(&[service(extra)], &[slice]), None)
         .unwrap();
 }

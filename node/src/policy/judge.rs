@@ -79,7 +79,6 @@ mod tests {
     fn fronts() -> Fronts {
         Fronts {
             ruleset: Ruleset::default(),
-            range: "10.43.0.0/16".parse().unwrap(),
             dns: None,
         }
     }

@@ -2,7 +2,7 @@
 //! given an endpoint's address; who sees only the Service's address must know beforehand where it may lead.
 //!
 //! An address of a Service is allowed where each endpoint is that it may lead to: one that is not would be reached by chance.
-//! One from outside of their range (an external address, a load balancer's) is somebody's own besides: at ports that lead to no
+//! One from outside of their ranges (an external address, a load balancer's) is somebody's own besides: at ports that lead to no
 //! Service rules mean himself.
 //! The cluster's DNS is answered by the node itself here and has no Pods; to policies it is a Pod as it is in other clusters,
 //! at the Service's address, so that the usual rules for it mean what they mean there.
@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use amphipod_shim_api::network::{AddressRange, Addresses, Allowed, Ports, Protocol, allows, merged};
-use ipnet::Ipv4Net;
 
 use super::peer::{NamedPort, Peer};
 use crate::network::services::Ruleset;
@@ -25,8 +24,6 @@ const DNS_PORT: u16 = 53;
 #[derive(Clone, Debug)]
 pub struct Fronts {
     pub ruleset: Ruleset,
-    /// All addresses that Services may have.
-    pub range: Ipv4Net,
     /// The Service `kube-dns`.
     pub dns: Option<Ipv4Addr>,
 }
@@ -49,10 +46,12 @@ impl Fronts {
 
     /// What may go out, with the addresses of Services in the place of what rules say of them as addresses.
     pub fn through(&self, egress: &[Allowed]) -> Vec<Allowed> {
-        let range = AddressRange::new(self.range.network().into(), self.range.broadcast().into());
+        let ranges = self.ruleset.ranges.iter();
+        let ranges =
+            ranges.filter_map(|range| AddressRange::new(range.network().into(), range.broadcast().into()));
         let outside = self.outside();
         let fronts = outside.keys().map(|ip| AddressRange::from(IpAddr::from(*ip)));
-        let fronts: Addresses = range.into_iter().chain(fronts).collect();
+        let fronts: Addresses = ranges.chain(fronts).collect();
         let direct = egress.iter().map(|allowed| Allowed {
             ports: allowed.ports.clone(),
             addresses: allowed.addresses.minus(&fronts),
@@ -67,11 +66,11 @@ impl Fronts {
         merged(direct.chain(beside).chain(through))
     }
 
-    /// Addresses of Services from outside of the range, and what of them is a Service's.
+    /// Addresses of Services from outside of their ranges, and what of them is a Service's.
     fn outside(&self) -> BTreeMap<Ipv4Addr, BTreeSet<(Protocol, u16)>> {
         let mut outside = BTreeMap::<_, BTreeSet<_>>::new();
         let fronts = self.ruleset.addresses.keys();
-        for (ip, protocol, port) in fronts.filter(|(ip, ..)| !self.range.contains(ip)) {
+        for (ip, protocol, port) in fronts.filter(|(ip, ..)| !self.ruleset.holds(*ip)) {
             outside.entry(*ip).or_default().insert((*protocol, *port));
         }
         outside
@@ -86,7 +85,7 @@ impl Fronts {
         if self.dns == Some(ip) {
             return allows(egress, protocol, ip.into(), port);
         }
-        let balancer = self.ruleset.balancers.get(chain);
+        let balancer = self.ruleset.inside(chain);
         balancer.is_some_and(|balancer| {
             let mut endpoints = balancer.endpoints.iter();
             endpoints.all(|to| allows(egress, protocol, (*to.ip()).into(), to.port()))
@@ -157,7 +156,8 @@ mod tests {
         let mut services = [
             service("n", "one", "10.43.0.1", web.clone()),
             service("n", "two", "10.43.0.2", web.clone()),
-            service("n", "none", "10.43.0.3", web),
+            service("n", "none", "10.43.0.3", web.clone()),
+            service("n", "further", "10.90.0.7", web),
             service(
                 "kube-system",
                 "kube-dns",
@@ -167,15 +167,20 @@ mod tests {
         ];
         let slices = [
             slice("n", "one", http.clone(), &["10.42.0.1"]),
-            slice("n", "two", http, &["10.42.0.1", "10.42.0.2"]),
+            slice("n", "two", http.clone(), &["10.42.0.1", "10.42.0.2"]),
+            slice("n", "further", http, &["10.42.0.1"]),
             slice("kube-system", "kube-dns", dns, &["10.42.0.254"]),
         ];
         services[0]["spec"]["externalIPs"] = json!(["192.0.2.7"]);
         let services = services.map(|service| serde_json::from_value(service).unwrap());
         let slices = slices.map(|slice| serde_json::from_value(slice).unwrap());
         Fronts {
-            ruleset: rules(&services, &slices, "here"),
-            range: "10.43.0.0/16".parse().unwrap(),
+            ruleset: Ruleset {
+                ranges: ["10.43.0.0/16", "10.90.0.0/24"]
+                    .map(|range| range.parse().unwrap())
+                    .into(),
+                ..rules(&services, &slices, "here")
+            },
             dns: Some(Ipv4Addr::new(10, 43, 0, 10)),
         }
     }
@@ -191,20 +196,37 @@ mod tests {
     fn a_service_is_allowed_where_all_its_endpoints_are() {
         let fronts = fronts();
         let http = Ports::one(Protocol::Tcp, 8080);
+        let addresses = [
+            [10, 43, 0, 1],
+            [10, 43, 0, 2],
+            [10, 43, 0, 3],
+            [10, 90, 0, 7],
+            [10, 90, 0, 8],
+        ];
         let reaches = |egress: &[Allowed]| {
             let through = fronts.through(egress);
-            [1, 2, 3].map(|last| allows(&through, Protocol::Tcp, Ipv4Addr::new(10, 43, 0, last).into(), 80))
+            addresses.map(|ip| allows(&through, Protocol::Tcp, ip.into(), 80))
         };
         for (egress, expected) in [
-            (vec![to("10.42.0.1", Some(http))], [true, false, false]),
-            (vec![to("10.42.0.1-10.42.0.2", Some(http))], [true, true, false]),
+            (
+                vec![to("10.42.0.1", Some(http))],
+                [true, false, false, true, false],
+            ),
+            (
+                vec![to("10.42.0.1-10.42.0.2", Some(http))],
+                [true, true, false, true, false],
+            ),
             (
                 vec![to("10.42.0.1-10.42.0.2", Some(Ports::one(Protocol::Tcp, 80)))],
-                [false; 3],
+                [false; 5],
             ),
-            (vec![to("0.0.0.0-255.255.255.255", None)], [true, true, false]),
-            (vec![to("10.43.0.0-10.43.255.255", None)], [false; 3]),
-            (Vec::new(), [false; 3]),
+            (
+                vec![to("0.0.0.0-255.255.255.255", None)],
+                [true, true, false, true, false],
+            ),
+            (vec![to("10.43.0.0-10.43.255.255", None)], [false; 5]),
+            (vec![to("10.90.0.0-10.90.0.255", None)], [false; 5]),
+            (Vec::new(), [false; 5]),
         ] {
             assert_eq!(reaches(&egress), expected, "{egress:?}");
         }

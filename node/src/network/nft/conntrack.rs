@@ -27,6 +27,19 @@ pub struct Flow {
     zone: Option<Vec<u8>>,
 }
 
+#[cfg(test)]
+impl Flow {
+    /// One that only is to be judged.
+    pub fn new(to: SocketAddrV4, answered_by: SocketAddrV4) -> Self {
+        Self {
+            to,
+            answered_by,
+            tuple: Vec::new(),
+            zone: None,
+        }
+    }
+}
+
 /// All UDP flows over IPv4.
 pub fn udp_flows() -> Result<Vec<Flow>, NftError> {
     let mut flows = Vec::new();

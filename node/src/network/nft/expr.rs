@@ -31,6 +31,7 @@ pub enum Meta {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
     Drop,
+    Accept,
     Jump(String),
     Goto(String),
 }
@@ -41,6 +42,10 @@ pub enum Expression {
     /// Loads a property.
     Meta {
         key: Meta,
+        to: Register,
+    },
+    /// Loads the bit of the connection's state.
+    ConnectionState {
         to: Register,
     },
     /// Loads the connection's status bits.
@@ -61,6 +66,10 @@ pub enum Expression {
     },
     /// Loads the kind of the destination address (`RTN_LOCAL` and so on).
     DestinationKind {
+        to: Register,
+    },
+    /// Loads the kind of the source address.
+    SourceKind {
         to: Register,
     },
     /// Loads the number of the interface the packet came in by where a route back to its source leaves by it, else 0.
@@ -124,8 +133,10 @@ pub enum Expression {
     },
     /// Rewrites the source to the address of the interface the packet leaves by.
     Masquerade,
-    /// Answers with ICMP port unreachable; a TCP client sees its connection refused.
+    /// Answers with ICMP port unreachable, as often as the kernel's limit allows.
     Reject,
+    /// Answers TCP with a reset.
+    Reset,
     Verdict(Verdict),
 }
 
@@ -140,11 +151,14 @@ impl Expression {
         let new = Attributes::default;
         match self {
             Self::Meta { key, to } => ("meta", new().u32(1, register(*to)).u32(2, meta_key(*key))),
+            Self::ConnectionState { to } => ("ct", new().u32(1, register(*to)).u32(2, 0)),
             Self::ConnectionStatus { to } => ("ct", new().u32(1, register(*to)).u32(2, 2)),
             Self::Network { offset, length, to } => ("payload", payload(1, *offset, *length, *to)),
             Self::Transport { offset, length, to } => ("payload", payload(2, *offset, *length, *to)),
             // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR
             Self::DestinationKind { to } => ("fib", new().u32(1, register(*to)).u32(2, 3).u32(3, 2)),
+            // NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR
+            Self::SourceKind { to } => ("fib", new().u32(1, register(*to)).u32(2, 3).u32(3, 1)),
             // NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF
             Self::WayBack { to } => ("fib", new().u32(1, register(*to)).u32(2, 1).u32(3, 1 | 8)),
             Self::Random { below, to } => ("numgen", new().u32(1, register(*to)).u32(2, *below).u32(3, 1)),
@@ -193,6 +207,8 @@ impl Expression {
             Self::Masquerade => ("masq", new().u32(1, RANDOM_PORT)),
             // NFT_REJECT_ICMP_UNREACH, ICMP_PORT_UNREACH
             Self::Reject => ("reject", new().u32(1, 0).bytes(2, &[3])),
+            // NFT_REJECT_TCP_RST
+            Self::Reset => ("reject", new().u32(1, 1)),
             Self::Verdict(verdict) => (
                 "immediate",
                 new().u32(1, VERDICT_REGISTER).nest(2, verdict_data(verdict)),
@@ -205,6 +221,7 @@ impl Expression {
 pub fn verdict_data(verdict: &Verdict) -> Attributes {
     let (code, chain) = match verdict {
         Verdict::Drop => (0i32, None),
+        Verdict::Accept => (1, None),
         Verdict::Jump(chain) => (-3, Some(chain)),
         Verdict::Goto(chain) => (-4, Some(chain)),
     };
@@ -234,6 +251,10 @@ pub mod matches {
 
     /// `RTN_LOCAL`
     const LOCAL: u32 = 2;
+    /// `IPPROTO_TCP`
+    const TCP: u8 = 6;
+    /// `NF_CT_STATE_BIT(IP_CT_NEW)`
+    const NEW: u32 = 1 << 3;
     /// `IPS_DST_NAT`
     const DESTINATION_REWRITTEN: u32 = 1 << 5;
     /// An interface name with its padding.
@@ -296,24 +317,63 @@ pub mod matches {
         ]
     }
 
-    pub fn to_this_host() -> Vec<Expression> {
-        let value = LOCAL.to_ne_bytes().to_vec();
+    pub fn of_tcp() -> Vec<Expression> {
+        let key = Meta::Protocol;
         vec![
-            Expression::DestinationKind { to: 0 },
+            Expression::Meta { key, to: 0 },
             Expression::Compare {
                 register: 0,
                 equal: true,
+                value: vec![TCP],
+            },
+        ]
+    }
+
+    pub fn to_this_host() -> Vec<Expression> {
+        is_local(Expression::DestinationKind { to: 0 }, true)
+    }
+
+    pub fn to_somebody_else() -> Vec<Expression> {
+        is_local(Expression::DestinationKind { to: 0 }, false)
+    }
+
+    pub fn from_this_host() -> Vec<Expression> {
+        is_local(Expression::SourceKind { to: 0 }, true)
+    }
+
+    pub fn from_somebody_else() -> Vec<Expression> {
+        is_local(Expression::SourceKind { to: 0 }, false)
+    }
+
+    /// The address whose kind is loaded is this host's, or is not.
+    fn is_local(load: Expression, equal: bool) -> Vec<Expression> {
+        let value = LOCAL.to_ne_bytes().to_vec();
+        vec![
+            load,
+            Expression::Compare {
+                register: 0,
+                equal,
                 value,
             },
         ]
     }
 
+    /// Nobody has answered yet on the packet's connection.
+    pub fn beginning() -> Vec<Expression> {
+        has_bits(Expression::ConnectionState { to: 0 }, NEW)
+    }
+
     pub fn destination_rewritten() -> Vec<Expression> {
+        has_bits(Expression::ConnectionStatus { to: 0 }, DESTINATION_REWRITTEN)
+    }
+
+    /// What is loaded into register 0 has some of these bits.
+    fn has_bits(load: Expression, bits: u32) -> Vec<Expression> {
         vec![
-            Expression::ConnectionStatus { to: 0 },
+            load,
             Expression::Mask {
                 register: 0,
-                mask: DESTINATION_REWRITTEN.to_ne_bytes().to_vec(),
+                mask: bits.to_ne_bytes().to_vec(),
             },
             Expression::Compare {
                 register: 0,

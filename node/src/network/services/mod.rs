@@ -1,17 +1,25 @@
 //! Services on this node: ClusterIP and NodePort, by nftables rules replaced as a whole.
 //!
-//! Level-triggered: a change of any Service or EndpointSlice leads to a new ruleset from all of them.
+//! Level-triggered: a change of any Service, EndpointSlice or ServiceCIDR leads to a new ruleset from all of them.
 //! The rules stay in force when this ends, and until the network is taken down.
 
 mod base;
+mod endpoints;
+mod flows;
+mod health;
 pub mod keys;
 mod program;
+mod ranges;
+mod refusal;
 mod ruleset;
+mod sources;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -21,7 +29,9 @@ use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use base::install_base;
+use health::Doors;
 use program::{Change, is_whole, program};
+use ranges::Ranges;
 pub use ruleset::{Balancer, Protocol, Ruleset, rules};
 
 use super::Network;
@@ -44,8 +54,29 @@ const ADVICE: &str = "this node may not read what Services are made of, and does
                       on this node does, let it: kubectl create clusterrolebinding amphipod:node-proxier \
                       --clusterrole=system:node-proxier --group=system:nodes";
 
-/// Who else is to know all Services and EndpointSlices whenever they changed.
-pub type Listener = Box<dyn Fn(&[Arc<Service>], &[Arc<EndpointSlice>]) + Send + Sync>;
+/// All that rules are made from.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    pub services: Vec<Arc<Service>>,
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Where Services have their addresses from.
+    pub ranges: BTreeSet<Ipv4Net>,
+}
+
+impl Lists {
+    /// What they mean for packets on a node.
+    pub fn rules(&self, node: &str) -> Ruleset {
+        let services = self.services.iter().map(AsRef::as_ref);
+        let slices = self.slices.iter().map(AsRef::as_ref);
+        Ruleset {
+            ranges: self.ranges.clone(),
+            ..rules(services, slices, node)
+        }
+    }
+}
+
+/// Who else is to know them whenever they changed.
+pub type Listener = Box<dyn Fn(&Lists) + Send + Sync>;
 
 /// Keeps this node's rules what Services and EndpointSlices say, until told to stop.
 pub async fn run(
@@ -56,18 +87,23 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let (services, service_changes) = reflect::<Service>(client.clone(), |_| {});
-    let (slices, slice_changes) = reflect::<EndpointSlice>(client, |_| {});
+    let (slices, slice_changes) = reflect::<EndpointSlice>(client.clone(), |_| {});
+    let (ranges, range_changes) = Ranges::follow(network.config.service_cidr, client);
     let changes = stream::select(
         told(service_changes, "Service"),
         told(slice_changes, "EndpointSlice"),
     );
+    let changes = stream::select(changes, range_changes);
     let mut follow = Follow {
         network,
         services,
         slices,
+        ranges,
         node,
         listener,
         applied: None,
+        routed: None,
+        doors: Doors::default(),
     };
     tokio::select! {
         () = follow.run(changes) => {}
@@ -79,10 +115,14 @@ struct Follow {
     network: Arc<Network>,
     services: Store<Service>,
     slices: Store<EndpointSlice>,
+    ranges: Ranges,
     node: String,
     listener: Listener,
     /// What the kernel has, as far as this process knows.
     applied: Option<Ruleset>,
+    /// The ranges it has routes for, as far as this process knows.
+    routed: Option<BTreeSet<Ipv4Net>>,
+    doors: Doors,
 }
 
 impl Follow {
@@ -125,17 +165,43 @@ impl Follow {
 
     /// Brings the kernel up to date; says when to try again where that failed.
     async fn synchronise(&mut self) -> Option<Instant> {
-        // Before both lists are whole, rules made from them would cut off Services that exist.
-        if !(is_ready(&self.services) && is_ready(&self.slices)) {
+        // Before the lists are whole, rules made from them would cut off Services that exist.
+        if !(is_ready(&self.services) && is_ready(&self.slices) && self.ranges.are_known()) {
             return None;
         }
+        let ranges = match self.ranges.usable(&self.network).await {
+            Ok(ranges) => ranges,
+            Err(error) => return Some(failed(&error)),
+        };
         let (services, slices) = (self.services.state(), self.slices.state());
-        (self.listener)(&services, &slices);
-        let wanted = rules(
-            services.iter().map(AsRef::as_ref),
-            slices.iter().map(AsRef::as_ref),
-            &self.node,
-        );
+        let lists = Lists {
+            services,
+            slices,
+            ranges,
+        };
+        (self.listener)(&lists);
+        let routing = self.route(&lists.ranges).await;
+        let applying = self.apply(lists.rules(&self.node)).await;
+        let checks = health::checks(&lists, &self.node, self.applied.is_some());
+        let asking = (!self.doors.keep(checks).await).then(|| Instant::now() + CHECK);
+        [routing, applying, asking].into_iter().flatten().min()
+    }
+
+    /// Brings the routes up to date. What is not listed may still be there: until it is known, routes stay.
+    async fn route(&mut self, ranges: &BTreeSet<Ipv4Net>) -> Option<Instant> {
+        if !self.ranges.are_listed() || self.routed.as_ref() == Some(ranges) {
+            return None;
+        }
+        match self.network.route_services(ranges).await {
+            Ok(()) => {
+                self.routed = Some(ranges.clone());
+                None
+            }
+            Err(error) => Some(failed(&error)),
+        }
+    }
+
+    async fn apply(&mut self, wanted: Ruleset) -> Option<Instant> {
         if self.applied.as_ref() == Some(&wanted) {
             return None;
         }
@@ -192,24 +258,24 @@ impl Network {
             previous,
             existing: &existing,
         };
-        nft::apply(program(&table, config.pod_cidr, config.service_cidr, &change))?;
+        nft::apply(program(&table, config.pod_cidr, &change))?;
         if !previous.map_or_else(
             || ruleset.udp().eq([]),
-            |previous| previous.udp().eq(ruleset.udp()),
+            |previous| previous.ranges == ruleset.ranges && previous.udp().eq(ruleset.udp()),
         ) {
-            self.forget_stale_flows(ruleset);
+            self.forget_stale_flows(ruleset, previous);
         }
         Ok(())
     }
 
     /// Lets UDP flows to endpoints that are no more be balanced anew. Where that cannot be done, they are
     /// by themselves when nothing came for a while.
-    fn forget_stale_flows(&self, ruleset: &Ruleset) {
-        let (services, pods) = (self.config.service_cidr, self.config.pod_cidr);
+    fn forget_stale_flows(&self, ruleset: &Ruleset, previous: Option<&Ruleset>) {
+        let pods = self.config.pod_cidr;
         let forgotten = udp_flows().and_then(|flows| {
             flows
                 .iter()
-                .filter(|flow| ruleset.is_stale_udp(flow, services, pods))
+                .filter(|flow| ruleset.is_stale_udp(flow, previous, pods))
                 .try_for_each(forget)
         });
         if let Err(error) = forgotten {

@@ -10,25 +10,20 @@ use ipnet::Ipv4Net;
 
 use super::base::{GUARD, PODS_LEAVING};
 use super::keys::{port_key, service_key, shown, socket};
+use super::refusal::{REFUSE, REFUSED, REFUSED_ADDRESSES, refuse};
 use super::ruleset::{Balancer, Ruleset};
+use super::sources::{ENDPOINTS, HAIRPINS, KEEP_SOURCES, hide_sources};
+use crate::network::host_ports;
 use crate::network::nft::{
     Batch, ChainKind, Element, Existing, Expression, Hook, SetKind, Value, Verdict, add_table, join, matches,
 };
-use crate::network::{host_ports, ipam};
 
-/// The hooks' priorities (nft(8)): address translation, right behind it, filtering.
-const DESTINATION: i32 = -100;
-const TRANSLATED: i32 = DESTINATION + 1;
-const FILTER: i32 = 0;
-const SOURCE: i32 = 100;
+/// The hook's priority (nft(8)): translation of destinations.
+pub(super) const DESTINATION: i32 = -100;
 
 const SERVICES: &str = "services";
 const ADDRESSES: &str = "service-addresses";
 const NODE_PORTS: &str = "service-node-ports";
-const REFUSED: &str = "refused-node-ports";
-const ENDPOINTS: &str = "endpoints";
-const HAIRPINS: &str = "hairpins";
-const REFUSE: &str = "refuse-services";
 /// The chains there are whatever Services there are.
 const FIXED: [&str; 10] = [
     GUARD,
@@ -103,7 +98,7 @@ pub fn is_whole(existing: &Existing, ruleset: &Ruleset) -> bool {
 }
 
 /// The transaction that makes a change.
-pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_>) -> Batch {
+pub fn program(table: &str, pods: Ipv4Net, change: &Change<'_>) -> Batch {
     let mut batch = add_table(table);
     empty_old(&mut batch, change);
     make_sets(&mut batch);
@@ -119,12 +114,13 @@ pub fn program(table: &str, pods: Ipv4Net, services: Ipv4Net, change: &Change<'_
         batch.chain(name);
     }
     for (name, balancer) in changed() {
+        send_inside(&mut batch, name, balancer, pods);
         balance(&mut batch, name, balancer);
     }
     fill_sets(&mut batch, change.ruleset);
     translate(&mut batch, change.existing);
     hide_sources(&mut batch, change.existing, pods);
-    refuse(&mut batch, change.existing, services);
+    refuse(&mut batch, change);
     for chain in change.strangers() {
         batch.delete_chain(chain);
     }
@@ -180,7 +176,21 @@ fn make_sets(batch: &mut Batch) {
             shown: shown::PAIR,
         },
     );
-    for set in [ENDPOINTS, REFUSED, HAIRPINS] {
+    batch.set(
+        REFUSED_ADDRESSES,
+        SetKind::Set {
+            key: 12,
+            shown: shown::SERVICE_KEY,
+        },
+    );
+    batch.set(
+        KEEP_SOURCES,
+        SetKind::Set {
+            key: 12,
+            shown: shown::SERVICE_KEY,
+        },
+    );
+    for set in [ENDPOINTS, KEEP_SOURCES, REFUSED, REFUSED_ADDRESSES, HAIRPINS] {
         batch.empty_set(set);
     }
 }
@@ -217,8 +227,24 @@ fn owner(chain: &str) -> &str {
         .map_or(chain, |(end, _)| &chain[..end])
 }
 
-/// The rules of one Service port: each endpoint with the same chance, or the one that remembers the client.
+/// The rules by which this node and its Pods are sent to another chain.
+fn send_inside(batch: &mut Batch, chain: &str, balancer: &Balancer, pods: Ipv4Net) {
+    let Some(inside) = &balancer.inside else { return };
+    for within in [
+        matches::within(matches::source_to, pods, true),
+        matches::from_this_host(),
+    ] {
+        let goto = Expression::Verdict(Verdict::Goto(inside.clone()));
+        batch.rule(chain, within.into_iter().chain([goto]));
+    }
+}
+
+/// The rules of one Service port: each endpoint with the same chance, or the one that remembers the client. Where there is none,
+/// another node has one, which will be asked the next time: nothing is answered.
 fn balance(batch: &mut Batch, chain: &str, balancer: &Balancer) {
+    if balancer.endpoints.is_empty() {
+        return batch.rule(chain, [Expression::Verdict(Verdict::Drop)]);
+    }
     match balancer.affinity {
         Some(seconds) => stick(batch, chain, balancer, u64::from(seconds) * 1_000),
         None => {
@@ -365,17 +391,30 @@ fn fill_sets(batch: &mut Batch, ruleset: &Ruleset) {
         .iter()
         .map(|(protocol, port)| port_key(*protocol, *port))
         .collect();
-    let (mut endpoints, mut hairpins) = (BTreeSet::new(), BTreeSet::new());
+    let refused_addresses: BTreeSet<Vec<u8>> = ruleset
+        .refused_addresses
+        .iter()
+        .map(|(ip, protocol, port)| service_key(*ip, *protocol, *port))
+        .collect();
+    let (mut endpoints, mut hairpins, mut known) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for balancer in ruleset.balancers.values() {
         for endpoint in &balancer.endpoints {
             let ip = endpoint.ip().octets();
-            endpoints.insert(service_key(*endpoint.ip(), balancer.protocol, endpoint.port()));
+            let key = service_key(*endpoint.ip(), balancer.protocol, endpoint.port());
+            known.extend(balancer.inside.as_ref().map(|_| key.clone()));
+            endpoints.insert(key);
             hairpins.insert(join(&[&ip, &ip]));
         }
     }
     batch.elements(ADDRESSES, &addresses);
     batch.elements(NODE_PORTS, &node_ports);
-    for (set, keys) in [(REFUSED, refused), (ENDPOINTS, endpoints), (HAIRPINS, hairpins)] {
+    for (set, keys) in [
+        (REFUSED, refused),
+        (REFUSED_ADDRESSES, refused_addresses),
+        (ENDPOINTS, endpoints),
+        (KEEP_SOURCES, known),
+        (HAIRPINS, hairpins),
+    ] {
         let keys: Vec<Element> = keys
             .into_iter()
             .map(|key| Element {
@@ -407,68 +446,4 @@ fn translate(batch: &mut Batch, existing: &Existing) {
         batch.base_chain(existing, name, ChainKind::Nat, hook, DESTINATION);
         batch.rule(name, [Expression::Verdict(Verdict::Jump(SERVICES.into()))]);
     }
-}
-
-/// The chain that rewrites sources where the answer would not come back this way: a Pod that meets itself, and whoever is no Pod.
-/// Links to Pods have no address that could be masqueraded with: this node's Pods see its gateway.
-fn hide_sources(batch: &mut Batch, existing: &Existing, pods: Ipv4Net) {
-    let chain = "services-return";
-    batch.base_chain(existing, chain, ChainKind::Nat, Hook::Postrouting, SOURCE);
-    let itself = Expression::Member {
-        set: HAIRPINS.into(),
-        id: None,
-        key: 0,
-    };
-    let gateway = || matches::source_becomes(ipam::gateway(pods));
-    let hairpin = [
-        matches::destination_rewritten(),
-        vec![matches::source_to(0), matches::destination_to(1), itself],
-        gateway(),
-    ];
-    batch.rule(chain, hairpin.concat());
-    let endpoint = Expression::Member {
-        set: ENDPOINTS.into(),
-        id: None,
-        key: 0,
-    };
-    let stranger = [
-        matches::destination_rewritten(),
-        matches::within(matches::source_to, pods, false),
-        matches::service_key(),
-        vec![endpoint],
-    ]
-    .concat();
-    let to_a_pod = matches::within(matches::destination_to, pods, true);
-    batch.rule(chain, [stranger.clone(), to_a_pod, gateway()].concat());
-    batch.rule(chain, stranger.into_iter().chain([Expression::Masquerade]));
-}
-
-/// What still goes to a Service's address here found no endpoint: it is refused, as are such node ports.
-fn refuse(batch: &mut Batch, existing: &Existing, services: Ipv4Net) {
-    batch.chain(REFUSE);
-    let nowhere = matches::within(matches::destination_to, services, true);
-    batch.rule(REFUSE, nowhere.into_iter().chain([Expression::Reject]));
-    // Before routing: a packet sent back by the interface it came in by would cost the sender a redirect, and
-    // the kernel's limit for messages to one host would then hold the refusal back.
-    for (name, hook) in [("refuse-others", Hook::Prerouting), ("refuse-own", Hook::Output)] {
-        batch.base_chain(existing, name, ChainKind::Filter, hook, TRANSLATED);
-        batch.rule(name, [Expression::Verdict(Verdict::Jump(REFUSE.into()))]);
-    }
-    batch.base_chain(
-        existing,
-        "refuse-arriving",
-        ChainKind::Filter,
-        Hook::Input,
-        FILTER,
-    );
-    let refused = Expression::Member {
-        set: REFUSED.into(),
-        id: None,
-        key: 1,
-    };
-    let arriving = [matches::to_this_host(), matches::port_key(1), vec![refused]];
-    batch.rule(
-        "refuse-arriving",
-        arriving.concat().into_iter().chain([Expression::Reject]),
-    );
 }

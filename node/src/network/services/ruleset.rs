@@ -1,32 +1,32 @@
 //! What Services mean for packets: a pure function of Services, EndpointSlices and the node's name.
 //!
-//! Follows the Service documentation (Virtual IPs and Service Proxies; Service Internal Traffic
-//! Policy; KEP-1669 for terminating endpoints). Traffic policies for external traffic are all `Cluster`.
+//! Follows the Service documentation (Virtual IPs and Service Proxies; Service Internal Traffic Policy; Traffic policies;
+//! KEP-1669 for terminating endpoints).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 pub use amphipod_shim_api::network::Protocol;
 
-use crate::network::nft::conntrack::Flow;
-
-/// The label that says whose endpoints a slice holds.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use super::endpoints::{by_service, endpoints};
 
 /// How long a client keeps its endpoint where `timeoutSeconds` says nothing (API reference, ClientIPConfig).
 const AFFINITY_SECONDS: i32 = 10_800;
 
-/// One port of one Service that has endpoints.
+/// Where one port of one Service leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balancer {
     pub protocol: Protocol,
     pub endpoints: BTreeSet<SocketAddrV4>,
     /// Seconds a client keeps its endpoint.
     pub affinity: Option<u32>,
+    /// The balancer that this node and its Pods are sent to instead. Who comes from elsewhere keeps its address then, and is not
+    /// answered at all when there are no endpoints.
+    pub inside: Option<String>,
 }
 
 /// All a node's rules are made from. Chains are named for their Service and port, so that the same
@@ -36,26 +36,40 @@ pub struct Ruleset {
     pub balancers: BTreeMap<String, Balancer>,
     pub addresses: BTreeMap<(Ipv4Addr, Protocol, u16), String>,
     pub node_ports: BTreeMap<(Protocol, u16), String>,
-    /// Node ports of Services without endpoints: connections to them are refused.
+    /// Addresses and node ports of Services without endpoints: connections to them are refused.
+    pub refused_addresses: BTreeSet<(Ipv4Addr, Protocol, u16)>,
     pub refused_node_ports: BTreeSet<(Protocol, u16)>,
+    /// Where Services have their addresses from: what else goes there is refused.
+    pub ranges: BTreeSet<Ipv4Net>,
 }
 
 impl Ruleset {
-    /// Whether a UDP flow goes where these rules would no longer send it. Flows to node ports are judged only
-    /// where a Pod answers them: the port of another host's service may have the same number.
-    pub fn is_stale_udp(&self, flow: &Flow, services: Ipv4Net, pods: Ipv4Net) -> bool {
-        let (ip, port) = (*flow.to.ip(), flow.to.port());
-        let chain = match self.addresses.get(&(ip, Protocol::Udp, port)) {
-            None if services.contains(&ip) => return true,
-            None if !pods.contains(flow.answered_by.ip()) || flow.to == flow.answered_by => return false,
-            None => self.node_ports.get(&(Protocol::Udp, port)),
-            found => found,
-        };
-        let refused = self.refused_node_ports.contains(&(Protocol::Udp, port));
-        let balancer = chain.and_then(|chain| self.balancers.get(chain));
-        balancer.map_or(refused, |balancer| {
-            !balancer.endpoints.contains(&flow.answered_by)
-        })
+    /// Where a balancer leads this node and its Pods.
+    pub fn inside(&self, chain: &str) -> Option<&Balancer> {
+        let balancer = self.balancers.get(chain)?;
+        match &balancer.inside {
+            Some(inside) => self.balancers.get(inside),
+            None => Some(balancer),
+        }
+    }
+
+    fn lead(&mut self, address: (Ipv4Addr, Protocol, u16), chain: Option<&String>) {
+        match chain {
+            Some(chain) => drop(self.addresses.insert(address, chain.clone())),
+            None => drop(self.refused_addresses.insert(address)),
+        }
+    }
+
+    fn lead_port(&mut self, port: (Protocol, u16), chain: Option<&String>) {
+        match chain {
+            Some(chain) => drop(self.node_ports.insert(port, chain.clone())),
+            None => drop(self.refused_node_ports.insert(port)),
+        }
+    }
+
+    /// Whether an address is from a range that Services have theirs from.
+    pub fn holds(&self, ip: Ipv4Addr) -> bool {
+        self.ranges.iter().any(|range| range.contains(&ip))
     }
 
     /// The part that is about UDP.
@@ -79,10 +93,9 @@ pub fn rules<'a>(
             continue;
         };
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-        let addresses = addresses(service, spec);
-        if addresses.is_empty() {
+        let Some((own, outside)) = addresses(service, spec) else {
             continue;
-        }
+        };
         let slices = slices
             .get(&(namespace, name.as_str()))
             .map(Vec::as_slice)
@@ -90,7 +103,8 @@ pub fn rules<'a>(
         let service = Balanced {
             name: format!("{namespace}/{name}"),
             spec,
-            addresses,
+            own,
+            outside,
             slices,
         };
         for port in spec.ports.iter().flatten() {
@@ -100,32 +114,15 @@ pub fn rules<'a>(
     ruleset
 }
 
-type Slices<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
-
-fn by_service<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Slices<'a> {
-    let mut map = Slices::new();
-    for slice in slices.into_iter().filter(|slice| slice.address_type == "IPv4") {
-        let labels = slice.metadata.labels.as_ref();
-        let (Some(name), Some(namespace)) = (
-            labels.and_then(|l| l.get(SERVICE_NAME)),
-            &slice.metadata.namespace,
-        ) else {
-            continue;
-        };
-        map.entry((namespace, name)).or_default().push(slice);
-    }
-    map
-}
-
-/// The addresses a Service answers on: its ClusterIPs, external addresses and those of a load balancer.
-fn addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+/// The addresses a Service answers on: its ClusterIPs; external ones and those of a load balancer.
+fn addresses(service: &Service, spec: &ServiceSpec) -> Option<(BTreeSet<Ipv4Addr>, BTreeSet<Ipv4Addr>)> {
     if spec.type_.as_deref() == Some("ExternalName") {
-        return BTreeSet::new();
+        return None;
     }
-    let cluster = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    let cluster: BTreeSet<Ipv4Addr> = cluster.filter_map(|ip| ip.parse().ok()).collect();
-    if cluster.is_empty() {
-        return cluster;
+    let own = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let own: BTreeSet<Ipv4Addr> = own.filter_map(|ip| ip.parse().ok()).collect();
+    if own.is_empty() {
+        return None;
     }
     let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
     let ingress = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
@@ -137,8 +134,15 @@ fn addresses(service: &Service, spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
         .iter()
         .flatten()
         .chain(ingress)
-        .filter_map(|ip| ip.parse().ok());
-    cluster.iter().copied().chain(outside).collect()
+        .filter_map(|ip| ip.parse().ok())
+        .filter(|ip| !own.contains(ip));
+    let outside = outside.collect();
+    Some((own, outside))
+}
+
+/// Whether a traffic policy is for endpoints on the node alone.
+pub(super) fn is_local(policy: Option<&String>) -> bool {
+    policy.is_some_and(|policy| policy == "Local")
 }
 
 /// A Service that answers on addresses, with what is known of its endpoints.
@@ -146,7 +150,8 @@ struct Balanced<'a> {
     /// `namespace/name`
     name: String,
     spec: &'a ServiceSpec,
-    addresses: BTreeSet<Ipv4Addr>,
+    own: BTreeSet<Ipv4Addr>,
+    outside: BTreeSet<Ipv4Addr>,
     slices: &'a [&'a EndpointSlice],
 }
 
@@ -162,29 +167,71 @@ impl Balanced<'_> {
             .node_port
             .and_then(|p| u16::try_from(p).ok())
             .filter(|p| *p != 0);
-        let endpoints = endpoints(self.spec, port, protocol, self.slices, node);
-        if endpoints.is_empty() {
-            ruleset
-                .refused_node_ports
-                .extend(node_port.map(|p| (protocol, p)));
-            return;
-        }
-        let chain = format!("svc-{}/{}/{number}", self.name, protocol.name());
-        for ip in &self.addresses {
-            ruleset.addresses.insert((*ip, protocol, number), chain.clone());
+        let is_outside = node_port.is_some() || !self.outside.is_empty();
+        let ways = self.ways(port, (protocol, number), node, is_outside);
+        for (addresses, chain) in [(&self.own, &ways.internal), (&self.outside, &ways.external)] {
+            for ip in addresses {
+                ruleset.lead((*ip, protocol, number), chain.as_ref());
+            }
         }
         if let Some(node_port) = node_port {
-            ruleset.node_ports.insert((protocol, node_port), chain.clone());
+            ruleset.lead_port((protocol, node_port), ways.external.as_ref());
         }
-        ruleset.balancers.insert(
-            chain,
-            Balancer {
-                protocol,
-                endpoints,
-                affinity: affinity(self.spec),
-            },
-        );
+        ruleset.balancers.extend(ways.balancers);
     }
+
+    /// Where a port leads by the Service's policies, which are of two kinds: for its own addresses, and for those it has outside.
+    fn ways(
+        &self,
+        port: &ServicePort,
+        (protocol, number): (Protocol, u16),
+        node: &str,
+        is_outside: bool,
+    ) -> Ways {
+        let all = endpoints(self.slices, port, protocol, |_| true);
+        let here = |endpoint: &Endpoint| endpoint.node_name.as_deref() == Some(node);
+        let near = endpoints(self.slices, port, protocol, here);
+        let [to_all, to_near, to_near_from_outside] = ["", "-near", "-outside"]
+            .map(|kind| format!("svc-{}/{}{kind}/{number}", self.name, protocol.name()));
+        let internal = match is_local(self.spec.internal_traffic_policy.as_ref()) {
+            true => (!near.is_empty()).then_some(&to_near),
+            false => (!all.is_empty()).then_some(&to_all),
+        };
+        let external = match is_local(self.spec.external_traffic_policy.as_ref()) {
+            _ if all.is_empty() || !is_outside => None,
+            true => Some(&to_near_from_outside),
+            false => Some(&to_all),
+        };
+        let uses = |chain: &String| internal == Some(chain) || external == Some(chain);
+        let (by_near, by_outside) = (uses(&to_near), uses(&to_near_from_outside));
+        let kept = [
+            (&to_near, &near, None, by_near),
+            (&to_near_from_outside, &near, Some(to_all.clone()), by_outside),
+            (&to_all, &all, None, uses(&to_all) || by_outside),
+        ];
+        let kept = kept.into_iter().filter(|(.., used)| *used);
+        let balancers = kept.map(|(chain, endpoints, inside, _)| {
+            let balancer = Balancer {
+                protocol,
+                endpoints: endpoints.clone(),
+                affinity: affinity(self.spec),
+                inside,
+            };
+            (chain.clone(), balancer)
+        });
+        Ways {
+            balancers: balancers.collect(),
+            internal: internal.cloned(),
+            external: external.cloned(),
+        }
+    }
+}
+
+/// Where a port leads to: who asks at the Service's own addresses, and at those it has outside and at the node's. None: nowhere.
+struct Ways {
+    internal: Option<String>,
+    external: Option<String>,
+    balancers: Vec<(String, Balancer)>,
 }
 
 fn affinity(spec: &ServiceSpec) -> Option<u32> {
@@ -204,77 +251,9 @@ fn affinity(spec: &ServiceSpec) -> Option<u32> {
     )
 }
 
-/// The endpoints to use: the ready ones, or, when there are none, those still serving while they terminate.
-fn endpoints(
-    spec: &ServiceSpec,
-    port: &ServicePort,
-    protocol: Protocol,
-    slices: &[&EndpointSlice],
-    node: &str,
-) -> BTreeSet<SocketAddrV4> {
-    let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
-    let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
-    for slice in slices {
-        let Some(number) = target_port(slice, port, protocol) else {
-            continue;
-        };
-        for endpoint in slice.endpoints.iter().flatten() {
-            if local_only && endpoint.node_name.as_deref() != Some(node) {
-                continue;
-            }
-            let sockets = endpoint_addresses(endpoint).map(|ip| SocketAddrV4::new(ip, number));
-            match Readiness::of(endpoint.conditions.as_ref()) {
-                Readiness::Ready => ready.extend(sockets),
-                Readiness::Draining => draining.extend(sockets),
-                Readiness::Not => {}
-            }
-        }
-    }
-    if ready.is_empty() { draining } else { ready }
-}
-
-fn endpoint_addresses(endpoint: &Endpoint) -> impl Iterator<Item = Ipv4Addr> {
-    // The API: consumers use the first address only.
-    endpoint
-        .addresses
-        .first()
-        .and_then(|ip| ip.parse().ok())
-        .into_iter()
-}
-
-/// The number a slice gives to a Service's port, by the port's name.
-fn target_port(slice: &EndpointSlice, port: &ServicePort, protocol: Protocol) -> Option<u16> {
-    let name = port.name.as_deref().unwrap_or_default();
-    let same = |p: &&k8s_openapi::api::discovery::v1::EndpointPort| {
-        p.name.as_deref().unwrap_or_default() == name
-            && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
-    };
-    let number = slice.ports.iter().flatten().find(same)?.port?;
-    u16::try_from(number).ok().filter(|n| *n != 0)
-}
-
-enum Readiness {
-    Ready,
-    Draining,
-    Not,
-}
-
-impl Readiness {
-    /// An unknown condition counts as ready, and serving defaults to ready (API reference, EndpointConditions).
-    fn of(conditions: Option<&EndpointConditions>) -> Self {
-        let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
-        let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
-        let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
-        match (ready, serving && terminating) {
-            (true, _) => Self::Ready,
-            (false, true) => Self::Draining,
-            (false, false) => Self::Not,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::endpoints::SERVICE_NAME;
     use super::*;
     use serde_json::{Value, json};
 
@@ -339,11 +318,15 @@ mod tests {
     }
 
     #[test]
-    fn without_endpoints_the_node_port_is_refused() {
+    fn without_endpoints_address_and_node_port_are_refused() {
         let not_ready = http(json!([{"addresses": ["10.1.0.3"], "conditions": {"ready": false}}]));
         for slices in [vec![], vec![not_ready]] {
             let ruleset = rules(&[web(json!({}))], &slices, NODE);
             assert!(ruleset.addresses.is_empty() && ruleset.balancers.is_empty());
+            assert_eq!(
+                ruleset.refused_addresses,
+                BTreeSet::from([(Ipv4Addr::new(10, 96, 0, 7), Protocol::Tcp, 80)])
+            );
             assert_eq!(
                 ruleset.refused_node_ports,
                 BTreeSet::from([(Protocol::Tcp, 30080)])
@@ -379,19 +362,88 @@ mod tests {
     }
 
     #[test]
-    fn affinity_and_local_traffic_policy_are_followed() {
+    fn affinity_is_followed() {
         let list = json!([{"addresses": ["10.1.0.2"], "nodeName": NODE}, {"addresses": ["10.2.0.2"], "nodeName": "there"}]);
         let of = |extra: Value| {
             rules(&[web(extra)], &[http(list.clone())], NODE).balancers["svc-default/web/tcp/80"].clone()
         };
-        assert_eq!(
-            of(json!({"internalTrafficPolicy": "Local"})).endpoints,
-            sockets(&["10.1.0.2:8080"])
-        );
         assert_eq!(of(json!({"sessionAffinity": "ClientIP"})).affinity, Some(10_800));
         let config = json!({"clientIP": {"timeoutSeconds": 5}});
         let timed = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config});
         assert_eq!(of(timed).affinity, Some(5));
+    }
+
+    /// What leads from a Service's own address, from outside, and from outside for this node and its Pods.
+    #[test]
+    fn traffic_policies_are_followed() {
+        let own = (Ipv4Addr::new(10, 96, 0, 7), Protocol::Tcp, 80);
+        let external = (Ipv4Addr::new(192, 0, 2, 1), Protocol::Tcp, 80);
+        let here = json!({"addresses": ["10.1.0.2"], "nodeName": NODE});
+        let there = json!({"addresses": ["10.2.0.2"], "nodeName": "there"});
+        let (near, far) = ("10.1.0.2:8080", "10.2.0.2:8080");
+        let (both, far_only) = (json!([here, there]), json!([there]));
+        for (internal, policy, list, from_own, from_outside, inside) in [
+            (
+                "Cluster",
+                "Cluster",
+                &both,
+                Some(&[near, far][..]),
+                Some(&[near, far][..]),
+                &[near, far][..],
+            ),
+            (
+                "Local",
+                "Cluster",
+                &both,
+                Some(&[near]),
+                Some(&[near, far]),
+                &[near, far],
+            ),
+            (
+                "Cluster",
+                "Local",
+                &both,
+                Some(&[near, far]),
+                Some(&[near]),
+                &[near, far],
+            ),
+            (
+                "Local",
+                "Local",
+                &both,
+                Some(&[near]),
+                Some(&[near]),
+                &[near, far],
+            ),
+            ("Cluster", "Local", &far_only, Some(&[far]), Some(&[]), &[far]),
+            ("Local", "Local", &far_only, None, Some(&[]), &[far]),
+            ("Local", "Local", &json!([]), None, None, &[]),
+        ] {
+            let case = format!("{internal}, {policy}, {list}");
+            let policies = json!({"internalTrafficPolicy": internal, "externalTrafficPolicy": policy, "externalIPs": ["192.0.2.1"]});
+            let ruleset = rules(&[web(policies)], &[http(list.clone())], NODE);
+            let chain = ruleset.addresses.get(&external);
+            assert_eq!(ruleset.node_ports.get(&(Protocol::Tcp, 30080)), chain, "{case}");
+            let leads =
+                |chain: Option<&String>| chain.map(|chain| ruleset.balancers[chain].endpoints.clone());
+            assert_eq!(
+                leads(ruleset.addresses.get(&own)),
+                from_own.map(sockets),
+                "{case}"
+            );
+            assert_eq!(leads(chain), from_outside.map(sockets), "{case}");
+            let found = chain
+                .and_then(|chain| ruleset.inside(chain))
+                .map(|b| b.endpoints.clone());
+            assert_eq!(found.unwrap_or_default(), sockets(inside), "{case}");
+            for (address, led) in [(own, from_own), (external, from_outside)] {
+                assert_eq!(
+                    ruleset.refused_addresses.contains(&address),
+                    led.is_none(),
+                    "{case}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -62,10 +62,34 @@ fn without_endpoints_connections_are_refused_and_come_back_with_them() {
         assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_ok());
         apply(&network, json!({}), &[]);
         refused().await;
-        network
-            .apply_services(&services::Ruleset::default(), None)
-            .unwrap();
+        network.apply_services(&ruleset(&[], &[]), None).unwrap();
         assert!(ask(Some(&client.net_path), "10.202.0.7:80").await.is_err());
+    });
+}
+
+/// A packet that is sent again is sent after a second.
+#[test]
+fn a_refusal_is_heard_at_once_however_many_there_were() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let client = pod(&network, "client").await;
+        apply(&network, json!({}), &[]);
+        let refused = |to: &str| {
+            let began = std::time::Instant::now();
+            let error = std::net::TcpStream::connect(to).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+            assert!(
+                began.elapsed() < Duration::from_millis(900),
+                "{to}: {:?}",
+                began.elapsed()
+            );
+        };
+        for _ in 0..20 {
+            for to in ["10.202.0.7:80", "10.202.0.9:80", "10.201.1.1:30080"] {
+                refused(to);
+                within(&client.net_path, || refused(to));
+            }
+        }
     });
 }
 
@@ -151,20 +175,17 @@ fn udp_is_balanced_and_follows_its_endpoints_within_a_flow() {
         );
         answer(&one, "one");
         answer(&two, "two");
-        let ruleset = |pod: &PodSandbox| {
+        let leading_to = |pod: &PodSandbox| {
             let dns = service(json!({"ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}]}));
-            rules(
-                &[dns],
-                &[slice(json!([{"port": 5353, "protocol": "UDP"}]), &[pod])],
-                "node",
-            )
+            let slice = slice(json!([{"port": 5353, "protocol": "UDP"}]), &[pod]);
+            ruleset(&[dns], &[slice])
         };
         for to in ["10.202.0.7:53", "10.201.1.1:30053"] {
             let asking = udp_socket(&client, 0);
             asking.connect(to).await.unwrap();
             let mut previous = None;
             for (pod, name) in [(&one, "one"), (&two, "two")] {
-                let wanted = ruleset(pod);
+                let wanted = leading_to(pod);
                 network.apply_services(&wanted, previous.as_ref()).unwrap();
                 previous = Some(wanted);
                 asking.send(b"who?").await.unwrap();
@@ -244,8 +265,60 @@ fn pods_leave_the_node_under_its_address_and_node_ports_let_others_in() {
     });
 }
 
+#[test]
+fn who_comes_from_outside_keeps_its_address_where_only_endpoints_of_the_node_answer() {
+    Host::run(|host| async move {
+        let network = host.network("a").await;
+        let outside = outside(&network.links).await;
+        let (near, far) = (pod(&network, "near").await, pod(&network, "far").await);
+        serve(&near, 8080, "near");
+        serve(&far, 8080, "far");
+        let local = service(json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.1"]}));
+        let lead = |here: &[&PodSandbox], there: &[&PodSandbox]| {
+            let ports = json!([{"port": 8080, "protocol": "TCP"}]);
+            let mut slices = [slice(ports.clone(), here), slice(ports, there)];
+            for (slice, node) in slices.iter_mut().zip(["node", "another"]) {
+                for endpoint in slice.endpoints.iter_mut().flatten() {
+                    endpoint.node_name = Some(node.into());
+                }
+            }
+            network
+                .apply_services(&ruleset(std::slice::from_ref(&local), &slices), None)
+                .unwrap();
+        };
+        let from_outside = async |to| timeout(Duration::from_millis(500), ask(Some(&outside), to)).await;
+
+        lead(&[&near], &[]);
+        for to in ["192.0.2.1:30080", "192.0.2.1:80"] {
+            assert_eq!(from_outside(to).await.unwrap().unwrap(), "near 192.0.2.2", "{to}");
+        }
+        lead(&[], &[&far]);
+        for to in ["192.0.2.1:30080", "192.0.2.1:80"] {
+            assert!(
+                from_outside(to).await.is_err(),
+                "another node has endpoints: {to}"
+            );
+        }
+        for (from, to, seen_as) in [
+            (None, "127.0.0.1:30080", "10.201.1.1"),
+            (None, "192.0.2.1:80", "10.201.1.1"),
+            (None, "10.202.0.7:80", "10.201.1.1"),
+            (Some(&near), "192.0.2.1:30080", &near.ip.to_string()),
+            (Some(&near), "10.202.0.7:80", &near.ip.to_string()),
+        ] {
+            let answer = ask(from.map(|pod| pod.net_path.as_path()), to).await;
+            assert_eq!(answer.unwrap(), format!("far {seen_as}"), "{from:?} to {to}");
+        }
+        lead(&[], &[]);
+        for to in ["192.0.2.1:30080", "192.0.2.1:80"] {
+            let refused = from_outside(to).await.unwrap().unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+        }
+    });
+}
+
 fn many(count: u32) -> services::Ruleset {
-    let mut ruleset = services::Ruleset::default();
+    let mut ruleset = ruleset(&[], &[]);
     for n in 0..count {
         let chain = format!("svc-default/service-{n}/tcp/80");
         let endpoints = (2..6)
@@ -261,6 +334,7 @@ fn many(count: u32) -> services::Ruleset {
                 protocol,
                 endpoints,
                 affinity,
+                inside: None,
             },
         );
     }
@@ -289,9 +363,7 @@ fn many_services_fit_one_transaction_and_change_by_themselves() {
             assert!(ask(Some(&client.net_path), "10.202.1.0:80").await.is_ok());
         }
         assert!(ask(Some(&client.net_path), "10.202.1.1:80").await.is_err());
-        network
-            .apply_services(&services::Ruleset::default(), Some(&after))
-            .unwrap();
+        network.apply_services(&ruleset(&[], &[]), Some(&after)).unwrap();
         let existing = nft::existing("amphipod-aaaaaaa1").unwrap();
         assert!(existing.chains.len() < 20, "{existing:?}");
         assert!(
@@ -309,7 +381,7 @@ fn rules_flushed_by_someone_else_come_back_whole() {
         let (server, client) = (pod(&network, "server").await, pod(&network, "client").await);
         serve(&server, 8080, "server");
         let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), &[&server]);
-        let ruleset = rules(&[service(json!({}))], &[slice], "node");
+        let ruleset = ruleset(&[service(json!({}))], &[slice]);
         network.apply_services(&ruleset, None).unwrap();
         nft::delete_table("amphipod-aaaaaaa1").unwrap();
         network.apply_services(&ruleset, Some(&ruleset)).unwrap();
