@@ -157,6 +157,7 @@ impl Node {
         }
         shims::dismiss(&ctx.options.run_dir).await;
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
+        shims::sweep(&ctx.options.run_dir).await;
         Ok(Node {
             ctx,
             tasks,

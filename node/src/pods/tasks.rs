@@ -18,6 +18,7 @@ use super::resize::less_memory;
 use super::sandbox::POD_FILE;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
+use super::shims;
 use super::termination;
 use super::view::PodView;
 use crate::bundle::guest::bounds;
@@ -77,7 +78,7 @@ async fn forget(ctx: &Context, pod: &Pod, record: &Record) {
     }
 }
 
-/// Removes what a dead or unwanted task left on the host.
+/// Removes what a dead or unwanted task left on the host, and what its shim did, if that is dead too.
 async fn remove_from_shim(ctx: &Context, pod: &Pod, record: &Record) {
     let Some(view) = PodView::new(pod) else { return };
     let bundle = ctx.dirs(view).bundle(&record.container, record.attempt);
@@ -87,6 +88,9 @@ async fn remove_from_shim(ctx: &Context, pod: &Pod, record: &Record) {
 }
 
 /// The agent died between Start and the record of it: the start time is the best known, the creation's.
+    if let Some(address) = &record.address {
+        shims::forget_lost(&ctx.options.run_dir, address).await;
+    }
 async fn mark_running(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
     record.state = State::Running {
         started_at: record.created_at,
