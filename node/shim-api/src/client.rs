@@ -12,6 +12,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp as WireTime;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use ttrpc::r#async::Client;
 
 use crate::annotations;
@@ -461,11 +462,29 @@ impl TaskClient {
         let rpc = ttrpc::Request {
             service: if self.0.address.version >= 3 {
                 TASK_V3
+    /// A shim that is stuck may leave a call in the middle of being sent, or nobody to connect to: `limit` is for all of it.
             } else {
                 TASK_V2
             }
             .into(),
             method: method.into(),
+    ) -> Result<A, TaskError> {
+        let asked = self.ask(method, request, limit);
+        match limit {
+            NO_LIMIT => asked.await,
+            limit => timeout(limit, asked).await.unwrap_or_else(|_| {
+                Err(TaskError::Timeout(format!(
+                    "{method}: no answer within {limit:?}"
+                )))
+            }),
+        }
+    }
+
+    async fn ask<Q: Message, A: Message>(
+        &self,
+        method: &str,
+        request: &Q,
+        limit: Duration,
             payload,
             timeout_nano: i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX),
             ..Default::default()

@@ -3,12 +3,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskClients, TaskError, TaskStatus};
+use amphipod_shim_api::{Exit as TaskExit, ShimAddress, TaskClient, TaskClients, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use super::cgroup;
 use super::context::Context;
@@ -18,7 +19,7 @@ use super::resize::less_memory;
 use super::sandbox::POD_FILE;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
-use super::shims;
+use super::stuck::{self, Next, Unanswered};
 use super::termination;
 use super::view::PodView;
 use crate::bundle::guest::bounds;
@@ -316,10 +317,7 @@ pub async fn stop(stopping: Stopping, grace: Duration) {
     let least = if grace.is_zero() { grace } else { MIN_GRACE };
     signal(&client, record, record.stop_signal).await;
     tokio::time::sleep(left().max(least)).await;
-    loop {
-        signal(&client, record, SIGKILL).await;
-        tokio::time::sleep(KILL_AGAIN).await;
-    }
+    stopping.insist(&client).await;
 }
 
 /// A container to stop.
@@ -345,6 +343,36 @@ impl Stopping {
         };
         let handler = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
         let Some(handler) = handler else { return };
+    /// Kills the task again and again. A shim that does not answer is told of, and ended when that lasts: then its tasks are lost,
+    /// and so have ended.
+    async fn insist(&self, client: &TaskClient) {
+        let mut unanswered = Unanswered::default();
+        loop {
+            let begun = Instant::now();
+            let answered = signal(client, &self.record, SIGKILL).await;
+            let pause = match unanswered.note(begun, Instant::now(), answered) {
+                Next::Fine => KILL_AGAIN,
+                Next::Wait(pause) => {
+                    self.tell_stuck();
+                    pause
+                }
+                Next::End(pause) => {
+                    self.tell_stuck();
+                    end_shim(client.address().clone()).await;
+                    pause
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn tell_stuck(&self) {
+        if let Some(view) = PodView::new(&self.pod) {
+            let message = stuck::told(&self.record.container);
+            self.ctx.recorder.pod(view, Warning, "FailedKillPod", message);
+        }
+    }
+
         let hook = Hook {
             ctx: &self.ctx,
             pod: view,
@@ -364,9 +392,25 @@ impl Stopping {
     }
 }
 
-async fn signal(client: &TaskClient, record: &Record, signal: u32) {
+/// Whoever has tasks there, of other Pods too, has waited in vain as long.
+async fn end_shim(shim: ShimAddress) {
+    let address = shim.address.clone();
+    match tokio::task::spawn_blocking(move || stuck::end(&shim)).await {
+        Ok(Ok(pids)) => tracing::warn!(address, ?pids, "a shim that did not answer was ended"),
+        Ok(Err(error)) => {
+            tracing::error!(address, %error, "a shim does not answer, and it is not known who it is")
+        }
+        Err(error) => tracing::error!(address, %error, "a shim that does not answer was not ended"),
+    }
+}
+
+/// Whether the shim has answered, whatever; one that is gone is not stuck.
+async fn signal(client: &TaskClient, record: &Record, signal: u32) -> bool {
     match client.kill(&record.id, signal, signal == SIGKILL).await {
-        Ok(()) | Err(TaskError::NotFound(_)) => {}
-        Err(error) => tracing::debug!(%error, id = record.id, signal, "a signal was not delivered"),
+        Ok(()) | Err(TaskError::NotFound(_)) => true,
+        Err(error) => {
+            tracing::debug!(%error, id = record.id, signal, "a signal was not delivered");
+            !matches!(error, TaskError::Timeout(_))
+        }
     }
 }
