@@ -389,6 +389,18 @@ impl TaskClient {
             .map(drop)
     }
 
+    /// Tells what its Pod has as a whole by annotations ([`annotations::SANDBOX_MEMORY`] and its like); its own resources stay.
+    pub async fn bound(&self, id: &str, annotations: HashMap<String, String>) -> Result<(), TaskError> {
+        let request = api::UpdateTaskRequest {
+            id: id.into(),
+            annotations,
+            ..Default::default()
+        };
+        self.call::<_, api::Empty>("Update", &request, CALL_LIMIT)
+            .await
+            .map(drop)
+    }
+
     /// Gives a Wasm container other rules for its network; its resources stay.
     pub async fn narrow(&self, id: &str, rules: &NetworkRules) -> Result<(), TaskError> {
         let rules = serde_json::to_string(rules).map_err(|e| TaskError::internal("encode the rules", e))?;
@@ -450,24 +462,12 @@ impl TaskClient {
         held.take_if(|client| Arc::ptr_eq(client, lost));
     }
 
+    /// A shim that is stuck may leave a call in the middle of being sent, or nobody to connect to: `limit` is for all of it.
     async fn call<Q: Message, A: Message>(
         &self,
         method: &str,
         request: &Q,
         limit: Duration,
-    ) -> Result<A, TaskError> {
-        let payload = request
-            .write_to_bytes()
-            .map_err(|e| TaskError::internal("encode the request", e))?;
-        let rpc = ttrpc::Request {
-            service: if self.0.address.version >= 3 {
-                TASK_V3
-    /// A shim that is stuck may leave a call in the middle of being sent, or nobody to connect to: `limit` is for all of it.
-            } else {
-                TASK_V2
-            }
-            .into(),
-            method: method.into(),
     ) -> Result<A, TaskError> {
         let asked = self.ask(method, request, limit);
         match limit {
@@ -485,6 +485,18 @@ impl TaskClient {
         method: &str,
         request: &Q,
         limit: Duration,
+    ) -> Result<A, TaskError> {
+        let payload = request
+            .write_to_bytes()
+            .map_err(|e| TaskError::internal("encode the request", e))?;
+        let rpc = ttrpc::Request {
+            service: if self.0.address.version >= 3 {
+                TASK_V3
+            } else {
+                TASK_V2
+            }
+            .into(),
+            method: method.into(),
             payload,
             timeout_nano: i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX),
             ..Default::default()

@@ -1,6 +1,7 @@
 //! Tasks at shims: taking them back after a restart of the agent, waiting for their end, stopping them.
 //! Knows the Task API only; what an end means is `termination`'s and `plan`'s.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use amphipod_shim_api::{Exit as TaskExit, ShimAddress, TaskClient, TaskClients, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio_util::sync::CancellationToken;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::cgroup;
 use super::context::Context;
@@ -17,6 +18,7 @@ use super::hooks::Hook;
 use super::record::{Exit, Record, State};
 use super::resize::less_memory;
 use super::sandbox::POD_FILE;
+use super::shims;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
 use super::stuck::{self, Next, Unanswered};
@@ -86,12 +88,12 @@ async fn remove_from_shim(ctx: &Context, pod: &Pod, record: &Record) {
     if let Err(error) = ctx.shim(record.runtime).delete(&record.id, &bundle).await {
         tracing::warn!(%error, id = record.id, "cleaning up after a task failed");
     }
-}
-
-/// The agent died between Start and the record of it: the start time is the best known, the creation's.
     if let Some(address) = &record.address {
         shims::forget_lost(&ctx.options.run_dir, address).await;
     }
+}
+
+/// The agent died between Start and the record of it: the start time is the best known, the creation's.
 async fn mark_running(ctx: &Context, pod: &Pod, mut record: Record) -> Record {
     record.state = State::Running {
         started_at: record.created_at,
@@ -270,6 +272,14 @@ pub async fn resize(
     Ok(())
 }
 
+/// Tells the shim of a guest what its Pod has as a whole.
+pub async fn bound(ctx: &Context, record: &Record, bounds: HashMap<String, String>) {
+    let Some(address) = &record.address else { return };
+    if let Err(error) = ctx.tasks.of(address).bound(&record.id, bounds).await {
+        tracing::warn!(%error, id = record.id, "what the guests of a Pod may use together is not set yet");
+    }
+}
+
 /// Memory in use is not taken away: on cgroup v2 the kernel would end the container for it.
 async fn has_room(client: &TaskClient, record: &Record, limit: u64) -> Result<(), ResizeError> {
     let stats = client.stats(&record.id).await;
@@ -333,16 +343,6 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// A hook that fails, or takes all the time there is, is told and changes nothing.
-    async fn pre_stop(&self, limit: Duration) {
-        let Some(view) = PodView::new(&self.pod).filter(|_| self.hook_is_due) else {
-            return;
-        };
-        let Some((container, _)) = view.container(&self.record.container) else {
-            return;
-        };
-        let handler = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
-        let Some(handler) = handler else { return };
     /// Kills the task again and again. A shim that does not answer is told of, and ended when that lasts: then its tasks are lost,
     /// and so have ended.
     async fn insist(&self, client: &TaskClient) {
@@ -373,6 +373,16 @@ impl Stopping {
         }
     }
 
+    /// A hook that fails, or takes all the time there is, is told and changes nothing.
+    async fn pre_stop(&self, limit: Duration) {
+        let Some(view) = PodView::new(&self.pod).filter(|_| self.hook_is_due) else {
+            return;
+        };
+        let Some((container, _)) = view.container(&self.record.container) else {
+            return;
+        };
+        let handler = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+        let Some(handler) = handler else { return };
         let hook = Hook {
             ctx: &self.ctx,
             pod: view,

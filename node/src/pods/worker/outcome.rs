@@ -27,7 +27,14 @@ impl Worker {
                 self.consider_resize();
             }
             Outcome::Rejected(rejection) => self.reject(rejection),
-            Outcome::Started { container, result } => self.started(container, result),
+            Outcome::Started {
+                container,
+                pod,
+                result,
+            } => {
+                self.started(container, result);
+                self.bound_anew(&pod);
+            }
             Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
             Outcome::Noted(attempts) => self.noted(&attempts),
