@@ -135,6 +135,12 @@ impl Worker {
         seen.busy = Busy::Idle;
         match result {
             Ok(record) => {
+                // What was added to the Pod has made its volumes itself.
+                if PodView::new(&self.pod)
+                    .is_some_and(|pod| pod.ephemeral().iter().any(|c| c.name == container))
+                {
+                    self.volume_failures = unmounted::Failures::default();
+                }
                 seen.waiting = None;
                 let was_resize = seen.due.take() == Some(Due::Resize);
                 self.push(record.clone());
