@@ -99,12 +99,11 @@ fn holders(file: &str) -> io::Result<Vec<Pid>> {
         .filter(|pid| *pid != this);
     let holds = |pid: &u32| {
         // A process that ends meanwhile holds nothing.
-        let all = fs::read_dir(format!("/proc/{pid}/fd"))
+        let mut all = fs::read_dir(format!("/proc/{pid}/fd"))
             .into_iter()
             .flatten()
             .flatten();
-        all.into_iter()
-            .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(file)))
+        all.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(file)))
     };
     let pids = pids.filter(holds).filter_map(|pid| i32::try_from(pid).ok());
     Ok(pids.map(Pid::from_raw).collect())

@@ -44,10 +44,9 @@ pub fn configuration(options: &NodeOptions, disk_bytes: u64) -> Value {
         "containerLogMaxFiles": LOG_FILES,
         "registerNode": true,
     });
-    let pressure = pressure(&options.pressure, disk_bytes);
-    made.as_object_mut()
-        .into_iter()
-        .for_each(|all| all.extend(pressure.clone()));
+    if let Some(all) = made.as_object_mut() {
+        all.extend(pressure(&options.pressure, disk_bytes));
+    }
     made
 }
 

@@ -159,14 +159,9 @@ impl Worker {
         let Some(bounds) = specs.and_then(|(before, now)| bounds_since(before, now)) else {
             return;
         };
-        let all = self
-            .seen
-            .containers
-            .values()
-            .filter_map(|seen| seen.last.as_ref());
-        let guest = all
-            .into_iter()
-            .find(|record| record.is_running() && record.is_wasm());
+        let running = |record: &&Record| record.is_running() && record.is_wasm();
+        let mut all = self.seen.containers.values();
+        let guest = all.find_map(|seen| seen.last.as_ref().filter(running));
         let Some(record) = guest.cloned() else { return };
         let ctx = self.ctx.clone();
         self.under_way.spawn(async move {
