@@ -94,6 +94,11 @@ impl Digest {
         Self::by(Algorithm::Sha256, bytes)
     }
 
+    /// The digest of what was fed to a hasher of that algorithm.
+    pub fn finish(hasher: Sha256) -> Self {
+        Hasher::Sha256(hasher).finish()
+    }
+
     fn by(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);

@@ -10,17 +10,23 @@ fn sha512(bytes: &[u8]) -> String {
     format!("sha512:{}", hex::encode(Sha512::digest(bytes)))
 }
 
-/// A native image all of whose parts are named by SHA-512: its manifest, and its config and layer.
+/// A native image: its manifest, and its config and layer.
 fn image() -> (Vec<u8>, [Vec<u8>; 2]) {
     let tar = layer(&[("etc/motd", "hello")]);
     let config = json!({"os": "linux", "architecture": native_arch(), "config": {"Cmd": ["/bin/app"]},
         "rootfs": {"type": "layers", "diff_ids": [sha512(&tar)]}});
     let config = config.to_string().into_bytes();
-    let part =
-        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha512(bytes), "size": bytes.len()});
-    let manifest = json!({"schemaVersion": 2, "mediaType": media::OCI_MANIFEST, "config": part(media::OCI_CONFIG, &config),
-        "layers": [part(media::OCI_LAYER, &tar)]});
-    (manifest.to_string().into_bytes(), [config, tar])
+    of([(media::OCI_CONFIG, config), (media::OCI_LAYER, tar)])
+}
+
+/// A manifest whose config and layer are named by SHA-512, and those.
+fn of(parts: [(&str, Vec<u8>); 2]) -> (Vec<u8>, [Vec<u8>; 2]) {
+    let [config, layer] = parts
+        .each_ref()
+        .map(|(kind, bytes)| json!({"mediaType": kind, "digest": sha512(bytes), "size": bytes.len()}));
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": media::OCI_MANIFEST, "config": config, "layers": [layer]});
+    (manifest.to_string().into_bytes(), parts.map(|(_, bytes)| bytes))
 }
 
 async fn serve(manifest: Vec<u8>, blobs: [Vec<u8>; 2]) -> Server {
@@ -78,4 +84,26 @@ async fn what_is_not_what_its_sha512_says_is_refused() {
         assert_eq!(pulled.unwrap_err().reason(), "ErrImagePull");
         assert_no_leftovers(&images);
     }
+}
+
+#[tokio::test]
+async fn a_module_named_by_sha512_has_the_name_that_shims_know() {
+    let config = json!({"architecture": "wasm", "os": "wasip1"}).to_string();
+    let module = b"\0asm".to_vec();
+    let (manifest, blobs) = of([
+        (media::WASM_CONFIG, config.into_bytes()),
+        (media::WASM_LAYER, module.clone()),
+    ]);
+    let name = format!("app@{}", sha512(&manifest));
+    let server = serve(manifest, blobs).await;
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path(), ImagesOptions::default());
+    let pulled = images
+        .pull(&format!("{}/{name}", server.address), &RegistryAuth::Anonymous)
+        .await;
+    let found = pulled.unwrap().module.unwrap();
+    assert_eq!(found, Digest::of(&module));
+    drop(images);
+    let images = open(dir.path(), ImagesOptions::default());
+    assert_eq!(fs::read(images.inner.layout.blob(&found)).unwrap(), module);
 }
