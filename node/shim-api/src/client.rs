@@ -31,6 +31,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Wait has no limit of its own: the caller drops it.
 const NO_LIMIT: Duration = Duration::ZERO;
 
+/// How much longer the library would wait.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// One mount of a container's root filesystem, in containerd's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RootfsMount {
@@ -486,6 +489,11 @@ impl TaskClient {
         request: &Q,
         limit: Duration,
     ) -> Result<A, TaskError> {
+        // The library takes its own limit for the end of the connection: ours is over before.
+        let given_up = match limit {
+            NO_LIMIT => NO_LIMIT,
+            limit => limit + SLACK,
+        };
         let payload = request
             .write_to_bytes()
             .map_err(|e| TaskError::internal("encode the request", e))?;
@@ -498,7 +506,7 @@ impl TaskClient {
             .into(),
             method: method.into(),
             payload,
-            timeout_nano: i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX),
+            timeout_nano: i64::try_from(given_up.as_nanos()).unwrap_or(i64::MAX),
             ..Default::default()
         };
         let client = self.connection().await?;
@@ -545,5 +553,26 @@ impl Exit {
             nanos: self.at.subsec_nanosecond(),
             ..Default::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As one that is stopped: the kernel takes in who comes, and that is all.
+    #[tokio::test]
+    async fn a_shim_that_says_nothing_is_not_one_that_is_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s");
+        let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = TaskClient::new(ShimAddress {
+            address: format!("unix://{}", path.display()),
+            version: 3,
+        });
+        let request = api::KillRequest::default();
+        let limit = Duration::from_millis(10);
+        let answer = client.call::<_, api::Empty>("Kill", &request, limit).await;
+        assert!(matches!(answer, Err(TaskError::Timeout(_))), "{answer:?}");
     }
 }
