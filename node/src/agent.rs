@@ -20,7 +20,7 @@ use crate::csi::{self, Csi};
 use crate::dns;
 use crate::events::Recorder;
 use crate::exec::Execs;
-use crate::host::{Host, HostError, default_address};
+use crate::host::{self, Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, KeyedLocks, StoreError};
 use crate::metrics::disks::Disks;
 use crate::metrics::{ProbeCounts, Station};
@@ -38,6 +38,7 @@ use crate::pods::{leftovers, manager};
 use crate::pressure::NodeState;
 use crate::reflect::reflect;
 use crate::registration::{RegisterError, Registration, Told, join};
+use crate::server::configz::configuration;
 use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::shutdown::{self, Grace};
 use crate::users::{Users, UsersError};
@@ -90,7 +91,7 @@ impl Node {
         let images = open_images(&options)?;
         let probe_counts = ProbeCounts::default();
         let station = Arc::new(station(&options, &table, &images, &probe_counts)?);
-        let server = KubeletServer::start(server_options(&options), station.clone(), shutdown.clone());
+        let server = KubeletServer::start(server_options(&options)?, station.clone(), shutdown.clone());
         let server = server.await?;
         let port = server.local_addr.port();
         let known_ip = options.node_ip.or_else(default_address);
@@ -157,6 +158,7 @@ impl Node {
             tracing::warn!(%error, "what an earlier agent has left stays");
         }
         shims::dismiss(&ctx.options.run_dir).await;
+        shims::sweep(&ctx.options.run_dir).await;
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
         Ok(Node {
             ctx,
@@ -246,8 +248,13 @@ fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
     Ok(())
 }
 
-fn server_options(options: &NodeOptions) -> ServerOptions {
-    ServerOptions {
+fn server_options(options: &NodeOptions) -> Result<ServerOptions, StartError> {
+    let data = &options.data_dir;
+    let disk = host::disk(data).map_err(|source| StartError::Directory {
+        path: data.clone(),
+        source,
+    })?;
+    Ok(ServerOptions {
         listen: options.kubelet_listen,
         cert_pem: options.tls.cert_pem.clone(),
         key_pem: options.tls.key_pem.clone(),
@@ -255,7 +262,8 @@ fn server_options(options: &NodeOptions) -> ServerOptions {
         run_dir: options.run_dir.clone(),
         client: Some(options.client.clone()),
         storage_dir: options.data_dir.join("storage"),
-    }
+        configuration: configuration(options, disk.bytes),
+    })
 }
 
 /// Where what the node uses is read.

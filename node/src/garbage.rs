@@ -17,10 +17,10 @@ use crate::server::PodTable;
 /// Pause between two looks, and before the first: until then it is not known what the Pods of this node use.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// Share of the disk, in percent, from which images are removed, and to which.
-const HIGH_PERCENT: u64 = 85;
-const LOW_PERCENT: u64 = 80;
+pub const HIGH_PERCENT: u64 = 85;
+pub const LOW_PERCENT: u64 = 80;
 /// An image wanted this recently stays.
-const IDLE: Duration = Duration::from_secs(120);
+pub const IDLE: Duration = Duration::from_secs(120);
 
 /// Looks now and then until the agent ends.
 pub async fn run(ctx: Arc<Context>, node: Node) {

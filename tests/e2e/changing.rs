@@ -208,6 +208,61 @@ async fn wasm_containers_and_whole_pods_are_resized() {
     }
 }
 
+/// A module that has 20 MiB and computes for ever: `(module (memory (export "memory") 320) (func (export "_start") (loop br 0)))`.
+const HOLDER: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x04\x01\0\xc0\x02\x07\x13\x02\x06memory\x02\0\x06_start\0\0\
+    \x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_of_a_pod_have_its_memory_together() {
+    let Some(cluster) = prepared("the memory of a Pod of guests").await else {
+        return;
+    };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let holder = cluster.dir().join("holder.wasm");
+    std::fs::write(&holder, HOLDER).unwrap();
+    cluster.push(&holder, "holder:v1");
+    cluster.push(&root.join("workloads/wasm/hog.wasm"), "hog:v1");
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
+    // Alone it has room within the Pod, which is its own limit too; beside the holder it has not.
+    for (name, beside, code) in [("alone", false, 0), ("together", true, 137)] {
+        let mut pod: Value = serde_yaml::from_str(TOGETHER).unwrap();
+        pod["metadata"]["name"] = name.into();
+        if !beside {
+            pod["spec"]["initContainers"] = json!([]);
+        }
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        pods.create(&Default::default(), &pod).await.unwrap();
+        let ended = |status: &PodStatus| {
+            let state = container(status, "c")?.state.clone()?;
+            state.terminated
+        };
+        until(&pods, name, "it has ended", |status| ended(status).is_some()).await;
+        let ended = ended(&pods.get(name).await.unwrap().status.unwrap()).unwrap();
+        assert_eq!(ended.exit_code, code, "{ended:?}");
+        let words = ended.message.unwrap_or_default();
+        assert_eq!(words.contains("would exceed the Pod's limit"), beside, "{words}");
+    }
+}
+
+const TOGETHER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  resources: {limits: {memory: 48Mi}}
+  initContainers:
+  - name: holder
+    restartPolicy: Always
+    image: amphipod.local/holder:v1
+    resources: {requests: {cpu: 10m}, limits: {cpu: 20m}}
+  containers:
+  - name: c
+    image: amphipod.local/hog:v1
+    env: [{name: HOG_MIB, value: '40'}]
+";
+
 const GUEST: &str = "
 apiVersion: v1
 kind: Pod

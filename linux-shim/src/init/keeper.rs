@@ -3,6 +3,8 @@
 //! Containers see it as process 1, and one that may trace everybody can look through it: so it is nobody, in the Pod's
 //! namespaces, with an empty read-only root, without descriptors and capabilities.
 
+use std::ffi::CStr;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -16,15 +18,17 @@ use super::identity::{Identity, become_user};
 use super::root::Root;
 use super::warn::Warnings;
 use super::{ChildStreams, begin, mounts, namespaces};
+use crate::sys::clone::SingleThread;
 use crate::sys::mount::{attach, new_filesystem};
-use crate::sys::process::{close_all_but, ignore_children};
+use crate::sys::process::{close_all_but, ignore_children, set_command_line};
 
 /// Namespaces it has to itself, beside those it joins.
 pub const NEW: CloneFlags = CloneFlags::CLONE_NEWPID.union(CloneFlags::CLONE_NEWNS);
 /// Who it is; the pause container's user elsewhere.
 const NOBODY: u32 = 65_535;
 /// What it is called in lists of processes, as elsewhere.
-const NAME: &std::ffi::CStr = c"pause";
+const NAME: &CStr = c"pause";
+const COMMAND_LINE: &CStr = c"/pause";
 
 /// What the intermediate process does.
 pub fn stage(
@@ -56,6 +60,11 @@ fn settle(join: &[(CloneFlags, PathBuf)]) -> Result<(), InitError> {
     if join.iter().any(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER) {
         namespaces::become_root(false)?;
     }
+    // While there is a /proc. It may be a fork of a shim whose line tells the cluster's paths.
+    let single = SingleThread::check().map_err(io::Error::other);
+    single
+        .and_then(|single| set_command_line(&single, COMMAND_LINE))
+        .during(|| "change the command line".into())?;
     unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
     enter_nowhere()?;
     let identity = Identity {

@@ -1,12 +1,13 @@
 //! Small calls on the process itself.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use seccompiler::BpfProgramRef;
 
 use super::check;
+use super::clone::SingleThread;
 
 /// Puts every signal back to its default action and unblocks all: Rust ignores SIGPIPE, and what is ignored stays
 /// ignored across `execve`.
@@ -36,6 +37,36 @@ pub fn ignore_children() -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Has `/proc/PID/cmdline` say only this of the calling process, where its arguments are long enough for it.
+///
+/// Meant for a forked child that reads its arguments no more: they are overwritten. A last byte that is not NUL tells the kernel so
+/// (fs/proc/base.c, `get_mm_cmdline`), without any right.
+pub fn set_command_line(_: &SingleThread, line: &CStr) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (start, end) = arguments(&stat).ok_or_else(|| io::Error::other("/proc/self/stat cannot be read"))?;
+    let line = line.to_bytes_with_nul();
+    if end.saturating_sub(start) <= line.len() {
+        return Ok(());
+    }
+    // SAFETY: the kernel says that the arguments of this process lie there, in its own writable stack. Nobody else writes or reads
+    // them: there is one thread, and it does not look at its arguments again.
+    let area = unsafe {
+        std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut::<u8>(start), end - start)
+    };
+    area.fill(0);
+    area[..line.len()].copy_from_slice(line);
+    area[end - start - 1] = 1;
+    Ok(())
+}
+
+/// Where the arguments begin and end: fields 48 and 49 (proc_pid_stat(5)). The name, in brackets, may hold anything.
+fn arguments(stat: &str) -> Option<(usize, usize)> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(48 - 3);
+    let mut next = || fields.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 /// Marks every descriptor from `first` on to be closed by `execve`.
@@ -116,4 +147,19 @@ pub fn join_session_keyring(name: &str, permissions: u32) -> io::Result<()> {
 pub fn kill(pid: libc::pid_t, signal: libc::c_int) -> nix::Result<()> {
     // SAFETY: the call takes numbers only.
     nix::errno::Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_arguments_are_is_found_behind_any_name() {
+        let fields = |from: usize| (from..60).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for name in ["sleep", "a) R 1 (b"] {
+            let stat = format!("12 ({name}) S {}\n", fields(4));
+            assert_eq!(arguments(&stat), Some((48, 49)), "{name}");
+        }
+        assert_eq!(arguments("12 (short) S 1 2 3"), None);
+    }
 }

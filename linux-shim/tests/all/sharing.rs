@@ -21,6 +21,8 @@ async fn processes_are_shared_by_those_who_say_so() {
     pod.client.start(&first.id).await.unwrap();
     let (_, seen) = pod.run(&sharing(&pod, "ps -o pid,comm,args")).await;
     assert!(seen.contains("sleep 1234567") && seen.contains("pause"), "{seen}");
+    let (_, line) = pod.run(&sharing(&pod, "tr '\\0' ' ' </proc/1/cmdline")).await;
+    assert_eq!(line.trim(), "/pause", "what the shim was called with is nobody's");
     let (_, alone) = pod.sh("ps -o args").await;
     assert!(!alone.contains("1234567"), "{alone}");
     // One that is not taken in would stay as a zombie.

@@ -12,6 +12,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp as WireTime;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use ttrpc::r#async::Client;
 
 use crate::annotations;
@@ -29,6 +30,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Wait has no limit of its own: the caller drops it.
 const NO_LIMIT: Duration = Duration::ZERO;
+
+/// How much longer the library would wait.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// One mount of a container's root filesystem, in containerd's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -388,6 +392,18 @@ impl TaskClient {
             .map(drop)
     }
 
+    /// Tells what its Pod has as a whole by annotations ([`annotations::SANDBOX_MEMORY`] and its like); its own resources stay.
+    pub async fn bound(&self, id: &str, annotations: HashMap<String, String>) -> Result<(), TaskError> {
+        let request = api::UpdateTaskRequest {
+            id: id.into(),
+            annotations,
+            ..Default::default()
+        };
+        self.call::<_, api::Empty>("Update", &request, CALL_LIMIT)
+            .await
+            .map(drop)
+    }
+
     /// Gives a Wasm container other rules for its network; its resources stay.
     pub async fn narrow(&self, id: &str, rules: &NetworkRules) -> Result<(), TaskError> {
         let rules = serde_json::to_string(rules).map_err(|e| TaskError::internal("encode the rules", e))?;
@@ -449,12 +465,35 @@ impl TaskClient {
         held.take_if(|client| Arc::ptr_eq(client, lost));
     }
 
+    /// A shim that is stuck may leave a call in the middle of being sent, or nobody to connect to: `limit` is for all of it.
     async fn call<Q: Message, A: Message>(
         &self,
         method: &str,
         request: &Q,
         limit: Duration,
     ) -> Result<A, TaskError> {
+        let asked = self.ask(method, request, limit);
+        match limit {
+            NO_LIMIT => asked.await,
+            limit => timeout(limit, asked).await.unwrap_or_else(|_| {
+                Err(TaskError::Timeout(format!(
+                    "{method}: no answer within {limit:?}"
+                )))
+            }),
+        }
+    }
+
+    async fn ask<Q: Message, A: Message>(
+        &self,
+        method: &str,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<A, TaskError> {
+        // The library takes its own limit for the end of the connection: ours is over before.
+        let given_up = match limit {
+            NO_LIMIT => NO_LIMIT,
+            limit => limit + SLACK,
+        };
         let payload = request
             .write_to_bytes()
             .map_err(|e| TaskError::internal("encode the request", e))?;
@@ -467,7 +506,7 @@ impl TaskClient {
             .into(),
             method: method.into(),
             payload,
-            timeout_nano: i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX),
+            timeout_nano: i64::try_from(given_up.as_nanos()).unwrap_or(i64::MAX),
             ..Default::default()
         };
         let client = self.connection().await?;
@@ -514,5 +553,26 @@ impl Exit {
             nanos: self.at.subsec_nanosecond(),
             ..Default::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As one that is stopped: the kernel takes in who comes, and that is all.
+    #[tokio::test]
+    async fn a_shim_that_says_nothing_is_not_one_that_is_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("s");
+        let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = TaskClient::new(ShimAddress {
+            address: format!("unix://{}", path.display()),
+            version: 3,
+        });
+        let request = api::KillRequest::default();
+        let limit = Duration::from_millis(10);
+        let answer = client.call::<_, api::Empty>("Kill", &request, limit).await;
+        assert!(matches!(answer, Err(TaskError::Timeout(_))), "{answer:?}");
     }
 }

@@ -39,6 +39,12 @@ pub fn bounds(spec: &PodSpec) -> HashMap<String, String> {
     owned.collect()
 }
 
+/// What the guests of a Pod may use together now, if that is other than when `before` was the Pod.
+pub fn bounds_since(before: &PodSpec, now: &PodSpec) -> Option<HashMap<String, String>> {
+    let wanted = bounds(now);
+    (wanted != bounds(before)).then_some(wanted)
+}
+
 /// Annotations of the bundle of a Wasm container; none for a native one.
 pub fn notes(parts: &Parts<'_>) -> Vec<(String, String)> {
     let Runtime::Wasm {
@@ -136,6 +142,24 @@ mod tests {
             let container = serde_json::from_value(json!({"name": "c", "ports": ports})).unwrap();
             assert_eq!(port(&container), expected, "{ports}");
         }
+    }
+
+    #[test]
+    fn a_guest_made_of_a_pod_from_before_a_resize_is_told_what_the_pod_has_now() {
+        let spec = |memory: &str, cpu: &str, image: &str| -> PodSpec {
+            let limits = json!({"memory": memory, "cpu": cpu});
+            let container = |name: &str| json!({"name": name, "image": image, "resources": {"limits": limits, "requests": limits}});
+            serde_json::from_value(json!({"containers": [container("a"), container("b")]})).unwrap()
+        };
+        let before = spec("16Mi", "1", "i");
+        assert_eq!(bounds_since(&before, &spec("16Mi", "1", "other")), None);
+        for now in [spec("32Mi", "1", "i"), spec("16Mi", "2", "i")] {
+            assert_eq!(bounds_since(&before, &now), Some(bounds(&now)));
+        }
+        assert_eq!(
+            bounds(&spec("32Mi", "1", "i"))[annotations::SANDBOX_MEMORY],
+            (64 << 20).to_string()
+        );
     }
 
     /// What each of the containers "a" and "b", of which "a" has a mount at /blob and "b" a read-only one at /ro, is told.

@@ -1,11 +1,11 @@
-//! The content store: blobs by digest under `content/blobs/sha256/`. A blob has its final name only when every
+//! The content store: blobs by digest under `content/blobs/<algorithm>/`. A blob has its final name only when every
 //! byte was hashed and is on disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::digest::Digest;
+use super::digest::{Algorithm, Digest};
 use super::error::StoreError;
 
 /// Paths of the store; see ARCHITECTURE.md, "Data directory".
@@ -27,8 +27,8 @@ impl Layout {
             return Err(StoreError::Path { path: root });
         }
         let layout = Self { root };
-        for dir in [
-            layout.blobs(),
+        let blobs = Algorithm::ALL.map(|algorithm| layout.blobs(algorithm));
+        let others = [
             layout.ingest(),
             layout.layers(),
             layout.implied(),
@@ -37,7 +37,8 @@ impl Layout {
             layout.records(),
             layout.rights(),
             layout.wasm_cache(),
-        ] {
+        ];
+        for dir in blobs.into_iter().chain(others) {
             fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
         }
         Ok(layout)
@@ -47,12 +48,12 @@ impl Layout {
         self.root.join("lock")
     }
 
-    pub fn blobs(&self) -> PathBuf {
-        self.root.join("content/blobs/sha256")
+    pub fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("content/blobs").join(algorithm.name())
     }
 
     pub fn blob(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.blobs(digest.algorithm()).join(digest.hex())
     }
 
     /// Content on its way in.

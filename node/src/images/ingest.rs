@@ -8,10 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest as _, Sha256};
-
 use super::content::Layout;
-use super::digest::Digest;
+use super::digest::{Digest, Hasher};
 use super::error::StoreError;
 
 /// How long half a blob waits to be gone on with; what containerd gives it.
@@ -26,7 +24,7 @@ pub struct Ingest {
     path: PathBuf,
     target: PathBuf,
     expected: Digest,
-    hasher: Sha256,
+    hasher: Hasher,
     written: u64,
     /// Whether anything is from an earlier pull.
     resumed: bool,
@@ -63,7 +61,7 @@ impl Ingest {
             path,
             target: layout.blob(expected),
             expected: expected.clone(),
-            hasher: Sha256::new(),
+            hasher: Hasher::new(expected.algorithm()),
             written: 0,
             resumed: false,
             ends,
@@ -120,7 +118,7 @@ impl Ingest {
     pub fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;
-        self.hasher = Sha256::new();
+        self.hasher = Hasher::new(self.expected.algorithm());
         (self.written, self.resumed) = (0, false);
         Ok(())
     }
@@ -136,7 +134,7 @@ impl Ingest {
     /// The digest is another, or the disk fails; either way nothing is kept.
     pub fn commit(mut self) -> Result<(), CommitError> {
         self.ends = true;
-        let actual = Digest::finish(std::mem::take(&mut self.hasher));
+        let actual = self.hasher.finish();
         if actual != self.expected {
             return Err(CommitError::Digest {
                 expected: self.expected.clone(),

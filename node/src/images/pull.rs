@@ -217,7 +217,7 @@ impl Pull<'_> {
     async fn module(&self, module: &Descriptor) -> Result<Digest, PullFailure> {
         self.fetch(module, self.inner.options.limits.module_bytes, "Wasm module")
             .await?;
-        Ok(module.digest.clone())
+        Ok(wasm::by_its_usual_name(&self.inner.layout, &module.digest)?)
     }
 
     /// Fetches and unpacks all layers; for a Wasm image of this shape, takes the module out of them.

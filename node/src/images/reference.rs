@@ -181,6 +181,10 @@ mod tests {
         check("localhost:5000/a/b:t", "localhost:5000/a/b:t");
         let pinned = format!("ghcr.io/a/b@sha256:{}", "ab".repeat(32));
         check(&pinned, &pinned);
+        for (algorithm, octets) in [("sha384", 48), ("sha512", 64)] {
+            let pinned = format!("ghcr.io/a/b@{algorithm}:{}", "ab".repeat(octets));
+            check(&pinned, &pinned);
+        }
         let both = format!("ghcr.io/a/b:v1@sha256:{}", "ab".repeat(32));
         check(&both, &both);
         assert!(

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::content::Layout;
+use super::digest::Algorithm;
 use super::error::StoreError;
 use super::snapshot;
 use crate::removal;
@@ -30,7 +31,9 @@ pub fn sweep(layout: &Layout) -> Result<(), StoreError> {
         .collect();
     retain(&layout.rights(), |name| ids.contains(name))?;
     let blobs: HashSet<String> = blobs.collect();
-    retain(&layout.blobs(), |name| blobs.contains(name))?;
+    for algorithm in Algorithm::ALL {
+        retain(&layout.blobs(algorithm), |name| blobs.contains(name))?;
+    }
     retain(&layout.layers(), |name| layers.contains(name))?;
     retain(&layout.implied(), |name| layers.contains(name))?;
     retain(&layout.links(), |name| {

@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use super::Inner;
 use super::content::{Layout, write_atomically};
-use super::digest::Digest;
+use super::digest::{Algorithm, Digest};
 use super::error::{PullFailure, StoreError};
 use super::image::ImageConfig;
 use super::merged;
@@ -70,6 +70,19 @@ pub fn extract(
     if !bytes.starts_with(WASM_MAGIC) {
         return Err(missing().into());
     }
+    let digest = Digest::of(&bytes);
+    let path = layout.blob(&digest);
+    write_atomically(&path, &bytes).map_err(StoreError::io("write", &path))?;
+    Ok(digest)
+}
+
+/// The module's digest by SHA-256, the only one shims know; one that came under another is kept under both.
+pub fn by_its_usual_name(layout: &Layout, module: &Digest) -> Result<Digest, StoreError> {
+    if module.algorithm() == Algorithm::Sha256 {
+        return Ok(module.clone());
+    }
+    let path = layout.blob(module);
+    let bytes = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
     let digest = Digest::of(&bytes);
     let path = layout.blob(&digest);
     write_atomically(&path, &bytes).map_err(StoreError::io("write", &path))?;

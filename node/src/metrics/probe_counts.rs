@@ -14,7 +14,7 @@ pub struct Key {
     pub pod: String,
     /// `Liveness`, `Readiness` or `Startup`.
     pub probe: &'static str,
-    /// `successful`, `failed` or `unknown`.
+    /// `successful` or `failed`.
     pub result: &'static str,
 }
 

@@ -40,7 +40,7 @@ use crate::volumes::tokens::Tokens;
 pub struct Context {
     pub options: NodeOptions,
     pub images: Images,
-    /// One mounting of a Pod's volumes at a time, and of each of its image volumes: containers start side by side.
+    /// One mounting of each of a Pod's volumes at a time: containers start side by side.
     pub mounting: KeyedLocks,
     pub network: Arc<Network>,
     pub recorder: Recorder,

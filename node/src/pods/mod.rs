@@ -55,6 +55,7 @@ mod shown;
 mod start;
 pub mod status;
 mod stop_signal;
+mod stuck;
 mod suiting;
 pub mod table;
 mod target;

@@ -157,7 +157,6 @@ pub async fn set_up_volumes(
     ips: &[IpAddr],
     uses: &Uses<'_>,
 ) -> Result<(), Unmounted> {
-    let _only_one = ctx.mounting.lock(pod.uid()).await;
     let mut missing = Vec::new();
     for some in uses.among(pod).chunks(AT_ONCE) {
         let made = join_all(some.iter().map(|volume| set_up_volume(ctx, pod, ips, volume))).await;
@@ -185,6 +184,9 @@ async fn set_up_volume(
     ips: &[IpAddr],
     volume: &Volume,
 ) -> Result<(), Missing> {
+    // Each for itself: one that hangs holds up nobody who does not show it.
+    let key = format!("{}/{}", pod.uid(), volume.name);
+    let _only_one = ctx.mounting.lock(&key).await;
     let made = make_volume(ctx, pod, ips, volume).await;
     made.map_err(|cause| Missing {
         name: volume.name.clone(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use amphipod_shim_api::start::{ServeError, forget_all_dead, forget_dead};
 use amphipod_shim_api::{ShimAddress, TaskClient};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -125,6 +126,32 @@ pub async fn dismiss(run_dir: &Path) {
     }
 }
 
+/// Removes what shims that were killed have left beside those that live. Waits while one is being started.
+pub async fn sweep(run_dir: &Path) {
+    let sockets = run_dir.join(SOCKETS);
+    aside(move || forget_all_dead(&sockets)).await;
+}
+
+/// The same of the shim of a task that was lost, if it is one of ours: what others leave is theirs to remove.
+pub async fn forget_lost(run_dir: &Path, address: &ShimAddress) {
+    let Some(socket) = socket(address).filter(|path| path.parent() == Some(&run_dir.join(SOCKETS))) else {
+        return;
+    };
+    aside(move || forget_dead(&socket)).await;
+}
+
+fn socket(address: &ShimAddress) -> Option<PathBuf> {
+    address.address.strip_prefix("unix://").map(PathBuf::from)
+}
+
+async fn aside(forget: impl FnOnce() -> Result<(), ServeError> + Send + 'static) {
+    match tokio::task::spawn_blocking(forget).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what killed shims have left stays"),
+        Err(error) => tracing::error!(%error, "what killed shims have left stays"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +198,27 @@ mod tests {
         let answered = async { drop((one.accept().await.unwrap(), other.accept().await.unwrap())) };
         tokio::join!(dismiss(run_dir.path()), answered);
         assert!(not_one.accept().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_killed_shims_have_left_goes_by_itself() {
+        let run_dir = tempfile::tempdir().unwrap();
+        sweep(run_dir.path()).await;
+        let sockets = run_dir.path().join(SOCKETS);
+        fs::create_dir(&sockets).unwrap();
+        let path = |name: &str| sockets.join(name);
+        let listen = |name: &str| tokio::net::UnixListener::bind(path(name)).unwrap();
+        let _living = listen("living.sock");
+        drop((listen("lost.sock"), listen("other.sock")));
+        let elsewhere = run_dir.path().join("theirs.sock");
+        drop(tokio::net::UnixListener::bind(&elsewhere).unwrap());
+        for socket in [&path("lost.sock"), &path("living.sock"), &elsewhere] {
+            forget_lost(run_dir.path(), &address(&socket.display().to_string())).await;
+        }
+        let there = |name: &str| path(name).exists();
+        assert!(!there("lost.sock") && there("other.sock") && elsewhere.exists());
+        sweep(run_dir.path()).await;
+        assert!(there("living.sock") && !there("other.sock"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Tasks at shims: taking them back after a restart of the agent, waiting for their end, stopping them.
 //! Knows the Task API only; what an end means is `termination`'s and `plan`'s.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskClients, TaskError, TaskStatus};
+use amphipod_shim_api::{Exit as TaskExit, ShimAddress, TaskClient, TaskClients, TaskError, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup;
@@ -16,8 +18,10 @@ use super::hooks::Hook;
 use super::record::{Exit, Record, State};
 use super::resize::less_memory;
 use super::sandbox::POD_FILE;
+use super::shims;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
+use super::stuck::{self, Next, Unanswered};
 use super::termination;
 use super::view::PodView;
 use crate::bundle::guest::bounds;
@@ -77,12 +81,15 @@ async fn forget(ctx: &Context, pod: &Pod, record: &Record) {
     }
 }
 
-/// Removes what a dead or unwanted task left on the host.
+/// Removes what a dead or unwanted task left on the host, and what its shim did, if that is dead too.
 async fn remove_from_shim(ctx: &Context, pod: &Pod, record: &Record) {
     let Some(view) = PodView::new(pod) else { return };
     let bundle = ctx.dirs(view).bundle(&record.container, record.attempt);
     if let Err(error) = ctx.shim(record.runtime).delete(&record.id, &bundle).await {
         tracing::warn!(%error, id = record.id, "cleaning up after a task failed");
+    }
+    if let Some(address) = &record.address {
+        shims::forget_lost(&ctx.options.run_dir, address).await;
     }
 }
 
@@ -265,6 +272,14 @@ pub async fn resize(
     Ok(())
 }
 
+/// Tells the shim of a guest what its Pod has as a whole.
+pub async fn bound(ctx: &Context, record: &Record, bounds: HashMap<String, String>) {
+    let Some(address) = &record.address else { return };
+    if let Err(error) = ctx.tasks.of(address).bound(&record.id, bounds).await {
+        tracing::warn!(%error, id = record.id, "what the guests of a Pod may use together is not set yet");
+    }
+}
+
 /// Memory in use is not taken away: on cgroup v2 the kernel would end the container for it.
 async fn has_room(client: &TaskClient, record: &Record, limit: u64) -> Result<(), ResizeError> {
     let stats = client.stats(&record.id).await;
@@ -312,10 +327,7 @@ pub async fn stop(stopping: Stopping, grace: Duration) {
     let least = if grace.is_zero() { grace } else { MIN_GRACE };
     signal(&client, record, record.stop_signal).await;
     tokio::time::sleep(left().max(least)).await;
-    loop {
-        signal(&client, record, SIGKILL).await;
-        tokio::time::sleep(KILL_AGAIN).await;
-    }
+    stopping.insist(&client).await;
 }
 
 /// A container to stop.
@@ -331,6 +343,36 @@ pub struct Stopping {
 }
 
 impl Stopping {
+    /// Kills the task again and again. A shim that does not answer is told of, and ended when that lasts: then its tasks are lost,
+    /// and so have ended.
+    async fn insist(&self, client: &TaskClient) {
+        let mut unanswered = Unanswered::default();
+        loop {
+            let begun = Instant::now();
+            let answered = signal(client, &self.record, SIGKILL).await;
+            let pause = match unanswered.note(begun, Instant::now(), answered) {
+                Next::Fine => KILL_AGAIN,
+                Next::Wait(pause) => {
+                    self.tell_stuck();
+                    pause
+                }
+                Next::End(pause) => {
+                    self.tell_stuck();
+                    end_shim(client.address().clone()).await;
+                    pause
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn tell_stuck(&self) {
+        if let Some(view) = PodView::new(&self.pod) {
+            let message = stuck::told(&self.record.container);
+            self.ctx.recorder.pod(view, Warning, "FailedKillPod", message);
+        }
+    }
+
     /// A hook that fails, or takes all the time there is, is told and changes nothing.
     async fn pre_stop(&self, limit: Duration) {
         let Some(view) = PodView::new(&self.pod).filter(|_| self.hook_is_due) else {
@@ -360,9 +402,25 @@ impl Stopping {
     }
 }
 
-async fn signal(client: &TaskClient, record: &Record, signal: u32) {
+/// Whoever has tasks there, of other Pods too, has waited in vain as long.
+async fn end_shim(shim: ShimAddress) {
+    let address = shim.address.clone();
+    match tokio::task::spawn_blocking(move || stuck::end(&shim)).await {
+        Ok(Ok(pids)) => tracing::warn!(address, ?pids, "a shim that did not answer was ended"),
+        Ok(Err(error)) => {
+            tracing::error!(address, %error, "a shim does not answer, and it is not known who it is")
+        }
+        Err(error) => tracing::error!(address, %error, "a shim that does not answer was not ended"),
+    }
+}
+
+/// Whether the shim has answered, whatever; one that is gone is not stuck.
+async fn signal(client: &TaskClient, record: &Record, signal: u32) -> bool {
     match client.kill(&record.id, signal, signal == SIGKILL).await {
-        Ok(()) | Err(TaskError::NotFound(_)) => {}
-        Err(error) => tracing::debug!(%error, id = record.id, signal, "a signal was not delivered"),
+        Ok(()) | Err(TaskError::NotFound(_)) => true,
+        Err(error) => {
+            tracing::debug!(%error, id = record.id, signal, "a signal was not delivered");
+            !matches!(error, TaskError::Timeout(_))
+        }
     }
 }

@@ -70,6 +70,8 @@ enum Outcome {
     Rejected(Rejection),
     Started {
         container: String,
+        /// The Pod as it was when the start began.
+        pod: Arc<Pod>,
         result: Result<Record, StartFailure>,
     },
     Ended {

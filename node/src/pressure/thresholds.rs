@@ -35,7 +35,7 @@ impl Signal {
         ("pid.available", Signal::PidAvailable),
     ];
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         let found = Signal::ALL.iter().find(|(_, signal)| *signal == self);
         found.map_or("", |(name, _)| name)
     }

@@ -21,15 +21,17 @@ pub enum Outcome {
     Failure(String),
     /// The probe itself did not work: nothing is known of the container.
     Error(String),
+    /// The answer began and broke off. As little is known, but upstream calls it a failure.
+    BrokenOff(String),
 }
 
 impl Outcome {
-    /// As metrics name it.
-    pub fn result(&self) -> &'static str {
+    /// As metrics name it; one that did not work is not counted.
+    pub fn result(&self) -> Option<&'static str> {
         match self {
-            Outcome::Success | Outcome::Warning(_) => "successful",
-            Outcome::Failure(_) => "failed",
-            Outcome::Error(_) => "unknown",
+            Outcome::Success | Outcome::Warning(_) => Some("successful"),
+            Outcome::Failure(_) => Some("failed"),
+            Outcome::Error(_) | Outcome::BrokenOff(_) => None,
         }
     }
 }
@@ -65,7 +67,7 @@ impl Check {
     pub async fn run(&self) -> Outcome {
         let mut outcome = self.once().await;
         for _ in 1..ATTEMPTS {
-            if !matches!(outcome, Outcome::Error(_)) {
+            if !matches!(outcome, Outcome::Error(_) | Outcome::BrokenOff(_)) {
                 break;
             }
             outcome = self.once().await;

@@ -179,6 +179,7 @@ impl HttpCheck {
             status: head.status,
             headers: head.headers,
             body,
+            ends,
             _driver: driver,
         })
     }
@@ -202,6 +203,7 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Incoming,
+    ends: Option<(SocketAddr, SocketAddr)>,
     _driver: Driver,
 }
 
@@ -218,11 +220,11 @@ async fn judge(answer: Answer, deadline: Instant) -> Outcome {
     let status = answer.status;
     let text = match timeout_at(deadline, read_some(answer.body)).await {
         Ok(Ok(text)) => text,
-        Ok(Err(error)) => return Outcome::Error(error.to_string()),
+        Ok(Err(error)) => return Outcome::BrokenOff(body_words(&error, answer.ends)),
         Err(_) => {
             let text =
                 "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
-            return Outcome::Error(text.to_owned());
+            return Outcome::BrokenOff(text.to_owned());
         }
     };
     match status.as_u16() {
@@ -374,6 +376,15 @@ fn words(error: &hyper::Error, ends: Option<(SocketAddr, SocketAddr)>) -> String
     match (io, ends) {
         (Some(io), Some((local, peer))) => format!("read tcp {local}->{peer}: read: {}", dial::words(io)),
         _ => error.to_string(),
+    }
+}
+
+/// An error in the middle of a body.
+fn body_words(error: &hyper::Error, ends: Option<(SocketAddr, SocketAddr)>) -> String {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    match io.map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::UnexpectedEof) => "unexpected EOF".to_owned(),
+        _ => words(error, ends),
     }
 }
 

@@ -96,7 +96,7 @@ pub struct ProbeEvent {
 pub trait ProbeSink: Send + Sync + 'static {
     /// The health of an attempt is another than before.
     fn health(&self, container_id: &str, health: Health);
-    /// A probe was made: its title, and whether the answer was `successful`, `failed` or `unknown`.
+    /// A probe was made: its title, and whether the answer was `successful` or `failed`.
     fn probed(&self, container: &str, probe: &'static str, result: &'static str);
     /// Something to tell the user; the event's type is Warning.
     fn event(&self, container: &str, event: ProbeEvent);
@@ -271,7 +271,9 @@ impl Worker {
     fn tell(&self, outcome: &Outcome) {
         let title = self.kind.title();
         let container = &self.shared.target.container.name;
-        self.shared.sink.probed(container, title, outcome.result());
+        if let Some(result) = outcome.result() {
+            self.shared.sink.probed(container, title, result);
+        }
         let (reason, message) = match outcome {
             Outcome::Success => return,
             Outcome::Warning(text) => ("ProbeWarning", format!("{title} probe warning: {text}")),
@@ -279,6 +281,10 @@ impl Worker {
             Outcome::Error(text) => (
                 "Unhealthy",
                 format!("{title} probe errored and resulted in unknown state: {text}"),
+            ),
+            Outcome::BrokenOff(text) => (
+                "Unhealthy",
+                format!("{title} probe errored and resulted in failure state: {text}"),
             ),
         };
         self.shared.sink.event(container, ProbeEvent { reason, message });

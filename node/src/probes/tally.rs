@@ -41,7 +41,7 @@ impl Tally {
         let now = match outcome {
             Outcome::Success | Outcome::Warning(_) => Verdict::Passed,
             Outcome::Failure(_) => Verdict::Failed,
-            Outcome::Error(_) => return None,
+            Outcome::Error(_) | Outcome::BrokenOff(_) => return None,
         };
         self.run = if self.last == Some(now) {
             self.run.saturating_add(1)

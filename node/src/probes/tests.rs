@@ -190,6 +190,30 @@ async fn nothing_else_is_probed_before_the_startup_probe_has_passed() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_says_nothing_and_is_told_as_upstream_tells_it() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhi",
+        "HTTP/1.1 500 no\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhi",
+    ] {
+        let (port, mut requests) = serve(vec![answer.to_owned()]).await;
+        let probe = json!({"httpGet": {"port": port}, "periodSeconds": 1, "timeoutSeconds": 30, "failureThreshold": 1});
+        let (probing, mut changes, heard) = start(json!({"name": "c", "livenessProbe": probe}), None);
+        // Tried again at once, then told, then made anew.
+        for _ in 0..4 {
+            requests.recv().await.unwrap();
+        }
+        let events = heard.events.lock().unwrap().clone();
+        let message = "Liveness probe errored and resulted in failure state: unexpected EOF";
+        assert_eq!(
+            (events[0].reason, events[0].message.as_str()),
+            ("Unhealthy", message)
+        );
+        assert!(changes.try_recv().is_err());
+        assert_eq!(probing.health().failed, None);
+    }
+}
+
+#[tokio::test]
 async fn a_tcp_probe_needs_a_listener_only() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

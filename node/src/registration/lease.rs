@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// Where node leases are.
 const NAMESPACE: &str = "kube-node-lease";
 /// Upstream's nodeLeaseDurationSeconds.
-const DURATION_SECONDS: i32 = 40;
+pub const DURATION_SECONDS: i32 = 40;
 /// A quarter of it, as upstream.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failed renewal: several fit into the lease.

@@ -33,9 +33,9 @@ use node::Facts;
 use told::Event;
 
 /// How often the status is looked at; upstream's nodeStatusUpdateFrequency.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
+pub const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// How often it is written when nothing changed; upstream's nodeStatusReportFrequency.
-const REPORT_EVERY: Duration = Duration::from_secs(300);
+pub const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// Time a control plane may take to come up before a node gives up on its first registration.
 const REGISTER_LIMIT: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(500);

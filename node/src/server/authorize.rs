@@ -18,9 +18,9 @@ use sha2::{Digest, Sha256};
 use super::auth::Caller;
 
 /// How long answers hold; upstream's defaults of webhook authentication and authorization.
-const KNOWN_FOR: Duration = Duration::from_secs(120);
-const ALLOWED_FOR: Duration = Duration::from_secs(300);
-const REFUSED_FOR: Duration = Duration::from_secs(30);
+pub(super) const KNOWN_FOR: Duration = Duration::from_secs(120);
+pub(super) const ALLOWED_FOR: Duration = Duration::from_secs(300);
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// Answers kept at once; who asks with ever new tokens does not fill the memory.
 const KEPT: usize = 1024;
 /// Tokens longer than this are nobody's: a service account's has about 1,200 characters.
@@ -198,6 +198,8 @@ fn subresources(path: &str) -> &'static [&'static str] {
         () if below("/metrics") => &["metrics"],
         () if below("/pods") => &["pods", "proxy"],
         () if below("/healthz") => &["healthz", "proxy"],
+        () if below("/configz") => &["configz", "proxy"],
+        () if below("/runningpods") => &["pods", "proxy"],
         () => &["proxy"],
     }
 }
@@ -247,6 +249,8 @@ mod tests {
             ("/metricsx", &["proxy"]),
             ("/pods", &["pods", "proxy"]),
             ("/healthz", &["healthz", "proxy"]),
+            ("/configz", &["configz", "proxy"]),
+            ("/runningpods/", &["pods", "proxy"]),
             ("/exec/n/p/c", &["proxy"]),
             ("/containerLogs/n/p/c", &["proxy"]),
         ] {

@@ -5,8 +5,10 @@
 
 mod auth;
 mod authorize;
+pub mod configz;
 mod logs;
 mod routes;
+mod running;
 mod storage;
 mod streaming;
 
@@ -59,6 +61,8 @@ pub struct ServerOptions {
     pub client: Option<kube::Client>,
     /// Where directories of local volumes are.
     pub storage_dir: PathBuf,
+    /// The node's KubeletConfiguration.
+    pub configuration: serde_json::Value,
 }
 
 /// What the kubelet API asks the agent. Answers come from memory: calls must not block.
@@ -132,7 +136,14 @@ impl KubeletServer {
         let local_addr = listener.local_addr().map_err(failed)?;
         let reviews = Reviews::new(options.client.clone(), station.node_name.clone());
         let execs = Execs::new(&options.run_dir, station.tasks.clone());
-        let router = routes::router(station, execs, Arc::new(reviews), options.storage_dir);
+        let configuration = configz::shown(options.configuration, local_addr);
+        let router = routes::router(
+            station,
+            execs,
+            Arc::new(reviews),
+            options.storage_dir,
+            configuration,
+        );
         let task = tokio::spawn(serve(listener, tls, router, shutdown));
         Ok(Self { local_addr, task })
     }

@@ -12,12 +12,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::PodTable;
 use super::auth::Caller;
 use super::authorize::{Asked, Decision, Reviews};
 use super::logs::{self, LogQuery};
+use super::running::running;
 use super::{storage, streaming};
 use crate::exec::Execs;
 use crate::metrics::{self, Station};
@@ -27,7 +28,13 @@ type Table = Arc<dyn PodTable>;
 /// An answer that is an error.
 pub type Refusal = (StatusCode, String);
 
-pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>, local_volumes: PathBuf) -> Router {
+pub fn router(
+    station: Arc<Station>,
+    execs: Execs,
+    reviews: Arc<Reviews>,
+    local_volumes: PathBuf,
+    configuration: Value,
+) -> Router {
     let table = station.table.clone();
     let streams = streaming::router(table.clone(), execs);
     let measured = Router::new()
@@ -40,6 +47,8 @@ pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>, local_
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
+        .route("/runningpods", get(running_pods))
+        .route("/runningpods/", get(running_pods))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs),
@@ -48,6 +57,7 @@ pub fn router(station: Arc<Station>, execs: Execs, reviews: Arc<Reviews>, local_
         .merge(streams)
         .merge(measured)
         .merge(storage::router(local_volumes))
+        .route("/configz", get(async move || said(&configuration)))
         .layer(middleware::from_fn_with_state(reviews, authorise))
 }
 
@@ -71,7 +81,16 @@ async fn pods(State(table): State<Table>) -> Response {
     let pods: Vec<Arc<Pod>> = table.pods();
     let items: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-    ([(CONTENT_TYPE, "application/json")], list.to_string()).into_response()
+    said(&list)
+}
+
+/// Those of them that run.
+async fn running_pods(State(table): State<Table>) -> Response {
+    said(&running(&table.pods()))
+}
+
+fn said(value: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
 /// In Prometheus' text format.
@@ -103,8 +122,7 @@ async fn summary(
     let briefly = pairs
         .iter()
         .any(|(name, value)| name == "only_cpu_and_memory" && value == "true");
-    let said = metrics::summary(&station, briefly).await;
-    ([(CONTENT_TYPE, "application/json")], said.to_string()).into_response()
+    said(&metrics::summary(&station, briefly).await)
 }
 
 async fn container_logs(

@@ -115,6 +115,7 @@ impl Cluster {
             run_dir: "/nonexistent".into(),
             client: None,
             storage_dir: "/nonexistent".into(),
+            configuration: json!({"kind": "KubeletConfiguration"}),
         };
         let data = tempfile::tempdir().unwrap();
         let station = Station::new(
@@ -255,7 +256,7 @@ async fn only_the_api_server_and_administrators_get_in() {
         (Some(("kube-apiserver-kubelet-client", "x")), StatusCode::OK),
         (Some(("someone", "system:masters")), StatusCode::OK),
     ] {
-        for path in ["/healthz", "/pods"] {
+        for path in ["/healthz", "/pods", "/configz", "/runningpods/"] {
             assert_eq!(
                 cluster.request(who, path).await.status(),
                 expected,
@@ -297,6 +298,24 @@ async fn pods_are_listed() {
     let list: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(list["kind"], "PodList");
     assert_eq!(list["items"][0]["metadata"]["name"], "p");
+}
+
+#[tokio::test]
+async fn settings_and_what_runs_are_shown() {
+    let cluster = Cluster::start().await;
+    let read = async |path| serde_json::from_str::<serde_json::Value>(&cluster.get(path).await.1).unwrap();
+    let shown = read("/configz").await;
+    let address = cluster.server.local_addr;
+    assert_eq!(
+        shown,
+        json!({"kubeletconfig": {"kind": "KubeletConfiguration", "address": address.ip(), "port": address.port()}})
+    );
+    cluster.add_pod(json!({"waiting": {}}));
+    assert_eq!(read("/runningpods/").await["items"], json!([]));
+    cluster.add_pod(json!({"running": {}}));
+    for path in ["/runningpods/", "/runningpods"] {
+        assert_eq!(read(path).await["items"][0]["metadata"]["name"], "p", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -69,13 +69,14 @@ fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Write
 /// and directories to read.
 pub fn write(target: &Path, payload: &Payload, gid: Option<u32>) -> Result<bool, WriteError> {
     payload.keys().try_for_each(|path| check(path))?;
+    // Whoever made the directory ready for this has set its mode anew.
+    give_directory(target, gid)?;
     let current = fs::read_link(target.join(DATA))
         .ok()
         .map(|link| target.join(link));
     if current.as_deref().is_some_and(|dir| holds(dir, payload, gid)) {
         return Ok(false);
     }
-    give_directory(target, gid)?;
     let fresh = make_data_directory(target)?;
     give_directory(&fresh, gid)?;
     payload
@@ -305,6 +306,9 @@ mod tests {
         for directory in [DATA, "s"] {
             assert_eq!(seen(directory), (0, 4000, 0o2755), "{directory}");
         }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(!write(dir.path(), &files, Some(4000)).unwrap());
+        assert_eq!(seen(""), (0, 4000, 0o2777), "the root too, however often");
     }
 
     #[test]

@@ -85,10 +85,20 @@ async fn a_killed_shim_is_a_killed_container() {
         .await;
         let last = status(&pods, name).await.last_state.unwrap().terminated.unwrap();
         assert_eq!(last.exit_code, 137, "{last:?}");
+        assert_eq!(dead_sockets(&halves.id()), Vec::<String>::new());
         assert_eq!(identity(&pods, other).await, before);
     }
     delete_all(&pods).await;
     halves.nothing_is_left().await;
+}
+
+/// Sockets of a cluster's shims on which nobody listens.
+fn dead_sockets(id: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/run/amphipod/amphipod-{id}/s")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let dead = paths.filter(|path| path.extension().is_some_and(|end| end == "sock"));
+    let dead = dead.filter(|path| std::os::unix::net::UnixStream::connect(path).is_err());
+    dead.map(|path| path.display().to_string()).collect()
 }
 
 /// Seconds for which the API server is away, unless `AMPHIPOD_AWAY` says so: time in which nothing may happen, so that there is

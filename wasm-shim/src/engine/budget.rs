@@ -4,10 +4,10 @@
 //! Owns counting and refusing. Refuses to know what happens to a container over its budget: it remembers that it
 //! happened, the container's task ends it as `OOMKilled`.
 
-use super::commons::{Pool, Short};
+use super::commons::{Pool, Short, Spare};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
@@ -36,11 +36,15 @@ pub const SHARE_KEPT: Duration = Duration::from_secs(2);
 /// Instances, memories and tables in one store: a component nests modules, each with its own.
 const MAX_PER_STORE: usize = 1_000;
 
+/// Whose limit was met.
+const OF_CONTAINER: &str = "container";
+const OF_POD: &str = "Pod";
+
 /// The error a guest is ended with when it asks for more than the budget has.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("out of memory: {wanted} more bytes would exceed the {of}'s limit of {limit} bytes ({used} in use)")]
 pub struct OverBudget {
-    /// Whose limit it is: `container` or `Pod`.
+    /// [`OF_CONTAINER`] or [`OF_POD`].
     pub of: &'static str,
     pub wanted: u64,
     pub used: u64,
@@ -88,7 +92,7 @@ impl Account {
         let total = self.used.checked_add(bytes).filter(|total| *total <= self.limit);
         let total = total.ok_or_else(|| self.over(bytes))?;
         pool.take(bytes).map_err(|Short { used, limit }| OverBudget {
-            of: "Pod",
+            of: OF_POD,
             wanted: bytes,
             used,
             limit,
@@ -99,7 +103,7 @@ impl Account {
 
     fn over(&self, wanted: u64) -> OverBudget {
         OverBudget {
-            of: "container",
+            of: OF_CONTAINER,
             wanted,
             used: self.used,
             limit: self.limit,
@@ -147,6 +151,8 @@ impl Account {
 pub struct Budget {
     account: Mutex<Account>,
     exceeded: AtomicBool,
+    /// Who holds what the container can do without.
+    spare: OnceLock<Weak<dyn Spare>>,
     pool: Arc<Pool>,
 }
 
@@ -159,6 +165,7 @@ impl Budget {
                 ..Account::default()
             }),
             exceeded: AtomicBool::new(false),
+            spare: OnceLock::new(),
             pool,
         })
     }
@@ -202,13 +209,36 @@ impl Budget {
         self.pool.give_back(bytes);
     }
 
+    /// Has somebody, the first who is named, give up what the container can do without, when this budget or its Pod's is short.
+    pub fn set_spare(&self, spare: Weak<dyn Spare>) {
+        if self.spare.set(Weak::clone(&spare)).is_ok() {
+            self.pool.add_spare(spare);
+        }
+    }
+
+    /// Tries again, when there is too little, without what can be done without. No account may be locked.
+    fn with_spares<T>(
+        &self,
+        mut take: impl FnMut() -> std::result::Result<T, OverBudget>,
+    ) -> std::result::Result<T, OverBudget> {
+        take().or_else(|over| {
+            if over.of == OF_CONTAINER
+                && let Some(spare) = self.spare.get().and_then(Weak::upgrade)
+            {
+                spare.let_go();
+            }
+            self.pool.make_room(over.wanted);
+            take()
+        })
+    }
+
     /// Counts a new store. The first `prepaid` bytes that it allocates are counted now.
     ///
     /// # Errors
     /// When the budget does not hold them.
     pub fn open(self: &Arc<Self>, prepaid: u64) -> std::result::Result<Limiter, OverBudget> {
         let held = prepaid.saturating_add(INSTANCE_BYTES);
-        self.account().take(held, &self.pool)?;
+        self.with_spares(|| self.account().take(held, &self.pool))?;
         Ok(self.limiter(held, prepaid, None))
     }
 
@@ -244,7 +274,7 @@ impl Budget {
     /// # Errors
     /// As [`Budget::open`]; to be tried again when bytes are freed, and after [`SHARE_KEPT`].
     pub fn open_one_of_many(self: &Arc<Self>, initial: u64) -> std::result::Result<Limiter, OverBudget> {
-        self.open_one_of_many_at(Instant::now(), initial)
+        self.with_spares(|| self.open_one_of_many_at(Instant::now(), initial))
     }
 
     fn open_one_of_many_at(
@@ -338,9 +368,10 @@ impl Limiter {
 
     /// Others' shares are no reason to end a guest: they are not in use.
     fn take(&mut self, bytes: u64) -> std::result::Result<(), OverBudget> {
-        let mut account = self.budget.account();
-        let taken = account.take(bytes, &self.budget.pool);
-        taken.inspect_err(|_| self.budget.exceeded.store(true, Ordering::Relaxed))?;
+        let budget = &self.budget;
+        let taken = budget.with_spares(|| budget.account().take(bytes, &budget.pool));
+        taken.inspect_err(|_| budget.exceeded.store(true, Ordering::Relaxed))?;
+        let mut account = budget.account();
         let share = self.share.and_then(|number| account.shares.get_mut(&number));
         if let Some(share) = share {
             share.left = share.left.saturating_sub(bytes);

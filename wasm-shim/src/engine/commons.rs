@@ -62,10 +62,16 @@ struct Total {
     used: u64,
 }
 
+/// Somebody who holds memory that may be of use later, and does without it when another needs it.
+pub trait Spare: Send + Sync {
+    /// Gives back what is not in use. To be called without a lock of whoever counts that.
+    fn let_go(&self);
+}
+
 /// Memory that the budgets of a Pod's containers draw on together, in bytes.
-#[derive(Debug)]
 pub struct Pool {
     total: Mutex<Total>,
+    spares: Mutex<Vec<Weak<dyn Spare>>>,
     /// Told when one of them gets something back.
     pub freed: Notify,
 }
@@ -78,6 +84,7 @@ impl Default for Pool {
         };
         Self {
             total: Mutex::new(total),
+            spares: Mutex::default(),
             freed: Notify::new(),
         }
     }
@@ -125,6 +132,31 @@ impl Pool {
     pub fn give_back(&self, bytes: u64) {
         self.total().used -= bytes;
         self.freed.notify_waiters();
+    }
+
+    /// Has somebody asked, when memory is short, for what he can do without.
+    pub fn add_spare(&self, spare: Weak<dyn Spare>) {
+        let mut spares = self.spares();
+        spares.retain(|spare| spare.strong_count() > 0);
+        spares.push(spare);
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<Weak<dyn Spare>>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has one after the other let go, until there are so many bytes.
+    pub fn make_room(&self, bytes: u64) {
+        if self.left() >= bytes {
+            return;
+        }
+        let spares: Vec<_> = self.spares().iter().filter_map(Weak::upgrade).collect();
+        for spare in spares {
+            spare.let_go();
+            if self.left() >= bytes {
+                break;
+            }
+        }
     }
 
     fn resize(&self, limit: u64) -> Result<(), u64> {

@@ -98,6 +98,24 @@ pub struct Handler {
     guests: TaskTracker,
 }
 
+/// Ends every exchange of a container when it is dropped, and its instances with them.
+struct EndAll(Option<Arc<Handler>>);
+
+impl EndAll {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndAll {
+    fn drop(&mut self) {
+        if let Some(handler) = self.0.take() {
+            handler.ended.cancel();
+            handler.instances.close();
+        }
+    }
+}
+
 /// Why a request did not reach a guest's answer.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
@@ -178,7 +196,7 @@ impl Handler {
     /// When the kernel does not watch the listener.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) -> io::Result<Served> {
         let listener = TcpListener::from_std(listener)?;
-        let end_all = self.ended.clone().drop_guard();
+        let end_all = EndAll(Some(Arc::clone(&self)));
         let served = tokio::select! {
             idle = self.serve_until_stopped(listener, &stop) => idle,
             () = self.out_of_memory.cancelled() => Ok(Served::OutOfMemory),
@@ -188,7 +206,6 @@ impl Handler {
             return served;
         }
         drop(end_all);
-        self.instances.close();
         self.guests.close();
         self.guests.wait().await;
         served

@@ -11,10 +11,11 @@ use super::request::read_on;
 use super::wasi::{Stdio, world};
 use crate::bundle::Container;
 use crate::engine::budget::{Budget, Limiter, OverBudget, SHARE_KEPT};
+use crate::engine::commons::Spare;
 use crate::program::state::{State, store};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
@@ -134,11 +135,14 @@ pub struct Instances {
 impl Instances {
     /// No instances yet: the first is made by the first request.
     pub fn new(mould: Mould) -> Arc<Self> {
-        Arc::new(Self {
+        let this = Arc::new(Self {
             turns: Arc::new(Semaphore::new(mould.container.serving.concurrency)),
             kept: Mutex::default(),
             mould,
-        })
+        });
+        let spare: Weak<dyn Spare> = Arc::downgrade(&(Arc::clone(&this) as Arc<dyn Spare>));
+        this.mould.budget.set_spare(spare);
+        this
     }
 
     /// The container whose instances they are.
@@ -250,15 +254,20 @@ impl Instances {
 
     /// Throws all kept instances away, and those that come back later.
     pub fn close(&self) {
-        let mut kept = self.kept();
-        kept.closed = true;
-        let old = std::mem::take(&mut kept.instances);
-        drop(kept);
-        drop(old);
+        self.kept().closed = true;
+        self.let_go();
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Idle ones, when others of the Pod need their memory.
+impl Spare for Instances {
+    fn let_go(&self) {
+        let old = std::mem::take(&mut self.kept().instances);
+        drop(old);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the containers of a Pod may use together: memory and CPU time, beside what each may for itself.
 
+use crate::http::on_port;
+use crate::netns::Netns;
 use crate::shim::{Shim, ended, is_root, wat, workload};
 use amphipod_shim_api::annotations::{SANDBOX_CPU_QUOTA, SANDBOX_ID, SANDBOX_MEMORY};
 use amphipod_shim_api::{TaskClient, TaskError, TaskStatus, oom};
@@ -86,6 +88,53 @@ async fn guests_of_a_pod_have_its_memory_together() {
     assert_eq!(after.status, 0, "{:?}", shim.log("after"));
     holder.kill("holder", 9, true).await.unwrap();
     ended(&holder, "holder").await;
+}
+
+/// Has 20 MiB more after each request.
+fn grower() -> Vec<u8> {
+    let text = include_str!("half_answer.wat");
+    let grows = text.replace(";; FIRST", "(drop (memory.grow (i32.const 320)))");
+    wat(&grows.replace(";; THEN", "(call $finish (local.get $body))"))
+}
+
+#[tokio::test]
+async fn instances_that_nobody_uses_are_let_go_for_others_of_the_pod_and_with_their_container() {
+    if !is_root() {
+        return;
+    }
+    let (shim, netns) = (Shim::new(), Netns::new());
+    let used = async |client: &TaskClient, id| client.stats(id).await.unwrap().memory_usage;
+    let serve = async |id, port| {
+        let client = shim
+            .start(id, &grower(), |config| {
+                on_port(port, &netns)(config);
+                within(config, "pod", &[(SANDBOX_MEMORY, "50331648")]);
+                config["annotations"]["dev.amphipod.wasm/instance-reuse"] = json!("1000");
+            })
+            .await;
+        let answer = netns.get(port, "/");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(used(&client, id).await > 20 << 20, "one is kept");
+        client
+    };
+    let server = serve("server", 8080).await;
+    let exit = shim
+        .run("command", &workload("hog.wasm"), |config| {
+            within(config, "pod", &[(SANDBOX_MEMORY, "50331648")]);
+            config["process"]["env"] = json!(["HOG_MIB=40"]);
+        })
+        .await;
+    assert_eq!(exit.status, 0, "{:?}", shim.log("command"));
+    assert_eq!(used(&server, "server").await, 0);
+    assert!(netns.get(8080, "/").starts_with("HTTP/1.1 200"), "it serves on");
+    let killed = serve("killed", 8081).await;
+    killed.kill("killed", 9, true).await.unwrap();
+    ended(&killed, "killed").await;
+    assert_eq!(
+        used(&killed, "killed").await,
+        0,
+        "what is kept outlives a killed container"
+    );
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 mod agent;
 mod args;
+mod dead;
 mod server;
 mod starter;
 
 pub use agent::{ShimCommand, StartShimError};
 pub use args::{Action, ArgsError, Invocation};
+pub use dead::{forget_all_dead, forget_dead};
 pub use server::{ServeError, Served, ensure_server, forget_server, full_mark, take_listener};
 pub use starter::SHIMS;
 

@@ -196,7 +196,7 @@ fn socket_name(namespace: &str, group: &str) -> String {
     name
 }
 
-fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
+pub(super) fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
     let fail = |source| ServeError::Lock {
         path: path.into(),
         source,
@@ -302,14 +302,18 @@ pub fn forget_server(call: &Invocation, expected: impl FnOnce(&Path) -> u64) {
     }
 }
 
-fn remove(path: PathBuf) {
-    if let Err(error) = fs::remove_file(&path) {
-        tracing::warn!(?path, %error, "could not remove");
+/// Who is dead may have been found out by another meanwhile.
+pub(super) fn remove(path: PathBuf) {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(?path, %error, "could not remove");
+        }
+        _ => {}
     }
 }
 
 /// All but the newest logs of servers that have ended: what each of many had to say is not kept in memory for ever.
-fn old_logs(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn old_logs(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let logs = entries
         .map(|entry| entry.path())

@@ -10,7 +10,7 @@ mod sink;
 mod turner;
 
 pub use cri::{CriLog, CriWriter, LogStream};
-pub use rotating::remove_log;
+pub use rotating::{MAX_BYTES as LOG_BYTES, MAX_FILES as LOG_FILES, remove_log};
 pub use sink::{Sink, Sinks};
 pub use turner::Turner;
 

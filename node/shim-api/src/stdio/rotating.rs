@@ -15,9 +15,9 @@ use nix::sys::stat::Mode;
 use super::{FILE_MODE, StdioError, Turner, append};
 
 /// Largest log file, in bytes, but for one write that is larger alone (upstream's default).
-const MAX_BYTES: u64 = 10 << 20;
+pub const MAX_BYTES: u64 = 10 << 20;
 /// Files of one attempt, the one being written among them (upstream's default).
-const MAX_FILES: usize = 5;
+pub const MAX_FILES: usize = 5;
 /// Upstream's form of the time in a name, with what sets two within a second apart.
 const SUFFIX: &str = "%Y%m%d-%H%M%S.%9f";
 

@@ -49,9 +49,12 @@ impl Distribution {
         let mut response = success(response, session, &reference.to_string()).await?;
         let media_type = header_text(&response, header::CONTENT_TYPE).unwrap_or_default();
         let bytes = bounded(&mut response, "manifest", MAX_MANIFEST_BYTES).await?;
-        let digest = Digest::of(&bytes);
-        match id.parse::<Digest>() {
-            Ok(expected) if expected != digest => Err(RegistryError::DigestMismatch {
+        let expected = id.parse::<Digest>().ok();
+        let digest = expected
+            .as_ref()
+            .map_or_else(|| Digest::of(&bytes), |expected| expected.like(&bytes));
+        match expected {
+            Some(expected) if expected != digest => Err(RegistryError::DigestMismatch {
                 expected,
                 actual: digest,
             }),

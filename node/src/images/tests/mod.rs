@@ -1,6 +1,7 @@
 //! The store against registries: Debian's `docker-registry`, and small servers that lie.
 
 mod access;
+mod algorithms;
 mod hostile;
 mod mirrors;
 mod registry;

@@ -13,14 +13,13 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 pub use self::copy::copy_directory;
 use self::stream::{Entries, Entry};
 use self::tree::{Inside, Tree};
 pub use self::tree::{OPAQUE, kept_attributes};
-use super::digest::Digest;
+use super::digest::{Digest, Hasher};
 use super::media::Compression;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -131,7 +130,7 @@ pub fn unpack(
     let decoder = decoder(BufReader::with_capacity(1 << 16, file), compression)?;
     let hashing = Hashing {
         inner: decoder,
-        hasher: Sha256::new(),
+        hasher: Hasher::new(diff_id.algorithm()),
         left: limit,
         limit,
     };
@@ -140,7 +139,7 @@ pub fn unpack(
     let implied = apply_all(&mut entries, root, limits)?;
     let mut rest = entries.into_inner();
     io::copy(&mut rest, &mut io::sink())?;
-    let actual = Digest::finish(rest.into_inner().hasher);
+    let actual = rest.into_inner().hasher.finish();
     match actual == *diff_id {
         true => Ok(implied),
         false => Err(UnpackError::DiffId {
@@ -239,7 +238,7 @@ fn white_out(tree: &mut Tree, parent: &Inside, leaf: &[u8]) -> Result<(), Unpack
 /// Counts and hashes the decompressed stream.
 struct Hashing<R> {
     inner: R,
-    hasher: Sha256,
+    hasher: Hasher,
     left: u64,
     limit: u64,
 }

@@ -121,8 +121,13 @@ impl Worker {
         };
         let ctx = self.ctx.clone();
         self.under_way.spawn(async move {
+            let pod = job.pod.clone();
             let result = start::start(ctx, job).await;
-            Outcome::Started { container, result }
+            Outcome::Started {
+                container,
+                pod,
+                result,
+            }
         });
     }
 

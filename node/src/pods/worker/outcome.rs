@@ -27,7 +27,14 @@ impl Worker {
                 self.consider_resize();
             }
             Outcome::Rejected(rejection) => self.reject(rejection),
-            Outcome::Started { container, result } => self.started(container, result),
+            Outcome::Started {
+                container,
+                pod,
+                result,
+            } => {
+                self.started(container, result);
+                self.bound_anew(&pod);
+            }
             Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
             Outcome::Noted(attempts) => self.noted(&attempts),
@@ -128,6 +135,12 @@ impl Worker {
         seen.busy = Busy::Idle;
         match result {
             Ok(record) => {
+                // What was added to the Pod has made its volumes itself.
+                if PodView::new(&self.pod)
+                    .is_some_and(|pod| pod.ephemeral().iter().any(|c| c.name == container))
+                {
+                    self.volume_failures = unmounted::Failures::default();
+                }
                 seen.waiting = None;
                 let was_resize = seen.due.take() == Some(Due::Resize);
                 self.push(record.clone());

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Outcome, Worker};
+use crate::bundle::guest::bounds_since;
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::admission;
 use crate::pods::allocations::Amounts;
@@ -149,6 +150,24 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// A container that was made while its Pod was being resized has told its shim what the Pod had before: the shim is told what it
+    /// has now.
+    pub(super) fn bound_anew(&mut self, made_from: &Pod) {
+        let specs = made_from.spec.as_ref().zip(self.pod.spec.as_ref());
+        let Some(bounds) = specs.and_then(|(before, now)| bounds_since(before, now)) else {
+            return;
+        };
+        let running = |record: &&Record| record.is_running() && record.is_wasm();
+        let mut all = self.seen.containers.values();
+        let guest = all.find_map(|seen| seen.last.as_ref().filter(running));
+        let Some(record) = guest.cloned() else { return };
+        let ctx = self.ctx.clone();
+        self.under_way.spawn(async move {
+            tasks::bound(&ctx, &record, bounds).await;
+            Outcome::Stopped
+        });
     }
 
     /// Once every container has what the Pod was promised.

@@ -19,6 +19,56 @@ fn limited(mib: u64) -> Arc<Budget> {
     Budget::new(Some((mib << 20) + INSTANCE_BYTES), Arc::default())
 }
 
+/// Stores that nobody uses.
+#[derive(Default)]
+struct Idle(Mutex<Vec<Limiter>>);
+
+impl Spare for Idle {
+    fn let_go(&self) {
+        let old = std::mem::take(&mut *self.0.lock().unwrap());
+        drop(old);
+    }
+}
+
+impl Idle {
+    fn keep(self: &Arc<Self>, budget: &Arc<Budget>, mib: u64) {
+        let this: Weak<dyn Spare> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Spare>));
+        budget.set_spare(this);
+        self.0.lock().unwrap().push(budget.open(mib << 20).unwrap());
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+#[test]
+fn what_nobody_uses_is_let_go_when_another_of_the_pod_needs_it() {
+    let (common, held, free) = in_one_pod(16, 12);
+    let (idle, other) = (Arc::new(Idle::default()), Arc::new(Idle::default()));
+    idle.keep(&held, 4);
+    other.keep(&free, 4);
+    // There is room for this one.
+    let small = free.open(2 << 20).unwrap();
+    assert_eq!((idle.count(), other.count()), (1, 1));
+    // Its own limit is met: that of the container is, whose own are let go.
+    let mut guest = held.open(0).unwrap();
+    guest.memory_growing(0, 10 * MIB, None).unwrap();
+    assert_eq!((idle.count(), other.count()), (0, 0));
+    assert!(!held.exceeded());
+    drop(guest);
+    // As many as it takes: one after the other.
+    idle.keep(&held, 6);
+    other.keep(&free, 4);
+    let many = free.open_one_of_many(8 << 20).unwrap();
+    assert_eq!((idle.count(), other.count()), (0, 1));
+    // What is in use is not.
+    assert!(free.open(8 << 20).is_err());
+    assert_eq!(other.count(), 0);
+    drop((small, many));
+    assert_eq!(common.memory.left(), 16 << 20);
+}
+
 #[test]
 fn growth_over_the_limit_ends_the_guest_and_is_remembered() {
     let budget = limited(2);
