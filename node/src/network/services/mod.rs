@@ -24,7 +24,6 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::runtime::reflector::Store;
-use kube::runtime::watcher;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 

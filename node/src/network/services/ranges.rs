@@ -15,7 +15,7 @@ use kube::Client;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 
-use super::is_forbidden;
+use crate::api_error;
 use crate::network::Network;
 use crate::network::links::LinkError;
 use crate::reflect::{Changes, is_ready, reflect};
@@ -113,8 +113,9 @@ fn told(changes: Changes, denied: Arc<AtomicBool>) -> impl Stream<Item = ()> + S
     changes.map(move |change| {
         let Err(error) = change else { return };
         denied.fetch_or(is_answer(&error), Ordering::Relaxed);
-        tracing::debug!(%error, "watching ServiceCIDRs failed; trying again");
-        if !advised && is_forbidden(&error) {
+        let (why, is_forbidden) = api_error::of_watch(&error);
+        tracing::debug!(why, "watching ServiceCIDRs failed; trying again");
+        if !advised && is_forbidden {
             advised = true;
             tracing::warn!(
                 "this node may not read ServiceCIDRs: it knows no range of Services but the cluster's own"
