@@ -109,7 +109,7 @@ impl Reader<'_> {
             return Err(self.damaged(format!("manifest {digest} is nested too deeply or too large")));
         }
         let bytes = fs::read(&path).map_err(ImageError::io("read", &path))?;
-        if Digest::of(&bytes) != digest {
+        if digest.like(&bytes) != digest {
             return Err(self.damaged(format!("the content of {digest} does not match it")));
         }
         let value: Value =
@@ -136,7 +136,8 @@ impl Reader<'_> {
     fn locate(&self, descriptor: &Value) -> Result<(Digest, PathBuf), ImageError> {
         let text = descriptor["digest"].as_str().unwrap_or_default();
         let digest: Digest = text.parse().map_err(|error| self.damaged(format!("{error}")))?;
-        let path = self.files.find(&format!("blobs/sha256/{}", digest.hex()));
+        let blob = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
+        let path = self.files.find(&blob);
         let path = path.ok_or_else(|| self.damaged(format!("blob {digest} is missing")))?;
         Ok((digest, path))
     }
