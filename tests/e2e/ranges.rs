@@ -12,8 +12,7 @@ use crate::cluster::{PATIENCE, http_get, next_net};
 use crate::streams::with_busybox;
 use crate::users::{run, script};
 
-/// Long before a connection is given up. The first refusal may pass by a kernel that is still sending, or that was told of many
-/// (`icmp_ratelimit`): it then hears the next one, after a second.
+/// Long before a connection is given up; busybox's `nc` takes a second of it. How soon a refusal is heard the node's own tests look at.
 const SOON: Duration = Duration::from_millis(2_900);
 
 fn pod(name: &str, container: Value) -> Pod {
