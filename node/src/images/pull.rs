@@ -171,7 +171,7 @@ impl Pull<'_> {
                     return Ok(Target {
                         top,
                         digest,
-                        manifest,
+                        manifest: *manifest,
                         choice,
                         documents,
                     });

@@ -106,7 +106,7 @@ pub struct Manifest {
 /// What a reference can resolve to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolved {
-    Image(Manifest),
+    Image(Box<Manifest>),
     Index(Vec<Descriptor>),
 }
 
@@ -145,7 +145,7 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Resolved, ManifestError
     if image {
         let manifest: Manifest = serde_json::from_value(value).map_err(json)?;
         limit("layers", manifest.layers.len(), MAX_LAYERS)?;
-        return Ok(Resolved::Image(manifest));
+        return Ok(Resolved::Image(Box::new(manifest)));
     }
     let index: Index = serde_json::from_value(value).map_err(json)?;
     limit("index entries", index.manifests.len(), MAX_INDEX_ENTRIES)?;
@@ -192,7 +192,7 @@ mod tests {
             "layers": layers,
         });
         match parse(&serde_json::to_vec(&value).unwrap(), media::OCI_MANIFEST).unwrap() {
-            Resolved::Image(manifest) => manifest,
+            Resolved::Image(manifest) => *manifest,
             Resolved::Index(_) => panic!("not an index"),
         }
     }
