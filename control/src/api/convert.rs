@@ -84,6 +84,7 @@ impl Versions {
 
     fn keep(&self, kind: &Kind, definition: u64, shown: Arc<Object>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (of, _)| *of == definition);
         all.insert(kind.version.clone(), (definition, shown));
     }
 }

@@ -339,7 +339,10 @@ async fn update(call: &Call, style: Style) -> Result<Response> {
         }
         Err(error) if error.code == StatusCode::NOT_FOUND => {
             write::check_name(write::name_of(&body.value), name)?;
-            write::tell_sent(call, &body.value);
+            let mut value = body.value.clone();
+            if strictness::prune(call, options, &mut value, body.issues.clone()).is_ok() {
+                write::tell_sent(call, &value);
+            }
             Err(error)
         }
         result => result,

@@ -128,11 +128,9 @@ async fn replace(
 ) -> Result<Replaced> {
     let name = name_of(old);
     let review = review(call, options.dry_run, name, Action::Update { old });
+    tell_sent(call, &new);
     let said = fit_in(call, options, &mut new, old)?;
     default(call, options, &mut new)?;
-    if !options.patched && !options.applied {
-        tell_sent(call, &new);
-    }
     permit::write(call, Operation::Update, name, old, &new)?;
     if !options.applied {
         if !options.patched {
@@ -325,6 +323,7 @@ pub async fn mutate(call: &Call, review: &Review<'_>, value: &mut Value, notes: 
 pub fn tell_sent(call: &Call, value: &Value) {
     call.told.sent(|| {
         let mut shown = value.clone();
+        call.target.kind.default(&mut shown);
         call.target.kind.normalise(&mut shown);
         shown
     });

@@ -119,7 +119,11 @@ impl Trail {
 
     /// Completes what the request is about by what was learnt of it, and what was sent by what it was understood as.
     pub fn complete(&mut self) {
-        self.request = self.told.take_sent().or_else(|| self.request.take());
+        let verb = self.subject.as_ref().map_or("", |subject| subject.verb);
+        // Of a patch or a deletion what was sent is no object, whatever is written because of it.
+        if !matches!(verb, "patch" | "delete" | "deletecollection") {
+            self.request = self.told.take_sent();
+        }
         if let Some(about) = self.subject.as_mut().and_then(|subject| subject.object.as_mut()) {
             self.told.complete(about);
         }

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_being_deleted_is_leave() {
+    fn only_what_is_being_deleted_is_let_go() {
         let meta = |meta: serde_json::Value| serde_json::from_value::<ObjectMeta>(meta).expect("metadata");
         let held = meta(
             json!({"finalizers": ["a/b", CLAIM_PROTECTION], "deletionTimestamp": "2026-01-01T00:00:00Z"}),

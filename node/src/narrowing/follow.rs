@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,14 @@ const ADVICE: &str = "if nothing else on this node does, let it: kubectl create 
                       --verb=list,watch --resource=networkpolicies.networking.k8s.io,namespaces,pods; kubectl create \
                       clusterrolebinding amphipod:network-policies --clusterrole=amphipod:network-policies --group=system:nodes";
 
+/// How long a refusal to list policies has to last to be the administrator's: a control plane that has just started has not all of its
+/// roles yet. Shorter than a container waits.
+const LASTING: Duration = Duration::from_secs(5);
+
+/// There, below the node's data, when policies could be listed once: from then on they are this node's business, and a right that is
+/// gone opens nothing.
+const LISTED: &str = "policies-listed";
+
 /// Shims told at once.
 const AT_ONCE: usize = 8;
 
@@ -79,6 +88,7 @@ async fn follow(ctx: Arc<Context>) {
         cluster: None,
         news: named(POLICIES, news),
         troubles: BTreeMap::new(),
+        refused_since: None,
     };
     let mut due = None;
     loop {
@@ -191,6 +201,8 @@ struct Follow {
     news: BoxStream<'static, News>,
     /// What each watch lacks.
     troubles: BTreeMap<&'static str, Trouble>,
+    /// Since when policies may not be listed.
+    refused_since: Option<Instant>,
 }
 
 impl Follow {
@@ -207,9 +219,18 @@ impl Follow {
     /// Takes in what a watch says; a trouble is told once, as long as it stays the same.
     fn hear(&mut self, (kind, news): News) {
         match news {
-            Ok(()) => drop(self.troubles.remove(kind)),
+            Ok(()) => {
+                self.troubles.remove(kind);
+                if kind == POLICIES {
+                    self.refused_since = None;
+                }
+            }
             Err(error) => {
                 let trouble = Trouble::of(kind, &error);
+                if kind == POLICIES {
+                    let since = self.refused_since.unwrap_or_else(Instant::now);
+                    self.refused_since = trouble.forbidden.then_some(since);
+                }
                 if self.troubles.insert(kind, trouble.clone()).as_ref() != Some(&trouble) {
                     let advice = if trouble.forbidden { ADVICE } else { "trying again" };
                     tracing::warn!(trouble.message, "network policies are not followed; {advice}");
@@ -225,8 +246,10 @@ impl Follow {
         let asking: Vec<Peer> = self.ctx.narrower.asking.borrow().values().cloned().collect();
         if !is_ready(&self.policies) {
             self.publish(None);
-            return None;
+            let lasting = self.refused_since.map(|since| since + LASTING);
+            return lasting.filter(|at| *at > Instant::now());
         }
+        self.remember_listed();
         self.follow_cluster(&guests, &asking);
         let judge = self.judge().await?;
         self.publish(Some(judge.clone()));
@@ -248,16 +271,42 @@ impl Follow {
             .map(|(_, trouble)| trouble)
             .max_by_key(|trouble| trouble.forbidden)
             .cloned();
-        let are_withheld = !listed
-            && self
-                .troubles
-                .get(POLICIES)
-                .is_some_and(|trouble| trouble.forbidden);
+        let (are_withheld, may_be) = self.withheld();
+        // Who waits is to go on waiting while that is not settled.
+        let trouble = trouble.map(|trouble| Trouble {
+            forbidden: trouble.forbidden && !may_be,
+            ..trouble
+        });
         self.ctx.narrower.known.send_replace(Known {
             judge,
             trouble,
             are_withheld,
         });
+    }
+
+    /// Whether policies are none of this node's business, and whether that may turn out to be so.
+    fn withheld(&self) -> (bool, bool) {
+        match self.refused_since {
+            Some(since) if !is_ready(&self.policies) && !self.memory().exists() => {
+                let lasts = since.elapsed() >= LASTING;
+                (lasts, !lasts)
+            }
+            _ => (false, false),
+        }
+    }
+
+    /// `DATA/node/policies-listed`.
+    fn memory(&self) -> PathBuf {
+        self.ctx.options.data_dir.join(LISTED)
+    }
+
+    fn remember_listed(&self) {
+        let memory = self.memory();
+        if !memory.exists()
+            && let Err(error) = std::fs::write(&memory, "")
+        {
+            tracing::warn!(%error, path = %memory.display(), "that policies are this node's business is not remembered");
+        }
     }
 
     /// Everybody is followed while a policy selects a Wasm Pod that is here, or about to be; and a while after.

@@ -2,8 +2,9 @@
 //!
 //! Flow: watches (`follow`) → a [`Judge`] → rules of each guest → the shim, where they differ from what it was given.
 //! Guarantees: no Wasm container of a Pod of the API starts before it is known which policies select the Pod and what they
-//! allow; what cannot be known later stays as it was. A node that is not given the right to read NetworkPolicies keeps to none, as
-//! one whose network plugin knows none: upstream's control plane gives nodes no such right, and Pods run all the same. Refuses
+//! allow; what cannot be known later stays as it was. A node that never had the right to read NetworkPolicies keeps to none, as
+//! one whose network plugin knows none: upstream's control plane gives nodes no such right, and Pods run all the same. A right
+//! that is withdrawn later opens nothing: then no container starts. Refuses
 //! to know what policies mean (`policy`), and native Pods, which nothing narrows yet.
 
 mod follow;

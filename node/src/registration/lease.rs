@@ -47,34 +47,40 @@ async fn renew(client: &Client, name: &str) -> Result<(), kube::Error> {
     let now = MicroTime(Timestamp::now());
     let patch =
         json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS}});
-    match api
-        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-    {
+    let params = PatchParams::default();
+    match api.patch(name, &params, &Patch::Merge(patch)).await {
+        Ok(lease) if lease.metadata.owner_references.iter().flatten().next().is_none() => {
+            let owned = json!({"metadata": {"ownerReferences": [owner(client, name).await?]}});
+            api.patch(name, &params, &Patch::Merge(owned)).await.map(drop)
+        }
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            // Its owner is the Node of now: somebody may have deleted the one there was, and one whose owner is gone is collected.
-            let node = Api::<Node>::all(client.clone()).get_opt(name).await?;
-            let made = lease(name, node.as_ref(), now);
+            let made = lease(name, owner(client, name).await?, now);
             api.create(&PostParams::default(), &made).await.map(drop)
         }
         Err(error) => Err(error),
     }
 }
 
-fn lease(name: &str, node: Option<&Node>, now: MicroTime) -> Lease {
-    let owner = |node: &Node| OwnerReference {
+/// The Node of now: somebody may have deleted the one there was, and a lease whose owner is gone is collected. While there is none
+/// there is no lease either, as upstream (`setNodeOwnerFunc`).
+async fn owner(client: &Client, name: &str) -> Result<OwnerReference, kube::Error> {
+    let node = Api::<Node>::all(client.clone()).get(name).await?;
+    Ok(OwnerReference {
         api_version: "v1".into(),
         kind: "Node".into(),
         name: name.to_owned(),
-        uid: node.metadata.uid.clone().unwrap_or_default(),
+        uid: node.metadata.uid.unwrap_or_default(),
         ..OwnerReference::default()
-    };
+    })
+}
+
+fn lease(name: &str, owner: OwnerReference, now: MicroTime) -> Lease {
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(NAMESPACE.into()),
-            owner_references: node.map(|node| vec![owner(node)]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {

@@ -84,6 +84,7 @@ async fn read(call: &Call) -> Result<(Value, Vec<String>)> {
     {
         meta.remove("namespace");
     }
+    write::tell_sent(call, &value);
     write::place(call, &mut value)?;
     manage::note(call, None, &mut value).await;
     Ok((value, warnings))

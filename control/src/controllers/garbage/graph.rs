@@ -118,6 +118,8 @@ impl Graph {
         let uid = meta.uid.clone().unwrap_or_default();
         let owners = meta.owner_references.clone().unwrap_or_default();
         let life = Life::of(meta);
+        // Those who referred to it named something else: they have no such owner.
+        let misled = self.misled(&uid, &identity);
         let entry = self.0.entry(uid.clone()).or_insert_with(|| Entry {
             identity: identity.clone(),
             owners: Vec::new(),
@@ -125,12 +127,7 @@ impl Graph {
             life: Life::Alive,
             observed: false,
         });
-        let (mut work, mut misled) = (Vec::new(), HashSet::new());
-        if !entry.observed && !entry.identity.same_place(&identity) {
-            // Those who referred to it named something else: they have no such owner.
-            work.extend(entry.dependents.iter().cloned().map(Work::Examine));
-            misled = entry.dependents.clone();
-        }
+        let mut work: Vec<Work> = misled.iter().cloned().map(Work::Examine).collect();
         let before = std::mem::replace(&mut entry.life, life);
         let old_owners = std::mem::replace(&mut entry.owners, owners.clone());
         (entry.identity, entry.observed) = (identity, true);
@@ -140,6 +137,21 @@ impl Graph {
             work.extend(self.on_transition(&uid, life));
         }
         work
+    }
+
+    /// Dependents of what is seen for the first time as this, who named something else by its uid.
+    fn misled(&self, uid: &str, identity: &Identity) -> Vec<String> {
+        let Some(entry) = self.0.get(uid).filter(|entry| !entry.observed) else {
+            return Vec::new();
+        };
+        let names_another = |dependent: &&String| {
+            self.0.get(*dependent).is_some_and(|entry| {
+                let namespace = &entry.identity.key.namespace;
+                let mut owners = entry.owners.iter().filter(|owner| owner.uid == uid);
+                owners.any(|owner| !refers_to(owner, namespace, identity))
+            })
+        };
+        entry.dependents.iter().filter(names_another).cloned().collect()
     }
 
     /// An object that is gone.
@@ -262,6 +274,21 @@ mod tests {
         let mut base = json!({"uid": uid, "name": uid, "namespace": "n", "ownerReferences": owners});
         json_patch::merge(&mut base, &details);
         serde_json::from_value(base).expect("metadata")
+    }
+
+    /// The first who named it was right, and its place was taken from that; another was not.
+    #[test]
+    fn each_who_named_something_else_is_found_when_the_owner_is_seen() {
+        let at = |namespace: &str, name: &str| Identity {
+            key: ObjectKey::new(namespace, name),
+            ..identity("Pod", name)
+        };
+        let mut graph = Graph::default();
+        graph.observe(at("n", "p"), &meta("p", &["o"], json!({})));
+        graph.observe(at("m", "q"), &meta("q", &["o"], json!({"namespace": "m"})));
+        let work = graph.observe(identity("Owner", "o"), &meta("o", &[], json!({})));
+        let wanted = [Work::Examine("q".into()), Work::Report("q".into(), "o".into())];
+        assert_eq!(sorted(work), sorted(wanted.into()));
     }
 
     fn examine(uids: &[&str]) -> Vec<Work> {

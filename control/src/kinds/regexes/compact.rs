@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// Sets of characters in an expression; each is asked for each interval of characters.
 const SETS: usize = 256;
+/// Bytes of an expression; what is much longer than that is large by itself.
+const LONGEST: usize = 16 << 10;
 
 /// A compiled expression.
 #[derive(Debug, Clone)]
@@ -23,6 +25,9 @@ impl Compact {
     /// Of an expression in the `regex` crate's syntax; none where it does not fit into `size` bytes, needs more than a byte's
     /// letters, or looks at more around it than where the text begins and ends.
     pub(super) fn new(source: &str, nesting: u32, size: usize) -> Option<Self> {
+        if source.len() > LONGEST {
+            return None;
+        }
         let hir = ParserBuilder::new()
             .nest_limit(nesting)
             .build()
@@ -46,12 +51,12 @@ impl Compact {
         self.regex.is_match(&self.alphabet.text(text))
     }
 
-    /// Where it matches, one after the other, in bytes of the text.
-    pub(super) fn find_iter(&self, text: &str) -> Vec<Range<usize>> {
+    /// Where it matches, one after the other, in bytes of the text; `most` times at most.
+    pub(super) fn find_some(&self, text: &str, most: usize) -> Vec<Range<usize>> {
         let mut starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         starts.push(text.len());
         let letters = self.alphabet.text(text);
-        let found = self.regex.find_iter(&letters);
+        let found = self.regex.find_iter(&letters).take(most);
         found
             .map(|found| starts[found.start()]..starts[found.end()])
             .collect()
@@ -68,22 +73,23 @@ fn collect(hir: &Hir, sets: &mut Vec<Set>) -> Option<()> {
         HirKind::Look(_) => return None,
         HirKind::Literal(literal) => {
             let text = std::str::from_utf8(&literal.0).ok()?;
-            text.chars().for_each(|c| add(sets, vec![(c, c)]));
+            text.chars().try_for_each(|c| add(sets, vec![(c, c)]))?;
         }
-        HirKind::Class(class) => add(sets, ranges(class)?),
+        HirKind::Class(class) => add(sets, ranges(class)?)?,
         HirKind::Repetition(repetition) => collect(&repetition.sub, sets)?,
         HirKind::Capture(capture) => collect(&capture.sub, sets)?,
         HirKind::Concat(parts) | HirKind::Alternation(parts) => {
             parts.iter().try_for_each(|part| collect(part, sets))?;
         }
     }
-    (sets.len() <= SETS).then_some(())
+    Some(())
 }
 
-fn add(sets: &mut Vec<Set>, set: Set) {
+fn add(sets: &mut Vec<Set>, set: Set) -> Option<()> {
     if !sets.contains(&set) {
         sets.push(set);
     }
+    (sets.len() <= SETS).then_some(())
 }
 
 fn ranges(class: &Class) -> Option<Set> {
@@ -148,7 +154,8 @@ impl Alphabet {
             HirKind::Look(look) => Hir::look(*look),
             HirKind::Literal(literal) => {
                 let chars = std::str::from_utf8(&literal.0).ok()?.chars();
-                Hir::concat(chars.map(|c| self.class(&vec![(c, c)])).collect::<Option<_>>()?)
+                let letters = chars.map(|c| self.letters.get(&vec![(c, c)])?.first().copied());
+                Hir::literal(letters.collect::<Option<Vec<u8>>>()?)
             }
             HirKind::Class(class) => self.class(&ranges(class)?)?,
             HirKind::Repetition(repetition) => Hir::repetition(Repetition {
@@ -208,6 +215,7 @@ mod tests {
             assert!(Compact::new(source, 100, SIZE).is_none(), "{source}");
         }
         assert!(Compact::new(r"((\p{L}{900}){900}){2}", 100, SIZE).is_none());
+        assert!(Compact::new(&"a".repeat(LONGEST + 1), 100, SIZE).is_none());
     }
 
     proptest! {
@@ -222,7 +230,7 @@ mod tests {
             };
             prop_assert_eq!(compact.is_match(&text), regex.is_match(&text));
             let expected: Vec<Range<usize>> = regex.find_iter(&text).map(|found| found.range()).collect();
-            prop_assert_eq!(compact.find_iter(&text), expected);
+            prop_assert_eq!(compact.find_some(&text, usize::MAX), expected);
         }
     }
 }

@@ -53,11 +53,7 @@ impl Pattern {
                 .take(most)
                 .map(|found| found.range())
                 .collect(),
-            Program::Compact(compact) => {
-                let mut all = compact.find_iter(text);
-                all.truncate(most);
-                all
-            }
+            Program::Compact(compact) => compact.find_some(text, most),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) enum JournalError {
         found: Revision,
     },
     #[error(
-        "of the journal {path} beside it {found} of {least} bytes are there, and what was written last may be lost; restore both from one copy, or give up what is lost: truncate -s {least} {path}"
+        "of the journal {path} beside it {found} of {least} bytes are there: unless the store was copied after an orderly stop, what was written last is lost; restore both from one copy, or go on without: truncate -s {least} {path}"
     )]
     Short { path: PathBuf, found: u64, least: u64 },
 }

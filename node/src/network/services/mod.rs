@@ -139,7 +139,11 @@ impl Follow {
             };
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(()) => { due.get_or_insert_with(|| Instant::now() + GATHER); }
+                    Some(()) => {
+                        // News are not made to wait for what is tried again later.
+                        let soon = Instant::now() + GATHER;
+                        due = Some(due.map_or(soon, |at| at.min(soon)));
+                    }
                     None => return,
                 },
                 () = wait => due = self.synchronise().await,
@@ -260,7 +264,7 @@ impl Network {
         nft::apply(program(&table, config.pod_cidr, &change))?;
         if !previous.map_or_else(
             || ruleset.udp().eq([]),
-            |previous| previous.ranges == ruleset.ranges && previous.udp().eq(ruleset.udp()),
+            |previous| previous.ranges == ruleset.ranges && previous.is_same_for_udp(ruleset),
         ) {
             self.forget_stale_flows(ruleset, previous);
         }

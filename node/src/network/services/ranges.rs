@@ -4,7 +4,6 @@
 //! An API server that has none (older than 1.33), or does not let this node read them, leaves the node with the cluster's own range.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -63,7 +62,7 @@ impl Ranges {
         let mut unusable = BTreeMap::new();
         if !ranges.is_empty() {
             let addresses = network.links.addresses().await?;
-            let addresses: Vec<Ipv4Addr> = addresses.iter().map(|(_, net)| net.addr()).collect();
+            let addresses: Vec<Ipv4Net> = addresses.into_iter().map(|(_, net)| net).collect();
             let pods = network.config.pod_cidr;
             unusable.extend(ranges.iter().filter_map(|range| {
                 let reason = obstacle(*range, pods, &addresses)?;
@@ -98,12 +97,14 @@ fn nets(all: &[Arc<ServiceCIDR>]) -> BTreeSet<Ipv4Net> {
     .collect()
 }
 
-/// What of this host a range would take away.
-fn obstacle(range: Ipv4Net, pods: Ipv4Net, addresses: &[Ipv4Addr]) -> Option<String> {
+/// What of this host a range would take away: its Pods, its addresses, or who is on a link with it (its gateway, or the API server).
+fn obstacle(range: Ipv4Net, pods: Ipv4Net, addresses: &[Ipv4Net]) -> Option<String> {
     if range.contains(&pods) || pods.contains(&range) {
         return Some(format!("Pods of this node have addresses from {pods}"));
     }
-    let address = addresses.iter().find(|address| range.contains(*address))?;
+    let address = addresses
+        .iter()
+        .find(|address| range.contains(&address.addr()) || address.contains(&range))?;
     Some(format!("{address} is an address of this host"))
 }
 
@@ -124,9 +125,12 @@ fn told(changes: Changes, denied: Arc<AtomicBool>) -> impl Stream<Item = ()> + S
     })
 }
 
-/// Whether the API server answered the question for the list, with no list.
+/// Whether there is no list for this node: it may not have it (403), or nobody serves it (404, 405). Other errors pass.
 fn is_answer(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(_)))
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => matches!(status.code, 403..=405),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -158,17 +162,27 @@ mod tests {
 
     #[test]
     fn what_is_the_hosts_own_is_not_refused() {
-        let addresses = ["127.0.0.1", "192.168.1.7"].map(|ip| ip.parse().unwrap());
+        let addresses = ["127.0.0.1/8", "192.168.1.7/24"].map(net);
         for (range, expected) in [
             ("10.90.0.0/24", None),
             ("192.168.2.0/24", None),
-            ("192.168.1.128/25", None),
-            ("192.168.1.0/24", Some("192.168.1.7 is an address of this host")),
+            (
+                "192.168.1.128/25",
+                Some("192.168.1.7/24 is an address of this host"),
+            ),
+            (
+                "192.168.1.0/24",
+                Some("192.168.1.7/24 is an address of this host"),
+            ),
+            (
+                "192.168.0.0/16",
+                Some("192.168.1.7/24 is an address of this host"),
+            ),
             (
                 "0.0.0.0/0",
                 Some("Pods of this node have addresses from 10.42.1.0/24"),
             ),
-            ("127.0.0.0/8", Some("127.0.0.1 is an address of this host")),
+            ("127.0.0.0/8", Some("127.0.0.1/8 is an address of this host")),
             (
                 "10.42.1.64/26",
                 Some("Pods of this node have addresses from 10.42.1.0/24"),

@@ -59,7 +59,7 @@ pub fn refuse(batch: &mut Batch, change: &Change<'_>) {
 /// Refuses what these expressions match. TCP by a reset: a socket that is still sending passes by what ICMP says, and hears it when it
 /// sends again, after a second; and the kernel says it to everybody once a second only.
 fn answer(batch: &mut Batch, chain: &str, matched: Vec<Expression>) {
-    let tcp = [matched.clone(), matches::of_tcp(), vec![Expression::Reject]];
+    let tcp = [matched.clone(), matches::of_tcp(), vec![Expression::Reset]];
     batch.rule(chain, tcp.concat());
     batch.rule(chain, matched.into_iter().chain([Expression::Reject]));
 }

@@ -72,6 +72,38 @@ impl Ruleset {
         self.ranges.iter().any(|range| range.contains(&ip))
     }
 
+    /// Whether no UDP packet is led elsewhere, or refused otherwise, by the other.
+    pub fn is_same_for_udp(&self, other: &Self) -> bool {
+        let udp = Protocol::Udp;
+        let addresses = |of: &Self| -> Vec<_> {
+            let led = of
+                .addresses
+                .iter()
+                .filter(|((_, protocol, _), _)| *protocol == udp);
+            led.map(|(address, chain)| (*address, chain.clone())).collect()
+        };
+        let ports = |of: &Self| -> Vec<_> {
+            let led = of.node_ports.iter().filter(|((protocol, _), _)| *protocol == udp);
+            led.map(|(port, chain)| (*port, chain.clone())).collect()
+        };
+        let refused = |of: &Self| -> Vec<_> {
+            let addresses = of
+                .refused_addresses
+                .iter()
+                .filter(|(_, protocol, _)| *protocol == udp);
+            let ports = of
+                .refused_node_ports
+                .iter()
+                .filter(|(protocol, _)| *protocol == udp);
+            let addresses = addresses.map(|(ip, _, port)| (Some(*ip), *port));
+            addresses.chain(ports.map(|(_, port)| (None, *port))).collect()
+        };
+        self.udp().eq(other.udp())
+            && addresses(self) == addresses(other)
+            && ports(self) == ports(other)
+            && refused(self) == refused(other)
+    }
+
     /// The part that is about UDP.
     pub fn udp(&self) -> impl Iterator<Item = (&String, &Balancer)> {
         self.balancers
