@@ -66,6 +66,8 @@ pub struct ControllerOptions {
     pub front_proxy: Option<FrontProxy>,
     /// How long a node may stay silent before it counts as unreachable.
     pub node_monitor_grace: Duration,
+    /// How long one may take until it reports for the first time.
+    pub node_startup_grace: Duration,
 }
 
 impl ControllerOptions {
@@ -79,6 +81,7 @@ impl ControllerOptions {
             issuer: None,
             front_proxy: None,
             node_monitor_grace: Duration::from_secs(50),
+            node_startup_grace: Duration::from_secs(60),
         }
     }
 }
