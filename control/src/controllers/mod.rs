@@ -7,6 +7,7 @@ pub mod addresses;
 mod adoption;
 mod api_services;
 mod autoscaler;
+mod bootstrap_tokens;
 mod certificate_cleaner;
 mod certificates;
 mod cluster_role;
@@ -118,6 +119,7 @@ pub async fn run(
     ];
     controllers.extend(replicaset::start(&context));
     controllers.extend(node::start(&context));
+    controllers.extend(bootstrap_tokens::start(&context));
     controllers.extend(protection::start(&context));
     controllers.extend(volumes::start(&context));
     controllers.extend(addresses::start(&context));
