@@ -26,6 +26,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
 
+/// How the event of a request for a version that should not be used any more is marked.
+const DEPRECATED: &str = "k8s.io/deprecated";
+
 /// What is learnt of a request on its way and told with its answer.
 #[derive(Default)]
 pub struct Reply {
@@ -45,7 +48,7 @@ pub async fn dispatch(
     reply: &mut Reply,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let within = deadline::of_request(&parts).inspect_err(|error| record.refuses_for(error.message()))?;
+    let within = deadline::of_request(&parts).inspect_err(|_| record.refuses())?;
     let answer = answered(api, (parts, body), record, reply);
     match within {
         None => answer.await,
@@ -89,10 +92,12 @@ async fn answered(
 
 /// What everybody is answered.
 async fn open(api: &Api, parts: &Parts, record: &mut Record, reply: &mut Reply) -> Result<Response> {
-    let who = authenticate::anybody(api, parts).inspect_err(|_| record.refuses(parts))?;
+    let who = authenticate::anybody(api, parts).inspect_err(|_| record.refuses())?;
     record.is_from(&who);
     reply.flow = api.flow_table().flow_of_path(&who, parts);
     record.knows_path().await;
+    // Nobody is asked whether these are allowed, as upstream asks nobody (`--authorization-always-allow-paths`).
+    record.told().decided(true, String::new());
     Query::of(&parts.uri)?;
     Ok(render::warn(
         health::answer(api, parts).await,
@@ -102,7 +107,7 @@ async fn open(api: &Api, parts: &Parts, record: &mut Record, reply: &mut Reply) 
 
 /// Whom a request counts as coming from, of which its record learns.
 fn acting(api: &Api, parts: &mut Parts, record: &mut Record) -> Result<Identity> {
-    let user = authenticate::identify(api, parts).inspect_err(|_| record.refuses(parts))?;
+    let user = authenticate::identify(api, parts).inspect_err(|_| record.refuses())?;
     record.is_from(&user);
     let Some(acting) = impersonate::acting(&api.authorizer, &user, parts)? else {
         return Ok(user);
@@ -265,6 +270,9 @@ async fn received(
     call.upgrade = parts.extensions.remove::<OnUpgrade>();
     call.headers = parts.headers;
     let warning = call.target.kind.warning();
+    if warning.is_some() {
+        record.told().add([(DEPRECATED.to_owned(), "true".to_owned())]);
+    }
     let warnings: Vec<String> = warning.map(str::to_owned).into_iter().collect();
     match performed(&call, verb).await {
         Ok(response) => Ok(render::warn(response, warnings)),

@@ -19,6 +19,7 @@ mod dispatch;
 mod fairness;
 mod flows;
 mod glance;
+mod head;
 mod header_room;
 mod health;
 mod held;

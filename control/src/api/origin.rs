@@ -1,7 +1,4 @@
 //! Where a request comes from, by its headers, as its audit event tells it. Pure.
-use super::query::Query;
-use crate::auth::RefusedCertificate;
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use std::net::IpAddr;
 
@@ -27,28 +24,6 @@ pub(super) fn agent(headers: &HeaderMap) -> String {
     match agent.get(..AGENT_LENGTH) {
         Some(start) if agent.len() > AGENT_LENGTH => format!("{start}...TRUNCATED"),
         _ => agent.to_owned(),
-    }
-}
-
-/// By what somebody tried to be known (upstream's `getAuthMethods`).
-pub(super) fn attempt(parts: &Parts) -> String {
-    let shown = text(&parts.headers, header::AUTHORIZATION).trim();
-    let scheme = shown.split_once(' ').map_or("", |(scheme, _)| scheme);
-    let in_query = Query::of(&parts.uri).is_ok_and(|query| query.get("access_token").is_some());
-    let certificate = parts.extensions.get::<RefusedCertificate>().is_some();
-    let tried = [
-        (scheme.eq_ignore_ascii_case("basic"), "basic"),
-        (scheme.eq_ignore_ascii_case("bearer"), "bearer"),
-        (in_query, "access_token"),
-        (certificate, "x509"),
-    ];
-    let tried: Vec<&str> = tried
-        .iter()
-        .filter_map(|(was, name)| was.then_some(*name))
-        .collect();
-    match tried.as_slice() {
-        [] => "Authentication failed, no credentials provided".to_owned(),
-        tried => format!("Authentication failed, attempted: {}", tried.join(", ")),
     }
 }
 
@@ -100,30 +75,5 @@ mod tests {
         assert_eq!(agent(&headers(&[("user-agent", "kubectl")])), "kubectl");
         let cut = agent(&headers(&[("user-agent", &"x".repeat(2000))]));
         assert_eq!((cut.len(), cut.ends_with("xx...TRUNCATED")), (1024 + 12, true));
-    }
-
-    #[test]
-    fn what_was_tried_is_told() {
-        let none = "no credentials provided";
-        for (uri, said, want) in [
-            ("/api", Some("Bearer x"), "attempted: bearer"),
-            ("/api", Some("basic eDp5"), "attempted: basic"),
-            (
-                "/api?access_token=x",
-                Some("bearer x"),
-                "attempted: bearer, access_token",
-            ),
-            ("/api?access_token=x", None, "attempted: access_token"),
-            ("/api?access_token=", Some("x"), none),
-            ("/api", None, none),
-        ] {
-            let mut request = http::Request::get(uri);
-            if let Some(said) = said {
-                request = request.header("authorization", said);
-            }
-            let (parts, ()) = request.body(()).unwrap().into_parts();
-            let told = attempt(&parts);
-            assert_eq!(told, format!("Authentication failed, {want}"), "{uri} {said:?}");
-        }
     }
 }

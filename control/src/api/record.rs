@@ -10,12 +10,11 @@ use crate::auth::Identity;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::Value;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -34,9 +33,8 @@ pub(super) struct Record {
     /// Once he is known.
     user: Option<Identity>,
     acting: Option<Acting>,
-    /// Why the request is refused before anything is known of it: how somebody tried to be known who is not let in, or what is
-    /// wrong with it whoever asks.
-    refused: Option<String>,
+    /// The request is refused before anything is known of it: to somebody who is not let in, or whoever asks.
+    refused: bool,
     /// The answer has no foreseeable end.
     long: bool,
 }
@@ -62,7 +60,7 @@ impl Record {
             uri: request.uri().clone(),
             user: None,
             acting: None,
-            refused: None,
+            refused: false,
             long: false,
         }
     }
@@ -77,14 +75,9 @@ impl Record {
         self.acting = Some(acting);
     }
 
-    /// Who sent it is not let in, for what these show.
-    pub fn refuses(&mut self, parts: &Parts) {
-        self.refused = Some(origin::attempt(parts));
-    }
-
-    /// It is refused for this, whoever sent it.
-    pub fn refuses_for(&mut self, why: &str) {
-        self.refused = Some(why.to_owned());
+    /// It is refused, and nobody is known to have sent it.
+    pub fn refuses(&mut self) {
+        self.refused = true;
     }
 
     /// What the request is about, after who sent it: nothing when its path is no resource.
@@ -152,14 +145,18 @@ impl Record {
     /// The answer, with the request's id; what is written of it, is. `format` is that of a refusal.
     pub async fn end(mut self, result: Result<Response>, format: Format) -> Response {
         let failure = result.as_ref().err().map(ApiError::status);
+        // A client that takes none of the forms there are is sent one that nobody agreed on: upstream tells its code alone.
+        let untold = failure
+            .as_ref()
+            .is_some_and(|status| status["reason"] == "NotAcceptable");
+        let failure = failure.filter(|_| !untold);
         let mut response = result.unwrap_or_else(|error| error.respond(format));
         let success = response.extensions_mut().remove::<Said>().map(|said| said.0);
         if let Some(id) = self.id() {
             response.headers_mut().insert(ID, id);
         }
-        if let Some(tried) = self.refused.take() {
-            self.end_unknown(&tried, response.status()).await;
-            return response;
+        if self.refused {
+            return self.end_unknown(response, failure).await;
         }
         if self.trail.subject.is_none() && self.user.is_some() {
             // It was refused before it was read.
@@ -174,7 +171,7 @@ impl Record {
         if self.long && response.status().is_success() {
             return self.follow(response, outcome).await;
         }
-        if self.trail.wants(Level::RequestResponse) {
+        if self.trail.wants(Level::RequestResponse) && !untold {
             response = seen(response, &mut outcome).await;
         }
         if self.long {
@@ -188,17 +185,19 @@ impl Record {
 
     /// Nobody knows who asked: what it was for is told, once (upstream's `WithFailedAuthenticationAudit` and
     /// `withFailedRequestAudit`).
-    async fn end_unknown(mut self, why: &str, code: StatusCode) {
+    async fn end_unknown(mut self, mut response: Response, status: Option<Value>) -> Response {
         let (verb, object) = self.by_path();
         self.is_about(verb, object);
-        let outcome = Outcome {
-            code: code.as_u16(),
-            status: Some(json!({ "message": why })),
+        let mut outcome = Outcome {
+            code: response.status().as_u16(),
+            status,
             response: None,
         };
-        if let Some(event) = self.trail.event(Stage::ResponseStarted, Some(&outcome)) {
-            self.audit.write(&event).await;
+        if self.trail.wants(Level::RequestResponse) {
+            response = seen(response, &mut outcome).await;
         }
+        self.starts(&outcome).await;
+        response
     }
 
     /// What may last is told when its answer begins, however soon that ends.

@@ -2,6 +2,7 @@
 //!
 //! Flow per connection: TLS handshake (client certificate optional) → identity → HTTP/1.1 or h2 until either side
 //! ends or shutdown drains it. Limits keep one connection from hurting the others.
+use super::head;
 use super::header_room::HeaderRoom;
 use crate::auth::client_cert::{ClientCertificates, Known};
 use crate::auth::pki::Pki;
@@ -185,7 +186,13 @@ async fn connection(
     let room = HeaderRoom::default();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         introduce(request.extensions_mut(), from, shown.as_ref());
-        room.clone().pass(router.clone(), request.map(Body::new))
+        let (room, router) = (room.clone(), router.clone());
+        async move {
+            match head::refusal(&request) {
+                Some(refusal) => Ok(refusal),
+                None => room.pass(router, request.map(Body::new)).await,
+            }
+        }
     });
     let http = http(stream.get_ref().1.alpn_protocol() == Some(b"h2"), patience);
     let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);

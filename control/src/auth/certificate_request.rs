@@ -14,16 +14,36 @@ use x509_parser::prelude::FromDer;
 /// A certificate is valid from a little before it is made, for clocks that are behind (upstream's backdate).
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
+/// A kind of alternative names (RFC 5280, section 4.2.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alternative {
+    Dns,
+    Email,
+    Ip,
+    Uri,
+    Other,
+}
+
+impl Alternative {
+    fn of(name: &SanType) -> Self {
+        match name {
+            SanType::DnsName(_) => Alternative::Dns,
+            SanType::Rfc822Name(_) => Alternative::Email,
+            SanType::IpAddress(_) => Alternative::Ip,
+            SanType::URI(_) => Alternative::Uri,
+            _ => Alternative::Other,
+        }
+    }
+}
+
 /// What a request asks for.
 pub struct Wanted {
     /// Common name: the user.
     pub name: String,
     /// Organizations: the groups.
     pub organizations: Vec<String>,
-    /// Names and addresses to serve under.
-    pub hosts: usize,
-    /// Alternative names of other kinds (mail, URI, …).
-    pub others: usize,
+    /// Of what kinds its alternative names are.
+    pub alternatives: Vec<Alternative>,
     params: CertificateSigningRequestParams,
 }
 
@@ -54,13 +74,11 @@ impl Wanted {
                 .collect(),
         );
         let params = CertificateSigningRequestParams::from_der(&der).map_err(|e| text(&e))?;
-        let host = |san: &&SanType| matches!(san, SanType::DnsName(_) | SanType::IpAddress(_));
-        let hosts = params.params.subject_alt_names.iter().filter(host).count();
+        let alternatives = params.params.subject_alt_names.iter().map(Alternative::of);
         Ok(Wanted {
             name: names.into_iter().next().unwrap_or_default(),
             organizations,
-            others: params.params.subject_alt_names.len() - hosts,
-            hosts,
+            alternatives: alternatives.collect(),
             params,
         })
     }

@@ -138,7 +138,7 @@ impl<'a> Run<'a, '_> {
             Node::Binary(operator, a, b) => self.binary(*operator, a, b),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
-            Node::Message { fields, .. } => self.message(fields),
+            Node::Message { name, fields } => self.message(name, fields),
             Node::Each(each) => self.each(each),
             Node::Bind {
                 how,
@@ -314,7 +314,7 @@ impl<'a> Run<'a, '_> {
     }
 
     /// An object is the map of its fields.
-    fn message(&mut self, fields: &'a [(String, Expr, bool)]) -> Evaluated<'a> {
+    fn message(&mut self, of: &str, fields: &'a [(String, Expr, bool)]) -> Evaluated<'a> {
         self.charge(super::patches::COST)?;
         let mut out = BTreeMap::new();
         for (field, value, optional) in fields {
@@ -322,6 +322,8 @@ impl<'a> Run<'a, '_> {
                 (Value::Optional(None), true) => continue,
                 (Value::Optional(Some(inner)), true) => inner.as_ref().clone(),
                 (_, true) => return Err(EvalError::no_overload()),
+                // What an optional does not have is null in an object, which sets nothing.
+                (Value::Optional(None), false) if of != super::patches::PATCH => Value::Null,
                 (value, false) => value,
             };
             let name = super::types::unescape(field);

@@ -29,6 +29,7 @@ impl Value<'_> {
                 let members = map.iter().map(|(key, value)| Ok((text(key)?, value.to_json()?)));
                 Json::Object(members.collect::<Result<JsonObject<_, _>, EvalError>>()?)
             }
+            Value::Optional(Some(inner)) => inner.to_json()?,
             other => {
                 let why = format!("a value of type {} cannot be written as JSON", other.type_name());
                 return Err(EvalError::new(why));

@@ -276,19 +276,20 @@ impl Parser<'_> {
                         optional,
                     },
                 );
-            } else if let Some(name) = of.dotted().filter(|_| self.take("{")) {
-                of = self.message(at, name)?;
+            } else if let Some(name) = of.dotted().filter(|_| self.take("{?") || self.take("{")) {
+                let optional = matches!(self.tokens[self.next - 1].1, Token::Sign("{?"));
+                of = self.message(at, name, optional)?;
             } else {
                 return Ok(of);
             }
         }
     }
 
-    /// The fields of an object of a named type, after the bracket.
-    fn message(&mut self, at: usize, name: String) -> Parsed {
+    /// The fields of an object of a named type, after the bracket; `optional` says whether the first one is.
+    fn message(&mut self, at: usize, name: String, mut optional: bool) -> Parsed {
         let mut fields = Vec::new();
-        while !self.take("}") {
-            let optional = self.take("?");
+        while optional || !self.take("}") {
+            let optional = std::mem::take(&mut optional) || self.take("?");
             let field = self.name()?;
             self.expect(":")?;
             fields.push((field, self.expr()?, optional));

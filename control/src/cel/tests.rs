@@ -336,6 +336,17 @@ fn patches_are_made() {
     let object = "Object{spec: Object.spec{replicas: 1 + 2, ?paused: optional.none(), parts: [Object.spec.parts{name: 'a'}]}}";
     let want = json!({"spec": {"replicas": 3, "parts": [{"name": "a"}]}});
     assert_eq!(patch(object), Ok(want));
+    for (object, want) in [
+        ("Object{?a: {'x': 1}.?a, b: 1}", json!({"b": 1})),
+        ("Object{?a: optional.of(2), ?b: optional.none()}", json!({"a": 2})),
+        (
+            "Object{a: optional.none(), b: optional.of('x')}",
+            json!({"a": null, "b": "x"}),
+        ),
+        ("[JSONPatch{?op: optional.of('add')}]", json!([{"op": "add"}])),
+    ] {
+        assert_eq!(patch(object), Ok(want), "{object}");
+    }
     let list = "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b~c'), value: {'x': [1, 2]}}]";
     let want = json!([{"op": "add", "path": "/metadata/labels/a~1b~0c", "value": {"x": [1, 2]}}]);
     assert_eq!(patch(list), Ok(want));
@@ -347,6 +358,11 @@ fn patches_are_made() {
         ("JSONPatch{ops: 'add'}", "undefined field 'ops'"),
         ("JSONPatch{op: 1}", "expected type of field 'op' is 'string'"),
         ("Other{a: 1}", "undeclared reference to 'Other'"),
+        (
+            "Object{?a: 1}",
+            "expected type 'optional_type(int)' but found 'int'",
+        ),
+        ("[JSONPatch{value: optional.none()}]", "cannot be written as JSON"),
     ] {
         let told = patch(source).expect_err("refused");
         assert!(told.contains(why), "{told}");

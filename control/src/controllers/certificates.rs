@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::context::Context;
-use crate::auth::certificate_request::Wanted;
+use crate::auth::certificate_request::{Alternative, Wanted};
 use crate::toolkit::patch::to_value;
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, work};
 
@@ -69,11 +69,27 @@ impl Signer {
         if !wanted.name.starts_with(NODE) {
             return Err(format!("subject common name does not begin with {NODE}"));
         }
-        match (self, wanted.hosts, wanted.others) {
-            (_, _, others) if others > 0 => Err("only DNS and IP subjectAltNames are allowed".to_owned()),
-            (Signer::Serving, 0, _) => Err("at least one DNS or IP subjectAltName is required".to_owned()),
-            (Signer::Kubelet, hosts, _) if hosts > 0 => Err("subjectAltNames are not allowed".to_owned()),
-            _ => Ok(()),
+        self.judge_alternatives(&wanted.alternatives)
+    }
+
+    /// The same of the alternative names, in upstream's order (`ValidateKubeletServingCSR` and its like). What they say nothing of
+    /// is not signed.
+    fn judge_alternatives(self, names: &[Alternative]) -> Result<(), String> {
+        let has = |kind: Alternative| names.contains(&kind);
+        let serves = self == Signer::Serving;
+        if serves && !has(Alternative::Dns) && !has(Alternative::Ip) {
+            return Err("DNS or IP subjectAltName is required".to_owned());
+        }
+        let refused = [
+            (!serves && has(Alternative::Dns), "DNS"),
+            (has(Alternative::Email), "Email"),
+            (!serves && has(Alternative::Ip), "IP"),
+            (has(Alternative::Uri), "URI"),
+            (has(Alternative::Other), "other"),
+        ];
+        match refused.iter().find(|(is, _)| *is) {
+            Some((_, kind)) => Err(format!("{kind} subjectAltNames are not allowed")),
+            None => Ok(()),
         }
     }
 }
@@ -254,6 +270,42 @@ mod tests {
         );
         assert_eq!(Signer::Serving.judge(&node(&["a"]), &server), Ok(()));
         assert!(Signer::Serving.judge(&node(&[]), &server).is_err());
+    }
+
+    #[test]
+    fn alternative_names_are_refused_in_upstreams_words() {
+        use Alternative::{Dns, Email, Ip, Uri};
+        let required = "DNS or IP subjectAltName is required";
+        for (signer, names, want) in [
+            (Signer::Serving, &[][..], Some(required)),
+            (Signer::Serving, &[Email], Some(required)),
+            (
+                Signer::Serving,
+                &[Ip, Email, Uri],
+                Some("Email subjectAltNames are not allowed"),
+            ),
+            (
+                Signer::Serving,
+                &[Dns, Uri],
+                Some("URI subjectAltNames are not allowed"),
+            ),
+            (Signer::Serving, &[Dns, Ip], None),
+            (
+                Signer::Kubelet,
+                &[Ip, Email, Dns],
+                Some("DNS subjectAltNames are not allowed"),
+            ),
+            (
+                Signer::Kubelet,
+                &[Ip, Email],
+                Some("Email subjectAltNames are not allowed"),
+            ),
+            (Signer::Kubelet, &[Ip], Some("IP subjectAltNames are not allowed")),
+            (Signer::Kubelet, &[], None),
+        ] {
+            let told = signer.judge_alternatives(names).err();
+            assert_eq!(told.as_deref(), want, "{names:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::attachments;
-use super::{ControllerOptions, account_tokens, addresses, endpoints, mirroring, root_ca};
+use super::{ControllerOptions, account_tokens, addresses, bootstrap_tokens, endpoints, mirroring, root_ca};
 use crate::toolkit::catalog::Catalog;
 use crate::toolkit::{EventSink, Informer, Kind, Objects, Pod, owners, pods};
 
@@ -81,6 +81,10 @@ pub struct Watches {
     pub service_accounts: Arc<Informer<ServiceAccount>>,
     /// Only Secrets that hold the token of an account.
     pub account_tokens: Arc<Informer<Secret>>,
+    /// Only Secrets that are bootstrap tokens.
+    pub bootstrap_tokens: Arc<Informer<Secret>>,
+    /// Only the one of that name.
+    pub cluster_info: Arc<Informer<ConfigMap>>,
     /// Only those that publish the cluster CA.
     pub root_cas: Arc<Informer<ConfigMap>>,
     pub definitions: Arc<Informer<CustomResourceDefinition>>,
@@ -120,6 +124,8 @@ impl Default for Watches {
             namespaces: Informer::new(&[]),
             service_accounts: Informer::new(&[]),
             account_tokens: Informer::new(&[]),
+            bootstrap_tokens: Informer::new(&[]),
+            cluster_info: Informer::new(&[]),
             root_cas: Informer::new(&[]),
             definitions: Informer::new(&[]),
             api_services: Informer::new(&[]),
@@ -195,12 +201,27 @@ impl Watches {
                 .clone()
                 .run(Objects::all(client), tokens, shutdown.clone()),
         );
+        self.follow_bootstrap(client, shutdown, tasks);
         let leases = Objects::in_namespace(client, LEASE_NAMESPACE);
         tasks.spawn(
             self.leases
                 .clone()
                 .run(leases, Config::default(), shutdown.clone()),
         );
+    }
+
+    /// What new nodes join by.
+    fn follow_bootstrap(&self, client: &Client, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
+        let tokens = Objects::in_namespace(client, bootstrap_tokens::NAMESPACE);
+        let selected = Config::default().fields(&format!("type={}", bootstrap_tokens::TYPE));
+        tasks.spawn(
+            self.bootstrap_tokens
+                .clone()
+                .run(tokens, selected, shutdown.clone()),
+        );
+        let info = Objects::in_namespace(client, bootstrap_tokens::PUBLIC);
+        let selected = Config::default().fields(&format!("metadata.name={}", bootstrap_tokens::CLUSTER_INFO));
+        tasks.spawn(self.cluster_info.clone().run(info, selected, shutdown.clone()));
     }
 
     pub async fn synced(&self) {
@@ -216,6 +237,8 @@ impl Watches {
             self.namespaces.synced(),
             self.service_accounts.synced(),
             self.account_tokens.synced(),
+            self.bootstrap_tokens.synced(),
+            self.cluster_info.synced(),
             self.root_cas.synced(),
             self.definitions.synced(),
             self.api_services.synced(),

@@ -69,6 +69,10 @@ async fn reconcile(context: &Context, key: ObjectKey) -> Result<Outcome, StepErr
         let body = patch::guarded(&budget.metadata, json!({"status": change}));
         let written = api.merge_status(&key.name, body).await;
         written.step(|| format!("write the status of the disruption budget {key}"))?;
+        if picked.is_empty() {
+            let events = context.events.recorder("controllermanager");
+            events.normal(budget.as_ref(), "NoPods", "No matching pods found");
+        }
     }
     Ok(
         match status.map("disruptedPods").is_some_and(|pods| !pods.is_empty()) {

@@ -7,6 +7,7 @@ pub mod addresses;
 mod adoption;
 mod api_services;
 mod autoscaler;
+mod bootstrap_tokens;
 mod certificate_cleaner;
 mod certificates;
 mod cluster_role;
@@ -66,6 +67,8 @@ pub struct ControllerOptions {
     pub front_proxy: Option<FrontProxy>,
     /// How long a node may stay silent before it counts as unreachable.
     pub node_monitor_grace: Duration,
+    /// How long one may take until it reports for the first time.
+    pub node_startup_grace: Duration,
 }
 
 impl ControllerOptions {
@@ -79,6 +82,7 @@ impl ControllerOptions {
             issuer: None,
             front_proxy: None,
             node_monitor_grace: Duration::from_secs(50),
+            node_startup_grace: Duration::from_secs(60),
         }
     }
 }
@@ -115,6 +119,7 @@ pub async fn run(
     ];
     controllers.extend(replicaset::start(&context));
     controllers.extend(node::start(&context));
+    controllers.extend(bootstrap_tokens::start(&context));
     controllers.extend(protection::start(&context));
     controllers.extend(volumes::start(&context));
     controllers.extend(addresses::start(&context));

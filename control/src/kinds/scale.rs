@@ -55,10 +55,20 @@ pub fn forget(scale: &mut Value) {
     }
 }
 
-/// Where an object that does not say how many it wants would say it, if that is what the Scale tells.
+/// Where a custom resource that does not say how many it wants would say it, if that is what the Scale tells.
 pub fn unsaid(scale: &Value, paths: Option<&ScalePaths>) -> Option<String> {
-    let at = paths.filter(|_| scale.int("spec.replicas") == Some(UNSAID))?;
-    Some(format!(".{}", at.spec_replicas.join(".")))
+    let paths = paths.filter(|_| scale.int("spec.replicas") == Some(UNSAID))?;
+    Some(place(paths))
+}
+
+/// The same of the custom resource itself.
+pub fn absent(object: &Value, paths: Option<&ScalePaths>) -> Option<String> {
+    let none = replicas(object, paths).is_none();
+    paths.filter(|_| none).map(place)
+}
+
+fn place(paths: &ScalePaths) -> String {
+    format!(".{}", paths.spec_replicas.join("."))
 }
 
 /// How many an object wants.

@@ -10,6 +10,7 @@ mod auditing;
 mod auth;
 mod autoscalers;
 mod binary;
+mod bootstrap_tokens;
 mod claims;
 mod cluster;
 mod conversion;

@@ -283,6 +283,44 @@ async fn lengths_that_lie() {
     assert_eq!(plane.get("/livez").await.0, 200);
 }
 
+/// A proxy may see another request, or another host, in these.
+#[tokio::test]
+async fn heads_that_may_be_read_in_two_ways() {
+    let plane = Plane::start().await;
+    let chunked = "transfer-encoding: chunked\r\n";
+    for (lines, want, told) in [
+        (
+            String::new(),
+            "HTTP/1.1 400",
+            "400 Bad Request: missing required Host header",
+        ),
+        ("host: a\r\nhost: b\r\n".into(), "HTTP/1.1 400", "400 Bad Request"),
+        (
+            "host: a b\r\n".into(),
+            "HTTP/1.1 400",
+            "400 Bad Request: malformed Host header",
+        ),
+        (
+            format!("host: a\r\n{chunked}{chunked}"),
+            "HTTP/1.1 501",
+            "Unsupported transfer encoding",
+        ),
+        ("host: a\r\nexpect: 200-ok\r\n".into(), "HTTP/1.1 417", ""),
+    ] {
+        let request =
+            format!("POST {MAPS} HTTP/1.1\r\n{lines}content-type: application/json\r\n\r\n0\r\n\r\n");
+        let answer = raw(&plane, request.as_bytes()).await;
+        assert!(
+            answer.starts_with(want) && answer.ends_with(&format!("\r\n\r\n{told}")),
+            "{lines:?}: {answer}"
+        );
+        assert!(
+            answer.to_lowercase().contains("connection: close\r\n"),
+            "{answer}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn paths_that_lead_elsewhere() {
     let plane = Plane::start().await;

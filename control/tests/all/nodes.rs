@@ -6,7 +6,7 @@ use std::time::Duration;
 use amphipod_control::controllers::{self, ControllerOptions, Watches};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,9 @@ async fn a_silent_node_is_tainted_and_its_pods_leave() {
         create(&pods, pod).await;
         set_ready(&pods, name, true).await;
     }
+    cluster
+        .says("alive", "Node alive event: Registered Node alive in Controller")
+        .await;
     let silent = until_one(&nodes, "silent", "to be tainted", |node| taints(node).len() == 2).await;
     assert_eq!(
         ready(&silent),
@@ -141,6 +144,16 @@ async fn a_silent_node_is_tainted_and_its_pods_leave() {
         taints(node).is_empty()
     })
     .await;
+    nodes
+        .delete("silent", &DeleteParams::default())
+        .await
+        .expect("the node goes");
+    cluster
+        .says(
+            "silent",
+            "Node silent event: Removing Node silent from Controller",
+        )
+        .await;
     stop.cancel();
     cluster.stop().await;
 }

@@ -263,6 +263,27 @@ fn patches(expression: &str) -> Value {
     json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})
 }
 
+/// What an optional does not have is not set.
+#[tokio::test]
+async fn optional_fields_are_set_where_they_have_a_value() {
+    let plane = Plane::start().await;
+    let taken = lays("Object{?immutable: object.?immutable, data: {'q': 'x'}}");
+    let none = lays("Object{immutable: optional.none()}");
+    for (name, mutation, immutable) in [
+        ("taken", &taken, Value::Null),
+        ("kept", &taken, json!(true)),
+        ("none", &none, Value::Null),
+    ] {
+        mutates(&plane, name, "configmaps", json!([mutation])).await;
+        let mut map = config_map(name, "1");
+        map["immutable"] = immutable.clone();
+        let (code, made) = plane.call(Method::POST, MAPS, map).await;
+        assert_eq!((code.as_u16(), &made["immutable"]), (201, &immutable), "{made}");
+        let binding = format!("{GROUP}/mutatingadmissionpolicybindings/{name}");
+        plane.call(Method::DELETE, &binding, Value::Null).await;
+    }
+}
+
 /// An object stays where it was sent to, whatever a policy makes of it.
 #[tokio::test]
 async fn a_policy_moves_nothing_to_another_namespace() {

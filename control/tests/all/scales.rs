@@ -259,6 +259,15 @@ async fn who_scales_may_say_little() {
 async fn a_patch_must_say_the_number_that_a_custom_resource_does_not() {
     let plane = plane().await;
     let path = format!("{GONGS}/silent/scale");
+    let (code, refused) = plane.get(&path).await;
+    assert_eq!(
+        (code.as_u16(), &refused["message"], &refused["reason"]),
+        (
+            500,
+            &json!("Internal error occurred: the spec replicas field \".spec.size\" does not exist"),
+            &json!("InternalError")
+        )
+    );
     let labels = json!({"metadata": {"labels": {"a": "1"}}});
     let (code, refused) = send(&plane, MERGE, &path, &labels).await;
     assert_eq!(code, 400, "{refused}");

@@ -327,6 +327,24 @@ async fn an_upgrade_passes_through_the_server() {
     );
 }
 
+/// Upstream's registry takes the resource from the request, and looks for the node before anything else.
+#[tokio::test]
+async fn a_node_that_is_not_there_is_told_as_a_pod_that_is_not() {
+    let plane = Plane::start().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "nn", "containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    assert_eq!(plane.call(Method::POST, pods, pod).await.0, StatusCode::CREATED);
+    for path in ["log", "exec?command=sh", "attach", "portforward"] {
+        let (code, body) = plane.get(&format!("{pods}/p/{path}")).await;
+        assert_eq!(code, StatusCode::NOT_FOUND, "{path}: {body}");
+        assert_eq!(
+            (&body["message"], &body["details"]["kind"]),
+            (&json!("pods \"nn\" not found"), &json!("pods")),
+            "{path}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_reached_is_told_as_upstream_does() {
     let plane = Plane::start().await;

@@ -54,7 +54,7 @@ pub(in super::super) async fn discover(api: &Api) -> Vec<Discovered> {
         let path = format!("/apis/{}/{}", remote.group, remote.version);
         let (document, current) = document(api, &remote, &path).await;
         Discovered {
-            resources: document.map(|list| aggregated(&list, &remote)),
+            resources: document.map(|list| aggregated(&list)),
             remote,
             current,
         }
@@ -152,19 +152,19 @@ impl Documents {
 }
 
 /// An `APIResourceList` as the `resources` of aggregated discovery (KEP-3352).
-fn aggregated(list: &Value, remote: &Remote) -> Value {
+fn aggregated(list: &Value) -> Value {
     let all = list.list("resources");
     let mut resources: Vec<Value> = Vec::new();
     for entry in all.iter().filter(|r| !r.text("name").contains('/')) {
         let prefix = format!("{}/", entry.text("name"));
         let below = all.iter().filter_map(|r| {
             let name = r.text("name").strip_prefix(&prefix)?;
-            Some(json!({"subresource": name, "responseKind": kind(r, remote), "verbs": r["verbs"]}))
+            Some(json!({"subresource": name, "responseKind": kind(r), "verbs": r["verbs"]}))
         });
         let subresources: Vec<Value> = below.collect();
         let mut resource = json!({
             "resource": entry.text("name"),
-            "responseKind": kind(entry, remote),
+            "responseKind": kind(entry),
             "scope": if entry.flag("namespaced") { "Namespaced" } else { "Cluster" },
             "singularResource": entry.text("singularName"),
             "verbs": entry["verbs"],
@@ -182,13 +182,9 @@ fn aggregated(list: &Value, remote: &Remote) -> Value {
     resources.into()
 }
 
-fn kind(entry: &Value, remote: &Remote) -> Value {
-    let or = |text: &str, own: &str| if text.is_empty() { own } else { text }.to_owned();
-    json!({
-        "group": or(entry.text("group"), &remote.group),
-        "version": or(entry.text("version"), &remote.version),
-        "kind": entry.text("kind"),
-    })
+/// The kind as the server says it, which need not repeat its own group and version.
+fn kind(entry: &Value) -> Value {
+    json!({"group": entry.text("group"), "version": entry.text("version"), "kind": entry.text("kind")})
 }
 
 #[cfg(test)]
@@ -197,16 +193,14 @@ mod tests {
 
     #[test]
     fn a_plain_list_becomes_aggregated_discovery() {
-        let remote =
-            Remote::of(&json!({"spec": {"group": "e.com", "version": "v1", "service": {"name": "s"}}}));
         let list = json!({"resources": [
             {"name": "foos", "singularName": "foo", "kind": "Foo", "namespaced": true, "verbs": ["get"], "shortNames": ["f"]},
             {"name": "foos/status", "kind": "Foo", "namespaced": true, "verbs": ["update"]},
             {"name": "foos/scale", "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get"]}]});
-        let shown = aggregated(&list, &remote.expect("another server's"));
+        let shown = aggregated(&list);
         assert_eq!(
             shown[0]["responseKind"],
-            json!({"group": "e.com", "version": "v1", "kind": "Foo"})
+            json!({"group": "", "version": "", "kind": "Foo"})
         );
         assert_eq!(shown[0]["shortNames"], json!(["f"]));
         assert_eq!(

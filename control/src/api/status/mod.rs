@@ -2,6 +2,8 @@
 //!
 //! This is the only file that knows how an error looks on the wire. Who sees what: a client's mistake is told to the
 //! client in full; a failure of ours is logged here and told as `Internal error occurred: …`.
+mod evictions;
+mod media;
 mod refusals;
 pub mod success;
 
@@ -34,31 +36,6 @@ pub struct ApiError {
 pub type Result<T> = std::result::Result<T, ApiError>;
 
 impl ApiError {
-    /// An eviction that a disruption budget does not allow now; `cause` says why.
-    pub fn over_budget(cause: String, retry_after: u32) -> Self {
-        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
-        let mut details = json!({"causes": [{"reason": "DisruptionBudget", "message": cause}]});
-        if retry_after > 0 {
-            details["retryAfterSeconds"] = retry_after.into();
-        }
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).with(details)
-    }
-
-    /// An eviction that several disruption budgets would have to allow.
-    pub fn several_budgets() -> Self {
-        let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
-    }
-
-    /// An eviction that says of a dry run what its request does not; upstream gives no reason.
-    pub fn other_dry_run(said: &[&str]) -> Self {
-        let message = format!(
-            "Non-matching dry-run options in request and content: [All] and [{}]",
-            said.join(" ")
-        );
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
-    }
-
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         ApiError {
             code,
@@ -283,73 +260,6 @@ impl ApiError {
         error
     }
 
-    pub fn unsupported_media(accepted: &[&str]) -> Self {
-        let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {}",
-            accepted.join(", ")
-        );
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            message,
-        )
-    }
-
-    pub fn not_acceptable(offered: &[&str]) -> Self {
-        let message = format!(
-            "406: Not Acceptable\n\nAvailable representations: {}",
-            offered.join(", ")
-        );
-        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(json!({}))
-    }
-
-    /// A document that there is in none of the formats that were asked for.
-    pub fn no_representation(offered: &[&str]) -> Self {
-        let message = format!(
-            "only the following media types are accepted: {}",
-            offered.join(", ")
-        );
-        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
-    }
-
-    /// The metadata of one object was asked for, of many.
-    pub fn is_list(kind: &Kind) -> Self {
-        let of = go_type(kind, &kind.list_kind);
-        let message =
-            format!("you requested PartialObjectMetadata, but the requested object is a list ({of})");
-        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
-    }
-
-    /// The metadata of many objects was asked for, of one.
-    pub fn is_no_list(kind: &Kind) -> Self {
-        let of = go_type(kind, &kind.kind);
-        let message =
-            format!("you requested PartialObjectMetadataList, but the requested object is not a list ({of})");
-        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
-    }
-
-    /// A watch in a format that has no stream; `binary` says whether protobuf would have one.
-    pub fn no_stream(binary: bool) -> Self {
-        let other = match binary {
-            true => ", application/vnd.kubernetes.protobuf;stream=watch",
-            false => "",
-        };
-        let message =
-            format!("only the following media types are accepted: application/json;stream=watch{other}");
-        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
-    }
-
-    /// The body of a patch is in no format that is one.
-    pub fn no_patch_type() -> Self {
-        let message = "415: Unsupported Media Type";
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            message,
-        )
-        .with(json!({}))
-    }
-
     pub fn body_too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
@@ -497,18 +407,6 @@ fn conflict_message(conflicts: &[Conflict], count: usize) -> String {
         lines.push(format!("and {} more", count - conflicts.len()));
     }
     format!("Apply failed with {count} conflicts: {}", lines.join("\n"))
-}
-
-/// What upstream's program calls the type: its messages say so.
-fn go_type(kind: &Kind, name: &str) -> String {
-    if kind.custom.is_some() {
-        let list = if name == kind.list_kind { "List" } else { "" };
-        return format!("*unstructured.Unstructured{list}");
-    }
-    match kind.group.as_str() {
-        "" | "events.k8s.io" => format!("*core.{name}"),
-        group => format!("*{}.{name}", group.split('.').next().unwrap_or_default()),
-    }
 }
 
 fn details(name: &str, group: &str, kind: &str) -> Value {

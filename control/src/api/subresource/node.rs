@@ -7,7 +7,7 @@ use super::super::{Api, Call, render};
 use crate::auth::pki::{CertRequest, Pki, PkiError};
 use bytes::Bytes;
 use http::request::Builder;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -153,8 +153,13 @@ fn shown(names: &[String]) -> String {
     format!("[{}]", names.join(" "))
 }
 
+/// The node that what is asked of a Pod is passed on to. When it is not there, upstream's registry says that a Pod of its
+/// name is not: it takes the resource from the request.
 pub(super) fn find(call: &Call, name: &str) -> Result<Node> {
-    find_in(&call.api, name)
+    find_in(&call.api, name).map_err(|error| match error.code {
+        StatusCode::NOT_FOUND => ApiError::not_found(&call.target.kind, name),
+        _ => error,
+    })
 }
 
 pub(super) fn find_in(api: &Api, name: &str) -> Result<Node> {

@@ -28,7 +28,13 @@ pub(super) async fn serve(call: &Call, name: &str, verb: &str, style: Style) -> 
     let (object, warnings) = match verb {
         "get" => {
             let object = call.api.read(&call.target, name).await?;
-            (convert::value(&call.api, kind, &object).await?, Vec::new())
+            let object = convert::value(&call.api, kind, &object).await?;
+            // None is not zero: what scales by itself leaves that alone.
+            if let Some(path) = scale::absent(&object, kind.scale_paths()) {
+                let why = format!("the spec replicas field {path:?} does not exist");
+                return Err(ApiError::internal(why));
+            }
+            (object, Vec::new())
         }
         "update" => by_put(call, name).await?,
         "patch" => by_patch(call, name).await?,

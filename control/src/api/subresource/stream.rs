@@ -56,6 +56,7 @@ async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response>
             "pod {name} does not have a host assigned"
         )));
     };
+    let node = node::find(call, node)?;
     if !call.headers.contains_key(header::UPGRADE) {
         return Err(ApiError::bad_request("Upgrade request required"));
     }
@@ -64,7 +65,6 @@ async fn connect(call: &Call, name: &str, subresource: &str) -> Result<Response>
             "this connection cannot become another protocol's; use HTTP/1.1",
         ));
     };
-    let node = node::find(call, node)?;
     let mut request = Request::get(path);
     for (key, value) in kept(&call.headers) {
         request = request.header(key, value);

@@ -296,10 +296,7 @@ impl Checker {
         let mut cost = patches::COST;
         for (field, value, optional) in fields {
             let found = self.expr(value)?;
-            let ty = match optional {
-                true => unwrapped(&found.ty).0,
-                false => found.ty,
-            };
+            let ty = given(found.ty, *optional, value.at)?;
             patches::check(name, field, &ty).map_err(|why| Mistake::new(value.at, why))?;
             cost = sum(&[cost, found.cost]);
         }

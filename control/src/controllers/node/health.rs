@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
+use crate::controllers::ControllerOptions;
+
 /// Conditions that mean nothing once the agent is silent.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -54,9 +56,17 @@ pub fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
         .find(|condition| condition.type_ == type_)
 }
 
-/// `True`, `False` or `Unknown`; a node that never reported is unknown.
+/// `True`, `False` or `Unknown`; nothing of a node that has never reported, until its first grace is over.
 pub fn readiness(node: &Node) -> &str {
-    condition(node, "Ready").map_or("Unknown", |ready| ready.status.as_str())
+    condition(node, "Ready").map_or("", |ready| ready.status.as_str())
+}
+
+/// How long a node may stay silent: one that has yet to report for the first time has its own time for that.
+pub fn grace(node: &Node, options: &ControllerOptions) -> Duration {
+    match condition(node, "Ready") {
+        Some(_) => options.node_monitor_grace,
+        None => options.node_startup_grace,
+    }
 }
 
 /// The conditions of a silent node: all that its agent would report become Unknown.
@@ -136,6 +146,21 @@ mod tests {
         assert_eq!(leased.left(grace, at(41)), Some(Duration::from_secs(29)));
         let posted = Heartbeat::after(Some(&first), &node(new), Some(&lease(old)), at(30));
         assert_eq!(posted.left(grace, at(41)), Some(Duration::from_secs(29)));
+    }
+
+    #[test]
+    fn a_node_has_longer_for_its_first_report() {
+        let options = ControllerOptions::new("10.0.0.0/16".parse().expect("a range"));
+        let born: Node = serde_json::from_value(json!({"metadata": {"name": "n"}})).expect("a node");
+        assert_eq!(
+            (readiness(&born), grace(&born, &options)),
+            ("", Duration::from_secs(60))
+        );
+        let known = node("2026-01-01T00:00:00Z");
+        assert_eq!(
+            (readiness(&known), grace(&known, &options)),
+            ("True", Duration::from_secs(50))
+        );
     }
 
     #[test]

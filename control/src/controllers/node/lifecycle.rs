@@ -1,4 +1,4 @@
-//! Node lifecycle: a node whose heartbeats stop becomes Unknown and tainted, its Pods unready; one that returns is freed.
+//! Node lifecycle: a node that comes or goes is told of; one whose heartbeats stop becomes Unknown and tainted, its Pods unready; one that returns is freed.
 //!
 //! Flow: every heartbeat queues its node, and the end of its grace period queues it again. When no node at all is ready, the
 //! fault is more likely here than in all of them: then nobody is evicted (upstream's full disruption).
@@ -28,7 +28,7 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
     let controller = Arc::new(Controller {
         context: context.clone(),
         events: context.events.recorder("node-controller"),
-        heartbeats: Mutex::new(HashMap::new()),
+        known: Mutex::new(HashMap::new()),
         queue: Arc::new(Queue::new()),
     });
     let this = controller.clone();
@@ -56,8 +56,14 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
 struct Controller {
     context: Context,
     events: Recorder,
-    heartbeats: Mutex<HashMap<String, Heartbeat>>,
+    /// The nodes that there are, by name.
+    known: Mutex<HashMap<String, Known>>,
     queue: Arc<Queue<String>>,
+}
+
+struct Known {
+    uid: Option<String>,
+    heartbeat: Heartbeat,
 }
 
 impl Controller {
@@ -83,12 +89,11 @@ impl Controller {
 
     async fn reconcile(&self, name: String) -> Result<Outcome, StepError> {
         let Some(node) = self.context.watches.nodes.get(&ObjectKey::cluster(&name)) else {
-            lock(&self.heartbeats).remove(&name);
+            self.forget(&name);
             return Ok(Outcome::Done);
         };
-        let left = self
-            .beat(&name, &node)
-            .left(self.context.options.node_monitor_grace, Instant::now());
+        let grace = health::grace(&node, &self.context.options);
+        let left = self.beat(&name, &node).left(grace, Instant::now());
         let node = match left {
             Some(_) => node,
             None => Arc::new(self.silence(&node).await?),
@@ -106,10 +111,41 @@ impl Controller {
             .watches
             .leases
             .get(&ObjectKey::new(LEASE_NAMESPACE, name));
-        let mut heartbeats = lock(&self.heartbeats);
-        let heartbeat = Heartbeat::after(heartbeats.get(name), node, lease.as_deref(), Instant::now());
-        heartbeats.insert(name.to_owned(), heartbeat.clone());
+        let mut known = lock(&self.known);
+        let before = known.get(name).map(|known| &known.heartbeat);
+        let heartbeat = Heartbeat::after(before, node, lease.as_deref(), Instant::now());
+        let now = Known {
+            uid: node.uid(),
+            heartbeat: heartbeat.clone(),
+        };
+        if known.insert(name.to_owned(), now).is_none() {
+            self.tell(
+                name,
+                node.uid(),
+                "RegisteredNode",
+                format!("Registered Node {name} in Controller"),
+            );
+        }
         heartbeat
+    }
+
+    fn forget(&self, name: &str) {
+        if let Some(gone) = lock(&self.known).remove(name) {
+            self.tell(
+                name,
+                gone.uid,
+                "RemovingNode",
+                format!("Removing Node {name} from Controller"),
+            );
+        }
+    }
+
+    /// An Event about a node that may be gone (upstream's `RecordNodeEvent`).
+    fn tell(&self, name: &str, uid: Option<String>, reason: &str, what: String) {
+        let mut node = Node::default();
+        (node.metadata.name, node.metadata.uid) = (Some(name.to_owned()), uid);
+        self.events
+            .normal(&node, reason, format!("Node {name} event: {what}"));
     }
 
     /// Writes what is no longer known; returns the node as it is then.
@@ -127,11 +163,10 @@ impl Controller {
         let written = self.nodes().merge_status(&name, body).await;
         let written = written.step(|| format!("mark node {name} as silent"))?;
         tracing::warn!(node = name, "the node stopped reporting");
-        self.events.normal(
-            node,
-            "NodeNotReady",
-            format!("Node {name} status is now: NodeNotReady"),
-        );
+        if readiness(node) == "True" {
+            let message = format!("Node {name} status is now: NodeNotReady");
+            self.events.normal(node, "NodeNotReady", message);
+        }
         Ok(written)
     }
 

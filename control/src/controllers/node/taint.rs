@@ -55,7 +55,7 @@ fn is_ours(taint: &Taint) -> bool {
 fn called_for(node: &Node, evict: bool) -> Vec<(&'static str, &'static str)> {
     let mut called = Vec::new();
     let key = match readiness(node) {
-        "True" => None,
+        "True" | "" => None,
         "False" => Some(NOT_READY),
         _ => Some(UNREACHABLE),
     };
@@ -107,7 +107,8 @@ mod tests {
             {"key": "mine", "effect": "NoSchedule"}]});
         let pressed =
             json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]);
-        let cases: [(&str, Value, Value, bool, &[&str]); 7] = [
+        let cases: [(&str, Value, Value, bool, &[&str]); 8] = [
+            ("yet to report", json!([]), json!({}), true, &[]),
             ("ready", ready("True"), json!({}), true, &[]),
             (
                 "not ready",

@@ -57,11 +57,31 @@ impl Rule {
 }
 
 /// Compiles the rules of a part of this type.
-pub(super) fn compile(sources: &[Value], ty: &Type) -> Vec<Rule> {
-    sources.iter().map(|source| rule(source, ty)).collect()
+pub(super) fn compile(sources: &[Value], part: &Structural, ty: &Type) -> Vec<Rule> {
+    sources.iter().map(|source| rule(source, part, ty)).collect()
 }
 
-fn rule(source: &Value, ty: &Type) -> Rule {
+/// A path below a part as errors name it: a property after a dot, a key of a map in brackets.
+fn told_path(part: &Structural, text: &str) -> String {
+    let parsed = super::jsonpath::JsonPath::parse(text).ok();
+    let (mut told, mut part) = (String::new(), Some(part));
+    for name in parsed.and_then(|path| path.members()).unwrap_or_default() {
+        let here = part.filter(|part| part.properties.is_empty());
+        match here.map(|part| &part.additional) {
+            Some(Additional::Schema(value)) => {
+                told.push_str(&format!("[{name}]"));
+                part = Some(value);
+            }
+            _ => {
+                told.push_str(&format!(".{name}"));
+                part = part.and_then(|part| part.properties.get(&name));
+            }
+        }
+    }
+    told.trim_start_matches('.').to_owned()
+}
+
+fn rule(source: &Value, part: &Structural, ty: &Type) -> Rule {
     let optional_old = source.flag("optionalOldSelf");
     let old = if optional_old {
         Type::optional(ty.clone())
@@ -90,7 +110,7 @@ fn rule(source: &Value, ty: &Type) -> Rule {
         message_program: (!expression.is_empty())
             .then(|| program(expression, &Type::string(), "messageExpression ")),
         reason: source.text("reason").to_owned(),
-        field_path: source.text("fieldPath").trim_start_matches('.').to_owned(),
+        field_path: told_path(part, source.text("fieldPath")),
         optional_old,
         ty: ty.clone(),
     }
@@ -173,7 +193,8 @@ pub(super) fn judge(schema: &Value, parsed: &Structural, path: &str) -> FieldErr
     if judge.total > SCHEMA_ESTIMATE {
         let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
         judge.costs.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
-        let worst = judge.costs.into_iter().take(4).filter(|(cost, _)| *cost > 0);
+        let counts = |(cost, _): &(u64, String)| *cost >= SCHEMA_ESTIMATE / 100;
+        let worst = judge.costs.into_iter().take(4).filter(counts);
         errors.extend(worst.map(|(_, path)| FieldError::forbidden(path, why)));
         let name = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
         errors.push(FieldError::forbidden(
@@ -263,7 +284,7 @@ impl Judge {
                     self.errors
                         .push(FieldError::invalid(at, shown(source), error.0.clone()));
                     if key == "rule" {
-                        return;
+                        break;
                     }
                 }
                 Some(Ok(program)) => {

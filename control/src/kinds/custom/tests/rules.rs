@@ -42,6 +42,16 @@ fn rules_judge_objects_in_upstreams_words() {
             "spec.replicas: Forbidden: no",
         ),
         (
+            json!({"rule": "self.replicas <= 3", "message": "no", "fieldPath": "['replicas']"}),
+            json!({"cronSpec": "1", "replicas": 4}),
+            "spec.replicas: Invalid value: no",
+        ),
+        (
+            json!({"rule": "self.replicas <= 3", "message": "no", "fieldPath": ".labels['b.c']"}),
+            json!({"cronSpec": "1", "replicas": 4}),
+            "spec.labels[b.c]: Invalid value: no",
+        ),
+        (
             json!({"rule": "self.labels['x'] == 'y'"}),
             json!({"cronSpec": "1", "labels": {}}),
             "spec: Invalid value: \"object\": no such key: x evaluating rule: self.labels['x'] == 'y'",
@@ -116,6 +126,31 @@ fn rules_that_do_not_compile_or_cost_too_much_are_refused() {
         let error = admitted(with_rules(json!([{"rule": rule}]))).expect_err(rule);
         assert!(error.contains(want), "{error}");
     }
+}
+
+#[test]
+fn of_a_rule_that_does_not_compile_it_is_told_too_that_it_has_no_use_for_the_old() {
+    let rules = json!([{"rule": "self.nope == oldSelf", "optionalOldSelf": true}]);
+    let error = admitted(with_rules(rules)).expect_err("refused");
+    for want in [
+        "undefined field 'nope'",
+        "[0].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule",
+    ] {
+        assert!(error.contains(want), "{error}");
+    }
+}
+
+#[test]
+fn only_what_costs_much_is_blamed_for_the_sum() {
+    let costly = "self.parts.all(a, self.parts.all(b, self.parts.all(c, a.name != b.name))) ? 'a' : 'b'";
+    let rules = json!([{"rule": "self.replicas == 1", "messageExpression": costly}]);
+    let error = admitted(with_rules(rules)).expect_err("refused");
+    let blamed = "contributed to estimated rule cost total";
+    assert!(
+        error.contains(&format!("messageExpression: Forbidden: {blamed}")),
+        "{error}"
+    );
+    assert!(!error.contains(&format!("rule: Forbidden: {blamed}")), "{error}");
 }
 
 #[test]
