@@ -15,6 +15,8 @@ use amphipod_shim_api::{ShimAddress, TaskClient};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use super::stuck;
+
 /// Namespaces remembered; with more of them all are asked for anew.
 const MOST: usize = 1000;
 
@@ -65,7 +67,7 @@ impl Shims {
                 if let Some(known) = shims.known().get_mut(&namespace) {
                     known.is_leaving = false;
                 }
-                if let Err(error) = TaskClient::new(address).shutdown("").await {
+                if let Err(error) = stuck::let_go(TaskClient::new(address), String::new()).await {
                     tracing::debug!(%error, namespace, "the shim stays");
                 }
             });
@@ -108,19 +110,19 @@ pub fn addresses(run_dir: &Path) -> io::Result<Vec<ShimAddress>> {
 }
 
 /// Tells every shim that it may go: those between two containers when an earlier agent ended would stay for good. One that
-/// has containers stays. To be called before Pods are worked on.
+/// has containers stays, one that does not answer is ended by and by. To be called before Pods are worked on.
 pub async fn dismiss(run_dir: &Path) {
     let all = addresses(run_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "the shims of an earlier agent cannot be listed");
         Vec::new()
     });
     let tell = |shim: ShimAddress| async move {
-        let told = TaskClient::new(shim.clone()).shutdown("").await;
+        let told = stuck::let_go(TaskClient::new(shim.clone()), String::new()).await;
         if let Err(error) = told {
             tracing::debug!(%error, ?shim, "nobody serves here any more");
         }
     };
-    let told = stream::iter(all).for_each_concurrent(AT_ONCE, tell);
+    let told = tokio::spawn(stream::iter(all).for_each_concurrent(AT_ONCE, tell));
     if tokio::time::timeout(DISMISS_LIMIT, told).await.is_err() {
         tracing::warn!("not every shim of an earlier agent took it in that it may go");
     }

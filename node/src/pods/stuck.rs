@@ -1,4 +1,4 @@
-//! Shims that do not answer when a container of theirs is to end. Owns how long they are waited for, and their end.
+//! Shims that do not answer. Owns how long they are waited for, whoever it is that waits, and their end.
 //!
 //! Refuses to know what is left of their containers: whoever waits for those learns that they are lost, and cleans up.
 
@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use amphipod_shim_api::ShimAddress;
+use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::Instant;
@@ -39,6 +39,14 @@ pub enum Next {
 }
 
 impl Unanswered {
+    /// The first of the calls was made at `begun`.
+    fn since(begun: Instant) -> Self {
+        Self {
+            since: Some(begun),
+            pause: Duration::ZERO,
+        }
+    }
+
     /// Notes whether a call that was made at `begun` was answered, `now`.
     pub fn note(&mut self, begun: Instant, now: Instant, answered: bool) -> Next {
         if answered {
@@ -62,12 +70,72 @@ pub fn told(container: &str) -> String {
     )
 }
 
+/// What a shim answers, asked again and again; silent since `begun`. One that keeps silent for too long is ended and asked once
+/// more: nobody answers then.
+///
+/// # Errors
+/// The shim's; [`TaskError::Timeout`] only where its end was in vain.
+pub async fn answer_of<A, F: Future<Output = Result<A, TaskError>>>(
+    shim: &ShimAddress,
+    begun: Instant,
+    ask: impl Fn() -> F,
+) -> Result<A, TaskError> {
+    let mut unanswered = Unanswered::since(begun);
+    loop {
+        let (begun, answer) = (Instant::now(), ask().await);
+        match unanswered.note(begun, Instant::now(), !is_silence(&answer)) {
+            Next::Fine => return answer,
+            Next::Wait(pause) => tokio::time::sleep(pause).await,
+            Next::End(_) => {
+                end_shim(shim.clone()).await;
+                return ask().await;
+            }
+        }
+    }
+}
+
+fn is_silence<A>(answer: &Result<A, TaskError>) -> bool {
+    matches!(answer, Err(TaskError::Timeout(_)))
+}
+
+/// Tells a shim that it may go, on behalf of the container `id` or of none. Nobody waits for one that does not answer: it is asked
+/// on aside, and ended when that lasts, since nobody else may ever ask it for anything.
+///
+/// # Errors
+/// Those of the first call: the shim stays, or is gone already.
+pub async fn let_go(client: TaskClient, id: String) -> Result<(), TaskError> {
+    let begun = Instant::now();
+    let told = client.shutdown(&id).await;
+    if is_silence(&told) {
+        tokio::spawn(async move {
+            let told = answer_of(client.address(), begun, || client.shutdown(&id)).await;
+            tracing::debug!(?told, ?client, "a shim was told again that it may go");
+        });
+    }
+    told
+}
+
+/// Whoever has tasks there, of other Pods too, has waited in vain as long.
+pub async fn end_shim(shim: ShimAddress) {
+    let address = shim.address.clone();
+    match tokio::task::spawn_blocking(move || end(&shim)).await {
+        Ok(Ok(pids)) if pids.is_empty() => {
+            tracing::warn!(address, "a shim does not answer, and nobody was found who is it")
+        }
+        Ok(Ok(pids)) => tracing::warn!(address, ?pids, "a shim that did not answer was ended"),
+        Ok(Err(error)) => {
+            tracing::error!(address, %error, "a shim does not answer, and it is not known who it is")
+        }
+        Err(error) => tracing::error!(address, %error, "a shim that does not answer was not ended"),
+    }
+}
+
 /// Ends the processes that hold the socket of a shim: itself, and what it was about to become a container. They need not answer
 /// to anything.
 ///
 /// # Errors
 /// When it is not known who they are.
-pub fn end(shim: &ShimAddress) -> io::Result<Vec<Pid>> {
+fn end(shim: &ShimAddress) -> io::Result<Vec<Pid>> {
     let path = shim.address.strip_prefix("unix://").unwrap_or(&shim.address);
     let holders = match inode(&fs::read_to_string(SOCKETS)?, path) {
         Some(inode) => holders(&format!("socket:[{inode}]"))?,
@@ -113,7 +181,8 @@ fn holders(file: &str) -> io::Result<Vec<Pid>> {
 mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::{UnixListener, UnixStream};
-    use std::process::Command;
+    use std::path::PathBuf;
+    use std::process::{Child, Command};
 
     use super::*;
 
@@ -147,16 +216,40 @@ mod tests {
         }
     }
 
+    /// Starts one that holds a socket and answers nobody.
+    fn silent(home: &Path, name: &str) -> (PathBuf, Child) {
+        let path = home.join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut process = Command::new("/bin/sleep");
+        let process = process.arg("1000").stdin(OwnedFd::from(listener));
+        (path, process.spawn().unwrap())
+    }
+
+    /// Who was asked before is not waited for as long again.
+    #[tokio::test]
+    async fn who_was_silent_for_long_is_ended_and_then_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, mut process) = silent(home.path(), "s");
+        let client = TaskClient::new(address(&path));
+        let ask = async || {
+            let limit = Duration::from_millis(10);
+            let answer = tokio::time::timeout(limit, client.state("c")).await;
+            answer.unwrap_or_else(|_| Err(TaskError::Timeout("State".into())))
+        };
+        let begun = Instant::now().checked_sub(PATIENCE).unwrap();
+        let mut answer = answer_of(client.address(), begun, ask).await;
+        assert!(!process.wait().unwrap().success());
+        // The kernel may have taken its time.
+        while is_silence(&answer) {
+            answer = ask().await;
+        }
+        assert!(matches!(answer, Err(TaskError::Disconnected(_))), "{answer:?}");
+    }
+
     #[test]
     fn who_holds_a_socket_is_ended_and_nobody_else() {
         let home = tempfile::tempdir().unwrap();
-        let listen = |name: &str| {
-            let path = home.path().join(name);
-            let listener = UnixListener::bind(&path).unwrap();
-            let mut process = Command::new("/bin/sleep");
-            let process = process.arg("1000").stdin(OwnedFd::from(listener));
-            (path, process.spawn().unwrap())
-        };
+        let listen = |name: &str| silent(home.path(), name);
         let ((stuck, mut process), (other, mut living)) = (listen("stuck"), listen("other"));
         let client = UnixStream::connect(&stuck).unwrap();
         let ended = end(&address(&stuck)).unwrap();

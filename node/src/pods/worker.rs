@@ -130,7 +130,9 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
     let mut worker = Worker::new(ctx, first, reports);
     // A box of its own: it is large, and the worker lives on.
     Box::pin(worker.adopt()).await;
-    while !worker.step() {
+    // What was not learnt is for the next agent to learn: nothing is decided without.
+    let is_ending = shutdown.is_cancelled();
+    while !is_ending && !worker.step() {
         if shutdown
             .run_until_cancelled(worker.wait(&mut desired))
             .await
