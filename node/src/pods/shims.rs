@@ -33,6 +33,10 @@ const TASK_API: u32 = 3;
 /// Time that shims of an earlier agent have to take it in that they may go: nobody waits for it longer, Pods do.
 const DISMISS_LIMIT: Duration = Duration::from_secs(5);
 
+/// Whoever starts a shim, or ends, holds their lock for a moment. What one that does not let go of it keeps from being removed goes
+/// next time.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A shim, and whether somebody is going to tell it that it may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
@@ -128,10 +132,10 @@ pub async fn dismiss(run_dir: &Path) {
     }
 }
 
-/// Removes what shims that were killed have left beside those that live. Waits while one is being started.
+/// Removes what shims that were killed have left beside those that live. Waits while one is being started, but not for ever.
 pub async fn sweep(run_dir: &Path) {
     let sockets = run_dir.join(SOCKETS);
-    aside(move || forget_all_dead(&sockets)).await;
+    aside(move || forget_all_dead(&sockets, LOCK_PATIENCE)).await;
 }
 
 /// The same of the shim of a task that was lost, if it is one of ours: what others leave is theirs to remove.
@@ -139,7 +143,7 @@ pub async fn forget_lost(run_dir: &Path, address: &ShimAddress) {
     let Some(socket) = socket(address).filter(|path| path.parent() == Some(&run_dir.join(SOCKETS))) else {
         return;
     };
-    aside(move || forget_dead(&socket)).await;
+    aside(move || forget_dead(&socket, LOCK_PATIENCE)).await;
 }
 
 fn socket(address: &ShimAddress) -> Option<PathBuf> {

@@ -8,21 +8,22 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use super::server::{ServeError, full_mark, lock, old_logs, remove};
+use super::server::{ServeError, full_mark, lock_in_time, old_logs, remove};
 
 /// Removes what the server of this socket has left, if it is dead. What it had to say is kept as of one that went by itself.
 ///
 /// # Errors
-/// When the directory cannot be locked.
-pub fn forget_dead(socket: &Path) -> Result<(), ServeError> {
+/// When the directory cannot be locked, or not within `patience`.
+pub fn forget_dead(socket: &Path, patience: Duration) -> Result<(), ServeError> {
     let Some(directory) = socket.parent().filter(|directory| directory.is_dir()) else {
         return Ok(());
     };
-    let _lock = lock(&directory.join("lock"))?;
+    let _lock = lock_in_time(&directory.join("lock"), patience)?;
     forget(socket);
     old_logs(directory).into_iter().for_each(remove);
     Ok(())
@@ -31,12 +32,12 @@ pub fn forget_dead(socket: &Path) -> Result<(), ServeError> {
 /// The same of every server that has something in `directory`.
 ///
 /// # Errors
-/// When the directory cannot be locked, or read.
-pub fn forget_all_dead(directory: &Path) -> Result<(), ServeError> {
+/// When the directory cannot be locked, or not within `patience`, or not be read.
+pub fn forget_all_dead(directory: &Path, patience: Duration) -> Result<(), ServeError> {
     if !directory.is_dir() {
         return Ok(());
     }
-    let _lock = lock(&directory.join("lock"))?;
+    let _lock = lock_in_time(&directory.join("lock"), patience)?;
     let sockets = sockets(directory).map_err(|source| ServeError::Directory {
         path: directory.into(),
         source,
@@ -86,7 +87,10 @@ fn is_dead(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{Flock, FlockArg};
     use std::os::unix::net::UnixListener;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn left(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).unwrap();
@@ -113,10 +117,10 @@ mod tests {
         drop(server(directory, "killed", ""));
         drop(server(directory, "talker", "out of memory"));
         fs::write(directory.join("older.log"), "").unwrap();
-        forget_all_dead(directory).unwrap();
+        forget_all_dead(directory, PATIENCE).unwrap();
         let stay = ["living.full", "living.log", "living.sock", "lock", "talker.log"];
         assert_eq!(left(directory), stay);
-        forget_all_dead(&directory.join("none")).unwrap();
+        forget_all_dead(&directory.join("none"), PATIENCE).unwrap();
     }
 
     #[test]
@@ -126,11 +130,31 @@ mod tests {
         let living = server(directory, "a", "");
         drop(server(directory, "b", ""));
         for socket in ["a.sock", "b.sock", "never.sock"] {
-            forget_dead(&directory.join(socket)).unwrap();
+            forget_dead(&directory.join(socket), PATIENCE).unwrap();
         }
         assert_eq!(left(directory), ["a.full", "a.log", "a.sock", "lock"]);
         drop(living);
-        forget_dead(&directory.join("a.sock")).unwrap();
+        forget_dead(&directory.join("a.sock"), PATIENCE).unwrap();
+        assert_eq!(left(directory), ["lock"]);
+    }
+
+    /// Who holds the lock was stopped, say: an agent that starts goes on.
+    #[test]
+    fn who_keeps_the_lock_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let (directory, short) = (home.path(), Duration::from_millis(1));
+        drop(server(directory, "killed", ""));
+        let file = fs::File::create(directory.join("lock")).unwrap();
+        let held = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        let socket = directory.join("killed.sock");
+        for forgotten in [forget_all_dead(directory, short), forget_dead(&socket, short)] {
+            assert!(matches!(forgotten, Err(ServeError::Lock { .. })), "{forgotten:?}");
+        }
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| forget_dead(&socket, PATIENCE));
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
         assert_eq!(left(directory), ["lock"]);
     }
 

@@ -11,7 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
@@ -29,6 +31,8 @@ const SUN_PATH: usize = 108;
 const HASH_DIGITS: usize = 32;
 /// Logs of servers that have ended and had something to say.
 const LOGS_KEPT: usize = 64;
+/// Pause between two looks at a lock that another holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What a server keeps of the environment of whoever started it.
 const KEPT_ENV: [&str; 4] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "XDG_RUNTIME_DIR"];
 
@@ -196,20 +200,41 @@ fn socket_name(namespace: &str, group: &str) -> String {
     name
 }
 
-pub(super) fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
-    let fail = |source| ServeError::Lock {
-        path: path.into(),
-        source,
-    };
-    let file = OpenOptions::new()
+fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
+    let file = lock_file(path)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| unlocked(path, errno.into()))
+}
+
+/// The same, but nobody waits for one that holds it longer than `patience`: it may have been stopped.
+pub(super) fn lock_in_time(path: &Path, patience: Duration) -> Result<Flock<File>, ServeError> {
+    let deadline = Instant::now() + patience;
+    let mut file = lock_file(path)?;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
+            Err((_, errno)) => return Err(unlocked(path, errno.into())),
+        };
+        std::thread::sleep(LOCK_PAUSE);
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File, ServeError> {
+    OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .map_err(fail)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail(errno.into()))
+        .map_err(|source| unlocked(path, source))
+}
+
+fn unlocked(path: &Path, source: io::Error) -> ServeError {
+    ServeError::Lock {
+        path: path.into(),
+        source,
+    }
 }
 
 /// Nobody answers on the path (checked under the lock), so what is there is left from a server that died.
