@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{Pid as Process, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
 /// A shim that has not answered for so long is ended: upstream's `runtimeRequestTimeout`, after which its kubelet has given up.
@@ -131,50 +131,60 @@ pub async fn end_shim(shim: ShimAddress) {
 }
 
 /// Ends the processes that hold the socket of a shim: itself, and what it was about to become a container. They need not answer
-/// to anything.
+/// to anything. Who listens elsewhere, in another network namespace, is not looked at.
 ///
 /// # Errors
 /// When it is not known who they are.
 fn end(shim: &ShimAddress) -> io::Result<Vec<Pid>> {
     let path = shim.address.strip_prefix("unix://").unwrap_or(&shim.address);
-    let holders = match inode(&fs::read_to_string(SOCKETS)?, path) {
-        Some(inode) => holders(&format!("socket:[{inode}]"))?,
-        None => Vec::new(),
+    let sockets = fs::read_to_string(SOCKETS)?;
+    let inode = match inodes(&sockets, path)[..] {
+        [] => return Ok(Vec::new()),
+        [inode] => inode,
+        // Somebody has made the same path below a root directory of his own: which is the shim's is not said here.
+        _ => return Err(io::Error::other("more than one listens at a path of this name")),
     };
-    for pid in &holders {
-        // One that is gone by now has ended too.
-        let _ = kill(*pid, Signal::SIGKILL);
-    }
-    Ok(holders)
+    let file = format!("socket:[{inode}]");
+    let ended = processes()?.into_iter().filter(|pid| end_holder(*pid, &file));
+    Ok(ended.collect())
 }
 
-/// The inode of who listens at `path`. Lines are `Num RefCount Protocol Flags Type St Inode Path`; flag 0x10000 is for listening.
-fn inode<'a>(sockets: &'a str, path: &str) -> Option<&'a str> {
-    sockets.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+/// The inodes of all who listen at `path`, whatever root directory it is below. Lines are `Num RefCount Protocol Flags Type St Inode
+/// Path`; flag 0x10000 is for listening.
+fn inodes<'a>(sockets: &'a str, path: &str) -> Vec<&'a str> {
+    let inode = |line: &'a str| {
+        let words = line.strip_suffix(path)?.strip_suffix(' ')?;
+        let words: Vec<&str> = words.split_ascii_whitespace().collect();
         match words[..] {
-            [_, _, _, "00010000", _, _, inode, found] if found == path => Some(inode),
+            [_, _, _, "00010000", _, _, inode] => Some(inode),
             _ => None,
         }
-    })
+    };
+    sockets.lines().filter_map(inode).collect()
 }
 
-/// Processes with a descriptor of this file, but this one.
-fn holders(file: &str) -> io::Result<Vec<Pid>> {
-    let this = std::process::id();
+/// All processes but this one.
+fn processes() -> io::Result<Vec<Pid>> {
+    let this = Pid::this();
     let pids = fs::read_dir("/proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
         .filter(|pid| *pid != this);
-    let holds = |pid: &u32| {
-        // A process that ends meanwhile holds nothing.
-        let mut all = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        all.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(file)))
-    };
-    let pids = pids.filter(holds).filter_map(|pid| i32::try_from(pid).ok());
-    Ok(pids.map(Pid::from_raw).collect())
+    Ok(pids.collect())
+}
+
+/// Ends a process if it has a descriptor of this file. What was looked at is what is ended: the number may be another's by then, the
+/// descriptor of a process is not.
+fn end_holder(pid: Pid, file: &str) -> bool {
+    let process = || pidfd_open(Process::from_raw(pid.as_raw())?, PidfdFlags::empty()).ok();
+    // One that has ended meanwhile holds nothing.
+    let Some(process) = process() else { return false };
+    let mut all = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let holds = all.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(file)));
+    holds && pidfd_send_signal(process, Signal::KILL).is_ok()
 }
 
 #[cfg(test)]
@@ -260,5 +270,28 @@ mod tests {
         end(&address(&other)).unwrap();
         living.wait().unwrap();
         drop(client);
+    }
+
+    #[test]
+    fn only_who_listens_at_the_very_path_counts() {
+        let line = |flags: &str, inode: usize, path: &str| {
+            format!("0000000000000000: 00000002 00000000 {flags} 0001 01 {inode:>5} {path}\n")
+        };
+        let sockets = [
+            "Num       RefCount Protocol Flags    Type St Inode Path\n".to_owned(),
+            line("00000000", 1, "/run/a b/s.sock"),
+            line("00010000", 2, "/run/a b/s.sock"),
+            line("00010000", 3, "/other /run/a b/s.sock"),
+            line("00010000", 4, "/run/s.sock"),
+            line("00010000", 5, "/run/s.sock"),
+        ]
+        .concat();
+        for (path, expected) in [
+            ("/run/a b/s.sock", &["2"][..]),
+            ("/run/s.sock", &["4", "5"]),
+            ("b/s.sock", &[]),
+        ] {
+            assert_eq!(inodes(&sockets, path), expected, "{path}");
+        }
     }
 }
