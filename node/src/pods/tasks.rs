@@ -280,12 +280,16 @@ pub async fn resize(
     Ok(())
 }
 
-/// Tells the shim of a guest what its Pod has as a whole.
-pub async fn bound(ctx: &Context, record: &Record, bounds: HashMap<String, String>) {
-    let Some(address) = &record.address else { return };
-    if let Err(error) = ctx.tasks.of(address).bound(&record.id, bounds).await {
-        tracing::warn!(%error, id = record.id, "what the guests of a Pod may use together is not set yet");
-    }
+/// Tells the shim of a guest what its Pod has as a whole; answers whether it took it.
+pub async fn bound(ctx: &Context, record: &Record, bounds: HashMap<String, String>) -> bool {
+    let Some(address) = &record.address else {
+        return true;
+    };
+    let told = ctx.tasks.of(address).bound(&record.id, bounds).await;
+    let told = told.inspect_err(
+        |error| tracing::warn!(%error, id = record.id, "what the guests of a Pod may use together is not set yet"),
+    );
+    told.is_ok()
 }
 
 /// Memory in use is not taken away: on cgroup v2 the kernel would end the container for it.

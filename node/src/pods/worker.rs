@@ -85,6 +85,10 @@ enum Outcome {
         record: Record,
         result: Result<(), ResizeError>,
     },
+    /// The shim of the Pod's guests may know no more than this Pod of what they have together.
+    Bounded {
+        known: Arc<Pod>,
+    },
     TornDown(Result<(), TearDownError>),
     Refreshed(Result<(), Unmounted>),
     Stopped,
@@ -224,6 +228,8 @@ impl Worker {
             .filter(Record::is_running)
             .collect();
         running.into_iter().for_each(|record| self.watch(record));
+        // What the shim was told last nobody knows.
+        self.bound_anew(Arc::default());
         self.consider_resize();
     }
 
