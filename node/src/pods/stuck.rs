@@ -2,6 +2,8 @@
 //!
 //! Refuses to know what is left of their containers: whoever waits for those learns that they are lost, and cleans up.
 
+mod diagnosis;
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -11,6 +13,8 @@ use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
 use nix::unistd::Pid;
 use rustix::process::{Pid as Process, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
+
+use self::diagnosis::Bound;
 
 /// A shim that has not answered for so long is ended: upstream's `runtimeRequestTimeout`, after which its kubelet has given up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -141,12 +145,25 @@ fn end(shim: &ShimAddress) -> io::Result<Vec<Pid>> {
     let inode = match inodes(&sockets, path)[..] {
         [] => return Ok(Vec::new()),
         [inode] => inode,
-        // Somebody has made the same path below a root directory of his own: which is the shim's is not said here.
-        _ => return Err(io::Error::other("more than one listens at a path of this name")),
+        ref all => bound_at(Path::new(path), all)?,
     };
     let file = format!("socket:[{inode}]");
     let ended = processes()?.into_iter().filter(|pid| end_holder(*pid, &file));
     Ok(ended.collect())
+}
+
+/// The one of several sockets that is bound to what is at `path`. The others' are of the same name below root directories of their
+/// own.
+fn bound_at<'a>(path: &Path, inodes: &[&'a str]) -> io::Result<&'a str> {
+    let here = Bound::at(path)?;
+    let is_here = |inode: &&&str| {
+        let bound = inode.parse().ok().and_then(|inode| Bound::of(inode).ok()?);
+        bound.as_ref() == Some(&here)
+    };
+    let found = inodes.iter().find(is_here).copied();
+    found.ok_or_else(|| {
+        io::Error::other("several listen at a path of this name, none of them known for this one")
+    })
 }
 
 /// The inodes of all who listen at `path`, whatever root directory it is below. Lines are `Num RefCount Protocol Flags Type St Inode
@@ -270,6 +287,20 @@ mod tests {
         end(&address(&other)).unwrap();
         living.wait().unwrap();
         drop(client);
+    }
+
+    /// A host's Pod may have the path in its own root directory.
+    #[test]
+    fn who_listens_at_another_file_of_that_name_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, mut decoy) = silent(home.path(), "s");
+        fs::rename(&path, home.path().join("elsewhere")).unwrap();
+        let (_, mut stuck) = silent(home.path(), "s");
+        let ended = end(&address(&path)).unwrap();
+        assert_eq!(ended, [Pid::from_raw(i32::try_from(stuck.id()).unwrap())]);
+        stuck.wait().unwrap();
+        assert_eq!(decoy.try_wait().unwrap(), None);
+        decoy.kill().and_then(|()| decoy.wait()).unwrap();
     }
 
     #[test]
