@@ -13,6 +13,7 @@ use std::time::Duration;
 use amphipod_shim_api::start::{ServeError, forget_all_dead, forget_dead};
 use amphipod_shim_api::{ShimAddress, TaskClient};
 use futures::{StreamExt, stream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::stuck;
@@ -36,6 +37,8 @@ const DISMISS_LIMIT: Duration = Duration::from_secs(5);
 /// Whoever starts a shim, or ends, holds their lock for a moment. What one that does not let go of it keeps from being removed goes
 /// next time.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A shim, and whether somebody is going to tell it that it may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +138,7 @@ pub async fn dismiss(run_dir: &Path) {
 /// Removes what shims that were killed have left beside those that live. Waits while one is being started, but not for ever.
 pub async fn sweep(run_dir: &Path) {
     let sockets = run_dir.join(SOCKETS);
-    aside(move || forget_all_dead(&sockets, LOCK_PATIENCE)).await;
+    aside(move || forget_all_dead(&sockets)).await;
 }
 
 /// The same of the shim of a task that was lost, if it is one of ours: what others leave is theirs to remove.
@@ -143,18 +146,24 @@ pub async fn forget_lost(run_dir: &Path, address: &ShimAddress) {
     let Some(socket) = socket(address).filter(|path| path.parent() == Some(&run_dir.join(SOCKETS))) else {
         return;
     };
-    aside(move || forget_dead(&socket, LOCK_PATIENCE)).await;
+    aside(move || forget_dead(&socket)).await;
 }
 
 fn socket(address: &ShimAddress) -> Option<PathBuf> {
     address.address.strip_prefix("unix://").map(PathBuf::from)
 }
 
-async fn aside(forget: impl FnOnce() -> Result<(), ServeError> + Send + 'static) {
-    match tokio::task::spawn_blocking(forget).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "what killed shims have left stays"),
-        Err(error) => tracing::error!(%error, "what killed shims have left stays"),
+/// Tries until the lock of shims can be had, for some time.
+async fn aside(forget: impl Fn() -> Result<(), ServeError> + Clone + Send + 'static) {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match tokio::task::spawn_blocking(forget.clone()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if error.is_busy() && Instant::now() < deadline => {}
+            Ok(Err(error)) => return tracing::warn!(%error, "what killed shims have left stays"),
+            Err(error) => return tracing::error!(%error, "what killed shims have left stays"),
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 

@@ -318,13 +318,13 @@ mod tests {
         let _ = writeln!(std::io::stderr(), "{what}: p50 {:?}, p99 {:?}", at(0.5), at(0.99));
     }
 
-    /// Says that its end has begun, and takes its time until it has ended.
+    /// Says that its end has begun, and waits a moment, in which others who do not wait for it would come.
     struct Slow<'a>(std::sync::mpsc::Sender<()>, &'a std::sync::atomic::AtomicBool);
 
     impl Drop for Slow<'_> {
         fn drop(&mut self) {
             let _ = self.0.send(());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
             self.1.store(true, std::sync::atomic::Ordering::Relaxed);
         }
     }

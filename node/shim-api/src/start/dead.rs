@@ -8,22 +8,21 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use super::server::{ServeError, full_mark, lock_in_time, old_logs, remove};
+use super::server::{ServeError, full_mark, old_logs, remove, try_lock};
 
 /// Removes what the server of this socket has left, if it is dead. What it had to say is kept as of one that went by itself.
 ///
 /// # Errors
-/// When the directory cannot be locked, or not within `patience`.
-pub fn forget_dead(socket: &Path, patience: Duration) -> Result<(), ServeError> {
+/// When the directory cannot be locked: nobody waits for another here ([`ServeError::is_busy`]).
+pub fn forget_dead(socket: &Path) -> Result<(), ServeError> {
     let Some(directory) = socket.parent().filter(|directory| directory.is_dir()) else {
         return Ok(());
     };
-    let _lock = lock_in_time(&directory.join("lock"), patience)?;
+    let _lock = try_lock(&directory.join("lock"))?;
     forget(socket);
     old_logs(directory).into_iter().for_each(remove);
     Ok(())
@@ -32,12 +31,12 @@ pub fn forget_dead(socket: &Path, patience: Duration) -> Result<(), ServeError> 
 /// The same of every server that has something in `directory`.
 ///
 /// # Errors
-/// When the directory cannot be locked, or not within `patience`, or not be read.
-pub fn forget_all_dead(directory: &Path, patience: Duration) -> Result<(), ServeError> {
+/// As of [`forget_dead`], and when the directory cannot be read.
+pub fn forget_all_dead(directory: &Path) -> Result<(), ServeError> {
     if !directory.is_dir() {
         return Ok(());
     }
-    let _lock = lock_in_time(&directory.join("lock"), patience)?;
+    let _lock = try_lock(&directory.join("lock"))?;
     let sockets = sockets(directory).map_err(|source| ServeError::Directory {
         path: directory.into(),
         source,
@@ -90,8 +89,6 @@ mod tests {
     use nix::fcntl::{Flock, FlockArg};
     use std::os::unix::net::UnixListener;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
-
     fn left(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).unwrap();
         let mut names: Vec<String> = entries
@@ -117,10 +114,10 @@ mod tests {
         drop(server(directory, "killed", ""));
         drop(server(directory, "talker", "out of memory"));
         fs::write(directory.join("older.log"), "").unwrap();
-        forget_all_dead(directory, PATIENCE).unwrap();
+        forget_all_dead(directory).unwrap();
         let stay = ["living.full", "living.log", "living.sock", "lock", "talker.log"];
         assert_eq!(left(directory), stay);
-        forget_all_dead(&directory.join("none"), PATIENCE).unwrap();
+        forget_all_dead(&directory.join("none")).unwrap();
     }
 
     #[test]
@@ -130,31 +127,27 @@ mod tests {
         let living = server(directory, "a", "");
         drop(server(directory, "b", ""));
         for socket in ["a.sock", "b.sock", "never.sock"] {
-            forget_dead(&directory.join(socket), PATIENCE).unwrap();
+            forget_dead(&directory.join(socket)).unwrap();
         }
         assert_eq!(left(directory), ["a.full", "a.log", "a.sock", "lock"]);
         drop(living);
-        forget_dead(&directory.join("a.sock"), PATIENCE).unwrap();
+        forget_dead(&directory.join("a.sock")).unwrap();
         assert_eq!(left(directory), ["lock"]);
     }
 
-    /// Who holds the lock was stopped, say: an agent that starts goes on.
     #[test]
     fn who_keeps_the_lock_is_not_waited_for() {
         let home = tempfile::tempdir().unwrap();
-        let (directory, short) = (home.path(), Duration::from_millis(1));
+        let directory = home.path();
         drop(server(directory, "killed", ""));
         let file = fs::File::create(directory.join("lock")).unwrap();
         let held = Flock::lock(file, FlockArg::LockExclusive).unwrap();
         let socket = directory.join("killed.sock");
-        for forgotten in [forget_all_dead(directory, short), forget_dead(&socket, short)] {
-            assert!(matches!(forgotten, Err(ServeError::Lock { .. })), "{forgotten:?}");
+        for forgotten in [forget_all_dead(directory), forget_dead(&socket)] {
+            assert!(forgotten.unwrap_err().is_busy());
         }
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| forget_dead(&socket, PATIENCE));
-            drop(held);
-            waiting.join().unwrap().unwrap();
-        });
+        drop(held);
+        forget_dead(&socket).unwrap();
         assert_eq!(left(directory), ["lock"]);
     }
 

@@ -11,9 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
@@ -31,8 +29,6 @@ const SUN_PATH: usize = 108;
 const HASH_DIGITS: usize = 32;
 /// Logs of servers that have ended and had something to say.
 const LOGS_KEPT: usize = 64;
-/// Pause between two looks at a lock that another holds.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What a server keeps of the environment of whoever started it.
 const KEPT_ENV: [&str; 4] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "XDG_RUNTIME_DIR"];
 
@@ -61,6 +57,13 @@ pub enum ServeError {
     Cgroup(#[from] CgroupError),
     #[error("cannot move the server process out of its starter's cgroup: {0}")]
     Systemd(#[from] SystemdError),
+}
+
+impl ServeError {
+    /// Whether another has the lock now, who may let go of it at any time, or have been stopped.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Lock { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 /// The program to run as the server: it is called as `program words… -namespace N -id GROUP -address SOCKET serve`.
@@ -205,18 +208,10 @@ fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| unlocked(path, errno.into()))
 }
 
-/// The same, but nobody waits for one that holds it longer than `patience`: it may have been stopped.
-pub(super) fn lock_in_time(path: &Path, patience: Duration) -> Result<Flock<File>, ServeError> {
-    let deadline = Instant::now() + patience;
-    let mut file = lock_file(path)?;
-    loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
-            Err((_, errno)) => return Err(unlocked(path, errno.into())),
-        };
-        std::thread::sleep(LOCK_PAUSE);
-    }
+/// The same, but nobody waits for another who holds it: [`io::ErrorKind::WouldBlock`].
+pub(super) fn try_lock(path: &Path) -> Result<Flock<File>, ServeError> {
+    let file = lock_file(path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| unlocked(path, errno.into()))
 }
 
 fn lock_file(path: &Path) -> Result<File, ServeError> {
